@@ -1,0 +1,1 @@
+"""Turn a sweep's Arrow tables into tables, verdicts and figures; imports neither torch nor ray."""

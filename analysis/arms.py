@@ -1,0 +1,91 @@
+"""Group a sweep's trials into arms: what differs in its seed alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.load import Sweep, Trial
+from analysis.stats import mean, sample_sd
+from pwmray.tasks import Task, find_task
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The evaluated trials that differ in their seed alone."""
+
+    factors: dict[str, Any]
+    trials: tuple[Trial, ...]
+    num_planned: int  # seeds the sweep asks for
+
+    @property
+    def returns(self) -> dict[int, float]:
+        """Return the final return by training seed."""
+        return {trial.seed: trial.final_return for trial in self.trials}
+
+    @property
+    def mean(self) -> float | None:
+        """Return the mean final return over seeds; None without a trial."""
+        return mean([t.final_return for t in self.trials]) if self.trials else None
+
+    @property
+    def sd(self) -> float | None:
+        """Return the sample standard deviation over seeds; None below two trials."""
+        return sample_sd([t.final_return for t in self.trials])
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every planned seed is evaluated."""
+        return len(self.trials) == self.num_planned
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Return the mean training time of a trial; None where none was recorded."""
+        known = [t.record["train_seconds"] for t in self.trials]
+        known = [seconds for seconds in known if seconds is not None]
+        return mean(known) if known else None
+
+    @property
+    def return_per_hour(self) -> float | None:
+        """Return the mean return over the mean hours a trial trained on its device."""
+        if self.mean is None or not self.train_seconds:
+            return None
+        return self.mean / (self.train_seconds / 3600.0)
+
+    @property
+    def task(self) -> Task:
+        """Return the task, which knows its floor."""
+        return find_task(self.factors["task"])
+
+    @property
+    def floor_kind(self) -> str:
+        """Return what the task's floor is the return of: "nothing" or "random" actions."""
+        return "nothing" if self.task.zero_return >= self.task.random_return else "random"
+
+
+def build_arms(sweep: Sweep) -> list[Arm]:
+    """Return every arm, task by task in the grid's order, with its evaluated trials."""
+    members: dict[tuple, list[Trial]] = {}
+    for trial in sweep.trials:
+        members.setdefault(tuple(trial.factors.items()), []).append(trial)
+    num_planned = len(sweep.seeds)
+    arms = [
+        Arm(dict(key), tuple(t for t in trials if t.is_usable), num_planned)
+        for key, trials in members.items()
+    ]
+    places = _rank_levels(arms)
+    return sorted(arms, key=lambda arm: [places[item] for item in arm.factors.items()])
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Tell whether every value is a number."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
+    """Return the place of each factor's level: numbers by size, others as the grid has them."""
+    places = {}
+    for factor in arms[0].factors if arms else ():
+        levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
+        ordered = sorted(levels) if is_numeric(levels) else levels
+        places |= {(factor, level): place for place, level in enumerate(ordered)}
+    return places

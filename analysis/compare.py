@@ -1,0 +1,208 @@
+"""Compare arms that differ in one factor: verdicts, the view over tasks, trends."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from analysis.arms import Arm, build_arms, is_numeric
+from analysis.guard import Difference, find_differences
+from analysis.load import Sweep, format_value
+from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
+from analysis.verdict import CONFIDENCE, Verdict, grade_evidence, judge
+
+BASELINE_VARIANT = "baseline"
+UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the baseline arm of its group."""
+
+    factor: str
+    baseline: Arm
+    level: Arm
+    differences: tuple[Difference, ...]
+    verdict: Verdict
+    evidence: str  # "", suggestive, supported or confirmed
+
+    @property
+    def level_name(self) -> str:
+        """Return the level as printed."""
+        return format_value(self.level.factors[self.factor])
+
+    @property
+    def baseline_name(self) -> str:
+        """Return the level it is compared with, as printed."""
+        return format_value(self.baseline.factors[self.factor])
+
+    @property
+    def verdict_name(self) -> str:
+        """Return the verdict as printed, marked where it was given despite differences."""
+        is_marked = self.differences and self.verdict.has_decision
+        return f"{self.verdict.name} [despite differences]" if is_marked else self.verdict.name
+
+
+class Aggregate(NamedTuple):
+    """One level against the baseline over tasks: paired by seed within each task."""
+
+    group: dict[str, Any]  # the other factors, task left out
+    level: Any
+    against: Any
+    num_tasks: int
+    num_blocks: int  # task x seed
+    interval: Interval  # of the mean paired difference
+    correlation: float | None  # of paired returns over seeds
+
+
+class Trend(NamedTuple):
+    """Mean return along the levels of a numeric factor, in one group."""
+
+    group: dict[str, Any]
+    levels: tuple[float, ...]
+    means: tuple[float, ...]
+    direction: str  # rises, falls, or is mixed
+
+
+class Comparisons(NamedTuple):
+    """Everything compared along one factor."""
+
+    factor: str
+    rows: tuple[Comparison, ...]
+    aggregates: tuple[Aggregate, ...]
+    trends: tuple[Trend, ...]
+
+
+def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
+    """Return the factors to compare along: `compare` or the sweep's own, then the variant.
+
+    Raises ValueError when the sweep does not vary `compare`.
+    """
+    valid = [name for name in sweep.varies if name not in UNCOMPARED]
+    factor = compare or sweep.compare
+    if factor not in valid:
+        raise ValueError(
+            f"sweep {sweep.name!r} cannot compare {factor!r}; it varies: {', '.join(valid) or '-'}"
+        )
+    also = ["variant"] if compare is None and "variant" in valid and factor != "variant" else []
+    return [factor, *also]
+
+
+def compare_arms(sweep: Sweep, factor: str, despite_differences: bool = False) -> Comparisons:
+    """Compare each level of `factor` with its baseline level, all other factors being equal.
+
+    With `despite_differences` arms that the guard rejects are judged all the same; they keep
+    their list of differences.
+    """
+    pairs = [
+        (baseline, level)
+        for arms in _group_arms(build_arms(sweep), factor)
+        for baseline in [_find_baseline(arms, factor)]
+        for level in arms
+        if level is not baseline
+    ]
+    judged = [_judge_pair(sweep, factor, *pair, despite_differences) for pair in pairs]
+    evidence = grade_evidence([verdict for verdict, _ in judged])
+    rows = tuple(
+        Comparison(factor, baseline, level, differences, verdict, grade)
+        for (baseline, level), (verdict, differences), grade in zip(
+            pairs, judged, evidence, strict=True
+        )
+    )
+    return Comparisons(factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)))
+
+
+def _group_arms(arms: Sequence[Arm], factor: str) -> list[list[Arm]]:
+    """Return the arms that share all but `factor`, in the order given."""
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        key = tuple(item for item in arm.factors.items() if item[0] != factor)
+        groups.setdefault(key, []).append(arm)
+    return list(groups.values())
+
+
+def _find_baseline(arms: Sequence[Arm], factor: str) -> Arm:
+    """Return the arm to compare with: the variant "baseline", the smallest number, the first."""
+    named = [arm for arm in arms if arm.factors[factor] == BASELINE_VARIANT]
+    return named[0] if named else arms[0]
+
+
+def _judge_pair(
+    sweep: Sweep, factor: str, baseline: Arm, level: Arm, despite_differences: bool
+) -> tuple[Verdict, tuple[Difference, ...]]:
+    differences = tuple(find_differences(factor, baseline.trials, level.trials))
+    verdict = judge(
+        baseline.returns,
+        level.returns,
+        floor=level.task.floor,
+        names=(_name_level(baseline, factor), _name_level(level, factor)),
+        seeds=sweep.seeds,
+        is_comparable=despite_differences or not differences,
+    )
+    return verdict, differences
+
+
+def _name_level(arm: Arm, factor: str) -> str:
+    value = arm.factors[factor]
+    return value if isinstance(value, str) else f"{factor} {format_value(value)}"
+
+
+def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
+    """Pool the decided comparisons over tasks, where there are two tasks or more."""
+    pools: dict[tuple, list[Comparison]] = {}
+    for row in rows:
+        if row.verdict.has_decision:
+            group = {k: v for k, v in row.level.factors.items() if k not in ("task", row.factor)}
+            key = (*group.items(), row.level_name, row.baseline_name)
+            pools.setdefault(key, []).append(row)
+    return [
+        _aggregate_pool(pool)
+        for pool in pools.values()
+        if len(pool) > 1 and all(row.verdict.num_seeds > 1 for row in pool)
+    ]
+
+
+def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:
+    first, factor = pool[0], pool[0].factor
+    blocks = [
+        [(row.baseline.returns[seed], row.level.returns[seed]) for seed in row.level.returns]
+        for row in pool
+    ]
+    differences = [[theirs - ours for ours, theirs in pairs] for pairs in blocks]
+    return Aggregate(
+        group={k: v for k, v in first.level.factors.items() if k not in ("task", factor)},
+        level=first.level.factors[factor],
+        against=first.baseline.factors[factor],
+        num_tasks=len(blocks),
+        num_blocks=sum(len(pairs) for pairs in blocks),
+        interval=bootstrap_blocks(differences, CONFIDENCE),
+        correlation=seed_correlation(blocks),
+    )
+
+
+def _find_trends(rows: Sequence[Comparison]) -> list[Trend]:
+    """Return the trend of every group with three numeric levels or more, all of them decided."""
+    groups: dict[int, list[Comparison]] = {}
+    for row in rows:
+        groups.setdefault(id(row.baseline), []).append(row)
+    trends = []
+    for group in groups.values():
+        arms = [group[0].baseline, *(row.level for row in group)]
+        levels = tuple(arm.factors[group[0].factor] for arm in arms)
+        if (
+            len(arms) < 3
+            or not is_numeric(levels)
+            or not all(r.verdict.has_decision for r in group)
+        ):
+            continue
+        means = tuple(mean(list(arm.returns.values())) for arm in arms)
+        shared = {k: v for k, v in arms[0].factors.items() if k != group[0].factor}
+        trends.append(Trend(shared, levels, means, _name_direction(means)))
+    return trends
+
+
+def _name_direction(means: Sequence[float]) -> str:
+    steps = [later - earlier for earlier, later in itertools.pairwise(means)]
+    if all(step > 0 for step in steps):
+        return "rises"
+    return "falls" if all(step < 0 for step in steps) else "is mixed"

@@ -1,0 +1,113 @@
+"""Write a Summary for programs: CSV or JSON; nothing is computed here."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.arms import Arm
+from analysis.compare import Comparison, Comparisons
+from analysis.load import count_statuses
+from analysis.report import Summary
+
+COMPARED = ("against", "difference", "standard_error", "low", "high", "p", "verdict", "evidence")
+
+
+def render_csv(summary: Summary, per_seed: bool) -> str:
+    """Return one table: a row an arm, or with `per_seed` a row a trial of whatever status.
+
+    An arm's verdicts stand in columns named after the factor compared (`epochs_verdict`); they
+    are empty for the arm that the others are compared with.
+    """
+    rows = _list_seeds(summary) if per_seed else [_arm_values(summary, arm) for arm in summary.arms]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def render_json(summary: Summary, per_seed: bool) -> str:
+    """Return one object: sweep, scale, progress, counts, arms, comparisons, notes (and seeds)."""
+    sweep = summary.sweep
+    pairs = list(zip(summary.comparisons, summary.table_notes, strict=True))
+    shown = {
+        "sweep": sweep.name,
+        "scale": sweep.scale,
+        "progress": summary.progress,
+        "counts": {"planned": sweep.num_planned, **count_statuses(sweep.trials)},
+        "arms": [_plain_arm(arm) for arm in summary.arms],
+        "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
+        "notes": list(summary.notes),
+    }
+    if per_seed:
+        shown["seeds"] = _list_seeds(summary)
+    return json.dumps(shown, indent=2) + "\n"
+
+
+def _plain_arm(arm: Arm) -> dict[str, Any]:
+    return {
+        **arm.factors,
+        "floor": arm.task.floor,
+        "floor_kind": arm.floor_kind,
+        "n": len(arm.trials),
+        "n_planned": arm.num_planned,
+        "return_mean": arm.mean,
+        "return_sd": arm.sd,
+        "train_seconds": arm.train_seconds,
+        "return_per_hour": arm.return_per_hour,
+    }
+
+
+def _plain_comparison(row: Comparison) -> dict[str, Any]:
+    found = row.verdict.welch
+    return {
+        "against": row.baseline.factors[row.factor],
+        "difference": found and found.difference,
+        "standard_error": found and found.standard_error,
+        "low": found and found.low,
+        "high": found and found.high,
+        "p": found and found.p,
+        "verdict": row.verdict_name,
+        "evidence": row.evidence,
+        "seeds_needed": row.verdict.seeds_needed,
+        "differences": [difference._asdict() for difference in row.differences],
+    }
+
+
+def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "compare": table.factor,
+        "rows": [{**row.level.factors, **_plain_comparison(row)} for row in table.rows],
+        "aggregates": [
+            {**aggregate._asdict(), "interval": aggregate.interval._asdict()}
+            for aggregate in table.aggregates
+        ],
+        "trends": [trend._asdict() for trend in table.trends],
+        "notes": list(notes),
+    }
+
+
+def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
+    values = _plain_arm(arm)
+    for table in summary.comparisons:
+        rows = [row for row in table.rows if row.level.factors == arm.factors]
+        plain = _plain_comparison(rows[0]) if rows else {}
+        values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
+    return values
+
+
+def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {
+            **trial.factors,
+            "seed": trial.seed,
+            "status": trial.record["status"],
+            "reason": trial.record["reason"],
+            "return": trial.final_return if trial.is_usable else None,
+            "episodes": len(trial.returns),
+            "trial": trial.record["trial"],
+        }
+        for trial in summary.sweep.trials
+    ]

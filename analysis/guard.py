@@ -1,0 +1,217 @@
+"""The comparability guard: what differs between two arms that must not, and what looks odd.
+
+A difference blocks the verdict; a flag is only said beside the table.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from analysis.load import Sweep, Trial, format_value
+from pwmray.tasks import find_task
+
+CONTROLS = (
+    "methodology",
+    "fidelity",
+    "evaluation_protocol",
+    "evaluation_episodes",
+    "code_version",
+    "git_commit",
+    "torch_version",
+    "mujoco_version",
+)
+SEED_CONTROLS = ("data_fingerprint", "world_model_from")  # may differ from seed to seed
+PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
+FROZEN = "policy_finetuning"  # the methodology that does not train its world model
+MATCHED_FACTORS = ("variant", "world_model", "policy")  # comparing these, sizes must match
+PARAMETER_TOLERANCE = 0.02
+FULL_EPISODES = 50  # evaluation episodes a final return should rest on
+SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
+
+
+class Difference(NamedTuple):
+    """One control that differs between two arms."""
+
+    field: str
+    baseline: str
+    level: str
+
+    def __str__(self) -> str:
+        """Return the difference as printed."""
+        return f"{self.field}: {self.baseline} against {self.level}"
+
+
+def find_differences(
+    compare: str, baseline: Sequence[Trial], level: Sequence[Trial]
+) -> list[Difference]:
+    """Return the controls that differ between two arms that differ in the factor `compare`.
+
+    An arm whose own trials disagree differs too. An arm without trials differs in nothing.
+    """
+    if not baseline or not level:
+        return []
+    found = [_compare_control(field, baseline, level) for field in CONTROLS if field != compare]
+    found += [_compare_by_seed(name, baseline, level) for name in SEED_CONTROLS if name != compare]
+    found.append(_compare_epochs(compare, baseline, level))
+    found.append(_compare_seeds(baseline, level))
+    if compare in MATCHED_FACTORS:
+        found.append(_compare_parameters(baseline, level))
+    return [difference for difference in found if difference is not None]
+
+
+def find_flags(sweep: Sweep) -> list[str]:
+    """Return what a reader should know about the sweep's evaluated trials, one line each."""
+    usable = sweep.usable
+    checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
+        ("at or below their task's floor", _is_at_floor),
+        ("stopped before the epochs asked for", _is_short),
+        ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
+        ("whose number of episodes is not the recorded one", _is_miscounted),
+    )
+    flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
+    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
+    flags.append(_find_identical(usable))
+    flags.append(_find_few_episodes(usable))
+    flags += [_find_unmatched(field, usable) for field in PARAMETERS]
+    return [flag for flag in flags if flag]
+
+
+def _compare_control(
+    field: str, baseline: Sequence[Trial], level: Sequence[Trial]
+) -> Difference | None:
+    ours, theirs = _values(field, baseline), _values(field, level)
+    if len(set(ours) | set(theirs)) == 1:
+        return None
+    return Difference(field, _join(ours), _join(theirs))
+
+
+def _compare_by_seed(
+    field: str, baseline: Sequence[Trial], level: Sequence[Trial]
+) -> Difference | None:
+    """Compare `field` between the trials that share a seed.
+
+    Two kinds of world model cannot share a checkpoint: there only its presence is compared.
+    """
+    is_paired_kind = _values("world_model", baseline) == _values("world_model", level)
+    only_presence = field == "world_model_from" and not is_paired_kind
+    ours = {trial.seed: _read_source(trial, field, only_presence) for trial in baseline}
+    theirs = {trial.seed: _read_source(trial, field, only_presence) for trial in level}
+    odd = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
+    if not odd:
+        return None
+    return Difference(field, _join([ours[s] for s in odd]), _join([theirs[s] for s in odd]))
+
+
+def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:
+    value = trial.record[field]
+    return "a checkpoint" if only_presence and value != "scratch" else value
+
+
+def _compare_epochs(
+    compare: str, baseline: Sequence[Trial], level: Sequence[Trial]
+) -> Difference | None:
+    """Compare the epochs reached, with those asked for and, unless compared, between arms."""
+    ours, theirs = _values("epochs_reached", baseline), _values("epochs_reached", level)
+    is_short = any(_is_short(trial) for trial in (*baseline, *level))
+    if not is_short and (compare == "epochs" or len(set(ours) | set(theirs)) == 1):
+        return None
+    asked = _join(_values("epochs", baseline)), _join(_values("epochs", level))
+    return Difference(
+        "epochs_reached", f"{_join(ours)} of {asked[0]}", f"{_join(theirs)} of {asked[1]}"
+    )
+
+
+def _compare_seeds(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
+    repeats = [Counter(trial.seed for trial in arm).most_common(1)[0] for arm in (baseline, level)]
+    if all(times == 1 for _, times in repeats):
+        return None
+    said = [f"seed {seed} {times} times" if times > 1 else "once each" for seed, times in repeats]
+    return Difference("seed", said[0], said[1])
+
+
+def _compare_parameters(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
+    """Compare the parameters that a trial trains; a frozen world model does not dilute them."""
+    ours = [_count_trained(trial) for trial in baseline]
+    theirs = [_count_trained(trial) for trial in level]
+    share = _spread([*ours, *theirs])
+    if share <= PARAMETER_TOLERANCE:
+        return None
+    return Difference("trained_parameters", _join(ours), f"{_join(theirs)} ({share:.1%} apart)")
+
+
+def _count_trained(trial: Trial) -> int:
+    is_frozen = trial.record["methodology"] == FROZEN
+    counts = [trial.record[field] for field in PARAMETERS[1 if is_frozen else 0 :]]
+    return sum(count for count in counts if count is not None)
+
+
+def _spread(counts: Sequence[int]) -> float:
+    """Return how much the largest count exceeds the smallest, as a share of the smallest."""
+    return (max(counts) - min(counts)) / max(min(counts), 1)
+
+
+def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
+    """Say where variants give one part unlike sizes, though the sum may be within tolerance."""
+    sizes = {t.factors["variant"]: t.record[field] for t in trials if t.record[field] is not None}
+    if len(sizes) < 2 or _spread(list(sizes.values())) <= PARAMETER_TOLERANCE:
+        return ""
+    listed = "; ".join(f"{variant} {format_value(size)}" for variant, size in sizes.items())
+    return f"{field} differ by {_spread(list(sizes.values())):.1%} between variants: {listed}"
+
+
+def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
+    """Return the values that occur in `trials`, each once, in order of appearance."""
+    return list(dict.fromkeys(trial.record[field] for trial in trials))
+
+
+def _join(values: Sequence[Any]) -> str:
+    return " and ".join(format_value(value) for value in dict.fromkeys(values))
+
+
+def _is_short(trial: Trial) -> bool:
+    return trial.record["epochs_reached"] != trial.record["epochs"]
+
+
+def _is_at_floor(trial: Trial) -> bool:
+    return trial.final_return <= find_task(trial.record["task"]).floor
+
+
+def _is_misrecorded(trial: Trial) -> bool:
+    recorded = trial.record["return_mean"]
+    return recorded is None or not math.isclose(
+        recorded, trial.final_return, rel_tol=0.0, abs_tol=SAME_RETURN
+    )
+
+
+def _is_miscounted(trial: Trial) -> bool:
+    return trial.record["evaluation_episodes"] != len(trial.returns)
+
+
+def _find_unusable(sweep: Sweep) -> list[Trial]:
+    return [t for t in sweep.trials if t.record["status"] == "EVALUATED" and not t.is_usable]
+
+
+def _find_identical(trials: Sequence[Trial]) -> str:
+    """Say which trials of one task end on exactly the same episodes: one run counted twice?"""
+    same: dict[tuple, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        same[(trial.record["task"], trial.returns)].append(trial)
+    twice = [trial for group in same.values() if len(group) > 1 for trial in group]
+    return _list_trials("with the very same episode returns as another", twice)
+
+
+def _find_few_episodes(trials: Sequence[Trial]) -> str:
+    fewest = min((len(trial.returns) for trial in trials), default=FULL_EPISODES)
+    if fewest >= FULL_EPISODES:
+        return ""
+    return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
+
+
+def _list_trials(text: str, trials: Sequence[Trial], shown: int = 3) -> str:
+    if not trials:
+        return ""
+    listed = "; ".join(str(trial) for trial in trials[:shown])
+    more = f"; and {len(trials) - shown} more" if len(trials) > shown else ""
+    noun = "trial" if len(trials) == 1 else "trials"
+    return f"{len(trials)} {noun} {text}: {listed}{more}"

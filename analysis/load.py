@@ -1,0 +1,229 @@
+"""Read one sweep's folder: its sweep.json and Arrow tables, joined into trials."""
+
+import difflib
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table
+
+EVALUATED = "EVALUATED"
+STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
+ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
+REQUIRED = ("name", "scale", "compare", "varies", "trials")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of the sweep, whatever its status."""
+
+    record: dict[str, Any]  # its row of the `trials` table
+    factors: dict[str, Any]  # task, variant, epochs and whatever else the sweep varies; no seed
+    returns: tuple[float, ...]  # of its final evaluation episodes, [0, 1000]; empty if none
+
+    @property
+    def seed(self) -> int:
+        """Return the training seed."""
+        return self.record["seed"]
+
+    @property
+    def final_return(self) -> float:
+        """Return the mean over the evaluation episodes, recomputed from them."""
+        return math.fsum(self.returns) / len(self.returns)
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether the trial enters a verdict: evaluated, with finite episodes to show."""
+        return (
+            self.record["status"] == EVALUATED
+            and len(self.returns) > 0
+            and all(math.isfinite(value) for value in self.returns)
+        )
+
+    def __str__(self) -> str:
+        """Return a short name for messages."""
+        named = [format_value(value) for value in self.factors.values()]
+        return " ".join([*named, f"seed {self.seed}"])
+
+
+class Sweep(NamedTuple):
+    """A sweep as its folder describes it; `trials` in grid order."""
+
+    folder: Path
+    name: str
+    scale: str
+    compare: str
+    varies: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    num_planned: int  # trials in the grid; more than `trials` while some have no row yet
+
+    @property
+    def usable(self) -> tuple[Trial, ...]:
+        """Return the trials that enter verdicts."""
+        return tuple(trial for trial in self.trials if trial.is_usable)
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Return every training seed of the grid that has a row, whatever its status."""
+        return frozenset(trial.seed for trial in self.trials)
+
+
+def find_sweep(name: str | None, results: Path) -> Path:
+    """Return the folder of sweep `name` (under `results`, or a path), or of the latest sweep.
+
+    Raises ValueError saying what is there, with the nearest name, when there is no such sweep.
+    """
+    if name is not None:
+        for folder in (results / name, Path(name)):
+            if _is_sweep(folder):
+                return folder
+    if not results.is_dir():
+        raise ValueError(f"no results folder {str(results)!r}; run a sweep, or give --results DIR")
+    there = {folder.name: folder for folder in sorted(results.iterdir()) if _is_sweep(folder)}
+    if not there:
+        raise ValueError(f"no sweep in {results}: no folder in it has a sweep.json")
+    if name is None:
+        return max(there.values(), key=lambda folder: (folder / "sweep.json").stat().st_mtime)
+    nearest = difflib.get_close_matches(name, there, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"unknown sweep {name!r} in {results}; did you mean {nearest!r}? there: {', '.join(there)}"
+    )
+
+
+def load_sweep(folder: Path) -> Sweep:
+    """Read the sweep in `folder`; raise ValueError naming a file that is missing or broken."""
+    described = _read_description(folder / "sweep.json")
+    records = _read_records(folder / "trials.arrow", described["trials"])
+    episodes = _read_episodes(folder / "evaluations.arrow")
+    varies = tuple(described["varies"])
+    names = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
+    trials = tuple(
+        Trial(
+            record=record,
+            factors={name: find_factor(record, name) for name in names},
+            returns=tuple(episodes.get(record["trial"], ())),
+        )
+        for record in records
+    )
+    return Sweep(
+        folder=folder,
+        name=described["name"],
+        scale=described["scale"],
+        compare=described["compare"],
+        varies=varies,
+        trials=trials,
+        num_planned=max(len(described["trials"]), len(trials)),
+    )
+
+
+def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return each trial's (epoch, mean return) points, in order of epoch."""
+    table = _read_columns(folder / "curves.arrow", ("trial", "epoch", "return_mean"), CURVE.names)
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in table:
+        if row["return_mean"] is not None:
+            curves[row["trial"]].append((row["epoch"], row["return_mean"]))
+    return {trial: sorted(points) for trial, points in curves.items()}
+
+
+def count_statuses(trials: Iterable[Trial]) -> dict[str, int]:
+    """Return how many trials have each status, those that occur, furthest along first."""
+    counts = Counter(trial.record["status"] for trial in trials)
+    ordered = [*STATUSES, *(status for status in counts if status not in STATUSES)]
+    return {status: counts[status] for status in ordered if counts[status]}
+
+
+def describe_progress(sweep: Sweep) -> str:
+    """Say in one line what is there: trials by status, those without a row, and why some failed."""
+    parts = [f"{len(sweep.usable)} of {sweep.num_planned} trials evaluated"]
+    counts = count_statuses(sweep.trials)
+    parts += [f"{num} {status.lower()}" for status, num in counts.items() if status != EVALUATED]
+    unusable = counts.get(EVALUATED, 0) - len(sweep.usable)
+    if unusable:
+        parts.append(f"{unusable} marked evaluated without usable episodes")
+    if sweep.num_planned > len(sweep.trials):
+        parts.append(f"{sweep.num_planned - len(sweep.trials)} without a row yet")
+    reasons = Counter(
+        trial.record["reason"] or "no reason recorded"
+        for trial in sweep.trials
+        if trial.record["status"] in ("FAILED", "CANCELLED")
+    )
+    text = ", ".join(parts)
+    if not reasons:
+        return text
+    listed = "; ".join(f"{num} x {' '.join(why.split())}" for why, num in reasons.most_common())
+    return f"{text} (reasons: {listed})"
+
+
+def find_factor(record: dict[str, Any], name: str) -> Any:
+    """Return a factor's value: a column of `trials`, or a (dotted) key of the trial's config.
+
+    A key for one kind, `world_model[flow].num_substeps`, is None in a trial of another kind.
+    Raises ValueError when neither has it.
+    """
+    if name in record:
+        return record[name]
+    value: Any = json.loads(record["config"] or "{}")
+    path, num_kinds = re.subn(r"\[\w+\]", "", name)
+    for key in path.split("."):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif num_kinds:
+            return None
+        else:
+            raise ValueError(f"factor {name!r} is neither a column of trials nor in its config")
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def format_value(value: Any) -> str:
+    """Return a factor's value as printed: thousands separated, "-" where it does not apply."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "sweep.json").is_file()
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    missing = [key for key in REQUIRED if key not in described]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return described
+
+
+def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
+    """Return the grid's rows of `trials` in the grid's order."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: the sweep has written no results yet")
+    rows = {row["trial"]: row for row in _read_columns(path, TRIALS.names, TRIALS.names)}
+    return [rows[trial] for trial in grid if trial in rows]
+
+
+def _read_episodes(path: Path) -> dict[str, list[float]]:
+    episodes: dict[str, list[float]] = defaultdict(list)
+    for row in _read_columns(path, ("trial", "return"), EVALUATIONS.names):
+        value = row["return"]
+        episodes[row["trial"]].append(math.nan if value is None else value)
+    return episodes
+
+
+def _read_columns(path: Path, wanted: Iterable[str], known: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of `path`, `wanted` columns only; none where the file does not exist."""
+    if not path.is_file():
+        return []
+    table = read_table(path)
+    missing = [name for name in known if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+    return table.select(list(wanted)).to_pylist()

@@ -1,0 +1,162 @@
+"""Say in words what stands beside the tables; a Summary is all that any format prints."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from analysis.arms import Arm, build_arms
+from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
+from analysis.guard import find_flags
+from analysis.load import Sweep, describe_progress, format_value
+from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
+from analysis.verdict import CONFIDENCE, CONFIRM_SEEDS, INCONCLUSIVE, LOW_SHARE
+
+
+class Summary(NamedTuple):
+    """A sweep in numbers and words."""
+
+    sweep: Sweep
+    progress: str
+    arms: tuple[Arm, ...]
+    comparisons: tuple[Comparisons, ...]
+    table_notes: tuple[tuple[str, ...], ...]  # beside each of `comparisons`
+    notes: tuple[str, ...]
+
+
+def summarize_sweep(
+    sweep: Sweep, compare: str | None = None, despite_differences: bool = False
+) -> Summary:
+    """Return the sweep's arms, comparisons and notes.
+
+    `compare` replaces the factor the sweep names; `despite_differences` judges arms that the
+    guard rejects. Raises ValueError, saying what is there, when no trial is evaluated.
+    """
+    progress = describe_progress(sweep)
+    if not sweep.usable:
+        raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
+    compared = tuple(
+        compare_arms(sweep, factor, despite_differences) for factor in list_factors(sweep, compare)
+    )
+    arms = tuple(build_arms(sweep))
+    return Summary(
+        sweep=sweep,
+        progress=progress,
+        arms=arms,
+        comparisons=compared,
+        table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
+        notes=tuple(describe_sweep(sweep, arms)),
+    )
+
+
+def describe_comparisons(table: Comparisons) -> list[str]:
+    """Return what must be said beside one table of verdicts."""
+    if not table.rows:
+        return [f"Nothing to compare: {table.factor} has one level here."]
+    notes = [_describe_differences(row) for row in table.rows if row.differences]
+    decided = [row for row in table.rows if row.verdict.has_decision]
+    if decided:
+        notes += _describe_limits(decided)
+    if table.aggregates:
+        notes.append(
+            f"Over tasks: paired by seed within each task, {CONFIDENCE:.0%} bootstrap of the "
+            "task x seed blocks; with few seeds such an interval is too narrow."
+        )
+    return notes
+
+
+def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
+    """Return what must be said about the sweep as a whole."""
+    notes = [
+        "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
+        "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
+        f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
+        _describe_missing(sweep, arms),
+        _describe_calls(sweep),
+        _describe_devices(sweep),
+        *find_flags(sweep),
+    ]
+    return [note for note in notes if note]
+
+
+def name_group(group: dict[str, Any]) -> str:
+    """Return a group's factors as printed, e.g. "reacher-easy, baseline, 15,000 epochs"."""
+    return ", ".join(
+        f"{name} {format_value(value)}" if isinstance(value, int | float) else format_value(value)
+        for name, value in group.items()
+    )
+
+
+def _describe_differences(row: Comparison) -> str:
+    shared = {name: value for name, value in row.level.factors.items() if name != row.factor}
+    listed = "; ".join(str(difference) for difference in row.differences)
+    said = "Compared despite differences" if row.verdict.has_decision else "Not comparable"
+    return f"{said}, {name_group(shared)}, {row.baseline_name} against {row.level_name}: {listed}."
+
+
+def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
+    counts = [row.verdict.num_seeds for row in decided]
+    tests = sum(
+        row.verdict.welch is not None and row.verdict.welch.p is not None for row in decided
+    )
+    notes = [
+        _describe_false_winners(counts),
+        _describe_exact_tests(min(counts)),
+        f"Intervals: {CONFIDENCE:.0%} Welch t over seeds. Evidence of a win: suggestive (the rule "
+        f"only), supported (Welch p < .05), confirmed (also after Holm over the {tests} tests of "
+        f"this table, and {CONFIRM_SEEDS} seeds or more).",
+    ]
+    if any(row.verdict.name.startswith(INCONCLUSIVE) for row in decided):
+        notes.append(
+            "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they are."
+        )
+    return [note for note in notes if note]
+
+
+def _describe_false_winners(counts: Sequence[int]) -> str:
+    expected = expected_false_winners(counts)
+    rates = ", ".join(f"{rate:.0%} at n={n}" for n, rate in FALSE_WINNER_RATES.items())
+    return (
+        f"If no arms differed, about {expected:.1f} spurious winners would be expected in these "
+        f"{len(counts)} comparisons (simulated rate of this rule: {rates})."
+    )
+
+
+def _describe_exact_tests(num_seeds: int) -> str:
+    unpaired, paired = smallest_exact_p(num_seeds)
+    if unpaired < 1.0 - CONFIDENCE:
+        return ""
+    return (
+        f"With {num_seeds} seeds no exact test can reach p < .05 (smallest: {unpaired:.2f} "
+        f"unpaired, {paired:.2f} paired)."
+    )
+
+
+def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
+    num_short = sum(not arm.is_complete for arm in arms)
+    num_rowless = sweep.num_planned - len(sweep.trials)
+    said = []
+    if num_short:
+        said.append(f"{num_short} of {len(arms)} arms are short of seeds: see n.")
+    if num_rowless:
+        said.append(f"{num_rowless} trials of the grid have no row yet; n does not count them.")
+    return " ".join(said)
+
+
+def _describe_calls(sweep: Sweep) -> str:
+    """Say where variants pay differently for a step: not a control, but part of a fair reading."""
+    calls = {}
+    for trial in sweep.usable:
+        calls.setdefault(trial.factors["variant"], set()).add(trial.record["velocity_calls"])
+    if len(set().union(*calls.values())) < 2:
+        return ""
+    listed = "; ".join(
+        f"{variant} {', '.join(str(num) for num in sorted(nums, key=str))}"
+        for variant, nums in calls.items()
+    )
+    return f"Network calls of one model step plus one action differ: {listed}."
+
+
+def _describe_devices(sweep: Sweep) -> str:
+    devices = sorted({str(trial.record["device"]) for trial in sweep.usable})
+    if len(devices) < 2:
+        return ""
+    return f"Trials ran on different devices ({', '.join(devices)}): compare times with care."

@@ -1,0 +1,123 @@
+"""The estimators: Welch intervals, Holm's correction, exact tests' limits, block bootstrap.
+
+The unit is the training seed: every number that enters here is one trial's final return.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+# Chance that two equal variants (sd 60 over seeds) get a winner under the rule of verdict.py,
+# simulated, by the number of seeds an arm.
+FALSE_WINNER_RATES = {2: 0.15, 3: 0.11, 4: 0.09, 5: 0.07, 10: 0.05}
+
+
+class Welch(NamedTuple):
+    """Difference of two means with Welch's interval; None where the spread is unknown."""
+
+    difference: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    p: float | None  # two-sided; None also when neither arm has any spread
+
+
+class Interval(NamedTuple):
+    """An estimate and the interval around it."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of one value or more."""
+    return math.fsum(values) / len(values)
+
+
+def sample_sd(values: Sequence[float]) -> float | None:
+    """Return the standard deviation with n - 1 in the denominator; None for a single value."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1))
+
+
+def welch(values: Sequence[float], baseline: Sequence[float], confidence: float) -> Welch:
+    """Return mean(values) - mean(baseline) with Welch's standard error, t interval and p."""
+    difference = mean(values) - mean(baseline)
+    if min(len(values), len(baseline)) < 2:
+        return Welch(difference, None, None, None, None)
+    a = float(np.var(values, ddof=1)) / len(values)
+    b = float(np.var(baseline, ddof=1)) / len(baseline)
+    error = math.sqrt(a + b)
+    if error == 0.0:
+        return Welch(difference, 0.0, difference, difference, None)
+    degrees = (a + b) ** 2 / (a**2 / (len(values) - 1) + b**2 / (len(baseline) - 1))
+    half = t_quantile(degrees, confidence) * error
+    p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
+    return Welch(difference, error, difference - half, difference + half, p)
+
+
+def t_quantile(degrees: float, confidence: float) -> float:
+    """Return the half width, in standard errors, of a two-sided t interval."""
+    return float(stdtrit(degrees, 0.5 + confidence / 2.0))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p values, in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def smallest_exact_p(num_seeds: int) -> tuple[float, float]:
+    """Return the smallest two-sided p of the exact unpaired and paired permutation tests."""
+    return 2.0 / math.comb(2 * num_seeds, num_seeds), 2.0 / 2**num_seeds
+
+
+def expected_false_winners(num_seeds: Sequence[int]) -> float:
+    """Return how many winners to expect if no arms truly differ, given each comparison's seeds.
+
+    A number of seeds that was not simulated counts as the next smaller one that was.
+    """
+    return sum(_false_winner_rate(n) for n in num_seeds)
+
+
+def bootstrap_blocks(
+    blocks: Sequence[Sequence[float]], confidence: float, seed: int = 0, draws: int = 10_000
+) -> Interval:
+    """Return the mean of the blocks' means with a percentile interval, seeds drawn within blocks.
+
+    A block is one task's paired differences by seed, so every task weighs the same.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(draws)
+    for block in blocks:
+        values = np.asarray(block)
+        drawn += values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn / len(blocks), [tail, 1.0 - tail])
+    return Interval(mean([mean(block) for block in blocks]), float(low), float(high))
+
+
+def seed_correlation(blocks: Sequence[Sequence[tuple[float, float]]]) -> float | None:
+    """Return the correlation of paired returns by seed, each task's means taken out.
+
+    None where an arm does not vary over seeds.
+    """
+    centred = [np.asarray(pairs) - np.mean(pairs, axis=0) for pairs in blocks]
+    x, y = np.concatenate(centred).T
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return None if scale == 0.0 else float(x @ y) / scale
+
+
+def _false_winner_rate(num_seeds: int) -> float:
+    known = [n for n in FALSE_WINNER_RATES if n <= num_seeds]
+    return FALSE_WINNER_RATES[max(known)] if known else 0.0  # one seed has no spread: no winner

@@ -1,0 +1,138 @@
+"""What a verdict is: the rule, in the order it is checked, and how strong the evidence is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from analysis.stats import Welch, holm, mean, sample_sd, t_quantile, welch
+
+LOW_SHARE = 0.2  # both means below floor + this share of (1000 - floor): both low
+MIN_DIFFERENCE = 50.0  # of the 1,000 scale: a smaller difference is no win, and the tie's margin
+MIN_STANDARD_ERRORS = 2.0  # a win is more than this many Welch standard errors
+SOLVED_RETURN = 950.0  # both means at or above: a tie is Tie (Solved)
+CONFIDENCE = 0.95  # of the Welch interval; 1 - CONFIDENCE is the level of the p values
+CONFIRM_SEEDS = 5  # seeds an arm before a win can be called confirmed
+
+RETURN_MAX = 1000.0  # of every task
+MAX_SEEDS = 100  # stop looking for the number that would decide
+
+NOT_COMPARABLE = "Not comparable"
+INCONCLUSIVE = "Inconclusive"
+
+
+class Verdict(NamedTuple):
+    """The outcome of one comparison; numbers are None where none may be given."""
+
+    name: str  # as printed, e.g. "Tie (Both Low)", "Baseline wins"
+    winner: str | None = None  # the winning arm's name
+    welch: Welch | None = None  # level minus baseline
+    num_seeds: int = 0  # in the smaller arm
+    seeds_needed: int | None = None  # only when inconclusive; None also beyond MAX_SEEDS
+    has_decision: bool = False  # neither "Not comparable" nor "Incomplete"
+
+
+def judge(
+    baseline: Mapping[int, float],
+    level: Mapping[int, float],
+    *,
+    floor: float,
+    names: tuple[str, str],
+    seeds: frozenset[int] = frozenset(),
+    is_comparable: bool = True,
+) -> Verdict:
+    """Return the verdict on two arms, each a final return by training seed.
+
+    `names` are the arms' names, baseline first; `seeds` those the sweep planned for every arm.
+    """
+    if not is_comparable:
+        return Verdict(NOT_COMPARABLE)
+    planned = seeds | set(baseline) | set(level)
+    shared = set(baseline) & set(level)
+    if shared != planned or not planned:
+        return Verdict(f"Incomplete ({len(shared)}/{len(planned)} seeds)")
+    return decide(list(baseline.values()), list(level.values()), floor, names)
+
+
+def decide(
+    baseline: Sequence[float], level: Sequence[float], floor: float, names: tuple[str, str]
+) -> Verdict:
+    """Return the verdict on two complete, comparable arms."""
+    found = welch(level, baseline, CONFIDENCE)
+    means = mean(baseline), mean(level)
+    name, winner, needed = INCONCLUSIVE, None, None
+    if max(means) < low_threshold(floor):
+        name = "Tie (Both Low)"
+    elif _is_win(found.difference, found.standard_error):
+        winner = names[1] if found.difference > 0 else names[0]
+        name = f"{winner[:1].upper()}{winner[1:]} wins"
+    elif _is_tie(found):
+        name = "Tie (Solved)" if min(means) >= SOLVED_RETURN else "Tie"
+    else:
+        needed = seeds_to_decide(baseline, level)
+        name = f"{INCONCLUSIVE} ({_describe_needed(found, needed)})"
+    return Verdict(name, winner, found, min(len(baseline), len(level)), needed, True)
+
+
+def grade_evidence(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return each verdict's evidence, empty where nobody wins; Holm runs over all of the table."""
+    tested = [index for index, verdict in enumerate(verdicts) if _p(verdict) is not None]
+    adjusted = dict(zip(tested, holm([_p(verdicts[i]) or 0.0 for i in tested]), strict=True))
+    return [_grade(verdict, adjusted.get(index)) for index, verdict in enumerate(verdicts)]
+
+
+def low_threshold(floor: float) -> float:
+    """Return the return below which a task counts as not learned."""
+    return floor + LOW_SHARE * (RETURN_MAX - floor)
+
+
+def seeds_to_decide(baseline: Sequence[float], level: Sequence[float]) -> int | None:
+    """Return the smallest number of seeds an arm that would give a win or a tie.
+
+    Assumes that means and standard deviations stay as they are; None beyond MAX_SEEDS, or when
+    an arm has one seed and so no known spread.
+    """
+    sds = sample_sd(baseline), sample_sd(level)
+    if sds[0] is None or sds[1] is None:
+        return None
+    a, b = sds[0] ** 2, sds[1] ** 2
+    difference = mean(level) - mean(baseline)
+    for n in range(min(len(baseline), len(level)) + 1, MAX_SEEDS + 1):
+        error = math.sqrt((a + b) / n)
+        degrees = (n - 1) * (a + b) ** 2 / (a**2 + b**2)
+        reach = abs(difference) + t_quantile(degrees, CONFIDENCE) * error
+        if _is_win(difference, error) or reach <= MIN_DIFFERENCE:
+            return n
+    return None
+
+
+def _is_win(difference: float, error: float | None) -> bool:
+    if error is None:
+        return False
+    return abs(difference) >= MIN_DIFFERENCE and abs(difference) > MIN_STANDARD_ERRORS * error
+
+
+def _is_tie(found: Welch) -> bool:
+    if found.low is None or found.high is None:
+        return False
+    return found.low >= -MIN_DIFFERENCE and found.high <= MIN_DIFFERENCE
+
+
+def _describe_needed(found: Welch, needed: int | None) -> str:
+    if found.standard_error is None:
+        return "one seed shows no spread"
+    return f"{needed} seeds" if needed else f"over {MAX_SEEDS} seeds"
+
+
+def _p(verdict: Verdict) -> float | None:
+    return verdict.welch.p if verdict.welch else None
+
+
+def _grade(verdict: Verdict, adjusted: float | None) -> str:
+    if verdict.winner is None:
+        return ""
+    p = _p(verdict)
+    if p is None or adjusted is None or p >= 1.0 - CONFIDENCE:
+        return "suggestive"
+    if adjusted < 1.0 - CONFIDENCE and verdict.num_seeds >= CONFIRM_SEEDS:
+        return "confirmed"
+    return "supported"

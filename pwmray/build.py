@@ -1,0 +1,48 @@
+"""From a config to its modules."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pwmray.algorithm.pwm import Learner
+from pwmray.config import TrialConfig
+from pwmray.models import POLICIES, WORLD_MODELS, CriticEnsemble, Policy, WorldModel
+from pwmray.seeding import generator
+from pwmray.tasks import find_task
+
+
+class Parts(NamedTuple):
+    """The three modules of a trial."""
+
+    world_model: WorldModel
+    policy: Policy
+    critic: CriticEnsemble
+
+
+def build_learner(config: TrialConfig) -> Learner:
+    """Build a trial's learner on the CPU; its weights follow from the trial's seed."""
+    parts = _build_parts(config, generator(config.seed, "initialisation"))
+    task = find_task(config.task)
+    return Learner(config.learner, *parts, task.index, task.action_dim)
+
+
+def count_parameters(config: TrialConfig) -> dict[str, int]:
+    """Return the number of parameters of each part, from the shapes alone."""
+    with torch.device("meta"):
+        parts = _build_parts(config, torch.Generator())
+    return {name: num_parameters(part) for name, part in parts._asdict().items()}
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Return the number of parameters of one module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _build_parts(config: TrialConfig, draws: torch.Generator) -> Parts:
+    latent_dim = config.world_model.latent_dim
+    return Parts(
+        WORLD_MODELS[config.world_model.kind](config.world_model, draws),
+        POLICIES[config.policy.kind](config.policy, latent_dim, draws),
+        CriticEnsemble(config.critic, latent_dim, draws),
+    )

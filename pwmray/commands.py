@@ -1,0 +1,119 @@
+"""What every command shares: it fails with one line, and shows progress."""
+
+import argparse
+import contextlib
+import difflib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
+
+FAILED = 2  # exit code for something the user can put right
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left
+_SECONDS_PER_LINE = 5.0
+
+Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
+
+
+def run_command(function: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code.
+
+    ValueError and OSError, which are written for people, become `error: ...` in one line on
+    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130.
+    """
+    try:
+        code = function() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except (ValueError, OSError) as error:
+        if os.environ.get("PWMRAY_TRACEBACK") == "1":
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are the one line that run_command prints."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError in place of printing the usage and exiting."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the valid name most like `name`, or nothing."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+@contextlib.contextmanager
+def show_progress(title: str) -> Iterator[Progress]:
+    """Yield a function that shows how far work has come, on stderr, with the time left.
+
+    On a terminal that is a bar; elsewhere a line when the activity changes and every 5 seconds.
+    """
+    if sys.stderr.isatty():
+        with _bar(title) as show:
+            yield show
+    else:
+        yield _Lines(title)
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Progress]:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task(title, total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(row, description=f"{title}: {what}", completed=done, total=total or None)
+
+        yield show
+
+
+class _Lines:
+    """Progress for a log file: few lines, each whole."""
+
+    def __init__(self, title: str):
+        self._title = title
+        self._what = ""
+        self._started = self._said = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._started = what, now
+        elif now - self._said < _SECONDS_PER_LINE:
+            return
+        self._said = now
+        print(f"{self._title}: {what}{self._amount(done, total, now)}", file=sys.stderr)
+
+    def _amount(self, done: int, total: int, now: float) -> str:
+        if not total:
+            return ""
+        left = (now - self._started) * (total - done) / done if done else 0.0
+        return f", {done}/{total} steps, {left:.0f} s left" if left else f", {done}/{total} steps"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}"
+    return " ".join(str(error).split())

@@ -1,0 +1,303 @@
+"""One trial's configuration: every knob and its default once, its fingerprint, its methodology.
+
+A config is built from flat keys, as sweeps write them: `epochs`, `world_model.kind`,
+`learner.horizon`. A key with a kind in brackets, `world_model[flow].num_substeps`, applies only to
+that kind, so that one scale can set up every variant.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pwmray.algorithm.pwm import LearnerConfig
+from pwmray.commands import nearest
+from pwmray.data.collect import CollectionRecipe
+from pwmray.models import (
+    POLICIES,
+    WORLD_MODELS,
+    CriticConfig,
+    PolicyConfig,
+    WorldModelConfig,
+)
+from pwmray.tasks import find_task
+
+FORMAT = 1  # part of every fingerprint: raised when the meaning of a setting changes
+FIDELITIES = ("corrected",)
+SCRATCH = "scratch"
+# The 2x2: a variant is a kind of world model with a kind of policy.
+VARIANTS = {
+    "baseline": ("mlp", "gaussian"),
+    "flowpolicy": ("mlp", "flow"),
+    "flowwm": ("flow", "gaussian"),
+    "fullflow": ("flow", "flow"),
+}
+
+_KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
+_KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Deterministic policy, action repeat 2, one fixed environment seed an episode."""
+
+    every_epochs: int = 200  # a curve row, with an evaluation of `num_episodes`
+    num_episodes: int = 10
+    final_episodes: int = 50  # of the final checkpoint: the trial's result
+    first_seed: int = 1_000_000  # final episodes use first_seed, first_seed + 1, ...
+
+    def check(self) -> None:
+        """Raise ValueError for a count below 1 or a negative seed."""
+        for name in ("every_epochs", "num_episodes", "final_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"evaluation.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        if self.first_seed < 0:
+            raise ValueError(f"evaluation.first_seed is {self.first_seed}; it must be at least 0")
+
+    @property
+    def final_seeds(self) -> range:
+        """The environment seeds of the final evaluation, the same for every trial."""
+        return range(self.first_seed, self.first_seed + self.final_episodes)
+
+    @property
+    def training_seeds(self) -> range:
+        """The environment seeds of the evaluations during training: other ones."""
+        start = self.first_seed + self.final_episodes
+        return range(start, start + self.num_episodes)
+
+    @property
+    def protocol(self) -> str:
+        """Everything about the final evaluation that a comparison must share."""
+        return (
+            f"{self.final_episodes} episodes, environment seeds {self.first_seed}+, "
+            "action repeat 2, deterministic policy"
+        )
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how a trial runs; not part of its fingerprint."""
+
+    num_cpus: int = 1  # and torch threads
+    gpu_fraction: float = 1.0  # of one GPU, where the machine or cluster has any
+    checkpoint_seconds: float = 60.0  # at most this much training is lost, plus one curve row
+
+    def check(self) -> None:
+        """Raise ValueError for resources that no machine has."""
+        if self.num_cpus < 1:
+            raise ValueError(f"runtime.num_cpus is {self.num_cpus}; it must be at least 1")
+        if not 0 < self.gpu_fraction <= 1:
+            raise ValueError(f"runtime.gpu_fraction is {self.gpu_fraction}; valid: 0 to 1")
+        if self.checkpoint_seconds < 0:
+            raise ValueError(
+                f"runtime.checkpoint_seconds is {self.checkpoint_seconds}; it must be 0 or more"
+            )
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Everything that defines one trial."""
+
+    task: str
+    seed: int
+    epochs: int
+    world_model: WorldModelConfig = field(default_factory=WORLD_MODELS["mlp"].Config)
+    policy: PolicyConfig = field(default_factory=POLICIES["gaussian"].Config)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    data: CollectionRecipe = field(default_factory=CollectionRecipe)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    world_model_from: str = SCRATCH
+    finetune_wm: bool = True
+    fidelity: str = "corrected"
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
+        """Build and check a config from flat keys; later keys win over earlier ones.
+
+        Beside the config's own keys there is `variant`, which sets both kinds at once.
+
+        Raises ValueError naming an unknown key and the nearest valid one, a missing key, a value
+        of the wrong type or outside its range.
+        """
+        flat = _expand_variant(flat)
+        keys = [(key, _parse(key), value) for key, value in flat.items()]
+        kinds = {
+            part: next((v for k, _, v in reversed(keys) if k == f"{part}.kind"), default)
+            for part, default in (("world_model", "mlp"), ("policy", "gaussian"))
+        }
+        classes = {part: _part_class(part, kinds) for part in _part_names()}
+        values: dict[str, dict[str, Any]] = {part: {} for part in classes}
+        top: dict[str, Any] = {}
+        for key, (part, kind, name), value in keys:
+            if kind is not None and kinds.get(part) != kind:
+                continue
+            if name is None:
+                _check_known(key, part in _top_names(), kinds)
+                top[part] = _typed(key, value, _TOP_TYPES[part])
+            else:
+                known = {f.name: f for f in dataclasses.fields(classes[part])}
+                _check_known(key, name in known, kinds)
+                values[part][name] = _typed(key, value, _type_of(classes[part], name))
+        _check_required(top)
+        config = cls(**top, **{part: classes[part](**values[part]) for part in classes})
+        config.check()
+        return config
+
+    @classmethod
+    def from_dict(cls, nested: Mapping[str, Any]) -> "TrialConfig":
+        """Build a config back from `to_dict`."""
+        flat: dict[str, Any] = {}
+        for key, value in nested.items():
+            if isinstance(value, Mapping):
+                flat |= {f"{key}.{name}": item for name, item in value.items()}
+            else:
+                flat[key] = value
+        return cls.from_flat(flat)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as nested plain data."""
+        return dataclasses.asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over what defines the trial, whatever machine it runs on."""
+        defining = self.to_dict()
+        del defining["runtime"]
+        text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def variant(self) -> str:
+        """The cell of the 2x2: world model and policy."""
+        kinds = (self.world_model.kind, self.policy.kind)
+        names = {pair: name for name, pair in VARIANTS.items()}
+        return names.get(kinds, "+".join(kinds))
+
+    @property
+    def methodology(self) -> str:
+        """How the world model came to be and whether it is trained here."""
+        if self.world_model_from == SCRATCH:
+            return "joint_from_scratch"
+        return "policy_and_wm_finetuning" if self.finetune_wm else "policy_finetuning"
+
+    @property
+    def label(self) -> str:
+        """A readable name: unique within a sweep over these four, not beyond it."""
+        return f"{self.task}-{self.variant}-{self.epochs}-seed{self.seed}"
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that cannot be run."""
+        find_task(self.task)
+        for name, least in (("epochs", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for part in _part_names():
+            check = getattr(getattr(self, part), "check", None)
+            if check is not None:
+                check()
+        if self.fidelity not in FIDELITIES:
+            raise ValueError(f"fidelity is {self.fidelity!r}; valid: {', '.join(FIDELITIES)}")
+        if self.world_model_from != SCRATCH or not self.finetune_wm:
+            raise ValueError(
+                f"world_model_from is {self.world_model_from!r} and finetune_wm is "
+                f"{self.finetune_wm}; this version trains joint from scratch: 'scratch' and True"
+            )
+
+
+def valid_keys(kinds: Mapping[str, str]) -> list[str]:
+    """Return every flat key that a config with these kinds of world model and policy takes."""
+    keys = list(_top_names())
+    for part in _part_names():
+        keys += [f"{part}.{f.name}" for f in dataclasses.fields(_part_class(part, kinds))]
+    return keys
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(TrialConfig)}
+_TOP_TYPES: dict[str, type] = {
+    name: f.type for name, f in _FIELDS.items() if f.type in (str, int, float, bool)
+}  # type: ignore[assignment]
+
+
+def _top_names() -> tuple[str, ...]:
+    return tuple(_TOP_TYPES)
+
+
+def _part_names() -> tuple[str, ...]:
+    return tuple(name for name in _FIELDS if name not in _TOP_TYPES)
+
+
+def _part_class(part: str, kinds: Mapping[str, str]) -> type:
+    if part not in _KINDS:
+        return _FIELDS[part].default_factory  # type: ignore[return-value]
+    registry, kind = _KINDS[part], kinds[part]
+    if kind not in registry:
+        raise ValueError(
+            f"unknown {part}.kind {kind!r}{nearest(str(kind), registry)}; "
+            f"valid: {', '.join(registry)}"
+        )
+    return registry[kind].Config
+
+
+def _expand_variant(flat: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(flat)
+    variant = flat.pop("variant", None)
+    if variant is None:
+        return flat
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"unknown variant {variant!r}{nearest(str(variant), VARIANTS)}; "
+            f"valid: {', '.join(VARIANTS)}"
+        )
+    world_model, policy = VARIANTS[variant]
+    return {**flat, "world_model.kind": world_model, "policy.kind": policy}
+
+
+def _parse(key: str) -> tuple[str, str | None, str | None]:
+    match = _KEY.fullmatch(key)
+    if match is None or (match["name"] and match["part"] not in _part_names()):
+        raise ValueError(_unknown(key, {"world_model": "flow", "policy": "flow"}))
+    if match["kind"] is not None and match["kind"] not in _KINDS.get(match["part"], {}):
+        raise ValueError(f"config key {key!r}: no kind {match['kind']!r} of {match['part']}")
+    return match["part"], match["kind"], match["name"]
+
+
+def _check_known(key: str, is_known: bool, kinds: Mapping[str, str]) -> None:
+    if not is_known:
+        raise ValueError(_unknown(key, kinds))
+
+
+def _unknown(key: str, kinds: Mapping[str, str]) -> str:
+    valid = valid_keys(kinds)
+    part = key.partition(".")[0]
+    if part in _part_names():
+        valid = [name for name in valid if name.startswith(f"{part}.")]
+    return f"unknown config key {key!r}{nearest(key, valid)}; valid: {', '.join(valid)}"
+
+
+def _check_required(top: Mapping[str, Any]) -> None:
+    missing = [name for name in ("task", "seed", "epochs") if name not in top]
+    if missing:
+        raise ValueError(f"the config lacks {', '.join(missing)}")
+
+
+def _type_of(part: type, name: str) -> type:
+    default = next(f for f in dataclasses.fields(part) if f.name == name).default
+    return type(default)
+
+
+def _typed(key: str, value: Any, wanted: type) -> Any:
+    """Return `value` as `wanted`, taking ints for floats and lists for tuples."""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if type(value) is not wanted:
+        raise ValueError(f"config key {key!r} is {value!r}; it must be of type {wanted.__name__}")
+    return value

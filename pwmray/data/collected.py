@@ -1,0 +1,129 @@
+"""The collected datasets of a folder: each made once, by whoever needs it first."""
+
+import logging
+import os
+import shlex
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from pwmray import claim
+from pwmray.data.collect import (
+    COLLECTION_FORMAT,
+    CollectionRecipe,
+    Episodes,
+    MakeVector,
+    Progress,
+    collect,
+)
+from pwmray.data.store import open_store, write_store
+from pwmray.tasks import find_task
+
+_POLL_SECONDS = 0.2
+_log = logging.getLogger(__name__)
+
+
+def collected_path(task: str, recipe: CollectionRecipe, data_dir: Path) -> Path:
+    """Return where the task's data of this recipe lies."""
+    return Path(data_dir) / "collected" / f"{task}-{recipe.fingerprint(task)}.arrow"
+
+
+def ensure_data(
+    task: str,
+    recipe: CollectionRecipe,
+    data_dir: Path,
+    make_vector: MakeVector,
+    progress: Progress | None = None,
+    rebuild: bool = False,
+) -> Path:
+    """Return the path of the task's data, collecting it first if it is not there.
+
+    Of several processes that want the same data one collects; the others wait for it and say so
+    through `progress`, or in the log. If the one dies, another takes over. `rebuild` collects
+    again and replaces a file that is there, broken or not.
+
+    Raises ValueError for an unknown task, a broken file and a folder that cannot be written.
+    """
+    find_task(task)
+    path = collected_path(task, recipe, data_dir)
+    report = progress or _Quiet()
+    while rebuild or not path.exists():
+        held = _claim(path)
+        if held is None:
+            _wait(path, report)
+            continue
+        with held:
+            if rebuild or not path.exists():
+                _make(path, task, recipe, make_vector, report)
+        break
+    open_store(path, _command(task, recipe, data_dir))
+    return path
+
+
+def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:
+    """Return the command that makes this data again, to be shown to people."""
+    options = f"--episodes {recipe.num_episodes} --seed {recipe.seed}"
+    return f"pwmray data collect {task} {options} --data {shlex.quote(str(data_dir))} --rebuild"
+
+
+def _make(
+    path: Path,
+    task: str,
+    recipe: CollectionRecipe,
+    make_vector: MakeVector,
+    progress: Progress,
+) -> None:
+    episodes = collect(task, recipe, make_vector, progress)
+    try:
+        _write(path, task, recipe, episodes)
+    except OSError as error:  # Arrow's own do not name the file
+        raise ValueError(f"cannot write data to {path.parent}: {error}") from error
+
+
+def _write(path: Path, task: str, recipe: CollectionRecipe, episodes: Episodes) -> None:
+    num_rows = episodes.reward.size
+    write_store(
+        path,
+        task,
+        obs=episodes.obs.reshape(num_rows, -1),
+        action=episodes.action.reshape(num_rows, -1),
+        reward=episodes.reward.reshape(num_rows),
+        episode_lengths=[episodes.reward.shape[1]] * len(episodes.reward),
+        behaviours=episodes.behaviours,
+        recipe={"format": COLLECTION_FORMAT, **asdict(recipe)},
+    )
+
+
+def _claim(path: Path) -> claim.Claim | None:
+    try:
+        held = claim.acquire(_claim_path(path))
+        if held is None or os.access(path.parent, os.W_OK):
+            return held
+    except OSError as error:
+        raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error
+    held.release()
+    raise ValueError(f"cannot write data to {path.parent}: permission denied")
+
+
+def _claim_path(path: Path) -> Path:
+    return path.with_suffix(".claim")
+
+
+def _wait(path: Path, progress: Progress) -> None:
+    """Say who makes the data, and return when they have it or have given up."""
+    while holder := claim.owner(_claim_path(path)):
+        maker = f"process {holder.get('pid')} on {holder.get('host')}"
+        progress(f"waiting for {maker}, which collects {path.name}", 0, 0)
+        time.sleep(_POLL_SECONDS)
+
+
+class _Quiet:
+    """Progress for programs without a bar: one log line when something starts."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._said:
+            _log.warning("collection=%r", what)  # shown by default: a trial stands still
+        self._said = what

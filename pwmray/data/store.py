@@ -1,0 +1,213 @@
+"""One task's episodes as one memory-mapped Arrow file: the only place that knows its format.
+
+One record batch with the columns `obs` and `action` (lists of the task's own sizes, unpadded) and
+`reward`, all little-endian float32. Row t of an episode holds obs_t and the action and reward that
+LED to it; the first row's action and reward are NaN. Everything else is in the schema's metadata.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pwmray.files import replacing
+from pwmray.tasks import TASKS
+
+FORMAT = "pwmray-episodes-1"
+VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
+
+
+class BrokenDataError(ValueError):
+    """A data file that must be made again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open file of R rows in E episodes; the arrays are views of it and read-only."""
+
+    path: Path
+    task: str
+    obs: np.ndarray  # [R, obs_dim] float32
+    action: np.ndarray  # [R, action_dim] float32, NaN in the first row of an episode
+    reward: np.ndarray  # [R] float32, NaN in the first row of an episode
+    episode_lengths: np.ndarray  # [E] rows an episode, int64
+    episode_starts: np.ndarray  # [E] first row of an episode, int64
+    behaviours: tuple[str, ...]  # [E] what acted
+    recipe: dict  # how the file was made
+    fingerprint: str  # 16 hex digits over all the content
+    remake: str  # the command that makes the file again, for error messages
+
+    @property
+    def num_episodes(self) -> int:
+        """Return E."""
+        return len(self.episode_lengths)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Return the summed reward of each episode, [E] float64, in [0, 1000] for MT30."""
+        rewards = np.nan_to_num(self.reward, nan=0.0).astype(np.float64)
+        return np.add.reduceat(rewards, self.episode_starts)
+
+    def verify(self) -> None:
+        """Read everything; raise BrokenDataError if it is not what was written."""
+        about = _about(self.task, self.episode_lengths, self.behaviours, self.recipe)
+        if _fingerprint(about, self.obs, self.action, self.reward) != self.fingerprint:
+            raise _broken(self.path, "its content does not match its fingerprint", self.remake)
+
+
+def write_store(
+    path: Path,
+    task: str,
+    obs: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    episode_lengths: Iterable[int],
+    behaviours: Iterable[str],
+    recipe: dict,
+) -> str:
+    """Replace the file at `path` by R rows and return their fingerprint.
+
+    `obs` is [R, obs_dim], `action` [R, action_dim], `reward` [R], all float32 and contiguous;
+    `recipe` is plain data for JSON. Raises ValueError for a value that is not finite outside the
+    first rows of the episodes.
+    """
+    about = _about(task, episode_lengths, behaviours, recipe)
+    _check_rows(path, about, obs, action, reward)
+    fingerprint = _fingerprint(about, obs, action, reward)
+    columns = {"obs": _as_lists(obs), "action": _as_lists(action), "reward": pa.array(reward)}
+    batch = pa.record_batch(columns).replace_schema_metadata(
+        {"format": FORMAT, "about": json.dumps(about), "fingerprint": fingerprint}
+    )
+    with (
+        replacing(path) as draft,
+        pa.OSFile(str(draft), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
+    return fingerprint
+
+
+def open_store(path: Path, remake: str = "") -> Store:
+    """Map the file at `path`; small files are also checked byte for byte.
+
+    Raises BrokenDataError naming the file, the fault and the command `remake`, or the one that
+    the file's name suggests.
+    """
+    path = Path(path)
+    remake = remake or _suggest_command(path)
+    try:
+        store = _map(path, remake)
+    except FileNotFoundError:
+        raise BrokenDataError(f"there is no data file {path}{_remedy(remake)}") from None
+    except (BrokenDataError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
+    if path.stat().st_size <= VERIFIED_BYTES:
+        store.verify()
+    return store
+
+
+def observation_statistics(store: Store) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of the observations, each [obs_dim] float32.
+
+    The deviation of a constant entry is given as 1, so that dividing by it is safe.
+    """
+    mean = store.obs.mean(axis=0, dtype=np.float64)
+    std = store.obs.std(axis=0, dtype=np.float64)
+    std[std < 1e-6] = 1.0
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _map(path: Path, remake: str) -> Store:
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        metadata = reader.schema.metadata or {}
+        found = metadata.get(b"format", b"none").decode()
+        if found != FORMAT:
+            raise _broken(path, f"its format is {found!r}, this version reads {FORMAT!r}", remake)
+        if reader.num_record_batches != 1:
+            fault = f"it has {reader.num_record_batches} record batches, not 1"
+            raise _broken(path, fault, remake)
+        batch = reader.get_batch(0)
+    about = json.loads(metadata[b"about"])
+    lengths = np.array(about["episode_lengths"], np.int64)
+    store = Store(
+        path=path,
+        task=about["task"],
+        obs=_as_rows(batch.column("obs")),
+        action=_as_rows(batch.column("action")),
+        reward=batch.column("reward").to_numpy(),
+        episode_lengths=lengths,
+        episode_starts=np.cumsum(lengths) - lengths,
+        behaviours=tuple(about["behaviours"]),
+        recipe=about["recipe"],
+        fingerprint=metadata[b"fingerprint"].decode(),
+        remake=remake,
+    )
+    if not len(store.obs) == len(store.action) == len(store.reward) == lengths.sum():
+        raise _broken(path, "its rows and its episodes do not add up", remake)
+    return store
+
+
+def _about(task: str, lengths: Iterable[int], behaviours: Iterable[str], recipe: dict) -> dict:
+    return {
+        "task": task,
+        "episode_lengths": [int(length) for length in lengths],
+        "behaviours": list(behaviours),
+        "recipe": recipe,
+    }
+
+
+def _check_rows(
+    path: Path, about: dict, obs: np.ndarray, action: np.ndarray, reward: np.ndarray
+) -> None:
+    lengths = np.array(about["episode_lengths"], np.int64)
+    assert lengths.min() > 0, "an episode has rows"
+    assert len(obs) == len(action) == len(reward) == lengths.sum(), "rows and episodes differ"
+    assert len(about["behaviours"]) == len(lengths), "one behaviour an episode"
+    is_first = np.zeros(len(obs), bool)
+    is_first[np.cumsum(lengths) - lengths] = True
+    finite_steps = np.isfinite(reward) & np.isfinite(action).all(axis=1)
+    bad = ~np.isfinite(obs).all(axis=1) | ~(finite_steps | is_first)
+    if bad.any():
+        raise ValueError(f"{path} not written: row {int(bad.argmax())} has values not finite")
+
+
+def _fingerprint(about: dict, *arrays: np.ndarray) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode())
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(array.data)
+    return digest.hexdigest()[:16]
+
+
+def _as_lists(rows: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+
+
+def _as_rows(column: pa.Array) -> np.ndarray:
+    return column.values.to_numpy().reshape(len(column), column.type.list_size)
+
+
+def _broken(path: Path, fault: str, remake: str) -> BrokenDataError:
+    return BrokenDataError(f"the data file {path} is broken: {fault}{_remedy(remake)}")
+
+
+def _remedy(remake: str) -> str:
+    return f"; make it again with: {remake}" if remake else ""
+
+
+def _suggest_command(path: Path) -> str:
+    """Return what probably made a file that may be too broken to say so itself."""
+    named = [name for name in TASKS if path.name.startswith(f"{name}-")]
+    if not named or path.parent.name != "collected":
+        return ""
+    folder = shlex.quote(str(path.parent.parent))
+    command = f"pwmray data collect {max(named, key=len)} --data {folder} --rebuild"
+    return f"{command} (with its --episodes and --seed)"

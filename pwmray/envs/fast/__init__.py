@@ -1,0 +1,39 @@
+"""Observations and rewards of many environments at once, in numpy.
+
+One file a domain, with dm_control's and TD-MPC2's formulas: a subclass of Formulas with one method
+a task, called like the task's `dm_task` in pwmray.tasks. A new task is one method, a new domain
+one file and one line in DOMAINS. A task that is not here runs through dm_control.
+"""
+
+from pwmray.envs.fast import finger
+from pwmray.envs.fast.acrobot import Acrobot
+from pwmray.envs.fast.ball_in_cup import BallInCup
+from pwmray.envs.fast.cartpole import Cartpole
+from pwmray.envs.fast.cheetah import Cheetah
+from pwmray.envs.fast.fish import Fish
+from pwmray.envs.fast.formulas import Formulas
+from pwmray.envs.fast.hopper import Hopper
+from pwmray.envs.fast.pendulum import Pendulum
+from pwmray.envs.fast.reacher import Reacher
+from pwmray.envs.fast.walker import Walker
+from pwmray.tasks import Task
+
+# A domain has a class for each observation that its tasks give; the first with the task counts.
+DOMAINS: dict[str, tuple[type[Formulas], ...]] = {
+    "acrobot": (Acrobot,),
+    "ball_in_cup": (BallInCup,),
+    "cartpole": (Cartpole,),
+    "cheetah": (Cheetah,),
+    "finger": (finger.Spin, finger.Turn),
+    "fish": (Fish,),
+    "hopper": (Hopper,),
+    "pendulum": (Pendulum,),
+    "reacher": (Reacher,),
+    "walker": (Walker,),
+}
+
+
+def find_formulas(task: Task) -> type[Formulas] | None:
+    """Return the class whose method `task.dm_task` is the task's reward, None without one."""
+    classes = DOMAINS.get(task.domain, ())
+    return next((formulas for formulas in classes if hasattr(formulas, task.dm_task)), None)

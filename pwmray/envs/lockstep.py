@@ -1,0 +1,104 @@
+"""N environments of one task in lockstep, with the formulas of pwmray.envs.fast.
+
+The same episodes as those of pwmray.envs.environment bit for bit (float32), at a tenth of the time
+or less: dm_control spends most of it on named indexing and on rewards one number at a time.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from dm_control.rl.control import PhysicsError
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from pwmray.envs.fast import find_formulas
+from pwmray.envs.simulations import Simulations
+from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, find_task
+
+
+class LockstepEnv(VectorEnv):
+    """What pwmray.envs.vector.make_vector promises, for tasks that have formulas."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (gymnasium's own)
+
+    def __init__(self, task: str, num_envs: int):
+        sizes = find_task(task)
+        formulas = find_formulas(sizes)
+        assert formulas is not None, task
+        self.num_envs = num_envs
+        self._task = task
+        self._simulations = Simulations(task, num_envs, formulas.reads, formulas.changes)
+        self._formulas = formulas(self._simulations.model)
+        self._reward = getattr(self._formulas, sizes.dm_task)
+        self._randoms = [np.random.RandomState() for _ in range(num_envs)]
+        self._num_steps = EPISODE_STEPS  # so that step() asks for the first reset
+        box = gymnasium.spaces.Box
+        self.single_observation_space = box(-np.inf, np.inf, (sizes.obs_dim,), np.float32)
+        self.single_action_space = box(-1.0, 1.0, (sizes.action_dim,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
+        """Start all episodes and return their observations [N, obs_dim] and an empty info.
+
+        `seed` is one of each environment, or the first one's of consecutive ones; without it each
+        environment's stream of random numbers goes on. There are no options.
+        """
+        if options:
+            raise ValueError(f"this environment has no reset options, got {options}")
+        if isinstance(seed, int):
+            seed = list(range(seed, seed + self.num_envs))
+        if seed is not None:
+            self._seed(seed)
+        self._num_steps = 0
+        self._simulations.start(self._randoms)
+        return self._observe(), {}
+
+    def step(self, actions: np.ndarray) -> tuple:
+        """Apply `actions` [N, action_dim] for two control steps.
+
+        Raises ResetNeeded after step 500 and dm_control's PhysicsError when a simulation diverges.
+        """
+        if self._num_steps >= EPISODE_STEPS:
+            raise gymnasium.error.ResetNeeded("the episodes are over: call reset() before step()")
+        self._num_steps += 1
+        self._simulations.set_control(self._to_control(actions))
+        reward = np.zeros(self.num_envs)
+        for _ in range(ACTION_REPEAT):
+            self._simulations.step()
+            reward += self._reward(self._simulations.now)
+        self._check_physics()
+        terminated = np.zeros(self.num_envs, bool)
+        truncated = np.full(self.num_envs, self._num_steps == EPISODE_STEPS)
+        rounded = reward.astype(np.float32).astype(np.float64)
+        return self._observe(), rounded, terminated, truncated, {}
+
+    def _seed(self, seeds: list[int]) -> None:
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{self.num_envs} environments need as many seeds, got {len(seeds)}")
+        self._randoms = [np.random.RandomState(seed) for seed in seeds]
+
+    def _to_control(self, actions: np.ndarray) -> np.ndarray:
+        """Scale actions to the ranges of the motors, unclipped, as action_scale.Wrapper does."""
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"actions have shape {actions.shape}, not {self.action_space.shape}")
+        lower, upper = self._simulations.model.actuator_ctrlrange.T
+        return lower + (upper - lower) / 2 * (actions - np.array(-1.0))
+
+    def _observe(self) -> np.ndarray:
+        parts = self._formulas.observe(self._simulations.now)
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def _check_physics(self) -> None:
+        failed = self._simulations.find_failed()
+        if failed is None:
+            return
+        step, self._num_steps = self._num_steps, EPISODE_STEPS  # only a reset helps
+        index, warnings = failed
+        raise PhysicsError(
+            f"{self._task}: environment {index} diverged in step {step} with {warnings}"
+        )

@@ -1,0 +1,70 @@
+"""An ensemble of value functions as one batched computation.
+
+Shapes: C critics, N rows, L latent. Each critic is (Linear, Mish, LayerNorm) per hidden width and
+a linear output (PWM); the ensemble's weights are stacked along the first dimension.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Widths of the hidden layers and the size of the ensemble; the defaults are PWM's."""
+
+    units: tuple[int, ...] = (400, 200)
+    num_critics: int = 3
+
+    def check(self) -> None:
+        """Raise ValueError for sizes that no ensemble can have."""
+        if not self.units:
+            raise ValueError("critic.units needs at least one width")
+        if self.num_critics < 1:
+            raise ValueError(f"critic.num_critics is {self.num_critics}; it must be at least 1")
+
+
+class CriticEnsemble(nn.Module):
+    """Value functions [C] of a latent."""
+
+    Config = CriticConfig
+
+    def __init__(self, config: CriticConfig, latent_dim: int, generator: torch.Generator):
+        super().__init__()
+        self.config = config
+        dims = [latent_dim, *config.units, 1]
+        shapes = list(zip(dims[:-1], dims[1:], strict=True))
+        self.weights = nn.ParameterList(_orthogonal(config, *s, generator) for s in shapes)
+        self.biases = nn.ParameterList(_rows(config, b, 0.0) for _, b in shapes)
+        self.norm_weights = nn.ParameterList(_rows(config, b, 1.0) for _, b in shapes[:-1])
+        self.norm_biases = nn.ParameterList(_rows(config, b, 0.0) for _, b in shapes[:-1])
+
+    def forward(self, z_NL: Tensor) -> Tensor:
+        """Return values [C, N] in symlog-reward units."""
+        x = z_NL.expand(self.config.num_critics, *z_NL.shape)
+        for weight, bias, scale, shift in zip(
+            self.weights, self.biases, self.norm_weights, self.norm_biases, strict=False
+        ):
+            x = F.mish(torch.baddbmm(bias, x, weight))
+            x = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
+        return torch.baddbmm(self.biases[-1], x, self.weights[-1]).squeeze(-1)
+
+    def minimum(self, z_BL: Tensor) -> Tensor:
+        """Return the smallest of the critics' values, with a trailing 1: [..., 1]."""
+        values = self(z_BL.flatten(0, -2)).min(dim=0).values
+        return values.unflatten(0, z_BL.shape[:-1]).unsqueeze(-1)
+
+
+def _orthogonal(
+    config: CriticConfig, in_dim: int, out_dim: int, generator: torch.Generator
+) -> nn.Parameter:
+    weight = torch.empty(config.num_critics, out_dim, in_dim)
+    for member in weight:
+        nn.init.orthogonal_(member, gain=2**0.5, generator=generator)
+    return nn.Parameter(weight.transpose(1, 2).contiguous())
+
+
+def _rows(config: CriticConfig, out_dim: int, value: float) -> nn.Parameter:
+    return nn.Parameter(torch.full((config.num_critics, 1, out_dim), value))

@@ -1,0 +1,68 @@
+"""What every policy shares: a learned noise scale with a floor, and masked, squashed actions.
+
+Shapes: B batch, L latent, A padded action. A policy maps a latent and standard normal noise to an
+action in (-1, 1); noise 0 gives the deterministic action.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pwmray.models.layers import initialise_orthogonal
+from pwmray.tasks import MAX_ACTION_DIM
+
+INITIAL_LOG_STD = -1.0
+MIN_LOG_STD = -1.427  # exploration floor, the same for every policy: std 0.24
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Widths of the hidden layers; the default is PWM's."""
+
+    kind: str = ""  # the name in the registry; each subclass sets its own
+    units: tuple[int, ...] = (400, 200, 100)
+
+    def check(self) -> None:
+        """Raise ValueError for sizes that no policy can have."""
+        if not self.units:
+            raise ValueError("policy.units needs at least one width")
+
+
+class Policy(nn.Module):
+    """a = tanh(u(z, std * noise)), zero in the action dimensions that the task lacks."""
+
+    Config = PolicyConfig
+
+    def __init__(self, config: PolicyConfig, latent_dim: int, generator: torch.Generator):
+        super().__init__()
+        self.config = config
+        self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
+        self._build(latent_dim)
+        initialise_orthogonal(self, generator)
+
+    # What a subclass defines.
+
+    def _build(self, latent_dim: int) -> None:
+        raise NotImplementedError
+
+    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor) -> Tensor:
+        """Return the action [B, A] before tanh."""
+        raise NotImplementedError
+
+    @property
+    def num_calls(self) -> int:
+        """Network calls of one action."""
+        return 1
+
+    # What all have.
+
+    def forward(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> Tensor:
+        """Return actions [B, A] in (-1, 1), 0 where `mask_A` is 0."""
+        std_A = self.log_std.clamp(min=MIN_LOG_STD).exp()
+        return torch.tanh(self.pre_squash(z_BL, std_A * noise_BA)) * mask_A
+
+    def act(self, z_BL: Tensor, mask_A: Tensor) -> Tensor:
+        """Return the deterministic actions [B, A]."""
+        noise_BA = z_BL.new_zeros(*z_BL.shape[:-1], MAX_ACTION_DIM)
+        return self(z_BL, noise_BA, mask_A)

@@ -1,0 +1,48 @@
+"""A flow policy: the noise is carried to the action by an ODE in action space."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pwmray.models import ode
+from pwmray.models.layers import mish_mlp
+from pwmray.models.policy import Policy, PolicyConfig
+from pwmray.tasks import MAX_ACTION_DIM
+
+
+@dataclass(frozen=True)
+class FlowPolicyConfig(PolicyConfig):
+    """The shared widths and the integrator."""
+
+    kind: str = "flow"
+    integrator: str = "heun"
+    num_substeps: int = 2
+
+    def check(self) -> None:
+        """Raise ValueError for sizes or an integrator that no policy can have."""
+        super().check()
+        ode.check_integrator(self.integrator, self.num_substeps, "policy")
+
+
+class FlowPolicy(Policy):
+    """dx/dtau = v(z, x, tau) from x = std * noise; a = tanh(x(tau = 1))."""
+
+    Config = FlowPolicyConfig
+    config: FlowPolicyConfig
+
+    def _build(self, latent_dim: int) -> None:
+        in_dim = latent_dim + MAX_ACTION_DIM + 1
+        self.velocity = mish_mlp(in_dim, self.config.units, MAX_ACTION_DIM)
+
+    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor) -> Tensor:
+        def velocity(x_BA: Tensor, tau: float) -> Tensor:
+            tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)
+            return self.velocity(torch.cat([z_BL, x_BA, tau_B1], dim=-1))
+
+        config = self.config
+        return ode.integrate(velocity, scaled_noise_BA, config.integrator, config.num_substeps)
+
+    @property
+    def num_calls(self) -> int:
+        return ode.num_calls(self.config.integrator, self.config.num_substeps)

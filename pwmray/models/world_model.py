@@ -1,0 +1,130 @@
+"""What every world model shares: task embedding, encoder and reward head.
+
+Shapes: B batch (any leading dimensions), O padded observation, A padded action, L latent,
+T task embedding, K reward bins. Inputs are concatenated in the order z, e (task), a everywhere;
+checkpoints record that order.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pwmray.models import two_hot
+from pwmray.models.layers import (
+    SIMPLEX_SIZE,
+    NormedLinear,
+    SimNorm,
+    initialise_truncated,
+    normed_mlp,
+)
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
+
+INPUT_ORDER = ("z", "task", "action")
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Sizes of the parts that every world model has; the defaults are TD-MPC2's 48M."""
+
+    kind: str = ""  # the name in the registry; each subclass sets its own
+    latent_dim: int = 768  # a multiple of 8
+    encoder_units: tuple[int, ...] = (1792, 1792, 1792)
+    units: tuple[int, ...] = (1792, 1792)  # dynamics (or velocity) and reward
+    task_dim: int = 64
+    num_bins: int = 101
+    bin_range: float = 10.0  # the bins span +- this, in symlog reward
+
+    def check(self) -> None:
+        """Raise ValueError for sizes that no model can have."""
+        if self.latent_dim < 1 or self.latent_dim % SIMPLEX_SIZE:
+            raise ValueError(
+                f"world_model.latent_dim is {self.latent_dim}; it must be a multiple of "
+                f"{SIMPLEX_SIZE}"
+            )
+        if self.num_bins < 2:
+            raise ValueError(f"world_model.num_bins is {self.num_bins}; it must be at least 2")
+
+
+class WorldModel(nn.Module):
+    """Encode observations, predict rewards; a subclass adds `next` (and a matching loss)."""
+
+    Config = WorldModelConfig
+
+    def __init__(self, config: WorldModelConfig, generator: torch.Generator):
+        super().__init__()
+        self.config = config
+        self.latent_dim = config.latent_dim
+        self.input_dim = config.latent_dim + config.task_dim + MAX_ACTION_DIM
+        self.task_embedding = nn.Embedding(len(TASKS), config.task_dim)
+        self.encoder = normed_mlp(
+            MAX_OBS_DIM + config.task_dim,
+            config.encoder_units,
+            NormedLinear(_last(config.encoder_units), config.latent_dim, SimNorm()),
+        )
+        self.reward_head = normed_mlp(
+            self.input_dim, config.units, nn.Linear(_last(config.units), config.num_bins)
+        )
+        bins = torch.linspace(-config.bin_range, config.bin_range, config.num_bins)
+        self.register_buffer("bins", bins, persistent=False)
+        self._build_dynamics()
+        self._initialise(generator)
+
+    # What a subclass defines.
+
+    def _build_dynamics(self) -> None:
+        raise NotImplementedError
+
+    def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
+        """Return the next latent [B, L]."""
+        raise NotImplementedError
+
+    def matching_loss(
+        self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor
+    ) -> Tensor | None:
+        """Return a loss [B] on the dynamics beside consistency, or None where there is none."""
+        return None
+
+    @property
+    def num_calls(self) -> int:
+        """Network calls of one `next`."""
+        return 1
+
+    # What all have.
+
+    def embed(self, task_B: Tensor) -> Tensor:
+        """Return the embedding [B, T] of task ids, scaled down to a norm of at most 1."""
+        e_BT = self.task_embedding(task_B)
+        return e_BT / e_BT.norm(dim=-1, keepdim=True).clamp(min=1.0)
+
+    def encode(self, obs_BO: Tensor, e_BT: Tensor) -> Tensor:
+        """Return latents [B, L]: groups of 8 entries that are positive and sum to 1."""
+        return self.encoder(torch.cat([obs_BO, e_BT], dim=-1))
+
+    def reward_logits(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
+        return self.reward_head(torch.cat([z_BL, e_BT, a_BA], dim=-1))
+
+    def reward(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
+        """Return the predicted reward [B, 1] in symlog units."""
+        return two_hot.read_out(self.reward_logits(z_BL, e_BT, a_BA), self.bins)
+
+    def reward_loss(self, logits_BK: Tensor, r_B1: Tensor) -> Tensor:
+        """Return the two-hot cross-entropy [B]."""
+        return two_hot.cross_entropy(logits_BK, r_B1, self.config.bin_range)
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        initialise_truncated(self, generator)
+        nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02, generator=generator)
+        nn.init.zeros_(self.reward_head[-1].weight)  # type: ignore[arg-type]
+
+
+def consistency(z_BL: Tensor, target_BL: Tensor) -> Tensor:
+    """Return the mean squared error [B] of latents."""
+    return F.mse_loss(z_BL, target_BL, reduction="none").mean(-1)
+
+
+def _last(units: tuple[int, ...]) -> int:
+    if not units:
+        raise ValueError("world_model units and encoder_units need at least one width")
+    return units[-1]

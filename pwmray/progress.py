@@ -1,0 +1,143 @@
+"""How a running sweep looks: one live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pwmray import registry
+from pwmray.plan import Plan
+from pwmray.registry import Status
+
+_SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
+
+
+@dataclass
+class _Seen:
+    """What is known of one trial while the sweep runs."""
+
+    label: str
+    variant: str
+    epochs: int
+    minutes: float  # expected, of the whole trial
+    status: str  # waiting, running, done, failed, elsewhere
+    epoch: int = 0
+    best_return: float = float("-inf")
+
+    @property
+    def share_done(self) -> float:
+        return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
+
+
+class SweepProgress:
+    """Collect reports and show them; a context manager around the run."""
+
+    def __init__(self, plan: Plan):
+        self._name = plan.sweep.name
+        self._trials = {
+            trial.config.fingerprint: _Seen(
+                trial.config.label,
+                trial.config.variant,
+                trial.config.epochs,
+                trial.minutes,
+                "done" if trial.state == "done" else "waiting",
+            )
+            for trial in plan.trials
+        }
+        self._plan = plan
+        self._is_terminal = sys.stdout.isatty()
+        self._live: Live | None = None
+        self._said_at = 0.0
+
+    def __enter__(self) -> "SweepProgress":
+        self._started = time.monotonic()
+        self._work_at_start = self._work_done()
+        if self._is_terminal:
+            self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
+            self._live.start()
+        else:
+            print(self.line(), flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self, fingerprint: str) -> None:
+        """A trial began."""
+        self._trials[fingerprint].status = "running"
+
+    def report(self, fingerprint: str, epoch: int, return_mean: float) -> None:
+        """A running trial wrote a curve row."""
+        trial = self._trials[fingerprint]
+        trial.epoch = epoch
+        trial.best_return = max(trial.best_return, return_mean)
+        if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
+            self._say(self.line())
+
+    def finish(self, fingerprint: str, result: dict) -> None:
+        """A trial ended, or turned out to run in another process."""
+        trial = self._trials[fingerprint]
+        trial.status = "elsewhere" if "elsewhere" in result else "done"
+        final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
+        self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
+
+    def fail(self, fingerprint: str) -> None:
+        """A trial failed; its process may have died without a word, which is recorded here."""
+        trial = self._trials[fingerprint]
+        trial.status = "failed"
+        folder = registry.trial_folder(self._plan.results, fingerprint)
+        if registry.read(folder).status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
+            registry.record(folder, Status.FAILED, reason="its process died")
+        self._say(f"failed {trial.label}: {registry.read(folder).last('reason')}; {self.line()}")
+
+    def line(self) -> str:
+        """Return the whole sweep in one line."""
+        best = ", ".join(f"{name} {value:.0f}" for name, value in self._best().items())
+        parts = [f"{self._count(s)} {s}" for s in ("done", "running", "failed", "waiting")]
+        return (
+            f"{self._name}: {', '.join(parts)} of {len(self._trials)}; "
+            f"best return: {best or 'none yet'}; {self._time_left()}"
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._is_terminal:
+            print(text, flush=True)
+            self._said_at = time.monotonic()
+
+    def _table(self) -> Table:
+        table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
+        for name, justify in (("running", "left"), ("epoch", "right"), ("best return", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for trial in self._trials.values():
+            if trial.status == "running":
+                best = f"{trial.best_return:.1f}" if trial.epoch else "-"
+                table.add_row(trial.label, f"{trial.epoch}/{trial.epochs}", best)
+        return table
+
+    def _count(self, status: str) -> int:
+        return sum(trial.status == status for trial in self._trials.values())
+
+    def _best(self) -> dict[str, float]:
+        """Return the best return of any curve so far, by variant."""
+        best: dict[str, float] = {}
+        for trial in self._trials.values():
+            if trial.epoch:
+                best[trial.variant] = max(best.get(trial.variant, 0.0), trial.best_return)
+        return best
+
+    def _work_done(self) -> float:
+        return sum(trial.minutes * trial.share_done for trial in self._trials.values())
+
+    def _time_left(self) -> str:
+        """Scale the expected minutes of what is left by how fast this run has been so far."""
+        work = self._work_done() - self._work_at_start
+        left = sum(trial.minutes for trial in self._trials.values()) - self._work_done()
+        elapsed = time.monotonic() - self._started
+        if work <= 0:
+            return "time left: not known yet"
+        seconds = elapsed * left / work
+        return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"

@@ -1,0 +1,147 @@
+"""A sweep: the experiment as a specification, and the command that runs it.
+
+A phase file builds one `Sweep` and calls `main`; the command line says what to run of it, never
+what the experiment is.
+"""
+
+import argparse
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pwmray.commands import CommandParser, nearest, run_command
+from pwmray.config import TrialConfig
+
+_AXIS_OPTIONS = {"task": "--tasks", "seed": "--seeds"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of trials.
+
+    `vary` maps config keys to the values on that axis, `hold` to one value; `compare` is the axis
+    whose levels are compared, `within` each combination of the others named. `scales` is plain
+    data: see search_spaces/scales.py.
+    """
+
+    name: str
+    vary: Mapping[str, Sequence[Any]]
+    compare: str
+    within: Sequence[str]
+    scales: Mapping[str, Mapping[str, Any]]
+    hold: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for axis in (self.compare, *self.within):
+            if axis not in self.vary:
+                raise ValueError(f"sweep {self.name}: {axis!r} is compared but does not vary")
+
+    def trials(
+        self, scale: str, chosen: Mapping[str, Sequence[Any]] | None = None
+    ) -> list[TrialConfig]:
+        """Return every trial of the grid at `scale`, in the order in which they run.
+
+        The last axis of `vary` changes slowest (a seed is finished before the next begins) and
+        the first one fastest. `chosen` gives an axis other values than the scale's own.
+        Raises ValueError for an unknown scale or a config that cannot run.
+        """
+        if scale not in self.scales:
+            raise ValueError(
+                f"unknown scale {scale!r}{nearest(scale, self.scales)}; "
+                f"valid: {', '.join(self.scales)}"
+            )
+        settings = self.scales[scale]
+        axes = {
+            axis: (chosen or {}).get(axis) or _scaled(values, settings["instead"].get(axis, {}))
+            for axis, values in self.vary.items()
+        }
+        cells = itertools.product(*(axes[axis] for axis in reversed(axes)))
+        names = list(reversed(axes))
+        flats = [dict(zip(names, cell, strict=True)) for cell in cells]
+        configs = [
+            TrialConfig.from_flat({**settings["set"], **self.hold, **flat}) for flat in flats
+        ]
+        return list({config.fingerprint: config for config in configs}.values())
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the sweep's command line and exit: 0 done, 1 trials failed, 2 bad input."""
+        command = shlex.join(["python", *sys.argv])
+        sys.exit(run_command(lambda: self._run(arguments, command)))
+
+    def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        chosen = _build_parser(self).parse_args(arguments)
+        scale = chosen.scale or _default_scale(self.scales)
+        axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}
+        configs = self.trials(scale, axes)[: chosen.limit]
+        from pwmray import plan
+
+        planned = plan.make(self, scale, configs, chosen.results.resolve())
+        if chosen.plan:
+            print(plan.as_json(planned) if chosen.format == "json" else plan.as_table(planned))
+            return 0
+        # The renderer is chosen when dm_control is imported; training needs none.
+        os.environ.setdefault("MUJOCO_GL", "disable")
+        from pwmray import launch
+
+        return launch.run(planned, chosen.data.resolve(), chosen.address, command)
+
+
+def _scaled(values: Sequence[Any], instead: Mapping[Any, Any]) -> list[Any]:
+    return [instead.get(value, value) for value in values]
+
+
+def _default_scale(scales: Mapping[str, Any]) -> str:
+    """Return "paper" on a machine with a GPU, else "laptop"."""
+    import torch
+
+    preferred = "paper" if torch.cuda.is_available() else "laptop"
+    return preferred if preferred in scales else next(iter(scales))
+
+
+def _build_parser(sweep: Sweep) -> argparse.ArgumentParser:
+    parser = CommandParser(
+        description=f"Run the sweep {sweep.name}; a second run goes on where the first stopped."
+    )
+    add = parser.add_argument
+    add("--scale", help=f"{', '.join(sweep.scales)}; default: paper with a GPU, else laptop")
+    add("--plan", action="store_true", help="print the trials and their cost, run nothing")
+    add("--format", choices=("table", "json"), default="table", help="of --plan")
+    add("--limit", type=_count, metavar="N", help="only the first N trials")
+    add("--tasks", dest="task", type=_names, metavar="A,B", help="other tasks than the sweep's")
+    add("--seeds", dest="seed", type=_seeds, metavar="42,123", help="other training seeds")
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return _distinct([name.strip() for name in text.split(",")])
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [seed.strip() for seed in text.split(",")]
+    wrong = [seed for seed in seeds if not seed.isdecimal()]
+    if wrong:
+        raise argparse.ArgumentTypeError(
+            f"{wrong[0]!r} is not a seed; seeds are whole numbers from 0, separated by commas"
+        )
+    return _distinct([int(seed) for seed in seeds])
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise argparse.ArgumentTypeError(f"{twice[0]!r} is given twice")
+    return values

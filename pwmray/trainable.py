@@ -1,0 +1,70 @@
+"""One trial as Ray Tune sees it; the trial itself knows nothing of Ray."""
+
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from pwmray.config import TrialConfig
+from pwmray.trial import RunningElsewhereError, Trial
+
+
+class TrialTrainable(tune.Trainable):
+    """Run one trial, a curve row a step; the process is kept and reused for the next trial.
+
+    The config has one key, grid, with the keys trial (a TrialConfig as a dict), folder, data (paths), use_gpu.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Claim and build the trial, or resume it."""
+        os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        grid = config["grid"]
+        trial_config = TrialConfig.from_dict(grid["trial"])
+        self._label = trial_config.label
+        self._trial: Trial | None = None
+        try:
+            self._trial = Trial(
+                trial_config,
+                Path(grid["folder"]),
+                Path(grid["data"]),
+                _environments,
+                torch.device("cuda" if grid["use_gpu"] else "cpu"),
+            )
+        except RunningElsewhereError as error:
+            self._reason = str(error)
+
+    def step(self) -> dict[str, Any]:
+        """Do the next piece of the trial."""
+        if self._trial is None:
+            return {"done": True, "elsewhere": self._reason}
+        row = self._trial.advance()
+        return {**row, "done": self._trial.is_finished}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in this process."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Give the trial back."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+
+    def __repr__(self) -> str:
+        """Name the trial on the Ray dashboard."""
+        return f"trial:{self._label}"
+
+
+@functools.cache
+def _environments(task: str, num_episodes: int) -> Any:
+    """Return this process's environments of a task: built once, reused by every trial."""
+    from pwmray.envs.vector import make_vector
+
+    return make_vector(task, num_episodes)

@@ -1,0 +1,240 @@
+"""One trial, from wherever it stands to its last evaluation, whoever runs it.
+
+The trial owns its folder while it runs: its claim, events, curve and checkpoint. It resumes from
+its own last checkpoint and then reports the curve that it would have reported uninterrupted.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pwmray import claim, provenance, registry, results
+from pwmray.algorithm import checkpoint
+from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, evaluate
+from pwmray.build import build_learner, num_parameters
+from pwmray.config import TrialConfig
+from pwmray.data.sampler import WindowSampler
+from pwmray.data.store import Store, open_store
+from pwmray.registry import Status
+from pwmray.seeding import generator
+from pwmray.tasks import find_task
+
+CHECKPOINT_FILE = "checkpoint.pt"
+CURVE_FILE = "curve.arrow"
+EVALUATIONS_FILE = "evaluations.arrow"
+
+log = logging.getLogger(__name__)
+
+MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of episodes
+
+
+class RunningElsewhereError(RuntimeError):
+    """Another live process holds the trial's claim."""
+
+
+class Trial:
+    """A claimed trial: call `advance` until `is_finished`, then `close`.
+
+    Raises RunningElsewhereError when another process has it.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        folder: Path,
+        data_path: Path,
+        make_environments: MakeEnvironments,
+        device: torch.device,
+    ):
+        self.config, self.folder, self._device = config, folder, device
+        self._make_environments = make_environments
+        held = claim.acquire(folder / registry.CLAIM_FILE)
+        if held is None:
+            raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
+        self._claim = held
+        try:
+            self._open(data_path)
+        except BaseException:
+            held.release()
+            raise
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status is Status.EVALUATED
+
+    def advance(self) -> dict[str, Any]:
+        """Do the next piece, the epochs up to a curve row or the final evaluation.
+
+        Returns the epoch and the return with what else the row holds. A piece that fails records
+        FAILED with its reason and raises.
+        """
+        try:
+            if self.epoch < self.config.epochs:
+                return self._train_to_next_row()
+            return self._evaluate_finally()
+        except Exception as error:
+            self._record_failure(error)
+            raise
+
+    def close(self) -> None:
+        """Give the trial back; another process may go on with it."""
+        self._claim.release()
+
+    def _open(self, data_path: Path) -> None:
+        torch.set_num_threads(self.config.runtime.num_cpus)
+        # Adam's moments of parameters at rest decay into denormals, which cost time, not accuracy.
+        torch.set_flush_denormal(True)
+        try:
+            store = open_store(data_path)
+            self._start_afresh()
+            self._resume()
+            self._sampler = self._build_sampler(store)
+        except Exception as error:
+            self._record_failure(error)
+            raise
+        self._saved_at = time.monotonic()
+        self._record(
+            Status.RUNNING,
+            epoch=self.epoch,
+            data_fingerprint=store.fingerprint,
+            device=self._device_name(),
+            **self._sizes(),
+            **provenance.code(),
+            **provenance.process(),
+        )
+
+    def _start_afresh(self) -> None:
+        seed, device = self.config.seed, self._device
+        self.learner = build_learner(self.config).to(device)
+        self._generators = {name: generator(seed, name, device) for name in ("windows", "noise")}
+        self.epoch, self._train_seconds, self._evaluation_seconds = 0, 0.0, 0.0
+        self._rows: list[dict[str, Any]] = []
+
+    def _resume(self) -> None:
+        """Take up the last checkpoint and the curve up to it, where there is one."""
+        path = self.folder / CHECKPOINT_FILE
+        if not path.exists():
+            return
+        try:
+            progress = checkpoint.load(path, self.learner, self._generators, self._device)
+            rows = results.read_table(self.folder / CURVE_FILE).to_pylist()
+        except (ValueError, OSError) as error:
+            log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, error)
+            self._start_afresh()
+            return
+        self.epoch = progress["epochs_reached"]
+        self._train_seconds = progress["train_seconds"]
+        self._evaluation_seconds = progress["evaluation_seconds"]
+        self._rows = [row for row in rows if row["epoch"] <= self.epoch]
+
+    def _build_sampler(self, store: Store) -> WindowSampler:
+        learner = self.config.learner
+        return WindowSampler(
+            store,
+            learner.horizon,
+            learner.policy_batch_size,
+            self._device,
+            self._generators["windows"],
+        )
+
+    def _train_to_next_row(self) -> dict[str, Any]:
+        every = self.config.evaluation.every_epochs
+        stop = min((self.epoch // every + 1) * every, self.config.epochs)
+        started = time.perf_counter()
+        metrics = self._train(stop)
+        self._train_seconds += time.perf_counter() - started
+        returns = self._evaluate(self.config.evaluation.training_seeds).returns
+        row = {
+            "trial": self.folder.name,
+            "epoch": self.epoch,
+            "seconds": self._train_seconds,
+            "return_mean": float(returns.mean()),
+            "return_min": float(returns.min()),
+            "return_max": float(returns.max()),
+            **metrics,
+        }
+        self._rows.append(row)
+        results.write_rows(self.folder / CURVE_FILE, self._rows, results.CURVE)
+        if self.epoch == self.config.epochs:
+            self._save()
+            self._record(Status.COMPLETED, **self._progress())
+        elif time.monotonic() - self._saved_at >= self.config.runtime.checkpoint_seconds:
+            self._save()
+        return row
+
+    def _train(self, stop: int) -> dict[str, float]:
+        """Train to the epoch `stop`; return the last epoch's metrics, all of them finite."""
+        metrics: dict[str, torch.Tensor] = {}
+        while self.epoch < stop:
+            progress = self.epoch / self.config.epochs
+            metrics = self.learner.update(
+                self._sampler.sample, self._generators["noise"], progress
+            )
+            self.epoch += 1
+        values = {name: float(value) for name, value in metrics.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"diverged: {name} is {value} at epoch {self.epoch}")
+        return values
+
+    def _evaluate_finally(self) -> dict[str, Any]:
+        if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
+            self._record(Status.COMPLETED, **self._progress())
+        seeds = self.config.evaluation.final_seeds
+        episodes = self._evaluate(seeds)
+        rows = [
+            {"trial": self.folder.name, "episode": i, "seed": seed, "return": r, "length": n}
+            for i, (seed, r, n) in enumerate(zip(seeds, *episodes, strict=True))
+        ]
+        results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
+        final = {"return_mean": float(episodes.returns.mean())}
+        self._record(Status.EVALUATED, **final, **self._progress())
+        return {"epoch": self.epoch, **final}
+
+    def _evaluate(self, seeds: Sequence[int]) -> Episodes:
+        """Run the deterministic policy on one episode a seed."""
+        started = time.perf_counter()
+        task = self.config.task
+        environments = self._make_environments(task, len(seeds))
+        action_dim = find_task(task).action_dim
+        episodes = evaluate(self.learner.act, environments, seeds, action_dim, self._device)
+        self._evaluation_seconds += time.perf_counter() - started
+        return episodes
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "epochs_reached": self.epoch,
+            "train_seconds": self._train_seconds,
+            "evaluation_seconds": self._evaluation_seconds,
+        }
+
+    def _save(self) -> None:
+        path = self.folder / CHECKPOINT_FILE
+        checkpoint.save(path, self.learner, self._generators, self._progress())
+        self._saved_at = time.monotonic()
+
+    def _record(self, status: Status, **fields: Any) -> None:
+        registry.record(self.folder, status, **fields)
+        self.status = status
+
+    def _record_failure(self, error: Exception) -> None:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self._record(Status.FAILED, reason=reason, epochs_reached=getattr(self, "epoch", 0))
+
+    def _sizes(self) -> dict[str, int]:
+        learner = self.learner
+        return {
+            "world_model_parameters": num_parameters(learner.world_model),
+            "policy_parameters": num_parameters(learner.policy),
+            "critic_parameters": num_parameters(learner.critics),
+            "velocity_calls": learner.world_model.num_calls + learner.policy.num_calls,
+        }
+
+    def _device_name(self) -> str:
+        is_gpu = self._device.type == "cuda"
+        return torch.cuda.get_device_name(self._device) if is_gpu else "cpu"

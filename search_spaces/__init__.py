@@ -1,0 +1,20 @@
+"""What may vary, as plain data: tasks, seeds, variants, epoch budgets and scales."""
+
+from search_spaces.epochs import EPOCHS
+from search_spaces.scales import SCALES
+from search_spaces.seeds import TRAIN_SEEDS
+from search_spaces.tasks import DEV3, LAPTOP3, MT30
+from search_spaces.variants import BASELINE, FLOW_POLICY, FLOW_WM, FULL_FLOW
+
+__all__ = [
+    "BASELINE",
+    "DEV3",
+    "EPOCHS",
+    "FLOW_POLICY",
+    "FLOW_WM",
+    "FULL_FLOW",
+    "LAPTOP3",
+    "MT30",
+    "SCALES",
+    "TRAIN_SEEDS",
+]

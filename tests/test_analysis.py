@@ -1,0 +1,399 @@
+"""The analysis of a sweep's tables: what it reads, guards against, prints and draws."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.guard import find_flags
+from analysis.load import find_factor, find_sweep, load_sweep
+from analysis.report import summarize_sweep
+from analysis.summarize import main
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (42, 123, 456)
+EPISODES = (-10.0, 0.0, 10.0)  # around a trial's final return
+MODELS = {"baseline": ("mlp", "gaussian"), "fullflow": ("flow", "flow")}
+CONTROLS = {
+    "status": "EVALUATED",
+    "methodology": "joint_from_scratch",
+    "fidelity": "corrected",
+    "world_model_from": "scratch",
+    "world_model_parameters": 18_980_000,
+    "policy_parameters": 410_000,
+    "critic_parameters": 1_168_000,
+    "velocity_calls": 1,
+    "data_fingerprint": "d1",
+    "evaluation_episodes": 3,
+    "evaluation_protocol": "seeds 1-3, action repeat 2, deterministic",
+    "train_seconds": 1800.0,
+    "code_version": "0.1.0",
+    "git_commit": "c1",
+    "torch_version": "2.13.0",
+    "mujoco_version": "3.17.0",
+    "config": json.dumps({"evaluation": {"num_episodes": 10}, "policy": {"num_substeps": 2}}),
+}
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def no_change(row: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
+    world_model, policy = MODELS[variant]
+    final = 300.0 + epochs + 110.0 * (variant == "baseline") + seed / 100.0
+    return CONTROLS | {
+        "trial": f"{task}-{variant}-{epochs}-{seed}",
+        "task": task,
+        "variant": variant,
+        "world_model": world_model,
+        "policy": policy,
+        "epochs": epochs,
+        "epochs_reached": epochs,
+        "seed": seed,
+        "return_mean": final,
+    }
+
+
+def make_sweep(folder: Path, change: Change = no_change, tasks=("reacher-easy", "walker-stand")):
+    """Write a sweep of 2 variants x 3 budgets x tasks x 3 seeds; `change` edits each row."""
+    rows = [
+        make_row(task, variant, epochs, seed)
+        for variant in MODELS
+        for epochs in (100, 200, 400)
+        for task in tasks
+        for seed in SEEDS
+    ]
+    rows = [row | change(row) for row in rows]
+    done = [row for row in rows if row["status"] == "EVALUATED"]
+    write_description(folder, [row["trial"] for row in rows])
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    write_rows(
+        folder / "evaluations.arrow", [e for row in done for e in episodes(row)], EVALUATIONS
+    )
+    write_rows(folder / "curves.arrow", [p for row in done for p in curve(row)], CURVE)
+    return folder
+
+
+def write_description(folder: Path, trials: list[str]) -> None:
+    folder.mkdir(parents=True)
+    described = {
+        "name": folder.name,
+        "scale": "laptop",
+        "compare": "epochs",
+        "varies": ["variant", "epochs", "task", "seed"],
+        "trials": trials,
+    }
+    (folder / "sweep.json").write_text(json.dumps(described))
+
+
+def episodes(row: dict[str, Any]) -> list[dict[str, Any]]:
+    base = make_row(row["task"], row["variant"], row["epochs"], row["seed"])["return_mean"]
+    return [
+        {"trial": row["trial"], "episode": index, "seed": index, "return": base + shift}
+        for index, shift in enumerate(EPISODES)
+    ]
+
+
+def curve(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"trial": row["trial"], "epoch": epoch, "return_mean": 2.0 * epoch}
+        for epoch in (0, row["epochs"] // 2, row["epochs"])
+    ]
+
+
+def fail_one(row: dict[str, Any]) -> dict[str, Any]:
+    is_chosen = (row["task"], row["variant"], row["epochs"], row["seed"]) == (
+        "walker-stand", "fullflow", 400, 456,
+    )  # fmt: skip
+    return {"status": "FAILED", "reason": "out of memory"} if is_chosen else {}
+
+
+def fail_all(row: dict[str, Any]) -> dict[str, Any]:
+    return {"status": "PENDING"} if row["seed"] == 42 else {"status": "FAILED", "reason": "disk"}
+
+
+def change_fullflow(**values: Any) -> Change:
+    return lambda row: values if row["variant"] == "fullflow" else {}
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    make_sweep(tmp_path / "results" / "phase6_epochs")
+    return tmp_path / "results"
+
+
+# Reading.
+
+
+def test_final_return_is_recomputed_from_the_episodes(tmp_path):
+    folder = make_sweep(tmp_path / "s", lambda row: {"return_mean": 1.0})
+    assert load_sweep(folder).trials[0].final_return == pytest.approx(510.42)
+
+
+def test_a_factor_is_a_column_or_a_dotted_key_of_the_config():
+    row = make_row("reacher-easy", "baseline", 100, 42)
+    assert find_factor(row, "epochs") == 100
+    assert find_factor(row, "policy.num_substeps") == 2
+    assert find_factor(row, "policy[flow].integrator") is None
+    with pytest.raises(ValueError, match=r"policy\.width"):
+        find_factor(row, "policy.width")
+
+
+def test_a_sweep_is_the_latest_one_or_that_at_a_path(results):
+    older = make_sweep(results / "phase5")
+    os.utime(older / "sweep.json", (1, 1))
+    assert find_sweep(None, results).name == "phase6_epochs"
+    assert find_sweep(str(older), Path("nowhere")).name == "phase5"
+
+
+# Flags.
+
+
+def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
+    flags = find_flags(load_sweep(results / "phase6_epochs"))
+    assert flags == ["a final return rests on 3 evaluation episodes; 50 or more are due"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (change_fullflow(return_mean=980.0), "18 trials whose recorded final return is not"),
+        (change_fullflow(policy_parameters=440_000), "policy_parameters differ by 7.3%"),
+        (change_fullflow(evaluation_episodes=50), "18 trials whose number of episodes is not"),
+        (change_fullflow(epochs_reached=99), "18 trials stopped before the epochs asked for"),
+        (change_fullflow(task="cartpole-balance"), "trials at or below their task's floor"),
+    ],
+)
+def test_an_odd_trial_is_flagged(tmp_path, change, said):
+    flags = " | ".join(find_flags(load_sweep(make_sweep(tmp_path / "s", change))))
+    assert said in flags
+
+
+def test_one_run_counted_twice_is_flagged(tmp_path):
+    folder = make_sweep(tmp_path / "s")
+    trials = [trial.record["trial"] for trial in load_sweep(folder).trials]
+    rows = [{"trial": trial, "return": 500.0} for trial in trials[:2]]
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    flags = " | ".join(find_flags(load_sweep(folder)))
+    assert "2 trials with the very same episode returns as another" in flags
+    assert "34 trials evaluated without usable episodes" in flags
+
+
+# Comparing.
+
+
+def test_epochs_are_compared_with_the_smallest_budget_within_variant_and_task(results):
+    table = summarize_sweep(load_sweep(results / "phase6_epochs")).comparisons[0]
+    assert table.factor == "epochs"
+    assert len(table.rows) == 8
+    assert {row.baseline.factors["epochs"] for row in table.rows} == {100}
+    assert table.rows[0].verdict.name == "Epochs 200 wins"
+    assert [trend.direction for trend in table.trends] == ["rises"] * 4
+
+
+def test_the_variant_is_compared_at_each_budget_too(results):
+    table = summarize_sweep(load_sweep(results / "phase6_epochs")).comparisons[1]
+    assert table.factor == "variant"
+    assert len(table.rows) == 6
+    assert {row.verdict.name for row in table.rows} == {"Baseline wins"}
+    assert {row.level.factors["variant"] for row in table.rows} == {"fullflow"}
+    assert table.aggregates[0].interval.estimate == pytest.approx(-110.0)
+    assert table.aggregates[0].correlation == pytest.approx(1.0)
+
+
+def test_arms_that_are_not_comparable_are_judged_only_when_told_to(tmp_path):
+    sweep = load_sweep(make_sweep(tmp_path / "s", change_fullflow(git_commit="c2")))
+    kept = summarize_sweep(sweep, "variant").comparisons[0]
+    forced = summarize_sweep(sweep, "variant", despite_differences=True).comparisons[0]
+    assert kept.rows[0].verdict_name == "Not comparable"
+    assert forced.rows[0].verdict_name == "Baseline wins [despite differences]"
+
+
+def test_a_failed_seed_leaves_only_its_comparisons_incomplete(tmp_path):
+    summary = summarize_sweep(load_sweep(make_sweep(tmp_path / "s", fail_one)))
+    names = [row.verdict.name for table in summary.comparisons for row in table.rows]
+    assert names.count("Incomplete (2/3 seeds)") == 2
+    assert summary.progress == ("35 of 36 trials evaluated, 1 failed (reasons: 1 x out of memory)")
+
+
+def test_trials_without_a_row_are_counted(tmp_path):
+    folder = make_sweep(tmp_path / "s")
+    described = json.loads((folder / "sweep.json").read_text())
+    described["trials"].append("not-started")
+    (folder / "sweep.json").write_text(json.dumps(described))
+    assert summarize_sweep(load_sweep(folder)).progress == (
+        "36 of 37 trials evaluated, 1 without a row yet"
+    )
+
+
+# The command.
+
+
+def run(results: Path, *options: str) -> int:
+    return main(["--results", str(results), *options])
+
+
+def test_the_default_says_which_sweep_it_took(results, capsys):
+    assert run(results) == 0
+    printed = capsys.readouterr()
+    assert "phase6_epochs, the latest sweep there" in printed.err
+    assert "36 of 36 trials evaluated" in printed.out
+
+
+def test_the_table_fits_a_hundred_columns_without_colours(results, capsys):
+    make_sweep(results / "long", tasks=("cartpole-balance-sparse", "walker-walk-backwards"))
+    assert run(results, "long", "--per-seed") == 0
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines()) <= 100
+    assert "\x1b" not in printed
+    assert "353.2 (nothing)" in printed
+
+
+def test_what_must_be_said_stands_beside_the_table(results, capsys):
+    run(results, "phase6_epochs", "--compare", "variant")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "about 0.7 spurious winners would be expected in these 6 comparisons" in printed
+    assert "With 3 seeds no exact test can reach p < .05 (smallest: 0.10 unpaired, 0.25" in printed
+    assert "Verdicts along epochs" not in printed
+
+
+def test_not_comparable_lists_the_differences_field_by_field(tmp_path, capsys):
+    make_sweep(tmp_path / "s", change_fullflow(git_commit="c2", torch_version="2.12.0"))
+    assert run(tmp_path, "s", "--format", "md") == 0
+    printed = capsys.readouterr().out
+    assert "baseline against fullflow: git_commit: c1 against c2; torch_version:" in printed
+
+
+def test_csv_has_one_row_an_arm_with_its_verdicts(results, capsys):
+    run(results, "phase6_epochs", "--format", "csv")
+    rows = read_csv(capsys.readouterr().out)
+    assert len(rows) == 12
+    assert rows[0]["return_mean"].startswith("512.07")
+    assert rows[0]["floor"] == "45.1"
+    assert rows[0]["epochs_verdict"] == ""
+    assert rows[1]["epochs_verdict"] == "Epochs 200 wins"
+    assert rows[3]["variant_verdict"] == "Baseline wins"
+
+
+def test_csv_per_seed_has_one_row_a_trial(tmp_path, capsys):
+    make_sweep(tmp_path / "s", fail_one)
+    run(tmp_path, "s", "--format", "csv", "--per-seed")
+    rows = read_csv(capsys.readouterr().out)
+    assert len(rows) == 36
+    assert [row["reason"] for row in rows if row["return"] == ""] == ["out of memory"]
+
+
+def test_json_is_one_object(results, capsys):
+    run(results, "phase6_epochs", "--format", "json", "--per-seed")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["counts"] == {"planned": 36, "EVALUATED": 36}
+    assert [len(shown["arms"]), len(shown["seeds"])] == [12, 36]
+    assert [table["compare"] for table in shown["comparisons"]] == ["epochs", "variant"]
+    assert shown["comparisons"][1]["rows"][0]["evidence"] == "supported"
+
+
+def test_markdown_tables_are_regular(results, capsys):
+    run(results, "phase6_epochs", "--format", "md", "--compare", "variant")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines[:14]}) == 1
+
+
+def test_figures_are_written_as_png_and_svg(results, capsys):
+    assert run(results, "phase6_epochs", "--plot") == 0
+    drawn = {path.name for path in (results / "phase6_epochs" / "figures").iterdir()}
+    assert {"learning_curves.png", "learning_curves.svg"} <= drawn
+    assert {"returns_by_epochs.png", "returns_by_epochs.svg"} <= drawn
+
+
+def test_figures_of_a_sweep_without_curves_go_where_they_are_told(results, tmp_path, capsys):
+    (results / "phase6_epochs" / "curves.arrow").unlink()
+    assert run(results, "phase6_epochs", "--plot", str(tmp_path / "drawn")) == 0
+    assert sorted(path.suffix for path in (tmp_path / "drawn").iterdir()) == [".png", ".svg"]
+
+
+# Bad input: one line on stderr and exit code 2.
+
+
+def fails_with(capsys, code: int) -> str:
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_an_unknown_sweep_is_told_the_nearest_name(results, capsys):
+    said = fails_with(capsys, run(results, "phase6_epoch"))
+    assert "did you mean 'phase6_epochs'? there: phase6_epochs" in said
+
+
+def test_a_missing_or_empty_results_folder_is_named(tmp_path, capsys):
+    assert "no results folder" in fails_with(capsys, run(tmp_path / "nowhere"))
+    assert "no sweep in" in fails_with(capsys, run(tmp_path))
+
+
+def test_a_sweep_with_nothing_evaluated_says_what_is_there(tmp_path, capsys):
+    make_sweep(tmp_path / "s", fail_all)
+    said = fails_with(capsys, run(tmp_path, "s"))
+    assert "0 of 36 trials evaluated, 12 pending, 24 failed (reasons: 24 x disk)" in said
+
+
+def test_a_sweep_without_tables_says_so(tmp_path, capsys):
+    write_description(tmp_path / "s", [])
+    assert "written no results yet" in fails_with(capsys, run(tmp_path, "s"))
+
+
+@pytest.mark.parametrize("name", ["trials.arrow", "evaluations.arrow", "sweep.json"])
+def test_a_cut_file_is_named(results, capsys, name):
+    path = results / "phase6_epochs" / name
+    path.write_bytes(path.read_bytes()[:200])
+    assert name in fails_with(capsys, run(results, "phase6_epochs"))
+
+
+def test_a_factor_that_the_sweep_does_not_vary_is_refused(results, capsys):
+    said = fails_with(capsys, run(results, "phase6_epochs", "--compare", "seed"))
+    assert "it varies: variant, epochs" in said
+
+
+def test_an_unknown_option_is_one_line(results, capsys):
+    assert "--colour" in fails_with(capsys, run(results, "--colour"))
+
+
+# As a script.
+
+
+def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_script_runs_from_any_folder(results, tmp_path):
+    script = str(ROOT / "analysis" / "summarize.py")
+    done = run_python(script, "--results", str(results), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Final returns" in done.stdout
+
+
+def test_analysis_imports_neither_torch_nor_ray(tmp_path):
+    code = (
+        "import sys, analysis.summarize, analysis.figures; print({'torch','ray'} & {*sys.modules})"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,489 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pwmray import claim, cli
+from pwmray.commands import run_command
+from pwmray.data.behaviours import BEHAVIOURS
+from pwmray.data.collect import CollectionRecipe, collect
+from pwmray.data.collected import collected_path, ensure_data
+from pwmray.data.sampler import WindowSampler, window_starts
+from pwmray.data.store import BrokenDataError, observation_statistics, open_store, write_store
+
+SMALL = CollectionRecipe(num_episodes=2)
+
+
+class CountingEnvs:
+    """Stands in for pendulum-spin's environments: obs = (seed, step, action), reward = step."""
+
+    def __init__(self, task: str, num_envs: int):
+        self.num_envs = num_envs
+
+    def reset(self, seed):
+        self.seeds = np.array(seed, np.float32)
+        self.step_index = 0
+        return self._observe(np.zeros(self.num_envs)), {}
+
+    def step(self, action):
+        self.step_index += 1
+        ends = np.full(self.num_envs, self.step_index == 500)
+        reward = np.full(self.num_envs, self.step_index, np.float64)
+        return self._observe(action[:, 0]), reward, np.zeros_like(ends), ends, {}
+
+    def close(self):
+        pass
+
+    def _observe(self, action):
+        step = np.full(self.num_envs, self.step_index)
+        return np.stack([self.seeds, step, action], axis=1).astype(np.float32)
+
+
+def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
+    """Write a store whose observation column 0 is the episode and column 1 the row."""
+    num_rows = sum(lengths)
+    obs = np.zeros((num_rows, 6), np.float32)
+    obs[:, 0] = np.repeat(np.arange(len(lengths)), lengths)
+    obs[:, 1] = np.arange(num_rows)
+    action = np.tile(obs[:, 1:2], (1, 2)) + 0.5
+    reward = np.arange(num_rows, dtype=np.float32)
+    firsts = np.cumsum(lengths) - lengths
+    action[firsts], reward[firsts] = np.nan, np.nan
+    write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), recipe or {})
+    return open_store(path)
+
+
+def make_sampler(store, seed=0, horizon=3, batch_size=64):
+    generator = torch.Generator().manual_seed(seed)
+    return WindowSampler(store, horizon, batch_size, "cpu", generator)
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "pwmray.cli", *map(str, arguments)]
+
+
+def write_claim(path, pid):
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"token": "t", "host": socket.gethostname(), "pid": pid}))
+
+
+# Collection
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_behaviour_gives_actions_in_range(name):
+    actions = BEHAVIOURS[name](np.random.default_rng(0), 500, 3)
+    assert actions.shape == (500, 3)
+    assert actions.dtype == np.float32
+    assert np.abs(actions).max() <= 1
+    assert len(np.unique(actions[0])) > 1 or name == "bang-bang"
+
+
+def test_held_behaviours_hold_and_bang_bang_is_at_its_limits():
+    rng = np.random.default_rng(0)
+    assert len(np.unique(BEHAVIOURS["held-4"](rng, 500, 1))) == 125
+    assert len(np.unique(BEHAVIOURS["held-16"](rng, 500, 1))) == 32
+    assert len(np.unique(BEHAVIOURS["constant"](rng, 500, 1))) == 1
+    assert set(np.unique(BEHAVIOURS["bang-bang"](rng, 500, 1))) == {-1.0, 1.0}
+
+
+def test_behaviours_are_balanced_over_the_episodes():
+    episodes = collect("pendulum-spin", CollectionRecipe(num_episodes=12), CountingEnvs)
+    assert sorted(episodes.behaviours) == sorted(2 * list(BEHAVIOURS))
+
+
+def test_rows_hold_the_action_and_reward_that_led_to_them():
+    episodes = collect("pendulum-spin", SMALL, CountingEnvs)
+    assert episodes.obs.shape == (2, 501, 3)
+    np.testing.assert_array_equal(episodes.obs[:, 1:, 2], episodes.action[:, 1:, 0])
+    np.testing.assert_array_equal(episodes.obs[:, 1:, 1], episodes.reward[:, 1:])
+    assert np.isnan(episodes.action[:, 0]).all()
+    assert np.isnan(episodes.reward[:, 0]).all()
+
+
+def test_episodes_do_not_depend_on_how_many_are_collected():
+    few = collect("pendulum-spin", CollectionRecipe(num_episodes=3), CountingEnvs)
+    many = collect("pendulum-spin", CollectionRecipe(num_episodes=13), CountingEnvs)
+    np.testing.assert_array_equal(few.obs, many.obs[:3])
+
+
+def test_episodes_differ_in_actions_and_in_starts():
+    same = CollectionRecipe(num_episodes=20, behaviours=("uniform",))
+    episodes = collect("pendulum-spin", same, CountingEnvs)
+    assert len(np.unique(episodes.obs[:, 0, 0])) == 20
+    assert len(np.unique(episodes.action[:, 1, 0])) == 20
+
+
+def test_recipe_fingerprint_is_stable_and_tells_recipes_and_tasks_apart():
+    fingerprint = CollectionRecipe().fingerprint("pendulum-spin")
+    assert fingerprint == "3f2323aaeacb"
+    assert CollectionRecipe().fingerprint("cheetah-run") != fingerprint
+    assert CollectionRecipe(seed=1).fingerprint("pendulum-spin") != fingerprint
+    assert CollectionRecipe(num_episodes=41).fingerprint("pendulum-spin") != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes must be 1 or more, got 0"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"behaviours": ("unifrom",)}, "unknown behaviours .'unifrom'.; valid: uniform"),
+        ({"behaviours": ()}, "valid: uniform"),
+    ],
+)
+def test_recipe_refuses_what_it_cannot_do(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        CollectionRecipe(**wrong)
+
+
+# The file
+
+
+def test_store_gives_back_what_was_written_without_copying(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow", recipe={"seed": 3})
+    np.testing.assert_array_equal(store.obs[:, 1], np.arange(12))
+    np.testing.assert_array_equal(store.episode_starts, [0, 5])
+    np.testing.assert_array_equal(store.returns, [1 + 2 + 3 + 4, 6 + 7 + 8 + 9 + 10 + 11])
+    assert (store.task, store.recipe) == ("reacher-easy", {"seed": 3})
+    assert store.behaviours == ("held-4", "held-4")
+    assert not store.obs.flags.owndata
+    assert not store.obs.flags.writeable
+
+
+def test_file_is_one_unpadded_record_batch_of_float32(tmp_path):
+    write_rows(tmp_path / "rows.arrow")
+    with pa.memory_map(str(tmp_path / "rows.arrow")) as source:
+        reader = pa.ipc.open_file(source)
+        assert reader.num_record_batches == 1
+        assert reader.schema.field("obs").type == pa.list_(pa.float32(), 6)
+        assert reader.schema.field("action").type == pa.list_(pa.float32(), 2)
+
+
+def test_equal_content_has_an_equal_fingerprint_and_other_content_another(tmp_path):
+    first = write_rows(tmp_path / "a.arrow")
+    second = write_rows(tmp_path / "b.arrow")
+    other = write_rows(tmp_path / "c.arrow", recipe={"seed": 1})
+    assert first.fingerprint == second.fingerprint != other.fingerprint
+
+
+def test_open_views_survive_a_rebuild_of_their_file(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 7))
+    before = store.obs.copy()
+    write_rows(tmp_path / "rows.arrow", lengths=(3, 2))
+    np.testing.assert_array_equal(store.obs, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])
+def test_truncated_file_is_named_with_the_command_that_makes_it_again(tmp_path, share):
+    path = tmp_path / "collected" / "reacher-easy-0123456789ab.arrow"
+    write_rows(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    expected = f"{path} is broken.*pwmray data collect reacher-easy --data {tmp_path} --rebuild"
+    with pytest.raises(BrokenDataError, match=expected):
+        open_store(path)
+
+
+def test_every_cut_of_a_file_is_noticed(tmp_path):
+    path = tmp_path / "rows.arrow"
+    write_rows(path)
+    content = path.read_bytes()
+    assert {opened(path, content[:size]) for size in range(0, len(content), 2)} == {None}
+
+
+def test_every_flipped_byte_of_the_rows_is_noticed(tmp_path):
+    path = tmp_path / "rows.arrow"
+    store = write_rows(path)
+    content = path.read_bytes()
+    rows = store.obs.tobytes()
+    start = content.index(rows)
+    flipped = [flip(content, start + offset) for offset in range(len(rows))]
+    assert {opened(path, wrong) for wrong in flipped} == {None}
+
+
+def test_flipped_byte_anywhere_is_noticed_or_without_effect(tmp_path):
+    path = tmp_path / "rows.arrow"
+    expected = write_rows(path).fingerprint
+    content = path.read_bytes()
+    found = {opened(path, flip(content, position)) for position in range(0, len(content), 3)}
+    assert found == {None, expected}
+
+
+def opened(path, content):
+    """Return the fingerprint of the file with this content, None if it is refused."""
+    path.write_bytes(content)
+    try:
+        return open_store(path).fingerprint
+    except BrokenDataError:
+        return None
+
+
+def flip(content, position):
+    return content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :]
+
+
+def test_file_of_another_version_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.store.FORMAT", "pwmray-episodes-0")
+    path = tmp_path / "rows.arrow"
+    write_rows(path)
+    monkeypatch.undo()
+    message = "'pwmray-episodes-0', this version reads 'pwmray-episodes-1'"
+    with pytest.raises(BrokenDataError, match=message):
+        open_store(path)
+
+
+def test_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(BrokenDataError, match="there is no data file"):
+        open_store(tmp_path / "rows.arrow")
+
+
+def test_values_that_are_not_finite_are_not_written(tmp_path):
+    action, reward = np.zeros((4, 2), np.float32), np.zeros(4, np.float32)
+    reward[[0, 2]] = np.nan
+    obs = np.zeros((4, 6), np.float32)
+    with pytest.raises(ValueError, match="row 2 has values not finite"):
+        write_store(tmp_path / "a.arrow", "reacher-easy", obs, action, reward, [4], ["x"], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_observation_statistics_are_those_of_the_rows(tmp_path):
+    mean, std = observation_statistics(write_rows(tmp_path / "rows.arrow"))
+    np.testing.assert_allclose(mean[:3], [7 / 12, 5.5, 0], rtol=1e-6)
+    np.testing.assert_allclose(std[1:3], [np.sqrt(143 / 12), 1], rtol=1e-6)
+
+
+# Windows
+
+
+def test_batch_is_time_major_contiguous_and_padded_with_zeros(tmp_path):
+    batch = make_sampler(write_rows(tmp_path / "rows.arrow")).sample()
+    assert [tuple(part.shape) for part in batch] == [(4, 64, 24), (3, 64, 6), (3, 64, 1)]
+    assert all(part.is_contiguous() and part.dtype == torch.float32 for part in batch)
+    assert not batch.obs_HBO[..., 6:].any()
+    assert not batch.a_HBA[..., 2:].any()
+
+
+def test_window_holds_consecutive_rows_and_what_led_to_them(tmp_path):
+    obs, action, reward = make_sampler(write_rows(tmp_path / "rows.arrow")).sample()
+    rows = obs[..., 1]
+    torch.testing.assert_close(rows, rows[0] + torch.arange(4.0)[:, None].expand(4, 64))
+    torch.testing.assert_close(action[..., 0], rows[1:] + 0.5)
+    torch.testing.assert_close(reward[..., 0], rows[1:])
+
+
+def test_windows_never_cross_an_episode_and_never_show_a_first_rows_filler(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 3, 7, 4))
+    obs, action, reward = make_sampler(store).sample(4096)
+    assert (obs[..., 0] == obs[0, :, 0]).all()
+    assert torch.isfinite(action).all()
+    assert torch.isfinite(reward).all()
+
+
+def test_every_window_is_drawn_equally_often(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 3, 7, 4))
+    starts = make_sampler(store).sample(14_000).obs_HBO[0, :, 1].numpy()
+    drawn, counts = np.unique(starts, return_counts=True)
+    np.testing.assert_array_equal(drawn, [0, 1, 8, 9, 10, 11, 15])
+    np.testing.assert_allclose(counts, 2000, rtol=0.1)
+
+
+def test_window_starts_are_counted_by_hand(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow", lengths=(3, 1, 4))
+    np.testing.assert_array_equal(window_starts(store, 2), [0, 4, 5])
+
+
+def test_equal_generators_draw_equal_batches_and_others_do_not(tmp_path):
+    store = write_rows(tmp_path / "rows.arrow")
+    first, same, other = (make_sampler(store, seed).sample().obs_HBO for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("horizon", [0, 7])
+def test_horizon_longer_than_every_episode_is_refused(tmp_path, horizon):
+    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 7))
+    with pytest.raises(ValueError, match=rf"horizon must be in \[1, 6\] for .*, got {horizon}"):
+        make_sampler(store, horizon=horizon)
+
+
+# Made once
+
+
+def test_data_is_made_once_and_then_reused(tmp_path):
+    path = ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
+    written = path.stat().st_mtime_ns
+    assert ensure_data("pendulum-spin", SMALL, tmp_path, no_environments) == path
+    assert path.stat().st_mtime_ns == written
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def no_environments(task, num_envs):
+    raise AssertionError("must not collect")
+
+
+def test_broken_data_is_named_with_the_exact_command_and_rebuild_replaces_it(tmp_path):
+    path = ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
+    path.write_bytes(path.read_bytes()[:-100])
+    exact = f"pendulum-spin --episodes 2 --seed 0 --data {tmp_path} --rebuild"
+    with pytest.raises(BrokenDataError, match=f"{path} is broken.*pwmray data collect {exact}"):
+        ensure_data("pendulum-spin", SMALL, tmp_path, no_environments)
+    ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs, rebuild=True)
+    assert open_store(path).num_episodes == 2
+
+
+def test_second_process_says_that_it_waits_and_then_goes_on(tmp_path):
+    path = collected_path("pendulum-spin", SMALL, tmp_path)
+    held = claim.acquire(path.with_suffix(".claim"))
+    said = []
+
+    def hear(what, done, total):
+        said.append(what)
+        held.release()
+
+    ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs, hear)
+    assert f"waiting for process {os.getpid()} on {socket.gethostname()}" in said[0]
+    assert said[-1] == "collecting"
+
+
+def test_claim_of_a_dead_process_does_not_stop_collection(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    path = collected_path("pendulum-spin", SMALL, tmp_path)
+    write_claim(path.with_suffix(".claim"), dead.pid)
+    assert ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs) == path
+
+
+def test_interrupted_collection_leaves_nothing_behind(tmp_path):
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs, interrupt)
+    assert list((tmp_path / "collected").iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=f"cannot write data to {tmp_path}/file/collected: Not a"):
+        ensure_data("pendulum-spin", SMALL, tmp_path / "file", CountingEnvs)
+
+
+def test_two_processes_that_want_the_same_data_make_it_once(tmp_path):
+    arguments = command("data", "collect", "pendulum-spin", "--episodes", 6, "--data", tmp_path)
+    runs = [start_process(arguments) for _ in range(2)]
+    outputs = [run.communicate(timeout=60) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert outputs[0][0] == outputs[1][0]
+    assert sum("collecting" in re.sub("waiting.*", "", errors) for _, errors in outputs) == 1
+    assert len(list((tmp_path / "collected").iterdir())) == 1
+
+
+def start_process(arguments):
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# The command line
+
+
+def test_command_collects_and_describes(tmp_path, capsys):
+    arguments = ["data", "collect", "pendulum-spin", "--episodes", "1", "--data", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    path = tmp_path / "collected" / capsys.readouterr().out.split("/")[-1].strip()
+    assert cli.main(["data", "info", "pendulum-spin", "--data", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert open_store(path).fingerprint in shown
+    assert "1 with 501 rows" in shown
+
+
+def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
+    run = start_process(command("data", "collect", "walker-run", "--data", tmp_path))
+    wait_until((tmp_path / "collected").exists)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in errors
+    assert list((tmp_path / "collected").iterdir()) == []
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["dta"], "invalid choice: 'dta' (choose from"),
+        (["data", "collect"], "the following arguments are required: TASK"),
+        (
+            ["data", "collect", "chetah-run"],
+            "unknown task 'chetah-run'; did you mean 'cheetah-run'",
+        ),
+        (["data", "collect", "cheetah-run", "--episodes", "0"], "must be 1 or more, got 0"),
+        (["data", "collect", "cheetah-run", "--episodes", "x"], "invalid int value: 'x'"),
+        (["data", "collect", "cheetah-run", "--frob"], "unrecognized arguments: --frob"),
+        (["data", "collect", "cheetah-run", "--data", "/dev/null"], "to /dev/null/collected"),
+        (["data", "info", "chetah-run"], "did you mean 'cheetah-run'"),
+        (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
+        (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_nothing_is_collected_when_one_of_several_tasks_is_wrong(tmp_path):
+    arguments = ["data", "collect", "pendulum-spin", "pendlum-spin", "--data", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_task_table_shows_every_task(capsys):
+    assert cli.main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 31
+    assert lines[4].split() == ["3", "cheetah-run", "17", "6", "0.1", "7.6", "yes"]
+
+
+def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
+    assert run_command(lambda: int("x")) == 2
+    assert run_command(lambda: os.mkdir("/absent/folder")) == 2
+    assert (
+        capsys.readouterr().err.splitlines()[1]
+        == "error: No such file or directory: /absent/folder"
+    )
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_data_package_needs_no_simulator_and_no_ray():
+    program = (
+        "import sys, pwmray.data.collected, pwmray.data.sampler;"
+        "assert not {'ray', 'wandb', 'gymnasium', 'mujoco', 'dm_control'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_commands_do_not_load_torch_or_ray():
+    program = (
+        "import sys, pwmray.cli; pwmray.cli.main(['tasks']);"
+        "assert not {'ray', 'torch', 'dm_control', 'mujoco'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

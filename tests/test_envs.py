@@ -1,0 +1,214 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+os.environ.setdefault("MUJOCO_GL", "disable")  # before anything imports dm_control
+
+from pwmray import envs
+from pwmray.envs.vector import make_vector
+from pwmray.tasks import TASKS, find_task
+
+GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
+SEEDED_TASKS = ["reacher-easy", "finger-spin", "fish-swim", "cup-catch", "cheetah-run-backwards"]
+
+
+def start(task: str, seed: int) -> np.ndarray:
+    return envs.make(task).reset(seed=seed)[0]
+
+
+def roll(env: gymnasium.Env, actions: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    observations, rewards = [env.reset(seed=seed)[0]], []
+    for action in actions:
+        observation, reward, *_ = env.step(action)
+        observations.append(observation)
+        rewards.append(reward)
+    return np.array(observations), np.array(rewards)
+
+
+def probe(env, task: str, index: int) -> tuple[np.ndarray, float]:
+    """Set one recorded state and return the observation and the reward there."""
+    record = {key: GOLDEN[f"{task}/probe_{key}"][index] for key in ("qpos", "qvel", "ctrl")}
+    physics = env.physics
+    mujoco.mj_resetData(physics.model.ptr, physics.data.ptr)
+    set_target(physics, task, GOLDEN[f"{task}/probe_target"][index])
+    for name, value in record.items():
+        getattr(physics.data, name)[:] = value
+    mujoco.mj_forward(physics.model.ptr, physics.data.ptr)
+    parts = env.task.get_observation(physics).values()
+    return np.concatenate([np.ravel(part) for part in parts]), env.task.get_reward(physics)
+
+
+def set_target(physics, task: str, target: np.ndarray) -> None:
+    kind = "site" if task.startswith("finger") else "geom"
+    if target.size:
+        getattr(physics.named.model, f"{kind}_pos")["target"] = target[:3]
+        getattr(physics.named.model, f"{kind}_size")["target", 0] = target[3]
+
+
+def model_bytes(model: mujoco.MjModel) -> bytes:
+    buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, buffer)
+    return buffer.tobytes()
+
+
+@pytest.mark.parametrize("task", envs.DEFINED_TASKS)
+def test_trajectory_equals_the_recorded_one(task):
+    observations, rewards = roll(envs.make(task), GOLDEN[f"{task}/actions"], seed=1)
+    np.testing.assert_allclose(observations, GOLDEN[f"{task}/obs"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(rewards, GOLDEN[f"{task}/reward"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", envs.DEFINED_TASKS)
+def test_observation_and_reward_equal_the_recorded_probes(task):
+    from pwmray.envs.environment import load
+
+    env = load(find_task(task))
+    env.reset()  # finger-spin changes its damping here
+    observations, rewards = zip(*[probe(env, task, index) for index in range(64)], strict=True)
+    np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
+
+
+def test_defined_tasks_are_dm_controls_19_and_the_added_ones():
+    assert envs.DEFINED_TASKS[:19] == tuple(TASKS)[:19]
+    assert envs.DEFINED_TASKS[19:] == envs.ADDED_TASKS
+
+
+def test_observation_keeps_insertion_order_where_sorting_would_change_it():
+    env = envs.make("walker-stand")
+    observation, _ = env.reset(seed=0)
+    height = env.unwrapped.physics.torso_height()
+    assert observation[14] == np.float32(height)
+    assert observation[0] != np.float32(height)
+
+
+@pytest.mark.parametrize("task", SEEDED_TASKS)
+def test_seeded_episode_equals_dm_controls_own(task):
+    from pwmray.envs.environment import load
+
+    env = load(find_task(task))
+    env.task._random = np.random.RandomState(7)
+    expected = np.concatenate([np.ravel(part) for part in env.reset().observation.values()])
+    np.testing.assert_array_equal(start(task, 7), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("task", SEEDED_TASKS)
+def test_seeded_episode_does_not_depend_on_what_ran_before(task):
+    actions = GOLDEN[f"{task}/actions"][:10]
+    used = envs.make(task)
+    roll(used, -actions, seed=5)
+    used.reset()
+    observations, rewards = roll(used, actions, seed=3)
+    fresh_observations, fresh_rewards = roll(envs.make(task), actions, seed=3)
+    np.testing.assert_array_equal(observations, fresh_observations)
+    np.testing.assert_array_equal(rewards, fresh_rewards)
+
+
+def test_environments_without_a_seed_start_differently():
+    starts, _ = make_vector("pendulum-spin", 3).reset()
+    assert len(np.unique(starts[:, 0])) == 3
+
+
+@pytest.mark.parametrize("task", ["reacher-easy", "cheetah-run-backwards"])
+def test_vector_equals_single_environments_bit_for_bit(task):
+    actions = GOLDEN[f"{task}/actions"][:30].reshape(10, 3, -1)
+    vector = make_vector(task, 3)
+    observations = [vector.reset(seed=[4, 9, 4])[0]]
+    steps = [vector.step(action) for action in actions]
+    observations += [step[0] for step in steps]
+    single_observations, single_rewards = roll(envs.make(task), actions[:, 1], seed=9)
+    np.testing.assert_array_equal(np.array(observations)[:, 1], single_observations)
+    np.testing.assert_array_equal(np.array([step[1] for step in steps])[:, 1], single_rewards)
+    assert observations[0].dtype == np.float32
+
+
+def test_equal_seeds_in_a_vector_give_equal_episodes():
+    vector = make_vector("finger-turn-hard", 3)
+    starts, _ = vector.reset(seed=[4, 9, 4])
+    again, _ = vector.reset(seed=[1, 4, 9])
+    np.testing.assert_array_equal(starts[[0, 2, 1]], again[[1, 1, 2]])
+
+
+def test_episode_is_truncated_on_step_500_and_never_terminated():
+    vector = make_vector("pendulum-spin", 1)
+    vector.reset(seed=[0])
+    ends = np.array([vector.step(np.zeros((1, 1)))[2:4] for _ in range(500)])
+    assert not ends[:, 0].any()
+    assert not ends[:-1, 1].any()
+    assert ends[-1, 1]
+
+
+def test_step_after_the_end_or_before_a_reset_is_refused():
+    env = envs.make("pendulum-spin").unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space")  # unbounded, as it should be
+@pytest.mark.parametrize("task", ["walker-run", "fish-swim", "pendulum-spin"])
+def test_gymnasiums_checker_finds_no_fault(task):
+    check_env(envs.make(task).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("domain", sorted({TASKS[name].domain for name in envs.DEFINED_TASKS}))
+def test_only_domains_that_change_their_model_have_one_each(domain):
+    from pwmray.envs.environment import MODEL_CHANGING_DOMAINS
+
+    task = [name for name in envs.DEFINED_TASKS if TASKS[name].domain == domain][-1]
+    env = envs.make(task)
+    model = env.unwrapped.physics.model.ptr
+    before = model_bytes(model)
+    roll(env, GOLDEN[f"{task}/actions"][:3], seed=0)
+    assert (model_bytes(model) != before) == (domain in MODEL_CHANGING_DOMAINS)
+
+
+def test_closing_one_environment_leaves_the_others_running():
+    first, second = envs.make("cheetah-run"), envs.make("cheetah-run")
+    expected = roll(first, GOLDEN["cheetah-run/actions"], 1)[0]
+    first.close()
+    np.testing.assert_array_equal(roll(second, GOLDEN["cheetah-run/actions"], 1)[0], expected)
+
+
+def test_dimensions_are_those_of_the_task_table():
+    made = [envs.make(name) for name in envs.DEFINED_TASKS]
+    sizes = [(*env.observation_space.shape, *env.action_space.shape) for env in made]
+    assert sizes == [(TASKS[name].obs_dim, TASKS[name].action_dim) for name in envs.DEFINED_TASKS]
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown task 'chetah-run'; did you mean 'cheetah-run'"):
+        envs.make("chetah-run")
+
+
+@pytest.mark.parametrize("make", [envs.make, lambda task: make_vector(task, 2)])
+def test_task_not_defined_yet_lists_those_that_are(make, monkeypatch):
+    monkeypatch.setattr(envs, "DEFINED_TASKS", ("walker-stand", "cheetah-run"))
+    with pytest.raises(
+        ValueError, match=r"'cup-spin' has no .* defined: walker-stand, cheetah-run"
+    ):
+        make("cup-spin")
+
+
+def test_import_is_cheap_and_leaves_the_renderer_alone():
+    program = (
+        "import os, sys, pwmray.envs, pwmray.envs.vector, gymnasium;"
+        "assert 'mt30/walker-run-v0' in gymnasium.registry;"
+        "assert not {'dm_control', 'mujoco', 'torch', 'ray'} & set(sys.modules);"
+        "assert 'MUJOCO_GL' not in os.environ;"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=clean)
+
+
+def test_steps_without_a_display_and_without_a_chosen_renderer():
+    program = "import pwmray.envs; pwmray.envs.make('pendulum-spin').reset(seed=0)"
+    hidden = {"MUJOCO_GL", "DISPLAY"}
+    clean = {key: value for key, value in os.environ.items() if key not in hidden}
+    subprocess.run([sys.executable, "-c", program], check=True, env=clean)

@@ -1,0 +1,363 @@
+"""Verdicts, their statistics and the guard, against hand-worked numbers and real returns."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.guard import find_differences
+from analysis.load import Trial
+from analysis.stats import (
+    bootstrap_blocks,
+    expected_false_winners,
+    holm,
+    sample_sd,
+    seed_correlation,
+    smallest_exact_p,
+    welch,
+)
+from analysis.verdict import decide, grade_evidence, judge, seeds_to_decide
+from pwmray.tasks import find_task
+
+RECORD = {
+    "epochs": 100,
+    "epochs_reached": 100,
+    "methodology": "joint_from_scratch",
+    "fidelity": "corrected",
+    "world_model_from": "scratch",
+    "world_model_parameters": 18_980_000,
+    "policy_parameters": 410_000,
+    "critic_parameters": 1_168_000,
+    "data_fingerprint": "d1",
+    "evaluation_episodes": 3,
+    "evaluation_protocol": "seeds 1-3",
+    "code_version": "0.1.0",
+    "git_commit": "c1",
+    "torch_version": "2.13.0",
+    "mujoco_version": "3.17.0",
+}
+MLP = {"variant": "baseline", "world_model": "mlp", "policy": "gaussian"}
+FLOW = {"variant": "fullflow", "world_model": "flow", "policy": "flow"}
+NAMES = ("baseline", "fullflow")
+LEGACY = Path(__file__).parent / "data" / "legacy_phase3.csv"  # real returns, three seeds an arm
+
+
+def read_legacy(task: str, variant: str) -> dict[int, float]:
+    with open(LEGACY, newline="") as file:
+        rows = [r for r in csv.DictReader(file) if (r["task"], r["variant"]) == (task, variant)]
+    return {int(row["seed"]): float(row["return"]) for row in rows}
+
+
+def judge_legacy(task: str):
+    baseline, flow = read_legacy(task, "baseline"), read_legacy(task, "flowpolicy")
+    floor = find_task(task).floor
+    return judge(baseline, flow, floor=floor, names=("baseline", "flowpolicy"))
+
+
+def decide_at(baseline: list[float], level: list[float], floor: float = 0.0):
+    return decide(baseline, level, floor, NAMES)
+
+
+def false_winner_rate(num_seeds: int, repeats: int) -> float:
+    rng = np.random.default_rng(0)
+    draws = rng.normal(500.0, 60.0, (repeats, 2, num_seeds))
+    return sum(decide_at(list(a), list(b)).winner is not None for a, b in draws) / repeats
+
+
+def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
+    """Return a baseline and a full flow arm; `changed` edits every row of the latter."""
+    arms = [
+        [
+            Trial(RECORD | kind | {"seed": seed} | edit, {}, (500.0, 510.0, 520.0))
+            for seed in (42, 123, 456)
+        ]
+        for kind, edit in ((MLP, {}), (FLOW, changed))
+    ]
+    return arms[0], arms[1]
+
+
+# The worked example: flow minus baseline, three seeds.
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "evidence"),
+    [
+        ("reacher-easy", "Tie (Solved)", ""),
+        ("walker-stand", "Baseline wins", "suggestive"),
+        ("cheetah-run", "Tie (Both Low)", ""),
+    ],
+)
+def test_worked_example_gives_the_known_verdicts(task, name, evidence):
+    verdict = judge_legacy(task)
+    assert verdict.name == name
+    assert grade_evidence([verdict]) == [evidence]
+
+
+@pytest.mark.parametrize(
+    ("task", "difference", "errors", "p", "interval"),
+    [
+        ("reacher-easy", -1.63, 0.76, 0.51, (-9, 6)),
+        ("walker-stand", -117.93, 2.19, 0.136, (-313, 78)),
+        ("cheetah-run", -13.74, 0.82, 0.46, (-60, 33)),
+    ],
+)
+def test_worked_example_gives_the_known_numbers(task, difference, errors, p, interval):
+    found = judge_legacy(task).welch
+    assert found is not None
+    assert found.difference == pytest.approx(difference, abs=0.005)
+    assert abs(found.difference) / found.standard_error == pytest.approx(errors, abs=0.005)
+    assert found.p == pytest.approx(p, abs=0.005)
+    assert (round(found.low), round(found.high)) == interval
+
+
+@pytest.mark.parametrize(
+    ("task", "variant", "sd"),
+    [
+        ("reacher-easy", "baseline", 1.15),
+        ("walker-stand", "flowpolicy", 88.42),
+        ("cheetah-run", "flowpolicy", 20.07),
+    ],
+)
+def test_worked_example_gives_the_known_spread(task, variant, sd):
+    assert sample_sd(list(read_legacy(task, variant).values())) == pytest.approx(sd, abs=0.005)
+
+
+# Every branch, in the order it is checked.
+
+
+def test_arms_that_differ_in_a_control_are_not_comparable():
+    verdict = judge({1: 0.0}, {2: 900.0}, floor=0.0, names=NAMES, is_comparable=False)
+    assert verdict.name == "Not comparable"
+    assert verdict.welch is None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "level", "planned", "name"),
+    [
+        ({1: 900.0, 2: 900.0, 3: 900.0}, {1: 100.0, 2: 100.0}, (), "Incomplete (2/3 seeds)"),
+        ({1: 900.0, 2: 900.0}, {1: 100.0, 2: 100.0}, (1, 2, 3), "Incomplete (2/3 seeds)"),
+        ({1: 900.0, 2: 900.0}, {1: 100.0, 3: 100.0}, (), "Incomplete (1/3 seeds)"),
+        ({1: 900.0}, {}, (1, 2, 3), "Incomplete (0/3 seeds)"),
+    ],
+)
+def test_arms_with_missing_seeds_are_incomplete(baseline, level, planned, name):
+    verdict = judge(baseline, level, floor=0.0, names=NAMES, seeds=frozenset(planned))
+    assert verdict.name == name
+    assert not verdict.has_decision
+
+
+def test_both_low_comes_before_a_win():
+    assert decide_at([10.0, 11.0, 12.0], [180.0, 181.0, 182.0]).name == "Tie (Both Low)"
+
+
+def test_both_low_depends_on_the_floor_of_the_task():
+    arms = [700.0, 701.0, 702.0], [780.0, 781.0, 782.0]
+    assert decide_at(*arms, floor=749.0).name == "Tie (Both Low)"
+    assert decide_at(*arms, floor=45.0).name == "Fullflow wins"
+
+
+def test_low_ends_exactly_at_floor_plus_a_fifth_of_the_rest():
+    assert decide_at([200.0, 200.0], [200.0, 200.0]).name == "Tie"
+    assert decide_at([199.9, 199.9], [199.9, 199.9]).name == "Tie (Both Low)"
+
+
+def test_a_large_and_certain_difference_wins_for_either_side():
+    assert decide_at([300.0, 310.0, 320.0], [600.0, 610.0, 620.0]).winner == "fullflow"
+    assert decide_at([600.0, 610.0, 620.0], [300.0, 310.0, 320.0]).winner == "baseline"
+
+
+def test_a_win_begins_at_fifty():
+    assert decide_at([500.0, 500.0], [550.0, 550.0]).name == "Fullflow wins"
+    assert decide_at([500.0, 500.0], [549.9, 549.9]).name == "Tie"
+
+
+def test_exactly_two_standard_errors_is_no_win():
+    # The squared standard error is 30^2 + 40^2 = 50^2, the difference 100.
+    verdict = decide_at([370.0, 430.0], [460.0, 540.0])
+    assert verdict.welch is not None
+    assert verdict.welch.standard_error == 50.0
+    assert verdict.name.startswith("Inconclusive")
+
+
+def test_a_tie_is_solved_only_when_both_means_are_at_950():
+    assert decide_at([950.0, 950.0], [951.0, 951.0]).name == "Tie (Solved)"
+    assert decide_at([949.0, 949.0], [951.0, 951.0]).name == "Tie"
+
+
+def test_a_wide_interval_is_inconclusive_and_says_how_many_seeds_would_decide():
+    # sd 100 an arm, difference 60: 2 standard errors take n > 4 * 20000 / 3600 = 22.2.
+    verdict = decide_at([400.0, 500.0, 600.0], [460.0, 560.0, 660.0])
+    assert verdict.name == "Inconclusive (23 seeds)"
+    assert verdict.seeds_needed == 23
+
+
+def test_seeds_for_a_tie_come_from_the_interval():
+    # sd 20 an arm, difference 20: t(2n - 2) * 20 * sqrt(2 / n) <= 30 first at n = 5 (29.2).
+    assert seeds_to_decide([600.0, 620.0, 640.0], [620.0, 640.0, 660.0]) == 5
+
+
+def test_a_difference_close_to_the_margin_needs_more_seeds_than_are_counted():
+    verdict = decide_at([400.0, 500.0, 600.0], [449.0, 549.0, 649.0])
+    assert verdict.name == "Inconclusive (over 100 seeds)"
+    assert verdict.seeds_needed is None
+
+
+def test_one_seed_shows_no_spread_and_decides_nothing():
+    verdict = decide_at([300.0], [900.0])
+    assert verdict.name == "Inconclusive (one seed shows no spread)"
+    assert verdict.welch is not None
+    assert verdict.welch.p is None
+
+
+def test_arms_without_any_spread_do_not_divide_by_zero():
+    verdict = decide_at([300.0, 300.0, 300.0], [900.0, 900.0, 900.0])
+    assert verdict.name == "Fullflow wins"
+    assert grade_evidence([verdict]) == ["suggestive"]
+
+
+# Evidence.
+
+
+def test_three_seeds_are_never_confirmed():
+    verdict = decide_at([300.0, 301.0, 302.0], [900.0, 901.0, 902.0])
+    assert grade_evidence([verdict]) == ["supported"]
+
+
+def test_five_seeds_and_a_small_p_are_confirmed():
+    verdict = decide_at([300.0, 301.0, 302.0, 303.0, 304.0], [900.0, 901.0, 902.0, 903.0, 904.0])
+    assert grade_evidence([verdict]) == ["confirmed"]
+
+
+def test_holm_over_the_table_can_take_a_confirmation_away():
+    # p = .017 alone; .34 as one of twenty equal ones.
+    verdict = decide_at([400.0, 450.0, 500.0, 550.0, 600.0], [550.0, 600.0, 650.0, 700.0, 750.0])
+    assert verdict.welch is not None
+    assert verdict.welch.p == pytest.approx(0.0171, abs=0.0005)
+    assert grade_evidence([verdict]) == ["confirmed"]
+    assert grade_evidence([verdict] * 20) == ["supported"] * 20
+
+
+# Statistics.
+
+
+def test_welch_matches_hand_worked_numbers():
+    # variances 4 and 1 over 3: error sqrt(5/3); degrees (5/3)^2 / ((16/9 + 1/9) / 2) = 2.941.
+    found = welch([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], 0.95)
+    assert found.difference == 2.0
+    assert found.standard_error == pytest.approx((5 / 3) ** 0.5)
+    assert found.p == pytest.approx(0.22088, abs=1e-5)
+    assert (found.low, found.high) == pytest.approx((-2.15540, 6.15540), abs=1e-5)
+
+
+def test_holm_matches_hand_worked_numbers():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_smallest_exact_p_is_that_of_the_most_extreme_arrangement():
+    assert smallest_exact_p(3) == (0.1, 0.25)
+    assert smallest_exact_p(5) == pytest.approx((2 / 252, 2 / 32))
+
+
+def test_expected_false_winners_add_up_by_number_of_seeds():
+    assert expected_false_winners([3] * 30) == pytest.approx(3.3)
+    assert expected_false_winners([1, 3, 5, 7, 20]) == pytest.approx(0.11 + 0.07 + 0.07 + 0.05)
+
+
+def test_the_false_winner_rate_at_three_seeds_is_as_stated():
+    assert false_winner_rate(num_seeds=3, repeats=3000) == pytest.approx(0.11, abs=0.02)
+
+
+def test_seed_correlation_leaves_task_means_out():
+    assert seed_correlation([[(1, 2), (3, 4)], [(110, 105), (112, 107)]]) == pytest.approx(1.0)
+    assert seed_correlation([[(1, 2), (3, 4)], [(10, 5), (12, 3)]]) == pytest.approx(0.0)
+    assert seed_correlation([[(1, 2), (1, 4)]]) is None
+
+
+def test_bootstrap_weighs_tasks_alike_and_repeats_itself():
+    first = bootstrap_blocks([[1.0, 2.0, 3.0], [10.0]], 0.95)
+    assert first.estimate == 6.0
+    assert (first.low, first.high) == (5.5, 6.5)
+    assert first == bootstrap_blocks([[1.0, 2.0, 3.0], [10.0]], 0.95)
+
+
+# The guard.
+
+
+def test_arms_that_differ_in_the_factor_alone_are_comparable():
+    assert find_differences("variant", *make_arms()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("methodology", "policy_and_wm_finetuning"),
+        ("fidelity", "published"),
+        ("evaluation_protocol", "seeds 4-6"),
+        ("evaluation_episodes", 10),
+        ("code_version", "0.2.0"),
+        ("git_commit", "c1+changes"),
+        ("torch_version", "2.12.0"),
+        ("mujoco_version", "3.16.0"),
+        ("data_fingerprint", "d2"),
+        ("world_model_from", "flow-133000"),
+    ],
+)
+def test_a_control_that_differs_is_named(field, value):
+    found = find_differences("variant", *make_arms(**{field: value}))
+    assert [difference.field for difference in found] == [field]
+
+
+def test_a_factor_is_not_its_own_control():
+    assert find_differences("fidelity", *make_arms(fidelity="published")) == []
+
+
+def test_trained_parameters_within_two_percent_match():
+    # 20,558,000 in all: 2 % are 411,160.
+    assert find_differences("variant", *make_arms(policy_parameters=820_000)) == []
+    found = find_differences("variant", *make_arms(policy_parameters=822_000))
+    assert str(found[0]) == "trained_parameters: 20,558,000 against 20,970,000 (2.0% apart)"
+
+
+def test_a_frozen_world_model_does_not_dilute_the_parameters():
+    baseline, level = make_arms(policy_parameters=450_000)
+    for trial in (*baseline, *level):
+        trial.record["methodology"] = "policy_finetuning"
+    found = find_differences("variant", baseline, level)
+    assert str(found[0]) == "trained_parameters: 1,578,000 against 1,618,000 (2.5% apart)"
+
+
+def test_parameter_counts_are_no_control_of_other_factors():
+    assert find_differences("epochs", *make_arms(policy_parameters=1)) == []
+
+
+def test_epochs_typed_larger_than_those_reached_are_a_difference():
+    found = find_differences("variant", *make_arms(epochs=15_000, epochs_reached=9_999))
+    assert str(found[0]) == "epochs_reached: 100 of 100 against 9,999 of 15,000"
+
+
+def test_stopping_early_is_a_difference_even_where_epochs_are_compared():
+    assert find_differences("epochs", *make_arms(epochs=200, epochs_reached=200)) == []
+    assert len(find_differences("epochs", *make_arms(epochs=200, epochs_reached=150))) == 1
+
+
+def test_three_seeds_that_are_one_are_a_difference():
+    found = find_differences("variant", *make_arms(seed=42))
+    assert str(found[0]) == "seed: once each against seed 42 3 times"
+
+
+def test_pretrained_checkpoints_of_one_kind_must_be_the_same():
+    arms = make_arms(world_model="mlp", world_model_from="mlp-197000")
+    assert [difference.field for difference in find_differences("variant", *arms)] == [
+        "world_model_from"
+    ]
+
+
+def test_an_arm_that_mixes_two_commits_is_a_difference():
+    baseline, level = make_arms()
+    level[0].record["git_commit"] = "c2"
+    found = find_differences("variant", baseline, level)
+    assert str(found[0]) == "git_commit: c1 against c2 and c1"

@@ -1,0 +1,49 @@
+"""A real sweep, small enough for tests: seconds a trial on one core."""
+
+from pwmray.sweep import Sweep
+
+SETTINGS = {
+    "world_model.latent_dim": 16,
+    "world_model.encoder_units": (16,),
+    "world_model.units": (16,),
+    "world_model.task_dim": 4,
+    "world_model[flow].num_substeps": 1,
+    "policy.units": (16,),
+    "policy[flow].num_substeps": 1,
+    "critic.units": (16,),
+    "learner.horizon": 3,
+    "learner.policy_batch_size": 16,
+    "learner.wm_batch_size": 16,
+    "learner.wm_iterations": 1,
+    "learner.critic_iterations": 1,
+    "data.num_episodes": 6,
+    "evaluation.every_epochs": 2,
+    "evaluation.num_episodes": 2,
+    "evaluation.final_episodes": 3,
+    "runtime.checkpoint_seconds": 0.0,
+}
+
+SCALES = {
+    "tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
+    "diverging": {
+        "instead": {},
+        "set": {**SETTINGS, "learner.model_lr": 1e30, "learner.model_clip": 1e30},
+        "minutes_per_1000_epochs": {},
+    },
+}
+
+sweep = Sweep(
+    name="tiny",
+    vary={
+        "variant": ["baseline", "fullflow"],
+        "epochs": [4, 6],
+        "task": ["pendulum-spin"],
+        "seed": [42, 123],
+    },
+    compare="epochs",
+    within=["variant", "task"],
+    scales=SCALES,
+)
+
+if __name__ == "__main__":
+    sweep.main()
