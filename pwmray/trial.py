@@ -19,7 +19,7 @@ from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, evaluate
 from pwmray.build import build_learner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler
-from pwmray.data.store import Store, open_store
+from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.registry import Status
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
@@ -91,8 +91,8 @@ class Trial:
         torch.set_flush_denormal(True)
         try:
             store = open_store(data_path)
-            self._start_afresh()
-            self._resume()
+            self._start_afresh(store)
+            self._resume(store)
             self._sampler = self._build_sampler(store)
         except Exception as error:
             self._record_failure(error)
@@ -108,14 +108,18 @@ class Trial:
             **provenance.process(),
         )
 
-    def _start_afresh(self) -> None:
+    def _start_afresh(self, store: Store) -> None:
         seed, device = self.config.seed, self._device
-        self.learner = build_learner(self.config).to(device)
+        self.learner = build_learner(self.config)
+        if self.config.world_model.standardize:
+            mean, std = map(torch.from_numpy, observation_statistics(store))
+            self.learner.world_model.set_observation_scale(mean, std)
+        self.learner.to(device)
         self._generators = {name: generator(seed, name, device) for name in ("windows", "noise")}
         self.epoch, self._train_seconds, self._evaluation_seconds = 0, 0.0, 0.0
         self._rows: list[dict[str, Any]] = []
 
-    def _resume(self) -> None:
+    def _resume(self, store: Store) -> None:
         """Take up the last checkpoint and the curve up to it, where there is one."""
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
@@ -125,7 +129,7 @@ class Trial:
             rows = results.read_table(self.folder / CURVE_FILE).to_pylist()
         except (ValueError, OSError) as error:
             log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, error)
-            self._start_afresh()
+            self._start_afresh(store)
             return
         self.epoch = progress["epochs_reached"]
         self._train_seconds = progress["train_seconds"]
@@ -136,7 +140,7 @@ class Trial:
         learner = self.config.learner
         return WindowSampler(
             store,
-            learner.horizon,
+            learner.wm_horizon,
             learner.policy_batch_size,
             self._device,
             self._generators["windows"],

@@ -111,40 +111,6 @@ def test_seeded_episode_does_not_depend_on_what_ran_before(task):
     np.testing.assert_array_equal(rewards, fresh_rewards)
 
 
-def test_environments_without_a_seed_start_differently():
-    starts, _ = make_vector("pendulum-spin", 3).reset()
-    assert len(np.unique(starts[:, 0])) == 3
-
-
-@pytest.mark.parametrize("task", ["reacher-easy", "cheetah-run-backwards"])
-def test_vector_equals_single_environments_bit_for_bit(task):
-    actions = GOLDEN[f"{task}/actions"][:30].reshape(10, 3, -1)
-    vector = make_vector(task, 3)
-    observations = [vector.reset(seed=[4, 9, 4])[0]]
-    steps = [vector.step(action) for action in actions]
-    observations += [step[0] for step in steps]
-    single_observations, single_rewards = roll(envs.make(task), actions[:, 1], seed=9)
-    np.testing.assert_array_equal(np.array(observations)[:, 1], single_observations)
-    np.testing.assert_array_equal(np.array([step[1] for step in steps])[:, 1], single_rewards)
-    assert observations[0].dtype == np.float32
-
-
-def test_equal_seeds_in_a_vector_give_equal_episodes():
-    vector = make_vector("finger-turn-hard", 3)
-    starts, _ = vector.reset(seed=[4, 9, 4])
-    again, _ = vector.reset(seed=[1, 4, 9])
-    np.testing.assert_array_equal(starts[[0, 2, 1]], again[[1, 1, 2]])
-
-
-def test_episode_is_truncated_on_step_500_and_never_terminated():
-    vector = make_vector("pendulum-spin", 1)
-    vector.reset(seed=[0])
-    ends = np.array([vector.step(np.zeros((1, 1)))[2:4] for _ in range(500)])
-    assert not ends[:, 0].any()
-    assert not ends[:-1, 1].any()
-    assert ends[-1, 1]
-
-
 def test_step_after_the_end_or_before_a_reset_is_refused():
     env = envs.make("pendulum-spin").unwrapped
     with pytest.raises(gymnasium.error.ResetNeeded):

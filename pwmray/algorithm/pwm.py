@@ -1,8 +1,9 @@
 """The three updates of one epoch: world model, policy through the model, critics.
 
-Shapes: H horizon, B batch, O observation, A action, L latent, T task embedding, K reward bins;
-time-major, rewards carry a trailing 1. Formulas: PWM (Georgiev et al., arXiv 2407.02466) with
-the world-model losses of TD-MPC2 (Hansen et al., arXiv 2310.16828).
+Shapes: H horizon (of the model's windows or of the policy's rollout), B batch, O observation, A
+action, L latent, T task embedding, K reward bins; time-major, rewards carry a trailing 1.
+Formulas: PWM (Georgiev et al., arXiv 2407.02466) with the world-model losses of TD-MPC2 (Hansen et
+al., arXiv 2310.16828).
 """
 
 from collections.abc import Callable
@@ -24,7 +25,8 @@ Metrics = dict[str, Tensor]
 class LearnerConfig:
     """Settings of the update; the defaults are PWM's for the multitask suite."""
 
-    horizon: int = 16  # environment steps
+    horizon: int = 16  # environment steps that the policy imagines
+    wm_horizon: int = 16  # environment steps of data that the model is unrolled along
     discount: float = 0.99
     td_lambda: float = 0.95
     policy_batch_size: int = 512
@@ -58,6 +60,7 @@ class LearnerConfig:
 
 _COUNTS = (
     "horizon",
+    "wm_horizon",
     "policy_batch_size",
     "wm_batch_size",
     "wm_iterations",

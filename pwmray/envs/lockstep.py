@@ -1,7 +1,8 @@
 """N environments of one task in lockstep, with the formulas of pwmray.envs.fast.
 
-The same episodes as those of pwmray.envs.environment bit for bit (float32), at a tenth of the time
-or less: dm_control spends most of it on named indexing and on rewards one number at a time.
+The same episodes as those of pwmray.envs.environment bit for bit (float32), 2.4 times (walker) to
+20 times (pendulum) faster: dm_control spends most of its time outside MuJoCo, on named indexing
+and on rewards one number at a time.
 """
 
 from typing import Any
@@ -15,6 +16,8 @@ from gymnasium.vector.utils import batch_space
 from pwmray.envs.fast import find_formulas
 from pwmray.envs.simulations import Simulations
 from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, find_task
+
+_ACTION_LOWER = np.array(-1.0)  # an array, so that float32 actions become float64
 
 
 class LockstepEnv(VectorEnv):
@@ -30,6 +33,8 @@ class LockstepEnv(VectorEnv):
         self._task = task
         self._simulations = Simulations(task, num_envs, formulas.reads, formulas.changes)
         self._formulas = formulas(self._simulations.model)
+        self._control_lower, upper = self._simulations.model.actuator_ctrlrange.T
+        self._control_scale = (upper - self._control_lower) / 2
         self._reward = getattr(self._formulas, sizes.dm_task)
         self._randoms = [np.random.RandomState() for _ in range(num_envs)]
         self._num_steps = EPISODE_STEPS  # so that step() asks for the first reset
@@ -86,8 +91,7 @@ class LockstepEnv(VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions have shape {actions.shape}, not {self.action_space.shape}")
-        lower, upper = self._simulations.model.actuator_ctrlrange.T
-        return lower + (upper - lower) / 2 * (actions - np.array(-1.0))
+        return self._control_lower + self._control_scale * (actions - _ACTION_LOWER)
 
     def _observe(self) -> np.ndarray:
         parts = self._formulas.observe(self._simulations.now)
@@ -98,7 +102,5 @@ class LockstepEnv(VectorEnv):
         if failed is None:
             return
         step, self._num_steps = self._num_steps, EPISODE_STEPS  # only a reset helps
-        index, warnings = failed
-        raise PhysicsError(
-            f"{self._task}: environment {index} diverged in step {step} with {warnings}"
-        )
+        index, warning = failed
+        raise PhysicsError(f"{self._task}: environment {index} failed in step {step} ({warning})")

@@ -4,6 +4,9 @@ Steps are those of dm_control's Physics.step, bit for bit: its state and what is
 are up to date after each control step (MuJoCo documents this order at mj_step1 and mj_step2).
 """
 
+# mujoco's names come from compiled modules without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 import mujoco
 import numpy as np
 
@@ -30,7 +33,7 @@ class Simulations:
         self._changed = [[view.copy() for view in self._changes] for _ in range(num_envs)]
         self._ctrls = [data.ctrl for data in self._datas]
         self._warnings = [data.warning.number for data in self._datas]
-        self._warnings_at_start = np.array(self._warnings)
+        self._warnings_at_start = np.concatenate(self._warnings)
         self._sources = [[getattr(data, field) for data in self._datas] for field in reads]
         self.now = Readings()
         self.now.ctrl = np.zeros((num_envs, self.model.nu))
@@ -46,7 +49,7 @@ class Simulations:
             mujoco.mj_copyData(self._datas[index], self.model, self._starter.physics.data.ptr)
             for own, view in zip(self._changed[index], self._changes, strict=True):
                 own[:] = view
-        self._warnings_at_start = np.array(self._warnings)
+        self._warnings_at_start = np.concatenate(self._warnings)
         self._read()
 
     def set_control(self, ctrl: np.ndarray) -> None:
@@ -65,13 +68,12 @@ class Simulations:
         self._read()
 
     def find_failed(self) -> tuple[int, str] | None:
-        """Return the first simulation that MuJoCo warned of in its episode, and the warnings."""
-        new = np.array(self._warnings) > self._warnings_at_start
+        """Return the first simulation that MuJoCo warned of in its episode, and the warning."""
+        new = np.concatenate(self._warnings) > self._warnings_at_start
         if not new.any():
             return None
-        index = int(new.any(axis=1).argmax())
-        names = [mujoco.mjtWarning(kind).name for kind in np.flatnonzero(new[index])]
-        return index, ", ".join(names)
+        index, kind = np.argwhere(new.reshape(len(self._warnings), -1))[0]
+        return int(index), mujoco.mjtWarning(kind).name
 
     def _step_euler(self, data: mujoco.MjData) -> None:
         mujoco.mj_step2(self.model, data)

@@ -56,10 +56,3 @@ def initialise_truncated(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
             nn.init.zeros_(layer.bias)
 
-
-def initialise_orthogonal(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw orthogonal linear weights of gain sqrt(2), biases 0 (PWM's actor and critic)."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
-            nn.init.zeros_(layer.bias)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pwmray.models.layers import initialise_orthogonal
+from pwmray.models.layers import initialise_truncated
 from pwmray.tasks import MAX_ACTION_DIM
 
 INITIAL_LOG_STD = -1.0
@@ -39,7 +39,7 @@ class Policy(nn.Module):
         self.config = config
         self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
         self._build(latent_dim)
-        initialise_orthogonal(self, generator)
+        initialise_truncated(self, generator)
 
     # What a subclass defines.
 

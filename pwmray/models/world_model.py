@@ -22,6 +22,7 @@ from pwmray.models.layers import (
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 INPUT_ORDER = ("z", "task", "action")
+_MIN_STD = 1e-3  # an entry that hardly varies in the data is not blown up
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class WorldModelConfig:
     task_dim: int = 64
     num_bins: int = 101
     bin_range: float = 10.0  # the bins span +- this, in symlog reward
+    # Shift and scale each observation entry by the data's mean and sd. The encoder's first layer
+    # normalises away the scale of the whole input, so that large entries hide small ones.
+    standardize: bool = False
 
     def check(self) -> None:
         """Raise ValueError for sizes that no model can have."""
@@ -68,6 +72,8 @@ class WorldModel(nn.Module):
         )
         bins = torch.linspace(-config.bin_range, config.bin_range, config.num_bins)
         self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("obs_mean", torch.zeros(MAX_OBS_DIM))
+        self.register_buffer("obs_std", torch.ones(MAX_OBS_DIM))
         self._build_dynamics()
         self._initialise(generator)
 
@@ -100,7 +106,13 @@ class WorldModel(nn.Module):
 
     def encode(self, obs_BO: Tensor, e_BT: Tensor) -> Tensor:
         """Return latents [B, L]: groups of 8 entries that are positive and sum to 1."""
+        obs_BO = (obs_BO - self.obs_mean) / self.obs_std
         return self.encoder(torch.cat([obs_BO, e_BT], dim=-1))
+
+    def set_observation_scale(self, mean: Tensor, std: Tensor) -> None:
+        """Standardize the first entries of an observation by `mean` and `std` [their number]."""
+        self.obs_mean[: len(mean)] = mean
+        self.obs_std[: len(std)] = std.clamp(min=_MIN_STD)
 
     def reward_logits(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         return self.reward_head(torch.cat([z_BL, e_BT, a_BA], dim=-1))

@@ -19,7 +19,7 @@ _JOINTS = (
 
 
 class Fish(Formulas):
-    """Observation: joint angles (7), upright (1), target in the mouth's frame (3), velocities (13)."""
+    """Observation: joint angles (7), upright (1), target from the mouth (3), velocities (13)."""
 
     reads = ("qpos", "qvel", "xmat", "geom_xpos", "geom_xmat")
     changes = ("geom_pos",)

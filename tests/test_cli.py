@@ -1,0 +1,114 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pwmray import cli
+from pwmray.commands import run_command
+from pwmray.data.store import open_store
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "pwmray.cli", *map(str, arguments)]
+
+
+def start_process(arguments):
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_command_collects_and_describes(tmp_path, capsys):
+    arguments = ["data", "collect", "pendulum-spin", "--episodes", "1", "--data", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    path = tmp_path / "collected" / capsys.readouterr().out.split("/")[-1].strip()
+    assert cli.main(["data", "info", "pendulum-spin", "--data", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert open_store(path).fingerprint in shown
+    assert "1 with 501 rows" in shown
+
+
+def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
+    run = start_process(command("data", "collect", "walker-run", "--data", tmp_path))
+    wait_until((tmp_path / "collected").exists)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in errors
+    assert list((tmp_path / "collected").iterdir()) == []
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["dta"], "invalid choice: 'dta' (choose from"),
+        (["data", "collect"], "the following arguments are required: TASK"),
+        (
+            ["data", "collect", "chetah-run"],
+            "unknown task 'chetah-run'; did you mean 'cheetah-run'",
+        ),
+        (["data", "collect", "cheetah-run", "--episodes", "0"], "must be 1 or more, got 0"),
+        (["data", "collect", "cheetah-run", "--episodes", "x"], "invalid int value: 'x'"),
+        (["data", "collect", "cheetah-run", "--frob"], "unrecognized arguments: --frob"),
+        (["data", "collect", "cheetah-run", "--data", "/dev/null"], "to /dev/null/collected"),
+        (["data", "info", "chetah-run"], "did you mean 'cheetah-run'"),
+        (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
+        (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_nothing_is_collected_when_one_of_several_tasks_is_wrong(tmp_path):
+    arguments = ["data", "collect", "pendulum-spin", "pendlum-spin", "--data", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_task_table_shows_every_task(capsys):
+    assert cli.main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 31
+    assert lines[4].split() == ["3", "cheetah-run", "17", "6", "0.1", "7.6", "yes"]
+
+
+def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
+    assert run_command(lambda: int("x")) == 2
+    assert run_command(lambda: os.mkdir("/absent/folder")) == 2
+    assert (
+        capsys.readouterr().err.splitlines()[1]
+        == "error: No such file or directory: /absent/folder"
+    )
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_data_package_needs_no_simulator_and_no_ray():
+    program = (
+        "import sys, pwmray.data.collected, pwmray.data.sampler;"
+        "assert not {'ray', 'wandb', 'gymnasium', 'mujoco', 'dm_control'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_commands_do_not_load_torch_or_ray():
+    program = (
+        "import sys, pwmray.cli; pwmray.cli.main(['tasks']);"
+        "assert not {'ray', 'torch', 'dm_control', 'mujoco'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
