@@ -60,7 +60,9 @@ def acquire(path: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
     draft = path.with_name(f".{path.name}.{token}")
     draft.write_text(json.dumps(owner))
     try:
-        if not _link(draft, path) and not (_clear_stale(path, lease_seconds) and _link(draft, path)):
+        if not _link(draft, path) and not (
+            _clear_stale(path, lease_seconds) and _link(draft, path)
+        ):
             return None
         return Claim(path, token, lease_seconds)
     finally:

@@ -5,6 +5,7 @@ resumed is read from the trials' events each time.
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from pwmray.progress import SweepProgress
 from pwmray.registry import Status
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
-_CONNECT_SECONDS = 12.0  # for a Ray address to answer
+_CONNECT_SECONDS = 8.0  # for a Ray address to answer
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +195,11 @@ def _say_the_end(plan: Plan, folder: Path, interrupted: bool, command: str) -> i
         print(f"failed: {trial.config.label}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
     if num_done:
-        results = "" if plan.results == Path("results").resolve() else f" --results {_shown(plan.results)}"
+        results = (
+            ""
+            if plan.results == Path("results").resolve()
+            else f" --results {_shown(plan.results)}"
+        )
         print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
     if interrupted or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {command}")
@@ -219,12 +225,14 @@ def _check_writable(results: Path) -> None:
     try:
         held = acquire(probe)
     except OSError as error:
-        raise ValueError(f"cannot write to the results folder {results}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot write to the results folder {results}: {error.strerror}"
+        ) from error
     if held is not None:
         held.release()
 
 
-def _check_resources(to_run: list[PlannedTrial], available: dict[str, float]) -> None:
+def _check_resources(to_run: list[PlannedTrial], available: Mapping[str, float]) -> None:
     """Raise ValueError for a trial that would wait for ever."""
     wanted = max(trial.config.runtime.num_cpus for trial in to_run)
     if wanted > available.get("CPU", 0):
@@ -254,11 +262,8 @@ def _connect(address: str | None) -> None:
 
 
 def _has_dashboard() -> bool:
-    try:
-        import aiohttp_cors  # noqa: F401  (comes with ray[default], not with ray[tune])
-    except ImportError:
-        return False
-    return True
+    """Tell whether the dashboard's packages are here: ray[default] brings them."""
+    return importlib.util.find_spec("aiohttp_cors") is not None
 
 
 def _answering(address: str) -> str:

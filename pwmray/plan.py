@@ -66,7 +66,7 @@ def make(sweep: Any, scale: str, configs: list[TrialConfig], results: Path) -> P
     Raises ValueError if the folder holds this sweep at another scale.
     """
     tables.check_scale(results / sweep.name, scale)
-    guesses = sweep.scales[scale].get("minutes_per_1000_epochs", {})
+    guesses: dict[str, float] = sweep.scales[scale].get("minutes_per_1000_epochs", {})
     known = {
         config.fingerprint: registry.read(registry.trial_folder(results, config.fingerprint))
         for config in configs

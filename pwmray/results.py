@@ -97,9 +97,12 @@ SCHEMAS = {"trials": TRIALS, "curves": CURVE, "evaluations": EVALUATIONS}
 def write_table(path: Path, table: pa.Table) -> None:
     """Replace the Arrow file at `path` by `table`, in one record batch."""
     schema = table.schema.with_metadata({"format": FORMAT})
-    with replacing(path) as draft, pa.OSFile(str(draft), "wb") as sink:
-        with pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(table.combine_chunks())
+    with (
+        replacing(path) as draft,
+        pa.OSFile(str(draft), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        writer.write_table(table.combine_chunks())
 
 
 def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> None:

@@ -50,8 +50,7 @@ def check_scale(folder: Path, scale: str) -> None:
     found = _read_sweep(folder).get("scale", scale)
     if found != scale:
         raise ValueError(
-            f"{folder} holds the scale {found!r}, not {scale!r}; "
-            "give another folder with --results"
+            f"{folder} holds the scale {found!r}, not {scale!r}; give another folder with --results"
         )
 
 

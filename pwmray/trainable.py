@@ -16,7 +16,8 @@ from pwmray.trial import RunningElsewhereError, Trial
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
-    The config has one key, grid, with the keys trial (a TrialConfig as a dict), folder, data (paths), use_gpu.
+    The config has one key, grid, with the keys trial (a TrialConfig as a dict), folder and data
+    (paths) and use_gpu.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -176,9 +176,7 @@ class Trial:
         metrics: dict[str, torch.Tensor] = {}
         while self.epoch < stop:
             progress = self.epoch / self.config.epochs
-            metrics = self.learner.update(
-                self._sampler.sample, self._generators["noise"], progress
-            )
+            metrics = self.learner.update(self._sampler.sample, self._generators["noise"], progress)
             self.epoch += 1
         values = {name: float(value) for name, value in metrics.items()}
         for name, value in values.items():

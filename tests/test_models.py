@@ -234,6 +234,29 @@ def test_task_embedding_has_a_norm_of_at_most_one(kind, settings):
     assert_close(norms[0].item(), model.task_embedding.weight[0].norm().item())
 
 
+@every_world_model
+def test_observations_are_standardized_by_the_scale_that_is_set(kind, settings):
+    model = trained(fresh_world_model(kind, settings))
+    obs, mean, std = observations(5), torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5])
+    standardized = torch.cat([(obs[:, :2] - mean) / std, obs[:, 2:]], dim=-1)
+    expected = model.encode(standardized, embedded(model))
+
+    model.set_observation_scale(mean, std)
+
+    assert_close(model.encode(obs, embedded(model)), expected)
+
+
+@every_world_model
+def test_observation_scale_is_saved_with_the_model(kind, settings):
+    saved, loaded = (fresh_world_model(kind, settings) for _ in range(2))
+    saved.set_observation_scale(torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5]))
+
+    loaded.load_state_dict(saved.state_dict())
+
+    expected = saved.encode(observations(5), embedded(saved))
+    assert torch.equal(loaded.encode(observations(5), embedded(loaded)), expected)
+
+
 @pytest.mark.parametrize(("kind", "settings"), cases({"flow": FlowWorldModel}))
 def test_velocity_is_tangent_to_the_simplex(kind, settings):
     model = trained(fresh_world_model(kind, settings))
@@ -277,7 +300,9 @@ def test_matching_loss_sends_no_gradient_to_the_latent_through_its_target():
     z = latents(5).requires_grad_()
     model.velocity = lambda *_: torch.zeros(5, LATENT_DIM)  # cuts the way through z_tau
 
-    loss = model.matching_loss(z, embedded(model).detach(), actions(5), latents(5), torch.ones(5, 1))
+    loss = model.matching_loss(
+        z, embedded(model).detach(), actions(5), latents(5), torch.ones(5, 1)
+    )
 
     assert not loss.requires_grad
 

@@ -92,6 +92,9 @@ class Rollout(NamedTuple):
 class Learner(nn.Module):
     """A world model, a policy and critics with their optimizers; `update` is one epoch."""
 
+    mask_A: Tensor  # 1 for the actions that the task has, else 0
+    task: Tensor  # its index, a scalar
+
     def __init__(
         self,
         config: LearnerConfig,
@@ -168,9 +171,7 @@ class Learner(nn.Module):
         metrics = {name: loss.detach() for name, loss in losses.items()}
         return total, metrics | {"world_model_loss": total.detach()}
 
-    def update_policy(
-        self, obs_BO: Tensor, generator: torch.Generator
-    ) -> tuple[Metrics, Rollout]:
+    def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)

@@ -30,6 +30,10 @@ def discounts(horizon: int, discount: float, like: Tensor) -> Tensor:
 class ReturnScale(nn.Module):
     """Running mean and variance of the returns (Chan's parallel update; counts from 1e-4)."""
 
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(()))

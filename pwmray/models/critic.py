@@ -4,6 +4,7 @@ Shapes: C critics, N rows, L latent. Each critic is (Linear, Mish, LayerNorm) pe
 a linear output (PWM); the ensemble's weights are stacked along the first dimension.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class CriticEnsemble(nn.Module):
         super().__init__()
         self.config = config
         dims = [latent_dim, *config.units, 1]
-        shapes = list(zip(dims[:-1], dims[1:], strict=True))
+        shapes = list(itertools.pairwise(dims))
         self.weights = nn.ParameterList(_orthogonal(config, *s, generator) for s in shapes)
         self.biases = nn.ParameterList(_rows(config, b, 0.0) for _, b in shapes)
         self.norm_weights = nn.ParameterList(_rows(config, b, 1.0) for _, b in shapes[:-1])

@@ -1,5 +1,6 @@
 """The layers that TD-MPC2 and PWM build from, and their initialisation."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,7 @@ def groups(x: Tensor) -> Tensor:
 def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
     """Stack NormedLinear layers of the `hidden` widths and end with `last`."""
     dims = [in_dim, *hidden]
-    layers = [NormedLinear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)]
+    layers = [NormedLinear(a, b) for a, b in itertools.pairwise(dims)]
     return nn.Sequential(*layers, last)
 
 
@@ -44,7 +45,7 @@ def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:
     """Stack (Linear, Mish, LayerNorm) of the `hidden` widths and a linear output (PWM's actor)."""
     dims = [in_dim, *hidden]
     layers: list[nn.Module] = []
-    for a, b in zip(dims[:-1], dims[1:], strict=True):
+    for a, b in itertools.pairwise(dims):
         layers += [nn.Linear(a, b), nn.Mish(), nn.LayerNorm(b)]
     return nn.Sequential(*layers, nn.Linear(dims[-1], out_dim))
 
@@ -55,4 +56,3 @@ def initialise_truncated(module: nn.Module, generator: torch.Generator) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
             nn.init.zeros_(layer.bias)
-

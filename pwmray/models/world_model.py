@@ -55,6 +55,9 @@ class WorldModel(nn.Module):
     """Encode observations, predict rewards; a subclass adds `next` (and a matching loss)."""
 
     Config = WorldModelConfig
+    bins: Tensor  # [K]
+    obs_mean: Tensor  # [O]
+    obs_std: Tensor  # [O]
 
     def __init__(self, config: WorldModelConfig, generator: torch.Generator):
         super().__init__()

@@ -61,9 +61,7 @@ class FlowWorldModel(WorldModel):
             return self.velocity(x_BL, e_BT, a_BA, tau_B1)
 
         config = self.config
-        return _onto_simplex(
-            ode.integrate(velocity, z_BL, config.integrator, config.num_substeps)
-        )
+        return _onto_simplex(ode.integrate(velocity, z_BL, config.integrator, config.num_substeps))
 
     def matching_loss(
         self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor

@@ -1,0 +1,550 @@
+"""The learner's formulas against hand-worked numbers, and one learner that learns."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tiny import SETTINGS
+from torch.testing import assert_close
+
+from pwmray.algorithm import checkpoint
+from pwmray.algorithm.evaluate import evaluate
+from pwmray.algorithm.pwm import LearnerConfig, Rollout
+from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
+from pwmray.build import build_learner
+from pwmray.config import VARIANTS, TrialConfig
+from pwmray.data.sampler import Batch
+from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM
+
+CPU = torch.device("cpu")
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_learner(variant="fullflow", seed=0, **learner_settings):
+    settings = {f"learner.{name}": value for name, value in learner_settings.items()}
+    trial = {"variant": variant, "task": "reacher-easy", "seed": seed, "epochs": 1}
+    return build_learner(TrialConfig.from_flat({**SETTINGS, **settings, **trial}))
+
+
+class RandomWindows:
+    """A sampler of windows without any meaning: two action dimensions, as reacher has."""
+
+    def __init__(self, generator, horizon=3):
+        self._generator, self._horizon = generator, horizon
+
+    def __call__(self, batch_size):
+        normal = self._normal
+        a = torch.zeros(self._horizon, batch_size, MAX_ACTION_DIM)
+        a[..., :2] = normal(self._horizon, batch_size, 2).tanh()
+        obs = normal(self._horizon + 1, batch_size, MAX_OBS_DIM)
+        return Batch(obs, a, normal(self._horizon, batch_size, 1).sigmoid())
+
+    def _normal(self, *shape):
+        return torch.randn(shape, generator=self._generator)
+
+
+def random_batch(batch_size=8):
+    return RandomWindows(stream(1))(batch_size)
+
+
+def random_rollout(horizon=3, batch_size=8):
+    draws = stream(2)
+    z = torch.rand(horizon, batch_size, SETTINGS["world_model.latent_dim"], generator=draws)
+    r = torch.rand(horizon, batch_size, 1, generator=draws)
+    return Rollout(z, r, torch.rand(horizon, batch_size, 1, generator=draws))
+
+
+def copy_state(module):
+    return copy.deepcopy(module.state_dict())
+
+
+def has_no_gradient(module):
+    return all(p.grad is None for p in module.parameters())
+
+
+def assert_unchanged(module, before):
+    assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+def assert_trained(module, before):
+    parameters = dict(module.named_parameters())
+    assert not [name for name, p in parameters.items() if torch.equal(p, before[name])]
+
+
+# Returns.
+
+
+def column(*values):
+    return torch.tensor(values).view(-1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("trace", "targets"),
+    [
+        # y_2 = 3 + .5 * 30; y_1 = 2 + .5 (.5 * 20 + .5 * 18); y_0 = 1 + .5 (.5 * 10 + .5 * 11.5)
+        (0.5, (6.375, 11.5, 18.0)),
+        # one step: r + .5 V
+        (0.0, (6.0, 12.0, 18.0)),
+        # the whole sum: 1 + .5 * 2 + .25 * 3 + .125 * 30
+        (1.0, (6.5, 11.0, 18.0)),
+    ],
+)
+def test_td_lambda_targets_are_the_hand_worked_ones(trace, targets):
+    r, next_v = column(1.0, 2.0, 3.0), column(10.0, 20.0, 30.0)
+    assert_close(td_lambda(r, next_v, 0.5, trace), column(*targets))
+
+
+def test_td_lambda_keeps_the_rows_of_a_batch_apart():
+    rollout = random_rollout()
+    whole = td_lambda(rollout.r, rollout.next_v, 0.9, 0.7)
+    row = td_lambda(rollout.r[:, 3:4], rollout.next_v[:, 3:4], 0.9, 0.7)
+    assert_close(whole[:, 3:4], row)
+
+
+def test_discounts_are_powers_of_gamma():
+    assert_close(discounts(3, 0.5, torch.zeros(())), torch.tensor([[1.0], [0.5], [0.25]]))
+    assert_close(discounts(2, 0.0, torch.zeros(())), torch.tensor([[1.0], [0.0]]))
+
+
+def test_return_scale_is_that_of_all_batches_together():
+    batches = [3 + 2 * torch.randn(n, 1, generator=stream(n)) for n in (8, 64, 5)]
+    scale = ReturnScale()
+
+    for batch in batches:
+        scale.update(batch)
+
+    returns = np.concatenate([batch.numpy().astype(np.float64) for batch in batches])
+    assert scale.mean.item() == pytest.approx(returns.mean(), rel=1e-5)
+    assert scale.var.item() == pytest.approx(returns.var(), rel=1e-4)
+    assert scale.std.item() == pytest.approx(np.sqrt(returns.var() + 1e-5), rel=1e-4)
+
+
+def test_return_scale_is_one_before_the_first_batch():
+    assert ReturnScale().std.item() == pytest.approx(1.0, rel=1e-4)
+
+
+# The world model's update.
+
+
+@every_variant
+def test_world_model_update_changes_the_world_model_alone(variant):
+    learner = make_learner(variant)
+    before = {name: copy_state(part) for name, part in learner.named_children()}
+
+    metrics = learner.update_world_model(random_batch(), stream())
+
+    learner.update_world_model(random_batch(), stream())  # behind zero-initialised weights
+    assert_trained(learner.world_model, before["world_model"])
+    assert_unchanged(learner.policy, before["policy"])
+    assert_unchanged(learner.critics, before["critics"])
+    assert_unchanged(learner.return_scale, before["return_scale"])
+    assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
+
+
+@every_variant
+def test_world_model_targets_send_no_gradient(variant):
+    learner = make_learner(variant)
+    batch = random_batch()
+    batch.obs_HBO.requires_grad_()
+
+    learner.world_model_loss(batch, stream())[0].backward()
+
+    assert batch.obs_HBO.grad[0].abs().max() > 0
+    assert torch.equal(batch.obs_HBO.grad[1:], torch.zeros_like(batch.obs_HBO[1:]))
+
+
+@every_variant
+def test_world_model_loss_is_the_weighted_sum_of_its_parts(variant):
+    learner = make_learner(variant, consistency_weight=2.0, reward_weight=3.0, matching_weight=5.0)
+
+    loss, parts = learner.world_model_loss(random_batch(), stream())
+
+    total = 2 * parts["consistency_loss"] + 3 * parts["reward_loss"]
+    assert_close(loss.detach(), total + 5 * parts.get("matching_loss", torch.zeros(())))
+
+
+def test_world_model_loss_discounts_each_step_once():
+    learner = make_learner("baseline", discount=0.5)
+    batch = random_batch()
+
+    _, parts = learner.world_model_loss(batch, stream())
+
+    # The reward head starts uniform: every step's loss is log 101 before its weight.
+    expected = np.log(101) * (1 + 0.5 + 0.25) / 3
+    assert parts["reward_loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+# The policy's update.
+
+
+@every_variant
+def test_policy_update_changes_the_policy_alone(variant):
+    learner = make_learner(variant)
+    learner.update_world_model(random_batch(), stream())  # else no reward reaches the policy
+    learner.world_model.zero_grad()
+    before = {name: copy_state(part) for name, part in learner.named_children()}
+
+    metrics, _ = learner.update_policy(random_batch().obs_HBO[0], stream())
+
+    assert not torch.equal(learner.policy.log_std, before["policy"]["log_std"])
+    assert_unchanged(learner.world_model, before["world_model"])
+    assert_unchanged(learner.critics, before["critics"])
+    assert has_no_gradient(learner.world_model)
+    assert has_no_gradient(learner.critics)
+    assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
+
+
+def test_policy_update_leaves_the_other_parts_trainable():
+    learner = make_learner()
+    learner.update_policy(random_batch().obs_HBO[0], stream())
+    assert all(p.requires_grad for p in learner.parameters())
+
+
+def test_policy_sees_detached_latents():
+    learner, seen = make_learner(), []
+    learner.policy.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    learner.update_policy(random_batch().obs_HBO[0], stream())
+    assert [z.requires_grad for z in seen] == [False, False, False]
+
+
+def test_rollout_for_the_critics_is_detached():
+    _, rollout = make_learner().update_policy(random_batch().obs_HBO[0], stream())
+    assert rollout.z.shape == (3, 8, SETTINGS["world_model.latent_dim"])
+    assert rollout.r.shape == rollout.next_v.shape == (3, 8, 1)
+    assert not any(part.requires_grad for part in rollout)
+
+
+def test_terminal_value_is_weighted_with_gamma_to_the_horizon():
+    learner = make_learner("baseline", discount=0.5)  # whose rewards start at 0
+    set_constant(learner.critics, 8.0)
+
+    metrics, rollout = learner.update_policy(random_batch().obs_HBO[0], stream())
+
+    assert metrics["imagined_return"].item() == pytest.approx(0.5**3 * 8.0, rel=1e-4)
+    assert_close(rollout.next_v, torch.full((3, 8, 1), 8.0))
+
+
+def test_imagined_rewards_are_discounted_from_the_first():
+    learner = make_learner("baseline", discount=0.5)
+    learner.world_model.reward = lambda z, e, a: torch.ones(*z.shape[:-1], 1) + 0 * a[..., :1]
+    set_constant(learner.critics, 0.0)
+
+    metrics, _ = learner.update_policy(random_batch().obs_HBO[0], stream())
+
+    assert metrics["imagined_return"].item() == pytest.approx(1 + 0.5 + 0.25)
+
+
+def set_constant(critics, value):
+    with torch.no_grad():
+        for parameter in critics.parameters():
+            parameter.zero_()
+        critics.biases[-1].fill_(value)
+
+
+def test_policy_acts_in_the_dimensions_of_its_task_alone():
+    a = make_learner().act(random_batch().obs_HBO[0])
+    assert a.shape == (8, MAX_ACTION_DIM)
+    assert a[:, :2].abs().min() > 0
+    assert torch.equal(a[:, 2:], torch.zeros(8, 4))
+
+
+# The critics' update.
+
+
+def test_critic_update_changes_the_critics_alone():
+    learner = make_learner()
+    before = {name: copy_state(part) for name, part in learner.named_children()}
+
+    learner.update_critics(random_rollout(), stream())
+
+    assert_trained(learner.critics, before["critics"])
+    assert_unchanged(learner.world_model, before["world_model"])
+    assert_unchanged(learner.policy, before["policy"])
+
+
+def test_critics_come_to_their_targets():
+    settings = {"critic_iterations": 100, "critic_batches": 2, "discount": 0.5, "critic_lr": 1e-2}
+    learner, rollout = make_learner(**settings), random_rollout()
+    far = learner.update_critics(rollout, stream())["critic_loss"]
+    near = learner.update_critics(rollout, stream())["critic_loss"]
+    assert near < 0.1 * far
+
+
+def test_fused_steps_equal_plain_adam():
+    learner = make_learner(critic_iterations=3, critic_batches=1, critic_clip=1e9)
+    critics, rollout = copy.deepcopy(learner.critics), random_rollout()
+    plain = torch.optim.Adam(
+        critics.parameters(), lr=5e-4, betas=(0.7, 0.95), fused=False, foreach=False
+    )
+    y = td_lambda(rollout.r, rollout.next_v, 0.99, 0.95).flatten()
+
+    learner.update_critics(rollout, stream())
+    for _ in range(3):
+        plain.zero_grad()
+        (critics(rollout.z.flatten(0, 1)) - y).square().mean().backward()
+        plain.step()
+
+    assert_close(learner.critics.state_dict(), critics.state_dict(), rtol=0, atol=1e-6)
+
+
+# A whole epoch.
+
+
+def run_epochs(learner, num_epochs, windows, noise):
+    return [learner.update(windows, noise, i / num_epochs) for i in range(num_epochs)]
+
+
+@every_variant
+def test_epoch_follows_from_its_generators(variant):
+    first, same, other = (make_learner(variant) for _ in range(3))
+
+    losses = run_epochs(first, 2, RandomWindows(stream(3)), stream(4))
+    same_losses = run_epochs(same, 2, RandomWindows(stream(3)), stream(4))
+    run_epochs(other, 2, RandomWindows(stream(3)), stream(5))
+
+    assert_unchanged(same, first.state_dict())
+    assert_close(losses, same_losses, rtol=0, atol=0)
+    assert not torch.equal(first.policy.log_std, other.policy.log_std)
+
+
+def test_epoch_does_not_touch_the_global_random_state():
+    learner, before = make_learner(), torch.get_rng_state()
+    learner.update(RandomWindows(stream(3)), stream(4), 0.0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initial_weights_follow_from_the_seed():
+    assert_unchanged(make_learner(seed=0), make_learner(seed=0).state_dict())
+    assert not torch.equal(
+        make_learner(seed=0).critics.weights[0], make_learner(seed=1).critics.weights[0]
+    )
+
+
+def test_epoch_takes_the_configured_batches():
+    sizes, windows = [], RandomWindows(stream(3))
+    learner = make_learner(wm_iterations=3, wm_batch_size=5, policy_batch_size=7)
+    learner.update(lambda n: sizes.append(n) or windows(n), stream(4), 0.0)
+    assert sizes == [5, 5, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("progress", "rates"),
+    [
+        (0.0, {"model": 3e-4, "actor": 5e-4, "critic": 6e-4}),
+        (0.5, {"model": 2e-4, "actor": 3e-4, "critic": 3.5e-4}),
+        (1.0, {"model": 1e-4, "actor": 1e-4, "critic": 1e-4}),
+    ],
+)
+def test_learning_rates_fall_linearly_to_the_final_one(progress, rates):
+    learner = make_learner(model_lr=3e-4, actor_lr=5e-4, critic_lr=6e-4, final_lr=1e-4)
+    learner.update(RandomWindows(stream(3)), stream(4), progress)
+    found = {name: o.param_groups[0]["lr"] for name, o in learner.optimizers.items()}
+    assert found == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("horizon", 0),
+        ("wm_iterations", 0),
+        ("critic_batches", -1),
+        ("discount", 1.1),
+        ("discount", float("nan")),
+        ("td_lambda", -0.1),
+        ("model_lr", 0.0),
+        ("actor_clip", -1.0),
+        ("reward_weight", float("nan")),
+    ],
+)
+def test_setting_outside_its_range_is_named(setting, value):
+    with pytest.raises(ValueError, match=rf"learner\.{setting} is {value}; "):
+        LearnerConfig(**{setting: value}).check()
+
+
+# Checkpoints.
+
+
+@every_variant
+def test_resumed_learner_goes_on_exactly(variant, tmp_path):
+    saved, loaded = make_learner(variant), make_learner(variant, seed=1)
+    streams = {"windows": stream(3), "noise": stream(4)}
+    run_epochs(saved, 2, RandomWindows(streams["windows"]), streams["noise"])
+    checkpoint.save(tmp_path / "c.pt", saved, streams, {"epochs_reached": 2, "seconds": 0.5})
+
+    fresh = {"windows": stream(8), "noise": stream(9)}
+    progress = checkpoint.load(tmp_path / "c.pt", loaded, fresh, CPU)
+
+    assert progress == {"epochs_reached": 2, "seconds": 0.5}
+    expected = saved.update(RandomWindows(streams["windows"]), streams["noise"], 0.5)
+    found = loaded.update(RandomWindows(fresh["windows"]), fresh["noise"], 0.5)
+    assert_close(found, expected, rtol=0, atol=0)
+    assert_unchanged(loaded, saved.state_dict())
+
+
+def save_checkpoint(path):
+    checkpoint.save(path, make_learner(), {"noise": stream()}, {"epochs_reached": 0})
+    return path.read_bytes()
+
+
+def load_checkpoint(path, learner=None):
+    return checkpoint.load(path, learner or make_learner(), {"noise": stream()}, CPU)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_checkpoint_cut_short_is_named(share, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    whole = save_checkpoint(path)
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": {}}, "text"])
+def test_file_that_is_no_checkpoint_is_named(content, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_checkpoint_of_another_format_is_named(tmp_path):
+    torch.save({"format": "pwmray-checkpoint-0"}, tmp_path / "old.pt")
+    with pytest.raises(ValueError, match=r"old\.pt has format 'pwmray-checkpoint-0'"):
+        load_checkpoint(tmp_path / "old.pt")
+
+
+# Fails: torch's RuntimeError of load_state_dict comes through and names no file.
+def test_checkpoint_of_another_architecture_is_named(tmp_path):
+    save_checkpoint(tmp_path / "flow.pt")
+    with pytest.raises(ValueError, match=r"flow\.pt"):
+        load_checkpoint(tmp_path / "flow.pt", make_learner("baseline"))
+
+
+# Fails: torch does not check the file's sums, so the damage is loaded as a weight.
+def test_checkpoint_with_a_flipped_byte_is_not_loaded(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    damaged = bytearray(save_checkpoint(path))
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt"):
+        load_checkpoint(path)
+
+
+def test_checkpoint_replaces_the_last_one_whole(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt")
+    save_checkpoint(tmp_path / "checkpoint.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+# Evaluation.
+
+
+class ThreeEpisodes:
+    """Rewards 1, 2 and 3 a step; all end at the limit, but the second terminates on step 3."""
+
+    num_envs = 3
+
+    def __init__(self):
+        self.actions = []
+
+    def reset(self, *, seed):
+        self.seed = seed
+        return np.full((3, 2), 7.0, np.float32), {}
+
+    def step(self, actions):
+        self.actions.append(actions)
+        num_steps = len(self.actions)
+        terminated = np.array([False, num_steps == 3, False])
+        truncated = np.full(3, num_steps == EPISODE_STEPS)
+        obs = np.full((3, 2), num_steps, np.float32)
+        return obs, np.array([1.0, 2.0, 3.0]), terminated, truncated, {}
+
+
+def test_evaluation_sums_the_rewards_of_each_episode_until_it_ends():
+    episodes = evaluate(lambda obs: torch.zeros(3, 6), ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    assert episodes.returns.tolist() == [500.0, 6.0, 1500.0]
+    assert episodes.lengths.tolist() == [500, 3, 500]
+
+
+def test_evaluation_pads_observations_and_cuts_actions():
+    environments, seen = ThreeEpisodes(), []
+
+    def act(obs):
+        seen.append(obs.clone())
+        return torch.arange(6.0).expand(3, 6)
+
+    evaluate(act, environments, [5, 6, 7], 2, CPU)
+
+    assert environments.seed == [5, 6, 7]
+    assert seen[0][0].tolist() == [7.0, 7.0] + [0.0] * (MAX_OBS_DIM - 2)
+    assert seen[1][0, :3].tolist() == [1.0, 1.0, 0.0]
+    assert environments.actions[0].tolist() == [[0.0, 1.0]] * 3
+
+
+# Learning.
+
+POINT_HORIZON, NUM_POINTS = 4, 41
+POINT_SETTINGS = {
+    "task": "pendulum-spin",  # for its one action dimension
+    "world_model.encoder_units": (32,),
+    "world_model.units": (32,),
+    "policy.units": (32,),
+    "critic.units": (32,),
+    "learner.horizon": POINT_HORIZON,
+    "learner.policy_batch_size": 64,
+    "learner.wm_batch_size": 64,
+    "learner.wm_iterations": 4,
+    "learner.model_lr": 3e-3,
+    "learner.actor_lr": 3e-3,
+    "learner.critic_lr": 3e-3,
+}
+
+
+def move_point(x, a):
+    """Move a point on [-1, 1]; the reward is its closeness to 0."""
+    x = (x + 0.2 * a).clamp(-1, 1)
+    return x, 1 - x.abs()
+
+
+def point_windows(generator):
+    """Return a sampler of windows of the point under uniform random actions."""
+
+    def sample(batch_size):
+        obs = torch.zeros(POINT_HORIZON + 1, batch_size, MAX_OBS_DIM)
+        a = torch.zeros(POINT_HORIZON, batch_size, MAX_ACTION_DIM)
+        r = torch.zeros(POINT_HORIZON, batch_size, 1)
+        obs[0, :, 0] = 2 * torch.rand(batch_size, generator=generator) - 1
+        a[..., 0] = 2 * torch.rand(POINT_HORIZON, batch_size, generator=generator) - 1
+        for t in range(POINT_HORIZON):
+            obs[t + 1, :, 0], r[t, :, 0] = move_point(obs[t, :, 0], a[t, :, 0])
+        return Batch(obs, a, r)
+
+    return sample
+
+
+def play_point(act):
+    """Return the mean return of 25 steps from starts all over [-1, 1]."""
+    x, total = torch.linspace(-1, 1, NUM_POINTS), torch.zeros(NUM_POINTS)
+    for _ in range(25):
+        obs = torch.zeros(NUM_POINTS, MAX_OBS_DIM)
+        obs[:, 0] = x
+        x, r = move_point(x, act(obs)[:, 0])
+        total += r
+    return total.mean().item()
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_learner_beats_its_random_policy(variant):
+    trial = {"variant": variant, "seed": 2, "epochs": 1}
+    learner = build_learner(TrialConfig.from_flat({**SETTINGS, **POINT_SETTINGS, **trial}))
+    draws = stream(5)
+    random_return = play_point(lambda _: 2 * torch.rand(NUM_POINTS, 1, generator=draws) - 1)
+
+    run_epochs(learner, 100, point_windows(stream(1)), stream(2))
+
+    assert random_return < 13
+    assert play_point(learner.act) > 19  # of at most 24.4

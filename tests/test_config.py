@@ -1,0 +1,312 @@
+import dataclasses
+import json
+
+import pytest
+
+from pwmray import config
+from pwmray.config import VARIANTS, TrialConfig
+from pwmray.models import POLICIES, WORLD_MODELS
+
+REQUIRED = {"task": "reacher-easy", "seed": 42, "epochs": 15_000}
+FLOW_KINDS = {"world_model": "flow", "policy": "flow"}
+KEYS = config.valid_keys(FLOW_KINDS)
+DEFINING_KEYS = [key for key in KEYS if not key.startswith("runtime.")]
+RUNTIME_KEYS = [key for key in KEYS if key.startswith("runtime.")]
+
+
+def make(**settings):
+    return TrialConfig.from_flat({**REQUIRED, **settings})
+
+
+def make_full_flow(settings=()):
+    return TrialConfig.from_flat({**REQUIRED, "variant": "fullflow", **dict(settings)})
+
+
+def with_another_value(trial, key):
+    """Return the config with one field changed, whether it can be run or not."""
+    part, _, name = key.rpartition(".")
+    if not part:
+        return dataclasses.replace(trial, **{name: another(getattr(trial, name))})
+    old = getattr(trial, part)
+    new = dataclasses.replace(old, **{name: another(getattr(old, name))})
+    return dataclasses.replace(trial, **{part: new})
+
+
+def another(value):
+    return {
+        bool: lambda: not value,
+        int: lambda: value + 1,
+        float: lambda: value / 2,
+        str: lambda: f"{value}-2",
+        tuple: lambda: value[:-1],
+    }[type(value)]()
+
+
+# Building.
+
+
+def test_config_takes_every_default_but_task_seed_and_epochs():
+    trial = make()
+    assert trial == TrialConfig(task="reacher-easy", seed=42, epochs=15_000)
+    assert (trial.world_model.kind, trial.policy.kind) == ("mlp", "gaussian")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_config_survives_the_way_through_a_dict(variant):
+    trial = make(variant=variant)
+    assert TrialConfig.from_dict(trial.to_dict()) == trial
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_config_survives_the_way_through_json(variant):
+    trial = make(variant=variant)
+    assert TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict()))) == trial
+
+
+def test_flat_keys_reach_their_fields():
+    trial = make(**{"learner.horizon": 8, "policy.units": [32, 16], "learner.discount": 1})
+    assert trial.learner.horizon == 8
+    assert trial.policy.units == (32, 16)
+    assert trial.learner.discount == 1.0
+    assert type(trial.learner.discount) is float
+
+
+def test_later_key_wins():
+    flat = {**REQUIRED, "policy.units": (8,), "learner.horizon": 4}
+    trial = TrialConfig.from_flat({**flat, "learner.horizon": 6})
+    assert trial.learner.horizon == 6
+
+
+@pytest.mark.parametrize(("variant", "kinds"), VARIANTS.items())
+def test_variant_sets_both_kinds(variant, kinds):
+    trial = make(variant=variant)
+    assert (trial.world_model.kind, trial.policy.kind) == kinds
+    assert trial.variant == variant
+    assert trial == make(**{"world_model.kind": kinds[0], "policy.kind": kinds[1]})
+
+
+def test_every_pair_of_kinds_is_a_variant():
+    assert set(VARIANTS.values()) == {(w, p) for w in WORLD_MODELS for p in POLICIES}
+
+
+def test_key_in_brackets_holds_for_that_kind_alone():
+    settings = {"world_model[flow].num_substeps": 2, "world_model.latent_dim": 64}
+    assert make(variant="fullflow", **settings).world_model.num_substeps == 2
+    assert make(variant="baseline", **settings) == make(**{"world_model.latent_dim": 64})
+
+
+def test_key_in_brackets_follows_the_order_of_the_keys():
+    first = {"world_model[flow].units": (8,), "world_model.units": (16,)}
+    last = {"world_model.units": (16,), "world_model[flow].units": (8,)}
+    assert make(variant="fullflow", **first).world_model.units == (16,)
+    assert make(variant="fullflow", **last).world_model.units == (8,)
+
+
+def test_every_valid_key_is_taken():
+    trial = make_full_flow()
+    flat = {key: value_of(trial, key) for key in KEYS}
+    assert TrialConfig.from_flat(flat) == trial
+
+
+def value_of(trial, key):
+    part, _, name = key.rpartition(".")
+    return getattr(getattr(trial, part) if part else trial, name)
+
+
+# Fingerprint.
+
+
+def test_fingerprint_does_not_change_with_the_version():
+    # Every trial on disk is found by it; a new default or meaning needs a new literal here.
+    assert make().fingerprint == "d81c55f43c432751"
+    assert make_full_flow().fingerprint == "c1e6ffa70cfa63f2"
+
+
+def test_fingerprint_is_16_hex_digits():
+    assert int(make().fingerprint, 16) >= 0
+    assert len(make().fingerprint) == 16
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fingerprint_survives_the_way_through_json(variant):
+    trial = make(variant=variant)
+    loaded = TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict())))
+    assert loaded.fingerprint == trial.fingerprint
+
+
+def test_fingerprint_does_not_depend_on_how_a_value_is_written():
+    trial = make(**{"learner.discount": 1.0, "policy.units": (8, 4)})
+    assert make(**{"policy.units": [8, 4], "learner.discount": 1}).fingerprint == trial.fingerprint
+
+
+@pytest.mark.parametrize("key", RUNTIME_KEYS)
+def test_fingerprint_does_not_depend_on_where_a_trial_runs(key):
+    trial = make_full_flow()
+    assert with_another_value(trial, key) != trial
+    assert with_another_value(trial, key).fingerprint == trial.fingerprint
+
+
+@pytest.mark.parametrize("key", DEFINING_KEYS)
+def test_fingerprint_depends_on_every_other_setting(key):
+    trial = make_full_flow({"policy.units": (8, 4)})
+    assert with_another_value(trial, key).fingerprint != trial.fingerprint
+
+
+def test_fingerprint_depends_on_the_format(monkeypatch):
+    before = make().fingerprint
+    monkeypatch.setattr(config, "FORMAT", config.FORMAT + 1)
+    assert make().fingerprint != before
+
+
+# Derived names.
+
+
+@pytest.mark.parametrize(
+    ("world_model_from", "finetune_wm", "methodology"),
+    [
+        ("scratch", True, "joint_from_scratch"),
+        ("mt30_48M", True, "policy_and_wm_finetuning"),
+        ("mt30_48M", False, "policy_finetuning"),
+    ],
+)
+def test_methodology_is_derived(world_model_from, finetune_wm, methodology):
+    trial = dataclasses.replace(make(), world_model_from=world_model_from, finetune_wm=finetune_wm)
+    assert trial.methodology == methodology
+
+
+def test_label_names_task_variant_epochs_and_seed():
+    assert make(variant="fullflow").label == "reacher-easy-fullflow-15000-seed42"
+
+
+def test_evaluations_share_seeds_between_trials_but_not_with_training():
+    evaluation = make().evaluation
+    assert evaluation.final_seeds == range(1_000_000, 1_000_050)
+    assert evaluation.training_seeds == range(1_000_050, 1_000_060)
+    assert evaluation == make(seed=7).evaluation
+
+
+def test_protocol_states_what_a_comparison_must_share():
+    assert make().evaluation.protocol == (
+        "50 episodes, environment seeds 1000000+, action repeat 2, deterministic policy"
+    )
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("settings", "messages"),
+    [
+        ({"epoch": 1}, ["'epoch'", "did you mean 'epochs'", "valid: task, seed, epochs"]),
+        (
+            {"learner.horizn": 8},
+            ["'learner.horizn'", "did you mean 'learner.horizon'", "learner.wm_horizon"],
+        ),
+        ({"lerner.horizon": 8}, ["'lerner.horizon'", "did you mean 'learner.horizon'"]),
+        ({"learner": 8}, ["'learner'", "learner.horizon"]),
+        ({"epochs.x": 8}, ["unknown config key 'epochs.x'"]),
+        ({"": 8}, ["unknown config key ''"]),
+        ({"world_model.integrator": "heun"}, ["unknown config key 'world_model.integrator'"]),
+        (
+            {"variant": "fullflow", "world_model[flow].substeps": 2},
+            ["'world_model[flow].substeps'", "did you mean", "num_substeps"],
+        ),
+        (  # fails: the kind is called unknown, the valid ones and the nearest are not shown
+            {"world_model[flwo].num_substeps": 2},
+            ["'world_model[flwo].num_substeps'", "did you mean 'flow'", "valid: mlp, flow"],
+        ),
+        ({"learner[flow].horizon": 2}, ["'learner[flow].horizon'"]),
+        ({"variant": "ful_flow"}, ["'ful_flow'", "did you mean 'fullflow'", "baseline, flowpo"]),
+        (
+            {"world_model.kind": "flw"},
+            ["world_model.kind 'flw'", "did you mean 'flow'", "valid: mlp, flow"],
+        ),
+        ({"policy.kind": "mlp"}, ["policy.kind 'mlp'", "valid: gaussian, flow"]),
+        ({"task": "reacher-esy"}, ["'reacher-esy'", "did you mean 'reacher-easy'", "walker-run"]),
+        ({"fidelity": "publishd"}, ["'publishd'", "valid: corrected"]),
+        ({"finetune_wm": False}, ["finetune_wm is False", "'scratch' and True"]),
+        ({"world_model_from": "x.pt"}, ["world_model_from is 'x.pt'", "'scratch' and True"]),
+    ],
+)
+def test_unknown_name_is_shown_with_the_valid_ones(settings, messages):
+    assert_error_names(settings, messages)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("seed", "42", "int"),
+        ("seed", 42.0, "int"),
+        ("epochs", True, "int"),
+        ("task", 3, "str"),
+        ("finetune_wm", 1, "bool"),
+        ("learner.discount", "0.9", "float"),
+        ("learner.discount", True, "float"),
+        ("learner.horizon", 8.5, "int"),
+        ("policy.units", 400, "tuple"),
+        ("learner.horizon", None, "int"),
+        ("data.num_episodes", "6", "int"),
+    ],
+)
+def test_value_of_the_wrong_type_is_named(key, value, wanted):
+    assert_error_names({key: value}, [repr(key), repr(value), f"of type {wanted}"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", 0),
+        ("seed", -1),
+        ("learner.horizon", 0),
+        ("learner.discount", 1.5),
+        ("learner.model_lr", 0.0),
+        ("world_model.latent_dim", 12),
+        ("world_model.latent_dim", 0),
+        ("world_model.num_bins", 1),
+        ("world_model.bin_range", 0.0),  # fails: not checked
+        ("world_model.task_dim", -1),  # fails: not checked
+        ("world_model.units", ()),  # fails: not checked
+        ("world_model.units", (0,)),  # fails: not checked
+        ("world_model.units", ("wide",)),  # fails: not checked
+        ("world_model.encoder_units", ()),  # fails: not checked
+        ("world_model[flow].num_substeps", 0),
+        ("world_model[flow].integrator", "eulr"),
+        ("policy.units", ()),
+        ("policy.units", (-8,)),  # fails: not checked
+        ("policy[flow].num_substeps", 0),
+        ("policy[flow].integrator", "rk5"),
+        ("critic.units", ()),
+        ("critic.units", (8.5,)),  # fails: not checked
+        ("critic.num_critics", 0),
+        ("evaluation.every_epochs", 0),
+        ("evaluation.num_episodes", 0),
+        ("evaluation.final_episodes", -1),
+        ("evaluation.first_seed", -1),
+        ("data.num_episodes", 0),  # fails: named without `data.`
+        ("data.seed", -1),  # fails: named without `data.`
+        ("data.behaviours", ()),  # fails: named without `data.`
+        ("data.behaviours", ("nonsense",)),  # fails: named without `data.`
+        ("runtime.num_cpus", 0),
+        ("runtime.gpu_fraction", 0.0),
+        ("runtime.gpu_fraction", 1.5),
+        ("runtime.checkpoint_seconds", -1.0),
+    ],
+)
+def test_value_outside_its_range_is_named(key, value):
+    field = key.replace("[flow]", "")
+    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+        make_full_flow({key: value})
+
+
+@pytest.mark.parametrize("name", ["task", "seed", "epochs"])
+def test_missing_setting_is_named(name):
+    flat = {key: value for key, value in REQUIRED.items() if key != name}
+    with pytest.raises(ValueError, match=f"the config lacks {name}"):
+        TrialConfig.from_flat(flat)
+
+
+def assert_error_names(settings, messages):
+    with pytest.raises(ValueError) as caught:
+        make(**settings)
+    missing = [message for message in messages if message not in str(caught.value)]
+    assert missing == [], str(caught.value)

@@ -1,0 +1,109 @@
+"""Imports follow one direction; these tests read them from the source and fail on an arrow back."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("ray", "wandb", "gymnasium", "mujoco", "dm_control", "shimmy", "matplotlib")
+# Runs a program in which importing some packages is an error.
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is not to be imported here")
+
+sys.meta_path.insert(0, Blocker())
+import {modules}
+"""
+
+
+def imported_modules(path):
+    """Return the dotted names that a file imports, in functions too, one for each name."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def source_files(folder):
+    path = ROOT / folder
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def arrows(folder, forbidden):
+    """List every import under `folder` of a forbidden module or of one inside it."""
+    return [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in source_files(folder)
+        for name in sorted(imported_modules(path))
+        if any(f"{name}.".startswith(f"{module}.") for module in forbidden)
+    ]
+
+
+def in_pwmray(*names):
+    return [f"pwmray.{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("pwmray/models", HEAVY),
+        ("pwmray/algorithm", HEAVY),
+        ("pwmray/data", HEAVY),
+        ("analysis", ("torch", "ray")),
+        ("cluster", ("torch", "ray")),
+        ("pwmray", ("search_spaces", "sweeps", "analysis", "cluster", "benchmarks", "tests")),
+        ("pwmray/models", in_pwmray("algorithm", "data", "envs", "config", "build")),
+        ("pwmray/data", in_pwmray("algorithm", "models", "envs", "config", "trial")),
+        (
+            "pwmray/algorithm",
+            in_pwmray("config", "trial", "trainable", "sweep", "launch", "registry", "results"),
+        ),
+        ("pwmray/algorithm", in_pwmray("envs", "build", "plan", "tables", "claim")),
+        ("pwmray/envs", in_pwmray("algorithm", "models", "config", "data", "trial")),
+        ("pwmray/trial.py", ("ray", *in_pwmray("trainable", "sweep", "launch", "tables"))),
+        ("search_spaces", ("torch", "ray", "sweeps", "analysis")),
+    ],
+)
+def test_no_import_goes_against_the_arrows(folder, forbidden):
+    assert arrows(folder, forbidden) == []
+
+
+def test_search_spaces_know_nothing_of_the_package_but_the_tasks():
+    found = {name for file in source_files("search_spaces") for name in imported_modules(file)}
+    ours = {name for name in found if name.startswith("pwmray")}
+    assert ours == {"pwmray.tasks.TASKS"}
+
+
+def test_arrows_are_found_wherever_they_are(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text("import ray.tune\ndef f():\n    from pwmray import envs\n")
+    assert imported_modules(file) == {"ray.tune", "pwmray.envs"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "blocked"),
+    [
+        ("pwmray.models, pwmray.algorithm.pwm, pwmray.data.sampler", HEAVY),
+        ("pwmray.config, pwmray.trial, pwmray.plan", HEAVY),
+        (
+            ", ".join(f"analysis.{path.stem}" for path in source_files("analysis")),
+            ("torch", "ray"),
+        ),
+        ("search_spaces", ("torch", "ray", "numpy")),
+    ],
+)
+def test_modules_load_where_heavy_packages_are_absent(modules, blocked):
+    program = BLOCKED.format(modules=modules, blocked=blocked)
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,371 @@
+"""The grid, the plan and the command line of a sweep; nothing here starts Ray."""
+
+import dataclasses
+import json
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tiny import SCALES, sweep
+
+from pwmray import claim, plan, registry
+from pwmray.build import count_parameters
+from pwmray.config import TrialConfig
+from pwmray.registry import Status
+from pwmray.sweep import Sweep
+
+ROOT = Path(__file__).parent.parent
+PHASE6 = runpy.run_path(str(ROOT / "sweeps" / "phase6_epochs.py"))["sweep"]
+REACHED = {  # the events that bring a trial to a status
+    Status.QUEUED: "PENDING QUEUED",
+    Status.RUNNING: "PENDING QUEUED RUNNING",
+    Status.COMPLETED: "PENDING QUEUED RUNNING COMPLETED",
+    Status.EVALUATED: "PENDING QUEUED RUNNING COMPLETED EVALUATED",
+    Status.FAILED: "PENDING QUEUED RUNNING FAILED",
+    Status.CANCELLED: "PENDING QUEUED RUNNING CANCELLED",
+}
+
+
+def run(capsys, *arguments, of=sweep):
+    """Run a sweep's command line; return its exit code, its output and its error lines."""
+    with pytest.raises(SystemExit) as ended:
+        of.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err.splitlines()
+
+
+def cell(trial):
+    return (trial.variant, trial.epochs, trial.task, trial.seed)
+
+
+def folder_of(results, trial):
+    return registry.trial_folder(results, trial.fingerprint)
+
+
+def stand_at(results, trial, status, **fields):
+    for name in REACHED[status].split():
+        registry.record(folder_of(results, trial), Status(name), **fields)
+
+
+def states(results):
+    trials = sweep.trials("tiny")
+    return [planned.state for planned in plan.make(sweep, "tiny", trials, results).trials]
+
+
+# The grid.
+
+
+def test_phase6_is_72_trials_of_two_variants_four_budgets_three_tasks_and_three_seeds():
+    trials = PHASE6.trials("paper")
+    assert len(trials) == len({trial.fingerprint for trial in trials}) == 72
+    assert {trial.variant for trial in trials} == {"baseline", "fullflow"}
+    assert {trial.epochs for trial in trials} == {15_000, 50_000, 100_000, 150_000}
+    assert {trial.task for trial in trials} == {"reacher-easy", "walker-stand", "cheetah-run"}
+    assert {trial.seed for trial in trials} == {42, 123, 456}
+    assert {trial.methodology for trial in trials} == {"joint_from_scratch"}
+
+
+def test_phase6_at_paper_scale_has_the_default_48M_sizes():
+    trials = PHASE6.trials("paper")
+    plain = {"task": "cheetah-run", "seed": 456, "epochs": 150_000, "variant": "fullflow"}
+    assert trials[-1] == TrialConfig.from_flat(plain)
+    assert count_parameters(trials[0])["world_model"] == pytest.approx(18.98e6, abs=5e3)
+
+
+def test_phase6_on_a_laptop_is_the_same_grid_with_other_values():
+    paper, laptop = PHASE6.trials("paper"), PHASE6.trials("laptop")
+    instead = PHASE6.scales["laptop"]["instead"]
+    assert len(laptop) == 72
+    assert [cell(trial) for trial in laptop] == [
+        (trial.variant, instead["epochs"][trial.epochs], instead["task"][trial.task], trial.seed)
+        for trial in paper
+    ]
+
+
+def test_first_axis_changes_fastest_and_the_last_one_slowest():
+    cells = [cell(trial) for trial in sweep.trials("tiny")]
+    assert cells == [
+        ("baseline", 4, "pendulum-spin", 42),
+        ("fullflow", 4, "pendulum-spin", 42),
+        ("baseline", 6, "pendulum-spin", 42),
+        ("fullflow", 6, "pendulum-spin", 42),
+        ("baseline", 4, "pendulum-spin", 123),
+        ("fullflow", 4, "pendulum-spin", 123),
+        ("baseline", 6, "pendulum-spin", 123),
+        ("fullflow", 6, "pendulum-spin", 123),
+    ]
+
+
+def test_chosen_values_take_the_place_of_an_axis():
+    trials = sweep.trials("tiny", {"task": ["cheetah-run"], "seed": [7]})
+    assert {trial.task for trial in trials} == {"cheetah-run"}
+    assert {trial.seed for trial in trials} == {7}
+    assert len(trials) == 4
+
+
+def test_cells_that_are_the_same_trial_count_once():
+    scales = {"one": {"instead": {"epochs": {4: 6}}, "set": SCALES["tiny"]["set"]}}
+    trials = dataclasses.replace(sweep, scales=scales).trials("one")
+    assert [trial.epochs for trial in trials] == [6, 6, 6, 6]
+
+
+def test_held_value_wins_over_the_scale_and_a_varied_one_over_both():
+    held = {"learner.horizon": 9, "epochs": 99}
+    trials = dataclasses.replace(sweep, hold=held).trials("tiny")
+    assert {trial.learner.horizon for trial in trials} == {9}
+    assert {trial.epochs for trial in trials} == {4, 6}
+
+
+@pytest.mark.parametrize("axes", [{"compare": "optimizer"}, {"within": ["optimizer"]}])
+def test_axis_that_is_compared_but_does_not_vary_is_named(axes):
+    with pytest.raises(ValueError, match="sweep tiny: 'optimizer' is compared but does not vary"):
+        dataclasses.replace(sweep, **axes)
+
+
+def test_unknown_scale_is_shown_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"'tin'; did you mean 'tiny'\?; valid: tiny, diverging"):
+        sweep.trials("tin")
+
+
+def test_misspelled_setting_of_a_sweep_is_named():
+    wrong = dataclasses.replace(sweep, hold={"learner.horizn": 3})
+    with pytest.raises(ValueError, match=r"'learner\.horizn'; did you mean 'learner\.horizon'"):
+        wrong.trials("tiny")
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "pendlum-spin"], "'pendlum-spin'; did you mean 'pendulum-spin'"),
+        (["--tasks", ""], "unknown task ''"),
+        (["--tasks", "cheetah-run,cheetah-run"], "'cheetah-run' is given twice"),
+        # fails: --plan prices it with exit code 0, a run has made the results folder
+        (["--tasks", "cup-spin"], "task 'cup-spin' has no environment here yet"),
+        (["--scale", "tny"], "unknown scale 'tny'; did you mean 'tiny'"),
+        (["--limit", "-1"], "'-1' is not a whole number of at least 1"),
+        (["--limit", "0"], "'0' is not a whole number of at least 1"),
+        (["--limit", "two"], "'two' is not a whole number of at least 1"),
+        (["--limit", "1.5"], "'1.5' is not a whole number of at least 1"),
+        (["--seeds", "42,x"], "'x' is not a seed"),
+        (["--seeds", "42,"], "'' is not a seed"),
+        (["--seeds", "-1"], "'-1' is not a seed"),
+        (["--seeds", "42,42"], "42 is given twice"),
+        (["--seeds", "42,042"], "42 is given twice"),
+        # fails: planned, then trained, then an OverflowError from the tables' int64
+        (["--seeds", "99999999999999999999"], "99999999999999999999"),
+        (["--sedes", "42"], "--sedes"),
+        (["phase7"], "phase7"),
+        (["--format", "yaml"], "'yaml'"),
+        (["--seeds"], "--seeds"),
+    ],
+)
+@pytest.mark.parametrize("mode", [["--plan"], []], ids=["plan", "run"])
+def test_bad_input_is_one_line_with_exit_code_2_and_creates_nothing(
+    arguments, message, mode, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)  # what gets that far has failed the test
+
+    code, out, errors = run(capsys, *mode, *arguments)
+
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_folder_that_is_a_file_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+
+    code, out, errors = run(capsys, "--results", "file")
+
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert str(tmp_path / "file") in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", [["--plan"], []], ids=["plan", "run"])
+def test_folder_with_another_scale_is_refused(mode, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "tiny").mkdir(parents=True)
+    (tmp_path / "results" / "tiny" / "sweep.json").write_text('{"scale": "paper"}')
+
+    code, out, errors = run(capsys, *mode, "--scale", "tiny")
+
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert "holds the scale 'paper', not 'tiny'; give another folder with --results" in errors[0]
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "tiny", "sweep.json"]
+
+
+def test_broken_sweep_file_is_named(tmp_path, capsys):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "sweep.json").write_text("{")
+    code, _, errors = run(capsys, "--plan", "--results", tmp_path)
+    assert (code, len(errors)) == (2, 1)
+    assert "sweep.json is not valid JSON" in errors[0]
+
+
+def test_broken_record_of_a_trial_is_named(tmp_path, capsys):
+    folder = folder_of(tmp_path, sweep.trials("tiny")[0])
+    folder.mkdir(parents=True)
+    (folder / registry.EVENTS_FILE).write_text("{broken\n{}\n")
+    code, _, errors = run(capsys, "--plan", "--results", tmp_path)
+    assert (code, len(errors)) == (2, 1)
+    assert f"{folder / registry.EVENTS_FILE} line 1 is not an event" in errors[0]
+
+
+# Fails: --tasks is taken and has no effect.
+def test_option_for_an_axis_that_does_not_vary_is_refused(tmp_path, capsys):
+    held = Sweep(
+        name="held",
+        vary={"seed": [1, 2]},
+        hold={"task": "pendulum-spin", "epochs": 4},
+        compare="seed",
+        within=[],
+        scales=SCALES,
+    )
+    code, _, errors = run(capsys, "--plan", "--tasks", "cheetah-run", of=held)
+    assert (code, len(errors)) == (2, 1)
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_plan_writes_nothing(form, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = run(capsys, "--plan", "--format", form)
+    assert (code, errors) == (0, [])
+    assert out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_as_json_names_the_sweep_and_its_trials(tmp_path, capsys):
+    code, out, _ = run(capsys, "--plan", "--format", "json", "--results", tmp_path)
+
+    content, trials = json.loads(out), sweep.trials("tiny")
+    assert code == 0
+    assert (content["name"], content["scale"]) == ("tiny", "tiny")
+    assert content["results"] == str(tmp_path)
+    assert content["counts"] == {"new": 8}
+    assert [t["fingerprint"] for t in content["trials"]] == [t.fingerprint for t in trials]
+    assert [(t["variant"], t["epochs"], t["task"], t["seed"]) for t in content["trials"]] == [
+        cell(trial) for trial in trials
+    ]
+
+
+def test_plan_as_a_table_has_a_line_a_trial_and_the_sums(tmp_path, capsys):
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path)
+    lines = out.splitlines()
+    assert lines[1].startswith(sweep.trials("tiny")[0].fingerprint)
+    assert lines[10] == "sweep tiny at scale tiny: 8 trials (8 new)"
+    assert lines[11].startswith("to run: 8 trials, about 0 device minutes")
+
+
+def test_options_choose_what_is_planned(tmp_path, capsys):
+    options = ["--tasks", "cheetah-run, walker-run", "--seeds", "7", "--limit", "3"]
+    _, out, _ = run(capsys, "--plan", "--format", "json", "--results", tmp_path, *options)
+    trials = json.loads(out)["trials"]
+    assert [trial["task"] for trial in trials] == ["cheetah-run"] * 3
+    assert {trial["seed"] for trial in trials} == {7}
+
+
+def test_phase6_is_planned_whole_at_every_scale(tmp_path, capsys):
+    options = ["--plan", "--format", "json", "--results", tmp_path]
+    _, paper, _ = run(capsys, *options, "--scale", "paper", of=PHASE6)
+    _, laptop, _ = run(capsys, *options, "--scale", "laptop", of=PHASE6)
+    assert json.loads(paper)["counts"] == json.loads(laptop)["counts"] == {"new": 72}
+
+
+# The plan.
+
+
+def test_plan_tells_where_each_trial_stands(tmp_path):
+    trials = sweep.trials("tiny")
+    stand_at(tmp_path, trials[1], Status.EVALUATED, train_seconds=1.0, evaluation_seconds=1.0)
+    stand_at(tmp_path, trials[2], Status.FAILED, reason="diverged")
+    stand_at(tmp_path, trials[3], Status.CANCELLED)
+    (folder_of(tmp_path, trials[3]) / "checkpoint.pt").touch()
+    stand_at(tmp_path, trials[4], Status.RUNNING)
+    stand_at(tmp_path, trials[5], Status.QUEUED)
+    stand_at(tmp_path, trials[6], Status.RUNNING)
+    (folder_of(tmp_path, trials[6]) / "checkpoint.pt").touch()
+    stand_at(tmp_path, trials[7], Status.COMPLETED)
+    (folder_of(tmp_path, trials[7]) / "checkpoint.pt").touch()
+
+    with claim.acquire(folder_of(tmp_path, trials[4]) / registry.CLAIM_FILE):
+        found = states(tmp_path)
+
+    expected = ["new", "done", "failed", "resumes", "running", "new", "resumes", "resumes"]
+    assert found == expected
+
+
+def test_trial_whose_process_is_gone_is_not_running(tmp_path):
+    trial = sweep.trials("tiny")[0]
+    stand_at(tmp_path, trial, Status.RUNNING)
+    claim.acquire(folder_of(tmp_path, trial) / registry.CLAIM_FILE).release()
+    assert states(tmp_path)[0] == "new"
+
+
+def test_only_trials_that_are_not_done_and_not_running_are_run(tmp_path):
+    trials = sweep.trials("tiny")
+    stand_at(tmp_path, trials[0], Status.EVALUATED, train_seconds=1.0, evaluation_seconds=1.0)
+    stand_at(tmp_path, trials[1], Status.RUNNING)
+
+    with claim.acquire(folder_of(tmp_path, trials[1]) / registry.CLAIM_FILE):
+        made = plan.make(sweep, "tiny", trials, tmp_path)
+
+    assert [planned.config for planned in made.to_run] == trials[2:]
+    assert made.counts() == {"done": 1, "running": 1, "new": 6}
+
+
+def test_finished_trials_price_the_others_of_their_kind(tmp_path):
+    scales = {"tiny": {**SCALES["tiny"], "minutes_per_1000_epochs": {"fullflow": 500.0}}}
+    priced, trials = dataclasses.replace(sweep, scales=scales), sweep.trials("tiny")
+    # The baseline of 4 epochs took 2 minutes: half a minute an epoch.
+    stand_at(tmp_path, trials[0], Status.EVALUATED, train_seconds=90.0, evaluation_seconds=30.0)
+
+    made = plan.make(priced, "tiny", trials, tmp_path)
+
+    minutes = {cell(t.config)[:2]: t.minutes for t in made.trials}
+    assert minutes == pytest.approx(
+        {
+            ("baseline", 4): 2.0,
+            ("baseline", 6): 3.0,
+            ("fullflow", 4): 2.0,  # the scale's guess: 500 minutes for 1,000 epochs
+            ("fullflow", 6): 3.0,
+        }
+    )
+    assert made.minutes == pytest.approx(2 * (2.0 + 2.0 + 3.0 + 3.0) - 2.0)
+
+
+def test_plan_without_a_finished_trial_or_a_guess_takes_ten_minutes_for_1000_epochs(tmp_path):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny"), tmp_path)
+    assert made.trials[0].minutes == pytest.approx(0.04)
+
+
+def test_plan_counts_the_disk_of_weights_and_both_moments(tmp_path):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    num_parameters = sum(count_parameters(made.trials[0].config).values())
+    assert made.disk_bytes > 12 * num_parameters
+    assert made.disk_bytes < 12 * num_parameters + 10_000
+
+
+def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
+    huge = dataclasses.replace(made.trials[0], disk_bytes=10**18)
+    with pytest.raises(ValueError, match=rf"1 trials need 1000000000\.0 GB, {tmp_path} has"):
+        plan.check_disk(dataclasses.replace(made, trials=[huge]))
+    plan.check_disk(made)
+
+
+def test_sweeps_that_ask_for_the_same_trial_share_it(tmp_path):
+    trial = sweep.trials("tiny")[0]
+    other = dataclasses.replace(sweep, name="other")
+    stand_at(tmp_path, trial, Status.EVALUATED, train_seconds=1.0, evaluation_seconds=1.0)
+    made = plan.make(other, "tiny", other.trials("tiny"), tmp_path)
+    assert Counter(planned.state for planned in made.trials) == {"done": 1, "new": 7}
