@@ -49,7 +49,8 @@ class Claim:
     def _beat(self, interval: float) -> None:
         while not self._stop.wait(interval):
             with contextlib.suppress(OSError):  # the folder may be gone; is_held then says so
-                os.utime(self.path)
+                if self.is_held:
+                    os.utime(self.path)
 
 
 def acquire(path: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:

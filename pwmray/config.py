@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pwmray.algorithm.pwm import LearnerConfig
+from pwmray.checks import check_least, check_positive, check_share
 from pwmray.commands import nearest
 from pwmray.data.collect import CollectionRecipe
 from pwmray.models import (
@@ -51,13 +52,8 @@ class EvaluationConfig:
 
     def check(self) -> None:
         """Raise ValueError for a count below 1 or a negative seed."""
-        for name in ("every_epochs", "num_episodes", "final_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"evaluation.{name} is {getattr(self, name)}; it must be at least 1"
-                )
-        if self.first_seed < 0:
-            raise ValueError(f"evaluation.first_seed is {self.first_seed}; it must be at least 0")
+        check_least("evaluation", self, 1, "every_epochs", "num_episodes", "final_episodes")
+        check_least("evaluation", self, 0, "first_seed")
 
     @property
     def final_seeds(self) -> range:
@@ -89,10 +85,9 @@ class RuntimeConfig:
 
     def check(self) -> None:
         """Raise ValueError for resources that no machine has."""
-        if self.num_cpus < 1:
-            raise ValueError(f"runtime.num_cpus is {self.num_cpus}; it must be at least 1")
-        if not 0 < self.gpu_fraction <= 1:
-            raise ValueError(f"runtime.gpu_fraction is {self.gpu_fraction}; valid: 0 to 1")
+        check_least("runtime", self, 1, "num_cpus")
+        check_positive("runtime", self, "gpu_fraction")
+        check_share("runtime", self, "gpu_fraction")
         if self.checkpoint_seconds < 0:
             raise ValueError(
                 f"runtime.checkpoint_seconds is {self.checkpoint_seconds}; it must be 0 or more"
@@ -195,9 +190,8 @@ class TrialConfig:
     def check(self) -> None:
         """Raise ValueError for the first value that cannot be run."""
         find_task(self.task)
-        for name, least in (("epochs", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        check_least("", self, 1, "epochs")
+        check_least("", self, 0, "seed")
         for part in _part_names():
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
@@ -264,7 +258,11 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
     if match is None or (match["name"] and match["part"] not in _part_names()):
         raise ValueError(_unknown(key, {"world_model": "flow", "policy": "flow"}))
     if match["kind"] is not None and match["kind"] not in _KINDS.get(match["part"], {}):
-        raise ValueError(f"config key {key!r}: no kind {match['kind']!r} of {match['part']}")
+        kinds = _KINDS.get(match["part"], {})
+        raise ValueError(
+            f"config key {key!r}: {match['part']} has no kind {match['kind']!r}"
+            f"{nearest(match['kind'], kinds)}; valid: {', '.join(kinds) or 'none'}"
+        )
     return match["part"], match["kind"], match["name"]
 
 

@@ -66,13 +66,10 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     """Return the data file of each trial to run, collecting what is missing."""
     from pwmray.data.collected import ensure_data
-    from pwmray.envs import check_defined
     from pwmray.envs.vector import make_vector
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.to_run]
-    for config in configs:
-        check_defined(config.task)
     started, paths = time.perf_counter(), {}
     with show_progress("data") as progress:
         for config in configs:

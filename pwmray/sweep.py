@@ -77,6 +77,11 @@ class Sweep:
         chosen = _build_parser(self).parse_args(arguments)
         scale = chosen.scale or _default_scale(self.scales)
         axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}
+        for axis in axes:
+            if axis not in self.vary:
+                raise ValueError(
+                    f"{_AXIS_OPTIONS[axis]} is given, but sweep {self.name} does not vary {axis}"
+                )
         configs = self.trials(scale, axes)[: chosen.limit]
         from pwmray import plan
 

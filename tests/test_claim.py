@@ -231,7 +231,6 @@ def test_takeover_goes_on_when_the_stale_claim_is_already_gone(tmp_path, monkeyp
         assert held.is_held
 
 
-# Fails: the heartbeat touches the file without asking whose it is now.
 def test_heartbeat_of_a_lost_claim_does_not_keep_its_new_owner_alive(tmp_path):
     path = tmp_path / "claim.json"
     with claim.acquire(path, lease_seconds=0.3):

@@ -211,7 +211,7 @@ def test_protocol_states_what_a_comparison_must_share():
             {"variant": "fullflow", "world_model[flow].substeps": 2},
             ["'world_model[flow].substeps'", "did you mean", "num_substeps"],
         ),
-        (  # fails: the kind is called unknown, the valid ones and the nearest are not shown
+        (
             {"world_model[flwo].num_substeps": 2},
             ["'world_model[flwo].num_substeps'", "did you mean 'flow'", "valid: mlp, flow"],
         ),
@@ -263,29 +263,29 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("world_model.latent_dim", 12),
         ("world_model.latent_dim", 0),
         ("world_model.num_bins", 1),
-        ("world_model.bin_range", 0.0),  # fails: not checked
-        ("world_model.task_dim", -1),  # fails: not checked
-        ("world_model.units", ()),  # fails: not checked
-        ("world_model.units", (0,)),  # fails: not checked
-        ("world_model.units", ("wide",)),  # fails: not checked
-        ("world_model.encoder_units", ()),  # fails: not checked
+        ("world_model.bin_range", 0.0),
+        ("world_model.task_dim", -1),
+        ("world_model.units", ()),
+        ("world_model.units", (0,)),
+        ("world_model.units", ("wide",)),
+        ("world_model.encoder_units", ()),
         ("world_model[flow].num_substeps", 0),
         ("world_model[flow].integrator", "eulr"),
         ("policy.units", ()),
-        ("policy.units", (-8,)),  # fails: not checked
+        ("policy.units", (-8,)),
         ("policy[flow].num_substeps", 0),
         ("policy[flow].integrator", "rk5"),
         ("critic.units", ()),
-        ("critic.units", (8.5,)),  # fails: not checked
+        ("critic.units", (8.5,)),
         ("critic.num_critics", 0),
         ("evaluation.every_epochs", 0),
         ("evaluation.num_episodes", 0),
         ("evaluation.final_episodes", -1),
         ("evaluation.first_seed", -1),
-        ("data.num_episodes", 0),  # fails: named without `data.`
-        ("data.seed", -1),  # fails: named without `data.`
-        ("data.behaviours", ()),  # fails: named without `data.`
-        ("data.behaviours", ("nonsense",)),  # fails: named without `data.`
+        ("data.num_episodes", 0),
+        ("data.seed", -1),
+        ("data.behaviours", ()),
+        ("data.behaviours", ("nonsense",)),
         ("runtime.num_cpus", 0),
         ("runtime.gpu_fraction", 0.0),
         ("runtime.gpu_fraction", 1.5),

@@ -133,7 +133,7 @@ def test_recipe_fingerprint_is_stable_and_tells_recipes_and_tasks_apart():
     [
         ({"num_episodes": 0}, "num_episodes must be 1 or more, got 0"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"behaviours": ("unifrom",)}, "unknown behaviours .'unifrom'.; valid: uniform"),
+        ({"behaviours": ("unifrom",)}, "unknown data.behaviours .'unifrom'.; valid: uniform"),
         ({"behaviours": ()}, "valid: uniform"),
     ],
 )

@@ -144,7 +144,6 @@ def test_misspelled_setting_of_a_sweep_is_named():
         (["--tasks", "pendlum-spin"], "'pendlum-spin'; did you mean 'pendulum-spin'"),
         (["--tasks", ""], "unknown task ''"),
         (["--tasks", "cheetah-run,cheetah-run"], "'cheetah-run' is given twice"),
-        # fails: --plan prices it with exit code 0, a run has made the results folder
         (["--tasks", "cup-spin"], "task 'cup-spin' has no environment here yet"),
         (["--scale", "tny"], "unknown scale 'tny'; did you mean 'tiny'"),
         (["--limit", "-1"], "'-1' is not a whole number of at least 1"),
@@ -156,7 +155,6 @@ def test_misspelled_setting_of_a_sweep_is_named():
         (["--seeds", "-1"], "'-1' is not a seed"),
         (["--seeds", "42,42"], "42 is given twice"),
         (["--seeds", "42,042"], "42 is given twice"),
-        # fails: planned, then trained, then an OverflowError from the tables' int64
         (["--seeds", "99999999999999999999"], "99999999999999999999"),
         (["--sedes", "42"], "--sedes"),
         (["phase7"], "phase7"),
@@ -221,7 +219,6 @@ def test_broken_record_of_a_trial_is_named(tmp_path, capsys):
     assert f"{folder / registry.EVENTS_FILE} line 1 is not an event" in errors[0]
 
 
-# Fails: --tasks is taken and has no effect.
 def test_option_for_an_axis_that_does_not_vary_is_refused(tmp_path, capsys):
     held = Sweep(
         name="held",

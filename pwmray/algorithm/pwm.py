@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
+from pwmray.checks import check_least, check_positive, check_share
 from pwmray.data.sampler import Batch
 from pwmray.models import CriticEnsemble, Policy, WorldModel
 from pwmray.models.world_model import consistency
@@ -47,15 +48,9 @@ class LearnerConfig:
 
     def check(self) -> None:
         """Raise ValueError naming the first setting outside its range."""
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("discount", "td_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"learner.{name} is {getattr(self, name)}; valid: 0 to 1")
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be positive")
+        check_least("learner", self, 1, *_COUNTS)
+        check_share("learner", self, "discount", "td_lambda")
+        check_positive("learner", self, *_POSITIVE)
 
 
 _COUNTS = (

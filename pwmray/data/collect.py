@@ -35,13 +35,13 @@ class CollectionRecipe:
 
     def __post_init__(self) -> None:
         if self.num_episodes < 1:
-            raise ValueError(f"num_episodes must be 1 or more, got {self.num_episodes}")
+            raise ValueError(f"data.num_episodes must be 1 or more, got {self.num_episodes}")
         if self.seed < 0:
-            raise ValueError(f"the collection's seed must be 0 or more, got {self.seed}")
+            raise ValueError(f"data.seed must be 0 or more, got {self.seed}")
         unknown = [name for name in self.behaviours if name not in BEHAVIOURS]
         if unknown or not self.behaviours:
             valid = ", ".join(BEHAVIOURS)
-            raise ValueError(f"unknown behaviours {unknown or 'none'}; valid: {valid}")
+            raise ValueError(f"unknown data.behaviours {unknown or 'none'}; valid: {valid}")
 
     def behaviour(self, episode: int) -> str:
         """Return the name of the episode's behaviour."""

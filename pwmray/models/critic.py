@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwmray.checks import check_least, check_widths
+
 
 @dataclass(frozen=True)
 class CriticConfig:
@@ -21,10 +23,8 @@ class CriticConfig:
 
     def check(self) -> None:
         """Raise ValueError for sizes that no ensemble can have."""
-        if not self.units:
-            raise ValueError("critic.units needs at least one width")
-        if self.num_critics < 1:
-            raise ValueError(f"critic.num_critics is {self.num_critics}; it must be at least 1")
+        check_widths("critic", self, "units")
+        check_least("critic", self, 1, "num_critics")
 
 
 class CriticEnsemble(nn.Module):

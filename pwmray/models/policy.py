@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pwmray.checks import check_widths
 from pwmray.models.layers import initialise_truncated
 from pwmray.tasks import MAX_ACTION_DIM
 
@@ -25,8 +26,7 @@ class PolicyConfig:
 
     def check(self) -> None:
         """Raise ValueError for sizes that no policy can have."""
-        if not self.units:
-            raise ValueError("policy.units needs at least one width")
+        check_widths("policy", self, "units")
 
 
 class Policy(nn.Module):

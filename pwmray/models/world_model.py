@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwmray.checks import check_least, check_positive, check_widths
 from pwmray.models import two_hot
 from pwmray.models.layers import (
     SIMPLEX_SIZE,
@@ -47,8 +48,10 @@ class WorldModelConfig:
                 f"world_model.latent_dim is {self.latent_dim}; it must be a multiple of "
                 f"{SIMPLEX_SIZE}"
             )
-        if self.num_bins < 2:
-            raise ValueError(f"world_model.num_bins is {self.num_bins}; it must be at least 2")
+        check_widths("world_model", self, "encoder_units", "units")
+        check_least("world_model", self, 0, "task_dim")
+        check_least("world_model", self, 2, "num_bins")
+        check_positive("world_model", self, "bin_range")
 
 
 class WorldModel(nn.Module):
@@ -68,10 +71,10 @@ class WorldModel(nn.Module):
         self.encoder = normed_mlp(
             MAX_OBS_DIM + config.task_dim,
             config.encoder_units,
-            NormedLinear(_last(config.encoder_units), config.latent_dim, SimNorm()),
+            NormedLinear(config.encoder_units[-1], config.latent_dim, SimNorm()),
         )
         self.reward_head = normed_mlp(
-            self.input_dim, config.units, nn.Linear(_last(config.units), config.num_bins)
+            self.input_dim, config.units, nn.Linear(config.units[-1], config.num_bins)
         )
         bins = torch.linspace(-config.bin_range, config.bin_range, config.num_bins)
         self.register_buffer("bins", bins, persistent=False)
@@ -137,9 +140,3 @@ class WorldModel(nn.Module):
 def consistency(z_BL: Tensor, target_BL: Tensor) -> Tensor:
     """Return the mean squared error [B] of latents."""
     return F.mse_loss(z_BL, target_BL, reduction="none").mean(-1)
-
-
-def _last(units: tuple[int, ...]) -> int:
-    if not units:
-        raise ValueError("world_model units and encoder_units need at least one width")
-    return units[-1]

@@ -1,0 +1,48 @@
+"""Checks of configured values: each raises ValueError naming the key, the value and the valid set.
+
+A key is `part.name`, as sweeps write it; top-level settings have an empty part.
+"""
+
+from typing import Any
+
+MAX_INT = 2**63 - 1  # what a table's whole-number column holds
+
+
+def check_least(part: str, config: Any, least: int, *names: str) -> None:
+    """Check that each whole number is at least `least` and fits a table."""
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value <= MAX_INT:
+            bound = "at least" if value < least else "at most"
+            limit = least if value < least else MAX_INT
+            raise ValueError(f"{_key(part, name)} is {value}; it must be {bound} {limit}")
+
+
+def check_positive(part: str, config: Any, *names: str) -> None:
+    """Check that each number is positive."""
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ValueError(f"{_key(part, name)} is {value}; it must be positive")
+
+
+def check_share(part: str, config: Any, *names: str) -> None:
+    """Check that each number is between 0 and 1, both included."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{_key(part, name)} is {value}; valid: 0 to 1")
+
+
+def check_widths(part: str, config: Any, *names: str) -> None:
+    """Check that each is one or more widths of hidden layers, whole numbers from 1."""
+    for name in names:
+        value = getattr(config, name)
+        if not value or any(type(width) is not int or width < 1 for width in value):
+            raise ValueError(
+                f"{_key(part, name)} is {value}; it must be one or more whole numbers from 1"
+            )
+
+
+def _key(part: str, name: str) -> str:
+    return f"{part}.{name}" if part else name
