@@ -5,21 +5,16 @@ resumed is read from the trials' events each time.
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pwmray import connect, registry, tables
 from pwmray import plan as planning
-from pwmray import registry, tables
 from pwmray.claim import acquire
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import TrialConfig
@@ -28,7 +23,6 @@ from pwmray.progress import SweepProgress
 from pwmray.registry import Status
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
-_CONNECT_SECONDS = 8.0  # for a Ray address to answer
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +36,7 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     planning.check_disk(plan)
     _check_writable(plan.results)
     if address is not None:
-        address = _answering(address)
+        address = connect.answering(address)
     data_paths, data_seconds = _make_data(plan, data_dir)
     folder = tables.open_sweep(plan, command)
     _queue(plan)
@@ -102,8 +96,11 @@ def _fit(
 
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     try:
-        _connect(address)
-        _check_resources(plan.to_run, ray.cluster_resources())
+        dashboard = connect.connect(address)
+        num_cpus = max(trial.config.runtime.num_cpus for trial in plan.to_run)
+        connect.check_resources(num_cpus, ray.cluster_resources())
+        if dashboard:
+            print(f"Ray dashboard: http://{dashboard}")
         with progress:
             return _tune(plan, data_paths, progress, joined, scratch)
     finally:
@@ -227,65 +224,3 @@ def _check_writable(results: Path) -> None:
         ) from error
     if held is not None:
         held.release()
-
-
-def _check_resources(to_run: list[PlannedTrial], available: Mapping[str, float]) -> None:
-    """Raise ValueError for a trial that would wait for ever."""
-    wanted = max(trial.config.runtime.num_cpus for trial in to_run)
-    if wanted > available.get("CPU", 0):
-        raise ValueError(
-            f"runtime.num_cpus is {wanted}, but Ray has {available.get('CPU', 0):g} CPUs here"
-        )
-
-
-def _connect(address: str | None) -> None:
-    """Start Ray on this machine, or join the cluster at an address known to answer."""
-    import ray
-
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # its kills end a whole sweep
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # we write our own
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other one prints tables of its own
-    ray.init(
-        # "local" never joins a cluster that happens to run here.
-        address=address or "local",
-        include_dashboard=None if address else _has_dashboard(),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _has_dashboard() -> bool:
-    """Tell whether the dashboard's packages are here: ray[default] brings them."""
-    return importlib.util.find_spec("aiohttp_cors") is not None
-
-
-def _answering(address: str) -> str:
-    """Return the address of a Ray cluster that answers; raise ValueError in 15 s otherwise."""
-    try:
-        return _health_checked(address)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ValueError(
-            f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
-            "start one with `ray start --head`, or leave --address away to start one here"
-        ) from error
-
-
-def _health_checked(address: str) -> str:
-    if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address
-
-        found = canonicalize_bootstrap_address("auto")
-        if found is None:
-            raise ConnectionError("none found on this machine")
-        return _health_checked(found)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"--address is {address!r}; valid: auto, or host:port")
-    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS / 2).close()
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    subprocess.run(command, check=True, capture_output=True, timeout=_CONNECT_SECONDS)
-    return address

@@ -97,7 +97,9 @@ class Sweep:
 
 
 def _scaled(values: Sequence[Any], instead: Mapping[Any, Any]) -> list[Any]:
-    return [instead.get(value, value) for value in values]
+    """Return the scale's values; None stands for a value that the scale leaves out."""
+    scaled = [instead.get(value, value) for value in values]
+    return [value for value in scaled if value is not None]
 
 
 def _default_scale(scales: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from search_spaces.epochs import EPOCHS
 from search_spaces.scales import SCALES
 from search_spaces.seeds import TRAIN_SEEDS
-from search_spaces.tasks import DEV3, LAPTOP3, MT30
+from search_spaces.tasks import DEV3, MT30
 from search_spaces.variants import BASELINE, FLOW_POLICY, FLOW_WM, FULL_FLOW
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "FLOW_POLICY",
     "FLOW_WM",
     "FULL_FLOW",
-    "LAPTOP3",
     "MT30",
     "SCALES",
     "TRAIN_SEEDS",

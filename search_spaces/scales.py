@@ -1,6 +1,6 @@
 """Scales: the same experiment at another size, as plain data.
 
-`instead` maps a paper value of an axis to this scale's; `set` overrides the config's defaults (a
+`instead` maps a paper value of an axis to this scale's, None to nothing; `set` overrides the config's defaults (a
 key in brackets holds for that kind of model only); `minutes_per_1000_epochs` seeds the plan's
 estimate until finished trials give a measured one.
 """
@@ -14,11 +14,11 @@ SCALES = {
     },
     "laptop": {
         "instead": {
-            "epochs": {15_000: 30, 50_000: 100, 100_000: 200, 150_000: 300},
+            "epochs": {15_000: 25, 50_000: 80, 100_000: 160, 150_000: 250},
             "task": {
                 "reacher-easy": "pendulum-spin",
                 "walker-stand": "cartpole-swingup",
-                "cheetah-run": "cheetah-run-backwards",
+                "cheetah-run": None,
             },
         },
         "set": {
@@ -26,15 +26,25 @@ SCALES = {
             "world_model.encoder_units": (128,),
             "world_model.units": (128, 128),
             "world_model.task_dim": 16,
-            "world_model[flow].num_substeps": 2,
+            "world_model.standardize": True,
+            "world_model[flow].num_substeps": 1,
             "policy.units": (128, 64),
             "critic.units": (128, 64),
+            "policy[flow].num_substeps": 1,
+            "policy[flow].units": (122, 64),  # parity: its input is 7 wider
+            "critic.num_critics": 2,
+            "data.num_episodes": 120,
             "learner.horizon": 8,
-            "learner.policy_batch_size": 64,
+            "learner.wm_horizon": 4,  # a longer one learns slower from so few steps
+            "learner.policy_batch_size": 128,
             "learner.wm_batch_size": 64,
             "learner.wm_iterations": 4,
             "learner.critic_iterations": 1,
             "learner.model_lr": 1e-3,
+            "learner.critic_lr": 1e-3,
+            "learner.final_lr": 1e-4,
+            "learner.discount": 0.98,
+            "learner.reward_weight": 1.0,
             "evaluation.every_epochs": 25,
             "evaluation.num_episodes": 5,
             "runtime.checkpoint_seconds": 15.0,

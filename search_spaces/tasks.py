@@ -4,4 +4,3 @@ from pwmray.tasks import TASKS
 
 MT30 = tuple(TASKS)
 DEV3 = ("reacher-easy", "walker-stand", "cheetah-run")
-LAPTOP3 = ("pendulum-spin", "cartpole-swingup", "cheetah-run-backwards")

@@ -1,6 +1,8 @@
-"""Settings that must be made before any test imports torch."""
+"""Settings that must be made before any test imports torch or dm_control."""
 
 import os
 
 # Two threads for tensors this small only wait for each other: minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test here draws; dm_control would look for a screen when it is imported.
+os.environ.setdefault("MUJOCO_GL", "disable")

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import SETTINGS
+from tests.tiny import SETTINGS
 from torch.testing import assert_close
 
 from pwmray.algorithm import checkpoint

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny import SCALES, sweep
+from tests.tiny import SCALES, sweep
 
 from pwmray import claim, plan, registry
 from pwmray.build import count_parameters

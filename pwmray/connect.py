@@ -1,0 +1,85 @@
+"""Start Ray on this machine, or join a cluster that answers."""
+
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+_ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
+
+# What a sweep needs of Ray, unless the user's environment says otherwise.
+_SETTINGS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # a kill by Ray's own monitor ends the whole sweep
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write their own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
+}
+
+
+def connect(address: str | None) -> str | None:
+    """Start Ray here, or join the cluster at an address known to answer.
+
+    Returns the dashboard's address, or None without one (ray[default] brings it).
+    """
+    import ray
+
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    context = ray.init(
+        # "local" never joins a cluster that happens to run here.
+        address=address or "local",
+        include_dashboard=None if address else _has_dashboard(),
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return context.dashboard_url
+
+
+def answering(address: str) -> str:
+    """Return host:port of the Ray cluster at `address` (auto or host:port).
+
+    Raises ValueError within about 15 seconds if none answers there.
+    """
+    try:
+        return _health_checked(address)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ValueError(
+            f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
+            "start one with `ray start --head`, or leave --address away to start one here"
+        ) from error
+
+
+def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
+    """Raise ValueError for a trial that would wait for its CPUs for ever."""
+    if num_cpus > available.get("CPU", 0):
+        raise ValueError(
+            f"runtime.num_cpus is {num_cpus}, but Ray has {available.get('CPU', 0):g} CPUs here"
+        )
+
+
+def _has_dashboard() -> bool:
+    return importlib.util.find_spec("aiohttp_cors") is not None
+
+
+def _health_checked(address: str) -> str:
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found = canonicalize_bootstrap_address("auto")
+        if found is None:
+            raise ConnectionError("none found on this machine")
+        return _health_checked(found)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"--address is {address!r}; valid: auto, or host:port")
+    # ray.init waits for minutes where nobody listens, so ask first.
+    socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS / 2).close()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    subprocess.run(command, check=True, capture_output=True, timeout=_ANSWER_SECONDS)
+    return address

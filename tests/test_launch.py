@@ -1,0 +1,166 @@
+"""Real sweeps on a Ray that the sweep starts itself, in processes of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from pwmray import registry
+from pwmray.registry import Status
+from pwmray.results import read_table
+
+TINY = Path(__file__).parent / "tiny.py"
+
+pytestmark = pytest.mark.slow
+
+
+def start(folder, *options):
+    command = [sys.executable, str(TINY), *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(folder, *options):
+    process = start(folder, *options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def trial_statuses(folder, results="results"):
+    table = read_table(folder / results / "tiny" / "trials.arrow")
+    return table["status"].to_pylist()
+
+
+def curves(folder, results="results"):
+    table = read_table(folder / results / "tiny" / "curves.arrow").drop_columns(["seconds"])
+    return sorted(table.to_pylist(), key=lambda row: (row["trial"], row["epoch"]))
+
+
+def wait_for_event(folder, status):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            if registry.read(path).status is status:
+                return path
+        time.sleep(0.2)
+    raise TimeoutError(f"no trial became {status}")
+
+
+def test_sweep_trains_evaluates_and_runs_nothing_twice(tmp_path):
+    code, out, err = run(tmp_path, "--scale", "tiny", "--limit", "2")
+    assert code == 0, err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 2
+    assert "python analysis/summarize.py tiny" in out
+    events = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
+
+    again, out, _ = run(tmp_path, "--scale", "tiny", "--limit", "2")
+    assert again == 0
+    assert "2 of 2 trials done" in out
+    assert {p: p.read_bytes() for p in events} == events
+
+    grown, _, err = run(tmp_path, "--scale", "tiny", "--limit", "3")
+    assert grown == 0, err
+    assert {p: p.read_bytes() for p in events} == events
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
+
+
+def test_two_sweeps_of_one_trial_give_identical_curves(tmp_path):
+    first, _, err = run(tmp_path, "--scale", "tiny", "--limit", "2", "--results", "a")
+    second, _, _ = run(tmp_path, "--scale", "tiny", "--limit", "2", "--results", "b")
+    assert (first, second) == (0, 0), err
+    assert curves(tmp_path, "a") == curves(tmp_path, "b")
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
+    process = start(tmp_path, "--scale", "tiny")
+    wait_for_event(tmp_path, Status.EVALUATED)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert "go on with: python" in out
+    assert set(trial_statuses(tmp_path)) <= {"EVALUATED", "CANCELLED"}
+
+    code, out, err = run(tmp_path, "--scale", "tiny")
+    assert code == 0, err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 8
+
+
+def test_sweep_goes_on_after_its_driver_was_killed(tmp_path):
+    process = start(tmp_path, "--scale", "tiny", "--limit", "3")
+    wait_for_event(tmp_path, Status.RUNNING)
+    process.kill()
+    process.communicate(timeout=60)
+
+    code, _, err = run(tmp_path, "--scale", "tiny", "--limit", "3")
+    assert code == 0, err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
+
+
+def test_killed_trial_is_recorded_and_the_others_go_on(tmp_path):
+    process = start(tmp_path, "--scale", "tiny", "--limit", "3")
+    folder = wait_for_event(tmp_path, Status.RUNNING)
+    os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
+    assert sorted(trial_statuses(tmp_path)) == ["EVALUATED", "EVALUATED", "FAILED"]
+    assert "its process died" in out
+
+
+def test_diverging_trials_fail_with_their_reason(tmp_path):
+    code, out, err = run(tmp_path, "--scale", "diverging", "--limit", "2")
+    assert code == 1
+    assert "Traceback" not in out + err
+    assert len(re.findall(r"failed: .*diverged: \w+ is nan at epoch 2", out)) == 2
+
+
+@pytest.fixture
+def short_folder():
+    # Ray's sockets have long names and a limit of 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="r") as folder:
+        yield folder
+
+
+def test_sweep_joins_a_running_cluster(tmp_path, short_folder):
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    ports = ["--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={short_folder}"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    log = tmp_path / "ray.log"
+    with open(log, "w") as sink:
+        cluster = subprocess.Popen(
+            [*ray_command, *ports], stdout=sink, stderr=sink, env=environment
+        )
+    try:
+        address = _address_of(log)
+        process = subprocess.run(
+            [sys.executable, str(TINY), "--scale", "tiny", "--limit", "2", "--address", address],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        assert trial_statuses(tmp_path) == ["EVALUATED"] * 2
+    finally:
+        cluster.terminate()
+        cluster.wait(timeout=60)
+
+
+def test_plan_as_json_tells_done_from_new(tmp_path):
+    run(tmp_path, "--scale", "tiny", "--limit", "1")
+    _, out, _ = run(tmp_path, "--scale", "tiny", "--limit", "2", "--plan", "--format", "json")
+    assert [trial["state"] for trial in json.loads(out)["trials"]] == ["done", "new"]
+
+
+def _address_of(log):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        found = re.search(r"--address='([\d.]+:\d+)'", log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.5)
+    raise TimeoutError(log.read_text())

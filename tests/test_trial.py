@@ -1,0 +1,154 @@
+"""A trial without Ray: what it leaves behind, and that resuming is exact."""
+
+import functools
+
+import pytest
+import torch
+
+from pwmray import registry, results
+from pwmray.config import TrialConfig
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.registry import Status
+from pwmray.trial import RunningElsewhereError, Trial
+from tests.tiny import SETTINGS
+
+CPU = torch.device("cpu")
+make_environments = functools.cache(make_vector)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    config = make_config()
+    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+def make_config(variant="fullflow", **settings):
+    required = {"task": "pendulum-spin", "seed": 42, "epochs": 6, "variant": variant}
+    return TrialConfig.from_flat({**SETTINGS, **required, **settings})
+
+
+def ask_for(config, folder):
+    registry.record(folder, Status.PENDING, config=config.to_dict())
+    registry.record(folder, Status.QUEUED)
+
+
+def open_trial(config, folder, data):
+    return Trial(config, folder, data, make_environments, CPU)
+
+
+def run_to_the_end(trial):
+    while not trial.is_finished:
+        trial.advance()
+    trial.close()
+
+
+def curve_of(folder):
+    return results.read_table(folder / "curve.arrow").drop_columns(["seconds"])
+
+
+@pytest.mark.parametrize("variant", ["baseline", "flowpolicy", "flowwm", "fullflow"])
+def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
+    config = make_config(variant)
+    ask_for(config, tmp_path)
+    run_to_the_end(open_trial(config, tmp_path, data))
+
+    record = registry.read(tmp_path)
+    assert record.status is Status.EVALUATED
+    assert record.last("epochs_reached") == 6
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+    evaluations = results.read_table(tmp_path / "evaluations.arrow")
+    assert evaluations["seed"].to_pylist() == list(config.evaluation.final_seeds)
+    assert evaluations["length"].to_pylist() == [500] * 3
+
+
+@pytest.mark.parametrize("variant", ["fullflow"])
+@pytest.mark.parametrize("num_pieces", [1, 3])
+def test_resumed_trial_reports_the_same_curve(variant, num_pieces, tmp_path, data):
+    config = make_config(variant)
+    ask_for(config, tmp_path / "whole")
+    run_to_the_end(open_trial(config, tmp_path / "whole", data))
+
+    ask_for(config, tmp_path / "cut")
+    trial = open_trial(config, tmp_path / "cut", data)
+    for _ in range(num_pieces):
+        trial.advance()
+    trial.close()
+    run_to_the_end(open_trial(config, tmp_path / "cut", data))
+
+    assert curve_of(tmp_path / "cut").drop_columns(["trial"]) == curve_of(
+        tmp_path / "whole"
+    ).drop_columns(["trial"])
+    whole = results.read_table(tmp_path / "whole" / "evaluations.arrow")
+    cut = results.read_table(tmp_path / "cut" / "evaluations.arrow")
+    assert cut["return"] == whole["return"]
+
+
+def test_trial_killed_between_checkpoints_reports_the_same_curve(tmp_path, data):
+    config = make_config(**{"runtime.checkpoint_seconds": 1e9})
+    ask_for(config, tmp_path / "a")
+    run_to_the_end(open_trial(config, tmp_path / "a", data))
+
+    ask_for(config, tmp_path / "b")
+    trial = open_trial(config, tmp_path / "b", data)
+    trial.advance()
+    trial.close()
+    run_to_the_end(open_trial(config, tmp_path / "b", data))
+    a, b = (curve_of(tmp_path / name).drop_columns(["trial"]) for name in "ab")
+    assert a == b
+
+
+def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    trial.close()
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+
+    trial = open_trial(config, tmp_path, data)
+    assert trial.epoch == 0
+    run_to_the_end(trial)
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+
+
+def test_other_seed_gives_another_curve(tmp_path, data):
+    for seed in (42, 43):
+        config = make_config(seed=seed)
+        ask_for(config, tmp_path / str(seed))
+        run_to_the_end(open_trial(config, tmp_path / str(seed), data))
+    one, two = (curve_of(tmp_path / name)["critic_loss"] for name in ("42", "43"))
+    assert one != two
+
+
+def test_second_process_does_not_get_a_running_trial(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    with pytest.raises(RunningElsewhereError):
+        open_trial(config, tmp_path, data)
+    trial.close()
+
+
+def test_diverging_trial_fails_with_its_reason(tmp_path, data):
+    config = make_config(**{"learner.model_lr": 1e30, "learner.model_clip": 1e30})
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    with pytest.raises(FloatingPointError):
+        trial.advance()
+    trial.close()
+    record = registry.read(tmp_path)
+    assert record.status is Status.FAILED
+    assert "diverged" in record.last("reason")
+
+
+def test_data_that_cannot_be_read_fails_the_trial(tmp_path):
+    config = make_config()
+    ask_for(config, tmp_path)
+    broken = tmp_path / "broken.arrow"
+    broken.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"broken\.arrow"):
+        open_trial(config, tmp_path, broken)
+    assert registry.read(tmp_path).status is Status.FAILED
+    assert registry.running_elsewhere(tmp_path) is None
