@@ -1,8 +1,8 @@
 """Scales: the same experiment at another size, as plain data.
 
-`instead` maps a paper value of an axis to this scale's, None to nothing; `set` overrides the config's defaults (a
-key in brackets holds for that kind of model only); `minutes_per_1000_epochs` seeds the plan's
-estimate until finished trials give a measured one.
+`instead` maps a paper value of an axis to this scale's, None to leave it out; `set` overrides the
+config's defaults (a key in brackets holds for that kind of model only);
+`minutes_per_1000_epochs` seeds the plan's estimate until finished trials give a measured one.
 """
 
 SCALES = {

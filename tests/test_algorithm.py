@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tests.tiny import SETTINGS
 from torch.testing import assert_close
 
 from pwmray.algorithm import checkpoint
@@ -16,6 +15,7 @@ from pwmray.build import build_learner
 from pwmray.config import VARIANTS, TrialConfig
 from pwmray.data.sampler import Batch
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM
+from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)

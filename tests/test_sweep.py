@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.tiny import SCALES, sweep
 
 from pwmray import claim, plan, registry
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
+from tests.tiny import SCALES, sweep
 
 ROOT = Path(__file__).parent.parent
 PHASE6 = runpy.run_path(str(ROOT / "sweeps" / "phase6_epochs.py"))["sweep"]
@@ -77,10 +77,11 @@ def test_phase6_at_paper_scale_has_the_default_48M_sizes():
 def test_phase6_on_a_laptop_is_the_same_grid_with_other_values():
     paper, laptop = PHASE6.trials("paper"), PHASE6.trials("laptop")
     instead = PHASE6.scales["laptop"]["instead"]
-    assert len(laptop) == 72
+    assert len(laptop) == 48
     assert [cell(trial) for trial in laptop] == [
         (trial.variant, instead["epochs"][trial.epochs], instead["task"][trial.task], trial.seed)
         for trial in paper
+        if instead["task"][trial.task] is not None
     ]
 
 
@@ -275,7 +276,8 @@ def test_phase6_is_planned_whole_at_every_scale(tmp_path, capsys):
     options = ["--plan", "--format", "json", "--results", tmp_path]
     _, paper, _ = run(capsys, *options, "--scale", "paper", of=PHASE6)
     _, laptop, _ = run(capsys, *options, "--scale", "laptop", of=PHASE6)
-    assert json.loads(paper)["counts"] == json.loads(laptop)["counts"] == {"new": 72}
+    assert json.loads(paper)["counts"] == {"new": 72}
+    assert json.loads(laptop)["counts"] == {"new": 48}  # two of the three tasks
 
 
 # The plan.
