@@ -15,7 +15,6 @@ from typing import Any
 
 from pwmray import connect, registry, tables
 from pwmray import plan as planning
-from pwmray.claim import acquire
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import Plan, PlannedTrial
@@ -214,13 +213,7 @@ def _shown(path: Path) -> Path:
 
 
 def _check_writable(results: Path) -> None:
-    """Raise ValueError unless trials can be written into the results folder."""
-    probe = results / ".writable"
-    try:
-        held = acquire(probe)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to the results folder {results}: {error.strerror}"
-        ) from error
-    if held is not None:
-        held.release()
+    """Raise ValueError unless trials can be written into the results folder; writes nothing."""
+    existing = next(path for path in (results, *results.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to the results folder {results}: see {existing}")
