@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def connect(address: str | None) -> str | None:
         # "local" never joins a cluster that happens to run here.
         address=address or "local",
         include_dashboard=None if address else _has_dashboard(),
+        runtime_env=None if address else _local_runtime_env(),
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
@@ -65,6 +67,12 @@ def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
 
 def _has_dashboard() -> bool:
     return importlib.util.find_spec("aiohttp_cors") is not None
+
+
+def _local_runtime_env() -> dict[str, str] | None:
+    """Quote the interpreter's path for Ray, which pastes it into a shell command as it is."""
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _health_checked(address: str) -> str:
