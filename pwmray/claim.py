@@ -59,8 +59,8 @@ def acquire(path: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
     token = uuid.uuid4().hex
     owner = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
     draft = path.with_name(f".{path.name}.{token}")
-    draft.write_text(json.dumps(owner))
     try:
+        draft.write_text(json.dumps(owner))
         if not _link(draft, path) and not (
             _clear_stale(path, lease_seconds) and _link(draft, path)
         ):

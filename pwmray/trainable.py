@@ -43,7 +43,10 @@ class TrialTrainable(tune.Trainable):
         """Do the next piece of the trial."""
         if self._trial is None:
             return {"done": True, "elsewhere": self._reason}
-        row = self._trial.advance()
+        try:
+            row = self._trial.advance()
+        except RunningElsewhereError as error:
+            return {"done": True, "elsewhere": str(error)}
         return {**row, "done": self._trial.is_finished}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

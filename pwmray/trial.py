@@ -71,8 +71,11 @@ class Trial:
         """Do the next piece, the epochs up to a curve row or the final evaluation.
 
         Returns the epoch and the return with what else the row holds. A piece that fails records
-        FAILED with its reason and raises.
+        FAILED with its reason and raises. A trial that stalled for so long that another process
+        took it over writes nothing more and raises RunningElsewhereError.
         """
+        if not self._claim.is_held:
+            raise RunningElsewhereError(f"taken over by {registry.running_elsewhere(self.folder)}")
         try:
             if self.epoch < self.config.epochs:
                 return self._train_to_next_row()

@@ -31,7 +31,8 @@ def test_command_collects_and_describes(tmp_path, capsys):
 
 def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
     run = start_process(command("data", "collect", "walker-run", "--data", tmp_path))
-    wait_until((tmp_path / "collected").exists)
+    wait_until(lambda: list(tmp_path.glob("collected/*.claim")))
+    time.sleep(0.2)  # well into the seconds of collecting
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130

@@ -131,6 +131,19 @@ def test_second_process_does_not_get_a_running_trial(tmp_path, data):
     trial.close()
 
 
+def test_trial_that_was_taken_over_writes_nothing_more(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    (tmp_path / registry.CLAIM_FILE).write_text('{"token": "another", "host": "h", "pid": 1}')
+    before = (tmp_path / "events.jsonl").read_bytes()
+    with pytest.raises(RunningElsewhereError):
+        trial.advance()
+    trial.close()
+    assert (tmp_path / "events.jsonl").read_bytes() == before
+    assert not (tmp_path / "curve.arrow").exists()
+
+
 def test_diverging_trial_fails_with_its_reason(tmp_path, data):
     config = make_config(**{"learner.model_lr": 1e30, "learner.model_clip": 1e30})
     ask_for(config, tmp_path)
