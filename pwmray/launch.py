@@ -64,6 +64,8 @@ def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.to_run]
     started, paths = time.perf_counter(), {}
+    for num_episodes in sorted({config.data.num_episodes for config in configs}):
+        print(f"data: no MT30 dataset, {num_episodes} episodes a task collected in {data_dir}")
     with show_progress("data") as progress:
         for config in configs:
             key = config.data.fingerprint(config.task)
