@@ -14,7 +14,7 @@ SCALES = {
     },
     "laptop": {
         "instead": {
-            "epochs": {15_000: 25, 50_000: 80, 100_000: 160, 150_000: 250},
+            "epochs": {15_000: 30, 50_000: 100, 100_000: 200, 150_000: 300},
             "task": {
                 "reacher-easy": "pendulum-spin",
                 "walker-stand": "cartpole-swingup",
@@ -28,23 +28,24 @@ SCALES = {
             "world_model.task_dim": 16,
             "world_model.standardize": True,
             "world_model[flow].num_substeps": 1,
-            "policy.units": (128, 64),
+            "policy.units": (256, 128),
             "critic.units": (128, 64),
             "policy[flow].num_substeps": 1,
-            "policy[flow].units": (122, 64),  # parity: its input is 7 wider
+            "policy[flow].units": (247, 128),  # parity: its input is 7 wider
             "critic.num_critics": 2,
             "data.num_episodes": 120,
-            "learner.horizon": 8,
-            "learner.wm_horizon": 4,  # a longer one learns slower from so few steps
+            "learner.horizon": 5,
+            "learner.wm_horizon": 2,  # many short steps teach the model more than few long ones
             "learner.policy_batch_size": 128,
             "learner.wm_batch_size": 64,
-            "learner.wm_iterations": 4,
+            "learner.wm_iterations": 8,
             "learner.critic_iterations": 1,
-            "learner.model_lr": 1e-3,
+            "learner.model_lr": 2e-3,
+            "learner.actor_lr": 2e-3,
             "learner.critic_lr": 1e-3,
-            "learner.final_lr": 1e-4,
+            "learner.final_lr": 3e-4,
             "learner.discount": 0.98,
-            "learner.reward_weight": 1.0,
+            "learner.reward_weight": 0.2,
             "evaluation.every_epochs": 25,
             "evaluation.num_episodes": 5,
             "runtime.checkpoint_seconds": 15.0,
