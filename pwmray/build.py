@@ -24,7 +24,8 @@ def build_learner(config: TrialConfig) -> Learner:
     """Build a trial's learner on the CPU; its weights follow from the trial's seed."""
     parts = _build_parts(config, generator(config.seed, "initialisation"))
     task = find_task(config.task)
-    return Learner(config.learner, *parts, task.index, task.action_dim)
+    trains = config.trains_world_model
+    return Learner(config.learner, *parts, task.index, task.action_dim, trains)
 
 
 def count_parameters(config: TrialConfig) -> dict[str, int]:
@@ -42,7 +43,7 @@ def num_parameters(module: nn.Module) -> int:
 def _build_parts(config: TrialConfig, draws: torch.Generator) -> Parts:
     latent_dim = config.world_model.latent_dim
     return Parts(
-        WORLD_MODELS[config.world_model.kind](config.world_model, draws),
-        POLICIES[config.policy.kind](config.policy, latent_dim, draws),
+        WORLD_MODELS[config.world_model.kind](config.world_model, draws, fidelity=config.fidelity),
+        POLICIES[config.policy.kind](config.policy, latent_dim, draws, config.fidelity),
         CriticEnsemble(config.critic, latent_dim, draws),
     )

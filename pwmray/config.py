@@ -11,12 +11,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pwmray.algorithm.pwm import LearnerConfig
+from pwmray import fidelity as fidelities
+from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.checks import check_least, check_positive, check_share
 from pwmray.commands import nearest
 from pwmray.data.collect import CollectionRecipe
+from pwmray.fidelity import Fidelity
 from pwmray.models import (
     POLICIES,
     WORLD_MODELS,
@@ -24,10 +27,10 @@ from pwmray.models import (
     PolicyConfig,
     WorldModelConfig,
 )
+from pwmray.models.checkpoints import digest
 from pwmray.tasks import find_task
 
-FORMAT = 1  # part of every fingerprint: raised when the meaning of a setting changes
-FIDELITIES = ("corrected",)
+FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 SCRATCH = "scratch"
 # The 2x2: a variant is a kind of world model with a kind of policy.
 VARIANTS = {
@@ -108,20 +111,21 @@ class TrialConfig:
     data: CollectionRecipe = field(default_factory=CollectionRecipe)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    world_model_from: str = SCRATCH
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    world_model_from: str = SCRATCH  # or the checkpoint file of a pretrained world model
     finetune_wm: bool = True
-    fidelity: str = "corrected"
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
         """Build and check a config from flat keys; later keys win over earlier ones.
 
-        Beside the config's own keys there is `variant`, which sets both kinds at once.
+        Beside the config's own keys there are `variant`, which sets both kinds at once, and
+        `fidelity`, a preset's name, which sets every switch.
 
         Raises ValueError naming an unknown key and the nearest valid one, a missing key, a value
         of the wrong type or outside its range.
         """
-        flat = _expand_variant(flat)
+        flat = fidelities.expand(_expand_variant(flat))
         keys = [(key, _parse(key), value) for key, value in flat.items()]
         kinds = {
             part: next((v for k, _, v in reversed(keys) if k == f"{part}.kind"), default)
@@ -165,6 +169,8 @@ class TrialConfig:
         """16 hex digits over what defines the trial, whatever machine it runs on."""
         defining = self.to_dict()
         del defining["runtime"]
+        if self.is_pretrained:  # what the file holds counts, not where it lies
+            defining["world_model_from"] = digest(Path(self.world_model_from))
         text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -176,9 +182,19 @@ class TrialConfig:
         return names.get(kinds, "+".join(kinds))
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether the world model comes from a checkpoint."""
+        return self.world_model_from != SCRATCH
+
+    @property
+    def trains_world_model(self) -> bool:
+        """Whether the world model is trained here."""
+        return self.finetune_wm or not self.is_pretrained
+
+    @property
     def methodology(self) -> str:
         """How the world model came to be and whether it is trained here."""
-        if self.world_model_from == SCRATCH:
+        if not self.is_pretrained:
             return "joint_from_scratch"
         return "policy_and_wm_finetuning" if self.finetune_wm else "policy_finetuning"
 
@@ -196,12 +212,10 @@ class TrialConfig:
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 check()
-        if self.fidelity not in FIDELITIES:
-            raise ValueError(f"fidelity is {self.fidelity!r}; valid: {', '.join(FIDELITIES)}")
-        if self.world_model_from != SCRATCH or not self.finetune_wm:
+        if not self.is_pretrained and not self.finetune_wm:
             raise ValueError(
-                f"world_model_from is {self.world_model_from!r} and finetune_wm is "
-                f"{self.finetune_wm}; this version trains joint from scratch: 'scratch' and True"
+                "finetune_wm is False and world_model_from is 'scratch': nothing would ever train "
+                "the world model; name a checkpoint or set finetune_wm to True"
             )
 
 

@@ -109,7 +109,7 @@ def as_json(plan: Plan) -> str:
             "epochs": trial.config.epochs,
             "seed": trial.config.seed,
             "methodology": trial.config.methodology,
-            "fidelity": trial.config.fidelity,
+            "fidelity": trial.config.fidelity.name,
             "num_cpus": trial.config.runtime.num_cpus,
             "gpu_fraction": trial.config.runtime.gpu_fraction,
             "minutes": round(trial.minutes, 3),

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pwmray.files import replacing
 
-FORMAT = "pwmray-results-1"
+FORMAT = "pwmray-results-2"
 
 TRIALS = pa.schema(
     [
@@ -37,6 +37,10 @@ TRIALS = pa.schema(
         ("data_fingerprint", pa.string()),
         ("return_mean", pa.float64()),  # final return over the evaluation episodes, [0, 1000]
         ("return_sd", pa.float64()),  # over episodes, ddof 1
+        # Discounted symlog rewards from the evaluation's starts, the mean over its episodes: as
+        # the learner imagines them and as they came. Far apart, the model is being exploited.
+        ("imagined_start_value", pa.float64()),
+        ("real_start_value", pa.float64()),
         ("best_return", pa.float64()),  # best return of the curve, for progress only
         ("evaluation_episodes", pa.int64()),
         ("evaluation_protocol", pa.string()),  # seeds, action repeat, deterministic policy
@@ -68,6 +72,8 @@ CURVE = pa.schema(
         ("return_mean", pa.float64()),  # over the evaluation episodes during training; may be null
         ("return_min", pa.float64()),
         ("return_max", pa.float64()),
+        ("imagined_start_value", pa.float64()),  # see TRIALS
+        ("real_start_value", pa.float64()),
         ("world_model_loss", pa.float64()),
         ("consistency_loss", pa.float64()),
         ("reward_loss", pa.float64()),

@@ -16,9 +16,9 @@ import torch
 from pwmray import claim, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, evaluate
-from pwmray.build import build_learner, num_parameters
+from pwmray.build import build_learner, load_pretrained, num_parameters
 from pwmray.config import TrialConfig
-from pwmray.data.sampler import WindowSampler
+from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.registry import Status
 from pwmray.seeding import generator
@@ -114,7 +114,9 @@ class Trial:
     def _start_afresh(self, store: Store) -> None:
         seed, device = self.config.seed, self._device
         self.learner = build_learner(self.config)
-        if self.config.world_model.standardize:
+        if self.config.is_pretrained:
+            load_pretrained(self.learner.world_model, self.config)
+        elif self.config.world_model.standardize:
             mean, std = map(torch.from_numpy, observation_statistics(store))
             self.learner.world_model.set_observation_scale(mean, std)
         self.learner.to(device)
@@ -140,13 +142,20 @@ class Trial:
         self._rows = [row for row in rows if row["epoch"] <= self.epoch]
 
     def _build_sampler(self, store: Store) -> WindowSampler:
-        learner = self.config.learner
+        config = self.config
+        episodes = draw_episodes(
+            store,
+            config.learner.wm_buffer_size,
+            with_replacement=not config.fidelity.every_episode_once,
+            generator=generator(config.seed, "episodes"),
+        )
         return WindowSampler(
             store,
-            learner.wm_horizon,
-            learner.policy_batch_size,
+            self.learner.window_horizon,
+            config.learner.policy_batch_size,
             self._device,
             self._generators["windows"],
+            episodes,
         )
 
     def _train_to_next_row(self) -> dict[str, Any]:
@@ -155,7 +164,8 @@ class Trial:
         started = time.perf_counter()
         metrics = self._train(stop)
         self._train_seconds += time.perf_counter() - started
-        returns = self._evaluate(self.config.evaluation.training_seeds).returns
+        episodes = self._evaluate(self.config.evaluation.training_seeds)
+        returns = episodes.returns
         row = {
             "trial": self.folder.name,
             "epoch": self.epoch,
@@ -163,6 +173,7 @@ class Trial:
             "return_mean": float(returns.mean()),
             "return_min": float(returns.min()),
             "return_max": float(returns.max()),
+            **self._expectations(episodes),
             **metrics,
         }
         self._rows.append(row)
@@ -176,16 +187,20 @@ class Trial:
 
     def _train(self, stop: int) -> dict[str, float]:
         """Train to the epoch `stop`; return the last epoch's metrics, all of them finite."""
-        metrics: dict[str, torch.Tensor] = {}
+        history: list[dict[str, torch.Tensor]] = []
         while self.epoch < stop:
             progress = self.epoch / self.config.epochs
-            metrics = self.learner.update(self._sampler.sample, self._generators["noise"], progress)
+            update = self.learner.update
+            history.append(update(self._sampler.sample, self._generators["noise"], progress))
             self.epoch += 1
-        values = {name: float(value) for name, value in metrics.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(f"diverged: {name} is {value} at epoch {self.epoch}")
-        return values
+        names = list(history[-1])
+        # The device is waited for once, here.
+        values = torch.stack([torch.stack([m[name] for name in names]) for m in history]).tolist()
+        for epoch, row in enumerate(values, start=stop - len(values) + 1):
+            for name, value in zip(names, row, strict=True):
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"diverged: {name} is {value} at epoch {epoch}")
+        return dict(zip(names, values[-1], strict=True))
 
     def _evaluate_finally(self) -> dict[str, Any]:
         if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
@@ -194,10 +209,12 @@ class Trial:
         episodes = self._evaluate(seeds)
         rows = [
             {"trial": self.folder.name, "episode": i, "seed": seed, "return": r, "length": n}
-            for i, (seed, r, n) in enumerate(zip(seeds, *episodes, strict=True))
+            for i, (seed, r, n) in enumerate(
+                zip(seeds, episodes.returns, episodes.lengths, strict=True)
+            )
         ]
         results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
-        final = {"return_mean": float(episodes.returns.mean())}
+        final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}
 
@@ -207,9 +224,20 @@ class Trial:
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
         action_dim = find_task(task).action_dim
-        episodes = evaluate(self.learner.act, environments, seeds, action_dim, self._device)
+        discount = self.config.learner.discount
+        episodes = evaluate(
+            self.learner.act, environments, seeds, action_dim, self._device, discount
+        )
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
+
+    def _expectations(self, episodes: Episodes) -> dict[str, float]:
+        """Compare what the learner imagines at the episodes' starts with what it then got."""
+        imagined = self.learner.predict_return(episodes.first_obs)
+        return {
+            "imagined_start_value": float(imagined.mean()),
+            "real_start_value": float(episodes.discounted.mean()),
+        }
 
     def _progress(self) -> dict[str, Any]:
         return {

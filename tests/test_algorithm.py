@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import evaluate
-from pwmray.algorithm.pwm import LearnerConfig, Rollout
+from pwmray.algorithm.learner_config import LearnerConfig
+from pwmray.algorithm.pwm import Rollout
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import VARIANTS, TrialConfig

@@ -20,6 +20,8 @@ class Episodes(NamedTuple):
 
     returns: np.ndarray  # summed reward, [0, 1000]
     lengths: np.ndarray  # environment steps
+    first_obs: Tensor  # [N, O], where each starts
+    discounted: np.ndarray  # sum of gamma^t symlog(r_t): what the critics estimate at the start
 
 
 class LockstepEnvironments(Protocol):
@@ -38,19 +40,24 @@ def evaluate(
     seeds: Sequence[int],
     action_dim: int,
     device: torch.device,
+    discount: float = 1.0,
 ) -> Episodes:
     """Run one episode per seed; `environments` holds as many as there are seeds."""
     assert environments.num_envs == len(seeds)
     obs_No, _ = environments.reset(seed=list(seeds))
     padded_NO = torch.zeros(len(seeds), MAX_OBS_DIM, device=device)
-    returns = np.zeros(len(seeds))
+    padded_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
+    first_NO = padded_NO.clone()
+    returns, discounted = np.zeros(len(seeds)), np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
     running = np.ones(len(seeds), dtype=bool)
-    for _ in range(EPISODE_STEPS):
+    for step in range(EPISODE_STEPS):
         padded_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
         actions = act(padded_NO)[:, :action_dim].cpu().numpy()
         obs_No, rewards, terminated, truncated, _ = environments.step(actions)
-        returns += np.where(running, rewards, 0.0)
+        rewards = np.where(running, rewards, 0.0)
+        returns += rewards
+        discounted += discount**step * np.sign(rewards) * np.log1p(np.abs(rewards))
         lengths += running
         running &= ~(terminated | truncated)
-    return Episodes(returns, lengths)
+    return Episodes(returns, lengths, first_NO, discounted)

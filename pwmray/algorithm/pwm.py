@@ -6,74 +6,19 @@ Formulas: PWM (Georgiev et al., arXiv 2407.02466) with the world-model losses of
 al., arXiv 2310.16828).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
-from pwmray.checks import check_least, check_positive, check_share
+from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.data.sampler import Batch
 from pwmray.models import CriticEnsemble, Policy, WorldModel
-from pwmray.models.world_model import consistency
 
 Metrics = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """Settings of the update; the defaults are PWM's for the multitask suite."""
-
-    horizon: int = 16  # environment steps that the policy imagines
-    wm_horizon: int = 16  # environment steps of data that the model is unrolled along
-    discount: float = 0.99
-    td_lambda: float = 0.95
-    policy_batch_size: int = 512
-    wm_batch_size: int = 256
-    wm_iterations: int = 8  # world-model steps an epoch
-    critic_iterations: int = 8  # passes over the rollout's states an epoch
-    critic_batches: int = 4  # minibatches a pass
-    model_lr: float = 3e-4
-    actor_lr: float = 5e-4
-    critic_lr: float = 5e-4
-    final_lr: float = 1e-5  # every rate falls linearly to this over the trial's epochs
-    model_clip: float = 20.0  # gradient norms
-    actor_clip: float = 1.0
-    critic_clip: float = 100.0
-    consistency_weight: float = 20.0
-    matching_weight: float = 20.0  # flow matching, on the scale of consistency
-    reward_weight: float = 0.1
-
-    def check(self) -> None:
-        """Raise ValueError naming the first setting outside its range."""
-        check_least("learner", self, 1, *_COUNTS)
-        check_share("learner", self, "discount", "td_lambda")
-        check_positive("learner", self, *_POSITIVE)
-
-
-_COUNTS = (
-    "horizon",
-    "wm_horizon",
-    "policy_batch_size",
-    "wm_batch_size",
-    "wm_iterations",
-    "critic_iterations",
-    "critic_batches",
-)
-_POSITIVE = (
-    "model_lr",
-    "actor_lr",
-    "critic_lr",
-    "final_lr",
-    "model_clip",
-    "actor_clip",
-    "critic_clip",
-    "consistency_weight",
-    "matching_weight",
-    "reward_weight",
-)
 
 
 class Rollout(NamedTuple):
@@ -87,8 +32,9 @@ class Rollout(NamedTuple):
 class Learner(nn.Module):
     """A world model, a policy and critics with their optimizers; `update` is one epoch."""
 
-    mask_A: Tensor  # 1 for the actions that the task has, else 0
+    mask_A: Tensor  # 1 for the actions that the policy may take, else 0
     task: Tensor  # its index, a scalar
+    stale_gradient: Tensor  # of the task embedding, where that is not trained
 
     def __init__(
         self,
@@ -98,36 +44,57 @@ class Learner(nn.Module):
         critics: CriticEnsemble,
         task_index: int,
         action_dim: int,
+        trains_world_model: bool = True,
     ):
         super().__init__()
         self.config = config
+        self.fidelity = world_model.fidelity
         self.world_model = world_model
         self.policy = policy
         self.critics = critics
         self.return_scale = ReturnScale()
-        mask_A = (torch.arange(policy.log_std.numel()) < action_dim).float()
+        num_actions = action_dim if self.fidelity.masked_actions else policy.log_std.numel()
+        mask_A = (torch.arange(policy.log_std.numel()) < num_actions).float()
         self.register_buffer("mask_A", mask_A, persistent=False)
         self.register_buffer("task", torch.tensor(task_index), persistent=False)
+        if not self.fidelity.trained_task_embedding:
+            stale = torch.zeros_like(world_model.task_embedding.weight)
+            self.register_buffer("stale_gradient", stale)
         self.optimizers = _optimizers(config, world_model, policy, critics)
+        if not trains_world_model:
+            del self.optimizers["model"]
 
     def update(
         self, sample: Callable[[int], Batch], generator: torch.Generator, progress: float
     ) -> Metrics:
         """Run one epoch and return its mean losses as tensors on the device.
 
-        `sample` draws a batch of a given size, `generator` makes the policy's noise, flow times
-        and minibatches, `progress` is the share of the trial's epochs done, [0, 1).
+        `sample` draws windows of `window_horizon` steps, as many as it is asked for; `generator`
+        makes the policy's noise, flow times and minibatches; `progress` is the share of the
+        trial's epochs done, [0, 1).
         """
         self._set_learning_rates(progress)
         config = self.config
-        metrics = [
-            self.update_world_model(sample(config.wm_batch_size), generator)
-            for _ in range(config.wm_iterations)
-        ]
-        actor_metrics, rollout = self.update_policy(
-            sample(config.policy_batch_size).obs_HBO[0], generator
-        )
-        return _mean(metrics) | actor_metrics | self.update_critics(rollout, generator)
+        metrics, batch = {}, None
+        if "model" in self.optimizers:
+            num_steps, num_windows = config.wm_iterations, config.wm_batch_size
+            if not self.fidelity.world_model_batches:
+                num_steps, num_windows = 1, config.policy_batch_size
+            steps = []
+            for _ in range(num_steps):
+                batch = sample(num_windows)
+                steps.append(self.update_world_model(batch, generator))
+            metrics = _mean(steps)
+        if batch is None or self.fidelity.world_model_batches:
+            batch = sample(config.policy_batch_size)
+        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator)
+        return metrics | actor_metrics | self.update_critics(rollout, generator)
+
+    @property
+    def window_horizon(self) -> int:
+        """Environment steps of the windows that `update` samples."""
+        is_own = self.fidelity.world_model_batches
+        return self.config.wm_horizon if is_own else self.config.horizon
 
     def update_world_model(self, batch: Batch, generator: torch.Generator) -> Metrics:
         """Take one gradient step on consistency, reward and (flow) matching losses."""
@@ -136,35 +103,9 @@ class Learner(nn.Module):
         return metrics | {"world_model_gradient_norm": norm}
 
     def world_model_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Return the weighted loss and its parts; each part is a mean over t of gamma^t terms."""
-        model, config = self.world_model, self.config
+        """Return the weighted loss of this trial's task and its parts."""
         e_BT = self._embedding(batch.obs_HBO.shape[1])
-        zs_HBL = self._unroll(batch, e_BT)
-        starts_HBL, ends_HBL = zs_HBL[:-1], zs_HBL[1:]
-        e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
-        with torch.no_grad():
-            # The same online encoder makes the targets, as in TD-MPC2.
-            target_HBL = model.encode(batch.obs_HBO[1:], e_HBT)
-        weight_H1 = discounts(len(batch.a_HBA), config.discount, zs_HBL)
-        losses = {
-            "consistency_loss": consistency(ends_HBL, target_HBL),
-            "reward_loss": model.reward_loss(
-                model.reward_logits(starts_HBL, e_HBT, batch.a_HBA), batch.r_HB1
-            ),
-        }
-        tau_HB1 = _uniform(batch.r_HB1.shape, generator, batch.r_HB1)
-        matching = model.matching_loss(starts_HBL, e_HBT, batch.a_HBA, target_HBL, tau_HB1)
-        if matching is not None:
-            losses["matching_loss"] = matching
-        losses = {name: (weight_H1 * loss_HB).mean() for name, loss_HB in losses.items()}
-        weights = {
-            "consistency_loss": config.consistency_weight,
-            "reward_loss": config.reward_weight,
-            "matching_loss": config.matching_weight,
-        }
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        metrics = {name: loss.detach() for name, loss in losses.items()}
-        return total, metrics | {"world_model_loss": total.detach()}
+        return world_model_loss(self.world_model, self.config, batch, e_BT, generator)
 
     def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
@@ -186,12 +127,12 @@ class Learner(nn.Module):
     def update_critics(self, rollout: Rollout, generator: torch.Generator) -> Metrics:
         """Fit the critics to TD(lambda) targets in shuffled minibatches."""
         config = self.config
-        targets = td_lambda(rollout.r, rollout.next_v, config.discount, config.td_lambda)
+        trace = config.td_lambda if self.fidelity.td_lambda else 0.0
+        targets = td_lambda(rollout.r, rollout.next_v, config.discount, trace)
         z_NL, y_N = rollout.z.flatten(0, 1), targets.flatten()
         metrics = []
         for _ in range(config.critic_iterations):
-            order = torch.randperm(len(y_N), generator=generator, device=y_N.device)
-            for rows in order.chunk(config.critic_batches):
+            for rows in self._row_order(len(y_N), generator, y_N).chunk(config.critic_batches):
                 loss = (self.critics(z_NL[rows]) - y_N[rows]).square().mean()
                 norm = self._step("critic", self.critics, loss, config.critic_clip)
                 metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
@@ -203,22 +144,28 @@ class Learner(nn.Module):
         z_BL = self.world_model.encode(obs_BO, self._embedding(len(obs_BO)))
         return self.policy.act(z_BL, self.mask_A)
 
-    def _unroll(self, batch: Batch, e_BT: Tensor) -> Tensor:
-        """Return z_0 .. z_H [H + 1, B, L] along the data's actions."""
-        zs = [self.world_model.encode(batch.obs_HBO[0], e_BT)]
-        for a_BA in batch.a_HBA:
-            zs.append(self.world_model.next(zs[-1], e_BT, a_BA))
-        return torch.stack(zs)
+    @torch.no_grad()
+    def predict_return(self, obs_BO: Tensor) -> Tensor:
+        """Return what the deterministic policy is imagined to get from `obs`, [B, 1].
+
+        That is the discounted sum of symlog rewards, with the critics' value after the horizon.
+        """
+        shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
+        return self._roll_out(obs_BO, obs_BO.new_zeros(shape))[0]
 
     def _imagine(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Tensor, Rollout]:
+        """Roll the noisy policy through the model from `obs`."""
+        shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
+        return self._roll_out(obs_BO, _normal(shape, generator, obs_BO))
+
+    def _roll_out(self, obs_BO: Tensor, noise_HBA: Tensor) -> tuple[Tensor, Rollout]:
         """Roll the policy through the model; return the objective [B, 1] and the rollout."""
         model, config = self.world_model, self.config
         e_BT = self._embedding(len(obs_BO))
         with torch.no_grad():
             zs = [model.encode(obs_BO, e_BT)]
-        shape = (config.horizon, len(obs_BO), self.mask_A.numel())
         actions = []
-        for noise_BA in _normal(shape, generator, obs_BO):
+        for noise_BA in noise_HBA:
             # The policy sees a detached latent: its gradient flows through the actions alone.
             actions.append(self.policy(zs[-1].detach(), noise_BA, self.mask_A))
             zs.append(model.next(zs[-1], e_BT, actions[-1]))
@@ -228,20 +175,39 @@ class Learner(nn.Module):
         with torch.no_grad():
             next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
         weight_HB1 = discounts(config.horizon, config.discount, r_HB1).unsqueeze(-1)
-        last_v_B1 = config.discount**config.horizon * self.critics.minimum(zs[-1])
+        terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
+        last_v_B1 = config.discount**terminal * self.critics.minimum(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1)
 
     def _embedding(self, batch_size: int) -> Tensor:
         return self.world_model.embed(self.task).expand(batch_size, -1)
 
+    def _row_order(self, num_rows: int, generator: torch.Generator, like: Tensor) -> Tensor:
+        if not self.fidelity.shuffled_critic_batches:
+            return torch.arange(num_rows, device=like.device)
+        return torch.randperm(num_rows, generator=generator, device=like.device)
+
     def _step(self, name: str, module: nn.Module, loss: Tensor, clip: float) -> Tensor:
         """Take one clipped gradient step; return the norm before clipping."""
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
+        if name == "model" and not self.fidelity.trained_task_embedding:
+            norm = self._clip_with_stale_gradient(clip)
+        else:
+            norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimizer.step()
+        return norm
+
+    def _clip_with_stale_gradient(self, clip: float) -> Tensor:
+        """Clip as published: the embedding's gradient adds up, scaled down with the others."""
+        embedding = self.world_model.task_embedding.weight
+        assert embedding.grad is not None
+        embedding.grad += self.stale_gradient
+        norm = nn.utils.clip_grad_norm_(self.world_model.parameters(), clip)
+        self.stale_gradient.copy_(embedding.grad)
+        embedding.grad = None
         return norm
 
     def _set_learning_rates(self, progress: float) -> None:
@@ -255,22 +221,18 @@ class Learner(nn.Module):
 def _optimizers(
     config: LearnerConfig, world_model: WorldModel, policy: Policy, critics: CriticEnsemble
 ) -> dict[str, torch.optim.Adam]:
-    def adam(module: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True)
+    def adam(parameters: Iterable[nn.Parameter], lr: float, *betas: float) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)  # type: ignore
 
     return {
-        "model": adam(world_model, config.model_lr, (0.9, 0.999)),
-        "actor": adam(policy, config.actor_lr, (0.7, 0.95)),
-        "critic": adam(critics, config.critic_lr, (0.7, 0.95)),
+        "model": adam(world_model.trained_parameters(), config.model_lr, 0.9, 0.999),
+        "actor": adam(policy.parameters(), config.actor_lr, 0.7, 0.95),
+        "critic": adam(critics.parameters(), config.critic_lr, 0.7, 0.95),
     }
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def _mean(metrics: list[Metrics]) -> Metrics:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.checks import check_widths
+from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models.layers import initialise_truncated
 from pwmray.tasks import MAX_ACTION_DIM
 
@@ -34,9 +35,16 @@ class Policy(nn.Module):
 
     Config = PolicyConfig
 
-    def __init__(self, config: PolicyConfig, latent_dim: int, generator: torch.Generator):
+    def __init__(
+        self,
+        config: PolicyConfig,
+        latent_dim: int,
+        generator: torch.Generator,
+        fidelity: Fidelity = FIDELITIES[CORRECTED],
+    ):
         super().__init__()
         self.config = config
+        self.fidelity = fidelity
         self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
         self._build(latent_dim)
         initialise_truncated(self, generator)
@@ -55,11 +63,16 @@ class Policy(nn.Module):
         """Network calls of one action."""
         return 1
 
+    @property
+    def min_log_std(self) -> float:
+        """Return the floor of the noise."""
+        return MIN_LOG_STD
+
     # What all have.
 
     def forward(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         """Return actions [B, A] in (-1, 1), 0 where `mask_A` is 0."""
-        std_A = self.log_std.clamp(min=MIN_LOG_STD).exp()
+        std_A = self.log_std.clamp(min=self.min_log_std).exp()
         return torch.tanh(self.pre_squash(z_BL, std_A * noise_BA)) * mask_A
 
     def act(self, z_BL: Tensor, mask_A: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from pwmray.models.layers import mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
 from pwmray.tasks import MAX_ACTION_DIM
 
+_PUBLISHED_MIN_LOG_STD = -10.0
+
 
 @dataclass(frozen=True)
 class FlowPolicyConfig(PolicyConfig):
@@ -46,3 +48,7 @@ class FlowPolicy(Policy):
     @property
     def num_calls(self) -> int:
         return ode.num_calls(self.config.integrator, self.config.num_substeps)
+
+    @property
+    def min_log_std(self) -> float:
+        return super().min_log_std if self.fidelity.exploration_floor else _PUBLISHED_MIN_LOG_STD

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.checks import check_least, check_positive, check_widths
+from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models import two_hot
 from pwmray.models.layers import (
     SIMPLEX_SIZE,
@@ -62,12 +63,19 @@ class WorldModel(nn.Module):
     obs_mean: Tensor  # [O]
     obs_std: Tensor  # [O]
 
-    def __init__(self, config: WorldModelConfig, generator: torch.Generator):
+    def __init__(
+        self,
+        config: WorldModelConfig,
+        generator: torch.Generator,
+        num_tasks: int = len(TASKS),  # a published file may know others than MT30's
+        fidelity: Fidelity = FIDELITIES[CORRECTED],
+    ):
         super().__init__()
         self.config = config
+        self.fidelity = fidelity
         self.latent_dim = config.latent_dim
         self.input_dim = config.latent_dim + config.task_dim + MAX_ACTION_DIM
-        self.task_embedding = nn.Embedding(len(TASKS), config.task_dim)
+        self.task_embedding = nn.Embedding(num_tasks, config.task_dim)
         self.encoder = normed_mlp(
             MAX_OBS_DIM + config.task_dim,
             config.encoder_units,
@@ -108,7 +116,8 @@ class WorldModel(nn.Module):
     def embed(self, task_B: Tensor) -> Tensor:
         """Return the embedding [B, T] of task ids, scaled down to a norm of at most 1."""
         e_BT = self.task_embedding(task_B)
-        return e_BT / e_BT.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        # The scale is a constant, as it is for TD-MPC2, which scales the weights themselves.
+        return e_BT / e_BT.detach().norm(dim=-1, keepdim=True).clamp(min=1.0)
 
     def encode(self, obs_BO: Tensor, e_BT: Tensor) -> Tensor:
         """Return latents [B, L]: groups of 8 entries that are positive and sum to 1."""
@@ -128,8 +137,15 @@ class WorldModel(nn.Module):
         return two_hot.read_out(self.reward_logits(z_BL, e_BT, a_BA), self.bins)
 
     def reward_loss(self, logits_BK: Tensor, r_B1: Tensor) -> Tensor:
-        """Return the two-hot cross-entropy [B]."""
+        """Return the two-hot cross-entropy [B]; as published, all logits' error to r itself."""
+        if not self.fidelity.reward_cross_entropy:
+            return (logits_BK - r_B1).square().mean(-1)
         return two_hot.cross_entropy(logits_BK, r_B1, self.config.bin_range)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that an optimizer of the model is for."""
+        fixed = None if self.fidelity.trained_task_embedding else self.task_embedding.weight
+        return [parameter for parameter in self.parameters() if parameter is not fixed]
 
     def _initialise(self, generator: torch.Generator) -> None:
         initialise_truncated(self, generator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.models import ode
-from pwmray.models.layers import groups, normed_mlp
+from pwmray.models.layers import NormedLinear, SimNorm, groups, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
 
 _EPSILON = 1e-6
@@ -40,18 +40,27 @@ class FlowWorldModel(WorldModel):
 
     def _build_dynamics(self) -> None:
         units = self.config.units
+        if not self.fidelity.tangent_velocity:
+            last = NormedLinear(units[-1], self.latent_dim, SimNorm())
+            self.published_velocity = normed_mlp(self.input_dim + 1, units, last)
+            return
         self.velocity_head = nn.Linear(units[-1], self.latent_dim)
         self.velocity_trunk = normed_mlp(self.input_dim + 1, units, nn.Identity())
 
     def _initialise(self, generator: torch.Generator) -> None:
         super()._initialise(generator)
-        nn.init.zeros_(self.velocity_head.weight)
+        if self.fidelity.tangent_velocity:
+            nn.init.zeros_(self.velocity_head.weight)
 
     def velocity(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, tau_B1: Tensor) -> Tensor:
-        """Return dz/dtau [B, L], tangent to the simplex: every group of 8 sums to 0."""
-        v_BL = self.velocity_head(
-            self.velocity_trunk(torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1))
-        )
+        """Return dz/dtau [B, L], tangent to the simplex: every group of 8 sums to 0.
+
+        As published every group sums to 1 and no entry is negative.
+        """
+        inputs = torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1)
+        if not self.fidelity.tangent_velocity:
+            return self.published_velocity(inputs)
+        v_BL = self.velocity_head(self.velocity_trunk(inputs))
         v_groups = groups(v_BL)
         return (v_groups - v_groups.mean(-1, keepdim=True)).flatten(-2)
 
@@ -61,7 +70,8 @@ class FlowWorldModel(WorldModel):
             return self.velocity(x_BL, e_BT, a_BA, tau_B1)
 
         config = self.config
-        return _onto_simplex(ode.integrate(velocity, z_BL, config.integrator, config.num_substeps))
+        end_BL = ode.integrate(velocity, z_BL, config.integrator, config.num_substeps)
+        return _onto_simplex(end_BL) if self.fidelity.tangent_velocity else end_BL
 
     def matching_loss(
         self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor
@@ -70,7 +80,8 @@ class FlowWorldModel(WorldModel):
         z_tau = (1 - tau_B1) * z_BL + tau_B1 * target_BL
         v_BL = self.velocity(z_tau, e_BT, a_BA, tau_B1)
         # The start is a constant of the target; else the latents shrink to make it small.
-        return (v_BL - (target_BL - z_BL.detach())).square().mean(-1)
+        start_BL = z_BL.detach() if self.fidelity.constant_flow_start else z_BL
+        return (v_BL - (target_BL - start_BL)).square().mean(-1)
 
     @property
     def num_calls(self) -> int:
