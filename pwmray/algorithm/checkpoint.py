@@ -1,18 +1,15 @@
-"""Checkpoints: tensors and plain data only, written whole, loadable without trusting them.
+"""A trial's checkpoint: all that it takes to go on, and what the file says of itself."""
 
-A file is one line, the format and the SHA-256 of what follows, and then torch's own format.
-"""
-
-import hashlib
-import io
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pwmray import checkpoint_file
 from pwmray.algorithm.pwm import Learner
-from pwmray.files import replacing
 from pwmray.models.world_model import INPUT_ORDER
+from pwmray.tasks import TASKS
 
 FORMAT = "pwmray-checkpoint-1"
 
@@ -25,18 +22,14 @@ def save(
 ) -> None:
     """Write the learner, its optimizers, the random states and `progress` (plain data)."""
     state = {
+        "metadata": _describe(learner),
         "input_order": list(INPUT_ORDER),
         "learner": learner.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in learner.optimizers.items()},
         "generators": {name: g.get_state() for name, g in generators.items()},
         "progress": progress,
     }
-    content = io.BytesIO()
-    torch.save(state, content)
-    digest = hashlib.sha256(content.getbuffer()).hexdigest()
-    with replacing(path) as draft, open(draft, "wb") as file:
-        file.write(f"{FORMAT} {digest}\n".encode())
-        file.write(content.getbuffer())
+    checkpoint_file.write(path, FORMAT, state)
 
 
 def load(
@@ -46,7 +39,7 @@ def load(
 
     Raises ValueError naming a file that is damaged, of another format or of another architecture.
     """
-    state = _read(path, device)
+    state = checkpoint_file.read(path, FORMAT, device)
     try:
         learner.load_state_dict(state["learner"])
     except RuntimeError as error:  # torch lists every key and shape that differs
@@ -59,15 +52,28 @@ def load(
     return state["progress"]
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """Return the state in `path` after checking its format and its digest."""
-    with open(path, "rb") as file:
-        found, _, digest = file.readline().decode(errors="replace").strip().partition(" ")
-        content = file.read()
-    if found != FORMAT:
-        raise ValueError(
-            f"{path} is not a readable checkpoint: its format is {found[:40]!r}, not {FORMAT!r}"
-        )
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{path} is not a readable checkpoint: its content is damaged")
-    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what the file says of itself, without a learner to load it into.
+
+    Keys: task; world_model, policy and critic with their settings; parameters by part; progress.
+    """
+    state = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
+    if "metadata" not in state:
+        raise ValueError(f"{path} does not describe itself: an older pwmray wrote it")
+    return state["metadata"] | {"progress": state["progress"]}
+
+
+def _describe(learner: Learner) -> dict[str, Any]:
+    parts = {
+        "world_model": learner.world_model,
+        "policy": learner.policy,
+        "critic": learner.critics,
+    }
+    return {
+        "task": list(TASKS)[int(learner.task)],
+        **{name: dataclasses.asdict(part.config) for name, part in parts.items()},
+        "parameters": {
+            name: sum(parameter.numel() for parameter in part.parameters())
+            for name, part in parts.items()
+        },
+    }

@@ -1,0 +1,83 @@
+"""The container of our checkpoints: one line, then torch's own format.
+
+The line is the format, a name with a version, and the SHA-256 of what follows. What follows is
+tensors and plain data, so that a file is loaded without trusting it.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pwmray.files import replacing
+
+_MAX_HEADER = 200  # bytes; a file of another kind may have no line end for gigabytes
+
+
+class Header(NamedTuple):
+    """The first line: the format and the SHA-256 of the content, in hex."""
+
+    format: str
+    digest: str
+
+
+def write(path: Path, format: str, content: dict[str, Any]) -> None:
+    """Write tensors and plain data whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    with replacing(path) as draft, open(draft, "wb") as file:
+        file.write(f"{format} {digest}\n".encode())
+        file.write(buffer.getbuffer())
+
+
+def read(path: Path, format: str, device: torch.device) -> dict[str, Any]:
+    """Return the content, its digest checked.
+
+    Raises ValueError for a file of another format, of a newer version, or damaged.
+    """
+    with open(path, "rb") as file:
+        header = _parse(file.readline(_MAX_HEADER))
+        content = file.read()
+    check_format(path, header.format, format)
+    if hashlib.sha256(content).hexdigest() != header.digest:
+        raise ValueError(f"{path} is not a readable checkpoint: its content is damaged")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
+def read_header(path: Path) -> Header:
+    """Return the first line of any file; its format means nothing where the file is not ours."""
+    with open(path, "rb") as file:
+        return _parse(file.readline(_MAX_HEADER))
+
+
+def check_format(path: Path, found: str, expected: str) -> None:
+    """Raise ValueError unless the format found is the one expected."""
+    if found == expected:
+        return
+    problem = f"its format is {found[:40]!r}, not {expected!r}"
+    if _name(found) == _name(expected) and _version(found) > _version(expected):
+        problem += "; a newer pwmray wrote it, update this one"
+    raise ValueError(f"{path} is not a readable checkpoint: {problem}")
+
+
+def is_of(header: Header, format: str) -> bool:
+    """Tell whether a file is of this format in whatever version."""
+    return _name(header.format) == _name(format)
+
+
+def _parse(line: bytes) -> Header:
+    found, _, digest = line.decode(errors="replace").strip().partition(" ")
+    return Header(found, digest)
+
+
+def _name(format: str) -> str:
+    return format.rpartition("-")[0]
+
+
+def _version(format: str) -> int:
+    digits = re.search(r"-(\d{1,9})$", format)
+    return int(digits[1]) if digits else 0
