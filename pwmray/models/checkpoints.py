@@ -1,0 +1,171 @@
+"""A pretrained world model in a file of its own: the weights, and all that is known of them.
+
+The file says which tasks the model knows, how it was trained, and under which fidelity it means
+something, so that a trial can be refused before it starts.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pwmray import checkpoint_file
+from pwmray.models import WORLD_MODELS, WorldModel, WorldModelConfig
+from pwmray.models.world_model import INPUT_ORDER
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+
+FORMAT = "pwmray-world-model-1"
+
+
+class Source(NamedTuple):
+    """The published file that a world model was imported from."""
+
+    file: str  # its name
+    sha256: str  # of the whole file
+    format: str
+    input_order: dict[str, tuple[str, ...]]  # of the columns in that file, by part
+    ignored: tuple[str, ...]  # what that file holds beside a world model
+
+
+@dataclass(frozen=True)
+class WorldModelCheckpoint:
+    """A world model's weights under our names, its architecture, and where it comes from."""
+
+    config: WorldModelConfig
+    state: dict[str, Tensor]
+    num_tasks: int  # rows of the task embedding
+    obs_dim: int
+    action_dim: int
+    fidelity: str  # "corrected", or "published" where the dynamics work under that alone
+    task_set: str = ""  # mt30, mt80; empty where unknown
+    tasks: tuple[str, ...] = ()  # names of the embedding's first rows, as far as they are known
+    iterations: int | None = None  # of training; None where unknown
+    data_fingerprint: str = ""  # of the data it was trained on; empty where unknown
+    source: Source | None = None
+
+
+_PLAIN = tuple(
+    field.name
+    for field in dataclasses.fields(WorldModelCheckpoint)
+    if field.name not in ("config", "source")
+)
+
+
+def describe_world_model(
+    world_model: WorldModel,
+    fidelity: str,
+    task_set: str,
+    tasks: tuple[str, ...],
+    iterations: int,
+    data_fingerprint: str,
+) -> WorldModelCheckpoint:
+    """Return a copy of a model's weights, on the CPU, with what is known of its training."""
+    state = {
+        name: tensor.detach().cpu().clone() for name, tensor in world_model.state_dict().items()
+    }
+    return WorldModelCheckpoint(
+        config=world_model.config,
+        state=state,
+        num_tasks=world_model.task_embedding.num_embeddings,
+        obs_dim=MAX_OBS_DIM,
+        action_dim=MAX_ACTION_DIM,
+        fidelity=fidelity,
+        task_set=task_set,
+        tasks=tasks,
+        iterations=iterations,
+        data_fingerprint=data_fingerprint,
+    )
+
+
+def save_world_model(path: Path, checkpoint: WorldModelCheckpoint) -> None:
+    """Write a world model whole or not at all."""
+    content: dict[str, Any] = {name: getattr(checkpoint, name) for name in _PLAIN}
+    content["config"] = dataclasses.asdict(checkpoint.config)
+    content["source"] = checkpoint.source and checkpoint.source._asdict()
+    content["input_order"] = INPUT_ORDER
+    checkpoint_file.write(path, FORMAT, content)
+
+
+def load_world_model(path: Path) -> WorldModelCheckpoint:
+    """Read a world model, on the CPU, its digest checked.
+
+    Raises ValueError naming the file and what is wrong with it: damaged, of another format, of a
+    newer version, or of an architecture that is not known here.
+    """
+    _check_is_ours(path, checkpoint_file.read_header(path))
+    content = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
+    missing = {*_PLAIN, "config", "source", "input_order"} - content.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+    if content["input_order"] != INPUT_ORDER:
+        raise ValueError(
+            f"{path} takes its inputs in the order {content['input_order']}, not {INPUT_ORDER}"
+        )
+    return WorldModelCheckpoint(
+        config=_read_config(path, content["config"]),
+        source=content["source"] and Source(**content["source"]),
+        **{name: content[name] for name in _PLAIN},
+    )
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 that names a world model's content, read from the first line alone."""
+    header = checkpoint_file.read_header(path)
+    _check_is_ours(path, header)
+    return header.digest
+
+
+def build_world_model(checkpoint: WorldModelCheckpoint) -> WorldModel:
+    """Build the model on the CPU with the checkpoint's weights.
+
+    Raises ValueError where our models have no place for them.
+    """
+    if checkpoint.obs_dim < MAX_OBS_DIM or checkpoint.action_dim != MAX_ACTION_DIM:
+        raise ValueError(
+            f"the world model takes {checkpoint.obs_dim} observations and "
+            f"{checkpoint.action_dim} actions; ours take {MAX_OBS_DIM} and {MAX_ACTION_DIM}"
+        )
+    config = checkpoint.config
+    model = WORLD_MODELS[config.kind](config, torch.Generator(), checkpoint.num_tasks)
+    try:
+        model.load_state_dict(_narrowed(checkpoint))
+    except RuntimeError as error:  # torch lists every key and shape that differs
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the {checkpoint.fidelity} {config.kind} world model does not fit ours: {reason}"
+        ) from error
+    return model
+
+
+def _narrowed(checkpoint: WorldModelCheckpoint) -> dict[str, Tensor]:
+    """Drop the observation entries beyond ours (mt80 has 39): the tasks of MT30 are 0 there."""
+    state = dict(checkpoint.state)
+    ours = slice(0, MAX_OBS_DIM)
+    first = state["encoder.0.weight"]
+    task_columns = first[:, checkpoint.obs_dim :]
+    state["encoder.0.weight"] = torch.cat([first[:, ours], task_columns], dim=1)
+    state["obs_mean"], state["obs_std"] = state["obs_mean"][ours], state["obs_std"][ours]
+    return state
+
+
+def _check_is_ours(path: Path, header: checkpoint_file.Header) -> None:
+    if not checkpoint_file.is_of(header, FORMAT):
+        raise ValueError(
+            f"{path} is not a world model of ours; `pwmray checkpoint info` tells what it is and "
+            "`pwmray checkpoint import` converts published files"
+        )
+    checkpoint_file.check_format(path, header.format, FORMAT)
+
+
+def _read_config(path: Path, settings: dict[str, Any]) -> WorldModelConfig:
+    kind = settings.get("kind")
+    if kind not in WORLD_MODELS:
+        raise ValueError(f"{path} holds a world model of kind {kind!r}: {', '.join(WORLD_MODELS)}")
+    config_type = WORLD_MODELS[kind].Config
+    unknown = settings.keys() - {field.name for field in dataclasses.fields(config_type)}
+    if unknown:
+        raise ValueError(f"{path} has unknown settings: {', '.join(sorted(unknown))}")
+    return config_type(**settings)
