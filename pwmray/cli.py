@@ -1,4 +1,4 @@
-"""The `pwmray` command: make and look at data, list the tasks."""
+"""The `pwmray` command: make and look at data, look at checkpoints, list the tasks."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.data.collect import CollectionRecipe
 from pwmray.tasks import TASKS, find_task
@@ -34,6 +35,7 @@ def _build_parser() -> argparse.ArgumentParser:
     data_commands = data.add_subparsers(required=True, metavar="COMMAND")
     _add_collect(data_commands)
     _add_info(data_commands)
+    add_checkpoint_commands(commands)
     return parser
 
 

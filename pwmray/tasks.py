@@ -12,6 +12,9 @@ MAX_OBS_DIM = 24  # observations of every task are zero-padded to this in a mode
 MAX_ACTION_DIM = 6
 EPISODE_STEPS = 500  # environment steps an episode, each of two physics control steps
 ACTION_REPEAT = 2
+# Task sets that world models are published for, and their sizes: both begin with the tasks of
+# MT30, in its order; mt80 goes on with 50 of Meta-World.
+TASK_SETS = {"mt30": 30, "mt80": 80}
 
 
 class Task(NamedTuple):
