@@ -9,6 +9,7 @@ from typing import Any
 from pwmray import registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
+from pwmray.pretrained import check_pretrained
 from pwmray.registry import Status
 from pwmray.trial import CHECKPOINT_FILE
 
@@ -71,6 +72,7 @@ def make(sweep: Any, scale: str, configs: list[TrialConfig], results: Path) -> P
 
     for config in configs:
         check_defined(config.task)
+        check_pretrained(config)
     guesses: dict[str, float] = sweep.scales[scale].get("minutes_per_1000_epochs", {})
     known = {
         config.fingerprint: registry.read(registry.trial_folder(results, config.fingerprint))

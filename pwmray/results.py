@@ -97,6 +97,17 @@ EVALUATIONS = pa.schema(
     ]
 )
 
+PRETRAINING = pa.schema(
+    [
+        ("iteration", pa.int64()),
+        ("episodes", pa.string()),  # training (mean since the last row) or held_out
+        ("world_model_loss", pa.float64()),
+        ("consistency_loss", pa.float64()),
+        ("reward_loss", pa.float64()),
+        ("matching_loss", pa.float64()),
+    ]
+)
+
 SCHEMAS = {"trials": TRIALS, "curves": CURVE, "evaluations": EVALUATIONS}
 
 

@@ -9,7 +9,7 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from pwmray.commands import CommandParser, nearest, run_command
 from pwmray.config import TrialConfig
 
+PRETRAINED = "pretrained"
 _AXIS_OPTIONS = {"task": "--tasks", "seed": "--seeds"}
 
 
@@ -25,8 +26,10 @@ class Sweep:
     """A grid of trials.
 
     `vary` maps config keys to the values on that axis, `hold` to one value; `compare` is the axis
-    whose levels are compared, `within` each combination of the others named. `scales` is plain
-    data: see search_spaces/scales.py.
+    whose levels are compared, `within` each combination of the others named. An axis's level may
+    be a mapping of several config keys. `scales` is plain data: see search_spaces/scales.py.
+    Where `world_model_from` is "pretrained", the world model is the one that the file
+    `pretraining` makes at the same scale.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Sweep:
     within: Sequence[str]
     scales: Mapping[str, Mapping[str, Any]]
     hold: Mapping[str, Any] = field(default_factory=dict)
+    pretraining: str = "phase8_pretrain"  # the file in sweeps/ that makes pretrained world models
 
     def __post_init__(self) -> None:
         for axis in (self.compare, *self.within):
@@ -42,30 +46,30 @@ class Sweep:
                 raise ValueError(f"sweep {self.name}: {axis!r} is compared but does not vary")
 
     def trials(
-        self, scale: str, chosen: Mapping[str, Sequence[Any]] | None = None
+        self,
+        scale: str,
+        chosen: Mapping[str, Sequence[Any]] | None = None,
+        results: Path = Path("results"),
     ) -> list[TrialConfig]:
         """Return every trial of the grid at `scale`, in the order in which they run.
 
         The last axis of `vary` changes slowest (a seed is finished before the next begins) and
-        the first one fastest. `chosen` gives an axis other values than the scale's own.
-        Raises ValueError for an unknown scale or a config that cannot run.
+        the first one fastest. `chosen` gives an axis other values than the scale's own. The
+        files of pretrained world models are looked up in `results`.
+        Raises ValueError for an unknown scale, a config that cannot run, or a file not there.
         """
-        if scale not in self.scales:
-            raise ValueError(
-                f"unknown scale {scale!r}{nearest(scale, self.scales)}; "
-                f"valid: {', '.join(self.scales)}"
-            )
-        settings = self.scales[scale]
+        settings = self.scales[choose_scale(scale, self.scales)]
         axes = {
             axis: (chosen or {}).get(axis) or _scaled(values, settings["instead"].get(axis, {}))
             for axis, values in self.vary.items()
         }
-        cells = itertools.product(*(axes[axis] for axis in reversed(axes)))
-        names = list(reversed(axes))
-        flats = [dict(zip(names, cell, strict=True)) for cell in cells]
+        order = list(reversed(axes))
+        cells = itertools.product(*(axes[axis] for axis in order))
+        flats = [_merged(zip(order, cell, strict=True)) for cell in cells]
         configs = [
             TrialConfig.from_flat({**settings["set"], **self.hold, **flat}) for flat in flats
         ]
+        configs = [self._with_world_model(config, scale, results) for config in configs]
         return list({config.fingerprint: config for config in configs}.values())
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
@@ -75,17 +79,18 @@ class Sweep:
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
         chosen = _build_parser(self).parse_args(arguments)
-        scale = chosen.scale or _default_scale(self.scales)
+        scale = choose_scale(chosen.scale, self.scales)
         axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}
         for axis in axes:
             if axis not in self.vary:
                 raise ValueError(
                     f"{_AXIS_OPTIONS[axis]} is given, but sweep {self.name} does not vary {axis}"
                 )
-        configs = self.trials(scale, axes)[: chosen.limit]
+        results = chosen.results.resolve()
+        configs = self.trials(scale, axes, results)[: chosen.limit]
         from pwmray import plan
 
-        planned = plan.make(self, scale, configs, chosen.results.resolve())
+        planned = plan.make(self, scale, configs, results)
         if chosen.plan:
             print(plan.as_json(planned) if chosen.format == "json" else plan.as_table(planned))
             return 0
@@ -94,6 +99,33 @@ class Sweep:
         from pwmray import launch
 
         return launch.run(planned, chosen.data.resolve(), chosen.address, command)
+
+    def _with_world_model(self, config: TrialConfig, scale: str, results: Path) -> TrialConfig:
+        if config.world_model_from != PRETRAINED:
+            return config
+        from pwmray.pretrain_command import resolve_pretrained
+
+        make_with = f"python sweeps/{self.pretraining}.py --scale {scale}"
+        return resolve_pretrained(config, self.scales[scale], results, make_with)
+
+
+def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
+    """Return the scale asked for, else the default; raise ValueError for one that is not there."""
+    if name is None:
+        return _default_scale(scales)
+    if name not in scales:
+        raise ValueError(
+            f"unknown scale {name!r}{nearest(name, scales)}; valid: {', '.join(scales)}"
+        )
+    return name
+
+
+def _merged(cell: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a cell's settings; a level that is a mapping stands for its own settings."""
+    flat: dict[str, Any] = {}
+    for axis, level in cell:
+        flat |= level if isinstance(level, Mapping) else {axis: level}
+    return flat
 
 
 def _scaled(values: Sequence[Any], instead: Mapping[Any, Any]) -> list[Any]:
@@ -115,14 +147,12 @@ def _build_parser(sweep: Sweep) -> argparse.ArgumentParser:
         description=f"Run the sweep {sweep.name}; a second run goes on where the first stopped."
     )
     add = parser.add_argument
-    add("--scale", help=f"{', '.join(sweep.scales)}; default: paper with a GPU, else laptop")
+    add_place_options(parser, sweep.scales)
     add("--plan", action="store_true", help="print the trials and their cost, run nothing")
     add("--format", choices=("table", "json"), default="table", help="of --plan")
     add("--limit", type=_count, metavar="N", help="only the first N trials")
-    add("--tasks", dest="task", type=_names, metavar="A,B", help="other tasks than the sweep's")
+    add("--tasks", dest="task", type=names, metavar="A,B", help="other tasks than the sweep's")
     add("--seeds", dest="seed", type=_seeds, metavar="42,123", help="other training seeds")
-    add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
     return parser
 
@@ -133,7 +163,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _names(text: str) -> list[str]:
+def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]) -> None:
+    """Add what every command of a phase takes: the scale and the folders."""
+    add = parser.add_argument
+    add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+
+
+def names(text: str) -> list[str]:
+    """Split names at commas; raise ArgumentTypeError for one given twice."""
     return _distinct([name.strip() for name in text.split(",")])
 
 

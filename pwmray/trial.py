@@ -16,10 +16,11 @@ import torch
 from pwmray import claim, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, evaluate
-from pwmray.build import build_learner, load_pretrained, num_parameters
+from pwmray.build import build_learner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
+from pwmray.pretrained import load_pretrained
 from pwmray.registry import Status
 from pwmray.seeding import generator
 from pwmray.tasks import find_task

@@ -2,13 +2,17 @@
 
 `instead` maps a paper value of an axis to this scale's, None to leave it out; `set` overrides the
 config's defaults (a key in brackets holds for that kind of model only);
+`pretrain` says how the world models of this scale are pretrained, on which tasks;
 `minutes_per_1000_epochs` seeds the plan's estimate until finished trials give a measured one.
 """
+
+from search_spaces.tasks import MT30
 
 SCALES = {
     "paper": {
         "instead": {},
         "set": {},
+        "pretrain": {"tasks": MT30, "iterations": 200_000, "batch_size": 1024},
         # From the logs of earlier runs on H100 and H200.
         "minutes_per_1000_epochs": {"baseline": 3.2, "fullflow": 12.5},
     },
@@ -49,6 +53,12 @@ SCALES = {
             "evaluation.every_epochs": 25,
             "evaluation.num_episodes": 5,
             "runtime.checkpoint_seconds": 15.0,
+        },
+        "pretrain": {
+            "tasks": ("pendulum-spin", "cartpole-swingup", "reacher-easy"),
+            "iterations": 6000,
+            "batch_size": 64,
+            "check_every": 200,
         },
         "minutes_per_1000_epochs": {"baseline": 2.0, "fullflow": 4.0},
     },

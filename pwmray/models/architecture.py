@@ -1,6 +1,6 @@
 """The architecture of a published world model, read from its tensors' shapes.
 
-Names are ours: task_embedding, encoder, dynamics or velocity, reward_head.
+Names are ours: task_embedding, encoder, dynamics or published_velocity, reward_head.
 """
 
 import itertools
@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
 
 def infer_sizes(state: Mapping[str, Tensor]) -> Sizes:
     """Return what the first and last layers say; raise ValueError where they are missing."""
-    kind = "flow" if "velocity.0.weight" in state else "mlp"
+    kind = "flow" if "published_velocity.0.weight" in state else "mlp"
     num_tasks, task_dim = _matrix(state, "task_embedding.weight").shape
     encoder, reward = _widths(state, "encoder"), _widths(state, "reward_head")
     return Sizes(
@@ -81,7 +81,7 @@ def _expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     }
     shapes |= _layer_shapes("encoder", sizes.obs_dim + sizes.task_dim, sizes.encoder)
     if sizes.kind == "flow":
-        shapes |= _layer_shapes("velocity", columns + 1, dynamics)
+        shapes |= _layer_shapes("published_velocity", columns + 1, dynamics)
     else:
         shapes |= _layer_shapes("dynamics", columns, dynamics)
     shapes |= _layer_shapes("reward_head", columns, [*sizes.units, sizes.num_bins])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pwmray import checkpoint_file
+from pwmray.fidelity import Fidelity
 from pwmray.models import WORLD_MODELS, WorldModel, WorldModelConfig
 from pwmray.models.world_model import INPUT_ORDER
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -39,12 +40,17 @@ class WorldModelCheckpoint:
     num_tasks: int  # rows of the task embedding
     obs_dim: int
     action_dim: int
-    fidelity: str  # "corrected", or "published" where the dynamics work under that alone
+    fidelity: str  # the name of the one it was trained under
     task_set: str = ""  # mt30, mt80; empty where unknown
     tasks: tuple[str, ...] = ()  # names of the embedding's first rows, as far as they are known
     iterations: int | None = None  # of training; None where unknown
     data_fingerprint: str = ""  # of the data it was trained on; empty where unknown
     source: Source | None = None
+
+    @property
+    def has_tangent_velocity(self) -> bool:
+        """Whether a flow's velocity is the corrected one; True for a model that is no flow."""
+        return not any(name.startswith("published_velocity.") for name in self.state)
 
 
 _PLAIN = tuple(
@@ -129,9 +135,11 @@ def build_world_model(checkpoint: WorldModelCheckpoint) -> WorldModel:
             f"{checkpoint.action_dim} actions; ours take {MAX_OBS_DIM} and {MAX_ACTION_DIM}"
         )
     config = checkpoint.config
-    model = WORLD_MODELS[config.kind](config, torch.Generator(), checkpoint.num_tasks)
+    fidelity = Fidelity(tangent_velocity=checkpoint.has_tangent_velocity)
+    kind = WORLD_MODELS[config.kind]
+    model = kind(config, torch.Generator(), checkpoint.num_tasks, fidelity)
     try:
-        model.load_state_dict(_narrowed(checkpoint))
+        model.load_state_dict(fitting_state(checkpoint))
     except RuntimeError as error:  # torch lists every key and shape that differs
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -140,8 +148,11 @@ def build_world_model(checkpoint: WorldModelCheckpoint) -> WorldModel:
     return model
 
 
-def _narrowed(checkpoint: WorldModelCheckpoint) -> dict[str, Tensor]:
-    """Drop the observation entries beyond ours (mt80 has 39): the tasks of MT30 are 0 there."""
+def fitting_state(checkpoint: WorldModelCheckpoint) -> dict[str, Tensor]:
+    """Return the weights without the observation entries beyond ours (mt80 has 39).
+
+    The tasks of MT30 are 0 there.
+    """
     state = dict(checkpoint.state)
     ours = slice(0, MAX_OBS_DIM)
     first = state["encoder.0.weight"]

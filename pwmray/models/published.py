@@ -26,7 +26,7 @@ _NAMES = {
     "_encoder.state": "encoder",
     "_encoder": "encoder",
     "_dynamics": "dynamics",
-    "_velocity": "velocity",
+    "_velocity": "published_velocity",
     "_reward": "reward_head",
 }
 _OTHER_PARTS = (  # of TD-MPC2's agent, in one version or another
@@ -50,7 +50,7 @@ _INPUT_ORDERS = {
         "reward_head": ("z", "task", "action"),
     },
     "flow": {
-        "velocity": ("z", "action", "tau", "task"),
+        "published_velocity": ("z", "action", "tau", "task"),
         "reward_head": ("z", "action", "task"),
     },
 }

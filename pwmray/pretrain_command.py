@@ -1,0 +1,116 @@
+"""A set of pretrainings as a specification, and the command that runs it."""
+
+import argparse
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pwmray.commands import CommandParser, run_command, show_progress
+from pwmray.config import TrialConfig
+from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
+from pwmray.sweep import add_place_options, choose_scale, names
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """World models to pretrain: every combination of `vary`, at a scale's settings."""
+
+    name: str
+    vary: Mapping[str, Sequence[Any]]
+    scales: Mapping[str, Mapping[str, Any]]
+    hold: Mapping[str, Any] = field(default_factory=dict)
+
+    def configs(self, scale: str, tasks: Sequence[str] = ()) -> list[PretrainingConfig]:
+        """Return every pretraining once; `tasks` replaces the scale's own."""
+        settings = self.scales[scale]
+        pretrain = dict(settings["pretrain"])
+        pretrain["tasks"] = tuple(tasks) or pretrain["tasks"]
+        found = []
+        for cell in itertools.product(*self.vary.values()):
+            chosen = dict(zip(self.vary, cell, strict=True))
+            flat = {**settings["set"], **self.hold, **chosen}
+            trial = TrialConfig.from_flat(
+                {**flat, "task": pretrain["tasks"][0], "seed": 0, "epochs": 1}
+            )
+            found.append(PretrainingConfig.of(trial, pretrain))
+        return list({config.fingerprint: config for config in found}.values())
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the command line and exit: 0 done, 2 bad input."""
+        command = shlex.join(["python", *sys.argv])
+        sys.exit(run_command(lambda: self._run(arguments, command)))
+
+    def _run(self, arguments: Sequence[str] | None, command: str) -> None:
+        chosen = _build_parser(self).parse_args(arguments)
+        scale = choose_scale(chosen.scale, self.scales)
+        configs = self.configs(scale, chosen.tasks)
+        results_dir = chosen.results.resolve()
+        for config in configs:
+            state = "done" if is_done(config.folder(results_dir)) else "to run"
+            print(
+                f"{config.fingerprint}  {config.label}: {state}; {config.settings.iterations} "
+                f"iterations of {config.settings.batch_size} windows of {', '.join(config.tasks)}"
+            )
+        if chosen.plan:
+            return
+        os.environ.setdefault("MUJOCO_GL", "disable")
+        for config in configs:
+            folder = config.folder(results_dir)
+            if not is_done(folder):
+                _pretrain(config, folder, chosen.data.resolve(), command)
+            print(f"{config.label}: {folder / BEST_FILE}")
+
+
+def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
+    import torch
+
+    from pwmray.data.collected import ensure_data
+    from pwmray.data.store import open_store
+    from pwmray.envs import check_defined
+    from pwmray.envs.vector import make_vector
+    from pwmray.pretraining import pretrain
+
+    for task in config.tasks:
+        check_defined(task)
+    with show_progress("data") as progress:
+        paths = [
+            ensure_data(task, config.data, data_dir, make_vector, progress) for task in config.tasks
+        ]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(config.trial.runtime.num_cpus)
+    torch.set_flush_denormal(True)
+    try:
+        with show_progress("pretraining") as progress:
+            pretrain(config, folder, [open_store(path) for path in paths], device, progress)
+    except KeyboardInterrupt:
+        print(f"go on with: {command}", file=sys.stderr)
+        raise
+
+
+def resolve_pretrained(
+    trial: TrialConfig, scale: Mapping[str, Any], results_dir: Path, make_with: str
+) -> TrialConfig:
+    """Return the trial with the file of its pretrained world model.
+
+    Raises ValueError with the command that makes the file where it is missing.
+    """
+    config = PretrainingConfig.of(trial, dict(scale["pretrain"]))
+    path = config.folder(results_dir) / BEST_FILE
+    if not is_done(path.parent):
+        raise ValueError(f"no pretrained {config.label} at {path}; make it with: {make_with}")
+    return replace(trial, world_model_from=str(path))
+
+
+def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:
+    parser = CommandParser(
+        description=f"Pretrain the world models of {pretraining.name}; a second run goes on."
+    )
+    parser.add_argument("--plan", action="store_true", help="say what would run, run nothing")
+    parser.add_argument("--tasks", type=names, default=(), metavar="A,B", help="other tasks")
+    add_place_options(parser, pretraining.scales)
+    return parser

@@ -1,0 +1,61 @@
+"""A trial's pretrained world model: whether the checkpoint fits, and taking it up."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from pwmray.config import TrialConfig
+from pwmray.models import WorldModel
+from pwmray.models.checkpoints import (
+    WorldModelCheckpoint,
+    digest,
+    fitting_state,
+    load_world_model,
+)
+from pwmray.tasks import TASKS
+
+# What a trial may set for itself: how the flow is integrated, and the scale that the file brings.
+_FREE = ("integrator", "num_substeps", "standardize")
+
+
+def check_pretrained(config: TrialConfig) -> None:
+    """Raise ValueError unless the trial's checkpoint, if it has one, fits the trial."""
+    if config.is_pretrained:
+        _fitting(config)
+
+
+def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
+    """Give the model the weights and the observation scale of the trial's checkpoint."""
+    model.load_state_dict(fitting_state(_fitting(config)))
+
+
+def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
+    path = Path(config.world_model_from)
+    checkpoint = _load(path, digest(path))
+    wrong = _differences(config, checkpoint)
+    if wrong:
+        raise ValueError(f"{path} does not fit {config.label}: {'; '.join(wrong)}")
+    return checkpoint
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, digest: str) -> WorldModelCheckpoint:
+    """Read a checkpoint once for all the trials of a sweep; another content is read anew."""
+    return load_world_model(path)
+
+
+def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:
+    if checkpoint.num_tasks != len(TASKS):
+        return [f"it has {checkpoint.num_tasks} tasks, MT30 has {len(TASKS)}"]
+    ours, theirs = map(dataclasses.asdict, (config.world_model, checkpoint.config))
+    wrong = [
+        f"world_model.{name} is {theirs.get(name)!r} there and {value!r} here"
+        for name, value in ours.items()
+        if name not in _FREE and theirs.get(name) != value
+    ]
+    if config.task not in checkpoint.tasks:
+        wrong.append(f"it was trained on {', '.join(checkpoint.tasks) or 'unknown tasks'}")
+    is_tangent = checkpoint.has_tangent_velocity
+    if config.world_model.kind == "flow" and is_tangent != config.fidelity.tangent_velocity:
+        wrong.append(f"fidelity.tangent_velocity is {is_tangent} there and {not is_tangent} here")
+    return wrong
