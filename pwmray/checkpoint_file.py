@@ -6,6 +6,7 @@ tensors and plain data, so that a file is loaded without trusting it.
 
 import hashlib
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,10 @@ def read(path: Path, format: str, device: torch.device) -> dict[str, Any]:
     check_format(path, header.format, format)
     if hashlib.sha256(content).hexdigest() != header.digest:
         raise ValueError(f"{path} is not a readable checkpoint: its content is damaged")
-    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: it holds more than data") from error
 
 
 def read_header(path: Path) -> Header:

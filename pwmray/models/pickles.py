@@ -55,7 +55,8 @@ def _needed_names(path: Path) -> list[str]:
 
 
 def _load_trusted(path: Path) -> Any:
-    trusting: Any = types.SimpleNamespace(Unpickler=_TrustingUnpickler, load=pickle.load)
+    trusting: Any = types.ModuleType("trusting_pickle")  # torch takes a module
+    trusting.Unpickler, trusting.load = _TrustingUnpickler, pickle.load
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=trusting)
     except ImportError as error:

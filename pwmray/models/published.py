@@ -124,9 +124,9 @@ def _detect(path: Path, content: Any) -> _Found:
         raise ValueError(f"{path} holds no world model that is known here; its keys: {shown}")
     if "actor" in content:
         rest = sorted(keys - {"world_model", "iter_count"})
-        return _Found(
-            "PWM agent", content["world_model"], rest, iterations=content.get("iter_count")
-        )
+        count = content.get("iter_count")  # the fork's
+        iterations = count if isinstance(count, int) else None
+        return _Found("PWM agent", content["world_model"], rest, iterations=iterations)
     return _pretraining(path, content)
 
 
@@ -152,7 +152,7 @@ def _rename(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     """Return the world model's tensors under our names, and the parts left out."""
     state: dict[str, Tensor] = {}
     others: dict[str, None] = {}
-    for name, tensor in weights.items():
+    for name, tensor in zip(map(str, weights), weights.values(), strict=True):
         part = next((part for part in _NAMES if name.startswith(f"{part}.")), None)
         first = name.partition(".")[0]
         if part is None and first in _OTHER_PARTS:
