@@ -2,6 +2,7 @@
 
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,18 @@ def test_more_than_tensors_is_refused_until_it_is_trusted(tmp_path):
     with pytest.raises(ValueError, match=r"best\.pt is refused: .*Settings\).*pass --trust"):
         read_published(path)
     assert read_published(path, trust=True).iterations == 200_000
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_damaged_pickle_is_named(share, tmp_path):
+    path = tmp_path / "damaged.pt"
+    with zipfile.ZipFile(PWM) as whole, zipfile.ZipFile(path, "w") as damaged:
+        for name in whole.namelist():
+            content = whole.read(name)
+            cut = int(share * len(content)) if name.endswith("data.pkl") else len(content)
+            damaged.writestr(name, content[:cut])
+    with pytest.raises(ValueError, match=r"damaged\.pt is not a readable checkpoint"):
+        read_published(path)
 
 
 def test_package_that_is_missing_is_named_although_trusted(tmp_path, monkeypatch):

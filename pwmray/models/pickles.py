@@ -38,7 +38,7 @@ def load_pickled(path: Path, trust: bool) -> Any:
     try:
         with safe_globals([(RunningMeanStd, name) for name in statistics]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
+    except Exception as error:  # damaged pickles fail in every way there is
         raise _unreadable(path, error) from error
 
 
@@ -46,11 +46,15 @@ def _needed_names(path: Path) -> list[str]:
     """List the classes and functions that a file needs beyond tensors; nothing is run."""
     try:
         return get_unsafe_globals_in_checkpoint(str(path))
+    except OSError:  # absent, or not ours to read: it says so itself
+        raise
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
     except ValueError as error:
         raise ValueError(f"{path} is not a readable checkpoint: torch did not write it") from error
     except pickle.UnpicklingError:
         return ["an instruction that torch does not know"]
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:  # damaged pickles fail in every way there is
         raise _unreadable(path, error) from error
 
 
