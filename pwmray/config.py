@@ -2,7 +2,7 @@
 
 A config is built from flat keys, as sweeps write them: `epochs`, `world_model.kind`,
 `learner.horizon`. A key with a kind in brackets, `world_model[flow].num_substeps`, applies only to
-that kind, so that one scale can set up every variant.
+that kind, so that one scale can set up every variant. `variant` and `size` stand for several keys.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from pwmray.models import (
     WorldModelConfig,
 )
 from pwmray.models.checkpoints import digest
+from pwmray.models.sizes import SIZES
 from pwmray.tasks import find_task
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
@@ -41,6 +42,7 @@ VARIANTS = {
 }
 
 _KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
+_SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several others
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
 
 
@@ -119,13 +121,15 @@ class TrialConfig:
     def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
         """Build and check a config from flat keys; later keys win over earlier ones.
 
-        Beside the config's own keys there are `variant`, which sets both kinds at once, and
-        `fidelity`, a preset's name, which sets every switch.
+        Beside the config's own keys there are `variant`, which sets both kinds at once,
+        `fidelity`, a preset's name, which sets every switch, and `size` (1, 5, 19, 48, 317 or
+        "laptop"), which sets the widths of all parts. A switch or a width that is spelled out
+        wins over the preset's or the size's, wherever it stands.
 
         Raises ValueError naming an unknown key and the nearest valid one, a missing key, a value
         of the wrong type or outside its range.
         """
-        flat = fidelities.expand(_expand_variant(flat))
+        flat = fidelities.expand(_expand_size(_expand_variant(flat)))
         keys = [(key, _parse(key), value) for key, value in flat.items()]
         kinds = {
             part: next((v for k, _, v in reversed(keys) if k == f"{part}.kind"), default)
@@ -267,6 +271,19 @@ def _expand_variant(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {**flat, "world_model.kind": world_model, "policy.kind": policy}
 
 
+def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(flat)
+    size = flat.pop("size", None)
+    if size is None:
+        return flat
+    if str(size) not in SIZES:
+        raise ValueError(
+            f"unknown size {size!r}{nearest(str(size), SIZES)}; valid: {', '.join(SIZES)}"
+        )
+    # A key that is in both goes to the end: there it also wins over the size's [flow] key.
+    return {key: value for key, value in SIZES[str(size)].items() if key not in flat} | flat
+
+
 def _parse(key: str) -> tuple[str, str | None, str | None]:
     match = _KEY.fullmatch(key)
     if match is None or (match["name"] and match["part"] not in _part_names()):
@@ -286,7 +303,7 @@ def _check_known(key: str, is_known: bool, kinds: Mapping[str, str]) -> None:
 
 
 def _unknown(key: str, kinds: Mapping[str, str]) -> str:
-    valid = valid_keys(kinds)
+    valid = [*valid_keys(kinds), *_SHORTHANDS]
     part = key.partition(".")[0]
     if part in _part_names():
         valid = [name for name in valid if name.startswith(f"{part}.")]

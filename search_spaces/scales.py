@@ -26,17 +26,10 @@ SCALES = {
             },
         },
         "set": {
-            "world_model.latent_dim": 64,
-            "world_model.encoder_units": (128,),
-            "world_model.units": (128, 128),
-            "world_model.task_dim": 16,
+            "size": "laptop",
             "world_model.standardize": True,
             "world_model[flow].num_substeps": 1,
-            "policy.units": (256, 128),
-            "critic.units": (128, 64),
             "policy[flow].num_substeps": 1,
-            "policy[flow].units": (247, 128),  # parity: its input is 7 wider
-            "critic.num_critics": 2,
             "data.num_episodes": 120,
             "learner.horizon": 5,
             "learner.wm_horizon": 2,  # many short steps teach the model more than few long ones

@@ -4,3 +4,11 @@ BASELINE = "baseline"  # MLP world model, Gaussian policy
 FLOW_POLICY = "flowpolicy"  # MLP world model, flow policy
 FLOW_WM = "flowwm"  # flow world model, Gaussian policy
 FULL_FLOW = "fullflow"  # flow world model, flow policy
+
+# The configurations by the names that they have had from the first runs on.
+NAMED = {
+    "pwm_48M_mt_baseline": {"size": 48, "variant": BASELINE},
+    "pwm_48M_mt_flowpolicy": {"size": 48, "variant": FLOW_POLICY},
+    "pwm_48M_mt_flowwm": {"size": 48, "variant": FLOW_WM},
+    "pwm_48M_mt_fullflow": {"size": 48, "variant": FULL_FLOW},
+}

@@ -1,0 +1,65 @@
+"""The sizes: what a config's `size` stands for, in the flat keys that sweeps write.
+
+Numbers are TD-MPC2's names, millions of parameters with its five Q functions (arXiv 2310.16828,
+code e9f5932); policy and critics have PWM's widths at every one of them. `task_dim` is 64 on MT30
+(TD-MPC2's own 1M and 317M files of MT30 use 96). Integrators and substeps belong to no size.
+
+A flow kind has widths of its own so that it has as many parameters as the kind that it is compared
+with, within 2 % at every size: the flow policy's input is 7 wider (the noisy action and tau), so
+its first layer is a little narrower. The flow world model's input is 1 wider (tau), but its
+velocity ends without a LayerNorm, which weighs that up at equal widths.
+"""
+
+from typing import Any
+
+Settings = dict[str, Any]
+
+
+def _size(
+    latent_dim: int,
+    encoder_units: tuple[int, ...],
+    units: tuple[int, ...],
+    flow_first_unit: int,
+    flow_units: tuple[int, ...] | None = None,
+    task_dim: int = 64,
+    policy_units: tuple[int, ...] = (400, 200, 100),
+    critic_units: tuple[int, ...] = (400, 200),
+    num_critics: int = 3,
+) -> Settings:
+    return {
+        "world_model.latent_dim": latent_dim,
+        "world_model.encoder_units": encoder_units,
+        "world_model.units": units,
+        "world_model[flow].units": flow_units or units,
+        "world_model.task_dim": task_dim,
+        "policy.units": policy_units,
+        "policy[flow].units": (flow_first_unit, *policy_units[1:]),
+        "critic.units": critic_units,
+        "critic.num_critics": num_critics,
+    }
+
+
+SIZES: dict[str, Settings] = {
+    "laptop": _size(
+        64,
+        (128,),
+        (128, 128),
+        flow_first_unit=247,
+        task_dim=16,
+        policy_units=(256, 128),
+        critic_units=(128, 64),
+        num_critics=2,
+    ),
+    "1": _size(128, (256,), (384, 384), flow_first_unit=392),
+    "5": _size(512, (256,), (512, 512), flow_first_unit=396),
+    "19": _size(512, (1024, 1024), (1024, 1024), flow_first_unit=396),
+    # The config's defaults, with the flow widths of the earlier multitask runs.
+    "48": _size(
+        768,
+        (1792, 1792, 1792),
+        (1792, 1792),
+        flow_first_unit=400,
+        flow_units=(1788, 1788),
+    ),
+    "317": _size(1376, (4096,) * 4, (4096, 4096), flow_first_unit=398),
+}
