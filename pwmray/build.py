@@ -30,9 +30,14 @@ def build_learner(config: TrialConfig) -> Learner:
 
 def count_parameters(config: TrialConfig) -> dict[str, int]:
     """Return the number of parameters of each part, from the shapes alone."""
-    with torch.device("meta"):
-        parts = _build_parts(config, torch.Generator())
+    parts = build_shapes(config)
     return {name: num_parameters(part) for name, part in parts._asdict().items()}
+
+
+def build_shapes(config: TrialConfig) -> Parts:
+    """Build a trial's modules with shapes alone, on the meta device: no memory, no numbers."""
+    with torch.device("meta"):
+        return _build_parts(config, torch.Generator())
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The `pwmray` command: make and look at data, look at checkpoints, list the tasks."""
+"""The `pwmray` command: data, checkpoints, the tasks, and what the models cost."""
 
 import argparse
 import logging
@@ -31,6 +31,10 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     tasks = commands.add_parser("tasks", help="list the 30 tasks")
     tasks.set_defaults(run=_list_tasks)
+    models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
+    models.add_argument("--size", metavar="S", help="1, 5, 19, 48, 317 or laptop; default: all")
+    models.add_argument("--variant", metavar="V", help="baseline, ..., fullflow; default: all")
+    models.set_defaults(run=_show_models)
     data = commands.add_parser("data", help="make and look at data")
     data_commands = data.add_subparsers(required=True, metavar="COMMAND")
     _add_collect(data_commands)
@@ -136,6 +140,12 @@ def _list_tasks(_: argparse.Namespace) -> None:
         floors = f"{task.zero_return:>8.1f} {task.random_return:>7.1f}"
         defined = "yes" if task.name in DEFINED_TASKS else "no"
         print(f"{task.index:>5}  {task.name:<24} {sizes} {floors}  {defined}")
+
+
+def _show_models(chosen: argparse.Namespace) -> None:
+    from pwmray.model_table import as_table, make_rows
+
+    print(as_table(make_rows(chosen.size, chosen.variant)))
 
 
 if __name__ == "__main__":

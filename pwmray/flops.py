@@ -1,0 +1,105 @@
+"""Count the floating-point operations of one update from the shapes of its matrix products.
+
+A product of N rows with a weight [in, out] costs 2 N in out (a multiply and an add each). Going
+backward it costs as much again for the weight's gradient, unless the weight is frozen, and as much
+again for its input's gradient, unless nothing before it needs one. Norms, activations and the
+optimizers' steps are left out, as `torch.utils.flop_counter` does, against which this is tested.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from pwmray.algorithm.pwm import LearnerConfig
+from pwmray.build import build_shapes
+from pwmray.config import TrialConfig
+from pwmray.models import CriticEnsemble, Policy, WorldModel
+
+
+class UpdateFlops(NamedTuple):
+    """The operations of one epoch: all its world-model, policy and critic steps."""
+
+    world_model: int
+    policy: int
+    critic: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def count_update_flops(config: TrialConfig) -> UpdateFlops:
+    """Count one `Learner.update`: forward and backward of its three parts."""
+    model, policy, critics = build_shapes(config)
+    learner = config.learner
+    rows = learner.policy_batch_size * learner.horizon  # states that the critics are fitted to
+    return UpdateFlops(
+        world_model=learner.wm_iterations * _world_model_step(model, learner),
+        policy=_policy_step(model, policy, critics, learner),
+        critic=learner.critic_iterations
+        * _trained(_critic_weights(critics), rows, into_input=False),
+    )
+
+
+def _world_model_step(model: WorldModel, learner: LearnerConfig) -> int:
+    starts = learner.wm_batch_size
+    rows = starts * learner.wm_horizon
+    encoder, dynamics, reward = _world_model_weights(model)
+    flops = _trained(encoder, starts)  # z_0; its input holds the trained task embedding
+    flops += model.num_calls * _trained(dynamics, rows)
+    flops += _forward(encoder, rows)  # the targets
+    flops += _trained(reward, rows)
+    if type(model).matching_loss is not WorldModel.matching_loss:
+        flops += _trained(dynamics, rows)  # the velocity at one random time
+    return flops
+
+
+def _policy_step(
+    model: WorldModel, policy: Policy, critics: CriticEnsemble, learner: LearnerConfig
+) -> int:
+    starts = learner.policy_batch_size
+    rows = starts * learner.horizon
+    encoder, dynamics, reward = _world_model_weights(model)
+    # The latent comes detached; an input wider than it also holds the noise, which is trained.
+    first = next(layer for layer in policy.modules() if isinstance(layer, nn.Linear))
+    takes_noise = first.in_features > model.latent_dim
+    flops = _forward(encoder, starts)
+    flops += policy.num_calls * _trained(_weights(policy), rows, into_input=takes_noise)
+    flops += model.num_calls * _frozen(dynamics, rows)
+    flops += _frozen(reward, rows)
+    flops += _forward(_critic_weights(critics), rows)  # V(z_1) .. V(z_H) for the targets
+    return flops + _frozen(_critic_weights(critics), starts)  # V(z_H) in the objective
+
+
+def _forward(weights: Sequence[int], rows: int) -> int:
+    return 2 * rows * sum(weights)
+
+
+def _frozen(weights: Sequence[int], rows: int) -> int:
+    return 2 * _forward(weights, rows)
+
+
+def _trained(weights: Sequence[int], rows: int, into_input: bool = True) -> int:
+    unneeded = 0 if into_input else _forward(weights[:1], rows)
+    return 3 * _forward(weights, rows) - unneeded
+
+
+def _weights(module: nn.Module) -> list[int]:
+    """Return in * out of every linear layer, in the order in which they were made."""
+    return [layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+def _world_model_weights(model: WorldModel) -> tuple[list[int], list[int], list[int]]:
+    """Return the weights of the encoder, of what `next` calls, and of the reward head."""
+    dynamics = [
+        weight
+        for name, part in model.named_children()
+        if name not in ("encoder", "reward_head")
+        for weight in _weights(part)
+    ]
+    return _weights(model.encoder), dynamics, _weights(model.reward_head)
+
+
+def _critic_weights(critics: CriticEnsemble) -> list[int]:
+    return [weight.numel() for weight in critics.weights]
