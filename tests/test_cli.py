@@ -57,6 +57,9 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
         (["data", "info", "chetah-run"], "did you mean 'cheetah-run'"),
         (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
         (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),
+        (["models", "--size", "49"], "unknown size '49'; did you mean '48'?; valid: laptop, 1, 5"),
+        (["models", "--variant", "ful"], "unknown variant 'ful'; did you mean 'fullflow'"),
+        (["models", "48"], "unrecognized arguments: 48"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys):
@@ -79,6 +82,13 @@ def test_task_table_shows_every_task(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 31
     assert lines[4].split() == ["3", "cheetah-run", "17", "6", "0.1", "7.6", "yes"]
+
+
+def test_model_table_shows_the_chosen_size_and_variant(capsys):
+    assert cli.main(["models", "--size", "48", "--variant", "flowwm"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[4].split()[:3] == ["48", "flowwm", "18,945,293"]
 
 
 def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):

@@ -1,0 +1,131 @@
+"""What the tests of models share: small models of every kind, inputs, and what is measured."""
+
+import dataclasses
+import io
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pwmray.build import build_learner
+from pwmray.config import TrialConfig
+from pwmray.data.sampler import Batch
+from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models.layers import groups
+from pwmray.models.ode import INTEGRATORS
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from tests.tiny import SETTINGS
+
+SMALL = {"latent_dim": 16, "encoder_units": (24,), "units": (24, 20), "task_dim": 4}
+LATENT_DIM = SMALL["latent_dim"]
+ALL_DIMS = torch.ones(MAX_ACTION_DIM)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), "meta"]
+TRIAL = {"task": "reacher-easy", "seed": 42, "epochs": 1}
+
+
+def cases(registry):
+    """List every kind of a registry; one with an integrator, once with each of them."""
+    return [
+        pytest.param(kind, settings, id="-".join([kind, *map(str, settings.values())]))
+        for kind, part in registry.items()
+        for settings in _settings(part.Config)
+    ]
+
+
+def _settings(config):
+    if "integrator" not in {field.name for field in dataclasses.fields(config)}:
+        return [{}]
+    return [{"integrator": name, "num_substeps": 3} for name in INTEGRATORS]
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def fresh_world_model(kind, settings, seed=0):
+    part = WORLD_MODELS[kind]
+    return part(part.Config(**SMALL, **settings), stream(seed))
+
+
+def fresh_policy(kind, settings, seed=0):
+    part = POLICIES[kind]
+    return part(part.Config(units=(24, 20), **settings), LATENT_DIM, stream(seed))
+
+
+def trained(module, seed=9):
+    """Move every weight away from its initial value, as training does."""
+    draws = stream(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.3)
+    return module
+
+
+def load_saved(saved, loaded):
+    """Take the state of one module to another through a file's bytes."""
+    file = io.BytesIO()
+    torch.save(saved.state_dict(), file)
+    file.seek(0)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+
+
+def embedded(model, num_rows=5):
+    return model.embed(torch.arange(num_rows))
+
+
+def observations(*shape):
+    return torch.randn(*shape, MAX_OBS_DIM, generator=stream(1))
+
+
+def actions(*shape):
+    return torch.randn(*shape, MAX_ACTION_DIM, generator=stream(2)).tanh()
+
+
+def noise(*shape):
+    return torch.randn(*shape, MAX_ACTION_DIM, generator=stream(3))
+
+
+def latents(*shape):
+    raw = torch.randn(*shape, LATENT_DIM, generator=stream(4))
+    return groups(raw).softmax(-1).flatten(-2)
+
+
+def parameters_without_gradient(module):
+    return {name for name, p in module.named_parameters() if p.grad is None}
+
+
+def has_finite_gradients(module):
+    return all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def count_calls(module, run):
+    """Return how often `run` calls the submodule that it calls most."""
+    calls = Counter()
+    hooks = [
+        part.register_forward_hook(lambda part, *_: calls.update([id(part)]))
+        for part in module.modules()
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return max(calls.values())
+
+
+def tiny_trial(**settings):
+    return TrialConfig.from_flat({**SETTINGS, **TRIAL, **settings})
+
+
+def measure_update_flops(config):
+    """Return the operations that torch counts while a learner makes one update."""
+    learner, draws = build_learner(config), stream()
+    horizon = config.learner.wm_horizon
+
+    def sample(batch_size):
+        obs = torch.rand(horizon + 1, batch_size, MAX_OBS_DIM, generator=draws)
+        a = torch.rand(horizon, batch_size, MAX_ACTION_DIM, generator=draws)
+        return Batch(obs, a, torch.rand(horizon, batch_size, 1, generator=draws))
+
+    with FlopCounterMode(display=False) as counter:
+        learner.update(sample, draws, 0.0)
+    return counter.get_total_flops()

@@ -1,0 +1,83 @@
+"""What the flow world model has beside the contract: its velocity and its matching loss."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pwmray.models.layers import groups
+from pwmray.models.world_model_flow import FlowWorldModel
+from tests.model_inputs import (
+    LATENT_DIM,
+    actions,
+    cases,
+    embedded,
+    fresh_world_model,
+    has_finite_gradients,
+    latents,
+    observations,
+    trained,
+)
+
+
+@pytest.mark.parametrize(("kind", "settings"), cases({"flow": FlowWorldModel}))
+def test_velocity_is_tangent_to_the_simplex(kind, settings):
+    model = trained(fresh_world_model(kind, settings))
+    v = model.velocity(latents(5), embedded(model), actions(5), torch.rand(5, 1))
+    assert v.abs().min() > 0
+    assert_close(groups(v).sum(-1), torch.zeros(5, 2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "settings"), cases({"flow": FlowWorldModel}))
+def test_untrained_velocity_leaves_the_latent_where_it_is(kind, settings):
+    model = fresh_world_model(kind, settings)
+    z = model.encode(observations(5), embedded(model))
+    assert_close(model.next(z, embedded(model), actions(5)), z)
+
+
+def test_matching_loss_is_zero_when_the_velocity_is_the_way_to_the_target():
+    model = fresh_world_model("flow", {})
+    z, target = latents(6)[:5], latents(6)[1:]
+    model.velocity = lambda *_: target - z
+
+    loss = model.matching_loss(z, embedded(model), actions(5), target, torch.rand(5, 1))
+
+    assert torch.equal(loss, torch.zeros(5))
+
+
+def test_matching_loss_starts_from_the_straight_line_between_the_latents():
+    model = fresh_world_model("flow", {})
+    z, target, tau = latents(6)[:5], latents(6)[1:], torch.full((5, 1), 0.25)
+    seen = []
+    model.velocity = lambda *arguments: seen.append(arguments) or torch.zeros(5, LATENT_DIM)
+
+    loss = model.matching_loss(z, embedded(model), actions(5), target, tau)
+
+    assert_close(seen[0][0], 0.75 * z + 0.25 * target)
+    assert torch.equal(seen[0][3], tau)
+    assert_close(loss, (target - z).square().mean(-1))
+
+
+def test_matching_loss_sends_no_gradient_to_the_latent_through_its_target():
+    model = fresh_world_model("flow", {})
+    z = latents(5).requires_grad_()
+    model.velocity = lambda *_: torch.zeros(5, LATENT_DIM)  # cuts the way through z_tau
+
+    loss = model.matching_loss(
+        z, embedded(model).detach(), actions(5), latents(5), torch.ones(5, 1)
+    )
+
+    assert not loss.requires_grad
+
+
+def test_matching_loss_trains_the_velocity():
+    model = trained(fresh_world_model("flow", {}))
+    z = latents(5).requires_grad_()
+    target = latents(6)[1:]
+
+    loss = model.matching_loss(z, embedded(model), actions(5), target, torch.rand(5, 1))
+    loss.sum().backward()
+
+    assert has_finite_gradients(model)
+    assert z.grad.abs().max() > 0
+    assert model.velocity_head.weight.grad.abs().max() > 0
+    assert model.velocity_trunk[0].weight.grad.abs().max() > 0
