@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from pwmray.config import TrialConfig
+from pwmray.config import SCRATCH, TrialConfig
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
     WorldModelCheckpoint,
@@ -27,6 +27,15 @@ def check_pretrained(config: TrialConfig) -> None:
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
     """Give the model the weights and the observation scale of the trial's checkpoint."""
     model.load_state_dict(fitting_state(_fitting(config)))
+
+
+def world_model_id(config: TrialConfig) -> str:
+    """Return "scratch" or what tells the trial's checkpoint from others, for the tables."""
+    if not config.is_pretrained:
+        return SCRATCH
+    checkpoint = _fitting(config)
+    content = digest(Path(config.world_model_from))[:8]
+    return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
 
 
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:

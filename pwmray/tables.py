@@ -143,7 +143,7 @@ def _trial_row(
         "seed": config.seed,
         "methodology": config.methodology,
         "fidelity": config.fidelity.name,
-        "world_model_from": config.world_model_from,
+        "world_model_from": record.last("world_model_id"),
         "return_mean": float(final.mean()) if len(final) else None,
         "return_sd": float(final.std(ddof=1)) if len(final) > 1 else None,
         "best_return": float(curve_returns.max()) if len(curve_returns) else None,

@@ -20,7 +20,7 @@ from pwmray.build import build_learner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
-from pwmray.pretrained import load_pretrained
+from pwmray.pretrained import load_pretrained, world_model_id
 from pwmray.registry import Status
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
@@ -106,6 +106,7 @@ class Trial:
             Status.RUNNING,
             epoch=self.epoch,
             data_fingerprint=store.fingerprint,
+            world_model_id=world_model_id(self.config),
             device=self._device_name(),
             **self._sizes(),
             **provenance.code(),

@@ -103,7 +103,7 @@ def test_flow_model_of_the_fork_is_put_into_our_column_order():
     imported = read_published(FLOW)
     velocity = normed_mlp(64 + 16 + 6 + 1, (64, 64), NormedLinear(64, 64, SimNorm()))
     reward_head = normed_mlp(64 + 16 + 6, (64, 64), nn.Linear(64, 101))
-    velocity.load_state_dict(part(imported.state, "velocity."))
+    velocity.load_state_dict(part(imported.state, "published_velocity."))
     reward_head.load_state_dict(part(imported.state, "reward_head."))
     wanted, data = FLOW.parent / "expected.npz", batch()
     e = expected(wanted, "emb_after")[data["task"]]
