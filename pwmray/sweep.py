@@ -27,7 +27,8 @@ class Sweep:
 
     `vary` maps config keys to the values on that axis, `hold` to one value; `compare` is the axis
     whose levels are compared, `within` each combination of the others named. An axis's level may
-    be a mapping of several config keys. `scales` is plain data: see search_spaces/scales.py.
+    be a mapping of several config keys. `scales` is plain data: see search_spaces/scales.py;
+    `at_scale` gives some of this sweep's axes or held keys other values at a scale.
     Where `world_model_from` is "pretrained", the world model is the one that the file
     `pretraining` makes at the same scale.
     """
@@ -38,6 +39,7 @@ class Sweep:
     within: Sequence[str]
     scales: Mapping[str, Mapping[str, Any]]
     hold: Mapping[str, Any] = field(default_factory=dict)
+    at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pretraining: str = "phase8_pretrain"  # the file in sweeps/ that makes pretrained world models
 
     def __post_init__(self) -> None:
@@ -59,16 +61,18 @@ class Sweep:
         Raises ValueError for an unknown scale, a config that cannot run, or a file not there.
         """
         settings = self.scales[choose_scale(scale, self.scales)]
+        here = self.at_scale.get(scale, {})
         axes = {
-            axis: (chosen or {}).get(axis) or _scaled(values, settings["instead"].get(axis, {}))
+            axis: (chosen or {}).get(axis)
+            or here.get(axis)
+            or _scaled(values, settings["instead"].get(axis, {}))
             for axis, values in self.vary.items()
         }
+        held = {**settings["set"], **self.hold, **{k: v for k, v in here.items() if k not in axes}}
         order = list(reversed(axes))
         cells = itertools.product(*(axes[axis] for axis in order))
         flats = [_merged(zip(order, cell, strict=True)) for cell in cells]
-        configs = [
-            TrialConfig.from_flat({**settings["set"], **self.hold, **flat}) for flat in flats
-        ]
+        configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
         configs = [self._with_world_model(config, scale, results) for config in configs]
         return list({config.fingerprint: config for config in configs}.values())
 
@@ -130,7 +134,9 @@ def _merged(cell: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _scaled(values: Sequence[Any], instead: Mapping[Any, Any]) -> list[Any]:
     """Return the scale's values; None stands for a value that the scale leaves out."""
-    scaled = [instead.get(value, value) for value in values]
+    scaled = [
+        value if isinstance(value, Mapping) else instead.get(value, value) for value in values
+    ]
     return [value for value in scaled if value is not None]
 
 
