@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from pwmray.algorithm.pwm import LearnerConfig
+from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.build import build_shapes
 from pwmray.config import TrialConfig
 from pwmray.models import CriticEnsemble, Policy, WorldModel
@@ -35,16 +35,25 @@ def count_update_flops(config: TrialConfig) -> UpdateFlops:
     learner = config.learner
     rows = learner.policy_batch_size * learner.horizon  # states that the critics are fitted to
     return UpdateFlops(
-        world_model=learner.wm_iterations * _world_model_step(model, learner),
+        world_model=_world_model_steps(model, config),
         policy=_policy_step(model, policy, critics, learner),
         critic=learner.critic_iterations
         * _trained(_critic_weights(critics), rows, into_input=False),
     )
 
 
-def _world_model_step(model: WorldModel, learner: LearnerConfig) -> int:
-    starts = learner.wm_batch_size
-    rows = starts * learner.wm_horizon
+def _world_model_steps(model: WorldModel, config: TrialConfig) -> int:
+    if not config.trains_world_model:
+        return 0
+    learner = config.learner
+    if not config.fidelity.world_model_batches:  # one step on the policy's own windows
+        return _world_model_step(model, learner.policy_batch_size, learner.horizon)
+    step = _world_model_step(model, learner.wm_batch_size, learner.wm_horizon)
+    return learner.wm_iterations * step
+
+
+def _world_model_step(model: WorldModel, starts: int, horizon: int) -> int:
+    rows = starts * horizon
     encoder, dynamics, reward = _world_model_weights(model)
     flops = _trained(encoder, starts)  # z_0; its input holds the trained task embedding
     flops += model.num_calls * _trained(dynamics, rows)

@@ -119,7 +119,7 @@ def tiny_trial(**settings):
 def measure_update_flops(config):
     """Return the operations that torch counts while a learner makes one update."""
     learner, draws = build_learner(config), stream()
-    horizon = config.learner.wm_horizon
+    horizon = learner.window_horizon
 
     def sample(batch_size):
         obs = torch.rand(horizon + 1, batch_size, MAX_OBS_DIM, generator=draws)

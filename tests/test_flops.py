@@ -1,5 +1,7 @@
 """Operations of an update: the formula against torch's own counter, and the table that shows it."""
 
+import dataclasses
+
 import pytest
 
 from pwmray.config import VARIANTS, TrialConfig
@@ -34,6 +36,19 @@ def test_operations_are_those_that_torch_counts_in_an_update(variant, integrator
     integrators = {f"{part}[flow].integrator": integrator for part in ("world_model", "policy")}
     trial = tiny_trial(**{**UNEVEN, **integrators, "variant": variant})
     assert count_update_flops(trial).total == measure_update_flops(trial)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_operations_of_the_published_learner_are_those_that_torch_counts(variant):
+    trial = tiny_trial(**UNEVEN, variant=variant, fidelity="published")
+    assert count_update_flops(trial).total == measure_update_flops(trial)
+
+
+def test_frozen_world_model_costs_no_operations_of_its_own():
+    trained = tiny_trial(**UNEVEN)
+    frozen = dataclasses.replace(trained, world_model_from="model.pt", finetune_wm=False)
+    assert count_update_flops(frozen) == count_update_flops(trained)._replace(world_model=0)
+    assert count_update_flops(frozen).total == measure_update_flops(frozen)
 
 
 def test_operations_of_each_part_follow_its_settings():
