@@ -4,7 +4,7 @@ Shapes: N episodes, O padded observation, A padded action; environments have the
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,15 @@ class LockstepEnvironments(Protocol):
     def step(self, actions: np.ndarray) -> tuple: ...
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """An act with a memory, such as a planner; `evaluate` resets it at the episodes' start."""
+
+    def __call__(self, obs_NO: Tensor) -> Tensor: ...
+
+    def reset(self) -> None: ...
+
+
 def evaluate(
     act: Act,
     environments: LockstepEnvironments,
@@ -44,6 +53,8 @@ def evaluate(
 ) -> Episodes:
     """Run one episode per seed; `environments` holds as many as there are seeds."""
     assert environments.num_envs == len(seeds)
+    if isinstance(act, Stateful):
+        act.reset()
     obs_No, _ = environments.reset(seed=list(seeds))
     padded_NO = torch.zeros(len(seeds), MAX_OBS_DIM, device=device)
     padded_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
