@@ -16,6 +16,7 @@ from typing import Any
 
 from pwmray import fidelity as fidelities
 from pwmray.algorithm.learner_config import LearnerConfig
+from pwmray.algorithm.planner import PlannerConfig
 from pwmray.checks import check_least, check_positive, check_share
 from pwmray.commands import nearest
 from pwmray.data.collect import CollectionRecipe
@@ -53,17 +54,28 @@ class EvaluationConfig:
     every_epochs: int = 200  # a curve row, with an evaluation of `num_episodes`
     num_episodes: int = 10
     final_episodes: int = 50  # of the final checkpoint: the trial's result
+    plan_episodes: int = 10  # the first of these, acted by the planner too; 0: no planning
     first_seed: int = 1_000_000  # final episodes use first_seed, first_seed + 1, ...
 
     def check(self) -> None:
-        """Raise ValueError for a count below 1 or a negative seed."""
+        """Raise ValueError for a count or a seed outside its range."""
         check_least("evaluation", self, 1, "every_epochs", "num_episodes", "final_episodes")
-        check_least("evaluation", self, 0, "first_seed")
+        check_least("evaluation", self, 0, "first_seed", "plan_episodes")
+        if self.plan_episodes > self.final_episodes:
+            raise ValueError(
+                f"evaluation.plan_episodes is {self.plan_episodes}; it must be at most "
+                f"evaluation.final_episodes, {self.final_episodes}"
+            )
 
     @property
     def final_seeds(self) -> range:
         """The environment seeds of the final evaluation, the same for every trial."""
         return range(self.first_seed, self.first_seed + self.final_episodes)
+
+    @property
+    def plan_seeds(self) -> range:
+        """The environment seeds of the planner's episodes: the first of the final ones."""
+        return self.final_seeds[: self.plan_episodes]
 
     @property
     def training_seeds(self) -> range:
@@ -110,6 +122,7 @@ class TrialConfig:
     policy: PolicyConfig = field(default_factory=POLICIES["gaussian"].Config)
     critic: CriticConfig = field(default_factory=CriticConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     data: CollectionRecipe = field(default_factory=CollectionRecipe)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

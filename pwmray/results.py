@@ -13,7 +13,10 @@ import pyarrow as pa
 
 from pwmray.files import replacing
 
-FORMAT = "pwmray-results-2"
+FORMAT = "pwmray-results-1"
+POLICY, PLANNER = "policy", "planner"  # who acted in an episode of `evaluations`
+# Columns that tables of earlier versions lack; they read as null there.
+ADDED = ("actor", "plan_return_mean", "imagined_start_value", "real_start_value")
 
 TRIALS = pa.schema(
     [
@@ -41,6 +44,7 @@ TRIALS = pa.schema(
         # the learner imagines them and as they came. Far apart, the model is being exploited.
         ("imagined_start_value", pa.float64()),
         ("real_start_value", pa.float64()),
+        ("plan_return_mean", pa.float64()),  # over the planner's episodes; null without planning
         ("best_return", pa.float64()),  # best return of the curve, for progress only
         ("evaluation_episodes", pa.int64()),
         ("evaluation_protocol", pa.string()),  # seeds, action repeat, deterministic policy
@@ -90,6 +94,7 @@ CURVE = pa.schema(
 EVALUATIONS = pa.schema(
     [
         ("trial", pa.string()),
+        ("actor", pa.string()),  # policy, whose rows are the result, or planner; null: policy
         ("episode", pa.int64()),
         ("seed", pa.int64()),  # the environment's seed of this episode
         ("return", pa.float64()),  # summed reward, [0, 1000]
@@ -127,9 +132,11 @@ def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> None:
     write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
 
 
-def read_table(path: Path) -> pa.Table:
-    """Return the table at `path`; raise ValueError naming a file that is broken or of another
-    format."""
+def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Return the table at `path`, with all of ADDED that `schema` has.
+
+    Raises ValueError naming a file that is broken or of another format.
+    """
     try:
         with pa.OSFile(str(path), "rb") as source:
             table = pa.ipc.open_file(source).read_all()
@@ -138,4 +145,11 @@ def read_table(path: Path) -> pa.Table:
     found = (table.schema.metadata or {}).get(b"format", b"none").decode()
     if found != FORMAT:
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT!r}")
+    return table if schema is None else _with_added(table, schema)
+
+
+def _with_added(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for index, field in enumerate(schema):
+        if field.name in ADDED and field.name not in table.column_names:
+            table = table.add_column(index, field, pa.nulls(len(table), field.type))
     return table

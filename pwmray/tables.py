@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pwmray import registry, results
@@ -109,7 +110,7 @@ class Tables:
         curve = _optional(folder / CURVE_FILE, results.CURVE)
         evaluations = results.EVALUATIONS.empty_table()
         if record.status is Status.EVALUATED:
-            evaluations = results.read_table(folder / EVALUATIONS_FILE)
+            evaluations = results.read_table(folder / EVALUATIONS_FILE, results.EVALUATIONS)
         row = _trial_row(fingerprint, record, curve, evaluations)
         tables = {
             "trials": pa.Table.from_pylist([row], schema=results.TRIALS),
@@ -130,7 +131,8 @@ def _trial_row(
     row = {name: record.last(name) for name in _FROM_EVENTS}
     if status not in (Status.FAILED, Status.CANCELLED):
         row["reason"] = None
-    final = evaluations["return"].to_numpy()
+    final = _returns(evaluations, results.POLICY)
+    planned = _returns(evaluations, results.PLANNER)
     curve_returns = curve["return_mean"].drop_null().to_numpy()
     return row | {
         "trial": fingerprint,
@@ -146,6 +148,7 @@ def _trial_row(
         "world_model_from": record.last("world_model_id"),
         "return_mean": float(final.mean()) if len(final) else None,
         "return_sd": float(final.std(ddof=1)) if len(final) > 1 else None,
+        "plan_return_mean": float(planned.mean()) if len(planned) else None,
         "best_return": float(curve_returns.max()) if len(curve_returns) else None,
         "evaluation_episodes": len(final),
         "evaluation_protocol": config.evaluation.protocol,
@@ -155,6 +158,11 @@ def _trial_row(
         "ended_at": record.time_of(Status.EVALUATED, Status.FAILED, Status.CANCELLED),
         "config": json.dumps(config.to_dict()),
     }
+
+
+def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
+    rows = evaluations.to_pylist()
+    return np.array([row["return"] for row in rows if (row["actor"] or results.POLICY) == actor])
 
 
 def _time(text: str) -> datetime.datetime:

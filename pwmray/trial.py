@@ -15,7 +15,8 @@ import torch
 
 from pwmray import claim, provenance, registry, results
 from pwmray.algorithm import checkpoint
-from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, evaluate
+from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, evaluate
+from pwmray.algorithm.planner import Planner
 from pwmray.build import build_learner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
@@ -207,29 +208,41 @@ class Trial:
     def _evaluate_finally(self) -> dict[str, Any]:
         if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
             self._record(Status.COMPLETED, **self._progress())
-        seeds = self.config.evaluation.final_seeds
-        episodes = self._evaluate(seeds)
-        rows = [
-            {"trial": self.folder.name, "episode": i, "seed": seed, "return": r, "length": n}
+        evaluation = self.config.evaluation
+        episodes = self._evaluate(evaluation.final_seeds)
+        rows = self._episode_rows(results.POLICY, evaluation.final_seeds, episodes)
+        final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
+        if evaluation.plan_episodes:
+            planned = self._evaluate(evaluation.plan_seeds, self._build_planner())
+            rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
+            final["plan_return_mean"] = float(planned.returns.mean())
+        results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
+        self._record(Status.EVALUATED, **final, **self._progress())
+        return {"epoch": self.epoch, **final}
+
+    def _build_planner(self) -> Planner:
+        # A stream of its own, started here: an evaluation done again plans the same.
+        draws = generator(self.config.seed, "planning", self._device)
+        return Planner(self.config.planner, self.learner, draws)
+
+    def _episode_rows(self, actor: str, seeds: Sequence[int], episodes: Episodes) -> list[dict]:
+        trial = {"trial": self.folder.name, "actor": actor}
+        return [
+            {**trial, "episode": i, "seed": seed, "return": r, "length": n}
             for i, (seed, r, n) in enumerate(
                 zip(seeds, episodes.returns, episodes.lengths, strict=True)
             )
         ]
-        results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
-        final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
-        self._record(Status.EVALUATED, **final, **self._progress())
-        return {"epoch": self.epoch, **final}
 
-    def _evaluate(self, seeds: Sequence[int]) -> Episodes:
-        """Run the deterministic policy on one episode a seed."""
+    def _evaluate(self, seeds: Sequence[int], act: Act | None = None) -> Episodes:
+        """Run `act`, by default the deterministic policy, on one episode a seed."""
         started = time.perf_counter()
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
-        episodes = evaluate(
-            self.learner.act, environments, seeds, action_dim, self._device, discount
-        )
+        act = act or self.learner.act
+        episodes = evaluate(act, environments, seeds, action_dim, self._device, discount)
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
 

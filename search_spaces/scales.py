@@ -45,6 +45,13 @@ SCALES = {
             "learner.reward_weight": 0.2,
             "evaluation.every_epochs": 25,
             "evaluation.num_episodes": 5,
+            # Three planned episodes would take 4 core seconds, as long as a small trial's
+            # training; with the planner of the paper scale, two minutes.
+            "evaluation.plan_episodes": 0,
+            "planner.num_iterations": 2,
+            "planner.num_samples": 32,
+            "planner.num_elites": 8,
+            "planner.num_policy_trajectories": 4,
             "runtime.checkpoint_seconds": 15.0,
         },
         "pretrain": {

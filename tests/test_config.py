@@ -121,8 +121,8 @@ def value_of(trial, key):
 
 def test_fingerprint_does_not_change_with_the_version():
     # Every trial on disk is found by it; a new default or meaning needs a new literal here.
-    assert make().fingerprint == "540fcde26db5f15e"
-    assert make_full_flow().fingerprint == "c1e6ffa70cfa63f2"
+    assert make().fingerprint == "d9d5f7db9741aabb"
+    assert make_full_flow().fingerprint == "24d521fac5d481ec"
 
 
 def test_fingerprint_is_16_hex_digits():
@@ -185,6 +185,7 @@ def test_evaluations_share_seeds_between_trials_but_not_with_training():
     evaluation = make().evaluation
     assert evaluation.final_seeds == range(1_000_000, 1_000_050)
     assert evaluation.training_seeds == range(1_000_050, 1_000_060)
+    assert evaluation.plan_seeds == evaluation.final_seeds[:10]
     assert evaluation == make(seed=7).evaluation
 
 
@@ -285,6 +286,10 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("evaluation.num_episodes", 0),
         ("evaluation.final_episodes", -1),
         ("evaluation.first_seed", -1),
+        ("evaluation.plan_episodes", -1),
+        ("evaluation.plan_episodes", 51),
+        ("planner.num_elites", 513),
+        ("planner.min_std", 0.0),
         ("data.num_episodes", 0),
         ("data.seed", -1),
         ("data.behaviours", ()),

@@ -1,6 +1,7 @@
 """A trial without Ray: what it leaves behind, and that resuming is exact."""
 
 import functools
+import json
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.registry import Status
+from pwmray.tables import Tables
 from pwmray.trial import RunningElsewhereError, Trial
 from tests.tiny import SETTINGS
 
@@ -58,8 +60,23 @@ def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
     assert record.last("epochs_reached") == 6
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
     evaluations = results.read_table(tmp_path / "evaluations.arrow")
-    assert evaluations["seed"].to_pylist() == list(config.evaluation.final_seeds)
-    assert evaluations["length"].to_pylist() == [500] * 3
+    seeds = [*config.evaluation.final_seeds, *config.evaluation.plan_seeds]
+    assert evaluations["seed"].to_pylist() == seeds
+    assert evaluations["actor"].to_pylist() == ["policy"] * 3 + ["planner"] * 2
+    assert evaluations["length"].to_pylist() == [500] * 5
+    returns = evaluations["return"].to_numpy()
+    assert record.last("return_mean") == pytest.approx(returns[:3].mean())
+    assert record.last("plan_return_mean") == pytest.approx(returns[3:].mean())
+    assert set(returns[:3]).isdisjoint(returns[3:])
+
+
+def test_trial_without_planning_leaves_no_plan_return(tmp_path, data):
+    config = make_config(**{"evaluation.plan_episodes": 0})
+    ask_for(config, tmp_path)
+    run_to_the_end(open_trial(config, tmp_path, data))
+    evaluations = results.read_table(tmp_path / "evaluations.arrow")
+    assert evaluations["actor"].to_pylist() == ["policy"] * 3
+    assert registry.read(tmp_path).last("plan_return_mean") is None
 
 
 @pytest.mark.parametrize("variant", ["fullflow"])
@@ -165,3 +182,47 @@ def test_data_that_cannot_be_read_fails_the_trial(tmp_path):
         open_trial(config, tmp_path, broken)
     assert registry.read(tmp_path).status is Status.FAILED
     assert registry.running_elsewhere(tmp_path) is None
+
+
+# The sweep's tables.
+
+
+def write_sweep(folder, trial):
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(json.dumps({"trials": [trial]}))
+    return Tables(folder)
+
+
+def evaluate_by_hand(results_folder, rows):
+    """Leave the record of an evaluated trial; return its fingerprint and its folder."""
+    config = make_config()
+    folder = registry.trial_folder(results_folder, config.fingerprint)
+    ask_for(config, folder)
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status)
+    results.write_rows(folder / "evaluations.arrow", rows, results.EVALUATIONS)
+    return config.fingerprint, folder
+
+
+def episode_row(actor, value):
+    return {"trial": "t", "actor": actor, "episode": 0, "seed": 1, "return": value, "length": 500}
+
+
+def test_table_of_trials_keeps_the_planner_out_of_the_return(tmp_path):
+    rows = [episode_row("policy", 1.0), episode_row("policy", 3.0), episode_row("planner", 9.0)]
+    fingerprint, _ = evaluate_by_hand(tmp_path, rows)
+    write_sweep(tmp_path / "sweep", fingerprint).write()
+    row = results.read_table(tmp_path / "sweep" / "trials.arrow").to_pylist()[0]
+    assert (row["return_mean"], row["plan_return_mean"]) == (2.0, 9.0)
+    assert row["evaluation_episodes"] == 2
+
+
+def test_table_takes_up_a_trial_of_an_earlier_version(tmp_path):
+    fingerprint, folder = evaluate_by_hand(tmp_path, [episode_row("policy", 1.0)])
+    path = folder / "evaluations.arrow"
+    results.write_table(path, results.read_table(path).drop_columns(["actor"]))
+    write_sweep(tmp_path / "sweep", fingerprint).write()
+    row = results.read_table(tmp_path / "sweep" / "trials.arrow").to_pylist()[0]
+    assert (row["return_mean"], row["plan_return_mean"]) == (1.0, None)
+    evaluations = results.read_table(tmp_path / "sweep" / "evaluations.arrow")
+    assert evaluations.schema.remove_metadata() == results.EVALUATIONS

@@ -20,6 +20,11 @@ SETTINGS = {
     "evaluation.every_epochs": 2,
     "evaluation.num_episodes": 2,
     "evaluation.final_episodes": 3,
+    "evaluation.plan_episodes": 2,
+    "planner.num_iterations": 1,
+    "planner.num_samples": 8,
+    "planner.num_elites": 4,
+    "planner.num_policy_trajectories": 2,
     "runtime.checkpoint_seconds": 0.0,
 }
 
