@@ -33,6 +33,21 @@ class Arm:
         return sample_sd([t.final_return for t in self.trials])
 
     @property
+    def plan_returns(self) -> list[float]:
+        """Return the plan return of every trial that has one."""
+        return [t.plan_return for t in self.trials if t.plan_return is not None]
+
+    @property
+    def plan_mean(self) -> float | None:
+        """Return the mean plan return over seeds; None without any."""
+        return mean(self.plan_returns) if self.plan_returns else None
+
+    @property
+    def plan_sd(self) -> float | None:
+        """Return the sample standard deviation of it over seeds; None below two trials."""
+        return sample_sd(self.plan_returns)
+
+    @property
     def is_complete(self) -> bool:
         """Tell whether every planned seed is evaluated."""
         return len(self.trials) == self.num_planned

@@ -55,6 +55,8 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "n_planned": arm.num_planned,
         "return_mean": arm.mean,
         "return_sd": arm.sd,
+        "plan_return_mean": arm.plan_mean,
+        "plan_return_sd": arm.plan_sd,
         "train_seconds": arm.train_seconds,
         "return_per_hour": arm.return_per_hour,
     }
@@ -106,6 +108,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "status": trial.record["status"],
             "reason": trial.record["reason"],
             "return": trial.final_return if trial.is_usable else None,
+            "plan_return": trial.plan_return,
             "episodes": len(trial.returns),
             "trial": trial.record["trial"],
         }

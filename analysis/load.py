@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table
+from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
 EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
@@ -25,6 +25,7 @@ class Trial:
     record: dict[str, Any]  # its row of the `trials` table
     factors: dict[str, Any]  # task, variant, epochs and whatever else the sweep varies; no seed
     returns: tuple[float, ...]  # of its final evaluation episodes, [0, 1000]; empty if none
+    plan_returns: tuple[float, ...] = ()  # of those that the planner acted in too
 
     @property
     def seed(self) -> int:
@@ -35,6 +36,11 @@ class Trial:
     def final_return(self) -> float:
         """Return the mean over the evaluation episodes, recomputed from them."""
         return math.fsum(self.returns) / len(self.returns)
+
+    @property
+    def plan_return(self) -> float | None:
+        """Return the mean over the planner's episodes; None without any. No verdict uses it."""
+        return math.fsum(self.plan_returns) / len(self.plan_returns) if self.plan_returns else None
 
     @property
     def is_usable(self) -> bool:
@@ -106,7 +112,8 @@ def load_sweep(folder: Path) -> Sweep:
         Trial(
             record=record,
             factors={name: find_factor(record, name) for name in names},
-            returns=tuple(episodes.get(record["trial"], ())),
+            returns=tuple(episodes.get((record["trial"], POLICY), ())),
+            plan_returns=tuple(episodes.get((record["trial"], PLANNER), ())),
         )
         for record in records
     )
@@ -123,7 +130,7 @@ def load_sweep(folder: Path) -> Sweep:
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Return each trial's (epoch, mean return) points, in order of epoch."""
-    table = _read_columns(folder / "curves.arrow", ("trial", "epoch", "return_mean"), CURVE.names)
+    table = _read_columns(folder / "curves.arrow", ("trial", "epoch", "return_mean"), CURVE)
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for row in table:
         if row["return_mean"] is not None:
@@ -206,24 +213,26 @@ def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
     """Return the grid's rows of `trials` in the grid's order."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the sweep has written no results yet")
-    rows = {row["trial"]: row for row in _read_columns(path, TRIALS.names, TRIALS.names)}
+    rows = {row["trial"]: row for row in _read_columns(path, TRIALS.names, TRIALS)}
     return [rows[trial] for trial in grid if trial in rows]
 
 
-def _read_episodes(path: Path) -> dict[str, list[float]]:
-    episodes: dict[str, list[float]] = defaultdict(list)
-    for row in _read_columns(path, ("trial", "return"), EVALUATIONS.names):
+def _read_episodes(path: Path) -> dict[tuple[str, str], list[float]]:
+    """Return the episodes' returns by trial and actor."""
+    episodes: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in _read_columns(path, ("trial", "actor", "return"), EVALUATIONS):
         value = row["return"]
-        episodes[row["trial"]].append(math.nan if value is None else value)
+        key = row["trial"], row["actor"] or POLICY
+        episodes[key].append(math.nan if value is None else value)
     return episodes
 
 
-def _read_columns(path: Path, wanted: Iterable[str], known: list[str]) -> list[dict[str, Any]]:
+def _read_columns(path: Path, wanted: Iterable[str], schema: Any) -> list[dict[str, Any]]:
     """Return the rows of `path`, `wanted` columns only; none where the file does not exist."""
     if not path.is_file():
         return []
-    table = read_table(path)
-    missing = [name for name in known if name not in table.column_names]
+    table = read_table(path, schema)
+    missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
     return table.select(list(wanted)).to_pylist()

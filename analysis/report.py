@@ -69,6 +69,7 @@ def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
+        _describe_planning(sweep),
         _describe_missing(sweep, arms),
         _describe_calls(sweep),
         _describe_devices(sweep),
@@ -127,6 +128,16 @@ def _describe_exact_tests(num_seeds: int) -> str:
     return (
         f"With {num_seeds} seeds no exact test can reach p < .05 (smallest: {unpaired:.2f} "
         f"unpaired, {paired:.2f} paired)."
+    )
+
+
+def _describe_planning(sweep: Sweep) -> str:
+    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if trial.plan_returns})
+    if not counts:
+        return ""
+    return (
+        "Plan return: the same agent acting by the planner (MPPI over its world model), on the "
+        f"first {' or '.join(map(str, counts))} of the evaluation episodes; no verdict rests on it."
     )
 
 

@@ -66,6 +66,8 @@ def _headline(summary: Summary) -> str:
 
 def _list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     grids = [_arm_grid(summary.arms)]
+    if any(arm.plan_returns for arm in summary.arms):
+        grids.append(_plan_grid(summary.arms, per_seed))
     if per_seed:
         grids.append(_seed_grid(summary.sweep.trials))
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
@@ -79,7 +81,7 @@ def _arm_grid(arms: Sequence[Arm]) -> Grid:
             *(format_value(value) for value in arm.factors.values()),
             f"{arm.task.floor:.1f} ({arm.floor_kind})",
             _count_seeds(arm),
-            _format_return(arm),
+            _format_return(arm.mean, arm.sd),
             _format_duration(arm.train_seconds),
             "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
         )
@@ -87,6 +89,31 @@ def _arm_grid(arms: Sequence[Arm]) -> Grid:
     ]
     headers = (*factors, "floor", "n", "return", "train", "return/h")
     return Grid("Final returns", headers, rows, ())
+
+
+def _plan_grid(arms: Sequence[Arm], per_seed: bool) -> Grid:
+    """Return the plan returns, by arm or by trial: the other tables have no room for them."""
+    headers = (*arms[0].factors, "seed" if per_seed else "n", "return", "plan return")
+    rows = [
+        (*(format_value(value) for value in arm.factors.values()), *cells)
+        for arm in arms
+        if arm.plan_returns
+        for cells in (_list_plans(arm) if per_seed else [_sum_up_plans(arm)])
+    ]
+    return Grid("Plan returns", headers, rows, ())
+
+
+def _sum_up_plans(arm: Arm) -> tuple[str, str, str]:
+    n = str(len(arm.plan_returns))
+    return n, _format_return(arm.mean, arm.sd), _format_return(arm.plan_mean, arm.plan_sd)
+
+
+def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
+    return [
+        (str(trial.seed), f"{trial.final_return:.2f}", f"{trial.plan_return:.2f}")
+        for trial in arm.trials
+        if trial.plan_return is not None
+    ]
 
 
 def _seed_grid(trials: Sequence[Trial]) -> Grid:
@@ -203,10 +230,10 @@ def _count_seeds(arm: Arm) -> str:
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
 
 
-def _format_return(arm: Arm) -> str:
-    if arm.mean is None:
+def _format_return(mean: float | None, sd: float | None) -> str:
+    if mean is None:
         return "-"
-    return f"{arm.mean:.1f}" if arm.sd is None else f"{arm.mean:.1f} +- {arm.sd:.1f}"
+    return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
 
 
 def _format_duration(seconds: float | None) -> str:

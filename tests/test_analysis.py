@@ -16,7 +16,7 @@ from analysis.guard import find_flags
 from analysis.load import find_factor, find_sweep, load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (42, 123, 456)
@@ -158,6 +158,78 @@ def test_a_sweep_is_the_latest_one_or_that_at_a_path(results):
     os.utime(older / "sweep.json", (1, 1))
     assert find_sweep(None, results).name == "phase6_epochs"
     assert find_sweep(str(older), Path("nowhere")).name == "phase5"
+
+
+# Plan returns.
+
+
+def add_plans(folder: Path) -> None:
+    """Let the planner act in two episodes of each baseline trial, 100 above the policy's."""
+    rows = read_table(folder / "evaluations.arrow").to_pylist()
+    planned = [
+        row | {"actor": "planner", "return": row["return"] + 100.0}
+        for row in rows
+        if row["episode"] < 2 and "baseline" in row["trial"]
+    ]
+    write_rows(folder / "evaluations.arrow", rows + planned, EVALUATIONS)
+
+
+def test_plan_returns_change_no_return_and_no_verdict(results):
+    folder = results / "phase6_epochs"
+    before = summarize_sweep(load_sweep(folder))
+    add_plans(folder)
+    after = summarize_sweep(load_sweep(folder))
+    assert after.comparisons[0].rows[0].verdict == before.comparisons[0].rows[0].verdict
+    assert [arm.returns for arm in after.arms] == [arm.returns for arm in before.arms]
+    assert find_flags(after.sweep) == find_flags(before.sweep)
+
+
+def test_plan_return_stands_beside_the_return_where_there_is_any(results, capsys):
+    run(results, "phase6_epochs", "--format", "md")
+    assert "plan return" not in capsys.readouterr().out.lower()
+
+    add_plans(results / "phase6_epochs")
+    run(results, "phase6_epochs", "--format", "md")
+    printed = capsys.readouterr().out
+
+    # Seeds 42, 123, 456 end on 510.42, 511.23, 514.56; two episodes at -10 and 0 of that, + 100.
+    assert "| n | return | plan return |" in printed
+    assert "| 3 | 512.1 +- 2.2 | 607.1 +- 2.2 |" in printed
+    assert "on the first 2 of the evaluation episodes; no verdict rests on it" in printed
+
+
+def test_plan_returns_are_listed_per_seed_too(results, capsys):
+    add_plans(results / "phase6_epochs")
+    run(results, "phase6_epochs", "--format", "md", "--per-seed")
+    assert "| 42 | 510.42 | 605.42 |" in capsys.readouterr().out
+
+
+def test_plan_return_is_exported(results, capsys):
+    add_plans(results / "phase6_epochs")
+    run(results, "phase6_epochs", "--format", "csv")
+    rows = read_csv(capsys.readouterr().out)
+    assert rows[0]["plan_return_mean"].startswith("607.07")
+    assert rows[-1]["plan_return_mean"] == ""
+
+
+@pytest.mark.parametrize("options", [(), ("--per-seed",)])
+def test_table_with_plan_returns_fits_a_hundred_columns(results, capsys, options):
+    folder = make_sweep(results / "long", tasks=("cartpole-balance-sparse", "walker-stand"))
+    add_plans(folder)
+    assert run(results, "long", *options) == 0
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines()) <= 100
+    assert "353.2 (nothing)" in printed
+
+
+def test_tables_of_an_earlier_version_hold_the_policy_alone(results):
+    folder = results / "phase6_epochs"
+    for name, added in (("evaluations", "actor"), ("trials", "plan_return_mean")):
+        path = folder / f"{name}.arrow"
+        write_table(path, read_table(path).drop_columns([added]))
+    trial = load_sweep(folder).trials[0]
+    assert len(trial.returns) == 3
+    assert trial.plan_return is None
 
 
 # Flags.
