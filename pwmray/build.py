@@ -23,9 +23,7 @@ class Parts(NamedTuple):
 def build_learner(config: TrialConfig) -> Learner:
     """Build a trial's learner on the CPU; its weights follow from the trial's seed."""
     parts = _build_parts(config, generator(config.seed, "initialisation"))
-    task = find_task(config.task)
-    trains = config.trains_world_model
-    return Learner(config.learner, *parts, task.index, task.action_dim, trains)
+    return Learner(config.learner, *parts, find_task(config.task), config.trains_world_model)
 
 
 def count_parameters(config: TrialConfig) -> dict[str, int]:

@@ -149,7 +149,7 @@ class _Run:
             config.world_model, generator(config.seed, "initialisation"), fidelity=config.fidelity
         )
         if config.world_model.standardize:
-            model.set_observation_scale(*_joint_scale(stores))
+            model.set_observation_scale(*_joint_scale(stores, config.world_model.wrap_angles))
         learner = config.trial.learner
         self._pretrainer = Pretrainer(model, stores, config.settings, learner, config.seed, device)
         self._rows: list[dict[str, Any]] = []
@@ -207,12 +207,12 @@ class _Run:
         self._rows, self._best = state["rows"], state["best"]
 
 
-def _joint_scale(stores: Sequence[Store]) -> tuple[torch.Tensor, torch.Tensor]:
+def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and deviation of the padded observations over all tasks' rows alike."""
     widest = max(store.obs.shape[1] for store in stores)
     moments = torch.zeros(2, widest, dtype=torch.float64)
     for store in stores:
-        mean, std = map(torch.from_numpy, observation_statistics(store))
+        mean, std = map(torch.from_numpy, observation_statistics(store, wrap_angles))
         first, second = mean.double(), std.double().square() + mean.double().square()
         moments[:, : len(mean)] += torch.stack([first, second]) / len(stores)
     mean, second = moments

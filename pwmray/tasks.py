@@ -30,6 +30,15 @@ class Task(NamedTuple):
     random_return: float  # mean return of uniform random actions, [0, 1000]
 
     @property
+    def winding_angles(self) -> tuple[int, ...]:
+        """Return the observation entries that are a joint's angle counted over whole turns.
+
+        The arm of reacher has a shoulder without limits and observes its raw angle; other tasks
+        with such a joint observe its sine and cosine.
+        """
+        return (0,) if self.domain == "reacher" else ()
+
+    @property
     def floor(self) -> float:
         """Return the better of doing nothing and acting at random, [0, 1000]."""
         return max(self.zero_return, self.random_return)

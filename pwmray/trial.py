@@ -120,7 +120,8 @@ class Trial:
         if self.config.is_pretrained:
             load_pretrained(self.learner.world_model, self.config)
         elif self.config.world_model.standardize:
-            mean, std = map(torch.from_numpy, observation_statistics(store))
+            wrap = self.config.world_model.wrap_angles
+            mean, std = map(torch.from_numpy, observation_statistics(store, wrap))
             self.learner.world_model.set_observation_scale(mean, std)
         self.learner.to(device)
         self._generators = {name: generator(seed, name, device) for name in ("windows", "noise")}
@@ -159,6 +160,7 @@ class Trial:
             self._device,
             self._generators["windows"],
             episodes,
+            wrap_angles=config.world_model.wrap_angles,
         )
 
     def _train_to_next_row(self) -> dict[str, Any]:

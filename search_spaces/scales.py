@@ -28,6 +28,7 @@ SCALES = {
         "set": {
             "size": "laptop",
             "world_model.standardize": True,
+            "world_model.wrap_angles": True,
             "world_model[flow].num_substeps": 1,
             "policy[flow].num_substeps": 1,
             "data.num_episodes": 120,
@@ -60,6 +61,11 @@ SCALES = {
             "batch_size": 64,
             "check_every": 200,
         },
-        "minutes_per_1000_epochs": {"baseline": 2.0, "fullflow": 4.0},
+        "minutes_per_1000_epochs": {
+            "baseline": 1.7,
+            "flowpolicy": 1.9,
+            "flowwm": 2.1,
+            "fullflow": 2.3,
+        },
     },
 }

@@ -30,7 +30,7 @@ sweep = Sweep(
     scales=SCALES,
     at_scale={
         "laptop": {
-            "epochs": 200,
+            "epochs": 250,
             "task": ["pendulum-spin", "cartpole-swingup", "reacher-easy"],
             "seed": TRAIN_SEEDS[:2],
         }

@@ -547,3 +547,16 @@ def test_learner_beats_its_random_policy(variant):
 
     assert random_return < 13
     assert play_point(learner.act) > 19  # of at most 24.4
+
+
+def test_learner_sees_an_arm_that_wound_up_as_one_that_did_not():
+    trial = {"variant": "baseline", "task": "reacher-easy", "seed": 0, "epochs": 1}
+    raw = build_learner(TrialConfig.from_flat({**SETTINGS, **trial}))
+    wrapped = {**SETTINGS, **trial, "world_model.wrap_angles": True}
+    learner = build_learner(TrialConfig.from_flat(wrapped))
+    obs = torch.zeros(1, MAX_OBS_DIM)
+    wound = obs.clone()
+    wound[0, 0] = 6 * torch.pi
+
+    assert_close(learner.encode(wound), learner.encode(obs), rtol=0, atol=1e-5)
+    assert (raw.encode(wound) - raw.encode(obs)).abs().max() > 1e-3

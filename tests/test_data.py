@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from pwmray import claim
+from pwmray.data.angles import wrap_observations
 from pwmray.data.behaviours import BEHAVIOURS
 from pwmray.data.collect import CollectionRecipe, collect
 from pwmray.data.collected import collected_path, ensure_data
 from pwmray.data.sampler import WindowSampler, window_starts
 from pwmray.data.store import BrokenDataError, observation_statistics, open_store, write_store
+from pwmray.tasks import find_task
 
 SMALL = CollectionRecipe(num_episodes=2)
 
@@ -386,3 +388,23 @@ def test_two_processes_that_want_the_same_data_make_it_once(tmp_path):
 
 def start_process(arguments):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# Angles.
+
+
+def test_winding_angles_are_taken_modulo_a_turn():
+    obs = np.array([[7.0, 7.0], [-3.5, 0.0], [3.0, 90.0]], np.float32)
+
+    found = wrap_observations(obs, find_task("reacher-easy"))
+
+    turn = 2 * np.pi
+    np.testing.assert_allclose(
+        found, [[7.0 - turn, 7.0], [turn - 3.5, 0.0], [3.0, 90.0]], rtol=1e-6
+    )
+    assert obs[0, 0] == 7.0
+
+
+def test_tasks_without_winding_angles_keep_their_observations():
+    obs = np.array([[7.0, 7.0]], np.float32)
+    assert wrap_observations(obs, find_task("cartpole-swingup")) is obs

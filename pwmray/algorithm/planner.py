@@ -76,7 +76,7 @@ class Planner:
     @torch.no_grad()
     def __call__(self, obs_NO: Tensor) -> Tensor:
         """Return actions [N, A] in [-1, 1], 0 in the dimensions that the task lacks."""
-        z_NL = self._learner.world_model.encode(obs_NO, self._embedding(obs_NO))
+        z_NL = self._learner.encode(obs_NO)
         prior_HNPA = self._policy_plans(z_NL)
         mean_HNA, std_HNA = self._start(z_NL)
         for _ in range(self.config.num_iterations):

@@ -124,7 +124,8 @@ class Pretrainer:
 
     def _sample_from(self, episodes: Sequence[Any], stream: torch.Generator) -> MultitaskSampler:
         horizon = self._learner.wm_horizon
-        return MultitaskSampler(self._stores, episodes, horizon, self._device, stream)
+        wrap = self.model.config.wrap_angles
+        return MultitaskSampler(self._stores, episodes, horizon, self._device, stream, wrap)
 
 
 def _means(history: list[dict[str, torch.Tensor]]) -> Losses:

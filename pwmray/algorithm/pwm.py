@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.algorithm.world_model_loss import world_model_loss
+from pwmray.data.angles import wrap
 from pwmray.data.sampler import Batch
 from pwmray.models import CriticEnsemble, Policy, WorldModel
+from pwmray.tasks import Task
 
 Metrics = dict[str, Tensor]
 
@@ -42,8 +44,7 @@ class Learner(nn.Module):
         world_model: WorldModel,
         policy: Policy,
         critics: CriticEnsemble,
-        task_index: int,
-        action_dim: int,
+        task: Task,
         trains_world_model: bool = True,
     ):
         super().__init__()
@@ -53,10 +54,11 @@ class Learner(nn.Module):
         self.policy = policy
         self.critics = critics
         self.return_scale = ReturnScale()
-        num_actions = action_dim if self.fidelity.masked_actions else policy.log_std.numel()
+        num_actions = task.action_dim if self.fidelity.masked_actions else policy.log_std.numel()
         mask_A = (torch.arange(policy.log_std.numel()) < num_actions).float()
         self.register_buffer("mask_A", mask_A, persistent=False)
-        self.register_buffer("task", torch.tensor(task_index), persistent=False)
+        self.register_buffer("task", torch.tensor(task.index), persistent=False)
+        self._wrapped = list(task.winding_angles) if world_model.config.wrap_angles else []
         if not self.fidelity.trained_task_embedding:
             stale = torch.zeros_like(world_model.task_embedding.weight)
             self.register_buffer("stale_gradient", stale)
@@ -141,8 +143,14 @@ class Learner(nn.Module):
     @torch.no_grad()
     def act(self, obs_BO: Tensor) -> Tensor:
         """Return the deterministic actions [B, A] for padded observations [B, O]."""
-        z_BL = self.world_model.encode(obs_BO, self._embedding(len(obs_BO)))
-        return self.policy.act(z_BL, self.mask_A)
+        return self.policy.act(self.encode(obs_BO), self.mask_A)
+
+    def encode(self, obs_BO: Tensor) -> Tensor:
+        """Return the latents [B, L] of observations as the environment gives them."""
+        if self._wrapped:
+            obs_BO = obs_BO.clone()
+            obs_BO[:, self._wrapped] = wrap(obs_BO[:, self._wrapped])
+        return self.world_model.encode(obs_BO, self._embedding(len(obs_BO)))
 
     @torch.no_grad()
     def predict_return(self, obs_BO: Tensor) -> Tensor:
@@ -163,7 +171,7 @@ class Learner(nn.Module):
         model, config = self.world_model, self.config
         e_BT = self._embedding(len(obs_BO))
         with torch.no_grad():
-            zs = [model.encode(obs_BO, e_BT)]
+            zs = [self.encode(obs_BO)]
         actions = []
         for noise_BA in noise_HBA:
             # The policy sees a detached latent: its gradient flows through the actions alone.

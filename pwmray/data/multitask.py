@@ -33,9 +33,10 @@ class MultitaskSampler:
         horizon: int,
         device: torch.device | str,
         generator: torch.Generator,
+        wrap_angles: bool = False,
     ):
         self.generator = generator
-        packed = [pack_rows(store) for store in stores]
+        packed = [pack_rows(store, wrap_angles=wrap_angles) for store in stores]
         first_rows = np.cumsum([0, *map(len, packed)])
         starts = [
             window_starts(store, horizon, chosen) + first

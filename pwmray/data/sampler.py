@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pwmray.data.angles import wrap_observations
 from pwmray.data.store import Store
-from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 
 
 class Batch(NamedTuple):
@@ -39,6 +40,7 @@ class WindowSampler:
         episodes: np.ndarray | None = None,
         max_obs_dim: int = MAX_OBS_DIM,
         max_action_dim: int = MAX_ACTION_DIM,
+        wrap_angles: bool = False,
     ):
         longest = int(store.episode_lengths.max()) - 1
         if not 1 <= horizon <= longest:
@@ -47,7 +49,8 @@ class WindowSampler:
         self.batch_size = batch_size
         self._generator = generator
         self._sizes = [max_obs_dim, max_action_dim, 1]
-        self._windows = windows(pack_rows(store, max_obs_dim, max_action_dim).to(device), horizon)
+        packed = pack_rows(store, max_obs_dim, max_action_dim, wrap_angles)
+        self._windows = windows(packed.to(device), horizon)
         self._starts_W = torch.from_numpy(window_starts(store, horizon, episodes)).to(device)
         if not self.num_windows:
             raise ValueError(f"no chosen episode of {store.path} has {horizon} steps")
@@ -116,13 +119,18 @@ def draw_episodes(
 
 
 def pack_rows(
-    store: Store, max_obs_dim: int = MAX_OBS_DIM, max_action_dim: int = MAX_ACTION_DIM
+    store: Store,
+    max_obs_dim: int = MAX_OBS_DIM,
+    max_action_dim: int = MAX_ACTION_DIM,
+    wrap_angles: bool = False,
 ) -> torch.Tensor:
     """Return the rows as one zero-padded tensor [R, K]; the mapped file is copied, not touched."""
     obs_dim, action_dim = store.obs.shape[1], store.action.shape[1]
     assert obs_dim <= max_obs_dim and action_dim <= max_action_dim, "padding too small"
     packed = np.zeros((len(store.obs), max_obs_dim + max_action_dim + 1), np.float32)
-    packed[:, :obs_dim] = store.obs
+    packed[:, :obs_dim] = (
+        wrap_observations(store.obs, find_task(store.task)) if wrap_angles else store.obs
+    )
     packed[:, max_obs_dim : max_obs_dim + action_dim] = store.action
     packed[:, -1] = store.reward
     return torch.from_numpy(packed)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pwmray.data.angles import wrap_observations
 from pwmray.files import replacing
-from pwmray.tasks import TASKS
+from pwmray.tasks import TASKS, find_task
 
 FORMAT = "pwmray-episodes-1"
 VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
@@ -113,13 +114,16 @@ def open_store(path: Path, remake: str = "") -> Store:
     return store
 
 
-def observation_statistics(store: Store) -> tuple[np.ndarray, np.ndarray]:
+def observation_statistics(
+    store: Store, wrap_angles: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of the observations, each [obs_dim] float32.
 
     The deviation of a constant entry is given as 1, so that dividing by it is safe.
     """
-    mean = store.obs.mean(axis=0, dtype=np.float64)
-    std = store.obs.std(axis=0, dtype=np.float64)
+    obs = wrap_observations(store.obs, find_task(store.task)) if wrap_angles else store.obs
+    mean = obs.mean(axis=0, dtype=np.float64)
+    std = obs.std(axis=0, dtype=np.float64)
     std[std < 1e-6] = 1.0
     return mean.astype(np.float32), std.astype(np.float32)
 

@@ -41,6 +41,9 @@ class WorldModelConfig:
     # Shift and scale each observation entry by the data's mean and sd. The encoder's first layer
     # normalises away the scale of the whole input, so that large entries hide small ones.
     standardize: bool = False
+    # Take the angles of joints without limits modulo a turn. Raw ones, as in MT30, spread over
+    # tens of turns in data of an arm that spins, and the same posture looks new in each.
+    wrap_angles: bool = False
 
     def check(self) -> None:
         """Raise ValueError for sizes that no model can have."""
