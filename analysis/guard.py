@@ -27,6 +27,7 @@ FROZEN = "policy_finetuning"  # the methodology that does not train its world mo
 MATCHED_FACTORS = ("variant", "world_model", "policy")  # comparing these, sizes must match
 PARAMETER_TOLERANCE = 0.02
 FULL_EPISODES = 50  # evaluation episodes a final return should rest on
+EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
 SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
 
 
@@ -66,6 +67,7 @@ def find_flags(sweep: Sweep) -> list[str]:
     checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
         ("at or below their task's floor", _is_at_floor),
         ("stopped before the epochs asked for", _is_short),
+        ("that imagine over twice what they get (a model exploited)", _is_exploiting),
         ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
         ("whose number of episodes is not the recorded one", _is_miscounted),
     )
@@ -91,10 +93,13 @@ def _compare_by_seed(
 ) -> Difference | None:
     """Compare `field` between the trials that share a seed.
 
-    Two kinds of world model cannot share a checkpoint: there only its presence is compared.
+    Two kinds of world model, or a published and a corrected one, cannot share a checkpoint: there
+    only its presence is compared.
     """
-    is_paired_kind = _values("world_model", baseline) == _values("world_model", level)
-    only_presence = field == "world_model_from" and not is_paired_kind
+    can_share = all(
+        _values(name, baseline) == _values(name, level) for name in ("world_model", "fidelity")
+    )
+    only_presence = field == "world_model_from" and not can_share
     ours = {trial.seed: _read_source(trial, field, only_presence) for trial in baseline}
     theirs = {trial.seed: _read_source(trial, field, only_presence) for trial in level}
     odd = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
@@ -175,6 +180,14 @@ def _is_short(trial: Trial) -> bool:
 
 def _is_at_floor(trial: Trial) -> bool:
     return trial.final_return <= find_task(trial.record["task"]).floor
+
+
+def _is_exploiting(trial: Trial) -> bool:
+    imagined = trial.record["imagined_start_value"]
+    real = trial.record["real_start_value"]
+    if imagined is None or real is None:
+        return False
+    return imagined > 2 * real and imagined - real > EXPLOITED
 
 
 def _is_misrecorded(trial: Trial) -> bool:

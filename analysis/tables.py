@@ -28,6 +28,12 @@ class Grid(NamedTuple):
     notes: tuple[str, ...]
 
 
+VALUE_NOTE = (
+    "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
+    "imagines them and as they came"
+)
+
+
 def render_table(summary: Summary, per_seed: bool, width: int | None = None) -> str:
     """Return the summary as plain text, `width` (default 100) columns wide, without colours."""
     text = io.StringIO()
@@ -123,13 +129,19 @@ def _seed_grid(trials: Sequence[Trial]) -> Grid:
             str(trial.seed),
             f"{trial.final_return:.2f}" if trial.is_usable else "-",
             str(len(trial.returns)),
+            _format_value_at_start(trial.record["imagined_start_value"]),
+            _format_value_at_start(trial.record["real_start_value"]),
             trial.record["status"],
             trial.record["trial"],
         )
         for trial in trials
     ]
-    headers = (*trials[0].factors, "seed", "return", "episodes", "status", "trial")
-    return Grid("Every trial", headers, rows, ())
+    names = ("seed", "return", "episodes", "imagined", "real", "status", "trial")
+    return Grid("Every trial", (*trials[0].factors, *names), rows, (VALUE_NOTE,))
+
+
+def _format_value_at_start(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _comparison_grids(table: Comparisons, notes: tuple[str, ...]) -> list[Grid]:

@@ -248,6 +248,10 @@ def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
         (change_fullflow(evaluation_episodes=50), "18 trials whose number of episodes is not"),
         (change_fullflow(epochs_reached=99), "18 trials stopped before the epochs asked for"),
         (change_fullflow(task="cartpole-balance"), "trials at or below their task's floor"),
+        (
+            change_fullflow(imagined_start_value=31.6, real_start_value=11.1),
+            "trials that imagine over twice what they get",
+        ),
     ],
 )
 def test_an_odd_trial_is_flagged(tmp_path, change, said):

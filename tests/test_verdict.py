@@ -356,6 +356,14 @@ def test_pretrained_checkpoints_of_one_kind_must_be_the_same():
     ]
 
 
+def test_published_and_corrected_learners_need_not_share_a_checkpoint():
+    baseline, level = make_arms(fidelity="published", world_model_from="flow-197000")
+    assert [d.field for d in find_differences("fidelity", baseline, level)] == ["world_model_from"]
+    for trial in baseline:
+        trial.record["world_model_from"] = "flow-196000"
+    assert find_differences("fidelity", baseline, level) == []
+
+
 def test_an_arm_that_mixes_two_commits_is_a_difference():
     baseline, level = make_arms()
     level[0].record["git_commit"] = "c2"
