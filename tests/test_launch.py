@@ -118,7 +118,7 @@ def test_diverging_trials_fail_with_their_reason(tmp_path):
     code, out, err = run(tmp_path, "--scale", "diverging", "--limit", "2")
     assert code == 1
     assert "Traceback" not in out + err
-    assert len(re.findall(r"failed: .*diverged: \w+ is nan at epoch 2", out)) == 2
+    assert len(re.findall(r"failed: .*diverged: \w+ is nan at epoch 1", out)) == 2
 
 
 @pytest.fixture
