@@ -1,0 +1,296 @@
+"""Pretraining on several tasks: what it samples, what it keeps, and that resuming is exact."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pwmray import checkpoint_file, claim, pretraining, results
+from pwmray.config import TrialConfig
+from pwmray.data.multitask import MultitaskSampler, split_episodes
+from pwmray.data.store import open_store, write_store
+from pwmray.models.checkpoints import load_world_model
+from pwmray.pretrain_command import Pretraining
+from pwmray.pretraining import PretrainingConfig, is_done, pretrain
+from pwmray.tasks import find_task
+from tests.tiny import SCALES, SETTINGS
+
+CPU = torch.device("cpu")
+TASKS = ("pendulum-spin", "cartpole-swingup")  # 3 and 5 observations
+SCALE = {
+    "tasks": TASKS,
+    "iterations": 6,
+    "batch_size": 8,
+    "check_every": 2,
+    "held_out_batches": 2,
+    "held_out_share": 0.3,
+}
+SMALL = {**SETTINGS, "learner.wm_horizon": 2}
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_config(trial=(), **scale):
+    flat = {**SMALL, "task": TASKS[0], "seed": 0, "epochs": 1, **dict(trial)}
+    return PretrainingConfig.of(TrialConfig.from_flat(flat), {**SCALE, **scale})
+
+
+def make_store(folder, task, num_episodes=10, length=9):
+    """Episodes whose every row tells its episode and its step, for the sampler's tests."""
+    sizes, num_rows = find_task(task), num_episodes * length
+    obs = np.zeros((num_rows, sizes.obs_dim), np.float32)
+    obs[:, 0] = np.repeat(np.arange(num_episodes), length)
+    obs[:, 1] = np.tile(np.arange(length), num_episodes)
+    path = folder / f"{task}.arrow"
+    write_store(
+        path,
+        task,
+        obs=obs,
+        action=np.zeros((num_rows, sizes.action_dim), np.float32),
+        reward=np.full(num_rows, sizes.index, np.float32),
+        episode_lengths=[length] * num_episodes,
+        behaviours=["uniform"] * num_episodes,
+        recipe={},
+    )
+    return open_store(path)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return [make_store(tmp_path, task) for task in TASKS]
+
+
+def quiet(*_):
+    """Progress that nobody sees."""
+
+
+def weights(folder, name="last.ckpt"):
+    return load_world_model(folder / name).state
+
+
+def curve(folder):
+    return results.read_table(folder / "curve.arrow").to_pylist()
+
+
+def assert_same_weights(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+class Stop(Exception):
+    """What ends a run in its middle."""
+
+
+def stop_at(iteration):
+    def progress(_, done, __):
+        if done == iteration:
+            raise Stop
+
+    return progress
+
+
+# Sampling.
+
+
+def test_episodes_are_trained_on_or_held_out(stores):
+    split = split_episodes(stores[0], 0.3, stream())
+    assert len(split.held_out) == 3
+    assert sorted([*split.training, *split.held_out]) == list(range(10))
+
+
+def test_holding_out_every_episode_is_refused(stores):
+    with pytest.raises(ValueError, match="none is left to train on"):
+        split_episodes(stores[0], 1.0, stream())
+
+
+def test_windows_stay_in_a_chosen_episode_of_their_task(stores):
+    chosen = [np.array([1, 4]), np.array([7])]
+    batch, task_B = MultitaskSampler(stores, chosen, 3, CPU, stream()).sample(400)
+    pendulum, cartpole = (find_task(task).index for task in TASKS)
+    episodes, steps = batch.obs_HBO[..., 0], batch.obs_HBO[..., 1]
+    assert (episodes == episodes[0]).all()
+    assert (steps[1:] - steps[:-1] == 1).all()
+    assert set(episodes[0][task_B == pendulum].tolist()) == {1, 4}
+    assert set(episodes[0][task_B == cartpole].tolist()) == {7}
+    assert (batch.r_HB1[0, :, 0] == task_B).all()
+    assert (task_B == pendulum).float().mean() == pytest.approx(2 / 3, abs=0.1)
+
+
+# A run.
+
+
+def test_run_keeps_the_last_and_the_best_model_and_the_loss_by_part(stores, tmp_path):
+    folder = tmp_path / "run"
+    pretrain(make_config({"variant": "flowwm"}), folder, stores, CPU, quiet)
+    rows = curve(folder)
+    assert [(row["iteration"], row["episodes"]) for row in rows] == [
+        (iteration, episodes) for iteration in (2, 4, 6) for episodes in ("training", "held_out")
+    ]
+    parts = ("world_model_loss", "consistency_loss", "reward_loss", "matching_loss")
+    assert np.isfinite([[row[part] for part in parts] for row in rows]).all()
+    held_out = {r["iteration"]: r["world_model_loss"] for r in rows if r["episodes"] == "held_out"}
+    best, last = (load_world_model(folder / name) for name in ("best.ckpt", "last.ckpt"))
+    assert best.iterations == min(held_out, key=held_out.__getitem__)
+    assert (last.iterations, last.tasks, last.fidelity) == (6, TASKS, "corrected")
+    assert is_done(folder)
+    assert not (folder / "resume.ckpt").exists()
+
+
+def test_held_out_loss_is_that_of_the_same_windows_and_falls(stores):
+    config = make_config({"learner.model_lr": 1e-2, "learner.reward_weight": 1.0}, iterations=60)
+    trial = config.trial
+    model = pretraining.WORLD_MODELS["mlp"](trial.world_model, stream())
+    pretrainer = pretraining.Pretrainer(model, stores, config.settings, trial.learner, 0, CPU)
+    before = pretrainer.held_out_losses()
+    assert pretrainer.held_out_losses() == before
+    pretrainer.train(60)
+    assert pretrainer.held_out_losses()["world_model_loss"] < before["world_model_loss"] / 2
+
+
+@pytest.mark.parametrize("kind", ["mlp", "flow"])
+@pytest.mark.parametrize("iteration", [2, 4])
+def test_stopped_run_goes_on_exactly(kind, iteration, stores, tmp_path):
+    config = make_config({"world_model.kind": kind})
+    pretrain(config, tmp_path / "whole", stores, CPU, quiet)
+    with pytest.raises(Stop):
+        pretrain(config, tmp_path / "cut", stores, CPU, stop_at(iteration))
+    assert not is_done(tmp_path / "cut")
+
+    pretrain(config, tmp_path / "cut", stores, CPU, quiet)
+
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    best = "best.ckpt"
+    assert_same_weights(weights(tmp_path / "cut", best), weights(tmp_path / "whole", best))
+
+
+def test_damaged_resume_file_starts_the_run_again(stores, tmp_path, caplog):
+    config = make_config()
+    with pytest.raises(Stop):
+        pretrain(config, tmp_path / "run", stores, CPU, stop_at(4))
+    resume = tmp_path / "run" / "resume.ckpt"
+    resume.write_bytes(resume.read_bytes()[:-50])
+    pretrain(config, tmp_path / "run", stores, CPU, quiet)
+    assert "starts again" in caplog.text
+    assert [row["iteration"] for row in curve(tmp_path / "run")] == [2, 2, 4, 4, 6, 6]
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_good(stores, tmp_path):
+    folder = tmp_path / "run"
+    diverging = make_config({"learner.model_lr": 1e30, "learner.model_clip": 1e30})
+    with pytest.raises(FloatingPointError, match=r"diverged: \w+ is nan by iteration \d"):
+        pretrain(diverging, folder, stores, CPU, quiet)
+    assert not is_done(folder)
+    assert claim.owner(folder / "claim") is None
+
+
+def test_second_process_is_refused(stores, tmp_path):
+    held = claim.acquire(tmp_path / "run" / "claim")
+    with held, pytest.raises(ValueError, match="another process pretrains in"):
+        pretrain(make_config(), tmp_path / "run", stores, CPU, quiet)
+
+
+# What defines it.
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        {"world_model.latent_dim": 8},
+        {"learner.model_lr": 1e-2},
+        {"learner.wm_horizon": 3},
+        {"learner.reward_weight": 2.0},
+        {"data.num_episodes": 7},
+    ],
+)
+def test_fingerprint_depends_on_the_model_its_loss_and_its_data(trial):
+    assert make_config(trial).fingerprint != make_config().fingerprint
+
+
+@pytest.mark.parametrize("scale", [{"tasks": TASKS[:1]}, {"iterations": 7}, {"batch_size": 9}])
+def test_fingerprint_depends_on_the_tasks_and_settings(scale):
+    assert make_config(**scale).fingerprint != make_config().fingerprint
+
+
+@pytest.mark.parametrize(
+    "trial", [{"policy.units": (8,)}, {"epochs": 9}, {"seed": 3}, {"learner.actor_lr": 1e-2}]
+)
+def test_fingerprint_does_not_depend_on_the_policy(trial):
+    assert make_config(trial).fingerprint == make_config().fingerprint
+
+
+def test_published_flow_is_another_model_and_a_published_mlp_is_not():
+    published = {"fidelity": "published"}
+    flow = {"world_model.kind": "flow"}
+    assert make_config(published).fingerprint == make_config().fingerprint
+    assert make_config(published | flow).fingerprint != make_config(flow).fingerprint
+    assert make_config(published | flow).fidelity.name == "published"
+
+
+def test_setting_out_of_range_is_named():
+    with pytest.raises(ValueError, match=r"pretrain\.iterations is 0"):
+        make_config(iterations=0)
+
+
+# The command.
+
+pair = Pretraining(
+    name="pair",
+    vary={"world_model.kind": ["mlp", "flow"]},
+    scales={"tiny": {**SCALES["tiny"], "pretrain": {**SCALE, "tasks": TASKS[:1]}}},
+)
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        pair.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err.splitlines()
+
+
+def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
+    code, out, _ = run(capsys, "--plan", "--results", tmp_path / "r", "--data", tmp_path / "d")
+    assert code == 0
+    assert out.count("to run; 6 iterations of 8 windows of pendulum-spin") == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--scale", "tny"), "unknown scale 'tny'; did you mean 'tiny'"),
+        (("--tasks", "pendulum-spn"), "unknown task 'pendulum-spn'; did you mean 'pendulum-spin'"),
+        (("--tasks", "pendulum-spin,pendulum-spin"), "is given twice"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, tmp_path, arguments, said):
+    code, _, err = run(capsys, *arguments, "--results", tmp_path / "r")
+    assert code == 2
+    assert len(err) == 1
+    assert said in err[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_second_run_trains_nothing(capsys, tmp_path):
+    places = ("--results", tmp_path / "r", "--data", tmp_path / "d")
+    assert run(capsys, *places)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
+    code, out, _ = run(capsys, *places)
+    assert code == 0
+    assert out.count(": done;") == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")} == before
+    assert len(before) == 4
+
+
+def test_resume_file_of_another_format_is_not_taken(stores, tmp_path, caplog):
+    folder = tmp_path / "run"
+    checkpoint_file.write(folder / "resume.ckpt", "pwmray-other-1", {})
+    pretrain(make_config(), folder, stores, CPU, quiet)
+    assert "starts again" in caplog.text
+
+
+def test_settings_are_plain_data():
+    assert dataclasses.asdict(make_config().settings)["iterations"] == 6
