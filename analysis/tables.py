@@ -16,7 +16,18 @@ from analysis.verdict import CONFIDENCE
 
 HEAD_RULE = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # one line, under the headers
 WIDTH = 100  # columns when the output is not a terminal
-TEXT_COLUMNS = ("task", "variant", "verdict", "evidence", "trial", "status", "floor", "direction")
+TEXT_COLUMNS = (
+    "task",
+    "variant",
+    "methodology",
+    "fidelity",
+    "verdict",
+    "evidence",
+    "trial",
+    "status",
+    "floor",
+    "direction",
+)
 
 
 class Grid(NamedTuple):

@@ -1,0 +1,311 @@
+"""Trials that start from a pretrained world model: frozen, fine-tuned, refused, resumed."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+
+from pwmray import plan, registry, results
+from pwmray.build import build_learner
+from pwmray.config import TrialConfig
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
+from pwmray.pretrained import check_pretrained
+from pwmray.registry import Status
+from pwmray.sweep import PRETRAINED, Sweep
+from pwmray.tables import Tables
+from pwmray.trial import Trial
+from tests.tiny import SCALES, SETTINGS
+
+CPU = torch.device("cpu")
+make_environments = functools.cache(make_vector)
+TASK = "pendulum-spin"
+SCALE = {"tasks": (TASK,), "iterations": 2, "batch_size": 8, "check_every": 1}
+FROZEN, FINETUNED, SCRATCH = "frozen", "finetuned", "scratch"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    config = TrialConfig.from_flat({**SETTINGS, "task": TASK, "seed": 0, "epochs": 1})
+    return ensure_data(TASK, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save(tmp_path / "model.ckpt")
+
+
+def save(path, tasks=(TASK,), seed=7, **settings):
+    """Write a world model whose weights follow from the seed."""
+    model = build_learner(make_config("scratch", seed=seed, **settings)).world_model
+    model.set_observation_scale(torch.full((3,), 0.5), torch.full((3,), 2.0))
+    described = describe_world_model(model, "corrected", "few", tasks, 200, "d1")
+    save_world_model(path, described)
+    return path
+
+
+def make_config(source, finetune_wm=True, **settings):
+    trial = {"task": TASK, "seed": 42, "epochs": 4, "variant": "baseline"}
+    flat = {**SETTINGS, **trial, **settings}
+    return TrialConfig.from_flat(
+        {**flat, "world_model_from": str(source), "finetune_wm": finetune_wm}
+    )
+
+
+def methodologies(checkpoint, **settings):
+    return {
+        FROZEN: make_config(checkpoint, finetune_wm=False, **settings),
+        FINETUNED: make_config(checkpoint, **settings),
+        SCRATCH: make_config(SCRATCH, **settings),
+    }
+
+
+def open_trial(config, folder, data):
+    if registry.read(folder).status is None:
+        registry.record(folder, Status.PENDING, config=config.to_dict())
+        registry.record(folder, Status.QUEUED)
+    return Trial(config, folder, data, make_environments, CPU)
+
+
+def run_to_the_end(trial):
+    while not trial.is_finished:
+        trial.advance()
+    trial.close()
+
+
+def outcome(folder):
+    curve = results.read_table(folder / "curve.arrow").drop_columns(["seconds", "trial"])
+    return curve.to_pylist(), results.read_table(folder / "evaluations.arrow")["return"].to_pylist()
+
+
+def world_model_state(trial):
+    return {name: t.clone() for name, t in trial.learner.world_model.state_dict().items()}
+
+
+def changed(before, after):
+    return [name for name in before if not torch.equal(before[name], after[name])]
+
+
+# Starting from it.
+
+
+def test_trial_starts_from_the_weights_and_the_scale_of_its_checkpoint(checkpoint, tmp_path, data):
+    trial = open_trial(make_config(checkpoint), tmp_path / "t", data)
+    trial.close()
+    wanted = load_world_model(checkpoint).state
+    assert not changed(wanted, world_model_state(trial))
+    assert trial.learner.world_model.obs_std[:3].tolist() == [2.0] * 3
+
+
+def test_frozen_world_model_does_not_change(checkpoint, tmp_path, data):
+    trial = open_trial(make_config(checkpoint, finetune_wm=False), tmp_path / "t", data)
+    before = world_model_state(trial)
+    run_to_the_end(trial)
+    assert not changed(before, world_model_state(trial))
+    assert set(trial.learner.optimizers) == {"actor", "critic"}
+
+
+def test_finetuned_world_model_changes(checkpoint, tmp_path, data):
+    trial = open_trial(make_config(checkpoint), tmp_path / "t", data)
+    before = world_model_state(trial)
+    run_to_the_end(trial)
+    assert "encoder.0.weight" in changed(before, world_model_state(trial))
+
+
+def test_table_names_methodology_and_content(checkpoint, tmp_path, data):
+    config = make_config(checkpoint, finetune_wm=False)
+    folder = registry.trial_folder(tmp_path / "results", config.fingerprint)
+    run_to_the_end(open_trial(config, folder, data))
+    sweep = make_sweep()
+    from pwmray import tables
+
+    planned = plan.make(sweep, "tiny", [config], tmp_path / "results")
+    Tables(tables.open_sweep(planned, "python sweep.py")).write()
+    row = results.read_table(tmp_path / "results" / "few" / "trials.arrow").to_pylist()[0]
+    assert row["methodology"] == "policy_finetuning"
+    assert row["world_model_from"].startswith("mlp-200-")
+    assert row["imagined_start_value"] is not None
+
+
+def test_fingerprint_follows_the_content_of_the_checkpoint(checkpoint, tmp_path):
+    same = tmp_path / "elsewhere.ckpt"
+    same.write_bytes(checkpoint.read_bytes())
+    other = save(tmp_path / "other.ckpt", seed=8)
+    assert make_config(same).fingerprint == make_config(checkpoint).fingerprint
+    assert make_config(other).fingerprint != make_config(checkpoint).fingerprint
+
+
+# Refusing it.
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"world_model.latent_dim": 8}, "world_model.latent_dim is 16 there and 8 here"),
+        ({"variant": "flowwm"}, "world_model.kind is 'mlp' there and 'flow' here"),
+        ({"task": "cartpole-swingup"}, "it was trained on pendulum-spin"),
+    ],
+)
+def test_checkpoint_that_does_not_fit_is_refused_before_anything_runs(
+    checkpoint, tmp_path, settings, said
+):
+    config = make_config(checkpoint, **settings)
+    with pytest.raises(ValueError, match=said) as refused:
+        plan.make(make_sweep(), "tiny", [config], tmp_path / "results")
+    assert str(checkpoint) in str(refused.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_flow_of_the_other_fidelity_is_refused(tmp_path):
+    path = save(tmp_path / "flow.ckpt", variant="flowwm")
+    check_pretrained(make_config(path, variant="flowwm"))
+    with pytest.raises(ValueError, match="tangent_velocity is True there and False here"):
+        check_pretrained(make_config(path, variant="flowwm", fidelity="published"))
+
+
+def test_integrator_is_free(tmp_path):
+    path = save(tmp_path / "flow.ckpt", variant="flowwm")
+    settings = {"world_model.integrator": "euler", "world_model.num_substeps": 8}
+    check_pretrained(make_config(path, variant="flowwm", **settings))
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense\n"])
+def test_file_that_is_no_world_model_is_refused(tmp_path, content):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.ckpt is not a world model of ours"):
+        check_pretrained(make_config(path))
+
+
+def test_damaged_checkpoint_is_refused(checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="its content is damaged"):
+        check_pretrained(make_config(checkpoint))
+
+
+# Finding it.
+
+
+def make_sweep(**changes):
+    settings = {
+        "name": "few",
+        "vary": {
+            "methodology": [
+                {"world_model_from": PRETRAINED, "finetune_wm": False},
+                {"world_model_from": "scratch", "finetune_wm": True},
+            ],
+            "task": [TASK],
+            "seed": [1, 2],
+        },
+        "hold": {"epochs": 4, "variant": "baseline"},
+        "compare": "methodology",
+        "within": ["task"],
+        "scales": {"tiny": {**SCALES["tiny"], "pretrain": SCALE}},
+        "pretraining": "phase8_pretrain",
+    }
+    return Sweep(**{**settings, **changes})
+
+
+def test_sweep_says_which_command_makes_a_missing_world_model(tmp_path):
+    wanted = r"make it with: python sweeps/phase8_pretrain\.py --scale tiny"
+    with pytest.raises(ValueError, match=wanted):
+        make_sweep().trials("tiny", results=tmp_path)
+
+
+def test_sweep_finds_the_world_model_of_its_scale(tmp_path, data):
+    from pwmray.data.store import open_store
+    from pwmray.pretraining import PretrainingConfig, pretrain
+
+    trial = make_config("scratch")
+    pretraining = PretrainingConfig.of(trial, SCALE)
+    pretrain(pretraining, pretraining.folder(tmp_path), [open_store(data)], CPU, lambda *_: None)
+
+    trials = make_sweep().trials("tiny", {"seed": [5]}, tmp_path)
+
+    assert [trial.methodology for trial in trials] == ["policy_finetuning", "joint_from_scratch"]
+    assert [trial.seed for trial in trials] == [5, 5]
+    assert trials[0].world_model_from == str(pretraining.folder(tmp_path) / "best.ckpt")
+
+
+def test_scale_gives_a_sweep_other_axes_and_held_settings(tmp_path):
+    sweep = make_sweep(
+        vary={"task": ["walker-run"], "seed": [1, 2], "methodology": [{"finetune_wm": True}]},
+        at_scale={"tiny": {"epochs": 9, "task": [TASK]}},
+    )
+    trials = sweep.trials("tiny", results=tmp_path)
+    assert {(trial.task, trial.epochs) for trial in trials} == {(TASK, 9)}
+    assert len(sweep.trials("tiny", {"task": ["walker-walk"]}, tmp_path)) == 2
+
+
+# Going on with it.
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "published"])
+@pytest.mark.parametrize("num_pieces", [1, 2])
+@pytest.mark.parametrize("methodology", [FROZEN, FINETUNED, SCRATCH])
+def test_resumed_trial_is_bit_for_bit_the_uninterrupted_one(
+    methodology, num_pieces, fidelity, checkpoint, tmp_path, data
+):
+    settings = {"fidelity": fidelity, "epochs": 5, "evaluation.plan_episodes": 0}
+    config = methodologies(checkpoint, **settings)[methodology]
+    run_to_the_end(open_trial(config, tmp_path / "whole", data))
+
+    cut = open_trial(config, tmp_path / "cut", data)
+    for _ in range(num_pieces):
+        cut.advance()
+    cut.close()
+    run_to_the_end(open_trial(config, tmp_path / "cut", data))
+
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+# Every setting acts.
+
+CHANGES = {
+    "horizon": 2,
+    "wm_horizon": 2,
+    "discount": 0.5,
+    "td_lambda": 0.1,
+    "policy_batch_size": 8,
+    "wm_batch_size": 8,
+    "wm_iterations": 3,
+    "wm_buffer_size": 600,
+    "critic_iterations": 2,
+    "critic_batches": 2,
+    "model_lr": 1e-2,
+    "actor_lr": 1e-2,
+    "critic_lr": 1e-2,
+    "final_lr": 1e-3,
+    "model_clip": 1e-3,
+    "actor_clip": 1e-3,
+    "critic_clip": 1e-3,
+    "consistency_weight": 1.0,
+    "matching_weight": 1.0,
+    "reward_weight": 5.0,
+}
+
+
+def test_every_setting_of_the_learner_is_tried():
+    config = make_config("scratch").learner
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(config)}
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory, data):
+    return losses_after_training(tmp_path_factory.mktemp("unchanged"), data)
+
+
+def losses_after_training(folder, data, **settings):
+    given = {"variant": "fullflow", "evaluation.plan_episodes": 0, **settings}
+    trial = open_trial(make_config("scratch", **given), folder, data)
+    trial.advance()
+    trial.close()
+    return {name: t.clone() for name, t in trial.learner.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_setting_of_the_learner_acts(name, unchanged, tmp_path, data):
+    found = losses_after_training(tmp_path, data, **{f"learner.{name}": CHANGES[name]})
+    assert changed(unchanged, found)
