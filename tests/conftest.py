@@ -6,3 +6,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test here draws; dm_control would look for a screen when it is imported.
 os.environ.setdefault("MUJOCO_GL", "disable")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def denormals():
+    """Give each test numbers as they are: training flushes denormals, in all of the process."""
+    torch.set_flush_denormal(False)
