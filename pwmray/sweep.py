@@ -110,6 +110,8 @@ class Sweep:
         from pwmray.pretrain_command import resolve_pretrained
 
         make_with = f"python sweeps/{self.pretraining}.py --scale {scale}"
+        if results != Path("results").resolve():
+            make_with += f" --results {shlex.quote(str(results))}"
         return resolve_pretrained(config, self.scales[scale], results, make_with)
 
 

@@ -1,0 +1,127 @@
+"""The corrected update written out: plain, slow, one step and one critic at a time.
+
+Every faster path is compared with it. It draws from the generator in the order of the learner's.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from pwmray.models import two_hot
+
+
+class Reference:
+    """Update the modules of a learner, which must be its own copy, with plain Adam."""
+
+    def __init__(self, learner):
+        self.config, self.model = learner.config, learner.world_model
+        self.policy, self.critics = learner.policy, learner.critics
+        self.mask_A, self.task = learner.mask_A, learner.task
+        self.mean, self.var, self.count = 0.0, 1.0, 1e-4
+        self.adams = {
+            "model": torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.999), foreach=False),
+            "actor": torch.optim.Adam(self.policy.parameters(), betas=(0.7, 0.95), foreach=False),
+            "critic": torch.optim.Adam(self.critics.parameters(), betas=(0.7, 0.95), foreach=False),
+        }
+
+    def update(self, sample, generator, progress):
+        """Run one epoch."""
+        config = self.config
+        for name, first in (
+            ("model", config.model_lr),
+            ("actor", config.actor_lr),
+            ("critic", config.critic_lr),
+        ):
+            rate = first + (config.final_lr - first) * progress
+            self.adams[name].param_groups[0]["lr"] = rate
+        for _ in range(config.wm_iterations):
+            self._update_model(sample(config.wm_batch_size), generator)
+        obs = sample(config.policy_batch_size).obs_HBO[0]
+        self._update_critics(*self._update_policy(obs, generator), generator)
+
+    def _update_model(self, batch, generator):
+        config, model = self.config, self.model
+        horizon, size = batch.r_HB1.shape[:2]
+        e = model.embed(self.task).expand(size, -1)
+        tau = torch.rand(horizon, size, 1, generator=generator)
+        z = model.encode(batch.obs_HBO[0], e)
+        loss = 0.0
+        for t in range(horizon):
+            a, r = batch.a_HBA[t], batch.r_HB1[t]
+            target = model.encode(batch.obs_HBO[t + 1], e).detach()
+            code = two_hot.two_hot(r, model.config.num_bins, model.config.bin_range)
+            logits = model.reward_logits(z, e, a)
+            reward = -(code * logits.log_softmax(-1)).sum(-1).mean()
+            matching = model.matching_loss(z, e, a, target, tau[t])
+            z = model.next(z, e, a)
+            step = config.consistency_weight * F.mse_loss(z, target)
+            step = step + config.reward_weight * reward
+            if matching is not None:
+                step = step + config.matching_weight * matching.mean()
+            loss = loss + config.discount**t * step / horizon
+        self._step("model", model, loss, config.model_clip)
+
+    def _update_policy(self, obs, generator):
+        config, model = self.config, self.model
+        e = model.embed(self.task).detach().expand(len(obs), -1)
+        z = model.encode(obs, e).detach()
+        noise = torch.randn(config.horizon, len(obs), len(self.mask_A), generator=generator)
+        zs, rewards, values, total = [], [], [], 0.0
+        for t in range(config.horizon):
+            a = self.policy(z.detach(), noise[t], self.mask_A)
+            r = model.reward(z, e, a)
+            total = total + config.discount**t * r
+            zs.append(z.detach())
+            rewards.append(r.detach())
+            z = model.next(z, e, a)
+            values.append(self._value(z))
+        total = total + config.discount**config.horizon * values[-1]
+        loss = -total.mean() / self._scale(total.detach())
+        self._step("actor", self.policy, loss, config.actor_clip)
+        return zs, rewards, [value.detach() for value in values]
+
+    def _update_critics(self, zs, rewards, values, generator):
+        config, targets = self.config, []
+        y = values[-1]
+        for r, v in zip(reversed(rewards), reversed(values), strict=True):
+            y = r + config.discount * ((1 - config.td_lambda) * v + config.td_lambda * y)
+            targets.insert(0, y)
+        z, y = torch.cat(zs), torch.cat(targets).squeeze(-1)
+        for _ in range(config.critic_iterations):
+            order = torch.randperm(len(y), generator=generator)
+            for rows in order.chunk(config.critic_batches):
+                errors = [self._critic(i, z[rows]) - y[rows] for i in range(self._num_critics)]
+                loss = torch.stack([error.square().mean() for error in errors]).mean()
+                self._step("critic", self.critics, loss, config.critic_clip)
+
+    @property
+    def _num_critics(self):
+        return self.critics.config.num_critics
+
+    def _critic(self, index, z):
+        """One critic's values: (Linear, Mish, LayerNorm) for each hidden layer, then Linear."""
+        c, num_hidden = self.critics, len(self.critics.norm_weights)
+        for layer in range(num_hidden):
+            z = F.mish(z @ c.weights[layer][index] + c.biases[layer][index])
+            scale, shift = c.norm_weights[layer][index, 0], c.norm_biases[layer][index, 0]
+            z = F.layer_norm(z, z.shape[-1:], scale, shift)
+        return (z @ c.weights[-1][index] + c.biases[-1][index]).squeeze(-1)
+
+    def _value(self, z):
+        values = [self._critic(index, z) for index in range(self._num_critics)]
+        return torch.stack(values).min(0).values.unsqueeze(-1)
+
+    def _scale(self, returns):
+        """Take the returns into the running variance; return its root."""
+        mean, var, n = returns.mean(), returns.var(correction=0), returns.numel()
+        total, delta = self.count + n, mean - self.mean
+        spread = delta**2 * self.count * n / total
+        self.var = (self.var * self.count + var * n + spread) / total
+        self.mean, self.count = self.mean + delta * n / total, total
+        return (self.var + 1e-5) ** 0.5
+
+    def _step(self, name, module, loss, clip):
+        for part in (self.model, self.policy, self.critics):
+            part.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+        self.adams[name].step()

@@ -1,0 +1,61 @@
+"""The learner's update against the plain one."""
+
+import copy
+
+import pytest
+import torch
+
+from pwmray.build import build_learner
+from pwmray.config import VARIANTS, TrialConfig
+from pwmray.data.sampler import Batch
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from tests.reference import Reference
+from tests.tiny import SETTINGS
+
+CHANGES = {
+    "learner.wm_iterations": 2,
+    "learner.critic_iterations": 2,
+    "learner.critic_batches": 3,
+    "learner.wm_horizon": 3,
+    "critic.units": (16, 12),
+}
+
+
+def make_learner(variant):
+    trial = {"variant": variant, "task": "reacher-easy", "seed": 3, "epochs": 1}
+    return build_learner(TrialConfig.from_flat({**SETTINGS, **CHANGES, **trial}))
+
+
+def windows(seed):
+    """A sampler of windows without any meaning, with rewards in [0, 2]."""
+    draws = torch.Generator().manual_seed(seed)
+
+    def sample(size):
+        a = torch.zeros(3, size, MAX_ACTION_DIM)
+        a[..., :2] = torch.randn(3, size, 2, generator=draws).tanh()
+        obs = torch.randn(4, size, MAX_OBS_DIM, generator=draws)
+        return Batch(obs, a, 2 * torch.rand(3, size, 1, generator=draws))
+
+    return sample
+
+
+def relative_error(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)).item()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_update_equals_the_plain_one(variant):
+    learner = make_learner(variant)
+    plain = copy.deepcopy(learner)
+    reference = Reference(plain)
+    ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    sample, same = windows(5), windows(5)
+    for epoch in range(3):
+        learner.update(sample, ours, epoch / 3)
+        reference.update(same, theirs, epoch / 3)
+
+    found, wanted = dict(learner.named_parameters()), dict(plain.named_parameters())
+    errors = {name: relative_error(found[name], wanted[name]) for name in wanted}
+    assert max(errors.values()) < 1e-5, max(errors, key=errors.__getitem__)
+    assert learner.return_scale.var.item() == pytest.approx(float(reference.var), rel=1e-5)
+    assert torch.equal(ours.get_state(), theirs.get_state())
