@@ -22,6 +22,7 @@ from pwmray.progress import SweepProgress
 from pwmray.registry import Status
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
+_DYING_SECONDS = 10.0  # that the workers of a killed driver may take to notice
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     Returns 0 when all are evaluated, 1 when some failed, 130 after Ctrl-C.
     """
     started = time.time()
+    plan = _after_the_dying(plan)
     planning.check_disk(plan)
     _check_writable(plan.results)
     if address is not None:
@@ -54,6 +56,16 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
             data_seconds=data_seconds, trials=[t.config.fingerprint for t in plan.to_run],
         )  # fmt: skip
     return _say_the_end(plan, folder, interrupted, command)
+
+
+def _after_the_dying(plan: Plan) -> Plan:
+    """Look again at trials that other processes run: those of a killed driver end in seconds."""
+    deadline = time.monotonic() + _DYING_SECONDS
+    while any(t.state == "running" for t in plan.trials) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        configs = [trial.config for trial in plan.trials]
+        plan = planning.make(plan.sweep, plan.scale, configs, plan.results)
+    return plan
 
 
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
