@@ -55,6 +55,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def unknown(what: str, name: object, valid: Iterable[str]) -> str:
+    """Return the complaint about a name that is none of the valid ones, the nearest named."""
+    valid = list(valid)
+    return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
+
+
 @contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Progress]:
     """Yield a function that shows how far work has come, on stderr, with the time left.

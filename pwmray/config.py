@@ -18,7 +18,7 @@ from pwmray import fidelity as fidelities
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
 from pwmray.checks import check_least, check_positive, check_share
-from pwmray.commands import nearest
+from pwmray.commands import nearest, unknown
 from pwmray.data.collect import CollectionRecipe
 from pwmray.fidelity import Fidelity
 from pwmray.models import (
@@ -263,10 +263,7 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
         return _FIELDS[part].default_factory  # type: ignore[return-value]
     registry, kind = _KINDS[part], kinds[part]
     if kind not in registry:
-        raise ValueError(
-            f"unknown {part}.kind {kind!r}{nearest(str(kind), registry)}; "
-            f"valid: {', '.join(registry)}"
-        )
+        raise ValueError(unknown(f"{part}.kind", kind, registry))
     return registry[kind].Config
 
 
@@ -276,10 +273,7 @@ def _expand_variant(flat: Mapping[str, Any]) -> dict[str, Any]:
     if variant is None:
         return flat
     if variant not in VARIANTS:
-        raise ValueError(
-            f"unknown variant {variant!r}{nearest(str(variant), VARIANTS)}; "
-            f"valid: {', '.join(VARIANTS)}"
-        )
+        raise ValueError(unknown("variant", variant, VARIANTS))
     world_model, policy = VARIANTS[variant]
     return {**flat, "world_model.kind": world_model, "policy.kind": policy}
 
@@ -290,9 +284,7 @@ def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
     if size is None:
         return flat
     if str(size) not in SIZES:
-        raise ValueError(
-            f"unknown size {size!r}{nearest(str(size), SIZES)}; valid: {', '.join(SIZES)}"
-        )
+        raise ValueError(unknown("size", size, SIZES))
     # A key that is in both goes to the end: there it also wins over the size's [flow] key.
     return {key: value for key, value in SIZES[str(size)].items() if key not in flat} | flat
 
@@ -320,7 +312,7 @@ def _unknown(key: str, kinds: Mapping[str, str]) -> str:
     part = key.partition(".")[0]
     if part in _part_names():
         valid = [name for name in valid if name.startswith(f"{part}.")]
-    return f"unknown config key {key!r}{nearest(key, valid)}; valid: {', '.join(valid)}"
+    return unknown("config key", key, valid)
 
 
 def _check_required(top: Mapping[str, Any]) -> None:

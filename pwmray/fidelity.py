@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pwmray.commands import nearest
+from pwmray.commands import unknown
 
 CORRECTED = "corrected"
 PUBLISHED = "published"
@@ -82,9 +82,6 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
     if preset is None:
         return flat
     if preset not in FIDELITIES:
-        raise ValueError(
-            f"unknown fidelity {preset!r}{nearest(str(preset), FIDELITIES)}; "
-            f"valid: {', '.join(FIDELITIES)}"
-        )
+        raise ValueError(unknown("fidelity", preset, FIDELITIES))
     switches = dataclasses.asdict(FIDELITIES[preset])
     return {f"fidelity.{name}": value for name, value in switches.items()} | flat

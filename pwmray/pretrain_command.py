@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
 from pwmray.sweep import add_place_options, choose_scale, names
+
+DIVERGED = 1  # exit code: a loss was not finite
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,18 @@ class Pretraining:
         return list({config.fingerprint: config for config in found}.values())
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command line and exit: 0 done, 2 bad input."""
+        """Run the command line and exit: 0 done, 1 one diverged, 2 bad input."""
         command = shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
-    def _run(self, arguments: Sequence[str] | None, command: str) -> None:
+    def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        from pwmray.envs import check_defined
+
         chosen = _build_parser(self).parse_args(arguments)
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
+        for task in (task for config in configs for task in config.tasks):
+            check_defined(task)
         results_dir = chosen.results.resolve()
         for config in configs:
             state = "done" if is_done(config.folder(results_dir)) else "to run"
@@ -57,13 +63,18 @@ class Pretraining:
                 f"iterations of {config.settings.batch_size} windows of {', '.join(config.tasks)}"
             )
         if chosen.plan:
-            return
+            return 0
         os.environ.setdefault("MUJOCO_GL", "disable")
         for config in configs:
             folder = config.folder(results_dir)
-            if not is_done(folder):
-                _pretrain(config, folder, chosen.data.resolve(), command)
+            try:
+                if not is_done(folder):
+                    _pretrain(config, folder, chosen.data.resolve(), command)
+            except FloatingPointError as error:
+                print(f"failed: {config.label}: {error}", file=sys.stderr)
+                return DIVERGED
             print(f"{config.label}: {folder / BEST_FILE}")
+        return 0
 
 
 def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
@@ -71,12 +82,9 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: 
 
     from pwmray.data.collected import ensure_data
     from pwmray.data.store import open_store
-    from pwmray.envs import check_defined
     from pwmray.envs.vector import make_vector
     from pwmray.pretraining import pretrain
 
-    for task in config.tasks:
-        check_defined(task)
     with show_progress("data") as progress:
         paths = [
             ensure_data(task, config.data, data_dir, make_vector, progress) for task in config.tasks
@@ -90,20 +98,6 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: 
     except KeyboardInterrupt:
         print(f"go on with: {command}", file=sys.stderr)
         raise
-
-
-def resolve_pretrained(
-    trial: TrialConfig, scale: Mapping[str, Any], results_dir: Path, make_with: str
-) -> TrialConfig:
-    """Return the trial with the file of its pretrained world model.
-
-    Raises ValueError with the command that makes the file where it is missing.
-    """
-    config = PretrainingConfig.of(trial, dict(scale["pretrain"]))
-    path = config.folder(results_dir) / BEST_FILE
-    if not is_done(path.parent):
-        raise ValueError(f"no pretrained {config.label} at {path}; make it with: {make_with}")
-    return replace(trial, world_model_from=str(path))
 
 
 def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:

@@ -1,8 +1,10 @@
-"""A trial's pretrained world model: whether the checkpoint fits, and taking it up."""
+"""A trial's pretrained world model: where it lies, whether it fits, and taking it up."""
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.models import WorldModel
@@ -12,6 +14,7 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
+from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
 from pwmray.tasks import TASKS
 
 # What a trial may set for itself: how the flow is integrated, and the scale that the file brings.
@@ -22,6 +25,20 @@ def check_pretrained(config: TrialConfig) -> None:
     """Raise ValueError unless the trial's checkpoint, if it has one, fits the trial."""
     if config.is_pretrained:
         _fitting(config)
+
+
+def resolve_pretrained(
+    trial: TrialConfig, scale: Mapping[str, Any], results_dir: Path, make_with: str
+) -> TrialConfig:
+    """Return the trial with the file of its pretrained world model.
+
+    Raises ValueError with the command that makes the file where it is missing.
+    """
+    pretraining = PretrainingConfig.of(trial, dict(scale["pretrain"]))
+    path = pretraining.folder(results_dir) / BEST_FILE
+    if not is_done(path.parent):
+        raise ValueError(f"no pretrained {pretraining.label} at {path}; make it with: {make_with}")
+    return dataclasses.replace(trial, world_model_from=str(path))
 
 
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:

@@ -70,10 +70,12 @@ class PretrainingConfig:
 
     @property
     def world_model(self) -> WorldModelConfig:
+        """Return its kind and sizes."""
         return self.trial.world_model
 
     @property
     def data(self) -> CollectionRecipe:
+        """Return how the data of each of its tasks is collected."""
         return self.trial.data
 
     @property
@@ -107,6 +109,7 @@ class PretrainingConfig:
 
     @property
     def label(self) -> str:
+        """Return a readable name."""
         return f"{self.world_model.kind} world model, {self.fidelity.name}"
 
     def folder(self, results_dir: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import CommandParser, nearest, run_command
+from pwmray.commands import CommandParser, run_command, unknown
 from pwmray.config import TrialConfig
 
 PRETRAINED = "pretrained"
@@ -107,7 +107,7 @@ class Sweep:
     def _with_world_model(self, config: TrialConfig, scale: str, results: Path) -> TrialConfig:
         if config.world_model_from != PRETRAINED:
             return config
-        from pwmray.pretrain_command import resolve_pretrained
+        from pwmray.pretrained import resolve_pretrained
 
         make_with = f"python sweeps/{self.pretraining}.py --scale {scale}"
         if results != Path("results").resolve():
@@ -120,9 +120,7 @@ def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
     if name is None:
         return _default_scale(scales)
     if name not in scales:
-        raise ValueError(
-            f"unknown scale {name!r}{nearest(name, scales)}; valid: {', '.join(scales)}"
-        )
+        raise ValueError(unknown("scale", name, scales))
     return name
 
 

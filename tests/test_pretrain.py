@@ -187,6 +187,16 @@ def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_good(stores, tm
     assert claim.owner(folder / "claim") is None
 
 
+def test_loss_on_the_episodes_held_out_must_be_finite_too(stores):
+    config = make_config()
+    trial = config.trial
+    model = pretraining.WORLD_MODELS["mlp"](trial.world_model, stream())
+    pretrainer = pretraining.Pretrainer(model, stores, config.settings, trial.learner, 0, CPU)
+    torch.nn.init.constant_(model.reward_head[-1].weight, float("nan"))
+    with pytest.raises(FloatingPointError, match="diverged: reward_loss is nan by iteration 0"):
+        pretrainer.held_out_losses()
+
+
 def test_second_process_is_refused(stores, tmp_path):
     held = claim.acquire(tmp_path / "run" / "claim")
     with held, pytest.raises(ValueError, match="another process pretrains in"):
@@ -244,9 +254,9 @@ pair = Pretraining(
 )
 
 
-def run(capsys, *arguments):
+def run(capsys, *arguments, of=pair):
     with pytest.raises(SystemExit) as ended:
-        pair.main([str(argument) for argument in arguments])
+        of.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return ended.value.code, out, err.splitlines()
 
@@ -264,6 +274,7 @@ def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
         (("--scale", "tny"), "unknown scale 'tny'; did you mean 'tiny'"),
         (("--tasks", "pendulum-spn"), "unknown task 'pendulum-spn'; did you mean 'pendulum-spin'"),
         (("--tasks", "pendulum-spin,pendulum-spin"), "is given twice"),
+        (("--plan", "--tasks", "cup-spin"), "task 'cup-spin' has no environment here yet"),
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, arguments, said):
@@ -283,6 +294,15 @@ def test_second_run_trains_nothing(capsys, tmp_path):
     assert out.count(": done;") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")} == before
     assert len(before) == 4
+
+
+def test_diverging_pretraining_is_one_line_and_exit_code_1(capsys, tmp_path):
+    hold = {"learner.model_lr": 1e30, "learner.model_clip": 1e30}
+    places = ("--results", tmp_path / "r", "--data", tmp_path / "d")
+    code, _, err = run(capsys, *places, of=dataclasses.replace(pair, hold=hold))
+    assert code == 1
+    assert err[-1].startswith("failed: mlp world model, corrected: diverged: ")
+    assert not [line for line in err if "Traceback" in line]
 
 
 def test_resume_file_of_another_format_is_not_taken(stores, tmp_path, caplog):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwmray.models.two_hot import symlog
 from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM
 
 Act = Callable[[Tensor], Tensor]  # [N, O] -> [N, A]
@@ -68,7 +69,7 @@ def evaluate(
         obs_No, rewards, terminated, truncated, _ = environments.step(actions)
         rewards = np.where(running, rewards, 0.0)
         returns += rewards
-        discounted += discount**step * np.sign(rewards) * np.log1p(np.abs(rewards))
+        discounted += discount**step * symlog(torch.from_numpy(rewards)).numpy()
         lengths += running
         running &= ~(terminated | truncated)
     return Episodes(returns, lengths, first_NO, discounted)

@@ -5,6 +5,7 @@ say which iteration's model is best. Everything follows from the seed, and a run
 goes on exactly from `state`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,15 +59,20 @@ class Pretrainer:
         self._generators = {name: generator(seed, name, device) for name in names}
         draws = generator(seed, "held-out")
         splits = [split_episodes(store, config.held_out_share, draws) for store in stores]
-        self._stores, self.splits = stores, splits
-        self._sampler = self._sample_from(
-            [split.training for split in splits], self._generators["pretrain-windows"]
+        self._sampler = MultitaskSampler(
+            stores,
+            [split.training for split in splits],
+            learner.wm_horizon,
+            device,
+            self._generators["pretrain-windows"],
+            model.config.wrap_angles,
         )
-        self._held_out = self._sample_from(
+        self._held_out = self._sampler.among(
             [split.held_out for split in splits], generator(seed, "held-out-windows", device)
         )
+        self._parameters = model.trained_parameters()
         self._optimizer = torch.optim.Adam(
-            model.trained_parameters(), lr=learner.model_lr, betas=(0.9, 0.999), fused=True
+            self._parameters, lr=learner.model_lr, betas=(0.9, 0.999), fused=True
         )
 
     def train(self, num_iterations: int) -> Losses:
@@ -79,26 +85,22 @@ class Pretrainer:
             loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            parameters = self.model.trained_parameters()
-            torch.nn.utils.clip_grad_norm_(parameters, self._learner.model_clip)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._learner.model_clip)
             self._optimizer.step()
             history.append(metrics)
             self.iteration += 1
-        means = _means(history)
-        for name, value in means.items():
-            if not torch.tensor(value).isfinite():
-                raise FloatingPointError(
-                    f"diverged: {name} is {value} by iteration {self.iteration}"
-                )
-        return means
+        return self._finite_means(history)
 
     @torch.no_grad()
     def held_out_losses(self) -> Losses:
-        """Return each part of the loss on the episodes held out: the same windows every time."""
+        """Return each part of the loss on the episodes held out: the same windows every time.
+
+        Raises FloatingPointError when one is not finite, as a last step can leave it.
+        """
         self._held_out.generator.manual_seed(derive_seed(self._seed, "held-out-windows"))
         times = generator(self._seed, "held-out-times", self._device)
         batches = range(self.config.held_out_batches)
-        return _means([self._loss(self._held_out, times)[1] for _ in batches])
+        return self._finite_means([self._loss(self._held_out, times)[1] for _ in batches])
 
     def state(self) -> dict[str, Any]:
         """Return everything that a later run needs to go on exactly."""
@@ -122,12 +124,11 @@ class Pretrainer:
         e_BT = self.model.embed(task_B)
         return world_model_loss(self.model, self._learner, batch, e_BT, times)
 
-    def _sample_from(self, episodes: Sequence[Any], stream: torch.Generator) -> MultitaskSampler:
-        horizon = self._learner.wm_horizon
-        wrap = self.model.config.wrap_angles
-        return MultitaskSampler(self._stores, episodes, horizon, self._device, stream, wrap)
-
-
-def _means(history: list[dict[str, torch.Tensor]]) -> Losses:
-    stacked = {name: torch.stack([row[name] for row in history]).mean() for name in history[0]}
-    return {name: float(value) for name, value in stacked.items()}
+    def _finite_means(self, history: list[dict[str, torch.Tensor]]) -> Losses:
+        means = {n: float(torch.stack([row[n] for row in history]).mean()) for n in history[0]}
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"diverged: {name} is {value} by iteration {self.iteration}"
+                )
+        return means

@@ -3,6 +3,7 @@
 Shapes: H horizon, B batch, K columns of a packed row; see pwmray.data.sampler.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,22 +36,19 @@ class MultitaskSampler:
         generator: torch.Generator,
         wrap_angles: bool = False,
     ):
-        self.generator = generator
         packed = [pack_rows(store, wrap_angles=wrap_angles) for store in stores]
-        first_rows = np.cumsum([0, *map(len, packed)])
-        starts = [
-            window_starts(store, horizon, chosen) + first
-            for store, chosen, first in zip(stores, episodes, first_rows, strict=False)
-        ]
-        tasks = [
-            np.full(len(own), find_task(store.task).index)
-            for store, own in zip(stores, starts, strict=True)
-        ]
-        self._windows = windows(torch.cat(packed).to(device), horizon)
-        self._starts_W = torch.from_numpy(np.concatenate(starts)).to(device)
-        self._tasks_W = torch.from_numpy(np.concatenate(tasks)).to(device)
-        if not self.num_windows:
-            raise ValueError(f"no episode has {horizon} steps")
+        self._stores, self._horizon, self._device = stores, horizon, device
+        self._first_rows = np.cumsum([0, *map(len, packed)])[:-1]
+        self._rows = torch.cat(packed).to(device)
+        self._choose(episodes, generator)
+
+    def among(
+        self, episodes: Sequence[np.ndarray], generator: torch.Generator
+    ) -> "MultitaskSampler":
+        """Return a sampler of other episodes that shares this one's rows."""
+        other = copy.copy(self)
+        other._choose(episodes, generator)
+        return other
 
     @property
     def num_windows(self) -> int:
@@ -66,6 +64,22 @@ class MultitaskSampler:
             device=self._starts_W.device,
         )
         return take(self._windows, self._starts_W[draws_B], _SIZES), self._tasks_W[draws_B]
+
+    def _choose(self, episodes: Sequence[np.ndarray], generator: torch.Generator) -> None:
+        self.generator = generator
+        starts = [
+            window_starts(store, self._horizon, chosen) + first
+            for store, chosen, first in zip(self._stores, episodes, self._first_rows, strict=True)
+        ]
+        tasks = [
+            np.full(len(own), find_task(store.task).index)
+            for store, own in zip(self._stores, starts, strict=True)
+        ]
+        self._starts_W = torch.from_numpy(np.concatenate(starts)).to(self._device)
+        self._tasks_W = torch.from_numpy(np.concatenate(tasks)).to(self._device)
+        if not self.num_windows:
+            raise ValueError(f"no episode has {self._horizon} steps")
+        self._windows = windows(self._rows, self._horizon)
 
 
 def split_episodes(store: Store, held_out_share: float, generator: torch.Generator) -> Split:
