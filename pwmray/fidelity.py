@@ -42,9 +42,8 @@ class Fidelity:
     masked_actions: bool = True
     # Every episode is used once. False: episodes are drawn with replacement.
     every_episode_once: bool = True
-    # The task embedding is trained. False: it is not, and its gradient, which nobody clears,
-    # counts in the norm that is clipped. The share that the published actor's backward adds to
-    # that gradient is not reproduced yet, so that less is clipped here than was.
+    # The task embedding is trained. False: it is not, and its gradient, which nobody clears and
+    # the policy's step adds to, counts in the norm that is clipped.
     trained_task_embedding: bool = True
     # The flow policy's noise has the Gaussian policy's floor, std 0.24. False: e^-10.
     exploration_floor: bool = True

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.build import build_shapes
 from pwmray.config import TrialConfig
 from pwmray.models import CriticEnsemble, Policy, WorldModel
@@ -36,7 +35,7 @@ def count_update_flops(config: TrialConfig) -> UpdateFlops:
     rows = learner.policy_batch_size * learner.horizon  # states that the critics are fitted to
     return UpdateFlops(
         world_model=_world_model_steps(model, config),
-        policy=_policy_step(model, policy, critics, learner),
+        policy=_policy_step(model, policy, critics, config),
         critic=learner.critic_iterations
         * _trained(_critic_weights(critics), rows, into_input=False),
     )
@@ -65,15 +64,17 @@ def _world_model_step(model: WorldModel, starts: int, horizon: int) -> int:
 
 
 def _policy_step(
-    model: WorldModel, policy: Policy, critics: CriticEnsemble, learner: LearnerConfig
+    model: WorldModel, policy: Policy, critics: CriticEnsemble, config: TrialConfig
 ) -> int:
+    learner = config.learner
     starts = learner.policy_batch_size
     rows = starts * learner.horizon
     encoder, dynamics, reward = _world_model_weights(model)
     # The latent comes detached; an input wider than it also holds the noise, which is trained.
     first = next(layer for layer in policy.modules() if isinstance(layer, nn.Linear))
     takes_noise = first.in_features > model.latent_dim
-    flops = _forward(encoder, starts)
+    keeps_stale_gradient = config.trains_world_model and not config.fidelity.trained_task_embedding
+    flops = (_frozen if keeps_stale_gradient else _forward)(encoder, starts)
     flops += policy.num_calls * _trained(_weights(policy), rows, into_input=takes_noise)
     flops += model.num_calls * _frozen(dynamics, rows)
     flops += _frozen(reward, rows)

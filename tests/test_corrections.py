@@ -1,5 +1,6 @@
 """Every correction decides something: right with its switch, and not as published without it."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -300,6 +301,31 @@ def test_published_task_embedding_stays_and_its_gradient_adds_up():
     still, _, later = embedding_after(20, trained_task_embedding=False)
     assert moved == still == 0
     assert later.stale_gradient.norm().item() > 5 * after_one > 0
+
+
+def stale_after_a_policy_step(**switches):
+    """Return what one policy step adds to the kept gradient, and the learner before it."""
+    learner = make_learner(trained_task_embedding=False, **switches)
+    train_world_model(learner, 5)
+    before = copy.deepcopy(learner)
+    learner.update_policy(make_batch().obs_HBO[0], stream())
+    return learner.stale_gradient - before.stale_gradient, before
+
+
+def test_published_policy_step_adds_its_gradient_of_the_task_embedding():
+    added, learner = stale_after_a_policy_step()
+    returns, _ = learner._imagine(make_batch().obs_HBO[0], stream())
+    learner.return_scale.update(returns.detach())
+    loss = -returns.mean() / learner.return_scale.std
+    (wanted,) = torch.autograd.grad(loss, learner.world_model.task_embedding.weight)
+    assert_close(added, wanted)
+    assert added.norm() > 0
+
+
+def test_policy_step_leaves_no_gradient_on_the_world_model():
+    learner = make_learner()
+    learner.update_policy(make_batch().obs_HBO[0], stream())
+    assert [p.grad for p in learner.world_model.parameters() if p.grad is not None] == []
 
 
 def sizes_drawn(**switches):

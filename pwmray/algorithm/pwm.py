@@ -113,10 +113,16 @@ class Learner(nn.Module):
         """Take one gradient step on the imagined return, through the frozen model."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
+        embedding = self.world_model.task_embedding.weight
+        embedding.requires_grad_(self._keeps_stale_gradient)
         returns_B1, rollout = self._imagine(obs_BO, generator)
         self.return_scale.update(returns_B1.detach())
         loss = -returns_B1.mean() / self.return_scale.std
         norm = self._step("actor", self.policy, loss, self.config.actor_clip)
+        if self._keeps_stale_gradient:
+            # The published actor's backward leaves it there: most of the norm that is clipped.
+            self.stale_gradient += embedding.grad
+            embedding.grad = None
         self.world_model.requires_grad_(True)
         self.critics.requires_grad_(True)
         metrics = {
@@ -170,8 +176,7 @@ class Learner(nn.Module):
         """Roll the policy through the model; return the objective [B, 1] and the rollout."""
         model, config = self.world_model, self.config
         e_BT = self._embedding(len(obs_BO))
-        with torch.no_grad():
-            zs = [self.encode(obs_BO)]
+        zs = [self.encode(obs_BO)]
         actions = []
         for noise_BA in noise_HBA:
             # The policy sees a detached latent: its gradient flows through the actions alone.
@@ -187,6 +192,11 @@ class Learner(nn.Module):
         last_v_B1 = config.discount**terminal * self.critics.minimum(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1)
+
+    @property
+    def _keeps_stale_gradient(self) -> bool:
+        """Whether the policy's step leaves a gradient that the model's next step is clipped by."""
+        return "model" in self.optimizers and not self.fidelity.trained_task_embedding
 
     def _embedding(self, batch_size: int) -> Tensor:
         return self.world_model.embed(self.task).expand(batch_size, -1)
