@@ -30,7 +30,8 @@ class Fidelity:
     # The flow model's velocity is linear and tangent to the simplex, and the latent is put back
     # onto it. False: the velocity ends in SimNorm, so that it is positive and leaves the simplex.
     tangent_velocity: bool = True
-    # Flow matching takes the start of the line as a constant of its target. False: it does not.
+    # Flow matching takes the start of the line as given, and the consistency of the integrated
+    # state does so along the state's own line. False: the latents shrink to make both small.
     constant_flow_start: bool = True
     # The flow model is also trained on the integrated state. False: by flow matching alone.
     integrated_consistency: bool = True

@@ -55,10 +55,14 @@ def _world_model_step(model: WorldModel, starts: int, horizon: int) -> int:
     rows = starts * horizon
     encoder, dynamics, reward = _world_model_weights(model)
     flops = _trained(encoder, starts)  # z_0; its input holds the trained task embedding
-    flops += model.num_calls * _trained(dynamics, rows)
+    is_flow = type(model).matching_loss is not WorldModel.matching_loss
+    # Without a loss on z_H nothing goes back through the step to it.
+    trained = rows - starts if is_flow and not model.fidelity.integrated_consistency else rows
+    flops += model.num_calls * _trained(dynamics, trained)
+    flops += model.num_calls * _forward(dynamics, rows - trained)
     flops += _forward(encoder, rows)  # the targets
     flops += _trained(reward, rows)
-    if type(model).matching_loss is not WorldModel.matching_loss:
+    if is_flow:
         flops += _trained(dynamics, rows)  # the velocity at one random time
     return flops
 

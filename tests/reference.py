@@ -36,7 +36,8 @@ class Reference:
         for _ in range(config.wm_iterations):
             self._update_model(sample(config.wm_batch_size), generator)
         obs = sample(config.policy_batch_size).obs_HBO[0]
-        self._update_critics(*self._update_policy(obs, generator), generator)
+        penalty = config.action_penalty * (1 - progress)
+        self._update_critics(*self._update_policy(obs, generator, penalty), generator)
 
     def _update_model(self, batch, generator):
         config, model = self.config, self.model
@@ -44,30 +45,55 @@ class Reference:
         e = model.embed(self.task).expand(size, -1)
         tau = torch.rand(horizon, size, 1, generator=generator)
         z = model.encode(batch.obs_HBO[0], e)
-        loss = 0.0
+        given, loss = z.detach(), 0.0
         for t in range(horizon):
             a, r = batch.a_HBA[t], batch.r_HB1[t]
             target = model.encode(batch.obs_HBO[t + 1], e).detach()
             code = two_hot.two_hot(r, model.config.num_bins, model.config.bin_range)
             logits = model.reward_logits(z, e, a)
             reward = -(code * logits.log_softmax(-1)).sum(-1).mean()
-            matching = model.matching_loss(z, e, a, target, tau[t])
-            z = model.next(z, e, a)
-            step = config.consistency_weight * F.mse_loss(z, target)
+            matching = model.matching_loss(z.detach(), e, a, target, tau[t])
+            end, given = self._next(z, given, e, a)
+            z = end
+            step = config.consistency_weight * F.mse_loss(given, target)
             step = step + config.reward_weight * reward
             if matching is not None:
                 step = step + config.matching_weight * matching.mean()
             loss = loss + config.discount**t * step / horizon
         self._step("model", model, loss, config.model_clip)
 
-    def _update_policy(self, obs, generator):
+    def _next(self, z, given, e, a):
+        """Return the next latent, and as it is with the start of its flow taken from `given`."""
+        end = self.model.next(z, e, a)
+        if self.model.config.kind == "mlp":
+            return end, end
+        # What the flow adds to its start, as it is before it is put back onto the simplex.
+        moved = self._integrate(z, e, a) - z
+        start = (given + moved).unflatten(-1, (-1, 8)).clamp(min=1e-6)
+        return end, (start / start.sum(-1, keepdim=True)).flatten(-2)
+
+    def _integrate(self, z, e, a):
+        """Heun's method written out."""
+        config, size = self.model.config, 1 / self.model.config.num_substeps
+        assert config.integrator == "heun"
+        for k in range(config.num_substeps):
+            first = self.model.velocity(z, e, a, torch.full((len(z), 1), k * size))
+            guess = z + size * first
+            second = self.model.velocity(guess, e, a, torch.full((len(z), 1), (k + 1) * size))
+            z = z + size * (first + second) / 2
+        return z
+
+    def _update_policy(self, obs, generator, penalty):
         config, model = self.config, self.model
         e = model.embed(self.task).detach().expand(len(obs), -1)
         z = model.encode(obs, e).detach()
         noise = torch.randn(config.horizon, len(obs), len(self.mask_A), generator=generator)
-        zs, rewards, values, total = [], [], [], 0.0
+        zs, rewards, values, total, squares = [], [], [], 0.0, 0.0
         for t in range(config.horizon):
-            a = self.policy(z.detach(), noise[t], self.mask_A)
+            std = self.policy.log_std.clamp(min=self.policy.min_log_std).exp()
+            u = self.policy.pre_squash(z.detach(), std * noise[t]) * self.mask_A
+            a = u.tanh()
+            squares = squares + u.square().sum(-1).mean() / config.horizon
             r = model.reward(z, e, a)
             total = total + config.discount**t * r
             zs.append(z.detach())
@@ -75,7 +101,7 @@ class Reference:
             z = model.next(z, e, a)
             values.append(self._value(z))
         total = total + config.discount**config.horizon * values[-1]
-        loss = -total.mean() / self._scale(total.detach())
+        loss = -total.mean() / self._scale(total.detach()) + penalty * squares
         self._step("actor", self.policy, loss, config.actor_clip)
         return zs, rewards, [value.detach() for value in values]
 

@@ -15,7 +15,7 @@ from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import VARIANTS, TrialConfig
 from pwmray.data.sampler import Batch
-from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
@@ -57,7 +57,8 @@ def random_rollout(horizon=3, batch_size=8):
     draws = stream(2)
     z = torch.rand(horizon, batch_size, SETTINGS["world_model.latent_dim"], generator=draws)
     r = torch.rand(horizon, batch_size, 1, generator=draws)
-    return Rollout(z, r, torch.rand(horizon, batch_size, 1, generator=draws))
+    v = torch.rand(horizon, batch_size, 1, generator=draws)
+    return Rollout(z, r, v, torch.zeros(horizon, batch_size, 6))
 
 
 def copy_state(module):
@@ -150,6 +151,7 @@ def test_world_model_update_changes_the_world_model_alone(variant):
 @every_variant
 def test_world_model_targets_send_no_gradient(variant):
     learner = make_learner(variant)
+    learner.update_world_model(random_batch(), stream())  # behind zero-initialised weights
     batch = random_batch()
     batch.obs_HBO.requires_grad_()
 
@@ -206,9 +208,12 @@ def test_policy_update_leaves_the_other_parts_trainable():
     assert all(p.requires_grad for p in learner.parameters())
 
 
-def test_policy_sees_detached_latents():
+def test_policy_sees_detached_latents(monkeypatch):
     learner, seen = make_learner(), []
-    learner.policy.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pre_squash = learner.policy.pre_squash
+    monkeypatch.setattr(
+        learner.policy, "pre_squash", lambda *x: seen.append(x[0]) or pre_squash(*x)
+    )
     learner.update_policy(random_batch().obs_HBO[0], stream())
     assert [z.requires_grad for z in seen] == [False, False, False]
 
@@ -217,7 +222,40 @@ def test_rollout_for_the_critics_is_detached():
     _, rollout = make_learner().update_policy(random_batch().obs_HBO[0], stream())
     assert rollout.z.shape == (3, 8, SETTINGS["world_model.latent_dim"])
     assert rollout.r.shape == rollout.next_v.shape == (3, 8, 1)
-    assert not any(part.requires_grad for part in rollout)
+    assert not any(part.requires_grad for part in (rollout.z, rollout.r, rollout.next_v))
+
+
+def actor_loss_and_gradient(**penalty):
+    learner = make_learner()
+    metrics, rollout = learner.update_policy(random_batch().obs_HBO[0], stream(), **penalty)
+    return metrics["actor_loss"], rollout.u.square().sum(-1).mean()
+
+
+def test_action_penalty_is_on_the_squared_action_before_tanh():
+    plain, squares = actor_loss_and_gradient()
+    penalised, _ = actor_loss_and_gradient(action_penalty=0.3)
+    assert_close(penalised - plain, 0.3 * squares.detach())
+
+
+def test_action_penalty_pulls_a_saturated_policy_back():
+    learner = make_learner("baseline")
+    with torch.no_grad():
+        learner.policy.mean[-1].bias.fill_(6.0)
+    before = learner.policy.mean[-1].bias.clone()
+    learner.update_policy(random_batch().obs_HBO[0], stream(), action_penalty=0.1)
+    moved = (learner.policy.mean[-1].bias - before)[: find_task("reacher-easy").action_dim]
+    assert (moved < 0).all()
+
+
+def test_action_penalty_falls_to_nothing_over_the_epochs(monkeypatch):
+    learner, seen = make_learner(action_penalty=0.2), []
+    update_policy = learner.update_policy
+    monkeypatch.setattr(
+        learner, "update_policy", lambda *given: seen.append(given[2]) or update_policy(*given)
+    )
+    for progress in (0.0, 0.5, 1.0):
+        learner.update(lambda size: random_batch(), stream(), progress)
+    assert seen == [0.2, 0.1, 0.0]
 
 
 def test_terminal_value_is_weighted_with_gamma_to_the_horizon():

@@ -147,8 +147,22 @@ def gradient_of_start(**switches):
 
 
 def test_flow_matching_does_not_pull_the_start_towards_its_target():
-    assert gradient_of_start().abs().max() == 0
+    assert gradient_of_start() is None
     assert gradient_of_start(constant_flow_start=False).abs().max() > 0.01
+
+
+def consistency_gradient_of_encoder(**switches):
+    """Return its largest entry before training, when velocities and rewards are 0."""
+    learner = make_learner(**switches)
+    loss, parts = learner.world_model_loss(make_batch(), stream())
+    assert parts["consistency_loss"] > 0
+    loss.backward()
+    return max(p.grad.abs().max().item() for p in learner.world_model.encoder.parameters())
+
+
+def test_consistency_does_not_pull_the_latents_together():
+    assert consistency_gradient_of_encoder() == 0
+    assert consistency_gradient_of_encoder(constant_flow_start=False) > 1e-4
 
 
 def test_flow_is_also_trained_on_where_it_ends():
@@ -169,8 +183,8 @@ def critic_targets(monkeypatch, **switches):
     monkeypatch.setattr(
         pwm, "td_lambda", lambda *given: seen.append(pwm_td_lambda(*given)) or seen[-1]
     )
-    value = torch.tensor([0.0, 0.0, 8.0]).view(3, 1, 1)
-    rollout = Rollout(torch.rand(3, 1, 16), torch.ones(3, 1, 1), value)
+    value, no_actions = torch.tensor([0.0, 0.0, 8.0]).view(3, 1, 1), torch.zeros(3, 1, 6)
+    rollout = Rollout(torch.rand(3, 1, 16), torch.ones(3, 1, 1), value, no_actions)
     learner.update_critics(rollout, stream())
     return seen[0].flatten().tolist()
 
@@ -209,7 +223,8 @@ def critic_rows(monkeypatch, **switches):
 
     monkeypatch.setattr(learner.critics, "forward", look)
     z = torch.arange(8.0).view(4, 2, 1).expand(4, 2, 16)
-    learner.update_critics(Rollout(z, torch.zeros(4, 2, 1), torch.zeros(4, 2, 1)), stream())
+    nothing = torch.zeros(4, 2, 1)
+    learner.update_critics(Rollout(z, nothing, nothing, nothing), stream())
     return rows
 
 

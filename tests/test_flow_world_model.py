@@ -57,19 +57,7 @@ def test_matching_loss_starts_from_the_straight_line_between_the_latents():
     assert_close(loss, (target - z).square().mean(-1))
 
 
-def test_matching_loss_sends_no_gradient_to_the_latent_through_its_target():
-    model = fresh_world_model("flow", {})
-    z = latents(5).requires_grad_()
-    model.velocity = lambda *_: torch.zeros(5, LATENT_DIM)  # cuts the way through z_tau
-
-    loss = model.matching_loss(
-        z, embedded(model).detach(), actions(5), latents(5), torch.ones(5, 1)
-    )
-
-    assert not loss.requires_grad
-
-
-def test_matching_loss_trains_the_velocity():
+def test_matching_loss_trains_the_velocity_between_latents_that_it_takes_as_given():
     model = trained(fresh_world_model("flow", {}))
     z = latents(5).requires_grad_()
     target = latents(6)[1:]
@@ -78,6 +66,6 @@ def test_matching_loss_trains_the_velocity():
     loss.sum().backward()
 
     assert has_finite_gradients(model)
-    assert z.grad.abs().max() > 0
+    assert z.grad is None
     assert model.velocity_head.weight.grad.abs().max() > 0
     assert model.velocity_trunk[0].weight.grad.abs().max() > 0

@@ -16,6 +16,7 @@ CHANGES = {
     "learner.wm_iterations": 2,
     "learner.critic_iterations": 2,
     "learner.critic_batches": 3,
+    "learner.action_penalty": 0.2,
     "learner.wm_horizon": 3,
     "critic.units": (16, 12),
 }

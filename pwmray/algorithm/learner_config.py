@@ -28,6 +28,10 @@ class LearnerConfig:
     model_clip: float = 20.0  # gradient norms
     actor_clip: float = 1.0
     critic_clip: float = 100.0
+    # On the squared action before tanh, where tanh would saturate and leave no gradient; falls
+    # linearly to 0 over the trial's epochs. PWM has none; MR.Q (Fujimoto et al., arXiv
+    # 2501.16142) has a constant one.
+    action_penalty: float = 0.0
     consistency_weight: float = 20.0
     matching_weight: float = 20.0  # flow matching, on the scale of consistency
     reward_weight: float = 0.1
@@ -35,7 +39,7 @@ class LearnerConfig:
     def check(self) -> None:
         """Raise ValueError naming the first setting outside its range."""
         check_least("learner", self, 1, *_COUNTS)
-        check_least("learner", self, 0, "wm_buffer_size")
+        check_least("learner", self, 0, "wm_buffer_size", "action_penalty")
         check_share("learner", self, "discount", "td_lambda")
         check_positive("learner", self, *_POSITIVE)
 

@@ -24,11 +24,12 @@ Metrics = dict[str, Tensor]
 
 
 class Rollout(NamedTuple):
-    """What the policy's update imagines, detached, for the critics."""
+    """What the policy's update imagines, detached for the critics, and the actions behind it."""
 
     z: Tensor  # z_0 .. z_{H-1}: [H, B, L]
     r: Tensor  # symlog rewards [H, B, 1]
     next_v: Tensor  # V(z_1) .. V(z_H) [H, B, 1]
+    u: Tensor  # the actions before tanh [H, B, A], with their gradient
 
 
 class Learner(nn.Module):
@@ -89,7 +90,8 @@ class Learner(nn.Module):
             metrics = _mean(steps)
         if batch is None or self.fidelity.world_model_batches:
             batch = sample(config.policy_batch_size)
-        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator)
+        penalty = config.action_penalty * (1 - progress)
+        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator, penalty)
         return metrics | actor_metrics | self.update_critics(rollout, generator)
 
     @property
@@ -109,7 +111,9 @@ class Learner(nn.Module):
         e_BT = self._embedding(batch.obs_HBO.shape[1])
         return world_model_loss(self.world_model, self.config, batch, e_BT, generator)
 
-    def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
+    def update_policy(
+        self, obs_BO: Tensor, generator: torch.Generator, action_penalty: float = 0.0
+    ) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
@@ -118,6 +122,8 @@ class Learner(nn.Module):
         returns_B1, rollout = self._imagine(obs_BO, generator)
         self.return_scale.update(returns_B1.detach())
         loss = -returns_B1.mean() / self.return_scale.std
+        if action_penalty:
+            loss = loss + action_penalty * rollout.u.square().sum(-1).mean()
         norm = self._step("actor", self.policy, loss, self.config.actor_clip)
         if self._keeps_stale_gradient:
             # The published actor's backward leaves it there: most of the norm that is clipped.
@@ -177,11 +183,13 @@ class Learner(nn.Module):
         model, config = self.world_model, self.config
         e_BT = self._embedding(len(obs_BO))
         zs = [self.encode(obs_BO)]
-        actions = []
+        actions, us = [], []
         for noise_BA in noise_HBA:
             # The policy sees a detached latent: its gradient flows through the actions alone.
-            actions.append(self.policy(zs[-1].detach(), noise_BA, self.mask_A))
-            zs.append(model.next(zs[-1], e_BT, actions[-1]))
+            a_BA, u_BA = self.policy.sample(zs[-1].detach(), noise_BA, self.mask_A)
+            actions.append(a_BA)
+            us.append(u_BA)
+            zs.append(model.next(zs[-1], e_BT, a_BA))
         z_HBL = torch.stack(zs[:-1])
         e_HBT = e_BT.expand(config.horizon, *e_BT.shape)
         r_HB1 = model.reward(z_HBL, e_HBT, torch.stack(actions))
@@ -191,7 +199,7 @@ class Learner(nn.Module):
         terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
         last_v_B1 = config.discount**terminal * self.critics.minimum(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
-        return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1)
+        return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, torch.stack(us))
 
     @property
     def _keeps_stale_gradient(self) -> bool:

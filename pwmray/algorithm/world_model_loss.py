@@ -40,8 +40,7 @@ def _parts(
     e_BT: Tensor,
     generator: torch.Generator,
 ) -> Losses:
-    zs_HBL = _unroll(model, batch, e_BT)
-    starts_HBL = zs_HBL[:-1]
+    starts_HBL, ends_HBL = _unroll(model, batch, e_BT)
     e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
     with torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.
@@ -53,17 +52,25 @@ def _parts(
     if matching is not None:
         losses["matching_loss"] = matching
     if matching is None or model.fidelity.integrated_consistency:
-        losses["consistency_loss"] = consistency(zs_HBL[1:], target_HBL)
-    weight_H1 = discounts(len(batch.a_HBA), config.discount, zs_HBL)
+        losses["consistency_loss"] = consistency(ends_HBL, target_HBL)
+    weight_H1 = discounts(len(batch.a_HBA), config.discount, ends_HBL)
     return {name: (weight_H1 * loss_HB).mean() for name, loss_HB in losses.items()}
 
 
-def _unroll(model: WorldModel, batch: Batch, e_BT: Tensor) -> Tensor:
-    """Return z_0 .. z_H [H + 1, B, L] along the data's actions."""
-    zs = [model.encode(batch.obs_HBO[0], e_BT)]
+def _unroll(model: WorldModel, batch: Batch, e_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z_0 .. z_{H-1} along the data's actions and z_1 .. z_H for the consistency loss.
+
+    These take over the start of a flow as a constant: else the encoder makes that loss small by
+    making all latents alike, for a flow starts at the latent itself.
+    """
+    z_BL = model.encode(batch.obs_HBO[0], e_BT)
+    given_BL = z_BL.detach()
+    starts, ends = [], []
     for a_BA in batch.a_HBA:
-        zs.append(model.next(zs[-1], e_BT, a_BA))
-    return torch.stack(zs)
+        starts.append(z_BL)
+        z_BL, given_BL = model.next_and_given(z_BL, given_BL, e_BT, a_BA)
+        ends.append(given_BL)
+    return torch.stack(starts), torch.stack(ends)
 
 
 def _weights(model: WorldModel, config: LearnerConfig, horizon: int) -> dict[str, float]:

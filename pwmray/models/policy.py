@@ -72,8 +72,13 @@ class Policy(nn.Module):
 
     def forward(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         """Return actions [B, A] in (-1, 1), 0 where `mask_A` is 0."""
+        return self.sample(z_BL, noise_BA, mask_A)[0]
+
+    def sample(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions and what they were before tanh, both [B, A] and 0 where `mask_A` is."""
         std_A = self.log_std.clamp(min=self.min_log_std).exp()
-        return torch.tanh(self.pre_squash(z_BL, std_A * noise_BA)) * mask_A
+        u_BA = self.pre_squash(z_BL, std_A * noise_BA) * mask_A
+        return torch.tanh(u_BA), u_BA
 
     def act(self, z_BL: Tensor, mask_A: Tensor) -> Tensor:
         """Return the deterministic actions [B, A]."""

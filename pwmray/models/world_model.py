@@ -114,6 +114,17 @@ class WorldModel(nn.Module):
         """Network calls of one `next`."""
         return 1
 
+    def next_and_given(
+        self, z_BL: Tensor, given_BL: Tensor, e_BT: Tensor, a_BA: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next latent, and again with what it takes over unchanged from `given`.
+
+        That is for the consistency loss: where `given` is a constant, its gradient goes through
+        what the model computes alone.
+        """
+        next_BL = self.next(z_BL, e_BT, a_BA)
+        return next_BL, next_BL
+
     # What all have.
 
     def embed(self, task_B: Tensor) -> Tensor:

@@ -65,27 +65,46 @@ class FlowWorldModel(WorldModel):
         return (v_groups - v_groups.mean(-1, keepdim=True)).flatten(-2)
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
-        def velocity(x_BL: Tensor, tau: float) -> Tensor:
-            tau_B1 = x_BL.new_full((*x_BL.shape[:-1], 1), tau)
-            return self.velocity(x_BL, e_BT, a_BA, tau_B1)
+        return self._put_back(z_BL + self._displacement(z_BL, e_BT, a_BA))
 
-        config = self.config
-        end_BL = ode.integrate(velocity, z_BL, config.integrator, config.num_substeps)
-        return _onto_simplex(end_BL) if self.fidelity.tangent_velocity else end_BL
+    def next_and_given(
+        self, z_BL: Tensor, given_BL: Tensor, e_BT: Tensor, a_BA: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        moved_BL = self._displacement(z_BL, e_BT, a_BA)
+        next_BL = self._put_back(z_BL + moved_BL)
+        if not self.fidelity.constant_flow_start:
+            return next_BL, next_BL
+        return next_BL, self._put_back(given_BL + moved_BL)
 
     def matching_loss(
         self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor
     ) -> Tensor:
-        """Return mean (v(z_tau) - (target - sg z))^2 [B] at z_tau = (1 - tau) z + tau target."""
+        """Return mean (v(z_tau) - (target - z))^2 [B] at z_tau = (1 - tau) z + tau target.
+
+        It trains the velocity alone, between latents that it takes as given.
+        """
+        if self.fidelity.constant_flow_start:  # else the latents shrink to make it small
+            z_BL = z_BL.detach()
         z_tau = (1 - tau_B1) * z_BL + tau_B1 * target_BL
         v_BL = self.velocity(z_tau, e_BT, a_BA, tau_B1)
-        # The start is a constant of the target; else the latents shrink to make it small.
-        start_BL = z_BL.detach() if self.fidelity.constant_flow_start else z_BL
-        return (v_BL - (target_BL - start_BL)).square().mean(-1)
+        return (v_BL - (target_BL - z_BL)).square().mean(-1)
 
     @property
     def num_calls(self) -> int:
         return ode.num_calls(self.config.integrator, self.config.num_substeps)
+
+    def _displacement(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
+        """Return z(tau = 1) - z [B, L] along the velocity."""
+
+        def velocity(moved_BL: Tensor, tau: float) -> Tensor:
+            tau_B1 = moved_BL.new_full((*moved_BL.shape[:-1], 1), tau)
+            return self.velocity(z_BL + moved_BL, e_BT, a_BA, tau_B1)
+
+        start_BL = torch.zeros_like(z_BL)
+        return ode.integrate(velocity, start_BL, self.config.integrator, self.config.num_substeps)
+
+    def _put_back(self, z_BL: Tensor) -> Tensor:
+        return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
 
 
 def _onto_simplex(z_BL: Tensor) -> Tensor:
