@@ -281,6 +281,7 @@ CHANGES = {
     "model_clip": 1e-3,
     "actor_clip": 1e-3,
     "critic_clip": 1e-3,
+    "action_penalty": 0.5,
     "consistency_weight": 1.0,
     "matching_weight": 1.0,
     "reward_weight": 5.0,
