@@ -65,8 +65,8 @@ class Store:
     def verify(self, progress: Progress | None = None) -> None:
         """Read everything; raise BrokenDataError if it is not what was written."""
         about = _about(self.task, self.episode_lengths, self.behaviours, self.recipe)
-        arrays = (self.obs, self.action, self.reward)
-        if _fingerprint(about, arrays, progress) != self.fingerprint:
+        found = _fingerprint(about, self.obs, self.action, self.reward, progress=progress)
+        if found != self.fingerprint:
             raise _broken(self.path, "its content does not match its fingerprint", self.remake)
 
 
@@ -88,7 +88,7 @@ def write_store(
     """
     about = _about(task, episode_lengths, behaviours, recipe)
     _check_rows(path, about, obs, action, reward)
-    fingerprint = _fingerprint(about, (obs, action, reward))
+    fingerprint = _fingerprint(about, obs, action, reward)
     columns = {"obs": _as_lists(obs), "action": _as_lists(action), "reward": pa.array(reward)}
     batch = pa.record_batch(columns).replace_schema_metadata(
         {"format": FORMAT, "about": json.dumps(about), "fingerprint": fingerprint}
@@ -217,9 +217,7 @@ def _check_rows(
             raise ValueError(f"{path} not written: row {row} has values not finite")
 
 
-def _fingerprint(
-    about: dict, arrays: tuple[np.ndarray, ...], progress: Progress | None = None
-) -> str:
+def _fingerprint(about: dict, *arrays: np.ndarray, progress: Progress | None = None) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode())
     num_rows = len(arrays[0])
     for index, array in enumerate(arrays):
