@@ -9,13 +9,14 @@ import torch
 from scipy import stats
 
 from pwmray.data.multitask import MultitaskSampler
-from pwmray.data.rows import SIZES, MappedRows, PackedRows, place_rows
+from pwmray.data.rows import MappedRows, PackedRows, place_rows
 from pwmray.data.sampler import WindowSampler
 from pwmray.data.store import open_store, write_store
 from pwmray.data.windows import EpisodeWindows
 
 CPU = torch.device("cpu")
 PLACES = ["memory", "map"]
+ROWS_BYTES = 4 * 12 * (1 + 6 + 6)  # of write_rows' default, packed
 
 
 def write_rows(path, lengths=(5, 7), task="reacher-easy"):
@@ -217,13 +218,13 @@ def test_packing_in_pieces_gives_the_same_rows(tmp_path, monkeypatch):
 def test_small_stores_are_packed_in_memory_and_large_ones_mapped(tmp_path, monkeypatch):
     stores = [write_rows(tmp_path / "rows.arrow")]
     assert isinstance(place_rows(stores, 3, CPU, False), PackedRows)
-    monkeypatch.setattr("pwmray.data.rows.HOST_BYTES", 4 * sum(SIZES) * 12 - 1)
+    monkeypatch.setattr("pwmray.data.rows.HOST_BYTES", ROWS_BYTES - 1)
     assert isinstance(place_rows(stores, 3, CPU, False), MappedRows)
 
 
 def test_rows_lie_on_the_gpu_where_they_fit_into_half_of_it(tmp_path, monkeypatch, caplog):
     stores, gpu = [write_rows(tmp_path / "rows.arrow")], torch.device("cuda")
-    free = 2 * 4 * sum(SIZES) * 12
+    free = 2 * ROWS_BYTES
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
     monkeypatch.setattr("pwmray.data.rows.PackedRows", lambda *arguments: "packed")
     monkeypatch.setattr("pwmray.data.rows.MappedRows", lambda *arguments: "mapped")
@@ -235,7 +236,7 @@ def test_rows_lie_on_the_gpu_where_they_fit_into_half_of_it(tmp_path, monkeypatc
 
 def test_rows_that_do_not_fit_on_the_gpu_are_said_to_be_mapped(tmp_path, monkeypatch, caplog):
     stores, gpu = [write_rows(tmp_path / "rows.arrow")], torch.device("cuda")
-    free = 2 * 4 * sum(SIZES) * 12 - 1
+    free = 2 * ROWS_BYTES - 1
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
     monkeypatch.setattr("pwmray.data.rows.MappedRows", lambda *arguments: "mapped")
     assert place_rows(stores, 3, gpu, False) == "mapped"

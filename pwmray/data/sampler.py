@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from pwmray.data.rows import SIZES, Place, place_rows
+from pwmray.data.rows import Place, place_rows
 from pwmray.data.store import Store
 from pwmray.data.windows import EpisodeWindows
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+
+_SIZES = (1, MAX_ACTION_DIM, MAX_OBS_DIM)  # reward, action, obs, as in a packed row
 
 
 class Batch(NamedTuple):
@@ -58,8 +62,10 @@ class WindowSampler:
 
 
 def as_batch(windows_BHK: torch.Tensor) -> Batch:
-    """Return windows of packed rows as a batch."""
-    obs_HBO, a_HBA, r_HB1 = windows_BHK.transpose(0, 1).split(SIZES, dim=-1)
+    """Return windows of packed rows as a batch, the observations padded with zeros."""
+    padding = sum(_SIZES) - windows_BHK.shape[-1]
+    rows_HBK = F.pad(windows_BHK, (0, padding)).transpose(0, 1)
+    r_HB1, a_HBA, obs_HBO = rows_HBK.split(_SIZES, dim=-1)
     # The first row's action and reward led to the window, not on from it. Models copy observations
     # and actions when they join them with their other inputs; a loss takes over the rewards' order
     # in memory, and then adds up in that order.
