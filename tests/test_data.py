@@ -8,15 +8,19 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from pwmray import claim
 from pwmray.data.angles import wrap_observations
 from pwmray.data.behaviours import BEHAVIOURS
 from pwmray.data.collect import CollectionRecipe, collect
 from pwmray.data.collected import collected_path, ensure_data
-from pwmray.data.sampler import WindowSampler, window_starts
-from pwmray.data.store import BrokenDataError, observation_statistics, open_store, write_store
+from pwmray.data.store import (
+    BrokenDataError,
+    observation_statistics,
+    open_store,
+    verify_store,
+    write_store,
+)
 from pwmray.tasks import find_task
 
 SMALL = CollectionRecipe(num_episodes=2)
@@ -59,11 +63,6 @@ def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
     action[firsts], reward[firsts] = np.nan, np.nan
     write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), recipe or {})
     return open_store(path)
-
-
-def make_sampler(store, seed=0, horizon=3, batch_size=64):
-    generator = torch.Generator().manual_seed(seed)
-    return WindowSampler(store, horizon, batch_size, "cpu", generator)
 
 
 def command(*arguments):
@@ -199,6 +198,39 @@ def test_every_cut_of_a_file_is_noticed(tmp_path):
     assert {opened(path, content[:size]) for size in range(0, len(content), 2)} == {None}
 
 
+@pytest.fixture
+def every_file_is_large(monkeypatch):
+    """Have no file checked byte for byte when it is opened."""
+    monkeypatch.setattr("pwmray.data.store.VERIFIED_BYTES", 0)
+
+
+def test_every_cut_and_every_growth_of_a_large_file_is_noticed(tmp_path, every_file_is_large):
+    path = tmp_path / "rows.arrow"
+    write_rows(path)
+    content = path.read_bytes()
+    cuts = [content[:size] for size in range(0, len(content), 2)]
+    grown = [content + b"\0" * size for size in (1, 8, 64)]
+    assert {opened(path, wrong) for wrong in cuts + grown} == {None}
+
+
+def test_large_file_is_read_whole_by_verifying_alone_which_shows_how_far_it_is(
+    tmp_path, every_file_is_large, monkeypatch
+):
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 5)
+    path = tmp_path / "rows.arrow"
+    store = write_rows(path)
+    said = []
+    assert verify_store(path, lambda *step: said.append(step)).fingerprint == store.fingerprint
+    assert said[:3] == [("verifying", done, 36) for done in (5, 10, 12)]
+    assert said[-1] == ("verifying", 36, 36)
+
+    content = path.read_bytes()
+    wrong = flip(content, content.index(store.reward.tobytes()) + 8)
+    assert opened(path, wrong) == store.fingerprint
+    with pytest.raises(BrokenDataError, match=f"{path} is broken: its content does not match"):
+        verify_store(path)
+
+
 def test_every_flipped_byte_of_the_rows_is_noticed(tmp_path):
     path = tmp_path / "rows.arrow"
     store = write_rows(path)
@@ -245,7 +277,8 @@ def test_missing_file_is_said_to_be_missing(tmp_path):
         open_store(tmp_path / "rows.arrow")
 
 
-def test_values_that_are_not_finite_are_not_written(tmp_path):
+def test_values_that_are_not_finite_are_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 2)
     action, reward = np.zeros((4, 2), np.float32), np.zeros(4, np.float32)
     reward[[0, 2]] = np.nan
     obs = np.zeros((4, 6), np.float32)
@@ -254,64 +287,12 @@ def test_values_that_are_not_finite_are_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_observation_statistics_are_those_of_the_rows(tmp_path):
+@pytest.mark.parametrize("chunk_rows", [5, 12, 100])
+def test_observation_statistics_are_those_of_the_rows(tmp_path, monkeypatch, chunk_rows):
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", chunk_rows)
     mean, std = observation_statistics(write_rows(tmp_path / "rows.arrow"))
     np.testing.assert_allclose(mean[:3], [7 / 12, 5.5, 0], rtol=1e-6)
     np.testing.assert_allclose(std[1:3], [np.sqrt(143 / 12), 1], rtol=1e-6)
-
-
-# Windows
-
-
-def test_batch_is_time_major_contiguous_and_padded_with_zeros(tmp_path):
-    batch = make_sampler(write_rows(tmp_path / "rows.arrow")).sample()
-    assert [tuple(part.shape) for part in batch] == [(4, 64, 24), (3, 64, 6), (3, 64, 1)]
-    assert all(part.is_contiguous() and part.dtype == torch.float32 for part in batch)
-    assert not batch.obs_HBO[..., 6:].any()
-    assert not batch.a_HBA[..., 2:].any()
-
-
-def test_window_holds_consecutive_rows_and_what_led_to_them(tmp_path):
-    obs, action, reward = make_sampler(write_rows(tmp_path / "rows.arrow")).sample()
-    rows = obs[..., 1]
-    torch.testing.assert_close(rows, rows[0] + torch.arange(4.0)[:, None].expand(4, 64))
-    torch.testing.assert_close(action[..., 0], rows[1:] + 0.5)
-    torch.testing.assert_close(reward[..., 0], rows[1:])
-
-
-def test_windows_never_cross_an_episode_and_never_show_a_first_rows_filler(tmp_path):
-    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 3, 7, 4))
-    obs, action, reward = make_sampler(store).sample(4096)
-    assert (obs[..., 0] == obs[0, :, 0]).all()
-    assert torch.isfinite(action).all()
-    assert torch.isfinite(reward).all()
-
-
-def test_every_window_is_drawn_equally_often(tmp_path):
-    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 3, 7, 4))
-    starts = make_sampler(store).sample(14_000).obs_HBO[0, :, 1].numpy()
-    drawn, counts = np.unique(starts, return_counts=True)
-    np.testing.assert_array_equal(drawn, [0, 1, 8, 9, 10, 11, 15])
-    np.testing.assert_allclose(counts, 2000, rtol=0.1)
-
-
-def test_window_starts_are_counted_by_hand(tmp_path):
-    store = write_rows(tmp_path / "rows.arrow", lengths=(3, 1, 4))
-    np.testing.assert_array_equal(window_starts(store, 2), [0, 4, 5])
-
-
-def test_equal_generators_draw_equal_batches_and_others_do_not(tmp_path):
-    store = write_rows(tmp_path / "rows.arrow")
-    first, same, other = (make_sampler(store, seed).sample().obs_HBO for seed in (0, 0, 1))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("horizon", [0, 7])
-def test_horizon_longer_than_every_episode_is_refused(tmp_path, horizon):
-    store = write_rows(tmp_path / "rows.arrow", lengths=(5, 7))
-    with pytest.raises(ValueError, match=rf"horizon must be in \[1, 6\] for .*, got {horizon}"):
-        make_sampler(store, horizon=horizon)
 
 
 # Made once

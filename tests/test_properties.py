@@ -1,15 +1,16 @@
-"""What holds for every input: simplex normalisation, rewards as classes, TD(lambda)."""
+"""What holds for every input: simplex normalisation, rewards as classes, TD(lambda), windows."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pwmray.algorithm.returns import td_lambda
 from pwmray.models import two_hot
 from pwmray.models.layers import SIMPLEX_SIZE, SimNorm, groups
+from tests.test_sampler import first_rows
 
 # The same examples in every run, and no limit on how long a busy machine takes for one.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)
@@ -174,3 +175,19 @@ def test_td_lambda_of_the_true_values_is_those_values():
     # V = 1 / (1 - gamma) where every reward is 1: no mixture of n-step returns moves it.
     targets = td_lambda(column([1.0] * 8), column([100.0] * 8), 0.99, 0.95)
     assert targets.flatten().tolist() == pytest.approx([100.0] * 8)
+
+
+# Windows of episodes.
+
+lengths_of_episodes = st.lists(st.integers(1, 9), min_size=4, max_size=4)
+chosen_episodes = st.lists(st.integers(0, 3), min_size=1, max_size=8)
+
+
+@given(lengths_of_episodes, chosen_episodes, st.integers(1, 8))
+def test_windows_are_all_those_within_a_chosen_episode(lengths, chosen, horizon):
+    assume(max(lengths[episode] for episode in chosen) > horizon)
+    starts = np.cumsum(lengths) - lengths
+    expected = [
+        starts[episode] + step for episode in chosen for step in range(lengths[episode] - horizon)
+    ]
+    assert first_rows(lengths, horizon, chosen) == expected

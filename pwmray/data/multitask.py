@@ -1,7 +1,4 @@
-"""Windows of several tasks' episodes in one batch, for pretraining a world model.
-
-Shapes: H horizon, B batch, K columns of a packed row; see pwmray.data.sampler.
-"""
+"""Windows of several tasks' episodes in one batch, for pretraining a world model."""
 
 import copy
 from collections.abc import Sequence
@@ -10,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pwmray.data.sampler import Batch, pack_rows, take, window_starts, windows
+from pwmray.data.rows import Place, place_rows
+from pwmray.data.sampler import Batch, as_batch
 from pwmray.data.store import Store
-from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
-
-_SIZES = [MAX_OBS_DIM, MAX_ACTION_DIM, 1]
+from pwmray.data.windows import EpisodeWindows
+from pwmray.tasks import find_task
 
 
 class Split(NamedTuple):
@@ -25,7 +22,11 @@ class Split(NamedTuple):
 
 
 class MultitaskSampler:
-    """Draw windows uniformly over those of the given episodes of all stores."""
+    """Draw windows uniformly over those of the given episodes of all stores.
+
+    `place` is for pwmray.data.rows. Raises ValueError for a store without a chosen episode as long
+    as the horizon.
+    """
 
     def __init__(
         self,
@@ -35,12 +36,11 @@ class MultitaskSampler:
         device: torch.device | str,
         generator: torch.Generator,
         wrap_angles: bool = False,
+        place: Place | None = None,
     ):
-        packed = [pack_rows(store, wrap_angles=wrap_angles) for store in stores]
         self._stores, self._horizon, self._device = stores, horizon, device
-        self._first_rows = np.cumsum([0, *map(len, packed)])[:-1]
-        self._rows = torch.cat(packed).to(device)
         self._choose(episodes, generator)
+        self._rows = place_rows(stores, horizon, device, wrap_angles, place)
 
     def among(
         self, episodes: Sequence[np.ndarray], generator: torch.Generator
@@ -52,34 +52,20 @@ class MultitaskSampler:
 
     @property
     def num_windows(self) -> int:
-        """Return W, the number of different windows."""
-        return len(self._starts_W)
+        """Return the number of different windows."""
+        return self._windows.num_windows
 
     def sample(self, batch_size: int) -> tuple[Batch, torch.Tensor]:
         """Draw windows with replacement; return them and their tasks' indices [B]."""
-        draws_B = torch.randint(
-            self.num_windows,
-            (batch_size,),
-            generator=self.generator,
-            device=self._starts_W.device,
-        )
-        return take(self._windows, self._starts_W[draws_B], _SIZES), self._tasks_W[draws_B]
+        starts_B, episodes_B = self._windows.draw(batch_size, self.generator)
+        return as_batch(self._rows.gather(starts_B)), self._tasks_E[episodes_B]
 
     def _choose(self, episodes: Sequence[np.ndarray], generator: torch.Generator) -> None:
         self.generator = generator
-        starts = [
-            window_starts(store, self._horizon, chosen) + first
-            for store, chosen, first in zip(self._stores, episodes, self._first_rows, strict=True)
-        ]
-        tasks = [
-            np.full(len(own), find_task(store.task).index)
-            for store, own in zip(self._stores, starts, strict=True)
-        ]
-        self._starts_W = torch.from_numpy(np.concatenate(starts)).to(self._device)
-        self._tasks_W = torch.from_numpy(np.concatenate(tasks)).to(self._device)
-        if not self.num_windows:
-            raise ValueError(f"no episode has {self._horizon} steps")
-        self._windows = windows(self._rows, self._horizon)
+        self._windows = EpisodeWindows(self._stores, episodes, self._horizon, self._device)
+        tasks = [find_task(store.task).index for store in self._stores]
+        tasks_E = np.repeat(tasks, [len(chosen) for chosen in episodes])
+        self._tasks_E = torch.from_numpy(tasks_E).to(self._device)
 
 
 def split_episodes(store: Store, held_out_share: float, generator: torch.Generator) -> Split:

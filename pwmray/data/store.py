@@ -8,7 +8,7 @@ LED to it; the first row's action and reward are NaN. Everything else is in the 
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from pwmray.tasks import TASKS, find_task
 
 FORMAT = "pwmray-episodes-1"
 VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
+_CHUNK_ROWS = 2**16  # what is computed from all rows takes the memory of so many
+
+Progress = Callable[[str, int, int], None]  # what is going on, rows done, rows in all
 
 
 class BrokenDataError(ValueError):
@@ -49,15 +52,21 @@ class Store:
         return len(self.episode_lengths)
 
     @property
+    def num_rows(self) -> int:
+        """Return R."""
+        return len(self.reward)
+
+    @property
     def returns(self) -> np.ndarray:
         """Return the summed reward of each episode, [E] float64, in [0, 1000] for MT30."""
         rewards = np.nan_to_num(self.reward, nan=0.0).astype(np.float64)
         return np.add.reduceat(rewards, self.episode_starts)
 
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Read everything; raise BrokenDataError if it is not what was written."""
         about = _about(self.task, self.episode_lengths, self.behaviours, self.recipe)
-        if _fingerprint(about, self.obs, self.action, self.reward) != self.fingerprint:
+        found = _fingerprint(about, self.obs, self.action, self.reward, progress=progress)
+        if found != self.fingerprint:
             raise _broken(self.path, "its content does not match its fingerprint", self.remake)
 
 
@@ -96,6 +105,9 @@ def write_store(
 def open_store(path: Path, remake: str = "") -> Store:
     """Map the file at `path`; small files are also checked byte for byte.
 
+    Of a large one only the format and the counts are checked, which notices every file that was
+    cut or grew, and takes no time; `verify_store` reads it all.
+
     Raises BrokenDataError naming the file, the fault and the command `remake`, or the one that
     the file's name suggests.
     """
@@ -114,6 +126,13 @@ def open_store(path: Path, remake: str = "") -> Store:
     return store
 
 
+def verify_store(path: Path, progress: Progress | None = None) -> Store:
+    """Open the file at `path` and read it all; raise BrokenDataError if it is not as written."""
+    store = open_store(path)
+    store.verify(progress)
+    return store
+
+
 def observation_statistics(
     store: Store, wrap_angles: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,11 +140,24 @@ def observation_statistics(
 
     The deviation of a constant entry is given as 1, so that dividing by it is safe.
     """
-    obs = wrap_observations(store.obs, find_task(store.task)) if wrap_angles else store.obs
-    mean = obs.mean(axis=0, dtype=np.float64)
-    std = obs.std(axis=0, dtype=np.float64)
+
+    def parts() -> Iterator[np.ndarray]:
+        for part in chunks(store.num_rows):
+            obs = store.obs[part]
+            yield wrap_observations(obs, find_task(store.task)) if wrap_angles else obs
+
+    nothing = np.zeros(store.obs.shape[1])
+    mean = sum((obs.sum(axis=0, dtype=np.float64) for obs in parts()), nothing) / store.num_rows
+    squares = sum((np.square(obs - mean).sum(axis=0) for obs in parts()), nothing)
+    std = np.sqrt(squares / store.num_rows)
     std[std < 1e-6] = 1.0
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def chunks(num_rows: int) -> Iterator[slice]:
+    """Yield the rows in pieces that fit into any memory."""
+    for first in range(0, num_rows, _CHUNK_ROWS):
+        yield slice(first, min(first + _CHUNK_ROWS, num_rows))
 
 
 def _map(path: Path, remake: str) -> Store:
@@ -177,17 +209,23 @@ def _check_rows(
     assert len(about["behaviours"]) == len(lengths), "one behaviour an episode"
     is_first = np.zeros(len(obs), bool)
     is_first[np.cumsum(lengths) - lengths] = True
-    finite_steps = np.isfinite(reward) & np.isfinite(action).all(axis=1)
-    bad = ~np.isfinite(obs).all(axis=1) | ~(finite_steps | is_first)
-    if bad.any():
-        raise ValueError(f"{path} not written: row {int(bad.argmax())} has values not finite")
+    for part in chunks(len(obs)):
+        finite_steps = np.isfinite(reward[part]) & np.isfinite(action[part]).all(axis=1)
+        bad = ~np.isfinite(obs[part]).all(axis=1) | ~(finite_steps | is_first[part])
+        if bad.any():
+            row = part.start + int(bad.argmax())
+            raise ValueError(f"{path} not written: row {row} has values not finite")
 
 
-def _fingerprint(about: dict, *arrays: np.ndarray) -> str:
+def _fingerprint(about: dict, *arrays: np.ndarray, progress: Progress | None = None) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode())
-    for array in arrays:
+    num_rows = len(arrays[0])
+    for index, array in enumerate(arrays):
         digest.update(str(array.shape).encode())
-        digest.update(array.data)
+        for part in chunks(num_rows):
+            digest.update(array[part].data)
+            if progress:
+                progress("verifying", index * num_rows + part.stop, len(arrays) * num_rows)
     return digest.hexdigest()[:16]
 
 
