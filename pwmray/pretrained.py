@@ -14,11 +14,9 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
-from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
+from pwmray.pretraining import BEST_FILE, is_done
+from pwmray.pretraining_config import FREE, PretrainingConfig
 from pwmray.tasks import TASKS
-
-# What a trial may set for itself: how the flow is integrated, and the scale that the file brings.
-_FREE = ("integrator", "num_substeps", "standardize")
 
 
 def check_pretrained(config: TrialConfig) -> None:
@@ -34,7 +32,7 @@ def resolve_pretrained(
 
     Raises ValueError with the command that makes the file where it is missing.
     """
-    pretraining = PretrainingConfig.of(trial, dict(scale["pretrain"]))
+    pretraining = PretrainingConfig.behind(trial, scale)
     path = pretraining.folder(results_dir) / BEST_FILE
     if not is_done(path.parent):
         raise ValueError(f"no pretrained {pretraining.label} at {path}; make it with: {make_with}")
@@ -77,7 +75,7 @@ def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[
     wrong = [
         f"world_model.{name} is {theirs.get(name)!r} there and {value!r} here"
         for name, value in ours.items()
-        if name not in _FREE and theirs.get(name) != value
+        if name not in FREE and theirs.get(name) != value
     ]
     if config.task not in checkpoint.tasks:
         wrong.append(f"it was trained on {', '.join(checkpoint.tasks) or 'unknown tasks'}")
