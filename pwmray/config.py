@@ -34,6 +34,7 @@ from pwmray.tasks import find_task
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 SCRATCH = "scratch"
+PRETRAINED = "pretrained"  # in a sweep: the file that its scale's pretraining makes
 # The 2x2: a variant is a kind of world model with a kind of policy.
 VARIANTS = {
     "baseline": ("mlp", "gaussian"),

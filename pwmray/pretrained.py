@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.config import SCRATCH, TrialConfig
+from pwmray.commands import nearest
+from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
     WorldModelCheckpoint,
@@ -39,6 +40,11 @@ def resolve_pretrained(
     return dataclasses.replace(trial, world_model_from=str(path))
 
 
+def place_pretrained(trial: TrialConfig) -> TrialConfig:
+    """Return the trial with the whole path of its file; raise ValueError where there is none."""
+    return dataclasses.replace(trial, world_model_from=str(_find_file(trial.world_model_from)))
+
+
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
     """Give the model the weights and the observation scale of the trial's checkpoint."""
     model.load_state_dict(fitting_state(_fitting(config)))
@@ -49,17 +55,30 @@ def world_model_id(config: TrialConfig) -> str:
     if not config.is_pretrained:
         return SCRATCH
     checkpoint = _fitting(config)
-    content = digest(Path(config.world_model_from))[:8]
+    content = digest(_find_file(config.world_model_from))[:8]
     return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
 
 
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
-    path = Path(config.world_model_from)
+    path = _find_file(config.world_model_from)
     checkpoint = _load(path, digest(path))
     wrong = _differences(config, checkpoint)
     if wrong:
         raise ValueError(f"{path} does not fit {config.label}: {'; '.join(wrong)}")
     return checkpoint
+
+
+def _find_file(value: str) -> Path:
+    """Return the whole path of the file that `world_model_from` names; ValueError without one."""
+    path = Path(value).expanduser().resolve()
+    if path.is_file():
+        return path
+    beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+    hint = nearest(path.name, [SCRATCH, PRETRAINED, *beside])
+    raise ValueError(
+        f"world_model_from is {value!r}, but {path} is not a file{hint}; valid: a file, "
+        f"{SCRATCH!r}, or {PRETRAINED!r} in a sweep"
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -176,6 +176,55 @@ def test_integrator_is_free(tmp_path):
     check_pretrained(make_config(path, variant="flowwm", **settings))
 
 
+@pytest.mark.parametrize("mode", [["--plan"], []], ids=["plan", "run"])
+@pytest.mark.parametrize(
+    ("value", "place", "said"),
+    [
+        ("models/modle.ckpt", "models/modle.ckpt", "; did you mean 'model.ckpt'?"),
+        ("nowhere/model.ckpt", "nowhere/model.ckpt", ""),
+        ("models", "models", ""),
+        ("", "", ""),
+        ("scrach", "scrach", "; did you mean 'scratch'?"),
+        ("pretraind", "pretraind", "; did you mean 'pretrained'?"),
+    ],
+)
+def test_file_that_is_not_there_is_one_line(
+    value, place, said, mode, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "models").mkdir()
+    save(tmp_path / "models" / "model.ckpt")
+    monkeypatch.chdir(tmp_path)
+    hold = {"epochs": 4, "variant": "baseline", "world_model_from": value, "task": TASK}
+    sweep = make_sweep(vary={"seed": [1]}, compare="seed", within=[], hold=hold)
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(mode)
+    errors = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, len(errors)) == (2, 1)
+    assert errors[0].startswith(
+        f"error: world_model_from is {value!r}, but {tmp_path / place} is not a file{said}; "
+        "valid: a file, 'scratch', or 'pretrained' in a sweep"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_path_is_taken_from_the_folder_of_the_command_and_whole_in_the_trial(tmp_path, monkeypatch):
+    path = save(tmp_path / "model.ckpt")
+    whole = make_config(path)
+    monkeypatch.chdir(tmp_path)
+    hold = {**SETTINGS, "epochs": 4, "variant": "baseline", "task": TASK, "seed": 42}
+    sweep = make_sweep(
+        vary={"world_model_from": ["model.ckpt"]},
+        compare="world_model_from",
+        within=[],
+        hold=hold,
+    )
+    (trial,) = sweep.trials("tiny", results=tmp_path)
+    assert trial.world_model_from == str(path)
+    assert trial.fingerprint == whole.fingerprint
+    monkeypatch.chdir("/")
+    check_pretrained(trial)
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense\n"])
 def test_file_that_is_no_world_model_is_refused(tmp_path, content):
     path = tmp_path / "model.ckpt"

@@ -221,16 +221,16 @@ def test_final_return_that_is_not_finite_fails_the_trial(tmp_path, data):
         spoilt = float("nan") if num_episodes == 3 else 1.0  # the final evaluation's
         return SpoiltRewards(make_environments(task, num_episodes), spoilt, from_reset=0)
 
-    record = fail_at(4, tmp_path, data, make=make)
-    assert "return_mean is nan at epoch 6" in record.last("reason")
+    record = fail_at(2, tmp_path, data, make=make, epochs=2)
+    assert "return_mean is nan at epoch 2" in record.last("reason")
     assert not (tmp_path / "evaluations.arrow").exists()
 
 
 def test_plan_return_that_is_not_finite_fails_the_trial(tmp_path, data):
-    spoilt = SpoiltRewards(make_environments("pendulum-spin", 2), float("nan"), from_reset=4)
+    spoilt = SpoiltRewards(make_environments("pendulum-spin", 2), float("nan"), from_reset=2)
     made = {2: spoilt, 3: make_environments("pendulum-spin", 3)}
-    record = fail_at(4, tmp_path, data, make=lambda _, num_episodes: made[num_episodes])
-    assert "plan_return_mean is nan at epoch 6" in record.last("reason")
+    record = fail_at(2, tmp_path, data, make=lambda _, num: made[num], epochs=2)
+    assert "plan_return_mean is nan at epoch 2" in record.last("reason")
     assert not (tmp_path / "evaluations.arrow").exists()
 
 
