@@ -16,6 +16,7 @@ from typing import Any
 
 from pwmray.commands import CommandParser, run_command, unknown
 from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.levels import axes_of
 
 _AXIS_OPTIONS = {"task": "--tasks", "seed": "--seeds"}
 
@@ -45,6 +46,11 @@ class Sweep:
         for axis in (self.compare, *self.within):
             if axis not in self.vary:
                 raise ValueError(f"sweep {self.name}: {axis!r} is compared but does not vary")
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """The config keys that each axis sets."""
+        return axes_of(self.vary, self.at_scale)
 
     def trials(
         self,
