@@ -101,6 +101,8 @@ def _rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
     places = {}
     for factor in arms[0].factors if arms else ():
         levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
-        ordered = sorted(levels) if is_numeric(levels) else levels
-        places |= {(factor, level): place for place, level in enumerate(ordered)}
+        applying = [level for level in levels if level is not None]
+        if is_numeric(applying):  # where the factor does not apply comes last
+            levels = [*sorted(applying), *([None] if None in levels else [])]
+        places |= {(factor, level): place for place, level in enumerate(levels)}
     return places

@@ -130,7 +130,7 @@ def _find_baseline(arms: Sequence[Arm], factor: str) -> Arm:
 def _judge_pair(
     sweep: Sweep, factor: str, baseline: Arm, level: Arm, despite_differences: bool
 ) -> tuple[Verdict, tuple[Difference, ...]]:
-    differences = tuple(find_differences(factor, baseline.trials, level.trials))
+    differences = tuple(find_differences(factor, baseline.trials, level.trials, sweep.axes[factor]))
     verdict = judge(
         baseline.returns,
         level.returns,

@@ -21,10 +21,22 @@ CONTROLS = (
     "torch_version",
     "mujoco_version",
 )
+# The settings that a control follows from: comparing them, the control is what is compared.
+FOLLOWS = {
+    "methodology": ("world_model_from", "finetune_wm"),
+    "fidelity": ("fidelity",),
+    "data_fingerprint": ("data",),
+}
 SEED_CONTROLS = ("data_fingerprint", "world_model_from")  # may differ from seed to seed
 PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
+SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
+SCRATCH = "scratch"  # in place of a checkpoint
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
-MATCHED_FACTORS = ("variant", "world_model", "policy")  # comparing these, sizes must match
+MATCHED_FACTORS = (
+    "variant",
+    "world_model.kind",
+    "policy.kind",
+)  # comparing these, sizes must match
 PARAMETER_TOLERANCE = 0.02
 FULL_EPISODES = 50  # evaluation episodes a final return should rest on
 EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
@@ -44,16 +56,23 @@ class Difference(NamedTuple):
 
 
 def find_differences(
-    compare: str, baseline: Sequence[Trial], level: Sequence[Trial]
+    compare: str, baseline: Sequence[Trial], level: Sequence[Trial], keys: Sequence[str] = ()
 ) -> list[Difference]:
     """Return the controls that differ between two arms that differ in the factor `compare`.
 
+    `keys` are the config keys that the factor sets, where it has a name of its own.
     An arm whose own trials disagree differs too. An arm without trials differs in nothing.
     """
     if not baseline or not level:
         return []
-    found = [_compare_control(field, baseline, level) for field in CONTROLS if field != compare]
-    found += [_compare_by_seed(name, baseline, level) for name in SEED_CONTROLS if name != compare]
+    parts = {compare, *(key.partition(".")[0] for key in (compare, *keys))}
+    compared = {compare} | {name for name, causes in FOLLOWS.items() if parts & set(causes)}
+    found = [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
+    found += [
+        _compare_by_seed(name, baseline, level, "methodology" in compared)
+        for name in SEED_CONTROLS
+        if name not in compared and set(keys) != {name}
+    ]
     found.append(_compare_epochs(compare, baseline, level))
     found.append(_compare_seeds(baseline, level))
     if compare in MATCHED_FACTORS:
@@ -89,20 +108,20 @@ def _compare_control(
 
 
 def _compare_by_seed(
-    field: str, baseline: Sequence[Trial], level: Sequence[Trial]
+    field: str, baseline: Sequence[Trial], level: Sequence[Trial], may_lack: bool
 ) -> Difference | None:
     """Compare `field` between the trials that share a seed.
 
-    Two kinds of world model, or a published and a corrected one, cannot share a checkpoint: there
-    only its presence is compared.
+    Two kinds or sizes of world model, or a published and a corrected one, cannot share a
+    checkpoint: there only its presence is compared, and not that where one arm `may_lack` it.
     """
-    can_share = all(
-        _values(name, baseline) == _values(name, level) for name in ("world_model", "fidelity")
-    )
+    can_share = all(_values(name, baseline) == _values(name, level) for name in SHARED)
     only_presence = field == "world_model_from" and not can_share
     ours = {trial.seed: _read_source(trial, field, only_presence) for trial in baseline}
     theirs = {trial.seed: _read_source(trial, field, only_presence) for trial in level}
     odd = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
+    if may_lack:
+        odd = [seed for seed in odd if SCRATCH not in (ours[seed], theirs[seed])]
     if not odd:
         return None
     return Difference(field, _join([ours[s] for s in odd]), _join([theirs[s] for s in odd]))
@@ -110,7 +129,7 @@ def _compare_by_seed(
 
 def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:
     value = trial.record[field]
-    return "a checkpoint" if only_presence and value != "scratch" else value
+    return "a checkpoint" if only_presence and value != SCRATCH else value
 
 
 def _compare_epochs(

@@ -65,6 +65,7 @@ class Sweep(NamedTuple):
     scale: str
     compare: str
     varies: tuple[str, ...]
+    axes: dict[str, tuple[str, ...]]  # the config keys that each of `varies` sets
     trials: tuple[Trial, ...]
     num_planned: int  # trials in the grid; more than `trials` while some have no row yet
 
@@ -123,6 +124,7 @@ def load_sweep(folder: Path) -> Sweep:
         scale=described["scale"],
         compare=described["compare"],
         varies=varies,
+        axes={name: tuple(described.get("axes", {}).get(name, (name,))) for name in varies},
         trials=trials,
         num_planned=max(len(described["trials"]), len(trials)),
     )
@@ -183,7 +185,10 @@ def find_factor(record: dict[str, Any], name: str) -> Any:
         elif num_kinds:
             return None
         else:
-            raise ValueError(f"factor {name!r} is neither a column of trials nor in its config")
+            raise ValueError(
+                f"factor {name!r} is neither a column of trials nor in its config; run the sweep "
+                "again to write the tables anew"
+            )
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
@@ -213,7 +218,7 @@ def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
     """Return the grid's rows of `trials` in the grid's order."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the sweep has written no results yet")
-    rows = {row["trial"]: row for row in _read_columns(path, TRIALS.names, TRIALS)}
+    rows = {row["trial"]: row for row in _read_columns(path, None, TRIALS)}
     return [rows[trial] for trial in grid if trial in rows]
 
 
@@ -227,12 +232,12 @@ def _read_episodes(path: Path) -> dict[tuple[str, str], list[float]]:
     return episodes
 
 
-def _read_columns(path: Path, wanted: Iterable[str], schema: Any) -> list[dict[str, Any]]:
-    """Return the rows of `path`, `wanted` columns only; none where the file does not exist."""
+def _read_columns(path: Path, wanted: Iterable[str] | None, schema: Any) -> list[dict[str, Any]]:
+    """Return the rows of `path`, all columns or those wanted; none without a file."""
     if not path.is_file():
         return []
     table = read_table(path, schema)
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    return table.select(list(wanted)).to_pylist()
+    return table.select(list(wanted or table.column_names)).to_pylist()

@@ -44,5 +44,19 @@ def check_widths(part: str, config: Any, *names: str) -> None:
             )
 
 
+def typed(what: str, name: str, value: Any, wanted: type) -> Any:
+    """Return `value` as `wanted`, taking ints for floats and lists for tuples.
+
+    Raises ValueError that begins with `what` is being set, such as "config key".
+    """
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {wanted.__name__}")
+    return value
+
+
 def _key(part: str, name: str) -> str:
     return f"{part}.{name}" if part else name

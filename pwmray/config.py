@@ -17,7 +17,7 @@ from typing import Any
 from pwmray import fidelity as fidelities
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
-from pwmray.checks import check_least, check_positive, check_share
+from pwmray.checks import check_least, check_positive, check_share, typed
 from pwmray.commands import nearest, unknown
 from pwmray.data.collect import CollectionRecipe
 from pwmray.fidelity import Fidelity
@@ -34,6 +34,7 @@ from pwmray.tasks import find_task
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 SCRATCH = "scratch"
+PRETRAINED = "pretrained"  # in a sweep: the file that its scale's pretraining makes
 # The 2x2: a variant is a kind of world model with a kind of policy.
 VARIANTS = {
     "baseline": ("mlp", "gaussian"),
@@ -156,11 +157,11 @@ class TrialConfig:
                 continue
             if name is None:
                 _check_known(key, part in _top_names(), kinds)
-                top[part] = _typed(key, value, _TOP_TYPES[part])
+                top[part] = typed("config key", key, value, _TOP_TYPES[part])
             else:
                 known = {f.name: f for f in dataclasses.fields(classes[part])}
                 _check_known(key, name in known, kinds)
-                values[part][name] = _typed(key, value, _type_of(classes[part], name))
+                values[part][name] = typed("config key", key, value, _type_of(classes[part], name))
         _check_required(top)
         config = cls(**top, **{part: classes[part](**values[part]) for part in classes})
         config.check()
@@ -324,14 +325,3 @@ def _check_required(top: Mapping[str, Any]) -> None:
 def _type_of(part: type, name: str) -> type:
     default = next(f for f in dataclasses.fields(part) if f.name == name).default
     return type(default)
-
-
-def _typed(key: str, value: Any, wanted: type) -> Any:
-    """Return `value` as `wanted`, taking ints for floats and lists for tuples."""
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(value)
-    if type(value) is not wanted:
-        raise ValueError(f"config key {key!r} is {value!r}; it must be of type {wanted.__name__}")
-    return value

@@ -166,6 +166,7 @@ def _trainable_config(
     return {
         "trial": config.to_dict(),
         "fingerprint": config.fingerprint,
+        "name": trial.name,
         "folder": str(_folder(plan, trial)),
         "data": str(data_paths[config.fingerprint]),
         "use_gpu": use_gpu,
@@ -199,7 +200,7 @@ def _say_the_end(plan: Plan, folder: Path, interrupted: bool, command: str) -> i
     failed = [(trial, record) for trial, record in records if record.status is Status.FAILED]
     print(f"{num_done} of {len(plan.trials)} trials done; tables in {_shown(folder)}")
     for trial, record in failed:
-        print(f"failed: {trial.config.label}: {record.last('reason')}")
+        print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
     if num_done:
         results = (

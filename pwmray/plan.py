@@ -9,6 +9,7 @@ from typing import Any
 from pwmray import registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
+from pwmray.levels import USUAL_AXES, level_of, names_of
 from pwmray.pretrained import check_pretrained
 from pwmray.registry import Status
 from pwmray.trial import CHECKPOINT_FILE
@@ -23,6 +24,8 @@ class PlannedTrial:
     """One trial of the sweep and where it stands."""
 
     config: TrialConfig
+    name: str  # readable, unique within the plan
+    levels: dict[str, Any]  # on the axes that no trial's label names
     state: str  # new, resumes, running (another live process), failed, done
     minutes: float  # of one device, for the whole trial
     disk_bytes: int
@@ -79,13 +82,17 @@ def make(sweep: Any, scale: str, configs: list[TrialConfig], results: Path) -> P
         for config in configs
     }
     measured = _measured_rates(configs, known)
+    axes = sweep.axes
+    names = names_of(configs, axes)
     trials = []
-    for config in configs:
+    for config, name in zip(configs, names, strict=True):
         guess = guesses.get(config.variant, _DEFAULT_MINUTES) / 1000
         rate = measured.get(_cost_key(config), guess)
         folder = registry.trial_folder(results, config.fingerprint)
         state = _state(folder, known[config.fingerprint])
-        trials.append(PlannedTrial(config, state, rate * config.epochs, _disk_bytes(config)))
+        levels = {a: level_of(config, a, axes[a]) for a in axes if a not in USUAL_AXES}
+        price = rate * config.epochs, _disk_bytes(config)
+        trials.append(PlannedTrial(config, name, levels, state, *price))
     return Plan(sweep, scale, results, trials)
 
 
@@ -112,6 +119,7 @@ def as_json(plan: Plan) -> str:
             "seed": trial.config.seed,
             "methodology": trial.config.methodology,
             "fidelity": trial.config.fidelity.name,
+            "levels": trial.levels,
             "num_cpus": trial.config.runtime.num_cpus,
             "gpu_fraction": trial.config.runtime.gpu_fraction,
             "minutes": round(trial.minutes, 3),
@@ -133,13 +141,14 @@ def as_json(plan: Plan) -> str:
 def as_table(plan: Plan) -> str:
     """Return the plan as text: one line a trial, then the sums."""
     width = max(len(trial.config.task) for trial in plan.trials)
-    header = f"{'trial':<16}  {'task':<{width}}  {'variant':<10} {'epochs':>7} {'seed':>6}  "
+    axes, levels = _level_columns(plan)
+    header = f"{'trial':<16}  {'task':<{width}}  {'variant':<10} {'epochs':>7} {'seed':>6}  {axes}"
     lines = [f"{header}{'state':<8} {'minutes':>8} {'disk MB':>8}  resources"]
-    for trial in plan.trials:
+    for trial, level in zip(plan.trials, levels, strict=True):
         config = trial.config
         lines.append(
             f"{config.fingerprint}  {config.task:<{width}}  {config.variant:<10} "
-            f"{config.epochs:>7} {config.seed:>6}  {trial.state:<8} {trial.minutes:>8.1f} "
+            f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
             f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config)}"
         )
     counts = ", ".join(f"{number} {state}" for state, number in plan.counts().items())
@@ -150,6 +159,18 @@ def as_table(plan: Plan) -> str:
         f"{_size(plan.disk_bytes)} on disk in {plan.results}",
     ]
     return "\n".join(lines)
+
+
+def _level_columns(plan: Plan) -> tuple[str, list[str]]:
+    """Return the header and each trial's cells of the columns that only this sweep has."""
+    axes = list(plan.trials[0].levels)
+    texts = [["-" if v is None else str(v) for v in t.levels.values()] for t in plan.trials]
+    widths = [max(map(len, column)) for column in zip(axes, *texts, strict=True)]
+    rows = [
+        "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
+        for row in (axes, *texts)
+    ]
+    return rows[0], rows[1:]
 
 
 def _state(folder: Path, record: registry.Record) -> str:
@@ -178,7 +199,8 @@ def _measured_rates(
 def _cost_key(config: TrialConfig) -> str:
     """Return what decides the time of an epoch: everything but task, seed and budget."""
     parts = config.to_dict()
-    return json.dumps([parts[name] for name in ("world_model", "policy", "critic", "learner")])
+    names = ("world_model", "policy", "critic", "learner", "fidelity", "evaluation", "planner")
+    return json.dumps([config.trains_world_model, *(parts[name] for name in names)])
 
 
 def _disk_bytes(config: TrialConfig) -> int:

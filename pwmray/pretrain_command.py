@@ -12,7 +12,8 @@ from typing import Any
 
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
-from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
+from pwmray.pretraining import BEST_FILE, is_done
+from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
 from pwmray.sweep import add_place_options, choose_scale, names
 
 DIVERGED = 1  # exit code: a loss was not finite
@@ -30,15 +31,13 @@ class Pretraining:
     def configs(self, scale: str, tasks: Sequence[str] = ()) -> list[PretrainingConfig]:
         """Return every pretraining once; `tasks` replaces the scale's own."""
         settings = self.scales[scale]
-        pretrain = dict(settings["pretrain"])
-        pretrain["tasks"] = tuple(tasks) or pretrain["tasks"]
+        pretrain = {**read_pretrain(settings), **({"tasks": tasks} if tasks else {})}
+        first_task = check_tasks(pretrain)[0]
         found = []
         for cell in itertools.product(*self.vary.values()):
             chosen = dict(zip(self.vary, cell, strict=True))
             flat = {**settings["set"], **self.hold, **chosen}
-            trial = TrialConfig.from_flat(
-                {**flat, "task": pretrain["tasks"][0], "seed": 0, "epochs": 1}
-            )
+            trial = TrialConfig.from_flat({**flat, "task": first_task, "seed": 0, "epochs": 1})
             found.append(PretrainingConfig.of(trial, pretrain))
         return list({config.fingerprint: config for config in found}.values())
 

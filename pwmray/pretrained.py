@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.config import SCRATCH, TrialConfig
+from pwmray.commands import nearest
+from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
     WorldModelCheckpoint,
@@ -14,11 +15,9 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
-from pwmray.pretraining import BEST_FILE, PretrainingConfig, is_done
+from pwmray.pretraining import BEST_FILE, is_done
+from pwmray.pretraining_config import FREE, PretrainingConfig
 from pwmray.tasks import TASKS
-
-# What a trial may set for itself: how the flow is integrated, and the scale that the file brings.
-_FREE = ("integrator", "num_substeps", "standardize")
 
 
 def check_pretrained(config: TrialConfig) -> None:
@@ -34,11 +33,16 @@ def resolve_pretrained(
 
     Raises ValueError with the command that makes the file where it is missing.
     """
-    pretraining = PretrainingConfig.of(trial, dict(scale["pretrain"]))
+    pretraining = PretrainingConfig.behind(trial, scale)
     path = pretraining.folder(results_dir) / BEST_FILE
     if not is_done(path.parent):
         raise ValueError(f"no pretrained {pretraining.label} at {path}; make it with: {make_with}")
     return dataclasses.replace(trial, world_model_from=str(path))
+
+
+def place_pretrained(trial: TrialConfig) -> TrialConfig:
+    """Return the trial with the whole path of its file; raise ValueError where there is none."""
+    return dataclasses.replace(trial, world_model_from=str(_find_file(trial.world_model_from)))
 
 
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
@@ -51,17 +55,30 @@ def world_model_id(config: TrialConfig) -> str:
     if not config.is_pretrained:
         return SCRATCH
     checkpoint = _fitting(config)
-    content = digest(Path(config.world_model_from))[:8]
+    content = digest(_find_file(config.world_model_from))[:8]
     return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
 
 
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
-    path = Path(config.world_model_from)
+    path = _find_file(config.world_model_from)
     checkpoint = _load(path, digest(path))
     wrong = _differences(config, checkpoint)
     if wrong:
         raise ValueError(f"{path} does not fit {config.label}: {'; '.join(wrong)}")
     return checkpoint
+
+
+def _find_file(value: str) -> Path:
+    """Return the whole path of the file that `world_model_from` names; ValueError without one."""
+    path = Path(value).expanduser().resolve()
+    if path.is_file():
+        return path
+    beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+    hint = nearest(path.name, [SCRATCH, PRETRAINED, *beside])
+    raise ValueError(
+        f"world_model_from is {value!r}, but {path} is not a file{hint}; valid: a file, "
+        f"{SCRATCH!r}, or {PRETRAINED!r} in a sweep"
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -77,7 +94,7 @@ def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[
     wrong = [
         f"world_model.{name} is {theirs.get(name)!r} there and {value!r} here"
         for name, value in ours.items()
-        if name not in _FREE and theirs.get(name) != value
+        if name not in FREE and theirs.get(name) != value
     ]
     if config.task not in checkpoint.tasks:
         wrong.append(f"it was trained on {', '.join(checkpoint.tasks) or 'unknown tasks'}")

@@ -1,120 +1,36 @@
-"""One pretraining: what defines it, its folder, and the run that fills it.
+"""The run of a pretraining, and the folder that it fills.
 
 `results/pretrained/<fingerprint>/` holds `best.ckpt` (lowest loss on the episodes held out),
 `last.ckpt`, `curve.arrow` and, until it is done, `resume.ckpt`.
 """
 
-import dataclasses
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pwmray import checkpoint_file, claim, results
-from pwmray.algorithm.pretrain import PretrainConfig, Pretrainer
-from pwmray.config import TrialConfig
-from pwmray.data.collect import CollectionRecipe
-from pwmray.data.store import Store, observation_statistics
-from pwmray.fidelity import Fidelity
-from pwmray.models import WORLD_MODELS, WorldModelConfig
+from pwmray.algorithm.pretrain import Pretrainer
+from pwmray.data.angles import wrap_observations
+from pwmray.data.store import Store
+from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, save_world_model
+from pwmray.pretraining_config import FORMAT, PretrainingConfig
 from pwmray.seeding import generator
 from pwmray.tasks import TASKS, find_task
 
-FORMAT = "pwmray-pretraining-1"
 BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
 _RESUME_FILE = "resume.ckpt"
-# The learner's settings that a world model's loss depends on.
-_LOSS = (
-    "wm_horizon",
-    "discount",
-    "model_lr",
-    "model_clip",
-    "consistency_weight",
-    "matching_weight",
-    "reward_weight",
-)
+_CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """Everything that defines a pretrained world model."""
-
-    tasks: tuple[str, ...]
-    trial: TrialConfig  # whose world model, loss, data and fidelity it has; its task is not used
-    settings: PretrainConfig = field(default_factory=PretrainConfig)
-    seed: int = 0
-
-    @classmethod
-    def of(cls, trial: TrialConfig, scale: dict[str, Any]) -> "PretrainingConfig":
-        """Return the pretraining that a trial takes its world model from, at a scale.
-
-        `scale` is the scale's "pretrain": the tasks and PretrainConfig's fields.
-        """
-        settings = {name: value for name, value in scale.items() if name != "tasks"}
-        config = cls(tuple(scale["tasks"]), trial, PretrainConfig(**settings))
-        config.settings.check()
-        for task in config.tasks:
-            find_task(task)
-        return config
-
-    @property
-    def world_model(self) -> WorldModelConfig:
-        """Return its kind and sizes."""
-        return self.trial.world_model
-
-    @property
-    def data(self) -> CollectionRecipe:
-        """Return how the data of each of its tasks is collected."""
-        return self.trial.data
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """Under which it is trained: the trial's where the dynamics exist under that alone.
-
-        The MLP models that the published learner started from were trained by TD-MPC2, whose
-        losses are the corrected ones.
-        """
-        is_published_flow = (
-            self.world_model.kind == "flow" and not self.trial.fidelity.tangent_velocity
-        )
-        return self.trial.fidelity if is_published_flow else Fidelity()
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over what defines the world model."""
-        learner = dataclasses.asdict(self.trial.learner)
-        defining = {
-            "format": FORMAT,
-            "tasks": self.tasks,
-            "world_model": dataclasses.asdict(self.world_model),
-            "loss": {name: learner[name] for name in _LOSS},
-            "data": dataclasses.asdict(self.data),
-            "fidelity": dataclasses.asdict(self.fidelity),
-            "settings": dataclasses.asdict(self.settings),
-            "seed": self.seed,
-        }
-        text = json.dumps(defining, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def label(self) -> str:
-        """Return a readable name."""
-        return f"{self.world_model.kind} world model, {self.fidelity.name}"
-
-    def folder(self, results_dir: Path) -> Path:
-        """Return where its files lie."""
-        return results_dir / "pretrained" / self.fingerprint
 
 
 def is_done(folder: Path) -> bool:
@@ -131,14 +47,26 @@ def pretrain(
 ) -> None:
     """Train to the last iteration from wherever the folder stands, and write both checkpoints.
 
-    Raises ValueError when another process works in the folder, FloatingPointError when the loss
-    is not finite; the last good checkpoints stay.
+    Does nothing where another process has come to the end meanwhile. Raises ValueError when
+    another process works in the folder, FloatingPointError when the loss is not finite; the last
+    good checkpoints stay.
     """
-    held = claim.acquire(folder / "claim")
-    if held is None:
-        raise ValueError(f"another process pretrains in {folder}")
-    with held:
-        _Run(config, folder, stores, device).finish(progress)
+    with _claimed(folder):
+        if not is_done(folder):
+            _Run(config, folder, stores, device).finish(progress)
+
+
+def _claimed(folder: Path) -> claim.Claim:
+    """Take the folder; raise ValueError naming the process that has it."""
+    path = folder / "claim"
+    while (held := claim.acquire(path)) is None:
+        holder = claim.owner(path)
+        if holder is not None:  # else it was given back between the two looks
+            raise ValueError(
+                f"another process pretrains in {folder}: pid {holder.get('pid')} on "
+                f"{holder.get('host')}; wait for it, or stop it, and run this again"
+            )
+    return held
 
 
 class _Run:
@@ -211,12 +139,22 @@ class _Run:
 
 
 def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation of the padded observations over all tasks' rows alike."""
+    """Return mean and deviation of the padded observations over all tasks' rows alike.
+
+    A task narrower than the widest counts as zeros in the entries that it lacks. The deviation of
+    an entry that is constant over all tasks is given as 1, so that dividing by it is safe.
+    """
     widest = max(store.obs.shape[1] for store in stores)
-    moments = torch.zeros(2, widest, dtype=torch.float64)
-    for store in stores:
-        mean, std = map(torch.from_numpy, observation_statistics(store, wrap_angles))
-        first, second = mean.double(), std.double().square() + mean.double().square()
-        moments[:, : len(mean)] += torch.stack([first, second]) / len(stores)
-    mean, second = moments
-    return mean.float(), (second - mean.square()).clamp(min=0).sqrt().float()
+    share = np.array([len(store.obs) for store in stores], np.float64)[:, None]
+    share /= share.sum()
+    means, variances = np.zeros((2, len(stores), widest))
+    for store, mean, variance in zip(stores, means, variances, strict=True):
+        task = find_task(store.task)
+        obs = wrap_observations(store.obs, task) if wrap_angles else store.obs
+        mean[: task.obs_dim] = obs.mean(axis=0, dtype=np.float64)
+        variance[: task.obs_dim] = obs.var(axis=0, dtype=np.float64)
+    mean = (share * means).sum(axis=0)
+    # The law of total variance: within the tasks and between them.
+    std = np.sqrt((share * (variances + (means - mean) ** 2)).sum(axis=0))
+    std[std < _CONSTANT_DEVIATION] = 1.0
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

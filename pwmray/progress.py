@@ -39,7 +39,7 @@ class SweepProgress:
         self._name = plan.sweep.name
         self._trials = {
             trial.config.fingerprint: _Seen(
-                trial.config.label,
+                trial.name,
                 trial.config.variant,
                 trial.config.epochs,
                 trial.minutes,

@@ -1,9 +1,11 @@
 """Result tables: the Arrow schemas and files, and the only place that knows their format.
 
 A sweep's folder holds three tables: `trials` (one row a trial), `curves` (one row a logged epoch)
-and `evaluations` (one row a final evaluation episode). Each trial writes its own `curve` and
-`evaluations` under results/trials/<fingerprint>/; the sweep's driver joins them. Every file is
-replaced whole, so it is readable while a sweep runs and after a kill -9.
+and `evaluations` (one row a final evaluation episode). What a sweep varies that no column of
+`trials` tells, `learner.horizon` or `size`, has a column more there, of numbers or text. Each
+trial writes its own `curve` and `evaluations` under results/trials/<fingerprint>/; the sweep's
+driver joins them. Every file is replaced whole, so it is readable while a sweep runs and after a
+kill -9.
 """
 
 from collections.abc import Iterable

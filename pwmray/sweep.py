@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.commands import CommandParser, run_command, unknown
-from pwmray.config import TrialConfig
+from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.levels import axes_of
 
-PRETRAINED = "pretrained"
 _AXIS_OPTIONS = {"task": "--tasks", "seed": "--seeds"}
 
 
@@ -47,6 +47,11 @@ class Sweep:
             if axis not in self.vary:
                 raise ValueError(f"sweep {self.name}: {axis!r} is compared but does not vary")
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """The config keys that each axis sets."""
+        return axes_of(self.vary, self.at_scale)
+
     def trials(
         self,
         scale: str,
@@ -57,7 +62,8 @@ class Sweep:
 
         The last axis of `vary` changes slowest (a seed is finished before the next begins) and
         the first one fastest. `chosen` gives an axis other values than the scale's own. The
-        files of pretrained world models are looked up in `results`.
+        files of pretrained world models are looked up in `results`; a path is taken from the
+        current folder, and is whole in the trial, whose process may have another.
         Raises ValueError for an unknown scale, a config that cannot run, or a file not there.
         """
         settings = self.scales[choose_scale(scale, self.scales)]
@@ -105,10 +111,12 @@ class Sweep:
         return launch.run(planned, chosen.data.resolve(), chosen.address, command)
 
     def _with_world_model(self, config: TrialConfig, scale: str, results: Path) -> TrialConfig:
-        if config.world_model_from != PRETRAINED:
+        if not config.is_pretrained:
             return config
-        from pwmray.pretrained import resolve_pretrained
+        from pwmray.pretrained import place_pretrained, resolve_pretrained
 
+        if config.world_model_from != PRETRAINED:
+            return place_pretrained(config)
         make_with = f"python sweeps/{self.pretraining}.py --scale {scale}"
         if results != Path("results").resolve():
             make_with += f" --results {shlex.quote(str(results))}"

@@ -1,16 +1,17 @@
 """A sweep's folder: what was asked for, and its trials' records joined into three tables.
 
 results/<sweep>/
-    sweep.json         name, scale, what is compared, the fingerprints asked for so far
+    sweep.json         name, scale, axes, what is compared, the fingerprints asked for so far
     trials.arrow, curves.arrow, evaluations.arrow
     runs.jsonl         one line a run of the driver: its wall time and cores
-    trials/<label>     links to the trials' own folders, by readable names
+    trials/<name>      links to the trials' own folders, by readable names
 """
 
 import contextlib
 import datetime
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 from pwmray import registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
+from pwmray.levels import Axes, level_of, tell_apart
 from pwmray.registry import Record, Status
 from pwmray.trial import CURVE_FILE, EVALUATIONS_FILE
 
@@ -64,19 +66,21 @@ def open_sweep(plan: Any, command: str) -> Path:
     configs = [trial.config for trial in plan.trials]
     asked = [config.fingerprint for config in configs]
     before = _read_sweep(folder).get("trials", [])
+    axes = sweep.axes
     content = {
         "name": sweep.name,
         "scale": plan.scale,
         "compare": sweep.compare,
         "within": list(sweep.within),
-        "varies": list(sweep.vary),
+        "varies": list(axes),
+        "axes": {axis: list(keys) for axis, keys in axes.items()},
         "trials": [*asked, *(name for name in before if name not in asked)],
         "command": command,
     }
     with replacing(folder / "sweep.json") as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n")
-    for config in configs:
-        _link(folder / "trials" / config.label, config.fingerprint)
+    names = {trial.config.fingerprint: trial.name for trial in plan.trials}
+    _link(folder / "trials", names)
     return folder
 
 
@@ -95,11 +99,17 @@ class Tables:
         self._final: dict[str, dict[str, pa.Table]] = {}  # of trials that no longer change
 
     def write(self) -> None:
-        """Replace the tables; a trial that runs meanwhile appears as far as it has come."""
-        rows = [self._trial_tables(name) for name in _read_sweep(self._folder)["trials"]]
+        """Replace the tables; a trial that runs meanwhile appears as far as it has come.
+
+        An axis of the sweep that no column of `trials` tells has one more there.
+        """
+        sweep = _read_sweep(self._folder)
+        rows = [self._trial_tables(name) for name in sweep["trials"]]
         for name, schema in results.SCHEMAS.items():
             parts = [row[name] for row in rows]
             table = pa.concat_tables(parts) if parts else schema.empty_table()
+            if name == "trials":
+                table = _with_levels(table, sweep.get("axes", {}))
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def _trial_tables(self, fingerprint: str) -> dict[str, pa.Table]:
@@ -160,6 +170,28 @@ def _trial_row(
     }
 
 
+def _with_levels(trials: pa.Table, axes: Axes) -> pa.Table:
+    others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
+    if not others:
+        return trials
+    rows = trials.to_pylist()
+    configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    for axis, keys in others.items():
+        levels = [
+            level_of(config, axis, keys, row) for config, row in zip(configs, rows, strict=True)
+        ]
+        trials = trials.append_column(axis, _as_column(levels))
+    return trials
+
+
+def _as_column(values: Sequence[Any]) -> pa.Array:
+    """Return numbers as numbers, and what is of several types as text."""
+    types = {type(value) for value in values if value is not None}
+    if len(types) < 2 or types == {int, float}:
+        return pa.array(values)
+    return pa.array([None if value is None else str(value) for value in values])
+
+
 def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
     rows = evaluations.to_pylist()
     return np.array([row["return"] for row in rows if (row["actor"] or results.POLICY) == actor])
@@ -183,9 +215,18 @@ def _read_sweep(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
 
 
-def _link(path: Path, fingerprint: str) -> None:
-    """Point a readable name at a trial's folder; a file system without links goes without."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-        os.symlink(Path("..") / ".." / "trials" / fingerprint, path)
+def _link(folder: Path, names: Mapping[str, str]) -> None:
+    """Point readable names at the folders of trials; a file system without links goes without.
+
+    `names` are by fingerprint. A name that another trial of the sweep has had stays with it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
+    for name, fingerprint in taken.items():
+        if fingerprint in names:
+            (folder / name).unlink(missing_ok=True)
+    for fingerprint, name in names.items():
+        if taken.get(name, fingerprint) not in names:
+            name = tell_apart(name, fingerprint)
+        with contextlib.suppress(OSError):
+            os.symlink(Path("..") / ".." / "trials" / fingerprint, folder / name)

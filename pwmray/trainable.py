@@ -16,8 +16,8 @@ from pwmray.trial import RunningElsewhereError, Trial
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
-    The config has one key, grid, with the keys trial (a TrialConfig as a dict), folder and data
-    (paths) and use_gpu.
+    The config has one key, grid, with the keys trial (a TrialConfig as a dict), name, folder and
+    data (paths) and use_gpu.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -25,12 +25,11 @@ class TrialTrainable(tune.Trainable):
         os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
         logging.getLogger("absl").setLevel(logging.ERROR)
         grid = config["grid"]
-        trial_config = TrialConfig.from_dict(grid["trial"])
-        self._label = trial_config.label
+        self._name = grid["name"]
         self._trial: Trial | None = None
         try:
             self._trial = Trial(
-                trial_config,
+                TrialConfig.from_dict(grid["trial"]),
                 Path(grid["folder"]),
                 Path(grid["data"]),
                 _environments,
@@ -63,7 +62,7 @@ class TrialTrainable(tune.Trainable):
 
     def __repr__(self) -> str:
         """Name the trial on the Ray dashboard."""
-        return f"trial:{self._label}"
+        return f"trial:{self._name}"
 
 
 @functools.cache

@@ -7,7 +7,7 @@ its own last checkpoint and then reports the curve that it would have reported u
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,7 @@ class Trial:
         stop = min((self.epoch // every + 1) * every, self.config.epochs)
         started = time.perf_counter()
         metrics = self._train(stop)
+        self._check_state()
         self._train_seconds += time.perf_counter() - started
         episodes = self._evaluate(self.config.evaluation.training_seeds)
         returns = episodes.returns
@@ -179,8 +180,9 @@ class Trial:
             "return_min": float(returns.min()),
             "return_max": float(returns.max()),
             **self._expectations(episodes),
-            **metrics,
         }
+        self._check_finite(row, self.epoch)
+        row |= metrics
         self._rows.append(row)
         results.write_rows(self.folder / CURVE_FILE, self._rows, results.CURVE)
         if self.epoch == self.config.epochs:
@@ -202,10 +204,27 @@ class Trial:
         # The device is waited for once, here.
         values = torch.stack([torch.stack([m[name] for name in names]) for m in history]).tolist()
         for epoch, row in enumerate(values, start=stop - len(values) + 1):
-            for name, value in zip(names, row, strict=True):
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"diverged: {name} is {value} at epoch {epoch}")
+            self._check_finite(dict(zip(names, row, strict=True)), epoch)
         return dict(zip(names, values[-1], strict=True))
+
+    def _check_finite(self, values: Mapping[str, Any], epoch: int) -> None:
+        """Raise FloatingPointError for the first number that is not finite."""
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise FloatingPointError(f"diverged: {name} is {value} at epoch {epoch}")
+
+    def _check_state(self) -> None:
+        """Raise FloatingPointError unless every parameter and buffer is finite.
+
+        The last step may have spoilt what its loss, computed before it, does not show.
+        """
+        tensors = {name: t for name, t in self.learner.state_dict().items() if t.numel()}
+        ends = [torch.stack(torch.aminmax(tensor)) for tensor in tensors.values()]
+        # The device is waited for once, here.
+        is_finite = torch.stack([pair.isfinite().all() for pair in ends]).tolist()
+        for name, finite in zip(tensors, is_finite, strict=True):
+            if not finite:
+                raise FloatingPointError(f"diverged: {name} is not finite at epoch {self.epoch}")
 
     def _evaluate_finally(self) -> dict[str, Any]:
         if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
@@ -218,6 +237,7 @@ class Trial:
             planned = self._evaluate(evaluation.plan_seeds, self._build_planner())
             rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
             final["plan_return_mean"] = float(planned.returns.mean())
+        self._check_finite(final, self.epoch)
         results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}

@@ -1,6 +1,8 @@
 """Pretraining on several tasks: what it samples, what it keeps, and that resuming is exact."""
 
 import dataclasses
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
 from pwmray.models.checkpoints import load_world_model
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining import PretrainingConfig, is_done, pretrain
+from pwmray.pretraining import is_done, pretrain
+from pwmray.pretraining_config import PretrainingConfig
 from pwmray.tasks import find_task
 from tests.tiny import SCALES, SETTINGS
 
@@ -197,10 +200,58 @@ def test_loss_on_the_episodes_held_out_must_be_finite_too(stores):
         pretrainer.held_out_losses()
 
 
-def test_second_process_is_refused(stores, tmp_path):
+def test_second_process_is_refused_and_told_who_is_at_it(stores, tmp_path):
     held = claim.acquire(tmp_path / "run" / "claim")
-    with held, pytest.raises(ValueError, match="another process pretrains in"):
+    with held, pytest.raises(ValueError, match="another process pretrains in") as refused:
         pretrain(make_config(), tmp_path / "run", stores, CPU, quiet)
+    assert f"pid {os.getpid()} on {socket.gethostname()}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_process_that_waited_while_another_finished_trains_nothing(stores, tmp_path):
+    folder = tmp_path / "run"
+    pretrain(make_config(), folder, stores, CPU, quiet)
+    before = (folder / "last.ckpt").stat().st_mtime_ns
+    pretrain(make_config(), folder, stores, CPU, stop_at(0))
+    assert (folder / "last.ckpt").stat().st_mtime_ns == before
+
+
+# The scale of the observations.
+
+
+def write_observations(folder, task, obs):
+    """A file of one episode with these observations."""
+    path = folder / f"{task}-obs.arrow"
+    write_store(
+        path,
+        task,
+        obs=obs.astype(np.float32),
+        action=np.zeros((len(obs), find_task(task).action_dim), np.float32),
+        reward=np.zeros(len(obs), np.float32),
+        episode_lengths=[len(obs)],
+        behaviours=["uniform"],
+        recipe={},
+    )
+    return open_store(path)
+
+
+def test_joint_scale_is_that_of_the_padded_rows_of_all_tasks(tmp_path):
+    rng = np.random.default_rng(0)
+    pendulum, cartpole = rng.normal(3.0, 2.0, (200, 3)), rng.normal(-1.0, 0.5, (50, 5))
+    pendulum[:, 1], cartpole[:, 1] = 7.0, 2.0  # constant in each task, not over both
+    cartpole[:, 4] = 1.0  # constant, and lacking in the pendulum
+    pendulum[:, 0] = cartpole[:, 0] = 4.0  # the same everywhere
+    stores = [
+        write_observations(tmp_path, TASKS[0], pendulum),
+        write_observations(tmp_path, TASKS[1], cartpole),
+    ]
+    mean, std = pretraining._joint_scale(stores, wrap_angles=False)
+
+    padded = np.concatenate([np.pad(pendulum, ((0, 0), (0, 2))), cartpole])
+    expected = padded.std(axis=0)
+    expected[0] = 1.0
+    np.testing.assert_allclose(mean.numpy(), padded.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(std.numpy(), expected, rtol=1e-5)
 
 
 # What defines it.
@@ -238,6 +289,43 @@ def test_published_flow_is_another_model_and_a_published_mlp_is_not():
     assert make_config(published).fingerprint == make_config().fingerprint
     assert make_config(published | flow).fingerprint != make_config(flow).fingerprint
     assert make_config(published | flow).fidelity.name == "published"
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ({"iteratons": 9}, "unknown setting of the scale's pretrain 'iteratons'; did you mean 'it"),
+        ({"seed": 1}, "unknown setting of the scale's pretrain 'seed'.*; valid: tasks, iterations"),
+        ({"iterations": "9"}, "setting of the scale's pretrain 'iterations' is '9'; it must be of"),
+        ({"iterations": True}, "'iterations' is True; it must be of type int"),
+        ({"held_out_share": None}, "'held_out_share' is None; it must be of type float"),
+        ({"tasks": "pendulum-spin"}, "'tasks' is 'pendulum-spin'; it must be of type tuple"),
+        ({"tasks": ()}, "the scale's pretrain has no tasks"),
+        ({"tasks": ("pendulum-spn",)}, "unknown task 'pendulum-spn'; did you mean 'pendulum-spin'"),
+    ],
+)
+def test_what_is_wrong_in_a_scales_pretrain_is_named(scale, said):
+    with pytest.raises(ValueError, match=said):
+        make_config(**scale)
+
+
+@pytest.mark.parametrize("command", [["--plan"], []], ids=["plan", "run"])
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ({"pretrain": {"iterations": 3}}, "the scale's pretrain lacks tasks"),
+        ({}, "the scale's pretrain is None; it must be a mapping that has tasks and may have it"),
+        ({"pretrain": {**SCALE, "batch": 3}}, "'batch'; did you mean 'batch_size'"),
+    ],
+)
+def test_scale_that_does_not_say_how_to_pretrain_is_one_line(
+    capsys, tmp_path, scale, said, command
+):
+    wrong = dataclasses.replace(pair, scales={"tiny": {**SCALES["tiny"], **scale}})
+    code, _, err = run(capsys, *command, "--results", tmp_path / "r", of=wrong)
+    assert (code, len(err)) == (2, 1)
+    assert said in err[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_setting_out_of_range_is_named():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from pwmray import plan, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
+from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
+from pwmray.pretrain_command import Pretraining
 from pwmray.pretrained import check_pretrained
+from pwmray.pretraining import pretrain
+from pwmray.pretraining_config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.sweep import PRETRAINED, Sweep
 from pwmray.tables import Tables
@@ -171,6 +176,55 @@ def test_integrator_is_free(tmp_path):
     check_pretrained(make_config(path, variant="flowwm", **settings))
 
 
+@pytest.mark.parametrize("mode", [["--plan"], []], ids=["plan", "run"])
+@pytest.mark.parametrize(
+    ("value", "place", "said"),
+    [
+        ("models/modle.ckpt", "models/modle.ckpt", "; did you mean 'model.ckpt'?"),
+        ("nowhere/model.ckpt", "nowhere/model.ckpt", ""),
+        ("models", "models", ""),
+        ("", "", ""),
+        ("scrach", "scrach", "; did you mean 'scratch'?"),
+        ("pretraind", "pretraind", "; did you mean 'pretrained'?"),
+    ],
+)
+def test_file_that_is_not_there_is_one_line(
+    value, place, said, mode, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "models").mkdir()
+    save(tmp_path / "models" / "model.ckpt")
+    monkeypatch.chdir(tmp_path)
+    hold = {"epochs": 4, "variant": "baseline", "world_model_from": value, "task": TASK}
+    sweep = make_sweep(vary={"seed": [1]}, compare="seed", within=[], hold=hold)
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(mode)
+    errors = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, len(errors)) == (2, 1)
+    assert errors[0].startswith(
+        f"error: world_model_from is {value!r}, but {tmp_path / place} is not a file{said}; "
+        "valid: a file, 'scratch', or 'pretrained' in a sweep"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_path_is_taken_from_the_folder_of_the_command_and_whole_in_the_trial(tmp_path, monkeypatch):
+    path = save(tmp_path / "model.ckpt")
+    whole = make_config(path)
+    monkeypatch.chdir(tmp_path)
+    hold = {**SETTINGS, "epochs": 4, "variant": "baseline", "task": TASK, "seed": 42}
+    sweep = make_sweep(
+        vary={"world_model_from": ["model.ckpt"]},
+        compare="world_model_from",
+        within=[],
+        hold=hold,
+    )
+    (trial,) = sweep.trials("tiny", results=tmp_path)
+    assert trial.world_model_from == str(path)
+    assert trial.fingerprint == whole.fingerprint
+    monkeypatch.chdir("/")
+    check_pretrained(trial)
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense\n"])
 def test_file_that_is_no_world_model_is_refused(tmp_path, content):
     path = tmp_path / "model.ckpt"
@@ -216,7 +270,6 @@ def test_sweep_says_which_command_makes_a_missing_world_model(tmp_path):
 
 def test_sweep_finds_the_world_model_of_its_scale(tmp_path, data):
     from pwmray.data.store import open_store
-    from pwmray.pretraining import PretrainingConfig, pretrain
 
     trial = make_config("scratch")
     pretraining = PretrainingConfig.of(trial, SCALE)
@@ -227,6 +280,76 @@ def test_sweep_finds_the_world_model_of_its_scale(tmp_path, data):
     assert [trial.methodology for trial in trials] == ["policy_finetuning", "joint_from_scratch"]
     assert [trial.seed for trial in trials] == [5, 5]
     assert trials[0].world_model_from == str(pretraining.folder(tmp_path) / "best.ckpt")
+
+
+SCALES_WITH_PRETRAINING = {"tiny": {**SCALES["tiny"], "pretrain": SCALE}}
+
+
+def pretrain_by_the_command(tmp_path, data, vary):
+    """Run what the hinted command runs; return the files by label."""
+    files = {}
+    specified = Pretraining(name="made", vary=vary, scales=SCALES_WITH_PRETRAINING)
+    for config in specified.configs("tiny"):
+        folder = config.folder(tmp_path)
+        pretrain(config, folder, [open_store(data)], CPU, lambda *_: None)
+        files[config.label] = str(folder / "best.ckpt")
+    return files
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"world_model.integrator": ["euler", "rk4"], "world_model[flow].num_substeps": [1, 3]},
+        {"learner.model_lr": [1e-4, 1e-3], "learner.wm_horizon": [2, 4]},
+        {"learner.discount": [0.9, 0.99], "learner.horizon": [2, 5]},
+        {"data.num_episodes": [6, 7], "world_model.standardize": [False, True]},
+        {"policy.units": [(8,), (16,)], "fidelity.td_lambda": [False, True]},
+    ],
+)
+def test_what_a_trial_may_set_for_itself_does_not_change_the_file_it_takes(axes, tmp_path, data):
+    made = pretrain_by_the_command(tmp_path, data, {"world_model.kind": ["flow"]})
+    hold = {
+        "epochs": 4,
+        "variant": "fullflow",
+        "world_model_from": PRETRAINED,
+        "task": TASK,
+        "seed": 1,
+    }
+    sweep = make_sweep(vary=axes, compare=next(iter(axes)), within=[], hold=hold)
+    trials = sweep.trials("tiny", results=tmp_path)
+    assert len(trials) == 4
+    assert {trial.world_model_from for trial in trials} == set(made.values())
+    plan.make(sweep, "tiny", trials, tmp_path)
+
+
+def test_flow_that_corrects_one_published_error_starts_from_the_published_flow(tmp_path, data):
+    vary = {"world_model.kind": ["flow"], "fidelity": ["corrected", "published"]}
+    made = pretrain_by_the_command(tmp_path, data, vary)
+    hold = {
+        "epochs": 4,
+        "variant": "fullflow",
+        "world_model_from": PRETRAINED,
+        "task": TASK,
+        "fidelity": "published",
+    }
+    vary = {"fidelity.td_lambda": [False, True], "seed": [1]}
+    sweep = make_sweep(vary=vary, compare="fidelity.td_lambda", within=[], hold=hold)
+    taken = {trial.world_model_from for trial in sweep.trials("tiny", results=tmp_path)}
+    assert taken == {made["flow world model, published"]}
+
+
+def test_size_and_kind_do_change_it(tmp_path):
+    sizes = {"world_model.latent_dim": [16, 24], "variant": ["baseline", "fullflow"]}
+    hold = {"epochs": 4, "world_model_from": PRETRAINED, "task": TASK, "seed": 1}
+    trials = [
+        make_config(PRETRAINED, **dict(zip(sizes, cell, strict=True)))
+        for cell in itertools.product(*sizes.values())
+    ]
+    scale = SCALES_WITH_PRETRAINING["tiny"]
+    assert len({PretrainingConfig.behind(trial, scale).fingerprint for trial in trials}) == 4
+    sweep = make_sweep(vary=sizes, compare="variant", within=[], hold=hold)
+    with pytest.raises(ValueError, match="no pretrained mlp world model, corrected at"):
+        sweep.trials("tiny", results=tmp_path)
 
 
 def test_scale_gives_a_sweep_other_axes_and_held_settings(tmp_path):

@@ -342,6 +342,26 @@ def test_finished_trials_price_the_others_of_their_kind(tmp_path):
     assert made.minutes == pytest.approx(2 * (2.0 + 2.0 + 3.0 + 3.0) - 2.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({"finetune_wm": False, "world_model_from": "a.ckpt"}, {"finetune_wm": True}),
+        ({"fidelity": "published"}, {"fidelity": "corrected"}),
+        ({"evaluation.every_epochs": 1}, {"evaluation.every_epochs": 2}),
+        ({"evaluation.plan_episodes": 0}, {"evaluation.plan_episodes": 1}),
+        ({"planner.num_iterations": 1}, {"planner.num_iterations": 6}),
+        ({"learner.wm_iterations": 1}, {"learner.wm_iterations": 8}),
+    ],
+)
+def test_what_changes_the_time_of_a_trial_has_a_price_of_its_own(settings, others):
+    plain = {**SCALES["tiny"]["set"], "task": "pendulum-spin", "seed": 1, "epochs": 4}
+    priced = TrialConfig.from_flat({**plain, **settings})
+    other = TrialConfig.from_flat({**plain, **settings, **others})
+    assert plan._cost_key(priced) != plan._cost_key(other)
+    same = dataclasses.replace(priced, seed=2, epochs=8, task="cheetah-run")
+    assert plan._cost_key(same) == plan._cost_key(priced)
+
+
 def test_plan_without_a_finished_trial_or_a_guess_takes_ten_minutes_for_1000_epochs(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny"), tmp_path)
     assert made.trials[0].minutes == pytest.approx(0.04)

@@ -173,6 +173,94 @@ def test_diverging_trial_fails_with_its_reason(tmp_path, data):
     assert "diverged" in record.last("reason")
 
 
+class SpoiltRewards:
+    """Environments whose rewards become `value` from the given reset on."""
+
+    def __init__(self, environments, value, from_reset):
+        self._environments, self._value, self._resets_left = environments, value, from_reset
+        self.num_envs = environments.num_envs
+
+    def reset(self, *, seed):
+        self._resets_left -= 1
+        return self._environments.reset(seed=seed)
+
+    def step(self, actions):
+        obs, rewards, *ends = self._environments.step(actions)
+        return obs, rewards * (1.0 if self._resets_left > 0 else self._value), *ends
+
+
+def fail_at(piece, folder, data, make=make_environments, spoil=lambda trial: None, **settings):
+    """Run a trial to its `piece`-th piece, spoil it there; return its record and checkpoint."""
+    config = make_config("baseline", **settings)
+    ask_for(config, folder)
+    trial = Trial(config, folder, data, make, CPU)
+    for _ in range(piece - 1):
+        trial.advance()
+    before = (folder / "checkpoint.pt").read_bytes()
+    spoil(trial)
+    with pytest.raises(FloatingPointError):
+        trial.advance()
+    trial.close()
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    record = registry.read(folder)
+    assert record.status is Status.FAILED
+    return record
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_return_that_is_not_finite_fails_the_trial(value, tmp_path, data):
+    spoilt = SpoiltRewards(make_environments("pendulum-spin", 2), value, from_reset=2)
+    record = fail_at(2, tmp_path, data, make=lambda *_: spoilt)
+    assert record.last("reason").startswith("FloatingPointError: diverged: return_mean is ")
+    assert record.last("reason").endswith(" at epoch 4")
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2]
+
+
+def test_final_return_that_is_not_finite_fails_the_trial(tmp_path, data):
+    def make(task, num_episodes):
+        spoilt = float("nan") if num_episodes == 3 else 1.0  # the final evaluation's
+        return SpoiltRewards(make_environments(task, num_episodes), spoilt, from_reset=0)
+
+    record = fail_at(2, tmp_path, data, make=make, epochs=2)
+    assert "return_mean is nan at epoch 2" in record.last("reason")
+    assert not (tmp_path / "evaluations.arrow").exists()
+
+
+def test_plan_return_that_is_not_finite_fails_the_trial(tmp_path, data):
+    spoilt = SpoiltRewards(make_environments("pendulum-spin", 2), float("nan"), from_reset=2)
+    made = {2: spoilt, 3: make_environments("pendulum-spin", 3)}
+    record = fail_at(2, tmp_path, data, make=lambda _, num: made[num], epochs=2)
+    assert "plan_return_mean is nan at epoch 2" in record.last("reason")
+    assert not (tmp_path / "evaluations.arrow").exists()
+
+
+def test_imagined_value_that_is_not_finite_fails_the_trial(tmp_path, data):
+    def spoil(trial):
+        trial.learner.predict_return = lambda obs: torch.full((len(obs), 1), float("inf"))
+
+    record = fail_at(3, tmp_path, data, spoil=spoil)
+    assert "imagined_start_value is inf at epoch 6" in record.last("reason")
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_parameter_spoilt_by_the_last_step_is_not_saved(value, tmp_path, data):
+    def spoil(trial):
+        update = trial.learner.update
+
+        def spoiling(*arguments):
+            metrics = update(*arguments)
+            if trial.epoch == 5:
+                trial.learner.policy.log_std.data[-1] = value  # of an action that the task lacks
+            return metrics
+
+        trial.learner.update = spoiling
+
+    record = fail_at(3, tmp_path, data, spoil=spoil)
+    assert "policy.log_std is not finite at epoch 6" in record.last("reason")
+    assert record.last("epochs_reached") == 6
+
+
 def test_data_that_cannot_be_read_fails_the_trial(tmp_path):
     config = make_config()
     ask_for(config, tmp_path)

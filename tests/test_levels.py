@@ -1,0 +1,285 @@
+"""What a sweep varies, whatever it is: a column of its tables, a part of its trials' names."""
+
+import dataclasses
+import json
+
+import pytest
+
+from analysis.load import load_sweep
+from analysis.summarize import main
+from pwmray import plan, registry, results, tables
+from pwmray.build import count_parameters
+from pwmray.config import TrialConfig
+from pwmray.levels import axes_of, level_of, names_of, setting_of
+from pwmray.registry import Status
+from pwmray.sweep import Sweep
+from tests.tiny import SCALES
+
+TASK = "pendulum-spin"
+INTEGRATORS = [
+    {"world_model[flow].integrator": "euler", "policy[flow].integrator": "euler"},
+    {"world_model[flow].integrator": "rk4", "policy[flow].integrator": "euler"},
+]
+BARE = {"bare": {"instead": {}, "set": {}}}  # no widths, so that a size acts
+
+
+def make_sweep(axis, levels, variants=("fullflow",), scales=SCALES, **changes):
+    vary = {"variant": variants, axis: levels, "task": [TASK], "seed": [1, 2]}
+    given = {"name": "few", "vary": vary, "hold": {"epochs": 4}, "compare": axis}
+    return Sweep(**{**given, "within": ["variant"], "scales": scales, **changes})
+
+
+def make_config(**settings):
+    required = {"task": TASK, "seed": 42, "epochs": 4, "variant": "fullflow"}
+    return TrialConfig.from_flat({**required, **settings})
+
+
+def make_plan(sweep, folder):
+    scale = next(iter(sweep.scales))
+    return plan.make(sweep, scale, sweep.trials(scale), folder)
+
+
+def leave_results(sweep, folder):
+    """Leave what a run of the sweep leaves, without training: every trial evaluated."""
+    planned = make_plan(sweep, folder)
+    sweep_folder = tables.open_sweep(planned, "python few.py")
+    for trial in planned.trials:
+        evaluate_by_hand(trial.config, registry.trial_folder(folder, trial.config.fingerprint))
+    tables.Tables(sweep_folder).write()
+    return sweep_folder
+
+
+def evaluate_by_hand(config, folder):
+    known = {
+        **{f"{part}_parameters": number for part, number in count_parameters(config).items()},
+        "data_fingerprint": config.data.fingerprint(config.task),
+        "world_model_id": "scratch",
+        "epochs_reached": config.epochs,
+        "train_seconds": 1.0,
+    }
+    registry.record(folder, Status.PENDING, config=config.to_dict())
+    for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status, **known)
+    row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
+    evaluations = [{**row, "return": 100.0 * config.seed + len(config.fingerprint)}] * 3
+    results.write_rows(folder / "evaluations.arrow", evaluations, results.EVALUATIONS)
+
+
+def summarise(capsys, folder, *options):
+    assert main(["few", "--results", str(folder), "--format", "json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# The analysis.
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels", "found"),
+    [
+        ("learner.horizon", [5, 3], [3, 5]),
+        ("learner.model_lr", [1e-3, 1], [1e-3, 1.0]),
+        ("world_model.num_substeps", [1, 2], [1, 2]),
+        ("policy[flow].num_substeps", [1, 2], [1, 2]),
+        ("world_model.integrator", ["euler", "rk4"], ["euler", "rk4"]),
+        ("policy.units", [(8,), (16, 8)], ["[8]", "[16, 8]"]),
+        ("fidelity.td_lambda", [True, False], [True, False]),
+        ("data.num_episodes", [6, 7], [6, 7]),
+        ("evaluation.every_epochs", [1, 2], [1, 2]),
+        (
+            "integrators",
+            INTEGRATORS,
+            [
+                "world_model[flow].integrator=euler, policy[flow].integrator=euler",
+                "world_model[flow].integrator=rk4, policy[flow].integrator=euler",
+            ],
+        ),
+    ],
+)
+def test_whatever_varies_is_compared(axis, levels, found, tmp_path, capsys):
+    leave_results(make_sweep(axis, levels), tmp_path)
+    summary = summarise(capsys, tmp_path, "--compare", axis)
+    assert [arm[axis] for arm in summary["arms"]] == found
+    (comparison,) = summary["comparisons"][0]["rows"]
+    assert comparison["differences"] == []
+    assert (comparison["against"], comparison[axis]) == tuple(found)
+
+
+def test_sizes_are_compared(tmp_path, capsys):
+    leave_results(make_sweep("size", [5, 1], scales=BARE), tmp_path)
+    summary = summarise(capsys, tmp_path)
+    assert [arm["size"] for arm in summary["arms"]] == [1, 5]
+    assert summary["comparisons"][0]["rows"][0]["differences"] == []
+
+
+def test_what_varies_beside_the_compared_factor_groups_it(tmp_path, capsys):
+    sweep = make_sweep(
+        "learner.horizon",
+        [3, 5],
+        variants=["baseline", "fullflow"],
+        compare="variant",
+        within=["learner.horizon"],
+    )
+    leave_results(sweep, tmp_path)
+    rows = summarise(capsys, tmp_path)["comparisons"][0]["rows"]
+    assert [(row["variant"], row["learner.horizon"]) for row in rows] == [
+        ("fullflow", 3),
+        ("fullflow", 5),
+    ]
+
+
+def test_axis_of_one_kind_does_not_apply_to_the_other(tmp_path, capsys):
+    axis = "world_model[flow].num_substeps"
+    leave_results(make_sweep(axis, [2, 1], variants=["baseline", "flowwm"]), tmp_path)
+    summary = summarise(capsys, tmp_path, "--compare", axis)
+    assert [(arm["variant"], arm[axis]) for arm in summary["arms"]] == [
+        ("baseline", None),
+        ("flowwm", 1),
+        ("flowwm", 2),
+    ]
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_every_format_and_the_figures_take_any_axis(form, tmp_path, capsys):
+    leave_results(make_sweep("learner.horizon", [3, 5]), tmp_path)
+    options = ["few", "--results", str(tmp_path), "--format", form, "--plot", "--per-seed"]
+    assert main(options) == 0
+    assert "learner.horizon" in capsys.readouterr().out
+
+
+def test_checkpoints_of_the_methodologies_compared_may_differ_where_one_has_none(tmp_path, capsys):
+    folder = leave_results(make_sweep("learner.horizon", [3, 5]), tmp_path)
+    table = results.read_table(folder / "trials.arrow").to_pylist()
+    sources = {3: ("scratch", "joint_from_scratch"), 5: ("mlp-1-a", "policy_finetuning")}
+    for row in table:
+        row["world_model_from"], row["methodology"] = sources[row.pop("learner.horizon")]
+    results.write_rows(folder / "trials.arrow", table, results.TRIALS)
+    described = json.loads((folder / "sweep.json").read_text())
+    described |= {"varies": ["variant", "methodology", "task", "seed"], "compare": "methodology"}
+    described["axes"] = {"methodology": ["world_model_from", "finetune_wm"]}
+    (folder / "sweep.json").write_text(json.dumps(described))
+    (comparison,) = summarise(capsys, tmp_path)["comparisons"][0]["rows"]
+    assert comparison["differences"] == []
+
+
+# The tables.
+
+
+def test_table_has_a_column_for_what_no_other_tells(tmp_path):
+    folder = leave_results(make_sweep("learner.horizon", [3, 5]), tmp_path)
+    table = results.read_table(folder / "trials.arrow")
+    assert table.column_names == [*results.TRIALS.names, "learner.horizon"]
+    assert table["learner.horizon"].to_pylist() == [3, 5, 3, 5]
+
+
+def test_sweep_that_grew_an_axis_knows_it_of_earlier_trials(tmp_path):
+    leave_results(make_sweep("policy.units", [(8,), (16,)]), tmp_path)
+    folder = leave_results(make_sweep("learner.horizon", [5, 7]), tmp_path)
+    sweep = load_sweep(folder)
+    assert [trial.factors["learner.horizon"] for trial in sweep.trials] == [5, 7, 5, 7, 3, 3, 3, 3]
+
+
+# The names.
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels"),
+    [
+        ("learner.horizon", [3, 5]),
+        ("fidelity", ["published", "corrected"]),
+        ("fidelity.td_lambda", [True, False]),
+        ("policy.units", [(8,), (16,)]),
+        ("integrators", INTEGRATORS),
+    ],
+)
+def test_every_trial_has_a_link_of_its_own(axis, levels, tmp_path):
+    folder = leave_results(make_sweep(axis, levels), tmp_path)
+    links = list((folder / "trials").iterdir())
+    assert {path.resolve().name for path in links} == set(
+        json.loads((folder / "sweep.json").read_text())["trials"]
+    )
+    assert len(links) == 4
+    assert all((path / "events.jsonl").exists() for path in links)
+
+
+def test_names_say_the_usual_four_and_what_else_varies(tmp_path):
+    sweep = make_sweep("size", [1, 5], scales=BARE)
+    names = [trial.name for trial in make_plan(sweep, tmp_path).trials]
+    assert names[:2] == ["pendulum-spin-fullflow-4-seed1-1", "pendulum-spin-fullflow-4-seed1-5"]
+
+
+def test_names_that_would_be_the_same_end_in_the_fingerprint():
+    configs = [make_config(), make_config(**{"learner.horizon": 9})]
+    names = names_of(configs, {"seed": ("seed",)})
+    assert names == [f"{c.label}-{c.fingerprint[:8]}" for c in configs]
+
+
+def test_a_link_of_an_earlier_trial_is_not_taken_from_it(tmp_path):
+    first = make_sweep("learner.horizon", [3], compare="seed", within=[])
+    leave_results(first, tmp_path)
+    changed = dataclasses.replace(first, hold={"epochs": 4, "learner.discount": 0.5})
+    folder = leave_results(changed, tmp_path)
+    assert len({path.resolve() for path in (folder / "trials").iterdir()}) == 4
+
+
+def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
+    sweep = make_sweep("learner.horizon", [3, 5])
+    planned = make_plan(sweep, tmp_path)
+    config = planned.trials[0].config
+    links = tmp_path / "few" / "trials"
+    links.mkdir(parents=True)
+    (links / config.label).symlink_to(f"../../trials/{config.fingerprint}")
+    tables.open_sweep(planned, "python few.py")
+    assert sorted(path.name for path in links.iterdir()) == sorted(t.name for t in planned.trials)
+
+
+def test_plan_shows_the_axes_of_the_sweep(tmp_path):
+    planned = make_plan(make_sweep("learner.horizon", [3, 5]), tmp_path)
+    assert plan.as_table(planned).splitlines()[0].split()[:6] == [
+        "trial", "task", "variant", "epochs", "seed", "learner.horizon",
+    ]  # fmt: skip
+    assert json.loads(plan.as_json(planned))["trials"][1]["levels"] == {"learner.horizon": 5}
+
+
+# A config read by the keys that sweeps write.
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", 4),
+        ("variant", "fullflow"),
+        ("methodology", "joint_from_scratch"),
+        ("fidelity", "corrected"),
+        ("fidelity.td_lambda", True),
+        ("learner.horizon", 16),
+        ("world_model[flow].num_substeps", 4),
+        ("world_model[mlp].latent_dim", None),
+        ("world_model.width", None),
+        ("size", 48),
+        ("learner", None),
+        ("integrators", None),
+    ],
+)
+def test_setting_is_read_by_its_key(key, value):
+    assert setting_of(make_config(), key) == value
+
+
+@pytest.mark.parametrize("variant", ["baseline", "flowpolicy", "flowwm", "fullflow"])
+@pytest.mark.parametrize("size", [1, 5, 19, 48, 317, "laptop"])
+def test_size_is_told_from_the_widths(size, variant):
+    assert setting_of(make_config(size=size, variant=variant), "size") == size
+
+
+def test_size_with_another_width_has_a_star():
+    config = make_config(**{"size": 5, "world_model.task_dim": 96})
+    assert setting_of(config, "size") == "5*"
+
+
+def test_axis_of_several_keys_has_them_all_at_any_scale():
+    vary = {"seed": [1], "way": [{"epochs": 1}, {"learner.horizon": 2}]}
+    axes = axes_of(vary, {"laptop": {"way": [{"learner.discount": 0.5}]}})
+    assert axes == {"seed": ("seed",), "way": ("epochs", "learner.horizon", "learner.discount")}
+
+
+def test_level_of_an_axis_with_one_key_of_its_own_is_its_value():
+    assert level_of(make_config(), "steps", ("learner.horizon",)) == 16
