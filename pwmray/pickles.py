@@ -74,6 +74,35 @@ def load_pickled(path: Path, trust: bool, is_mapped: bool = False) -> Any:
         raise _unreadable(path, error) from error
 
 
+def save_tensor_dict(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors [E, T, ...] as a TensorDict of batch size [E, T], as tensordict 0.2 pickled it.
+
+    Every version of tensordict since reads that, and so does load_pickled.
+    """
+    fields = {
+        "_tensordict": tensors,
+        "_batch_size": next(iter(tensors.values())).shape[:2],
+        **dict.fromkeys(("_device", "_td_dim_names")),
+        **dict.fromkeys(("_is_shared", "_is_memmap", "_is_locked"), False),
+        "_lock_id": set(),
+        "_locked_tensordicts": [],
+    }
+    naming: Any = types.ModuleType("naming_pickle")  # torch takes a module
+    naming.Pickler = _NamingPickler
+    torch.save(_make_tensor_dict(TensorDict, fields), path, pickle_module=naming)
+
+
+class _NamingPickler(pickle._Pickler):  # the one in Python: C's cannot be told a class's name
+    """Pickle our stand-in under the name of the class that it stands in for."""
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if obj is not TensorDict:
+            super().save_global(obj, name)
+            return
+        self.write(pickle.GLOBAL + b"tensordict.tensordict\nTensorDict\n")
+        self.memoize(obj)
+
+
 def _stand_in(name: str) -> Any:
     if name.rpartition(".")[2] == _STATISTICS:
         return RunningMeanStd
