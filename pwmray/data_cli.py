@@ -1,24 +1,38 @@
-"""`pwmray data`: collect data and describe it."""
+"""`pwmray data`: collect, import, export, describe and verify data."""
 
 import argparse
 import logging
 import os
 from pathlib import Path
 
-from pwmray.commands import show_progress
+from pwmray.commands import names, show_progress
 from pwmray.data.collect import CollectionRecipe
+from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
 
 DEFAULT_DATA_DIR = Path("data")
+BROKEN = 1  # exit code of `data verify`
 _DEFAULTS = CollectionRecipe()
 
 
 def add_data_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `data collect` and `data info`."""
-    data = commands.add_parser("data", help="make and look at data")
+    """Add `data collect`, `import`, `export`, `info` and `verify`."""
+    data = commands.add_parser("data", help="make, convert, describe and verify data")
     actions = data.add_subparsers(required=True, metavar="COMMAND")
     _add_collect(actions)
+    _add_import(actions)
+    _add_export(actions)
     _add_info(actions)
+    _add_verify(actions)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default %(default)s"
+    )
+
+
+# Collect
 
 
 def _add_collect(commands: argparse._SubParsersAction) -> None:
@@ -43,19 +57,6 @@ def _add_collect(commands: argparse._SubParsersAction) -> None:
     collect.set_defaults(run=_collect)
 
 
-def _add_info(commands: argparse._SubParsersAction) -> None:
-    info = commands.add_parser("info", help="describe a data file, or all collected of a task")
-    info.add_argument("what", metavar="FILE-or-TASK")
-    _add_data_dir(info)
-    info.set_defaults(run=_describe)
-
-
-def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default %(default)s"
-    )
-
-
 def _collect(chosen: argparse.Namespace) -> None:
     # dm_control picks a renderer when it is imported; collecting needs none.
     os.environ.setdefault("MUJOCO_GL", "disable")
@@ -73,37 +74,136 @@ def _collect(chosen: argparse.Namespace) -> None:
         print(f"{task}: {path}")
 
 
-def _describe(chosen: argparse.Namespace) -> None:
-    for path in _data_files(chosen.what, chosen.data):
-        _describe_file(path)
+# Import and export
 
 
-def _data_files(what: str, data_dir: Path) -> list[Path]:
-    if what not in TASKS:
-        if not Path(what).exists() and "." not in what and "/" not in what:
-            find_task(what)  # a mistyped task: say which is near
-        return [Path(what)]
-    found = sorted((data_dir / "collected").glob(f"{what}-????????????.arrow"))
-    if not found:
-        raise ValueError(
-            f"no data of {what!r} in {data_dir / 'collected'}; make it with: "
-            f"pwmray data collect {what}"
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="make the store of a published dataset from its chunks",
+        description="Read TD-MPC2's chunk_*.pt, of MT30 or MT80, and write one file a task. "
+        "Stopped at any moment, the same command goes on. No code in the chunks is run.",
+    )
+    parser.add_argument("source", type=Path, metavar="DIR", help="where the chunks are")
+    _add_data_dir(parser)
+    _add_tasks(parser, "only these; by default all of MT30's. Others can be added later")
+    parser.add_argument(
+        "--partial", action="store_true", help="go without the chunks that are missing"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="start again, replace what is there")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load chunks of a form that we do not know; they may run code of whoever wrote them",
+    )
+    parser.set_defaults(run=_import)
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export", help="write data as chunk_*.pt, which TD-MPC2's own code loads"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="only these files")
+    _add_data_dir(parser)
+    _add_tasks(parser, "only these; by default all that there are")
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        help="collected or an imported dataset; default: the imported one where there is one",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _add_tasks(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--tasks", type=names, default=(), metavar="A,B", help=help_text)
+
+
+def _import(chosen: argparse.Namespace) -> None:
+    from pwmray.data.importing import import_dataset
+    from pwmray.data_info import describe_dataset
+
+    with show_progress("import") as progress:
+        manifest = import_dataset(
+            chosen.source,
+            chosen.data,
+            progress,
+            chosen.tasks,
+            trust=chosen.trust,
+            is_partial=chosen.partial,
+            rebuild=chosen.rebuild,
         )
-    return found
+    print("\n".join(describe_dataset(manifest, chosen.data)))
 
 
-def _describe_file(path: Path) -> None:
+def _export(chosen: argparse.Namespace) -> None:
+    from pwmray.data.exporting import export_stores
     from pwmray.data.store import open_store
 
-    store = open_store(path)
-    store.verify()
-    print(f"file         {path} ({path.stat().st_size / 2**20:.1f} MiB)")
-    print(f"task         {store.task}")
-    print(f"fingerprint  {store.fingerprint}")
-    print(f"episodes     {store.num_episodes} with {len(store.reward)} rows")
-    print(f"recipe       {', '.join(f'{key}={value}' for key, value in store.recipe.items())}")
-    print(f"{'behaviour':<20} {'episodes':>8} {'mean':>7} {'min':>7} {'max':>7}  (return)")
-    for name in dict.fromkeys(store.behaviours):
-        here = store.returns[[behaviour == name for behaviour in store.behaviours]]
-        figures = f"{here.mean():>7.1f} {here.min():>7.1f} {here.max():>7.1f}"
-        print(f"{name:<20} {len(here):>8} {figures}")
+    for task in chosen.tasks:
+        find_task(task)
+    stores = [open_store(path) for path in chosen.files or _exported_files(chosen)]
+    with show_progress("export") as progress:
+        chunks = export_stores(stores, chosen.out, progress)
+    num_episodes = sum(store.num_episodes for store in stores)
+    print(f"{chosen.out}: {num_episodes} episodes in {', '.join(chunks)}")
+
+
+def _exported_files(chosen: argparse.Namespace) -> list[Path]:
+    """Return one file for each task asked for, of one source."""
+    from pwmray.data.inventory import find_datasets, find_files
+
+    source = chosen.source or next(iter(find_datasets(chosen.data)), COLLECTED)
+    folder = chosen.data / source
+    found = [file.path for file in find_files(chosen.data) if file.path.parent == folder]
+    by_task = {task: [path for path in found if _task_of(path) == task] for task in TASKS}
+    wanted = chosen.tasks or [task for task, paths in by_task.items() if paths]
+    if not wanted:
+        raise ValueError(f"no data in {folder}")
+    for task in wanted:
+        if len(by_task[task]) != 1:
+            listed = ", ".join(path.name for path in by_task[task]) or "no file"
+            raise ValueError(
+                f"{folder} has {listed} of {task}; name the files: export OUT FILE ..."
+            )
+    return [by_task[task][0] for task in wanted]
+
+
+def _task_of(path: Path) -> str:
+    """Return the task that a file's name stands for: walker-run, walker-run-0123456789ab."""
+    return path.stem if path.stem in TASKS else path.stem.rpartition("-")[0]
+
+
+# Info and verify
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    info = commands.add_parser("info", help="describe data: all, a task's, a dataset or a file")
+    info.add_argument("what", nargs="?", default="", metavar="TASK|DIR|FILE")
+    _add_data_dir(info)
+    info.set_defaults(run=_describe)
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    verify = commands.add_parser("verify", help="read all data and check it; 1 if any is broken")
+    _add_data_dir(verify)
+    verify.set_defaults(run=_verify)
+
+
+def _describe(chosen: argparse.Namespace) -> None:
+    from pwmray import data_info
+
+    if chosen.what in TASKS:
+        lines = data_info.describe_task(chosen.what, chosen.data)
+    else:
+        lines = data_info.describe_path(Path(chosen.what), chosen.data)
+    print("\n".join(lines))
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from pwmray.data_info import find_faults
+
+    with show_progress("verify") as progress:
+        num_files, faults = find_faults(chosen.data, progress)
+    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are as written"]))
+    return BROKEN if faults else 0

