@@ -1,28 +1,23 @@
 """Turn a folder of published chunks into a store: one file a task, and a manifest written last.
 
-Each chunk is read once, in order, and its rows are appended to raw files, three a task. When the
-last chunk is done each task's raw files become its Arrow file. A journal says how many chunks are
-done: whatever a killed import appended beyond them is cut off when the next one goes on.
+The chunks are looked through for their tasks, which gives every row its place; then each is read
+once, in order, and its rows are written there. A journal says how many chunks are done; rows that
+a killed import wrote beyond them are written again, to the same places.
 """
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from pwmray import claim
-from pwmray.data.chunks import Rows, open_chunk, read_slabs
-from pwmray.data.draft import IMPORT_FORMAT, Draft
-from pwmray.data.manifest import MANIFEST, Manifest, TaskFile, read_manifest, write_manifest
-from pwmray.data.store import write_store
+from pwmray.data.chunks import open_chunk, read_slabs
+from pwmray.data.draft import Draft
+from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from pwmray.data.survey import Progress, Survey, SurveyedChunk, survey_chunks
 from pwmray.tasks import TASKS, Task, find_task
 
-BEHAVIOUR = "td-mpc2"  # what acted in every episode: TD-MPC2 while it learned
 _DRAFT, _CLAIM = "importing", "import.claim"
 
 
@@ -55,92 +50,64 @@ def import_dataset(
         if wanted:
             draft = Draft.open(folder / _DRAFT, survey, wanted)
             draft.check_room()
-            files = _fill(draft, trust, progress)
-            finished = dataclasses.replace(finished, tasks={**finished.tasks, **files})
+            _fill(draft, trust, progress)
+            finished = dataclasses.replace(finished, tasks={**finished.tasks, **draft.sealed})
             write_manifest(folder, finished)
         shutil.rmtree(folder / _DRAFT, ignore_errors=True)
     return finished
 
 
-def _fill(draft: Draft, trust: bool, progress: Progress) -> dict[str, TaskFile]:
-    """Bring the draft from wherever it is to its end; return the tasks' files."""
+def _fill(draft: Draft, trust: bool, progress: Progress) -> None:
+    """Bring the draft from wherever it is to its end."""
     try:
-        draft.folder.mkdir(parents=True, exist_ok=True)
-        if draft.num_chunks < len(draft.survey.chunks):
-            draft.cut_back()
-            _append_chunks(draft, trust, progress)
-        _write_stores(draft, progress)
+        draft.reserve()
+        _write_chunks(draft, trust, progress)
+        _seal(draft, progress)
+        draft.publish()
     except OSError as error:
         raise ValueError(
             f"cannot write to {draft.folder.parent}: {error.strerror or error}; what is done is "
             f"kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks): the same command "
             "goes on from there"
         ) from error
-    return draft.finished
 
 
-def _append_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
+def _write_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
     length, left = draft.survey.layout.num_rows, draft.survey.chunks[draft.num_chunks :]
     total, done = sum(len(chunk.task_ids) for chunk in left) * length, 0
     what = f"reading {len(left)} chunk{'s' if len(left) > 1 else ''}"
     for chunk in left:
-        for num_episodes in _append(draft, chunk, trust):
+        for num_episodes in _write_chunk(draft, chunk, trust):
             progress(what, done + num_episodes * length, total)
         done += len(chunk.task_ids) * length
         draft.num_chunks += 1
         draft.note()
 
 
-def _append(draft: Draft, chunk: SurveyedChunk, trust: bool) -> Iterator[int]:
-    """Append a chunk's rows to the raw files, synced at the end; yield the episodes passed."""
+def _write_chunk(draft: Draft, chunk: SurveyedChunk, trust: bool) -> Iterator[int]:
+    """Write a chunk's rows to their places, synced at the end; yield the episodes passed."""
+    next_rows = {task: draft.num_rows(task, draft.num_chunks) for task in draft.tasks}
     with contextlib.ExitStack() as stack:
-        files = {
-            (task, column): stack.enter_context(open(draft.path(task, column), "ab"))
+        writers = {
+            task: stack.enter_context(draft.store(task).writing())
             for task in draft.tasks
-            for column in Rows._fields
+            if chunk.num_episodes(task)
         }
         opened = open_chunk(chunk.path, trust)
         for num_episodes, found in read_slabs(opened, chunk.task_ids, draft.tasks):
             for task, rows in found:
-                for column, values in zip(Rows._fields, rows, strict=True):
-                    files[task, column].write(values.data)
+                writers[task](next_rows[task], rows)
+                next_rows[task] += rows.reward.size
             yield num_episodes
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
 
 
-def _write_stores(draft: Draft, progress: Progress) -> None:
-    """Turn each task's raw files into its Arrow file, beside the draft's folder."""
-    left = [task for task in draft.tasks if task.name not in draft.finished]
+def _seal(draft: Draft, progress: Progress) -> None:
+    left = [task for task in draft.tasks if task.name not in draft.sealed]
     total, done = sum(draft.num_rows(task) for task in left), 0
     for task in left:
-        progress(f"writing {len(left)} tasks", done, total)
-        draft.finished[task.name] = _write_store(draft, task)
-        draft.note()
-        for column in Rows._fields:
-            draft.path(task, column).unlink()
+        progress(f"taking the fingerprints of {len(left)} tasks", done, total)
+        draft.seal(task)
         done += draft.num_rows(task)
-
-
-def _write_store(draft: Draft, task: Task) -> TaskFile:
-    path = draft.folder.parent / f"{task.name}.arrow"
-    layout, num_episodes = draft.survey.layout, draft.survey.num_episodes(task)
-    columns = {
-        column: np.memmap(draft.path(task, column), "<f4", "r").reshape(-1, width)
-        for column, width in draft.widths(task).items()
-    }
-    fingerprint = write_store(
-        path,
-        task.name,
-        columns["obs"],
-        columns["action"],
-        columns["reward"].reshape(-1),
-        episode_lengths=[layout.num_rows] * num_episodes,
-        behaviours=[BEHAVIOUR] * num_episodes,
-        recipe={"format": IMPORT_FORMAT, "dataset": layout.name},
-    )
-    return TaskFile(num_episodes, draft.num_rows(task), path.stat().st_size, fingerprint)
 
 
 def _finished(folder: Path, survey: Survey) -> Manifest:
