@@ -85,7 +85,9 @@ def find_faults(data_dir: Path, progress: Progress) -> tuple[int, list[str]]:
     sizes = [file.path.stat().st_size if file.path.exists() else 0 for file in files]
     faults = []
     for number, file in enumerate(files):
-        progress(f"reading {len(files)} files, in MB", sum(sizes[:number]) // 10**6, sum(sizes) // 10**6)
+        progress(
+            f"reading {len(files)} files, in MB", sum(sizes[:number]) // 10**6, sum(sizes) // 10**6
+        )
         try:
             verify_file(file)
         except ValueError as error:
