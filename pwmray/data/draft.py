@@ -106,6 +106,6 @@ class Draft:
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise ValueError(
-                f"no room for the import: it needs {needed / 1e9:.1f} GB in {self.folder.parent}, "
-                f"which has {free / 1e9:.1f} GB free"
+                f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "
+                f"which has {free / 1e9:.3g} GB free"
             )

@@ -37,6 +37,9 @@ def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> lis
         names = _write_chunks(stores, layout, draft, progress)
         (draft / EXPORT_LIST).write_text(json.dumps({"layout": layout.name, "chunks": names}))
         draft.rename(out)
+    except RuntimeError as error:  # what torch makes of a disk that takes no more
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"cannot write to {out.parent}: is its disk full? ({reason})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return names
@@ -95,8 +98,8 @@ def _check_room(stores: Sequence[Store], layout: Layout, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"no room for the export: it needs {needed / 1e9:.1f} GB in {folder}, which has "
-            f"{free / 1e9:.1f} GB free"
+            f"no room for the export: it needs {needed / 1e9:.3g} GB in {folder}, which has "
+            f"{free / 1e9:.3g} GB free"
         )
 
 
