@@ -186,9 +186,7 @@ def test_too_little_room_is_said_before_anything_is_written(source, tmp_path, mo
     monkeypatch.setattr(
         "pwmray.data.draft.shutil.disk_usage", lambda path: SimpleNamespace(free=10**4)
     )
-    with pytest.raises(
-        ValueError, match=r"no room for the import: it needs 0\.000112 GB in .*mt30"
-    ):
+    with pytest.raises(ValueError, match=r"no room .*: it needs 0\.000112 GB in .*mt30"):
         run_import(source, tmp_path / "data")
     assert content(tmp_path / "data") == {}
 
