@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 FAILED = 2  # exit code for something the user can put right
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -59,6 +59,19 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> str:
     """Return the complaint about a name that is none of the valid ones, the nearest named."""
     valid = list(valid)
     return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
+
+
+def names(text: str) -> list[str]:
+    """Split names at commas; raise ArgumentTypeError for one given twice."""
+    return distinct([name.strip() for name in text.split(",")])
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """Return the values of an option's list; raise ArgumentTypeError for one given twice."""
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise argparse.ArgumentTypeError(f"{twice[0]!r} is given twice")
+    return values
 
 
 @contextlib.contextmanager

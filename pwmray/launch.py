@@ -70,20 +70,20 @@ def _after_the_dying(plan: Plan) -> Plan:
 
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     """Return the data file of each trial to run, collecting what is missing."""
-    from pwmray.data.collected import ensure_data
+    from pwmray.data.sources import describe_source, find_data
     from pwmray.envs.vector import make_vector
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.to_run]
     started, paths = time.perf_counter(), {}
-    for num_episodes in sorted({config.data.num_episodes for config in configs}):
-        print(f"data: no MT30 dataset, {num_episodes} episodes a task collected in {data_dir}")
+    for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
+        print(f"data: {source}")
     with show_progress("data") as progress:
         for config in configs:
-            key = config.data.fingerprint(config.task)
+            key = (config.task, config.data)
             if key not in paths:
-                paths[key] = ensure_data(config.task, config.data, data_dir, make_vector, progress)
-    by_trial = {c.fingerprint: paths[c.data.fingerprint(c.task)] for c in configs}
+                paths[key] = find_data(config.task, config.data, data_dir, make_vector, progress)
+    by_trial = {c.fingerprint: paths[c.task, c.data] for c in configs}
     return by_trial, time.perf_counter() - started
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import CommandParser, run_command, show_progress
+from pwmray.commands import CommandParser, names, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.pretraining import BEST_FILE, is_done
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
-from pwmray.sweep import add_place_options, choose_scale, names
+from pwmray.sweep import add_place_options, choose_scale
 
 DIVERGED = 1  # exit code: a loss was not finite
 
@@ -79,14 +79,14 @@ class Pretraining:
 def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
     import torch
 
-    from pwmray.data.collected import ensure_data
+    from pwmray.data.sources import find_data
     from pwmray.data.store import open_store
     from pwmray.envs.vector import make_vector
     from pwmray.pretraining import pretrain
 
     with show_progress("data") as progress:
         paths = [
-            ensure_data(task, config.data, data_dir, make_vector, progress) for task in config.tasks
+            find_data(task, config.data, data_dir, make_vector, progress) for task in config.tasks
         ]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(config.trial.runtime.num_cpus)

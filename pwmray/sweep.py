@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import CommandParser, run_command, unknown
+from pwmray.commands import CommandParser, distinct, names, run_command, unknown
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.levels import axes_of
 
@@ -185,11 +185,6 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
 
 
-def names(text: str) -> list[str]:
-    """Split names at commas; raise ArgumentTypeError for one given twice."""
-    return _distinct([name.strip() for name in text.split(",")])
-
-
 def _seeds(text: str) -> list[int]:
     seeds = [seed.strip() for seed in text.split(",")]
     wrong = [seed for seed in seeds if not seed.isdecimal()]
@@ -197,11 +192,4 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"{wrong[0]!r} is not a seed; seeds are whole numbers from 0, separated by commas"
         )
-    return _distinct([int(seed) for seed in seeds])
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    twice = [value for value in values if values.count(value) > 1]
-    if twice:
-        raise argparse.ArgumentTypeError(f"{twice[0]!r} is given twice")
-    return values
+    return distinct([int(seed) for seed in seeds])

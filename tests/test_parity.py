@@ -18,8 +18,8 @@ from pwmray.data.sampler import Batch
 from pwmray.fidelity import FIDELITIES, PUBLISHED
 from pwmray.models import POLICIES, WORLD_MODELS, CriticConfig, CriticEnsemble, ode
 from pwmray.models.checkpoints import fitting_state
-from pwmray.models.pickles import load_pickled
 from pwmray.models.published import read_published
+from pwmray.pickles import load_pickled
 from pwmray.tasks import find_task
 
 DATA = Path(__file__).parent / "data" / "published"

@@ -12,8 +12,8 @@ from torch import nn
 
 from pwmray.models.checkpoints import build_world_model, load_world_model, save_world_model
 from pwmray.models.layers import NormedLinear, SimNorm, normed_mlp
-from pwmray.models.pickles import load_pickled
 from pwmray.models.published import read_published
+from pwmray.pickles import load_pickled
 from pwmray.tasks import TASKS
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -237,7 +237,7 @@ class RunningMeanStd:
 def test_running_statistics_are_loaded_without_trust_and_without_their_code(tmp_path):
     path = save_torch(tmp_path / "agent.pt", {"ret_rms": RunningMeanStd()})
     loaded = load(path)["ret_rms"]
-    assert type(loaded).__module__ == "pwmray.models.pickles"
+    assert type(loaded).__module__ == "pwmray.pickles"
     assert loaded.mean == torch.ones(1)
 
 
@@ -257,7 +257,7 @@ def test_damaged_pickle_is_named(share, tmp_path):
             content = whole.read(name)
             cut = int(share * len(content)) if name.endswith("data.pkl") else len(content)
             damaged.writestr(name, content[:cut])
-    with pytest.raises(ValueError, match=r"damaged\.pt is not a readable checkpoint"):
+    with pytest.raises(ValueError, match=r"damaged\.pt is not a readable file of torch"):
         read_published(path)
 
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pwmray.commands import unknown
 from pwmray.data.behaviours import BEHAVIOURS
+from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import EPISODE_STEPS, Task, find_task
 
 # Change it with the behaviours or the streams: data of another version is then not reused.
@@ -26,30 +28,43 @@ Progress = Callable[[str, int, int], None]  # what is going on, steps done, step
 
 @dataclass(frozen=True)
 class CollectionRecipe:
-    """How a task's data is made: which behaviours, how many episodes, which seed."""
+    """Where a task's data comes from: collected as the other fields say, or a published dataset.
 
+    Of a published one nothing but its name counts.
+    """
+
+    source: str = COLLECTED  # or mt30, mt80: imported with `pwmray data import`
     num_episodes: int = 40  # 500 steps each
     seed: int = 0
     # Episode i has behaviour i modulo their number, so that none is over-represented by luck.
     behaviours: tuple[str, ...] = tuple(BEHAVIOURS)
 
     def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ValueError(unknown("data.source", self.source, SOURCES))
         if self.num_episodes < 1:
             raise ValueError(f"data.num_episodes must be 1 or more, got {self.num_episodes}")
         if self.seed < 0:
             raise ValueError(f"data.seed must be 0 or more, got {self.seed}")
-        unknown = [name for name in self.behaviours if name not in BEHAVIOURS]
-        if unknown or not self.behaviours:
+        wrong = [name for name in self.behaviours if name not in BEHAVIOURS]
+        if wrong or not self.behaviours:
             valid = ", ".join(BEHAVIOURS)
-            raise ValueError(f"unknown data.behaviours {unknown or 'none'}; valid: {valid}")
+            raise ValueError(f"unknown data.behaviours {wrong or 'none'}; valid: {valid}")
 
     def behaviour(self, episode: int) -> str:
         """Return the name of the episode's behaviour."""
         return self.behaviours[episode % len(self.behaviours)]
 
+    @property
+    def collection(self) -> dict[str, Any]:
+        """Return what decides about collected episodes, as plain data."""
+        fields = asdict(self)
+        del fields["source"]
+        return {"format": COLLECTION_FORMAT, **fields}
+
     def fingerprint(self, task: str) -> str:
-        """Return 12 hex digits that stand for this recipe on this task."""
-        content = {"format": COLLECTION_FORMAT, "task": task, **asdict(self)}
+        """Return 12 hex digits that stand for what is collected of this task."""
+        content = {**self.collection, "task": task}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -4,12 +4,10 @@ import logging
 import os
 import shlex
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from pwmray import claim
 from pwmray.data.collect import (
-    COLLECTION_FORMAT,
     CollectionRecipe,
     Episodes,
     MakeVector,
@@ -90,7 +88,7 @@ def _write(path: Path, task: str, recipe: CollectionRecipe, episodes: Episodes) 
         reward=episodes.reward.reshape(num_rows),
         episode_lengths=[episodes.reward.shape[1]] * len(episodes.reward),
         behaviours=episodes.behaviours,
-        recipe={"format": COLLECTION_FORMAT, **asdict(recipe)},
+        recipe=recipe.collection,
     )
 
 

@@ -5,12 +5,15 @@ One record batch with the columns `obs` and `action` (lists of the task's own si
 LED to it; the first row's action and reward are NaN. Everything else is in the schema's metadata.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +25,7 @@ from pwmray.tasks import TASKS, find_task
 FORMAT = "pwmray-episodes-1"
 VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
 _CHUNK_ROWS = 2**16  # what is computed from all rows takes the memory of so many
+_NO_FINGERPRINT = 16 * "-"  # of a draft
 
 Progress = Callable[[str, int, int], None]  # what is going on, rows done, rows in all
 
@@ -89,10 +93,7 @@ def write_store(
     about = _about(task, episode_lengths, behaviours, recipe)
     _check_rows(path, about, obs, action, reward)
     fingerprint = _fingerprint(about, obs, action, reward)
-    columns = {"obs": _as_lists(obs), "action": _as_lists(action), "reward": pa.array(reward)}
-    batch = pa.record_batch(columns).replace_schema_metadata(
-        {"format": FORMAT, "about": json.dumps(about), "fingerprint": fingerprint}
-    )
+    batch = _batch(about, fingerprint, obs, action, reward)
     with (
         replacing(path) as draft,
         pa.OSFile(str(draft), "wb") as sink,
@@ -100,6 +101,89 @@ def write_store(
     ):
         writer.write_batch(batch)
     return fingerprint
+
+
+class StoreDraft:
+    """A file whose rows come in pieces, in any order; made for one that is too large for memory.
+
+    Its size is known from the start: each row is written to its place at once, and writing it
+    again changes nothing. Until `seal` it does not match its fingerprint.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        task: str,
+        episode_lengths: Iterable[int],
+        behaviours: Iterable[str],
+        recipe: dict,
+    ):
+        self.path = path
+        self._about = _about(task, episode_lengths, behaviours, recipe)
+
+    def reserve(self) -> None:
+        """Make the file, of its full size and without rows."""
+        self.path.write_bytes(b"")
+        self._write_frame(_NO_FINGERPRINT)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Callable[[int, Sequence[np.ndarray]], None]]:
+        """Yield a function that writes obs, action and reward from a row on; sync at the end."""
+        places = self._places()
+        with open(self.path, "r+b") as file:
+
+            def write(first_row: int, columns: Sequence[np.ndarray]) -> None:
+                for (offset, row_bytes), rows in zip(places, columns, strict=True):
+                    file.seek(offset + first_row * row_bytes)
+                    file.write(rows.data)
+
+            yield write
+            file.flush()
+            os.fsync(file.fileno())
+
+    def seal(self) -> str:
+        """Give the file the fingerprint of its content and return that; finite rows are assumed."""
+        store = _map(self.path, remake="")
+        fingerprint = _fingerprint(self._about, store.obs, store.action, store.reward)
+        self._write_frame(fingerprint)
+        return fingerprint
+
+    def _write_frame(self, fingerprint: str) -> None:
+        """Let Arrow write everything but the rows, over what is there."""
+        task, num_rows = find_task(self._about["task"]), sum(self._about["episode_lengths"])
+        shapes = ((num_rows, task.obs_dim), (num_rows, task.action_dim), (num_rows,))
+        # Nobody looks at these zeros, so that they take no memory.
+        batch = _batch(self._about, fingerprint, *(np.zeros(shape, np.float32) for shape in shapes))
+        with open(self.path, "r+b") as file:
+            sink = pa.PythonFile(_PassingOverRows(file), "w")
+            with pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Return where in the file each column begins, and the bytes of one of its rows."""
+        with pa.memory_map(str(self.path)) as source:
+            content = source.read_buffer()
+            batch = pa.ipc.open_file(content).get_batch(0)
+            buffers = [column.buffers()[-1] for column in batch.columns]
+            return [(b.address - content.address, b.size // batch.num_rows) for b in buffers]
+
+
+class _PassingOverRows:
+    """A file for Arrow to write to, which takes Arrow's own bytes and skips those of columns."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.tell, self.flush = file.tell, file.flush
+
+    def write(self, content: bytes | pa.Buffer) -> int:
+        if isinstance(content, bytes):
+            return self._file.write(content)
+        self._file.seek(content.size, os.SEEK_CUR)
+        return content.size
 
 
 def open_store(path: Path, remake: str = "") -> Store:
@@ -121,6 +205,8 @@ def open_store(path: Path, remake: str = "") -> Store:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
+    if store.fingerprint == _NO_FINGERPRINT:
+        raise _broken(path, "it was never finished", remake)
     if path.stat().st_size <= VERIFIED_BYTES:
         store.verify()
     return store
@@ -227,6 +313,15 @@ def _fingerprint(about: dict, *arrays: np.ndarray, progress: Progress | None = N
             if progress:
                 progress("verifying", index * num_rows + part.stop, len(arrays) * num_rows)
     return digest.hexdigest()[:16]
+
+
+def _batch(
+    about: dict, fingerprint: str, obs: np.ndarray, action: np.ndarray, reward: np.ndarray
+) -> pa.RecordBatch:
+    columns = {"obs": _as_lists(obs), "action": _as_lists(action), "reward": pa.array(reward)}
+    return pa.record_batch(columns).replace_schema_metadata(
+        {"format": FORMAT, "about": json.dumps(about), "fingerprint": fingerprint}
+    )
 
 
 def _as_lists(rows: np.ndarray) -> pa.Array:

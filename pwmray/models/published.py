@@ -17,7 +17,7 @@ from torch import Tensor
 from pwmray.models import WORLD_MODELS, WorldModelConfig
 from pwmray.models.architecture import Sizes, check_shapes, infer_sizes
 from pwmray.models.checkpoints import Source, WorldModelCheckpoint
-from pwmray.models.pickles import load_pickled
+from pwmray.pickles import load_pickled
 from pwmray.tasks import TASK_SETS, TASKS
 
 # A part's name in the file, and ours. "state" is TD-MPC2's encoder of state observations.

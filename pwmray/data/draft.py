@@ -1,0 +1,111 @@
+"""An unfinished import: a draft of each task's file, and a journal of how far they are."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pwmray.data.manifest import TaskFile
+from pwmray.data.store import StoreDraft
+from pwmray.data.survey import Survey
+from pwmray.files import replacing
+from pwmray.tasks import Task
+
+# Change it with what is written here: an unfinished import of another version is not gone on with.
+IMPORT_FORMAT = "pwmray-import-1"
+BEHAVIOUR = "td-mpc2"  # what acted in every episode: TD-MPC2 while it learned
+_JOURNAL = "journal.json"
+
+
+@dataclass
+class Draft:
+    """An unfinished dataset, in a folder inside the one that it will fill."""
+
+    folder: Path
+    survey: Survey
+    tasks: list[Task]
+    num_chunks: int  # whose rows are in the files
+    sealed: dict[str, TaskFile]  # tasks whose file is done
+
+    @classmethod
+    def open(cls, folder: Path, survey: Survey, tasks: list[Task]) -> "Draft":
+        """Go on with the draft in `folder`, or begin one; raise ValueError for another's."""
+        draft = cls(folder, survey, tasks, num_chunks=0, sealed={})
+        try:
+            journal = json.loads((folder / _JOURNAL).read_text())
+        except FileNotFoundError:
+            return draft
+        if journal["defining"] != draft._defining:
+            raise ValueError(
+                f"{folder} is an unfinished import of other chunks or tasks; finish that one, or "
+                "start again with --rebuild"
+            )
+        draft.num_chunks = journal["num_chunks"]
+        draft.sealed = {name: TaskFile(**file) for name, file in journal["sealed"].items()}
+        return draft
+
+    @property
+    def _defining(self) -> dict:
+        names = [task.name for task in self.tasks]
+        return {"format": IMPORT_FORMAT, "chunks": self.survey.sizes, "tasks": names}
+
+    def reserve(self) -> None:
+        """Make the tasks' files, without rows, unless that was done."""
+        if (self.folder / _JOURNAL).exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for task in self.tasks:
+            self.store(task).reserve()
+        self.note()
+
+    def note(self) -> None:
+        """Record how far it is; what is not recorded is done again, to the same effect."""
+        sealed = {name: file._asdict() for name, file in self.sealed.items()}
+        journal = {"defining": self._defining, "num_chunks": self.num_chunks, "sealed": sealed}
+        with replacing(self.folder / _JOURNAL) as path:
+            path.write_text(json.dumps(journal))
+
+    def store(self, task: Task) -> StoreDraft:
+        """Return a task's file."""
+        num_episodes = self.survey.num_episodes(task)
+        return StoreDraft(
+            self.folder / f"{task.name}.arrow",
+            task.name,
+            episode_lengths=[self.survey.layout.num_rows] * num_episodes,
+            behaviours=[BEHAVIOUR] * num_episodes,
+            recipe={"format": IMPORT_FORMAT, "dataset": self.survey.layout.name},
+        )
+
+    def seal(self, task: Task) -> None:
+        """Finish a task's file and record that."""
+        store = self.store(task)
+        fingerprint = store.seal()
+        num_bytes = store.path.stat().st_size
+        num_episodes = self.survey.num_episodes(task)
+        self.sealed[task.name] = TaskFile(num_episodes, self.num_rows(task), num_bytes, fingerprint)
+        self.note()
+
+    def publish(self) -> None:
+        """Move the files to where they belong; those that a killed import moved are there."""
+        for task in self.tasks:
+            path = self.store(task).path
+            if path.exists():
+                os.replace(path, self.folder.parent / path.name)
+
+    def num_rows(self, task: Task, num_chunks: int | None = None) -> int:
+        """Return the rows of a task in all or the first chunks."""
+        return self.survey.num_episodes(task, num_chunks) * self.survey.layout.num_rows
+
+    def check_room(self) -> None:
+        """Raise ValueError unless the rows fit on the disk."""
+        floats = [self.num_rows(task) * (task.obs_dim + task.action_dim + 1) for task in self.tasks]
+        here = sum(path.stat().st_blocks * 512 for path in self.folder.glob("*.arrow"))
+        needed = 4 * sum(floats) - here
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise ValueError(
+                f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "
+                f"which has {free / 1e9:.3g} GB free"
+            )

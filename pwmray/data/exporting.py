@@ -1,0 +1,116 @@
+"""Write stores as a folder of chunks that TD-MPC2's own code loads; import_dataset's inverse."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pwmray.data.layouts import LAYOUTS, Layout
+from pwmray.data.store import Store
+from pwmray.data.survey import EXPORT_LIST, Progress
+from pwmray.files import replacing
+from pwmray.pickles import save_tensor_dict
+from pwmray.tasks import find_task
+
+_CHUNK_EPISODES = 8192  # 0.5 GB of MT30
+
+
+def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> list[str]:
+    """Make the folder `out` with every episode of `stores`, in order; return the chunks' names.
+
+    The first row's action and reward, which mean nothing, are NaN; padding is 0. What acted is
+    not written: the format has no place for it. Raises ValueError for episodes of a length that
+    no published dataset has, and for a folder that is there.
+    """
+    layout = _layout(stores)
+    if out.exists():
+        raise ValueError(f"{out} exists; name a folder that does not")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(stores, layout, out.parent)
+    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft.mkdir()
+    try:
+        names = _write_chunks(stores, layout, draft, progress)
+        (draft / EXPORT_LIST).write_text(json.dumps({"layout": layout.name, "chunks": names}))
+        draft.rename(out)
+    except RuntimeError as error:  # what torch makes of a disk that takes no more
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"cannot write to {out.parent}: is its disk full? ({reason})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return names
+
+
+def _write_chunks(
+    stores: Sequence[Store], layout: Layout, folder: Path, progress: Progress
+) -> list[str]:
+    num_all, done, names = sum(store.num_episodes for store in stores), 0, []
+    for number, parts in enumerate(_parts(stores)):
+        progress("writing chunks", done * layout.num_rows, num_all * layout.num_rows)
+        names.append(f"chunk_{number}.pt")
+        with replacing(folder / names[-1]) as path:
+            save_tensor_dict(path, _padded(parts, layout))
+        done += sum(stop - start for _, start, stop in parts)
+    return names
+
+
+def _parts(stores: Sequence[Store]) -> Iterator[list[tuple[Store, int, int]]]:
+    """Yield the episodes of each chunk: of which store, from, to."""
+    parts, room = [], _CHUNK_EPISODES
+    for store in stores:
+        start = 0
+        while start < store.num_episodes:
+            stop = min(start + room, store.num_episodes)
+            parts.append((store, start, stop))
+            room, start = room - (stop - start), stop
+            if not room:
+                yield parts
+                parts, room = [], _CHUNK_EPISODES
+    if parts:
+        yield parts
+
+
+def _padded(parts: list[tuple[Store, int, int]], layout: Layout) -> dict[str, torch.Tensor]:
+    """Return the episodes of one chunk, [E, T, ...]."""
+    shape = (sum(stop - start for _, start, stop in parts), layout.num_rows)
+    obs = np.zeros((*shape, layout.obs_dim), np.float32)
+    action = np.zeros((*shape, layout.action_dim), np.float32)
+    reward, task = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+    first = 0
+    for store, start, stop in parts:
+        here, rows = slice(first, first + stop - start), slice(start, stop)
+        for padded, values in ((obs, store.obs), (action, store.action)):
+            padded[here, :, : values.shape[1]] = _episodes(values, layout)[rows]
+        reward[here] = _episodes(store.reward, layout)[rows]
+        task[here] = find_task(store.task).index
+        first = here.stop
+    arrays = {"obs": obs, "action": action, "reward": reward, "task": task}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _check_room(stores: Sequence[Store], layout: Layout, folder: Path) -> None:
+    row_bytes = 4 * (layout.obs_dim + layout.action_dim + 1) + 8
+    needed = sum(len(store.reward) for store in stores) * row_bytes
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"no room for the export: it needs {needed / 1e9:.3g} GB in {folder}, which has "
+            f"{free / 1e9:.3g} GB free"
+        )
+
+
+def _episodes(rows: np.ndarray, layout: Layout) -> np.ndarray:
+    return rows.reshape(-1, layout.num_rows, *rows.shape[1:])
+
+
+def _layout(stores: Sequence[Store]) -> Layout:
+    lengths = {int(length) for store in stores for length in np.unique(store.episode_lengths)}
+    for layout in LAYOUTS.values():
+        if lengths == {layout.num_rows}:
+            return layout
+    valid = " or ".join(f"{layout.num_rows} ({layout.name})" for layout in LAYOUTS.values())
+    raise ValueError(f"episodes of {sorted(lengths)} rows; chunks have one length: {valid}")

@@ -1,0 +1,162 @@
+"""Turn a folder of published chunks into a store: one file a task, and a manifest written last.
+
+The chunks are looked through for their tasks, which gives every row its place; then each is read
+once, in order, and its rows are written there. A journal says how many chunks are done; rows that
+a killed import wrote beyond them are written again, to the same places.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pwmray import claim
+from pwmray.data.chunks import open_chunk, read_slabs
+from pwmray.data.draft import Draft
+from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from pwmray.data.survey import Progress, Survey, SurveyedChunk, survey_chunks
+from pwmray.tasks import TASKS, Task, find_task
+
+_DRAFT, _CLAIM = "importing", "import.claim"
+
+
+def import_dataset(
+    source: Path,
+    data_dir: Path,
+    progress: Progress,
+    tasks: Sequence[str] = (),
+    trust: bool = False,
+    is_partial: bool = False,
+    rebuild: bool = False,
+) -> Manifest:
+    """Make or complete `data_dir`/<dataset>/ from the chunks in `source`; all tasks by default.
+
+    A second call goes on where a killed one stopped and adds tasks to a finished store; `rebuild`
+    starts again. `is_partial` takes the chunks that are there although others are not.
+    Raises ValueError for chunks that cannot be used, another import at work, or no room.
+    """
+    for task in tasks:
+        find_task(task)
+    survey = survey_chunks(source, trust, progress)
+    _check_complete(source, survey, is_partial)
+    folder = data_dir / survey.layout.name
+    with _claimed(folder):
+        if rebuild:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder / _DRAFT, ignore_errors=True)
+        finished = _finished(folder, survey)
+        wanted = _wanted(survey, tasks, finished)
+        if wanted:
+            draft = Draft.open(folder / _DRAFT, survey, wanted)
+            draft.check_room()
+            _fill(draft, trust, progress)
+            finished = dataclasses.replace(finished, tasks={**finished.tasks, **draft.sealed})
+            write_manifest(folder, finished)
+        shutil.rmtree(folder / _DRAFT, ignore_errors=True)
+    return finished
+
+
+def _fill(draft: Draft, trust: bool, progress: Progress) -> None:
+    """Bring the draft from wherever it is to its end."""
+    try:
+        draft.reserve()
+        _write_chunks(draft, trust, progress)
+        _seal(draft, progress)
+        draft.publish()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {draft.folder.parent}: {error.strerror or error}; what is done is "
+            f"kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks): the same command "
+            "goes on from there"
+        ) from error
+
+
+def _write_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
+    length, left = draft.survey.layout.num_rows, draft.survey.chunks[draft.num_chunks :]
+    total, done = sum(len(chunk.task_ids) for chunk in left) * length, 0
+    what = f"reading {len(left)} chunk{'s' if len(left) > 1 else ''}"
+    for chunk in left:
+        for num_episodes in _write_chunk(draft, chunk, trust):
+            progress(what, done + num_episodes * length, total)
+        done += len(chunk.task_ids) * length
+        draft.num_chunks += 1
+        draft.note()
+
+
+def _write_chunk(draft: Draft, chunk: SurveyedChunk, trust: bool) -> Iterator[int]:
+    """Write a chunk's rows to their places, synced at the end; yield the episodes passed."""
+    next_rows = {task: draft.num_rows(task, draft.num_chunks) for task in draft.tasks}
+    with contextlib.ExitStack() as stack:
+        writers = {
+            task: stack.enter_context(draft.store(task).writing())
+            for task in draft.tasks
+            if chunk.num_episodes(task)
+        }
+        opened = open_chunk(chunk.path, trust)
+        for num_episodes, found in read_slabs(opened, chunk.task_ids, draft.tasks):
+            for task, rows in found:
+                writers[task](next_rows[task], rows)
+                next_rows[task] += rows.reward.size
+            yield num_episodes
+
+
+def _seal(draft: Draft, progress: Progress) -> None:
+    left = [task for task in draft.tasks if task.name not in draft.sealed]
+    total, done = sum(draft.num_rows(task) for task in left), 0
+    for task in left:
+        progress(f"taking the fingerprints of {len(left)} tasks", done, total)
+        draft.seal(task)
+        done += draft.num_rows(task)
+
+
+def _finished(folder: Path, survey: Survey) -> Manifest:
+    """Return what the folder's manifest says, or an empty one."""
+    if not (folder / MANIFEST).exists():
+        return Manifest(survey.layout.name, survey.sizes, survey.missing, {})
+    manifest = read_manifest(folder)
+    if manifest.chunks != survey.sizes:
+        raise ValueError(
+            f"{folder} was imported from other chunks ({', '.join(manifest.chunks)}); replace it "
+            "with --rebuild, or choose another --data"
+        )
+    return manifest
+
+
+def _wanted(survey: Survey, names: Sequence[str], finished: Manifest) -> list[Task]:
+    """Return the tasks to import that are not there yet."""
+    absent = [name for name in names if not survey.num_episodes(TASKS[name])]
+    if absent:
+        raise ValueError(f"the chunks have no episode of {', '.join(absent)}")
+    return [
+        task
+        for task in TASKS.values()
+        if (task.name in names or not names)
+        and task.name not in finished.tasks
+        and survey.num_episodes(task)
+    ]
+
+
+def _check_complete(source: Path, survey: Survey, is_partial: bool) -> None:
+    if survey.missing and not is_partial:
+        num_all = len(survey.missing) + len(survey.chunks)
+        raise ValueError(
+            f"{source} lacks {', '.join(survey.missing)}: {len(survey.missing)} of "
+            f"{num_all} chunks, about {100 * len(survey.missing) / num_all:.0f} % of the data; "
+            "fetch them, or pass --partial to do without"
+        )
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    try:
+        held = claim.acquire(folder / _CLAIM)
+    except OSError as error:
+        raise ValueError(f"cannot write data to {folder}: {error.strerror}") from error
+    if held is None:
+        holder = claim.owner(folder / _CLAIM) or {}
+        raise ValueError(
+            f"process {holder.get('pid')} on {holder.get('host')} imports into {folder}"
+        )
+    with held:
+        yield

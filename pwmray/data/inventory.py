@@ -1,0 +1,77 @@
+"""The data files of a folder: what there is, and whether it is what was written."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pwmray.data.layouts import COLLECTED, LAYOUTS
+from pwmray.data.manifest import MANIFEST, Manifest, TaskFile, import_command, read_manifest
+from pwmray.data.store import Store, open_store
+from pwmray.tasks import TASKS
+
+_PIECE_ROWS = 2**20  # looked at at a time
+
+
+class DataFile(NamedTuple):
+    """One task's file and, where it was imported, what the manifest says of it."""
+
+    path: Path
+    listed: TaskFile | None
+    remake: str  # what makes it again, for people; empty where the file can tell
+
+
+def find_datasets(data_dir: Path) -> dict[str, Manifest]:
+    """Return the imported datasets by name; raise ValueError for a manifest of no use."""
+    folders = [data_dir / name for name in LAYOUTS]
+    found = [folder for folder in folders if (folder / MANIFEST).exists()]
+    return {folder.name: read_manifest(folder) for folder in found}
+
+
+def find_files(data_dir: Path, task: str = "") -> list[DataFile]:
+    """Return the files of all tasks or one, imported ones first."""
+    imported = [
+        DataFile(data_dir / dataset / f"{name}.arrow", file, import_command(data_dir / dataset))
+        for dataset, manifest in find_datasets(data_dir).items()
+        for name, file in manifest.tasks.items()
+        if not task or name == task
+    ]
+    return imported + [DataFile(path, None, "") for path in _collected(data_dir, task)]
+
+
+def verify_file(file: DataFile) -> Store:
+    """Read all of a file; raise ValueError naming it unless it is what was written, and finite."""
+    store = open_store(file.path, file.remake)
+    store.verify()
+    _check_finite(store)
+    if file.listed and file.listed.fingerprint != store.fingerprint:
+        raise ValueError(
+            f"{file.path} has fingerprint {store.fingerprint}, its manifest says "
+            f"{file.listed.fingerprint}; {file.remake}"
+        )
+    if file.listed and file.listed[:2] != (store.num_episodes, len(store.reward)):
+        raise ValueError(
+            f"{file.path} has {store.num_episodes} episodes of {len(store.reward)} rows in all, "
+            f"its manifest says {file.listed.num_episodes} of {file.listed.num_rows}; {file.remake}"
+        )
+    return store
+
+
+def _collected(data_dir: Path, task: str) -> list[Path]:
+    """Return what was collected, by task in MT30's order, then by name."""
+    names = [task] if task else list(TASKS)
+    folder = data_dir / COLLECTED
+    return [path for name in names for path in sorted(folder.glob(f"{name}-{'?' * 12}.arrow"))]
+
+
+def _check_finite(store: Store) -> None:
+    """Raise ValueError for a value that is not finite outside the first rows of the episodes."""
+    is_first = np.zeros(len(store.reward), bool)
+    is_first[store.episode_starts] = True
+    for start in range(0, len(store.reward), _PIECE_ROWS):
+        rows = slice(start, start + _PIECE_ROWS)
+        steps = np.isfinite(store.reward[rows]) & np.isfinite(store.action[rows]).all(axis=1)
+        bad = ~np.isfinite(store.obs[rows]).all(axis=1) | ~(steps | is_first[rows])
+        if bad.any():
+            row = start + int(bad.argmax())
+            raise ValueError(f"{store.path}: row {row} has values that are not finite")

@@ -1,0 +1,110 @@
+"""What an imported dataset's folder holds; written last, so a folder without it is unfinished."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pwmray.commands import unknown
+from pwmray.data.layouts import LAYOUTS
+from pwmray.files import replacing
+from pwmray.tasks import find_task
+
+FORMAT = "pwmray-dataset-1"
+MANIFEST = "manifest.json"
+
+
+class TaskFile(NamedTuple):
+    """One task's file in the folder, `<task>.arrow`."""
+
+    num_episodes: int
+    num_rows: int
+    num_bytes: int
+    fingerprint: str  # of its content
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished import."""
+
+    dataset: str  # its layout's name, as the folder's
+    chunks: dict[str, int]  # file name and bytes, as imported
+    missing: list[str]  # chunks that were not there
+    tasks: dict[str, TaskFile]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the content of all tasks."""
+        content = sorted((name, file.fingerprint) for name, file in self.tasks.items())
+        return hashlib.sha256(json.dumps([FORMAT, content]).encode()).hexdigest()[:16]
+
+    @property
+    def num_episodes(self) -> int:
+        """Return the number of episodes of all tasks."""
+        return sum(file.num_episodes for file in self.tasks.values())
+
+    @property
+    def lost_share(self) -> float:
+        """Return what share of the dataset's chunks was not there, [0, 1)."""
+        return len(self.missing) / (len(self.missing) + len(self.chunks))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Declare the folder finished."""
+    tasks = {name: file._asdict() for name, file in manifest.tasks.items()}
+    content = {
+        "format": FORMAT,
+        "fingerprint": manifest.fingerprint,
+        **dataclasses.asdict(manifest),
+        "tasks": tasks,
+    }
+    with replacing(folder / MANIFEST) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a folder holds; raise ValueError for one unfinished, damaged or of a newer form."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        found = content.get("format")
+        if found != FORMAT:
+            raise ValueError(f"its format is {found!r}, this version reads {FORMAT!r}")
+        tasks = {name: TaskFile(**file) for name, file in content["tasks"].items()}
+        manifest = Manifest(content["dataset"], content["chunks"], content["missing"], tasks)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no finished import: {MANIFEST} is not there") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be used: {error}; {import_command(folder)}") from error
+    if manifest.fingerprint != content.get("fingerprint"):
+        raise ValueError(
+            f"{path} cannot be used: it does not match its fingerprint; {import_command(folder)}"
+        )
+    return manifest
+
+
+def imported_path(task: str, dataset: str, data_dir: Path) -> Path:
+    """Return the file of a task in an imported dataset.
+
+    Raises ValueError with the command that makes it where the dataset or the task is not there.
+    """
+    find_task(task)
+    if dataset not in LAYOUTS:
+        raise ValueError(unknown("dataset", dataset, LAYOUTS))
+    folder = data_dir / dataset
+    if not (folder / MANIFEST).exists():
+        raise ValueError(f"{dataset} is not in {data_dir}; {import_command(folder)}")
+    path = folder / f"{task}.arrow"
+    if task not in read_manifest(folder).tasks or not path.exists():
+        raise ValueError(f"{dataset} in {data_dir} has no {task}; {import_command(folder)}")
+    return path
+
+
+def import_command(folder: Path) -> str:
+    """Return what to do about a folder that is not there or cannot be used."""
+    return (
+        f"import it with: pwmray data import DIR --data {folder.parent} "
+        "(DIR: where its chunk_*.pt are)"
+    )

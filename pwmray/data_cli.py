@@ -1,0 +1,209 @@
+"""`pwmray data`: collect, import, export, describe and verify data."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from pwmray.commands import names, show_progress
+from pwmray.data.collect import CollectionRecipe
+from pwmray.data.layouts import COLLECTED, SOURCES
+from pwmray.tasks import TASKS, find_task
+
+DEFAULT_DATA_DIR = Path("data")
+BROKEN = 1  # exit code of `data verify`
+_DEFAULTS = CollectionRecipe()
+
+
+def add_data_commands(commands: argparse._SubParsersAction) -> None:
+    """Add `data collect`, `import`, `export`, `info` and `verify`."""
+    data = commands.add_parser("data", help="make, convert, describe and verify data")
+    actions = data.add_subparsers(required=True, metavar="COMMAND")
+    _add_collect(actions)
+    _add_import(actions)
+    _add_export(actions)
+    _add_info(actions)
+    _add_verify(actions)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default %(default)s"
+    )
+
+
+# Collect
+
+
+def _add_collect(commands: argparse._SubParsersAction) -> None:
+    collect = commands.add_parser("collect", help="collect a small offline dataset of each task")
+    collect.add_argument("tasks", nargs="+", metavar="TASK", help="as `pwmray tasks` lists them")
+    collect.add_argument(
+        "--episodes",
+        type=int,
+        default=_DEFAULTS.num_episodes,
+        metavar="N",
+        help="500 steps each; default %(default)s",
+    )
+    collect.add_argument(
+        "--seed",
+        type=int,
+        default=_DEFAULTS.seed,
+        metavar="S",
+        help="of the collection; default %(default)s",
+    )
+    _add_data_dir(collect)
+    collect.add_argument("--rebuild", action="store_true", help="replace data that is there")
+    collect.set_defaults(run=_collect)
+
+
+def _collect(chosen: argparse.Namespace) -> None:
+    # dm_control picks a renderer when it is imported; collecting needs none.
+    os.environ.setdefault("MUJOCO_GL", "disable")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    from pwmray.data.collected import ensure_data
+    from pwmray.envs import check_defined
+    from pwmray.envs.vector import make_vector
+
+    for task in chosen.tasks:
+        check_defined(task)
+    recipe = CollectionRecipe(num_episodes=chosen.episodes, seed=chosen.seed)
+    for task in chosen.tasks:
+        with show_progress(task) as progress:
+            path = ensure_data(task, recipe, chosen.data, make_vector, progress, chosen.rebuild)
+        print(f"{task}: {path}")
+
+
+# Import and export
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="make the store of a published dataset from its chunks",
+        description="Read TD-MPC2's chunk_*.pt, of MT30 or MT80, and write one file a task. "
+        "Stopped at any moment, the same command goes on. No code in the chunks is run.",
+    )
+    parser.add_argument("source", type=Path, metavar="DIR", help="where the chunks are")
+    _add_data_dir(parser)
+    _add_tasks(parser, "only these; by default all of MT30's. Others can be added later")
+    parser.add_argument(
+        "--partial", action="store_true", help="go without the chunks that are missing"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="start again, replace what is there")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load chunks of a form that we do not know; they may run code of whoever wrote them",
+    )
+    parser.set_defaults(run=_import)
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export", help="write data as chunk_*.pt, which TD-MPC2's own code loads"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="only these files")
+    _add_data_dir(parser)
+    _add_tasks(parser, "only these; by default all that there are")
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        help="collected or an imported dataset; default: the imported one where there is one",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _add_tasks(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--tasks", type=names, default=(), metavar="A,B", help=help_text)
+
+
+def _import(chosen: argparse.Namespace) -> None:
+    from pwmray.data.importing import import_dataset
+    from pwmray.data_info import describe_dataset
+
+    with show_progress("import") as progress:
+        manifest = import_dataset(
+            chosen.source,
+            chosen.data,
+            progress,
+            chosen.tasks,
+            trust=chosen.trust,
+            is_partial=chosen.partial,
+            rebuild=chosen.rebuild,
+        )
+    print("\n".join(describe_dataset(manifest, chosen.data)))
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from pwmray.data.exporting import export_stores
+    from pwmray.data.store import open_store
+
+    for task in chosen.tasks:
+        find_task(task)
+    stores = [open_store(path) for path in chosen.files or _exported_files(chosen)]
+    with show_progress("export") as progress:
+        chunks = export_stores(stores, chosen.out, progress)
+    num_episodes = sum(store.num_episodes for store in stores)
+    print(f"{chosen.out}: {num_episodes} episodes in {', '.join(chunks)}")
+
+
+def _exported_files(chosen: argparse.Namespace) -> list[Path]:
+    """Return one file for each task asked for, of one source."""
+    from pwmray.data.inventory import find_datasets, find_files
+
+    source = chosen.source or next(iter(find_datasets(chosen.data)), COLLECTED)
+    folder = chosen.data / source
+    found = [file.path for file in find_files(chosen.data) if file.path.parent == folder]
+    by_task = {task: [path for path in found if _task_of(path) == task] for task in TASKS}
+    wanted = chosen.tasks or [task for task, paths in by_task.items() if paths]
+    if not wanted:
+        raise ValueError(f"no data in {folder}")
+    for task in wanted:
+        if len(by_task[task]) != 1:
+            listed = ", ".join(path.name for path in by_task[task]) or "no file"
+            raise ValueError(
+                f"{folder} has {listed} of {task}; name the files: export OUT FILE ..."
+            )
+    return [by_task[task][0] for task in wanted]
+
+
+def _task_of(path: Path) -> str:
+    """Return the task that a file's name stands for: walker-run, walker-run-0123456789ab."""
+    return path.stem if path.stem in TASKS else path.stem.rpartition("-")[0]
+
+
+# Info and verify
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    info = commands.add_parser("info", help="describe data: all, a task's, a dataset or a file")
+    info.add_argument("what", nargs="?", default="", metavar="TASK|DIR|FILE")
+    _add_data_dir(info)
+    info.set_defaults(run=_describe)
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    verify = commands.add_parser("verify", help="read all data and check it; 1 if any is broken")
+    _add_data_dir(verify)
+    verify.set_defaults(run=_verify)
+
+
+def _describe(chosen: argparse.Namespace) -> None:
+    from pwmray import data_info
+
+    if chosen.what in TASKS:
+        lines = data_info.describe_task(chosen.what, chosen.data)
+    else:
+        lines = data_info.describe_path(Path(chosen.what), chosen.data)
+    print("\n".join(lines))
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from pwmray.data_info import find_faults
+
+    with show_progress("verify") as progress:
+        num_files, faults = find_faults(chosen.data, progress)
+    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are as written"]))
+    return BROKEN if faults else 0

@@ -1,0 +1,118 @@
+"""What `pwmray data info` and `pwmray data verify` say, as lines of text."""
+
+from pathlib import Path
+
+from pwmray.commands import Progress
+from pwmray.data.inventory import find_datasets, find_files, verify_file
+from pwmray.data.layouts import COLLECTED, LAYOUTS
+from pwmray.data.manifest import MANIFEST, Manifest, read_manifest
+from pwmray.data.store import open_store
+from pwmray.tasks import TASKS, find_task
+
+
+def describe_task(task: str, data_dir: Path) -> list[str]:
+    """Describe every file of a task; raise ValueError where there is none."""
+    files = find_files(data_dir, task)
+    if not files:
+        raise ValueError(
+            f"no data of {task!r} in {data_dir}; make it with: pwmray data collect {task}"
+        )
+    return [line for file in files for line in describe_file(file.path)]
+
+
+def describe_path(path: Path, data_dir: Path) -> list[str]:
+    """Describe a file, an imported dataset by folder or name, or all data of a folder.
+
+    An empty path is the data folder.
+    """
+    if str(path) in LAYOUTS and not path.exists():
+        path = data_dir / path
+        if not (path / MANIFEST).exists():
+            return describe_dataset(read_manifest(path), data_dir)  # says what is missing
+    if path == Path() or (path.is_dir() and not (path / MANIFEST).exists()):
+        return _describe_folder(data_dir if path == Path() else path)
+    if path.is_dir():
+        return describe_dataset(read_manifest(path), path.parent)
+    if not path.exists() and "." not in path.name and len(path.parts) == 1:
+        find_task(path.name)  # a mistyped task: say which is near
+    return describe_file(path)
+
+
+def describe_file(path: Path) -> list[str]:
+    """Describe one task's file."""
+    store = open_store(path)
+    returns = store.returns
+    lines = [
+        f"file         {path} ({path.stat().st_size / 2**20:.1f} MiB)",
+        f"task         {store.task}",
+        f"fingerprint  {store.fingerprint}",
+        f"episodes     {store.num_episodes} with {len(store.reward)} rows",
+        f"recipe       {', '.join(f'{key}={value}' for key, value in store.recipe.items())}",
+        f"{'behaviour':<20} {'episodes':>8} {'mean':>7} {'min':>7} {'max':>7}  (return)",
+    ]
+    for name in dict.fromkeys(store.behaviours):
+        here = returns[[behaviour == name for behaviour in store.behaviours]]
+        figures = f"{here.mean():>7.1f} {here.min():>7.1f} {here.max():>7.1f}"
+        lines.append(f"{name:<20} {len(here):>8} {figures}")
+    return lines
+
+
+def describe_dataset(manifest: Manifest, data_dir: Path) -> list[str]:
+    """Describe an imported dataset."""
+    megabytes = sum(file.num_bytes for file in manifest.tasks.values()) / 1e6
+    lines = [
+        f"dataset      {data_dir / manifest.dataset}",
+        f"fingerprint  {manifest.fingerprint}",
+        f"content      {len(manifest.tasks)} tasks, {manifest.num_episodes} episodes, "
+        f"{megabytes:.1f} MB",
+        *_differences(manifest),
+        f"{'task':<24} {'episodes':>8} {'rows':>9} {'MB':>8}  fingerprint",
+    ]
+    for name, file in manifest.tasks.items():
+        figures = f"{file.num_episodes:>8} {file.num_rows:>9} {file.num_bytes / 1e6:>8.1f}"
+        lines.append(f"{name:<24} {figures}  {file.fingerprint}")
+    return lines
+
+
+def find_faults(data_dir: Path, progress: Progress) -> tuple[int, list[str]]:
+    """Read every file of a folder; return their number and a line for each that is broken.
+
+    Raises ValueError for a folder without data and a manifest of no use.
+    """
+    files = find_files(data_dir)
+    if not files:
+        raise ValueError(f"no data in {data_dir}")
+    sizes = [file.path.stat().st_size if file.path.exists() else 0 for file in files]
+    faults = []
+    for number, file in enumerate(files):
+        progress(
+            f"reading {len(files)} files, in MB", sum(sizes[:number]) // 10**6, sum(sizes) // 10**6
+        )
+        try:
+            verify_file(file)
+        except ValueError as error:
+            faults.append(f"broken: {error}")
+    return len(files), faults
+
+
+def _differences(manifest: Manifest) -> list[str]:
+    """Say how an imported dataset differs from the published one."""
+    if manifest.missing:
+        share = f"about {100 * manifest.lost_share:.0f} % of the data"
+        return [f"missing      {', '.join(manifest.missing)}, {share}"]
+    published = LAYOUTS[manifest.dataset].num_episodes
+    if len(manifest.tasks) == len(TASKS) and published not in (None, manifest.num_episodes):
+        return [f"note         the published {manifest.dataset} has {published} episodes"]
+    return []
+
+
+def _describe_folder(data_dir: Path) -> list[str]:
+    datasets = find_datasets(data_dir)
+    lines = [line for found in datasets.values() for line in describe_dataset(found, data_dir)]
+    collected = [file.path for file in find_files(data_dir) if file.path.parent.name == COLLECTED]
+    if collected:
+        lines.append(f"collected    {data_dir / COLLECTED}")
+        lines += [f"{path.name:<45} {path.stat().st_size / 1e6:>8.1f} MB" for path in collected]
+    if not lines:
+        raise ValueError(f"no data in {data_dir}")
+    return lines

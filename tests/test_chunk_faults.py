@@ -1,0 +1,152 @@
+"""Chunks that cannot be imported are named, and leave no store."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pwmray.pickles import load_pickled
+from tests.chunks import (
+    PENDULUM,
+    TASKS,
+    change_chunk,
+    chunk_tensors,
+    import_command,
+    run_import,
+    write_chunks,
+)
+
+PICKLES = Path(__file__).parent / "data" / "tensordict"
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_chunks(tmp_path / "chunks", TASKS)
+
+
+# Bad input
+
+
+def set_nan(name, place):
+    return lambda tensors: tensors[name].__setitem__(place, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_nan("reward", (1, 9)), "row 9 of episode 1 has a reward that is not finite"),
+        (set_nan("action", (0, 500, 0)), "row 500 of episode 0 has an action that is not finite"),
+        (set_nan("obs", (2, 0, 1)), "row 0 of episode 2 has an observation that is not finite"),
+        (
+            lambda tensors: tensors["obs"].__setitem__((0, 3, 3), 1.0),
+            "row 3 of episode 0 observes more than pendulum-swingup",
+        ),
+        (lambda tensors: tensors["task"].fill_(30), "episode 0 is of task 30; the tasks of mt30"),
+        (lambda tensors: tensors["task"][2].fill_(-1), "episode 2 is of task -1"),
+        (lambda tensors: tensors["task"][1, 7:].fill_(2), "episode 1 is of more than one task"),
+        (lambda tensors: tensors.update(task=tensors["task"].float()), "must be whole numbers"),
+        (lambda tensors: tensors.pop("reward"), "it has no reward; it holds obs, action, task"),
+        (
+            lambda tensors: tensors.update({k: v[:, :500] for k, v in tensors.items()}),
+            "tasks of shape (3, 500), not [episodes, rows]; mt30 has 501, mt80 has 101 rows",
+        ),
+        (
+            lambda tensors: tensors.update({k: v[:, :101] for k, v in tensors.items()}),
+            "chunk_1.pt is of mt80, chunk_0.pt beside it of mt30",
+        ),
+        (
+            lambda tensors: tensors.update(obs=tensors["obs"][..., :23]),
+            "obs is [3, 501, 23] of torch.float32; it must be [3, 501, 24] or wider",
+        ),
+        (lambda tensors: tensors.update(reward=tensors["reward"].double()), "of torch.float64"),
+    ],
+)
+def test_chunk_with_a_fault_is_named_and_makes_no_store(source, tmp_path, capsys, change, message):
+    change_chunk(source, 1, change)
+    assert import_command(source, tmp_path) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "chunk_1.pt" in said
+    assert message in said
+    assert list((tmp_path / "data").glob("mt30/manifest.json")) == []
+
+
+def test_truncated_chunk_is_named(source, tmp_path, capsys):
+    path = source / "chunk_2.pt"
+    os.truncate(path, path.stat().st_size // 2)
+    assert import_command(source, tmp_path) == 2
+    assert "chunk_2.pt is not a readable file of torch, or is cut short" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+class Foreign:
+    """A class that a chunk might bring along."""
+
+
+def test_chunk_that_needs_more_than_tensors_is_refused_until_trusted(source, tmp_path, capsys):
+    torch.save({**chunk_tensors(TASKS[0]), "more": Foreign()}, source / "chunk_0.pt")
+    assert import_command(source, tmp_path) == 2
+    refusal = capsys.readouterr().err
+    assert "chunk_0.pt is refused: it needs more than tensors" in refusal
+    assert "pass --trust" in refusal
+    assert import_command(source, tmp_path, "--trust") == 0
+
+
+def test_missing_chunks_are_named_with_their_share_and_partial_goes_without(
+    source, tmp_path, capsys
+):
+    (source / "chunk_1.pt").unlink()
+    (source / "chunk_2.pt").unlink()
+    assert import_command(source, tmp_path) == 2
+    expected = "lacks chunk_1.pt, chunk_2.pt: 2 of 4 chunks, about 50 % of the data"
+    assert expected in capsys.readouterr().err
+    assert import_command(source, tmp_path, "--partial") == 0
+    assert "missing      chunk_1.pt, chunk_2.pt, about 50 %" in capsys.readouterr().out
+
+
+def test_store_of_other_chunks_is_not_added_to(source, tmp_path):
+    run_import(source, tmp_path, tasks=["reacher-easy"])
+    other = write_chunks(tmp_path / "other", [[PENDULUM]] * 4)
+    with pytest.raises(ValueError, match="was imported from other chunks"):
+        run_import(other, tmp_path)
+    assert list(run_import(other, tmp_path, rebuild=True).tasks) == ["pendulum-swingup"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tasks", "cheetah-run"], "the chunks have no episode of cheetah-run"),
+        (["--tasks", "chetah-run"], "did you mean 'cheetah-run'"),
+        (["--tasks", "cheetah-run,cheetah-run"], "'cheetah-run' is given twice"),
+    ],
+)
+def test_wrong_task_is_named(source, tmp_path, capsys, options, message):
+    assert import_command(source, tmp_path, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "there is no folder"),
+        (lambda folder: folder.mkdir(), "has no chunk_0.pt, chunk_1.pt"),
+        (lambda folder: write_chunks(folder, [[PENDULUM]] * 5), "chunk_4.pt is none of the 4"),
+    ],
+)
+def test_wrong_folder_is_named(tmp_path, capsys, prepare, message):
+    prepare(tmp_path / "chunks")
+    assert import_command(tmp_path / "chunks", tmp_path) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["0.2.1", "0.15.3"])
+def test_what_tensordict_pickled_is_read_without_it(version):
+    fields = load_pickled(PICKLES / f"tensordict-{version}.pt", trust=False)._tensordict
+    assert {name: list(tensor.shape) for name, tensor in fields.items()} == {
+        "obs": [2, 3, 2],
+        "action": [2, 3, 1],
+        "reward": [2, 3],
+        "task": [2, 3],
+    }
+    assert fields["obs"].flatten().tolist() == list(range(12))

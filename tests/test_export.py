@@ -1,0 +1,203 @@
+"""A store back into TD-MPC2's chunks, and what else is done with a store."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from pwmray import cli
+from pwmray.data.collect import CollectionRecipe
+from pwmray.data.exporting import export_stores
+from pwmray.data.sources import find_data
+from pwmray.data.store import open_store, write_store
+from pwmray.pickles import load_pickled
+from tests.chunks import (
+    CARTPOLE,
+    PENDULUM_EPISODES,
+    REACHER,
+    REACHER_EPISODES,
+    TASKS,
+    chunk_tensors,
+    import_and_die,
+    import_command,
+    no_progress,
+    run_import,
+    write_chunks,
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_chunks(tmp_path / "chunks", TASKS)
+
+
+# Export
+
+
+def test_exported_import_holds_the_same_episodes(source, tmp_path):
+    run_import(source, tmp_path)
+    stores = [open_store(path) for path in sorted((tmp_path / "mt30").glob("*.arrow"))]
+    assert export_stores(stores, tmp_path / "out", no_progress) == ["chunk_0.pt"]
+    exported = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)._tensordict
+    original = chunk_tensors([task for chunk in TASKS for task in chunk])
+    order = PENDULUM_EPISODES + REACHER_EPISODES
+    for name, tensor in original.items():
+        np.testing.assert_array_equal(exported[name], tensor[order])
+
+
+@pytest.mark.parametrize("chunk_episodes", [3, 8192])
+def test_imported_export_of_collected_data_is_equal_to_it(tmp_path, monkeypatch, chunk_episodes):
+    monkeypatch.setattr("pwmray.data.exporting._CHUNK_EPISODES", chunk_episodes)
+    paths = [
+        write_collected(tmp_path, "cartpole-swingup", CARTPOLE, 4),
+        write_collected(tmp_path, "reacher-easy", REACHER, 5),
+    ]
+    export_stores([open_store(path) for path in paths], tmp_path / "out", no_progress)
+    run_import(tmp_path / "out", tmp_path / "again")
+    for path, name in zip(paths, ("cartpole-swingup", "reacher-easy"), strict=True):
+        before, after = open_store(path), open_store(tmp_path / "again" / "mt30" / f"{name}.arrow")
+        for column in ("obs", "action", "reward", "episode_lengths"):
+            old, new = getattr(before, column), getattr(after, column)
+            assert old.tobytes() == new.tobytes()
+
+
+def write_collected(data_dir, task, index, num_episodes):
+    """Write a file as `pwmray data collect` does, of made-up episodes."""
+    tensors = chunk_tensors([index] * num_episodes)
+    widths = {"obs": 6 if index == REACHER else 5, "action": 2 if index == REACHER else 1}
+    obs, action = (
+        np.ascontiguousarray(tensors[name][..., :width].reshape(-1, width))
+        for name, width in widths.items()
+    )
+    path = data_dir / "collected" / f"{task}-0123456789ab.arrow"
+    reward = tensors["reward"].numpy().reshape(-1)
+    lengths, behaviours = [501] * num_episodes, ["uniform"] * num_episodes
+    write_store(path, task, obs, action, reward, lengths, behaviours, {})
+    return path
+
+
+def test_export_command_takes_the_imported_dataset_or_what_was_collected(source, tmp_path, capsys):
+    data = tmp_path / "data"
+    write_collected(data, "reacher-easy", REACHER, 2)
+    assert cli.main(["data", "export", str(tmp_path / "a"), "--data", str(data)]) == 0
+    assert "2 episodes in chunk_0.pt" in capsys.readouterr().out
+    run_import(source, data)
+    assert cli.main(["data", "export", str(tmp_path / "b"), "--data", str(data)]) == 0
+    assert "8 episodes in chunk_0.pt" in capsys.readouterr().out
+
+
+def test_export_refuses_what_it_cannot_write_and_leaves_nothing(source, tmp_path, capsys):
+    run_import(source, tmp_path / "data")
+    arguments = ["data", "export", "--data", str(tmp_path / "data")]
+    assert cli.main([*arguments, str(source)]) == 2
+    assert "chunks exists; name a folder that does not" in capsys.readouterr().err
+    assert cli.main([*arguments, str(tmp_path / "out"), "--tasks", "cheetah-run"]) == 2
+    assert "has no file of cheetah-run" in capsys.readouterr().err
+    rows = np.zeros((3, 6), np.float32)
+    write_store(
+        tmp_path / "short.arrow", "reacher-easy", rows, rows[:, :2].copy(), rows[:, 0].copy(),
+        [3], ["uniform"], {},
+    )  # fmt: skip
+    assert cli.main([*arguments, str(tmp_path / "out"), str(tmp_path / "short.arrow")]) == 2
+    assert "episodes of [3] rows; chunks have one length: 501 (mt30)" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks", "data", "short.arrow"]
+
+
+# Info and verify
+
+
+def test_info_and_verify_describe_an_import(source, tmp_path, capsys):
+    assert import_command(source, tmp_path) == 0
+    data = ["--data", str(tmp_path / "data")]
+    capsys.readouterr()
+    assert cli.main(["data", "info", "mt30", *data]) == 0
+    named = capsys.readouterr().out
+    assert "2 tasks, 8 episodes" in named
+    assert cli.main(["data", "info", *data]) == 0
+    assert capsys.readouterr().out == named
+    assert cli.main(["data", "info", "reacher-easy", *data]) == 0
+    assert "td-mpc2                     4" in capsys.readouterr().out
+    assert cli.main(["data", "verify", *data]) == 0
+    assert capsys.readouterr().out == "2 of 2 files are as written\n"
+
+
+def change_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_byte, "does not match its fingerprint"),
+        (lambda path: path.unlink(), "there is no data file"),
+        (lambda path: os.truncate(path, 1000), "not a complete Arrow file"),
+        (
+            lambda path: path.write_bytes((path.parent / "reacher-easy.arrow").read_bytes()),
+            "its manifest says",
+        ),
+    ],
+)
+def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, damage, message):
+    assert import_command(source, tmp_path) == 0
+    path = tmp_path / "data" / "mt30" / "pendulum-swingup.arrow"
+    damage(path)
+    capsys.readouterr()
+    assert cli.main(["data", "verify", "--data", str(tmp_path / "data")]) == 1
+    fault, summary = capsys.readouterr().out.splitlines()
+    assert fault.startswith("broken: ")
+    assert str(path) in fault
+    assert message in fault
+    assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
+    assert summary == "1 of 2 files are as written"
+
+
+def test_manifest_of_a_newer_version_or_changed_by_hand_is_refused(source, tmp_path, capsys):
+    run_import(source, tmp_path)
+    path = tmp_path / "mt30" / "manifest.json"
+    manifest = path.read_text()
+    path.write_text(manifest.replace("pwmray-dataset-1", "pwmray-dataset-2"))
+    assert cli.main(["data", "info", "--data", str(tmp_path)]) == 2
+    assert "its format is 'pwmray-dataset-2', this version reads" in capsys.readouterr().err
+    changed = json.loads(manifest)
+    changed["tasks"]["reacher-easy"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(changed))
+    assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 2
+    assert "does not match its fingerprint" in capsys.readouterr().err
+
+
+# Use
+
+
+def test_trial_finds_the_imported_file(source, tmp_path):
+    run_import(source, tmp_path)
+    recipe = CollectionRecipe(source="mt30")
+    path = find_data("reacher-easy", recipe, tmp_path, make_vector=no_environments)
+    assert open_store(path).num_episodes == 4
+
+
+def no_environments(task, num_envs):
+    raise AssertionError("must not collect")
+
+
+@pytest.mark.parametrize("task", ["reacher-easy", "cheetah-run"])
+def test_dataset_or_task_that_is_not_imported_is_said_with_the_command(source, tmp_path, task):
+    run_import(source, tmp_path / "data", tasks=["pendulum-swingup"])
+    recipe = CollectionRecipe(source="mt30")
+    with pytest.raises(ValueError, match=f"has no {task}; import it with: pwmray data import DIR"):
+        find_data(task, recipe, tmp_path / "data", no_environments)
+    with pytest.raises(ValueError, match=r"mt30 is not in .*; import it with: pwmray data import"):
+        find_data(task, recipe, tmp_path / "elsewhere", no_environments)
+
+
+def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):
+    import_and_die(source, tmp_path, num_calls=12)
+    with pytest.raises(ValueError, match="mt30 is not in"):
+        find_data("reacher-easy", CollectionRecipe(source="mt30"), tmp_path, no_environments)
+
+
+def test_source_is_no_part_of_what_is_collected():
+    mt30, collected = CollectionRecipe(source="mt30"), CollectionRecipe()
+    assert mt30.fingerprint("reacher-easy") == collected.fingerprint("reacher-easy")
