@@ -44,6 +44,7 @@ SCALES = {
             "learner.final_lr": 3e-4,
             "learner.discount": 0.98,
             "learner.reward_weight": 0.2,
+            "learner.action_penalty": 0.03,
             "evaluation.every_epochs": 25,
             "evaluation.num_episodes": 5,
             # Three planned episodes would take 4 core seconds, as long as a small trial's
