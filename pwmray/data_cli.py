@@ -82,7 +82,8 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
         "import",
         help="make the store of a published dataset from its chunks",
         description="Read TD-MPC2's chunk_*.pt, of MT30 or MT80, and write one file a task. "
-        "Stopped at any moment, the same command goes on. No code in the chunks is run.",
+        "Stopped at any moment, the same command goes on. Chunks are pickles; no code in them is "
+        "run without --trust.",
     )
     parser.add_argument("source", type=Path, metavar="DIR", help="where the chunks are")
     _add_data_dir(parser)

@@ -1,5 +1,6 @@
 """A store back into TD-MPC2's chunks, and what else is done with a store."""
 
+import dataclasses
 import json
 import os
 
@@ -12,6 +13,7 @@ from pwmray.data.exporting import export_stores
 from pwmray.data.sources import find_data
 from pwmray.data.store import open_store, write_store
 from pwmray.pickles import load_pickled
+from tests import tiny
 from tests.chunks import (
     CARTPOLE,
     PENDULUM_EPISODES,
@@ -201,3 +203,14 @@ def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):
 def test_source_is_no_part_of_what_is_collected():
     mt30, collected = CollectionRecipe(source="mt30"), CollectionRecipe()
     assert mt30.fingerprint("reacher-easy") == collected.fingerprint("reacher-easy")
+
+
+def test_sweep_whose_dataset_is_not_imported_stops_before_it_starts(tmp_path, capsys):
+    sweep = dataclasses.replace(tiny.sweep, hold={"data.source": "mt30"})
+    places = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--scale", "tiny", "--limit", "1", *places])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "mt30 is not in" in message
+    assert f"pwmray data import DIR --data {tmp_path / 'data'}" in message
+    assert list(tmp_path.iterdir()) == []
