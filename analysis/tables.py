@@ -1,6 +1,7 @@
 """Draw a Summary for people: a plain-text table or Markdown; nothing is computed here."""
 
 import io
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -226,14 +227,18 @@ def _draw_grid(grid: Grid) -> Table:
     table = Table(box=HEAD_RULE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in grid.headers:
         table.add_column(
-            name,
+            _break_key(name),
             justify="left" if name in TEXT_COLUMNS else "right",
-            no_wrap=name != "verdict",
-            overflow="fold",
+            overflow="fold",  # where there is no room, over several lines: nothing is cut off
         )
     for row in grid.rows:
         table.add_row(*row)
     return table
+
+
+def _break_key(name: str) -> str:
+    """Return a column's name, a config key over several lines: it is far longer than its values."""
+    return re.sub(r"([._])", r"\1\n", name) if "." in name else name
 
 
 def _print_notes(console: Console, notes: Sequence[str]) -> None:

@@ -161,6 +161,18 @@ def test_checkpoints_of_the_methodologies_compared_may_differ_where_one_has_none
     assert comparison["differences"] == []
 
 
+@pytest.mark.parametrize("options", [[], ["--per-seed"]])
+def test_table_cuts_nothing_off_however_many_axes_there_are(options, tmp_path, capsys):
+    sweep = make_sweep("learner.policy_batch_size", [16, 32])
+    vary = {**sweep.vary, "integrators": INTEGRATORS, "fidelity": ["corrected"]}
+    leave_results(dataclasses.replace(sweep, vary=vary), tmp_path)
+    assert main(["few", "--results", str(tmp_path), *options]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    _, _, table = printed.partition("Verdicts along learner.policy_batch_size")
+    assert {"interval", "verdict", "evidence", "fullflow", "(Both"} <= set(table.split())
+
+
 # The tables.
 
 
