@@ -14,10 +14,9 @@ from pwmray.envs import fast
 from pwmray.envs.fast import find_formulas, tolerance
 from pwmray.envs.fast.formulas import Readings
 from pwmray.envs.vector import make_vector
-from pwmray.tasks import find_task
+from pwmray.tasks import TASKS, find_task
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
-FAST_TASKS = [task for task in envs.DEFINED_TASKS if find_formulas(find_task(task))]
 SEEDED_TASKS = ["reacher-easy", "finger-turn-hard", "fish-swim", "cup-catch", "cheetah-run"]
 
 
@@ -78,18 +77,18 @@ def model_bytes(model: mujoco.MjModel) -> bytes:
 # Equal to dm_control
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_fast_environments_equal_dm_controls_bit_for_bit(task):
     assert_equal_episodes(task, num_steps=60, num_envs=3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_whole_fast_episodes_equal_dm_controls_bit_for_bit(task):
     assert_equal_episodes(task, num_steps=500, num_envs=3)
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_formulas_give_the_recorded_observations_and_rewards(task):
     from pwmray.envs.environment import load
 
@@ -101,20 +100,6 @@ def test_formulas_give_the_recorded_observations_and_rewards(task):
     rewards = [getattr(formulas, find_task(task).dm_task)(now)[0] for now in probes]
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
-
-
-def test_dm_controls_19_tasks_and_5_added_ones_are_fast():
-    assert tuple(FAST_TASKS[:24]) == envs.DEFINED_TASKS[:24]
-
-
-def test_task_without_formulas_steps_through_dm_control(monkeypatch):
-    monkeypatch.setattr(fast, "DOMAINS", {})
-    actions = draw_actions("reacher-easy", 5, 3)
-    slow = make_vector("reacher-easy", 3)
-    monkeypatch.undo()
-    assert isinstance(slow, SyncVectorEnv)
-    expected = roll(make_vector("reacher-easy", 3), actions, [4, 9, 4])
-    np.testing.assert_array_equal(roll(slow, actions, [4, 9, 4])[0], expected[0])
 
 
 def test_sparse_cartpole_ends_at_its_range_and_at_its_angle():
@@ -151,7 +136,7 @@ def test_quadratic_tolerance_is_dm_controls():
     np.testing.assert_array_equal(tolerance.quadratic(x, margin=2), expected)
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_model_differs_between_episodes_in_the_declared_fields_only(task):
     from pwmray.envs.environment import load
 

@@ -28,7 +28,6 @@ class LockstepEnv(VectorEnv):
     def __init__(self, task: str, num_envs: int):
         sizes = find_task(task)
         formulas = find_formulas(sizes)
-        assert formulas is not None, task
         self.num_envs = num_envs
         self._task = task
         self._simulations = Simulations(task, num_envs, formulas.reads, formulas.changes)

@@ -1,10 +1,7 @@
 """Several environments of one task, stepped together."""
 
-import gymnasium
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
-from pwmray.envs import check_defined
-from pwmray.envs.fast import find_formulas
 from pwmray.tasks import find_task
 
 
@@ -16,20 +13,11 @@ def make_vector(task: str, num_envs: int) -> VectorEnv:
     episode depends on its seed and actions alone. Every episode is truncated on step 500, all at
     once; nothing resets by itself, so a step after that fails.
 
-    Raises ValueError for an unknown or undefined task and for fewer than one environment.
+    Raises ValueError for an unknown task and for fewer than one environment.
     """
-    check_defined(task)
+    find_task(task)
     if num_envs < 1:
         raise ValueError(f"num_envs must be 1 or more, got {num_envs}")
+    from pwmray.envs.lockstep import LockstepEnv  # imports dm_control
 
-    if find_formulas(find_task(task)):
-        from pwmray.envs.lockstep import LockstepEnv  # imports dm_control
-
-        return LockstepEnv(task, num_envs)
-
-    def build() -> gymnasium.Env:
-        from pwmray.envs.environment import TaskEnv  # imports dm_control
-
-        return TaskEnv(task)
-
-    return SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    return LockstepEnv(task, num_envs)
