@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from pwmray.envs.fast.formulas import Formulas, Readings, norms
+from pwmray.envs.fast.formulas import PLANE, Formulas, Readings, norms
 from pwmray.envs.fast.tolerance import linear
 
-_XZ = [0, 2]  # the plane of the task
 _SPIN_DISTANCE = 0.5  # m
 _SPIN_SPEED = 6.0  # m/s
 
@@ -20,7 +19,7 @@ class BallInCup(Formulas):
     def __init__(self, model: Any):
         self._ball = model.body("ball").id
         self._target = model.site("target").id
-        self._room = model.site_size[self._target, _XZ] - model.geom("ball").size[0]
+        self._room = model.site_size[self._target, PLANE] - model.geom("ball").size[0]
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
         return now.qpos, now.qvel
@@ -34,7 +33,7 @@ class BallInCup(Formulas):
         return (1 - self.catch(now)) * (far + 2 * fast) / 3
 
     def _to_target(self, now: Readings) -> np.ndarray:
-        return now.site_xpos[:, self._target, _XZ] - now.xpos[:, self._ball, _XZ]
+        return now.site_xpos[:, self._target, PLANE] - now.xpos[:, self._ball, PLANE]
 
 
 def _linear(values: np.ndarray, bound: float) -> np.ndarray:

@@ -21,7 +21,7 @@ class Hopper(Formulas):
         self._torso = model.body("torso").id
         self._foot = model.body("foot").id
         self._velocity = sensor_slice(model, "torso_subtreelinvel").start
-        self._touch = [sensor_slice(model, name).start for name in ("touch_toe", "touch_heel")]
+        self._touch = sensor_slice(model, "touch_toe", "touch_heel")
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
         return now.qpos[:, 1:], now.qvel, np.log1p(now.sensordata[:, self._touch])

@@ -22,7 +22,7 @@ class Walker(Formulas):
         self._velocity = sensor_slice(model, "torso_subtreelinvel").start
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
-        orientations = now.xmat[:, 1:, [XX, XZ]]
+        orientations = now.xmat[:, 1:, XX : XZ + 1 : XZ - XX]
         height = now.xpos[:, self._torso, 2:]
         return orientations.reshape(len(height), -1), height, now.qvel
 
