@@ -33,7 +33,7 @@ class TrialTrainable(tune.Trainable):
                 trial_config,
                 Path(grid["folder"]),
                 Path(grid["data"]),
-                _environments,
+                functools.partial(_environments, num_threads=trial_config.runtime.num_cpus),
                 torch.device("cuda" if grid["use_gpu"] else "cpu"),
             )
         except RunningElsewhereError as error:
@@ -67,8 +67,8 @@ class TrialTrainable(tune.Trainable):
 
 
 @functools.cache
-def _environments(task: str, num_episodes: int) -> Any:
+def _environments(task: str, num_episodes: int, num_threads: int) -> Any:
     """Return this process's environments of a task: built once, reused by every trial."""
     from pwmray.envs.vector import make_vector
 
-    return make_vector(task, num_episodes)
+    return make_vector(task, num_episodes, num_threads)

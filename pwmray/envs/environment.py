@@ -12,12 +12,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from dm_control import suite
+
+from pwmray.envs.opengl import explained
+from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, Task, find_task
+
+with explained(importing=True):  # loads what MUJOCO_GL names
+    from dm_control import suite
 from dm_control.rl import control
 from dm_control.suite.wrappers import action_scale
 from shimmy.dm_control_compatibility import DmControlCompatibilityV0
-
-from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, Task, find_task
 
 RENDER_SIZE = {"width": 384, "height": 384, "camera_id": 0}
 
@@ -74,8 +77,12 @@ class TaskEnv(gymnasium.Env):
         return _flatten(observation), float(np.float32(reward)), False, truncated, {}
 
     def render(self) -> np.ndarray | None:
-        """Return the picture [384, 384, 3] uint8 with render_mode "rgb_array", else None."""
-        return self._env.render()
+        """Return the picture [384, 384, 3] uint8 with render_mode "rgb_array", else None.
+
+        Raises OSError, which says what to install, where OpenGL does not work.
+        """
+        with explained():
+            return self._env.render()
 
     def close(self) -> None:
         """Free the simulation."""

@@ -81,6 +81,10 @@ class LockstepEnv(VectorEnv):
         rounded = reward.astype(np.float32).astype(np.float64)
         return self._observe(), rounded, terminated, truncated, {}
 
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the threads; called by `close`."""
+        self._simulations.close()
+
     def _seed(self, seeds: list[int]) -> None:
         if len(seeds) != self.num_envs:
             raise ValueError(f"{self.num_envs} environments need as many seeds, got {len(seeds)}")

@@ -8,6 +8,7 @@ are up to date after each control step (MuJoCo documents this order at mj_step1 
 # pyright: reportAttributeAccessIssue=false
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,8 +76,8 @@ class Simulations:
         self._warnings_at_start = np.concatenate(self._warnings)
         for group in self._groups:
             group.read(ACTION_REPEAT - 1)
-        # Threads flush denormals if the thread that starts them did, so none outlives an episode.
-        self._threads.shutdown()
+        # Threads flush denormals if the thread that starts them does, so none outlives an episode.
+        self.close()
         self._threads = ThreadPoolExecutor(len(self._groups))
 
     def set_control(self, ctrl: np.ndarray) -> None:
@@ -101,6 +102,10 @@ class Simulations:
         index, kind = np.argwhere(new.reshape(len(self._warnings), -1))[0]
         return int(index), mujoco.mjtWarning(kind).name
 
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
     def _allocate(self, field: str) -> None:
         one = getattr(self._datas[0], field)
         rows = np.zeros((ACTION_REPEAT * len(self._datas), *one.shape))
@@ -111,70 +116,64 @@ class Simulations:
         self, start: int, stop: int, reads: Sequence[str], changes: Sequence[str], substeps: int
     ) -> "_Group":
         """Return the simulations from `start` to `stop`, ready for a thread of their own."""
-        num_envs = len(self._datas)
         # Threads that change their model need one each.
         model = copy.copy(self.model) if changes and start > 0 else self.model
-        targets = [
-            [_joined(getattr(self.all_steps, field)[first + start : first + stop]) for field in reads]
-            for first in range(0, ACTION_REPEAT * num_envs, num_envs)
-        ]
-        sources = [[getattr(data, field) for data in self._datas[start:stop]] for field in reads]
         views = [getattr(model, field) for field in changes]
-        datas, changed = self._datas[start:stop], self._changed[start:stop]
-        return _Group(model, substeps, datas, views, changed, sources, targets)
+        num_envs, datas = len(self._datas), self._datas[start:stop]
+        sources = [[getattr(data, field) for data in datas] for field in reads]
+        targets = [
+            [_joined(getattr(self.all_steps, field)[row + start : row + stop]) for field in reads]
+            for row in range(0, ACTION_REPEAT * num_envs, num_envs)
+        ]
+        return _Group(
+            model,
+            substeps,
+            datas,
+            [list(zip(views, own, strict=True)) for own in self._changed[start:stop]],
+            [list(zip(sources, own, strict=True)) for own in targets],
+        )
 
 
+@dataclasses.dataclass
 class _Group:
-    """Simulations that one thread steps and reads.
+    """Simulations that one thread steps and reads."""
 
-    views: what changes in the model; changed: its values for each simulation.
-    sources: for each field that is read, each simulation's own; targets: for each control step and
-    each field, where they go, one after the other.
-    """
+    model: Any
+    num_substeps: int
+    datas: list[Any]
+    changes: list[list[tuple[np.ndarray, np.ndarray]]]  # of each simulation: place, value
+    reads: list[list[tuple[list[np.ndarray], np.ndarray]]]  # of each control step: sources, target
 
-    def __init__(
-        self,
-        model: Any,
-        num_substeps: int,
-        datas: list,
-        views: list[np.ndarray],
-        changed: list[list[np.ndarray]],
-        sources: list[list[np.ndarray]],
-        targets: list[list[np.ndarray]],
-    ):
-        self._model = model
-        self._num_substeps = num_substeps
-        self._datas, self._views, self._changed = datas, views, changed
-        self._sources, self._targets = sources, targets
-        is_rk4 = model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
-        self._advance = self._advance_rk4 if is_rk4 else self._advance_euler
+    def __post_init__(self):
+        self._is_rk4 = self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+        assert self.num_substeps == 1 or not self._is_rk4
 
     def step(self) -> None:
         """Advance by the control steps of one environment step, reading after each."""
+        advance = self._advance_rk4 if self._is_rk4 else self._advance_euler
         for control_step in range(ACTION_REPEAT):
-            for data, changed in zip(self._datas, self._changed, strict=True):
-                for view, own in zip(self._views, changed, strict=True):
-                    view[:] = own
-                self._advance(data)
+            for data, changes in zip(self.datas, self.changes, strict=True):
+                for place, value in changes:
+                    place[:] = value
+                advance(data)
             self.read(control_step)
 
     def read(self, control_step: int) -> None:
         """Copy what is read to the rows of a control step."""
-        for target, sources in zip(self._targets[control_step], self._sources, strict=True):
+        for sources, target in self.reads[control_step]:
             np.concatenate(sources, out=target)
 
-    def _advance_euler(self, data: mujoco.MjData) -> None:
-        mujoco.mj_step2(self._model, data)
-        if self._num_substeps > 1:
-            mujoco.mj_step(self._model, data, self._num_substeps - 1)
-        mujoco.mj_step1(self._model, data)
+    def _advance_euler(self, data: Any) -> None:
+        mujoco.mj_step2(self.model, data)
+        if self.num_substeps > 1:
+            mujoco.mj_step(self.model, data, self.num_substeps - 1)
+        mujoco.mj_step1(self.model, data)
 
-    def _advance_rk4(self, data: mujoco.MjData) -> None:
-        # mj_step without its first stage, which the mj_step1 of the step before has done.
-        assert self._num_substeps == 1
-        mujoco.mj_forwardSkip(self._model, data, _AFTER_VELOCITY, False)
-        mujoco.mj_RungeKutta(self._model, data, _RUNGE_KUTTA_ORDER)
-        mujoco.mj_step1(self._model, data)
+    def _advance_rk4(self, data: Any) -> None:
+        # mj_step without its first stage, which the mj_step1 of the step before has computed.
+        mujoco.mj_forwardSkip(self.model, data, _AFTER_VELOCITY, False)
+        mujoco.mj_RungeKutta(self.model, data, _RUNGE_KUTTA_ORDER)
+        mujoco.mj_step1(self.model, data)
 
 
 def _joined(array: np.ndarray) -> np.ndarray:
