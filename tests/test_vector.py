@@ -1,10 +1,12 @@
 import os
+import threading
 from pathlib import Path
 
 import gymnasium
 import mujoco
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 os.environ.setdefault("MUJOCO_GL", "disable")  # before anything imports dm_control
@@ -13,6 +15,7 @@ from pwmray import envs
 from pwmray.envs import fast
 from pwmray.envs.fast import find_formulas, tolerance
 from pwmray.envs.fast.formulas import Readings
+from pwmray.envs.simulations import Simulations
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import TASKS, find_task
 
@@ -263,6 +266,44 @@ def test_wrong_arguments_are_refused(call, message):
         call(vector)
 
 
-def test_fewer_than_one_environment_is_refused():
+def test_fewer_than_one_environment_or_thread_is_refused():
     with pytest.raises(ValueError, match="num_envs must be 1 or more, got 0"):
         make_vector("pendulum-spin", 0)
+    with pytest.raises(ValueError, match="num_threads must be 1 or more, got 0"):
+        make_vector("pendulum-spin", 1, num_threads=0)
+
+
+# Threads
+
+
+@pytest.mark.parametrize("task", ["walker-run", "fish-swim", "hopper-hop", "cup-spin"])
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_threads_do_not_change_a_bit(task, num_threads):
+    actions, seeds = draw_actions(task, 20, 3), [4, 9, 4]
+    expected = roll(make_vector(task, 3), actions, seeds)
+    vector = make_vector(task, 3, num_threads)
+    for got, wanted in zip(roll(vector, actions, seeds), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_threads_work_where_physics_dominates_and_end_with_the_environments():
+    before = set(threading.enumerate())
+    light, heavy = make_vector("reacher-easy", 4, 2), make_vector("walker-run", 4, 2)
+    roll(light, draw_actions("reacher-easy", 5, 4), None)
+    assert set(threading.enumerate()) <= before
+    roll(heavy, draw_actions("walker-run", 5, 4), None)
+    assert len(set(threading.enumerate()) - before) == 1
+    heavy.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_threads_flush_denormals_like_the_one_that_starts_the_episode():
+    reads, randoms = ("actuator_force",), [np.random.RandomState(0), np.random.RandomState(0)]
+    simulations, denormal = Simulations("walker-run", 2, reads, (), 2), np.full((2, 6), 1e-310)
+    simulations.start(randoms)
+    simulations.step()
+    torch.set_flush_denormal(True)
+    simulations.start(randoms)
+    simulations.set_control(denormal)
+    simulations.step()
+    assert simulations.now.actuator_force.tobytes() == bytes(2 * 6 * 8)

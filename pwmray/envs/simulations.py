@@ -18,7 +18,7 @@ import numpy as np
 
 from pwmray.envs.environment import copy_of_compiled
 from pwmray.envs.fast.formulas import Readings
-from pwmray.tasks import ACTION_REPEAT
+from pwmray.tasks import ACTION_REPEAT, SIMULATIONS, find_task
 
 # A control step of fewer substeps costs no more than handing it to another thread.
 _SUBSTEPS_WORTH_A_THREAD = 4
@@ -44,9 +44,8 @@ class Simulations:
     ):
         self._starter = copy_of_compiled(task)
         self._starter.reset()  # sets in the model what all episodes have in common
-        physics = self._starter.physics
-        self.model = physics.model.ptr
-        num_substeps = round(self._starter.control_timestep() / physics.timestep())
+        self.model = self._starter.physics.model.ptr
+        num_substeps = SIMULATIONS[find_task(task).domain].num_substeps
         self._datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self._ctrls = [data.ctrl for data in self._datas]
         self._warnings = [data.warning.number for data in self._datas]
