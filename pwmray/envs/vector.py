@@ -1,11 +1,16 @@
 """Several environments of one task, stepped together."""
 
-from gymnasium.vector import VectorEnv
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from pwmray.tasks import find_task
 
+if TYPE_CHECKING:
+    from pwmray.envs.lockstep import LockstepEnv
 
-def make_vector(task: str, num_envs: int, num_threads: int = 1) -> VectorEnv:
+
+def make_vector(task: str, num_envs: int, num_threads: int = 1) -> LockstepEnv:
     """Make `num_envs` environments of `task` that step in lockstep.
 
     Observations are [num_envs, obs_dim] float32, actions [num_envs, action_dim] float32, rewards
