@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_cli import add_data_commands
-from pwmray.tasks import TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def _run(arguments: Sequence[str] | None) -> int | None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="pwmray", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    tasks = commands.add_parser("tasks", help="list the 30 tasks")
+    tasks = commands.add_parser("tasks", help="list the 30 tasks, their floors, published returns")
     tasks.set_defaults(run=_list_tasks)
     models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
     models.add_argument("--size", metavar="S", help="1, 5, 19, 48, 317 or laptop; default: all")
@@ -35,14 +34,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _list_tasks(_: argparse.Namespace) -> None:
-    from pwmray.envs import DEFINED_TASKS
+    from pwmray.task_table import as_table
 
-    print(f"{'index':>5}  {'task':<24} {'obs':>3} {'act':>3} {'nothing':>8} {'random':>7}  defined")
-    for task in TASKS.values():
-        sizes = f"{task.obs_dim:>3} {task.action_dim:>3}"
-        floors = f"{task.zero_return:>8.1f} {task.random_return:>7.1f}"
-        defined = "yes" if task.name in DEFINED_TASKS else "no"
-        print(f"{task.index:>5}  {task.name:<24} {sizes} {floors}  {defined}")
+    print(as_table())
 
 
 def _show_models(chosen: argparse.Namespace) -> None:

@@ -62,11 +62,10 @@ def _collect(chosen: argparse.Namespace) -> None:
     os.environ.setdefault("MUJOCO_GL", "disable")
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
     from pwmray.data.collected import ensure_data
-    from pwmray.envs import check_defined
     from pwmray.envs.vector import make_vector
 
     for task in chosen.tasks:
-        check_defined(task)
+        find_task(task)
     recipe = CollectionRecipe(num_episodes=chosen.episodes, seed=chosen.seed)
     for task in chosen.tasks:
         with show_progress(task) as progress:

@@ -47,13 +47,9 @@ class Pretraining:
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
-        from pwmray.envs import check_defined
-
         chosen = _build_parser(self).parse_args(arguments)
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
-        for task in (task for config in configs for task in config.tasks):
-            check_defined(task)
         results_dir = chosen.results.resolve()
         for config in configs:
             state = "done" if is_done(config.folder(results_dir)) else "to run"

@@ -1,4 +1,4 @@
-"""The 30 tasks of MT30 as plain data: names, dimensions and floors.
+"""The 30 tasks of MT30 as plain data: names, dimensions, time steps and floors.
 
 Order, names and dimensions are those of TD-MPC2's multi-task dataset (the index is the task id in
 the dataset and in the task embedding). The two floors are mean returns over 40 episodes under
@@ -17,6 +17,28 @@ ACTION_REPEAT = 2
 TASK_SETS = {"mt30": 30, "mt80": 80}
 
 
+class Simulation(NamedTuple):
+    """How MuJoCo advances a domain; an environment step is ACTION_REPEAT control steps."""
+
+    integrator: str
+    control_step: float  # seconds
+    num_substeps: int  # of MuJoCo in a control step
+
+
+SIMULATIONS = {
+    "acrobot": Simulation("RK4", 0.01, 1),
+    "ball_in_cup": Simulation("Euler", 0.02, 10),
+    "cartpole": Simulation("RK4", 0.01, 1),
+    "cheetah": Simulation("Euler", 0.01, 1),
+    "finger": Simulation("Euler", 0.02, 2),
+    "fish": Simulation("Euler", 0.04, 10),
+    "hopper": Simulation("Euler", 0.02, 4),
+    "pendulum": Simulation("Euler", 0.02, 1),
+    "reacher": Simulation("Euler", 0.02, 1),
+    "walker": Simulation("Euler", 0.025, 10),
+}
+
+
 class Task(NamedTuple):
     """One task: its place in MT30, its dm_control names, its sizes and its floors."""
 
@@ -33,8 +55,9 @@ class Task(NamedTuple):
     def winding_angles(self) -> tuple[int, ...]:
         """Return the observation entries that are a joint's angle counted over whole turns.
 
-        The arm of reacher has a shoulder without limits and observes its raw angle; other tasks
-        with such a joint observe its sine and cosine.
+        The arms of reacher turn around a shoulder without limits and observe its raw angle. The
+        trunks of cheetah and hopper are observed so, too, but only somersaults turn them; the
+        other domains observe sine and cosine of what can turn.
         """
         return (0,) if self.domain == "reacher" else ()
 

@@ -27,12 +27,13 @@ class TrialTrainable(tune.Trainable):
         grid = config["grid"]
         self._name = grid["name"]
         self._trial: Trial | None = None
+        trial_config = TrialConfig.from_dict(grid["trial"])
         try:
             self._trial = Trial(
-                TrialConfig.from_dict(grid["trial"]),
+                trial_config,
                 Path(grid["folder"]),
                 Path(grid["data"]),
-                _environments,
+                functools.partial(_environments, num_threads=trial_config.runtime.num_cpus),
                 torch.device("cuda" if grid["use_gpu"] else "cpu"),
             )
         except RunningElsewhereError as error:
@@ -66,8 +67,8 @@ class TrialTrainable(tune.Trainable):
 
 
 @functools.cache
-def _environments(task: str, num_episodes: int) -> Any:
+def _environments(task: str, num_episodes: int, num_threads: int) -> Any:
     """Return this process's environments of a task: built once, reused by every trial."""
     from pwmray.envs.vector import make_vector
 
-    return make_vector(task, num_episodes)
+    return make_vector(task, num_episodes, num_threads)

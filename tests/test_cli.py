@@ -8,6 +8,7 @@ import pytest
 from pwmray import cli
 from pwmray.commands import run_command
 from pwmray.data.store import open_store
+from pwmray.tasks import TASKS
 
 
 def command(*arguments):
@@ -80,8 +81,11 @@ def test_nothing_is_collected_when_one_of_several_tasks_is_wrong(tmp_path):
 def test_task_table_shows_every_task(capsys):
     assert cli.main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 31
-    assert lines[4].split() == ["3", "cheetah-run", "17", "6", "0.1", "7.6", "yes"]
+    assert [line.split()[1] for line in lines[1:31]] == list(TASKS)
+    assert lines[4].split() == [
+        *("3", "cheetah-run", "17", "6", "Euler", "10"),
+        *("0.1", "7.6", "414.5", "148.1", "106.9"),
+    ]
 
 
 def test_model_table_shows_the_chosen_size_and_variant(capsys):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import gymnasium
@@ -12,10 +13,12 @@ from gymnasium.utils.env_checker import check_env
 os.environ.setdefault("MUJOCO_GL", "disable")  # before anything imports dm_control
 
 from pwmray import envs
+from pwmray.envs.opengl import explained
 from pwmray.envs.vector import make_vector
-from pwmray.tasks import TASKS, find_task
+from pwmray.tasks import SIMULATIONS, TASKS, find_task
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
+EGL = {"MUJOCO_GL": "egl", "PYTHONWARNINGS": "ignore"}
 SEEDED_TASKS = ["reacher-easy", "finger-spin", "fish-swim", "cup-catch", "cheetah-run-backwards"]
 
 
@@ -58,14 +61,14 @@ def model_bytes(model: mujoco.MjModel) -> bytes:
     return buffer.tobytes()
 
 
-@pytest.mark.parametrize("task", envs.DEFINED_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_trajectory_equals_the_recorded_one(task):
     observations, rewards = roll(envs.make(task), GOLDEN[f"{task}/actions"], seed=1)
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/obs"], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/reward"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", envs.DEFINED_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_observation_and_reward_equal_the_recorded_probes(task):
     from pwmray.envs.environment import load
 
@@ -74,11 +77,6 @@ def test_observation_and_reward_equal_the_recorded_probes(task):
     observations, rewards = zip(*[probe(env, task, index) for index in range(64)], strict=True)
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
-
-
-def test_defined_tasks_are_dm_controls_19_and_the_added_ones():
-    assert envs.DEFINED_TASKS[:19] == tuple(TASKS)[:19]
-    assert envs.DEFINED_TASKS[19:] == envs.ADDED_TASKS
 
 
 def test_observation_keeps_insertion_order_where_sorting_would_change_it():
@@ -118,16 +116,55 @@ def test_step_after_the_end_or_before_a_reset_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space")  # unbounded, as it should be
-@pytest.mark.parametrize("task", ["walker-run", "fish-swim", "pendulum-spin"])
+@pytest.mark.parametrize("task", TASKS)
 def test_gymnasiums_checker_finds_no_fault(task):
     check_env(envs.make(task).unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("domain", sorted({TASKS[name].domain for name in envs.DEFINED_TASKS}))
+def test_pictures_that_cannot_be_drawn_say_what_to_install():
+    env = envs.make("pendulum-spin", render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(OSError, match=r"MUJOCO_GL=disable.*MUJOCO_GL=egl.*apt install libegl1"):
+        env.render()
+
+
+@pytest.mark.parametrize(("renderer", "kind"), [("osmesa", OSError), ("disable", KeyError)])
+def test_only_a_renderer_that_does_not_load_is_explained(renderer, kind, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", renderer)
+    with pytest.raises(kind), explained(importing=True):
+        raise KeyError
+
+
+@pytest.mark.skipif(find_library("EGL") is None, reason="needs libegl1")
+def test_pictures_are_drawn_in_anyones_code():
+    program = (
+        "import gymnasium, pwmray.envs;"
+        "env = gymnasium.make('mt30/walker-run-backwards-v0', render_mode='rgb_array');"
+        "env.reset(seed=0);"
+        "picture = env.render();"
+        "assert (picture.shape, picture.dtype) == ((384, 384, 3), 'uint8');"
+        "assert picture.std() > 10;"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **EGL})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_library("EGL") is None, reason="needs libegl1")
+def test_every_tasks_pictures_pass_gymnasiums_checker():
+    program = (
+        "import pwmray.envs;"
+        "from pwmray.tasks import TASKS;"
+        "from gymnasium.utils.env_checker import check_env;"
+        "[check_env(pwmray.envs.make(task, 'rgb_array').unwrapped) for task in TASKS]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **EGL})
+
+
+@pytest.mark.parametrize("domain", sorted({TASKS[name].domain for name in TASKS}))
 def test_only_domains_that_change_their_model_have_one_each(domain):
     from pwmray.envs.environment import MODEL_CHANGING_DOMAINS
 
-    task = [name for name in envs.DEFINED_TASKS if TASKS[name].domain == domain][-1]
+    task = [name for name in TASKS if TASKS[name].domain == domain][-1]
     env = envs.make(task)
     model = env.unwrapped.physics.model.ptr
     before = model_bytes(model)
@@ -143,23 +180,39 @@ def test_closing_one_environment_leaves_the_others_running():
 
 
 def test_dimensions_are_those_of_the_task_table():
-    made = [envs.make(name) for name in envs.DEFINED_TASKS]
+    made = [envs.make(name) for name in TASKS]
     sizes = [(*env.observation_space.shape, *env.action_space.shape) for env in made]
-    assert sizes == [(TASKS[name].obs_dim, TASKS[name].action_dim) for name in envs.DEFINED_TASKS]
+    assert sizes == [(TASKS[name].obs_dim, TASKS[name].action_dim) for name in TASKS]
 
 
-def test_unknown_task_names_the_nearest():
-    with pytest.raises(ValueError, match="unknown task 'chetah-run'; did you mean 'cheetah-run'"):
-        envs.make("chetah-run")
+@pytest.mark.parametrize("domain", SIMULATIONS)
+def test_time_steps_are_those_of_the_task_table(domain):
+    from pwmray.envs.environment import load
+
+    env = load(next(task for task in TASKS.values() if task.domain == domain))
+    options, steps = env.physics.model.opt, SIMULATIONS[domain]
+    assert mujoco.mjtIntegrator(options.integrator).name == f"mjINT_{steps.integrator.upper()}"
+    assert env.control_timestep() == pytest.approx(steps.control_step)
+    assert options.timestep * steps.num_substeps == pytest.approx(steps.control_step)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if TASKS[task].domain == "reacher"])
+def test_whole_turns_of_the_shoulder_show_in_the_winding_angles_alone(task):
+    env = envs.make(task).unwrapped
+    before, _ = env.reset(seed=0)
+    env.physics.data.qpos[0] += 2 * np.pi
+    env.physics.forward()
+    assert not env.physics.model.jnt_limited[0]
+    assert env.physics.model.jnt_limited[1:].all()
+    after = np.concatenate(list(env.unwrapped._env.task.get_observation(env.physics).values()))
+    turned = np.flatnonzero(~np.isclose(after, before, atol=1e-6))
+    np.testing.assert_array_equal(turned, find_task(task).winding_angles)
 
 
 @pytest.mark.parametrize("make", [envs.make, lambda task: make_vector(task, 2)])
-def test_task_not_defined_yet_lists_those_that_are(make, monkeypatch):
-    monkeypatch.setattr(envs, "DEFINED_TASKS", ("walker-stand", "cheetah-run"))
-    with pytest.raises(
-        ValueError, match=r"'cup-spin' has no .* defined: walker-stand, cheetah-run"
-    ):
-        make("cup-spin")
+def test_unknown_task_names_the_nearest(make):
+    with pytest.raises(ValueError, match="unknown task 'chetah-run'; did you mean 'cheetah-run'"):
+        make("chetah-run")
 
 
 def test_import_is_cheap_and_leaves_the_renderer_alone():

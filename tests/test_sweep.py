@@ -145,7 +145,6 @@ def test_misspelled_setting_of_a_sweep_is_named():
         (["--tasks", "pendlum-spin"], "'pendlum-spin'; did you mean 'pendulum-spin'"),
         (["--tasks", ""], "unknown task ''"),
         (["--tasks", "cheetah-run,cheetah-run"], "'cheetah-run' is given twice"),
-        (["--tasks", "cup-spin"], "task 'cup-spin' has no environment here yet"),
         (["--scale", "tny"], "unknown scale 'tny'; did you mean 'tiny'"),
         (["--limit", "-1"], "'-1' is not a whole number of at least 1"),
         (["--limit", "0"], "'0' is not a whole number of at least 1"),

@@ -1,10 +1,12 @@
 import os
+import threading
 from pathlib import Path
 
 import gymnasium
 import mujoco
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 os.environ.setdefault("MUJOCO_GL", "disable")  # before anything imports dm_control
@@ -13,11 +15,11 @@ from pwmray import envs
 from pwmray.envs import fast
 from pwmray.envs.fast import find_formulas, tolerance
 from pwmray.envs.fast.formulas import Readings
+from pwmray.envs.simulations import Simulations
 from pwmray.envs.vector import make_vector
-from pwmray.tasks import find_task
+from pwmray.tasks import TASKS, find_task
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
-FAST_TASKS = [task for task in envs.DEFINED_TASKS if find_formulas(find_task(task))]
 SEEDED_TASKS = ["reacher-easy", "finger-turn-hard", "fish-swim", "cup-catch", "cheetah-run"]
 
 
@@ -78,18 +80,18 @@ def model_bytes(model: mujoco.MjModel) -> bytes:
 # Equal to dm_control
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_fast_environments_equal_dm_controls_bit_for_bit(task):
     assert_equal_episodes(task, num_steps=60, num_envs=3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_whole_fast_episodes_equal_dm_controls_bit_for_bit(task):
     assert_equal_episodes(task, num_steps=500, num_envs=3)
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_formulas_give_the_recorded_observations_and_rewards(task):
     from pwmray.envs.environment import load
 
@@ -101,20 +103,6 @@ def test_formulas_give_the_recorded_observations_and_rewards(task):
     rewards = [getattr(formulas, find_task(task).dm_task)(now)[0] for now in probes]
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
-
-
-def test_dm_controls_19_tasks_and_5_added_ones_are_fast():
-    assert tuple(FAST_TASKS[:24]) == envs.DEFINED_TASKS[:24]
-
-
-def test_task_without_formulas_steps_through_dm_control(monkeypatch):
-    monkeypatch.setattr(fast, "DOMAINS", {})
-    actions = draw_actions("reacher-easy", 5, 3)
-    slow = make_vector("reacher-easy", 3)
-    monkeypatch.undo()
-    assert isinstance(slow, SyncVectorEnv)
-    expected = roll(make_vector("reacher-easy", 3), actions, [4, 9, 4])
-    np.testing.assert_array_equal(roll(slow, actions, [4, 9, 4])[0], expected[0])
 
 
 def test_sparse_cartpole_ends_at_its_range_and_at_its_angle():
@@ -151,7 +139,7 @@ def test_quadratic_tolerance_is_dm_controls():
     np.testing.assert_array_equal(tolerance.quadratic(x, margin=2), expected)
 
 
-@pytest.mark.parametrize("task", FAST_TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_model_differs_between_episodes_in_the_declared_fields_only(task):
     from pwmray.envs.environment import load
 
@@ -278,6 +266,44 @@ def test_wrong_arguments_are_refused(call, message):
         call(vector)
 
 
-def test_fewer_than_one_environment_is_refused():
+def test_fewer_than_one_environment_or_thread_is_refused():
     with pytest.raises(ValueError, match="num_envs must be 1 or more, got 0"):
         make_vector("pendulum-spin", 0)
+    with pytest.raises(ValueError, match="num_threads must be 1 or more, got 0"):
+        make_vector("pendulum-spin", 1, num_threads=0)
+
+
+# Threads
+
+
+@pytest.mark.parametrize("task", ["walker-run", "fish-swim", "hopper-hop", "cup-spin"])
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_threads_do_not_change_a_bit(task, num_threads):
+    actions, seeds = draw_actions(task, 20, 3), [4, 9, 4]
+    expected = roll(make_vector(task, 3), actions, seeds)
+    vector = make_vector(task, 3, num_threads)
+    for got, wanted in zip(roll(vector, actions, seeds), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_threads_work_where_physics_dominates_and_end_with_the_environments():
+    before = set(threading.enumerate())
+    light, heavy = make_vector("reacher-easy", 4, 2), make_vector("walker-run", 4, 2)
+    roll(light, draw_actions("reacher-easy", 5, 4), None)
+    assert set(threading.enumerate()) <= before
+    roll(heavy, draw_actions("walker-run", 5, 4), None)
+    assert len(set(threading.enumerate()) - before) == 1
+    heavy.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_threads_flush_denormals_like_the_one_that_starts_the_episode():
+    reads, randoms = ("actuator_force",), [np.random.RandomState(0), np.random.RandomState(0)]
+    simulations, denormal = Simulations("walker-run", 2, reads, (), 2), np.full((2, 6), 1e-310)
+    simulations.start(randoms)
+    simulations.step()
+    torch.set_flush_denormal(True)
+    simulations.start(randoms)
+    simulations.set_control(denormal)
+    simulations.step()
+    assert simulations.now.actuator_force.tobytes() == bytes(2 * 6 * 8)

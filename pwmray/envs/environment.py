@@ -12,13 +12,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from dm_control import suite
+
+from pwmray.envs.opengl import explained
+from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, Task, find_task
+
+with explained(importing=True):  # loads what MUJOCO_GL names
+    from dm_control import suite
 from dm_control.rl import control
 from dm_control.suite.wrappers import action_scale
 from shimmy.dm_control_compatibility import DmControlCompatibilityV0
-
-from pwmray.envs import ADDED_TASKS, check_defined
-from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, Task, find_task
 
 RENDER_SIZE = {"width": 384, "height": 384, "camera_id": 0}
 
@@ -38,7 +40,7 @@ class TaskEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's own declaration)
 
     def __init__(self, task: str, render_mode: str | None = None):
-        check_defined(task)
+        sizes = find_task(task)
         scaled = action_scale.Wrapper(copy_of_compiled(task), minimum=-1.0, maximum=1.0)
         self._env = DmControlCompatibilityV0(scaled, render_mode, RENDER_SIZE)
         self._env.np_random = np.random.RandomState()  # copies would share one stream's start
@@ -47,7 +49,6 @@ class TaskEnv(gymnasium.Env):
         # shimmy writes milliseconds per frame here.
         fps = round(1 / (ACTION_REPEAT * self._env.dt))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
-        sizes = find_task(task)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (sizes.obs_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (sizes.action_dim,), np.float32)
 
@@ -76,8 +77,12 @@ class TaskEnv(gymnasium.Env):
         return _flatten(observation), float(np.float32(reward)), False, truncated, {}
 
     def render(self) -> np.ndarray | None:
-        """Return the picture [384, 384, 3] uint8 with render_mode "rgb_array", else None."""
-        return self._env.render()
+        """Return the picture [384, 384, 3] uint8 with render_mode "rgb_array", else None.
+
+        Raises OSError, which says what to install, where OpenGL does not work.
+        """
+        with explained():
+            return self._env.render()
 
     def close(self) -> None:
         """Free the simulation."""
@@ -86,7 +91,7 @@ class TaskEnv(gymnasium.Env):
 
 def load(task: Task) -> control.Environment:
     """Build the dm_control environment of a task, with a random state of its own."""
-    if task.name not in ADDED_TASKS:
+    if (task.domain, task.dm_task) in suite.ALL_TASKS:
         return suite.load(task.domain, task.dm_task)
     module = importlib.import_module(f"pwmray.envs.tasks.{task.domain}")
     return getattr(module, task.dm_task)()

@@ -21,17 +21,18 @@ _ACTION_LOWER = np.array(-1.0)  # an array, so that float32 actions become float
 
 
 class LockstepEnv(VectorEnv):
-    """What pwmray.envs.vector.make_vector promises, for tasks that have formulas."""
+    """What pwmray.envs.vector.make_vector promises."""
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (gymnasium's own)
 
-    def __init__(self, task: str, num_envs: int):
+    def __init__(self, task: str, num_envs: int, num_threads: int = 1):
         sizes = find_task(task)
         formulas = find_formulas(sizes)
-        assert formulas is not None, task
         self.num_envs = num_envs
         self._task = task
-        self._simulations = Simulations(task, num_envs, formulas.reads, formulas.changes)
+        self._simulations = Simulations(
+            task, num_envs, formulas.reads, formulas.changes, num_threads
+        )
         self._formulas = formulas(self._simulations.model)
         self._control_lower, upper = self._simulations.model.actuator_ctrlrange.T
         self._control_scale = (upper - self._control_lower) / 2
@@ -71,15 +72,18 @@ class LockstepEnv(VectorEnv):
             raise gymnasium.error.ResetNeeded("the episodes are over: call reset() before step()")
         self._num_steps += 1
         self._simulations.set_control(self._to_control(actions))
-        reward = np.zeros(self.num_envs)
-        for _ in range(ACTION_REPEAT):
-            self._simulations.step()
-            reward += self._reward(self._simulations.now)
+        self._simulations.step()
         self._check_physics()
+        inner = self._reward(self._simulations.all_steps)
+        reward = inner.reshape(ACTION_REPEAT, self.num_envs).sum(axis=0)
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.full(self.num_envs, self._num_steps == EPISODE_STEPS)
         rounded = reward.astype(np.float32).astype(np.float64)
         return self._observe(), rounded, terminated, truncated, {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the threads; called by `close`."""
+        self._simulations.close()
 
     def _seed(self, seeds: list[int]) -> None:
         if len(seeds) != self.num_envs:

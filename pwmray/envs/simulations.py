@@ -7,39 +7,62 @@ are up to date after each control step (MuJoCo documents this order at mj_step1 
 # mujoco's names come from compiled modules without type stubs.
 # pyright: reportAttributeAccessIssue=false
 
+import copy
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import mujoco
 import numpy as np
 
 from pwmray.envs.environment import copy_of_compiled
 from pwmray.envs.fast.formulas import Readings
+from pwmray.tasks import ACTION_REPEAT, SIMULATIONS, find_task
+
+# A control step of fewer substeps costs no more than handing it to another thread.
+_SUBSTEPS_WORTH_A_THREAD = 4
+_RUNGE_KUTTA_ORDER = 4
+_AFTER_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)  # an enum is slow to pass
 
 
 class Simulations:
-    """N simulations that share one compiled model.
+    """N simulations that share one compiled model, stepped by up to `num_threads` threads.
 
-    reads: fields of mjData that `now` holds after `start` and `step`.
+    reads: fields of mjData that `all_steps` and `now` hold after `step`.
     changes: fields of mjModel that each episode sets for itself; they are put in place before its
     simulation steps, because a copy of the model has 12 MB (its textures).
     """
 
-    def __init__(self, task: str, num_envs: int, reads: tuple[str, ...], changes: tuple[str, ...]):
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        reads: Sequence[str],
+        changes: Sequence[str],
+        num_threads: int = 1,
+    ):
         self._starter = copy_of_compiled(task)
-        physics = self._starter.physics
-        self.model = physics.model.ptr
-        self._num_substeps = round(self._starter.control_timestep() / physics.timestep())
-        self._is_rk4 = self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+        self._starter.reset()  # sets in the model what all episodes have in common
+        self.model = self._starter.physics.model.ptr
+        num_substeps = SIMULATIONS[find_task(task).domain].num_substeps
         self._datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
-        self._changes = [getattr(self.model, field) for field in changes]
-        self._changed = [[view.copy() for view in self._changes] for _ in range(num_envs)]
         self._ctrls = [data.ctrl for data in self._datas]
         self._warnings = [data.warning.number for data in self._datas]
         self._warnings_at_start = np.concatenate(self._warnings)
-        self._sources = [[getattr(data, field) for data in self._datas] for field in reads]
-        self.now = Readings()
-        self.now.ctrl = np.zeros((num_envs, self.model.nu))
-        for field, sources in zip(reads, self._sources, strict=True):
-            setattr(self.now, field, np.array(sources))
-        self._targets = [_joined(getattr(self.now, field)) for field in reads]
+        self._changes = [getattr(self.model, field) for field in changes]
+        self._changed = [[view.copy() for view in self._changes] for _ in range(num_envs)]
+        self.all_steps = Readings()  # 2 N rows: after the first control step, after the second
+        self.now = Readings()  # its last N rows; `start` fills these
+        for field in ("ctrl", *reads):
+            self._allocate(field)
+        if num_substeps < _SUBSTEPS_WORTH_A_THREAD:
+            num_threads = 1
+        self._groups = [
+            self._group(rows[0], rows[-1] + 1, reads, changes, num_substeps)
+            for rows in np.array_split(np.arange(num_envs), min(num_threads, num_envs))
+        ]
+        self._threads = ThreadPoolExecutor(len(self._groups))
 
     def start(self, randoms: list[np.random.RandomState]) -> None:
         """Start an episode in every simulation, drawn from its own random state."""
@@ -50,22 +73,25 @@ class Simulations:
             for own, view in zip(self._changed[index], self._changes, strict=True):
                 own[:] = view
         self._warnings_at_start = np.concatenate(self._warnings)
-        self._read()
+        for group in self._groups:
+            group.read(ACTION_REPEAT - 1)
+        # Threads flush denormals if the thread that starts them does, so none outlives an episode.
+        self.close()
+        self._threads = ThreadPoolExecutor(len(self._groups))
 
     def set_control(self, ctrl: np.ndarray) -> None:
         """Hold `ctrl` [N, nu] from now on."""
-        self.now.ctrl[:] = ctrl
+        self.all_steps.ctrl.reshape(ACTION_REPEAT, *ctrl.shape)[:] = ctrl
         for view, row in zip(self._ctrls, ctrl, strict=True):
             view[:] = row
 
     def step(self) -> None:
-        """Advance every simulation by a control step."""
-        advance = self._step_rk4 if self._is_rk4 else self._step_euler
-        for data, changed in zip(self._datas, self._changed, strict=True):
-            for view, own in zip(self._changes, changed, strict=True):
-                view[:] = own
-            advance(data)
-        self._read()
+        """Advance every simulation by the control steps of one environment step."""
+        first, *others = self._groups
+        running = [self._threads.submit(group.step) for group in others]
+        first.step()
+        for group in running:
+            group.result()
 
     def find_failed(self) -> tuple[int, str] | None:
         """Return the first simulation that MuJoCo warned of in its episode, and the warning."""
@@ -75,19 +101,78 @@ class Simulations:
         index, kind = np.argwhere(new.reshape(len(self._warnings), -1))[0]
         return int(index), mujoco.mjtWarning(kind).name
 
-    def _step_euler(self, data: mujoco.MjData) -> None:
-        mujoco.mj_step2(self.model, data)
-        if self._num_substeps > 1:
-            mujoco.mj_step(self.model, data, self._num_substeps - 1)
-        mujoco.mj_step1(self.model, data)
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
 
-    def _step_rk4(self, data: mujoco.MjData) -> None:
-        mujoco.mj_step(self.model, data, self._num_substeps)
-        mujoco.mj_step1(self.model, data)
+    def _allocate(self, field: str) -> None:
+        one = getattr(self._datas[0], field)
+        rows = np.zeros((ACTION_REPEAT * len(self._datas), *one.shape))
+        setattr(self.all_steps, field, rows)
+        setattr(self.now, field, rows[-len(self._datas) :])
 
-    def _read(self) -> None:
-        for target, sources in zip(self._targets, self._sources, strict=True):
+    def _group(
+        self, start: int, stop: int, reads: Sequence[str], changes: Sequence[str], substeps: int
+    ) -> "_Group":
+        """Return the simulations from `start` to `stop`, ready for a thread of their own."""
+        # Threads that change their model need one each.
+        model = copy.copy(self.model) if changes and start > 0 else self.model
+        views = [getattr(model, field) for field in changes]
+        num_envs, datas = len(self._datas), self._datas[start:stop]
+        sources = [[getattr(data, field) for data in datas] for field in reads]
+        targets = [
+            [_joined(getattr(self.all_steps, field)[row + start : row + stop]) for field in reads]
+            for row in range(0, ACTION_REPEAT * num_envs, num_envs)
+        ]
+        return _Group(
+            model,
+            substeps,
+            datas,
+            [list(zip(views, own, strict=True)) for own in self._changed[start:stop]],
+            [list(zip(sources, own, strict=True)) for own in targets],
+        )
+
+
+@dataclasses.dataclass
+class _Group:
+    """Simulations that one thread steps and reads."""
+
+    model: Any
+    num_substeps: int
+    datas: list[Any]
+    changes: list[list[tuple[np.ndarray, np.ndarray]]]  # of each simulation: place, value
+    reads: list[list[tuple[list[np.ndarray], np.ndarray]]]  # of each control step: sources, target
+
+    def __post_init__(self):
+        self._is_rk4 = self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+        assert self.num_substeps == 1 or not self._is_rk4
+
+    def step(self) -> None:
+        """Advance by the control steps of one environment step, reading after each."""
+        advance = self._advance_rk4 if self._is_rk4 else self._advance_euler
+        for control_step in range(ACTION_REPEAT):
+            for data, changes in zip(self.datas, self.changes, strict=True):
+                for place, value in changes:
+                    place[:] = value
+                advance(data)
+            self.read(control_step)
+
+    def read(self, control_step: int) -> None:
+        """Copy what is read to the rows of a control step."""
+        for sources, target in self.reads[control_step]:
             np.concatenate(sources, out=target)
+
+    def _advance_euler(self, data: Any) -> None:
+        mujoco.mj_step2(self.model, data)
+        if self.num_substeps > 1:
+            mujoco.mj_step(self.model, data, self.num_substeps - 1)
+        mujoco.mj_step1(self.model, data)
+
+    def _advance_rk4(self, data: Any) -> None:
+        # mj_step without its first stage, which the mj_step1 of the step before has computed.
+        mujoco.mj_forwardSkip(self.model, data, _AFTER_VELOCITY, False)
+        mujoco.mj_RungeKutta(self.model, data, _RUNGE_KUTTA_ORDER)
+        mujoco.mj_step1(self.model, data)
 
 
 def _joined(array: np.ndarray) -> np.ndarray:

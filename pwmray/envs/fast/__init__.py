@@ -2,7 +2,7 @@
 
 One file a domain, with dm_control's and TD-MPC2's formulas: a subclass of Formulas with one method
 a task, called like the task's `dm_task` in pwmray.tasks. A new task is one method, a new domain
-one file and one line in DOMAINS. A task that is not here runs through dm_control.
+one file and one line in DOMAINS.
 """
 
 from pwmray.envs.fast import finger
@@ -33,7 +33,6 @@ DOMAINS: dict[str, tuple[type[Formulas], ...]] = {
 }
 
 
-def find_formulas(task: Task) -> type[Formulas] | None:
-    """Return the class whose method `task.dm_task` is the task's reward, None without one."""
-    classes = DOMAINS.get(task.domain, ())
-    return next((formulas for formulas in classes if hasattr(formulas, task.dm_task)), None)
+def find_formulas(task: Task) -> type[Formulas]:
+    """Return the class whose method `task.dm_task` is the task's reward."""
+    return next(found for found in DOMAINS[task.domain] if hasattr(found, task.dm_task))

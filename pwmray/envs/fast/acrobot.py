@@ -14,7 +14,7 @@ class Acrobot(Formulas):
     reads = ("xmat", "qvel", "site_xpos")
 
     def __init__(self, model: Any):
-        self._arms = [model.body("upper_arm").id, model.body("lower_arm").id]
+        self._arms = slice(model.body("upper_arm").id, model.body("lower_arm").id + 1)
         self._target = model.site("target").id
         self._tip = model.site("tip").id
         self._target_radius = model.site_size[self._target, 0]

@@ -20,7 +20,8 @@ class Cartpole(Formulas):
         self._pole = model.body("pole_1").id
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
-        return now.qpos[:, :1], now.xmat[:, self._pole, [ZZ, XZ]], now.qvel
+        cosine, sine = now.xmat[:, self._pole, ZZ, None], now.xmat[:, self._pole, XZ, None]
+        return now.qpos[:, :1], cosine, sine, now.qvel
 
     def balance(self, now: Readings) -> np.ndarray:
         upright = (now.xmat[:, self._pole, ZZ] + 1) / 2

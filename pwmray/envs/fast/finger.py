@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pwmray.envs.fast.formulas import Formulas, Readings, norms, sensor_slice
+from pwmray.envs.fast.formulas import PLANE, Formulas, Readings, norms, sensor_slice
 
 _SPIN_SPEED = 15.0  # rad/s, backwards
 
@@ -18,12 +18,12 @@ class Spin(Formulas):
     reads = ("sensordata",)
 
     def __init__(self, model: Any):
-        starts = {name: sensor_slice(model, name).start for name in _SENSORS}
-        self._angles = [starts["proximal"], starts["distal"]]
-        self._velocities = [starts[f"{name}_velocity"] for name in ("proximal", "distal", "hinge")]
-        self._touch = [starts["touchtop"], starts["touchbottom"]]
+        self._angles = sensor_slice(model, "proximal", "distal")
+        self._velocities = sensor_slice(model, "proximal_velocity", "hinge_velocity")
+        self._spinning = sensor_slice(model, "hinge_velocity").start
+        self._touch = sensor_slice(model, "touchtop", "touchbottom")
         self._spinner, self._tip, self._target = (
-            [starts[name], starts[name] + 2] for name in ("spinner", "tip", "target")
+            sensor_slice(model, name) for name in ("spinner", "tip", "target")
         )
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
@@ -32,10 +32,10 @@ class Spin(Formulas):
         return values[:, self._angles], self._tip_at(now), values[:, self._velocities], touch
 
     def spin(self, now: Readings) -> np.ndarray:
-        return (now.sensordata[:, self._velocities[2]] <= -_SPIN_SPEED).astype(np.float64)
+        return (now.sensordata[:, self._spinning] <= -_SPIN_SPEED).astype(np.float64)
 
     def _tip_at(self, now: Readings) -> np.ndarray:
-        return now.sensordata[:, self._tip] - now.sensordata[:, self._spinner]
+        return (now.sensordata[:, self._tip] - now.sensordata[:, self._spinner])[:, PLANE]
 
 
 class Turn(Spin):
@@ -56,21 +56,7 @@ class Turn(Spin):
     turn_hard = turn_easy
 
     def _target_at(self, now: Readings) -> np.ndarray:
-        return now.sensordata[:, self._target] - now.sensordata[:, self._spinner]
+        return (now.sensordata[:, self._target] - now.sensordata[:, self._spinner])[:, PLANE]
 
     def _distance(self, now: Readings) -> np.ndarray:
         return norms(self._target_at(now) - self._tip_at(now)) - self._target_size[0]
-
-
-_SENSORS = (
-    "proximal",
-    "distal",
-    "proximal_velocity",
-    "distal_velocity",
-    "hinge_velocity",
-    "touchtop",
-    "touchbottom",
-    "spinner",
-    "tip",
-    "target",
-)

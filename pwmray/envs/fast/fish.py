@@ -7,16 +7,6 @@ import numpy as np
 from pwmray.envs.fast.formulas import ZZ, Formulas, Readings, norms
 from pwmray.envs.fast.tolerance import gaussian
 
-_JOINTS = (
-    "tail1",
-    "tail_twist",
-    "tail2",
-    "finright_roll",
-    "finright_pitch",
-    "finleft_roll",
-    "finleft_pitch",
-)
-
 
 class Fish(Formulas):
     """Observation: joint angles (7), upright (1), target from the mouth (3), velocities (13)."""
@@ -25,7 +15,7 @@ class Fish(Formulas):
     changes = ("geom_pos",)
 
     def __init__(self, model: Any):
-        self._joints = [model.joint(name).qposadr[0] for name in _JOINTS]
+        self._joints = slice(model.joint("tail1").qposadr[0], model.nq)
         self._torso = model.body("torso").id
         self._mouth = model.geom("mouth").id
         self._target = model.geom("target").id

@@ -43,8 +43,9 @@ class Formulas:
         raise NotImplementedError
 
 
-# Places in a rotation matrix that is stored row by row: zx is the z of the body's x axis.
+# Places in a rotation matrix that is stored row by row: xz is row x, column z.
 XX, XZ, ZZ = 0, 2, 8
+PLANE = slice(0, 3, 2)  # x and z of a position; numpy reads a slice six times faster than a list
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:
@@ -52,7 +53,7 @@ def norms(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.vecdot(vectors, vectors))  # norm, too, goes through BLAS's dot product
 
 
-def sensor_slice(model: Any, name: str) -> slice:
-    """Return where a sensor's values are in `sensordata`."""
-    sensor = model.sensor(name)
-    return slice(sensor.adr[0], sensor.adr[0] + sensor.dim[0])
+def sensor_slice(model: Any, first: str, last: str | None = None) -> slice:
+    """Return where in `sensordata` a sensor's values are, or those of the first to the last."""
+    end = model.sensor(last or first)
+    return slice(int(model.sensor(first).adr[0]), int(end.adr[0] + end.dim[0]))

@@ -20,7 +20,7 @@ class Pendulum(Formulas):
         self._pole = model.body("pole").id
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
-        return now.xmat[:, self._pole, [ZZ, XZ]], now.qvel
+        return now.xmat[:, self._pole, ZZ, None], now.xmat[:, self._pole, XZ, None], now.qvel
 
     def swingup(self, now: Readings) -> np.ndarray:
         return is_within(now.xmat[:, self._pole, ZZ], _COSINE_BOUND, 1)

@@ -1,4 +1,7 @@
-"""Reacher: dm_control's easy and hard, which differ in the size of the target."""
+"""Reacher: easy and hard differ in the target's size; dm_control's arm has two links.
+
+TD-MPC2's has three.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from pwmray.envs.fast.tolerance import is_within
 
 
 class Reacher(Formulas):
-    """Observation: angles (2), target relative to the finger in x and y (2), velocities (2)."""
+    """Observation: angles (2 or 3), target from the finger in x and y (2), velocities (2 or 3)."""
 
     reads = ("qpos", "qvel", "geom_xpos")
     changes = ("geom_pos",)
@@ -26,7 +29,7 @@ class Reacher(Formulas):
         radii = self._geom_size[self._target, 0] + self._geom_size[self._finger, 0]
         return is_within(norms(self._to_target(now)), 0, radii)
 
-    hard = easy
+    hard = three_easy = three_hard = easy
 
     def _to_target(self, now: Readings) -> np.ndarray:
         return now.geom_xpos[:, self._target, :2] - now.geom_xpos[:, self._finger, :2]

@@ -1,4 +1,4 @@
-"""Walker: dm_control's stand, walk and run."""
+"""Walker: dm_control's stand, walk and run; TD-MPC2's walk and run backwards."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class Walker(Formulas):
         self._velocity = sensor_slice(model, "torso_subtreelinvel").start
 
     def observe(self, now: Readings) -> tuple[np.ndarray, ...]:
-        orientations = now.xmat[:, 1:, [XX, XZ]]
+        orientations = now.xmat[:, 1:, XX : XZ + 1 : XZ - XX]
         height = now.xpos[:, self._torso, 2:]
         return orientations.reshape(len(height), -1), height, now.qvel
 
@@ -33,12 +33,18 @@ class Walker(Formulas):
         return (3 * standing + upright) / 4
 
     def walk(self, now: Readings) -> np.ndarray:
-        return self._move(now, _WALK_SPEED)
+        return self._move(now, _WALK_SPEED, np.inf, margin=_WALK_SPEED / 2)
 
     def run(self, now: Readings) -> np.ndarray:
-        return self._move(now, _RUN_SPEED)
+        return self._move(now, _RUN_SPEED, np.inf, margin=_RUN_SPEED / 2)
 
-    def _move(self, now: Readings, target: float) -> np.ndarray:
+    def walk_backwards(self, now: Readings) -> np.ndarray:
+        return self._move(now, -np.inf, -_WALK_SPEED, margin=_WALK_SPEED / 2)
+
+    def run_backwards(self, now: Readings) -> np.ndarray:
+        return self._move(now, -np.inf, -_RUN_SPEED, margin=_RUN_SPEED / 2)
+
+    def _move(self, now: Readings, lower: float, upper: float, margin: float) -> np.ndarray:
         speed = now.sensordata[:, self._velocity]
-        move = linear(speed, target, np.inf, margin=target / 2, value_at_margin=0.5)
+        move = linear(speed, lower, upper, margin, value_at_margin=0.5)
         return self.stand(now) * (5 * move + 1) / 6
