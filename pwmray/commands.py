@@ -128,7 +128,7 @@ class _Lines:
         if not total:
             return ""
         left = (now - self._started) * (total - done) / done if done else 0.0
-        return f", {done}/{total} steps, {left:.0f} s left" if left else f", {done}/{total} steps"
+        return f", {done}/{total}, {left:.0f} s left" if left else f", {done}/{total}"
 
 
 def _one_line(error: Exception) -> str:
