@@ -216,44 +216,6 @@ def test_process_that_waited_while_another_finished_trains_nothing(stores, tmp_p
     assert (folder / "last.ckpt").stat().st_mtime_ns == before
 
 
-# The scale of the observations.
-
-
-def write_observations(folder, task, obs):
-    """A file of one episode with these observations."""
-    path = folder / f"{task}-obs.arrow"
-    write_store(
-        path,
-        task,
-        obs=obs.astype(np.float32),
-        action=np.zeros((len(obs), find_task(task).action_dim), np.float32),
-        reward=np.zeros(len(obs), np.float32),
-        episode_lengths=[len(obs)],
-        behaviours=["uniform"],
-        recipe={},
-    )
-    return open_store(path)
-
-
-def test_joint_scale_is_that_of_the_padded_rows_of_all_tasks(tmp_path):
-    rng = np.random.default_rng(0)
-    pendulum, cartpole = rng.normal(3.0, 2.0, (200, 3)), rng.normal(-1.0, 0.5, (50, 5))
-    pendulum[:, 1], cartpole[:, 1] = 7.0, 2.0  # constant in each task, not over both
-    cartpole[:, 4] = 1.0  # constant, and lacking in the pendulum
-    pendulum[:, 0] = cartpole[:, 0] = 4.0  # the same everywhere
-    stores = [
-        write_observations(tmp_path, TASKS[0], pendulum),
-        write_observations(tmp_path, TASKS[1], cartpole),
-    ]
-    mean, std = pretraining._joint_scale(stores, wrap_angles=False)
-
-    padded = np.concatenate([np.pad(pendulum, ((0, 0), (0, 2))), cartpole])
-    expected = padded.std(axis=0)
-    expected[0] = 1.0
-    np.testing.assert_allclose(mean.numpy(), padded.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(std.numpy(), expected, rtol=1e-5)
-
-
 # What defines it.
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
-from pwmray.pretrain_command import Pretraining
 from pwmray.pretrained import check_pretrained
 from pwmray.pretraining import pretrain
 from pwmray.pretraining_config import PretrainingConfig
@@ -269,7 +267,6 @@ def test_sweep_says_which_command_makes_a_missing_world_model(tmp_path):
 
 
 def test_sweep_finds_the_world_model_of_its_scale(tmp_path, data):
-    from pwmray.data.store import open_store
 
     trial = make_config("scratch")
     pretraining = PretrainingConfig.of(trial, SCALE)
@@ -280,76 +277,6 @@ def test_sweep_finds_the_world_model_of_its_scale(tmp_path, data):
     assert [trial.methodology for trial in trials] == ["policy_finetuning", "joint_from_scratch"]
     assert [trial.seed for trial in trials] == [5, 5]
     assert trials[0].world_model_from == str(pretraining.folder(tmp_path) / "best.ckpt")
-
-
-SCALES_WITH_PRETRAINING = {"tiny": {**SCALES["tiny"], "pretrain": SCALE}}
-
-
-def pretrain_by_the_command(tmp_path, data, vary):
-    """Run what the hinted command runs; return the files by label."""
-    files = {}
-    specified = Pretraining(name="made", vary=vary, scales=SCALES_WITH_PRETRAINING)
-    for config in specified.configs("tiny"):
-        folder = config.folder(tmp_path)
-        pretrain(config, folder, [open_store(data)], CPU, lambda *_: None)
-        files[config.label] = str(folder / "best.ckpt")
-    return files
-
-
-@pytest.mark.parametrize(
-    "axes",
-    [
-        {"world_model.integrator": ["euler", "rk4"], "world_model[flow].num_substeps": [1, 3]},
-        {"learner.model_lr": [1e-4, 1e-3], "learner.wm_horizon": [2, 4]},
-        {"learner.discount": [0.9, 0.99], "learner.horizon": [2, 5]},
-        {"data.num_episodes": [6, 7], "world_model.standardize": [False, True]},
-        {"policy.units": [(8,), (16,)], "fidelity.td_lambda": [False, True]},
-    ],
-)
-def test_what_a_trial_may_set_for_itself_does_not_change_the_file_it_takes(axes, tmp_path, data):
-    made = pretrain_by_the_command(tmp_path, data, {"world_model.kind": ["flow"]})
-    hold = {
-        "epochs": 4,
-        "variant": "fullflow",
-        "world_model_from": PRETRAINED,
-        "task": TASK,
-        "seed": 1,
-    }
-    sweep = make_sweep(vary=axes, compare=next(iter(axes)), within=[], hold=hold)
-    trials = sweep.trials("tiny", results=tmp_path)
-    assert len(trials) == 4
-    assert {trial.world_model_from for trial in trials} == set(made.values())
-    plan.make(sweep, "tiny", trials, tmp_path)
-
-
-def test_flow_that_corrects_one_published_error_starts_from_the_published_flow(tmp_path, data):
-    vary = {"world_model.kind": ["flow"], "fidelity": ["corrected", "published"]}
-    made = pretrain_by_the_command(tmp_path, data, vary)
-    hold = {
-        "epochs": 4,
-        "variant": "fullflow",
-        "world_model_from": PRETRAINED,
-        "task": TASK,
-        "fidelity": "published",
-    }
-    vary = {"fidelity.td_lambda": [False, True], "seed": [1]}
-    sweep = make_sweep(vary=vary, compare="fidelity.td_lambda", within=[], hold=hold)
-    taken = {trial.world_model_from for trial in sweep.trials("tiny", results=tmp_path)}
-    assert taken == {made["flow world model, published"]}
-
-
-def test_size_and_kind_do_change_it(tmp_path):
-    sizes = {"world_model.latent_dim": [16, 24], "variant": ["baseline", "fullflow"]}
-    hold = {"epochs": 4, "world_model_from": PRETRAINED, "task": TASK, "seed": 1}
-    trials = [
-        make_config(PRETRAINED, **dict(zip(sizes, cell, strict=True)))
-        for cell in itertools.product(*sizes.values())
-    ]
-    scale = SCALES_WITH_PRETRAINING["tiny"]
-    assert len({PretrainingConfig.behind(trial, scale).fingerprint for trial in trials}) == 4
-    sweep = make_sweep(vary=sizes, compare="variant", within=[], hold=hold)
-    with pytest.raises(ValueError, match="no pretrained mlp world model, corrected at"):
-        sweep.trials("tiny", results=tmp_path)
 
 
 def test_scale_gives_a_sweep_other_axes_and_held_settings(tmp_path):
