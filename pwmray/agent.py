@@ -8,7 +8,7 @@ import torch
 
 from pwmray import checkpoint_file
 from pwmray.algorithm import checkpoint
-from pwmray.algorithm.evaluate import Act
+from pwmray.algorithm.evaluate import Act, GroupedAct
 from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
@@ -34,6 +34,10 @@ class Agent(NamedTuple):
     def make_planner(self, group: int) -> Act:
         """Return the planner of one group of episodes, the one of the trial's own evaluation."""
         return build_planner(self.config, self.learner, group)
+
+    def act_for(self, num_episodes: int) -> GroupedAct:
+        """Return the deterministic policy of so many episodes in lockstep."""
+        return GroupedAct(self.make_policy, num_episodes, self.learner.mask_A.device)
 
 
 def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:
