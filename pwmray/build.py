@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pwmray.algorithm.planner import Planner
 from pwmray.algorithm.pwm import Learner
 from pwmray.config import TrialConfig
 from pwmray.models import POLICIES, WORLD_MODELS, CriticEnsemble, Policy, WorldModel
@@ -24,6 +25,15 @@ def build_learner(config: TrialConfig) -> Learner:
     """Build a trial's learner on the CPU; its weights follow from the trial's seed."""
     parts = _build_parts(config, generator(config.seed, "initialisation"))
     return Learner(config.learner, *parts, find_task(config.task), config.trains_world_model)
+
+
+def build_planner(config: TrialConfig, learner: Learner, group: int) -> Planner:
+    """Build what plans for one group of episodes; its draws follow from the trial's seed alone.
+
+    A stream of its own, started here: an evaluation done again plans the same.
+    """
+    draws = generator(config.seed, f"planning/{group}", learner.mask_A.device)
+    return Planner(config.planner, learner, draws)
 
 
 def count_parameters(config: TrialConfig) -> dict[str, int]:

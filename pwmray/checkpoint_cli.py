@@ -114,8 +114,9 @@ def _world_model_rows(found: "WorldModelCheckpoint") -> _Rows:
 
 
 def _trial_rows(found: dict[str, Any]) -> _Rows:
-    task, world_model, policy = find_task(found["task"]), found["world_model"], found["policy"]
-    units = f"{_units(world_model)}; policy {_widths(policy)}; critic {_widths(found['critic'])}"
+    config = found["config"]
+    task, world_model, policy = find_task(config["task"]), config["world_model"], config["policy"]
+    units = f"{_units(world_model)}; policy {_widths(policy)}; critic {_widths(config['critic'])}"
     return [
         ("kind", f"trial: {world_model['kind']} world model, {policy['kind']} policy"),
         ("task", task.name),

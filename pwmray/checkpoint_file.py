@@ -15,6 +15,8 @@ import torch
 
 from pwmray.files import replacing
 
+_NEWER = "a newer pwmray wrote it, update this one"
+_OLDER = "an older pwmray wrote it, whose files this one does not read"
 _MAX_HEADER = 200  # bytes; a file of another kind may have no line end for gigabytes
 
 
@@ -63,8 +65,9 @@ def check_format(path: Path, found: str, expected: str) -> None:
     if found == expected:
         return
     problem = f"its format is {found[:40]!r}, not {expected!r}"
-    if _name(found) == _name(expected) and _version(found) > _version(expected):
-        problem += "; a newer pwmray wrote it, update this one"
+    if _name(found) == _name(expected):
+        is_newer = _version(found) > _version(expected)
+        problem += f"; {_NEWER if is_newer else _OLDER}"
     raise ValueError(f"{path} is not a readable checkpoint: {problem}")
 
 

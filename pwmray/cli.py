@@ -1,4 +1,4 @@
-"""The `pwmray` command: data, checkpoints, the tasks, and what the models cost."""
+"""The `pwmray` command: data, evaluation, checkpoints, the tasks, and what the models cost."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_cli import add_data_commands
+from pwmray.evaluate_command import add_evaluate_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def _build_parser() -> argparse.ArgumentParser:
     models.add_argument("--variant", metavar="V", help="baseline, ..., fullflow; default: all")
     models.set_defaults(run=_show_models)
     add_data_commands(commands)
+    add_evaluate_command(commands)
     add_checkpoint_commands(commands)
     return parser
 

@@ -19,7 +19,7 @@ from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
 from pwmray.checks import check_least, check_positive, check_share, typed
 from pwmray.commands import nearest, unknown
-from pwmray.data.collect import CollectionRecipe
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import Fidelity
 from pwmray.models import (
     POLICIES,
@@ -187,6 +187,7 @@ class TrialConfig:
         """16 hex digits over what defines the trial, whatever machine it runs on."""
         defining = self.to_dict()
         del defining["runtime"]
+        defining["data"] = self.data.definition
         if self.is_pretrained:  # what the file holds counts, not where it lies
             defining["world_model_from"] = digest(Path(self.world_model_from))
         text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)

@@ -1,25 +1,22 @@
 """`pwmray data`: collect, import, export, describe and verify data."""
 
 import argparse
-import logging
-import os
 from pathlib import Path
 
+from pwmray.collect_command import add_collect_command
 from pwmray.commands import names, show_progress
-from pwmray.data.collect import CollectionRecipe
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
 
 DEFAULT_DATA_DIR = Path("data")
 BROKEN = 1  # exit code of `data verify`
-_DEFAULTS = CollectionRecipe()
 
 
 def add_data_commands(commands: argparse._SubParsersAction) -> None:
     """Add `data collect`, `import`, `export`, `info` and `verify`."""
     data = commands.add_parser("data", help="make, convert, describe and verify data")
     actions = data.add_subparsers(required=True, metavar="COMMAND")
-    _add_collect(actions)
+    add_collect_command(actions, _add_data_dir)
     _add_import(actions)
     _add_export(actions)
     _add_info(actions)
@@ -30,47 +27,6 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default %(default)s"
     )
-
-
-# Collect
-
-
-def _add_collect(commands: argparse._SubParsersAction) -> None:
-    collect = commands.add_parser("collect", help="collect a small offline dataset of each task")
-    collect.add_argument("tasks", nargs="+", metavar="TASK", help="as `pwmray tasks` lists them")
-    collect.add_argument(
-        "--episodes",
-        type=int,
-        default=_DEFAULTS.num_episodes,
-        metavar="N",
-        help="500 steps each; default %(default)s",
-    )
-    collect.add_argument(
-        "--seed",
-        type=int,
-        default=_DEFAULTS.seed,
-        metavar="S",
-        help="of the collection; default %(default)s",
-    )
-    _add_data_dir(collect)
-    collect.add_argument("--rebuild", action="store_true", help="replace data that is there")
-    collect.set_defaults(run=_collect)
-
-
-def _collect(chosen: argparse.Namespace) -> None:
-    # dm_control picks a renderer when it is imported; collecting needs none.
-    os.environ.setdefault("MUJOCO_GL", "disable")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
-    from pwmray.data.collected import ensure_data
-    from pwmray.envs.vector import make_vector
-
-    for task in chosen.tasks:
-        find_task(task)
-    recipe = CollectionRecipe(num_episodes=chosen.episodes, seed=chosen.seed)
-    for task in chosen.tasks:
-        with show_progress(task) as progress:
-            path = ensure_data(task, recipe, chosen.data, make_vector, progress, chosen.rebuild)
-        print(f"{task}: {path}")
 
 
 # Import and export

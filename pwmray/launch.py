@@ -70,19 +70,16 @@ def _after_the_dying(plan: Plan) -> Plan:
 
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     """Return the data file of each trial to run, collecting what is missing."""
-    from pwmray.data.sources import describe_source, find_data
-    from pwmray.envs.vector import make_vector
+    from pwmray.data.sources import describe_source
+    from pwmray.data_making import make_data
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.to_run]
-    started, paths = time.perf_counter(), {}
+    started = time.perf_counter()
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
         print(f"data: {source}")
     with show_progress("data") as progress:
-        for config in configs:
-            key = (config.task, config.data)
-            if key not in paths:
-                paths[key] = find_data(config.task, config.data, data_dir, make_vector, progress)
+        paths = make_data([(c.task, c.data) for c in configs], data_dir, progress)
     by_trial = {c.fingerprint: paths[c.task, c.data] for c in configs}
     return by_trial, time.perf_counter() - started
 

@@ -75,21 +75,19 @@ class Pretraining:
 def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
     import torch
 
-    from pwmray.data.sources import find_data
     from pwmray.data.store import open_store
-    from pwmray.envs.vector import make_vector
+    from pwmray.data_making import make_data
     from pwmray.pretraining import pretrain
 
     with show_progress("data") as progress:
-        paths = [
-            find_data(task, config.data, data_dir, make_vector, progress) for task in config.tasks
-        ]
+        wanted = [(task, config.data) for task in config.tasks]
+        paths = make_data(wanted, data_dir, progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(config.trial.runtime.num_cpus)
     torch.set_flush_denormal(True)
     try:
         with show_progress("pretraining") as progress:
-            pretrain(config, folder, [open_store(path) for path in paths], device, progress)
+            pretrain(config, folder, [open_store(paths[key]) for key in wanted], device, progress)
     except KeyboardInterrupt:
         print(f"go on with: {command}", file=sys.stderr)
         raise

@@ -59,6 +59,11 @@ def world_model_id(config: TrialConfig) -> str:
     return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
 
 
+def known_tasks(config: TrialConfig) -> tuple[str, ...]:
+    """Return the tasks that the trial's world model was trained on, here or before."""
+    return _fitting(config).tasks if config.is_pretrained else (config.task,)
+
+
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
     path = _find_file(config.world_model_from)
     checkpoint = _load(path, digest(path))

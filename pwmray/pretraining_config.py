@@ -12,7 +12,7 @@ from pwmray.algorithm.pretrain import PretrainConfig
 from pwmray.checks import typed
 from pwmray.commands import unknown
 from pwmray.config import TrialConfig
-from pwmray.data.collect import CollectionRecipe
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models import WorldModelConfig
 from pwmray.tasks import find_task
@@ -104,7 +104,7 @@ class PretrainingConfig:
             "tasks": self.tasks,
             "world_model": dataclasses.asdict(self.world_model),
             "loss": {name: learner[name] for name in _LOSS},
-            "data": dataclasses.asdict(self.data),
+            "data": self.data.definition,
             "fidelity": dataclasses.asdict(self.fidelity),
             "settings": dataclasses.asdict(self.settings),
             "seed": self.seed,

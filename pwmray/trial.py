@@ -15,13 +15,12 @@ import torch
 
 from pwmray import claim, provenance, registry, results
 from pwmray.algorithm import checkpoint
-from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, evaluate
-from pwmray.algorithm.planner import Planner
-from pwmray.build import build_learner, num_parameters
+from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, MakeAct, evaluate
+from pwmray.build import build_learner, build_planner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
-from pwmray.pretrained import load_pretrained, world_model_id
+from pwmray.pretrained import known_tasks, load_pretrained, world_model_id
 from pwmray.registry import Status
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
@@ -234,7 +233,7 @@ class Trial:
         rows = self._episode_rows(results.POLICY, evaluation.final_seeds, episodes)
         final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
         if evaluation.plan_episodes:
-            planned = self._evaluate(evaluation.plan_seeds, self._build_planner())
+            planned = self._evaluate(evaluation.plan_seeds, self._make_planner)
             rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
             final["plan_return_mean"] = float(planned.returns.mean())
         self._check_finite(final, self.epoch)
@@ -242,10 +241,11 @@ class Trial:
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}
 
-    def _build_planner(self) -> Planner:
-        # A stream of its own, started here: an evaluation done again plans the same.
-        draws = generator(self.config.seed, "planning", self._device)
-        return Planner(self.config.planner, self.learner, draws)
+    def _make_planner(self, group: int) -> Act:
+        return build_planner(self.config, self.learner, group)
+
+    def _make_policy(self, _: int) -> Act:
+        return self.learner.act
 
     def _episode_rows(self, actor: str, seeds: Sequence[int], episodes: Episodes) -> list[dict]:
         trial = {"trial": self.folder.name, "actor": actor}
@@ -256,15 +256,15 @@ class Trial:
             )
         ]
 
-    def _evaluate(self, seeds: Sequence[int], act: Act | None = None) -> Episodes:
-        """Run `act`, by default the deterministic policy, on one episode a seed."""
+    def _evaluate(self, seeds: Sequence[int], make_act: MakeAct | None = None) -> Episodes:
+        """Run what acts, by default the deterministic policy, on one episode a seed."""
         started = time.perf_counter()
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
-        act = act or self.learner.act
-        episodes = evaluate(act, environments, seeds, action_dim, self._device, discount)
+        make_act = make_act or self._make_policy
+        episodes = evaluate(make_act, environments, seeds, action_dim, self._device, discount)
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
 
@@ -285,7 +285,8 @@ class Trial:
 
     def _save(self) -> None:
         path = self.folder / CHECKPOINT_FILE
-        checkpoint.save(path, self.learner, self._generators, self._progress())
+        about = {"config": self.config.to_dict(), "tasks": list(known_tasks(self.config))}
+        checkpoint.save(path, about, self.learner, self._generators, self._progress())
         self._saved_at = time.monotonic()
 
     def _record(self, status: Status, **fields: Any) -> None:

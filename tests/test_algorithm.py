@@ -413,7 +413,7 @@ def test_resumed_learner_goes_on_exactly(variant, tmp_path):
     saved, loaded = make_learner(variant), make_learner(variant, seed=1)
     streams = {"windows": stream(3), "noise": stream(4)}
     run_epochs(saved, 2, RandomWindows(streams["windows"]), streams["noise"])
-    checkpoint.save(tmp_path / "c.pt", saved, streams, {"epochs_reached": 2, "seconds": 0.5})
+    checkpoint.save(tmp_path / "c.pt", {}, saved, streams, {"epochs_reached": 2, "seconds": 0.5})
 
     fresh = {"windows": stream(8), "noise": stream(9)}
     progress = checkpoint.load(tmp_path / "c.pt", loaded, fresh, CPU)
@@ -426,7 +426,7 @@ def test_resumed_learner_goes_on_exactly(variant, tmp_path):
 
 
 def save_checkpoint(path):
-    checkpoint.save(path, make_learner(), {"noise": stream()}, {"epochs_reached": 0})
+    checkpoint.save(path, {}, make_learner(), {"noise": stream()}, {"epochs_reached": 0})
     return path.read_bytes()
 
 
@@ -501,8 +501,12 @@ class ThreeEpisodes:
         return obs, np.array([1.0, 2.0, 3.0]), terminated, truncated, {}
 
 
+def stand_still(obs):
+    return torch.zeros(len(obs), 6)
+
+
 def test_evaluation_sums_the_rewards_of_each_episode_until_it_ends():
-    episodes = evaluate(lambda obs: torch.zeros(3, 6), ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    episodes = evaluate(lambda _: stand_still, ThreeEpisodes(), [5, 6, 7], 2, CPU)
     assert episodes.returns.tolist() == [500.0, 6.0, 1500.0]
     assert episodes.lengths.tolist() == [500, 3, 500]
 
@@ -512,9 +516,9 @@ def test_evaluation_pads_observations_and_cuts_actions():
 
     def act(obs):
         seen.append(obs.clone())
-        return torch.arange(6.0).expand(3, 6)
+        return torch.arange(6.0).expand(len(obs), 6)
 
-    evaluate(act, environments, [5, 6, 7], 2, CPU)
+    evaluate(lambda _: act, environments, [5, 6, 7], 2, CPU)
 
     assert environments.seed == [5, 6, 7]
     assert seen[0][0].tolist() == [7.0, 7.0] + [0.0] * (MAX_OBS_DIM - 2)

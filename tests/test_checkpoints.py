@@ -178,7 +178,9 @@ def test_info_of_a_trial_tells_its_task_and_epochs(tmp_path, capsys):
     config = TrialConfig.from_flat(
         {"task": "cheetah-run", "seed": 1, "epochs": 9, "policy.kind": "flow", "policy.units": (8,)}
     )
-    checkpoint.save(tmp_path / "checkpoint.pt", build_learner(config), {}, {"epochs_reached": 7})
+    about = {"config": config.to_dict(), "tasks": ["cheetah-run"]}
+    learner, progress = build_learner(config), {"epochs_reached": 7}
+    checkpoint.save(tmp_path / "checkpoint.pt", about, learner, {}, progress)
     code, shown, _ = run(capsys, "info", tmp_path / "checkpoint.pt")
     assert code == 0
     assert "trial: mlp world model, flow policy" in shown
@@ -231,7 +233,7 @@ BAD_FILES = {
     "keys": (lambda path: torch.save({"a": 1}, path), "no world model that is known here"),
     "folder": (lambda path: path.mkdir(), "Is a directory"),
     "newer": (
-        lambda path: path.write_bytes(b"pwmray-checkpoint-2 0\n"),
+        lambda path: path.write_bytes(b"pwmray-checkpoint-99 0\n"),
         "a newer pwmray wrote it, update this one",
     ),
     "class": (lambda path: torch.save(Settings(), path), "Settings"),

@@ -51,7 +51,10 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
             ["data", "collect", "chetah-run"],
             "unknown task 'chetah-run'; did you mean 'cheetah-run'",
         ),
-        (["data", "collect", "cheetah-run", "--episodes", "0"], "must be 1 or more, got 0"),
+        (
+            ["data", "collect", "cheetah-run", "--episodes", "0"],
+            "data.num_episodes is 0; it must",
+        ),
         (["data", "collect", "cheetah-run", "--episodes", "x"], "invalid int value: 'x'"),
         (["data", "collect", "cheetah-run", "--frob"], "unrecognized arguments: --frob"),
         (["data", "collect", "cheetah-run", "--data", "/dev/null"], "to /dev/null/collected"),

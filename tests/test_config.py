@@ -151,7 +151,8 @@ def test_fingerprint_does_not_depend_on_where_a_trial_runs(key):
 
 @pytest.mark.parametrize("key", DEFINING_KEYS)
 def test_fingerprint_depends_on_every_other_setting(key):
-    trial = make_full_flow({"policy.units": (8, 4)})
+    in_use = {"policy.units": (8, 4), "data.num_rounds": 1, "data.policy": "0" * 64}
+    trial = make_full_flow({**in_use, "data.behaviours": ("policy", "uniform")})
     assert with_another_value(trial, key).fingerprint != trial.fingerprint
 
 
@@ -295,6 +296,8 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("data.seed", -1),
         ("data.behaviours", ()),
         ("data.behaviours", ("nonsense",)),
+        ("data.behaviours", ("policy",)),
+        ("data.num_rounds", -1),
         ("runtime.num_cpus", 0),
         ("runtime.gpu_fraction", 0.0),
         ("runtime.gpu_fraction", 1.5),

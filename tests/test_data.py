@@ -12,8 +12,9 @@ import pytest
 from pwmray import claim
 from pwmray.data.angles import wrap_observations
 from pwmray.data.behaviours import BEHAVIOURS
-from pwmray.data.collect import CollectionRecipe, collect
+from pwmray.data.collect import collect
 from pwmray.data.collected import collected_path, ensure_data
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import (
     BrokenDataError,
     observation_statistics,
@@ -127,15 +128,50 @@ def test_recipe_fingerprint_is_stable_and_tells_recipes_and_tasks_apart():
     assert CollectionRecipe().fingerprint("cheetah-run") != fingerprint
     assert CollectionRecipe(seed=1).fingerprint("pendulum-spin") != fingerprint
     assert CollectionRecipe(num_episodes=41).fingerprint("pendulum-spin") != fingerprint
+    assert CollectionRecipe(num_rounds=1).fingerprint("pendulum-spin") != fingerprint
+
+
+def test_numbers_of_rounds_that_are_not_made_do_not_count():
+    fingerprint = CollectionRecipe().fingerprint("pendulum-spin")
+    assert CollectionRecipe(epochs_per_round=7).fingerprint("pendulum-spin") == fingerprint
+
+
+def test_policy_acts_in_its_behaviours_and_noise_is_added_to_some():
+    behaviours = ("policy", "noisy-policy", "held-4")
+    recipe = CollectionRecipe(num_episodes=3, behaviours=behaviours, policy="0" * 64)
+    episodes = collect("pendulum-spin", recipe, CountingEnvs, make_policy=always_up)
+    alone, noisy, open_loop = episodes.action[:, 1:, 0]
+    assert episodes.behaviours == behaviours
+    assert set(alone) == {0.75}
+    assert np.abs(noisy).max() <= 1
+    assert 0 < np.abs(noisy - 0.75).mean() < 0.75
+    assert len(np.unique(open_loop)) == 125
+
+
+def always_up(num_envs):
+    return lambda obs: np.full((num_envs, 6), 0.75, np.float32)
+
+
+def test_data_of_a_policy_that_is_not_at_hand_is_refused_with_its_command(tmp_path):
+    recipe = CollectionRecipe(num_episodes=1, behaviours=("policy",), policy="0123456789abcdef")
+    expected = r"0123456789ab\.\.\. collects.* --seed 0 --behaviours policy --from CHECKPOINT"
+    with pytest.raises(ValueError, match=expected):
+        ensure_data("pendulum-spin", recipe, tmp_path, CountingEnvs)
+    assert list((tmp_path / "collected").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_episodes": 0}, "num_episodes must be 1 or more, got 0"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"num_episodes": 0}, "data.num_episodes is 0; it must be at least 1"),
+        ({"seed": -1}, "data.seed is -1; it must be at least 0"),
         ({"behaviours": ("unifrom",)}, "unknown data.behaviours .'unifrom'.; valid: uniform"),
         ({"behaviours": ()}, "valid: uniform"),
+        ({"num_rounds": -1}, "data.num_rounds is -1; it must be at least 0"),
+        ({"episodes_per_round": 0}, "data.episodes_per_round is 0; it must be at least 1"),
+        ({"epochs_per_round": 0}, "data.epochs_per_round is 0; it must be at least 1"),
+        ({"behaviours": ("uniform", "policy")}, "has policy, and no checkpoint says whose"),
+        ({"policy": "0" * 64}, "its policy acts in none of data.behaviours, uniform, held-4"),
     ],
 )
 def test_recipe_refuses_what_it_cannot_do(wrong, message):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pwmray import cli
-from pwmray.data.collect import CollectionRecipe
 from pwmray.data.exporting import export_stores
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import find_data
 from pwmray.data.store import open_store, write_store
 from pwmray.pickles import load_pickled

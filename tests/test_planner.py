@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pwmray.algorithm.evaluate import Stateful, evaluate
+from pwmray.algorithm.evaluate import GROUP, evaluate
 from pwmray.algorithm.planner import MAX_ROWS, Planner, PlannerConfig
 from pwmray.build import build_learner
 from pwmray.config import VARIANTS, TrialConfig
@@ -90,17 +90,6 @@ def test_search_starts_from_the_last_plan_moved_on_by_a_step(variant):
     assert_close(a_NA, plan_HNA[1])
     assert_close(planner.mean_HNA[:2], plan_HNA[1:])
     assert_close(planner.mean_HNA[2], torch.zeros(5, MAX_ACTION_DIM), atol=1e-5, rtol=0)
-
-
-@every_variant
-def test_reset_planner_plans_as_a_new_one(variant):
-    learner = make_learner(variant)
-    draws = stream(7)
-    used, new = Planner(PlannerConfig(**SMALL), learner, draws), make_planner(learner, seed=9)
-    used(observations())
-    used.reset()
-    draws.manual_seed(9)
-    assert torch.equal(used(observations()), new(observations()))
 
 
 @every_variant
@@ -219,30 +208,20 @@ def test_weights_of_elites_are_those_of_the_temperature():
 # Evaluation.
 
 
-class Remembering:
-    """An act that notes what is asked of it."""
+def test_each_evaluation_plans_from_nothing():
+    learner, made = make_learner(), []
+    least = {"num_iterations": 1, "num_samples": 4, "num_elites": 2, "num_policy_trajectories": 1}
 
-    def __init__(self):
-        self.asked = []
+    def make_act(group):
+        made.append(make_planner(learner, seed=group, **least))
+        return made[-1]
 
-    def reset(self):
-        self.asked.append("reset")
-
-    def __call__(self, obs_NO):
-        self.asked.append("act")
-        return torch.zeros(3, MAX_ACTION_DIM)
-
-
-def test_evaluation_resets_an_act_with_a_memory_before_its_first_step():
-    act = Remembering()
-    evaluate(act, ThreeEpisodes(), [5, 6, 7], 2, CPU)
-    assert act.asked == ["reset"] + ["act"] * 500
-
-
-def test_planner_has_a_memory_and_the_policy_has_none():
-    learner = make_learner()
-    assert isinstance(make_planner(learner), Stateful)
-    assert not isinstance(learner.act, Stateful)
+    evaluate(make_act, ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    first = made[0].mean_HNA
+    evaluate(make_act, ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    assert len(made) == 2
+    assert first.shape[1] == GROUP
+    assert torch.equal(made[1].mean_HNA, first)
 
 
 # Planning helps: the model and the critics have learned, the policy has not.

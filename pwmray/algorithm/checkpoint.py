@@ -1,6 +1,5 @@
 """A trial's checkpoint: all that it takes to go on, and what the file says of itself."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +8,24 @@ import torch
 from pwmray import checkpoint_file
 from pwmray.algorithm.pwm import Learner
 from pwmray.models.world_model import INPUT_ORDER
-from pwmray.tasks import TASKS
 
-FORMAT = "pwmray-checkpoint-1"
+FORMAT = "pwmray-checkpoint-2"
 
 
 def save(
     path: Path,
+    about: dict[str, Any],
     learner: Learner,
     generators: dict[str, torch.Generator],
     progress: dict[str, Any],
 ) -> None:
-    """Write the learner, its optimizers, the random states and `progress` (plain data)."""
+    """Write the learner, its optimizers, the random states and `progress` (plain data).
+
+    `about` is plain data too: the trial's config, from which the learner is built again, and the
+    tasks that its world model was trained on.
+    """
     state = {
-        "metadata": _describe(learner),
+        "metadata": {**about, "parameters": _count_parameters(learner)},
         "input_order": list(INPUT_ORDER),
         "learner": learner.state_dict(),
         "optimizers": {name: o.state_dict() for name, o in learner.optimizers.items()},
@@ -55,25 +58,19 @@ def load(
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return what the file says of itself, without a learner to load it into.
 
-    Keys: task; world_model, policy and critic with their settings; parameters by part; progress.
+    Keys: config; tasks; parameters by part; progress.
     """
     state = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
-    if "metadata" not in state:
-        raise ValueError(f"{path} does not describe itself: an older pwmray wrote it")
     return state["metadata"] | {"progress": state["progress"]}
 
 
-def _describe(learner: Learner) -> dict[str, Any]:
+def _count_parameters(learner: Learner) -> dict[str, int]:
     parts = {
         "world_model": learner.world_model,
         "policy": learner.policy,
         "critic": learner.critics,
     }
     return {
-        "task": list(TASKS)[int(learner.task)],
-        **{name: dataclasses.asdict(part.config) for name, part in parts.items()},
-        "parameters": {
-            name: sum(parameter.numel() for parameter in part.parameters())
-            for name, part in parts.items()
-        },
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in parts.items()
     }

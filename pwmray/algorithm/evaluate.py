@@ -1,10 +1,11 @@
-"""Run a policy for whole episodes, all in lockstep with one batched forward a step.
+"""Run a policy for whole episodes, all in lockstep with batched forward passes.
 
-Shapes: N episodes, O padded observation, A padded action; environments have their own o and a.
+Shapes: N episodes, G = GROUP, O padded observation, A padded action; environments have their own o
+and a.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,12 @@ from torch import Tensor
 from pwmray.models.two_hot import symlog
 from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM
 
-Act = Callable[[Tensor], Tensor]  # [N, O] -> [N, A]
+# Episodes a forward pass. How a matrix product rounds depends on its shape, so that all have this
+# one: an episode is then the same bit for bit, however many others run beside it.
+GROUP = 10
+
+Act = Callable[[Tensor], Tensor]  # [G, O] -> [G, A]
+MakeAct = Callable[[int], Act]  # what acts for the episodes of the first, second, ... group
 
 
 class Episodes(NamedTuple):
@@ -35,41 +41,55 @@ class LockstepEnvironments(Protocol):
     def step(self, actions: np.ndarray) -> tuple: ...
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """An act with a memory, such as a planner; `evaluate` resets it at the episodes' start."""
+class GroupedAct:
+    """Act for N episodes in groups of G, the last one filled up with zeros.
 
-    def __call__(self, obs_NO: Tensor) -> Tensor: ...
+    An act with a memory, such as a planner, is made anew for each group of each `GroupedAct`.
+    """
 
-    def reset(self) -> None: ...
+    def __init__(self, make_act: MakeAct, num_episodes: int, device: torch.device):
+        num_groups = -(-num_episodes // GROUP)
+        self._acts = [make_act(group) for group in range(num_groups)]
+        self._padded = torch.zeros(num_groups * GROUP, MAX_OBS_DIM, device=device)
+        self._num_episodes = num_episodes
+
+    def __call__(self, obs_No: np.ndarray) -> np.ndarray:
+        """Return actions [N, A] for observations as the environments give them."""
+        self._padded[: self._num_episodes, : obs_No.shape[1]] = torch.from_numpy(obs_No)
+        groups = zip(self._acts, self._padded.split(GROUP), strict=True)
+        actions = torch.cat([act(obs_GO) for act, obs_GO in groups])
+        return actions[: self._num_episodes].cpu().numpy()
 
 
 def evaluate(
-    act: Act,
+    make_act: MakeAct,
     environments: LockstepEnvironments,
     seeds: Sequence[int],
     action_dim: int,
     device: torch.device,
     discount: float = 1.0,
+    on_step: Callable[[int], None] | None = None,
 ) -> Episodes:
-    """Run one episode per seed; `environments` holds as many as there are seeds."""
+    """Run one episode per seed; `environments` holds as many as there are seeds.
+
+    `on_step` hears how many steps of an episode are done.
+    """
     assert environments.num_envs == len(seeds)
-    if isinstance(act, Stateful):
-        act.reset()
+    act = GroupedAct(make_act, len(seeds), device)
     obs_No, _ = environments.reset(seed=list(seeds))
-    padded_NO = torch.zeros(len(seeds), MAX_OBS_DIM, device=device)
-    padded_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
-    first_NO = padded_NO.clone()
+    first_NO = torch.zeros(len(seeds), MAX_OBS_DIM, device=device)
+    first_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
     returns, discounted = np.zeros(len(seeds)), np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
     running = np.ones(len(seeds), dtype=bool)
     for step in range(EPISODE_STEPS):
-        padded_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
-        actions = act(padded_NO)[:, :action_dim].cpu().numpy()
+        actions = act(obs_No)[:, :action_dim]
         obs_No, rewards, terminated, truncated, _ = environments.step(actions)
         rewards = np.where(running, rewards, 0.0)
         returns += rewards
         discounted += discount**step * symlog(torch.from_numpy(rewards)).numpy()
         lengths += running
         running &= ~(terminated | truncated)
+        if on_step is not None:
+            on_step(step + 1)
     return Episodes(returns, lengths, first_NO, discounted)

@@ -52,8 +52,8 @@ class Planner:
     """An act with a memory: each step's search starts from the last step's plan.
 
     Call it once an environment step with the observations [N, O] of the same N episodes in
-    lockstep, and `reset` it before their first. Actions follow from the learner, the observations
-    and `generator` (on the learner's device). `max_rows` bounds memory and changes no plan.
+    lockstep, from their first step on. Actions follow from the learner, the observations and
+    `generator` (on the learner's device). `max_rows` bounds memory and changes no plan.
     """
 
     def __init__(
@@ -68,10 +68,6 @@ class Planner:
         self._learner = learner
         self._generator = generator
         self._num_together = max(1, max_rows // (config.horizon * config.num_samples))  # episodes
-
-    def reset(self) -> None:
-        """Forget the last plan: new episodes start."""
-        self.mean_HNA = None
 
     @torch.no_grad()
     def __call__(self, obs_NO: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Behaviours that collect data: open-loop action sequences of one episode.
+"""Behaviours that collect data: open-loop action sequences of one episode, and a policy's noise.
 
-Each is a function of a numpy generator and the shape (steps, action_dim), and returns float32
-actions in [-1, 1]. Held actions and slow noise move a body further than white noise, which a
-mechanism averages out; bang-bang and constant reach the ends of its range.
+An open-loop behaviour is a function of a numpy generator and the shape (steps, action_dim), and
+returns float32 actions in [-1, 1]; a policy's behaviour returns what is added to its actions. Held
+actions and slow noise move a body further than white noise, which a mechanism averages out;
+bang-bang and constant reach the ends of its range.
 
 Mean return of each in the default 40 episodes (`pwmray data collect TASK`, `pwmray data info TASK`,
 mujoco 3.17.0):
@@ -24,6 +25,8 @@ import numpy as np
 _PULL = 0.1
 _KICK = 0.25
 _SWITCH_PROBABILITY = 0.1  # of a bang-bang action changing sign, per step and dimension
+_MAX_POLICY_NOISE = 0.4  # sd of what is added to a policy's actions, drawn anew for each episode
+_MEMORY = 0.9  # of that noise, per step
 
 Behaviour = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -74,6 +77,28 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "bang-bang": bang_bang,
     "constant": constant,
 }
+
+
+def no_noise(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.ndarray:
+    """Leave the policy's actions as they are."""
+    return np.zeros((num_steps, action_dim), np.float32)
+
+
+def slow_noise(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.ndarray:
+    """Disturb the policy for some steps in one direction, in one episode more than in another."""
+    std = rng.uniform(0, _MAX_POLICY_NOISE)
+    kicks = rng.standard_normal((num_steps, action_dim)) * std * (1 - _MEMORY**2) ** 0.5
+    noise = np.zeros((num_steps, action_dim))
+    state = np.zeros(action_dim)
+    for step in range(num_steps):
+        state = _MEMORY * state + kicks[step]
+        noise[step] = state
+    return noise.astype(np.float32)
+
+
+POLICY = "policy"
+NOISY_POLICY = "noisy-policy"
+POLICY_NOISES: dict[str, Behaviour] = {POLICY: no_noise, NOISY_POLICY: slow_noise}
 
 
 def _held(rng: np.random.Generator, num_steps: int, action_dim: int, num_held: int) -> np.ndarray:

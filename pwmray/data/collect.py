@@ -1,72 +1,29 @@
-"""Collect a small offline dataset by rolling a task's environments with fixed behaviours.
+"""Collect a small offline dataset by rolling a task's environments.
 
-The episodes follow from the task and the recipe alone: each has its own actions and its own
-reset seed, drawn from (recipe.seed, task, episode), however many environments run side by side.
+The episodes follow from the task, the recipe and the policy that acts in some of them: each has its
+own actions or noise and its own reset seed, drawn from (recipe.seed, task, episode), however many
+environments run side by side.
 """
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pwmray.commands import unknown
-from pwmray.data.behaviours import BEHAVIOURS
-from pwmray.data.layouts import COLLECTED, SOURCES
+from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.tasks import EPISODE_STEPS, Task, find_task
 
-# Change it with the behaviours or the streams: data of another version is then not reused.
-COLLECTION_FORMAT = "pwmray-collection-1"
 _NUM_LOCKSTEP = 10  # environments side by side; no effect on the data
 _STEPS_PER_REPORT = 10
 
 MakeVector = Callable[[str, int], Any]  # pwmray.envs.vector.make_vector, or one like it
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
-
-@dataclass(frozen=True)
-class CollectionRecipe:
-    """Where a task's data comes from: collected as the other fields say, or a published dataset.
-
-    Of a published one nothing but its name counts.
-    """
-
-    source: str = COLLECTED  # or mt30, mt80: imported with `pwmray data import`
-    num_episodes: int = 40  # 500 steps each
-    seed: int = 0
-    # Episode i has behaviour i modulo their number, so that none is over-represented by luck.
-    behaviours: tuple[str, ...] = tuple(BEHAVIOURS)
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ValueError(unknown("data.source", self.source, SOURCES))
-        if self.num_episodes < 1:
-            raise ValueError(f"data.num_episodes must be 1 or more, got {self.num_episodes}")
-        if self.seed < 0:
-            raise ValueError(f"data.seed must be 0 or more, got {self.seed}")
-        wrong = [name for name in self.behaviours if name not in BEHAVIOURS]
-        if wrong or not self.behaviours:
-            valid = ", ".join(BEHAVIOURS)
-            raise ValueError(f"unknown data.behaviours {wrong or 'none'}; valid: {valid}")
-
-    def behaviour(self, episode: int) -> str:
-        """Return the name of the episode's behaviour."""
-        return self.behaviours[episode % len(self.behaviours)]
-
-    @property
-    def collection(self) -> dict[str, Any]:
-        """Return what decides about collected episodes, as plain data."""
-        fields = asdict(self)
-        del fields["source"]
-        return {"format": COLLECTION_FORMAT, **fields}
-
-    def fingerprint(self, task: str) -> str:
-        """Return 12 hex digits that stand for what is collected of this task."""
-        content = {**self.collection, "task": task}
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+# What a policy does: observations [n, obs_dim] in, actions [n, action_dim or more] out. It is made
+# for each n.
+Policy = Callable[[np.ndarray], np.ndarray]
+MakePolicy = Callable[[int], Policy]
 
 
 class Episodes(NamedTuple):
@@ -86,57 +43,84 @@ def collect(
     recipe: CollectionRecipe,
     make_vector: MakeVector,
     progress: Progress | None = None,
+    make_policy: MakePolicy | None = None,
+    round_number: int = 0,
 ) -> Episodes:
-    """Roll `recipe.num_episodes` episodes of `task`; about 5 to 10 seconds for 40.
+    """Roll the episodes of one round of `task`; about 5 to 10 seconds for 40.
 
     `make_vector(task, n)` must give environments that keep the promises of
-    pwmray.envs.vector.make_vector.
+    pwmray.envs.vector.make_vector; `make_policy(n)` gives what acts in n of them. Raises
+    ValueError if the recipe needs a policy and there is none.
     """
+    numbers = recipe.episodes_of(round_number)
+    if make_policy is None and any(recipe.behaviour(e) in POLICY_NOISES for e in numbers):
+        raise ValueError(
+            f"the policy of the checkpoint {recipe.policy[:12]}... collects this data of {task}: "
+            f"pwmray data collect {task} {recipe.command_options}"
+        )
     sizes = find_task(task)
-    episodes = _empty_episodes(sizes, recipe)
-    total = recipe.num_episodes * EPISODE_STEPS
-    for first in range(0, recipe.num_episodes, _NUM_LOCKSTEP):
-        group = range(first, min(first + _NUM_LOCKSTEP, recipe.num_episodes))
+    groups = []
+    for first in range(numbers.start, numbers.stop, _NUM_LOCKSTEP):
+        group = range(first, min(first + _NUM_LOCKSTEP, numbers.stop))
+        episodes = _plan_episodes(sizes, recipe, group)
         envs = make_vector(task, len(group))
         try:
-            for steps in _roll(envs, sizes, recipe, group, episodes):
+            seeds = [_seed(sizes, recipe, episode) for episode in group]
+            policy = make_policy(len(group)) if make_policy else None
+            is_led = np.array([recipe.behaviour(e) in POLICY_NOISES for e in group])
+            for steps in _roll(envs, seeds, policy, is_led, episodes):
                 if progress and steps % _STEPS_PER_REPORT == 0:
-                    progress("collecting", first * EPISODE_STEPS + steps * len(group), total)
+                    done = (first - numbers.start) * EPISODE_STEPS + steps * len(group)
+                    progress("collecting", done, len(numbers) * EPISODE_STEPS)
         finally:
             envs.close()
-    return episodes
+        groups.append(episodes)
+    return join(groups)
 
 
-def _empty_episodes(task: Task, recipe: CollectionRecipe) -> Episodes:
-    shape = (recipe.num_episodes, EPISODE_STEPS + 1)
-    names = tuple(recipe.behaviour(episode) for episode in range(recipe.num_episodes))
+def join(parts: Sequence[Episodes]) -> Episodes:
+    """Return the episodes of several parts as one."""
+    obs, action, reward, behaviours = zip(*parts, strict=True)
+    arrays = map(np.concatenate, (obs, action, reward))
+    return Episodes(*arrays, behaviours=tuple(name for part in behaviours for name in part))
+
+
+def _plan_episodes(task: Task, recipe: CollectionRecipe, group: range) -> Episodes:
+    """Return episodes with their actions, or the noise on a policy's, and nothing else."""
+    shape = (len(group), EPISODE_STEPS + 1)
+    action = np.full((*shape, task.action_dim), np.nan, np.float32)
+    for row, episode in zip(action, group, strict=True):
+        rng = np.random.default_rng(_stream(task, recipe, episode, "actions"))
+        behave = (BEHAVIOURS | POLICY_NOISES)[recipe.behaviour(episode)]
+        row[1:] = behave(rng, EPISODE_STEPS, task.action_dim)
     return Episodes(
         obs=np.empty((*shape, task.obs_dim), np.float32),
-        action=np.full((*shape, task.action_dim), np.nan, np.float32),
+        action=action,
         reward=np.full(shape, np.nan, np.float32),
-        behaviours=names,
+        behaviours=tuple(recipe.label(episode) for episode in group),
     )
 
 
-def _roll(envs: Any, task: Task, recipe: CollectionRecipe, group: range, episodes: Episodes):
-    """Fill the rows of the episodes in `group`; yield the number of steps done."""
-    here = slice(group.start, group.stop)
-    for episode in group:
-        episodes.action[episode, 1:] = _actions(task, recipe, episode)
-    episodes.obs[here, 0], _ = envs.reset(seed=[_seed(task, recipe, e) for e in group])
+def _roll(
+    envs: Any,
+    seeds: list[int],
+    policy: Policy | None,
+    is_led: np.ndarray,
+    episodes: Episodes,
+) -> Iterator[int]:
+    """Fill the rows of the episodes, some of them led by the policy; yield the steps done."""
+    episodes.obs[:, 0], _ = envs.reset(seed=seeds)
     for step in range(1, EPISODE_STEPS + 1):
-        obs, reward, terminated, truncated, _ = envs.step(episodes.action[here, step])
-        episodes.obs[here, step] = obs
-        episodes.reward[here, step] = reward
+        action = episodes.action[:, step]
+        if policy is not None and is_led.any():
+            own = policy(episodes.obs[:, step - 1])[:, : action.shape[1]]
+            action[is_led] = np.clip(own + action, -1, 1)[is_led]
+        obs, reward, terminated, truncated, _ = envs.step(action)
+        episodes.obs[:, step] = obs
+        episodes.reward[:, step] = reward
         assert not np.any(terminated), "MT30's tasks never terminate"
         assert np.all(truncated == (step == EPISODE_STEPS)), "an episode has 500 steps"
         yield step
-
-
-def _actions(task: Task, recipe: CollectionRecipe, episode: int) -> np.ndarray:
-    rng = np.random.default_rng(_stream(task, recipe, episode, "actions"))
-    behave = BEHAVIOURS[recipe.behaviour(episode)]
-    return behave(rng, EPISODE_STEPS, task.action_dim)
 
 
 def _seed(task: Task, recipe: CollectionRecipe, episode: int) -> int:

@@ -4,26 +4,30 @@ import logging
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pwmray import claim
-from pwmray.data.collect import (
-    CollectionRecipe,
-    Episodes,
-    MakeVector,
-    Progress,
-    collect,
-)
+from pwmray.data.collect import Episodes, MakeVector, Progress
+from pwmray.data.collect import collect as collect_round
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import open_store, write_store
 from pwmray.tasks import find_task
 
 _POLL_SECONDS = 0.2
+Collect = Callable[[str, CollectionRecipe, MakeVector, Progress | None], Episodes]
 _log = logging.getLogger(__name__)
 
 
 def collected_path(task: str, recipe: CollectionRecipe, data_dir: Path) -> Path:
     """Return where the task's data of this recipe lies."""
     return Path(data_dir) / "collected" / f"{task}-{recipe.fingerprint(task)}.arrow"
+
+
+def is_to_be_made(task: str, recipe: CollectionRecipe, data_dir: Path) -> bool:
+    """Tell whether the task's data is not there, and no process is making it."""
+    path = collected_path(task, recipe, data_dir)
+    return not path.exists() and claim.owner(_claim_path(path)) is None
 
 
 def ensure_data(
@@ -33,8 +37,11 @@ def ensure_data(
     make_vector: MakeVector,
     progress: Progress | None = None,
     rebuild: bool = False,
+    collect: Collect = collect_round,
 ) -> Path:
     """Return the path of the task's data, collecting it first if it is not there.
+
+    A recipe with rounds needs pwmray.rounds.collect to collect it.
 
     Of several processes that want the same data one collects; the others wait for it and say so
     through `progress`, or in the log. If the one dies, another takes over. `rebuild` collects
@@ -52,7 +59,7 @@ def ensure_data(
             continue
         with held:
             if rebuild or not path.exists():
-                _make(path, task, recipe, make_vector, report)
+                _make(path, task, recipe, make_vector, report, collect)
         break
     open_store(path, _command(task, recipe, data_dir))
     return path
@@ -60,8 +67,8 @@ def ensure_data(
 
 def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:
     """Return the command that makes this data again, to be shown to people."""
-    options = f"--episodes {recipe.num_episodes} --seed {recipe.seed}"
-    return f"pwmray data collect {task} {options} --data {shlex.quote(str(data_dir))} --rebuild"
+    folder = shlex.quote(str(data_dir))
+    return f"pwmray data collect {task} {recipe.command_options} --data {folder} --rebuild"
 
 
 def _make(
@@ -70,6 +77,7 @@ def _make(
     recipe: CollectionRecipe,
     make_vector: MakeVector,
     progress: Progress,
+    collect: Collect,
 ) -> None:
     episodes = collect(task, recipe, make_vector, progress)
     try:

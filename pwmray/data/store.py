@@ -347,4 +347,4 @@ def _suggest_command(path: Path) -> str:
         return ""
     folder = shlex.quote(str(path.parent.parent))
     command = f"pwmray data collect {max(named, key=len)} --data {folder} --rebuild"
-    return f"{command} (with its --episodes and --seed)"
+    return f"{command} (with the options it was made with)"

@@ -1,0 +1,89 @@
+"""A trained agent from a trial's checkpoint: what acts, and for which task."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pwmray import checkpoint_file
+from pwmray.algorithm import checkpoint
+from pwmray.algorithm.evaluate import Act, GroupedAct
+from pwmray.algorithm.pwm import Learner
+from pwmray.build import build_learner, build_planner
+from pwmray.config import TrialConfig
+from pwmray.models import checkpoints
+from pwmray.tasks import find_task
+from pwmray.trial import CHECKPOINT_FILE
+
+
+class Agent(NamedTuple):
+    """A learner as a checkpoint left it, for the task that it is to act in."""
+
+    path: Path
+    digest: str  # SHA-256 of the checkpoint's content
+    config: TrialConfig  # the trial's, with the task to act in
+    learner: Learner
+    trained_on: str  # the trial's task
+    epochs_reached: int
+
+    def make_policy(self, _: int) -> Act:
+        """Return the deterministic policy, the same for every group of episodes."""
+        return self.learner.act
+
+    def make_planner(self, group: int) -> Act:
+        """Return the planner of one group of episodes, the one of the trial's own evaluation."""
+        return build_planner(self.config, self.learner, group)
+
+    def act_for(self, num_episodes: int) -> GroupedAct:
+        """Return the deterministic policy of so many episodes in lockstep."""
+        return GroupedAct(self.make_policy, num_episodes, self.learner.mask_A.device)
+
+
+def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:
+    """Load the agent of a trial's checkpoint, or of the trial's folder, for `task`.
+
+    Without a task it is the trial's; another one must be known to the world model. Raises
+    ValueError naming a file that is no trial's checkpoint or damaged, and a task not known to it.
+    """
+    path = path / CHECKPOINT_FILE if path.is_dir() else path
+    _check_is_trial(path)
+    found = checkpoint.read_metadata(path)
+    trained = _read_config(path, found["config"])
+    config = dataclasses.replace(trained, task=task or trained.task)
+    _check_task(path, config.task, found["tasks"])
+    learner = build_learner(config)
+    progress = checkpoint.load(path, learner, {}, torch.device("cpu"))
+    return Agent(
+        path=path,
+        digest=checkpoint_file.read_header(path).digest,
+        config=config,
+        learner=learner.to(device),
+        trained_on=trained.task,
+        epochs_reached=progress["epochs_reached"],
+    )
+
+
+def _check_is_trial(path: Path) -> None:
+    header = checkpoint_file.read_header(path)
+    if checkpoint_file.is_of(header, checkpoint.FORMAT):
+        return
+    if checkpoint_file.is_of(header, checkpoints.FORMAT):
+        raise ValueError(f"{path} holds a world model alone, which has no policy to act")
+    raise ValueError(
+        f"{path} is not a checkpoint of a trial; published agents cannot be run, "
+        "`pwmray checkpoint import` takes over their world models"
+    )
+
+
+def _read_config(path: Path, config: dict[str, Any]) -> TrialConfig:
+    try:
+        return TrialConfig.from_dict(config)
+    except ValueError as error:
+        raise ValueError(f"{path} has a config that this pwmray does not read: {error}") from error
+
+
+def _check_task(path: Path, task: str, known: list[str]) -> None:
+    find_task(task)
+    if task not in known:
+        raise ValueError(f"{path} cannot act in {task!r}: it was trained on {', '.join(known)}")

@@ -1,0 +1,117 @@
+"""All the data that a sweep needs; what takes a minute a task is made side by side."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pwmray import rounds
+from pwmray.data.collect import Progress
+from pwmray.data.collected import is_to_be_made
+from pwmray.data.recipe import CollectionRecipe
+from pwmray.data.sources import find_data
+from pwmray.envs.vector import make_vector
+
+Wanted = tuple[str, CollectionRecipe]  # a task and where its data comes from
+
+_POLL_SECONDS = 0.2
+_PERCENT = 100
+
+
+class _Shared(NamedTuple):
+    """What a worker shares with the process that asked."""
+
+    percents: Any  # how far each task has come
+    stop: Any  # an event: the work is not wanted any more
+
+
+_shared: _Shared | None = None  # of a worker
+
+
+def make_data(wanted: Iterable[Wanted], data_dir: Path, progress: Progress) -> dict[Wanted, Path]:
+    """Return the path of each task's data, collecting what is missing.
+
+    Raises ValueError as pwmray.data.sources.find_data does.
+    """
+    wanted = list(dict.fromkeys(wanted))
+    slow = [(task, r) for task, r in wanted if r.num_rounds and is_to_be_made(task, r, data_dir)]
+    if len(slow) > 1:
+        _make_side_by_side(slow, data_dir, progress)
+    return {w: _make(*w, data_dir, progress) for w in wanted}
+
+
+def _make(task: str, recipe: CollectionRecipe, data_dir: Path, progress: Progress) -> Path:
+    return find_data(task, recipe, data_dir, make_vector, progress, rounds.collect)
+
+
+def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress) -> None:
+    """Make the data in processes of their own, one a core; leave none of them running."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
+    shared = _Shared(context.Array("i", len(wanted), lock=False), context.Event())
+    num_workers = min(len(wanted), len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (shared,)) as executor:
+        with _interrupts_ignored():
+            futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in enumerate(wanted)]
+        try:
+            _follow(futures, shared.percents, progress)
+        except BrokenProcessPool as error:
+            raise ValueError("a process that collects data died, out of memory?") from error
+        except BaseException:  # Ctrl-C, or one that failed: the others need not go on
+            shared.stop.set()
+            executor.shutdown(cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Leave Ctrl-C to this process: those that start meanwhile ignore it from the first moment."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _follow(futures: list[Future], percents: Sequence[int], progress: Progress) -> None:
+    """Show how far all have come until the last is done; raise what one of them raised."""
+    running = set(futures)
+    while running:
+        done, running = wait(running, _POLL_SECONDS, FIRST_EXCEPTION)
+        what = f"training and collecting in rounds, {len(futures)} tasks"
+        progress(what, sum(percents), _PERCENT * len(futures))
+        for future in done:
+            future.result()
+
+
+def _start_worker(shared: _Shared) -> None:
+    """Take what is shared, and end with the process that asked, whatever ends that."""
+    global _shared
+    _shared = shared
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _make_here(number: int, task: str, recipe: CollectionRecipe, data_dir: Path) -> None:
+    def progress(_: str, done: int, total: int) -> None:
+        assert _shared is not None
+        if _shared.stop.is_set():
+            raise InterruptedError(f"the collection of {task} is not wanted any more")
+        if total:
+            _shared.percents[number] = _PERCENT * done // total
+
+    _make(task, recipe, data_dir, progress)

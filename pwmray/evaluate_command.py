@@ -1,0 +1,145 @@
+"""`pwmray evaluate`: run a trained agent's episodes, and draw the first."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pwmray.commands import show_progress
+from pwmray.tasks import EPISODE_STEPS, find_task
+
+if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
+    from pwmray.agent import Agent
+    from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, MakeAct
+
+_MAX_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
+
+
+def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
+    """Add `evaluate`."""
+    evaluate = commands.add_parser("evaluate", help="run the episodes of a trained agent")
+    evaluate.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a trial's checkpoint.pt or its folder"
+    )
+    evaluate.add_argument("--task", default="", metavar="T", help="default: the trial's")
+    evaluate.add_argument(
+        "--episodes", type=int, metavar="N", help="default: as many as the trial's own evaluation"
+    )
+    evaluate.add_argument(
+        "--first-seed",
+        type=int,
+        metavar="S",
+        help="episode i starts from the environment seed S + i; default: as in the trial's own "
+        "evaluation",
+    )
+    evaluate.add_argument("--plan", action="store_true", help="run them with the planner as well")
+    evaluate.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="draw the policy's first episode"
+    )
+    evaluate.add_argument("--force", action="store_true", help="replace a video that is there")
+    evaluate.add_argument("--device", metavar="D", help="cpu or cuda; default: cuda if there is")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    # dm_control picks a renderer when it is imported.
+    os.environ.setdefault("MUJOCO_GL", "egl" if chosen.video else "disable")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    from pwmray.agent import load_agent
+    from pwmray.devices import choose_device
+
+    if chosen.video:
+        from pwmray import video
+
+        video.check_place(chosen.video, chosen.force)
+    agent = load_agent(chosen.checkpoint, choose_device(chosen.device), chosen.task)
+    seeds = _seeds(agent, chosen)
+    environment = video.open_environment(agent.config.task) if chosen.video else None
+    print(_describe(agent, seeds))
+    print(_summary("return", run_episodes(agent, seeds, agent.make_policy)))
+    if chosen.plan:
+        print(_summary("plan return", run_episodes(agent, seeds, agent.make_planner, "planner")))
+    if environment is not None:
+        with video.recording(chosen.video, environment) as recorder:
+            _run(agent, seeds[:1], agent.make_policy, recorder, "video")
+        print(f"video        {chosen.video}, the episode of seed {seeds[0]}")
+
+
+def run_episodes(
+    agent: "Agent", seeds: Sequence[int], make_act: "MakeAct", what: str = "policy"
+) -> "Episodes":
+    """Run what acts on one episode a seed, all in lockstep.
+
+    The numbers are those of the trial's own evaluation, on the same kind of device.
+    """
+    from pwmray.envs.vector import make_vector
+
+    num_cores = len(os.sched_getaffinity(0))
+    environments = make_vector(agent.config.task, len(seeds), num_cores)
+    try:
+        return _run(agent, seeds, make_act, environments, what)
+    finally:
+        environments.close()
+
+
+def _run(
+    agent: "Agent",
+    seeds: Sequence[int],
+    make_act: "MakeAct",
+    environments: "LockstepEnvironments | Any",
+    what: str,
+) -> "Episodes":
+    import torch
+
+    from pwmray.algorithm.evaluate import evaluate
+
+    # As in the trial: both decide how numbers round.
+    torch.set_num_threads(agent.config.runtime.num_cpus)
+    torch.set_flush_denormal(True)
+    action_dim = find_task(agent.config.task).action_dim
+    device = agent.learner.mask_A.device
+    with show_progress("evaluate") as progress:
+
+        def on_step(step: int) -> None:
+            progress(what, step * len(seeds), EPISODE_STEPS * len(seeds))
+
+        return evaluate(make_act, environments, seeds, action_dim, device, on_step=on_step)
+
+
+def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
+    evaluation = agent.config.evaluation
+    num = evaluation.final_episodes if chosen.episodes is None else chosen.episodes
+    first = evaluation.first_seed if chosen.first_seed is None else chosen.first_seed
+    if num < 1:
+        raise ValueError(f"--episodes is {num}; it must be 1 or more")
+    if not 0 <= first <= _MAX_SEED - num + 1:
+        raise ValueError(f"--first-seed is {first}; valid: 0 to {_MAX_SEED - num + 1}")
+    return range(first, first + num)
+
+
+def _describe(agent: "Agent", seeds: range) -> str:
+    config, task = agent.config, find_task(agent.config.task)
+    elsewhere = "" if task.name == agent.trained_on else f", trained on {agent.trained_on}"
+    floor = max(task.zero_return, task.random_return)
+    return "\n".join(
+        [
+            f"checkpoint   {agent.path}, epoch {agent.epochs_reached} of {config.epochs}",
+            f"agent        {config.variant}, seed {config.seed}, {config.methodology}, "
+            f"{config.fidelity.name}",
+            f"task         {task.name}{elsewhere}",
+            f"episodes     {len(seeds)}, environment seeds {seeds[0]} to {seeds[-1]}",
+            f"floor        {floor:.1f} (doing nothing {task.zero_return:.1f}, at random "
+            f"{task.random_return:.1f})",
+        ]
+    )
+
+
+def _summary(name: str, episodes: "Episodes") -> str:
+    returns = episodes.returns
+    sd = f"{returns.std(ddof=1):.2f}" if len(returns) > 1 else "unknown"
+    return (
+        f"{name:<12} {returns.mean():.2f}, sd {sd}, min {returns.min():.2f}, "
+        f"max {returns.max():.2f}"
+    )

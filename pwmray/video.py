@@ -1,0 +1,95 @@
+"""A video of one episode: an environment whose every picture goes into ffmpeg."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+
+from pwmray.files import replacing
+from pwmray.tasks import EPISODE_STEPS
+
+_INSTALL = "apt install libegl1 libopengl0 libgl1-mesa-dri"
+
+
+class Recorder:
+    """One environment, as `evaluate` takes several, whose pictures are written as it steps."""
+
+    num_envs = 1
+
+    def __init__(self, environment: Any, writer: Any):
+        self._environment, self._writer = environment, writer
+
+    def reset(self, *, seed: list[int]) -> tuple[np.ndarray, dict]:
+        """Start the episode; return its observation [1, obs_dim]."""
+        obs, info = self._environment.reset(seed=seed[0])
+        self._draw()
+        return obs[np.newaxis], info
+
+    def step(self, actions: np.ndarray) -> tuple:
+        """Apply the action [1, action_dim]."""
+        obs, *outcome, info = self._environment.step(actions[0])
+        self._draw()
+        return obs[np.newaxis], *map(np.atleast_1d, outcome), info
+
+    def _draw(self) -> None:
+        self._writer.send(np.ascontiguousarray(self._environment.render()))
+
+
+def open_environment(task: str) -> Any:
+    """Return an environment of the task that has drawn once.
+
+    Raises ValueError with what to install where it cannot draw.
+    """
+    backend = os.environ.get("MUJOCO_GL")
+    if backend != "egl":
+        raise ValueError(
+            f"no video: MUJOCO_GL is {backend!r}; leave it unset or set it to egl, which on Debian "
+            f"takes: {_INSTALL}"
+        )
+    try:
+        from pwmray.envs.environment import TaskEnv  # dm_control looks for the driver on import
+
+        environment = TaskEnv(task, render_mode="rgb_array")
+        environment.reset(seed=0)
+        environment.render()
+    except Exception as error:  # each driver fails in its own way
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"no video: there is no working GL driver ({reason[:100]}); on Debian: {_INSTALL}"
+        ) from error
+    return environment
+
+
+@contextlib.contextmanager
+def recording(path: Path, environment: Any) -> Iterator[Recorder]:
+    """Yield the environment for one episode, which becomes the file at `path` when it is whole."""
+    size = environment.render().shape[1::-1]
+    with replacing(path) as draft:
+        writer = imageio_ffmpeg.write_frames(
+            str(draft),
+            size,
+            fps=environment.metadata["render_fps"],
+            output_params=["-f", "mp4"],  # the draft's name does not say so
+        )
+        writer.send(None)
+        try:
+            yield Recorder(environment, writer)
+        finally:
+            writer.close()
+        num_frames, _ = imageio_ffmpeg.count_frames_and_secs(str(draft))
+        if num_frames != EPISODE_STEPS + 1:
+            raise ValueError(f"{path} not written: ffmpeg took {num_frames} pictures")
+
+
+def check_place(path: Path, is_forced: bool) -> None:
+    """Raise ValueError unless a video may be written to `path`."""
+    if path.suffix != ".mp4":
+        raise ValueError(f"the video {path} must be called something.mp4")
+    if path.exists() and not (is_forced and path.is_file()):
+        raise ValueError(f"{path} exists; pass --force to replace it")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write the video {path}: see the folder {path.parent}")

@@ -1,0 +1,93 @@
+"""`pwmray data collect` with the policy of a checkpoint, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from pwmray import cli
+from pwmray.agent import load_agent
+from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
+from pwmray.data.store import open_store
+from pwmray.tasks import EPISODE_STEPS
+from tests.test_evaluate import write_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    return write_checkpoint(folder, ["pendulum-spin"])
+
+
+def collect(folder, *arguments):
+    return cli.main(["data", "collect", *map(str, arguments), "--data", str(folder)])
+
+
+def test_policy_of_a_checkpoint_acts_beside_the_fixed_behaviours(checkpoint, tmp_path):
+    arguments = ["pendulum-spin", "--from", checkpoint.parent, "--episodes", 8]
+    assert collect(tmp_path / "data", *arguments) == 0
+    (path,) = (tmp_path / "data" / "collected").iterdir()
+    store, agent = open_store(path), load_agent(checkpoint, torch.device("cpu"))
+    assert store.behaviours == (*BEHAVIOURS, *POLICY_NOISES)
+    assert store.recipe["policy"] == agent.digest
+    rows = slice(6 * (EPISODE_STEPS + 1), 7 * (EPISODE_STEPS + 1))
+    expected = agent.act_for(EPISODE_STEPS)(store.obs[rows][:-1].copy())[:, :1]
+    np.testing.assert_allclose(store.action[rows][1:], expected, atol=1e-5)
+
+
+def test_behaviour_named_twice_has_twice_the_episodes(tmp_path):
+    options = ["--behaviours", "bang-bang,constant,bang-bang", "--episodes", 3]
+    assert collect(tmp_path, "pendulum-spin", *options) == 0
+    (path,) = (tmp_path / "collected").iterdir()
+    assert open_store(path).behaviours == ("bang-bang", "constant", "bang-bang")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--behaviours", "policy"], "has policy, and no checkpoint says whose policy that is"),
+        (["--behaviours", "plicy"], "unknown data.behaviours ['plicy']; valid: uniform"),
+        (["--behaviours", ""], "unknown data.behaviours ['']; valid: uniform"),
+        (["--from", "absent.pt"], "No such file or directory: absent.pt"),
+        (["--from", "absent.pt", "--behaviours", "uniform"], "its policy acts in none of data.b"),
+        (["--rounds", "-1"], "data.num_rounds is -1; it must be at least 0"),
+        (["--rounds", "2", "--episodes-per-round", "0"], "data.episodes_per_round is 0; it must"),
+        (["--rounds", "2", "--epochs-per-round", "0"], "data.epochs_per_round is 0; it must be"),
+        (["--rounds", "two"], "argument --rounds: invalid int value: 'two'"),
+        (["--from", "absent.pt", "--episodes", "0"], "data.num_episodes is 0; it must be at least"),
+    ],
+)
+def test_bad_option_is_named(options, message, tmp_path, capsys):
+    assert message in refused(tmp_path, capsys, "pendulum-spin", *options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"nonsense", "is not a checkpoint of a trial"),
+        (b"pwmray-world-model-1 00\n", "holds a world model alone, which has no policy to act"),
+        (b"pwmray-checkpoint-2 00\ncut", "its content is damaged"),
+    ],
+)
+def test_file_that_is_no_agent_is_named(content, message, tmp_path, capsys):
+    file = tmp_path / "file.pt"
+    file.write_bytes(content)
+    line = refused(tmp_path / "data", capsys, "pendulum-spin", "--from", file)
+    assert f"{file}" in line
+    assert message in line
+
+
+def test_task_that_the_agent_does_not_know_is_named(checkpoint, tmp_path, capsys):
+    tasks = ["pendulum-spin", "pendulum-swingup"]
+    line = refused(tmp_path / "data", capsys, *tasks, "--from", checkpoint)
+    assert "cannot act in 'pendulum-swingup': it was trained on pendulum-spin" in line
+
+
+def refused(folder, capsys, *arguments):
+    """Run what must be refused, with nothing written; return its one line."""
+    assert collect(folder, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert not (folder / "collected").exists()
+    return err

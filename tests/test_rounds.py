@@ -1,0 +1,110 @@
+"""Data collected in rounds: it follows from the recipe alone, and is there whole or not at all."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pwmray import rounds
+from pwmray.data.collect import collect
+from pwmray.data.collected import ensure_data
+from pwmray.data.collector import COLLECTOR
+from pwmray.data.recipe import CollectionRecipe
+from pwmray.data.store import open_store
+from pwmray.envs.vector import make_vector
+
+TASK = "pendulum-spin"
+TINY = CollectionRecipe(num_episodes=2, num_rounds=2, episodes_per_round=2, epochs_per_round=2)
+TINY_OPTIONS = TINY.command_options.split()
+
+
+def make(folder, recipe=TINY, progress=None):
+    return ensure_data(TASK, recipe, folder, make_vector, progress, collect=rounds.collect)
+
+
+@pytest.fixture(scope="module")
+def said():
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, said):
+    return make(tmp_path_factory.mktemp("data"), progress=lambda *step: said.append(step))
+
+
+def episodes_of(path):
+    """Return an open file's observations and actions by episode."""
+    store = open_store(path)
+    return store, store.obs.reshape(-1, 501, 3), store.action.reshape(-1, 501, 1)
+
+
+def test_each_episode_says_what_acted_and_in_which_round(made):
+    expected = ("policy@1", "noisy-policy@1", "policy@2", "noisy-policy@2")
+    assert open_store(made).behaviours == ("uniform", "held-4", *expected)
+    assert open_store(made).recipe["collector"] == COLLECTOR
+
+
+def test_episodes_before_the_rounds_are_those_without_rounds(made):
+    without = collect(TASK, CollectionRecipe(num_episodes=2), make_vector)
+    _, obs, action = episodes_of(made)
+    np.testing.assert_array_equal(obs[:2], without.obs)
+    np.testing.assert_array_equal(action[:2], without.action)
+
+
+def test_rounds_start_anew_and_their_policy_changes(made):
+    _, obs, action = episodes_of(made)
+    assert len(np.unique(obs[:, 0, 0])) == 6
+    assert np.abs(action[:, 1:]).max() <= 1
+    assert np.abs(action[2] - action[4])[1:].max() > 0.01
+
+
+def test_other_settings_of_the_collector_make_other_data(monkeypatch):
+    before = TINY.fingerprint(TASK)
+    monkeypatch.setitem(COLLECTOR, "learner.discount", 0.9)
+    assert TINY.fingerprint(TASK) != before
+    assert CollectionRecipe().fingerprint(TASK) == "3f2323aaeacb"
+
+
+def test_progress_of_the_rounds_is_one_activity_with_one_end(made, said):
+    in_rounds = [(done, total) for what, done, total in said if "rounds" in what]
+    assert said[0][0] == "collecting"
+    assert in_rounds == sorted(in_rounds)
+    assert in_rounds[0] == (1, 12)
+    assert in_rounds[-1] == (12, 12)
+
+
+@pytest.mark.parametrize("moment", [1, 4])
+def test_interrupted_rounds_leave_nothing_behind(moment, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, progress=interrupt_at(moment))
+    assert list((tmp_path / "collected").iterdir()) == []
+
+
+def interrupt_at(moment):
+    def progress(what, done, total):
+        if "rounds" in what and done == moment:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_killed_and_started_again_it_is_the_same_file_byte_for_byte(made, tmp_path):
+    command = [sys.executable, "-m", "pwmray.cli", "data", "collect", TASK, *TINY_OPTIONS]
+    run = subprocess.Popen([*command, "--data", tmp_path], stderr=subprocess.PIPE, text=True)
+    with run:
+        assert next(line for line in run.stderr if "in rounds" in line)
+        run.send_signal(signal.SIGKILL)
+    assert list((tmp_path / "collected").glob("*.arrow")) == []
+    assert make(tmp_path).name == made.name
+    assert (tmp_path / "collected" / made.name).read_bytes() == made.read_bytes()
+    assert len(list((tmp_path / "collected").iterdir())) == 1
+
+
+def test_agent_that_diverges_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(COLLECTOR, "learner.model_lr", 1e30)
+    monkeypatch.setitem(COLLECTOR, "learner.model_clip", 1e30)
+    with pytest.raises(ValueError, match="agent that collects data of pendulum-spin diverged: "):
+        make(tmp_path)
+    assert list((tmp_path / "collected").iterdir()) == []
