@@ -106,7 +106,7 @@ def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plo
         (),
         f"Thin lines: one a training seed, {_span(sizes)} an arm; no interval. "
         f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor.",
-        len(panels) // len({title.partition("\n")[0] for title in panels}) if rows else 0,
+        len({title.partition("\n")[2] for title in panels}) if rows else 0,
     )
 
 

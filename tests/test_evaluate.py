@@ -90,8 +90,8 @@ def test_command_says_whose_episodes_it_ran_and_how_they_went(trial, capsys):
     expected = f"{np.mean(policy):.2f}, sd {sd:.2f}, min {min(policy):.2f}, max {max(policy):.2f}"
     assert f"return       {expected}" in out
     assert f"max {max(planner):.2f}" in out.splitlines()[-1]
-    assert "evaluate: policy, 3/1500 steps" in err
-    assert "evaluate: planner, 3/1500 steps" in err
+    assert "evaluate: policy, 3/1500" in err
+    assert "evaluate: planner, 3/1500" in err
 
 
 def test_seeds_and_episodes_are_those_asked_for(trial, agent, capsys):
