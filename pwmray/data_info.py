@@ -1,6 +1,7 @@
 """What `pwmray data info` and `pwmray data verify` say, as lines of text."""
 
 from pathlib import Path
+from typing import Any
 
 from pwmray.commands import Progress
 from pwmray.data.inventory import find_datasets, find_files, verify_file
@@ -47,7 +48,7 @@ def describe_file(path: Path) -> list[str]:
         f"task         {store.task}",
         f"fingerprint  {store.fingerprint}",
         f"episodes     {store.num_episodes} with {len(store.reward)} rows",
-        f"recipe       {', '.join(f'{key}={value}' for key, value in store.recipe.items())}",
+        f"recipe       {', '.join(_setting(*item) for item in store.recipe.items())}",
         f"{'behaviour':<20} {'episodes':>8} {'mean':>7} {'min':>7} {'max':>7}  (return)",
     ]
     for name in dict.fromkeys(store.behaviours):
@@ -55,6 +56,11 @@ def describe_file(path: Path) -> list[str]:
         figures = f"{here.mean():>7.1f} {here.min():>7.1f} {here.max():>7.1f}"
         lines.append(f"{name:<20} {len(here):>8} {figures}")
     return lines
+
+
+def _setting(name: str, value: Any) -> str:
+    """Show one setting; of the agent that collected in rounds, its version stands for all."""
+    return f"{name}=version {value['version']}" if name == "collector" else f"{name}={value}"
 
 
 def describe_dataset(manifest: Manifest, data_dir: Path) -> list[str]:

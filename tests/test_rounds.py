@@ -13,6 +13,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.data.collector import COLLECTOR
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import open_store
+from pwmray.data_info import describe_path
 from pwmray.envs.vector import make_vector
 
 TASK = "pendulum-spin"
@@ -44,6 +45,12 @@ def test_each_episode_says_what_acted_and_in_which_round(made):
     expected = ("policy@1", "noisy-policy@1", "policy@2", "noisy-policy@2")
     assert open_store(made).behaviours == ("uniform", "held-4", *expected)
     assert open_store(made).recipe["collector"] == COLLECTOR
+
+
+def test_description_shows_each_round(made):
+    shown = "\n".join(describe_path(made, made.parent))
+    assert "num_rounds=2, episodes_per_round=2, epochs_per_round=2, collector=version 1" in shown
+    assert "noisy-policy@2              1 " in shown
 
 
 def test_episodes_before_the_rounds_are_those_without_rounds(made):

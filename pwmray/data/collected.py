@@ -87,6 +87,7 @@ def _make(
 
 
 def _write(path: Path, task: str, recipe: CollectionRecipe, episodes: Episodes) -> None:
+    assert len(episodes.reward) == recipe.total_episodes, "rounds need pwmray.rounds.collect"
     num_rows = episodes.reward.size
     write_store(
         path,
