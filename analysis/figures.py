@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.expectations import draw_expectations, plan_expectations
 from analysis.load import Sweep, read_curves
-from analysis.plots import INTERVAL_SEEDS, Plot, Series, axis_of, plan_curves, plan_returns
+from analysis.plots import INTERVAL_SEEDS, Plot, Series, plan_curves, plan_returns
 from analysis.stats import sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.files import replacing
@@ -29,7 +28,6 @@ VARIANT_COLOURS = {
 OTHER_COLOUR = "#999999"
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # where arms of one variant differ in another factor
 PANEL_INCHES = (3.2, 2.7)
-NAME_INCHES = 0.6  # of an axis, for each place that has a name
 DODGE = 0.09  # between the arms of one budget, in budgets
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
@@ -37,7 +35,7 @@ STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
 
 def draw_figures(sweep: Sweep, folder: Path) -> list[Path]:
     """Write the sweep's figures into `folder`; return the paths written."""
-    plots = {f"returns_by_{'_'.join(axis_of(sweep))}": plan_returns(sweep)}
+    plots = {"returns_by_epochs": plan_returns(sweep)}
     curves = plan_curves(sweep, read_curves(sweep.folder))
     if curves.panels:
         plots["learning_curves"] = curves
@@ -45,25 +43,19 @@ def draw_figures(sweep: Sweep, folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for name, plot in plots.items():
             paths += _save(draw_plot(plot), folder / name)
-        expectations = plan_expectations(sweep)
-        if expectations.panels:
-            figure = draw_expectations(expectations, VARIANT_COLOURS, OTHER_COLOUR)
-            paths += _save(figure, folder / "imagined_against_real")
     return paths
 
 
 def draw_plot(plot: Plot) -> Figure:
-    """Return the figure of `plot`: its panels on common axes, one legend above."""
-    usual = min(len(plot.panels), 3 if len(plot.panels) < 10 else 5)
-    num_columns = plot.num_columns or usual
+    """Return the figure of `plot`: a panel a task on common axes, one legend below."""
+    num_columns = min(len(plot.panels), 3 if len(plot.panels) < 10 else 5)
     num_rows = math.ceil(len(plot.panels) / num_columns)
-    width = max(PANEL_INCHES[0], NAME_INCHES * len(plot.ticks) if plot.is_named else 0)
-    size = max(width * num_columns, 5.5), PANEL_INCHES[1] * num_rows + 1.3
+    size = max(PANEL_INCHES[0] * num_columns, 5.5), PANEL_INCHES[1] * num_rows + 1.3
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True).flat
     styles = _style_series(plot)
-    for panel_axes, (title, panel) in zip(axes, plot.panels.items(), strict=False):
-        _draw_panel(panel_axes, title, panel, plot, styles)
+    for panel_axes, (task, panel) in zip(axes, plot.panels.items(), strict=False):
+        _draw_panel(panel_axes, task, panel, plot, styles)
     for unused in list(axes)[len(plot.panels) :]:
         unused.set_axis_off()
     figure.supylabel("return", fontsize=9)
@@ -80,41 +72,30 @@ def draw_plot(plot: Plot) -> Figure:
 
 
 def _draw_panel(
-    axes: Axes, title: str, panel: Sequence[Series], plot: Plot, styles: dict[str, dict[str, Any]]
+    axes: Axes, task: str, panel: Sequence[Series], plot: Plot, styles: dict[str, dict[str, Any]]
 ) -> None:
-    floor = find_task(title.partition("\n")[0]).floor
-    axes.axhline(floor, color="0.3", linestyle=":", linewidth=1.2, zorder=1)
-    dodge = 2 * DODGE if plot.is_named else DODGE
+    axes.axhline(find_task(task).floor, color="0.3", linestyle=":", linewidth=1.2, zorder=1)
+    draw: Callable[..., None] = _draw_points if plot.ticks else _draw_curves
     for series in panel:
         place = list(styles).index(series.label) - (len(styles) - 1) / 2.0
-        if plot.ticks:
-            _draw_points(axes, series, styles[series.label], place * dodge, plot.is_named)
-        else:
-            _draw_curves(axes, series, styles[series.label])
+        draw(axes, series, styles[series.label], place * DODGE)
     if plot.ticks:
         axes.set_xticks(range(len(plot.ticks)), [_shorten(value) for value in plot.ticks])
-        if plot.is_named:
-            for label in axes.get_xticklabels():
-                label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=7)
         axes.set_xlim(-0.5, len(plot.ticks) - 0.5)
     else:
         axes.xaxis.set_major_formatter(lambda value, _: _shorten(value))
         axes.set_xlim(left=0)
     axes.set_ylim(0.0, RETURN_MAX)
-    axes.set_title(title)
+    axes.set_title(task)
     axes.set_xlabel(plot.x_label)
     axes.grid(axis="y", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def _draw_points(
-    axes: Axes, series: Series, style: dict[str, Any], shift: float, is_named: bool
-) -> None:
+def _draw_points(axes: Axes, series: Series, style: dict[str, Any], shift: float) -> None:
     """Draw seeds as dots, the means joined, and intervals where there are seeds enough."""
     positions = [point.position + shift for point in series.points]
     means = [math.fsum(point.returns) / len(point.returns) for point in series.points]
-    if is_named:  # places without an order: a mark each
-        style = style | {"linestyle": "", "marker": "_", "markersize": 9, "markeredgewidth": 1.6}
     axes.plot(positions, means, linewidth=1.6, zorder=3, **style)
     for position, mean, point in zip(positions, means, series.points, strict=True):
         dots = [position] * len(point.returns)
@@ -127,7 +108,7 @@ def _draw_points(
             axes.errorbar(position, mean, half, color=style["color"], capsize=3, zorder=3)
 
 
-def _draw_curves(axes: Axes, series: Series, style: dict[str, Any]) -> None:
+def _draw_curves(axes: Axes, series: Series, style: dict[str, Any], _shift: float) -> None:
     for curve in series.curves:
         epochs, returns = zip(*curve, strict=True)
         marker = "." if len(curve) == 1 else None
@@ -166,9 +147,7 @@ def _floor_line() -> Line2D:
     return Line2D([], [], color="0.3", linestyle=":", linewidth=1.2, label=label)
 
 
-def _shorten(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
+def _shorten(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 

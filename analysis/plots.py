@@ -1,21 +1,20 @@
 """Lay out a sweep's figures as plain data: panels, series, what must be said under them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms
 from analysis.load import Sweep, Trial
 from analysis.verdict import CONFIDENCE
 
-BUDGET = ("epochs",)
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
 
 
 class Point(NamedTuple):
-    """One arm at one place of the axis."""
+    """One arm at one budget."""
 
-    position: int  # of its budget or level among the sweep's
+    position: int  # of its budget among the sweep's
     returns: tuple[float, ...]  # one a seed
 
 
@@ -29,71 +28,42 @@ class Series(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A figure before it is drawn: its panels, their series, and the line under it."""
+    """A figure before it is drawn: a panel a task, its series, and the line under it."""
 
     title: str
     x_label: str
-    panels: dict[str, list[Series]]  # by title, whose first line is the task
-    ticks: tuple[int | str, ...]  # budgets or names, evenly spaced; empty for a plain axis
+    panels: dict[str, list[Series]]
+    ticks: tuple[int, ...]  # budgets, evenly spaced; empty for a plain axis
     footnote: str
-    num_columns: int = 0  # of panels; 0: as many as look good
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the ticks are names, which have no order."""
-        return any(isinstance(tick, str) for tick in self.ticks)
 
 
 def plan_returns(sweep: Sweep) -> Plot:
-    """Lay out the final returns of every evaluated arm against what `axis_of` names."""
+    """Lay out the final returns of every evaluated arm against its epoch budget."""
     arms = [arm for arm in build_arms(sweep) if arm.trials]
-    axis = axis_of(sweep)
-    places = [tuple(arm.factors[factor] for factor in axis) for arm in arms]
-    ordered = list(dict.fromkeys(places))  # as build_arms ranks each factor's levels
-    if axis == BUDGET:
-        ordered.sort()
+    budgets = tuple(sorted({arm.factors["epochs"] for arm in arms}))
     panels: dict[str, dict[str, Series]] = {}
-    for place, arm in sorted(zip(places, arms, strict=True), key=lambda x: ordered.index(x[0])):
+    for arm in sorted(arms, key=lambda arm: arm.factors["epochs"]):
         panel = panels.setdefault(arm.factors["task"], {})
-        label, variant = _label(arm.factors, axis), arm.factors["variant"]
-        point = Point(ordered.index(place), tuple(arm.returns.values()))
+        label, variant = _label(arm.factors), arm.factors["variant"]
+        point = Point(budgets.index(arm.factors["epochs"]), tuple(arm.returns.values()))
         before = panel[label].points if label in panel else ()
         panel[label] = Series(label, variant, (*before, point))
-    named = " and ".join(axis)
     return Plot(
-        f"{sweep.name}: final return by {'epoch budget' if axis == BUDGET else named}",
-        named,
-        {task: list(panels[task].values()) for task in order_tasks(sweep, panels)},
-        tuple(place[0] if axis == BUDGET else name_place(place) for place in ordered),
+        f"{sweep.name}: final return by epoch budget",
+        "epochs",
+        {task: list(panels[task].values()) for task in _order_tasks(sweep, panels)},
+        budgets,
         _describe_returns(arms),
     )
 
 
-def axis_of(sweep: Sweep) -> tuple[str, ...]:
-    """Return the factors along a figure of returns: epochs, or what varies in their place."""
-    others = tuple(f for f in sweep.varies if f not in ("task", "variant", "seed"))
-    return BUDGET if "epochs" in others or not others else others
-
-
-def name_place(levels: Sequence[Any]) -> str:
-    """Return the levels of some factors as they are shown, a line each."""
-    return "\n".join(str(level).replace("_", " ") for level in levels if level is not None)
-
-
 def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plot:
-    """Lay out every seed's learning curve at each variant's largest budget.
-
-    A panel is a task; of a sweep that varies something in the place of epochs, a task's row has
-    one for each of its levels.
-    """
+    """Lay out every seed's learning curve at each variant's largest budget."""
     drawn = [t for t in _largest_budgets(sweep.trials) if curves.get(t.record["trial"])]
-    axis = axis_of(sweep)
-    rows = () if axis == BUDGET else axis
     panels: dict[str, dict[str, Series]] = {}
-    for trial in sorted(drawn, key=_grid_order(sweep, rows)):
-        levels = name_place([trial.factors[factor] for factor in rows])
-        panel = panels.setdefault("\n".join([trial.factors["task"], *filter(None, [levels])]), {})
-        label, variant = _label(trial.factors, axis), trial.factors["variant"]
+    for trial in drawn:
+        panel = panels.setdefault(trial.factors["task"], {})
+        label, variant = _label(trial.factors), trial.factors["variant"]
         before = panel[label].curves if label in panel else ()
         curve = tuple(curves[trial.record["trial"]])
         panel[label] = Series(label, variant, curves=(*before, curve))
@@ -102,30 +72,20 @@ def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plo
     return Plot(
         f"{sweep.name}: return during training, largest budget",
         "epoch",
-        {title: list(panel.values()) for title, panel in panels.items()},
+        {task: list(panels[task].values()) for task in _order_tasks(sweep, panels)},
         (),
         f"Thin lines: one a training seed, {_span(sizes)} an arm; no interval. "
         f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor.",
-        len({title.partition("\n")[2] for title in panels}) if rows else 0,
     )
 
 
-def _grid_order(sweep: Sweep, factors: Sequence[str]) -> Callable[[Trial], list[int]]:
-    """Return what sorts trials by task and then by `factors`, as the grid has them."""
-    names = ("task", *factors)
-    levels = {n: list(dict.fromkeys(t.factors[n] for t in sweep.trials)) for n in names}
-    return lambda trial: [levels[name].index(trial.factors[name]) for name in names]
-
-
-def _label(factors: dict[str, Any], axis: Sequence[str]) -> str:
-    """Return a series' name: its variant, and factors other than the task and the axis'."""
-    told = ("task", "epochs", "variant", *axis)
-    others = [f"{k} {v}" for k, v in factors.items() if k not in told]
+def _label(factors: dict[str, Any]) -> str:
+    """Return a series' name: its variant, and factors other than task and epochs."""
+    others = [f"{k} {v}" for k, v in factors.items() if k not in ("task", "epochs", "variant")]
     return ", ".join([factors["variant"], *others])
 
 
-def order_tasks(sweep: Sweep, panels: dict[str, Any]) -> list[str]:
-    """Return the tasks that have a panel, in the order of the grid."""
+def _order_tasks(sweep: Sweep, panels: dict[str, Any]) -> list[str]:
     tasks = dict.fromkeys(trial.factors["task"] for trial in sweep.trials)
     return [task for task in tasks if task in panels]
 
