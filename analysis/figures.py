@@ -79,7 +79,7 @@ def draw_plot(plot: Plot) -> Figure:
         title=plot.title,
         title_fontsize=11,
         loc="outside upper center",
-        ncols=_count_columns_of([handle.get_label() for handle in handles], size[0]),
+        ncols=_count_legend_columns([handle.get_label() for handle in handles], size[0]),
         frameon=False,
     )
     return figure
@@ -149,7 +149,7 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
     ]  # fmt: skip
 
 
-def _count_columns_of(labels: Sequence[Any], inches: float) -> int:
+def _count_legend_columns(labels: Sequence[Any], inches: float) -> int:
     """Return how many legend columns make the fewest rows that fit a width, by rough lengths."""
     needed = sum(0.07 * len(str(label)) + 0.5 for label in labels)
     return math.ceil(len(labels) / math.ceil(needed / inches))
