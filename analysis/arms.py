@@ -87,7 +87,7 @@ def build_arms(sweep: Sweep) -> list[Arm]:
         Arm(dict(key), tuple(t for t in trials if t.is_usable), num_planned)
         for key, trials in members.items()
     ]
-    places = _rank_levels(arms)
+    places = rank_levels(arms)
     return sorted(arms, key=lambda arm: [places[item] for item in arm.factors.items()])
 
 
@@ -96,7 +96,7 @@ def is_numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
+def rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
     """Return the place of each factor's level: numbers by size, others as the grid has them."""
     places = {}
     for factor in arms[0].factors if arms else ():

@@ -1,8 +1,9 @@
-"""Draw a sweep: final return against epochs, and learning curves; as PNG and SVG."""
+"""Draw a sweep: final returns, learning curves, imagined against real; as PNG and SVG."""
 
 import math
+import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.load import Sweep, read_curves
-from analysis.plots import INTERVAL_SEEDS, Plot, Series, plan_curves, plan_returns
-from analysis.stats import sample_sd, t_quantile
-from analysis.verdict import CONFIDENCE, RETURN_MAX
+from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
+from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from pwmray.files import replacing
-from pwmray.tasks import find_task
 
 # One colour per variant in every figure (Okabe and Ito's colour-blind safe set).
 VARIANT_COLOURS = {
@@ -25,130 +24,135 @@ VARIANT_COLOURS = {
     "flowwm": "#009E73",
     "fullflow": "#D55E00",
 }
-OTHER_COLOUR = "#999999"
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # where arms of one variant differ in another factor
-PANEL_INCHES = (3.2, 2.7)
-DODGE = 0.09  # between the arms of one budget, in budgets
+# Of any other factor's levels (from Tol's muted set, colour-blind safe; none is a variant's).
+LEVEL_COLOURS = ("#332288", "#CC6677", "#88CCEE", "#999933", "#AA4499", "#882255", "#999999")
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # where arms of one colour differ in another factor
+AXIS_NAMES = {
+    "returns": ("", "return"),
+    "curves": ("epoch", "return"),
+    "starts": ("real start value", "imagined start value"),
+}
+TICK_INCHES = 0.85  # room for a category's name
+PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
+MANY_PANELS = 10
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
 
 
 def draw_figures(sweep: Sweep, folder: Path) -> list[Path]:
     """Write the sweep's figures into `folder`; return the paths written."""
-    plots = {"returns_by_epochs": plan_returns(sweep)}
-    curves = plan_curves(sweep, read_curves(sweep.folder))
-    if curves.panels:
-        plots["learning_curves"] = curves
+    returns = plan_returns(sweep)
+    factors = re.sub(r"\W+", "_", "_".join(returns.layout.by)).strip("_")
+    plots = {
+        f"returns_by_{factors}": returns,
+        "learning_curves": plan_curves(sweep, read_curves(sweep.folder)),
+        "imagined_against_real": plan_starts(sweep),
+    }
     paths = []
     with matplotlib.rc_context(STYLE):
         for name, plot in plots.items():
-            paths += _save(draw_plot(plot), folder / name)
+            paths += _save(draw_plot(plot), folder / name) if plot.panels else []
     return paths
 
 
 def draw_plot(plot: Plot) -> Figure:
-    """Return the figure of `plot`: a panel a task on common axes, one legend below."""
-    num_columns = min(len(plot.panels), 3 if len(plot.panels) < 10 else 5)
+    """Return the figure of `plot`: its panels in a grid, one legend above."""
+    width, height = _size_panel(plot)
+    num_columns = _count_columns(plot, width)
     num_rows = math.ceil(len(plot.panels) / num_columns)
-    size = max(PANEL_INCHES[0] * num_columns, 5.5), PANEL_INCHES[1] * num_rows + 1.3
+    size = max(width * num_columns, 5.5), height * num_rows + 1.3
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True).flat
+    is_common = plot.kind != "starts"
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=is_common)
     styles = _style_series(plot)
-    for panel_axes, (task, panel) in zip(axes, plot.panels.items(), strict=False):
-        _draw_panel(panel_axes, task, panel, plot, styles)
-    for unused in list(axes)[len(plot.panels) :]:
+    for axes, panel in zip(grid.flat, plot.panels, strict=False):
+        draw_panel(axes, panel, plot, styles)
+        _title_panel(axes, panel, plot)
+    for unused in list(grid.flat)[len(plot.panels) :]:
         unused.set_axis_off()
-    figure.supylabel("return", fontsize=9)
+    if plot.panels[0].category is None:
+        figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
     figure.supxlabel(_wrap(plot.footnote, size[0]), fontsize=7.5, color="0.35")
+    handles = _list_handles(plot, styles)
     figure.legend(
-        handles=[_legend_line(label, styles[label]) for label in styles] + [_floor_line()],
+        handles=handles,
         title=plot.title,
         title_fontsize=11,
         loc="outside upper center",
-        ncols=max(2, int(size[0] / 1.6)),
+        ncols=_count_legend_columns([handle.get_label() for handle in handles], size[0]),
         frameon=False,
     )
     return figure
 
 
-def _draw_panel(
-    axes: Axes, task: str, panel: Sequence[Series], plot: Plot, styles: dict[str, dict[str, Any]]
-) -> None:
-    axes.axhline(find_task(task).floor, color="0.3", linestyle=":", linewidth=1.2, zorder=1)
-    draw: Callable[..., None] = _draw_points if plot.ticks else _draw_curves
-    for series in panel:
-        place = list(styles).index(series.label) - (len(styles) - 1) / 2.0
-        draw(axes, series, styles[series.label], place * DODGE)
-    if plot.ticks:
-        axes.set_xticks(range(len(plot.ticks)), [_shorten(value) for value in plot.ticks])
-        axes.set_xlim(-0.5, len(plot.ticks) - 0.5)
-    else:
-        axes.xaxis.set_major_formatter(lambda value, _: _shorten(value))
-        axes.set_xlim(left=0)
-    axes.set_ylim(0.0, RETURN_MAX)
-    axes.set_title(task)
-    axes.set_xlabel(plot.x_label)
-    axes.grid(axis="y", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+def _size_panel(plot: Plot) -> tuple[float, float]:
+    """Return one panel's width and height in inches."""
+    if plot.panels[0].category:
+        return 1.6, 1.7
+    if plot.kind == "returns" and not plot.layout.is_joined:
+        return max(3.2, TICK_INCHES * len(plot.layout.ticks)), 2.5
+    return 3.2, 3.1 if plot.kind == "starts" else 2.7
 
 
-def _draw_points(axes: Axes, series: Series, style: dict[str, Any], shift: float) -> None:
-    """Draw seeds as dots, the means joined, and intervals where there are seeds enough."""
-    positions = [point.position + shift for point in series.points]
-    means = [math.fsum(point.returns) / len(point.returns) for point in series.points]
-    axes.plot(positions, means, linewidth=1.6, zorder=3, **style)
-    for position, mean, point in zip(positions, means, series.points, strict=True):
-        dots = [position] * len(point.returns)
-        axes.scatter(
-            dots, point.returns, s=18, color=style["color"], alpha=0.75, zorder=4, clip_on=False,
-            edgecolors="white", linewidths=0.5,
-        )  # fmt: skip
-        half = _half_interval(point.returns)
-        if half is not None:
-            axes.errorbar(position, mean, half, color=style["color"], capsize=3, zorder=3)
+def _count_columns(plot: Plot, width: float) -> int:
+    """Return the panels in a row: a task's categories, or as many tasks as the page has room."""
+    if plot.panels[0].category:
+        return len({panel.category for panel in plot.panels})
+    page = PAGE_INCHES[len(plot.panels) >= MANY_PANELS]
+    return min(len(plot.panels), max(1, int(page / width)))
 
 
-def _draw_curves(axes: Axes, series: Series, style: dict[str, Any], _shift: float) -> None:
-    for curve in series.curves:
-        epochs, returns = zip(*curve, strict=True)
-        marker = "." if len(curve) == 1 else None
-        axes.plot(epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, marker=marker, **style)
+def _title_panel(axes: Axes, panel: Panel, plot: Plot) -> None:
+    """Name the panel: by its task, or in a grid of categories by its row and column."""
+    x_label = AXIS_NAMES[plot.kind][0]
+    if plot.kind == "returns" and len(plot.layout.axis) == 1:
+        x_label = plot.layout.axis[0]
+    axes.set_xlabel(x_label)
+    if panel.category is None:
+        axes.set_title(panel.task)
+        return
+    place = axes.get_subplotspec()
+    if place and place.is_first_row():
+        axes.set_title("\n".join(filter(None, reversed(panel.category))), fontsize=9)
+    if place and place.is_first_col():
+        axes.set_ylabel(f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
+    axes.label_outer()
 
 
-def _half_interval(returns: Sequence[float]) -> float | None:
-    """Return the half width of the mean's t interval; None below INTERVAL_SEEDS seeds."""
-    sd = sample_sd(returns)
-    if sd is None or len(returns) < INTERVAL_SEEDS:
-        return None
-    return t_quantile(len(returns) - 1, CONFIDENCE) * sd / math.sqrt(len(returns))
-
-
-def _style_series(plot: Plot) -> dict[str, dict[str, Any]]:
-    """Return each label's line style: the variant's colour, and a dash pattern of its own."""
-    variants = {series.label: series.variant for panel in plot.panels.values() for series in panel}
-    seen: dict[str, int] = {}
+def _style_series(plot: Plot) -> dict[str, Style]:
+    """Return each label's line style: its level's colour, and a dash pattern of its own."""
+    levels = {series.label: series.level for panel in plot.panels for series in panel.series}
+    colours = dict(VARIANT_COLOURS)
+    if plot.layout.colour != "variant":
+        colours = dict(zip(dict.fromkeys(levels.values()), LEVEL_COLOURS, strict=False))
+    seen: dict[Any, int] = {}
     styles = {}
-    for label, variant in variants.items():
-        dash = LINE_STYLES[seen.get(variant, 0) % len(LINE_STYLES)]
-        seen[variant] = seen.get(variant, 0) + 1
-        styles[label] = {
-            "color": VARIANT_COLOURS.get(variant, OTHER_COLOUR),
-            "linestyle": dash,
-        }
+    for label, level in levels.items():
+        dash = LINE_STYLES[seen.get(level, 0) % len(LINE_STYLES)]
+        seen[level] = seen.get(level, 0) + 1
+        styles[label] = {"color": colours.get(level, LEVEL_COLOURS[-1]), "linestyle": dash}
     return styles
 
 
-def _legend_line(label: str, style: dict[str, Any]) -> Line2D:
-    return Line2D([], [], label=label, linewidth=1.6, marker="o", markersize=4, **style)
+def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
+    """Return the legend's entries: series, and markers or the floor."""
+    if plot.kind != "starts":
+        shown = {"linewidth": 1.6, "marker": "o", "markersize": 4}
+        handles = [Line2D([], [], label=label, **shown, **styles[label]) for label in styles]
+        return [*handles, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
+    colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]
+    ticks = plot.layout.ticks if len(plot.layout.ticks) > 1 else ()
+    return colours + [
+        Line2D([], [], label=" / ".join(filter(None, (tick.group, tick.name))), color="0.3",
+               linestyle="", markersize=6, **marker)
+        for tick, marker in zip(ticks, choose_markers(ticks), strict=True)
+    ]  # fmt: skip
 
 
-def _floor_line() -> Line2D:
-    label = "floor (doing nothing or at random)"
-    return Line2D([], [], color="0.3", linestyle=":", linewidth=1.2, label=label)
-
-
-def _shorten(value: float) -> str:
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+def _count_legend_columns(labels: Sequence[Any], inches: float) -> int:
+    """Return how many legend columns make the fewest rows that fit a width, by rough lengths."""
+    needed = sum(0.07 * len(str(label)) + 0.5 for label in labels)
+    return math.ceil(len(labels) / math.ceil(needed / inches))
 
 
 def _wrap(text: str, inches: float) -> str:

@@ -2,92 +2,154 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from analysis.arms import Arm, build_arms
+from analysis.layout import (
+    Factors,
+    Layout,
+    Tick,
+    explain_names,
+    lay_out,
+    make_tick,
+    name_series,
+    order_ticks,
+)
 from analysis.load import Sweep, Trial
 from analysis.verdict import CONFIDENCE
 
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
+PANEL_SERIES = 8  # more than these in a panel of curves are taken apart
+REAL, IMAGINED = "real_start_value", "imagined_start_value"  # columns of `trials`
+Entries = Sequence[tuple[Factors, Any]]  # marks, and what each belongs to
 
 
 class Point(NamedTuple):
-    """One arm at one budget."""
+    """One arm at one place along x."""
 
-    position: int  # of its budget among the sweep's
+    position: int  # of its tick among the plot's
     returns: tuple[float, ...]  # one a seed
 
 
+class Start(NamedTuple):
+    """What one trial expects at its evaluation's starts, in discounted symlog rewards."""
+
+    position: int  # of its tick among the plot's
+    real: float
+    imagined: float
+
+
 class Series(NamedTuple):
-    """What one legend entry draws in one panel; `points` for budgets, `curves` for learning."""
+    """What one legend entry draws in one panel: marks of its plot's kind."""
 
     label: str
-    variant: str
-    points: tuple[Point, ...] = ()
-    curves: tuple[tuple[tuple[int, float], ...], ...] = ()
+    level: Any  # of the factor that has the colours
+    marks: tuple[Any, ...]  # Points, Starts, or curves: (epoch, return) pairs in order
+
+
+class Panel(NamedTuple):
+    """One pair of axes: a task, or one category of it."""
+
+    task: str
+    category: Tick | None
+    series: tuple[Series, ...]
 
 
 class Plot(NamedTuple):
-    """A figure before it is drawn: a panel a task, its series, and the line under it."""
+    """A figure before it is drawn."""
 
+    kind: Literal["returns", "curves", "starts"]
     title: str
-    x_label: str
-    panels: dict[str, list[Series]]
-    ticks: tuple[int, ...]  # budgets, evenly spaced; empty for a plain axis
+    layout: Layout
+    panels: tuple[Panel, ...]  # task by task; with categories, all of them for each task
     footnote: str
 
 
 def plan_returns(sweep: Sweep) -> Plot:
-    """Lay out the final returns of every evaluated arm against its epoch budget."""
-    arms = [arm for arm in build_arms(sweep) if arm.trials]
-    budgets = tuple(sorted({arm.factors["epochs"] for arm in arms}))
-    panels: dict[str, dict[str, Series]] = {}
-    for arm in sorted(arms, key=lambda arm: arm.factors["epochs"]):
-        panel = panels.setdefault(arm.factors["task"], {})
-        label, variant = _label(arm.factors), arm.factors["variant"]
-        point = Point(budgets.index(arm.factors["epochs"]), tuple(arm.returns.values()))
-        before = panel[label].points if label in panel else ()
-        panel[label] = Series(label, variant, (*before, point))
+    """Lay out the final returns of every evaluated arm along the factors that vary."""
+    arms = build_arms(sweep)
+    layout = lay_out(arms, sweep.compare)
+    drawn = [arm for arm in arms if arm.trials]
+    entries = [
+        (arm.factors, Point(layout.find_tick(arm.factors), tuple(arm.returns.values())))
+        for arm in drawn
+    ]
+    by = "epoch budget" if layout.by == ("epochs",) else " and ".join(layout.by)
     return Plot(
-        f"{sweep.name}: final return by epoch budget",
-        "epochs",
-        {task: list(panels[task].values()) for task in _order_tasks(sweep, panels)},
-        budgets,
-        _describe_returns(arms),
+        "returns",
+        f"{sweep.name}: final return by {by}",
+        layout,
+        _fill_panels(sweep, layout, entries, layout.others),
+        _describe_returns(drawn, layout) + explain_names(drawn, layout),
     )
 
 
 def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plot:
-    """Lay out every seed's learning curve at each variant's largest budget."""
+    """Lay out every seed's learning curve at each variant's largest budget.
+
+    Where a panel a task would be crowded, every category of a task has a panel of its own.
+    """
+    arms = build_arms(sweep)
+    layout = lay_out(arms, sweep.compare)
     drawn = [t for t in _largest_budgets(sweep.trials) if curves.get(t.record["trial"])]
-    panels: dict[str, dict[str, Series]] = {}
-    for trial in drawn:
-        panel = panels.setdefault(trial.factors["task"], {})
-        label, variant = _label(trial.factors), trial.factors["variant"]
-        before = panel[label].curves if label in panel else ()
-        curve = tuple(curves[trial.record["trial"]])
-        panel[label] = Series(label, variant, curves=(*before, curve))
-    sizes = [len(series.curves) for panel in panels.values() for series in panel.values()]
+    entries = [(trial.factors, tuple(curves[trial.record["trial"]])) for trial in drawn]
+    panels = _fill_panels(sweep, layout, entries, layout.categories)
+    sizes = [len(series.marks) for panel in panels for series in panel.series]
+    if max((len(panel.series) for panel in panels), default=0) > PANEL_SERIES:
+        columns = order_ticks(arms, layout.categories, [trial.factors for trial in drawn])
+        panels = _fill_panels(sweep, layout, entries, (), columns)
     episodes = sorted({_training_episodes(trial) for trial in drawn})
     return Plot(
+        "curves",
         f"{sweep.name}: return during training, largest budget",
-        "epoch",
-        {task: list(panels[task].values()) for task in _order_tasks(sweep, panels)},
-        (),
+        layout,
+        panels,
         f"Thin lines: one a training seed, {_span(sizes)} an arm; no interval. "
-        f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor.",
+        f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
+        + explain_names(arms, layout),
     )
 
 
-def _label(factors: dict[str, Any]) -> str:
-    """Return a series' name: its variant, and factors other than task and epochs."""
-    others = [f"{k} {v}" for k, v in factors.items() if k not in ("task", "epochs", "variant")]
-    return ", ".join([factors["variant"], *others])
+def plan_starts(sweep: Sweep) -> Plot:
+    """Lay out what each trial imagines from its evaluation's starts against what it then got."""
+    arms = build_arms(sweep)
+    layout = lay_out(arms, sweep.compare)
+    drawn = [t for t in sweep.usable if None not in (t.record[REAL], t.record[IMAGINED])]
+    entries = [
+        (t.factors, Start(layout.find_tick(t.factors), t.record[REAL], t.record[IMAGINED]))
+        for t in drawn
+    ]
+    return Plot(
+        "starts",
+        f"{sweep.name}: imagined against real",
+        layout,
+        _fill_panels(sweep, layout, entries, ()),
+        f"Discounted symlog rewards from the evaluation's starts. Marks: trials, n = {len(drawn)}; "
+        f"each the mean over {_span([len(trial.returns) for trial in drawn])} evaluation episodes; "
+        "no interval. Above the line more is imagined than comes." + explain_names(arms, layout),
+    )
 
 
-def _order_tasks(sweep: Sweep, panels: dict[str, Any]) -> list[str]:
+def _fill_panels(
+    sweep: Sweep,
+    layout: Layout,
+    entries: Entries,
+    others: Sequence[str],
+    columns: Sequence[Tick] = (),
+) -> tuple[Panel, ...]:
+    """Return a panel a task, or one for each of `columns`; `others` tell its series apart."""
+    drawn = {factors["task"] for factors, _ in entries}
     tasks = dict.fromkeys(trial.factors["task"] for trial in sweep.trials)
-    return [task for task in tasks if task in panels]
+    places = [(task, tick) for task in tasks if task in drawn for tick in columns or (None,)]
+    panels: dict[Any, dict[tuple[str, Any], list[Any]]] = {place: {} for place in places}
+    for factors, mark in entries:
+        tick = make_tick(factors, layout.categories) if columns else None
+        key = name_series(factors, layout, others), factors[layout.colour]
+        panels[(factors["task"], tick)].setdefault(key, []).append(mark)
+    return tuple(
+        Panel(task, tick, tuple(Series(*key, tuple(marks)) for key, marks in panel.items()))
+        for (task, tick), panel in panels.items()
+    )
 
 
 def _largest_budgets(trials: Sequence[Trial]) -> list[Trial]:
@@ -103,14 +165,15 @@ def _training_episodes(trial: Trial) -> str:
     return str(config.get("evaluation", {}).get("num_episodes", "unrecorded"))
 
 
-def _describe_returns(arms: Sequence[Arm]) -> str:
+def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
     sizes = [len(arm.trials) for arm in arms]
     episodes = [len(trial.returns) for arm in arms for trial in arm.trials]
     interval = f"no interval below {INTERVAL_SEEDS} seeds"
     if max(sizes) >= INTERVAL_SEEDS:
-        interval = f"bars: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
+        interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
+    means = "lines" if layout.is_joined else "bars"
     return (
-        f"Dots: training seeds, n = {_span(sizes)} an arm; lines: means; {interval}. "
+        f"Dots: training seeds, n = {_span(sizes)} an arm; {means}: means; {interval}. "
         f"A final return: {_span(episodes)} evaluation episodes. Dotted: the task's floor."
     )
 

@@ -1,4 +1,4 @@
-"""The analysis of a sweep's tables: what it reads, guards against, prints and draws."""
+"""The analysis of a sweep's tables: what it reads, guards against and prints."""
 
 import csv
 import io
@@ -386,19 +386,6 @@ def test_markdown_tables_are_regular(results, capsys):
     run(results, "phase6_epochs", "--format", "md", "--compare", "variant")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:14]}) == 1
-
-
-def test_figures_are_written_as_png_and_svg(results, capsys):
-    assert run(results, "phase6_epochs", "--plot") == 0
-    drawn = {path.name for path in (results / "phase6_epochs" / "figures").iterdir()}
-    assert {"learning_curves.png", "learning_curves.svg"} <= drawn
-    assert {"returns_by_epochs.png", "returns_by_epochs.svg"} <= drawn
-
-
-def test_figures_of_a_sweep_without_curves_go_where_they_are_told(results, tmp_path, capsys):
-    (results / "phase6_epochs" / "curves.arrow").unlink()
-    assert run(results, "phase6_epochs", "--plot", str(tmp_path / "drawn")) == 0
-    assert sorted(path.suffix for path in (tmp_path / "drawn").iterdir()) == [".png", ".svg"]
 
 
 # Bad input: one line on stderr and exit code 2.

@@ -1,0 +1,108 @@
+"""Decide what a sweep's figures show by colour, along x and in words, and name its levels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from analysis.arms import Arm, is_numeric, rank_levels
+from analysis.load import format_value
+
+# Short enough for a tick; a figure that uses one says under it what it stands for.
+SHORT_NAMES = {
+    "policy_finetuning": "frozen",
+    "policy_and_wm_finetuning": "fine-tuned",
+    "joint_from_scratch": "scratch",
+}
+Factors = Mapping[str, Any]
+
+
+class Tick(NamedTuple):
+    """A place along x, or a column of panels: the last factor's level under the others'."""
+
+    name: str
+    group: str = ""
+
+
+class Layout(NamedTuple):
+    """Which factors a figure shows where; `task` always has its panels."""
+
+    colour: str  # the factor whose levels are series, a colour each
+    axis: tuple[str, ...]  # the factors along x, the last one varying fastest
+    others: tuple[str, ...]  # factors that vary besides, told in the legend
+    by: tuple[str, ...]  # what final returns are drawn by: `axis`, or `colour` where that is all
+    is_joined: bool  # x holds several numbers, so that a line between them means something
+    ticks: tuple[Tick, ...]  # of the evaluated arms, in order
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Return every varied factor without a colour of its own, epochs aside."""
+        return tuple(factor for factor in (*self.axis, *self.others) if factor != "epochs")
+
+    def find_tick(self, factors: Factors) -> int:
+        """Return the place along x of what has these factors."""
+        return self.ticks.index(make_tick(factors, self.axis))
+
+
+def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
+    """Choose the places of what differs between `arms`; `compare` is the factor compared.
+
+    Epochs take the x axis where they vary; else the other factors do together. Variants have the
+    colours, or, of a single variant, the levels of the factor compared.
+    """
+    varied = [name for name in arms[0].factors if name != "task" and is_varied(arms, name)]
+    is_compared = "variant" not in varied and compare in varied and compare != "epochs"
+    colour = compare if is_compared else "variant"
+    free = [name for name in varied if name != colour]
+    by = tuple(sorted(free, key=lambda name: name == compare))  # compared levels side by side
+    by = ("epochs",) if "epochs" in free else by
+    axis = by or ("epochs",)
+    ticks = order_ticks(arms, axis, [arm.factors for arm in arms if arm.trials])
+    is_joined = len(axis) == 1 < len(ticks) and is_numeric([a.factors[axis[0]] for a in arms])
+    others = tuple(name for name in free if name not in axis)
+    return Layout(colour, axis, others, by or (colour,), is_joined, ticks)
+
+
+def is_varied(arms: Sequence[Arm], factor: str) -> bool:
+    """Tell whether arms differ in `factor`."""
+    return len({arm.factors[factor] for arm in arms}) > 1
+
+
+def order_ticks(
+    arms: Sequence[Arm], axis: Sequence[str], shown: Sequence[Factors]
+) -> tuple[Tick, ...]:
+    """Return the ticks that `shown` stand at, each factor's levels in the order of all arms."""
+    places = rank_levels(arms)
+    ordered = sorted(shown, key=lambda factors: [places[(name, factors[name])] for name in axis])
+    return tuple(dict.fromkeys(make_tick(factors, axis) for factors in ordered))
+
+
+def make_tick(factors: Factors, axis: Sequence[str]) -> Tick:
+    """Return the tick at which `factors` stand along `axis`."""
+    *group, name = (name_level(factors[factor]) for factor in axis)
+    return Tick(name, " / ".join(group))
+
+
+def name_series(factors: Factors, layout: Layout, others: Sequence[str]) -> str:
+    """Return a legend's entry: the colour's level, and the levels of `others`."""
+    level = name_level(factors[layout.colour])
+    label = level if layout.colour == "variant" else f"{layout.colour} {level}"
+    return ", ".join([label, *(f"{name} {name_level(factors[name])}" for name in others)])
+
+
+def name_level(value: Any) -> str:
+    """Return a factor's level as figures print it, in few characters."""
+    if is_numeric([value]) and math.isfinite(value):
+        return shorten(value)
+    return SHORT_NAMES.get(value, format_value(value))
+
+
+def shorten(value: float) -> str:
+    """Return a number in few characters: 15k for 15,000."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+
+
+def explain_names(arms: Sequence[Arm], layout: Layout) -> str:
+    """Say what the shortened names stand for; empty where no factor shown has one."""
+    shown = {arm.factors[name] for arm in arms for name in (layout.colour, *layout.categories)}
+    known = [f"{short}: {full}" for full, short in SHORT_NAMES.items() if full in shown]
+    return f" {'; '.join(known)}." if known else ""

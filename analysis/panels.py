@@ -1,0 +1,149 @@
+"""Draw one panel of a figure: final returns, learning curves, or imagined against real."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from analysis.layout import Tick, shorten
+from analysis.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
+from analysis.stats import mean, sample_sd, t_quantile
+from analysis.verdict import CONFIDENCE, RETURN_MAX
+from pwmray.tasks import find_task
+
+Style = dict[str, Any]  # of a series' lines: color and linestyle
+DODGE = {True: 0.09, False: 0.2}  # between the arms of one tick, joined by lines or not; in ticks
+SPREAD = 0.8  # of a tick's room: as much as its arms fill, closer together if need be
+MARKERS = "os^Dv*PX"
+FILLS = ("none", "full", "left", "top")  # where a marker's shape tells the group
+FLOOR_LINE: Style = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
+
+
+def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -> None:
+    """Draw `panel` of `plot`; `styles` has every label of the figure, in the legend's order."""
+    painters: dict[str, Callable[..., None]] = {
+        "returns": _draw_returns,
+        "curves": _draw_curves,
+        "starts": _draw_starts,
+    }
+    painters[plot.kind](axes, panel.series, plot, styles)
+    if plot.kind != "starts":
+        axes.axhline(find_task(panel.task).floor, zorder=1, **FLOOR_LINE)
+        axes.set_ylim(0.0, RETURN_MAX)
+        axes.grid(axis="y", color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
+    """Return each tick's marker: a shape a group and a filling a level, or a shape a level."""
+    groups = list(dict.fromkeys(tick.group for tick in ticks))
+    names = list(dict.fromkeys(tick.name for tick in ticks))
+    if len(groups) == 1:
+        return [_marker(names.index(tick.name), 1) for tick in ticks]
+    return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
+
+
+def _marker(shape: int, fill: int) -> Style:
+    return {"marker": MARKERS[shape % len(MARKERS)], "fillstyle": FILLS[fill % len(FILLS)]}
+
+
+def _draw_returns(
+    axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]
+) -> None:
+    """Draw seeds as dots, means as lines or short bars, intervals where seeds are enough."""
+    layout = plot.layout
+    step = min(DODGE[layout.is_joined], SPREAD / len(styles))
+    for series in panel:
+        shift = (list(styles).index(series.label) - (len(styles) - 1) / 2.0) * step
+        style = styles[series.label]
+        if layout.is_joined:
+            positions = [point.position + shift for point in series.marks]
+            means = [mean(point.returns) for point in series.marks]
+            axes.plot(positions, means, linewidth=1.6, zorder=3, **style)
+        for point in series.marks:
+            bar = 0.0 if layout.is_joined else 0.42 * step
+            _draw_seeds(axes, point, point.position + shift, bar, style["color"])
+    axes.set_xlim(-0.5, len(layout.ticks) - 0.5)
+    _name_ticks(axes, layout.ticks)
+
+
+def _draw_seeds(axes: Axes, point: Point, position: float, bar: float, colour: str) -> None:
+    """Draw an arm's seeds around `position`, and their mean as a bar of half width `bar`."""
+    at = [position] * len(point.returns)
+    axes.scatter(
+        at, point.returns, s=18, color=colour, alpha=0.75, zorder=4, clip_on=False,
+        edgecolors="white", linewidths=0.5,
+    )  # fmt: skip
+    middle = mean(point.returns)
+    if bar:
+        axes.hlines(middle, position - bar, position + bar, color=colour, linewidth=2.2, zorder=3)
+    half = _half_interval(point.returns)
+    if half is not None:
+        axes.errorbar(position, middle, half, color=colour, capsize=3, zorder=3)
+
+
+def _name_ticks(axes: Axes, ticks: Sequence[Tick]) -> None:
+    """Name each tick; groups are named once below their ticks, with a line between groups."""
+    axes.set_xticks(range(len(ticks)), [tick.name for tick in ticks])
+    groups = list(_span_groups(ticks))
+    if len(groups) == 1 and not groups[0][0]:
+        return
+    axes.tick_params(axis="x", length=0)
+    below = axes.secondary_xaxis(location=0)
+    below.set_xticks(
+        [(first + last) / 2.0 for _, first, last in groups],
+        [f"\n{name}" for name, _, _ in groups],
+        fontweight="bold",
+    )
+    below.tick_params(axis="x", length=0)
+    for _, first, _ in groups[1:]:
+        axes.axvline(first - 0.5, color="0.85", linewidth=0.8, zorder=0)
+
+
+def _span_groups(ticks: Sequence[Tick]) -> Iterator[tuple[str, int, int]]:
+    """Yield each group's name, and its first and last place."""
+    for name, members in groupby(enumerate(ticks), key=lambda item: item[1].group):
+        places = [place for place, _ in members]
+        yield name, places[0], places[-1]
+
+
+def _draw_curves(
+    axes: Axes, panel: Sequence[Series], _plot: Plot, styles: dict[str, Style]
+) -> None:
+    for series in panel:
+        for curve in series.marks:
+            epochs, returns = zip(*curve, strict=True)
+            marker = "." if len(curve) == 1 else None
+            style = styles[series.label]
+            axes.plot(epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, marker=marker, **style)
+    axes.xaxis.set_major_formatter(lambda value, _: shorten(value))
+    axes.set_xlim(left=0)
+
+
+def _draw_starts(axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]) -> None:
+    """Draw a mark a trial, on axes of one scale, with the line where both values agree."""
+    markers = choose_markers(plot.layout.ticks)
+    for series in panel:
+        colour = styles[series.label]["color"]
+        for start in series.marks:
+            axes.plot(
+                start.real, start.imagined, color=colour, markersize=6, linestyle="", alpha=0.85,
+                **markers[start.position],
+            )  # fmt: skip
+    values = [v for series in panel for s in series.marks for v in (s.real, s.imagined)]
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    limits = min(values) - margin, max(values) + margin
+    axes.set(xlim=limits, ylim=limits, box_aspect=1)
+    axes.locator_params(nbins=6)
+    axes.axline((0.0, 0.0), slope=1.0, color="0.3", linewidth=0.9, zorder=1)
+    axes.grid(color="0.94", linewidth=0.8)
+
+
+def _half_interval(returns: Sequence[float]) -> float | None:
+    """Return the half width of the mean's t interval; None below INTERVAL_SEEDS seeds."""
+    sd = sample_sd(returns)
+    if sd is None or len(returns) < INTERVAL_SEEDS:
+        return None
+    return t_quantile(len(returns) - 1, CONFIDENCE) * sd / math.sqrt(len(returns))

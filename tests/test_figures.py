@@ -1,0 +1,227 @@
+"""The figures of a sweep: what stands along x, what has a colour, what is drawn at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.figures import VARIANT_COLOURS, draw_plot
+from analysis.load import Sweep, load_sweep, read_curves
+from analysis.plots import plan_curves, plan_returns, plan_starts
+from analysis.summarize import main
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from tests.test_analysis import SEEDS, curve, episodes, make_row, make_sweep
+
+TASKS = ("reacher-easy", "walker-stand")
+METHODOLOGIES = ("policy_finetuning", "policy_and_wm_finetuning", "joint_from_scratch")
+FIDELITIES = ("published", "corrected")
+CATEGORIES = [
+    ("published", "frozen"), ("corrected", "frozen"),
+    ("published", "fine-tuned"), ("corrected", "fine-tuned"),
+    ("published", "scratch"), ("corrected", "scratch"),
+]  # fmt: skip
+Rows = list[dict[str, Any]]
+
+
+def make_corrections(variants=("baseline", "fullflow"), methodologies=METHODOLOGIES) -> Rows:
+    """Return the trials of a sweep over variant, fidelity and methodology, epochs held."""
+    return [
+        make_row(task, variant, 100, seed)
+        | {"methodology": methodology, "fidelity": fidelity}
+        | {"trial": f"{task}-{variant}-{methodology}-{fidelity}-{seed}"}
+        | {"real_start_value": 10.0, "imagined_start_value": 15.0}
+        for task in TASKS
+        for variant in variants
+        for fidelity in FIDELITIES
+        for methodology in methodologies
+        for seed in SEEDS
+    ]
+
+
+def write_corrections(folder: Path, rows: Rows) -> Sweep:
+    folder.mkdir(parents=True)
+    described = {
+        "name": folder.name,
+        "scale": "laptop",
+        "compare": "fidelity",
+        "varies": ["variant", "fidelity", "methodology", "task", "seed"],
+        "trials": [row["trial"] for row in rows],
+    }
+    (folder / "sweep.json").write_text(json.dumps(described))
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    write_rows(
+        folder / "evaluations.arrow", [e for row in rows for e in episodes(row)], EVALUATIONS
+    )
+    write_rows(folder / "curves.arrow", [p for row in rows for p in curve(row)], CURVE)
+    return load_sweep(folder)
+
+
+def draw(folder: Path) -> set[str]:
+    """Draw the figures of the sweep in `folder`; return the names of the files."""
+    assert main([str(folder), "--anyway", "--plot"]) == 0
+    return {path.name for path in (folder / "figures").iterdir()}
+
+
+def legend_colours(plot) -> dict[str, str]:
+    handles = draw_plot(plot).legends[0].legend_handles
+    return {handle.get_label(): handle.get_color() for handle in handles}
+
+
+# What is written.
+
+
+def test_figures_are_written_as_png_and_svg(tmp_path):
+    drawn = draw(make_sweep(tmp_path / "s"))
+    assert drawn == {
+        "learning_curves.png", "learning_curves.svg",
+        "returns_by_epochs.png", "returns_by_epochs.svg",
+    }  # fmt: skip
+
+
+def test_figures_of_a_sweep_without_curves_go_where_they_are_told(tmp_path):
+    folder = make_sweep(tmp_path / "s")
+    (folder / "curves.arrow").unlink()
+    assert main([str(folder), "--plot", str(tmp_path / "drawn")]) == 0
+    assert sorted(path.suffix for path in (tmp_path / "drawn").iterdir()) == [".png", ".svg"]
+
+
+def test_files_are_named_by_what_varies_and_drawn_where_there_is_something(tmp_path):
+    write_corrections(tmp_path / "s", make_corrections())
+    assert {path for path in draw(tmp_path / "s") if path.endswith(".png")} == {
+        "returns_by_methodology_fidelity.png",
+        "learning_curves.png",
+        "imagined_against_real.png",
+    }
+
+
+# Along x.
+
+
+def test_epochs_that_vary_are_joined_along_x(tmp_path):
+    plot = plan_returns(load_sweep(make_sweep(tmp_path / "s")))
+    assert plot.layout.is_joined
+    assert [tick.name for tick in plot.layout.ticks] == ["100", "200", "400"]
+    assert [series.label for series in plot.panels[0].series] == ["baseline", "fullflow"]
+    assert [point.position for point in plot.panels[0].series[0].marks] == [0, 1, 2]
+
+
+def test_other_factors_are_categories_with_the_compared_one_innermost(tmp_path):
+    plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
+    assert not plot.layout.is_joined
+    assert [tuple(tick) for tick in plot.layout.ticks] == CATEGORIES
+    assert [panel.task for panel in plot.panels] == list(TASKS)
+    assert [series.label for series in plot.panels[0].series] == ["baseline", "fullflow"]
+    assert sorted(point.position for point in plot.panels[0].series[1].marks) == [*range(6)]
+
+
+def test_categories_keep_the_grids_order_while_trials_are_missing(tmp_path):
+    rows = make_corrections()
+    rows[0] |= {"status": "RUNNING"}
+    rows[1] |= {"status": "RUNNING"}
+    rows[2] |= {"status": "RUNNING"}  # every seed of the first category of the first task
+    plot = plan_returns(write_corrections(tmp_path / "s", rows))
+    assert [tuple(tick) for tick in plot.layout.ticks] == CATEGORIES
+    assert len(plot.panels[0].series[0].marks) == 5
+
+
+def test_short_names_are_explained_under_the_figure(tmp_path):
+    plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
+    assert "frozen: policy_finetuning; fine-tuned: policy_and_wm_finetuning" in plot.footnote
+    assert "bars: means" in plot.footnote
+    assert "n = 3 an arm" in plot.footnote
+
+
+def test_groups_of_ticks_are_named_once(tmp_path):
+    plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
+    axes = draw_plot(plot).axes[0]
+    groups = axes.child_axes[0].get_xticklabels()
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*FIDELITIES] * 3
+    assert [label.get_text().strip() for label in groups] == ["frozen", "fine-tuned", "scratch"]
+
+
+# Colours.
+
+
+def test_every_variant_has_its_colour(tmp_path):
+    plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
+    colours = legend_colours(plot)
+    assert colours["baseline"] == VARIANT_COLOURS["baseline"]
+    assert colours["fullflow"] == VARIANT_COLOURS["fullflow"]
+
+
+def test_levels_compared_have_the_colours_where_there_is_one_variant(tmp_path):
+    plot = plan_returns(write_corrections(tmp_path / "s", make_corrections(["baseline"])))
+    colours = legend_colours(plot)
+    assert [tick.name for tick in plot.layout.ticks] == ["frozen", "fine-tuned", "scratch"]
+    assert colours["fidelity published"] != colours["fidelity corrected"]
+    assert not {*list(colours.values())[:2]} & {*VARIANT_COLOURS.values()}
+
+
+def test_a_single_place_along_x_is_named_by_what_is_compared(tmp_path):
+    rows = make_corrections(["baseline"], ["joint_from_scratch"])
+    plot = plan_returns(write_corrections(tmp_path / "s", rows))
+    assert plot.layout.by == ("fidelity",)
+    assert [tick.name for tick in plot.layout.ticks] == ["100"]
+
+
+@pytest.mark.parametrize("plan", [plan_returns, plan_starts])
+def test_the_legend_stays_within_the_figure(tmp_path, plan):
+    figure = draw_plot(plan(write_corrections(tmp_path / "s", make_corrections())))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+# Learning curves.
+
+
+def test_few_curves_share_a_panel_a_task(tmp_path):
+    sweep = load_sweep(make_sweep(tmp_path / "s"))
+    plot = plan_curves(sweep, read_curves(sweep.folder))
+    assert [panel.task for panel in plot.panels] == list(TASKS)
+    assert [len(series.marks) for series in plot.panels[0].series] == [3, 3]
+
+
+def test_many_curves_have_a_panel_a_category(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_corrections())
+    plot = plan_curves(sweep, read_curves(sweep.folder))
+    places = [panel.category and tuple(panel.category) for panel in plot.panels[:6]]
+    assert len(plot.panels) == 12
+    assert places == CATEGORIES
+    assert [series.label for series in plot.panels[0].series] == ["baseline", "fullflow"]
+
+
+def test_the_curve_of_a_category_without_an_evaluated_trial_is_drawn(tmp_path):
+    sweep = write_corrections(
+        tmp_path / "s",
+        [row | unfinished(row, "joint_from_scratch") for row in make_corrections()],
+    )
+    assert len(plan_returns(sweep).layout.ticks) == 4
+    assert len(plan_curves(sweep, read_curves(sweep.folder)).panels) == 12
+
+
+def unfinished(row: dict[str, Any], methodology: str) -> dict[str, Any]:
+    return {"status": "RUNNING"} if row["methodology"] == methodology else {}
+
+
+# Imagined against real.
+
+
+def test_every_trial_that_knows_both_values_has_a_mark(tmp_path):
+    rows = make_corrections()
+    rows[0] |= {"imagined_start_value": None}
+    plot = plan_starts(write_corrections(tmp_path / "s", rows))
+    baseline = plot.panels[0].series[0]
+    assert len(baseline.marks) == 3 * 6 - 1
+    assert {(start.real, start.imagined) for start in baseline.marks} == {(10.0, 15.0)}
+    assert "n = 71;" in plot.footnote
+
+
+def test_marks_tell_group_by_shape_and_level_by_filling(tmp_path):
+    plot = plan_starts(write_corrections(tmp_path / "s", make_corrections()))
+    handles = draw_plot(plot).legends[0].legend_handles[2:]
+    marks = [(handle.get_marker(), handle.get_fillstyle()) for handle in handles]
+    assert marks[:3] == [("o", "none"), ("o", "full"), ("s", "none")]
+    assert handles[2].get_label() == "fine-tuned / published"
