@@ -127,6 +127,7 @@ class Learner(nn.Module):
         norm = self._step("actor", self.policy, loss, self.config.actor_clip)
         if self._keeps_stale_gradient:
             # The published actor's backward leaves it there: most of the norm that is clipped.
+            assert embedding.grad is not None
             self.stale_gradient += embedding.grad
             embedding.grad = None
         self.world_model.requires_grad_(True)
