@@ -96,7 +96,7 @@ def time_evaluations(task: Task) -> list[float]:
                 observation, *_ = single.step(act(padded)[0, : task.action_dim].numpy())
 
     def in_lockstep() -> None:
-        evaluate(act, vector, seeds, task.action_dim, device)
+        evaluate(lambda _: act, vector, seeds, task.action_dim, device)
 
     times = [
         [_seconds(run) for run in (one_by_one, in_lockstep)] for _ in range(EVALUATION_REPEATS)
