@@ -34,6 +34,7 @@ sys.exit(run_command(run))
 """
 
 
+@pytest.mark.slow
 def test_data_made_side_by_side_is_that_made_alone(tmp_path):
     said = []
     wanted = [("pendulum-spin", TINY), ("pendulum-swingup", TINY)]
