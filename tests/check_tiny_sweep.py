@@ -24,6 +24,7 @@ assert set(evaluations["length"].to_pylist()) == {500}
 assert all(0 <= value <= 1000 for value in evaluations["return"].to_pylist())
 assert set(curves["trial"].to_pylist()) == set(trials["trial"].to_pylist())
 assert summary["sweep"] == "phase6_epochs"
-assert (sweep / "figures" / "returns_by_epochs.png").stat().st_size > 10_000
-assert (sweep / "figures" / "returns_by_epochs.svg").stat().st_size > 10_000
+for name in ("returns_by_variant", "learning_curves", "imagined_against_real"):
+    for suffix in (".png", ".svg"):
+        assert (sweep / "figures" / (name + suffix)).stat().st_size > 10_000
 print("the tables of the tiny sweep hold what they should")
