@@ -7,15 +7,14 @@ tensors and plain data, so that a file is loaded without trusting it.
 import hashlib
 import io
 import pickle
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from pwmray.files import replacing
+from pwmray.formats import explain_format, is_same_kind
 
-_NEWER = "a newer pwmray wrote it, update this one"
 _OLDER = "an older pwmray wrote it, whose files this one does not read"
 _MAX_HEADER = 200  # bytes; a file of another kind may have no line end for gigabytes
 
@@ -64,27 +63,16 @@ def check_format(path: Path, found: str, expected: str) -> None:
     """Raise ValueError unless the format found is the one expected."""
     if found == expected:
         return
-    problem = f"its format is {found[:40]!r}, not {expected!r}"
-    if _name(found) == _name(expected):
-        is_newer = _version(found) > _version(expected)
-        problem += f"; {_NEWER if is_newer else _OLDER}"
+    remedy = _OLDER if is_same_kind(found, expected) else ""
+    problem = explain_format(found, expected, remedy)
     raise ValueError(f"{path} is not a readable checkpoint: {problem}")
 
 
 def is_of(header: Header, format: str) -> bool:
     """Tell whether a file is of this format in whatever version."""
-    return _name(header.format) == _name(format)
+    return is_same_kind(header.format, format)
 
 
 def _parse(line: bytes) -> Header:
     found, _, digest = line.decode(errors="replace").strip().partition(" ")
     return Header(found, digest)
-
-
-def _name(format: str) -> str:
-    return format.rpartition("-")[0]
-
-
-def _version(format: str) -> int:
-    digits = re.search(r"-(\d{1,9})$", format)
-    return int(digits[1]) if digits else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pwmray.files import replacing
+from pwmray.formats import explain_format
 
 FORMAT = "pwmray-results-1"
 POLICY, PLANNER = "policy", "planner"  # who acted in an episode of `evaluations`
@@ -146,7 +147,7 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         raise ValueError(f"{path} is not a complete Arrow file ({error})") from error
     found = (table.schema.metadata or {}).get(b"format", b"none").decode()
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT!r}")
+        raise ValueError(f"{path} cannot be read: {explain_format(found, FORMAT)}")
     return table if schema is None else _with_added(table, schema)
 
 

@@ -156,6 +156,12 @@ def test_fingerprint_depends_on_every_other_setting(key):
     assert with_another_value(trial, key).fingerprint != trial.fingerprint
 
 
+@pytest.mark.parametrize("key", ["data.num_episodes", "data.seed", "data.num_rounds"])
+def test_fingerprint_takes_no_notice_of_how_data_would_be_collected_that_is_imported(key):
+    imported = {"data.source": "mt30"}
+    assert make(**imported, **{key: 7}).fingerprint == make(**imported).fingerprint
+
+
 def test_fingerprint_depends_on_the_format(monkeypatch):
     before = make().fingerprint
     monkeypatch.setattr(config, "FORMAT", config.FORMAT + 1)

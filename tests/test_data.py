@@ -298,14 +298,18 @@ def flip(content, position):
     return content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :]
 
 
-def test_file_of_another_version_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("pwmray.data.store.FORMAT", "pwmray-episodes-0")
+@pytest.mark.parametrize(
+    ("version", "remedy"), [(0, "make it again with: MAKE"), (2, "a newer pwmray wrote it, update")]
+)
+def test_file_of_another_version_is_refused_by_name(tmp_path, monkeypatch, version, remedy):
+    monkeypatch.setattr("pwmray.data.store.FORMAT", f"pwmray-episodes-{version}")
     path = tmp_path / "rows.arrow"
     write_rows(path)
     monkeypatch.undo()
-    message = "'pwmray-episodes-0', this version reads 'pwmray-episodes-1'"
-    with pytest.raises(BrokenDataError, match=message):
-        open_store(path)
+    message = f"'pwmray-episodes-{version}', not 'pwmray-episodes-1'; {remedy}"
+    with pytest.raises(BrokenDataError, match=message) as raised:
+        open_store(path, "MAKE")
+    assert ("MAKE" in str(raised.value)) == (version == 0)
 
 
 def test_missing_file_is_said_to_be_missing(tmp_path):

@@ -5,11 +5,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pwmray.commands import unknown
 from pwmray.data.layouts import LAYOUTS
 from pwmray.files import replacing
+from pwmray.formats import explain_format
 from pwmray.tasks import find_task
 
 FORMAT = "pwmray-dataset-1"
@@ -67,21 +68,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Read what a folder holds; raise ValueError for one unfinished, damaged or of a newer form."""
     path = folder / MANIFEST
+    remedy = import_command(folder)
     try:
         content = json.loads(path.read_text())
-        found = content.get("format")
-        if found != FORMAT:
-            raise ValueError(f"its format is {found!r}, this version reads {FORMAT!r}")
-        tasks = {name: TaskFile(**file) for name, file in content["tasks"].items()}
-        manifest = Manifest(content["dataset"], content["chunks"], content["missing"], tasks)
+        found = str(content.get("format"))
+        if found == FORMAT:
+            return _parse(content)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no finished import: {MANIFEST} is not there") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be used: {error}; {import_command(folder)}") from error
-    if manifest.fingerprint != content.get("fingerprint"):
-        raise ValueError(
-            f"{path} cannot be used: it does not match its fingerprint; {import_command(folder)}"
-        )
+        raise ValueError(f"{path} cannot be used: {error}; {remedy}") from error
+    raise ValueError(f"{path} cannot be used: {explain_format(found, FORMAT, remedy)}")
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    tasks = {name: TaskFile(**file) for name, file in content["tasks"].items()}
+    manifest = Manifest(content["dataset"], content["chunks"], content["missing"], tasks)
+    if manifest.fingerprint != content["fingerprint"]:
+        raise ValueError("it does not match its fingerprint")
     return manifest
 
 

@@ -18,10 +18,7 @@ _OF_ROUNDS = ("num_rounds", "episodes_per_round", "epochs_per_round")
 
 @dataclass(frozen=True)
 class CollectionRecipe:
-    """Where a task's data comes from: collected as the other fields say, or a published dataset.
-
-    Of a published one nothing but its name counts.
-    """
+    """Where a task's data comes from: collected as the other fields say, or a published dataset."""
 
     source: str = COLLECTED  # or mt30, mt80: imported with `pwmray data import`
     num_episodes: int = 40  # 500 steps each, without those of the rounds
@@ -89,21 +86,27 @@ class CollectionRecipe:
     def definition(self) -> dict[str, Any]:
         """Return all that decides about the data, as plain data.
 
-        What is not in use is left out: a recipe without rounds has no number of epochs.
+        What is not in use is left out: a recipe without rounds has no number of epochs, and of
+        a published dataset nothing but its name counts.
         """
+        if self.source != COLLECTED:
+            return {"source": self.source}
+        return {"source": self.source, **self._collected_fields}
+
+    @property
+    def collection(self) -> dict[str, Any]:
+        """Return what decides about collected episodes, as plain data."""
+        return {"format": COLLECTION_FORMAT, **self._collected_fields}
+
+    @property
+    def _collected_fields(self) -> dict[str, Any]:
         fields = asdict(self)
+        del fields["source"]
         if not self.policy:
             del fields["policy"]
         if self.num_rounds:
             return {**fields, "collector": COLLECTOR}
         return {name: value for name, value in fields.items() if name not in _OF_ROUNDS}
-
-    @property
-    def collection(self) -> dict[str, Any]:
-        """Return what decides about collected episodes, as plain data."""
-        fields = {"format": COLLECTION_FORMAT, **self.definition}
-        del fields["source"]
-        return fields
 
     def fingerprint(self, task: str) -> str:
         """Return 12 hex digits that stand for what is collected of this task."""

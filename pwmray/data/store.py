@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pwmray.data.angles import wrap_observations
 from pwmray.files import replacing
+from pwmray.formats import explain_format
 from pwmray.tasks import TASKS, find_task
 
 FORMAT = "pwmray-episodes-1"
@@ -31,7 +32,7 @@ Progress = Callable[[str, int, int], None]  # what is going on, rows done, rows 
 
 
 class BrokenDataError(ValueError):
-    """A data file that must be made again."""
+    """A data file that cannot be used; most must be made again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +201,7 @@ def open_store(path: Path, remake: str = "") -> Store:
     try:
         store = _map(path, remake)
     except FileNotFoundError:
-        raise BrokenDataError(f"there is no data file {path}{_remedy(remake)}") from None
+        raise BrokenDataError(_joined(f"there is no data file {path}", remake)) from None
     except (BrokenDataError, PermissionError):
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
@@ -252,7 +253,8 @@ def _map(path: Path, remake: str) -> Store:
         metadata = reader.schema.metadata or {}
         found = metadata.get(b"format", b"none").decode()
         if found != FORMAT:
-            raise _broken(path, f"its format is {found!r}, this version reads {FORMAT!r}", remake)
+            reason = explain_format(found, FORMAT, _remedy(remake))
+            raise BrokenDataError(f"the data file {path} cannot be read: {reason}")
         if reader.num_record_batches != 1:
             fault = f"it has {reader.num_record_batches} record batches, not 1"
             raise _broken(path, fault, remake)
@@ -333,11 +335,15 @@ def _as_rows(column: pa.Array) -> np.ndarray:
 
 
 def _broken(path: Path, fault: str, remake: str) -> BrokenDataError:
-    return BrokenDataError(f"the data file {path} is broken: {fault}{_remedy(remake)}")
+    return BrokenDataError(_joined(f"the data file {path} is broken: {fault}", remake))
+
+
+def _joined(fault: str, remake: str) -> str:
+    return f"{fault}; {_remedy(remake)}" if remake else fault
 
 
 def _remedy(remake: str) -> str:
-    return f"; make it again with: {remake}" if remake else ""
+    return f"make it again with: {remake}" if remake else ""
 
 
 def _suggest_command(path: Path) -> str:
