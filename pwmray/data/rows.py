@@ -1,10 +1,10 @@
 """Where the rows that are sampled lie: packed in memory, the host's or a device's, or in files.
 
 A packed row is [reward | action | obs], the action padded with zeros to MT30's size, the
-observation to the widest of the stores' alone: memory is what limits a batch's time. Rows are
-numbered through all the stores.
+observation to the widest of the stores' alone: memory is what limits a batch's time. Rows that are
+read from files are padded to MT30's sizes at once. Rows are numbered through all the stores.
 
-Shapes: H horizon, B windows, R rows, K = 1 + A + O columns of a packed row.
+Shapes: H horizon, B windows, R rows, K = 1 + A + O columns of a row.
 """
 
 import logging
@@ -17,7 +17,7 @@ import torch
 
 from pwmray.data.angles import wrap_observations
 from pwmray.data.store import Store, chunks
-from pwmray.tasks import MAX_ACTION_DIM, find_task
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 
 FIRST_OBS = 1 + MAX_ACTION_DIM  # its first column
 Place = Literal["memory", "map"]
@@ -66,7 +66,7 @@ class MappedRows:
         self, stores: Sequence[Store], horizon: int, device: torch.device, wrap_angles: bool
     ):
         self._stores, self._device, self._wrap_angles = stores, device, wrap_angles
-        self._shape = (horizon + 1, packed_shape(stores)[1])
+        self._shape = (horizon + 1, FIRST_OBS + MAX_OBS_DIM)
         self._rows_before = torch.tensor([0, *(store.num_rows for store in stores)]).cumsum(0)
         self._columns = [_map_columns(store, horizon) for store in stores]
 

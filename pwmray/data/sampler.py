@@ -62,9 +62,10 @@ class WindowSampler:
 
 
 def as_batch(windows_BHK: torch.Tensor) -> Batch:
-    """Return windows of packed rows as a batch, the observations padded with zeros."""
-    padding = sum(_SIZES) - windows_BHK.shape[-1]
-    rows_HBK = F.pad(windows_BHK, (0, padding)).transpose(0, 1)
+    """Return windows of rows as a batch, the observations padded with zeros where they are not."""
+    if padding := sum(_SIZES) - windows_BHK.shape[-1]:
+        windows_BHK = F.pad(windows_BHK, (0, padding))
+    rows_HBK = windows_BHK.transpose(0, 1)
     r_HB1, a_HBA, obs_HBO = rows_HBK.split(_SIZES, dim=-1)
     # The first row's action and reward led to the window, not on from it. Models copy observations
     # and actions when they join them with their other inputs; a loss takes over the rewards' order
