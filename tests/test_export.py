@@ -170,6 +170,10 @@ def test_manifest_of_a_newer_version_or_changed_by_hand_is_refused(source, tmp_p
     path.write_text(json.dumps(changed))
     assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 2
     assert "does not match its fingerprint" in capsys.readouterr().err
+    del changed["fingerprint"]
+    path.write_text(json.dumps(changed))
+    assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 2
+    assert "does not match its fingerprint" in capsys.readouterr().err
 
 
 # Use

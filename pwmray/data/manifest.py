@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _parse(content: dict[str, Any]) -> Manifest:
     tasks = {name: TaskFile(**file) for name, file in content["tasks"].items()}
     manifest = Manifest(content["dataset"], content["chunks"], content["missing"], tasks)
-    if manifest.fingerprint != content["fingerprint"]:
+    if manifest.fingerprint != content.get("fingerprint"):
         raise ValueError("it does not match its fingerprint")
     return manifest
 
