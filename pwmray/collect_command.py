@@ -100,9 +100,10 @@ def _load_agent(checkpoint: Path | None, task: str) -> "Agent | None":
 
     from pwmray.agent import load_agent
 
-    # Both decide how numbers round, and what a policy does is to depend on its file alone.
+    # All decide how numbers round, and what a policy does is to depend on its file alone.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("highest")
     return load_agent(checkpoint, torch.device("cpu"), task)
 
 

@@ -1,8 +1,20 @@
-"""The device that a command runs on."""
+"""The device that a command runs on, and torch on it."""
 
 import torch
 
+from pwmray import precision
 from pwmray.commands import unknown
+
+
+def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision.FLOAT32) -> None:
+    """Set what torch keeps for the whole process: threads, denormals, how products are computed.
+
+    Raises ValueError for a `matmul` that the device lacks.
+    """
+    torch.set_num_threads(num_threads)
+    # Adam's moments of parameters at rest decay into denormals, which cost time, not accuracy.
+    torch.set_flush_denormal(True)
+    precision.set_matmul(matmul, device)
 
 
 def choose_device(name: str | None) -> torch.device:

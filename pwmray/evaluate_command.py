@@ -91,15 +91,15 @@ def _run(
     environments: "LockstepEnvironments | Any",
     what: str,
 ) -> "Episodes":
-    import torch
-
     from pwmray.algorithm.evaluate import evaluate
+    from pwmray.devices import set_up_torch
+    from pwmray.precision import FLOAT32
 
-    # As in the trial: both decide how numbers round.
-    torch.set_num_threads(agent.config.runtime.num_cpus)
-    torch.set_flush_denormal(True)
     action_dim = find_task(agent.config.task).action_dim
     device = agent.learner.mask_A.device
+    # As in the trial: it decides how numbers round. One that ran on a GPU may act on a CPU here.
+    matmul = agent.config.learner.matmul if device.type == "cuda" else FLOAT32
+    set_up_torch(device, agent.config.runtime.num_cpus, matmul)
     with show_progress("evaluate") as progress:
 
         def on_step(step: int) -> None:

@@ -77,14 +77,15 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: 
 
     from pwmray.data.store import open_store
     from pwmray.data_making import make_data
+    from pwmray.devices import set_up_torch
     from pwmray.pretraining import pretrain
 
     with show_progress("data") as progress:
         wanted = [(task, config.data) for task in config.tasks]
         paths = make_data(wanted, data_dir, progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(config.trial.runtime.num_cpus)
-    torch.set_flush_denormal(True)
+    trial = config.trial
+    set_up_torch(device, trial.runtime.num_cpus, trial.learner.matmul)
     try:
         with show_progress("pretraining") as progress:
             pretrain(config, folder, [open_store(paths[key]) for key in wanted], device, progress)

@@ -31,6 +31,7 @@ _LOSS = (
     "consistency_weight",
     "matching_weight",
     "reward_weight",
+    "matmul",
 )
 
 

@@ -56,8 +56,10 @@ class Collector:
     """The agent that learns from round to round, on the CPU in one thread."""
 
     def __init__(self, task: str, recipe: CollectionRecipe):
-        torch.set_num_threads(1)  # how numbers round depends on it
+        # How numbers round depends on these, and a task's data is to be the same in any process.
+        torch.set_num_threads(1)
         torch.set_flush_denormal(True)
+        torch.set_float32_matmul_precision("highest")
         self._recipe = recipe
         self.config = collector_config(task, recipe)
         self._learner = build_learner(self.config)

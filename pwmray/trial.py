@@ -15,11 +15,14 @@ import torch
 
 from pwmray import claim, provenance, registry, results
 from pwmray.algorithm import checkpoint
+from pwmray.algorithm.compiling import uncompiled
+from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, MakeAct, evaluate
 from pwmray.build import build_learner, build_planner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
+from pwmray.devices import set_up_torch
 from pwmray.pretrained import known_tasks, load_pretrained, world_model_id
 from pwmray.registry import Status
 from pwmray.seeding import generator
@@ -90,14 +93,13 @@ class Trial:
         self._claim.release()
 
     def _open(self, data_path: Path) -> None:
-        torch.set_num_threads(self.config.runtime.num_cpus)
-        # Adam's moments of parameters at rest decay into denormals, which cost time, not accuracy.
-        torch.set_flush_denormal(True)
         try:
+            set_up_torch(self._device, self.config.runtime.num_cpus, self.config.learner.matmul)
             store = open_store(data_path)
             self._start_afresh(store)
             self._resume(store)
             self._sampler = self._build_sampler(store)
+            self._run_epoch = self._make_epoch()
         except Exception as error:
             self._record_failure(error)
             raise
@@ -162,6 +164,10 @@ class Trial:
             wrap_angles=config.world_model.wrap_angles,
         )
 
+    def _make_epoch(self) -> Epoch:
+        runtime, noise = self.config.runtime, self._generators["noise"]
+        return make_epoch(self.learner, self._sampler, noise, runtime.compile, runtime.cuda_graph)
+
     def _train_to_next_row(self) -> dict[str, Any]:
         every = self.config.evaluation.every_epochs
         stop = min((self.epoch // every + 1) * every, self.config.epochs)
@@ -195,9 +201,7 @@ class Trial:
         """Train to the epoch `stop`; return the last epoch's metrics, all of them finite."""
         history: list[dict[str, torch.Tensor]] = []
         while self.epoch < stop:
-            progress = self.epoch / self.config.epochs
-            update = self.learner.update
-            history.append(update(self._sampler.sample, self._generators["noise"], progress))
+            history.append(self._run_epoch(self.epoch / self.config.epochs))
             self.epoch += 1
         names = list(history[-1])
         # The device is waited for once, here.
@@ -264,13 +268,15 @@ class Trial:
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
         make_act = make_act or self._make_policy
-        episodes = evaluate(make_act, environments, seeds, action_dim, self._device, discount)
+        with uncompiled():
+            episodes = evaluate(make_act, environments, seeds, action_dim, self._device, discount)
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
 
     def _expectations(self, episodes: Episodes) -> dict[str, float]:
         """Compare what the learner imagines at the episodes' starts with what it then got."""
-        imagined = self.learner.predict_return(episodes.first_obs)
+        with uncompiled():
+            imagined = self.learner.predict_return(episodes.first_obs)
         return {
             "imagined_start_value": float(imagined.mean()),
             "real_start_value": float(episodes.discounted.mean()),

@@ -226,8 +226,9 @@ def test_rollout_for_the_critics_is_detached():
 
 
 def actor_loss_and_gradient(**penalty):
-    learner = make_learner()
-    metrics, rollout = learner.update_policy(random_batch().obs_HBO[0], stream(), **penalty)
+    learner = make_learner(**penalty)
+    learner.set_schedules(0.0)
+    metrics, rollout = learner.update_policy(random_batch().obs_HBO[0], stream())
     return metrics["actor_loss"], rollout.u.square().sum(-1).mean()
 
 
@@ -238,11 +239,12 @@ def test_action_penalty_is_on_the_squared_action_before_tanh():
 
 
 def test_action_penalty_pulls_a_saturated_policy_back():
-    learner = make_learner("baseline")
+    learner = make_learner("baseline", action_penalty=0.1)
+    learner.set_schedules(0.0)
     with torch.no_grad():
         learner.policy.mean[-1].bias.fill_(6.0)
     before = learner.policy.mean[-1].bias.clone()
-    learner.update_policy(random_batch().obs_HBO[0], stream(), action_penalty=0.1)
+    learner.update_policy(random_batch().obs_HBO[0], stream())
     moved = (learner.policy.mean[-1].bias - before)[: find_task("reacher-easy").action_dim]
     assert (moved < 0).all()
 
@@ -250,12 +252,15 @@ def test_action_penalty_pulls_a_saturated_policy_back():
 def test_action_penalty_falls_to_nothing_over_the_epochs(monkeypatch):
     learner, seen = make_learner(action_penalty=0.2), []
     update_policy = learner.update_policy
-    monkeypatch.setattr(
-        learner, "update_policy", lambda *given: seen.append(given[2]) or update_policy(*given)
-    )
+
+    def look(*given):
+        seen.append(learner.action_penalty.item())
+        return update_policy(*given)
+
+    monkeypatch.setattr(learner, "update_policy", look)
     for progress in (0.0, 0.5, 1.0):
         learner.update(lambda size: random_batch(), stream(), progress)
-    assert seen == [0.2, 0.1, 0.0]
+    assert seen == pytest.approx([0.2, 0.1, 0.0])
 
 
 def test_terminal_value_is_weighted_with_gamma_to_the_horizon():

@@ -286,6 +286,6 @@ def test_learning_rates_are_the_published_ones():
     schedule = json.loads((DATA / "lr_schedule.json").read_text())
     learner = published_learner("mlp")
     for epoch, *wanted in schedule["rows"]:
-        learner._set_learning_rates(epoch / schedule["max_epochs"])
+        learner.set_schedules(epoch / schedule["max_epochs"])
         rates = [learner.optimizers[n].param_groups[0]["lr"] for n in ("actor", "critic", "model")]
         np.testing.assert_allclose(rates, wanted, rtol=TOLERANCE)

@@ -335,6 +335,7 @@ CHANGES = {
     "consistency_weight": 1.0,
     "matching_weight": 1.0,
     "reward_weight": 5.0,
+    "matmul": "bfloat16",
 }
 
 

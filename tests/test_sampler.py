@@ -112,11 +112,11 @@ def test_batches_share_no_memory_with_each_other(tmp_path, place):
 def test_restored_generator_draws_the_same_batches_again(tmp_path, place):
     sampler = make_sampler(write_rows(tmp_path / "rows.arrow"), place=place)
     sampler.sample()
-    state = sampler._generator.get_state()
+    state = sampler.generator.get_state()
     expected = [sampler.sample().obs_HBO for _ in range(3)]
 
     resumed = make_sampler(open_store(tmp_path / "rows.arrow"), seed=1, place=place)
-    resumed._generator.set_state(state)
+    resumed.generator.set_state(state)
 
     assert all(torch.equal(resumed.sample().obs_HBO, obs) for obs in expected)
 

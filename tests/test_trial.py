@@ -246,15 +246,15 @@ def test_imagined_value_that_is_not_finite_fails_the_trial(tmp_path, data):
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_parameter_spoilt_by_the_last_step_is_not_saved(value, tmp_path, data):
     def spoil(trial):
-        update = trial.learner.update
+        run_epoch = trial.learner.run_epoch
 
         def spoiling(*arguments):
-            metrics = update(*arguments)
+            metrics = run_epoch(*arguments)
             if trial.epoch == 5:
                 trial.learner.policy.log_std.data[-1] = value  # of an action that the task lacks
             return metrics
 
-        trial.learner.update = spoiling
+        trial.learner.run_epoch = spoiling
 
     record = fail_at(3, tmp_path, data, spoil=spoil)
     assert "policy.log_std is not finite at epoch 6" in record.last("reason")

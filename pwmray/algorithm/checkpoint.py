@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pwmray import checkpoint_file
+from pwmray.algorithm import replay
 from pwmray.algorithm.pwm import Learner
 from pwmray.models.world_model import INPUT_ORDER
 
@@ -28,7 +29,7 @@ def save(
         "metadata": {**about, "parameters": _count_parameters(learner)},
         "input_order": list(INPUT_ORDER),
         "learner": learner.state_dict(),
-        "optimizers": {name: o.state_dict() for name, o in learner.optimizers.items()},
+        "optimizers": {n: replay.portable_state(o) for n, o in learner.optimizers.items()},
         "generators": {name: g.get_state() for name, g in generators.items()},
         "progress": progress,
     }

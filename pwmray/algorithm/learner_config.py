@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from pwmray.checks import check_least, check_positive, check_share
+from pwmray.commands import unknown
+from pwmray.precision import FLOAT32, MATMULS
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class LearnerConfig:
     consistency_weight: float = 20.0
     matching_weight: float = 20.0  # flow matching, on the scale of consistency
     reward_weight: float = 0.1
+    matmul: str = FLOAT32  # or tf32 (on a GPU), bfloat16: how training computes products
 
     def check(self) -> None:
         """Raise ValueError naming the first setting outside its range."""
@@ -42,6 +45,8 @@ class LearnerConfig:
         check_least("learner", self, 0, "wm_buffer_size", "action_penalty")
         check_share("learner", self, "discount", "td_lambda")
         check_positive("learner", self, *_POSITIVE)
+        if self.matmul not in MATMULS:
+            raise ValueError(unknown("learner.matmul", self.matmul, MATMULS))
 
 
 _COUNTS = (

@@ -5,6 +5,7 @@ say which iteration's model is best. Everything follows from the seed, and a run
 goes on exactly from `state`.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pwmray.algorithm import replay
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.checks import check_least, check_positive, check_share
@@ -21,6 +23,8 @@ from pwmray.models import WorldModel
 from pwmray.seeding import derive_seed, generator
 
 Losses = dict[str, float]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,22 +78,38 @@ class Pretrainer:
         self._optimizer = torch.optim.Adam(
             self._parameters, lr=learner.model_lr, betas=(0.9, 0.999), fused=True
         )
+        self._run: replay.Work | None = None  # made by the first training, after a resume
 
     def train(self, num_iterations: int) -> Losses:
         """Take gradient steps; return the mean of each part of the loss over them.
 
         Raises FloatingPointError when one is not finite; the model is then of no use.
         """
+        if self._run is None:
+            self._run = self._make_step()
         history = []
         for _ in range(num_iterations):
-            loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._learner.model_clip)
-            self._optimizer.step()
-            history.append(metrics)
+            history.append(self._run())
             self.iteration += 1
         return self._finite_means(history)
+
+    def _make_step(self) -> replay.Work:
+        if self._device.type != "cuda":
+            return self._step
+        if self._sampler.is_mapped:
+            log.warning("cuda_graph=off: the rows are read from files")
+            return self._step
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        generators = list(self._generators.values())
+        return replay.replayed(self._step, [self._optimizer], tensors, generators)
+
+    def _step(self) -> dict[str, torch.Tensor]:
+        loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._learner.model_clip)
+        self._optimizer.step()
+        return metrics
 
     @torch.no_grad()
     def held_out_losses(self) -> Losses:
@@ -107,7 +127,7 @@ class Pretrainer:
         return {
             "iteration": self.iteration,
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": replay.portable_state(self._optimizer),
             "generators": {name: g.get_state() for name, g in self._generators.items()},
         }
 

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pwmray.algorithm import replay
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.data.angles import wrap
 from pwmray.data.sampler import Batch
 from pwmray.models import CriticEnsemble, Policy, WorldModel
+from pwmray.precision import autocast
 from pwmray.tasks import Task
 
 Metrics = dict[str, Tensor]
@@ -37,6 +39,7 @@ class Learner(nn.Module):
 
     mask_A: Tensor  # 1 for the actions that the policy may take, else 0
     task: Tensor  # its index, a scalar
+    action_penalty: Tensor  # its weight in this epoch, a scalar
     stale_gradient: Tensor  # of the task embedding, where that is not trained
 
     def __init__(
@@ -59,6 +62,7 @@ class Learner(nn.Module):
         mask_A = (torch.arange(policy.log_std.numel()) < num_actions).float()
         self.register_buffer("mask_A", mask_A, persistent=False)
         self.register_buffer("task", torch.tensor(task.index), persistent=False)
+        self.register_buffer("action_penalty", torch.zeros(()), persistent=False)
         self._wrapped = list(task.winding_angles) if world_model.config.wrap_angles else []
         if not self.fidelity.trained_task_embedding:
             stale = torch.zeros_like(world_model.task_embedding.weight)
@@ -76,7 +80,24 @@ class Learner(nn.Module):
         makes the policy's noise, flow times and minibatches; `progress` is the share of the
         trial's epochs done, [0, 1).
         """
-        self._set_learning_rates(progress)
+        self.set_schedules(progress)
+        return self.run_epoch(sample, generator)
+
+    def set_schedules(self, progress: float) -> None:
+        """Set what falls over a trial's epochs: the learning rates and the action penalty."""
+        config = self.config
+        self.action_penalty.fill_(config.action_penalty * (1 - progress))
+        first = {"model": config.model_lr, "actor": config.actor_lr, "critic": config.critic_lr}
+        for name, optimizer in self.optimizers.items():
+            rate = first[name] + (config.final_lr - first[name]) * progress
+            replay.set_rate(optimizer, rate)
+
+    def run_epoch(self, sample: Callable[[int], Batch], generator: torch.Generator) -> Metrics:
+        """Run one epoch with the schedules as they are.
+
+        Its work does not depend on any number that it computes, and it waits for no device: on a
+        GPU it can be recorded once and replayed (pwmray.algorithm.replay).
+        """
         config = self.config
         metrics, batch = {}, None
         if "model" in self.optimizers:
@@ -90,8 +111,7 @@ class Learner(nn.Module):
             metrics = _mean(steps)
         if batch is None or self.fidelity.world_model_batches:
             batch = sample(config.policy_batch_size)
-        penalty = config.action_penalty * (1 - progress)
-        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator, penalty)
+        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator)
         return metrics | actor_metrics | self.update_critics(rollout, generator)
 
     @property
@@ -111,19 +131,18 @@ class Learner(nn.Module):
         e_BT = self._embedding(batch.obs_HBO.shape[1])
         return world_model_loss(self.world_model, self.config, batch, e_BT, generator)
 
-    def update_policy(
-        self, obs_BO: Tensor, generator: torch.Generator, action_penalty: float = 0.0
-    ) -> tuple[Metrics, Rollout]:
+    def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
         embedding = self.world_model.task_embedding.weight
         embedding.requires_grad_(self._keeps_stale_gradient)
-        returns_B1, rollout = self._imagine(obs_BO, generator)
+        with autocast(self.config.matmul, obs_BO.device):
+            returns_B1, rollout = self._imagine(obs_BO, generator)
         self.return_scale.update(returns_B1.detach())
         loss = -returns_B1.mean() / self.return_scale.std
-        if action_penalty:
-            loss = loss + action_penalty * rollout.u.square().sum(-1).mean()
+        if self.config.action_penalty:
+            loss = loss + self.action_penalty * rollout.u.square().sum(-1).mean()
         norm = self._step("actor", self.policy, loss, self.config.actor_clip)
         if self._keeps_stale_gradient:
             # The published actor's backward leaves it there: most of the norm that is clipped.
@@ -148,7 +167,9 @@ class Learner(nn.Module):
         metrics = []
         for _ in range(config.critic_iterations):
             for rows in self._row_order(len(y_N), generator, y_N).chunk(config.critic_batches):
-                loss = (self.critics(z_NL[rows]) - y_N[rows]).square().mean()
+                with autocast(config.matmul, y_N.device):
+                    v_CN = self.critics(z_NL[rows])
+                loss = (v_CN - y_N[rows]).square().mean()
                 norm = self._step("critic", self.critics, loss, config.critic_clip)
                 metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
         return _mean(metrics)
@@ -236,13 +257,6 @@ class Learner(nn.Module):
         self.stale_gradient.copy_(embedding.grad)
         embedding.grad = None
         return norm
-
-    def _set_learning_rates(self, progress: float) -> None:
-        config = self.config
-        first = {"model": config.model_lr, "actor": config.actor_lr, "critic": config.critic_lr}
-        for name, optimizer in self.optimizers.items():
-            rate = first[name] + (config.final_lr - first[name]) * progress
-            optimizer.param_groups[0]["lr"] = rate
 
 
 def _optimizers(

@@ -13,6 +13,7 @@ from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
 from pwmray.models import WorldModel
 from pwmray.models.world_model import consistency
+from pwmray.precision import autocast
 
 Losses = dict[str, Tensor]  # scalars by name
 
@@ -26,7 +27,8 @@ def world_model_loss(
 ) -> tuple[Tensor, Losses]:
     """Return the weighted loss and its parts, detached; each part is a mean over t of gamma^t
     terms. `generator` draws the flow times."""
-    losses = _parts(model, config, batch, e_BT, generator)
+    with autocast(config.matmul, e_BT.device):
+        losses = _parts(model, config, batch, e_BT, generator)
     weights = _weights(model, config, len(batch.a_HBA))
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     metrics = {name: loss.detach() for name, loss in losses.items()}

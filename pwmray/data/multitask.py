@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pwmray.data.rows import Place, place_rows
+from pwmray.data.rows import MappedRows, Place, place_rows
 from pwmray.data.sampler import Batch, as_batch
 from pwmray.data.store import Store
 from pwmray.data.windows import EpisodeWindows
@@ -54,6 +54,11 @@ class MultitaskSampler:
     def num_windows(self) -> int:
         """Return the number of different windows."""
         return self._windows.num_windows
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether batches are read from files, which a GPU is waited for at."""
+        return isinstance(self._rows, MappedRows)
 
     def sample(self, batch_size: int) -> tuple[Batch, torch.Tensor]:
         """Draw windows with replacement; return them and their tasks' indices [B]."""

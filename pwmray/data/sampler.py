@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pwmray.data.rows import Place, place_rows
+from pwmray.data.rows import MappedRows, Place, place_rows
 from pwmray.data.store import Store
 from pwmray.data.windows import EpisodeWindows
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -44,7 +44,7 @@ class WindowSampler:
         wrap_angles: bool = False,
         place: Place | None = None,
     ):
-        self.batch_size, self._generator = batch_size, generator
+        self.batch_size, self.generator = batch_size, generator
         chosen = np.arange(store.num_episodes) if episodes is None else episodes
         self._windows = EpisodeWindows([store], [chosen], horizon, device)
         self._rows = place_rows([store], horizon, device, wrap_angles, place)
@@ -54,10 +54,15 @@ class WindowSampler:
         """Return the number of different windows."""
         return self._windows.num_windows
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether batches are read from files, which a GPU is waited for at."""
+        return isinstance(self._rows, MappedRows)
+
     def sample(self, batch_size: int | None = None) -> Batch:
         """Draw `batch_size` windows (the constructor's unless given), with replacement."""
         num_draws = self.batch_size if batch_size is None else batch_size
-        starts_B, _ = self._windows.draw(num_draws, self._generator)
+        starts_B, _ = self._windows.draw(num_draws, self.generator)
         return as_batch(self._rows.gather(starts_B))
 
 

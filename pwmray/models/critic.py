@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.checks import check_least, check_widths
+from pwmray.models.layers import mish
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,28 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
-        x = z_NL.expand(self.config.num_critics, *z_NL.shape)
-        for weight, bias, scale, shift in zip(
-            self.weights, self.biases, self.norm_weights, self.norm_biases, strict=False
-        ):
-            x = F.mish(torch.baddbmm(bias, x, weight))
-            x = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
-        return torch.baddbmm(self.biases[-1], x, self.weights[-1]).squeeze(-1)
+        x = _first(z_NL, self.weights[0], self.biases[0])
+        following = zip(self.weights[1:], self.biases[1:], strict=True)
+        norms = zip(self.norm_weights, self.norm_biases, strict=True)
+        for (scale, shift), (weight, bias) in zip(norms, following, strict=True):
+            x = F.layer_norm(mish(x), x.shape[-1:])
+            # One critic after the other again: the products of the backward pass want it.
+            x = torch.addcmul(shift, x, scale).contiguous()
+            x = torch.baddbmm(bias, x, weight).to(z_NL.dtype)
+        return x.squeeze(-1)
 
     def minimum(self, z_BL: Tensor) -> Tensor:
         """Return the smallest of the critics' values, with a trailing 1: [..., 1]."""
         values = self(z_BL.flatten(0, -2)).min(dim=0).values
         return values.unflatten(0, z_BL.shape[:-1]).unsqueeze(-1)
+
+
+def _first(z_NL: Tensor, weight_CLU: Tensor, bias_C1U: Tensor) -> Tensor:
+    """Return W z + b of all critics, [C, N, U], as one product: they share z."""
+    num_critics, latent_dim, num_units = weight_CLU.shape
+    weight = weight_CLU.transpose(0, 1).reshape(latent_dim, num_critics * num_units)
+    x = torch.addmm(bias_C1U.flatten(), z_NL, weight).to(z_NL.dtype)
+    return x.unflatten(-1, (num_critics, num_units)).transpose(0, 1)
 
 
 def _orthogonal(

@@ -10,13 +10,37 @@ from torch import Tensor, nn
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
 
 
-class NormedLinear(nn.Linear):
+class Network(nn.Sequential):
+    """Apply layers in turn, compiled as one where anything is (pwmray.algorithm.compiling)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # nn.Sequential's own is left uncompiled, with a program for each layer in it.
+        for layer in self:
+            input = layer(input)
+        return input
+
+
+class Linear(nn.Linear):
+    """Apply W x + b; the product may be in bfloat16 (pwmray.precision), the result is not."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).to(input.dtype)
+
+
+class Mish(nn.Module):
+    """Apply x tanh(softplus(x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mish(x)
+
+
+class NormedLinear(Linear):
     """Apply act(LayerNorm(W x + b)); Mish unless `activation` is given (TD-MPC2)."""
 
     def __init__(self, in_dim: int, out_dim: int, activation: nn.Module | None = None):
         super().__init__(in_dim, out_dim)
         self.ln = nn.LayerNorm(out_dim)
-        self.activation = activation or nn.Mish()
+        self.activation = activation or Mish()
 
     def forward(self, input: Tensor) -> Tensor:
         return self.activation(self.ln(super().forward(input)))
@@ -29,25 +53,36 @@ class SimNorm(nn.Module):
         return F.softmax(groups(x), dim=-1).flatten(-2)
 
 
+def mish(x: Tensor) -> Tensor:
+    """Return x tanh(softplus(x)), elementwise."""
+    if not torch.compiler.is_compiling():
+        return F.mish(x)
+    # tanh(log(1 + e^x)) = n / (n + 2) with n = e^x (e^x + 2): one exponential, which a compiler
+    # turns into vector instructions, unlike log1p and tanh. Beyond 20 the ratio is 1 in float32.
+    u = x.clamp(max=20.0).exp()
+    n = u * (u + 2.0)
+    return x * (n / (n + 2.0))
+
+
 def groups(x: Tensor) -> Tensor:
     """View the last dimension [L] as simplex groups [L / 8, 8]."""
     return x.unflatten(-1, (-1, SIMPLEX_SIZE))
 
 
-def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
+def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> Network:
     """Stack NormedLinear layers of the `hidden` widths and end with `last`."""
     dims = [in_dim, *hidden]
     layers = [NormedLinear(a, b) for a, b in itertools.pairwise(dims)]
-    return nn.Sequential(*layers, last)
+    return Network(*layers, last)
 
 
-def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:
+def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> Network:
     """Stack (Linear, Mish, LayerNorm) of the `hidden` widths and a linear output (PWM's actor)."""
     dims = [in_dim, *hidden]
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(dims):
-        layers += [nn.Linear(a, b), nn.Mish(), nn.LayerNorm(b)]
-    return nn.Sequential(*layers, nn.Linear(dims[-1], out_dim))
+        layers += [Linear(a, b), Mish(), nn.LayerNorm(b)]
+    return Network(*layers, Linear(dims[-1], out_dim))
 
 
 def initialise_truncated(module: nn.Module, generator: torch.Generator) -> None:

@@ -16,6 +16,7 @@ from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models import two_hot
 from pwmray.models.layers import (
     SIMPLEX_SIZE,
+    Linear,
     NormedLinear,
     SimNorm,
     initialise_truncated,
@@ -85,7 +86,7 @@ class WorldModel(nn.Module):
             NormedLinear(config.encoder_units[-1], config.latent_dim, SimNorm()),
         )
         self.reward_head = normed_mlp(
-            self.input_dim, config.units, nn.Linear(config.units[-1], config.num_bins)
+            self.input_dim, config.units, Linear(config.units[-1], config.num_bins)
         )
         bins = torch.linspace(-config.bin_range, config.bin_range, config.num_bins)
         self.register_buffer("bins", bins, persistent=False)

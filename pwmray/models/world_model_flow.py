@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.models import ode
-from pwmray.models.layers import NormedLinear, SimNorm, groups, normed_mlp
+from pwmray.models.layers import Linear, NormedLinear, SimNorm, groups, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
 
 _EPSILON = 1e-6
@@ -44,7 +44,7 @@ class FlowWorldModel(WorldModel):
             last = NormedLinear(units[-1], self.latent_dim, SimNorm())
             self.published_velocity = normed_mlp(self.input_dim + 1, units, last)
             return
-        self.velocity_head = nn.Linear(units[-1], self.latent_dim)
+        self.velocity_head = Linear(units[-1], self.latent_dim)
         self.velocity_trunk = normed_mlp(self.input_dim + 1, units, nn.Identity())
 
     def _initialise(self, generator: torch.Generator) -> None:

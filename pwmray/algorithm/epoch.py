@@ -1,0 +1,51 @@
+"""How an epoch is run: as it is written, its networks compiled, recorded as a CUDA graph."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from pwmray.algorithm import replay
+from pwmray.algorithm.compiling import compile_networks
+from pwmray.algorithm.pwm import Learner, Metrics
+from pwmray.data.sampler import WindowSampler
+
+log = logging.getLogger(__name__)
+
+Epoch = Callable[[float], Metrics]  # of the share of the trial's epochs done
+
+
+def make_epoch(
+    learner: Learner,
+    sampler: WindowSampler,
+    noise: torch.Generator,
+    compiled: bool = False,
+    recorded: bool = True,
+) -> Epoch:
+    """Return what runs one epoch of `learner`: its `update`, as fast as this machine can.
+
+    `noise` is the generator of `update`. Networks are compiled if `compiled`; on a GPU the epoch
+    is recorded unless `recorded` is False. What cannot be done is left out and said in the log.
+    The learner, its optimizers and the generators are afterwards as they were.
+    """
+    device = learner.mask_A.device
+    if compiled:
+        compile_networks(learner)
+
+    def work() -> Metrics:
+        return learner.run_epoch(sampler.sample, noise)
+
+    run = work
+    if recorded and device.type == "cuda":
+        if sampler.is_mapped:
+            log.warning("cuda_graph=off: the rows are read from files")
+        else:
+            tensors = [*learner.parameters(), *learner.buffers()]
+            optimizers = list(learner.optimizers.values())
+            run = replay.replayed(work, optimizers, tensors, [noise, sampler.generator])
+
+    def epoch(progress: float) -> Metrics:
+        learner.set_schedules(progress)
+        return run()
+
+    return epoch

@@ -1,0 +1,145 @@
+"""An epoch as one CUDA graph: recorded once, then replayed without Python and its launches.
+
+What is recorded must not change between replays but in tensors: the learning rates become tensors,
+random generators are registered with the graph. A recorded epoch is trusted only after it was
+compared with an ordinary one from the same state.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Metrics = dict[str, Tensor]
+Work = Callable[[], Metrics]
+Record = Callable[[Work, Sequence[torch.Generator]], Work]
+
+_WARM_UPS = 3  # optimizers make their state in the first, libraries their workspaces
+_TOLERANCE = 1e-3  # of the largest entry of each tensor; some sums are in no fixed order
+
+log = logging.getLogger(__name__)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, where it is a tensor in place."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def prepare_rates(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+    """Make the learning rates tensors on the device, as a recorded step needs them."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
+            group["capturable"] = True
+
+
+def release_rates(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Make the learning rates plain numbers again, as a file or another device needs them."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = float(group["lr"])
+            group["capturable"] = False
+
+
+def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state for a file: what a recording changed in it is put back."""
+    state = optimizer.state_dict()
+    groups = [{**g, "lr": float(g["lr"]), "capturable": False} for g in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """Return moments and step counts, in a fixed order; none before the first step."""
+    return [
+        value
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for value in optimizer.state[parameter].values()
+    ]
+
+
+def replayed(
+    work: Work,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Sequence[Tensor],
+    generators: Sequence[torch.Generator],
+    record: "Record | None" = None,
+) -> Work:
+    """Return `work` recorded, or itself with the reason in the log where that fails.
+
+    `work` changes nothing but `tensors` (parameters and buffers), the optimizers and the
+    generators, all on the device; their state is afterwards what it was. `record` makes the
+    recording, by default as a CUDA graph.
+    """
+    record = record or record_graph
+    device = tensors[0].device
+    before = [tensor.clone() for tensor in tensors]
+    begun = [generator.get_state() for generator in generators]
+    moments = [tensor.clone() for tensor in optimizer_tensors(optimizers)]
+    prepare_rates(optimizers, device)
+
+    def start_again() -> None:
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.detach().copy_(value)
+        for generator, state in zip(generators, begun, strict=True):
+            generator.set_state(state)
+        found = optimizer_tensors(optimizers)
+        # Before the first step there were none: zeros are what the first step starts from.
+        for tensor, value in zip(found, moments or [None] * len(found), strict=True):
+            tensor.zero_() if value is None else tensor.copy_(value)
+
+    def outcome(run: Work) -> list[Tensor]:
+        start_again()
+        metrics = run()
+        return [t.detach().clone() for t in (*metrics.values(), *tensors)]
+
+    try:
+        for _ in range(_WARM_UPS):
+            ordinary = outcome(work)
+        start_again()
+        recorded = record(work, generators)
+        difference = _largest_difference(outcome(recorded), ordinary)
+        if not difference <= _TOLERANCE:  # nor is NaN
+            raise RuntimeError(f"a replay differs from an ordinary epoch by {difference:.1e}")
+    except RuntimeError as error:
+        log.warning("cuda_graph=off: %s", " ".join(str(error).split()))
+        release_rates(optimizers)
+        recorded = work
+    else:
+        log.info("cuda_graph=on difference=%.1e", difference)
+    start_again()
+    return recorded
+
+
+def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
+    """Record `work` on the current device as a CUDA graph; raise RuntimeError where it cannot."""
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        metrics = work()
+
+    def replay() -> Metrics:
+        graph.replay()
+        # The next replay writes to the same place.
+        return {name: value.clone() for name, value in metrics.items()}
+
+    return replay
+
+
+def _largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the largest difference of two tensors, relative to the largest entry."""
+    differences = [
+        (a - b).abs().max() / b.abs().max().clamp(min=1e-12)
+        for a, b in zip(found, expected, strict=True)
+        if a.numel() and a.is_floating_point()
+    ]
+    return float(torch.stack(differences).max())
