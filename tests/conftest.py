@@ -12,6 +12,7 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def denormals():
-    """Give each test numbers as they are: training flushes denormals, in all of the process."""
+def numbers():
+    """Give each test torch as it starts: training sets it up for all of the process."""
     torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")

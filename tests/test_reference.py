@@ -12,6 +12,7 @@ from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from tests.reference import Reference
 from tests.tiny import SETTINGS
 
+EPOCHS = 100
 CHANGES = {
     "learner.wm_iterations": 2,
     "learner.critic_iterations": 2,
@@ -51,9 +52,9 @@ def test_update_equals_the_plain_one(variant):
     reference = Reference(plain)
     ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     sample, same = windows(5), windows(5)
-    for epoch in range(3):
-        learner.update(sample, ours, epoch / 3)
-        reference.update(same, theirs, epoch / 3)
+    for epoch in range(EPOCHS):
+        learner.update(sample, ours, epoch / EPOCHS)
+        reference.update(same, theirs, epoch / EPOCHS)
 
     found, wanted = dict(learner.named_parameters()), dict(plain.named_parameters())
     errors = {name: relative_error(found[name], wanted[name]) for name in wanted}

@@ -5,17 +5,18 @@ norms and activations, and what is around them, random draws and loops, stays Py
 """
 
 import contextlib
+import functools
 import logging
-import shutil
 
 import torch
 from torch import nn
 
 from pwmray.models import CriticEnsemble
-from pwmray.models.layers import Network
+from pwmray.models.layers import Network, mish
 
 # A piece is compiled for each shape it meets, with gradients of inputs or weights and without.
 _MAX_PROGRAMS = 64
+_REASON_LENGTH = 200
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,13 @@ def compile_networks(module: nn.Module) -> None:
             )
 
 
+@functools.cache
 def reason_against(device: torch.device) -> str:
-    """Return why networks on the device cannot be compiled here, or nothing."""
-    if device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler:
-            return "no C++ compiler (g++ or clang++) on this machine"
-        return ""
-    if shutil.which("gcc") is None and shutil.which("clang") is None:
-        return "no C compiler on this machine, which Triton needs"
+    """Return why nothing can be compiled for the device here, or nothing; it tries, in seconds."""
+    try:
+        torch.compile(mish, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # which one depends on what is missing: compiler, headers, Triton
+        return " ".join(str(error).split())[:_REASON_LENGTH]
     return ""
 
 

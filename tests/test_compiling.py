@@ -1,0 +1,79 @@
+"""Networks compiled: the same numbers, the same files, and what is said where they cannot be."""
+
+import copy
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from pwmray.algorithm import compiling
+from pwmray.algorithm.compiling import compile_networks, uncompiled
+from pwmray.models.layers import mish
+from tests.test_reference import EPOCHS, make_learner, relative_error, windows
+
+
+def test_mish_as_it_is_compiled_is_mish(monkeypatch):
+    x = torch.cat([torch.linspace(-100, 100, 20_001), torch.tensor([1e4, -1e4, 0.0])])
+    x.requires_grad_(True)
+    (expected,) = torch.autograd.grad(F.mish(x).sum(), x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert_close(mish(x), F.mish(x), rtol=1e-6, atol=1e-7)
+    assert_close(torch.autograd.grad(mish(x).sum(), x)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_compiler_networks_stay_and_the_log_says_why(monkeypatch, caplog):
+    monkeypatch.setattr(compiling, "reason_against", lambda device: "no C++ compiler")
+    learner = make_learner("baseline")
+    compile_networks(learner)
+    assert "forward" not in vars(learner.policy.mean)
+    assert caplog.messages == ["compile=off: no C++ compiler"]
+
+
+def test_missing_compiler_is_found():
+    program = (
+        "import torch\n"
+        "from pwmray.algorithm.compiling import reason_against\n"
+        "print(reason_against(torch.device('cpu')))"
+    )
+    alone = {"PATH": "/nowhere", "CXX": "no-such-compiler", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=alone, capture_output=True, text=True, check=True
+    )
+    assert "no-such-compiler" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_compiled_update_is_the_plain_one(variant, caplog):
+    plain = make_learner(variant)
+    learner = copy.deepcopy(plain)
+    compile_networks(learner)
+    draws, same = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    sample, also = windows(5), windows(5)
+    for epoch in range(EPOCHS):
+        found = learner.update(sample, draws, epoch / EPOCHS)
+        expected = plain.update(also, same, epoch / EPOCHS)
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert not warnings  # of too many recompilations, above all
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert list(learner.state_dict()) == list(plain.state_dict())
+    wanted = dict(plain.named_parameters())
+    errors = {n: relative_error(p, wanted[n]) for n, p in learner.named_parameters()}
+    assert max(errors.values()) < 1e-5, max(errors, key=errors.__getitem__)
+
+
+@pytest.mark.slow
+def test_evaluating_compiles_nothing():
+    learner = make_learner("baseline")
+    compile_networks(learner)
+    torch._dynamo.utils.counters.clear()
+    with uncompiled():
+        learner.act(torch.zeros(10, 24))
+        learner.predict_return(torch.zeros(3, 24))
+    assert not torch._dynamo.utils.counters["frames"]

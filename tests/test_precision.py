@@ -1,0 +1,105 @@
+"""How products are computed: what each setting does, and that the rest stays float32."""
+
+import pytest
+import torch
+
+from pwmray import precision
+from pwmray.config import TrialConfig
+from pwmray.devices import set_up_torch
+from pwmray.models.layers import Linear
+from tests.test_reference import windows
+from tests.tiny import SETTINGS
+
+CPU = torch.device("cpu")
+
+
+def make_config(**settings):
+    trial = {"task": "reacher-easy", "seed": 3, "epochs": 1}
+    return TrialConfig.from_flat({**SETTINGS, **trial, **settings})
+
+
+def make_learner(matmul, **settings):
+    from pwmray.build import build_learner
+
+    return build_learner(make_config(**{"learner.matmul": matmul, **settings}))
+
+
+def test_float32_on_a_cpu_is_float32():
+    set_up_torch(CPU, 2, "float32")
+    a, b = torch.randn(300, 700), torch.randn(700, 200)
+    exact = a.double() @ b.double()
+    assert ((a @ b) - exact).norm() / exact.norm() < 1e-6
+
+
+def test_setting_that_would_lose_digits_is_not_taken(monkeypatch):
+    monkeypatch.setattr(precision, "_FLOAT32_ERROR", 0.0)  # as if the probe's product were inexact
+    set_up_torch(CPU, 2, "float32")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_tf32_on_a_cpu_is_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"learner.matmul is 'tf32', which a CPU lacks"):
+        set_up_torch(CPU, 1, "tf32")
+
+
+def test_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"'bfloat61'; did you mean 'bfloat16'.*float32, tf32"):
+        make_config(**{"learner.matmul": "bfloat61"})
+
+
+def test_it_is_part_of_the_fingerprint():
+    assert make_config().fingerprint != make_config(**{"learner.matmul": "tf32"}).fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_layer_gives_back_the_dtype_that_it_takes(dtype):
+    layer, x = Linear(8, 4).to(dtype), torch.randn(3, 8, dtype=dtype)
+    assert layer(x).dtype == dtype
+    with precision.autocast("bfloat16", CPU):
+        assert layer(x).dtype == dtype
+
+
+def products_of(learner):
+    """Return the dtypes of what is multiplied in an epoch, with how often."""
+    found = {}
+
+    class Look(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function._schema.name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
+                dtype = args[-1].dtype
+                found[dtype] = found.get(dtype, 0) + 1
+            return function(*args, **(kwargs or {}))
+
+    with Look():
+        learner.update(windows(5), torch.Generator().manual_seed(0), 0.0)
+    return found
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_every_product_of_training_is_as_it_was_asked_for(variant):
+    settings = {"variant": variant, "learner.wm_horizon": 3}
+    exact = products_of(make_learner("float32", **settings))
+    assert set(exact) == {torch.float32}
+    rounded = products_of(make_learner("bfloat16", **settings))
+    assert rounded == {torch.bfloat16: exact[torch.float32]}
+
+
+def test_bfloat16_leaves_weights_losses_and_moments_in_float32():
+    learner = make_learner("bfloat16", **{"learner.wm_horizon": 3})
+    metrics = learner.update(windows(5), torch.Generator().manual_seed(0), 0.0)
+    states = [s for o in learner.optimizers.values() for s in o.state.values()]
+    assert {p.dtype for p in learner.parameters()} == {torch.float32}
+    assert {p.grad.dtype for p in learner.parameters() if p.grad is not None} == {torch.float32}
+    assert {s["exp_avg_sq"].dtype for s in states} == {torch.float32}
+    assert {m.dtype for m in metrics.values()} == {torch.float32}
+
+
+def test_bfloat16_changes_an_epoch_a_little():
+    exact, rounded = make_learner("float32"), make_learner("bfloat16")
+    for learner in (exact, rounded):
+        learner.update(windows(5), torch.Generator().manual_seed(0), 0.0)
+    moved = [
+        (a - b).abs().max().item()
+        for a, b in zip(exact.policy.parameters(), rounded.policy.parameters(), strict=True)
+    ]
+    assert 0 < max(moved) < 0.01

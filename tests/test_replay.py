@@ -1,0 +1,161 @@
+"""An epoch recorded and replayed: state, fallback, and the comparison that decides.
+
+A recording needs a GPU; here others stand in for it, a faithful one and faulty ones.
+"""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pwmray.algorithm import replay
+from pwmray.algorithm.epoch import make_epoch
+from tests.test_reference import make_learner, windows
+
+EPOCHS = (0.0, 0.25, 0.5, 0.75)
+
+
+def faithful(work, generators):
+    return work
+
+
+def broken(work, generators):
+    raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
+def idle(work, generators):
+    """Return a recording that holds the metrics and changes nothing."""
+    metrics = {name: value.clone() for name, value in work().items()}
+    return lambda: metrics
+
+
+def stale_rates(work, generators):
+    """Return what a recording would be whose learning rates were numbers, not tensors."""
+
+    def run():
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
+        return work()
+
+    optimizers = stale_rates.optimizers
+    return run
+
+
+class Setup:
+    """A learner, its draws, and the work of an epoch."""
+
+    def __init__(self, variant="fullflow"):
+        self.learner = make_learner(variant)
+        self.draws = torch.Generator().manual_seed(7)
+        self.windows = torch.Generator().manual_seed(8)
+        self.optimizers = list(self.learner.optimizers.values())
+
+    def work(self):
+        sample = windows(int(torch.randint(2**31, (), generator=self.windows)))
+        return self.learner.run_epoch(sample, self.draws)
+
+    def replayed(self, record):
+        tensors = [*self.learner.parameters(), *self.learner.buffers()]
+        generators = [self.draws, self.windows]
+        return replay.replayed(self.work, self.optimizers, tensors, generators, record)
+
+    def train(self, run):
+        for progress in EPOCHS:
+            self.learner.set_schedules(progress)
+            metrics = run()
+        return metrics
+
+
+def state_of(setup):
+    return {
+        "learner": copy.deepcopy(setup.learner.state_dict()),
+        "adam": [t.clone() for t in replay.optimizer_tensors(setup.optimizers)],
+        "draws": [setup.draws.get_state(), setup.windows.get_state()],
+    }
+
+
+@pytest.mark.parametrize("record", [faithful, broken, idle])
+@pytest.mark.parametrize("begun", [False, True], ids=["fresh", "resumed"])
+def test_training_is_the_same_with_and_without_a_recording(record, begun):
+    plain, other = Setup(), Setup()
+    for setup in (plain, other) if begun else ():
+        setup.train(setup.work)
+
+    expected = plain.train(plain.work)
+    found = other.train(other.replayed(record))
+
+    # A rate in a tensor is rounded to float32.
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(state_of(other), state_of(plain), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("record", [faithful, broken])
+def test_making_a_recording_changes_nothing(record):
+    setup = Setup()
+    setup.train(setup.work)
+    before = state_of(setup)
+    setup.replayed(record)
+    assert_close(state_of(setup), before, rtol=0, atol=0)
+
+
+def test_recording_that_fails_is_named_in_one_line(caplog):
+    Setup().replayed(broken)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "cuda_graph=off: operation not permitted when stream is capturing"
+    )
+
+
+def test_recording_that_computes_something_else_is_not_used(caplog):
+    setup = Setup()
+    run = setup.replayed(idle)
+    assert run == setup.work
+    assert "a replay differs from an ordinary epoch by" in caplog.text
+
+
+def test_recording_with_a_number_where_a_rate_should_be_is_found_out(caplog):
+    setup = Setup()
+    stale_rates.optimizers = setup.optimizers
+    setup.learner.set_schedules(0.9)
+    assert setup.replayed(stale_rates) == setup.work
+    assert "a replay differs" in caplog.text
+
+
+def test_recording_that_is_used_says_how_far_it_is_from_an_ordinary_epoch(caplog):
+    caplog.set_level(logging.INFO)
+    Setup().replayed(faithful)
+    assert "cuda_graph=on difference=0.0e+00" in caplog.text
+
+
+def test_rates_of_a_recording_are_tensors_that_schedules_fill():
+    setup = Setup()
+    setup.replayed(faithful)
+    rate = setup.learner.optimizers["actor"].param_groups[0]["lr"]
+    setup.learner.set_schedules(0.5)
+    first, last = setup.learner.config.actor_lr, setup.learner.config.final_lr
+    assert rate.item() == pytest.approx((first + last) / 2)
+
+
+def test_file_of_a_recorded_run_has_plain_numbers():
+    setup = Setup()
+    setup.train(setup.replayed(faithful))
+    (group,) = replay.portable_state(setup.learner.optimizers["critic"])["param_groups"]
+    assert type(group["lr"]) is float
+    assert group["capturable"] is False
+
+
+def test_epoch_on_a_cpu_is_the_update():
+    plain, other = make_learner("baseline"), make_learner("baseline")
+    epoch = make_epoch(other, Windows(), torch.Generator().manual_seed(1))
+    draws, same = torch.Generator().manual_seed(1), Windows()
+    for progress in EPOCHS:
+        assert_close(epoch(progress), plain.update(same.sample, draws, progress), rtol=0, atol=0)
+
+
+class Windows:
+    """A sampler without files behind it."""
+
+    def __init__(self):
+        self.sample = windows(3)
