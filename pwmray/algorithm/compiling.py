@@ -7,9 +7,10 @@ norms and activations, and what is around them, random draws and loops, stays Py
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pwmray.models import CriticEnsemble
 from pwmray.models.layers import Network, mish
@@ -17,6 +18,8 @@ from pwmray.models.layers import Network, mish
 # A piece is compiled for each shape it meets, with gradients of inputs or weights and without.
 _MAX_PROGRAMS = 64
 _REASON_LENGTH = 200
+
+Forward = Callable[[Tensor], Tensor]
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +35,17 @@ def compile_networks(module: nn.Module) -> None:
         return
     for part in module.modules():
         if isinstance(part, Network | CriticEnsemble):
-            part.forward = torch.compile(
-                part.forward,
-                dynamic=False,
-                fullgraph=True,
-                isolate_recompiles=True,
-                recompile_limit=_MAX_PROGRAMS,
-            )
+            part.forward = _compiled(part.forward)  # type: ignore[method-assign]
+
+
+def _compiled(forward: Forward) -> Forward:
+    return torch.compile(  # type: ignore[call-overload]
+        forward,
+        dynamic=False,
+        fullgraph=True,
+        isolate_recompiles=True,
+        recompile_limit=_MAX_PROGRAMS,
+    )
 
 
 @functools.cache
