@@ -7,7 +7,9 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 
@@ -63,6 +65,13 @@ def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
         raise ValueError(
             f"runtime.num_cpus is {num_cpus}, but Ray has {available.get('CPU', 0):g} CPUs here"
         )
+
+
+def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:
+    """Raise ValueError for a way to multiply that only a GPU has, where Ray has none."""
+    if not available.get("GPU", 0):
+        for matmul in matmuls:
+            check_on_cpu(matmul)
 
 
 def _has_dashboard() -> bool:

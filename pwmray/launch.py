@@ -109,6 +109,8 @@ def _fit(
         dashboard = connect.connect(address)
         num_cpus = max(trial.config.runtime.num_cpus for trial in plan.to_run)
         connect.check_resources(num_cpus, ray.cluster_resources())
+        matmuls = {trial.config.learner.matmul for trial in plan.to_run}
+        connect.check_matmuls(matmuls, ray.cluster_resources())
         if dashboard:
             print(f"Ray dashboard: http://{dashboard}")
         with progress:

@@ -283,11 +283,14 @@ class Trial:
         }
 
     def _progress(self) -> dict[str, Any]:
-        return {
+        progress: dict[str, Any] = {
             "epochs_reached": self.epoch,
             "train_seconds": self._train_seconds,
             "evaluation_seconds": self._evaluation_seconds,
         }
+        if self._device.type == "cuda":
+            progress["peak_gpu_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
+        return progress
 
     def _save(self) -> None:
         path = self.folder / CHECKPOINT_FILE

@@ -52,6 +52,7 @@ def test_missing_compiler_is_found():
 def test_compiled_update_is_the_plain_one(variant, caplog):
     plain = make_learner(variant)
     learner = copy.deepcopy(plain)
+    torch._dynamo.utils.counters.clear()
     compile_networks(learner)
     draws, same = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     sample, also = windows(5), windows(5)
@@ -62,10 +63,25 @@ def test_compiled_update_is_the_plain_one(variant, caplog):
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert not warnings  # of too many recompilations, above all
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
     assert list(learner.state_dict()) == list(plain.state_dict())
     wanted = dict(plain.named_parameters())
     errors = {n: relative_error(p, wanted[n]) for n, p in learner.named_parameters()}
     assert max(errors.values()) < 1e-5, max(errors, key=errors.__getitem__)
+
+
+def test_network_that_cannot_be_compiled_runs_as_it_is_written(monkeypatch):
+    def failing(graph, inputs):
+        raise RuntimeError("no such instruction")
+
+    plain = make_learner("fullflow")
+    learner = copy.deepcopy(plain)
+    monkeypatch.setattr(compiling, "reason_against", lambda device: "")
+    monkeypatch.setattr(compiling, "_BACKEND", failing)
+    compile_networks(learner)
+    found = learner.update(windows(5), torch.Generator().manual_seed(1), 0.0)
+    expected = plain.update(windows(5), torch.Generator().manual_seed(1), 0.0)
+    assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pwmray import precision
+from pwmray import connect, precision
 from pwmray.config import TrialConfig
 from pwmray.devices import set_up_torch
 from pwmray.models.layers import Linear
@@ -103,3 +103,9 @@ def test_bfloat16_changes_an_epoch_a_little():
         for a, b in zip(exact.policy.parameters(), rounded.policy.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.01
+
+
+def test_sweep_with_tf32_is_refused_where_ray_has_no_gpu():
+    with pytest.raises(ValueError, match=r"which a CPU lacks; valid: float32, bfloat16"):
+        connect.check_matmuls({"float32", "tf32"}, {"CPU": 2.0})
+    connect.check_matmuls({"float32", "tf32"}, {"CPU": 2.0, "GPU": 1.0})

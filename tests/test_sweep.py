@@ -70,7 +70,7 @@ def test_phase6_is_72_trials_of_two_variants_four_budgets_three_tasks_and_three_
 def test_phase6_at_paper_scale_has_the_default_48M_sizes():
     trials = PHASE6.trials("paper")
     cell = {"task": "cheetah-run", "seed": 456, "epochs": 150_000, "variant": "fullflow"}
-    assert trials[-1] == TrialConfig.from_flat({**cell, "data.source": "mt30"})
+    assert trials[-1] == TrialConfig.from_flat({**cell, **PHASE6.scales["paper"]["set"]})
     assert count_parameters(trials[0])["world_model"] == pytest.approx(18.98e6, abs=5e3)
 
 

@@ -1,6 +1,7 @@
 """A trial without Ray: what it leaves behind, and that resuming is exact."""
 
 import functools
+import gc
 import json
 
 import pytest
@@ -68,6 +69,42 @@ def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
     assert record.last("return_mean") == pytest.approx(returns[:3].mean())
     assert record.last("plan_return_mean") == pytest.approx(returns[3:].mean())
     assert set(returns[:3]).isdisjoint(returns[3:])
+
+
+def live_bytes():
+    """Return the bytes that all tensors of this process hold."""
+    gc.collect()
+    storages = [t.untyped_storage() for t in gc.get_objects() if type(t) is torch.Tensor]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_memory_does_not_grow_with_the_epochs(variant, tmp_path, data):
+    config = make_config(variant, epochs=40)
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    sizes = []
+    while trial.epoch < config.epochs:
+        trial.advance()
+        sizes.append(live_bytes())
+    trial.close()
+    assert len(sizes) == 20
+    assert sizes[0] == sizes[-1] > 0
+
+
+@pytest.mark.slow
+def test_compiled_trial_is_resumed_exactly(tmp_path, data):
+    config = make_config(**{"runtime.compile": True})
+    for name in ("whole", "resumed"):
+        ask_for(config, tmp_path / name)
+    run_to_the_end(open_trial(config, tmp_path / "whole", data))
+    stopped = open_trial(config, tmp_path / "resumed", data)
+    stopped.advance()
+    stopped.close()
+    run_to_the_end(open_trial(config, tmp_path / "resumed", data))
+    assert curve_of(tmp_path / "resumed").drop_columns(["trial"]) == curve_of(
+        tmp_path / "whole"
+    ).drop_columns(["trial"])
 
 
 def test_trial_without_planning_leaves_no_plan_return(tmp_path, data):

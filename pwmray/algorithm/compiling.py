@@ -18,6 +18,7 @@ from pwmray.models.layers import Network, mish
 # A piece is compiled for each shape it meets, with gradients of inputs or weights and without.
 _MAX_PROGRAMS = 64
 _REASON_LENGTH = 200
+_BACKEND = "inductor"
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -27,8 +28,11 @@ log = logging.getLogger(__name__)
 def compile_networks(module: nn.Module) -> None:
     """Compile every network of `module` when it is first called, tens of seconds for them all.
 
-    Without a compiler they stay as they are, and the log says so.
+    Without a compiler they stay as they are, and the log says so; a network that cannot be
+    compiled stays as it is too.
     """
+    # What torch cannot compile after all runs as it is written, with a warning of torch's.
+    torch._dynamo.config.suppress_errors = True
     reason = reason_against(next(module.parameters()).device)
     if reason:
         log.warning("compile=off: %s", reason)
@@ -42,7 +46,7 @@ def _compiled(forward: Forward) -> Forward:
     return torch.compile(  # type: ignore[call-overload]
         forward,
         dynamic=False,
-        fullgraph=True,
+        backend=_BACKEND,
         isolate_recompiles=True,
         recompile_limit=_MAX_PROGRAMS,
     )
