@@ -9,10 +9,14 @@ import logging
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pwmray.algorithm import replay
 from pwmray.algorithm.epoch import make_epoch
-from tests.test_reference import make_learner, windows
+from pwmray.build import build_learner
+from pwmray.config import VARIANTS, TrialConfig
+from tests.test_reference import CHANGES, make_learner, windows
+from tests.tiny import SETTINGS
 
 EPOCHS = (0.0, 0.25, 0.5, 0.75)
 
@@ -159,3 +163,28 @@ class Windows:
 
     def __init__(self):
         self.sample = windows(3)
+
+
+class Forbidden(TorchDispatchMode):
+    """Refuse what would wait for a GPU, or move numbers to it, in the middle of an epoch."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        assert name not in self.WAITING, f"{name} would wait for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "published"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_in_an_epoch_waits_for_the_device(variant, fidelity):
+    flat = {"variant": variant, "task": "reacher-easy", "seed": 3, "epochs": 1}
+    flat |= {**SETTINGS, **CHANGES, "fidelity": fidelity, "world_model.wrap_angles": True}
+    learner = build_learner(TrialConfig.from_flat(flat))
+    sample, draws = windows(3), torch.Generator().manual_seed(1)
+    learner.update(sample, draws, 0.0)  # the optimizers' first step makes their state
+    learner.set_schedules(0.5)
+    batches = {size: sample(size) for size in (16,)}
+    with Forbidden():
+        learner.run_epoch(batches.__getitem__, draws)

@@ -38,6 +38,7 @@ class Learner(nn.Module):
     """A world model, a policy and critics with their optimizers; `update` is one epoch."""
 
     mask_A: Tensor  # 1 for the actions that the policy may take, else 0
+    wrapped: Tensor  # the observation's entries that are taken modulo a turn
     task: Tensor  # its index, a scalar
     action_penalty: Tensor  # its weight in this epoch, a scalar
     stale_gradient: Tensor  # of the task embedding, where that is not trained
@@ -63,7 +64,9 @@ class Learner(nn.Module):
         self.register_buffer("mask_A", mask_A, persistent=False)
         self.register_buffer("task", torch.tensor(task.index), persistent=False)
         self.register_buffer("action_penalty", torch.zeros(()), persistent=False)
-        self._wrapped = list(task.winding_angles) if world_model.config.wrap_angles else []
+        # A tensor: a list would be moved to the device whenever it is used.
+        wrapped = task.winding_angles if world_model.config.wrap_angles else ()
+        self.register_buffer("wrapped", torch.tensor(wrapped, dtype=torch.long), persistent=False)
         if not self.fidelity.trained_task_embedding:
             stale = torch.zeros_like(world_model.task_embedding.weight)
             self.register_buffer("stale_gradient", stale)
@@ -181,9 +184,9 @@ class Learner(nn.Module):
 
     def encode(self, obs_BO: Tensor) -> Tensor:
         """Return the latents [B, L] of observations as the environment gives them."""
-        if self._wrapped:
-            obs_BO = obs_BO.clone()
-            obs_BO[:, self._wrapped] = wrap(obs_BO[:, self._wrapped])
+        if self.wrapped.numel():
+            angles = wrap(obs_BO.index_select(1, self.wrapped))
+            obs_BO = obs_BO.index_copy(1, self.wrapped, angles)
         return self.world_model.encode(obs_BO, self._embedding(len(obs_BO)))
 
     @torch.no_grad()

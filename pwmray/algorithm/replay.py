@@ -70,7 +70,7 @@ def replayed(
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: Sequence[Tensor],
     generators: Sequence[torch.Generator],
-    record: "Record | None" = None,
+    record: Record | None = None,
 ) -> Work:
     """Return `work` recorded, or itself with the reason in the log where that fails.
 
@@ -120,11 +120,15 @@ def replayed(
 
 def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
     """Record `work` on the current device as a CUDA graph; raise RuntimeError where it cannot."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()  # what libraries set up for a stream is not to be recorded
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         metrics = work()
 
     def replay() -> Metrics:
