@@ -173,6 +173,8 @@ class Forbidden(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function._schema.name.removeprefix("aten::")
         assert name not in self.WAITING, f"{name} would wait for the device"
+        entries = args[1] if name in ("index", "index_put_") else ()
+        assert not any(e is not None and e.dtype == torch.bool for e in entries), "entries by mask"
         return function(*args, **(kwargs or {}))
 
 
