@@ -41,6 +41,12 @@ def count_update_flops(config: TrialConfig) -> UpdateFlops:
     )
 
 
+def count_pretraining_flops(config: TrialConfig, batch_size: int) -> int:
+    """Count one iteration of a pretraining on `batch_size` windows: forward and backward."""
+    model = build_shapes(config).world_model
+    return _world_model_step(model, batch_size, config.learner.wm_horizon)
+
+
 def _world_model_steps(model: WorldModel, config: TrialConfig) -> int:
     if not config.trains_world_model:
         return 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
@@ -119,13 +120,23 @@ def tiny_trial(**settings):
 def measure_update_flops(config):
     """Return the operations that torch counts while a learner makes one update."""
     learner, draws = build_learner(config), stream()
-    horizon = learner.window_horizon
-
-    def sample(batch_size):
-        obs = torch.rand(horizon + 1, batch_size, MAX_OBS_DIM, generator=draws)
-        a = torch.rand(horizon, batch_size, MAX_ACTION_DIM, generator=draws)
-        return Batch(obs, a, torch.rand(horizon, batch_size, 1, generator=draws))
-
     with FlopCounterMode(display=False) as counter:
-        learner.update(sample, draws, 0.0)
+        learner.update(lambda size: windows(learner.window_horizon, size, draws), draws, 0.0)
     return counter.get_total_flops()
+
+
+def measure_pretraining_flops(config, batch_size):
+    """Return the operations that torch counts in a step on windows of different tasks."""
+    model, draws = build_learner(config).world_model, stream()
+    batch = windows(config.learner.wm_horizon, batch_size, draws)
+    with FlopCounterMode(display=False) as counter:
+        e_BT = model.embed(torch.arange(batch_size))
+        world_model_loss(model, config.learner, batch, e_BT, draws)[0].backward()
+    return counter.get_total_flops()
+
+
+def windows(horizon, batch_size, draws):
+    """Windows of data without any meaning."""
+    obs = torch.rand(horizon + 1, batch_size, MAX_OBS_DIM, generator=draws)
+    a = torch.rand(horizon, batch_size, MAX_ACTION_DIM, generator=draws)
+    return Batch(obs, a, torch.rand(horizon, batch_size, 1, generator=draws))

@@ -16,6 +16,8 @@ class Reference:
         self.config, self.model = learner.config, learner.world_model
         self.policy, self.critics = learner.policy, learner.critics
         self.mask_A, self.task = learner.mask_A, learner.task
+        self.trains_model = "model" in learner.optimizers
+        _check_integrator(self.model.config)
         self.mean, self.var, self.count = 0.0, 1.0, 1e-4
         self.adams = {
             "model": torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.999), foreach=False),
@@ -33,17 +35,22 @@ class Reference:
         ):
             rate = first + (config.final_lr - first) * progress
             self.adams[name].param_groups[0]["lr"] = rate
-        for _ in range(config.wm_iterations):
-            self._update_model(sample(config.wm_batch_size), generator)
+        for _ in range(config.wm_iterations if self.trains_model else 0):
+            e = self.model.embed(self.task).expand(config.wm_batch_size, -1)
+            self._update_model(sample(config.wm_batch_size), e, generator)
         obs = sample(config.policy_batch_size).obs_HBO[0]
         penalty = config.action_penalty * (1 - progress)
         self._update_critics(*self._update_policy(obs, generator, penalty), generator)
 
-    def _update_model(self, batch, generator):
+    def pretrain(self, batch, task, generator):
+        """Take one step of a pretraining, on windows of the tasks with these indices."""
+        self.adams["model"].param_groups[0]["lr"] = self.config.model_lr
+        self._update_model(batch, self.model.embed(task), generator)
+
+    def _update_model(self, batch, e, generator):
         config, model = self.config, self.model
         horizon, size = batch.r_HB1.shape[:2]
-        e = model.embed(self.task).expand(size, -1)
-        tau = torch.rand(horizon, size, 1, generator=generator)
+        tau = torch.rand(horizon, size, 1, generator=generator, device=e.device)
         z = model.encode(batch.obs_HBO[0], e)
         given, loss = z.detach(), 0.0
         for t in range(horizon):
@@ -75,11 +82,10 @@ class Reference:
     def _integrate(self, z, e, a):
         """Heun's method written out."""
         config, size = self.model.config, 1 / self.model.config.num_substeps
-        assert config.integrator == "heun"
         for k in range(config.num_substeps):
-            first = self.model.velocity(z, e, a, torch.full((len(z), 1), k * size))
+            first = self.model.velocity(z, e, a, z.new_full((len(z), 1), k * size))
             guess = z + size * first
-            second = self.model.velocity(guess, e, a, torch.full((len(z), 1), (k + 1) * size))
+            second = self.model.velocity(guess, e, a, z.new_full((len(z), 1), (k + 1) * size))
             z = z + size * (first + second) / 2
         return z
 
@@ -87,7 +93,8 @@ class Reference:
         config, model = self.config, self.model
         e = model.embed(self.task).detach().expand(len(obs), -1)
         z = model.encode(obs, e).detach()
-        noise = torch.randn(config.horizon, len(obs), len(self.mask_A), generator=generator)
+        shape = (config.horizon, len(obs), len(self.mask_A))
+        noise = torch.randn(shape, generator=generator, device=obs.device)
         zs, rewards, values, total, squares = [], [], [], 0.0, 0.0
         for t in range(config.horizon):
             std = self.policy.log_std.clamp(min=self.policy.min_log_std).exp()
@@ -113,7 +120,7 @@ class Reference:
             targets.insert(0, y)
         z, y = torch.cat(zs), torch.cat(targets).squeeze(-1)
         for _ in range(config.critic_iterations):
-            order = torch.randperm(len(y), generator=generator)
+            order = torch.randperm(len(y), generator=generator, device=y.device)
             for rows in order.chunk(config.critic_batches):
                 errors = [self._critic(i, z[rows]) - y[rows] for i in range(self._num_critics)]
                 loss = torch.stack([error.square().mean() for error in errors]).mean()
@@ -151,3 +158,11 @@ class Reference:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
         self.adams[name].step()
+
+
+def _check_integrator(config):
+    integrator = getattr(config, "integrator", "heun")
+    if integrator != "heun":
+        raise ValueError(
+            f"world_model.integrator is {integrator!r}; the reference integrates with heun alone"
+        )

@@ -5,10 +5,15 @@ import dataclasses
 import pytest
 
 from pwmray.config import VARIANTS, TrialConfig
-from pwmray.flops import count_update_flops
+from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.model_table import as_table, make_rows
 from pwmray.models.sizes import SIZES
-from tests.model_inputs import TRIAL, measure_update_flops, tiny_trial
+from tests.model_inputs import (
+    TRIAL,
+    measure_pretraining_flops,
+    measure_update_flops,
+    tiny_trial,
+)
 
 # No two numbers are the same, so that no two can be mixed up.
 UNEVEN = {
@@ -49,6 +54,13 @@ def test_frozen_world_model_costs_no_operations_of_its_own():
     frozen = dataclasses.replace(trained, world_model_from="model.pt", finetune_wm=False)
     assert count_update_flops(frozen) == count_update_flops(trained)._replace(world_model=0)
     assert count_update_flops(frozen).total == measure_update_flops(frozen)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("fidelity", ["corrected", "published"])
+def test_operations_of_pretraining_are_those_that_torch_counts(variant, fidelity):
+    trial = tiny_trial(**UNEVEN, variant=variant, fidelity=fidelity)
+    assert count_pretraining_flops(trial, 9) == measure_pretraining_flops(trial, 9)
 
 
 def test_operations_of_each_part_follow_its_settings():

@@ -1,0 +1,126 @@
+"""What the machine is and can do: its name, its peak for matrix products, the memory in use."""
+
+import gc
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pwmray import precision, provenance
+
+# m, n, k of the products whose rate is the peak: a wide layer's on a CPU, a GPU filled.
+CPU_PRODUCT = (4096, 1792, 1792)
+GPU_PRODUCT = (8192, 8192, 8192)
+_PEAK_REPEATS = 4
+_MIB = 2**20
+_PRECISION_OF_TORCH = "highest"  # its default for float32 products
+
+
+def measure_peak(matmul: str, device: torch.device) -> float:
+    """Return the GFLOP/s of one large product under a `learner.matmul`, the best of several.
+
+    Inputs of bfloat16 are so from the start. Leaves `precision.set_matmul` for it in force.
+    """
+    precision.set_matmul(matmul, device)
+    m, n, k = GPU_PRODUCT if device.type == "cuda" else CPU_PRODUCT
+    dtype = torch.bfloat16 if matmul == precision.BFLOAT16 else torch.float32
+    a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((m, k), (k, n)))
+    out = torch.empty(m, n, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        torch.mm(a, b, out=out)
+
+    multiply()  # what is loaded and allocated on first use
+    seconds = [time_call(multiply, device) for _ in range(_PEAK_REPEATS)]
+    return 2e-9 * m * n * k / min(seconds)
+
+
+def matmuls(device: torch.device) -> list[str]:
+    """Return the values of `learner.matmul` that the device has."""
+    return [m for m in precision.MATMULS if m != precision.TF32 or device.type == "cuda"]
+
+
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, with all of its work on the device."""
+    synchronise(device)
+    started = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device's work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def precision_of_torch() -> Iterator[None]:
+    """Compute float32 products as torch does where nobody chooses, within the context."""
+    own = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(_PRECISION_OF_TORCH)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(own)
+
+
+def start_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` begin here."""
+    gc.collect()  # compiled networks and what they hold refer to each other
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most MiB in use since `start_peak_memory`: of the GPU, or the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MIB
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def describe(device: torch.device) -> dict[str, str | None]:
+    """Return the device, its driver, the processor, the versions and the commit."""
+    code = provenance.code()
+    on_gpu = device.type == "cuda"
+    return {
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if on_gpu else "",
+        "driver": _driver() if on_gpu else "",
+        "cuda_version": (torch.version.cuda or "") if on_gpu else "",
+        "cpu": _processor(),
+        "torch_version": torch.__version__,
+        "python_version": code["python_version"],
+        "git_commit": code["git_commit"],
+    }
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.partition("\n")[0].strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,171 @@
+"""The benchmark of updates: its rows, on a machine with little installed, and its complaints."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+import torch
+
+from pwmray import results
+from tests.test_imports import BLOCKED, HEAVY, ROOT
+
+ABSENT = (*HEAVY, "optuna", "imageio", "scipy", "rich")
+START = "machine.CPU_PRODUCT = (512, 512, 512)\nsys.exit(update.main())"
+PROGRAM = BLOCKED.format(modules="machine, update", blocked=ABSENT) + START
+SMALL = ("--size", "laptop", "--device", "cpu", "--threads", "1", "--repeat", "1", "--batch", "4")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs into one file, the second of two copies: what each prints, and its rows."""
+    out = tmp_path_factory.mktemp("update") / "rows.arrow"
+    turns = ("--variants", "baseline,fullflow")
+    copies = ("--variants", "baseline", "--methodologies", "frozen", "--copies", "2")
+    return [(run("--out", out, *options), rows(out)) for options in (turns, copies)]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import modules of the benchmark by name, as its script does."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(importlib.import_module("machine"), "CPU_PRODUCT", (64, 64, 64))
+    return importlib.import_module
+
+
+def run(*options):
+    command = [sys.executable, "-c", PROGRAM, *SMALL, *map(str, options)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def rows(path):
+    return results.read_table(path).to_pylist()
+
+
+def test_run_has_a_row_for_each_case(runs):
+    _, found = runs[0]
+    assert [(row["methodology"], row["variant"]) for row in found] == [
+        (methodology, variant)
+        for methodology in ("frozen", "finetuned", "pretrain")
+        for variant in ("baseline", "fullflow")
+    ]
+    assert [row["wm_iterations"] for row in found] == [0, 0, 1, 1, 1, 1]
+    assert {row["batch_size"] for row in found} == {4}
+
+
+def test_rows_tell_times_operations_and_machine(runs):
+    _, found = runs[0]
+    for row in found:
+        assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"])
+        assert row["gflop_per_second"] == pytest.approx(1e3 * row["gflop"] / row["ms"])
+        assert 0 < row["share_of_peak"] < 1
+        assert row["first_ms"] > row["ms"] > 0
+        assert row["peak_mib"] > 0
+        assert row["torch_version"] == torch.__version__
+        assert (row["device"], row["gpu"]) == ("cpu", "")
+        assert row["cpu"]
+
+
+def test_both_updates_come_to_the_same_weights(runs):
+    _, found = runs[0]
+    assert 0 < max(row["agreement"] for row in found) < 1e-3  # of the step
+
+
+def test_table_has_a_line_for_each_row(runs):
+    printed, found = runs[0]
+    lines = [line.split() for line in printed[3:]]
+    cases = [[row["size"], row["variant"], row["methodology"]] for row in found]
+    assert [line[:3] for line in lines] == cases
+    assert [float(line[5]) for line in lines] == [round(row["ms"], 1) for row in found]
+
+
+def test_second_run_appends_its_row(runs):
+    (_, before), (_, after) = runs
+    assert after[:-1] == before
+
+
+def test_copies_are_counted_together(runs):
+    row = runs[1][1][-1]
+    assert (row["num_copies"], row["num_threads"]) == (2, 1)
+    assert row["reference_ms"] is row["ratio"] is row["agreement"] is None
+    assert 0 < row["updates_per_second"] <= 2 * 1e3 / row["ms"] * (1 + 1e-6)
+
+
+def test_weights_that_differ_are_named_and_the_time_is_profiled(
+    benchmark, tmp_path, monkeypatch, capsys
+):
+    update, workload = benchmark("update"), benchmark("workload")
+    ours = workload.ours
+    monkeypatch.setattr(
+        workload, "ours", lambda case, *rest: ours(replace(case, batch_size=5), *rest)
+    )
+    options = ("--variants", "baseline", "--methodologies", "pretrain")
+    files = ("--out", str(tmp_path / "rows.arrow"), "--profile", str(tmp_path / "profile"))
+
+    assert update.main([*SMALL, *options, *files]) == 1
+
+    assert "error: weights differ by more than " in (message := capsys.readouterr().err)
+    assert message.endswith(": laptop-baseline-pretrain\n")
+    assert "aten::addmm" in (tmp_path / "profile" / "laptop-baseline-pretrain.txt").read_text()
+    trace = json.loads((tmp_path / "profile" / "laptop-baseline-pretrain.json").read_text())
+    assert trace["traceEvents"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "laptop,6"], "unknown size '6'; valid: laptop, 1, 5, 19, 48, 317"),
+        (["--variants", "flow"], "unknown variant 'flow'; did you mean 'flowwm'?; valid: "),
+        (["--methodologies", "joint"], "unknown methodology 'joint'"),
+        (["--dtype", "float16"], "unknown dtype 'float16'; did you mean 'bfloat16'?; valid: "),
+        (["--device", "cpu", "--dtype", "tf32"], "learner.matmul is 'tf32', which a CPU lacks"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--repeat", "0"], "repeat is 0; it must be at least 1"),
+        (["--batch", "-1"], "batch is -1; it must be at least 1"),
+        (["--copies", "two"], "argument --copies: invalid int value: 'two'"),
+        (["--copies", "2", "--profile", "x"], "--profile is of one process, and --copies is 2"),
+    ],
+)
+def test_bad_option_is_named(options, message, benchmark, capsys):
+    assert benchmark("update").main(options) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_file_of_other_rows_is_left_as_it_is(benchmark, tmp_path, capsys):
+    path = tmp_path / "rows.arrow"
+    results.write_table(path, pa.table({"epoch": [1]}))
+    assert benchmark("update").main(["--out", str(path)]) == 2
+    assert "rows.arrow has other columns than this version's" in capsys.readouterr().err
+    assert rows(path) == [{"epoch": 1}]
+
+
+def failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
+
+
+def test_copy_that_memory_was_short_for_is_told_from_those_that_waited(benchmark):
+    copies = [failed(threading.BrokenBarrierError()), failed(torch.OutOfMemoryError("no room"))]
+    with pytest.raises(ValueError, match=r"--copies is 2, .* memory is short: no room"):
+        benchmark("timing")._check_copies(copies)
+
+
+def test_plain_update_is_computed_as_torch_does_by_itself(benchmark):
+    machine = benchmark("machine")
+    torch.set_float32_matmul_precision("medium")
+    with machine.precision_of_torch():
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "medium"
