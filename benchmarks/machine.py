@@ -19,6 +19,7 @@ CPU_PRODUCT = (4096, 1792, 1792)
 GPU_PRODUCT = (8192, 8192, 8192)
 _PEAK_REPEATS = 4
 _MIB = 2**20
+_COPIED_BYTES = 2**29
 _PRECISION_OF_TORCH = "highest"  # its default for float32 products
 
 
@@ -39,6 +40,15 @@ def measure_peak(matmul: str, device: torch.device) -> float:
     multiply()  # what is loaded and allocated on first use
     seconds = [time_call(multiply, device) for _ in range(_PEAK_REPEATS)]
     return 2e-9 * m * n * k / min(seconds)
+
+
+def measure_bandwidth(device: torch.device) -> float:
+    """Return the bytes per second that a large copy reads and writes, the best of several."""
+    source = torch.zeros(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    seconds = [time_call(lambda: target.copy_(source), device) for _ in range(_PEAK_REPEATS)]
+    return 2 * _COPIED_BYTES / min(seconds)
 
 
 def matmuls(device: torch.device) -> list[str]:

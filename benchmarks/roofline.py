@@ -26,7 +26,8 @@ from pwmray import results
 from pwmray.commands import CommandParser, run_command, show_progress
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 CASE = ("size", "variant", "methodology", "batch_size", "wm_iterations", "matmul", "compiled")
@@ -69,7 +70,8 @@ def latest(rows: Sequence[Row], variant: str) -> list[Row]:
 
 def count_bytes(row: Row) -> int:
     """Return the bytes of operands and results of all products of a row's update."""
-    case = workload.Case(*(row[key] for key in CASE[:4]), max(1, row["wm_iterations"]), "float32")
+    size, variant, methodology, batch_size, num_steps = (row[key] for key in CASE[:5])
+    case = workload.Case(size, variant, methodology, batch_size, max(1, num_steps), "float32")
     update = workload.ours(case, torch.device("cpu"), compiled=False).update
     with _Bytes() as products:
         update()
@@ -94,7 +96,7 @@ class _Bytes(TorchDispatchMode):
 def _figure(rows: Sequence[Row], bandwidth: float, variant: str) -> Any:
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     points = [row["intensity"] for row in rows]
-    x = np.geomspace(min(points) / 4, max(points) * 4, 200)
+    x = np.geomspace(min(1.0, *points), max(points) * 4, 200)
     for matmul in dict.fromkeys(row["matmul"] for row in rows):
         peak = max(r["peak_gflop_per_second"] for r in rows if r["matmul"] == matmul)
         axes.plot(x, np.minimum(peak, bandwidth / 1e9 * x), color="black", lw=1)
@@ -105,12 +107,17 @@ def _figure(rows: Sequence[Row], bandwidth: float, variant: str) -> Any:
     axes.set(
         xscale="log", yscale="log", xlabel="operations per byte of the products",
         ylabel="GFLOP/s reached, all that is no product in the time",
-        title=f"{variant}: {rows[-1]['gpu'] or rows[-1]['cpu']}, {rows[-1]['num_threads']} threads,"
-        f" memory {bandwidth / 1e9:.0f} GB/s",
+        title=f"{variant}: {_machine(rows[-1])}, memory {bandwidth / 1e9:.0f} GB/s",
     )  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.grid(True, which="both", color="0.9")
     axes.legend(handles=_legend(rows), fontsize=8, loc="lower right", ncols=2)
     return figure
+
+
+def _machine(row: Row) -> str:
+    return row["gpu"] or f"{row['cpu']}, {row['num_threads']} CPU thread(s)"
 
 
 def _plot_row(axes: Any, row: Row) -> None:
@@ -128,7 +135,7 @@ def _plot_row(axes: Any, row: Row) -> None:
 
 def _legend(rows: Sequence[Row]) -> list[Any]:
     def handle(label: str, **style: Any) -> Any:
-        return plt.Line2D([], [], linestyle="none", label=label, **style)
+        return Line2D([], [], linestyle="none", label=label, **style)
 
     sizes = dict.fromkeys(row["size"] for row in rows)
     methodologies = dict.fromkeys(row["methodology"] for row in rows)

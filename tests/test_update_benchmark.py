@@ -24,11 +24,11 @@ SMALL = ("--size", "laptop", "--device", "cpu", "--threads", "1", "--repeat", "1
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs into one file, the second of two copies: what each prints, and its rows."""
+    """Two runs into one file, the second of two copies: what each prints, its rows, the file."""
     out = tmp_path_factory.mktemp("update") / "rows.arrow"
     turns = ("--variants", "baseline,fullflow")
     copies = ("--variants", "baseline", "--methodologies", "frozen", "--copies", "2")
-    return [(run("--out", out, *options), rows(out)) for options in (turns, copies)]
+    return [(run("--out", out, *options), rows(out), out) for options in (turns, copies)]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def rows(path):
 
 
 def test_run_has_a_row_for_each_case(runs):
-    _, found = runs[0]
+    _, found, _ = runs[0]
     assert [(row["methodology"], row["variant"]) for row in found] == [
         (methodology, variant)
         for methodology in ("frozen", "finetuned", "pretrain")
@@ -63,7 +63,7 @@ def test_run_has_a_row_for_each_case(runs):
 
 
 def test_rows_tell_times_operations_and_machine(runs):
-    _, found = runs[0]
+    _, found, _ = runs[0]
     for row in found:
         assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"])
         assert row["gflop_per_second"] == pytest.approx(1e3 * row["gflop"] / row["ms"])
@@ -76,12 +76,12 @@ def test_rows_tell_times_operations_and_machine(runs):
 
 
 def test_both_updates_come_to_the_same_weights(runs):
-    _, found = runs[0]
+    _, found, _ = runs[0]
     assert 0 < max(row["agreement"] for row in found) < 1e-3  # of the step
 
 
 def test_table_has_a_line_for_each_row(runs):
-    printed, found = runs[0]
+    printed, found, _ = runs[0]
     lines = [line.split() for line in printed[3:]]
     cases = [[row["size"], row["variant"], row["methodology"]] for row in found]
     assert [line[:3] for line in lines] == cases
@@ -89,7 +89,7 @@ def test_table_has_a_line_for_each_row(runs):
 
 
 def test_second_run_appends_its_row(runs):
-    (_, before), (_, after) = runs
+    (_, before, _), (_, after, _) = runs
     assert after[:-1] == before
 
 
@@ -169,3 +169,36 @@ def test_plain_update_is_computed_as_torch_does_by_itself(benchmark):
     with machine.precision_of_torch():
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_roofline_counts_what_products_read_and_write(benchmark):
+    roofline = benchmark("roofline")
+    a, b = torch.zeros(2, 3), torch.zeros(3, 5)
+    with roofline._Bytes() as products:
+        a @ b
+        torch.addmm(torch.zeros(5), a, b)
+        torch.bmm(a[None], b[None])
+        a + 1
+    assert products.total == 3 * 4 * (2 * 3 + 3 * 5 + 2 * 5)
+
+
+def test_roofline_takes_the_last_row_of_each_case_on_the_last_machine(benchmark):
+    roofline = benchmark("roofline")
+    case = dict.fromkeys(roofline.CASE, 1) | {"variant": "baseline"}
+    here = {"gpu": "", "cpu": "new", "num_threads": 2, "num_copies": 1}
+    given = [
+        {**case, **here, "cpu": "old", "ms": 1},
+        {**case, **here, "ms": 2},
+        {**case, **here, "variant": "fullflow", "ms": 3},
+        {**case, **here, "size": "5", "ms": 4},
+        {**case, **here, "num_copies": 2, "ms": 5},
+        {**case, **here, "ms": 6},
+    ]
+    assert [row["ms"] for row in roofline.latest(given, "baseline")] == [6, 4]
+
+
+def test_roofline_is_drawn_of_the_rows(runs, benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark("machine"), "_COPIED_BYTES", 2**20)
+    out = tmp_path / "roofline.png"
+    assert benchmark("roofline").main([str(out), "--rows", str(runs[1][2])]) == 0
+    assert out.stat().st_size > 10_000
