@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import os
 import sys
 import time
@@ -80,7 +81,8 @@ def show_progress(title: str) -> Iterator[Progress]:
 
     On a terminal that is a bar; elsewhere a line when the activity changes and every 5 seconds.
     """
-    if sys.stderr.isatty():
+    # rich: a GPU machine may have torch, numpy and pyarrow alone.
+    if sys.stderr.isatty() and importlib.util.find_spec("rich"):
         with _bar(title) as show:
             yield show
     else:
