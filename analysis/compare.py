@@ -37,6 +37,13 @@ class Comparison:
         return format_value(self.baseline.factors[self.factor])
 
     @property
+    def winner(self) -> Arm | None:
+        """Return the arm that wins, if one does."""
+        if self.verdict.winner is None or self.verdict.welch is None:
+            return None
+        return self.level if self.verdict.welch.difference > 0 else self.baseline
+
+    @property
     def verdict_name(self) -> str:
         """Return the verdict as printed, marked where it was given despite differences."""
         is_marked = self.differences and self.verdict.has_decision

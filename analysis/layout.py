@@ -1,18 +1,11 @@
 """Decide what a sweep's figures show by colour, along x and in words, and name its levels."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, is_numeric, rank_levels
-from analysis.load import format_value
+from analysis.short_names import ShortNames, shorten_levels
 
-# Short enough for a tick; a figure that uses one says under it what it stands for.
-SHORT_NAMES = {
-    "policy_finetuning": "frozen",
-    "policy_and_wm_finetuning": "fine-tuned",
-    "joint_from_scratch": "scratch",
-}
 Factors = Mapping[str, Any]
 
 
@@ -32,6 +25,7 @@ class Layout(NamedTuple):
     by: tuple[str, ...]  # what final returns are drawn by: `axis`, or `colour` where that is all
     is_joined: bool  # x holds several numbers, so that a line between them means something
     ticks: tuple[Tick, ...]  # of the evaluated arms, in order
+    names: ShortNames
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -40,7 +34,7 @@ class Layout(NamedTuple):
 
     def find_tick(self, factors: Factors) -> int:
         """Return the place along x of what has these factors."""
-        return self.ticks.index(make_tick(factors, self.axis))
+        return self.ticks.index(make_tick(factors, self.axis, self.names))
 
 
 def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
@@ -56,10 +50,11 @@ def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
     by = tuple(sorted(free, key=lambda name: name == compare))  # compared levels side by side
     by = ("epochs",) if "epochs" in free else by
     axis = by or ("epochs",)
-    ticks = order_ticks(arms, axis, [arm.factors for arm in arms if arm.trials])
+    names = shorten_levels(arms)
+    ticks = order_ticks(arms, axis, names, [arm.factors for arm in arms if arm.trials])
     is_joined = len(axis) == 1 < len(ticks) and is_numeric([a.factors[axis[0]] for a in arms])
     others = tuple(name for name in free if name not in axis)
-    return Layout(colour, axis, others, by or (colour,), is_joined, ticks)
+    return Layout(colour, axis, others, by or (colour,), is_joined, ticks, names)
 
 
 def is_varied(arms: Sequence[Arm], factor: str) -> bool:
@@ -68,41 +63,31 @@ def is_varied(arms: Sequence[Arm], factor: str) -> bool:
 
 
 def order_ticks(
-    arms: Sequence[Arm], axis: Sequence[str], shown: Sequence[Factors]
+    arms: Sequence[Arm], axis: Sequence[str], names: ShortNames, shown: Sequence[Factors]
 ) -> tuple[Tick, ...]:
     """Return the ticks that `shown` stand at, each factor's levels in the order of all arms."""
     places = rank_levels(arms)
     ordered = sorted(shown, key=lambda factors: [places[(name, factors[name])] for name in axis])
-    return tuple(dict.fromkeys(make_tick(factors, axis) for factors in ordered))
+    return tuple(dict.fromkeys(make_tick(factors, axis, names) for factors in ordered))
 
 
-def make_tick(factors: Factors, axis: Sequence[str]) -> Tick:
+def make_tick(factors: Factors, axis: Sequence[str], names: ShortNames) -> Tick:
     """Return the tick at which `factors` stand along `axis`."""
-    *group, name = (name_level(factors[factor]) for factor in axis)
+    *group, name = (names.tick(factor, factors[factor]) for factor in axis)
     return Tick(name, " / ".join(group))
 
 
 def name_series(factors: Factors, layout: Layout, others: Sequence[str]) -> str:
     """Return a legend's entry: the colour's level, and the levels of `others`."""
-    level = name_level(factors[layout.colour])
+    level = layout.names.tick(layout.colour, factors[layout.colour])
     label = level if layout.colour == "variant" else f"{layout.colour} {level}"
-    return ", ".join([label, *(f"{name} {name_level(factors[name])}" for name in others)])
+    told = [f"{name} {layout.names.tick(name, factors[name])}" for name in others]
+    return ", ".join([label, *told])
 
 
-def name_level(value: Any) -> str:
-    """Return a factor's level as figures print it, in few characters."""
-    if is_numeric([value]) and math.isfinite(value):
-        return shorten(value)
-    return SHORT_NAMES.get(value, format_value(value))
-
-
-def shorten(value: float) -> str:
-    """Return a number in few characters: 15k for 15,000."""
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-
-
-def explain_names(arms: Sequence[Arm], layout: Layout) -> str:
+def explain_names(layout: Layout) -> str:
     """Say what the shortened names stand for; empty where no factor shown has one."""
-    shown = {arm.factors[name] for arm in arms for name in (layout.colour, *layout.categories)}
-    known = [f"{short}: {full}" for full, short in SHORT_NAMES.items() if full in shown]
-    return f" {'; '.join(known)}." if known else ""
+    shown = dict.fromkeys((layout.colour, *layout.categories))
+    return "".join(
+        f" {layout.names.legend[name]}." for name in shown if name in layout.names.legend
+    )

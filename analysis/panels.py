@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from analysis.layout import Tick, shorten
+from analysis.layout import Tick
 from analysis.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
+from analysis.short_names import shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
@@ -118,7 +119,7 @@ def _draw_curves(
             marker = "." if len(curve) == 1 else None
             style = styles[series.label]
             axes.plot(epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, marker=marker, **style)
-    axes.xaxis.set_major_formatter(lambda value, _: shorten(value))
+    axes.xaxis.set_major_formatter(lambda value, _: shorten_number(value))
     axes.set_xlim(left=0)
 
 

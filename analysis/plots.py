@@ -80,7 +80,7 @@ def plan_returns(sweep: Sweep) -> Plot:
         f"{sweep.name}: final return by {by}",
         layout,
         _fill_panels(sweep, layout, entries, layout.others),
-        _describe_returns(drawn, layout) + explain_names(drawn, layout),
+        _describe_returns(drawn, layout) + explain_names(layout),
     )
 
 
@@ -96,7 +96,9 @@ def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plo
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
     if max((len(panel.series) for panel in panels), default=0) > PANEL_SERIES:
-        columns = order_ticks(arms, layout.categories, [trial.factors for trial in drawn])
+        columns = order_ticks(
+            arms, layout.categories, layout.names, [trial.factors for trial in drawn]
+        )
         panels = _fill_panels(sweep, layout, entries, (), columns)
     episodes = sorted({_training_episodes(trial) for trial in drawn})
     return Plot(
@@ -106,7 +108,7 @@ def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plo
         panels,
         f"Thin lines: one a training seed, {_span(sizes)} an arm; no interval. "
         f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
-        + explain_names(arms, layout),
+        + explain_names(layout),
     )
 
 
@@ -126,7 +128,7 @@ def plan_starts(sweep: Sweep) -> Plot:
         _fill_panels(sweep, layout, entries, ()),
         f"Discounted symlog rewards from the evaluation's starts. Marks: trials, n = {len(drawn)}; "
         f"each the mean over {_span([len(trial.returns) for trial in drawn])} evaluation episodes; "
-        "no interval. Above the line more is imagined than comes." + explain_names(arms, layout),
+        "no interval. Above the line more is imagined than comes." + explain_names(layout),
     )
 
 
@@ -143,7 +145,7 @@ def _fill_panels(
     places = [(task, tick) for task in tasks if task in drawn for tick in columns or (None,)]
     panels: dict[Any, dict[tuple[str, Any], list[Any]]] = {place: {} for place in places}
     for factors, mark in entries:
-        tick = make_tick(factors, layout.categories) if columns else None
+        tick = make_tick(factors, layout.categories, layout.names) if columns else None
         key = name_series(factors, layout, others), factors[layout.colour]
         panels[(factors["task"], tick)].setdefault(key, []).append(mark)
     return tuple(

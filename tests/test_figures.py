@@ -127,7 +127,7 @@ def test_categories_keep_the_grids_order_while_trials_are_missing(tmp_path):
 
 def test_short_names_are_explained_under_the_figure(tmp_path):
     plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
-    assert "frozen: policy_finetuning; fine-tuned: policy_and_wm_finetuning" in plot.footnote
+    assert "frozen = policy_finetuning; fine-tuned = policy_and_wm_finetuning" in plot.footnote
     assert "bars: means" in plot.footnote
     assert "n = 3 an arm" in plot.footnote
 

@@ -1,0 +1,240 @@
+"""Turn a Summary into tables of text, however they are drawn; nothing is computed here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from analysis.arms import Arm
+from analysis.compare import Comparison, Comparisons
+from analysis.load import Trial, format_value
+from analysis.report import Summary
+from analysis.short_names import ShortNames, shorten_levels
+from analysis.verdict import CONFIDENCE
+
+VALUE_NOTE = (
+    "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
+    "imagines them and as they came"
+)
+
+
+class Grid(NamedTuple):
+    """A table as text, however it is drawn."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+def headline(summary: Summary) -> str:
+    """Return the line above all tables: what was run, how far it is, what is held."""
+    held = [f"{name} {format_value(level)}" for name, level in find_held(summary.arms).items()]
+    said = f"; in all of them {', '.join(held)}" if held else ""
+    return f"{summary.sweep.name} (scale {summary.sweep.scale}): {summary.progress}{said}"
+
+
+def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
+    """Return the summary's tables in the order printed."""
+    names = shorten_levels(summary.arms)
+    grids = [_arm_grid(summary.arms, names)]
+    if any(arm.plan_returns for arm in summary.arms):
+        grids.append(_plan_grid(summary.arms, names, per_seed))
+    if per_seed:
+        grids.append(_seed_grid(summary.sweep.trials, names))
+    pairs = zip(summary.comparisons, summary.table_notes, strict=True)
+    grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
+    held = find_held(summary.arms)
+    return [_leave_out(grid, held) for grid in grids]
+
+
+def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
+    """Return the factors besides the task that have one level in all arms, with that level.
+
+    They are said once, above the tables, in place of a column of equal cells.
+    """
+    levels = {name: {arm.factors[name] for arm in arms} for name in arms[0].factors}
+    return {name: some.pop() for name, some in levels.items() if name != "task" and len(some) == 1}
+
+
+def _leave_out(grid: Grid, held: Mapping[str, Any]) -> Grid:
+    kept = [place for place, name in enumerate(grid.headers) if name not in held]
+    rows = [tuple(row[place] for place in kept) for row in grid.rows]
+    return grid._replace(headers=tuple(grid.headers[place] for place in kept), rows=rows)
+
+
+def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
+    factors = list(arms[0].factors)
+    rows = [
+        (
+            *_name_levels(arm.factors, names),
+            f"{arm.task.floor:.1f} ({arm.floor_kind})",
+            _count_seeds(arm),
+            _format_return(arm.mean, arm.sd),
+            _format_duration(arm.train_seconds),
+            "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
+        )
+        for arm in arms
+    ]
+    headers = (*factors, "floor", "n", "return", "train", "return/h")
+    return Grid("Final returns", headers, rows, tuple(names.legend.values()))
+
+
+def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
+    """Return the plan returns, by arm or by trial: the other tables have no room for them."""
+    headers = (*arms[0].factors, "seed" if per_seed else "n", "return", "plan return")
+    rows = [
+        (*_name_levels(arm.factors, names), *cells)
+        for arm in arms
+        if arm.plan_returns
+        for cells in (_list_plans(arm) if per_seed else [_sum_up_plans(arm)])
+    ]
+    return Grid("Plan returns", headers, rows, ())
+
+
+def _sum_up_plans(arm: Arm) -> tuple[str, str, str]:
+    n = str(len(arm.plan_returns))
+    return n, _format_return(arm.mean, arm.sd), _format_return(arm.plan_mean, arm.plan_sd)
+
+
+def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
+    return [
+        (str(trial.seed), f"{trial.final_return:.2f}", f"{trial.plan_return:.2f}")
+        for trial in arm.trials
+        if trial.plan_return is not None
+    ]
+
+
+def _seed_grid(trials: Sequence[Trial], names: ShortNames) -> Grid:
+    rows = [
+        (
+            *_name_levels(trial.factors, names),
+            str(trial.seed),
+            f"{trial.final_return:.2f}" if trial.is_usable else "-",
+            str(len(trial.returns)),
+            _format_value_at_start(trial.record["imagined_start_value"]),
+            _format_value_at_start(trial.record["real_start_value"]),
+            trial.record["status"],
+            trial.record["trial"],
+        )
+        for trial in trials
+    ]
+    columns = ("seed", "return", "episodes", "imagined", "real", "status", "trial")
+    return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
+
+
+def _format_value_at_start(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _comparison_grids(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> list[Grid]:
+    """Return the grids of one factor: verdicts, then the view over tasks, then the trends."""
+    if not table.rows:
+        return [Grid(f"Verdicts along {table.factor}", (), [], notes)]
+    grids = [_verdict_grid(table, notes, names)]
+    if table.aggregates:
+        grids.append(_aggregate_grid(table, names))
+    levels = dict.fromkeys(trend.levels for trend in table.trends)
+    return grids + [_trend_grid(table, some, names) for some in levels]
+
+
+def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> Grid:
+    shared = [name for name in table.rows[0].level.factors if name != table.factor]
+    rows = [
+        (
+            *(names.label(name, row.level.factors[name]) for name in shared),
+            names.label(table.factor, row.level.factors[table.factor]),
+            *_format_welch(row),
+            _format_verdict(row, names),
+            row.evidence,
+        )
+        for row in table.rows
+    ]
+    numbers = ("diff", f"{CONFIDENCE:.0%} interval", "p")
+    headers = (*shared, table.factor, *numbers, "verdict", "evidence")
+    return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, notes)
+
+
+def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
+    rows = [
+        (
+            *_name_levels(row.group, names),
+            names.label(table.factor, row.level),
+            str(row.num_tasks),
+            str(row.num_blocks),
+            f"{row.interval.estimate:+.1f}",
+            f"[{row.interval.low:.0f}, {row.interval.high:.0f}]",
+            "-" if row.correlation is None else f"{row.correlation:.2f}",
+        )
+        for row in table.aggregates
+    ]
+    numbers = ("tasks", "blocks", "mean diff", f"{CONFIDENCE:.0%} bootstrap", "seed correlation")
+    headers = (*table.aggregates[0].group, table.factor, *numbers)
+    return Grid(f"Over tasks, along {_name_factor(table, names)}", headers, rows, ())
+
+
+def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames) -> Grid:
+    trends = [trend for trend in table.trends if trend.levels == levels]
+    rows = [
+        (
+            *_name_levels(trend.group, names),
+            " -> ".join(f"{mean:.0f}" for mean in trend.means),
+            trend.direction,
+        )
+        for trend in trends
+    ]
+    headers = (*trends[0].group, "mean return", "direction")
+    shown = " -> ".join(format_value(level) for level in levels)
+    return Grid(f"Trend along {table.factor}: {shown}", headers, rows, ())
+
+
+def _name_factor(table: Comparisons, names: ShortNames) -> str:
+    """Name the factor and what its levels are compared with."""
+    levels = dict.fromkeys(row.baseline.factors[table.factor] for row in table.rows)
+    against = [names.label(table.factor, level) for level in levels]
+    return f"{table.factor}, each against {' or '.join(against)}"
+
+
+def _name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:
+    return [names.label(factor, level) for factor, level in factors.items()]
+
+
+def _format_verdict(row: Comparison, names: ShortNames) -> str:
+    """Return the verdict, the winner's level by its short name where it has one."""
+    if row.winner is None:
+        return row.verdict_name
+    level = row.winner.factors[row.factor]
+    label = names.label(row.factor, level)
+    if label == format_value(level):
+        return row.verdict_name
+    return row.verdict_name.replace(row.verdict.name, f"{label} wins", 1)
+
+
+def _count_seeds(arm: Arm) -> str:
+    n = len(arm.trials)
+    return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
+
+
+def _format_return(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
+
+
+def _format_duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
+
+
+def _format_welch(row: Comparison) -> tuple[str, str, str]:
+    found = row.verdict.welch
+    if found is None:
+        return "-", "-", "-"
+    known = found.low is not None and found.high is not None
+    interval = f"[{found.low:.0f}, {found.high:.0f}]" if known else "-"
+    return f"{found.difference:+.1f}", interval, "-" if found.p is None else _format_p(found.p)
+
+
+def _format_p(p: float) -> str:
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")

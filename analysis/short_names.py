@@ -1,0 +1,89 @@
+"""Short labels of long levels, for ticks, legends and the cells of tables."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any, NamedTuple
+
+from analysis.arms import Arm, is_numeric
+from analysis.load import format_value
+
+# Whoever prints one of these says beside it what it stands for.
+SHORT_NAMES = {
+    "policy_finetuning": "frozen",
+    "policy_and_wm_finetuning": "fine-tuned",
+    "joint_from_scratch": "scratch",
+}
+LONGEST = 16  # characters of a label; what is longer even when shortened becomes a letter
+UNSHORTENED = ("task", "variant")  # names that readers know
+SETTING = re.compile(r"([\w.\[\]]+)=([^,]*)(?:, |$)")  # of a level that sets several keys
+
+
+class ShortNames(NamedTuple):
+    """The labels of every factor's levels in one sweep, and what they stand for."""
+
+    labels: Mapping[tuple[str, Any], str]  # by factor and level
+    legend: Mapping[str, str]  # a line for each factor that has a shortened level
+
+    def label(self, factor: str, level: Any) -> str:
+        """Return the level as a table prints it."""
+        return self.labels.get((factor, level), format_value(level))
+
+    def tick(self, factor: str, level: Any) -> str:
+        """Return the level as a figure prints it: numbers in few characters too."""
+        if is_numeric([level]) and math.isfinite(level):
+            return shorten_number(level)
+        return self.label(factor, level)
+
+
+def shorten_levels(arms: Sequence[Arm]) -> ShortNames:
+    """Return labels that are short, tell a factor's levels apart, and are explained."""
+    labels, legend = {}, {}
+    for factor in arms[0].factors if arms else ():
+        levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
+        chosen = dict(zip(levels, _choose_labels(factor, levels), strict=True))
+        labels |= {(factor, level): label for level, label in chosen.items()}
+        legend[factor] = _explain(factor, chosen)
+    return ShortNames(labels, {factor: line for factor, line in legend.items() if line})
+
+
+def shorten_level(level: Any) -> str:
+    """Return one level in few characters, whatever the others are.
+
+    Of settings the values remain, of a path its last part, of a methodology a word.
+    """
+    if not isinstance(level, str):
+        return format_value(level)
+    settings = SETTING.findall(level)
+    if settings and SETTING.sub("", level) == "":
+        return "/".join(shorten_level(value) for _, value in settings)
+    return SHORT_NAMES.get(level, level.rpartition("/")[2] or level)
+
+
+def shorten_number(value: float) -> str:
+    """Return a number in few characters: 15k for 15,000."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+
+
+def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:
+    """Return a label for each level: shortened, or a letter where that is no use."""
+    if factor in UNSHORTENED:
+        return [format_value(level) for level in levels]
+    labels = [shorten_level(level) for level in levels]
+    is_told_apart = len(set(labels)) == len(levels)
+    if (is_told_apart and max(map(len, labels)) <= LONGEST) or len(levels) > len(ascii_uppercase):
+        return labels
+    return list(ascii_uppercase[: len(levels)])
+
+
+def _explain(factor: str, labels: Mapping[Any, str]) -> str:
+    """Return the legend's line of one factor: the keys once, or every shortened level."""
+    changed = {level: label for level, label in labels.items() if label != format_value(level)}
+    if not changed:
+        return ""
+    keys = {tuple(key for key, _ in SETTING.findall(str(level))) for level in changed}
+    values = all(label == shorten_level(level) for level, label in changed.items())
+    if values and len(keys) == 1 and keys != {()}:
+        return f"{factor}: {' / '.join(keys.pop())}"
+    return f"{factor}: {'; '.join(f'{label} = {level}' for level, label in changed.items())}"
