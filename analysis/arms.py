@@ -16,6 +16,7 @@ class Arm:
     factors: dict[str, Any]
     trials: tuple[Trial, ...]
     num_planned: int  # seeds the sweep asks for
+    kinds: tuple[str, str] = ("", "")  # of world model and policy
 
     @property
     def returns(self) -> dict[int, float]:
@@ -84,7 +85,7 @@ def build_arms(sweep: Sweep) -> list[Arm]:
         members.setdefault(tuple(trial.factors.items()), []).append(trial)
     num_planned = len(sweep.seeds)
     arms = [
-        Arm(dict(key), tuple(t for t in trials if t.is_usable), num_planned)
+        Arm(dict(key), tuple(t for t in trials if t.is_usable), num_planned, _find_kinds(trials))
         for key, trials in members.items()
     ]
     places = rank_levels(arms)
@@ -106,3 +107,7 @@ def rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
             levels = [*sorted(applying), *([None] if None in levels else [])]
         places |= {(factor, level): place for place, level in enumerate(levels)}
     return places
+
+
+def _find_kinds(trials: Sequence[Trial]) -> tuple[str, str]:
+    return trials[0].record["world_model"], trials[0].record["policy"]

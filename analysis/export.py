@@ -8,8 +8,10 @@ from typing import Any
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
+from analysis.factorial import Factorial
 from analysis.load import count_statuses
 from analysis.report import Summary
+from analysis.suite import THRESHOLDS, Suite
 
 COMPARED = ("against", "difference", "standard_error", "low", "high", "p", "verdict", "evidence")
 
@@ -39,6 +41,8 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "counts": {"planned": sweep.num_planned, **count_statuses(sweep.trials)},
         "arms": [_plain_arm(arm) for arm in summary.arms],
         "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
+        "effects": _plain_factorial(summary.factorial),
+        "suites": [_plain_suite(suite) for suite in summary.suites],
         "notes": list(summary.notes),
     }
     if per_seed:
@@ -89,6 +93,44 @@ def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, An
         "trends": [trend._asdict() for trend in table.trends],
         "notes": list(notes),
     }
+
+
+def _plain_factorial(found: Factorial) -> dict[str, Any]:
+    return {
+        "tasks": [
+            {
+                **task.group,
+                "with": list(task.kinds),
+                "problem": task.problem,
+                "differences": [difference._asdict() for difference in task.differences],
+                "effects": [effect._asdict() for effect in task.effects],
+            }
+            for task in found.tasks
+        ],
+        "suite": [
+            {
+                **effect._asdict(),
+                "interval": effect.interval._asdict(),
+                "over_blocks": effect.over_blocks._asdict(),
+            }
+            for effect in found.suite
+        ],
+    }
+
+
+def _plain_suite(suite: Suite) -> dict[str, Any]:
+    levels = [
+        {
+            **level._asdict(),
+            "mean_return": level.mean,
+            "interquartile": level.interquartile._asdict(),
+            "gap": level.gap._asdict(),
+            "profile": [interval._asdict() for interval in level.profile],
+            "improvement": level.improvement and level.improvement._asdict(),
+        }
+        for level in suite.levels
+    ]
+    return {**suite._asdict(), "thresholds": THRESHOLDS, "levels": levels}
 
 
 def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:

@@ -1,28 +1,21 @@
 """Turn a Summary into tables of text, however they are drawn; nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
+from analysis.grid import Grid, format_p, name_levels
 from analysis.load import Trial, format_value
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
+from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
 VALUE_NOTE = (
     "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
     "imagines them and as they came"
 )
-
-
-class Grid(NamedTuple):
-    """A table as text, however it is drawn."""
-
-    title: str
-    headers: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    notes: tuple[str, ...]
 
 
 def headline(summary: Summary) -> str:
@@ -43,6 +36,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
     grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
     held = find_held(summary.arms)
+    grids += list_suite_grids(summary, names)
     return [_leave_out(grid, held) for grid in grids]
 
 
@@ -65,7 +59,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     factors = list(arms[0].factors)
     rows = [
         (
-            *_name_levels(arm.factors, names),
+            *name_levels(arm.factors, names),
             f"{arm.task.floor:.1f} ({arm.floor_kind})",
             _count_seeds(arm),
             _format_return(arm.mean, arm.sd),
@@ -82,7 +76,7 @@ def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
     """Return the plan returns, by arm or by trial: the other tables have no room for them."""
     headers = (*arms[0].factors, "seed" if per_seed else "n", "return", "plan return")
     rows = [
-        (*_name_levels(arm.factors, names), *cells)
+        (*name_levels(arm.factors, names), *cells)
         for arm in arms
         if arm.plan_returns
         for cells in (_list_plans(arm) if per_seed else [_sum_up_plans(arm)])
@@ -106,7 +100,7 @@ def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
 def _seed_grid(trials: Sequence[Trial], names: ShortNames) -> Grid:
     rows = [
         (
-            *_name_levels(trial.factors, names),
+            *name_levels(trial.factors, names),
             str(trial.seed),
             f"{trial.final_return:.2f}" if trial.is_usable else "-",
             str(len(trial.returns)),
@@ -156,7 +150,7 @@ def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames)
 def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
     rows = [
         (
-            *_name_levels(row.group, names),
+            *name_levels(row.group, names),
             names.label(table.factor, row.level),
             str(row.num_tasks),
             str(row.num_blocks),
@@ -175,7 +169,7 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
     trends = [trend for trend in table.trends if trend.levels == levels]
     rows = [
         (
-            *_name_levels(trend.group, names),
+            *name_levels(trend.group, names),
             " -> ".join(f"{mean:.0f}" for mean in trend.means),
             trend.direction,
         )
@@ -191,10 +185,6 @@ def _name_factor(table: Comparisons, names: ShortNames) -> str:
     levels = dict.fromkeys(row.baseline.factors[table.factor] for row in table.rows)
     against = [names.label(table.factor, level) for level in levels]
     return f"{table.factor}, each against {' or '.join(against)}"
-
-
-def _name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:
-    return [names.label(factor, level) for factor, level in factors.items()]
 
 
 def _format_verdict(row: Comparison, names: ShortNames) -> str:
@@ -233,8 +223,4 @@ def _format_welch(row: Comparison) -> tuple[str, str, str]:
         return "-", "-", "-"
     known = found.low is not None and found.high is not None
     interval = f"[{found.low:.0f}, {found.high:.0f}]" if known else "-"
-    return f"{found.difference:+.1f}", interval, "-" if found.p is None else _format_p(found.p)
-
-
-def _format_p(p: float) -> str:
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
+    return f"{found.difference:+.1f}", interval, "-" if found.p is None else format_p(found.p)

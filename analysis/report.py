@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
+from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
+from analysis.suite import Suite, build_suites
 from analysis.verdict import CONFIDENCE, CONFIRM_SEEDS, INCONCLUSIVE, LOW_SHARE
 
 
@@ -19,6 +21,8 @@ class Summary(NamedTuple):
     arms: tuple[Arm, ...]
     comparisons: tuple[Comparisons, ...]
     table_notes: tuple[tuple[str, ...], ...]  # beside each of `comparisons`
+    factorial: Factorial
+    suites: tuple[Suite, ...]
     notes: tuple[str, ...]
 
 
@@ -43,6 +47,8 @@ def summarize_sweep(
         arms=arms,
         comparisons=compared,
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
+        factorial=find_effects(arms, despite_differences),
+        suites=tuple(suite for table in compared for suite in build_suites(table)),
         notes=tuple(describe_sweep(sweep, arms)),
     )
 

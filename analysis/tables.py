@@ -24,6 +24,8 @@ TEXT_COLUMNS = (
     "status",
     "floor",
     "direction",
+    "with",
+    "effect",
 )
 
 

@@ -1,0 +1,75 @@
+"""Aggregates over a suite of tasks: IQM, optimality gap, performance profile, improvement.
+
+The estimators of Agarwal et al., "Deep RL at the edge of the statistical precipice" (2021), on
+scores = returns / 1,000. Scores come as a list with one array a task, [seeds of that task]; the
+intervals are percentile bootstraps that draw seeds within each task (stratified), so that every
+task stays in every draw.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from analysis.stats import Interval
+
+TRIMMED = 0.25  # of the runs on each side, before the interquartile mean
+TARGET = 1.0  # the score that the optimality gap is counted from
+DRAWS = 2_000
+
+Scores = Sequence[np.ndarray]
+Drawn = list[np.ndarray]  # one array a task, [draws, seeds]
+
+
+def interquartile_mean(scores: Drawn) -> np.ndarray:
+    """Return the mean of the middle half of all runs, whatever their task, for each draw."""
+    runs = np.sort(np.concatenate(scores, axis=-1), axis=-1)
+    cut = int(TRIMMED * runs.shape[-1])
+    return runs[..., cut : runs.shape[-1] - cut].mean(axis=-1)
+
+
+def optimality_gap(scores: Drawn) -> np.ndarray:
+    """Return by how much runs fall short of TARGET on average over tasks, for each draw."""
+    return np.mean([np.maximum(TARGET - task, 0.0).mean(axis=-1) for task in scores], axis=0)
+
+
+def performance_profile(scores: Drawn, thresholds: np.ndarray) -> np.ndarray:
+    """Return the share of runs above each score, tasks weighing the same: [draws, thresholds]."""
+    return np.mean(
+        [(task[:, None, :] > thresholds[:, None]).mean(axis=-1) for task in scores], axis=0
+    )
+
+
+def probability_of_improvement(ours: Drawn, theirs: Drawn) -> np.ndarray:
+    """Return how likely a run of `theirs` beats one of `ours` on a task drawn at random.
+
+    Of all pairs of runs on a task (Mann and Whitney's U), ties counting one half.
+    """
+    tasks = zip(ours, theirs, strict=True)
+    return np.mean([_share_of_wins(a, b) for a, b in tasks], axis=0)
+
+
+def estimate(
+    statistic: Callable[..., np.ndarray], *arms: Scores, confidence: float, seed: int = 0
+) -> list[Interval]:
+    """Return a statistic of one arm or several with its stratified bootstrap interval.
+
+    A list of one, or of as many as the statistic has numbers for each draw. Of several arms the
+    same seeds are drawn together, since they share training and evaluation seeds:
+    `scores[task][i]` must be of the same training seed in all of them.
+    """
+    whole = np.atleast_1d(statistic(*([task[None, :] for task in arm] for arm in arms))[0])
+    drawn = statistic(*draw_seeds(arms, np.random.default_rng(seed)))
+    tail = (1.0 - confidence) / 2.0
+    limits = np.quantile(drawn.reshape(len(drawn), -1), [tail, 1.0 - tail], axis=0)
+    return [Interval(*map(float, of_one)) for of_one in zip(whole, *limits, strict=True)]
+
+
+def draw_seeds(arms: Sequence[Scores], rng: np.random.Generator, draws: int = DRAWS) -> list[Drawn]:
+    """Return every arm's scores with its seeds drawn again, within tasks and alike in all arms."""
+    chosen = [rng.integers(0, len(task), (draws, len(task))) for task in arms[0]]
+    return [[task[index] for task, index in zip(arm, chosen, strict=True)] for arm in arms]
+
+
+def _share_of_wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    pairs = theirs[..., :, None] - ours[..., None, :]
+    return ((pairs > 0) + 0.5 * (pairs == 0)).mean(axis=(-1, -2))

@@ -1,0 +1,186 @@
+"""The 2x2: main effects of world model and policy, and their interaction, with intervals.
+
+Every effect is a contrast of four cells' mean returns. The main effect of the world model is the
+mean over policies of (flow - MLP); that of the policy likewise; the interaction is what the flow
+policy changes under the flow world model, less what it changes under the MLP.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from analysis.arms import Arm
+from analysis.guard import Difference, find_differences
+from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, t_quantile
+from analysis.verdict import CONFIDENCE
+
+BASE = ("mlp", "gaussian")  # the cell that the others are compared with
+OF_A_CELL = ("variant", "world_model", "policy", "world_model.kind", "policy.kind")
+# Weights of the cells (base, other policy, other world model, both others).
+CONTRASTS = {
+    "world model": (-0.5, -0.5, 0.5, 0.5),
+    "policy": (-0.5, 0.5, -0.5, 0.5),
+    "interaction": (1.0, -1.0, -1.0, 1.0),
+}
+
+EFFECTS_SAID = (
+    f"The 2x2, in points of return against {BASE[0]} + {BASE[1]}. World model: the mean over "
+    "policies of the other world model less the MLP; policy likewise; interaction: what the other "
+    "policy changes under the other world model, less what it changes under the MLP. Intervals by "
+    f"task: {CONFIDENCE:.0%} t over seeds, spreads not pooled (Satterthwaite)."
+)
+
+
+class Effect(NamedTuple):
+    """A contrast of cell means, in points of return; None where no spread is known."""
+
+    name: str  # a key of CONTRASTS
+    estimate: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    p: float | None  # two-sided
+
+
+class TaskEffects(NamedTuple):
+    """One 2x2 of one task: its effects, or why there are none."""
+
+    group: dict[str, Any]  # the factors besides those of a cell, the task among them
+    kinds: tuple[str, str]  # the world model and the policy compared with BASE
+    cells: tuple[Arm, ...]  # in the order of the contrasts' weights
+    differences: tuple[Difference, ...]
+    problem: str  # empty where effects are given
+    effects: tuple[Effect, ...]
+
+
+class SuiteEffect(NamedTuple):
+    """An effect over tasks: paired by seed, every task x seed block a difference."""
+
+    group: dict[str, Any]
+    kinds: tuple[str, str]
+    name: str
+    num_tasks: int
+    num_blocks: int
+    interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
+    over_blocks: Effect  # t interval over all blocks, tasks taken as drawn too
+
+
+class Factorial(NamedTuple):
+    """All that a sweep says about its 2x2."""
+
+    tasks: tuple[TaskEffects, ...]
+    suite: tuple[SuiteEffect, ...]
+
+
+def find_effects(arms: Sequence[Arm], despite_differences: bool = False) -> Factorial:
+    """Return the effects of every complete 2x2 among `arms`; empty where there is none."""
+    tasks = [
+        _judge_cells(group, kinds, cells, despite_differences)
+        for group, kinds, cells in _find_squares(arms)
+    ]
+    return Factorial(tuple(tasks), tuple(_pool(tasks)))
+
+
+def contrast(cells: Sequence[Sequence[float]], name: str) -> Effect:
+    """Return a contrast of four cells of returns with its t interval.
+
+    Spreads are not pooled; degrees of freedom after Satterthwaite, as in Welch's test.
+    """
+    weights = CONTRASTS[name]
+    value = math.fsum(w * mean(cell) for w, cell in zip(weights, cells, strict=True))
+    if min(len(cell) for cell in cells) < 2:
+        return Effect(name, value, None, None, None, None)
+    parts = [w**2 * float(np.var(c, ddof=1)) / len(c) for w, c in zip(weights, cells, strict=True)]
+    sizes = [part**2 / (len(cell) - 1) for part, cell in zip(parts, cells, strict=True)]
+    degrees = sum(parts) ** 2 / sum(sizes) if sum(sizes) else math.inf
+    return _with_interval(name, value, math.sqrt(sum(parts)), degrees)
+
+
+def block_differences(cells: Sequence[dict[int, float]], name: str) -> list[float]:
+    """Return the contrast of each seed's four returns; every cell must have the same seeds."""
+    weights = CONTRASTS[name]
+    return [
+        math.fsum(w * cell[seed] for w, cell in zip(weights, cells, strict=True))
+        for seed in sorted(cells[0])
+    ]
+
+
+def _find_squares(
+    arms: Sequence[Arm],
+) -> list[tuple[dict[str, Any], tuple[str, str], tuple[Arm, ...]]]:
+    """Return every four arms that differ in world model and policy alone."""
+    groups: dict[tuple, dict[tuple[str, str], Arm]] = {}
+    for arm in arms:
+        key = tuple(item for item in arm.factors.items() if item[0] not in OF_A_CELL)
+        groups.setdefault(key, {})[arm.kinds] = arm
+    squares = []
+    for key, cells in groups.items():
+        for kinds in cells:
+            corners = BASE, (BASE[0], kinds[1]), (kinds[0], BASE[1]), kinds
+            is_square = len(set(corners)) == 4 and all(corner in cells for corner in corners)
+            if is_square:
+                squares.append((dict(key), kinds, tuple(cells[corner] for corner in corners)))
+    return squares
+
+
+def _judge_cells(
+    group: dict[str, Any],
+    kinds: tuple[str, str],
+    cells: tuple[Arm, ...],
+    despite_differences: bool,
+) -> TaskEffects:
+    found = [find_differences("variant", cells[0].trials, cell.trials) for cell in cells[1:]]
+    differences = tuple(dict.fromkeys(difference for some in found for difference in some))
+    shared = set.intersection(*(set(cell.returns) for cell in cells))
+    num_planned = max(cell.num_planned for cell in cells)
+    problem = ""
+    if differences and not despite_differences:
+        problem = "Not comparable"
+    elif not shared or any(len(cell.returns) != num_planned for cell in cells):
+        problem = f"Incomplete ({len(shared)}/{num_planned} seeds)"
+    returns = [list(cell.returns.values()) for cell in cells]
+    effects = () if problem else tuple(contrast(returns, name) for name in CONTRASTS)
+    return TaskEffects(group, kinds, cells, differences, problem, effects)
+
+
+def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
+    """Return the effects over tasks of every group with two tasks or more."""
+    pools: dict[tuple, list[TaskEffects]] = {}
+    for row in tasks:
+        if not row.problem and len(row.cells[0].trials) > 1:
+            group = tuple(item for item in row.group.items() if item[0] != "task")
+            pools.setdefault((group, row.kinds), []).append(row)
+    return [
+        _pool_effect(dict(group), kinds, rows, name)
+        for (group, kinds), rows in pools.items()
+        if len(rows) > 1
+        for name in CONTRASTS
+    ]
+
+
+def _pool_effect(
+    group: dict[str, Any], kinds: tuple[str, str], rows: Sequence[TaskEffects], name: str
+) -> SuiteEffect:
+    blocks = [block_differences([cell.returns for cell in row.cells], name) for row in rows]
+    together = [difference for block in blocks for difference in block]
+    error = (sample_sd(together) or 0.0) / math.sqrt(len(together))
+    return SuiteEffect(
+        group=group,
+        kinds=kinds,
+        name=name,
+        num_tasks=len(blocks),
+        num_blocks=len(together),
+        interval=bootstrap_blocks(blocks, CONFIDENCE),
+        over_blocks=_with_interval(name, mean(together), error, len(together) - 1),
+    )
+
+
+def _with_interval(name: str, value: float, error: float, degrees: float) -> Effect:
+    if error == 0.0:
+        return Effect(name, value, 0.0, value, value, None)
+    half = t_quantile(degrees, CONFIDENCE) * error
+    p = 2.0 * float(stdtr(degrees, -abs(value) / error))
+    return Effect(name, value, error, value - half, value + half, p)

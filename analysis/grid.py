@@ -1,0 +1,34 @@
+"""A table as text, before it is drawn, and how its cells are written."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from analysis.short_names import ShortNames
+
+
+class Grid(NamedTuple):
+    """A table as text, however it is drawn."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+def name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:
+    """Return the cells of some factors' levels."""
+    return [names.label(factor, level) for factor, level in factors.items()]
+
+
+def format_p(p: float | None) -> str:
+    """Return a p value in three digits."""
+    if p is None:
+        return "-"
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
+
+
+def format_range(low: float | None, high: float | None, digits: int = 0) -> str:
+    """Return an interval's limits."""
+    if low is None or high is None:
+        return "-"
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,116 @@
+"""Levels of one factor over all tasks together: mean, IQM, optimality gap, improvement."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.aggregates import (
+    estimate,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+from analysis.arms import Arm
+from analysis.compare import Comparisons
+from analysis.stats import Interval, mean
+from analysis.verdict import CONFIDENCE, RETURN_MAX
+
+THRESHOLDS = tuple(range(0, 1000, 50))  # returns at which the performance profile is taken
+
+
+class Level(NamedTuple):
+    """One level over the suite; estimates are of scores, returns / 1,000."""
+
+    name: str
+    level: Any
+    returns: tuple[tuple[float, ...], ...]  # by task and seed
+    interquartile: Interval
+    gap: Interval
+    profile: tuple[Interval, ...]  # share of runs above each of THRESHOLDS
+    improvement: Interval | None  # over the baseline level; None for that level itself
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over tasks of the mean return over seeds."""
+        return mean([mean(task) for task in self.returns])
+
+
+class Suite(NamedTuple):
+    """The levels of one factor in one group of the other factors, over the same tasks."""
+
+    factor: str
+    group: dict[str, Any]
+    tasks: tuple[str, ...]
+    left_out: tuple[str, ...]  # tasks where a level is incomplete or not comparable
+    num_seeds: tuple[int, int]  # fewest and most of a task
+    levels: tuple[Level, ...]  # the baseline first
+
+
+def build_suites(table: Comparisons) -> list[Suite]:
+    """Return the suite view of every group with two decided tasks or more."""
+    groups: dict[tuple, dict[str, list[Any]]] = {}
+    for row in table.rows:
+        others = {k: v for k, v in row.level.factors.items() if k not in ("task", table.factor)}
+        tasks = groups.setdefault(tuple(others.items()), {})
+        tasks.setdefault(row.level.factors["task"], []).append(row)
+    return [
+        suite
+        for group, tasks in groups.items()
+        for suite in [_build_suite(table.factor, dict(group), tasks)]
+        if suite
+    ]
+
+
+def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]) -> Suite | None:
+    num_rows = max(len(rows) for rows in tasks.values())
+    whole = {
+        task: [rows[0].baseline, *(row.level for row in rows)]
+        for task, rows in tasks.items()
+        if len(rows) == num_rows and all(row.verdict.has_decision for row in rows)
+    }
+    if len(whole) < 2:
+        return None
+    counts = [len(arm.trials) for arms in whole.values() for arm in arms]
+    return Suite(
+        factor=factor,
+        group=group,
+        tasks=tuple(whole),
+        left_out=tuple(task for task in tasks if task not in whole),
+        num_seeds=(min(counts), max(counts)),
+        levels=tuple(_list_levels(factor, list(whole.values()))),
+    )
+
+
+def _list_levels(factor: str, tasks: Sequence[Sequence[Arm]]) -> list[Level]:
+    arms = list(zip(*tasks, strict=True))  # of each level, one a task
+    scores = [[_score(arm) for arm in level] for level in arms]
+    return [
+        Level(
+            name=str(level[0].factors[factor]),
+            level=level[0].factors[factor],
+            returns=tuple(tuple(arm.returns.values()) for arm in level),
+            interquartile=estimate(interquartile_mean, ours, confidence=CONFIDENCE)[0],
+            gap=estimate(optimality_gap, ours, confidence=CONFIDENCE)[0],
+            profile=tuple(_profile(ours)),
+            improvement=None if place == 0 else _improve(scores[0], ours),
+        )
+        for place, (level, ours) in enumerate(zip(arms, scores, strict=True))
+    ]
+
+
+def _score(arm: Arm) -> np.ndarray:
+    """Return the arm's scores in order of seed, so that arms are paired."""
+    return np.array([arm.returns[seed] for seed in sorted(arm.returns)]) / RETURN_MAX
+
+
+def _profile(scores: list[np.ndarray]) -> list[Interval]:
+    thresholds = np.array(THRESHOLDS) / RETURN_MAX
+    return estimate(
+        lambda drawn: performance_profile(drawn, thresholds), scores, confidence=CONFIDENCE
+    )
+
+
+def _improve(baseline: list[np.ndarray], level: list[np.ndarray]) -> Interval:
+    return estimate(probability_of_improvement, baseline, level, confidence=CONFIDENCE)[0]

@@ -1,0 +1,137 @@
+"""The tables of the 2x2 and of the view over the suite, as text; nothing is computed here."""
+
+from collections.abc import Sequence
+
+from analysis.factorial import EFFECTS_SAID, SuiteEffect, TaskEffects
+from analysis.grid import Grid, format_p, format_range, name_levels
+from analysis.report import Summary
+from analysis.short_names import ShortNames
+from analysis.stats import Interval
+from analysis.suite import THRESHOLDS, Suite
+from analysis.verdict import CONFIDENCE
+
+SHOWN_THRESHOLDS = (100, 250, 500, 750, 900)  # columns of the table; figures have all
+SUITE_NOTE = (
+    "Over the suite: scores are returns / 1,000. IQM: mean of the middle half of all runs. Gap: "
+    "mean shortfall from 1. Improvement: chance that a run beats one of the baseline on a task "
+    f"drawn at random. [ ]: {CONFIDENCE:.0%} bootstrap of seeds within tasks; with few seeds it is "
+    "too narrow."
+)
+
+
+def list_suite_grids(summary: Summary, names: ShortNames) -> list[Grid]:
+    """Return the tables of the 2x2, then those of every suite."""
+    grids = []
+    if summary.factorial.tasks:
+        grids.append(_effect_grid(summary.factorial.tasks, names))
+    if summary.factorial.suite:
+        grids.append(_suite_effect_grid(summary.factorial.suite, names))
+    for factor in dict.fromkeys(suite.factor for suite in summary.suites):
+        suites = [suite for suite in summary.suites if suite.factor == factor]
+        grids += [_level_grid(suites, names), _profile_grid(suites, names)]
+    return grids
+
+
+def _effect_grid(tasks: Sequence[TaskEffects], names: ShortNames) -> Grid:
+    rows = []
+    for task in tasks:
+        shared = [*name_levels(task.group, names), " + ".join(task.kinds)]
+        if task.problem:
+            rows.append((*shared, task.problem, *["-"] * 4))
+        rows += [
+            (
+                *shared,
+                effect.name,
+                str(min(len(cell.trials) for cell in task.cells)),
+                f"{effect.estimate:+.1f}",
+                format_range(effect.low, effect.high),
+                format_p(effect.p),
+            )
+            for effect in task.effects
+        ]
+    headers = (*tasks[0].group, "with", "effect", "n", "points", f"{CONFIDENCE:.0%} interval", "p")
+    return Grid("The 2x2: effects by task", headers, rows, _describe_effects(tasks))
+
+
+def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
+    notes = [EFFECTS_SAID]
+    notes += [
+        f"{'Not comparable' if task.problem else 'Given despite differences'}, "
+        f"{', '.join(map(str, task.group.values()))}: {'; '.join(map(str, task.differences))}."
+        for task in tasks
+        if task.differences
+    ]
+    return tuple(notes)
+
+
+def _suite_effect_grid(effects: Sequence[SuiteEffect], names: ShortNames) -> Grid:
+    rows = [
+        (
+            *name_levels(effect.group, names),
+            " + ".join(effect.kinds),
+            effect.name,
+            str(effect.num_tasks),
+            str(effect.num_blocks),
+            f"{effect.interval.estimate:+.1f}",
+            format_range(effect.interval.low, effect.interval.high),
+            format_range(effect.over_blocks.low, effect.over_blocks.high),
+            format_p(effect.over_blocks.p),
+        )
+        for effect in effects
+    ]
+    numbers = ("points", f"{CONFIDENCE:.0%} bootstrap", f"{CONFIDENCE:.0%} t", "p")
+    headers = (*effects[0].group, "with", "effect", "tasks", "blocks", *numbers)
+    note = (
+        "Paired by seed. Bootstrap: of seeds within these tasks, and too narrow with few seeds; t: "
+        "over all task x seed blocks, so that tasks that differ widen it; p is that of t."
+    )
+    return Grid("The 2x2: effects over tasks", headers, rows, (note,))
+
+
+def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
+    rows = [
+        (
+            *name_levels(suite.group, names),
+            names.label(suite.factor, level.level),
+            str(len(suite.tasks)),
+            _span(suite.num_seeds),
+            f"{level.mean:.0f}",
+            _format_interval(level.interquartile),
+            _format_interval(level.gap),
+            "-" if level.improvement is None else _format_interval(level.improvement),
+        )
+        for suite in suites
+        for level in suite.levels
+    ]
+    headers = (
+        *(*suites[0].group, suites[0].factor, "tasks", "n"),
+        *("mean return", "IQM", "gap", "improvement"),
+    )
+    left_out = dict.fromkeys(task for suite in suites for task in suite.left_out)
+    notes = (SUITE_NOTE, *([f"Left out, not decided: {', '.join(left_out)}."] if left_out else []))
+    return Grid(f"Over the suite, by {suites[0].factor}", headers, rows, notes)
+
+
+def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
+    places = [THRESHOLDS.index(threshold) for threshold in SHOWN_THRESHOLDS]
+    rows = [
+        (
+            *name_levels(suite.group, names),
+            names.label(suite.factor, level.level),
+            *(f"{level.profile[place].estimate:.2f}" for place in places),
+        )
+        for suite in suites
+        for level in suite.levels
+    ]
+    headers = (*suites[0].group, suites[0].factor, *(f"> {at}" for at in SHOWN_THRESHOLDS))
+    return Grid(f"Performance profile: share of runs above a return, by {suites[0].factor}",
+                headers, rows, ())  # fmt: skip
+
+
+def _format_interval(interval: Interval) -> str:
+    return f"{interval.estimate:.2f} {format_range(interval.low, interval.high, 2)}"
+
+
+def _span(counts: tuple[int, int]) -> str:
+    low, high = counts
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,57 @@
+"""Sweeps over the four variants with given returns, for the tests of the 2x2 and the suite."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from tests.test_analysis import CONTROLS
+
+KINDS = {
+    "baseline": ("mlp", "gaussian"),
+    "flowpolicy": ("mlp", "flow"),
+    "flowwm": ("flow", "gaussian"),
+    "fullflow": ("flow", "flow"),
+}
+Returns = Mapping[str, Mapping[str, Sequence[float]]]  # by task, variant and seed
+
+
+def write_square(folder: Path, returns: Returns, epochs: int = 100, **changes: Any) -> Path:
+    """Write a sweep whose trials end on exactly `returns`; seeds count from 1."""
+    rows = [
+        CONTROLS
+        | {"trial": f"{task}-{variant}-{epochs}-{seed}", "task": task, "variant": variant}
+        | {"world_model": KINDS[variant][0], "policy": KINDS[variant][1], "seed": seed}
+        | {"epochs": epochs, "epochs_reached": epochs, "return_mean": float(value)}
+        | changes
+        for task, variants in returns.items()
+        for variant, values in variants.items()
+        for seed, value in enumerate(values, start=1)
+    ]
+    write_trials(folder, rows, ["variant", "task", "seed"], "variant")
+    return folder
+
+
+def write_trials(
+    folder: Path, rows: Sequence[Mapping[str, Any]], varies: list[str], compare: str
+) -> None:
+    """Write the sweep of some rows of `trials`: two episodes around each one's final return."""
+    folder.mkdir(parents=True)
+    described = {"name": folder.name, "scale": "laptop", "compare": compare, "varies": varies}
+    described["trials"] = [row["trial"] for row in rows]
+    (folder / "sweep.json").write_text(json.dumps(described))
+    done = [row for row in rows if row["status"] == "EVALUATED"]
+    episodes = [
+        {"trial": row["trial"], "episode": index, "seed": index, "return": row["return_mean"] + by}
+        for row in done
+        for index, by in enumerate((-5.0, 5.0))
+    ]
+    write_rows(folder / "trials.arrow", [dict(row) for row in rows], TRIALS)
+    write_rows(folder / "evaluations.arrow", episodes, EVALUATIONS)
+    curves = [
+        {"trial": row["trial"], "epoch": epoch, "return_mean": row["return_mean"] * share}
+        for row in done
+        for epoch, share in ((row["epochs"] // 2, 0.5), (row["epochs"], 1.0))
+    ]
+    write_rows(folder / "curves.arrow", curves, CURVE)

@@ -1,0 +1,194 @@
+"""The 2x2's effects and the suite's aggregates, against hand-worked numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.aggregates import (
+    draw_seeds,
+    estimate,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+from analysis.factorial import CONTRASTS, contrast
+from analysis.load import load_sweep
+from analysis.report import summarize_sweep
+from analysis.summarize import main
+from pwmray.results import TRIALS, read_table, write_rows
+from tests.squares import write_square
+
+# Means 150, 200, 350, 550; every variance 5,000 over two seeds.
+CELLS = {
+    "baseline": (100.0, 200.0),
+    "flowpolicy": (150.0, 250.0),
+    "flowwm": (300.0, 400.0),
+    "fullflow": (500.0, 600.0),
+}
+# The same plus 40 for the second seed of the full flow: interaction 150 and 190 by seed.
+OTHER = CELLS | {"fullflow": (500.0, 640.0)}
+
+
+def one(scores):
+    return [np.asarray(task, float)[None, :] for task in scores]
+
+
+def effects_of(folder):
+    return summarize_sweep(load_sweep(folder)).factorial
+
+
+# By task.
+
+
+@pytest.mark.parametrize(
+    ("name", "points"), [("world model", 275.0), ("policy", 125.0), ("interaction", 150.0)]
+)
+def test_effects_match_hand_worked_contrasts(name, points):
+    assert contrast(list(CELLS.values()), name).estimate == points
+
+
+def test_interval_of_an_effect_matches_hand_worked_numbers():
+    # Standard error sqrt(4 * 0.25 * 5000 / 2) = 50 on 4 degrees of freedom: t = 2.776445.
+    found = contrast(list(CELLS.values()), "world model")
+    assert found.standard_error == pytest.approx(50.0)
+    assert (found.low, found.high) == pytest.approx((275 - 138.82225, 275 + 138.82225))
+    # t = 5.5 on 4: 1/2 + 3/8 * 1.879591 * (1 - 3.532847 / 12) = 0.997336 on one side.
+    assert found.p == pytest.approx(0.005328, abs=1e-6)
+    assert contrast(list(CELLS.values()), "interaction").standard_error == pytest.approx(100.0)
+
+
+def test_unequal_spreads_cost_degrees_of_freedom():
+    # Variances 0, 0, 0 and 5,000: error sqrt(0.25 * 2500) = 25 on one degree of freedom.
+    found = contrast([(100, 100), (100, 100), (100, 100), (100, 200)], "policy")
+    assert found.standard_error == pytest.approx(25.0)
+    assert found.high - found.estimate == pytest.approx(12.706205 * 25.0)
+
+
+def test_effects_of_one_seed_have_no_interval_and_of_equal_ones_no_p():
+    assert contrast([(1,), (2,), (3,), (5,)], "policy")[2:] == (None, None, None, None)
+    assert contrast([(1, 1), (2, 2), (3, 3), (5, 5)], "policy").p is None
+
+
+def test_a_sweep_of_the_four_variants_has_its_effects_by_task(tmp_path):
+    found = effects_of(write_square(tmp_path / "s", {"reacher-easy": CELLS}))
+    assert [effect.name for effect in found.tasks[0].effects] == list(CONTRASTS)
+    assert [effect.estimate for effect in found.tasks[0].effects] == [275.0, 125.0, 150.0]
+    assert found.suite == ()
+
+
+def test_a_sweep_without_all_four_cells_has_none(tmp_path):
+    some = {name: CELLS[name] for name in ("baseline", "fullflow", "flowwm")}
+    assert effects_of(write_square(tmp_path / "s", {"reacher-easy": some})).tasks == ()
+
+
+def test_a_missing_seed_or_another_control_leaves_no_effect(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    rows[-1]["status"] = "FAILED"
+    rows[0]["git_commit"] = "c2"
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    found = effects_of(folder)
+    assert [task.problem for task in found.tasks] == ["Not comparable", "Incomplete (1/2 seeds)"]
+    assert [task.effects for task in found.tasks] == [(), ()]
+    assert found.suite == ()
+
+
+# Over tasks.
+
+
+def test_effects_over_tasks_are_paired_by_seed(tmp_path):
+    found = effects_of(write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER}))
+    world_model, _, interaction = found.suite
+    assert (world_model.num_tasks, world_model.num_blocks) == (2, 4)
+    # By seed 275, 275 | 275, 295 and 150, 150 | 150, 190.
+    assert world_model.interval.estimate == 280.0
+    assert (world_model.interval.low, world_model.interval.high) == (275.0, 285.0)
+    assert interaction.interval.estimate == 160.0
+    # sd 20 over 4 blocks: error 10 on 3 degrees of freedom.
+    assert interaction.over_blocks.high == pytest.approx(160.0 + 3.182446 * 10.0)
+
+
+# The suite's aggregates.
+
+
+def test_interquartile_mean_is_of_the_middle_half_of_all_runs():
+    assert interquartile_mean(one([[0.0, 0.7, 0.2, 0.4], [0.1, 0.6, 0.3, 0.5]])) == 0.35
+    assert interquartile_mean(one([[0.1, 0.2], [0.9]])) == pytest.approx([0.4])  # none to trim
+
+
+def test_optimality_gap_counts_no_surplus_and_weighs_tasks_alike():
+    assert optimality_gap(one([[0.2, 0.6], [1.2]])) == pytest.approx([0.3])
+
+
+def test_performance_profile_is_the_share_above_each_score():
+    found = performance_profile(one([[0.1, 0.5, 0.9], [0.5]]), np.array([0.0, 0.4, 0.5]))
+    assert found[0] == pytest.approx([1.0, (2 / 3 + 1) / 2, 1 / 6])
+
+
+def test_probability_of_improvement_counts_pairs_and_halves_ties():
+    assert probability_of_improvement(one([[1, 2, 3]]), one([[2, 3, 4]])) == pytest.approx([7 / 9])
+    assert probability_of_improvement(one([[1, 2], [5]]), one([[1, 2], [9]])) == [0.75]
+
+
+def test_bootstrap_draws_seeds_within_tasks_and_alike_in_both_arms():
+    arms = [[np.array([1.0, 2.0, 3.0]), np.array([7.0, 8.0])]] * 2
+    ours, theirs = draw_seeds(arms, np.random.default_rng(0), draws=50)
+    assert [task.shape for task in ours] == [(50, 3), (50, 2)]
+    assert set(np.unique(ours[1])) == {7.0, 8.0}
+    assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
+
+
+def test_interval_of_the_interquartile_mean_covers_what_it_can_draw():
+    # Two seeds 0 and 1 of one task: the mean of a draw is 0, 1/2, 1/2 or 1.
+    scores = [np.array([0.0, 1.0])]
+    assert estimate(interquartile_mean, scores, confidence=0.9)[0] == (0.5, 0.0, 1.0)
+    assert estimate(interquartile_mean, scores, confidence=0.4)[0] == (0.5, 0.5, 0.5)
+
+
+def test_suite_compares_every_variant_with_the_baseline(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    suite = summarize_sweep(load_sweep(folder)).suites[0]
+    names = [level.name for level in suite.levels]
+    assert names == ["baseline", "flowpolicy", "flowwm", "fullflow"]
+    assert [level.mean for level in suite.levels] == [150.0, 200.0, 350.0, 560.0]
+    assert suite.levels[0].improvement is None
+    # flowpolicy wins 150 > 100, 250 > 100, 250 > 200 of four pairs on both tasks.
+    assert suite.levels[1].improvement.estimate == 0.75
+    assert suite.levels[3].gap.estimate == pytest.approx(0.44)
+
+
+def test_tasks_that_are_not_decided_are_left_out_of_the_suite_by_name(tmp_path):
+    tasks = {"reacher-easy": CELLS, "walker-stand": OTHER, "cheetah-run": CELLS}
+    folder = write_square(tmp_path / "s", tasks)
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    rows[0]["status"] = "RUNNING"
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    suite = summarize_sweep(load_sweep(folder)).suites[0]
+    assert (suite.tasks, suite.left_out) == (("walker-stand", "cheetah-run"), ("reacher-easy",))
+
+
+# Printed.
+
+
+def test_tables_print_effects_and_aggregates(tmp_path, capsys):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    assert main(["s", "--results", str(tmp_path), "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "| reacher-easy | flow + flow | interaction | 2 | +150.0 | [-128, 428] | .208 |" in printed
+    )
+    assert "| flow + flow | world model | 2 | 4 | +280.0 | [275, 285] |" in printed
+    assert "IQM: mean of the middle half of all runs" in printed
+    assert main(["s", "--results", str(tmp_path)]) == 0
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 100
+
+
+def test_json_has_effects_and_aggregates(tmp_path, capsys):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["effects"]["tasks"][0]["effects"][2]["estimate"] == 150.0
+    assert shown["effects"]["suite"][0]["interval"]["estimate"] == 280.0
+    assert shown["suites"][0]["levels"][1]["improvement"]["estimate"] == 0.75
