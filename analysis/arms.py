@@ -11,27 +11,32 @@ from pwmray.tasks import Task, find_task
 
 @dataclass(frozen=True)
 class Arm:
-    """The evaluated trials that differ in their seed alone."""
+    """The evaluated trials that differ in their seed alone, or several such arms averaged."""
 
     factors: dict[str, Any]
     trials: tuple[Trial, ...]
-    num_planned: int  # seeds the sweep asks for
+    planned: frozenset[int]  # the training seeds that the sweep asks for
     kinds: tuple[str, str] = ("", "")  # of world model and policy
+    parts: tuple["Arm", ...] = ()  # averaged over, seed by seed; this arm has no trials then
 
     @property
     def returns(self) -> dict[int, float]:
-        """Return the final return by training seed."""
-        return {trial.seed: trial.final_return for trial in self.trials}
+        """Return the final return by training seed, of the seeds that every part has."""
+        if not self.parts:
+            return {trial.seed: trial.final_return for trial in self.trials}
+        found = [part.returns for part in self.parts]
+        seeds = [seed for seed in found[0] if all(seed in some for some in found)]
+        return {seed: mean([some[seed] for some in found]) for seed in seeds}
 
     @property
     def mean(self) -> float | None:
         """Return the mean final return over seeds; None without a trial."""
-        return mean([t.final_return for t in self.trials]) if self.trials else None
+        return mean(list(self.returns.values())) if self.returns else None
 
     @property
     def sd(self) -> float | None:
         """Return the sample standard deviation over seeds; None below two trials."""
-        return sample_sd([t.final_return for t in self.trials])
+        return sample_sd(list(self.returns.values()))
 
     @property
     def plan_returns(self) -> list[float]:
@@ -47,6 +52,11 @@ class Arm:
     def plan_sd(self) -> float | None:
         """Return the sample standard deviation of it over seeds; None below two trials."""
         return sample_sd(self.plan_returns)
+
+    @property
+    def num_planned(self) -> int:
+        """Return the number of training seeds that the sweep asks for."""
+        return len(self.planned)
 
     @property
     def is_complete(self) -> bool:
@@ -83,10 +93,17 @@ def build_arms(sweep: Sweep) -> list[Arm]:
     members: dict[tuple, list[Trial]] = {}
     for trial in sweep.trials:
         members.setdefault(tuple(trial.factors.items()), []).append(trial)
-    num_planned = len(sweep.seeds)
+    seeds: dict[Any, set[int]] = {}  # of each sweep, where several are merged
+    for trial in sweep.trials:
+        seeds.setdefault(trial.factors.get("sweep"), set()).add(trial.seed)
     arms = [
-        Arm(dict(key), tuple(t for t in trials if t.is_usable), num_planned, _find_kinds(trials))
-        for key, trials in members.items()
+        Arm(
+            factors=trials[0].factors,
+            trials=tuple(trial for trial in trials if trial.is_usable),
+            planned=frozenset(seeds[trials[0].factors.get("sweep")]),
+            kinds=_find_kinds(trials),
+        )
+        for trials in members.values()
     ]
     places = rank_levels(arms)
     return sorted(arms, key=lambda arm: [places[item] for item in arm.factors.items()])

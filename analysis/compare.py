@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms, is_numeric
-from analysis.guard import Difference, find_differences
+from analysis.guard import Difference
 from analysis.load import Sweep, format_value
+from analysis.pool import compare_controls, find_left_out, pool_arms
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
 from analysis.verdict import CONFIDENCE, Verdict, grade_evidence, judge
 
@@ -78,6 +79,7 @@ class Comparisons(NamedTuple):
     rows: tuple[Comparison, ...]
     aggregates: tuple[Aggregate, ...]
     trends: tuple[Trend, ...]
+    averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
 
 
 def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
@@ -95,17 +97,26 @@ def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
     return [factor, *also]
 
 
-def compare_arms(sweep: Sweep, factor: str, despite_differences: bool = False) -> Comparisons:
+def compare_arms(
+    sweep: Sweep,
+    factor: str,
+    despite_differences: bool = False,
+    within: Sequence[str] | None = None,
+) -> Comparisons:
     """Compare each level of `factor` with its baseline level, all other factors being equal.
 
-    With `despite_differences` arms that the guard rejects are judged all the same; they keep
-    their list of differences.
+    With `within` only those factors and the task are kept apart; over others the returns are
+    averaged, seed by seed. With `despite_differences` arms that the guard rejects are judged all
+    the same; they keep their list of differences.
     """
+    arms = build_arms(sweep)
+    left_out = [] if within is None else find_left_out(arms, factor, within)
+    kept = arms if within is None else pool_arms(arms, factor, within)
     pairs = [
         (baseline, level)
-        for arms in _group_arms(build_arms(sweep), factor)
-        for baseline in [_find_baseline(arms, factor)]
-        for level in arms
+        for group in _group_arms(kept, factor)
+        for baseline in [_find_baseline(group, factor)]
+        for level in group
         if level is not baseline
     ]
     judged = [_judge_pair(sweep, factor, *pair, despite_differences) for pair in pairs]
@@ -116,7 +127,9 @@ def compare_arms(sweep: Sweep, factor: str, despite_differences: bool = False) -
             pairs, judged, evidence, strict=True
         )
     )
-    return Comparisons(factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)))
+    return Comparisons(
+        factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)), tuple(left_out)
+    )
 
 
 def _group_arms(arms: Sequence[Arm], factor: str) -> list[list[Arm]]:
@@ -137,13 +150,13 @@ def _find_baseline(arms: Sequence[Arm], factor: str) -> Arm:
 def _judge_pair(
     sweep: Sweep, factor: str, baseline: Arm, level: Arm, despite_differences: bool
 ) -> tuple[Verdict, tuple[Difference, ...]]:
-    differences = tuple(find_differences(factor, baseline.trials, level.trials, sweep.axes[factor]))
+    differences = tuple(compare_controls(factor, baseline, level, sweep.axes[factor]))
     verdict = judge(
         baseline.returns,
         level.returns,
         floor=level.task.floor,
         names=(_name_level(baseline, factor), _name_level(level, factor)),
-        seeds=sweep.seeds,
+        seeds=baseline.planned | level.planned,
         is_comparable=despite_differences or not differences,
     )
     return verdict, differences

@@ -85,6 +85,7 @@ def _plain_comparison(row: Comparison) -> dict[str, Any]:
 def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "compare": table.factor,
+        "averaged_over": list(table.averaged),
         "rows": [{**row.level.factors, **_plain_comparison(row)} for row in table.rows],
         "aggregates": [
             {**aggregate._asdict(), "interval": aggregate.interval._asdict()}
@@ -136,7 +137,7 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
 def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
     values = _plain_arm(arm)
     for table in summary.comparisons:
-        rows = [row for row in table.rows if row.level.factors == arm.factors]
+        rows = [r for r in table.rows if r.level.factors.items() <= arm.factors.items()]
         plain = _plain_comparison(rows[0]) if rows else {}
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
     return values

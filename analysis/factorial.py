@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from analysis.arms import Arm
-from analysis.guard import Difference, find_differences
+from analysis.guard import Difference
+from analysis.pool import compare_controls
 from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
 
@@ -132,7 +133,7 @@ def _judge_cells(
     cells: tuple[Arm, ...],
     despite_differences: bool,
 ) -> TaskEffects:
-    found = [find_differences("variant", cells[0].trials, cell.trials) for cell in cells[1:]]
+    found = [compare_controls("variant", cells[0], cell) for cell in cells[1:]]
     differences = tuple(dict.fromkeys(difference for some in found for difference in some))
     shared = set.intersection(*(set(cell.returns) for cell in cells))
     num_planned = max(cell.num_planned for cell in cells)
@@ -150,7 +151,7 @@ def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
     """Return the effects over tasks of every group with two tasks or more."""
     pools: dict[tuple, list[TaskEffects]] = {}
     for row in tasks:
-        if not row.problem and len(row.cells[0].trials) > 1:
+        if not row.problem and len(row.cells[0].returns) > 1:
             group = tuple(item for item in row.group.items() if item[0] != "task")
             pools.setdefault((group, row.kinds), []).append(row)
     return [

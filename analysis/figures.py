@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.load import Sweep, read_curves
+from analysis.load import Sweep, read_all_curves
 from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from pwmray.files import replacing
@@ -45,7 +45,7 @@ def draw_figures(sweep: Sweep, folder: Path) -> list[Path]:
     factors = re.sub(r"\W+", "_", "_".join(returns.layout.by)).strip("_")
     plots = {
         f"returns_by_{factors}": returns,
-        "learning_curves": plan_curves(sweep, read_curves(sweep.folder)),
+        "learning_curves": plan_curves(sweep, read_all_curves(sweep)),
         "imagined_against_real": plan_starts(sweep),
     }
     paths = []

@@ -5,6 +5,22 @@ from typing import Any, NamedTuple
 
 from analysis.short_names import ShortNames
 
+TEXT_COLUMNS = (
+    "task",
+    "variant",
+    "methodology",
+    "fidelity",
+    "verdict",
+    "evidence",
+    "trial",
+    "status",
+    "floor",
+    "direction",
+    "sweep",
+    "with",
+    "effect",
+)
+
 
 class Grid(NamedTuple):
     """A table as text, however it is drawn."""
@@ -13,6 +29,11 @@ class Grid(NamedTuple):
     headers: tuple[str, ...]
     rows: list[tuple[str, ...]]
     notes: tuple[str, ...]
+
+
+def is_text(header: str) -> bool:
+    """Tell whether a column stands on the left: words, not numbers."""
+    return header in TEXT_COLUMNS
 
 
 def name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:

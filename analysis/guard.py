@@ -3,9 +3,10 @@
 A difference blocks the verdict; a flag is only said beside the table.
 """
 
+import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.load import Sweep, Trial, format_value
@@ -30,6 +31,7 @@ FOLLOWS = {
 SEED_CONTROLS = ("data_fingerprint", "world_model_from")  # may differ from seed to seed
 PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
 SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
+APART = ("seed", "task", "epochs", "world_model_from")  # settings that have a check of their own
 SCRATCH = "scratch"  # in place of a checkpoint
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
 MATCHED_FACTORS = (
@@ -77,6 +79,8 @@ def find_differences(
     found.append(_compare_seeds(baseline, level))
     if compare in MATCHED_FACTORS:
         found.append(_compare_parameters(baseline, level))
+    if _sweeps(baseline) != _sweeps(level):
+        found += _compare_settings(parts, baseline, level)
     return [difference for difference in found if difference is not None]
 
 
@@ -96,6 +100,45 @@ def find_flags(sweep: Sweep) -> list[str]:
     flags.append(_find_few_episodes(usable))
     flags += [_find_unmatched(field, usable) for field in PARAMETERS]
     return [flag for flag in flags if flag]
+
+
+def _sweeps(trials: Sequence[Trial]) -> set[str]:
+    return {trial.factors.get("sweep", "") for trial in trials}
+
+
+def _compare_settings(
+    parts: set[str], baseline: Sequence[Trial], level: Sequence[Trial]
+) -> list[Difference]:
+    """Compare the whole config of trials of two sweeps: nothing says that they hold the same.
+
+    Left out is what is compared (its keys start with one of `parts`) and what follows from it.
+    """
+    if {"variant", "world_model", "policy"} & parts:
+        parts = parts | {"world_model", "policy"}
+    ours, theirs = _settings(baseline), _settings(level)
+    odd = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    return [
+        Difference(key, _join(list(ours.get(key, ["-"]))), _join(list(theirs.get(key, ["-"]))))
+        for key in odd
+        if key not in APART and not {key, key.partition(".")[0]} & parts
+    ]
+
+
+def _settings(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
+    """Return the values, as text and in order, of every (dotted) setting of some trials."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for trial in trials:
+        for key, value in _flatten(json.loads(trial.record["config"] or "{}")):
+            found[key][str(value)] = None
+    return found
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _compare_control(
@@ -226,10 +269,10 @@ def _find_unusable(sweep: Sweep) -> list[Trial]:
 
 def _find_identical(trials: Sequence[Trial]) -> str:
     """Say which trials of one task end on exactly the same episodes: one run counted twice?"""
-    same: dict[tuple, list[Trial]] = defaultdict(list)
+    same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
     for trial in trials:
-        same[(trial.record["task"], trial.returns)].append(trial)
-    twice = [trial for group in same.values() if len(group) > 1 for trial in group]
+        same[(trial.record["task"], trial.returns)][trial.record["trial"]] = trial
+    twice = [trial for group in same.values() if len(group) > 1 for trial in group.values()]
     return _list_trials("with the very same episode returns as another", twice)
 
 

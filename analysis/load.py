@@ -68,6 +68,8 @@ class Sweep(NamedTuple):
     axes: dict[str, tuple[str, ...]]  # the config keys that each of `varies` sets
     trials: tuple[Trial, ...]
     num_planned: int  # trials in the grid; more than `trials` while some have no row yet
+    within: tuple[str, ...] = ()  # the factors that the sweep compares within, task among them
+    other_folders: tuple[Path, ...] = ()  # of the sweeps merged into this one
 
     @property
     def usable(self) -> tuple[Trial, ...]:
@@ -127,6 +129,7 @@ def load_sweep(folder: Path) -> Sweep:
         axes={name: tuple(described.get("axes", {}).get(name, (name,))) for name in varies},
         trials=trials,
         num_planned=max(len(described["trials"]), len(trials)),
+        within=tuple(described.get("within", ())),
     )
 
 
@@ -138,6 +141,14 @@ def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
         if row["return_mean"] is not None:
             curves[row["trial"]].append((row["epoch"], row["return_mean"]))
     return {trial: sorted(points) for trial, points in curves.items()}
+
+
+def read_all_curves(sweep: Sweep) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a sweep, or of all the sweeps merged into it."""
+    curves = {}
+    for folder in (sweep.folder, *sweep.other_folders):
+        curves |= read_curves(folder)
+    return curves
 
 
 def count_statuses(trials: Iterable[Trial]) -> dict[str, int]:

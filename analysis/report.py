@@ -1,6 +1,8 @@
 """Say in words what stands beside the tables; a Summary is all that any format prints."""
 
+import math
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms
@@ -8,9 +10,19 @@ from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
+from analysis.pool import find_left_out, pool_arms
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
-from analysis.verdict import CONFIDENCE, CONFIRM_SEEDS, INCONCLUSIVE, LOW_SHARE
+from analysis.verdict import (
+    CONFIDENCE,
+    CONFIRM_SEEDS,
+    INCONCLUSIVE,
+    LOW_SHARE,
+    MIN_DIFFERENCE,
+    MIN_STANDARD_ERRORS,
+)
+
+POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
 
 
 class Summary(NamedTuple):
@@ -27,27 +39,33 @@ class Summary(NamedTuple):
 
 
 def summarize_sweep(
-    sweep: Sweep, compare: str | None = None, despite_differences: bool = False
+    sweep: Sweep,
+    compare: str | None = None,
+    despite_differences: bool = False,
+    within: Sequence[str] | None = None,
 ) -> Summary:
     """Return the sweep's arms, comparisons and notes.
 
-    `compare` replaces the factor the sweep names; `despite_differences` judges arms that the
-    guard rejects. Raises ValueError, saying what is there, when no trial is evaluated.
+    `compare` replaces the factor the sweep names; `within` keeps only those factors apart (see
+    compare_arms); `despite_differences` judges arms that the guard rejects. Raises ValueError,
+    saying what is there, when no trial is evaluated.
     """
     progress = describe_progress(sweep)
     if not sweep.usable:
         raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
     compared = tuple(
-        compare_arms(sweep, factor, despite_differences) for factor in list_factors(sweep, compare)
+        compare_arms(sweep, factor, despite_differences, within)
+        for factor in list_factors(sweep, compare)
     )
     arms = tuple(build_arms(sweep))
+    of_a_cell = arms if within is None else pool_arms(arms, "variant", within)
     return Summary(
         sweep=sweep,
         progress=progress,
         arms=arms,
         comparisons=compared,
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
-        factorial=find_effects(arms, despite_differences),
+        factorial=find_effects(of_a_cell, despite_differences),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         notes=tuple(describe_sweep(sweep, arms)),
     )
@@ -57,7 +75,8 @@ def describe_comparisons(table: Comparisons) -> list[str]:
     """Return what must be said beside one table of verdicts."""
     if not table.rows:
         return [f"Nothing to compare: {table.factor} has one level here."]
-    notes = [_describe_differences(row) for row in table.rows if row.differences]
+    notes = [_describe_averaging(table)] if table.averaged else []
+    notes += [_describe_differences(row) for row in table.rows if row.differences]
     decided = [row for row in table.rows if row.verdict.has_decision]
     if decided:
         notes += _describe_limits(decided)
@@ -77,6 +96,7 @@ def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
         _describe_planning(sweep),
         _describe_missing(sweep, arms),
+        _describe_within(sweep, arms),
         _describe_calls(sweep),
         _describe_devices(sweep),
         *find_flags(sweep),
@@ -99,6 +119,14 @@ def _describe_differences(row: Comparison) -> str:
     return f"{said}, {name_group(shared)}, {row.baseline_name} against {row.level_name}: {listed}."
 
 
+def _describe_averaging(table: Comparisons) -> str:
+    num_parts = len(table.rows[0].level.parts)
+    return (
+        f"Each seed's return is the mean over {' and '.join(table.averaged)} ({num_parts} trials), "
+        "so that n stays the number of training seeds."
+    )
+
+
 def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
     counts = [row.verdict.num_seeds for row in decided]
     tests = sum(
@@ -107,6 +135,7 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
     notes = [
         _describe_false_winners(counts),
         _describe_exact_tests(min(counts)),
+        _describe_power(decided),
         f"Intervals: {CONFIDENCE:.0%} Welch t over seeds. Evidence of a win: suggestive (the rule "
         f"only), supported (Welch p < .05), confirmed (also after Holm over the {tests} tests of "
         f"this table, and {CONFIRM_SEEDS} seeds or more).",
@@ -137,6 +166,22 @@ def _describe_exact_tests(num_seeds: int) -> str:
     )
 
 
+def _describe_power(decided: Sequence[Comparison]) -> str:
+    """Say what n seeds can support here: the difference that wins, with this table's spread."""
+    variances = [arm.sd**2 for row in decided for arm in (row.baseline, row.level) if arm.sd]
+    num_seeds = min(row.verdict.num_seeds for row in decided)
+    if not variances or num_seeds < 2:
+        return ""
+    sd = math.sqrt(median(variances))
+    error = sd * math.sqrt(2.0 / num_seeds)
+    wins = max(MIN_DIFFERENCE, MIN_STANDARD_ERRORS * error)
+    return (
+        f"What {num_seeds} seeds support: at this table's median sd of {sd:.0f} a difference wins "
+        f"from {wins:.0f} points on, and a true one of {wins + POWER_ERRORS * error:.0f} points "
+        "would win about four times in five."
+    )
+
+
 def _describe_planning(sweep: Sweep) -> str:
     counts = sorted({len(trial.plan_returns) for trial in sweep.usable if trial.plan_returns})
     if not counts:
@@ -156,6 +201,17 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
     if num_rowless:
         said.append(f"{num_rowless} trials of the grid have no row yet; n does not count them.")
     return " ".join(said)
+
+
+def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> str:
+    """Say how to get the comparison that the sweep's file asks for, where it averages."""
+    left_out = find_left_out(arms, sweep.compare, sweep.within) if sweep.within else []
+    if not left_out:
+        return ""
+    return (
+        f"The sweep compares within {', '.join(sweep.within)}: --within {','.join(sweep.within)} "
+        f"averages over {' and '.join(left_out)}, seed by seed."
+    )
 
 
 def _describe_calls(sweep: Sweep) -> str:

@@ -72,7 +72,7 @@ def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]
     }
     if len(whole) < 2:
         return None
-    counts = [len(arm.trials) for arms in whole.values() for arm in arms]
+    counts = [len(arm.returns) for arms in whole.values() for arm in arms]
     return Suite(
         factor=factor,
         group=group,

@@ -42,7 +42,7 @@ def _effect_grid(tasks: Sequence[TaskEffects], names: ShortNames) -> Grid:
             (
                 *shared,
                 effect.name,
-                str(min(len(cell.trials) for cell in task.cells)),
+                str(min(len(cell.returns) for cell in task.cells)),
                 f"{effect.estimate:+.1f}",
                 format_range(effect.low, effect.high),
                 format_p(effect.p),

@@ -1,10 +1,11 @@
-"""Print a sweep's returns and verdicts, and draw its figures.
+"""Print the returns and verdicts of one sweep or several, and draw their figures.
 
     python analysis/summarize.py                        the latest sweep in results/
     python analysis/summarize.py phase6_epochs --per-seed --plot
     python analysis/summarize.py phase6_epochs --compare variant --format md
+    python analysis/summarize.py phase3 phase4 --compare sweep --format html --out report
 
-Reads only the sweep's Arrow files, so it runs beside a sweep that is still going. Exit status: 0
+Reads only the sweeps' Arrow files, so it runs beside a sweep that is still going. Exit status: 0
 when something was summarised, 2 with one line on stderr when not.
 """
 
@@ -14,17 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.export import render_csv, render_json
-from analysis.load import find_sweep, load_sweep
+from analysis.load import Sweep, find_sweep, load_sweep
+from analysis.merge import keep_tasks, merge_sweeps
 from analysis.report import summarize_sweep
 from analysis.tables import render_markdown, render_table
-from pwmray.commands import CommandParser, run_command
+from analysis.tex import render_tex
+from pwmray.commands import CommandParser, names, run_command
+from pwmray.files import replacing
 
 RENDERERS = {
     "table": render_table,
     "md": render_markdown,
     "csv": render_csv,
+    "tex": render_tex,
     "json": render_json,
 }
+SUFFIXES = {"table": "txt"}  # of the files that --out writes, where it is not the format's name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,34 +39,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summarize(options: argparse.Namespace) -> int:
-    """Print the sweep that `options` name; raise ValueError where there is none to print."""
-    folder = find_sweep(options.sweep, options.results)
-    if options.sweep is None:
-        print(f"summarising {folder}, the latest sweep there", file=sys.stderr)
-    sweep = load_sweep(folder)
-    summary = summarize_sweep(sweep, options.compare, options.anyway)
-    print(RENDERERS[options.format](summary, options.per_seed), end="")
+    """Print the sweeps that `options` name; raise ValueError where there is none to print."""
+    folders = [find_sweep(name, options.results) for name in options.sweeps or [None]]
+    if not options.sweeps:
+        print(f"summarising {folders[0]}, the latest sweep there", file=sys.stderr)
+    sweep = merge_sweeps([load_sweep(folder) for folder in folders])
+    if options.tasks:
+        sweep = keep_tasks(sweep, options.tasks)
+    summary = summarize_sweep(sweep, options.compare, options.anyway, options.within)
+    text = RENDERERS[options.format](summary, options.per_seed)
+    if options.out is None:
+        print(text, end="")
+    else:
+        _write(options.out / f"summary.{SUFFIXES.get(options.format, options.format)}", text)
     if options.plot is not None:
-        from analysis.figures import draw_figures  # matplotlib takes a second to import
-
-        for path in draw_figures(sweep, options.plot or folder / "figures"):
-            print(f"wrote {path}", file=sys.stderr)
+        _draw(sweep, options.plot or (options.out or sweep.folder) / "figures")
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _draw(sweep: Sweep, folder: Path) -> None:
+    from analysis.figures import draw_figures  # matplotlib takes a second to import
+
+    for path in draw_figures(sweep, folder):
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = CommandParser(
         prog="summarize.py",
-        description="Print a sweep's returns and verdicts, and draw its figures.",
+        description="Print the returns and verdicts of sweeps, and draw their figures.",
         allow_abbrev=False,
     )
-    parser.add_argument("sweep", nargs="?", help="name under the results folder, or a path")
+    parser.add_argument(
+        "sweeps", nargs="*", metavar="sweep", help="names under the results folder, or paths"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--format", choices=list(RENDERERS), default="table")
     parser.add_argument("--per-seed", action="store_true", help="list every trial too")
     parser.add_argument(
-        "--compare", metavar="FACTOR", help="a factor the sweep varies, e.g. variant or epochs"
+        "--compare",
+        metavar="FACTOR",
+        help="a factor the sweep varies, e.g. variant or epochs; of several sweeps `sweep` too",
+    )
+    parser.add_argument(
+        "--within",
+        type=names,
+        metavar="A,B",
+        help="keep only these factors and the task apart; over others each seed is averaged",
+    )
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="these tasks alone")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write DIR/summary.FORMAT in place of printing"
     )
     parser.add_argument(
         "--anyway", action="store_true", help="judge arms that are not comparable, and say so"
@@ -71,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         const="",
         type=lambda text: Path(text) if text else "",
         metavar="DIR",
-        help="write the figures, as PNG and SVG (default: figures/ in the sweep's folder)",
+        help="write the figures, as PNG and SVG (default: figures/ in --out or the first sweep)",
     )
     return parser
 

@@ -8,25 +8,12 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.grids import Grid, headline, list_grids
+from analysis.grid import Grid, is_text
+from analysis.grids import headline, list_grids
 from analysis.report import Summary
 
 HEAD_RULE = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # one line, under the headers
 WIDTH = 100  # columns when the output is not a terminal
-TEXT_COLUMNS = (
-    "task",
-    "variant",
-    "methodology",
-    "fidelity",
-    "verdict",
-    "evidence",
-    "trial",
-    "status",
-    "floor",
-    "direction",
-    "with",
-    "effect",
-)
 
 
 def render_table(summary: Summary, per_seed: bool, width: int | None = None) -> str:
@@ -53,7 +40,7 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
     for grid in list_grids(summary, per_seed):
         lines += ["", f"## {grid.title}", ""]
         if grid.rows:
-            rule = ["---" if name in TEXT_COLUMNS else "---:" for name in grid.headers]
+            rule = ["---" if is_text(name) else "---:" for name in grid.headers]
             lines += [_join_cells(row) for row in (grid.headers, rule, *grid.rows)]
             lines.append("")
         lines += [f"* {note}" for note in grid.notes]
@@ -68,7 +55,7 @@ def _draw_grid(grid: Grid) -> Table:
         table.add_column(
             _break_key(name),
             min_width=max(map(len, words), default=0),
-            justify="left" if name in TEXT_COLUMNS else "right",
+            justify="left" if is_text(name) else "right",
             overflow="fold",  # where there is no room, between words: nothing is cut off
         )
     for row in grid.rows:

@@ -21,7 +21,7 @@ ROUNDS = "data.num_episodes=120, data.num_rounds=14"
 
 
 def shorten(factor: str, *levels):
-    return shorten_levels([Arm({factor: level}, (), 3) for level in levels])
+    return shorten_levels([Arm({factor: level}, (), frozenset()) for level in levels])
 
 
 def make_collections(folder: Path) -> Path:

@@ -1,0 +1,66 @@
+"""Several sweeps as one, told apart by a factor `sweep`; or some tasks of a sweep alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from analysis.load import ARM_FACTORS, Sweep, Trial, find_factor
+from pwmray.commands import unknown
+
+SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
+
+
+def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
+    """Return one sweep that varies what any of them varies, and the sweep itself.
+
+    Where a sweep holds what another varies, its trials stand at the level that it holds; where
+    the factor does not apply to it, at None. Raises ValueError for a sweep given twice.
+    """
+    if len(sweeps) == 1:
+        return sweeps[0]
+    names = [sweep.name for sweep in sweeps]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"sweep {twice[0]!r} is given twice")
+    varies = tuple(dict.fromkeys(name for sweep in sweeps for name in sweep.varies))
+    factors = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
+    return Sweep(
+        folder=sweeps[0].folder,
+        name=" + ".join(names),
+        scale=" and ".join(dict.fromkeys(sweep.scale for sweep in sweeps)),
+        compare=sweeps[0].compare,
+        varies=(*varies, SWEEP),
+        axes={SWEEP: (SWEEP,)} | {k: keys for s in reversed(sweeps) for k, keys in s.axes.items()},
+        within=(),
+        trials=tuple(_place(trial, s.name, factors) for s in sweeps for trial in s.trials),
+        num_planned=sum(sweep.num_planned for sweep in sweeps),
+        other_folders=tuple(sweep.folder for sweep in sweeps[1:]),
+    )
+
+
+def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:
+    """Return the sweep with the trials of `tasks` alone; trials without a row are not counted.
+
+    Raises ValueError for a task that the sweep does not have.
+    """
+    there = list(dict.fromkeys(trial.factors["task"] for trial in sweep.trials))
+    for task in tasks:
+        if task not in there:
+            raise ValueError(unknown(f"task of sweep {sweep.name}", task, there))
+    kept = tuple(trial for trial in sweep.trials if trial.factors["task"] in tasks)
+    return sweep._replace(trials=kept, num_planned=len(kept))
+
+
+def _place(trial: Trial, sweep: str, factors: Sequence[str]) -> Trial:
+    levels = {name: _level(trial, name) for name in factors}
+    return replace(trial, factors=levels | {SWEEP: sweep})
+
+
+def _level(trial: Trial, name: str) -> Any:
+    """Return the trial's level of a factor that perhaps another sweep alone varies."""
+    if name in trial.factors:
+        return trial.factors[name]
+    try:
+        return find_factor(trial.record, name)
+    except ValueError:  # neither a column nor a setting of this trial: it does not apply
+        return None

@@ -1,0 +1,90 @@
+"""Average arms over factors that are not kept apart, seed by seed.
+
+The training seed stays the unit: an arm's return at a seed becomes the mean over the levels of the
+factors left out, so that three collections of data do not turn three seeds into nine.
+"""
+
+from collections.abc import Sequence
+
+from analysis.arms import Arm
+from analysis.guard import Difference, find_differences
+from analysis.load import format_value
+
+
+def pool_arms(arms: Sequence[Arm], compare: str, within: Sequence[str]) -> list[Arm]:
+    """Return one arm for each level of `compare` in each combination of `within`, and of task.
+
+    Raises ValueError for a name in `within` that is no factor of the arms.
+    """
+    factors = list(arms[0].factors)
+    for name in within:
+        if name not in factors:
+            valid = ", ".join(factor for factor in factors if factor != compare)
+            raise ValueError(f"--within: {name!r} does not vary here; valid: {valid}")
+    kept = [name for name in factors if name in ("task", compare, *within)]
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(tuple((name, arm.factors[name]) for name in kept), []).append(arm)
+    if len(groups) == len(arms):
+        return list(arms)  # every factor that varies is kept apart
+    return [
+        Arm(dict(key), (), _all_planned(parts), _shared_kinds(parts), tuple(parts))
+        for key, parts in groups.items()
+    ]
+
+
+def find_left_out(arms: Sequence[Arm], compare: str, within: Sequence[str]) -> list[str]:
+    """Return the factors that pooling averages over: those that vary and are not kept apart."""
+    kept = ("task", compare, *within)
+    return [
+        name
+        for name in arms[0].factors
+        if name not in kept and len({arm.factors[name] for arm in arms}) > 1
+    ]
+
+
+def compare_controls(
+    compare: str, baseline: Arm, level: Arm, keys: Sequence[str] = ()
+) -> list[Difference]:
+    """Return the controls that differ between two arms, of pooled ones part by part.
+
+    Parts are paired by the factors averaged over; where these differ, that is the difference,
+    unless there is one part on either side, which then are compared as they are.
+    """
+    if not baseline.parts or not level.parts:
+        return find_differences(compare, baseline.trials, level.trials, keys)
+    ours, theirs = _by_left_out(baseline), _by_left_out(level)
+    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
+    if len(ours) == len(theirs) == 1:
+        pairs = [(*ours.values(), *theirs.values())]
+    elif set(ours) != set(theirs):
+        return [Difference("averaged over", _say(ours, theirs), _say(theirs, ours))]
+    found = [find_differences(compare, a.trials, b.trials, keys) for a, b in pairs]
+    return list(dict.fromkeys(difference for some in found for difference in some))
+
+
+def _by_left_out(arm: Arm) -> dict[tuple, Arm]:
+    return {
+        tuple(item for item in part.factors.items() if item[0] not in arm.factors): part
+        for part in arm.parts
+    }
+
+
+def _say(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> str:
+    """Name the levels that some parts stand at, of the factors in which any of them differ."""
+    seen = [item for key in (*parts, *others) for item in key]
+    varied = {name for name, level in seen if any(n == name and v != level for n, v in seen)}
+    listed = [
+        ", ".join(f"{name} {format_value(level)}" for name, level in key if name in varied)
+        for key in parts
+    ]
+    return "; ".join(listed)
+
+
+def _shared_kinds(parts: Sequence[Arm]) -> tuple[str, str]:
+    kinds = {part.kinds for part in parts}
+    return kinds.pop() if len(kinds) == 1 else ("", "")
+
+
+def _all_planned(parts: Sequence[Arm]) -> frozenset[int]:
+    return frozenset().union(*(part.planned for part in parts))

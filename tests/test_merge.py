@@ -1,0 +1,232 @@
+"""Several sweeps at once, averaging over factors, some tasks alone, and the files written."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.load import load_sweep
+from analysis.merge import keep_tasks, merge_sweeps
+from analysis.report import summarize_sweep
+from analysis.summarize import main
+from analysis.tex import escape
+from pwmray.results import TRIALS, read_table, write_rows
+from tests.squares import write_square, write_trials
+from tests.test_analysis import CONTROLS
+
+CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
+LOWER = {"baseline": (200.0, 210.0, 220.0), "fullflow": (400.0, 410.0, 420.0)}
+# Returns by horizon and seed of each fidelity: averaged 110, 120 | 210, 240.
+HORIZONS = {
+    "published": {4: (300.0, 310.0), 8: (320.0, 330.0)},
+    "corrected": {4: (400.0, 440.0), 8: (420.0, 440.0)},
+}
+
+
+def write_pair(folder: Path, **changes: Any) -> list[str]:
+    """Write two sweeps of one task; `changes` edits the second one's trials."""
+    write_square(folder / "first", {"reacher-easy": LOWER})
+    write_square(folder / "second", {"reacher-easy": CELLS}, **changes)
+    return ["first", "second", "--results", str(folder)]
+
+
+def write_horizons(folder: Path, horizons: dict = HORIZONS, **changes: Any) -> Path:
+    """Write a sweep over fidelity and horizon; `changes` edits the corrected trials."""
+    rows = [
+        CONTROLS
+        | {"trial": f"{fidelity}-{horizon}-{seed}", "task": "reacher-easy", "variant": "baseline"}
+        | {"world_model": "mlp", "policy": "gaussian", "epochs": 100, "epochs_reached": 100}
+        | {"fidelity": fidelity, "seed": seed, "return_mean": value}
+        | {"config": json.dumps({"learner": {"horizon": horizon}})}
+        | (changes if fidelity == "corrected" else {})
+        for fidelity, by_horizon in horizons.items()
+        for horizon, values in by_horizon.items()
+        for seed, value in enumerate(values, start=1)
+    ]
+    write_trials(folder, rows, ["fidelity", "learner.horizon", "task", "seed"], "fidelity")
+    return folder
+
+
+def compare_fidelity(folder: Path):
+    return summarize_sweep(load_sweep(folder), "fidelity", within=["task"]).comparisons[0]
+
+
+# Several sweeps.
+
+
+def test_two_sweeps_are_compared_by_their_names(tmp_path, capsys):
+    assert main([*write_pair(tmp_path), "--compare", "sweep", "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    assert "# first + second" in printed
+    assert (
+        "| reacher-easy | baseline | second | +100.0 | [77, 123] | <.001 | Second wins" in printed
+    )
+
+
+def test_arms_of_two_sweeps_are_never_one(tmp_path):
+    write_pair(tmp_path)
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    summary = summarize_sweep(merged, "variant")
+    assert [len(arm.trials) for arm in summary.arms] == [3, 3, 3, 3]
+    assert [row.level.factors["sweep"] for row in summary.comparisons[0].rows] == [
+        "first", "second",
+    ]  # fmt: skip
+
+
+def test_settings_that_two_sweeps_hold_differently_are_named(tmp_path):
+    config = json.loads(CONTROLS["config"]) | {"learner": {"horizon": 8}}
+    write_pair(tmp_path, config=json.dumps(config))
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
+    assert row.verdict.name == "Not comparable"
+    assert [str(difference) for difference in row.differences] == ["learner.horizon: - against 8"]
+
+
+def test_a_factor_that_one_sweep_holds_stands_at_the_level_held(tmp_path):
+    write_horizons(tmp_path / "first")
+    write_square(tmp_path / "second", {"reacher-easy": CELLS})
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    assert {trial.factors["learner.horizon"] for trial in merged.trials} == {4, 8, None}
+    assert {trial.factors["fidelity"] for trial in merged.trials} == {"published", "corrected"}
+
+
+def test_each_sweep_is_complete_with_the_seeds_of_its_own(tmp_path):
+    more = {name: (*values, 1.0) for name, values in CELLS.items()}
+    write_square(tmp_path / "first", {"reacher-easy": CELLS})
+    write_square(tmp_path / "second", {"reacher-easy": more})
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    assert [arm.num_planned for arm in summarize_sweep(merged).arms] == [3, 4, 3, 4]
+    row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
+    assert row.verdict.name == "Incomplete (3/4 seeds)"
+
+
+def test_a_sweep_given_twice_is_refused(tmp_path, capsys):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    assert main(["s", "s", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: sweep 's' is given twice\n"
+
+
+# Averaging.
+
+
+def test_returns_are_averaged_over_what_is_not_kept_apart(tmp_path):
+    table = compare_fidelity(write_horizons(tmp_path / "s"))
+    assert table.averaged == ("learner.horizon",)
+    row = table.rows[0]
+    assert row.baseline.returns == {1: 310.0, 2: 320.0}
+    assert row.level.returns == {1: 410.0, 2: 440.0}
+    assert (row.verdict.num_seeds, row.verdict.welch.difference) == (2, 110.0)
+
+
+def test_a_seed_that_lacks_one_of_the_levels_is_missing(tmp_path):
+    folder = write_horizons(tmp_path / "s")
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    rows[-1]["status"] = "FAILED"
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    assert compare_fidelity(folder).rows[0].verdict.name == "Incomplete (1/2 seeds)"
+
+
+def test_the_guard_looks_at_every_part_of_an_average(tmp_path):
+    table = compare_fidelity(write_horizons(tmp_path / "s", git_commit="c2"))
+    assert [str(d) for d in table.rows[0].differences] == ["git_commit: c1 against c2"]
+
+
+def test_averages_over_different_levels_are_not_compared(tmp_path):
+    horizons = HORIZONS | {"corrected": {4: (400.0, 440.0), 16: (420.0, 440.0)}}
+    row = compare_fidelity(write_horizons(tmp_path / "s", horizons)).rows[0]
+    assert [str(difference) for difference in row.differences] == [
+        "averaged over: learner.horizon 4; learner.horizon 8 against "
+        "learner.horizon 4; learner.horizon 16"
+    ]
+
+
+def test_an_unknown_factor_to_keep_apart_is_named(tmp_path, capsys):
+    write_horizons(tmp_path / "s")
+    assert main(["s", "--results", str(tmp_path), "--within", "horizon"]) == 2
+    said = capsys.readouterr().err
+    assert "--within: 'horizon' does not vary here; valid: task, variant, epochs," in said
+
+
+def test_csv_gives_an_averages_verdict_to_all_its_arms(tmp_path, capsys):
+    write_horizons(tmp_path / "s")
+    options = ["s", "--results", str(tmp_path), "--within", "task", "--compare", "fidelity"]
+    assert main([*options, "--format", "csv"]) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall("corrected.*Corrected wins", printed)) == 2
+
+
+# Some tasks.
+
+
+def test_only_the_tasks_named_are_summarised(tmp_path, capsys):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    assert main(["s", "--results", str(tmp_path), "--tasks", "walker-stand"]) == 0
+    printed = capsys.readouterr().out
+    assert "6 of 6 trials evaluated" in printed
+    assert "reacher-easy" not in printed
+
+
+def test_a_task_that_the_sweep_lacks_is_named(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    with pytest.raises(ValueError, match="unknown task of sweep s 'reacher-hard'; did you mean"):
+        keep_tasks(load_sweep(folder), ["reacher-hard"])
+
+
+# What n seeds support, and files.
+
+
+def test_what_the_seeds_support_follows_from_the_spread(tmp_path, capsys):
+    # sd 10 in both arms, n = 3: error 8.2; a win takes 50, four times in five 50 + 0.84 * 8.2.
+    write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    main(["s", "--results", str(tmp_path)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "at this table's median sd of 10 a difference wins from 50 points on" in printed
+    assert "a true one of 57 points would win about four times in five" in printed
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("table", "summary.txt"), ("tex", "summary.tex"), ("json", "summary.json")]
+)
+def test_out_writes_one_file_and_prints_nothing(tmp_path, capsys, form, name):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    out = tmp_path / "new" / "folder"
+    assert main(["s", "--results", str(tmp_path), "--format", form, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == ""
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).stat().st_size > 1000
+
+
+def test_out_takes_the_figures_too(tmp_path):
+    write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    assert main(["s", "--results", str(tmp_path), "--out", str(tmp_path / "o"), "--plot"]) == 0
+    assert "learning_curves.png" in {path.name for path in (tmp_path / "o/figures").iterdir()}
+
+
+# LaTeX.
+
+
+def test_latex_escapes_what_means_something_to_it():
+    assert escape("50% of a_b & {c} +- 2 -> $#") == (
+        r"50\% of a\_b \& \{c\} $\pm$ 2 $\rightarrow$ \$\#"
+    )
+    assert escape("\\~^<>") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}"
+    )
+
+
+def test_latex_is_balanced_and_every_row_has_its_cells(tmp_path, capsys):
+    tasks = {"reacher-easy": CELLS, "walker-stand": LOWER}
+    write_square(tmp_path / "a_b", tasks)
+    assert main(["a_b", "--results", str(tmp_path), "--format", "tex", "--per-seed"]) == 0
+    text = capsys.readouterr().out
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    opened, closed = (sorted(re.findall(rf"\\{word}{{(\w+)}}", text)) for word in ("begin", "end"))
+    assert opened == closed != []
+    for sides, body in re.findall(r"\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{longtable\}", text, re.S):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(rows) > 1
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(sides)}
+    assert r"\section*{a\_b}" in text
