@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
+from analysis.cost import Cost
 from analysis.factorial import Factorial
 from analysis.load import count_statuses
 from analysis.report import Summary
+from analysis.scaling import Scaling
 from analysis.suite import THRESHOLDS, Suite
 
 COMPARED = ("against", "difference", "standard_error", "low", "high", "p", "verdict", "evidence")
@@ -43,6 +46,8 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
+        "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
+        "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
         "notes": list(summary.notes),
     }
     if per_seed:
@@ -132,6 +137,24 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
         for level in suite.levels
     ]
     return {**suite._asdict(), "thresholds": THRESHOLDS, "levels": levels}
+
+
+def _plain_cost(cost: Cost) -> dict[str, Any]:
+    return {name: value for name, value in cost._asdict().items() if name != "arm"}
+
+
+def _plain_scaling(scaling: Scaling) -> dict[str, Any]:
+    """Return the scaling; None in place of an end of a range that is unbounded."""
+    fits = [
+        {**fit._asdict(), "needed": [_finite(limit) for limit in fit.needed]}
+        for fit in scaling.fits
+    ]
+    ends = {"low": _finite(scaling.low), "high": _finite(scaling.high)}
+    return {**scaling._asdict(), "fits": fits, **ends, "is_known": scaling.is_known}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:

@@ -17,6 +17,9 @@ TEXT_COLUMNS = (
     "floor",
     "direction",
     "sweep",
+    "device",
+    "budgets",
+    "epochs needed",
     "with",
     "effect",
 )
@@ -53,3 +56,19 @@ def format_range(low: float | None, high: float | None, digits: int = 0) -> str:
     if low is None or high is None:
         return "-"
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def format_return(mean: float | None, sd: float | None) -> str:
+    """Return a mean return with its sample sd, where there is one."""
+    if mean is None:
+        return "-"
+    return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds is None:
+        return "-"
+    if seconds < 120.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"

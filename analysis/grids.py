@@ -5,7 +5,8 @@ from typing import Any
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
-from analysis.grid import Grid, format_p, name_levels
+from analysis.cost_grids import list_cost_grids
+from analysis.grid import Grid, format_duration, format_p, format_return, name_levels
 from analysis.load import Trial, format_value
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
@@ -36,7 +37,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
     grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
     held = find_held(summary.arms)
-    grids += list_suite_grids(summary, names)
+    grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
     return [_leave_out(grid, held) for grid in grids]
 
 
@@ -62,8 +63,8 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             *name_levels(arm.factors, names),
             f"{arm.task.floor:.1f} ({arm.floor_kind})",
             _count_seeds(arm),
-            _format_return(arm.mean, arm.sd),
-            _format_duration(arm.train_seconds),
+            format_return(arm.mean, arm.sd),
+            format_duration(arm.train_seconds),
             "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
         )
         for arm in arms
@@ -86,7 +87,7 @@ def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
 
 def _sum_up_plans(arm: Arm) -> tuple[str, str, str]:
     n = str(len(arm.plan_returns))
-    return n, _format_return(arm.mean, arm.sd), _format_return(arm.plan_mean, arm.plan_sd)
+    return n, format_return(arm.mean, arm.sd), format_return(arm.plan_mean, arm.plan_sd)
 
 
 def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
@@ -201,20 +202,6 @@ def _format_verdict(row: Comparison, names: ShortNames) -> str:
 def _count_seeds(arm: Arm) -> str:
     n = len(arm.trials)
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
-
-
-def _format_return(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
-
-
-def _format_duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 120.0:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
 
 
 def _format_welch(row: Comparison) -> tuple[str, str, str]:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
+from analysis.cost import Cost, measure_costs
 from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import find_left_out, pool_arms
+from analysis.scaling import Scaling, scale_epochs
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
 from analysis.verdict import (
@@ -35,6 +37,8 @@ class Summary(NamedTuple):
     table_notes: tuple[tuple[str, ...], ...]  # beside each of `comparisons`
     factorial: Factorial
     suites: tuple[Suite, ...]
+    costs: tuple[Cost, ...]
+    scalings: tuple[Scaling, ...]
     notes: tuple[str, ...]
 
 
@@ -66,6 +70,8 @@ def summarize_sweep(
         comparisons=compared,
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
         factorial=find_effects(of_a_cell, despite_differences),
+        costs=tuple(measure_costs(arms)),
+        scalings=tuple(scale_epochs(arms)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         notes=tuple(describe_sweep(sweep, arms)),
     )

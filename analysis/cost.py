@@ -1,0 +1,55 @@
+"""What an arm cost: time on its device, epochs a second, network calls, return for an hour."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from analysis.arms import Arm
+from analysis.load import Trial
+from analysis.stats import mean
+
+
+class Cost(NamedTuple):
+    """The cost of one arm's evaluated trials; None where it was not recorded."""
+
+    arm: Arm
+    devices: tuple[str, ...]
+    seconds: float | None  # of training and evaluation, all seeds together
+    epochs_per_second: float | None  # of training, the mean over seeds
+    velocity_calls: tuple[int, ...]  # network calls of one model step plus one action
+    return_per_hour: float | None  # mean return over mean training hours
+    gain_per_hour: float | None  # mean return above the floor over mean training hours
+
+
+def measure_costs(arms: Sequence[Arm]) -> list[Cost]:
+    """Return the cost of every arm with an evaluated trial."""
+    return [_measure(arm) for arm in arms if arm.trials]
+
+
+def _measure(arm: Arm) -> Cost:
+    per_hour, gain = arm.return_per_hour, None
+    if per_hour is not None and arm.mean:
+        gain = per_hour * (arm.mean - arm.task.floor) / arm.mean
+    seconds = [_sum_seconds(trial) for trial in arm.trials]
+    known = [one for one in seconds if one is not None]
+    speeds = [speed for trial in arm.trials for speed in [_speed(trial)] if speed is not None]
+    calls = {trial.record["velocity_calls"] for trial in arm.trials} - {None}
+    return Cost(
+        arm=arm,
+        devices=tuple(sorted({str(trial.record["device"] or "?") for trial in arm.trials})),
+        seconds=sum(known) if len(known) == len(seconds) else None,
+        epochs_per_second=mean(speeds) if speeds else None,
+        velocity_calls=tuple(sorted(calls)),
+        return_per_hour=per_hour,
+        gain_per_hour=gain,
+    )
+
+
+def _sum_seconds(trial: Trial) -> float | None:
+    if trial.record["train_seconds"] is None:
+        return None
+    return trial.record["train_seconds"] + (trial.record["evaluation_seconds"] or 0.0)
+
+
+def _speed(trial: Trial) -> float | None:
+    seconds, epochs = trial.record["train_seconds"], trial.record["epochs_reached"]
+    return epochs / seconds if seconds and epochs else None

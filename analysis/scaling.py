@@ -1,0 +1,172 @@
+"""How return grows with epochs: a saturating fit, and how many epochs that says are needed.
+
+Both shapes start at the task's floor and have two parameters, the gain A and the scale tau:
+floor + A (1 - exp(-E / tau)), and floor + A E / (E + tau), which nears its plateau as a power of
+E. Intervals are profiles of the residual sum of squares (F with 1 and N - 2 degrees of freedom, a
+trial a point), so that few seeds make them wide; the range given is that of every shape that the
+data do not tell from the better one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import fdtrc, fdtri
+
+from analysis.arms import Arm
+from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
+
+SHARE = 0.9  # of the way from floor to plateau: what "needs" means
+MIN_BUDGETS = 3
+MAX_RATIO = 4.0  # between the ends of the range: a wider one tells nothing
+REACH = 2.0  # times the largest budget: beyond it nothing is foretold
+SAME_FIT = 2.0  # difference in Akaike's criterion below which shapes are not told apart
+GRID = np.geomspace(0.02, 100.0, 400)  # tau in units of the largest budget
+
+
+class Shape(NamedTuple):
+    """How a curve rises from 0 to 1, in units of tau."""
+
+    name: str
+    rise: Callable[[np.ndarray], np.ndarray]
+    needed: float  # epochs for SHARE, in units of tau
+
+
+class Fit(NamedTuple):
+    """One shape fitted to the final returns of one arm at several budgets."""
+
+    shape: str
+    tau: float
+    gain: float  # A; plateau = floor + gain
+    residual: float  # sum of squares
+    plateau: tuple[float, float]  # interval
+    needed: tuple[float, float]  # interval of the epochs for SHARE; infinite where unbounded
+
+
+class Scaling(NamedTuple):
+    """What is known of one curve: the fits, and the answer in words."""
+
+    group: dict[str, Any]  # the factors besides epochs
+    floor: float
+    budgets: tuple[int, ...]
+    returns: tuple[tuple[float, ...], ...]  # by budget and seed
+    fits: tuple[Fit, ...]  # those not told from the best, the best first; empty without a fit
+    low: float | None  # the range of the epochs needed; None where nothing is fitted
+    high: float | None
+    answer: str  # "needs about N epochs ...", or "cannot tell: why"
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the answer is a number of epochs."""
+        return not self.answer.startswith("cannot tell")
+
+
+SHAPES = (
+    Shape("exponential", lambda x: 1.0 - np.exp(-x), float(-np.log(1.0 - SHARE))),
+    Shape("power", lambda x: x / (x + 1.0), SHARE / (1.0 - SHARE)),
+)
+
+
+def scale_epochs(arms: Sequence[Arm]) -> list[Scaling]:
+    """Return the scaling of every group of arms that differ in epochs alone, where several do."""
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        key = tuple(item for item in arm.factors.items() if item[0] != "epochs")
+        groups.setdefault(key, []).append(arm)
+    return [_scale(dict(key), some) for key, some in groups.items() if len(some) > 1]
+
+
+def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: float) -> Fit:
+    """Fit one shape to final returns, one entry a trial, by least squares over a grid of tau.
+
+    The plateau is kept within the floor and RETURN_MAX.
+    """
+    taus = GRID * epochs.max()
+    rise = shape.rise(epochs[None, :] / taus[:, None])  # [taus, trials]
+    above = returns - floor
+    gains = np.clip((rise @ above) / (rise**2).sum(axis=1), 0.0, RETURN_MAX - floor)
+    residuals = ((above - gains[:, None] * rise) ** 2).sum(axis=1)
+    best = int(np.argmin(residuals))
+    degrees = len(returns) - 2
+    limit = residuals[best] * (1.0 + fdtri(1, degrees, CONFIDENCE) / degrees)
+    inside = np.flatnonzero(residuals <= limit + 1e-9)
+    first, last = inside[0], inside[-1]
+    low = 0.0 if first == 0 else taus[first] * shape.needed
+    high = np.inf if last == len(taus) - 1 else taus[last] * shape.needed
+    plateaus = floor + gains[inside]
+    return Fit(
+        shape.name,
+        float(taus[best]),
+        float(gains[best]),
+        float(residuals[best]),
+        (float(plateaus.min()), float(plateaus.max())),
+        (float(low), float(high)),
+    )
+
+
+def lack_of_fit(returns: Sequence[Sequence[float]], residual: float) -> float:
+    """Return the p of the F test of a two-parameter fit against each budget's own mean.
+
+    1 where seeds leave no spread to compare with, or budgets no degree of freedom.
+    """
+    pure = sum(float(np.var(some)) * len(some) for some in returns)
+    free = sum(len(some) - 1 for some in returns)
+    extra = len(returns) - 2
+    if pure <= 0.0 or free == 0 or extra == 0:
+        return 1.0
+    ratio = max(residual - pure, 0.0) / extra / (pure / free)
+    return float(fdtrc(extra, free, ratio))
+
+
+def _scale(group: dict[str, Any], arms: Sequence[Arm]) -> Scaling:
+    ran = [arm for arm in arms if arm.returns]
+    floor = arms[0].task.floor
+    budgets = tuple(arm.factors["epochs"] for arm in ran)
+    returns = tuple(tuple(arm.returns.values()) for arm in ran)
+    empty = Scaling(group, floor, budgets, returns, (), None, None, "")
+    if len(ran) < MIN_BUDGETS:
+        return empty._replace(answer=f"cannot tell: {len(ran)} budgets; it takes {MIN_BUDGETS}")
+    if max(float(np.mean(some)) for some in returns) < low_threshold(floor):
+        return empty._replace(answer="cannot tell: not learned at any budget")
+    epochs = np.repeat(np.array(budgets, float), [len(some) for some in returns])
+    flat = np.concatenate([np.asarray(some) for some in returns])
+    if len(flat) < MIN_BUDGETS + 1:
+        return empty._replace(answer="cannot tell: one seed a budget shows no spread")
+    fits = _choose(sorted((fit_shape(shape, epochs, flat, floor) for shape in SHAPES),
+                          key=lambda fit: fit.residual), len(flat))  # fmt: skip
+    low = min(fit.needed[0] for fit in fits)
+    high = max(fit.needed[1] for fit in fits)
+    answer = _answer(low, high, budgets)
+    if lack_of_fit(returns, fits[0].residual) < 1.0 - CONFIDENCE:
+        answer = "cannot tell: the curve does not saturate smoothly (F test)"
+    return empty._replace(fits=tuple(fits), low=low, high=high, answer=answer)
+
+
+def _choose(fits: Sequence[Fit], num_trials: int) -> list[Fit]:
+    """Return the best fit and those that Akaike's criterion does not tell from it."""
+    limit = fits[0].residual * float(np.exp(SAME_FIT / num_trials))
+    return [fit for fit in fits if fit.residual <= limit + 1e-9]
+
+
+def _answer(low: float, high: float, budgets: Sequence[int]) -> str:
+    """Say what a range of the epochs needed means, given the budgets tried."""
+    smallest, largest = min(budgets), max(budgets)
+    if high <= smallest:
+        return f"needs at most {smallest:,} epochs"
+    if low > largest:
+        return f"needs more than {largest:,} epochs"
+    if high > REACH * largest:
+        return f"cannot tell: {_from(low, smallest)} or many more"
+    if high > MAX_RATIO * max(low, smallest / MAX_RATIO):
+        return f"cannot tell: {_from(low, smallest)} or up to {_round(high):,}"
+    middle = _round(float(np.sqrt(max(low, 1.0) * high)))
+    return f"needs about {middle:,} epochs ({_round(low):,} to {_round(high):,})"
+
+
+def _from(low: float, smallest: int) -> str:
+    return f"under {smallest:,} epochs" if low < smallest else f"{_round(low):,} epochs"
+
+
+def _round(epochs: float) -> int:
+    """Return two significant digits: more would be pretended."""
+    return int(float(f"{epochs:.1e}"))

@@ -1,0 +1,171 @@
+"""Epochs against return, and what arms cost: known curves, hand-worked numbers, honest doubt."""
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.arms import build_arms
+from analysis.cost import measure_costs
+from analysis.load import load_sweep
+from analysis.report import summarize_sweep
+from analysis.scaling import SHAPES, fit_shape, lack_of_fit, scale_epochs
+from analysis.summarize import main
+from tests.squares import write_trials
+from tests.test_analysis import CONTROLS
+
+FLOOR = 45.1  # of reacher-easy
+BUDGETS = (50, 100, 200, 400)
+NOISE = (-8.0, 3.0, 5.0)
+
+
+def exponential(epochs: float, gain: float = 600.0, tau: float = 80.0) -> float:
+    return FLOOR + gain * (1.0 - np.exp(-epochs / tau))
+
+
+def write_budgets(folder, curves: dict[int, list[float]], **changes):
+    """Write a sweep of one variant on reacher-easy: final returns by budget."""
+    rows = [
+        CONTROLS
+        | {"trial": f"{budget}-{seed}", "task": "reacher-easy", "variant": "baseline"}
+        | {"world_model": "mlp", "policy": "gaussian", "seed": seed, "return_mean": float(value)}
+        | {"epochs": budget, "epochs_reached": budget}
+        | changes
+        for budget, values in curves.items()
+        for seed, value in enumerate(values)
+    ]
+    write_trials(folder, rows, ["epochs", "task", "seed"], "epochs")
+    return folder
+
+
+def scale(tmp_path, curves):
+    return scale_epochs(build_arms(load_sweep(write_budgets(tmp_path / "s", curves))))[0]
+
+
+def around(curve, budgets=BUDGETS, noise=NOISE):
+    return {budget: [curve(budget) + off for off in noise] for budget in budgets}
+
+
+# The fit.
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_curve_without_noise_is_found_again(shape):
+    epochs = np.repeat(np.array(BUDGETS, float), 3)
+    fit = fit_shape(shape, epochs, FLOOR + 500.0 * shape.rise(epochs / 90.0), FLOOR)
+    assert fit.tau == pytest.approx(90.0, rel=0.02)
+    assert fit.gain == pytest.approx(500.0, rel=0.02)
+
+
+def test_epochs_needed_are_the_shapes_own():
+    # 1 - exp(-x) = 0.9 at x = ln 10; x / (x + 1) = 0.9 at x = 9.
+    assert [shape.needed for shape in SHAPES] == pytest.approx([2.302585, 9.0])
+
+
+def test_plateau_stays_within_a_thousand():
+    epochs = np.repeat(np.array(BUDGETS, float), 2)
+    fit = fit_shape(SHAPES[0], epochs, FLOOR + 2.0 * epochs, FLOOR)
+    assert FLOOR + fit.gain == 1000.0
+    assert fit.needed[0] > 400.0
+
+
+def test_interval_of_the_epochs_needed_covers_as_it_says():
+    rng = np.random.default_rng(3)
+    epochs = np.repeat(np.array(BUDGETS, float), 3)
+    fits = [
+        fit_shape(SHAPES[0], epochs, exponential(epochs) + rng.normal(0.0, 40.0, 12), FLOOR)
+        for _ in range(400)
+    ]
+    inside = [fit.needed[0] <= 80.0 * np.log(10.0) <= fit.needed[1] for fit in fits]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+
+
+def test_lack_of_fit_is_the_f_test_against_each_budgets_mean():
+    # Pure error 2 + 2 + 2 on 3 degrees; residual 14 leaves 8 on 1: F = 8 / 2 = 4, p = .1393.
+    assert lack_of_fit([[1, 3], [5, 7], [9, 11]], 14.0) == pytest.approx(0.1393, abs=1e-4)
+    assert lack_of_fit([[1], [5], [9]], 14.0) == 1.0
+
+
+# What it says.
+
+
+def test_a_clear_plateau_says_how_many_epochs_it_takes(tmp_path):
+    found = scale(tmp_path, around(exponential))
+    assert found.is_known
+    assert found.answer.startswith("needs about 180 epochs (1")
+    assert found.low < 80.0 * np.log(10.0) < found.high
+
+
+def test_a_plateau_at_the_smallest_budget_says_at_most(tmp_path):
+    assert scale(tmp_path, around(lambda _: 840.0)).answer == "needs at most 50 epochs"
+
+
+def test_a_steady_rise_needs_more_than_was_tried_or_cannot_be_foretold(tmp_path):
+    rise = around(lambda epochs: FLOOR + 1.5 * epochs, noise=(-60.0, 0.0, 60.0))
+    found = scale(tmp_path, rise)
+    assert found.answer == "needs more than 400 epochs"
+    assert found.low > 400.0
+
+
+def test_a_late_jump_is_no_saturating_curve(tmp_path):
+    found = scale(tmp_path, around(lambda epochs: 700.0 if epochs > 300 else 210.0))
+    assert found.answer == "cannot tell: the curve does not saturate smoothly (F test)"
+
+
+@pytest.mark.parametrize(
+    ("curves", "why"),
+    [
+        (around(exponential, BUDGETS[:2]), "2 budgets; it takes 3"),
+        (around(lambda _: 60.0), "not learned at any budget"),
+        (around(exponential, BUDGETS[:3], (0.0,)), "one seed a budget shows no spread"),
+        (around(exponential, noise=(-400.0, 0.0, 400.0)), "under 50 epochs or many more"),
+    ],
+)
+def test_what_the_data_do_not_show_is_not_told(tmp_path, curves, why):
+    found = scale(tmp_path, curves)
+    assert found.answer == f"cannot tell: {why}"
+    assert not found.is_known
+
+
+def test_a_sweep_of_one_budget_has_no_scaling(tmp_path):
+    curves = {100: [300.0, 310.0]}
+    assert (
+        summarize_sweep(load_sweep(write_budgets(tmp_path / "s", curves)), "epochs").scalings == ()
+    )
+
+
+# Cost.
+
+
+def test_cost_is_of_all_seeds_and_the_gain_is_above_the_floor(tmp_path):
+    curves = {100: [400.0, 500.0], 200: [600.0, 700.0]}
+    times = {"train_seconds": 50.0, "evaluation_seconds": 10.0, "device": "cpu"}
+    folder = write_budgets(tmp_path / "s", curves, **times, velocity_calls=8)
+    cost = measure_costs(build_arms(load_sweep(folder)))[0]
+    assert (cost.seconds, cost.epochs_per_second) == (120.0, 2.0)
+    assert (cost.devices, cost.velocity_calls) == (("cpu",), (8,))
+    # 450 points in 50 s; 404.9 above the floor.
+    assert cost.return_per_hour == pytest.approx(450.0 * 72)
+    assert cost.gain_per_hour == pytest.approx(404.9 * 72)
+
+
+def test_cost_that_was_not_recorded_is_a_dash(tmp_path, capsys):
+    write_budgets(tmp_path / "s", around(exponential), train_seconds=None, velocity_calls=None)
+    assert main(["s", "--results", str(tmp_path), "--format", "md"]) == 0
+    assert "| 50 | ? | - | - | - | 323.9 | - | - |" in capsys.readouterr().out
+
+
+def test_json_has_no_infinite_number(tmp_path, capsys):
+    write_budgets(tmp_path / "s", {budget: [0.0, 520.0] for budget in BUDGETS[:3]})
+    assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0
+    printed = capsys.readouterr().out
+    assert "Infinity" not in printed
+    assert json.loads(printed)["scalings"][0]["high"] is None
+
+
+def test_table_says_how_many_epochs_are_needed(tmp_path, capsys):
+    write_budgets(tmp_path / "s", around(exponential))
+    assert main(["s", "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "needs about 180 epochs" in printed
+    assert max(len(line) for line in printed.splitlines()) <= 100
