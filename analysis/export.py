@@ -176,6 +176,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "return": trial.final_return if trial.is_usable else None,
             "plan_return": trial.plan_return,
             "episodes": len(trial.returns),
+            "signs": ", ".join(summary.names[trial.record["trial"]]),
             "trial": trial.record["trial"],
         }
         for trial in summary.sweep.trials

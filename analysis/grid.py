@@ -14,6 +14,7 @@ TEXT_COLUMNS = (
     "evidence",
     "trial",
     "status",
+    "signs",
     "floor",
     "direction",
     "sweep",

@@ -7,7 +7,7 @@ from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
 from analysis.grid import Grid, format_duration, format_p, format_return, name_levels
-from analysis.load import Trial, format_value
+from analysis.load import format_value
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.suite_grids import list_suite_grids
@@ -33,7 +33,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
     if per_seed:
-        grids.append(_seed_grid(summary.sweep.trials, names))
+        grids.append(_seed_grid(summary, names))
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
     grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
     held = find_held(summary.arms)
@@ -98,7 +98,8 @@ def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
     ]
 
 
-def _seed_grid(trials: Sequence[Trial], names: ShortNames) -> Grid:
+def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
+    trials = summary.sweep.trials
     rows = [
         (
             *name_levels(trial.factors, names),
@@ -107,12 +108,13 @@ def _seed_grid(trials: Sequence[Trial], names: ShortNames) -> Grid:
             str(len(trial.returns)),
             _format_value_at_start(trial.record["imagined_start_value"]),
             _format_value_at_start(trial.record["real_start_value"]),
+            ", ".join(summary.names[trial.record["trial"]]) or "-",
             trial.record["status"],
             trial.record["trial"],
         )
         for trial in trials
     ]
-    columns = ("seed", "return", "episodes", "imagined", "real", "status", "trial")
+    columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", "trial")
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.load import Sweep, Trial, format_value
+from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task
 
 CONTROLS = (
@@ -88,15 +89,11 @@ def find_flags(sweep: Sweep) -> list[str]:
     """Return what a reader should know about the sweep's evaluated trials, one line each."""
     usable = sweep.usable
     checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
-        ("at or below their task's floor", _is_at_floor),
-        ("stopped before the epochs asked for", _is_short),
-        ("that imagine over twice what they get (a model exploited)", _is_exploiting),
         ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
         ("whose number of episodes is not the recorded one", _is_miscounted),
     )
     flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
     flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
-    flags.append(_find_identical(usable))
     flags.append(_find_few_episodes(usable))
     flags += [_find_unmatched(field, usable) for field in PARAMETERS]
     return [flag for flag in flags if flag]
@@ -180,8 +177,8 @@ def _compare_epochs(
 ) -> Difference | None:
     """Compare the epochs reached, with those asked for and, unless compared, between arms."""
     ours, theirs = _values("epochs_reached", baseline), _values("epochs_reached", level)
-    is_short = any(_is_short(trial) for trial in (*baseline, *level))
-    if not is_short and (compare == "epochs" or len(set(ours) | set(theirs)) == 1):
+    is_any_short = any(is_short(trial) for trial in (*baseline, *level))
+    if not is_any_short and (compare == "epochs" or len(set(ours) | set(theirs)) == 1):
         return None
     asked = _join(_values("epochs", baseline)), _join(_values("epochs", level))
     return Difference(
@@ -236,15 +233,18 @@ def _join(values: Sequence[Any]) -> str:
     return " and ".join(format_value(value) for value in dict.fromkeys(values))
 
 
-def _is_short(trial: Trial) -> bool:
+def is_short(trial: Trial) -> bool:
+    """Tell whether a trial stopped before the epochs asked for."""
     return trial.record["epochs_reached"] != trial.record["epochs"]
 
 
-def _is_at_floor(trial: Trial) -> bool:
+def is_at_floor(trial: Trial) -> bool:
+    """Tell whether an evaluated trial is no better than doing nothing or acting at random."""
     return trial.final_return <= find_task(trial.record["task"]).floor
 
 
-def _is_exploiting(trial: Trial) -> bool:
+def is_exploiting(trial: Trial) -> bool:
+    """Tell whether a trial imagines over twice what it gets."""
     imagined = trial.record["imagined_start_value"]
     real = trial.record["real_start_value"]
     if imagined is None or real is None:
@@ -267,13 +267,20 @@ def _find_unusable(sweep: Sweep) -> list[Trial]:
     return [t for t in sweep.trials if t.record["status"] == "EVALUATED" and not t.is_usable]
 
 
-def _find_identical(trials: Sequence[Trial]) -> str:
-    """Say which trials of one task end on exactly the same episodes: one run counted twice?"""
+def find_identical(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of one task that end on the same episodes as another: one run twice?
+
+    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
+    """
     same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
     for trial in trials:
         same[(trial.record["task"], trial.returns)][trial.record["trial"]] = trial
-    twice = [trial for group in same.values() if len(group) > 1 for trial in group.values()]
-    return _list_trials("with the very same episode returns as another", twice)
+    return [
+        trial
+        for (_, returns), group in same.items()
+        if len(group) > 1 and not (set(returns) <= {0.0} or set(returns) <= {RETURN_MAX})
+        for trial in group.values()
+    ]
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:
@@ -283,10 +290,15 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
 
 
-def _list_trials(text: str, trials: Sequence[Trial], shown: int = 3) -> str:
-    if not trials:
-        return ""
+def describe_trials(trials: Sequence[Trial], shown: int = 3) -> str:
+    """Count some trials and name the first few."""
     listed = "; ".join(str(trial) for trial in trials[:shown])
     more = f"; and {len(trials) - shown} more" if len(trials) > shown else ""
-    noun = "trial" if len(trials) == 1 else "trials"
-    return f"{len(trials)} {noun} {text}: {listed}{more}"
+    return f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}: {listed}{more}"
+
+
+def _list_trials(text: str, trials: Sequence[Trial]) -> str:
+    if not trials:
+        return ""
+    count, _, listed = describe_trials(trials).partition(":")
+    return f"{count} {text}:{listed}"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from analysis.arms import Arm, build_arms
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
+from analysis.diagnose import describe_names, diagnose
 from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
@@ -39,6 +40,7 @@ class Summary(NamedTuple):
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
     scalings: tuple[Scaling, ...]
+    names: dict[str, list[str]]  # of what may be wrong with each trial
     notes: tuple[str, ...]
 
 
@@ -61,6 +63,7 @@ def summarize_sweep(
         compare_arms(sweep, factor, despite_differences, within)
         for factor in list_factors(sweep, compare)
     )
+    names = diagnose(sweep)
     arms = tuple(build_arms(sweep))
     of_a_cell = arms if within is None else pool_arms(arms, "variant", within)
     return Summary(
@@ -73,7 +76,8 @@ def summarize_sweep(
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
-        notes=tuple(describe_sweep(sweep, arms)),
+        names=names,
+        notes=tuple(describe_sweep(sweep, arms) + describe_names(sweep, names)),
     )
 
 

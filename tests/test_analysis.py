@@ -246,12 +246,6 @@ def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
         (change_fullflow(return_mean=980.0), "18 trials whose recorded final return is not"),
         (change_fullflow(policy_parameters=440_000), "policy_parameters differ by 7.3%"),
         (change_fullflow(evaluation_episodes=50), "18 trials whose number of episodes is not"),
-        (change_fullflow(epochs_reached=99), "18 trials stopped before the epochs asked for"),
-        (change_fullflow(task="cartpole-balance"), "trials at or below their task's floor"),
-        (
-            change_fullflow(imagined_start_value=31.6, real_start_value=11.1),
-            "trials that imagine over twice what they get",
-        ),
     ],
 )
 def test_an_odd_trial_is_flagged(tmp_path, change, said):
@@ -259,13 +253,15 @@ def test_an_odd_trial_is_flagged(tmp_path, change, said):
     assert said in flags
 
 
-def test_one_run_counted_twice_is_flagged(tmp_path):
+def test_trials_without_episodes_are_flagged(tmp_path):
     folder = make_sweep(tmp_path / "s")
     trials = [trial.record["trial"] for trial in load_sweep(folder).trials]
-    rows = [{"trial": trial, "return": 500.0} for trial in trials[:2]]
-    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    write_rows(
+        folder / "evaluations.arrow",
+        [{"trial": t, "return": 500.0} for t in trials[:2]],
+        EVALUATIONS,
+    )
     flags = " | ".join(find_flags(load_sweep(folder)))
-    assert "2 trials with the very same episode returns as another" in flags
     assert "34 trials evaluated without usable episodes" in flags
 
 

@@ -1,0 +1,133 @@
+"""Name runs that went wrong, or that say less than they seem to: by their curves and returns.
+
+A name is a hint to look, not a verdict: nothing is left out of a table because of one.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from analysis.curves import POSITIVE, LearningCurve, load_curves
+from analysis.guard import (
+    describe_trials,
+    find_identical,
+    is_at_floor,
+    is_exploiting,
+    is_short,
+)
+from analysis.load import Sweep, Trial
+from pwmray.tasks import find_task
+
+MIN_POINTS = 8  # of a curve, before its shape is judged
+RISE = 50.0  # points from the third to the last quarter of a curve that still rises
+FALL = 100.0, 0.5  # points, and share of the best return above the floor, that a collapse loses
+SMOOTH = 3  # points of a curve whose mean counts: a single evaluation has few episodes
+BLOWN_UP = 100.0  # times its own median: a loss at the end of a diverged run
+LARGE = 1.0  # a smaller loss is no divergence, however much it grew
+MIN_SAME = 3  # points in common before two curves are one run
+
+# What each name means, as printed.
+MEANINGS = {
+    "diverged": f"a number that is not finite, or a last loss {BLOWN_UP:.0f} times its median",
+    "collapsed": f"ends {FALL[0]:.0f} points and {FALL[1]:.0%} of its best return above the floor "
+    "under that",
+    "undertrained": f"rises by {RISE:.0f} points or more from the third to the last quarter of its "
+    "curve",
+    "at floor": "returns no more than doing nothing or acting at random",
+    "identical": "has the very same curve, or the very same episodes, as another trial",
+    "stopped early": "did not reach the epochs asked for",
+    "exploited": "imagines over twice what it gets: the policy exploits its model",
+}
+Names = dict[str, list[str]]  # by trial
+
+
+def diagnose(sweep: Sweep) -> Names:
+    """Return the names that fit each trial of the sweep, in the order of MEANINGS."""
+    curves = load_curves(sweep)
+    same = find_same_curves(sweep.trials, curves) | {
+        trial.record["trial"] for trial in find_identical(sweep.usable)
+    }
+    checks: dict[str, Callable[[Trial, LearningCurve | None], bool]] = {
+        "diverged": _has_diverged,
+        "collapsed": _has_collapsed,
+        "undertrained": _is_undertrained,
+        "at floor": lambda trial, _: trial.is_usable and is_at_floor(trial),
+        "identical": lambda trial, _: trial.record["trial"] in same,
+        "stopped early": lambda trial, _: trial.is_usable and is_short(trial),
+        "exploited": lambda trial, _: trial.is_usable and is_exploiting(trial),
+    }
+    return {
+        trial.record["trial"]: [
+            name for name, fits in checks.items() if fits(trial, curves.get(trial.record["trial"]))
+        ]
+        for trial in sweep.trials
+    }
+
+
+def describe_names(sweep: Sweep, names: Names) -> list[str]:
+    """Return a line for each name that some trial has, with the trials."""
+    lines = []
+    for name, meaning in MEANINGS.items():
+        found = [trial for trial in sweep.trials if name in names[trial.record["trial"]]]
+        if found:
+            lines.append(f"{name[:1].upper()}{name[1:]} ({meaning}): {describe_trials(found)}.")
+    return lines
+
+
+def find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) -> set[str]:
+    """Return the trials of one task whose curve another one repeats, number for number.
+
+    Curves of a single value, all zeros on a task without a reward yet, say nothing by their
+    returns; their losses must repeat too where there are any.
+    """
+    groups: dict[tuple, set[str]] = defaultdict(set)
+    for trial in trials:
+        curve = curves.get(trial.record["trial"])
+        if curve is None or len(curve.epochs) < MIN_SAME:
+            continue
+        known = np.nan_to_num(np.column_stack([curve.returns, curve.losses]), nan=-1.0)
+        if len(np.unique(known, axis=0)) > 1:
+            key = trial.record["task"], curve.epochs.tobytes(), known.tobytes()
+            groups[key].add(trial.record["trial"])
+    return {trial for group in groups.values() if len(group) > 1 for trial in group}
+
+
+def _has_diverged(trial: Trial, curve: LearningCurve | None) -> bool:
+    if "diverged" in (trial.record["reason"] or ""):
+        return True
+    if curve is None or len(curve.epochs) < MIN_POINTS:
+        return False
+    losses = np.abs(np.nan_to_num(curve.losses[:, : len(POSITIVE)], nan=0.0))
+    blown = (losses[-1] > BLOWN_UP * np.median(losses, axis=0)) & (losses[-1] > LARGE)
+    return bool(np.isinf(curve.losses).any() or blown.any())
+
+
+def _has_collapsed(trial: Trial, curve: LearningCurve | None) -> bool:
+    smooth = _smooth(curve)
+    if smooth is None:
+        return False
+    best, last = float(smooth.max()), float(smooth[-1])
+    points, share = FALL
+    return best - last >= max(points, share * (best - find_task(trial.record["task"]).floor))
+
+
+def _is_undertrained(trial: Trial, curve: LearningCurve | None) -> bool:
+    smooth = _smooth(curve)
+    if smooth is None or curve is None:
+        return False
+    known = curve.returns[np.isfinite(curve.returns)]
+    quarter = len(known) // 4
+    last, before = known[-quarter:], known[-2 * quarter : -quarter]
+    error = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / quarter)
+    return bool(last.mean() - before.mean() >= max(RISE, 2.0 * error))
+
+
+def _smooth(curve: LearningCurve | None) -> np.ndarray | None:
+    """Return the moving mean of the returns; None of a curve too short to judge."""
+    if curve is None:
+        return None
+    known = curve.returns[np.isfinite(curve.returns)]
+    if len(known) < MIN_POINTS:
+        return None
+    return np.convolve(known, np.full(SMOOTH, 1.0 / SMOOTH), mode="valid")

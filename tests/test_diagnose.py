@@ -1,0 +1,155 @@
+"""Runs that went wrong, or that are one run, are named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.diagnose import diagnose
+from analysis.load import load_sweep
+from analysis.report import summarize_sweep
+from analysis.summarize import main
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
+from tests.squares import write_square
+
+FIRST, SECOND = "reacher-easy-baseline-100-1", "reacher-easy-baseline-100-2"
+STEADY = [100, 300, 400, 450, 470, 480, 485, 480, 488, 482, 485, 487]
+
+
+def write_curves(
+    folder: Path, *curves: Sequence[float], losses: Sequence[float] | None = None, **changes: Any
+) -> Path:
+    """Write a sweep of one arm whose seeds have these curves; `changes` edits its first trial.
+
+    Without `losses` each trial has its own.
+    """
+    ends = {"reacher-easy": {"baseline": [curve[-1] + 0.25 * i for i, curve in enumerate(curves)]}}
+    write_square(folder, ends)
+    rows = [
+        {"trial": f"reacher-easy-baseline-100-{seed}", "epoch": 10 * place, "return_mean": value}
+        | {"critic_loss": losses[place] if losses else 1.0 + seed / 100.0}
+        for seed, curve in enumerate(curves, start=1)
+        for place, value in enumerate(curve)
+    ]
+    write_rows(folder / "curves.arrow", rows, CURVE)
+    trials = read_table(folder / "trials.arrow").to_pylist()
+    trials[0] |= changes
+    write_rows(folder / "trials.arrow", trials, TRIALS)
+    return folder
+
+
+def names_of(folder: Path, trial: str = FIRST) -> list[str]:
+    return diagnose(load_sweep(folder))[trial]
+
+
+@pytest.mark.parametrize(
+    ("curve", "names"),
+    [
+        (STEADY, []),
+        ([20, 40, 60, 90, 120, 160, 200, 250, 300, 360, 420, 480], ["undertrained"]),
+        ([100, 300, 600, 700, 710, 700, 705, 690, 200, 150, 160, 140], ["collapsed"]),
+        ([100, 300, 600, 700, 100, 700, 705, 690, 700, 695, 690, 150], []),  # one bad evaluation
+        ([30, 35, 30, 32, 30, 38, 36, 35, 30, 32, 34, 35], ["at floor"]),
+        ([100, 300, 500, 700], []),  # too short to judge
+    ],
+)
+def test_the_shape_of_a_curve_is_named(tmp_path, curve, names):
+    assert names_of(write_curves(tmp_path / "s", curve)) == names
+
+
+def test_a_noisy_curve_that_ends_higher_by_chance_is_not_undertrained(tmp_path):
+    noise = [0, 400, 50, 350, 30, 420, 10, 380, 60, 410, 40, 460]
+    assert names_of(write_curves(tmp_path / "s", noise)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"epochs_reached": 99}, "stopped early"),
+        ({"imagined_start_value": 31.6, "real_start_value": 11.1}, "exploited"),
+        ({"status": "FAILED", "reason": "diverged: critic_loss is nan at epoch 3"}, "diverged"),
+    ],
+)
+def test_the_record_of_a_trial_is_named(tmp_path, changes, name):
+    assert names_of(write_curves(tmp_path / "s", STEADY, **changes)) == [name]
+
+
+@pytest.mark.parametrize(
+    ("last", "names"), [(1e6, ["diverged"]), (np.inf, ["diverged"]), (3.0, [])]
+)
+def test_a_loss_that_blows_up_is_named(tmp_path, last, names):
+    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1.0] * 11 + [last])) == names
+
+
+def test_a_tiny_loss_may_grow(tmp_path):
+    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1e-6] * 11 + [1e-2])) == []
+
+
+# One run counted twice.
+
+
+def test_two_seeds_with_the_same_curve_are_named(tmp_path):
+    folder = write_curves(tmp_path / "s", STEADY, STEADY, STEADY[::-1], losses=[1.0] * 12)
+    found = diagnose(load_sweep(folder))
+    assert [found[name] for name in (FIRST, SECOND)] == [["identical"], ["identical"]]
+    assert "identical" not in found["reacher-easy-baseline-100-3"]
+
+
+def test_the_same_returns_with_other_losses_are_two_runs(tmp_path):
+    assert names_of(write_curves(tmp_path / "s", STEADY, STEADY)) == []
+
+
+def test_curves_of_one_value_are_not_called_one_run(tmp_path):
+    folder = write_curves(tmp_path / "s", [500.0] * 12, [500.0] * 12, losses=[1.0] * 12)
+    assert names_of(folder) == []
+
+
+def test_the_same_episodes_are_one_run(tmp_path):
+    folder = write_curves(tmp_path / "s", STEADY, STEADY[::-1])
+    rows = [
+        {"trial": trial, "return": value} for trial in (FIRST, SECOND) for value in (500.0, 510.0)
+    ]
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    assert names_of(folder) == ["identical"]
+
+
+def test_episodes_that_all_return_nothing_are_not_called_one_run(tmp_path):
+    folder = write_curves(tmp_path / "s", STEADY, STEADY[::-1])
+    rows = [{"trial": trial, "return": 0.0} for trial in (FIRST, SECOND)]
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    assert names_of(folder) == ["at floor"]
+
+
+# Printed.
+
+
+def test_names_stand_in_the_notes_and_beside_every_trial(tmp_path, capsys):
+    rising = [20, 40, 60, 90, 120, 160, 200, 250, 300, 360, 420, 480]
+    write_curves(tmp_path / "s", rising, STEADY)
+    assert main(["s", "--results", str(tmp_path), "--per-seed", "--compare", "variant"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Undertrained (rises by 50 points or more from the third" in printed
+    assert "1 trial: reacher-easy baseline 100 seed 1" in printed
+    assert "undertrained EVALUATED" in printed
+
+
+def test_a_sweep_without_curves_has_the_names_of_its_records(tmp_path):
+    folder = write_curves(tmp_path / "s", STEADY, epochs_reached=99)
+    (folder / "curves.arrow").unlink()
+    assert names_of(folder) == ["stopped early"]
+
+
+def test_a_cut_file_of_curves_is_named(tmp_path, capsys):
+    path = write_curves(tmp_path / "s", STEADY) / "curves.arrow"
+    path.write_bytes(path.read_bytes()[:300])
+    assert main(["s", "--results", str(tmp_path)]) == 2
+    assert "curves.arrow" in capsys.readouterr().err
+
+
+def test_curves_are_put_in_order_of_epoch(tmp_path):
+    folder = write_curves(tmp_path / "s", STEADY)
+    rows = read_table(folder / "curves.arrow").to_pylist()
+    write_rows(folder / "curves.arrow", rows[::-1], CURVE)
+    assert summarize_sweep(load_sweep(folder), "variant").names[FIRST] == []
