@@ -178,6 +178,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "episodes": len(trial.returns),
             "signs": ", ".join(summary.names[trial.record["trial"]]),
             "trial": trial.record["trial"],
+            "origin": trial.record.get("origin"),  # of an imported trial: file and line, or folder
         }
         for trial in summary.sweep.trials
     ]

@@ -15,6 +15,8 @@ TEXT_COLUMNS = (
     "trial",
     "status",
     "signs",
+    "origin",
+    "config_name",
     "floor",
     "direction",
     "sweep",

@@ -100,6 +100,8 @@ def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
 
 def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
     trials = summary.sweep.trials
+    is_imported = all(trial.record.get("origin") for trial in trials)
+    source = "origin" if is_imported else "trial"
     rows = [
         (
             *name_levels(trial.factors, names),
@@ -110,11 +112,20 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             _format_value_at_start(trial.record["real_start_value"]),
             ", ".join(summary.names[trial.record["trial"]]) or "-",
             trial.record["status"],
-            trial.record["trial"],
+            trial.record[source],
         )
         for trial in trials
     ]
-    columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", "trial")
+    columns = (
+        "seed",
+        "return",
+        "episodes",
+        "imagined",
+        "real",
+        "signs",
+        "status",
+        source,
+    )
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 

@@ -1,0 +1,260 @@
+"""Read results from before this package: the two tables kept then, and what they contradict in.
+
+`all_experiments.csv` was typed by hand, a row a run; `mt30_results_summary.csv` was read off the
+runs' files. Nothing is repaired: a run stays as its file has it, with its origin.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pwmray.tasks import find_task
+
+# The configurations' names then, and the variants that they are now.
+VARIANTS = {
+    "baseline": "baseline",
+    "flow_policy": "flowpolicy",
+    "fullflow": "fullflow",
+    "high_precision_wm": "fullflow",
+    "high_precision_policy": "fullflow",
+    "euler_fast": "fullflow",
+    "flow_std": "flowpolicy",
+    "flow_high": "flowpolicy",
+    "pwm_48M_mt_baseline": "baseline",
+    "pwm_48M_mt_flowpolicy": "flowpolicy",
+    "pwm_48M_mt_flowwm": "flowwm",
+    "pwm_48M_mt_fullflow": "fullflow",
+}
+METHODOLOGIES = {
+    "frozen_wm": "policy_finetuning",
+    "from_scratch": "joint_from_scratch",
+    "finetune_wm": "policy_and_wm_finetuning",
+}
+SAME = 0.006  # two returns that agree to the two digits typed
+
+
+class LegacyRun(NamedTuple):
+    """One run as its file has it; None where the file does not say."""
+
+    origin: str  # file and line, or folder
+    group: str  # the sweep that it goes to
+    config: str
+    task: str
+    seed: int
+    final_return: float | None
+    plan_return: float | None = None
+    epochs: int | None = None  # asked for
+    epochs_reached: int | None = None
+    methodology: str | None = None
+    checkpoint: str | None = None  # "scratch", or the world model's file
+    device: str | None = None
+    train_seconds: float | None = None
+    job: str | None = None
+    failure: str = ""  # why it has no result, where it has none
+    num_episodes: int | None = None  # of the final evaluation, where known
+    curve: tuple[tuple[int, float], ...] = ()  # (epoch, return)
+
+    @property
+    def variant(self) -> str:
+        """Return the variant, or the configuration's own name where that is not known."""
+        return VARIANTS.get(self.config, self.config)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Return what names the run in both files."""
+        return self.variant, self.task, self.seed
+
+    def __str__(self) -> str:
+        """Return a short name for messages."""
+        return f"{self.config} {self.task} seed {self.seed}"
+
+
+class Contradiction(NamedTuple):
+    """A field in which two files differ, or a file contradicts itself."""
+
+    field: str
+    run: str
+    first: str  # value, with the origin
+    second: str
+
+
+def read_table_of_runs(path: Path) -> list[LegacyRun]:
+    """Return the runs of one of the two CSV files, told by its columns.
+
+    Raises ValueError naming file, line and value for what cannot be read.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        for wanted, read in READERS:
+            if wanted <= columns:
+                return list(_read_rows(path, reader, read))
+    known = "; or ".join(", ".join(sorted(wanted)) for wanted, _ in READERS)
+    raise ValueError(f"{path} is no table of runs: it must have the columns {known}")
+
+
+def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
+    """Return what contradicts: within each file, then between every two of them."""
+    found = [one for runs in files for one in (*_find_shared_jobs(runs), *_find_same(runs))]
+    for place, first in enumerate(files):
+        for second in files[place + 1 :]:
+            found += _compare_files(first, second)
+    return found
+
+
+def _read_rows(
+    path: Path, reader: csv.DictReader, read: Callable[[Mapping[str, str], str, str], LegacyRun]
+) -> Iterator[LegacyRun]:
+    for row in reader:
+        origin = f"{path.name}:{reader.line_num}"
+        try:
+            run = read(
+                {name: value or "" for name, value in row.items() if name}, origin, path.stem
+            )
+            find_task(run.task)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        yield run
+
+
+def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
+    method = row["method"]
+    if method not in METHODOLOGIES:
+        raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODOLOGIES)}")
+    minutes = _number(row, "runtime_min")
+    return LegacyRun(
+        origin,
+        group=f"{stem}_{row['phase']}",
+        config=row["config"],
+        task=row["task"],
+        seed=int(row["seed"]),
+        final_return=_number(row, "final_reward"),
+        plan_return=_number(row, "planning_reward"),
+        epochs=int(row["epochs"]),
+        methodology=METHODOLOGIES[method],
+        checkpoint="scratch" if row["checkpoint"] in ("", "none") else row["checkpoint"],
+        device=row["hardware"] or None,
+        train_seconds=None if minutes is None else 60.0 * minutes,
+        job=row["job_id"] or None,
+        failure="" if row["final_reward"] else "no final reward in the registry",
+    )
+
+
+def _read_summary_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
+    last = _number(row, "Iteration")
+    job = re.search(r"/(\d+/\d+)_s\d+$", row["RunDir"])
+    is_done = row["Status"] == "COMPLETED" and row["Episode Reward"]
+    return LegacyRun(
+        origin,
+        group=stem,
+        config=row["Algorithm"],
+        task=row["Task"],
+        seed=int(row["Seed"]),
+        final_return=_number(row, "Episode Reward"),
+        plan_return=_number(row, "Planning Reward"),
+        epochs_reached=None if last is None else int(last) + 1,  # iterations count from 0
+        job=job.group(1).replace("/", "_") if job else None,
+        failure="" if is_done else f"status {row['Status']!r}",
+    )
+
+
+READERS = (
+    (
+        {"phase", "job_id", "config", "epochs", "task", "seed", "hardware", "runtime_min"}
+        | {"final_reward", "planning_reward", "method", "checkpoint"},
+        _read_registry_row,
+    ),
+    (
+        {"Algorithm", "Task", "Seed", "Status", "Iteration", "Episode Reward", "Planning Reward"}
+        | {"RunDir"},
+        _read_summary_row,
+    ),
+)
+
+
+def _number(row: Mapping[str, str], name: str) -> float | None:
+    return float(row[name]) if row[name] else None
+
+
+def _find_shared_jobs(runs: Sequence[LegacyRun]) -> list[Contradiction]:
+    """Return every job that two runs of a file are said to be."""
+    jobs: dict[str, list[LegacyRun]] = defaultdict(list)
+    for run in runs:
+        if run.job:
+            jobs[run.job].append(run)
+    return [
+        Contradiction("job of two runs", f"job {job}", _say(some[0], some[0]), _say(run, run))
+        for job, some in jobs.items()
+        for run in some[1:]
+    ]
+
+
+def _find_same(runs: Sequence[LegacyRun]) -> list[Contradiction]:
+    """Return runs of a file with the very same return and plan return: one run twice?"""
+    same: dict[tuple, list[LegacyRun]] = defaultdict(list)
+    for run in runs:
+        if run.final_return is not None and run.plan_return is not None:
+            same[(run.task, run.final_return, run.plan_return)].append(run)
+    return [
+        Contradiction(
+            "one result of two runs",
+            f"{task}: {final:g}, planned {plan:g}",
+            _say(some[0], f"{some[0].group} {some[0]}"),
+            _say(run, f"{run.group} {run}"),
+        )
+        for (task, final, plan), some in same.items()
+        for run in some[1:]
+    ]
+
+
+def _compare_files(
+    first: Sequence[LegacyRun], second: Sequence[LegacyRun]
+) -> Iterator[Contradiction]:
+    """Yield the fields in which two files differ about a run that both have."""
+    for key in dict.fromkeys(run.key for run in first):
+        ours = [run for run in first if run.key == key]
+        theirs = [run for run in second if run.key == key]
+        for pair in _match(ours, theirs):
+            yield from _compare_runs(*pair)
+
+
+def _match(
+    ours: Sequence[LegacyRun], theirs: Sequence[LegacyRun]
+) -> list[tuple[LegacyRun, LegacyRun]]:
+    """Pair runs of one name: those that end on the same return, then those that are left."""
+    pairs, left = [], list(theirs)
+    alone = []
+    for run in ours:
+        same = [other for other in left if _agree(run.final_return, other.final_return)]
+        if same:
+            pairs.append((run, same[0]))
+            left.remove(same[0])
+        else:
+            alone.append(run)
+    return pairs + list(zip(alone, left, strict=False))
+
+
+def _compare_runs(a: LegacyRun, b: LegacyRun) -> Iterator[Contradiction]:
+    pairs: list[tuple[str, Any, Any]] = [
+        ("epochs", a.epochs or a.epochs_reached, b.epochs or b.epochs_reached),
+        ("return", a.final_return, b.final_return),
+        ("plan return", a.plan_return, b.plan_return),
+        ("job", a.job, b.job),
+    ]
+    for field, ours, theirs in pairs:
+        if None not in (ours, theirs) and not _agree(ours, theirs):
+            yield Contradiction(field, str(a), _say(a, ours), _say(b, theirs))
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return abs(ours - theirs) < SAME
+    return ours == theirs
+
+
+def _say(run: LegacyRun, value: Any) -> str:
+    shown = f"{value:,}" if isinstance(value, int) else value
+    return f"{f'{shown:.2f}' if isinstance(shown, float) else shown} ({run.origin})"

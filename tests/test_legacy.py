@@ -1,0 +1,232 @@
+"""Results from before this package: imported as they are, their contradictions listed."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from analysis.arms import build_arms
+from analysis.import_legacy import main
+from analysis.load import load_sweep
+from analysis.report import summarize_sweep
+from analysis.summarize import main as summarize
+
+DATA = Path(__file__).parent / "data" / "legacy"
+REGISTRY, SUMMARY = DATA / "all_experiments.csv", DATA / "mt30_results_summary.csv"
+CONFIG = """
+task: walker-stand
+epochs: 10000
+finetune_wm: false
+seed: 123
+general: {seed: 42, checkpoint: wm/mt30_48M.pt, eval_runs: 10}
+alg: {_target_: pwm.algorithms.pwm.PWM}
+"""
+CHOICES = "hydra: {runtime: {choices: {alg: pwm_48M_mt_baseline}}}"
+RESULTS = """,iteration,total_time,actor_loss,episode_reward,episode_reward_planning
+0,0,1.5,-1.0,30.0,
+1,100,3.0,-2.0,,
+2,200,4.5,-3.0,400.5,
+3,9999,2400.0,-9.0,970.5,940.25
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    assert main([str(REGISTRY), str(SUMMARY), "--results", str(results)]) == 0
+    return results
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    rows = summarize_sweep(load_sweep(folder)).comparisons[0].rows
+    return {row.level.factors["task"]: row.verdict.name for row in rows}
+
+
+def contradictions(results: Path, field: str) -> list[dict[str, str]]:
+    with open(results / "legacy_contradictions.csv", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["field"] == field]
+
+
+def write_run(folder: Path, config: str = CONFIG, results: str | None = RESULTS) -> Path:
+    """Write one run folder as Hydra left them."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(config)
+    (folder / ".hydra" / "hydra.yaml").write_text(CHOICES)
+    if results is not None:
+        (folder / "logs").mkdir()
+        (folder / "logs" / "walker-stand_results.csv").write_text(results)
+    return folder
+
+
+def import_runs(root: Path) -> list:
+    assert main([str(root / "outputs"), "--results", str(root / "results")]) == 0
+    return list(load_sweep(root / "results" / "legacy_runs").trials)
+
+
+# The two tables.
+
+
+@pytest.mark.parametrize("name", ["mt30_results_summary", "all_experiments_phase3"])
+def test_verdicts_of_phase_3_are_those_of_the_log(imported, name):
+    assert verdicts(imported / f"legacy_{name}") == {
+        "reacher-easy": "Tie (Solved)",
+        "walker-stand": "Baseline wins",
+        "cheetah-run": "Tie (Both Low)",
+    }
+
+
+def test_every_file_and_phase_is_a_sweep_of_its_own(imported):
+    assert sorted(folder.name for folder in imported.iterdir() if folder.is_dir()) == [
+        "legacy_all_experiments_phase3",
+        "legacy_all_experiments_phase5",
+        "legacy_all_experiments_phase7",
+        "legacy_mt30_results_summary",
+    ]
+
+
+def test_a_run_keeps_its_numbers_and_its_origin(imported):
+    trial = load_sweep(imported / "legacy_mt30_results_summary").trials[0]
+    assert trial.record["origin"] == "mt30_results_summary.csv:2"
+    assert trial.final_return == 108.7988052368164
+    assert trial.plan_return == 81.67097473144531
+    assert (trial.record["epochs_reached"], trial.record["fidelity"]) == (10_000, "published")
+
+
+def test_methodologies_and_configurations_are_todays(imported):
+    phase5 = load_sweep(imported / "legacy_all_experiments_phase5")
+    arms = build_arms(phase5)
+    assert {arm.factors["variant"] for arm in arms} == {"fullflow"}
+    assert {arm.factors["config_name"] for arm in arms} == {
+        "high_precision_wm", "high_precision_policy", "euler_fast",
+    }  # fmt: skip
+    assert {trial.record["methodology"] for trial in phase5.trials} == {"joint_from_scratch"}
+
+
+def test_contradictions_between_the_files_are_listed_run_by_run(imported):
+    epochs = contradictions(imported, "epochs")
+    assert len(epochs) == 18
+    assert epochs[0]["first"] == "15,000 (all_experiments.csv:2)"
+    assert epochs[0]["second"] == "10,000 (mt30_results_summary.csv:6)"
+    assert len(contradictions(imported, "plan return")) == 18
+    assert len(contradictions(imported, "job")) == 17
+    assert contradictions(imported, "return") == []
+
+
+@pytest.mark.parametrize("order", [(REGISTRY, SUMMARY), (SUMMARY, REGISTRY)])
+def test_the_order_of_the_files_changes_no_contradiction(tmp_path, capsys, order):
+    assert main([*map(str, order), "--results", str(tmp_path)]) == 0
+    assert "epochs: 18 contradictions" in capsys.readouterr().out
+
+
+def test_a_return_that_differs_is_a_contradiction(tmp_path):
+    changed = tmp_path / "summary.csv"
+    changed.write_text(SUMMARY.read_text().replace("983.5,985", "893.5,985"))
+    main([str(REGISTRY), str(changed), "--results", str(tmp_path / "r")])
+    found = contradictions(tmp_path / "r", "return")
+    assert [(row["first"], row["second"]) for row in found] == [
+        ("983.50 (all_experiments.csv:3)", "893.50 (summary.csv:5)")
+    ]
+
+
+def test_a_job_of_two_runs_and_one_result_of_two_are_listed(imported):
+    assert [row["run"] for row in contradictions(imported, "job of two runs")] == ["job 4011714_1"]
+    same = [row["run"] for row in contradictions(imported, "one result of two runs")]
+    assert "walker-stand: 142.26, planned 128.08" in same
+
+
+def test_runs_that_end_alike_are_named_in_the_summary(imported):
+    names = summarize_sweep(load_sweep(imported / "legacy_all_experiments_phase5")).names
+    assert sum("identical" in some for some in names.values()) == 4
+
+
+def test_the_table_of_trials_shows_the_origin(imported, capsys):
+    options = ["legacy_all_experiments_phase3", "--results", str(imported), "--per-seed"]
+    assert summarize([*options, "--format", "md"]) == 0
+    assert "| all_experiments.csv:12 |" in capsys.readouterr().out
+
+
+def test_importing_again_gives_the_same_trials(imported, tmp_path):
+    main([str(SUMMARY), "--results", str(tmp_path)])
+    again = load_sweep(tmp_path / "legacy_mt30_results_summary").trials
+    assert again == load_sweep(imported / "legacy_mt30_results_summary").trials
+
+
+# Hydra's folders.
+
+
+def test_a_run_folder_becomes_a_trial_with_its_curve(tmp_path):
+    write_run(tmp_path / "outputs" / "4011713" / "0_s42")
+    trial = import_runs(tmp_path)[0]
+    assert (trial.final_return, trial.plan_return) == (970.5, 940.25)
+    assert (trial.record["variant"], trial.seed) == ("baseline", 42)
+    assert trial.record["methodology"] == "policy_finetuning"
+    assert trial.record["world_model_from"] == "wm/mt30_48M.pt"
+    assert trial.record["origin"] == "4011713/0_s42"
+    assert trial.record["train_seconds"] == 2400.0
+
+
+def test_a_seed_that_trained_nothing_is_a_contradiction(tmp_path):
+    write_run(tmp_path / "outputs" / "run")
+    import_runs(tmp_path)
+    found = contradictions(tmp_path / "results", "seed")
+    assert found[0]["first"] == "general.seed 42 (run)"
+    assert "seed 123 was set, but trained nothing" in found[0]["second"]
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        (None, "no results file"),
+        ("\n".join(RESULTS.splitlines()[:4]), "ended at iteration 200, not evaluated"),
+    ],
+)
+def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason):
+    write_run(tmp_path / "outputs" / "run", results=results)
+    write_run(tmp_path / "outputs" / "whole")
+    trial = import_runs(tmp_path)[0]
+    assert (trial.record["status"], trial.record["reason"]) == ("FAILED", reason)
+    assert not trial.is_usable
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "is no table of runs: it must have the columns"),
+        (
+            REGISTRY.read_text().replace("reacher-easy", "reacher-esay", 1),
+            "line 2: unknown task 'reacher-esay'; did you mean 'reacher-easy'?",
+        ),
+        (REGISTRY.read_text().replace("frozen_wm", "frozen", 1), "unknown method 'frozen'; valid:"),
+        (REGISTRY.read_text().replace("981.20", "many", 1), "line 2: could not convert string"),
+    ],
+)
+def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    assert main([str(path), "--results", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("task: walker-stand\nepochs: 3\n", "config.yaml lacks general.seed"),
+        ("task: [", "config.yaml is not valid YAML"),
+        ("", "config.yaml holds no settings"),
+    ],
+)
+def test_a_broken_config_is_named(tmp_path, capsys, config, message):
+    write_run(tmp_path / "outputs" / "run", config)
+    assert main([str(tmp_path / "outputs"), "--results", str(tmp_path / "r")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_source_that_is_nothing_is_named(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere"), "--results", str(tmp_path)]) == 2
+    assert "is neither a CSV file nor a folder with run folders" in capsys.readouterr().err
