@@ -1,4 +1,4 @@
-"""Draw a sweep: final returns, learning curves, imagined against real; as PNG and SVG."""
+"""Draw a sweep's figures, and write them as PNG and SVG or return them for a page."""
 
 import math
 import re
@@ -12,20 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.load import Sweep, read_all_curves
+from analysis.colours import choose_colours
+from analysis.cost_figures import draw_costs, draw_flow_settings, draw_scalings
+from analysis.load import read_all_curves
 from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
+from analysis.report import Summary
+from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
 
-# One colour per variant in every figure (Okabe and Ito's colour-blind safe set).
-VARIANT_COLOURS = {
-    "baseline": "#0072B2",
-    "flowpolicy": "#E69F00",
-    "flowwm": "#009E73",
-    "fullflow": "#D55E00",
-}
-# Of any other factor's levels (from Tol's muted set, colour-blind safe; none is a variant's).
-LEVEL_COLOURS = ("#332288", "#CC6677", "#88CCEE", "#999933", "#AA4499", "#882255", "#999999")
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # where arms of one colour differ in another factor
 AXIS_NAMES = {
     "returns": ("", "return"),
@@ -39,20 +34,44 @@ STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
 
 
-def draw_figures(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write the sweep's figures into `folder`; return the paths written."""
+def draw_figures(summary: Summary, folder: Path) -> list[Path]:
+    """Write the summary's figures into `folder`; return the paths written."""
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for name, figure in list_figures(summary).items():
+            paths += _save(figure, folder / name)
+    return paths
+
+
+def list_figures(summary: Summary) -> dict[str, Figure]:
+    """Return every figure that the summary has something for, by its file's name.
+
+    To be called, and the figures drawn, with STYLE in force.
+    """
+    sweep = summary.sweep
     returns = plan_returns(sweep)
-    factors = re.sub(r"\W+", "_", "_".join(returns.layout.by)).strip("_")
     plots = {
-        f"returns_by_{factors}": returns,
+        f"returns_by_{_file_name(returns.layout.by)}": returns,
         "learning_curves": plan_curves(sweep, read_all_curves(sweep)),
         "imagined_against_real": plan_starts(sweep),
     }
-    paths = []
-    with matplotlib.rc_context(STYLE):
-        for name, plot in plots.items():
-            paths += _save(draw_plot(plot), folder / name) if plot.panels else []
-    return paths
+    found: dict[str, Figure | None] = {}
+    for table in summary.comparisons:
+        found[f"winners_by_{_file_name([table.factor])}"] = draw_winners(summary, table)
+    found |= {name: draw_plot(plot) for name, plot in plots.items() if plot.panels}
+    found["return_against_epochs"] = draw_scalings(summary)
+    found["effects_of_the_2x2"] = draw_effects(summary)
+    for table in summary.comparisons:
+        factor = _file_name([table.factor])
+        found[f"pairs_of_seeds_by_{factor}"] = draw_pairs(summary, table)
+        found[f"performance_profile_by_{factor}"] = draw_profiles(summary, table.factor)
+    found["return_against_cost"] = draw_costs(summary)
+    found["flow_settings"] = draw_flow_settings(summary)
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def _file_name(factors: Sequence[str]) -> str:
+    return re.sub(r"\W+", "_", "_".join(factors)).strip("_")
 
 
 def draw_plot(plot: Plot) -> Figure:
@@ -122,15 +141,13 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot) -> None:
 def _style_series(plot: Plot) -> dict[str, Style]:
     """Return each label's line style: its level's colour, and a dash pattern of its own."""
     levels = {series.label: series.level for panel in plot.panels for series in panel.series}
-    colours = dict(VARIANT_COLOURS)
-    if plot.layout.colour != "variant":
-        colours = dict(zip(dict.fromkeys(levels.values()), LEVEL_COLOURS, strict=False))
+    colours = choose_colours(plot.layout.colour, levels.values())
     seen: dict[Any, int] = {}
     styles = {}
     for label, level in levels.items():
         dash = LINE_STYLES[seen.get(level, 0) % len(LINE_STYLES)]
         seen[level] = seen.get(level, 0) + 1
-        styles[label] = {"color": colours.get(level, LEVEL_COLOURS[-1]), "linestyle": dash}
+        styles[label] = {"color": colours[level], "linestyle": dash}
     return styles
 
 

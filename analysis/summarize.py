@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.export import render_csv, render_json
-from analysis.load import Sweep, find_sweep, load_sweep
+from analysis.load import find_sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
-from analysis.report import summarize_sweep
+from analysis.page import render_html
+from analysis.report import Summary, summarize_sweep
 from analysis.tables import render_markdown, render_table
 from analysis.tex import render_tex
 from pwmray.commands import CommandParser, names, run_command
@@ -28,6 +29,7 @@ RENDERERS = {
     "md": render_markdown,
     "csv": render_csv,
     "tex": render_tex,
+    "html": render_html,
     "json": render_json,
 }
 SUFFIXES = {"table": "txt"}  # of the files that --out writes, where it is not the format's name
@@ -53,7 +55,7 @@ def summarize(options: argparse.Namespace) -> int:
     else:
         _write(options.out / f"summary.{SUFFIXES.get(options.format, options.format)}", text)
     if options.plot is not None:
-        _draw(sweep, options.plot or (options.out or sweep.folder) / "figures")
+        _draw(summary, options.plot or (options.out or sweep.folder) / "figures")
     return 0
 
 
@@ -64,10 +66,10 @@ def _write(path: Path, text: str) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _draw(sweep: Sweep, folder: Path) -> None:
+def _draw(summary: Summary, folder: Path) -> None:
     from analysis.figures import draw_figures  # matplotlib takes a second to import
 
-    for path in draw_figures(sweep, folder):
+    for path in draw_figures(summary, folder):
         print(f"wrote {path}", file=sys.stderr)
 
 

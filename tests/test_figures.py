@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from analysis.figures import VARIANT_COLOURS, draw_plot
+from analysis.colours import VARIANT_COLOURS
+from analysis.figures import draw_plot, list_figures
 from analysis.load import Sweep, load_sweep, read_curves
 from analysis.plots import plan_curves, plan_returns, plan_starts
+from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from tests.squares import write_square, write_trials
 from tests.test_analysis import SEEDS, curve, episodes, make_row, make_sweep
 
 TASKS = ("reacher-easy", "walker-stand")
@@ -72,27 +76,72 @@ def legend_colours(plot) -> dict[str, str]:
 
 
 def test_figures_are_written_as_png_and_svg(tmp_path):
-    drawn = draw(make_sweep(tmp_path / "s"))
-    assert drawn == {
-        "learning_curves.png", "learning_curves.svg",
-        "returns_by_epochs.png", "returns_by_epochs.svg",
-    }  # fmt: skip
+    drawn = draw(make_sweep(tmp_path / "s", tasks=("reacher-easy",)))
+    assert {path for path in drawn if path.endswith(".png")} == {
+        "learning_curves.png",
+        "pairs_of_seeds_by_epochs.png",
+        "pairs_of_seeds_by_variant.png",
+        "return_against_cost.png",
+        "return_against_epochs.png",
+        "returns_by_epochs.png",
+        "winners_by_epochs.png",
+        "winners_by_variant.png",
+    }
+    assert drawn == {f"{Path(path).stem}.{kind}" for path in drawn for kind in ("png", "svg")}
 
 
-def test_figures_of_a_sweep_without_curves_go_where_they_are_told(tmp_path):
+def test_figures_go_where_they_are_told(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": {"baseline": (300.0, 310.0)}})
+    assert main([str(folder), "--compare", "variant", "--plot", str(tmp_path / "drawn")]) == 0
+    assert "returns_by_variant.svg" in {path.name for path in (tmp_path / "drawn").iterdir()}
+
+
+def test_figures_are_of_what_there_is(tmp_path):
     folder = make_sweep(tmp_path / "s")
     (folder / "curves.arrow").unlink()
-    assert main([str(folder), "--plot", str(tmp_path / "drawn")]) == 0
-    assert sorted(path.suffix for path in (tmp_path / "drawn").iterdir()) == [".png", ".svg"]
+    found = list_figures(summarize_sweep(load_sweep(folder)))
+    assert {"returns_by_epochs", "performance_profile_by_variant"} <= found.keys()
+    assert not {"learning_curves", "imagined_against_real", "flow_settings"} & found.keys()
 
 
-def test_files_are_named_by_what_varies_and_drawn_where_there_is_something(tmp_path):
-    write_corrections(tmp_path / "s", make_corrections())
-    assert {path for path in draw(tmp_path / "s") if path.endswith(".png")} == {
-        "returns_by_methodology_fidelity.png",
-        "learning_curves.png",
-        "imagined_against_real.png",
-    }
+def test_files_are_named_by_what_varies(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_corrections())
+    found = list_figures(summarize_sweep(sweep))
+    assert {
+        "returns_by_methodology_fidelity",
+        "learning_curves",
+        "imagined_against_real",
+        "winners_by_fidelity",
+        "winners_by_variant",
+    } <= found.keys()
+
+
+def test_flow_settings_have_a_map(tmp_path):
+    rows = [
+        make_row("reacher-easy", "fullflow", 100, seed)
+        | {"trial": f"{substeps}-{integrator}-{seed}"}
+        | {"config": json.dumps({"policy": {"num_substeps": substeps, "integrator": integrator}})}
+        for substeps in (2, 4)
+        for integrator in ("euler", "heun")
+        for seed in SEEDS
+    ]
+    varies = ["policy.num_substeps", "policy.integrator", "task", "seed"]
+    write_trials(tmp_path / "s", rows, varies, "policy.num_substeps")
+    summary = summarize_sweep(load_sweep(tmp_path / "s"))
+    axes = list_figures(summary)["flow_settings"].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["euler", "heun"]
+    assert axes.images[0].get_array().tolist() == pytest.approx(np.full((2, 2), 402.07), abs=0.01)
+
+
+def test_winners_map_tells_who_wins_by_words_and_by_colour(tmp_path):
+    cells = {"baseline": (300.0, 310.0), "flowpolicy": (400.0, 410.0), "flowwm": (200.0, 201.0)}
+    cells["fullflow"] = (302.0, 309.0)
+    folder = write_square(tmp_path / "s", {"reacher-easy": cells})
+    summary = summarize_sweep(load_sweep(folder))
+    axes = list_figures(summary)["winners_by_variant"].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+100\nwins", "-104\nloses", "+0\nTie"]
+    assert len({patch.get_facecolor() for patch in axes.patches}) == 3
 
 
 # Along x.

@@ -1,0 +1,163 @@
+"""Draw what returns cost, how they grow with epochs, and how the flow's settings matter."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.arms import Arm
+from analysis.colours import choose_colours
+from analysis.panels import FLOOR_LINE
+from analysis.report import Summary
+from analysis.scaling import SHAPES, SHARE, Scaling
+from analysis.sheet import describe_sample, finish_sheet, key, list_tasks, make_sheet
+from analysis.short_names import shorten_levels, shorten_number
+from analysis.verdict import CONFIDENCE, RETURN_MAX
+from pwmray.tasks import find_task
+
+NUM_MAPS = 12  # panels of the flow's settings at most
+
+
+def draw_costs(summary: Summary) -> Figure | None:
+    """Return the return of every seed against its time of training, a panel a task."""
+    costly = [arm for arm in summary.arms if arm.trials and arm.train_seconds]
+    tasks = [task for task in list_tasks(summary) if any(a.factors["task"] == task for a in costly)]
+    if not tasks:
+        return None
+    colours = choose_colours("variant", [arm.factors["variant"] for arm in costly])
+    unit, seconds = _choose_unit(max(arm.train_seconds or 0.0 for arm in costly))
+    sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
+    for axes, task in zip(sheet.panels, tasks, strict=True):
+        for arm in (arm for arm in costly if arm.factors["task"] == task):
+            colour = colours[arm.factors["variant"]]
+            known = [trial for trial in arm.trials if trial.record["train_seconds"]]
+            times = [trial.record["train_seconds"] / seconds for trial in known]
+            returns = [trial.final_return for trial in known]
+            axes.scatter(times, returns, s=14, color=colour, alpha=0.6, edgecolors="none", zorder=3)
+            middle = float(np.mean(times)), float(np.mean(returns))
+            axes.plot(*middle, "D", color=colour, markersize=6, markeredgecolor="white", zorder=4)
+        _finish_returns(axes, task, f"{unit} of training a trial")
+        axes.set_xlim(left=0.0)
+    devices = sorted({name for cost in summary.costs for name in cost.devices})
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: return and what it cost",
+        f"Dots: training seeds; diamonds: means of arms. Device: {', '.join(devices)}. Dotted: the "
+        "task's floor. " + describe_sample(costly, "no interval"),
+        [key(str(name), colour) for name, colour in colours.items()],
+    )
+
+
+def draw_scalings(summary: Summary) -> Figure | None:
+    """Return final returns against epochs with the fits, a panel a task."""
+    known = [scaling for scaling in summary.scalings if scaling.budgets]
+    if not known:
+        return None
+    names = shorten_levels(summary.arms)
+    tasks = list(dict.fromkeys(scaling.group["task"] for scaling in known))
+    colours = choose_colours("variant", [scaling.group["variant"] for scaling in known])
+    sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
+    for axes, task in zip(sheet.panels, tasks, strict=True):
+        for scaling in (scaling for scaling in known if scaling.group["task"] == task):
+            _draw_scaling(axes, scaling, colours[scaling.group["variant"]])
+        _finish_returns(axes, task, "epochs")
+        budgets = sorted({b for s in known if s.group["task"] == task for b in s.budgets})
+        axes.set_xscale("log")
+        axes.set_xticks(budgets, [shorten_number(budget) for budget in budgets])
+        axes.minorticks_off()
+    answers = [
+        f"{', '.join(names.label(name, level) for name, level in scaling.group.items())}: "
+        f"{scaling.answer}"
+        for scaling in known
+    ]
+    arms = [arm for arm in summary.arms if arm.trials]
+    interval = f"{CONFIDENCE:.0%} profile interval of the epochs to {SHARE:.0%} of the plateau"
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: return against epochs, with saturating fits",
+        f"Dots: training seeds. {describe_sample(arms, f'bars: {interval}')} {'; '.join(answers)}.",
+        [key(str(name), colour) for name, colour in colours.items()],
+    )
+
+
+def draw_flow_settings(summary: Summary) -> Figure | None:
+    """Return mean returns by substeps and integrator, a panel a task and a group."""
+    varied = [name for name in summary.arms[0].factors if _is_varied(summary, name)]
+    substeps = [name for name in varied if name.endswith("num_substeps")]
+    integrators = [name for name in varied if name.endswith("integrator")]
+    if not substeps or not integrators:
+        return None
+    x, y = substeps[0], integrators[0]
+    arms = [a for a in summary.arms if a.trials and None not in (a.factors[x], a.factors[y])]
+    others = [name for name in varied if name not in (x, y)]
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault(tuple(str(arm.factors[name]) for name in others), []).append(arm)
+    shown = list(groups.items())[:NUM_MAPS]
+    if not shown:
+        return None
+    sheet = make_sheet(len(shown), (3.2, 2.2))
+    for axes, (group, some) in zip(sheet.panels, shown, strict=True):
+        _draw_map(axes, some, x, y)
+        axes.set_title(", ".join(group), fontsize=9)
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: mean return by {x} and {y}",
+        f"Dark: 0, light: {RETURN_MAX:.0f}. "
+        + describe_sample(arms, "sample sd over seeds after +-"),
+    )
+
+
+def _draw_scaling(axes: Axes, scaling: Scaling, colour: str) -> None:
+    for budget, returns in zip(scaling.budgets, scaling.returns, strict=True):
+        axes.scatter(
+            [budget] * len(returns), returns, s=16, color=colour, alpha=0.7, edgecolors="none",
+            zorder=3,
+        )  # fmt: skip
+    if not scaling.fits:
+        return
+    epochs = np.geomspace(min(scaling.budgets) / 2.0, max(scaling.budgets) * 1.5, 100)
+    for place, fit in enumerate(scaling.fits):
+        shape = next(shape for shape in SHAPES if shape.name == fit.shape)
+        curve = scaling.floor + fit.gain * shape.rise(epochs / fit.tau)
+        line = "-" if place == 0 else "--"
+        axes.plot(epochs, curve, line, color=colour, linewidth=1.2, alpha=0.9, zorder=2)
+    if scaling.is_known and scaling.low is not None and scaling.high is not None:
+        low, high = max(scaling.low, epochs[0]), min(scaling.high, epochs[-1])
+        if low < high:
+            axes.plot([low, high], [15, 15], color=colour, linewidth=4, solid_capstyle="butt")
+
+
+def _draw_map(axes: Axes, arms: list[Arm], x: str, y: str) -> None:
+    columns = sorted({arm.factors[x] for arm in arms})
+    rows = list(dict.fromkeys(arm.factors[y] for arm in arms))
+    values = np.full((len(rows), len(columns)), np.nan)
+    for arm in arms:
+        values[rows.index(arm.factors[y]), columns.index(arm.factors[x])] = arm.mean
+    axes.imshow(values, vmin=0.0, vmax=RETURN_MAX, cmap="cividis", aspect="auto")
+    for arm in arms:
+        place = columns.index(arm.factors[x]), rows.index(arm.factors[y])
+        text = f"{arm.mean:.0f}" + ("" if arm.sd is None else f"\n+- {arm.sd:.0f}")
+        colour = "black" if (arm.mean or 0.0) > RETURN_MAX / 2.0 else "white"
+        axes.text(*place, text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(columns)), [str(value) for value in columns])
+    axes.set_yticks(range(len(rows)), [str(value) for value in rows])
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def _finish_returns(axes: Axes, task: str, x_label: str) -> None:
+    axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
+    axes.set(ylim=(0.0, RETURN_MAX), xlabel=x_label, ylabel="return")
+    axes.set_title(task)
+    axes.grid(axis="y", color="0.92", linewidth=0.8)
+
+
+def _choose_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit that suits a time, and its seconds."""
+    if seconds < 120.0:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if seconds < 7200.0 else ("hours", 3600.0)
+
+
+def _is_varied(summary: Summary, name: str) -> bool:
+    return len({arm.factors[name] for arm in summary.arms}) > 1

@@ -1,0 +1,92 @@
+"""Write a Summary as one self-contained HTML page: tables that sort, figures as SVG, no network."""
+
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from analysis.grid import is_text
+from analysis.grids import headline, list_grids
+from analysis.provenance import list_failures, list_provenance
+from analysis.report import Summary
+
+TEMPLATE = "page.html.j2"
+# Text stays text: small, searchable, read aloud; drawn with what is as wide as DejaVu Sans.
+SVG_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif"}
+FONTS = "DejaVu Sans, Verdana, sans-serif"
+FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # tables people come for
+
+
+class Drawing(NamedTuple):
+    """One figure of the page."""
+
+    name: str
+    title: str
+    svg: str
+
+
+def render_html(summary: Summary, per_seed: bool) -> str:
+    """Return the whole page; figures are drawn for whatever the summary has something for."""
+    grids = list_grids(summary, per_seed)
+    first = [grid for grid in grids if grid.title.startswith(FIRST)]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["text_column"] = is_text
+    return environment.get_template(TEMPLATE).render(
+        name=summary.sweep.name,
+        headline=headline(summary),
+        notes=summary.notes,
+        first=first,
+        others=[grid for grid in grids if grid not in first],
+        drawings=draw_all(summary),
+        failures=list_failures(summary),
+        provenance=list_provenance(summary),
+        anchor=anchor,
+    )
+
+
+def draw_all(summary: Summary) -> list[Drawing]:
+    """Return every figure of the summary as inline SVG, ids unlike those of the others."""
+    import matplotlib
+
+    from analysis.figures import STYLE, list_figures  # matplotlib takes a second to import
+
+    drawings = []
+    with matplotlib.rc_context({**STYLE, **SVG_STYLE}):
+        for name, figure in list_figures(summary).items():
+            legends = [legend.get_title().get_text() for legend in figure.legends]
+            text = io.StringIO()
+            figure.savefig(text, format="svg", metadata={"Date": None})
+            title = " ".join(legends[0].split()) if legends else name.replace("_", " ")
+            drawings.append(Drawing(name, title, _inline(text.getvalue(), name, title)))
+    return drawings
+
+
+def anchor(title: str) -> str:
+    """Return a title as a link's target."""
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def _inline(svg: str, name: str, title: str) -> str:
+    """Return an SVG document as an element of a page, its ids made its own."""
+    body = svg[svg.index("<svg") :]
+    head, body = body[: body.index(">") + 1], body[body.index(">") + 1 :]
+    width = re.search(r'width="([\d.]+)pt"', head)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert width and view, "matplotlib's SVG has a width and a viewBox"
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
+    body = re.sub(r"url\(#", f"url(#{name}-", body)
+    body = re.sub(r"font-family: [^\";]*sans-serif", f"font-family: {FONTS}", body)
+    label = html.escape(title, quote=True)
+    style = f"width:100%;max-width:{width.group(1)}pt"
+    return f'<svg role="img" aria-label="{label}" {view.group(0)} style="{style}">{body}'

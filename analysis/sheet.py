@@ -1,0 +1,84 @@
+"""What the figures of a summary share: panels in rows, a title, n and episodes below."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.arms import Arm
+from analysis.report import Summary
+
+PAGE_INCHES = 10.0
+TITLE_INCHES = 0.9  # for title, legend and footnote together
+
+
+class Sheet(NamedTuple):
+    """A figure with its panels."""
+
+    figure: Figure
+    panels: list[Axes]
+
+
+def make_sheet(num_panels: int, size: tuple[float, float], sharey: bool = False) -> Sheet:
+    """Return a figure of panels of `size` inches, as many in a row as the page has room for."""
+    width, height = size
+    num_columns = max(1, min(num_panels, int(PAGE_INCHES / width)))
+    num_rows = math.ceil(num_panels / num_columns)
+    inches = max(width * num_columns, 5.5), height * num_rows + TITLE_INCHES
+    figure = Figure(figsize=inches, layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey)
+    for unused in list(grid.flat)[num_panels:]:
+        unused.set_axis_off()
+    return Sheet(figure, list(grid.flat)[:num_panels])
+
+
+def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line2D] = ()) -> Figure:
+    """Write the title above, over a legend of `handles`, and the footnote below."""
+    figure = sheet.figure
+    characters = int(figure.get_figwidth() * 17)
+    title = "\n".join(textwrap.wrap(title, int(characters / 1.6)))
+    wrapped = "\n".join(textwrap.wrap(footnote, characters))
+    figure.supxlabel(wrapped, fontsize=7.5, color="0.35")
+    figure.legend(
+        handles=handles or [],
+        title=title,
+        title_fontsize=11,
+        loc="outside upper center",
+        ncols=max(1, min(len(handles), int(figure.get_figwidth() / 1.6))),
+        frameon=False,
+    )
+    for axes in sheet.panels:
+        axes.set_axisbelow(True)
+    return figure
+
+
+def key(label: str, colour: str, marker: str = "o", line: Literal["", "-"] = "") -> Line2D:
+    """Return one entry of a legend."""
+    return Line2D([], [], label=label, color=colour, marker=marker, linestyle=line)
+
+
+def describe_sample(arms: Sequence[Arm], interval: str) -> str:
+    """Say n, the interval's kind and the evaluation episodes of some arms."""
+    parts = [part for arm in arms for part in (arm.parts or (arm,))]
+    seeds = [len(arm.returns) for arm in arms]
+    episodes = [len(trial.returns) for part in parts for trial in part.trials]
+    return (
+        f"n = {_span(seeds)} training seeds an arm; {interval}; a final return: "
+        f"{_span(episodes)} evaluation episodes."
+    )
+
+
+def list_tasks(summary: Summary) -> list[str]:
+    """Return the tasks with an evaluated trial, in order."""
+    return list(dict.fromkeys(arm.factors["task"] for arm in summary.arms if arm.trials))
+
+
+def _span(counts: Sequence[int]) -> str:
+    if not counts:
+        return "0"
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,206 @@
+"""Draw who wins: the map of winners, pairs of seeds, the 2x2's effects, performance profiles."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.colours import choose_colours
+from analysis.compare import Comparison, Comparisons
+from analysis.plots import INTERVAL_SEEDS
+from analysis.report import Summary
+from analysis.sheet import describe_sample, finish_sheet, key, make_sheet
+from analysis.short_names import ShortNames, shorten_levels
+from analysis.suite import THRESHOLDS, Suite
+from analysis.verdict import CONFIDENCE, RETURN_MAX
+
+# Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
+WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
+MARKERS = "os^Dv*PXh8<>"
+MAX_PANELS = 12
+
+
+def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
+    """Return a map of verdicts: a row a task, a column a level in its group."""
+    if not table.rows:
+        return None
+    names = shorten_levels(summary.arms)
+    tasks = list(dict.fromkeys(row.level.factors["task"] for row in table.rows))
+    columns = list(dict.fromkeys(_name_column(row, names) for row in table.rows))
+    size = max(5.5, 2.2 + 1.45 * len(columns)), 0.6 * len(tasks) + 0.6
+    sheet = make_sheet(1, size)
+    axes = sheet.panels[0]
+    for row in table.rows:
+        place = columns.index(_name_column(row, names)), tasks.index(row.level.factors["task"])
+        _draw_cell(axes, place, row)
+    axes.set(xlim=(0, len(columns)), ylim=(len(tasks), 0))
+    axes.set_xticks([place + 0.5 for place in range(len(columns))], columns)
+    axes.set_yticks([place + 0.5 for place in range(len(tasks))], tasks)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    against = " or ".join(
+        dict.fromkeys(
+            names.label(table.factor, r.baseline.factors[table.factor]) for r in table.rows
+        )
+    )
+    arms = [arm for row in table.rows for arm in (row.baseline, row.level)]
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: verdicts along {table.factor}, against {against}",
+        f"Numbers: difference of mean returns. Blue: the level wins; orange: {against} wins; grey: "
+        "tie; white: not decided. "
+        + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties"),
+    )
+
+
+def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
+    """Return what each seed returned under the baseline and under each level, a panel a level."""
+    decided = [row for row in table.rows if row.verdict.has_decision]
+    levels = list(dict.fromkeys(row.level.factors[table.factor] for row in decided))[:MAX_PANELS]
+    if not levels:
+        return None
+    names = shorten_levels(summary.arms)
+    tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
+    colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
+    sheet = make_sheet(len(levels), (3.2, 3.3))
+    for axes, level in zip(sheet.panels, levels, strict=True):
+        for row in (row for row in decided if row.level.factors[table.factor] == level):
+            seeds = row.baseline.returns.keys() & row.level.returns.keys()
+            ours = [row.baseline.returns[seed] for seed in seeds]
+            theirs = [row.level.returns[seed] for seed in seeds]
+            marker = MARKERS[tasks.index(row.level.factors["task"]) % len(MARKERS)]
+            axes.plot(ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75)
+        axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
+        axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
+        axes.set_title(names.label(table.factor, level), fontsize=9)
+        baseline = next(r for r in decided if r.level.factors[table.factor] == level).baseline
+        axes.set_xlabel(f"return, {names.label(table.factor, baseline.factors[table.factor])}")
+        axes.set_ylabel(f"return, {names.label(table.factor, level)}")
+        axes.grid(color="0.94", linewidth=0.8)
+    shapes = [key(task, "0.3", MARKERS[i % len(MARKERS)]) for i, task in enumerate(tasks)]
+    arms = [arm for row in decided for arm in (row.baseline, row.level)]
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: pairs of seeds along {table.factor}",
+        "A mark: one task and seed. Above the line the level returns more. "
+        + describe_sample(arms, "no interval"),
+        shapes,
+    )
+
+
+def draw_effects(summary: Summary) -> Figure | None:
+    """Return the 2x2's effects by task and over tasks, a panel an effect."""
+    given = [task for task in summary.factorial.tasks if task.effects]
+    if not given:
+        return None
+    varied = [n for n in given[0].group if len({task.group[n] for task in given}) > 1] or ["task"]
+    labels = [" ".join(str(task.group[name]) for name in varied) for task in given]
+    pooled = summary.factorial.suite
+    over = list(
+        dict.fromkeys(" ".join(str(row.group[n]) for n in varied if n != "task") for row in pooled)
+    )
+    effects = [effect.name for effect in given[0].effects]
+    sheet = make_sheet(len(effects), (3.2, 0.32 * (len(labels) + len(over)) + 0.8), sharey=True)
+    for place, (axes, name) in enumerate(zip(sheet.panels, effects, strict=True)):
+        rows = [(task.effects[place].estimate, task.effects[place].low, task.effects[place].high)
+                for task in given]  # fmt: skip
+        rows += [(r.over_blocks.estimate, r.over_blocks.low, r.over_blocks.high)
+                 for r in pooled if r.name == name]  # fmt: skip
+        for at, (value, low, high) in enumerate(rows):
+            colour = "#000000" if at >= len(labels) else "#332288"
+            axes.plot(value, at, "D" if at >= len(labels) else "o", color=colour, markersize=5)
+            if low is not None and high is not None:
+                axes.plot([low, high], [at, at], color=colour, linewidth=1.4)
+        axes.axvline(0.0, color="0.3", linewidth=0.9)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("points of return")
+        axes.grid(axis="x", color="0.92", linewidth=0.8)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    said = [*labels, *(f"all tasks {group}".strip() for group in over)]
+    sheet.panels[0].set_yticks(range(len(said)), said)
+    arms = [cell for task in given for cell in task.cells]
+    interval = (
+        f"{CONFIDENCE:.0%} t intervals, by task over seeds, over tasks (diamonds) over task x seed "
+        "blocks paired by seed"
+    )
+    title = f"{summary.sweep.name}: the 2x2, effects against MLP and Gaussian policy"
+    return finish_sheet(sheet, title, describe_sample(arms, interval))
+
+
+def draw_profiles(summary: Summary, factor: str) -> Figure | None:
+    """Return the share of runs above each return, a line a level and a panel a group."""
+    suites = [suite for suite in summary.suites if suite.factor == factor][:MAX_PANELS]
+    if not suites:
+        return None
+    names = shorten_levels(summary.arms)
+    colours = choose_colours(factor, [arm.factors[factor] for arm in summary.arms])
+    varied = {n for n in suites[0].group if len({suite.group[n] for suite in suites}) > 1}
+    sheet = make_sheet(len(suites), (3.2, 2.7), sharey=True)
+    for axes, suite in zip(sheet.panels, suites, strict=True):
+        _draw_profile(axes, suite, colours, names)
+        shown = [names.label(name, suite.group[name]) for name in suite.group if name in varied]
+        axes.set_title(", ".join(shown), fontsize=9)
+    levels = [level for suite in suites for level in suite.levels]
+    labels = {names.label(factor, level.level): colours[level.level] for level in levels}
+    handles = [key(label, colour, "", "-") for label, colour in labels.items()]
+    tasks = [len(suite.tasks) for suite in suites]
+    arms = [arm for arm in summary.arms if arm.trials]
+    is_shown = min(suite.num_seeds[0] for suite in suites) >= INTERVAL_SEEDS
+    kind = f"bands: {CONFIDENCE:.0%} bootstrap of seeds within tasks" if is_shown else (
+        f"no interval below {INTERVAL_SEEDS} seeds"
+    )  # fmt: skip
+    return finish_sheet(
+        sheet,
+        f"{summary.sweep.name}: performance profile by {factor}",
+        f"{max(tasks)} tasks, each weighing the same. {describe_sample(arms, kind)}",
+        handles,
+    )
+
+
+def _draw_profile(axes: Any, suite: Suite, colours: dict[Any, str], names: ShortNames) -> None:
+    for level in suite.levels:
+        shares = [interval.estimate for interval in level.profile]
+        axes.step(THRESHOLDS, shares, where="post", color=colours[level.level], linewidth=1.6)
+        if suite.num_seeds[0] >= INTERVAL_SEEDS:
+            low = [interval.low for interval in level.profile]
+            high = [interval.high for interval in level.profile]
+            axes.fill_between(
+                THRESHOLDS, low, high, step="post", color=colours[level.level], alpha=0.15
+            )
+    axes.set(xlim=(0, RETURN_MAX), ylim=(0, 1.02), xlabel="return", ylabel="share of runs above")
+    axes.grid(color="0.94", linewidth=0.8)
+
+
+def _name_column(row: Comparison, names: ShortNames) -> str:
+    """Name a column: the level, and below it the levels of what varies besides the task."""
+    others = [
+        names.label(name, level)
+        for name, level in row.level.factors.items()
+        if name not in ("task", row.factor) and _is_varied(name, names)
+    ]
+    return "\n".join([names.label(row.factor, row.level.factors[row.factor]), *others])
+
+
+def _is_varied(factor: str, names: ShortNames) -> bool:
+    return sum(name == factor for name, _ in names.labels) > 1
+
+
+def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison) -> None:
+    fill, word = OPEN, row.verdict.name.partition(" (")[0]
+    if row.winner is row.level:
+        fill, word = WIN, "wins"
+    elif row.winner is row.baseline:
+        fill, word = LOSS, "loses"
+    elif row.verdict.name.startswith("Tie"):
+        fill, word = TIE, row.verdict.name.replace(" (", "\n(")
+    hatch = None if row.verdict.has_decision else "///"
+    axes.add_patch(Rectangle(place, 1, 1, facecolor=fill, edgecolor="0.6", hatch=hatch, lw=0.8))
+    found = row.verdict.welch
+    number = "" if found is None else f"{found.difference:+.0f}\n"
+    mark = "*" if row.differences and row.verdict.has_decision else ""
+    text = f"{number}{word}{mark}" if "\n" not in word else f"{number.strip()} {word}"
+    box = {"facecolor": fill, "edgecolor": "none", "pad": 0.6}
+    axes.text(
+        place[0] + 0.5, place[1] + 0.5, text, ha="center", va="center", fontsize=7.5, bbox=box
+    )

