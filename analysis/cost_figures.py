@@ -23,12 +23,13 @@ def draw_costs(summary: Summary) -> Figure | None:
     tasks = [task for task in list_tasks(summary) if any(a.factors["task"] == task for a in costly)]
     if not tasks:
         return None
-    colours = choose_colours("variant", [arm.factors["variant"] for arm in costly])
+    names, factor = shorten_levels(summary.arms), _find_coloured(summary)
+    colours = choose_colours(factor, [arm.factors[factor] for arm in costly])
     unit, seconds = _choose_unit(max(arm.train_seconds or 0.0 for arm in costly))
-    sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
+    sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True, sharex=True)
     for axes, task in zip(sheet.panels, tasks, strict=True):
         for arm in (arm for arm in costly if arm.factors["task"] == task):
-            colour = colours[arm.factors["variant"]]
+            colour = colours[arm.factors[factor]]
             known = [trial for trial in arm.trials if trial.record["train_seconds"]]
             times = [trial.record["train_seconds"] / seconds for trial in known]
             returns = [trial.final_return for trial in known]
@@ -42,8 +43,8 @@ def draw_costs(summary: Summary) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: return and what it cost",
         f"Dots: training seeds; diamonds: means of arms. Device: {', '.join(devices)}. Dotted: the "
-        "task's floor. " + describe_sample(costly, "no interval"),
-        [key(str(name), colour) for name, colour in colours.items()],
+        "task's floor. " + describe_sample(costly, "no interval") + names.explain(factor),
+        [key(names.label(factor, level), colour) for level, colour in colours.items()],
     )
 
 
@@ -54,11 +55,12 @@ def draw_scalings(summary: Summary) -> Figure | None:
         return None
     names = shorten_levels(summary.arms)
     tasks = list(dict.fromkeys(scaling.group["task"] for scaling in known))
-    colours = choose_colours("variant", [scaling.group["variant"] for scaling in known])
+    factor = _find_coloured(summary)
+    colours = choose_colours(factor, [scaling.group[factor] for scaling in known])
     sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
     for axes, task in zip(sheet.panels, tasks, strict=True):
         for scaling in (scaling for scaling in known if scaling.group["task"] == task):
-            _draw_scaling(axes, scaling, colours[scaling.group["variant"]])
+            _draw_scaling(axes, scaling, colours[scaling.group[factor]])
         _finish_returns(axes, task, "epochs")
         budgets = sorted({b for s in known if s.group["task"] == task for b in s.budgets})
         axes.set_xscale("log")
@@ -75,7 +77,7 @@ def draw_scalings(summary: Summary) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
         f"Dots: training seeds. {describe_sample(arms, f'bars: {interval}')} {'; '.join(answers)}.",
-        [key(str(name), colour) for name, colour in colours.items()],
+        [key(names.label(factor, level), colour) for level, colour in colours.items()],
     )
 
 
@@ -157,6 +159,13 @@ def _choose_unit(seconds: float) -> tuple[str, float]:
     if seconds < 120.0:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 7200.0 else ("hours", 3600.0)
+
+
+def _find_coloured(summary: Summary) -> str:
+    """Return the factor that has the colours: variants, or of a single one what is compared."""
+    compared = summary.comparisons[0].factor
+    is_compared = compared != "epochs" and not _is_varied(summary, "variant")
+    return compared if is_compared else "variant"
 
 
 def _is_varied(summary: Summary, name: str) -> bool:

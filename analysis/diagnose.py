@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from analysis.arms import build_arms
 from analysis.curves import POSITIVE, LearningCurve, load_curves
 from analysis.guard import (
     describe_trials,
@@ -17,6 +18,7 @@ from analysis.guard import (
     is_short,
 )
 from analysis.load import Sweep, Trial
+from analysis.short_names import shorten_levels
 from pwmray.tasks import find_task
 
 MIN_POINTS = 8  # of a curve, before its shape is judged
@@ -67,9 +69,14 @@ def diagnose(sweep: Sweep) -> Names:
 
 def describe_names(sweep: Sweep, names: Names) -> list[str]:
     """Return a line for each name that some trial has, with the trials."""
+    short = shorten_levels(build_arms(sweep))
     lines = []
     for name, meaning in MEANINGS.items():
-        found = [trial for trial in sweep.trials if name in names[trial.record["trial"]]]
+        found = [
+            f"{' '.join(short.label(*level) for level in trial.factors.items())} seed {trial.seed}"
+            for trial in sweep.trials
+            if name in names[trial.record["trial"]]
+        ]
         if found:
             lines.append(f"{name[:1].upper()}{name[1:]} ({meaning}): {describe_trials(found)}.")
     return lines

@@ -290,15 +290,15 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
 
 
-def describe_trials(trials: Sequence[Trial], shown: int = 3) -> str:
+def describe_trials(names: Sequence[str], shown: int = 3) -> str:
     """Count some trials and name the first few."""
-    listed = "; ".join(str(trial) for trial in trials[:shown])
-    more = f"; and {len(trials) - shown} more" if len(trials) > shown else ""
-    return f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}: {listed}{more}"
+    listed = "; ".join(names[:shown])
+    more = f"; and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{len(names)} {'trial' if len(names) == 1 else 'trials'}: {listed}{more}"
 
 
 def _list_trials(text: str, trials: Sequence[Trial]) -> str:
     if not trials:
         return ""
-    count, _, listed = describe_trials(trials).partition(":")
+    count, _, listed = describe_trials([str(trial) for trial in trials]).partition(":")
     return f"{count} {text}:{listed}"

@@ -87,7 +87,4 @@ def name_series(factors: Factors, layout: Layout, others: Sequence[str]) -> str:
 
 def explain_names(layout: Layout) -> str:
     """Say what the shortened names stand for; empty where no factor shown has one."""
-    shown = dict.fromkeys((layout.colour, *layout.categories))
-    return "".join(
-        f" {layout.names.legend[name]}." for name in shown if name in layout.names.legend
-    )
+    return layout.names.explain(*dict.fromkeys((layout.colour, *layout.categories)))

@@ -119,8 +119,23 @@ def _draw_curves(
             marker = "." if len(curve) == 1 else None
             style = styles[series.label]
             axes.plot(epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, marker=marker, **style)
+        _draw_band(axes, series.marks, styles[series.label]["color"])
     axes.xaxis.set_major_formatter(lambda value, _: shorten_number(value))
     axes.set_xlim(left=0)
+
+
+def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour: str) -> None:
+    """Draw the mean's t interval at the epochs that every seed has, where seeds are enough."""
+    if len(curves) < INTERVAL_SEEDS:
+        return
+    points = [dict(curve) for curve in curves]
+    epochs = [epoch for epoch in points[0] if all(epoch in some for some in points)]
+    at = [[some[epoch] for some in points] for epoch in epochs]
+    middle = [mean(returns) for returns in at]
+    half = [_half_interval(returns) or 0.0 for returns in at]
+    low = [m - h for m, h in zip(middle, half, strict=True)]
+    high = [m + h for m, h in zip(middle, half, strict=True)]
+    axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 
 def _draw_starts(axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]) -> None:

@@ -106,7 +106,7 @@ def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plo
         f"{sweep.name}: return during training, largest budget",
         layout,
         panels,
-        f"Thin lines: one a training seed, {_span(sizes)} an arm; no interval. "
+        f"Thin lines: one a training seed, {_span(sizes)} an arm; {_describe_band(sizes)}. "
         f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
         + explain_names(layout),
     )
@@ -178,6 +178,12 @@ def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
         f"Dots: training seeds, n = {_span(sizes)} an arm; {means}: means; {interval}. "
         f"A final return: {_span(episodes)} evaluation episodes. Dotted: the task's floor."
     )
+
+
+def _describe_band(sizes: Sequence[int]) -> str:
+    if max(sizes, default=0) < INTERVAL_SEEDS:
+        return f"no interval below {INTERVAL_SEEDS} seeds"
+    return f"bands: {CONFIDENCE:.0%} t interval of the mean, none below {INTERVAL_SEEDS} seeds"
 
 
 def _span(counts: Sequence[int]) -> str:

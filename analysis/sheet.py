@@ -23,14 +23,16 @@ class Sheet(NamedTuple):
     panels: list[Axes]
 
 
-def make_sheet(num_panels: int, size: tuple[float, float], sharey: bool = False) -> Sheet:
+def make_sheet(
+    num_panels: int, size: tuple[float, float], sharey: bool = False, sharex: bool = False
+) -> Sheet:
     """Return a figure of panels of `size` inches, as many in a row as the page has room for."""
     width, height = size
     num_columns = max(1, min(num_panels, int(PAGE_INCHES / width)))
     num_rows = math.ceil(num_panels / num_columns)
     inches = max(width * num_columns, 5.5), height * num_rows + TITLE_INCHES
     figure = Figure(figsize=inches, layout="constrained")
-    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey, sharex=sharex)
     for unused in list(grid.flat)[num_panels:]:
         unused.set_axis_off()
     return Sheet(figure, list(grid.flat)[:num_panels])

@@ -30,6 +30,10 @@ class ShortNames(NamedTuple):
         """Return the level as a table prints it."""
         return self.labels.get((factor, level), format_value(level))
 
+    def explain(self, *factors: str) -> str:
+        """Say what the short labels of some factors stand for; empty where they have none."""
+        return "".join(f" {self.legend[name]}." for name in factors if name in self.legend)
+
     def tick(self, factor: str, level: Any) -> str:
         """Return the level as a figure prints it: numbers in few characters too."""
         if is_numeric([level]) and math.isfinite(level):

@@ -50,7 +50,8 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
         f"{summary.sweep.name}: verdicts along {table.factor}, against {against}",
         f"Numbers: difference of mean returns. Blue: the level wins; orange: {against} wins; grey: "
         "tie; white: not decided. "
-        + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties"),
+        + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties")
+        + names.explain(*summary.arms[0].factors),
     )
 
 
@@ -84,7 +85,8 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: pairs of seeds along {table.factor}",
         "A mark: one task and seed. Above the line the level returns more. "
-        + describe_sample(arms, "no interval"),
+        + describe_sample(arms, "no interval")
+        + names.explain(table.factor),
         shapes,
     )
 
@@ -153,7 +155,8 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: performance profile by {factor}",
-        f"{max(tasks)} tasks, each weighing the same. {describe_sample(arms, kind)}",
+        f"{max(tasks)} tasks, each weighing the same. {describe_sample(arms, kind)}"
+        + names.explain(factor, *varied),
         handles,
     )
 

@@ -233,6 +233,16 @@ def test_few_curves_share_a_panel_a_task(tmp_path):
     assert [len(series.marks) for series in plot.panels[0].series] == [3, 3]
 
 
+@pytest.mark.parametrize(("num_seeds", "num_bands"), [(4, 0), (5, 1)])
+def test_curves_have_an_interval_from_five_seeds_on(tmp_path, num_seeds, num_bands):
+    returns = {"reacher-easy": {"baseline": [300.0 + seed for seed in range(num_seeds)]}}
+    sweep = load_sweep(write_square(tmp_path / "s", returns))
+    plot = plan_curves(sweep, read_curves(sweep.folder))
+    axes = draw_plot(plot).axes[0]
+    assert len(axes.collections) == num_bands
+    assert ("bands: 95% t interval" in plot.footnote) == bool(num_bands)
+
+
 def test_many_curves_have_a_panel_a_category(tmp_path):
     sweep = write_corrections(tmp_path / "s", make_corrections())
     plot = plan_curves(sweep, read_curves(sweep.folder))
