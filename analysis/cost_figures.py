@@ -38,6 +38,7 @@ def draw_costs(summary: Summary) -> Figure | None:
             axes.plot(*middle, "D", color=colour, markersize=6, markeredgecolor="white", zorder=4)
         _finish_returns(axes, task, f"{unit} of training a trial")
         axes.set_xlim(left=0.0)
+        axes.tick_params(labelbottom=True)  # below it there may be no panel to have them
     devices = sorted({name for cost in summary.costs for name in cost.devices})
     return finish_sheet(
         sheet,
