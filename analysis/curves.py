@@ -44,8 +44,9 @@ def _read(path: Path) -> dict[str, LearningCurve]:
     coded = table["trial"].combine_chunks().dictionary_encode()
     trials = coded.indices.to_numpy(zero_copy_only=False)
     values = np.column_stack([table[name].to_numpy().astype(float, copy=False) for name in wanted])
-    order = np.lexsort((values[:, 0], trials))
-    trials, values = trials[order], values[order]
+    if not _is_in_order(trials, values[:, 0]):
+        order = np.lexsort((values[:, 0], trials))
+        trials, values = trials[order], values[order]
     starts = np.flatnonzero(np.diff(trials, prepend=-1))
     parts = np.split(values, starts[1:])
     names = coded.dictionary.to_pylist()
@@ -53,3 +54,9 @@ def _read(path: Path) -> dict[str, LearningCurve]:
         names[trials[start]]: LearningCurve(part[:, 0], part[:, 1], part[:, 2:])
         for start, part in zip(starts, parts, strict=True)
     }
+
+
+def _is_in_order(trials: np.ndarray, epochs: np.ndarray) -> bool:
+    """Tell whether rows stand trial after trial and by epoch, as they are written."""
+    steps = np.diff(trials)
+    return bool(((steps > 0) | ((steps == 0) & (np.diff(epochs) >= 0))).all())

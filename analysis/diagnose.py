@@ -94,7 +94,7 @@ def find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve
         if curve is None or len(curve.epochs) < MIN_SAME:
             continue
         known = np.nan_to_num(np.column_stack([curve.returns, curve.losses]), nan=-1.0)
-        if len(np.unique(known, axis=0)) > 1:
+        if (known != known[0]).any():
             key = trial.record["task"], curve.epochs.tobytes(), known.tobytes()
             groups[key].add(trial.record["trial"])
     return {trial for group in groups.values() if len(group) > 1 for trial in group}

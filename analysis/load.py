@@ -7,8 +7,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
 
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
@@ -32,17 +36,17 @@ class Trial:
         """Return the training seed."""
         return self.record["seed"]
 
-    @property
+    @cached_property
     def final_return(self) -> float:
         """Return the mean over the evaluation episodes, recomputed from them."""
         return math.fsum(self.returns) / len(self.returns)
 
-    @property
+    @cached_property
     def plan_return(self) -> float | None:
         """Return the mean over the planner's episodes; None without any. No verdict uses it."""
         return math.fsum(self.plan_returns) / len(self.plan_returns) if self.plan_returns else None
 
-    @property
+    @cached_property
     def is_usable(self) -> bool:
         """Tell whether the trial enters a verdict: evaluated, with finite episodes to show."""
         return (
@@ -233,22 +237,48 @@ def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
     return [rows[trial] for trial in grid if trial in rows]
 
 
-def _read_episodes(path: Path) -> dict[tuple[str, str], list[float]]:
-    """Return the episodes' returns by trial and actor."""
-    episodes: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in _read_columns(path, ("trial", "actor", "return"), EVALUATIONS):
-        value = row["return"]
-        key = row["trial"], row["actor"] or POLICY
-        episodes[key].append(math.nan if value is None else value)
-    return episodes
+def _read_episodes(path: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Return the episodes' returns by trial and actor, in the file's order; NaN for a null."""
+    if not path.is_file():
+        return {}
+    table = _read_checked(path, EVALUATIONS)
+    if not len(table):
+        return {}
+    trials, trial_names = _encode(table["trial"])
+    actors, actor_names = _encode(table["actor"].fill_null(POLICY))
+    values = table["return"].to_numpy().astype(float)
+    keys = trials.astype(np.int64) * len(actor_names) + actors
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    ends = [*starts[1:], len(keys)]
+    return {
+        (
+            trial_names[keys[start] // len(actor_names)],
+            actor_names[keys[start] % len(actor_names)],
+        ): tuple(values[start:end].tolist())
+        for start, end in zip(starts, ends, strict=True)
+    }
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return a column of text as numbers, and the texts that they stand for."""
+    coded = column.combine_chunks().dictionary_encode()
+    return coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
 
 
 def _read_columns(path: Path, wanted: Iterable[str] | None, schema: Any) -> list[dict[str, Any]]:
     """Return the rows of `path`, all columns or those wanted; none without a file."""
     if not path.is_file():
         return []
+    table = _read_checked(path, schema)
+    return table.select(list(wanted or table.column_names)).to_pylist()
+
+
+def _read_checked(path: Path, schema: pa.Schema) -> pa.Table:
+    """Return the table at `path`; raise ValueError naming the columns of `schema` it lacks."""
     table = read_table(path, schema)
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    return table.select(list(wanted or table.column_names)).to_pylist()
+    return table
