@@ -65,6 +65,9 @@ def summarize_sweep(
     )
     names = diagnose(sweep)
     arms = tuple(build_arms(sweep))
+    notes = describe_sweep(sweep, arms)
+    if within is None and compare in (None, sweep.compare):
+        notes += _describe_within(sweep, arms)
     of_a_cell = arms if within is None else pool_arms(arms, "variant", within)
     return Summary(
         sweep=sweep,
@@ -77,7 +80,7 @@ def summarize_sweep(
         scalings=tuple(scale_epochs(arms)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
-        notes=tuple(describe_sweep(sweep, arms) + describe_names(sweep, names)),
+        notes=tuple(notes + describe_names(sweep, names)),
     )
 
 
@@ -106,7 +109,6 @@ def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
         _describe_planning(sweep),
         _describe_missing(sweep, arms),
-        _describe_within(sweep, arms),
         _describe_calls(sweep),
         _describe_devices(sweep),
         *find_flags(sweep),
@@ -213,15 +215,15 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
     return " ".join(said)
 
 
-def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> str:
+def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
     """Say how to get the comparison that the sweep's file asks for, where it averages."""
     left_out = find_left_out(arms, sweep.compare, sweep.within) if sweep.within else []
     if not left_out:
-        return ""
-    return (
+        return []
+    return [
         f"The sweep compares within {', '.join(sweep.within)}: --within {','.join(sweep.within)} "
         f"averages over {' and '.join(left_out)}, seed by seed."
-    )
+    ]
 
 
 def _describe_calls(sweep: Sweep) -> str:

@@ -16,7 +16,7 @@ SHORT_NAMES = {
     "joint_from_scratch": "scratch",
 }
 LONGEST = 16  # characters of a label; what is longer even when shortened becomes a letter
-UNSHORTENED = ("task", "variant")  # names that readers know
+UNSHORTENED = ("task", "variant", "sweep")  # names that readers know
 SETTING = re.compile(r"([\w.\[\]]+)=([^,]*)(?:, |$)")  # of a level that sets several keys
 
 

@@ -157,6 +157,17 @@ def test_csv_gives_an_averages_verdict_to_all_its_arms(tmp_path, capsys):
     assert len(re.findall("corrected.*Corrected wins", printed)) == 2
 
 
+def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
+    folder = write_horizons(tmp_path / "s")
+    described = json.loads((folder / "sweep.json").read_text()) | {"within": ["task"]}
+    (folder / "sweep.json").write_text(json.dumps(described))
+    said = "--within task averages over learner.horizon, seed by seed"
+    assert main(["s", "--results", str(tmp_path)]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert main(["s", "--results", str(tmp_path), "--within", "task"]) == 0
+    assert said not in " ".join(capsys.readouterr().out.split())
+
+
 # Some tasks.
 
 
