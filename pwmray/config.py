@@ -45,6 +45,7 @@ VARIANTS = {
 
 _KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several others
+_GPU_TYPE = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
 
 
@@ -99,6 +100,7 @@ class RuntimeConfig:
 
     num_cpus: int = 1  # and torch threads
     gpu_fraction: float = 1.0  # of one GPU, where the machine or cluster has any
+    gpu_type: str = ""  # such as H100: asked for where the cluster offers it; empty: any
     # Compile the networks, for tens of seconds at a trial's start: pays in trials of hours. What
     # is computed differs in rounding alone.
     compile: bool = False
@@ -110,6 +112,11 @@ class RuntimeConfig:
         check_least("runtime", self, 1, "num_cpus")
         check_positive("runtime", self, "gpu_fraction")
         check_share("runtime", self, "gpu_fraction")
+        if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
+            raise ValueError(
+                f"runtime.gpu_type is {self.gpu_type!r}; it must be a name as Ray has it, of "
+                "letters, digits, - and _, such as H100"
+            )
         if self.checkpoint_seconds < 0:
             raise ValueError(
                 f"runtime.checkpoint_seconds is {self.checkpoint_seconds}; it must be 0 or more"
@@ -192,7 +199,9 @@ class TrialConfig:
         defining = self.to_dict()
         del defining["runtime"]
         defining["data"] = self.data.definition
-        if self.is_pretrained:  # what the file holds counts, not where it lies
+        # What the file holds counts, not where it lies. While there is none, the trial cannot run
+        # and its fingerprint only tells it from others.
+        if self.is_pretrained and not self.awaits_world_model:
             defining["world_model_from"] = digest(Path(self.world_model_from))
         text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -208,6 +217,11 @@ class TrialConfig:
     def is_pretrained(self) -> bool:
         """Whether the world model comes from a checkpoint."""
         return self.world_model_from != SCRATCH
+
+    @property
+    def awaits_world_model(self) -> bool:
+        """Whether the world model is a pretrained one whose file is not known yet."""
+        return self.world_model_from == PRETRAINED
 
     @property
     def trains_world_model(self) -> bool:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def _fit(
         connect.check_resources(num_cpus, ray.cluster_resources())
         matmuls = {trial.config.learner.matmul for trial in plan.to_run}
         connect.check_matmuls(matmuls, ray.cluster_resources())
+        gpu_types = sorted({trial.config.runtime.gpu_type for trial in plan.to_run})
+        if said := connect.describe_missing_gpus(gpu_types, ray.cluster_resources()):
+            print(said)
         if dashboard:
             print(f"Ray dashboard: http://{dashboard}")
         with progress:
@@ -133,10 +137,10 @@ def _tune(
     from pwmray.trainable import TrialTrainable
     from pwmray.watch import TuneWatch
 
-    num_gpus = ray.cluster_resources().get("GPU", 0)
-    spaces = [_trainable_config(plan, t, data_paths, num_gpus > 0) for t in plan.to_run]
+    offered = ray.cluster_resources()
+    spaces = [_trainable_config(plan, t, data_paths, offered) for t in plan.to_run]
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, _resources),
+        tune.with_resources(TrialTrainable, trial_resources),
         param_space={"grid": tune.grid_search(spaces)},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
@@ -159,7 +163,7 @@ def _tune(
 
 
 def _trainable_config(
-    plan: Plan, trial: PlannedTrial, data_paths: dict[str, Path], use_gpu: bool
+    plan: Plan, trial: PlannedTrial, data_paths: dict[str, Path], offered: Mapping[str, float]
 ) -> dict[str, Any]:
     config = trial.config
     return {
@@ -168,17 +172,19 @@ def _trainable_config(
         "name": trial.name,
         "folder": str(_folder(plan, trial)),
         "data": str(data_paths[config.fingerprint]),
-        "use_gpu": use_gpu,
+        "use_gpu": offered.get("GPU", 0) > 0,
+        "gpu_resource": connect.gpu_request(config.runtime.gpu_type, offered),
     }
 
 
-def _resources(config: dict[str, Any]) -> Any:
+def trial_resources(config: dict[str, Any]) -> Any:
+    """Return what a trainable with that config asks of Ray, as one bundle."""
     from ray import tune
 
     runtime = TrialConfig.from_dict(config["grid"]["trial"]).runtime
     bundle: dict[str, float] = {"CPU": runtime.num_cpus}
     if config["grid"]["use_gpu"]:
-        bundle["GPU"] = runtime.gpu_fraction
+        bundle |= connect.gpu_bundle(runtime.gpu_fraction, config["grid"]["gpu_resource"])
     return tune.PlacementGroupFactory([bundle])
 
 

@@ -1,8 +1,8 @@
 """Where a trial stands on each axis of its sweep, and what it is called there.
 
-An axis is a config key, or a name of its own for levels that set several keys at once. The levels
-are read off the trial's config, so that a sweep that has grown a new axis knows them of the trials
-that it ran before.
+An axis is a config key, or a name of its own for levels that set several keys at once and may have
+names. The levels are read off the trial's config, so that a sweep that has grown a new axis knows
+them of the trials that it ran before.
 """
 
 import functools
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pwmray.config import TrialConfig
+from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import TASKS
 
@@ -19,27 +19,24 @@ USUAL_AXES = ("task", "variant", "epochs", "seed")  # those that every trial's l
 _MAX_NAME = 180  # a file's name may have 255 bytes
 
 Axes = Mapping[str, Sequence[str]]  # the config keys that each axis sets
-
-
-def axes_of(
-    vary: Mapping[str, Sequence[Any]], at_scale: Mapping[str, Mapping[str, Any]]
-) -> dict[str, tuple[str, ...]]:
-    """Return the config keys that each axis sets at any of its levels, whatever the scale."""
-    axes = {}
-    for axis, values in vary.items():
-        levels = [*values, *(level for here in at_scale.values() for level in here.get(axis, ()))]
-        keys = [key for level in levels for key in (level if _is_many(level) else (axis,))]
-        axes[axis] = tuple(dict.fromkeys(keys))
-    return axes
+Named = Mapping[str, Mapping[str, Mapping[str, Any]]]  # the settings of an axis's levels, by name
 
 
 def level_of(
-    config: TrialConfig, axis: str, keys: Sequence[str], known: Mapping[str, Any] | None = None
+    config: TrialConfig,
+    axis: str,
+    keys: Sequence[str],
+    known: Mapping[str, Any] | None = None,
+    named: Named | None = None,
 ) -> Any:
     """Return a number or text, None where the axis does not apply to the trial.
 
     `known` has what is known of some settings beyond the config, such as a checkpoint's content.
+    A level that has a name in `named` is called by it.
     """
+    for name, settings in (named or {}).get(axis, {}).items():
+        if _is_at(config, settings):
+            return name
     values = {key: _read(config, key, known or {}) for key in (axis, *keys)}
     if values[axis] is not None or set(keys) <= {axis}:
         return values[axis]
@@ -65,16 +62,22 @@ def setting_of(config: TrialConfig, key: str) -> Any:
     return getattr(value, name, None) if applies else None
 
 
-def name_trial(config: TrialConfig, axes: Axes) -> str:
+def levels_of(config: TrialConfig, axes: Axes, named: Named) -> dict[str, Any]:
+    """Return the trial's level on every axis that no trial's label names."""
+    others = [axis for axis in axes if axis not in USUAL_AXES]
+    return {axis: level_of(config, axis, axes[axis], named=named) for axis in others}
+
+
+def name_trial(config: TrialConfig, axes: Axes, named: Named | None = None) -> str:
     """Return a name that is good for a file: the trial's label and its level on other axes."""
-    levels = [level_of(config, axis, axes[axis]) for axis in axes if axis not in USUAL_AXES]
+    levels = levels_of(config, axes, named or {}).values()
     parts = [str(level) for level in levels if level is not None]
     return "-".join([config.label, *(_plain(part) for part in parts)])[:_MAX_NAME]
 
 
-def names_of(configs: Sequence[TrialConfig], axes: Axes) -> list[str]:
+def names_of(configs: Sequence[TrialConfig], axes: Axes, named: Named | None = None) -> list[str]:
     """Return a name for each trial, told apart by its fingerprint where two would be the same."""
-    names = [name_trial(config, axes) for config in configs]
+    names = [name_trial(config, axes, named) for config in configs]
     return [
         tell_apart(name, config.fingerprint) if names.count(name) > 1 else name
         for name, config in zip(names, configs, strict=True)
@@ -122,8 +125,17 @@ def _read(config: TrialConfig, key: str, known: Mapping[str, Any]) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _is_many(level: Any) -> bool:
-    return isinstance(level, Mapping)
+def _is_at(config: TrialConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether a level's settings are the trial's, as far as they apply, and one of them does."""
+    found = {key: setting_of(config, key) for key in settings}
+    if config.is_pretrained and settings.get("world_model_from") == PRETRAINED:
+        found["world_model_from"] = PRETRAINED  # its file has taken the word's place
+    applying = [(value, settings[key]) for key, value in found.items() if value is not None]
+    return bool(applying) and all(_plain_data(a) == _plain_data(b) for a, b in applying)
+
+
+def _plain_data(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _plain(text: str) -> str:

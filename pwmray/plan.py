@@ -1,22 +1,24 @@
-"""What a sweep would run: which trials are new or done, and what the rest costs."""
+"""What a sweep would run: which trials are new or done, what they wait for, what the rest costs."""
 
-import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pwmray import registry, tables
+from pwmray import prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
-from pwmray.levels import USUAL_AXES, level_of, names_of
+from pwmray.data.sources import missing_data
+from pwmray.levels import levels_of, names_of
+from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
+from pwmray.prices import Price
 from pwmray.registry import Status
 from pwmray.trial import CHECKPOINT_FILE
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _CURVE_ROW_BYTES = 200
-_DEFAULT_MINUTES = 10.0  # per 1,000 epochs, where neither a trial nor the scale knows better
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,23 @@ class PlannedTrial:
     config: TrialConfig
     name: str  # readable, unique within the plan
     levels: dict[str, Any]  # on the axes that no trial's label names
-    state: str  # new, resumes, running (another live process), failed, done
-    minutes: float  # of one device, for the whole trial
-    disk_bytes: int
+    state: str  # waits (for a world model), new, resumes, running (elsewhere), failed, done
+    price: Price
+    checkpoint_bytes: int
+    curve_bytes: int
 
     @property
     def is_to_run(self) -> bool:
-        return self.state in ("new", "resumes", "failed")
+        return self.state in ("waits", "new", "resumes", "failed")
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of its share of a device, for the whole trial."""
+        return self.price.minutes_per_epoch * self.config.epochs
+
+    @property
+    def disk_bytes(self) -> int:
+        return self.checkpoint_bytes + self.curve_bytes
 
 
 @dataclass(frozen=True)
@@ -43,14 +55,21 @@ class Plan:
     scale: str
     results: Path
     trials: list[PlannedTrial]
+    prerequisites: Sequence[Prerequisite] = ()
+    missing_data: Sequence[str] = ()  # a line each
 
     @property
     def to_run(self) -> list[PlannedTrial]:
         return [trial for trial in self.trials if trial.is_to_run]
 
     @property
+    def is_ready(self) -> bool:
+        """Whether no trial waits for a pretrained world model."""
+        return all(trial.state != "waits" for trial in self.trials)
+
+    @property
     def minutes(self) -> float:
-        """Device minutes still to run."""
+        """Minutes still to run, one trial after another."""
         return sum(trial.minutes for trial in self.to_run)
 
     @property
@@ -64,32 +83,39 @@ class Plan:
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
-def make(sweep: Any, scale: str, configs: list[TrialConfig], results: Path) -> Plan:
+def make(
+    sweep: Any,
+    scale: str,
+    configs: list[TrialConfig],
+    results: Path,
+    prerequisites: Sequence[Prerequisite] = (),
+    data_dir: Path | None = None,
+) -> Plan:
     """Look every config up in the results folder and price it; writes nothing.
 
-    Raises ValueError if the folder holds this sweep at another scale.
+    Without the folder of the data, the plan does not say which is missing. Raises ValueError if
+    the results folder holds this sweep at another scale.
     """
     tables.check_scale(results / sweep.name, scale)
     for config in configs:
         check_pretrained(config)
-    guesses: dict[str, float] = sweep.scales[scale].get("minutes_per_1000_epochs", {})
-    known = {
-        config.fingerprint: registry.read(registry.trial_folder(results, config.fingerprint))
-        for config in configs
-    }
-    measured = _measured_rates(configs, known)
-    axes = sweep.axes
-    names = names_of(configs, axes)
+    folders = [registry.trial_folder(results, config.fingerprint) for config in configs]
+    records = [registry.read(folder) for folder in folders]
+    measured = prices.measure(results, zip(configs, records, strict=True))
+    priced = prices.price(configs, measured, sweep.scales[scale])
+    axes, named = sweep.axes, sweep.named_levels(scale)
+    names = names_of(configs, axes, named)
     trials = []
-    for config, name in zip(configs, names, strict=True):
-        guess = guesses.get(config.variant, _DEFAULT_MINUTES) / 1000
-        rate = measured.get(_cost_key(config), guess)
-        folder = registry.trial_folder(results, config.fingerprint)
-        state = _state(folder, known[config.fingerprint])
-        levels = {a: level_of(config, a, axes[a]) for a in axes if a not in USUAL_AXES}
-        price = rate * config.epochs, _disk_bytes(config)
-        trials.append(PlannedTrial(config, name, levels, state, *price))
-    return Plan(sweep, scale, results, trials)
+    rows = zip(configs, names, folders, records, priced, _disk_bytes(configs), strict=True)
+    for config, name, folder, record, price, disk_bytes in rows:
+        state = "waits" if config.awaits_world_model else _state(folder, record)
+        levels = levels_of(config, axes, named)
+        trials.append(PlannedTrial(config, name, levels, state, price, *disk_bytes))
+    plan = Plan(sweep, scale, results, trials, prerequisites)
+    if data_dir is None:
+        return plan
+    wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
+    return replace(plan, missing_data=missing_data(wanted, data_dir))
 
 
 def check_disk(plan: Plan) -> None:
@@ -99,74 +125,13 @@ def check_disk(plan: Plan) -> None:
     if plan.disk_bytes > free:
         raise ValueError(
             f"no room for the results: {len(plan.to_run)} trials need "
-            f"{_size(plan.disk_bytes)}, {existing} has {_size(free)} free"
+            f"{size_text(plan.disk_bytes)}, {existing} has {size_text(free)} free"
         )
 
 
-def as_json(plan: Plan) -> str:
-    """Return the plan as one JSON object."""
-    trials = [
-        {
-            "fingerprint": trial.config.fingerprint,
-            "state": trial.state,
-            "task": trial.config.task,
-            "variant": trial.config.variant,
-            "epochs": trial.config.epochs,
-            "seed": trial.config.seed,
-            "methodology": trial.config.methodology,
-            "fidelity": trial.config.fidelity.name,
-            "levels": trial.levels,
-            "num_cpus": trial.config.runtime.num_cpus,
-            "gpu_fraction": trial.config.runtime.gpu_fraction,
-            "minutes": round(trial.minutes, 3),
-            "disk_mb": round(trial.disk_bytes / 1e6, 3),
-        }
-        for trial in plan.trials
-    ]
-    summary = {
-        "name": plan.sweep.name,
-        "scale": plan.scale,
-        "results": str(plan.results),
-        "counts": plan.counts(),
-        "minutes_to_run": round(plan.minutes, 2),
-        "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
-    }
-    return json.dumps({**summary, "trials": trials}, indent=2)
-
-
-def as_table(plan: Plan) -> str:
-    """Return the plan as text: one line a trial, then the sums."""
-    width = max(len(trial.config.task) for trial in plan.trials)
-    axes, levels = _level_columns(plan)
-    header = f"{'trial':<16}  {'task':<{width}}  {'variant':<10} {'epochs':>7} {'seed':>6}  {axes}"
-    lines = [f"{header}{'state':<8} {'minutes':>8} {'disk MB':>8}  resources"]
-    for trial, level in zip(plan.trials, levels, strict=True):
-        config = trial.config
-        lines.append(
-            f"{config.fingerprint}  {config.task:<{width}}  {config.variant:<10} "
-            f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
-            f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config)}"
-        )
-    counts = ", ".join(f"{number} {state}" for state, number in plan.counts().items())
-    lines += [
-        "",
-        f"sweep {plan.sweep.name} at scale {plan.scale}: {len(plan.trials)} trials ({counts})",
-        f"to run: {len(plan.to_run)} trials, about {plan.minutes:.0f} device minutes, "
-        f"{_size(plan.disk_bytes)} on disk in {plan.results}",
-    ]
-    return "\n".join(lines)
-
-
-def _level_columns(plan: Plan) -> tuple[str, list[str]]:
-    """Return the header and each trial's cells of the columns that only this sweep has."""
-    axes = list(plan.trials[0].levels)
-    texts = [["-" if v is None else str(v) for v in t.levels.values()] for t in plan.trials]
-    widths = [max(map(len, column)) for column in zip(axes, *texts, strict=True)]
-    rows = [
-        "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
-        for row in (axes, *texts)
-    ]
-    return rows[0], rows[1:]
+def size_text(num_bytes: float) -> str:
+    """Return a size on disk as a person reads it."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _state(folder: Path, record: registry.Record) -> str:
@@ -179,35 +144,14 @@ def _state(folder: Path, record: registry.Record) -> str:
     return "resumes" if (folder / CHECKPOINT_FILE).exists() else "new"
 
 
-def _measured_rates(
-    configs: list[TrialConfig], known: dict[str, registry.Record]
-) -> dict[str, float]:
-    """Return device minutes an epoch, evaluations included, by cost key, of finished trials."""
-    rates: dict[str, list[float]] = {}
+def _disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
+    """Return the bytes of each trial's checkpoint, and of its curve and evaluations."""
+    counted: dict[tuple, int] = {}  # by shapes: a sweep of thousands of trials has a few
+    found = []
     for config in configs:
-        record = known[config.fingerprint]
-        if record.status is Status.EVALUATED:
-            seconds = record.last("train_seconds") + record.last("evaluation_seconds")
-            rates.setdefault(_cost_key(config), []).append(seconds / 60 / config.epochs)
-    return {key: sum(values) / len(values) for key, values in rates.items()}
-
-
-def _cost_key(config: TrialConfig) -> str:
-    """Return what decides the time of an epoch: everything but task, seed and budget."""
-    parts = config.to_dict()
-    names = ("world_model", "policy", "critic", "learner", "fidelity", "evaluation", "planner")
-    return json.dumps([config.trains_world_model, *(parts[name] for name in names)])
-
-
-def _disk_bytes(config: TrialConfig) -> int:
-    rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
-    return sum(count_parameters(config).values()) * BYTES_PER_PARAMETER + rows * _CURVE_ROW_BYTES
-
-
-def _resources(config: TrialConfig) -> str:
-    runtime = config.runtime
-    return f"{runtime.num_cpus} CPU, {runtime.gpu_fraction:g} GPU if there is one"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+        shapes = (config.world_model, config.policy, config.critic, config.fidelity)
+        if shapes not in counted:
+            counted[shapes] = sum(count_parameters(config).values())
+        rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
+        found.append((counted[shapes] * BYTES_PER_PARAMETER, rows * _CURVE_ROW_BYTES))
+    return found

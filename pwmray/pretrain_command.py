@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 import os
 import shlex
 import sys
@@ -10,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import CommandParser, names, run_command, show_progress
+from pwmray.build import build_shapes, num_parameters
+from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
-from pwmray.pretraining import BEST_FILE, is_done
+from pwmray.plan import BYTES_PER_PARAMETER
+from pwmray.pretraining import BEST_FILE, is_done, state_of
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
-from pwmray.sweep import add_place_options, choose_scale
+from pwmray.sweep_options import add_place_options, choose_scale, task_names
+from pwmray.tasks import TASKS
 
 DIVERGED = 1  # exit code: a loss was not finite
 
@@ -51,25 +55,61 @@ class Pretraining:
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
         results_dir = chosen.results.resolve()
+        if chosen.plan and chosen.format == "json":
+            print(json.dumps([_describe(config, results_dir) for config in configs], indent=2))
+            return 0
         for config in configs:
-            state = "done" if is_done(config.folder(results_dir)) else "to run"
-            print(
-                f"{config.fingerprint}  {config.label}: {state}; {config.settings.iterations} "
-                f"iterations of {config.settings.batch_size} windows of {', '.join(config.tasks)}"
-            )
+            print(_line(_describe(config, results_dir)))
         if chosen.plan:
             return 0
         os.environ.setdefault("MUJOCO_GL", "disable")
-        for config in configs:
-            folder = config.folder(results_dir)
-            try:
-                if not is_done(folder):
-                    _pretrain(config, folder, chosen.data.resolve(), command)
-            except FloatingPointError as error:
-                print(f"failed: {config.label}: {error}", file=sys.stderr)
-                return DIVERGED
-            print(f"{config.label}: {folder / BEST_FILE}")
-        return 0
+        return run_pretrainings(configs, results_dir, chosen.data.resolve(), command)
+
+
+def run_pretrainings(
+    configs: Sequence[PretrainingConfig], results_dir: Path, data_dir: Path, command: str
+) -> int:
+    """Run, one after another, those that are not done; `command` is what goes on after Ctrl-C.
+
+    Returns 0, or 1 when a loss was not finite.
+    """
+    for config in configs:
+        folder = config.folder(results_dir)
+        try:
+            if not is_done(folder):
+                _pretrain(config, folder, data_dir, command)
+        except FloatingPointError as error:
+            print(f"failed: {config.label}: {error}", file=sys.stderr)
+            return DIVERGED
+        print(f"{config.label}: {folder / BEST_FILE}")
+    return 0
+
+
+def _describe(config: PretrainingConfig, results_dir: Path) -> dict[str, Any]:
+    """Return what a pretraining is, where it stands and the disk that it takes, as plain data."""
+    number = num_parameters(build_shapes(config.trial).world_model)
+    # Two checkpoints and, until it is done, the state with Adam's two moments.
+    num_bytes = number * (2 * 4 + BYTES_PER_PARAMETER)
+    return {
+        "fingerprint": config.fingerprint,
+        "what": config.label,
+        "state": state_of(config.folder(results_dir)),
+        "iterations": config.settings.iterations,
+        "batch_size": config.settings.batch_size,
+        "tasks": list(config.tasks),
+        "parameters": number,
+        "disk_mb": round(num_bytes / 1e6, 3),
+        "path": str(config.folder(results_dir) / BEST_FILE),
+    }
+
+
+def _line(described: dict[str, Any]) -> str:
+    tasks = described["tasks"]
+    return (
+        f"{described['fingerprint']}  {described['what']}: {described['state']}; "
+        f"{described['iterations']} iterations of {described['batch_size']} windows of "
+        f"{'mt30' if tasks == list(TASKS) else ', '.join(tasks)}; {described['disk_mb']:.1f} MB"
+    )
 
 
 def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
@@ -99,6 +139,7 @@ def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:
         description=f"Pretrain the world models of {pretraining.name}; a second run goes on."
     )
     parser.add_argument("--plan", action="store_true", help="say what would run, run nothing")
-    parser.add_argument("--tasks", type=names, default=(), metavar="A,B", help="other tasks")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="of --plan")
+    parser.add_argument("--tasks", type=task_names, default=(), metavar="A,B", help="other tasks")
     add_place_options(parser, pretraining.scales)
     return parser

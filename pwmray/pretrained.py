@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
+from pwmray.levels import setting_of
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
     WorldModelCheckpoint,
@@ -15,34 +16,48 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
-from pwmray.pretraining import BEST_FILE, is_done
-from pwmray.pretraining_config import FREE, PretrainingConfig
+from pwmray.pretraining import BEST_FILE, LAST_FILE
+from pwmray.pretraining_config import FREE
 from pwmray.tasks import TASKS
+
+_SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 
 
 def check_pretrained(config: TrialConfig) -> None:
     """Raise ValueError unless the trial's checkpoint, if it has one, fits the trial."""
-    if config.is_pretrained:
+    if config.is_pretrained and not config.awaits_world_model:
         _fitting(config)
 
 
-def resolve_pretrained(
-    trial: TrialConfig, scale: Mapping[str, Any], results_dir: Path, make_with: str
-) -> TrialConfig:
-    """Return the trial with the file of its pretrained world model.
+def check_matched(configs: Sequence[TrialConfig]) -> None:
+    """Raise ValueError where trials of several kinds of world model compare unlike training.
 
-    Raises ValueError with the command that makes the file where it is missing.
+    Iterations and data must be the same for all, the number of parameters for those of one size.
     """
-    pretraining = PretrainingConfig.behind(trial, scale)
-    path = pretraining.folder(results_dir) / BEST_FILE
-    if not is_done(path.parent):
-        raise ValueError(f"no pretrained {pretraining.label} at {path}; make it with: {make_with}")
-    return dataclasses.replace(trial, world_model_from=str(path))
+    configs = [c for c in configs if c.is_pretrained and not c.awaits_world_model]
+    if len({config.world_model.kind for config in configs}) < 2:
+        return
+    files = {config.world_model_from: config for config in configs}
+    first, *others = [_describe_training(config) for config in files.values()]
+    wrong = [line for other in others for line in _unlike(first, other)]
+    if wrong:
+        raise ValueError(
+            f"the pretrained world models do not match: {'; '.join(wrong)}. Take others, or add "
+            "--allow-unmatched"
+        )
 
 
 def place_pretrained(trial: TrialConfig) -> TrialConfig:
     """Return the trial with the whole path of its file; raise ValueError where there is none."""
-    return dataclasses.replace(trial, world_model_from=str(_find_file(trial.world_model_from)))
+    if not trial.is_pretrained or trial.awaits_world_model:
+        return trial
+    path = find_file(trial.world_model_from, "world_model_from")
+    return dataclasses.replace(trial, world_model_from=str(path))
+
+
+def kind_of(path: Path) -> str:
+    """Return the kind of the world model in a file; raise ValueError for a file that has none."""
+    return _load(path, digest(path)).config.kind
 
 
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
@@ -55,7 +70,7 @@ def world_model_id(config: TrialConfig) -> str:
     if not config.is_pretrained:
         return SCRATCH
     checkpoint = _fitting(config)
-    content = digest(_find_file(config.world_model_from))[:8]
+    content = digest(_file_of(config))[:8]
     return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
 
 
@@ -64,8 +79,25 @@ def known_tasks(config: TrialConfig) -> tuple[str, ...]:
     return _fitting(config).tasks if config.is_pretrained else (config.task,)
 
 
+def find_file(value: str, what: str) -> Path:
+    """Return the whole path of a file that `what` names; raise ValueError where there is none."""
+    path = Path(value).expanduser().resolve()
+    if path.is_file():
+        return path
+    beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+    is_setting = what == "world_model_from"
+    words = [SCRATCH, PRETRAINED] if is_setting else []
+    valid = f"a file, {SCRATCH!r}, or {PRETRAINED!r} in a sweep" if is_setting else "a file"
+    hint = nearest(path.name, [*words, *beside])
+    raise ValueError(f"{what} is {value!r}, but {path} is not a file{hint}; valid: {valid}")
+
+
+def _file_of(config: TrialConfig) -> Path:
+    return find_file(config.world_model_from, "world_model_from")
+
+
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
-    path = _find_file(config.world_model_from)
+    path = _file_of(config)
     checkpoint = _load(path, digest(path))
     wrong = _differences(config, checkpoint)
     if wrong:
@@ -73,23 +105,57 @@ def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
     return checkpoint
 
 
-def _find_file(value: str) -> Path:
-    """Return the whole path of the file that `world_model_from` names; ValueError without one."""
-    path = Path(value).expanduser().resolve()
-    if path.is_file():
-        return path
-    beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
-    hint = nearest(path.name, [SCRATCH, PRETRAINED, *beside])
-    raise ValueError(
-        f"world_model_from is {value!r}, but {path} is not a file{hint}; valid: a file, "
-        f"{SCRATCH!r}, or {PRETRAINED!r} in a sweep"
-    )
-
-
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, digest: str) -> WorldModelCheckpoint:
     """Read a checkpoint once for all the trials of a sweep; another content is read anew."""
     return load_world_model(path)
+
+
+class _Training(NamedTuple):
+    """What world models that are compared must share, and the file that says it."""
+
+    path: Path
+    size: Any
+    num_parameters: int
+    shared: dict[str, Any]
+
+
+def _describe_training(config: TrialConfig) -> _Training:
+    path, checkpoint = _file_of(config), _fitting(config)
+    number = sum(tensor.numel() for tensor in checkpoint.state.values())
+    shared = {
+        "iterations": _num_iterations(path, checkpoint),
+        "data": checkpoint.data_fingerprint or None,
+        "tasks": ", ".join(checkpoint.tasks),
+    }
+    return _Training(path, setting_of(config, "size"), number, shared)
+
+
+def _num_iterations(path: Path, checkpoint: WorldModelCheckpoint) -> int | None:
+    """Return how long a model was trained; the best of a run is of an iteration before its end."""
+    last = path.parent / LAST_FILE
+    if path.name != BEST_FILE or not last.is_file():
+        return checkpoint.iterations
+    return _load(last, digest(last)).iterations
+
+
+def _unlike(one: _Training, other: _Training) -> list[str]:
+    wrong = [
+        f"{name} is {_shown(value)} in {one.path} and {_shown(other.shared[name])} in {other.path}"
+        for name, value in one.shared.items()
+        if value is None or value != other.shared[name]
+    ]
+    largest = max(one.num_parameters, other.num_parameters)
+    if one.size == other.size and abs(one.num_parameters - other.num_parameters) > _SLACK * largest:
+        wrong.append(
+            f"{one.path} has {one.num_parameters} parameters and {other.path} "
+            f"{other.num_parameters}"
+        )
+    return wrong
+
+
+def _shown(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:

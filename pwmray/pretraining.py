@@ -25,7 +25,7 @@ from pwmray.seeding import generator
 from pwmray.tasks import TASKS, find_task
 
 BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
-_RESUME_FILE = "resume.ckpt"
+RESUME_FILE, CLAIM_FILE = "resume.ckpt", "claim"
 _CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,15 @@ Progress = Callable[[str, int, int], None]
 def is_done(folder: Path) -> bool:
     """Whether a pretraining has come to its end."""
     return (folder / LAST_FILE).exists()
+
+
+def state_of(folder: Path) -> str:
+    """Return where a pretraining stands: done, running (in a live process), resumes or missing."""
+    if is_done(folder):
+        return "done"
+    if claim.owner(folder / CLAIM_FILE):
+        return "running"
+    return "resumes" if (folder / RESUME_FILE).exists() else "missing"
 
 
 def pretrain(
@@ -58,7 +67,7 @@ def pretrain(
 
 def _claimed(folder: Path) -> claim.Claim:
     """Take the folder; raise ValueError naming the process that has it."""
-    path = folder / "claim"
+    path = folder / CLAIM_FILE
     while (held := claim.acquire(path)) is None:
         holder = claim.owner(path)
         if holder is not None:  # else it was given back between the two looks
@@ -95,7 +104,7 @@ class _Run:
             training = pretrainer.train(min(settings.check_every, left))
             self._check(training)
         self._save(LAST_FILE)
-        (self._folder / _RESUME_FILE).unlink(missing_ok=True)
+        (self._folder / RESUME_FILE).unlink(missing_ok=True)
 
     def _check(self, training: dict[str, float]) -> None:
         held_out = self._pretrainer.held_out_losses()
@@ -109,7 +118,7 @@ class _Run:
             self._best = held_out["world_model_loss"]
             self._save(BEST_FILE)
         state = {"pretrainer": self._pretrainer.state(), "rows": self._rows, "best": self._best}
-        checkpoint_file.write(self._folder / _RESUME_FILE, FORMAT, state)
+        checkpoint_file.write(self._folder / RESUME_FILE, FORMAT, state)
 
     def _save(self, name: str) -> None:
         config = self._config
@@ -126,7 +135,7 @@ class _Run:
         save_world_model(self._folder / name, checkpoint)
 
     def _resume(self, device: torch.device) -> None:
-        path = self._folder / _RESUME_FILE
+        path = self._folder / RESUME_FILE
         if not path.exists():
             return
         try:

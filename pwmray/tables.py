@@ -21,7 +21,7 @@ import pyarrow as pa
 from pwmray import registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
-from pwmray.levels import Axes, level_of, tell_apart
+from pwmray.levels import Axes, Named, level_of, tell_apart
 from pwmray.registry import Record, Status
 from pwmray.trial import CURVE_FILE, EVALUATIONS_FILE
 
@@ -74,6 +74,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         "within": list(sweep.within),
         "varies": list(axes),
         "axes": {axis: list(keys) for axis, keys in axes.items()},
+        "named_levels": sweep.named_levels(plan.scale),
         "trials": [*asked, *(name for name in before if name not in asked)],
         "command": command,
     }
@@ -109,7 +110,7 @@ class Tables:
             parts = [row[name] for row in rows]
             table = pa.concat_tables(parts) if parts else schema.empty_table()
             if name == "trials":
-                table = _with_levels(table, sweep.get("axes", {}))
+                table = _with_levels(table, sweep.get("axes", {}), sweep.get("named_levels", {}))
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def _trial_tables(self, fingerprint: str) -> dict[str, pa.Table]:
@@ -170,7 +171,7 @@ def _trial_row(
     }
 
 
-def _with_levels(trials: pa.Table, axes: Axes) -> pa.Table:
+def _with_levels(trials: pa.Table, axes: Axes, named: Named) -> pa.Table:
     others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
     if not others:
         return trials
@@ -178,7 +179,8 @@ def _with_levels(trials: pa.Table, axes: Axes) -> pa.Table:
     configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
     for axis, keys in others.items():
         levels = [
-            level_of(config, axis, keys, row) for config, row in zip(configs, rows, strict=True)
+            level_of(config, axis, keys, row, named)
+            for config, row in zip(configs, rows, strict=True)
         ]
         trials = trials.append_column(axis, _as_column(levels))
     return trials

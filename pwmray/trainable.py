@@ -17,7 +17,7 @@ class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
     The config has one key, grid, with the keys trial (a TrialConfig as a dict), name, folder and
-    data (paths) and use_gpu.
+    data (paths), use_gpu and gpu_resource.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

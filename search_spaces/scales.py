@@ -3,10 +3,12 @@
 `instead` maps a paper value of an axis to this scale's, None to leave it out; `set` overrides the
 config's defaults (a key in brackets holds for that kind of model only);
 `pretrain` says how the world models of this scale are pretrained, on which tasks;
-`minutes_per_1000_epochs` seeds the plan's estimate until finished trials give a measured one.
+`device` is what the plan's minutes are of; `earlier_runs`, and by variant
+`minutes_per_1000_epochs`, price its trials until finished ones are measured.
 """
 
-from search_spaces.tasks import MT30
+from search_spaces.earlier_runs import EARLIER_RUNS
+from search_spaces.tasks import PRETRAINING_TASKS
 
 SCALES = {
     "paper": {
@@ -18,9 +20,13 @@ SCALES = {
             # 500 environment steps in turn take a GPU's trial as long as tens of epochs.
             "evaluation.every_epochs": 1000,
         },
-        "pretrain": {"tasks": MT30, "iterations": 200_000, "batch_size": 1024},
-        # From the logs of earlier runs on H100 and H200.
-        "minutes_per_1000_epochs": {"baseline": 3.2, "fullflow": 12.5},
+        "pretrain": {
+            "tasks": PRETRAINING_TASKS["paper"],
+            "iterations": 200_000,
+            "batch_size": 1024,
+        },
+        "device": "GPU",
+        "earlier_runs": EARLIER_RUNS,
     },
     "laptop": {
         "instead": {
@@ -63,11 +69,12 @@ SCALES = {
             "runtime.checkpoint_seconds": 15.0,
         },
         "pretrain": {
-            "tasks": ("pendulum-spin", "cartpole-swingup", "reacher-easy"),
+            "tasks": PRETRAINING_TASKS["laptop"],
             "iterations": 6000,
             "batch_size": 64,
             "check_every": 200,
         },
+        "device": "core",
         "minutes_per_1000_epochs": {
             "baseline": 1.7,
             "flowpolicy": 1.9,

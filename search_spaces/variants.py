@@ -4,6 +4,7 @@ BASELINE = "baseline"  # MLP world model, Gaussian policy
 FLOW_POLICY = "flowpolicy"  # MLP world model, flow policy
 FLOW_WM = "flowwm"  # flow world model, Gaussian policy
 FULL_FLOW = "fullflow"  # flow world model, flow policy
+FACTORIAL = (BASELINE, FLOW_POLICY, FLOW_WM, FULL_FLOW)
 
 # The configurations by the names that they have had from the first runs on.
 NAMED = {

@@ -1,8 +1,8 @@
 """Collection in rounds: does data that an agent collects for itself teach more than as much other?
 
 Question  Is it the rounds of training and collecting that help, or the number of episodes?
-Varies    collection (fixed behaviours, as many more of them as rounds make, rounds), the seed of
-          the collection, task, training seed
+Varies    collection (fixed behaviours, as many more of them as rounds make, rounds), data.seed,
+          task, seed
 Holds     variant, epochs; the data is collected at every scale
 Compares  the three collections, by task
 """

@@ -2,7 +2,7 @@
 
 Question  Does the return still rise when the epoch budget grows, and for which variant?
 Varies    variant, epochs, task, seed
-Holds     world model learned jointly with the policy, from scratch
+Holds     world model learned jointly with the policy, from scratch; long budgets on H200
 Compares  each variant's final return across epoch budgets, by task
 """
 
@@ -21,6 +21,7 @@ sweep = Sweep(
     compare="epochs",
     within=["variant", "task"],
     scales=SCALES,
+    gpus={"epochs": {15_000: "H100", 50_000: "H100", 100_000: "H200", 150_000: "H200"}},
 )
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Phase 8, pretraining: a matched pair of world models on the data of all tasks.
 
 Question  none: what the policies of phases 3, 7 and 8 start from
-Varies    kind of world model
+Varies    world_model.kind
 Holds     tasks, data, iterations, loss weights, seed
+Compares  nothing: phases 3, 7 and 8 compare what is learned in them
 """
 
 from pwmray.pretrain_command import Pretraining

@@ -7,10 +7,11 @@ import pytest
 
 from analysis.load import load_sweep
 from analysis.summarize import main
-from pwmray import plan, registry, results, tables
+from pwmray import plan, plan_text, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
-from pwmray.levels import axes_of, level_of, names_of, setting_of
+from pwmray.grid import axes_of
+from pwmray.levels import level_of, names_of, setting_of
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
 from tests.tiny import SCALES
@@ -246,10 +247,84 @@ def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
 
 def test_plan_shows_the_axes_of_the_sweep(tmp_path):
     planned = make_plan(make_sweep("learner.horizon", [3, 5]), tmp_path)
-    assert plan.as_table(planned).splitlines()[0].split()[:6] == [
+    assert plan_text.as_table(planned).splitlines()[0].split()[:6] == [
         "trial", "task", "variant", "epochs", "seed", "learner.horizon",
     ]  # fmt: skip
-    assert json.loads(plan.as_json(planned))["trials"][1]["levels"] == {"learner.horizon": 5}
+    assert json.loads(plan_text.as_json(planned))["trials"][1]["levels"] == {"learner.horizon": 5}
+
+
+# Levels with names.
+
+TUNINGS = {
+    "fine": {"world_model.num_substeps": 8, "policy.num_substeps": 2},
+    "fast": {"world_model.integrator": "euler", "policy.num_substeps": 2},
+}
+
+
+def test_named_levels_are_shown_by_their_names_in_plan_tables_links_and_verdicts(tmp_path, capsys):
+    sweep = make_sweep("tuning", TUNINGS)
+    planned = make_plan(sweep, tmp_path)
+    printed = plan_text.as_table(planned).splitlines()
+    assert printed[0].split()[5] == "tuning"
+    assert [line.split()[5] for line in printed[1:5]] == ["fine", "fast"] * 2
+    folder = leave_results(sweep, tmp_path)
+    table = results.read_table(folder / "trials.arrow")
+    assert table["tuning"].to_pylist() == ["fine", "fast"] * 2
+    assert all(path.name.endswith(("-fine", "-fast")) for path in (folder / "trials").iterdir())
+    (comparison,) = summarise(capsys, tmp_path)["comparisons"][0]["rows"]
+    assert {comparison["against"], comparison["tuning"]} == {"fine", "fast"}
+    assert comparison["differences"] == []
+
+
+def test_named_level_of_a_scale_takes_the_place_of_the_sweeps_own(tmp_path):
+    coarse = {"tiny": {"tuning": {"fine": {"world_model.num_substeps": 3}}}}
+    sweep = make_sweep("tuning", TUNINGS, at_scale=coarse)
+    planned = make_plan(sweep, tmp_path)
+    assert [t.levels["tuning"] for t in planned.trials] == ["fine", "fine"]
+    assert [t.config.world_model.num_substeps for t in planned.trials] == [3, 3]
+
+
+def test_named_level_is_told_from_a_pretrained_model_and_from_tuples():
+    named = {"arm": {"a": {"finetune_wm": False, "world_model_from": "pretrained"}}}
+    named["arm"]["b"] = {"policy.units": (8, 4)}
+    frozen = make_config(world_model_from="some.ckpt", finetune_wm=False)
+    assert level_of(frozen, "arm", ("finetune_wm", "world_model_from"), named=named) == "a"
+    assert level_of(make_config(**{"policy.units": (8, 4)}), "arm", (), named=named) == "b"
+
+
+def test_sweep_of_one_level_is_summarised_against_the_floor(tmp_path, capsys):
+    sweep = make_sweep("tuning", {"fine": TUNINGS["fine"]}, compare="variant", within=["task"])
+    leave_results(sweep, tmp_path)
+    summary = summarise(capsys, tmp_path)
+    assert [(arm["tuning"], arm["n"]) for arm in summary["arms"]] == [("fine", 2)]
+    assert summary["arms"][0]["floor"] > 0
+    assert [comparison["rows"] for comparison in summary["comparisons"]] == [[]]
+
+
+def test_trial_at_none_of_the_named_levels_is_told_by_its_settings():
+    keys = ("world_model.num_substeps", "policy.num_substeps")
+    level = level_of(make_config(), "tuning", keys, named={"tuning": TUNINGS})
+    assert level == "world_model.num_substeps=4, policy.num_substeps=2"
+
+
+def test_named_level_of_another_kind_is_not_the_trials():
+    named = {"steps": {"two": {"policy[flow].num_substeps": 2}}}
+    config = make_config(variant="baseline")
+    assert level_of(config, "steps", ("policy[flow].num_substeps",), named=named) is None
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels", "said"),
+    [
+        ("tuning", {"fine": 8}, "'fine' is 8; it must be a mapping of config keys"),
+        ("tuning", [], "axis 'tuning' has no levels"),
+        ("policy", TUNINGS, "'policy' is a column of every sweep's trials"),
+    ],
+)
+def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
+    with pytest.raises(ValueError, match="sweep few: axis ") as refused:
+        make_sweep(axis, levels)
+    assert said in str(refused.value)
 
 
 # A config read by the keys that sweeps write.

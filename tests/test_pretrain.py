@@ -314,7 +314,7 @@ def run(capsys, *arguments, of=pair):
 def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
     code, out, _ = run(capsys, "--plan", "--results", tmp_path / "r", "--data", tmp_path / "d")
     assert code == 0
-    assert out.count("to run; 6 iterations of 8 windows of pendulum-spin") == 2
+    assert out.count("missing; 6 iterations of 8 windows of pendulum-spin") == 2
     assert not list(tmp_path.iterdir())
 
 

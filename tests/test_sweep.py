@@ -70,7 +70,8 @@ def test_phase6_is_72_trials_of_two_variants_four_budgets_three_tasks_and_three_
 def test_phase6_at_paper_scale_has_the_default_48M_sizes():
     trials = PHASE6.trials("paper")
     cell = {"task": "cheetah-run", "seed": 456, "epochs": 150_000, "variant": "fullflow"}
-    assert trials[-1] == TrialConfig.from_flat({**cell, **PHASE6.scales["paper"]["set"]})
+    settings = {**cell, **PHASE6.scales["paper"]["set"], "runtime.gpu_type": "H200"}
+    assert trials[-1] == TrialConfig.from_flat(settings)
     assert count_parameters(trials[0])["world_model"] == pytest.approx(18.98e6, abs=5e3)
 
 
@@ -260,7 +261,24 @@ def test_plan_as_a_table_has_a_line_a_trial_and_the_sums(tmp_path, capsys):
     lines = out.splitlines()
     assert lines[1].startswith(sweep.trials("tiny")[0].fingerprint)
     assert lines[10] == "sweep tiny at scale tiny: 8 trials (8 new)"
-    assert lines[11].startswith("to run: 8 trials, about 0 device minutes")
+    assert lines[11].startswith(
+        "to run: 8 trials, about 0.4 device minutes; minutes by: 10 minutes"
+    )
+
+
+def test_plan_names_the_data_that_is_missing(tmp_path, capsys):
+    places = ["--plan", "--results", tmp_path / "results", "--data", tmp_path / "data"]
+    _, out, _ = run(capsys, *places)
+    assert out.splitlines()[-1] == (
+        "missing: data of pendulum-spin, which the sweep collects first"
+    )
+    code, out, errors = run(capsys, *places, "--scale", "paper", of=PHASE6)
+    assert (code, errors) == (0, [])
+    (line,) = (line for line in out.splitlines() if line.startswith("missing: "))
+    assert line.startswith(f"missing: mt30 is not in {tmp_path / 'data'}; import it with")
+    assert "pwmray data import" in line
+    _, out, _ = run(capsys, *places, "--scale", "paper", "--format", "json", of=PHASE6)
+    assert [f"missing: {said}" for said in json.loads(out)["missing_data"]] == [line]
 
 
 def test_options_choose_what_is_planned(tmp_path, capsys):
@@ -321,51 +339,6 @@ def test_only_trials_that_are_not_done_and_not_running_are_run(tmp_path):
     assert made.counts() == {"done": 1, "running": 1, "new": 6}
 
 
-def test_finished_trials_price_the_others_of_their_kind(tmp_path):
-    scales = {"tiny": {**SCALES["tiny"], "minutes_per_1000_epochs": {"fullflow": 500.0}}}
-    priced, trials = dataclasses.replace(sweep, scales=scales), sweep.trials("tiny")
-    # The baseline of 4 epochs took 2 minutes: half a minute an epoch.
-    stand_at(tmp_path, trials[0], Status.EVALUATED, train_seconds=90.0, evaluation_seconds=30.0)
-
-    made = plan.make(priced, "tiny", trials, tmp_path)
-
-    minutes = {cell(t.config)[:2]: t.minutes for t in made.trials}
-    assert minutes == pytest.approx(
-        {
-            ("baseline", 4): 2.0,
-            ("baseline", 6): 3.0,
-            ("fullflow", 4): 2.0,  # the scale's guess: 500 minutes for 1,000 epochs
-            ("fullflow", 6): 3.0,
-        }
-    )
-    assert made.minutes == pytest.approx(2 * (2.0 + 2.0 + 3.0 + 3.0) - 2.0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "others"),
-    [
-        ({"finetune_wm": False, "world_model_from": "a.ckpt"}, {"finetune_wm": True}),
-        ({"fidelity": "published"}, {"fidelity": "corrected"}),
-        ({"evaluation.every_epochs": 1}, {"evaluation.every_epochs": 2}),
-        ({"evaluation.plan_episodes": 0}, {"evaluation.plan_episodes": 1}),
-        ({"planner.num_iterations": 1}, {"planner.num_iterations": 6}),
-        ({"learner.wm_iterations": 1}, {"learner.wm_iterations": 8}),
-    ],
-)
-def test_what_changes_the_time_of_a_trial_has_a_price_of_its_own(settings, others):
-    plain = {**SCALES["tiny"]["set"], "task": "pendulum-spin", "seed": 1, "epochs": 4}
-    priced = TrialConfig.from_flat({**plain, **settings})
-    other = TrialConfig.from_flat({**plain, **settings, **others})
-    assert plan._cost_key(priced) != plan._cost_key(other)
-    same = dataclasses.replace(priced, seed=2, epochs=8, task="cheetah-run")
-    assert plan._cost_key(same) == plan._cost_key(priced)
-
-
-def test_plan_without_a_finished_trial_or_a_guess_takes_ten_minutes_for_1000_epochs(tmp_path):
-    made = plan.make(sweep, "tiny", sweep.trials("tiny"), tmp_path)
-    assert made.trials[0].minutes == pytest.approx(0.04)
-
-
 def test_plan_counts_the_disk_of_weights_and_both_moments(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
     num_parameters = sum(count_parameters(made.trials[0].config).values())
@@ -375,7 +348,7 @@ def test_plan_counts_the_disk_of_weights_and_both_moments(tmp_path):
 
 def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
-    huge = dataclasses.replace(made.trials[0], disk_bytes=10**18)
+    huge = dataclasses.replace(made.trials[0], checkpoint_bytes=10**18, curve_bytes=0)
     with pytest.raises(ValueError, match=rf"1 trials need 1000000000\.0 GB, {tmp_path} has"):
         plan.check_disk(dataclasses.replace(made, trials=[huge]))
     plan.check_disk(made)

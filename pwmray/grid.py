@@ -1,0 +1,91 @@
+"""A sweep's grid: its axes, their levels, and the settings that each cell stands for.
+
+A level is a value of the config key that its axis is named after, or a mapping of several config
+keys. An axis that is itself a mapping gives such levels names.
+"""
+
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from pwmray.commands import unknown
+from pwmray.results import TRIALS
+
+Levels = Sequence[Any] | Mapping[str, Mapping[str, Any]]
+
+
+def check_levels(axis: str, levels: Levels) -> None:
+    """Raise ValueError for an axis without levels, or with named levels that cannot be told."""
+    if not levels:
+        raise ValueError(f"axis {axis!r} has no levels")
+    if isinstance(levels, Mapping):
+        if axis in TRIALS.names:
+            raise ValueError(
+                f"axis {axis!r} has named levels, but {axis!r} is a column of every sweep's "
+                "trials; give the axis another name"
+            )
+        for name, settings in levels.items():
+            if not isinstance(settings, Mapping):
+                raise ValueError(
+                    f"axis {axis!r}: level {name!r} is {settings!r}; it must be a mapping of "
+                    "config keys"
+                )
+
+
+def check_gpus(gpus: Mapping[str, Mapping[Any, str]], vary: Mapping[str, Levels]) -> None:
+    """Raise ValueError for GPUs by an axis or a level that is not there."""
+    for axis, by_level in gpus.items():
+        if axis not in vary:
+            raise ValueError(f"gpus: {unknown('axis', axis, vary)}")
+        for level in by_level:
+            if level not in vary[axis]:
+                raise ValueError(
+                    f"gpus: {unknown(f'level of {axis}', level, map(str, vary[axis]))}"
+                )
+
+
+def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:
+    """Return a scale's levels: `instead` replaces a plain value, None leaves it out."""
+    if isinstance(levels, Mapping):
+        return levels
+    values = [v if isinstance(v, Mapping) else instead.get(v, v) for v in levels]
+    return [value for value in values if value is not None]
+
+
+def cells(
+    axes: Mapping[str, Levels], gpus: Mapping[str, Mapping[Any, str]]
+) -> list[dict[str, Any]]:
+    """Return the flat settings of every cell; the last axis changes slowest, the first fastest.
+
+    `gpus` says by an axis's levels which GPU a cell asks for.
+    """
+    order = list(axes)[::-1]
+    found = []
+    for levels in itertools.product(*(axes[axis] for axis in order)):
+        flat: dict[str, Any] = {}
+        for axis, level in zip(order, levels, strict=True):
+            flat |= _settings_of(axis, level, axes[axis])
+            gpu_of = gpus.get(axis, {})
+            if isinstance(level, Hashable) and level in gpu_of:
+                flat["runtime.gpu_type"] = gpu_of[level]
+        found.append(flat)
+    return found
+
+
+def axes_of(
+    vary: Mapping[str, Levels], at_scale: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the config keys that each axis sets at any of its levels, whatever the scale."""
+    axes = {}
+    for axis, levels in vary.items():
+        keys: list[str] = []
+        for choice in (levels, *(here[axis] for here in at_scale.values() if axis in here)):
+            for level in choice:
+                keys += _settings_of(axis, level, choice)
+        axes[axis] = tuple(dict.fromkeys(keys))
+    return axes
+
+
+def _settings_of(axis: str, level: Any, levels: Levels) -> Mapping[str, Any]:
+    settings = levels[level] if isinstance(levels, Mapping) else level
+    return settings if isinstance(settings, Mapping) else {axis: settings}

@@ -1,0 +1,189 @@
+"""A plan as a table for people and as JSON for machines."""
+
+import json
+import os
+from typing import Any
+
+from pwmray import prices
+from pwmray.config import RuntimeConfig
+from pwmray.plan import Plan, PlannedTrial, size_text
+from pwmray.prerequisites import Prerequisite
+
+_NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
+_PENDING = "-" * 16  # in place of a fingerprint that a missing world model decides
+
+
+def as_json(plan: Plan, num_devices: int | None = None) -> str:
+    """Return the plan as one JSON object."""
+    devices = _num_devices(plan, num_devices)
+    summary = {
+        "name": plan.sweep.name,
+        "scale": plan.scale,
+        "results": str(plan.results),
+        "counts": plan.counts(),
+        "minutes_to_run": round(plan.minutes, 2),
+        "device": _device(plan),
+        "device_hours": {gpu: round(hours, 3) for gpu, hours in _hours_by_gpu(plan).items()},
+        "wall_hours": round(_wall_hours(plan, devices), 3),
+        "wall_on_devices": devices,
+        "priced_by": _sources(plan),
+        "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
+        "missing_data": list(plan.missing_data),
+        "prerequisites": [_prerequisite(wanted) for wanted in plan.prerequisites],
+    }
+    return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)
+
+
+def as_table(plan: Plan, num_devices: int | None = None) -> str:
+    """Return the plan as text: one line a trial, then the sums, then what is missing."""
+    width = max(len(trial.config.task) for trial in plan.trials)
+    axes, levels = _level_columns(plan)
+    header = f"{'trial':<16}  {'task':<{width}}  {'variant':<10} {'epochs':>7} {'seed':>6}  {axes}"
+    lines = [f"{header}{'state':<8} {'minutes':>8} {'disk MB':>8}  resources"]
+    for trial, level in zip(plan.trials, levels, strict=True):
+        config = trial.config
+        lines.append(
+            f"{_fingerprint(trial) or _PENDING}  {config.task:<{width}}  {config.variant:<10} "
+            f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
+            f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config.runtime)}"
+        )
+    return "\n".join([*lines, "", *_sums(plan, num_devices), *_missing(plan)])
+
+
+def _sums(plan: Plan, num_devices: int | None) -> list[str]:
+    counts = ", ".join(f"{number} {state}" for state, number in plan.counts().items())
+    first = f"sweep {plan.sweep.name} at scale {plan.scale}: {len(plan.trials)} trials ({counts})"
+    if not plan.to_run:
+        return [first]
+    device, hours = _device(plan), _hours_by_gpu(plan)
+    by_gpu = ", ".join(f"{gpu} {share:.1f}" for gpu, share in hours.items() if gpu != device)
+    checkpoints = sum(trial.checkpoint_bytes for trial in plan.to_run)
+    curves = sum(trial.curve_bytes for trial in plan.to_run)
+    sources = ", ".join(f"{source} ({number})" for source, number in _sources(plan).items())
+    num_devices = _num_devices(plan, num_devices)
+    longest = max(trial.minutes for trial in plan.to_run) / 60
+    return [
+        first,
+        f"to run: {len(plan.to_run)} trials, about {_time(sum(hours.values()), device)}"
+        f"{f' ({by_gpu})' if by_gpu else ''}; minutes by: {sources}",
+        f"wall time: about {_time(_wall_hours(plan, num_devices))} on {num_devices} "
+        f"{device}{'' if num_devices == 1 else 's'}; {_time(longest)} for the longest trial",
+        f"disk: {size_text(plan.disk_bytes)} in {plan.results}: checkpoints "
+        f"{size_text(checkpoints)}, curves and evaluations {size_text(curves)}",
+    ]
+
+
+def _time(hours: float, device: str = "") -> str:
+    """Return hours, or minutes where they are few, as a person reads them."""
+    number, unit = (hours, "hours") if hours >= 1 else (hours * 60, "minutes")
+    return " ".join(filter(None, (f"{number:.1f}", device, unit)))
+
+
+def _missing(plan: Plan) -> list[str]:
+    lines = [f"missing: {line}" for line in plan.missing_data]
+    for wanted in plan.prerequisites:
+        if wanted.state != "done":
+            settings = wanted.pretraining.settings
+            lines += [
+                f"{_NOT_DONE[wanted.state]}: {wanted.pretraining.label}, {settings.iterations} "
+                f"iterations, for {wanted.num_trials} trials, at {wanted.path}",
+                f"  make it with: {wanted.command}, or add --pretrain",
+            ]
+    return lines
+
+
+def _prerequisite(wanted: Prerequisite) -> dict[str, Any]:
+    return {
+        "fingerprint": wanted.pretraining.fingerprint,
+        "what": wanted.pretraining.label,
+        "state": wanted.state,
+        "iterations": wanted.pretraining.settings.iterations,
+        "trials": wanted.num_trials,
+        "path": str(wanted.path),
+        "command": wanted.command,
+    }
+
+
+def _trial(trial: PlannedTrial) -> dict[str, Any]:
+    config = trial.config
+    return {
+        "fingerprint": _fingerprint(trial),
+        "name": trial.name,
+        "state": trial.state,
+        "task": config.task,
+        "variant": config.variant,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "methodology": config.methodology,
+        "fidelity": config.fidelity.name,
+        "levels": trial.levels,
+        "num_cpus": config.runtime.num_cpus,
+        "gpu_fraction": config.runtime.gpu_fraction,
+        "gpu_type": config.runtime.gpu_type,
+        "minutes": round(trial.minutes, 3),
+        "priced_by": trial.price.source,
+        "disk_mb": round(trial.disk_bytes / 1e6, 3),
+    }
+
+
+def _fingerprint(trial: PlannedTrial) -> str | None:
+    return None if trial.state == "waits" else trial.config.fingerprint
+
+
+def _device(plan: Plan) -> str:
+    """Return what the scale's minutes are of."""
+    return plan.sweep.scales[plan.scale].get("device", "device")
+
+
+def _num_devices(plan: Plan, asked: int | None) -> int:
+    """Return the number asked for, else this machine's; one GPU where it has none."""
+    if asked is not None:
+        return asked
+    if _device(plan) != "GPU":
+        return os.cpu_count() or 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _share(plan: Plan, trial: PlannedTrial) -> float:
+    """Return how many devices a trial takes: a share of a GPU, or some cores."""
+    runtime = trial.config.runtime
+    return runtime.gpu_fraction if _device(plan) == "GPU" else runtime.num_cpus
+
+
+def _hours_by_gpu(plan: Plan) -> dict[str, float]:
+    """Return device hours by the type of GPU asked for, else by the kind of device."""
+    hours: dict[str, float] = {}
+    for trial in plan.to_run:
+        device = _device(plan)
+        name = (trial.config.runtime.gpu_type or device) if device == "GPU" else device
+        hours[name] = hours.get(name, 0.0) + trial.minutes * _share(plan, trial) / 60
+    return hours
+
+
+def _wall_hours(plan: Plan, num_devices: int) -> float:
+    trials = [(trial.minutes, _share(plan, trial)) for trial in plan.to_run]
+    return prices.wall_minutes(trials, num_devices) / 60
+
+
+def _sources(plan: Plan) -> dict[str, int]:
+    sources = [trial.price.source for trial in plan.to_run]
+    return {source: sources.count(source) for source in dict.fromkeys(sources)}
+
+
+def _level_columns(plan: Plan) -> tuple[str, list[str]]:
+    """Return the header and each trial's cells of the columns that only this sweep has."""
+    axes = list(plan.trials[0].levels)
+    texts = [["-" if v is None else str(v) for v in t.levels.values()] for t in plan.trials]
+    widths = [max(map(len, column)) for column in zip(axes, *texts, strict=True)]
+    rows = [
+        "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
+        for row in (axes, *texts)
+    ]
+    return rows[0], rows[1:]
+
+
+def _resources(runtime: RuntimeConfig) -> str:
+    name = runtime.gpu_type or "GPU"
+    return f"{runtime.num_cpus} CPU, {runtime.gpu_fraction:g} {name} if there is one"

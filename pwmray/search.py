@@ -1,0 +1,111 @@
+"""A search over hyperparameters as a specification, and the command that runs it."""
+
+import os
+import shlex
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pwmray.commands import CommandParser, run_command
+from pwmray.config import SCRATCH, TrialConfig
+from pwmray.sweep import Sweep
+from pwmray.sweep_options import add_place_options, choose_scale, count, task_names
+
+_FIXED = ("task", "seed", "epochs", "data", "evaluation", "runtime", "world_model_from")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A study a task, of trials whose settings are proposed from `space`.
+
+    `space` maps config keys to lists of choices or to ranges (see pwmray.study.read_space),
+    `hold` to one value; `num_trials` is a task's. Trials are compared by their final return, with
+    one training seed. `scales` and `at_scale` are a sweep's, where `at_scale` may also give
+    another `num_trials` and other `tasks`.
+    """
+
+    name: str
+    space: Mapping[str, Any]
+    tasks: Sequence[str]
+    num_trials: int
+    scales: Mapping[str, Mapping[str, Any]]
+    hold: Mapping[str, Any] = field(default_factory=dict)
+    at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.space:
+            if key.partition(".")[0] in _FIXED:
+                raise ValueError(f"search {self.name}: {key!r} cannot be searched over")
+        if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
+            raise ValueError(f"search {self.name}: its trials must start from scratch")
+
+    def settings(self, scale: str) -> dict[str, Any]:
+        """Return what all its trials hold at a scale."""
+        here = {k: v for k, v in self._here(scale).items() if k not in ("num_trials", "tasks")}
+        return {**self.scales[scale]["set"], **self.hold, **here}
+
+    def config(self, scale: str, task: str, chosen: Mapping[str, Any]) -> TrialConfig:
+        """Return the trial of a task with the settings chosen; the space's are the default's."""
+        return TrialConfig.from_flat({**self.settings(scale), **chosen, "task": task})
+
+    def tasks_at(self, scale: str) -> Sequence[str]:
+        """Return its tasks at a scale."""
+        return self._here(scale).get("tasks", self.tasks)
+
+    def num_trials_at(self, scale: str) -> int:
+        """Return the number of a task's trials at a scale."""
+        return self._here(scale).get("num_trials", self.num_trials)
+
+    def as_sweep(self, scale: str) -> Sweep:
+        """Return the sweep whose tables, names and verdicts the search's trials have."""
+        levels = {
+            key: [values["low"], values["high"]] if isinstance(values, Mapping) else values
+            for key, values in self.space.items()
+        }
+        return Sweep(
+            name=self.name,
+            vary={**levels, "task": self.tasks_at(scale)},
+            compare=next(iter(self.space)),
+            within=["task"],
+            scales=self.scales,
+        )
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the command line and exit: 0 done, 2 bad input, 130 after Ctrl-C."""
+        command = shlex.join(["python", *sys.argv])
+        sys.exit(run_command(lambda: self._run(arguments, command)))
+
+    def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        chosen = _build_parser(self).parse_args(arguments)
+        scale = choose_scale(chosen.scale, self.scales)
+        tasks = chosen.tasks or list(self.tasks_at(scale))
+        number = min(chosen.limit or self.num_trials_at(scale), self.num_trials_at(scale))
+        from pwmray.search_plan import SearchPlan, as_json, as_table
+
+        plan = SearchPlan.make(self, scale, tasks, number, chosen.results.resolve())
+        if chosen.plan:
+            print(as_json(plan) if chosen.format == "json" else as_table(plan))
+            return 0
+        os.environ.setdefault("MUJOCO_GL", "disable")
+        from pwmray import search_run
+
+        return search_run.run(plan, chosen.data.resolve(), chosen.address, command)
+
+    def _here(self, scale: str) -> Mapping[str, Any]:
+        return self.at_scale.get(scale, {})
+
+
+def _build_parser(search: Search) -> ArgumentParser:
+    parser = CommandParser(
+        description=f"Run the search {search.name}; a second run goes on where the first stopped."
+    )
+    add = parser.add_argument
+    add_place_options(parser, search.scales)
+    add("--plan", action="store_true", help="print what was tried and what is left, run nothing")
+    add("--format", choices=("table", "json"), default="table", help="of --plan")
+    add("--limit", type=count, metavar="N", help="only the first N trials of each task")
+    add("--tasks", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
+    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    return parser

@@ -1,0 +1,166 @@
+"""The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.trial import TrialState
+
+from pwmray import connect, registry, study, tables
+from pwmray.config import TrialConfig
+from pwmray.levels import names_of
+from pwmray.registry import Status
+from pwmray.search_plan import SearchPlan
+from pwmray.study import FINGERPRINT
+
+_TABLES_SECONDS = 5.0  # between two writings of the tables
+
+
+class SearchTrials:
+    """The trials of a task's study, in the study, in our registry and in the tables."""
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        task: str,
+        data_path: Path,
+        offered: Mapping[str, float],
+        command: str,
+    ):
+        self._plan, self._task, self._command = plan, task, command
+        self._data_path, self._offered = data_path, offered
+        self.default = plan.config(task, {})  # with the settings that none was chosen for
+        self.study = plan.open_study(task)
+        self._space = study.read_space(plan.search.space)
+        self._left = study.unfinished(self.study)
+        self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
+        self._written_at = 0.0
+        self._write_tables()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out: Tune pickles its searcher, which is never restored from that."""
+        return {}
+
+    def next(self, name: str) -> dict[str, Any] | None:
+        """Return the next trial to run as a trainable's config, None where all were tried."""
+        while self._left or self._num_tried() < self._plan.num_trials:
+            trial = self._left.pop(0) if self._left else self.study.ask(self._space)
+            config = self._plan.config(self._task, trial.params)
+            trial.set_user_attr(FINGERPRINT, config.fingerprint)
+            if self._is_known(trial, config):
+                continue
+            self._live[name] = trial, config
+            self._queue(config)
+            return {"grid": self._grid(config, trial)}
+        return None
+
+    def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
+        """Take a report of a running trial; return whether it is to stop."""
+        trial, config = self._live[name]
+        if "return_mean" not in result or result["epoch"] >= config.epochs:
+            return False  # it has been trained: its evaluation is all that is left
+        return study.report(trial, result["epoch"], result["return_mean"])
+
+    def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
+        """Tell the study and the registry what became of a trial."""
+        trial, config = self._live.pop(name)
+        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        record = registry.read(folder)
+        if record.status is Status.EVALUATED:
+            self.study.tell(trial, record.last("return_mean"))
+            said = f"return {record.last('return_mean'):.1f}"
+        elif result is not None and "elsewhere" in result:
+            said = result["elsewhere"]  # the next run takes it up
+        elif is_error:
+            if record.status is not Status.FAILED:
+                registry.record(folder, Status.FAILED, reason="its process died")
+            self.study.tell(trial, state=TrialState.FAIL)
+            said = f"failed: {registry.read(folder).last('reason')}"
+        else:
+            said = f"stopped early at epoch {result['epoch'] if result else 0}"
+            registry.record(folder, Status.CANCELLED, reason=f"the search {said}")
+            self.study.tell(trial, state=TrialState.PRUNED)
+        number = f"{trial.number + 1} of {self._plan.num_trials}"
+        print(f"{self._plan.search.name} {self._task} {number}: {said}", flush=True)
+        if time.monotonic() - self._written_at >= _TABLES_SECONDS:
+            self._write_tables()
+
+    def settle(self) -> None:
+        """Record the trials that came to no end, which the next run goes on with."""
+        for _, config in self._live.values():
+            folder = registry.trial_folder(self._plan.results, config.fingerprint)
+            status = registry.read(folder).status
+            if status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
+                reason = "the search stopped before it was done"
+                registry.record(folder, Status.CANCELLED, reason=reason)
+        self._write_tables()
+
+    def _num_tried(self) -> int:
+        return len(self.study.get_trials(deepcopy=False))
+
+    def _is_known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
+        """Tell the study what is known of a trial that was run before, in any sweep."""
+        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        record = registry.read(folder)
+        before = study.same_before(self.study, config.fingerprint)
+        if record.status is Status.EVALUATED:
+            self.study.tell(trial, record.last("return_mean"))
+        elif before is not None:
+            for epoch, value in before.intermediate_values.items():
+                trial.report(value, epoch)
+            self.study.tell(trial, state=before.state)
+        elif any(config.fingerprint == other.fingerprint for _, other in self._live.values()):
+            self.study.tell(trial, state=TrialState.FAIL)  # its twin runs now
+        else:
+            return False
+        return True
+
+    def _queue(self, config: TrialConfig) -> None:
+        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        if registry.read(folder).status is None:
+            registry.record(folder, Status.PENDING, config=config.to_dict())
+        if not registry.running_elsewhere(folder):
+            registry.record(folder, Status.QUEUED)
+
+    def _grid(self, config: TrialConfig, trial: optuna.Trial) -> dict[str, Any]:
+        return {
+            "trial": config.to_dict(),
+            FINGERPRINT: config.fingerprint,
+            "name": f"{self._plan.search.name} {self._task} {trial.number}",
+            "folder": str(registry.trial_folder(self._plan.results, config.fingerprint)),
+            "data": str(self._data_path),
+            "use_gpu": self._offered.get("GPU", 0) > 0,
+            "gpu_resource": connect.gpu_request(config.runtime.gpu_type, self._offered),
+        }
+
+    def _write_tables(self) -> None:
+        """Give the search's folder the tables of a sweep, of all its trials so far."""
+        configs = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if FINGERPRINT in trial.user_attrs:
+                config = self._plan.config(self._task, trial.params)
+                configs[config.fingerprint] = config
+        sweep = self._plan.search.as_sweep(self._plan.scale)
+        names = names_of(list(configs.values()), sweep.axes)
+        rows = [_Named(config, name) for config, name in zip(configs.values(), names, strict=True)]
+        tried = _Tried(sweep, self._plan.scale, self._plan.results, rows)
+        tables.Tables(tables.open_sweep(tried, self._command)).write()
+        self._written_at = time.monotonic()
+
+
+class _Named(NamedTuple):
+    """A trial and its readable name."""
+
+    config: TrialConfig
+    name: str
+
+
+class _Tried(NamedTuple):
+    """What the tables need to know of a sweep's plan."""
+
+    sweep: Any
+    scale: str
+    results: Path
+    trials: list[_Named]

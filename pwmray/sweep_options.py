@@ -1,0 +1,81 @@
+"""The options of the commands of a phase: what to run of it, where, at which scale."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pwmray.commands import CommandParser, distinct, names, unknown
+from pwmray.tasks import TASKS
+
+
+def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """Return the parser of a sweep's command."""
+    parser = CommandParser(
+        description=f"Run the sweep {name}; a second run goes on where the first stopped."
+    )
+    add = parser.add_argument
+    add_place_options(parser, scales)
+    add("--plan", action="store_true", help="print the trials and their cost, run nothing")
+    add("--format", choices=("table", "json"), default="table", help="of --plan")
+    add(
+        "--devices",
+        type=count,
+        metavar="N",
+        help="of --plan: at work at once; default: those here",
+    )
+    add("--limit", type=count, metavar="N", help="only the first N trials")
+    add("--tasks", dest="task", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
+    add("--seeds", dest="seed", type=_seeds, metavar="42,123", help="other training seeds")
+    add("--pretrain", action="store_true", help="make the pretrained world models that are missing")
+    add("--world-model", metavar="FILE", help="in place of a pretrained one; or mlp=FILE,flow=FILE")
+    add("--allow-unmatched", action="store_true", help="world models of unlike training too")
+    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    return parser
+
+
+def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]) -> None:
+    """Add what every command of a phase takes: the scale and the folders."""
+    add = parser.add_argument
+    add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+
+
+def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
+    """Return the scale asked for, else the default; raise ValueError for one that is not there."""
+    if name is None:
+        return _default_scale(scales)
+    if name not in scales:
+        raise ValueError(unknown("scale", name, scales))
+    return name
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def task_names(text: str) -> list[str]:
+    """Split names of tasks at commas; mt30 stands for all of them."""
+    return list(TASKS) if text.strip() == "mt30" else names(text)
+
+
+def _default_scale(scales: Mapping[str, Any]) -> str:
+    """Return "paper" on a machine with a GPU, else "laptop"."""
+    import torch
+
+    preferred = "paper" if torch.cuda.is_available() else "laptop"
+    return preferred if preferred in scales else next(iter(scales))
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [seed.strip() for seed in text.split(",")]
+    wrong = [seed for seed in seeds if not seed.isdecimal()]
+    if wrong:
+        raise argparse.ArgumentTypeError(
+            f"{wrong[0]!r} is not a seed; seeds are whole numbers from 0, separated by commas"
+        )
+    return distinct([int(seed) for seed in seeds])

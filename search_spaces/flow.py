@@ -1,0 +1,12 @@
+"""Tunings of the full flow: substeps and integrator of its two flows, by name."""
+
+FLOW_TUNINGS = {
+    "high_precision_wm": {"world_model.num_substeps": 8, "policy.num_substeps": 2},
+    "high_precision_policy": {"world_model.num_substeps": 4, "policy.num_substeps": 4},
+    "euler_fast": {
+        "world_model.integrator": "euler",
+        "policy.integrator": "euler",
+        "world_model.num_substeps": 4,
+        "policy.num_substeps": 2,
+    },
+}

@@ -1,0 +1,31 @@
+"""Search: which hyperparameters does the full flow want?
+
+Question  How well can the full flow do from scratch, with settings of its own?
+Varies    world_model.integrator, world_model.num_substeps, policy.integrator,
+          policy.num_substeps, learner.matching_weight, learner.consistency_weight,
+          learner.model_lr, learner.actor_lr
+Holds     full flow, world model learned jointly with the policy, from scratch; one training seed
+Compares  the trials' final returns, a study a task; another seed has to confirm the best
+"""
+
+from pwmray.search import Search
+from search_spaces import DEV3, FLOW_SPACE, FULL_FLOW, SCALES, TRAIN_SEEDS
+
+search = Search(
+    name="search_flow",
+    space=FLOW_SPACE,
+    tasks=DEV3,
+    num_trials=60,
+    hold={"variant": FULL_FLOW, "epochs": 15_000, "seed": TRAIN_SEEDS[0]},
+    scales=SCALES,
+    at_scale={
+        "laptop": {
+            "epochs": 225,
+            "tasks": ["pendulum-spin", "cartpole-swingup"],
+            "num_trials": 12,
+        }
+    },
+)
+
+if __name__ == "__main__":
+    search.main()

@@ -1,0 +1,189 @@
+"""What a plan says that trials cost, and how it knows."""
+
+import dataclasses
+import json
+
+import pytest
+
+from pwmray import plan, plan_text, prices, registry, tables
+from pwmray.config import TrialConfig
+from pwmray.flops import count_update_flops
+from pwmray.registry import Status
+from search_spaces import SCALES as REAL_SCALES
+from tests.test_sweep import PHASE6, cell, run, stand_at
+from tests.tiny import SCALES, sweep
+
+PAPER = REAL_SCALES["paper"]
+
+
+def make_config(**settings):
+    flat = {"task": "cheetah-run", "seed": 1, "epochs": 15_000, "size": 48, **settings}
+    return TrialConfig.from_flat({**PAPER["set"], **flat})
+
+
+def make_plan(results, **changes):
+    priced = dataclasses.replace(sweep, **changes)
+    return plan.make(priced, "tiny", priced.trials("tiny"), results)
+
+
+def test_finished_trials_price_the_others_of_their_kind(tmp_path):
+    scales = {"tiny": {**SCALES["tiny"], "minutes_per_1000_epochs": {"fullflow": 500.0}}}
+    priced, trials = dataclasses.replace(sweep, scales=scales), sweep.trials("tiny")
+    # The baseline of 4 epochs took 2 minutes: half a minute an epoch.
+    stand_at(tmp_path, trials[0], Status.EVALUATED, train_seconds=90.0, evaluation_seconds=30.0)
+
+    made = plan.make(priced, "tiny", trials, tmp_path)
+
+    minutes = {cell(t.config)[:2]: t.minutes for t in made.trials}
+    assert minutes == pytest.approx(
+        {
+            ("baseline", 4): 2.0,
+            ("baseline", 6): 3.0,
+            ("fullflow", 4): 2.0,  # the scale's guess: 500 minutes for 1,000 epochs
+            ("fullflow", 6): 3.0,
+        }
+    )
+    assert made.minutes == pytest.approx(2 * (2.0 + 2.0 + 3.0 + 3.0) - 2.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({"finetune_wm": False, "world_model_from": "a.ckpt"}, {"finetune_wm": True}),
+        ({"fidelity": "published"}, {"fidelity": "corrected"}),
+        ({"evaluation.every_epochs": 1}, {"evaluation.every_epochs": 2}),
+        ({"evaluation.plan_episodes": 0}, {"evaluation.plan_episodes": 1}),
+        ({"planner.num_iterations": 1}, {"planner.num_iterations": 6}),
+        ({"learner.wm_iterations": 1}, {"learner.wm_iterations": 8}),
+    ],
+)
+def test_what_changes_the_time_of_a_trial_has_a_price_of_its_own(settings, others):
+    plain = {**SCALES["tiny"]["set"], "task": "pendulum-spin", "seed": 1, "epochs": 4}
+    priced = TrialConfig.from_flat({**plain, **settings})
+    other = TrialConfig.from_flat({**plain, **settings, **others})
+    assert prices.cost_key(priced.to_dict()) != prices.cost_key(other.to_dict())
+    same = dataclasses.replace(priced, seed=2, epochs=8, task="cheetah-run")
+    assert prices.cost_key(same.to_dict()) == prices.cost_key(priced.to_dict())
+
+
+def test_plan_without_a_finished_trial_or_a_guess_takes_ten_minutes_for_1000_epochs(tmp_path):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny"), tmp_path)
+    assert made.trials[0].minutes == pytest.approx(0.04)
+
+
+def test_finished_trials_of_another_sweep_in_the_folder_price_these_too(tmp_path):
+    first = dataclasses.replace(sweep, name="first")
+    made = plan.make(first, "tiny", first.trials("tiny")[:1], tmp_path)
+    folder = tables.open_sweep(made, "python first.py")
+    known = {"train_seconds": 90.0, "evaluation_seconds": 30.0}
+    trial = registry.trial_folder(tmp_path, made.trials[0].config.fingerprint)
+    registry.record(trial, Status.PENDING, config=made.trials[0].config.to_dict())
+    for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
+        registry.record(trial, status, **known)
+    write_evaluations(trial)
+    registry.record(trial, Status.EVALUATED, **known)
+    tables.Tables(folder).write()
+
+    other = dataclasses.replace(sweep, name="other", vary={**sweep.vary, "seed": [7]})
+    found = plan.make(other, "tiny", other.trials("tiny"), tmp_path).trials
+
+    sources = {cell(t.config)[:2]: (t.price.source, t.minutes) for t in found}
+    assert sources["baseline", 6] == (prices.MEASURED, pytest.approx(3.0))
+    assert sources["fullflow", 6][0] == prices.OPERATIONS
+
+
+def write_evaluations(folder):
+    from pwmray import results
+
+    row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
+    results.write_rows(folder / "evaluations.arrow", [{**row, "return": 1.0}], results.EVALUATIONS)
+
+
+def test_broken_table_of_another_sweep_stops_no_plan(tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "trials.arrow").write_text("broken")
+    assert make_plan(tmp_path).counts() == {"new": 8}
+    assert "other/trials.arrow is not a complete Arrow file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "minutes"),
+    [
+        ({"variant": "baseline", "runtime.gpu_type": "H100"}, 49.2),  # the mean of nine runs
+        ({"variant": "baseline", "runtime.gpu_type": "H200"}, 46.6),
+        ({"variant": "fullflow"}, 188.8),  # phase 6's, slower than phase 4's
+        ({"variant": "fullflow", "world_model.num_substeps": 8}, 176.3),
+        ({"variant": "baseline", "world_model_from": "pretrained", "finetune_wm": False}, 15.0),
+        ({"variant": "flowpolicy", "world_model_from": "pretrained"}, 51.4),
+    ],
+)
+def test_earlier_runs_price_trials_of_their_settings(settings, minutes):
+    config = make_config(**settings)
+    (found,) = prices.price([config], {}, PAPER)
+    assert found.source == prices.EARLIER
+    assert found.minutes_per_epoch * config.epochs == pytest.approx(minutes, abs=0.05)
+
+
+def test_settings_without_a_price_are_priced_by_their_operations():
+    frozen = {"world_model_from": "pretrained", "finetune_wm": False}
+    known = make_config(variant="flowpolicy", **frozen)
+    tuned = make_config(variant="flowpolicy", world_model_from="pretrained")
+    unknown = make_config(variant="fullflow", **frozen)
+    base, _, found = prices.price([known, tuned, unknown], {}, PAPER)
+    ratio = count_update_flops(unknown).total / count_update_flops(known).total
+    assert ratio > 2
+    assert found == (pytest.approx(base.minutes_per_epoch * ratio), prices.OPERATIONS)
+
+
+def test_model_of_another_size_is_not_priced_by_earlier_runs():
+    (found,) = prices.price([make_config(variant="baseline", size=5)], {}, PAPER)
+    assert found.source == prices.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("trials", "num_devices", "minutes"),
+    [
+        ([(3, 1.0), (2, 1.0), (2, 1.0)], 1, 7.0),
+        ([(3, 1.0), (2, 1.0), (2, 1.0)], 2, 4.0),  # 3 beside 2 and then 2
+        ([(3, 1.0), (2, 1.0), (2, 1.0)], 9, 3.0),
+        ([(3, 0.5), (2, 0.5), (2, 0.5)], 1, 4.0),
+        ([(1, 0.1)] * 10, 1, 1.0),
+        ([(5, 2)] * 2, 3, 10.0),  # trials of two cores: one at a time on three
+        ([], 2, 0.0),
+    ],
+)
+def test_wall_time_is_that_of_trials_handed_to_the_device_that_is_free_first(
+    trials, num_devices, minutes
+):
+    assert prices.wall_minutes(trials, num_devices) == minutes
+
+
+def test_plan_of_phase6_counts_hours_by_gpu_and_fewer_hours_on_more_gpus(tmp_path, capsys):
+    options = ["--plan", "--format", "json", "--results", tmp_path, "--scale", "paper"]
+    one = json.loads(run(capsys, *options, "--devices", "1", of=PHASE6)[1])
+    eight = json.loads(run(capsys, *options, "--devices", "8", of=PHASE6)[1])
+    hours = one["device_hours"]
+    assert set(hours) == {"H100", "H200"}
+    assert one["device"] == "GPU"
+    assert one["wall_hours"] == pytest.approx(sum(hours.values()), abs=0.01)
+    assert sum(hours.values()) / 8 <= eight["wall_hours"] < sum(hours.values()) / 6
+    assert one["minutes_to_run"] == pytest.approx(sum(t["minutes"] for t in one["trials"]), abs=0.1)
+    assert {t["gpu_type"] for t in one["trials"] if t["epochs"] > 50_000} == {"H200"}
+
+
+def test_plan_as_a_table_splits_the_disk_and_names_the_prices(tmp_path):
+    made = make_plan(tmp_path)
+    text = plan_text.as_table(made, 2)
+    checkpoints = plan.size_text(sum(trial.checkpoint_bytes for trial in made.trials))
+    assert "minutes by: 10 minutes for 1,000 epochs (8)" in text
+    assert "wall time: about 0.2 minutes on 2 devices; 0.1 minutes for the longest trial" in text
+    assert f"checkpoints {checkpoints}, curves and evaluations 0.0 MB" in text
+
+
+def test_done_sweep_has_nothing_left_to_price(tmp_path):
+    for trial in sweep.trials("tiny"):
+        stand_at(tmp_path, trial, Status.EVALUATED, train_seconds=1.0, evaluation_seconds=1.0)
+    made = make_plan(tmp_path)
+    assert plan_text.as_table(made).splitlines()[-1].endswith("8 trials (8 done)")
+    content = json.loads(plan_text.as_json(made, 1))
+    assert (content["wall_hours"], content["device_hours"], content["priced_by"]) == (0, {}, {})

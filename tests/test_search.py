@@ -1,0 +1,293 @@
+"""A search: its space, its study that is kept, early stopping, and going on with it."""
+
+import dataclasses
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from pwmray import claim, registry, study
+from pwmray.config import TrialConfig
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.registry import Status
+from pwmray.results import read_table
+from pwmray.search_plan import SearchPlan
+from pwmray.search_trials import SearchTrials
+from pwmray.study import FINGERPRINT
+from pwmray.trial import Trial
+from tests.test_sweep import run
+from tests.tiny_search import search
+
+TASK = "pendulum-spin"
+TINY = Path(__file__).parent / "tiny_search.py"
+make_environments = functools.cache(make_vector)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    config = search.config("tiny", TASK, {})
+    return ensure_data(TASK, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+def make_plan(results, number=5, of=search):
+    return SearchPlan.make(of, "tiny", [TASK], number, results)
+
+
+def open_trials(results, data, number=5, of=search):
+    return SearchTrials(
+        make_plan(results, number, of), TASK, data, {"CPU": 1.0}, "python search.py"
+    )
+
+
+def advance(trials, name, data, until=None):
+    """Run the next trial as a trainable does, to its end, to where it is stopped, or `until`."""
+    config = trials.next(name)
+    if config is None:
+        return None
+    grid = config["grid"]
+    trial = Trial(
+        TrialConfig.from_dict(grid["trial"]),
+        Path(grid["folder"]),
+        data,
+        make_environments,
+        torch.device("cpu"),
+    )
+    row = {"epoch": trial.epoch}
+    is_stopped = False
+    while not (trial.is_finished or is_stopped or trial.epoch == until):
+        row = trial.advance()
+        is_stopped = not trial.is_finished and trials.is_stopped(name, row)
+    trial.close()
+    if until is None:
+        trials.end(name, row, is_error=False)
+    return grid[FINGERPRINT]
+
+
+# The space.
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({}, "the search space is empty"),
+        ({"policy.num_substeps": []}, r"'policy.num_substeps' is \[\]: valid: a list of choices"),
+        ({"policy.num_substeps": "124"}, "is '124': valid: a list of choices"),
+        ({"learner.model_lr": {"low": 1.0}}, "a range has low and high, and may have log"),
+        ({"learner.model_lr": {"low": 1.0, "high": 2.0, "lg": True}}, "a range has low and high"),
+        ({"learner.model_lr": {"low": 2.0, "high": 1.0}}, "'learner.model_lr' is {.*}: .*low"),
+        ({"learner.model_lr": {"low": 0.0, "high": 1.0, "log": True}}, "'learner.model_lr' is"),
+        ({"learner.model_rl": [1.0]}, "unknown config key 'learner.model_rl'; did you mean"),
+        ({"policy.num_substeps": [0]}, "policy.num_substeps is 0; it must be at least 1"),
+    ],
+)
+def test_space_that_cannot_be_searched_is_refused(space, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        make_plan(tmp_path, of=dataclasses.replace(search, space=space))
+
+
+@pytest.mark.parametrize("key", ["seed", "epochs", "task", "data.num_episodes", "runtime.num_cpus"])
+def test_what_makes_returns_incomparable_is_not_searched_over(key):
+    with pytest.raises(ValueError, match=f"search tiny_search: '{key}' cannot be searched over"):
+        dataclasses.replace(search, space={key: [1, 2]})
+
+
+def test_search_that_is_changed_is_another_study(tmp_path):
+    names = [
+        make_plan(tmp_path, of=changed).open_study(TASK).study_name
+        for changed in (
+            search,
+            dataclasses.replace(search, num_trials=9),
+            dataclasses.replace(search, space={"policy.num_substeps": [1, 2]}),
+            dataclasses.replace(search, hold={**search.hold, "epochs": 8}),
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
+# The command.
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_plan_writes_nothing(form, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = run(capsys, "--plan", "--format", form, of=search)
+    assert (code, errors) == (0, [])
+    assert "policy.num_substeps" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "pendlum-spin"], "did you mean 'pendulum-spin'"),
+        (["--limit", "0"], "'0' is not a whole number of at least 1"),
+        (["--scale", "tny"], "unknown scale 'tny'; did you mean 'tiny'"),
+        (["--seeds", "1"], "--seeds"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = run(capsys, *arguments, of=search)
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert message in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_search_that_another_process_runs_is_refused(tmp_path, capsys):
+    with claim.acquire(tmp_path / "tiny_search" / "claim.json"):
+        code, _, errors = run(capsys, "--results", tmp_path, "--data", tmp_path, of=search)
+    assert (code, len(errors)) == (2, 1)
+    assert errors[0].startswith("error: another process runs tiny_search in ")
+    assert not (tmp_path / "trials").exists()
+
+
+# The study, with real trials.
+
+
+def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data)
+    found = [advance(trials, str(index), data) for index in range(6)]
+    trials.settle()
+
+    assert found[-1] is None
+    assert len(set(found[:-1])) == 5
+    tried = trials.study.get_trials()
+    states = [trial.state for trial in tried]
+    assert states[0] is TrialState.COMPLETE
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == set(states)
+    rungs = [trial.intermediate_values[2] for trial in tried]
+    pruned = [value for value, state in zip(rungs, states, strict=True) if state.name == "PRUNED"]
+    assert max(pruned) < max(rungs)
+    for fingerprint, trial in zip(found, tried, strict=False):
+        record = registry.read(registry.trial_folder(tmp_path, fingerprint))
+        expected = Status.EVALUATED if trial.state.name == "COMPLETE" else Status.CANCELLED
+        assert record.status is expected
+        assert trial.user_attrs[FINGERPRINT] == fingerprint
+    assert "stopped early at epoch 2" in capsys.readouterr().out
+
+
+def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=1)
+    fingerprint = advance(trials, "0", data)
+    trials.settle()
+    row = read_table(tmp_path / "tiny_search" / "trials.arrow").to_pylist()[0]
+    assert (row["trial"], row["status"]) == (fingerprint, "EVALUATED")
+    assert trials.study.best_value == row["return_mean"]
+    assert trials.study.best_params["learner.actor_lr"] == row["learner.actor_lr"]
+    best = json.loads(plan_json(tmp_path))["tasks"][TASK]["best"]
+    assert [(b["return"], b["fingerprint"]) for b in best] == [(row["return_mean"], fingerprint)]
+
+
+def plan_json(results):
+    from pwmray.search_plan import as_json
+
+    return as_json(make_plan(results))
+
+
+def test_search_that_was_stopped_goes_on_with_the_trial_it_left(tmp_path, data):
+    first = open_trials(tmp_path, data, number=2)
+    left = advance(first, "a", data, until=4)  # and then the process is gone
+    again = open_trials(tmp_path, data, number=2)
+    found = [advance(again, str(index), data) for index in range(3)]
+    assert found[0] == left
+    assert found[1] not in (None, left)
+    assert found[2] is None
+    assert len(again.study.get_trials()) == 2
+    curve = read_table(registry.trial_folder(tmp_path, left) / "curve.arrow")
+    assert curve["epoch"].to_pylist() == [2, 4, 6]
+    assert registry.read(registry.trial_folder(tmp_path, left)).count(Status.RUNNING) == 2
+
+
+def test_larger_number_goes_on_where_the_smaller_ended(tmp_path, data):
+    advance(open_trials(tmp_path, data, number=1), "a", data)
+    larger = open_trials(tmp_path, data, number=2)
+    assert advance(larger, "b", data) is not None
+    assert advance(larger, "c", data) is None
+
+
+def test_trial_that_was_run_before_is_told_and_not_run_again(tmp_path, data):
+    only = dataclasses.replace(search, space={"policy.num_substeps": [2]})
+    trials = open_trials(tmp_path, data, number=3, of=only)
+    fingerprint = advance(trials, "a", data)
+    assert trials.next("b") is None
+    assert [trial.value for trial in trials.study.get_trials()] == [trials.study.best_value] * 3
+    folder = registry.trial_folder(tmp_path, fingerprint)
+    assert registry.read(folder).count(Status.RUNNING) == 1
+
+
+def test_failed_trial_is_told_with_its_reason(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data, number=1)
+    grid = trials.next("a")["grid"]
+    trials.end("a", None, is_error=True)
+    assert trials.study.get_trials()[0].state is TrialState.FAIL
+    assert registry.read(Path(grid["folder"])).last("reason") == "its process died"
+    assert "1 of 1: failed: its process died" in capsys.readouterr().out
+
+
+def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
+    plan = make_plan(tmp_path)
+    space = study.read_space(search.space)
+    first = plan.open_study(TASK)
+    assert first.sampler._multivariate
+    drawn = [first.ask(space).params["learner.actor_lr"] for _ in range(2)]
+    drawn += [plan.open_study(TASK).ask(space).params["learner.actor_lr"] for _ in range(2)]
+    assert len(set(drawn)) == 4
+    assert all(1e-4 <= value <= 1e-2 for value in drawn)
+
+
+# On Ray.
+
+
+def start(folder):
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, str(TINY), "--scale", "tiny"],
+        cwd=folder, stdout=pipe, stderr=pipe, text=True,
+    )  # fmt: skip
+
+
+def wait_for_an_end(folder):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            if registry.read(path).status is Status.EVALUATED:
+                return
+        time.sleep(0.2)
+    raise TimeoutError("no trial was evaluated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
+    process = start(tmp_path)
+    wait_for_an_end(tmp_path)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in out + err
+    time.sleep(5.0)  # the workers of a killed driver take as long to notice
+
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "tiny_search, the best first" in out
+    tried = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results").open_study(TASK)
+    assert all(trial.state.is_finished() for trial in tried.get_trials())
+    assert len(tried.get_trials()) == 5
+    table = read_table(tmp_path / "results" / "tiny_search" / "trials.arrow")
+    assert set(table["status"].to_pylist()) <= {"EVALUATED", "CANCELLED"}
+    assert len(table) == 5
+    before = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
+
+    out, err = start(tmp_path).communicate(timeout=120)
+    assert "tiny_search, the best first" in out
+    assert {p: p.read_bytes() for p in before} == before
