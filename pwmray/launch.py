@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pwmray import connect, registry, retries, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
+from pwmray.config import TrialConfig
 from pwmray.failures import is_disk_full, share_of
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
@@ -111,8 +112,6 @@ def _fit(
     """Run the trials on Ray, and again those that failed and have retries left."""
     import ray
 
-    from pwmray.watch import StopOnCommonBug, TuneWatch
-
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     try:
         dashboard = connect.connect(address)
@@ -125,27 +124,46 @@ def _fit(
             print(said)
         if dashboard:
             print(f"Ray dashboard: http://{dashboard}")
-        deaths = retries.FirstDeaths()
-        watch, stopper = TuneWatch(plan, progress, joined, deaths), StopOnCommonBug(deaths)
-        offered, machine = ray.cluster_resources(), connect.largest_machine()
-        to_run = plan.to_run
         with progress:
-            while to_run and deaths.bug is None:
-                spaces = [_trainable_config(plan, t, data_paths, offered, machine) for t in to_run]
-                place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-                _tune(spaces, place, watch, stopper)
-                if deaths.bug is None:
-                    retries.bury_lost(to_run, plan.results)
-                to_run = retries.queue_again(to_run, plan.results, machine)
-                for trial in to_run:
-                    folder = _folder(plan, trial)
-                    progress.retry(trial.config.fingerprint, registry.read(folder).last("retry"))
-        return _End(bug=deaths.bug)
+            return _End(bug=_run_rounds(plan, data_paths, progress, joined, scratch))
     except KeyboardInterrupt:
         return _End(is_interrupted=True)
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_rounds(
+    plan: Plan,
+    data_paths: dict[str, Path],
+    progress: SweepProgress,
+    joined: tables.Tables,
+    scratch: Path,
+) -> str | None:
+    """Run the trials, and then the failed that may be tried again, until none is left.
+
+    Returns the bug that all of the first trials died of, or None.
+    """
+    import ray
+
+    from pwmray.watch import StopOnCommonBug, TuneWatch
+
+    deaths = retries.FirstDeaths()
+    watch, stopper = TuneWatch(plan, progress, joined, deaths), StopOnCommonBug(deaths)
+    offered, machine = ray.cluster_resources(), connect.largest_machine()
+    to_run = plan.to_run
+    while to_run:
+        spaces = [_trainable_config(plan, t, data_paths, offered, machine) for t in to_run]
+        place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
+        _tune(spaces, place, watch, stopper)
+        if deaths.bug is not None:
+            return deaths.bug
+        retries.bury_lost(to_run, plan.results)
+        to_run = retries.queue_again(to_run, plan.results, machine)
+        for trial in to_run:
+            failure = registry.read(_folder(plan, trial)).last("retry")
+            progress.retry(trial.config.fingerprint, failure)
+    return None
 
 
 def _tune(spaces: list[dict[str, Any]], scratch: Path, watch: Any, stopper: Any) -> None:

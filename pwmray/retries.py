@@ -54,7 +54,7 @@ class FirstDeaths:
         """
         if failure_of(record) not in (Failure.CONFIG, Failure.CODE):
             self._is_over = True
-        self._reasons.append(record.last("reason"))
+        self._reasons.append(str(record.last("reason")))
         self._dead_at = max(self._dead_at, record.last("epochs_reached") or 0)
         is_one_bug = len(set(map(essence, self._reasons))) == 1
         if not self._is_over and is_one_bug and len(self._reasons) >= NUM_FIRST:

@@ -27,12 +27,16 @@ from pwmray.registry import Record, Status
 from pwmray.retries import FirstDeaths, resources
 
 RAY_DIED = (
-    "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialTrainable\n"
-    "\tpid: 5011\n\tip: 10.0.0.2\nThe actor is dead because its worker process has died. Worker "
-    "exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error "
-    "code 2. End of file. There are some potential root causes. (1) The process is killed by "
-    "SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called. (3) The "
-    "worker is crashed unexpectedly due to SIGSEGV or other unexpected errors."
+    "Failure # 1 (occurred at 2026-11-26_00-58-17)\nThe actor died unexpectedly before finishing "
+    "this task.\n\tclass_name: with_resources.<locals>.ResourceTrainable\n\tpid: 13029\n\tip: "
+    "192.0.2.2\nThe actor is dead because its worker process has died. Worker exit type: "
+    "SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error code 2. "
+    "End of file. Some common causes include: (1) the process was killed by the OOM killer due to "
+    "high memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly "
+    "due to SIGSEGV or another unexpected error. If the process was killed by the kernel OOM "
+    "killer (verifiable by checking for OOM in dmesg of the OOMing node), consider enabling "
+    "resource isolation via --enable-resource-isolation to prevent node deaths by resource "
+    "contention and significant loss of progress by uninformed kernel OOM killing.\n"
 )
 RAY_NODE = (
     "The actor died unexpectedly before finishing this task.\nThe actor died because its node has "
@@ -256,6 +260,7 @@ def test_three_deaths_of_one_bug_are_everyones():
         lambda deaths: deaths.survive(100),
         lambda deaths: deaths.die(failed("code", reason="another")),
         lambda deaths: deaths.die(failed("preempted")),
+        lambda deaths: deaths.die(Record([])),  # whose death a full disk did not take
     ],
 )
 def test_bug_that_not_all_share_stops_nothing(spare):
