@@ -53,7 +53,7 @@ def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
     config = dataclasses.replace(planned[0].config, runtime=runtime)
-    huge = dataclasses.replace(planned[0], config=config, disk_bytes=10**18)
+    huge = dataclasses.replace(planned[0], config=config, checkpoint_bytes=10**18)
     assert retries.queue_again([huge], tmp_path, MACHINE) == []
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
     assert retries.queue_again([planned[0]], tmp_path, MACHINE) == [planned[0]]
@@ -82,7 +82,7 @@ def test_driver_survives_a_disk_too_full_for_its_own_events(tmp_path):
     small_disk.mount(disk, 1 << 20)
     try:
         trials = plan.make(sweep, "tiny", sweep.trials("tiny")[:2], disk).trials
-        trials = [dataclasses.replace(trial, disk_bytes=0) for trial in trials]
+        trials = [dataclasses.replace(trial, checkpoint_bytes=0, curve_bytes=0) for trial in trials]
         stand_at(disk, trials[0], Status.RUNNING, traceback="x" * 3000)
         stand_at(disk, trials[1], Status.FAILED, failure="process died", traceback="x" * 3000)
         for trial in trials:  # whole pages, so that not a byte more fits
