@@ -13,8 +13,8 @@ from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
 from pwmray.models import checkpoints
+from pwmray.registry import CHECKPOINT_FILE
 from pwmray.tasks import find_task
-from pwmray.trial import CHECKPOINT_FILE
 
 
 class Agent(NamedTuple):

@@ -1,4 +1,4 @@
-"""The `pwmray` command: data, evaluation, checkpoints, the tasks, and what the models cost."""
+"""The `pwmray` command: data, evaluation, checkpoints, the record of trials, what models cost."""
 
 import argparse
 import sys
@@ -8,6 +8,10 @@ from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_cli import add_data_commands
 from pwmray.evaluate_command import add_evaluate_command
+from pwmray.log_command import add_log_command
+from pwmray.prune_command import add_prune_command
+from pwmray.status_command import add_status_command
+from pwmray.trial_commands import add_trial_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +36,10 @@ def _build_parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     add_evaluate_command(commands)
     add_checkpoint_commands(commands)
+    add_status_command(commands)
+    add_trial_commands(commands)
+    add_log_command(commands)
+    add_prune_command(commands)
     return parser
 
 

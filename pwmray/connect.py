@@ -60,6 +60,14 @@ def answering(address: str) -> str:
         ) from error
 
 
+def largest_machine() -> dict[str, float]:
+    """Return the CPUs and GPUs of the largest machine that Ray has."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {name: max(m.get(name, 0) for m in machines) for name in ("CPU", "GPU")}
+
+
 def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
     """Raise ValueError for a trial that would wait for its CPUs for ever."""
     if num_cpus > available.get("CPU", 0):

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+DRAFTS = ".*.tmp"  # the names of files that are being written
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

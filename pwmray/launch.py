@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pwmray import connect, registry, tables
+from pwmray import connect, registry, retries, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import TrialConfig
+from pwmray.failures import is_disk_full, share_of
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import Status
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     """Make the data, run every trial of the plan that is not done, write the tables.
 
-    Returns 0 when all are evaluated, 1 when some failed, 130 after Ctrl-C.
+    Failed trials run again where that can help. Returns 0 when all are evaluated, 1 when some are
+    not, 130 after Ctrl-C.
     """
     started = time.time()
     plan = _after_the_dying(plan)
@@ -44,19 +46,20 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     _queue(plan)
     progress = SweepProgress(plan)
     joined = tables.Tables(folder)
-    interrupted = False
+    end = _End()
     try:
         if plan.to_run:
-            interrupted = _fit(plan, data_paths, address, progress, joined)
+            end = _fit(plan, data_paths, address, progress, joined)
     finally:
-        _settle(plan)
-        joined.write()
-        cores = os.cpu_count()
-        tables.log_run(
-            folder, started=started, seconds=time.time() - started, cores=cores,
-            data_seconds=data_seconds, trials=[t.config.fingerprint for t in plan.to_run],
-        )  # fmt: skip
-    return _say_the_end(plan, folder, interrupted, command)
+        _write_the_end(plan, folder, joined, end, started, data_seconds)
+    return _say_the_end(plan, folder, end, command)
+
+
+class _End(NamedTuple):
+    """How the run on Ray ended, where not every trial did."""
+
+    is_interrupted: bool = False
+    bug: str | None = None  # that all of the first trials died of
 
 
 def _after_the_dying(plan: Plan) -> Plan:
@@ -71,6 +74,8 @@ def _after_the_dying(plan: Plan) -> Plan:
 
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     """Return the data file of each trial to run, collecting what is missing."""
+    if not plan.to_run:
+        return {}, 0.0
     from pwmray.data.sources import describe_source
     from pwmray.data_making import make_data
 
@@ -88,6 +93,8 @@ def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
 def _queue(plan: Plan) -> None:
     """Record that each trial was asked for, and is now in the scheduler's hands."""
     for trial in plan.trials:
+        if trial.state == "done":
+            continue
         folder = _folder(plan, trial)
         if registry.read(folder).status is None:
             registry.record(folder, Status.PENDING, config=trial.config.to_dict())
@@ -101,8 +108,8 @@ def _fit(
     address: str | None,
     progress: SweepProgress,
     joined: tables.Tables,
-) -> bool:
-    """Run the trials on Ray; return whether Ctrl-C ended it."""
+) -> _End:
+    """Run the trials on Ray, and again those that failed and have retries left."""
     import ray
 
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
@@ -118,27 +125,52 @@ def _fit(
         if dashboard:
             print(f"Ray dashboard: http://{dashboard}")
         with progress:
-            return _tune(plan, data_paths, progress, joined, scratch)
+            return _End(bug=_run_rounds(plan, data_paths, progress, joined, scratch))
+    except KeyboardInterrupt:
+        return _End(is_interrupted=True)
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _tune(
+def _run_rounds(
     plan: Plan,
     data_paths: dict[str, Path],
     progress: SweepProgress,
     joined: tables.Tables,
     scratch: Path,
-) -> bool:
+) -> str | None:
+    """Run the trials, and then the failed that may be tried again, until none is left.
+
+    Returns the bug that all of the first trials died of, or None.
+    """
     import ray
+
+    from pwmray.watch import StopOnCommonBug, TuneWatch
+
+    deaths = retries.FirstDeaths()
+    watch, stopper = TuneWatch(plan, progress, joined, deaths), StopOnCommonBug(deaths)
+    offered, machine = ray.cluster_resources(), connect.largest_machine()
+    to_run = plan.to_run
+    while to_run:
+        spaces = [_trainable_config(plan, t, data_paths, offered, machine) for t in to_run]
+        place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
+        _tune(spaces, place, watch, stopper)
+        if deaths.bug is not None:
+            return deaths.bug
+        retries.bury_lost(to_run, plan.results)
+        to_run = retries.queue_again(to_run, plan.results, machine)
+        for trial in to_run:
+            failure = registry.read(_folder(plan, trial)).last("retry")
+            progress.retry(trial.config.fingerprint, failure)
+    return None
+
+
+def _tune(spaces: list[dict[str, Any]], scratch: Path, watch: Any, stopper: Any) -> None:
     from ray import tune
 
     from pwmray.trainable import TrialTrainable
-    from pwmray.watch import TuneWatch
 
-    offered = ray.cluster_resources()
-    spaces = [_trainable_config(plan, t, data_paths, offered) for t in plan.to_run]
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, trial_resources),
         param_space={"grid": tune.grid_search(spaces)},
@@ -151,21 +183,23 @@ def _tune(
             storage_path=str(scratch),
             # The trials keep their own checkpoints.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[TuneWatch(progress, joined)],
+            callbacks=[watch],
+            stop=stopper,
             verbose=0,
         ),
     )
-    try:
-        tuner.fit()
-    except KeyboardInterrupt:
-        return True
-    return False
+    tuner.fit()
 
 
 def _trainable_config(
-    plan: Plan, trial: PlannedTrial, data_paths: dict[str, Path], offered: Mapping[str, float]
+    plan: Plan,
+    trial: PlannedTrial,
+    data_paths: dict[str, Path],
+    offered: Mapping[str, float],
+    machine: Mapping[str, float],
 ) -> dict[str, Any]:
     config = trial.config
+    share = share_of(registry.read(_folder(plan, trial)))
     return {
         "trial": config.to_dict(),
         "fingerprint": config.fingerprint,
@@ -174,6 +208,7 @@ def _trainable_config(
         "data": str(data_paths[config.fingerprint]),
         "use_gpu": offered.get("GPU", 0) > 0,
         "gpu_resource": connect.gpu_request(config.runtime.gpu_type, offered),
+        "resources": retries.resources(config.runtime, share, machine),
     }
 
 
@@ -181,44 +216,75 @@ def trial_resources(config: dict[str, Any]) -> Any:
     """Return what a trainable with that config asks of Ray, as one bundle."""
     from ray import tune
 
-    runtime = TrialConfig.from_dict(config["grid"]["trial"]).runtime
-    bundle: dict[str, float] = {"CPU": runtime.num_cpus}
-    if config["grid"]["use_gpu"]:
-        bundle |= connect.gpu_bundle(runtime.gpu_fraction, config["grid"]["gpu_resource"])
+    grid = config["grid"]
+    runtime = TrialConfig.from_dict(grid["trial"]).runtime
+    usual = {"CPU": runtime.num_cpus, "GPU": runtime.gpu_fraction}
+    bundle: dict[str, float] = dict(grid.get("resources", usual))  # a retry may have more
+    gpu_fraction = bundle.pop("GPU", 0.0)
+    if grid["use_gpu"]:
+        bundle |= connect.gpu_bundle(gpu_fraction, grid["gpu_resource"])
     return tune.PlacementGroupFactory([bundle])
 
 
-def _settle(plan: Plan) -> None:
+def _write_the_end(
+    plan: Plan,
+    folder: Path,
+    joined: tables.Tables,
+    end: _End,
+    started: float,
+    data_seconds: float,
+) -> None:
+    """Write what remains to be written of a run; on a full disk the next run does it."""
+    try:
+        _settle(plan, end)
+        joined.write()
+        tables.log_run(
+            folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
+            data_seconds=data_seconds, trials=[t.config.fingerprint for t in plan.to_run],
+        )  # fmt: skip
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
+
+
+def _settle(plan: Plan, end: _End) -> None:
     """Record what became of the trials that were handed over and never came to an end."""
+    why = "the sweep stopped before it was done"
+    if end.bug is not None:
+        why = f"not run, for the first trials all died of {end.bug}"
     for trial in plan.to_run:
         folder = _folder(plan, trial)
         status = registry.read(folder).status
         if status in (Status.EVALUATED, Status.FAILED) or registry.running_elsewhere(folder):
             continue
-        registry.record(folder, Status.CANCELLED, reason="the sweep stopped before it was done")
+        registry.record(folder, Status.CANCELLED, reason=why)
 
 
-def _say_the_end(plan: Plan, folder: Path, interrupted: bool, command: str) -> int:
-    records = [(t, registry.read(_folder(plan, t))) for t in plan.trials]
+def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
+    records = [(t, registry.read(_folder(plan, t))) for t in plan.trials if t.state != "done"]
     statuses = [record.status for _, record in records]
-    num_done = statuses.count(Status.EVALUATED)
+    num_done = len(plan.trials) - len(records) + statuses.count(Status.EVALUATED)
     failed = [(trial, record) for trial, record in records if record.status is Status.FAILED]
+    open_ones = [t for t, r in records if r.status not in (Status.EVALUATED, Status.FAILED)]
+    left = [t for t in open_ones if not registry.running_elsewhere(_folder(plan, t))]
     print(f"{num_done} of {len(plan.trials)} trials done; tables in {_shown(folder)}")
     for trial, record in failed:
         print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
+    here = plan.results == Path("results").resolve()
+    results = "" if here else f" --results {_shown(plan.results)}"
+    if failed:
+        print(f"see why: pwmray failures {plan.sweep.name}{results}")
+    if end.bug is not None:
+        print(f"stopped: the first trials all died of {end.bug}; {len(left)} more were not run")
     if num_done:
-        results = (
-            ""
-            if plan.results == Path("results").resolve()
-            else f" --results {_shown(plan.results)}"
-        )
         print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
-    if interrupted or num_done + len(failed) < len(plan.trials):
+    if end.is_interrupted or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {command}")
-    if interrupted:
+    if end.is_interrupted:
         return INTERRUPTED
-    return TRIALS_FAILED if failed else 0
+    return TRIALS_FAILED if failed or left else 0
 
 
 def _folder(plan: Plan, trial: PlannedTrial) -> Path:

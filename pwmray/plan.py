@@ -14,10 +14,10 @@ from pwmray.levels import levels_of, names_of
 from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
-from pwmray.registry import Status
-from pwmray.trial import CHECKPOINT_FILE
+from pwmray.registry import CHECKPOINT_FILE, Status
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
+_NUM_CHECKPOINTS = 2  # the last and the best
 _CURVE_ROW_BYTES = 200
 
 
@@ -145,7 +145,7 @@ def _state(folder: Path, record: registry.Record) -> str:
 
 
 def _disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
-    """Return the bytes of each trial's checkpoint, and of its curve and evaluations."""
+    """Return the bytes of each trial's checkpoints, and of its curve and evaluations."""
     counted: dict[tuple, int] = {}  # by shapes: a sweep of thousands of trials has a few
     found = []
     for config in configs:
@@ -153,5 +153,6 @@ def _disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
         if shapes not in counted:
             counted[shapes] = sum(count_parameters(config).values())
         rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
-        found.append((counted[shapes] * BYTES_PER_PARAMETER, rows * _CURVE_ROW_BYTES))
+        checkpoints = _NUM_CHECKPOINTS * counted[shapes] * BYTES_PER_PARAMETER
+        found.append((checkpoints, rows * _CURVE_ROW_BYTES))
     return found

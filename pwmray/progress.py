@@ -3,15 +3,17 @@
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pwmray import registry
+from pwmray import failures, registry
 from pwmray.plan import Plan
-from pwmray.registry import Status
+from pwmray.registry import Record, Status
 
+_TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 _SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
 
 
@@ -85,14 +87,43 @@ class SweepProgress:
         final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
         self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
 
-    def fail(self, fingerprint: str) -> None:
-        """A trial failed; its process may have died without a word, which is recorded here."""
+    def fail(self, fingerprint: str, told: str) -> Record:
+        """A trial failed; return its record.
+
+        Its process may have died without a word: then what Ray has `told` is recorded here.
+        """
         trial = self._trials[fingerprint]
         trial.status = "failed"
         folder = registry.trial_folder(self._plan.results, fingerprint)
         if registry.read(folder).status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
-            registry.record(folder, Status.FAILED, reason="its process died")
-        self._say(f"failed {trial.label}: {registry.read(folder).last('reason')}; {self.line()}")
+            self._record_death(folder, told)
+        record = registry.read(folder)
+        self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
+        return record
+
+    def retry(self, fingerprint: str, failure: str) -> None:
+        """A failed trial is to run again."""
+        self._trials[fingerprint].status = "waiting"
+        self._say(f"again {self._trials[fingerprint].label}, after {failure}; {self.line()}")
+
+    def say(self, text: str) -> None:
+        """Print a line about the whole sweep, above the table where there is one."""
+        if self._live is not None:
+            self._live.console.print(text)
+        else:
+            self._say(text)
+
+    def _record_death(self, folder: Path, told: str) -> None:
+        failure = failures.of_text(told) or failures.Failure.PROCESS_DIED
+        is_silent = failure is failures.Failure.PROCESS_DIED
+        reason = "its process died" if is_silent else f"its process died: {failure}"
+        fields = {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}
+        try:
+            registry.record(folder, Status.FAILED, **fields)
+        except OSError as error:
+            if not failures.is_disk_full(error):
+                raise
+            self.say(f"disk full: the failure of {folder.name} could not be recorded")
 
     def line(self) -> str:
         """Return the whole sweep in one line."""

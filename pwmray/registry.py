@@ -1,13 +1,17 @@
-"""The record of every trial: one append-only file of events in the trial's own folder.
+"""The record of every trial: append-only events in the trial's own folder.
 
 results/trials/<fingerprint>/
     events.jsonl       one line an event: time, status and what is known with it
+    notes.jsonl        what people wrote about it; a file of its own, for who runs the trial may
+                       be writing events at that moment, on another machine
     claim.json         who is running it now (pwmray.claim)
     checkpoint.pt      the last good state
+    best.pt            the state of the highest return that an evaluation in training found
     curve.arrow, evaluations.arrow
 """
 
 import datetime
+import errno
 import json
 import os
 from dataclasses import dataclass, field
@@ -18,7 +22,12 @@ from typing import Any
 from pwmray import claim
 
 EVENTS_FILE = "events.jsonl"
+NOTES_FILE = "notes.jsonl"
 CLAIM_FILE = "claim.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+BEST_FILE = "best.pt"
+CURVE_FILE = "curve.arrow"
+EVALUATIONS_FILE = "evaluations.arrow"
 
 
 class Status(StrEnum):
@@ -49,26 +58,34 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
 
 @dataclass
 class Record:
-    """What a trial's events say: the last status, and every field's last value."""
+    """What a trial's events say: the last status, and every field's last value.
+
+    An event without a status, such as a pruning, leaves the trial where it stands.
+    """
 
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def status(self) -> Status | None:
-        return Status(self.events[-1]["status"]) if self.events else None
+        status = self.last("status")
+        return None if status is None else Status(status)
 
     def last(self, name: str) -> Any:
         """Return the last value recorded for `name`, or None."""
         return next((e[name] for e in reversed(self.events) if name in e), None)
 
+    def all(self, name: str) -> list[Any]:
+        """Return every value recorded for `name`, the oldest first."""
+        return [e[name] for e in self.events if name in e]
+
     def time_of(self, *statuses: Status) -> datetime.datetime | None:
         """Return when the trial last entered one of `statuses`."""
-        times = [e["time"] for e in self.events if e["status"] in statuses]
+        times = [e["time"] for e in self.events if e.get("status") in statuses]
         return datetime.datetime.fromisoformat(times[-1]) if times else None
 
     def count(self, status: Status) -> int:
         """Return how often the trial entered `status`."""
-        return sum(e["status"] == status for e in self.events)
+        return sum(e.get("status") == status for e in self.events)
 
 
 def trial_folder(results: Path, fingerprint: str) -> Path:
@@ -81,37 +98,73 @@ def read(folder: Path) -> Record:
 
     A last line cut by a kill is left out; anything else unreadable raises ValueError.
     """
-    path = folder / EVENTS_FILE
-    if not path.exists():
-        return Record()
-    lines = path.read_bytes().split(b"\n")
+    return Record(_read_lines(folder / EVENTS_FILE))
+
+
+def read_notes(folder: Path) -> list[dict[str, Any]]:
+    """Return what people wrote about the trial, the oldest first: each has time, note, user."""
+    return _read_lines(folder / NOTES_FILE)
+
+
+def record(folder: Path, status: Status, **fields: Any) -> None:
+    """Append an event that moves the trial; `fields` are plain data.
+
+    An illegal move is an error of ours. Raises OSError where the disk has no room, and then has
+    written nothing.
+    """
+    before = read(folder).status
+    assert status in LEGAL_MOVES[before], f"{folder.name}: {before} -> {status} is not a legal move"
+    _append(folder / EVENTS_FILE, {"status": status, **fields})
+
+
+def remark(folder: Path, **fields: Any) -> None:
+    """Append an event that leaves the trial where it stands; only for who holds its claim."""
+    _append(folder / EVENTS_FILE, fields)
+
+
+def add_note(folder: Path, note: str, user: str) -> None:
+    """Append what a person says about the trial, whoever runs it meanwhile."""
+    _append(folder / NOTES_FILE, {"note": note, "user": user})
+
+
+def running_elsewhere(folder: Path) -> dict | None:
+    """Return host and pid of the live process that runs the trial, or None."""
+    return claim.owner(folder / CLAIM_FILE)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
     events = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             events.append(json.loads(line))
         except ValueError as error:
             raise ValueError(f"{path} line {number} is not an event: {error}") from error
-    return Record(events)
+    return events
 
 
-def record(folder: Path, status: Status, **fields: Any) -> None:
-    """Append an event; `fields` are plain data. An illegal move is an error of ours."""
-    before = read(folder).status
-    assert status in LEGAL_MOVES[before], f"{folder.name}: {before} -> {status} is not a legal move"
+def _append(path: Path, fields: dict[str, Any]) -> None:
+    """Append one line and sync it, or leave the file as it was and raise OSError."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"time": now, "status": status, **fields}) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / EVENTS_FILE
+    line = (json.dumps({"time": now, **fields}) + "\n").encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
     _drop_cut_line(path)
-    with open(path, "ab") as file:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def running_elsewhere(folder: Path) -> dict | None:
-    """Return host and pid of the live process that runs the trial, or None."""
-    return claim.owner(folder / CLAIM_FILE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            # In one call, for a buffer that could not be written is tried again when it closes.
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _drop_cut_line(path: Path) -> None:

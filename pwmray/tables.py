@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,8 @@ from pwmray import registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
 from pwmray.levels import Axes, Named, level_of, tell_apart
-from pwmray.registry import Record, Status
-from pwmray.trial import CURVE_FILE, EVALUATIONS_FILE
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Record, Status
+from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
 _FROM_EVENTS = (
     "reason",
@@ -52,7 +52,7 @@ _FROM_EVENTS = (
 
 def check_scale(folder: Path, scale: str) -> None:
     """Raise ValueError if the sweep's folder already holds another scale."""
-    found = _read_sweep(folder).get("scale", scale)
+    found = read_sweep(folder).get("scale", scale)
     if found != scale:
         raise ValueError(
             f"{folder} holds the scale {found!r}, not {scale!r}; give another folder with --results"
@@ -65,7 +65,7 @@ def open_sweep(plan: Any, command: str) -> Path:
     folder = plan.results / sweep.name
     configs = [trial.config for trial in plan.trials]
     asked = [config.fingerprint for config in configs]
-    before = _read_sweep(folder).get("trials", [])
+    before = read_sweep(folder).get("trials", [])
     axes = sweep.axes
     content = {
         "name": sweep.name,
@@ -78,7 +78,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         "trials": [*asked, *(name for name in before if name not in asked)],
         "command": command,
     }
-    with replacing(folder / "sweep.json") as draft:
+    with replacing(folder / SWEEP_FILE) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n")
     names = {trial.config.fingerprint: trial.name for trial in plan.trials}
     _link(folder / "trials", names)
@@ -97,23 +97,30 @@ class Tables:
     def __init__(self, folder: Path):
         self._folder = folder
         self._results = folder.parent
-        self._final: dict[str, dict[str, pa.Table]] = {}  # of trials that no longer change
+        self._final: dict[str, _Parts] = {}  # of trials that no longer change
 
     def write(self) -> None:
         """Replace the tables; a trial that runs meanwhile appears as far as it has come.
 
         An axis of the sweep that no column of `trials` tells has one more there.
         """
-        sweep = _read_sweep(self._folder)
-        rows = [self._trial_tables(name) for name in sweep["trials"]]
-        for name, schema in results.SCHEMAS.items():
-            parts = [row[name] for row in rows]
-            table = pa.concat_tables(parts) if parts else schema.empty_table()
-            if name == "trials":
-                table = _with_levels(table, sweep.get("axes", {}), sweep.get("named_levels", {}))
+        for name, table in self.join().items():
             results.write_table(self._folder / f"{name}.arrow", table)
 
-    def _trial_tables(self, fingerprint: str) -> dict[str, pa.Table]:
+    def join(self) -> dict[str, pa.Table]:
+        """Return the tables without writing them."""
+        sweep = read_sweep(self._folder)
+        trials = [self._trial_parts(name) for name in sweep["trials"]]
+        rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
+        return {
+            "trials": _with_levels(rows, sweep.get("axes", {}), sweep.get("named_levels", {})),
+            "curves": _concatenated([trial.curve for trial in trials], results.CURVE),
+            "evaluations": _concatenated(
+                [trial.evaluations for trial in trials], results.EVALUATIONS
+            ),
+        }
+
+    def _trial_parts(self, fingerprint: str) -> "_Parts":
         if fingerprint in self._final:
             return self._final[fingerprint]
         folder = registry.trial_folder(self._results, fingerprint)
@@ -123,15 +130,22 @@ class Tables:
         if record.status is Status.EVALUATED:
             evaluations = results.read_table(folder / EVALUATIONS_FILE, results.EVALUATIONS)
         row = _trial_row(fingerprint, record, curve, evaluations)
-        tables = {
-            "trials": pa.Table.from_pylist([row], schema=results.TRIALS),
-            "curves": curve,
-            "evaluations": evaluations,
-        }
-        tables = {name: table.replace_schema_metadata() for name, table in tables.items()}
+        parts = _Parts(row, curve.replace_schema_metadata(), evaluations.replace_schema_metadata())
         if record.status is Status.EVALUATED:
-            self._final[fingerprint] = tables
-        return tables
+            self._final[fingerprint] = parts
+        return parts
+
+
+class _Parts(NamedTuple):
+    """What one trial adds to the tables."""
+
+    row: dict[str, Any]
+    curve: pa.Table
+    evaluations: pa.Table
+
+
+def _concatenated(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(parts) if parts else schema.empty_table()
 
 
 def _trial_row(
@@ -144,7 +158,7 @@ def _trial_row(
         row["reason"] = None
     final = _returns(evaluations, results.POLICY)
     planned = _returns(evaluations, results.PLANNER)
-    curve_returns = curve["return_mean"].drop_null().to_numpy()
+    curve_returns = [value for value in curve["return_mean"].to_pylist() if value is not None]
     return row | {
         "trial": fingerprint,
         "status": status,
@@ -160,7 +174,7 @@ def _trial_row(
         "return_mean": float(final.mean()) if len(final) else None,
         "return_sd": float(final.std(ddof=1)) if len(final) > 1 else None,
         "plan_return_mean": float(planned.mean()) if len(planned) else None,
-        "best_return": float(curve_returns.max()) if len(curve_returns) else None,
+        "best_return": max(curve_returns, default=None),
         "evaluation_episodes": len(final),
         "evaluation_protocol": config.evaluation.protocol,
         "attempts": record.count(Status.RUNNING),
@@ -195,8 +209,9 @@ def _as_column(values: Sequence[Any]) -> pa.Array:
 
 
 def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
-    rows = evaluations.to_pylist()
-    return np.array([row["return"] for row in rows if (row["actor"] or results.POLICY) == actor])
+    # Not by to_numpy, which imports pandas.
+    pairs = zip(evaluations["actor"].to_pylist(), evaluations["return"].to_pylist(), strict=True)
+    return np.array([value for name, value in pairs if (name or results.POLICY) == actor])
 
 
 def _time(text: str) -> datetime.datetime:
@@ -207,16 +222,6 @@ def _optional(path: Path, schema: pa.Schema) -> pa.Table:
     return results.read_table(path) if path.exists() else schema.empty_table()
 
 
-def _read_sweep(folder: Path) -> dict[str, Any]:
-    path = folder / "sweep.json"
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
-
-
 def _link(folder: Path, names: Mapping[str, str]) -> None:
     """Point readable names at the folders of trials; a file system without links goes without.
 
@@ -225,7 +230,7 @@ def _link(folder: Path, names: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
     for name, fingerprint in taken.items():
-        if fingerprint in names:
+        if names.get(fingerprint, name) != name:
             (folder / name).unlink(missing_ok=True)
     for fingerprint, name in names.items():
         if taken.get(name, fingerprint) not in names:

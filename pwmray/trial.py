@@ -7,13 +7,14 @@ its own last checkpoint and then reports the curve that it would have reported u
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from pwmray import claim, provenance, registry, results
+from pwmray import claim, failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.compiling import uncompiled
 from pwmray.algorithm.epoch import Epoch, make_epoch
@@ -23,17 +24,18 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
+from pwmray.files import DRAFTS
 from pwmray.pretrained import known_tasks, load_pretrained, world_model_id
-from pwmray.registry import Status
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, EVALUATIONS_FILE, Status
+from pwmray.room import link_or_copy, with_room
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
 
-CHECKPOINT_FILE = "checkpoint.pt"
-CURVE_FILE = "curve.arrow"
-EVALUATIONS_FILE = "evaluations.arrow"
-
 log = logging.getLogger(__name__)
 
+_TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
+
+T = TypeVar("T")
 MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of episodes
 
 
@@ -57,7 +59,7 @@ class Trial:
     ):
         self.config, self.folder, self._device = config, folder, device
         self._make_environments = make_environments
-        held = claim.acquire(folder / registry.CLAIM_FILE)
+        held = self._write(lambda: claim.acquire(folder / registry.CLAIM_FILE))
         if held is None:
             raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
         self._claim = held
@@ -74,8 +76,9 @@ class Trial:
     def advance(self) -> dict[str, Any]:
         """Do the next piece, the epochs up to a curve row or the final evaluation.
 
-        Returns the epoch and the return with what else the row holds. A piece that fails records
-        FAILED with its reason and raises. A trial that stalled for so long that another process
+        Returns the epoch and the return with what else the row holds. Where the disk is full it
+        waits for room. A piece that fails records FAILED with its reason, its class and its
+        traceback, and raises. A trial that stalled for so long that another process
         took it over writes nothing more and raises RunningElsewhereError.
         """
         if not self._claim.is_held:
@@ -94,6 +97,8 @@ class Trial:
 
     def _open(self, data_path: Path) -> None:
         try:
+            for draft in self.folder.glob(DRAFTS):  # of a process killed while it wrote
+                draft.unlink()
             set_up_torch(self._device, self.config.runtime.num_cpus, self.config.learner.matmul)
             store = open_store(data_path)
             self._start_afresh(store)
@@ -145,6 +150,8 @@ class Trial:
         self._train_seconds = progress["train_seconds"]
         self._evaluation_seconds = progress["evaluation_seconds"]
         self._rows = [row for row in rows if row["epoch"] <= self.epoch]
+        if self._is_best():  # killed after the checkpoint and before its second name
+            self._keep_best()
 
     def _build_sampler(self, store: Store) -> WindowSampler:
         config = self.config
@@ -189,12 +196,16 @@ class Trial:
         self._check_finite(row, self.epoch)
         row |= metrics
         self._rows.append(row)
-        results.write_rows(self.folder / CURVE_FILE, self._rows, results.CURVE)
-        if self.epoch == self.config.epochs:
+        path = self.folder / CURVE_FILE
+        self._write(lambda: results.write_rows(path, self._rows, results.CURVE))
+        is_last, is_best = self.epoch == self.config.epochs, self._is_best()
+        is_time = time.monotonic() - self._saved_at >= self.config.runtime.checkpoint_seconds
+        if is_last or is_best or is_time:
             self._save()
+        if is_best:
+            self._keep_best()
+        if is_last:
             self._record(Status.COMPLETED, **self._progress())
-        elif time.monotonic() - self._saved_at >= self.config.runtime.checkpoint_seconds:
-            self._save()
         return row
 
     def _train(self, stop: int) -> dict[str, float]:
@@ -241,7 +252,8 @@ class Trial:
             rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
             final["plan_return_mean"] = float(planned.returns.mean())
         self._check_finite(final, self.epoch)
-        results.write_rows(self.folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
+        path = self.folder / EVALUATIONS_FILE
+        self._write(lambda: results.write_rows(path, rows, results.EVALUATIONS))
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}
 
@@ -292,19 +304,50 @@ class Trial:
             progress["peak_gpu_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
         return progress
 
+    def _is_best(self) -> bool:
+        """Tell whether the newest row's return is above all before it."""
+        returns = [row["return_mean"] for row in self._rows]
+        return (
+            bool(returns)
+            and self._rows[-1]["epoch"] == self.epoch
+            and (len(returns) == 1 or returns[-1] > max(returns[:-1]))
+        )
+
+    def _keep_best(self) -> None:
+        """Keep the checkpoint just written: a second name for the file, so it costs no writing."""
+        source, target = self.folder / CHECKPOINT_FILE, self.folder / BEST_FILE
+        self._write(lambda: link_or_copy(source, target))
+
     def _save(self) -> None:
         path = self.folder / CHECKPOINT_FILE
         about = {"config": self.config.to_dict(), "tasks": list(known_tasks(self.config))}
-        checkpoint.save(path, about, self.learner, self._generators, self._progress())
+        state = (about, self.learner, self._generators, self._progress())
+        self._write(lambda: checkpoint.save(path, *state))
         self._saved_at = time.monotonic()
 
+    def _write(self, write: Callable[[], T]) -> T:
+        return with_room(write, self.folder, self.config.runtime.disk_wait_seconds)
+
     def _record(self, status: Status, **fields: Any) -> None:
-        registry.record(self.folder, status, **fields)
+        self._write(lambda: registry.record(self.folder, status, **fields))
         self.status = status
 
     def _record_failure(self, error: Exception) -> None:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        self._record(Status.FAILED, reason=reason, epochs_reached=getattr(self, "epoch", 0))
+        fields = {
+            "failure": failures.of_exception(error),
+            "reason": " ".join(f"{type(error).__name__}: {error}".split()),
+            "epochs_reached": getattr(self, "epoch", 0),
+        }
+        told = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+        for more in ({"traceback": told}, {}):  # a full disk may still take a short line
+            try:
+                registry.record(self.folder, Status.FAILED, **fields, **more)
+            except OSError as full:
+                # The first error is the one to tell; the driver records it when there is room.
+                log.warning("trial=%s could not record its failure: %s", self.folder.name, full)
+            else:
+                self.status = Status.FAILED
+                return
 
     def _sizes(self) -> dict[str, int]:
         learner = self.learner

@@ -1,23 +1,32 @@
 """Tune's callback: what happens in the trials, passed on to the display and the tables."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from pwmray.failures import is_disk_full
+from pwmray.plan import Plan
 from pwmray.progress import SweepProgress
+from pwmray.retries import FirstDeaths
+from pwmray.room import free_bytes
 from pwmray.tables import Tables
 
 _TABLES_SECONDS = 5.0  # between two writings of the sweep's tables
+_DISK_SECONDS = 60.0  # between two looks at the disk's room
 
 
 class TuneWatch(tune.Callback):
     """Keep the display and the sweep's tables up to date while Tune runs."""
 
-    def __init__(self, progress: SweepProgress, tables: Tables):
+    def __init__(self, plan: Plan, progress: SweepProgress, tables: Tables, deaths: FirstDeaths):
+        self._plan = plan
         self._progress = progress
         self._tables = tables
-        self._written_at = 0.0
+        self._deaths = deaths
+        self._written_at = self._looked_at = 0.0
+        self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._progress.start(_fingerprint(trial))
@@ -26,19 +35,65 @@ class TuneWatch(tune.Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         if "return_mean" in result:
+            self._deaths.survive(result["epoch"])
             self._progress.report(_fingerprint(trial), result["epoch"], result["return_mean"])
         self._write_tables()
+        self._look_at_disk()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._progress.finish(_fingerprint(trial), trial.last_result)
+        self._to_write.pop(_fingerprint(trial), None)
+        if self._deaths.bug is None:  # otherwise it was stopped, not completed
+            self._deaths.finish()
+            self._progress.finish(_fingerprint(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._progress.fail(_fingerprint(trial))
+        self._deaths.die(self._progress.fail(_fingerprint(trial), _told(trial)))
 
     def _write_tables(self) -> None:
-        if time.monotonic() - self._written_at >= _TABLES_SECONDS:
+        if time.monotonic() - self._written_at < _TABLES_SECONDS:
+            return
+        self._written_at = time.monotonic()
+        try:
             self._tables.write()
-            self._written_at = time.monotonic()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._progress.say(
+                "disk full: the sweep's tables are behind; `pwmray prune` frees room"
+            )
+
+    def _look_at_disk(self) -> None:
+        """Warn before the disk is full: others write to it too."""
+        if time.monotonic() - self._looked_at < _DISK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        free, needed = free_bytes(self._plan.results), sum(self._to_write.values())
+        if free < needed:
+            self._progress.say(
+                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, the trials to come write "
+                f"up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+            )
+
+
+class StopOnCommonBug(tune.Stopper):
+    """Stop a run whose first trials all died of one bug."""
+
+    def __init__(self, deaths: FirstDeaths):
+        self._deaths = deaths
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        """Tell whether a single trial is to be stopped: none is."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether all are."""
+        return self._deaths.bug is not None
+
+
+def _told(trial: Any) -> str:
+    """Return what Ray says of a trial's failure."""
+    path = trial.error_file
+    return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
 
 
 def _fingerprint(trial: Any) -> str:

@@ -13,22 +13,24 @@ from pathlib import Path
 import pytest
 
 from pwmray import registry
+from pwmray.failures import POLICIES, Failure
 from pwmray.registry import Status
 from pwmray.results import read_table
+from tests.tiny import sweep
 
 TINY = Path(__file__).parent / "tiny.py"
 
 pytestmark = pytest.mark.slow
 
 
-def start(folder, *options):
+def start(folder, *options, **environment):
     command = [sys.executable, str(TINY), *options]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+    pipe, variables = subprocess.PIPE, {**os.environ, **environment}
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=variables)
 
 
-def run(folder, *options):
-    process = start(folder, *options)
+def run(folder, *options, **environment):
+    process = start(folder, *options, **environment)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
@@ -104,14 +106,50 @@ def test_sweep_goes_on_after_its_driver_was_killed(tmp_path):
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
 
 
-def test_killed_trial_is_recorded_and_the_others_go_on(tmp_path):
+def test_killed_trial_is_recorded_and_resumed(tmp_path):
     process = start(tmp_path, "--scale", "tiny", "--limit", "3")
     folder = wait_for_event(tmp_path, Status.RUNNING)
     os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 1, err
-    assert sorted(trial_statuses(tmp_path)) == ["EVALUATED", "EVALUATED", "FAILED"]
+    assert process.returncode == 0, err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
     assert "its process died" in out
+    record = registry.read(folder)
+    assert (record.all("failure"), record.all("retry")) == (["process died"], ["process died"])
+    assert "actor died unexpectedly" in record.last("traceback")
+
+
+def test_trial_that_used_up_its_retries_stays_failed(tmp_path):
+    trial = sweep.trials("tiny")[0]
+    folder = registry.trial_folder(tmp_path / "results", trial.fingerprint)
+    registry.record(folder, Status.PENDING, config=trial.to_dict())
+    for _ in range(POLICIES[Failure.PROCESS_DIED].retries):
+        registry.record(folder, Status.QUEUED, retry=Failure.PROCESS_DIED)
+
+    process = start(tmp_path, "--scale", "tiny", "--limit", "1")
+    wait_for_event(tmp_path, Status.RUNNING)
+    os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
+    out, _ = process.communicate(timeout=300)
+
+    assert process.returncode == 1
+    assert trial_statuses(tmp_path) == ["FAILED"]
+    assert "see why: pwmray failures tiny" in out
+
+
+def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path):
+    run(tmp_path, "--scale", "tiny", "--limit", "1", "--results", "before")  # makes the data
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "mujoco.py").write_text("raise ImportError('libmujoco.so is missing')")
+    paths = os.pathsep.join([str(broken), *sys.path])
+
+    code, out, err = run(tmp_path, "--scale", "tiny", PYTHONPATH=paths)
+
+    assert code == 1, err
+    assert "Traceback" not in out + err
+    assert "stopped: the first trials all died of ImportError: libmujoco.so is missing" in out
+    assert trial_statuses(tmp_path).count("CANCELLED") in (4, 5)  # the third and fourth run at once
+    assert set(trial_statuses(tmp_path)) == {"CANCELLED", "FAILED"}
 
 
 def test_diverging_trials_fail_with_their_reason(tmp_path):

@@ -143,3 +143,21 @@ def test_trial_has_one_folder_whichever_sweep_asks(tmp_path):
 
 def test_trial_that_nobody_claims_runs_nowhere(tmp_path):
     assert registry.running_elsewhere(tmp_path) is None
+
+
+def test_remark_leaves_the_trial_where_it_stands(tmp_path):
+    registry.record(tmp_path, Status.PENDING)
+    registry.remark(tmp_path, pruned=["checkpoint.pt"])
+    record = registry.read(tmp_path)
+    assert (record.status, record.last("pruned")) == (Status.PENDING, ["checkpoint.pt"])
+    assert (record.count(Status.PENDING), record.all("pruned")) == (1, [["checkpoint.pt"]])
+    registry.record(tmp_path, Status.QUEUED)
+    assert registry.read(tmp_path).status is Status.QUEUED
+
+
+def test_note_is_no_event(tmp_path):
+    registry.record(tmp_path, Status.PENDING)
+    registry.add_note(tmp_path, "looks odd", "a person")
+    assert [event["status"] for event in registry.read(tmp_path).events] == ["PENDING"]
+    (note,) = registry.read_notes(tmp_path)
+    assert (note["note"], note["user"]) == ("looks odd", "a person")

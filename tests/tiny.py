@@ -30,6 +30,11 @@ SETTINGS = {
 
 SCALES = {
     "tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
+    "impatient": {
+        "instead": {},
+        "set": {**SETTINGS, "runtime.disk_wait_seconds": 0.0},
+        "minutes_per_1000_epochs": {},
+    },
     "diverging": {
         "instead": {},
         "set": {**SETTINGS, "learner.model_lr": 1e30, "learner.model_clip": 1e30},

@@ -79,7 +79,9 @@ class WorldModel(nn.Module):
         self.fidelity = fidelity
         self.latent_dim = config.latent_dim
         self.input_dim = config.latent_dim + config.task_dim + MAX_ACTION_DIM
-        self.task_embedding = nn.Embedding(num_tasks, config.task_dim)
+        # nn.Embedding's own draws would be thrown away, and for shapes alone they load a compiler.
+        weight = torch.empty(num_tasks, config.task_dim)
+        self.task_embedding = nn.Embedding.from_pretrained(weight, freeze=False)
         self.encoder = normed_mlp(
             MAX_OBS_DIM + config.task_dim,
             config.encoder_units,
@@ -88,8 +90,9 @@ class WorldModel(nn.Module):
         self.reward_head = normed_mlp(
             self.input_dim, config.units, Linear(config.units[-1], config.num_bins)
         )
-        bins = torch.linspace(-config.bin_range, config.bin_range, config.num_bins)
-        self.register_buffer("bins", bins, persistent=False)
+        ends = (-config.bin_range, config.bin_range)
+        bins = torch.linspace(*ends, config.num_bins, device="cpu")  # else shapes load sympy
+        self.register_buffer("bins", bins.to(weight.device), persistent=False)
         self.register_buffer("obs_mean", torch.zeros(MAX_OBS_DIM))
         self.register_buffer("obs_std", torch.ones(MAX_OBS_DIM))
         self._build_dynamics()

@@ -1,0 +1,207 @@
+"""The experiment log: a Markdown view of the trials' records that is never edited by hand."""
+
+import html
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pwmray import registry
+from pwmray.levels import USUAL_AXES
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
+from pwmray.sweep_folders import list_fingerprints, list_sweeps, read_sweep
+from pwmray.tables import Tables
+
+ICONS = {
+    Status.PENDING: "\u23f3",  # hourglass
+    Status.QUEUED: "\u23f3",
+    Status.RUNNING: "\U0001f7e2",  # green circle
+    Status.COMPLETED: "\u2705",  # check mark
+    Status.EVALUATED: "\u2705",
+    Status.FAILED: "\u274c",  # cross mark
+    Status.CANCELLED: "\U0001f6d1",  # stop sign
+}
+_ENDED = (Status.EVALUATED, Status.FAILED, Status.CANCELLED)
+_SECTIONS = {
+    "active": "\U0001f7e2 Active Experiments",
+    "completed": "\u2705 Completed Phases",
+    "archived": "\U0001f4e6 Archived (checkpoints freed)",
+}
+_METHODS = {
+    "wm_pretraining": "WM Pretraining",
+    "policy_finetuning": "Load Pretrained Weight + Policy Training (Frozen WM)",
+    "policy_and_wm_finetuning": "Load Pretrained Weight + Policy and WM Tuning",
+    "joint_from_scratch": "Joint Training (From Scratch)",
+}
+_HEAD = """# Experiment Log
+
+> Written by `pwmray log` from the trials' records, the newest first; entries are never deleted.
+> Do not edit it: `pwmray note TRIAL "..."` adds to the notes.
+> Status lifecycle: `PENDING` \u2192 `QUEUED` \u2192 `RUNNING` \u2192 `COMPLETED` \u2192
+> `EVALUATED`, or `FAILED` / `CANCELLED`
+"""
+
+
+class Entry(NamedTuple):
+    """A sweep with what its trials' records say."""
+
+    name: str
+    scale: str
+    axes: list[str]  # beyond those that every trial has
+    rows: list[dict[str, Any]]  # of the table of trials
+    folders: dict[str, Path]
+    records: dict[str, Record]
+
+    @property
+    def newest(self) -> str:
+        """When something last happened, ISO 8601."""
+        return max((self.last_event(trial) for trial in self.records), default="")
+
+    def last_event(self, trial: str) -> str:
+        """Return the time of a trial's last event, "" where it has none."""
+        return str(self.records[trial].last("time") or "")
+
+    @property
+    def section(self) -> str:
+        """The key of _SECTIONS under which it stands."""
+        if any(row["status"] not in _ENDED for row in self.rows):
+            return "active"
+        is_pruned = [CHECKPOINT_FILE in _pruned(self.records[row["trial"]]) for row in self.rows]
+        return "archived" if is_pruned and all(is_pruned) else "completed"
+
+
+def render(results: Path) -> str:
+    """Return the log of a results folder, with every trial that it has ever had."""
+    entries = [_read_entry(results / name) for name in list_sweeps(results)]
+    seen = {trial for entry in entries for trial in entry.records}
+    lines = [_HEAD]
+    for section, title in _SECTIONS.items():
+        chosen = [entry for entry in entries if entry.section == section]
+        if chosen:
+            lines += ["---", "", f"## {title}", ""]
+        for entry in sorted(chosen, key=lambda entry: entry.newest, reverse=True):
+            lines += _entry_lines(entry)
+    lines += _rest_lines(results, [t for t in list_fingerprints(results) if t not in seen])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _read_entry(folder: Path) -> Entry:
+    sweep = read_sweep(folder)
+    rows = Tables(folder).join()["trials"].to_pylist()
+    folders = {t: registry.trial_folder(folder.parent, t) for t in sweep["trials"]}
+    records = {trial: registry.read(path) for trial, path in folders.items()}
+    axes = [axis for axis in sweep.get("axes", {}) if axis not in USUAL_AXES]
+    return Entry(
+        sweep.get("name", folder.name), sweep.get("scale", ""), axes, rows, folders, records
+    )
+
+
+def _entry_lines(entry: Entry) -> list[str]:
+    counts = Counter(Status(row["status"]) for row in entry.rows)
+    methods = dict.fromkeys(row["methodology"] for row in entry.rows)
+    sources = dict.fromkeys(row["world_model_from"] or "not known yet" for row in entry.rows)
+    statuses = ", ".join(f"{ICONS[status]} {n} {status}" for status, n in counts.items())
+    return [
+        f"### {entry.name}{f' ({entry.scale})' if entry.scale else ''}",
+        f"**Method**: {'; '.join(_METHODS.get(str(m), str(m)) for m in methods)}  ",
+        f"**World model from**: {', '.join(_cell(s) for s in sources)}  ",
+        f"**Status**: {statuses}  ",
+        f"**Last event**: {entry.newest[:16].replace('T', ' ')} UTC",
+        "",
+        *_aggregate_lines(entry),
+        "<details>",
+        f"<summary>{len(entry.rows)} trials, seed by seed</summary>",
+        "",
+        *_trial_lines(entry),
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _aggregate_lines(entry: Entry) -> list[str]:
+    """Return mean and sd over training seeds of each cell, of evaluated trials alone."""
+    cells: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
+    for row in entry.rows:
+        cells[tuple(row[name] for name in ("task", "variant", "epochs", *entry.axes))].append(row)
+    lines = []
+    for cell, rows in cells.items():
+        returns = [row["return_mean"] for row in rows if row["status"] == Status.EVALUATED]
+        if returns:
+            sd = f" \u00b1 {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
+            shown = f"{statistics.mean(returns):.1f}{sd}"
+            lines.append(_row([*cell, shown, f"{len(returns)} of {len(rows)}"]))
+    if not lines:
+        return []
+    head = ["Task", "Variant", "Epochs", *entry.axes, "Return (mean \u00b1 sd over seeds)", "Seeds"]
+    return [_row(head), _row(["---"] * len(head)), *lines, ""]
+
+
+def _trial_lines(entry: Entry) -> list[str]:
+    head = [
+        *("Job ID", "Task", "Variant", "Epochs", *entry.axes, "Seed", "GPU", "Status"),
+        *("Return", "Plan return", "Checkpoint", "WandB", "Notes"),
+    ]
+    rows = sorted(entry.rows, key=lambda row: entry.last_event(row["trial"]), reverse=True)
+    return [_row(head), _row(["---"] * len(head)), *(_row(_cells(entry, row)) for row in rows)]
+
+
+def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
+    record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
+    jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
+    link = record.last("wandb_url")
+    notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in registry.read_notes(folder)]
+    return [
+        ", ".join(jobs) or None,
+        *(row[name] for name in ("task", "variant", "epochs", *entry.axes, "seed")),
+        row["device"],
+        f"{ICONS[Status(row['status'])]} {row['status']}",
+        _number(row["return_mean"]),
+        _number(row["plan_return_mean"]),
+        _checkpoint(folder, record),
+        link,
+        "\n".join([*([row["reason"]] if row["reason"] else []), *notes]),
+    ]
+
+
+def _checkpoint(folder: Path, record: Record) -> str:
+    names = [name for name in (CHECKPOINT_FILE, BEST_FILE) if (folder / name).exists()]
+    there = [f"{folder.parent.name}/{folder.name}/{name}" for name in names]
+    freed = [f"{name} freed" for name in _pruned(record) if name not in names]
+    return "\n".join([*there, *freed])
+
+
+def _pruned(record: Record) -> list[str]:
+    names = [name for names in record.all("pruned") for name in names]
+    return [name for name in dict.fromkeys(names) if name in (CHECKPOINT_FILE, BEST_FILE)]
+
+
+def _rest_lines(results: Path, fingerprints: Sequence[str]) -> list[str]:
+    """Return the trials whose sweep's folder is gone: their records are not."""
+    records = [(t, registry.read(registry.trial_folder(results, t))) for t in fingerprints]
+    records = [(trial, record) for trial, record in records if record.events]
+    if not records:
+        return []
+    head = ["Trial", "Task", "Seed", "Status", "Last event"]
+    lines = ["---", "", "## Trials of no sweep here", "", _row(head), _row(["---"] * len(head))]
+    for trial, record in sorted(records, key=lambda r: r[1].events[-1]["time"], reverse=True):
+        config = record.last("config") or {}
+        status = f"{ICONS[record.status]} {record.status}" if record.status else None
+        time = record.events[-1]["time"][:16].replace("T", " ")
+        lines.append(_row([trial, config.get("task"), config.get("seed"), status, time]))
+    return lines
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+def _row(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(value: Any) -> str:
+    """Return text that cannot break out of its cell of the table."""
+    text = "" if value is None else str(value)
+    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", "<br>")

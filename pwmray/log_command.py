@@ -1,0 +1,27 @@
+"""`pwmray log`: write the experiment log."""
+
+import argparse
+from pathlib import Path
+
+from pwmray.files import replacing
+from pwmray.status_command import add_results_option
+
+
+def add_log_command(commands: argparse._SubParsersAction) -> None:
+    """Add `log`."""
+    log = commands.add_parser("log", help="the experiment log as Markdown")
+    log.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
+    add_results_option(log)
+    log.set_defaults(run=_log)
+
+
+def _log(chosen: argparse.Namespace) -> None:
+    from pwmray.experiment_log import render  # which loads torch
+
+    text = render(chosen.results)
+    if chosen.out is None:
+        print(text, end="")
+        return
+    with replacing(chosen.out) as draft:
+        draft.write_text(text)
+    print(f"wrote {chosen.out}")

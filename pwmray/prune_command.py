@@ -1,0 +1,146 @@
+"""`pwmray prune`: free the room of checkpoints by rule; what was freed stays in the record."""
+
+import argparse
+import datetime
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pwmray import claim, registry
+from pwmray.files import DRAFTS
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.status_command import add_results_option
+from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, name_of, read_sweep
+
+_FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class Freed(NamedTuple):
+    """The files of one trial that the rule does not keep."""
+
+    fingerprint: str
+    files: list[Path]
+    num_bytes: int
+
+
+def add_prune_command(commands: argparse._SubParsersAction) -> None:
+    """Add `prune`."""
+    prune = commands.add_parser(
+        "prune", help="free the room of checkpoints; a dry run without --yes"
+    )
+    prune.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all trials")
+    prune.add_argument(
+        "--older-than", type=_age, default=datetime.timedelta(), metavar="30d",
+        help="only trials that nothing happened to for so long: 12h, 30d, 8w",
+    )  # fmt: skip
+    prune.add_argument(
+        "--keep", type=_kept, default="last,best", metavar="last,best",
+        help="the checkpoints to keep: last, best, both (the default), or none; what a trial that "
+        "is not evaluated needs to go on is always kept",
+    )  # fmt: skip
+    prune.add_argument("--yes", action="store_true", help="do it")
+    add_results_option(prune)
+    prune.set_defaults(run=_prune)
+
+
+def _prune(chosen: argparse.Namespace) -> None:
+    results = chosen.results
+    if chosen.sweep is None:
+        list_sweeps(results)  # raises where there is no such folder
+        fingerprints = list_fingerprints(results)
+    else:
+        fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
+    before = datetime.datetime.now(datetime.UTC) - chosen.older_than
+    total = 0
+    for freed in find_freeable(results, fingerprints, chosen.keep, before):
+        if chosen.yes:
+            freed = free(results, freed.fingerprint, chosen.keep, before)
+        if freed is not None:
+            total += freed.num_bytes
+            names = ", ".join(path.name for path in freed.files)
+            name = name_of(results, freed.fingerprint)
+            print(f"{name}: {names}, {freed.num_bytes / 1e6:.1f} MB")
+    if chosen.yes:
+        print(f"{total / 1e6:.1f} MB freed")
+    else:
+        print(f"{total / 1e6:.1f} MB would be freed; --yes does it")
+
+
+def find_freeable(
+    results: Path, fingerprints: Iterable[str], keep: Sequence[str], before: datetime.datetime
+) -> list[Freed]:
+    """Return what may be freed of each trial of which anything may; writes nothing."""
+    found = []
+    for fingerprint in fingerprints:
+        freed = _freeable(registry.trial_folder(results, fingerprint), keep, before)
+        if freed is not None:
+            found.append(freed)
+    return found
+
+
+def free(
+    results: Path, fingerprint: str, keep: Sequence[str], before: datetime.datetime
+) -> Freed | None:
+    """Delete what may be freed of a trial and record it; None where it runs by now.
+
+    The trial is claimed meanwhile, so that no process takes it up.
+    """
+    folder = registry.trial_folder(results, fingerprint)
+    held = claim.acquire(folder / CLAIM_FILE)
+    if held is None:
+        return None
+    with held:
+        freed = _freeable(folder, keep, before, is_ours=True)
+        if freed is None:
+            return None
+        for path in freed.files:
+            path.unlink()
+        registry.remark(
+            folder, pruned=[path.name for path in freed.files], freed_bytes=freed.num_bytes
+        )
+        return freed
+
+
+def _freeable(
+    folder: Path, keep: Sequence[str], before: datetime.datetime, is_ours: bool = False
+) -> Freed | None:
+    if not is_ours and registry.running_elsewhere(folder):
+        return None
+    record = registry.read(folder)
+    moved = record.time_of(*Status)
+    if moved is None or moved > before:
+        return None
+    kept = {_FILES[name] for name in keep}
+    if record.status is not Status.EVALUATED:
+        kept.add(CHECKPOINT_FILE)
+    if not (folder / BEST_FILE).exists() and "best" in keep:
+        kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
+    files = [folder / name for name in _FILES.values() if name not in kept]
+    # Whoever wrote a draft was killed: the trial is not running.
+    files = [path for path in files if path.exists()] + sorted(folder.glob(DRAFTS))
+    return Freed(folder.name, files, _bytes_of(files)) if files else None
+
+
+def _bytes_of(files: Sequence[Path]) -> int:
+    """Return the room that the files give back: one of two names of a file gives none."""
+    stats = [path.stat() for path in files]
+    names = [found.st_ino for found in stats]
+    by_file = {found.st_ino: found for found in stats}
+    return sum(f.st_size for i, f in by_file.items() if names.count(i) == f.st_nlink)
+
+
+def _age(text: str) -> datetime.timedelta:
+    match = re.fullmatch(r"(\d{1,6})([hdw])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; valid: 12h, 30d, 8w and the like")
+    return datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _kept(text: str) -> list[str]:
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in _FILES:
+            raise argparse.ArgumentTypeError(f"{name!r} cannot be kept; valid: last, best, none")
+    return names

@@ -1,0 +1,151 @@
+"""What the driver does about trials that failed: which run again, with what, and when to give up.
+
+How often a trial was retried is in its own events, so a driver that takes over knows it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray import registry
+from pwmray.config import RuntimeConfig
+from pwmray.failures import (
+    POLICIES,
+    Failure,
+    Remedy,
+    essence,
+    failure_of,
+    has_retry,
+    is_disk_full,
+    share_of,
+)
+from pwmray.plan import PlannedTrial
+from pwmray.registry import Record, Status
+from pwmray.room import free_bytes
+
+NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
+_POLL_SECONDS = 5.0
+_DYING_SECONDS = 10.0  # that a trial's process may take to end after Tune
+
+
+class FirstDeaths:
+    """Find out whether the first trials of a run all die of one bug."""
+
+    def __init__(self) -> None:
+        self.bug: str | None = None  # the reason, once it is found
+        self._reasons: list[str] = []
+        self._dead_at = 0  # the furthest epoch of the dead
+        self._alive_at = 0  # and of the others
+        self._is_over = False
+
+    def survive(self, epoch: int) -> None:
+        """A trial came to an epoch."""
+        self._alive_at = max(self._alive_at, epoch)
+
+    def finish(self) -> None:
+        """A trial came to its end, so there is no bug that all share."""
+        self._is_over = True
+
+    def die(self, record: Record) -> None:
+        """A trial failed; after the third of one bug `bug` has its reason.
+
+        Other trials that came further than the dead ones show that it is not everyone's.
+        """
+        if failure_of(record) not in (Failure.CONFIG, Failure.CODE):
+            self._is_over = True
+        self._reasons.append(str(record.last("reason")))
+        self._dead_at = max(self._dead_at, record.last("epochs_reached") or 0)
+        is_one_bug = len(set(map(essence, self._reasons))) == 1
+        if not self._is_over and is_one_bug and len(self._reasons) >= NUM_FIRST:
+            self.bug = self._reasons[0] if self._alive_at <= self._dead_at else None
+
+
+def resources(runtime: RuntimeConfig, share: int, machine: Mapping[str, float]) -> dict:
+    """Return the CPUs and the part of a GPU that a trial is given on `machine`.
+
+    `machine` is the largest one that Ray has. With twice the share half as many trials run beside
+    it, which leaves it twice the memory; the threads that it computes with stay the same, for
+    they decide how numbers round.
+    """
+    bundle: dict[str, float] = {"CPU": max(runtime.num_cpus, 1)}
+    if machine.get("GPU", 0):
+        return bundle | {"GPU": min(1.0, runtime.gpu_fraction * share)}
+    return {"CPU": max(bundle["CPU"], min(bundle["CPU"] * share, machine.get("CPU", 1)))}
+
+
+def bury_lost(trials: Sequence[PlannedTrial], results: Path) -> None:
+    """Record as failed what Ray no longer runs although it neither ended nor failed.
+
+    Tune has been seen to end a run with a trial unfinished after the process of another was killed.
+    """
+    deadline = time.monotonic() + _DYING_SECONDS
+    for trial in trials:
+        folder = registry.trial_folder(results, trial.config.fingerprint)
+        if registry.read(folder).status in (Status.EVALUATED, Status.FAILED):
+            continue
+        while registry.running_elsewhere(folder) and time.monotonic() < deadline:
+            time.sleep(_DYING_SECONDS / 50)
+        if not registry.running_elsewhere(folder):
+            fields = {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
+            _record(folder, Status.FAILED, **fields)
+
+
+def queue_again(
+    trials: Sequence[PlannedTrial], results: Path, machine: Mapping[str, float]
+) -> list[PlannedTrial]:
+    """Record the retries that the failed of `trials` still have, and return those trials.
+
+    Waits for room on the disk where one of them needs it.
+    """
+    again = []
+    for trial in trials:
+        folder = registry.trial_folder(results, trial.config.fingerprint)
+        record = registry.read(folder)
+        failure = failure_of(record)
+        if failure is None or not has_retry(record) or registry.running_elsewhere(folder):
+            continue
+        can_help = _can_help(failure, trial, record, results, machine)
+        if can_help and _record(folder, Status.QUEUED, retry=failure):
+            again.append(trial)
+    return again
+
+
+def _record(folder: Path, status: Status, **fields: Any) -> bool:
+    """Record an event; return whether the disk had room for it."""
+    try:
+        registry.record(folder, status, **fields)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return False
+    return True
+
+
+def _can_help(
+    failure: Failure,
+    trial: PlannedTrial,
+    record: Record,
+    results: Path,
+    machine: Mapping[str, float],
+) -> bool:
+    remedy, runtime = POLICIES[failure].remedy, trial.config.runtime
+    if remedy is Remedy.MORE_MEMORY:
+        share = share_of(record)  # this failure counted
+        return resources(runtime, share, machine) != resources(runtime, share // 2, machine)
+    if remedy is Remedy.WAIT_FOR_ROOM:
+        return _wait_for_room(trial, results)
+    return remedy is Remedy.RESUME
+
+
+def _wait_for_room(trial: PlannedTrial, results: Path) -> bool:
+    """Return whether there came to be room for a trial's files within its limit."""
+    limit = trial.config.runtime.disk_wait_seconds
+    deadline = time.monotonic() + limit
+    if free_bytes(results) < trial.disk_bytes:
+        print(f"disk full: waiting up to {limit:.0f} s for room in {results}", flush=True)
+    while free_bytes(results) < trial.disk_bytes:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

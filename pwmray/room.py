@@ -1,0 +1,58 @@
+"""Wait for room on a disk that is full, in place of losing what was to be written."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pwmray.failures import is_disk_full
+
+_POLL_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
+    """Return what `write` returns; where the disk is full, wait and call it again.
+
+    `write` writes whole or not at all. Raises its OSError after `limit_seconds` without room.
+    """
+    deadline = time.monotonic() + limit_seconds
+    is_said = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            left = deadline - time.monotonic()
+            if not is_disk_full(error) or left <= 0:
+                raise
+        if not is_said:
+            log.warning("disk full: waiting up to %.0f s for room in %s", left, folder)
+            is_said = True
+        time.sleep(min(_POLL_SECONDS, left))
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what this user may still write where `folder` is, or will be."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file's content at `target` too, by a link that takes no room where links exist."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, draft)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            shutil.copyfile(source, draft)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)

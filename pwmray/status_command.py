@@ -1,0 +1,140 @@
+"""`pwmray status`: how many trials stand where, and how far the running ones are."""
+
+import argparse
+import datetime
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray import registry
+from pwmray.listing import Summary, list_trials
+from pwmray.registry import CURVE_FILE, Status
+from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in, read_sweep
+
+STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled")
+_OF_STATUS = {
+    Status.EVALUATED: "done",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+    Status.PENDING: "waiting",
+    Status.QUEUED: "waiting",
+}
+_WATCH_SECONDS = 2.0
+_CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
+
+
+def add_status_command(commands: argparse._SubParsersAction) -> None:
+    """Add `status`."""
+    status = commands.add_parser("status", help="how many trials stand where")
+    status.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
+    status.add_argument("--watch", action="store_true", help="again and again, until all ended")
+    add_results_option(status)
+    status.set_defaults(run=_show)
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--results`, which every command about trials takes."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+    )
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    while True:
+        text, is_over = _status(chosen.results, chosen.sweep)
+        is_screen = chosen.watch and sys.stdout.isatty()
+        print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
+        if is_over or not chosen.watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
+    """Return the text, and whether nothing runs or waits any more."""
+    folders = [results / n for n in list_sweeps(results)] if sweep is None else []
+    folders = folders or ([find_sweep(results, sweep)] if sweep is not None else [])
+    asked = {folder.name: read_sweep(folder).get("trials", []) for folder in folders}
+    every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
+    trials = list_trials(results, every)
+    states = {name: state_of(results, name, trial) for name, trial in trials.items()}
+    counts = {name: Counter(states.get(t, "waiting") for t in of) for name, of in asked.items()}
+    lines = [*_count_lines(counts), f"{len(trials)} trials in {results}"]
+    running = [name for name, state in states.items() if state == "running"]
+    names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
+    lines += _running_lines(results, running, trials, names)
+    return "\n".join(lines), not {"running", "waiting"} & set(states.values())
+
+
+def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
+    """Return one of STATES: stopped is a trial whose process is gone."""
+    if not trial.may_run:
+        return _OF_STATUS[Status(trial.status)] if trial.status else "waiting"
+    is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
+    return "running" if is_alive else "stopped"
+
+
+def _count_lines(counts: Mapping[str, Counter]) -> list[str]:
+    rows = [
+        (name, str(count.total()), *(str(count[state]) for state in STATES))
+        for name, count in counts.items()
+    ]
+    return as_lines(("sweep", "trials", *STATES), rows)
+
+
+def _running_lines(
+    results: Path, running: Iterable[str], trials: Mapping[str, Summary], names: Mapping[str, str]
+) -> list[str]:
+    rows = []
+    for fingerprint in running:
+        folder = registry.trial_folder(results, fingerprint)
+        rows.append((names.get(fingerprint, fingerprint), *_how_far(folder, trials[fingerprint])))
+    if not rows:
+        return []
+    header = ("running", "epoch", "epochs/s", "time left", "return")
+    return ["", *as_lines(header, sorted(rows))]
+
+
+def _how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
+    """Return epoch, epochs/s since its process took it up, time left and the newest return."""
+    path = folder / CURVE_FILE
+    row = last_row(path) if path.exists() else None
+    if row is None or trial.started is None:
+        return f"0/{trial.epochs}", "-", "-", "-"
+    reached, written = row["epoch"], path.stat().st_mtime
+    seconds = written - datetime.datetime.fromisoformat(trial.started).timestamp()
+    done = reached - trial.started_at
+    rate = done / seconds if done > 0 and seconds > 0 else None
+    left = "-"
+    if rate is not None:
+        left = _duration(max((trial.epochs - reached) / rate - (time.time() - written), 0.0))
+    shown = "-" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
+    return f"{reached}/{trial.epochs}", "-" if rate is None else f"{rate:.2f}", left, shown
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """Return the newest row of a trial's curve."""
+    from pwmray.results import read_table  # pyarrow takes as long to load as all the rest
+
+    table = read_table(path)
+    return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def as_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    ]

@@ -1,0 +1,93 @@
+"""The folders of a results folder, read without what trains: sweeps, their trials, their names."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pwmray import registry
+from pwmray.commands import nearest, unknown
+
+SWEEP_FILE = "sweep.json"
+TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """Return what a sweep's folder says of it, nothing where there is no sweep."""
+    path = folder / SWEEP_FILE
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
+
+
+def list_sweeps(results: Path) -> list[str]:
+    """Return the names of the sweeps in a results folder.
+
+    Raises ValueError where there is no such folder.
+    """
+    if not results.is_dir():
+        raise ValueError(f"there is no results folder {results}; give another with --results")
+    return sorted(path.parent.name for path in results.glob(f"*/{SWEEP_FILE}"))
+
+
+def find_sweep(results: Path, name: str) -> Path:
+    """Return the folder of the sweep `name`; raise ValueError for one that is not there."""
+    known = list_sweeps(results)
+    if name not in known:
+        raise ValueError(f"{unknown('sweep', name, known)} in {results}")
+    return results / name
+
+
+def names_in(sweep: Path) -> dict[str, str]:
+    """Return the readable names of a sweep's trials by fingerprint."""
+    links = sweep / TRIALS
+    if not links.is_dir():  # a file system without links
+        return {}
+    with os.scandir(links) as entries:
+        return {Path(os.readlink(e.path)).name: e.name for e in entries if e.is_symlink()}
+
+
+def list_fingerprints(results: Path) -> list[str]:
+    """Return all trials that the results folder has ever had."""
+    folder = results / TRIALS
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def find_trial(results: Path, text: str) -> Path:
+    """Return the folder of a trial by its fingerprint, a prefix that only it has, or its name.
+
+    Raises ValueError for text that is none of a trial's, or several trials'.
+    """
+    sweeps = list_sweeps(results)
+    known = list_fingerprints(results)
+    names = {sweep: names_in(results / sweep) for sweep in sweeps}
+    found = {name for name in known if text and name.startswith(text)} | {
+        fingerprint
+        for by_fingerprint in names.values()
+        for fingerprint, name in by_fingerprint.items()
+        if name == text
+    }
+    if text in known:
+        found = {text}
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:5])
+        raise ValueError(f"{text!r} stands for {len(found)} trials: {shown}; give more of one's")
+    if not found:
+        every = {name for by_fingerprint in names.values() for name in by_fingerprint.values()}
+        raise ValueError(
+            f"no trial {text!r} in {results}{nearest(text, every | set(known))}; valid: a "
+            "fingerprint, the beginning of one, or a name in results/<sweep>/trials"
+        )
+    return registry.trial_folder(results, found.pop())
+
+
+def name_of(results: Path, fingerprint: str) -> str:
+    """Return a trial's readable name in any of its sweeps, else its fingerprint."""
+    for sweep in list_sweeps(results):
+        name = names_in(results / sweep).get(fingerprint)
+        if name is not None:
+            return name
+    return fingerprint

@@ -1,0 +1,203 @@
+"""A disk that fills up under a trial, and under a whole sweep: on a real small file system."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pwmray import registry, results, room
+from pwmray.agent import load_agent
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
+from tests import small_disk
+from tests.test_launch import TINY, curves, trial_statuses
+from tests.test_trial import (
+    CPU,
+    ask_for,
+    curve_of,
+    make_config,
+    open_trial,
+    run_to_the_end,
+)
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    config = make_config()
+    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    folder = tmp_path / "disk"
+    small_disk.mount(folder, 4 * MEGABYTE)
+    yield folder
+    small_disk.unmount(folder)
+
+
+def temporary_files(folder):
+    return [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")]
+
+
+def undisturbed_curve(folder, data):
+    config = make_config()
+    ask_for(config, folder)
+    run_to_the_end(open_trial(config, folder, data))
+    return curve_of(folder).drop_columns(["trial"])
+
+
+def test_event_that_does_not_fit_leaves_the_record_as_it_was(disk):
+    registry.record(disk / "trial", Status.PENDING)
+    before = (disk / "trial" / "events.jsonl").read_bytes()
+    filler = small_disk.fill(disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        registry.record(disk / "trial", Status.QUEUED, text="x" * MEGABYTE)
+    assert (disk / "trial" / "events.jsonl").read_bytes() == before
+    filler.unlink()
+    registry.record(disk / "trial", Status.QUEUED)
+    assert registry.read(disk / "trial").status is Status.QUEUED
+
+
+def test_table_that_does_not_fit_says_that_the_disk_is_full(disk):
+    small_disk.fill(disk)
+    rows = [{"trial": "x" * 1000, "epoch": i} for i in range(1000)]
+    with pytest.raises(OSError) as caught:
+        results.write_rows(disk / "curve.arrow", rows, results.CURVE)
+    assert room.is_disk_full(caught.value)
+    assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(
+    disk,
+    tmp_path,
+    data,
+    monkeypatch,
+    caplog,
+):
+    monkeypatch.setattr(room, "_POLL_SECONDS", 0.05)
+    config = make_config()
+    ask_for(config, disk / "trial")
+    trial = open_trial(config, disk / "trial", data)
+    trial.advance()
+    filler = small_disk.fill(disk)
+    thread = threading.Thread(target=trial.advance)
+    thread.start()
+    thread.join(timeout=1.0)
+    assert thread.is_alive()
+    assert "disk full: waiting up to 1800 s for room" in caplog.text
+    assert curve_of(disk / "trial")["epoch"].to_pylist() == [2]
+
+    filler.unlink()
+    thread.join(timeout=60)
+    run_to_the_end(trial)
+
+    assert curve_of(disk / "trial").drop_columns(["trial"]) == undisturbed_curve(
+        tmp_path / "whole", data
+    )
+    assert temporary_files(disk) == []
+
+
+def test_trial_that_finds_no_room_stops_with_its_last_good_checkpoint(disk, tmp_path, data):
+    config = make_config(**{"runtime.disk_wait_seconds": 0.0})
+    folder = disk / "trial"
+    ask_for(config, folder)
+    trial = open_trial(config, folder, data)
+    trial.advance()
+    before = (folder / CHECKPOINT_FILE).read_bytes()
+    filler = small_disk.fill(disk, spare=4096)  # enough for an event, too little for a curve
+    with pytest.raises(OSError, match="No space left"):
+        trial.advance()
+    trial.close()
+    assert (folder / CHECKPOINT_FILE).read_bytes() == before
+    record = registry.read(folder)
+    assert (record.status, record.last("failure")) == (Status.FAILED, "disk full")
+    assert temporary_files(disk) == []
+
+    filler.unlink()
+    registry.record(folder, Status.QUEUED)
+    run_to_the_end(open_trial(config, folder, data))
+    assert curve_of(folder).drop_columns(["trial"]) == undisturbed_curve(tmp_path / "whole", data)
+
+
+def test_best_checkpoint_is_that_of_the_highest_return(tmp_path, data):
+    config = make_config(epochs=12)
+    ask_for(config, tmp_path)
+    run_to_the_end(open_trial(config, tmp_path, data))
+    rows = curve_of(tmp_path).to_pylist()
+    best = max(rows, key=lambda row: row["return_mean"])
+    assert load_agent(tmp_path / BEST_FILE, CPU).epochs_reached == best["epoch"]
+    assert load_agent(tmp_path / CHECKPOINT_FILE, CPU).epochs_reached == 12
+
+
+def test_best_checkpoint_is_known_again_after_a_kill(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    trial.close()
+    (tmp_path / BEST_FILE).unlink()  # killed between the checkpoint and its second name
+    open_trial(config, tmp_path, data).close()
+    assert (tmp_path / BEST_FILE).read_bytes() == (tmp_path / CHECKPOINT_FILE).read_bytes()
+
+
+def test_trial_clears_what_a_kill_left_half_written(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    (tmp_path / ".checkpoint.pt.0123abcd.tmp").write_bytes(b"half")
+    open_trial(config, tmp_path, data).close()
+    assert temporary_files(tmp_path) == []
+
+
+def wait_for_checkpoint(folder):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if any(folder.glob("trials/*/checkpoint.pt")):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("no trial wrote a checkpoint")
+
+
+def start_sweep(folder, disk, scale):
+    command = [sys.executable, str(TINY), "--scale", scale, "--results", str(disk), "--limit", "4"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.slow
+def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_path):
+    process = start_sweep(tmp_path, disk, "tiny")
+    wait_for_checkpoint(disk)
+    filler = small_disk.fill(disk)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=20)
+    filler.unlink()
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    assert temporary_files(disk) == []
+    assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4
+    start_sweep(tmp_path, tmp_path / "whole", "tiny").communicate(timeout=200)
+    assert curves(tmp_path, "disk") == curves(tmp_path, "whole")
+
+
+@pytest.mark.slow
+def test_sweep_that_finds_no_room_ends_and_goes_on_later(disk, tmp_path):
+    process = start_sweep(tmp_path, disk, "impatient")
+    wait_for_checkpoint(disk)
+    filler = small_disk.fill(disk)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1, out + err
+    assert "Traceback" not in out + err
+    assert "disk full" in out
+
+    filler.unlink()
+    out, err = start_sweep(tmp_path, disk, "impatient").communicate(timeout=200)
+    assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4, out + err
+    assert temporary_files(disk) == []
+    start_sweep(tmp_path, tmp_path / "whole", "impatient").communicate(timeout=200)
+    assert curves(tmp_path, "disk") == curves(tmp_path, "whole")

@@ -1,0 +1,411 @@
+"""The commands about trials, as a user types them, over records that trials left behind."""
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pwmray import claim, cli, listing, registry, results, tables
+from pwmray import plan as planning
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from tests.tiny import sweep
+
+REACHED = {
+    Status.PENDING: "PENDING",
+    Status.QUEUED: "PENDING QUEUED",
+    Status.RUNNING: "PENDING QUEUED RUNNING",
+    Status.EVALUATED: "PENDING QUEUED RUNNING COMPLETED EVALUATED",
+    Status.FAILED: "PENDING QUEUED RUNNING FAILED",
+    Status.CANCELLED: "PENDING QUEUED CANCELLED",
+}
+TRIALS = sweep.trials("tiny")
+NAMES = [f"{t.label}" for t in TRIALS]
+
+
+def run(capsys, results_dir, *arguments):
+    """Run the command line; return its exit code, output and error output."""
+    code = cli.main([*map(str, arguments), "--results", str(results_dir)])
+    return (code, *capsys.readouterr())
+
+
+def folder_of(results_dir, index):
+    return registry.trial_folder(results_dir, TRIALS[index].fingerprint)
+
+
+def stand_at(results_dir, index, status, return_mean=10.0, **fields):
+    """Leave what a trial has at `status`; `fields` are those of its last event."""
+    folder, moves = folder_of(results_dir, index), REACHED[status].split()
+    asked = {"PENDING": {"config": TRIALS[index].to_dict()}}
+    seconds = {"train_seconds": 1.0, "evaluation_seconds": 1.0}
+    known = {
+        "COMPLETED": seconds,
+        "RUNNING": {"epoch": 0, "device": "NVIDIA H100", "slurm_job_id": f"40125{index}"},
+    }
+    for move in moves:
+        more = fields if move == moves[-1] else {}
+        registry.record(
+            folder, Status(move), **{**asked.get(move, {}), **known.get(move, {}), **more}
+        )
+    row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
+    if status is Status.EVALUATED:
+        rows = [{**row, "return": return_mean - 1}, {**row, "return": return_mean + 1}]
+        results.write_rows(folder / "evaluations.arrow", rows, results.EVALUATIONS)
+    if "RUNNING" in moves:
+        curve = [{"trial": folder.name, "epoch": 2, "seconds": 1.0, "return_mean": 7.25}]
+        results.write_rows(folder / "curve.arrow", curve, results.CURVE)
+        (folder / CHECKPOINT_FILE).write_bytes(bytes(2_000_000))
+        (folder / BEST_FILE).write_bytes(bytes(1_000_000))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A results folder with a sweep whose eight trials stand where trials may stand."""
+    folder = tmp_path / "results"
+    stand_at(folder, 0, Status.EVALUATED, 30.0)
+    stand_at(folder, 1, Status.EVALUATED, 50.0)
+    stand_at(folder, 2, Status.EVALUATED, 20.0)
+    stand_at(folder, 3, Status.RUNNING)
+    stand_at(folder, 4, Status.EVALUATED, 34.0)
+    reason = "ValueError: no window of 9 steps"
+    traceback = "Traceback (most recent call last):\n  File 'sampler.py'\n" + reason
+    for index in (5, 6):
+        failed = {"failure": "config", "epochs_reached": 0, "traceback": traceback}
+        stand_at(folder, index, Status.FAILED, reason=reason.replace("9", str(index)), **failed)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:7], folder), "python tiny.py")
+    return folder
+
+
+# Status.
+
+
+def test_status_counts_the_trials_of_every_sweep(made, capsys):
+    with claim.acquire(folder_of(made, 3) / CLAIM_FILE):
+        code, out, _ = run(capsys, made, "status")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled"
+    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0"]
+    assert lines[2] == f"7 trials in {made}"
+
+
+def test_status_shows_how_far_the_running_trials_are(made, capsys):
+    folder = folder_of(made, 3)
+    started = datetime.datetime.fromisoformat(registry.read(folder).last("time")).timestamp()
+    os.utime(folder / "curve.arrow", (started + 4, started + 4))  # two epochs in four seconds
+    with claim.acquire(folder / CLAIM_FILE):
+        _, out, _ = run(capsys, made, "status", "tiny")
+    row = out.splitlines()[-1].split()
+    assert row[:3] == [NAMES[3], "2/6", "0.50"]
+    assert row[4:] == ["s", "7.2"]
+    assert 6 <= int(row[3]) <= 12  # four epochs are left, from four seconds after the start
+
+
+def test_trial_whose_process_is_gone_is_stopped(made, capsys):
+    _, out, _ = run(capsys, made, "status", "tiny")
+    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+    assert "epochs/s" not in out
+
+
+def test_status_watches_until_nothing_runs(made):
+    command = [sys.executable, "-m", "pwmray.cli", "status", "tiny", "--watch"]
+    held = claim.acquire(folder_of(made, 3) / CLAIM_FILE)
+    process = subprocess.Popen(
+        [*command, "--results", str(made)], stdout=subprocess.PIPE, text=True
+    )
+    first = [process.stdout.readline() for _ in range(2)]
+    held.release()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert first[1].split()[3] == "1"
+    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+
+
+def test_listing_is_folded_again_when_a_record_grows_and_its_cache_is_only_a_cache(made):
+    before = listing.list_trials(made, [TRIALS[3].fingerprint])
+    assert before[TRIALS[3].fingerprint].status == "RUNNING"
+    registry.record(folder_of(made, 3), Status.CANCELLED)
+    cache = made / listing.CACHE_FILE
+    for spoil in (lambda: None, cache.unlink, lambda: cache.write_text("{nonsense")):
+        spoil()
+        after = listing.list_trials(made, [TRIALS[3].fingerprint])
+        assert after[TRIALS[3].fingerprint].status == "CANCELLED"
+
+
+def test_listing_equals_what_the_records_say(made):
+    fingerprints = [trial.fingerprint for trial in TRIALS]
+    read = {f: registry.read(registry.trial_folder(made, f)) for f in fingerprints}
+    first, second = (listing.list_trials(made, fingerprints) for _ in range(2))
+    assert first == second == {f: listing.summarize(record) for f, record in read.items()}
+
+
+# Show and note.
+
+
+@pytest.mark.parametrize("how", ["fingerprint", "prefix", "name"])
+def test_show_finds_a_trial_by_fingerprint_prefix_or_name(made, capsys, how):
+    fingerprint = TRIALS[0].fingerprint
+    text = {"fingerprint": fingerprint, "prefix": fingerprint[:10], "name": NAMES[0]}[how]
+    code, out, err = run(capsys, made, "show", text)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:3] == [
+        f"trial        {fingerprint}",
+        f"name         {NAMES[0]}",
+        "status       EVALUATED",
+    ]
+    assert "policy   2 episodes, return 30.00, min 29.00, max 31.00" in out
+    assert re.search(r"return_mean +7\.25", out)
+    assert re.search(r"world_model\.latent_dim +16", out)
+    assert "best.pt        1.0 MB" in out
+
+
+def test_note_is_shown_and_kept_for_good(made, capsys):
+    for text in ("looks odd", "it was the seed"):
+        code, out, _ = run(capsys, made, "note", NAMES[3], text)
+        assert (code, out) == (0, f"noted on {NAMES[3]}\n")
+    before = (folder_of(made, 3) / "events.jsonl").read_bytes()
+    _, out, _ = run(capsys, made, "show", NAMES[3])
+    assert [line.rpartition(": ")[2] for line in out.splitlines()[-2:]] == [
+        "looks odd",
+        "it was the seed",
+    ]
+    assert (folder_of(made, 3) / "events.jsonl").read_bytes() == before
+    assert registry.read(folder_of(made, 3)).status is Status.RUNNING
+
+
+def test_notes_of_two_at_once_are_both_kept(made):
+    threads = [
+        threading.Thread(target=registry.add_note, args=(folder_of(made, 0), f"{i}", "u"))
+        for i in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    notes = {note["note"] for note in registry.read_notes(folder_of(made, 0))}
+    assert notes == {str(i) for i in range(20)}
+
+
+# Failures.
+
+
+def test_failures_are_grouped_by_class_and_reason(made, capsys):
+    code, out, _ = run(capsys, made, "failures", "tiny")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "config, 2 trials: ValueError: no window of 5 steps"
+    assert [line.split()[0] for line in lines[2:4]] == [NAMES[5], NAMES[6]]
+    assert lines[4].strip() == "Traceback (most recent call last):"
+    assert out.count("Traceback") == 1
+
+
+def test_sweep_without_failures_says_so(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    assert run(capsys, tmp_path, "failures", "tiny")[:2] == (0, "no trial of tiny has failed\n")
+
+
+# Prune.
+
+
+def test_prune_without_yes_changes_nothing(made, capsys):
+    before = sorted(made.rglob("*"))
+    code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "best")
+    assert code == 0
+    assert out.splitlines()[0] == f"{NAMES[0]}: checkpoint.pt, 2.0 MB"
+    assert out.splitlines()[-1] == "8.0 MB would be freed; --yes does it"
+    assert sorted(made.rglob("*")) == before
+
+
+def test_prune_frees_what_the_rule_does_not_keep_and_records_it(made, capsys):
+    _, out, _ = run(capsys, made, "prune", "--keep", "best", "--yes")
+    assert out.splitlines()[-1] == "8.0 MB freed"
+    left = {i: (folder_of(made, i) / CHECKPOINT_FILE).exists() for i in range(7)}
+    # What is not evaluated needs its last checkpoint to go on.
+    assert left == {0: False, 1: False, 2: False, 3: True, 4: False, 5: True, 6: True}
+    record = registry.read(folder_of(made, 0))
+    assert record.status is Status.EVALUATED
+    assert (record.last("pruned"), record.last("freed_bytes")) == ([CHECKPOINT_FILE], 2_000_000)
+    assert (folder_of(made, 0) / BEST_FILE).exists()
+    again = run(capsys, made, "prune", "--keep", "best", "--yes")[1]
+    assert again == "0.0 MB freed\n"
+
+
+def test_prune_keeps_both_by_default_and_clears_what_kills_left(made, capsys):
+    draft = folder_of(made, 0) / ".checkpoint.pt.0123abcd.tmp"
+    draft.write_bytes(bytes(500_000))
+    _, out, _ = run(capsys, made, "prune", "--yes")
+    assert out.splitlines() == [f"{NAMES[0]}: {draft.name}, 0.5 MB", "0.5 MB freed"]
+    assert not draft.exists()
+
+
+def test_prune_leaves_a_running_trial_alone(made, capsys):
+    with claim.acquire(folder_of(made, 0) / CLAIM_FILE):
+        run(capsys, made, "prune", "--keep", "none", "--yes")
+    assert (folder_of(made, 0) / CHECKPOINT_FILE).exists()
+    assert not (folder_of(made, 1) / CHECKPOINT_FILE).exists()
+
+
+def test_prune_counts_a_file_with_two_names_once_it_has_none(made, capsys):
+    folder = folder_of(made, 0)
+    (folder / BEST_FILE).unlink()
+    os.link(folder / CHECKPOINT_FILE, folder / BEST_FILE)
+    out = {keep: run(capsys, made, "prune", "--keep", keep)[1] for keep in ("best", "none")}
+    assert f"{NAMES[0]}: checkpoint.pt, 0.0 MB" in out["best"]
+    assert f"{NAMES[0]}: checkpoint.pt, best.pt, 2.0 MB" in out["none"]
+
+
+def test_prune_frees_only_what_is_old_enough(made, capsys):
+    assert "0.0 MB would" in run(capsys, made, "prune", "--keep", "none", "--older-than", "1d")[1]
+    path = folder_of(made, 1) / "events.jsonl"
+    path.write_text(re.sub(r'"time": "\d{4}', '"time": "2020', path.read_text()))
+    _, out, _ = run(capsys, made, "prune", "--keep", "none", "--older-than", "30d")
+    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == [NAMES[1]]
+
+
+def test_pruned_trial_is_still_done(made, capsys):
+    run(capsys, made, "prune", "--keep", "none", "--yes")
+    planned = planning.make(sweep, "tiny", TRIALS[:7], made)
+    assert [trial.state for trial in planned.trials][:3] == ["done"] * 3
+
+
+# The experiment log.
+
+
+def sections_of(log):
+    return re.findall(r"^## (?:\W+ )?(.*)$", log, flags=re.MULTILINE)
+
+
+def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
+    run(capsys, made, "note", NAMES[0], "a | b <script>\nc")
+    code, log, _ = run(capsys, made, "log")
+    assert code == 0
+    assert sections_of(log) == ["Active Experiments"]
+    assert "### tiny (tiny)" in log
+    assert "**Method**: Joint Training (From Scratch)" in log
+    assert "\u2705 4 EVALUATED" in log
+    assert "\u274c 2 FAILED" in log
+    assert "| pendulum-spin | baseline | 4 | 32.0 \u00b1 2.8 | 2 of 2 |" in log
+    row = next(line for line in log.splitlines() if line.startswith("| 401250 |"))
+    folder = f"trials/{TRIALS[0].fingerprint}"
+    user = registry.read_notes(folder_of(made, 0))[0]["user"]
+    assert row == (
+        "| 401250 | pendulum-spin | baseline | 4 | 42 | NVIDIA H100 | \u2705 EVALUATED | 30.00 |  "
+        f"| {folder}/checkpoint.pt<br>{folder}/best.pt |  | a \\| b &lt;script&gt;<br>c ({user}, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}) |"
+    )
+    assert log.count("<details>") == log.count("</details>") == 1
+
+
+def test_log_has_the_newest_first(made, capsys):
+    other = dataclasses.replace(sweep, name="other")
+    stand_at(made, 7, Status.QUEUED)
+    time.sleep(0.01)
+    tables.open_sweep(planning.make(other, "tiny", TRIALS[7:], made), "python other.py")
+    assert re.findall(r"^### (\w+)", run(capsys, made, "log")[1], re.MULTILINE) == ["other", "tiny"]
+    registry.add_note(folder_of(made, 0), "late", "u")  # a note is no event of the trial
+    assert re.findall(r"^### (\w+)", run(capsys, made, "log")[1], re.MULTILINE) == ["other", "tiny"]
+    registry.record(folder_of(made, 3), Status.CANCELLED)
+    log = run(capsys, made, "log")[1]
+    assert sections_of(log) == ["Active Experiments", "Completed Phases"]
+
+
+def test_sweep_whose_checkpoints_were_freed_is_archived_and_never_deleted(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
+    run(capsys, tmp_path, "prune", "--keep", "none", "--yes")
+    log = run(capsys, tmp_path, "log")[1]
+    assert sections_of(log) == ["Archived (checkpoints freed)"]
+    assert "checkpoint.pt freed<br>best.pt freed" in log
+
+
+def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):
+    (made / "tiny" / "sweep.json").unlink()
+    log = run(capsys, made, "log")[1]
+    assert sections_of(log) == ["Trials of no sweep here"]
+    assert all(trial.fingerprint in log for trial in TRIALS[:7])
+
+
+def test_log_is_written_whole_into_a_file(made, tmp_path, capsys):
+    out = tmp_path / "EXPERIMENT_LOG.md"
+    code, said, _ = run(capsys, made, "log", "--out", out)
+    assert (code, said) == (0, f"wrote {out}\n")
+    assert out.read_text() == run(capsys, made, "log")[1]
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["status", "tny"], "unknown sweep 'tny'; did you mean 'tiny'?; valid: tiny in "),
+        (["status", "../tiny"], "unknown sweep '../tiny'"),
+        (["show", "pendulum-spin-baseline-4-seed4"], f"did you mean '{NAMES[0]}'"),
+        (["show", ""], "no trial ''"),
+        (["show", "../../etc"], "no trial '../../etc'"),
+        (["note", "zzzz", "text"], "no trial 'zzzz'"),
+        (["note", NAMES[0], " "], "the note is empty"),
+        (["note", NAMES[0]], "the following arguments are required: TEXT"),
+        (["failures"], "the following arguments are required: SWEEP"),
+        (["failures", "tny"], "did you mean 'tiny'"),
+        (["prune", "tny"], "did you mean 'tiny'"),
+        (["prune", "--older-than", "30"], "'30' is no age; valid: 12h, 30d, 8w"),
+        (["prune", "--keep", "first"], "'first' cannot be kept; valid: last, best, none"),
+        (["log", "--out", "/dev/null/log.md"], "/dev/null"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(made, capsys, arguments, message):
+    code, out, err = run(capsys, made, *arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+@pytest.mark.parametrize("command", ["status", "log", "prune", "failures x", "show x", "note x y"])
+def test_results_folder_that_is_not_there_is_named(tmp_path, capsys, command):
+    code, _, err = run(capsys, tmp_path / "absent", *command.split())
+    assert code == 2
+    assert "there is no results folder" in err
+
+
+def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
+    for name in ("ab12", "ab34"):
+        registry.record(registry.trial_folder(tmp_path, name), Status.PENDING)
+    code, _, err = run(capsys, tmp_path, "show", "ab")
+    assert (code, "'ab' stands for 2 trials: ab12, ab34" in err) == (2, True)
+
+
+def test_broken_record_is_named_by_every_command(made, capsys):
+    (folder_of(made, 0) / "events.jsonl").write_text("{broken\n")
+    for command in (["status"], ["show", TRIALS[0].fingerprint], ["log"], ["prune"]):
+        code, _, err = run(capsys, made, *command)
+        assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
+
+
+def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):
+    code, out, _ = run(capsys, tmp_path, "status")
+    assert code == 0
+    assert out.splitlines()[1:] == [f"0 trials in {tmp_path}"]
+
+
+def test_commands_about_records_load_neither_torch_nor_ray(made):
+    program = (
+        "import sys, pwmray.cli\n"
+        f"for c in ('status', 'failures tiny', 'show {NAMES[0]}', 'prune'):\n"
+        f"    assert pwmray.cli.main([*c.split(), '--results', {str(made)!r}]) == 0\n"
+        "assert not {'ray', 'torch', 'pandas', 'mujoco'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_cache_says_what_it_is(made):
+    listing.list_trials(made, [TRIALS[0].fingerprint])
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-1"
