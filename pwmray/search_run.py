@@ -16,7 +16,7 @@ from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.data_making import make_data
 from pwmray.launch import trial_resources
 from pwmray.search_plan import SearchPlan, best_lines
-from pwmray.search_trials import SearchTrials
+from pwmray.search_trials import SearchTrials, write_tables
 from pwmray.study import FINGERPRINT
 from pwmray.trainable import TrialTrainable
 
@@ -30,6 +30,7 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str) -> 
     tasks = [task for task in plan.tasks if plan.num_left(studies.get(task))]
     code = _run_tasks(plan, tasks, data_dir, address, command) if tasks else 0
     for task, found in plan.studies().items():
+        write_tables(plan, task, found, command)  # a run that was killed may not have come to it
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     if code:
         print(f"go on with: {command}")

@@ -136,18 +136,22 @@ class SearchTrials:
         }
 
     def _write_tables(self) -> None:
-        """Give the search's folder the tables of a sweep, of all its trials so far."""
-        configs = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            if FINGERPRINT in trial.user_attrs:
-                config = self._plan.config(self._task, trial.params)
-                configs[config.fingerprint] = config
-        sweep = self._plan.search.as_sweep(self._plan.scale)
-        names = names_of(list(configs.values()), sweep.axes)
-        rows = [_Named(config, name) for config, name in zip(configs.values(), names, strict=True)]
-        tried = _Tried(sweep, self._plan.scale, self._plan.results, rows)
-        tables.Tables(tables.open_sweep(tried, self._command)).write()
+        write_tables(self._plan, self._task, self.study, self._command)
         self._written_at = time.monotonic()
+
+
+def write_tables(plan: SearchPlan, task: str, tried: optuna.Study, command: str) -> None:
+    """Give the search's folder the tables of a sweep, of all trials of a task's study so far."""
+    configs = {}
+    for trial in tried.get_trials(deepcopy=False):
+        if FINGERPRINT in trial.user_attrs:
+            config = plan.config(task, trial.params)
+            configs[config.fingerprint] = config
+    sweep = plan.search.as_sweep(plan.scale)
+    names = names_of(list(configs.values()), sweep.axes)
+    rows = [_Named(config, name) for config, name in zip(configs.values(), names, strict=True)]
+    known = _Tried(sweep, plan.scale, plan.results, rows)
+    tables.Tables(tables.open_sweep(known, command)).write()
 
 
 class _Named(NamedTuple):
