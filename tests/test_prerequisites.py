@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -254,15 +255,26 @@ def test_trial_that_awaits_its_world_model_is_told_from_others():
     assert len({cell.fingerprint for cell in cells}) == 4
 
 
+def run_script(command, folder):
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @pytest.mark.slow
 def test_pretrain_makes_the_pair_first_and_then_runs_the_trials(tmp_path):
     command = [sys.executable, str(HERE / "tiny_pretrained.py"), "--scale", "tiny", "--pretrain"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    first = run_script(command, tmp_path)
     assert first.returncode == 0, first.stderr
     table = read_table(tmp_path / "results" / "tiny_pretrained" / "trials.arrow")
     assert table["status"].to_pylist() == ["EVALUATED", "EVALUATED"]
     assert set(table["methodology"].to_pylist()) == {"policy_finetuning"}
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.ckpt")}
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    again = run_script(command, tmp_path)
     assert "2 of 2 trials done" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.ckpt")} == before

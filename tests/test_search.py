@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -252,6 +253,7 @@ def start(folder):
     return subprocess.Popen(
         [sys.executable, str(TINY), "--scale", "tiny"],
         cwd=folder, stdout=pipe, stderr=pipe, text=True,
+        env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
     )  # fmt: skip
 
 
