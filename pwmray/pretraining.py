@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from pwmray import checkpoint_file, claim, results
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
 from pwmray.data.angles import wrap_observations
 from pwmray.data.store import Store
@@ -92,6 +93,8 @@ class _Run:
             model.set_observation_scale(*_joint_scale(stores, config.world_model.wrap_angles))
         learner = config.trial.learner
         self._pretrainer = Pretrainer(model, stores, config.settings, learner, config.seed, device)
+        if config.trial.runtime.compile:
+            compile_networks(model)
         self._rows: list[dict[str, Any]] = []
         self._best = math.inf
         self._resume(device)

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from pwmray import checkpoint_file, claim, pretraining, results
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import TrialConfig
 from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
 from pwmray.models.checkpoints import load_world_model
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining import is_done, pretrain
+from pwmray.pretraining import CURVE_FILE, is_done, pretrain
 from pwmray.pretraining_config import PretrainingConfig
 from pwmray.tasks import find_task
 from tests.tiny import SCALES, SETTINGS
@@ -168,6 +169,24 @@ def test_stopped_run_goes_on_exactly(kind, iteration, stores, tmp_path):
     assert_same_weights(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
     best = "best.ckpt"
     assert_same_weights(weights(tmp_path / "cut", best), weights(tmp_path / "whole", best))
+
+
+@pytest.mark.slow
+def test_compiled_run_has_the_losses_of_the_plain_one(stores, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        pretraining, "compile_networks", lambda m: compiled.append(m) or compile_networks(m)
+    )
+    for name, trial in (("plain", {}), ("compiled", {"runtime.compile": True})):
+        pretrain(make_config(trial), tmp_path / name, stores, CPU, quiet)
+
+    (model,) = compiled
+    assert "forward" in vars(model.encoder)
+    plain, found = (
+        results.read_table(tmp_path / name / CURVE_FILE)["world_model_loss"].to_numpy()
+        for name in ("plain", "compiled")
+    )
+    np.testing.assert_allclose(found, plain, rtol=1e-4)
 
 
 def test_damaged_resume_file_starts_the_run_again(stores, tmp_path, caplog):
