@@ -1,6 +1,7 @@
 """What may vary, as plain data: tasks, seeds, variants, epoch budgets and scales."""
 
 from search_spaces.epochs import EPOCHS
+from search_spaces.errors import ERRORS
 from search_spaces.flow import FLOW_TUNINGS
 from search_spaces.hyperparameters import FLOW_SPACE
 from search_spaces.scales import SCALES
@@ -12,6 +13,7 @@ __all__ = [
     "BASELINE",
     "DEV3",
     "EPOCHS",
+    "ERRORS",
     "FACTORIAL",
     "FLOW_POLICY",
     "FLOW_SPACE",

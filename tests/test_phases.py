@@ -1,5 +1,6 @@
 """Every file in sweeps/: what its docstring promises is what it runs."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pwmray.fidelity import Fidelity
 from pwmray.pretrain_command import Pretraining
 from pwmray.pretraining_config import PretrainingConfig
 from pwmray.search import Search
@@ -32,6 +34,7 @@ PAPER_TRIALS = {
     "phase7_finetune": 27,
     "phase8_factorial": 72,
     "phase9_corrections": 216,
+    "phase9_errors": 135,
     "collection_rounds": 81,
     "matmul": 90,
 }
@@ -199,3 +202,10 @@ def test_search_is_planned_on_all_30_tasks(tmp_path, capsys):
     code, out, errors = run(capsys, *options, of=SPECIFIED["search_flow"])
     assert (code, errors) == (0, [])
     assert all(f"{task}: nothing yet" in out for task in TASKS)
+
+
+def test_errors_are_none_all_and_each_switch_alone():
+    trials = SWEEPS["phase9_errors"].cells("paper", {"task": ["cheetah-run"], "seed": [42]})
+    switches = [field.name for field in dataclasses.fields(Fidelity)]
+    wrong = [[s for s in switches if not getattr(trial.fidelity, s)] for trial in trials]
+    assert wrong == [[], switches, *([switch] for switch in switches)]
