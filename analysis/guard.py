@@ -112,7 +112,7 @@ def _compare_settings(
     """
     if {"variant", "world_model", "policy"} & parts:
         parts = parts | {"world_model", "policy"}
-    ours, theirs = _settings(baseline), _settings(level)
+    ours, theirs = settings_of(baseline), settings_of(level)
     odd = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     return [
         Difference(key, _join(list(ours.get(key, ["-"]))), _join(list(theirs.get(key, ["-"]))))
@@ -121,7 +121,7 @@ def _compare_settings(
     ]
 
 
-def _settings(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
+def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
     """Return the values, as text and in order, of every (dotted) setting of some trials."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for trial in trials:

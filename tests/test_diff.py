@@ -1,0 +1,83 @@
+"""What differs between two trials or sweeps, as `analysis/diff.py` says it."""
+
+import json
+
+import pytest
+
+from analysis.diff import main
+from tests.test_analysis import make_sweep, no_change
+
+TASKS = ("reacher-easy",)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two sweeps of the same cells, the second by other code on other data, and two trials."""
+    make_sweep(tmp_path / "before", no_change, TASKS)
+    make_sweep(tmp_path / "after", changed, TASKS)
+    make_sweep(tmp_path / "again", no_change, TASKS)
+    for name in ("0123456789abcdef", "0123ffff89abcdef"):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def changed(row):
+    config = {"evaluation": {"num_episodes": 10}, "policy": {"num_substeps": 4}, "seed": 1}
+    return {
+        "config": json.dumps(config),
+        "git_commit": "fedcba987654",
+        "data_fingerprint": f"data-{row['seed']}",
+        "torch_version": "2.14.0",
+    }
+
+
+def run(results, *arguments):
+    return main([*arguments, "--results", str(results)])
+
+
+def test_sweeps_are_compared_field_by_field(results, capsys):
+    assert run(results, "before", "after") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        ["before", "after"],
+        ["config:"],
+        ["policy.num_substeps", "2", "4"],
+        ["seed", "-", "1"],
+    ]
+    assert [line[0] for line in lines[4:]] == [
+        "data:", "data_fingerprint", "code:", "git_commit", "versions:", "torch_version",
+    ]  # fmt: skip
+    assert lines[5][-3:] == ["data-42,", "data-123,", "data-456"]
+    assert lines[-1] == ["torch_version", "2.13.0", "2.14.0"]
+
+
+def test_sweeps_alike_differ_in_nothing(results, capsys):
+    assert run(results, "before", "again") == 0
+    out = capsys.readouterr().out
+    assert out == "nothing differs between before (18 trials) and again (18 trials)\n"
+
+
+def test_differences_as_json_are_whole(results, capsys):
+    run(results, "before", "after", "--format", "json")
+    found = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert found["data_fingerprint"]["part"] == "data"
+    assert found["data_fingerprint"]["other"] == ["data-42", "data-123", "data-456"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("befor", "no trial 'befor' in "),
+        ("0123", "'0123' stands for 2 trials: 0123456789abcdef, 0123ffff89abcdef; give more of"),
+        ("0123456", "trial 0123456789abcdef is in no table of a sweep in "),
+    ],
+)
+def test_name_of_nothing_is_one_line(results, name, said, capsys):
+    assert run(results, name, "after") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_no_results_folder_is_one_line(tmp_path, capsys):
+    assert run(tmp_path / "nowhere", "a", "b") == 2
+    assert "there is no results folder" in capsys.readouterr().err
