@@ -6,11 +6,12 @@ A difference blocks the verdict; a flag is only said beside the table.
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
+from pwmray.registry import flat_settings
 from pwmray.tasks import find_task
 
 CONTROLS = (
@@ -125,17 +126,9 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
     """Return the values, as text and in order, of every (dotted) setting of some trials."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for trial in trials:
-        for key, value in _flatten(json.loads(trial.record["config"] or "{}")):
+        for key, value in flat_settings(json.loads(trial.record["config"] or "{}")):
             found[key][str(value)] = None
     return found
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _compare_control(

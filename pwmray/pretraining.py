@@ -91,9 +91,11 @@ class _Run:
         )
         if config.world_model.standardize:
             model.set_observation_scale(*_joint_scale(stores, config.world_model.wrap_angles))
-        learner = config.trial.learner
-        self._pretrainer = Pretrainer(model, stores, config.settings, learner, config.seed, device)
-        if config.trial.runtime.compile:
+        learner, runtime = config.trial.learner, config.trial.runtime
+        self._pretrainer = Pretrainer(
+            model, stores, config.settings, learner, config.seed, device, runtime.cuda_graph
+        )
+        if runtime.compile:
             compile_networks(model)
         self._rows: list[dict[str, Any]] = []
         self._best = math.inf

@@ -14,6 +14,7 @@ import datetime
 import errno
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -125,6 +126,15 @@ def remark(folder: Path, **fields: Any) -> None:
 def add_note(folder: Path, note: str, user: str) -> None:
     """Append what a person says about the trial, whoever runs it meanwhile."""
     _append(folder / NOTES_FILE, {"note": note, "user": user})
+
+
+def flat_settings(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a recorded config by their dotted keys."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat_settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def running_elsewhere(folder: Path) -> dict | None:

@@ -3,7 +3,6 @@
 import argparse
 import getpass
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +81,9 @@ def _describe_status(folder: Path, record: Record) -> str:
 
 
 def _config_lines(record: Record) -> list[str]:
-    flat = dict(_flatten("", record.last("config") or {}))
+    flat = dict(registry.flat_settings(record.last("config") or {}))
     width = max(map(len, flat), default=0)
     return [f"{key:<{width}}  {value}" for key, value in flat.items()]
-
-
-def _flatten(prefix: str, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flatten(f"{prefix}{key}.", value)
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _event_lines(record: Record) -> list[str]:

@@ -161,8 +161,10 @@ def test_epoch_on_a_cpu_is_the_update():
 class Windows:
     """A sampler without files behind it."""
 
+    is_mapped = False
+
     def __init__(self):
-        self.sample = windows(3)
+        self.sample, self.generator = windows(3), torch.Generator()
 
 
 class Forbidden(TorchDispatchMode):
@@ -190,3 +192,12 @@ def test_nothing_in_an_epoch_waits_for_the_device(variant, fidelity):
     batches = {size: sample(size) for size in (16,)}
     with Forbidden():
         learner.run_epoch(batches.__getitem__, draws)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_on_a_cpu_nothing_is_recorded_and_nothing_said(is_mapped, caplog):
+    setup = Setup()
+    generators = [setup.draws, setup.windows]
+    run = replay.replayed_on_gpu(setup.work, setup.learner, setup.optimizers, generators, is_mapped)
+    assert run == setup.work
+    assert not caplog.messages

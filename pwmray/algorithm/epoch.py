@@ -1,6 +1,5 @@
 """How an epoch is run: as it is written, its networks compiled, recorded as a CUDA graph."""
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -9,8 +8,6 @@ from pwmray.algorithm import replay
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pwm import Learner, Metrics
 from pwmray.data.sampler import WindowSampler
-
-log = logging.getLogger(__name__)
 
 Epoch = Callable[[float], Metrics]  # of the share of the trial's epochs done
 
@@ -28,7 +25,6 @@ def make_epoch(
     is recorded unless `recorded` is False. What cannot be done is left out and said in the log.
     The learner, its optimizers and the generators are afterwards as they were.
     """
-    device = learner.mask_A.device
     if compiled:
         compile_networks(learner)
 
@@ -36,13 +32,9 @@ def make_epoch(
         return learner.run_epoch(sampler.sample, noise)
 
     run = work
-    if recorded and device.type == "cuda":
-        if sampler.is_mapped:
-            log.warning("cuda_graph=off: the rows are read from files")
-        else:
-            tensors = [*learner.parameters(), *learner.buffers()]
-            optimizers = list(learner.optimizers.values())
-            run = replay.replayed(work, optimizers, tensors, [noise, sampler.generator])
+    if recorded:
+        optimizers, generators = list(learner.optimizers.values()), [noise, sampler.generator]
+        run = replay.replayed_on_gpu(work, learner, optimizers, generators, sampler.is_mapped)
 
     def epoch(progress: float) -> Metrics:
         learner.set_schedules(progress)

@@ -5,7 +5,6 @@ say which iteration's model is best. Everything follows from the seed, and a run
 goes on exactly from `state`.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from pwmray.models import WorldModel
 from pwmray.seeding import derive_seed, generator
 
 Losses = dict[str, float]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,9 @@ class Pretrainer:
         learner: LearnerConfig,
         seed: int,
         device: torch.device,
+        recorded: bool = True,
     ):
+        self._recorded = recorded  # on a GPU, as a CUDA graph
         self.model, self.config, self.iteration = model.to(device), config, 0
         self._learner, self._seed, self._device = learner, seed, device
         names = ("pretrain-windows", "pretrain-times")
@@ -86,22 +85,17 @@ class Pretrainer:
         Raises FloatingPointError when one is not finite; the model is then of no use.
         """
         if self._run is None:
-            self._run = self._make_step()
+            self._run = self._step
+            if self._recorded:
+                generators = list(self._generators.values())
+                self._run = replay.replayed_on_gpu(
+                    self._step, self.model, [self._optimizer], generators, self._sampler.is_mapped
+                )
         history = []
         for _ in range(num_iterations):
             history.append(self._run())
             self.iteration += 1
         return self._finite_means(history)
-
-    def _make_step(self) -> replay.Work:
-        if self._device.type != "cuda":
-            return self._step
-        if self._sampler.is_mapped:
-            log.warning("cuda_graph=off: the rows are read from files")
-            return self._step
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        generators = list(self._generators.values())
-        return replay.replayed(self._step, [self._optimizer], tensors, generators)
 
     def _step(self) -> dict[str, torch.Tensor]:
         loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Metrics = dict[str, Tensor]
 Work = Callable[[], Metrics]
@@ -63,6 +63,26 @@ def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tenso
         for parameter in group["params"]
         for value in optimizer.state[parameter].values()
     ]
+
+
+def replayed_on_gpu(
+    work: Work,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    generators: Sequence[torch.Generator],
+    is_mapped: bool,
+) -> Work:
+    """Return `work` on the parts of `module` recorded where that is possible, else itself.
+
+    It is not on a CPU, nor where the rows are mapped: the log then says so.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if tensors[0].device.type != "cuda":
+        return work
+    if is_mapped:
+        log.warning("cuda_graph=off: the rows are read from files")
+        return work
+    return replayed(work, optimizers, tensors, generators)
 
 
 def replayed(
