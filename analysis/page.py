@@ -62,10 +62,9 @@ def draw_all(summary: Summary) -> list[Drawing]:
     drawings = []
     with matplotlib.rc_context({**STYLE, **SVG_STYLE}):
         for name, figure in list_figures(summary).items():
-            legends = [legend.get_title().get_text() for legend in figure.legends]
+            title = _take_title(figure) or name.replace("_", " ")
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None})
-            title = " ".join(legends[0].split()) if legends else name.replace("_", " ")
             drawings.append(Drawing(name, title, _inline(text.getvalue(), name, title)))
     return drawings
 
@@ -73,6 +72,15 @@ def draw_all(summary: Summary) -> list[Drawing]:
 def anchor(title: str) -> str:
     """Return a title as a link's target."""
     return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def _take_title(figure: Any) -> str:
+    """Return a figure's title and remove it there: the page has it as a heading above."""
+    if not figure.legends:
+        return ""
+    title = figure.legends[0].get_title().get_text()
+    figure.legends[0].set_title(None)
+    return " ".join(title.split())
 
 
 def _inline(svg: str, name: str, title: str) -> str:

@@ -16,3 +16,12 @@ def numbers():
     """Give each test torch as it starts: training sets it up for all of the process."""
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Give a file's tests a real browser; where there is none they are skipped, or fail."""
+    from tests.browser import open_browser
+
+    with open_browser() as opened:
+        yield opened

@@ -1,6 +1,6 @@
 """The report's page: whole, alone, sortable, and every figure named. Checked by its structure.
 
-No browser is at hand where these tests run; the page's script runs in node, where there is one.
+The page's script runs in node, where there is one; test_page_in_browser.py looks at the page.
 """
 
 import json
