@@ -46,7 +46,9 @@ class CriticEnsemble(nn.Module):
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
         x = _first(z_NL, self.weights[0], self.biases[0])
-        following = zip(self.weights[1:], self.biases[1:], strict=True)
+        # Not a slice, which copies what torch.func puts in the parameters' place.
+        weights, biases = list(self.weights)[1:], list(self.biases)[1:]
+        following = zip(weights, biases, strict=True)
         norms = zip(self.norm_weights, self.norm_biases, strict=True)
         for (scale, shift), (weight, bias) in zip(norms, following, strict=True):
             x = F.layer_norm(mish(x), x.shape[-1:])
