@@ -25,3 +25,11 @@ def browser():
 
     with open_browser() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """Give a file's tests a real Slurm; where there is none they are skipped, or fail."""
+    from tests.minislurm import start_or_skip
+
+    yield from start_or_skip()

@@ -1,0 +1,80 @@
+"""What was submitted of a sweep: a line a job in its folder, and the trials' QUEUED events.
+
+results/<sweep>/
+    jobs.jsonl         one line a submitted job, appended by cluster/submit.py and never changed:
+                       the fields of `Submission`
+    jobs/              <profile>-<number>.sbatch, the script as it was submitted;
+                       <job id>.log, what it printed (of an array <job id>_<task>.log), requeued
+                       or not; <job id>.json, written by the running job itself: the address of
+                       its Ray and of the dashboard, gone when it ends
+
+A QUEUED event that is recorded at submission has `slurm_job_id` (a string, as in the events of
+RUNNING), `slurm_cluster`, `profile` and `log` (an absolute path). Of a job array `slurm_job_id` is
+the array's own id, also in `slurm_array_job_id`, until the driver in a task of it queues the trial
+again: with the task's raw id, `slurm_array_job_id` and `slurm_array_task_id`. A driver that stops
+before its job's time limit, or for a preemption, leaves its trials QUEUED with a `reason`.
+"""
+
+import datetime
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+JOBS_FILE = "jobs.jsonl"
+JOBS_FOLDER = "jobs"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job as it was submitted."""
+
+    time: str  # ISO 8601, UTC
+    job_id: str  # raw; an array's is that of the whole array
+    num_tasks: int  # of the array; 1 for a job that is none
+    cluster: str  # Slurm's name of it
+    profile: str
+    script: str  # absolute paths
+    log: str  # of an array with %a for the task
+    command: str  # of the sweep, as the driver in the job is started
+    trials: int  # that it was submitted for
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The fields of its trials' QUEUED events."""
+        job = {"slurm_job_id": self.job_id, "slurm_cluster": self.cluster}
+        if self.num_tasks > 1:
+            job["slurm_array_job_id"] = self.job_id
+        return {**job, "profile": self.profile, "log": self.log}
+
+
+def now() -> str:
+    """Return the time as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def append(sweep_folder: Path, submission: Submission) -> None:
+    """Add a job to the sweep's record, synced to the disk."""
+    sweep_folder.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(asdict(submission)) + "\n"
+    with open(sweep_folder / JOBS_FILE, "a") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(sweep_folder: Path) -> list[Submission]:
+    """Return the jobs ever submitted of a sweep, the oldest first.
+
+    A last line cut by a kill is left out; anything else unreadable raises ValueError.
+    """
+    path = sweep_folder / JOBS_FILE
+    lines = path.read_text().split("\n") if path.exists() else [""]
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(Submission(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} line {number} is not a job: {error}") from error
+    return found
