@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from pwmray import prices
+from pwmray import pretraining_prices, prices
 from pwmray.config import RuntimeConfig
 from pwmray.plan import Plan, PlannedTrial, size_text
 from pwmray.prerequisites import Prerequisite
@@ -29,7 +29,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "priced_by": _sources(plan),
         "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
         "missing_data": list(plan.missing_data),
-        "prerequisites": [_prerequisite(wanted) for wanted in plan.prerequisites],
+        "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
     return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)
 
@@ -64,16 +64,17 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
     longest = max(trial.minutes for trial in plan.to_run) / 60
     return [
         first,
-        f"to run: {len(plan.to_run)} trials, about {_time(sum(hours.values()), device)}"
+        f"to run: {len(plan.to_run)} trials, about {duration_text(sum(hours.values()), device)}"
         f"{f' ({by_gpu})' if by_gpu else ''}; minutes by: {sources}",
-        f"wall time: about {_time(_wall_hours(plan, num_devices))} on {num_devices} "
-        f"{device}{'' if num_devices == 1 else 's'}; {_time(longest)} for the longest trial",
+        f"wall time: about {duration_text(_wall_hours(plan, num_devices))} on {num_devices} "
+        f"{device}{'' if num_devices == 1 else 's'}; {duration_text(longest)} for the longest "
+        "trial",
         f"disk: {size_text(plan.disk_bytes)} in {plan.results}: checkpoints "
         f"{size_text(checkpoints)}, curves and evaluations {size_text(curves)}",
     ]
 
 
-def _time(hours: float, device: str = "") -> str:
+def duration_text(hours: float, device: str = "") -> str:
     """Return hours, or minutes where they are few, as a person reads them."""
     number, unit = (hours, "hours") if hours >= 1 else (hours * 60, "minutes")
     return " ".join(filter(None, (f"{number:.1f}", device, unit)))
@@ -86,18 +87,33 @@ def _missing(plan: Plan) -> list[str]:
             settings = wanted.pretraining.settings
             lines += [
                 f"{_NOT_DONE[wanted.state]}: {wanted.pretraining.label}, {settings.iterations} "
-                f"iterations, for {wanted.num_trials} trials, at {wanted.path}",
+                f"iterations{_cost(plan, wanted)}, for {wanted.num_trials} trials, at "
+                f"{wanted.path}",
                 f"  make it with: {wanted.command}, or add --pretrain",
             ]
     return lines
 
 
-def _prerequisite(wanted: Prerequisite) -> dict[str, Any]:
+def _cost(plan: Plan, wanted: Prerequisite) -> str:
+    price = _price(plan, wanted)
+    if price is None:
+        return ""
+    return f" (about {duration_text(price.minutes / 60, _device(plan))} by {price.source})"
+
+
+def _price(plan: Plan, wanted: Prerequisite) -> pretraining_prices.Price | None:
+    scale = plan.sweep.scales[plan.scale]
+    return pretraining_prices.price(wanted.pretraining, scale, plan.results)
+
+
+def _prerequisite(plan: Plan, wanted: Prerequisite) -> dict[str, Any]:
+    price = None if wanted.state == "done" else _price(plan, wanted)
     return {
         "fingerprint": wanted.pretraining.fingerprint,
         "what": wanted.pretraining.label,
         "state": wanted.state,
         "iterations": wanted.pretraining.settings.iterations,
+        "minutes_left": None if price is None else round(price.minutes, 3),
         "trials": wanted.num_trials,
         "path": str(wanted.path),
         "command": wanted.command,

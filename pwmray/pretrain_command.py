@@ -1,6 +1,7 @@
 """A set of pretrainings as a specification, and the command that runs it."""
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pwmray import pretraining_prices
 from pwmray.build import build_shapes, num_parameters
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import BYTES_PER_PARAMETER
+from pwmray.plan_text import duration_text
 from pwmray.pretraining import BEST_FILE, is_done, state_of
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
 from pwmray.sweep_options import add_place_options, choose_scale, task_names
@@ -55,11 +58,12 @@ class Pretraining:
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
         results_dir = chosen.results.resolve()
+        describe = functools.partial(_describe, scale=self.scales[scale], results_dir=results_dir)
         if chosen.plan and chosen.format == "json":
-            print(json.dumps([_describe(config, results_dir) for config in configs], indent=2))
+            print(json.dumps([describe(config) for config in configs], indent=2))
             return 0
         for config in configs:
-            print(_line(_describe(config, results_dir)))
+            print(_line(describe(config)))
         if chosen.plan:
             return 0
         os.environ.setdefault("MUJOCO_GL", "disable")
@@ -85,11 +89,14 @@ def run_pretrainings(
     return 0
 
 
-def _describe(config: PretrainingConfig, results_dir: Path) -> dict[str, Any]:
-    """Return what a pretraining is, where it stands and the disk that it takes, as plain data."""
+def _describe(
+    config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path
+) -> dict[str, Any]:
+    """Return what a pretraining is, where it stands and what it takes, as plain data."""
     number = num_parameters(build_shapes(config.trial).world_model)
     # Two checkpoints and, until it is done, the state with Adam's two moments.
     num_bytes = number * (2 * 4 + BYTES_PER_PARAMETER)
+    price = pretraining_prices.price(config, scale, results_dir)
     return {
         "fingerprint": config.fingerprint,
         "what": config.label,
@@ -98,6 +105,9 @@ def _describe(config: PretrainingConfig, results_dir: Path) -> dict[str, Any]:
         "batch_size": config.settings.batch_size,
         "tasks": list(config.tasks),
         "parameters": number,
+        "minutes_left": None if price is None else round(price.minutes, 3),
+        "priced_by": None if price is None else price.source,
+        "device": scale.get("device", "device"),
         "disk_mb": round(num_bytes / 1e6, 3),
         "path": str(config.folder(results_dir) / BEST_FILE),
     }
@@ -105,10 +115,15 @@ def _describe(config: PretrainingConfig, results_dir: Path) -> dict[str, Any]:
 
 def _line(described: dict[str, Any]) -> str:
     tasks = described["tasks"]
+    time = ""
+    if described["minutes_left"]:
+        hours = duration_text(described["minutes_left"] / 60, described["device"])
+        time = f"; about {hours} by {described['priced_by']}"
     return (
         f"{described['fingerprint']}  {described['what']}: {described['state']}; "
         f"{described['iterations']} iterations of {described['batch_size']} windows of "
         f"{'mt30' if tasks == list(TASKS) else ', '.join(tasks)}; {described['disk_mb']:.1f} MB"
+        f"{time}"
     )
 
 

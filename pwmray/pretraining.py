@@ -7,6 +7,7 @@
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ class _Run:
             compile_networks(model)
         self._rows: list[dict[str, Any]] = []
         self._best = math.inf
+        self._seconds = 0.0
         self._resume(device)
 
     def finish(self, progress: Progress) -> None:
@@ -106,7 +108,9 @@ class _Run:
         while pretrainer.iteration < settings.iterations:
             progress(self._config.label, pretrainer.iteration, settings.iterations)
             left = settings.iterations - pretrainer.iteration
+            started = time.perf_counter()
             training = pretrainer.train(min(settings.check_every, left))
+            self._seconds += time.perf_counter() - started
             self._check(training)
         self._save(LAST_FILE)
         (self._folder / RESUME_FILE).unlink(missing_ok=True)
@@ -114,10 +118,9 @@ class _Run:
     def _check(self, training: dict[str, float]) -> None:
         held_out = self._pretrainer.held_out_losses()
         rows = {"training": training, "held_out": held_out}
+        reached = {"iteration": self._pretrainer.iteration, "seconds": self._seconds}
         for episodes, losses in rows.items():
-            self._rows.append(
-                {"iteration": self._pretrainer.iteration, "episodes": episodes, **losses}
-            )
+            self._rows.append({**reached, "episodes": episodes, **losses})
         results.write_rows(self._folder / CURVE_FILE, self._rows, results.PRETRAINING)
         if held_out["world_model_loss"] < self._best:
             self._best = held_out["world_model_loss"]
@@ -150,6 +153,7 @@ class _Run:
             return
         self._pretrainer.load_state(state["pretrainer"])
         self._rows, self._best = state["rows"], state["best"]
+        self._seconds = self._rows[-1].get("seconds", 0.0) if self._rows else 0.0
 
 
 def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tensor, torch.Tensor]:

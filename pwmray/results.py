@@ -109,6 +109,7 @@ PRETRAINING = pa.schema(
     [
         ("iteration", pa.int64()),
         ("episodes", pa.string()),  # training (mean since the last row) or held_out
+        ("seconds", pa.float64()),  # training time so far; null in rows of earlier versions
         ("world_model_loss", pa.float64()),
         ("consistency_loss", pa.float64()),
         ("reward_loss", pa.float64()),

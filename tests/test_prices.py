@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from pwmray import plan, plan_text, prices, registry, tables
+from pwmray import plan, plan_text, pretraining_prices, prices, registry, results, tables
 from pwmray.config import TrialConfig
-from pwmray.flops import count_update_flops
+from pwmray.flops import count_pretraining_flops, count_update_flops
+from pwmray.pretraining_config import PretrainingConfig
 from pwmray.registry import Status
 from search_spaces import SCALES as REAL_SCALES
 from tests.test_sweep import PHASE6, cell, run, stand_at
-from tests.tiny import SCALES, sweep
+from tests.tiny import SCALES, SETTINGS, sweep
 
 PAPER = REAL_SCALES["paper"]
 
@@ -187,3 +188,35 @@ def test_done_sweep_has_nothing_left_to_price(tmp_path):
     assert plan_text.as_table(made).splitlines()[-1].endswith("8 trials (8 done)")
     content = json.loads(plan_text.as_json(made, 1))
     assert (content["wall_hours"], content["device_hours"], content["priced_by"]) == (0, {}, {})
+
+
+PRETRAIN = {"tasks": ("cheetah-run",), "iterations": 1000, "batch_size": 8}
+
+
+def make_pretraining(variant):
+    trial = {**SETTINGS, "variant": variant, "task": "cheetah-run", "seed": 0, "epochs": 1}
+    return PretrainingConfig.of(TrialConfig.from_flat(trial), PRETRAIN)
+
+
+def test_pretraining_is_priced_by_the_scale_and_another_kind_by_its_operations(tmp_path):
+    scale = {"pretraining_minutes": {"mlp": 4.0}}
+    mlp, flow = make_pretraining("baseline"), make_pretraining("flowwm")
+    ratio = count_pretraining_flops(flow.trial, 8) / count_pretraining_flops(mlp.trial, 8)
+
+    assert pretraining_prices.price(mlp, scale, tmp_path) == (4.0, "the scale's guess")
+    minutes, source = pretraining_prices.price(flow, scale, tmp_path)
+    assert (minutes, source) == (pytest.approx(4.0 * ratio), "operations")
+    assert ratio > 1
+    assert pretraining_prices.price(mlp, {}, tmp_path) is None
+
+
+def test_half_done_pretraining_is_priced_by_its_own_pace(tmp_path):
+    config = make_pretraining("baseline")
+    folder = config.folder(tmp_path)
+    folder.mkdir(parents=True)
+    rows = [{"iteration": i, "episodes": "held_out", "seconds": i * 0.6} for i in (100, 250)]
+    results.write_rows(folder / "curve.arrow", rows, results.PRETRAINING)
+
+    found = pretraining_prices.price(config, {"pretraining_minutes": {"mlp": 4.0}}, tmp_path)
+
+    assert found == (pytest.approx(7.5), "its own pace")
