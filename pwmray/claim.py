@@ -1,10 +1,13 @@
 """One writer at a time: a claim is a file that a process owns, keeps fresh and gives back.
 
 Taken atomically by a hard link, so that it also holds on a network file system where locks do
-not. It is stale when its process is gone (same host) or its heartbeat is older than the lease.
+not. On its own machine a claim lasts as long as the process, whatever a clock says. Elsewhere its
+heartbeat tells, the file's time: without one for the lease, the claim is anyone's. The same goes
+for a claim that was copied along with a folder: no process of the original beats there.
 """
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -12,21 +15,24 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
-LEASE_SECONDS = 120.0  # a claim without a heartbeat for this long is anyone's
+LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
+_BRIEF_SECONDS = 0.005  # between two looks at a claim that will be given back at once
 
 
 class Claim:
     """A held claim; use it as a context manager or call `release`."""
 
-    def __init__(self, path: Path, token: str, lease_seconds: float):
+    def __init__(self, path: Path, token: str, lease_seconds: float, is_brief: bool):
         self.path = path
         self._token = token
         self._stop = threading.Event()
         interval = lease_seconds / _BEATS_PER_LEASE
         self._thread = threading.Thread(target=self._beat, args=(interval,), daemon=True)
-        self._thread.start()
+        if not is_brief:
+            self._thread.start()
 
     def __enter__(self) -> "Claim":
         return self
@@ -37,12 +43,13 @@ class Claim:
     @property
     def is_held(self) -> bool:
         """Tell whether the file on disk still names this owner."""
-        return _read(self.path).get("token") == self._token
+        return holder(self.path).get("token") == self._token
 
     def release(self) -> None:
         """Stop the heartbeat and give the claim back; a claim lost to another is left alone."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         if self.is_held:
             self.path.unlink(missing_ok=True)
 
@@ -53,26 +60,52 @@ class Claim:
                     os.utime(self.path)
 
 
-def acquire(path: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
-    """Take the claim at `path`, taking a stale one over; return None while another holds it."""
+def acquire(
+    path: Path, lease_seconds: float = LEASE_SECONDS, is_brief: bool = False
+) -> Claim | None:
+    """Take the claim at `path`, taking a stale one over; return None while another holds it.
+
+    A brief claim is for a few writes without a pause: who meets one waits until it is given back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
-    owner = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
-    draft = path.with_name(f".{path.name}.{token}")
+    draft = path.with_name(f".{path.name}.{token}.tmp")
     try:
-        draft.write_text(json.dumps(owner))
-        if not _link(draft, path) and not (
-            _clear_stale(path, lease_seconds) and _link(draft, path)
-        ):
-            return None
-        return Claim(path, token, lease_seconds)
+        _write(draft, {"token": token, "is_brief": is_brief, **_this_process()})
+        while not _link(draft, path):
+            if _clear_stale(path, lease_seconds, draft):
+                continue
+            found = holder(path)
+            if not found.get("is_brief") and path.exists():  # else given back between two looks
+                return None
+            time.sleep(_BRIEF_SECONDS)
+        return Claim(path, token, lease_seconds, is_brief)
+    except FileNotFoundError:
+        return None  # who holds the claim clears drafts away, ours too
     finally:
         draft.unlink(missing_ok=True)
 
 
-def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict | None:
-    """Return who holds the claim (host, pid), or None when it is free or stale."""
-    return None if _is_stale(path, lease_seconds) else _read(path)
+def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | None:
+    """Return who holds the claim (host, pid), or None when it is free, stale or brief."""
+    found = holder(path)
+    if not found or found.get("is_brief") or _is_stale(path, lease_seconds, time.time()):
+        return None
+    return found
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Return whom the claim's file names, stale or not; empty without a readable file."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _write(draft: Path, owner: dict[str, Any]) -> None:
+    with open(draft, "x") as file:
+        # A copy of the file has another inode, a link to it the same.
+        json.dump({**owner, "inode": os.fstat(file.fileno()).st_ino}, file)
 
 
 def _link(draft: Path, path: Path) -> bool:
@@ -83,17 +116,21 @@ def _link(draft: Path, path: Path) -> bool:
     return True
 
 
-def _clear_stale(path: Path, lease_seconds: float) -> bool:
+def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
     """Move a stale claim away; put it back if another taker was faster and it is fresh again."""
-    seen = _read(path)
-    if not _is_stale(path, lease_seconds):
-        return False
-    aside = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}")
+    os.utime(draft)  # by the file system's clock, as the heartbeats are
+    now = draft.stat().st_mtime
+    seen = holder(path)
+    aside = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}.tmp")
     try:
+        if not _is_stale(path, lease_seconds, now):
+            return False
+        if not _is_local(path, seen) and not _is_still(path, lease_seconds):
+            return False
         os.rename(path, aside)
     except FileNotFoundError:
         return True
-    if _read(aside).get("token") != seen.get("token"):
+    if holder(aside).get("token") != seen.get("token"):
         _link(aside, path)
         aside.unlink()
         return False
@@ -101,32 +138,80 @@ def _clear_stale(path: Path, lease_seconds: float) -> bool:
     return True
 
 
-def _is_stale(path: Path, lease_seconds: float) -> bool:
+def _is_stale(path: Path, lease_seconds: float, now: float) -> bool:
+    """Tell whether nobody holds the claim, by its process where that would be on this machine."""
+    found = holder(path)
     try:
-        age = time.time() - path.stat().st_mtime
+        if _is_local(path, found):
+            return not _is_alive(found["pid"], found.get("started"))
+        # A time far ahead is no life either: it was written before a clock was put back.
+        return abs(now - path.stat().st_mtime) > lease_seconds
     except FileNotFoundError:
         return True
-    holder = _read(path)
-    if holder.get("host") == socket.gethostname() and not _is_alive(holder.get("pid", 0)):
-        return True
-    return age > lease_seconds
 
 
-def _is_alive(pid: int) -> bool:
+_watched: dict[Path, tuple[int, float]] = {}  # a claim's time, and since when it is seen unchanged
+
+
+def _is_still(path: Path, lease_seconds: float) -> bool:
+    """Tell whether no heartbeat came while this process watched, for two beats at least.
+
+    A clock that jumps makes every claim look old until its next beat.
+    """
+    beat = path.stat().st_mtime_ns
+    seen, since = _watched.get(path, (None, 0.0))
+    if seen != beat:
+        _watched[path] = (beat, time.monotonic())
+        return False
+    return time.monotonic() - since > 2 * lease_seconds / _BEATS_PER_LEASE
+
+
+def _is_local(path: Path, owner: dict[str, Any]) -> bool:
+    """Tell whether the claim was made here: by a process that could be seen, and in this file."""
+    return owner.get("machine") == _machine() and owner.get("inode") == path.stat().st_ino
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "machine": _machine(),
+        "started": _started(pid),
+    }
+
+
+@functools.cache
+def _machine() -> str:
+    """Name this boot of this machine and the processes that can be seen from here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def _is_alive(pid: int, started: str | None) -> bool:
+    """Tell whether the process that started then still runs; its number may be another's by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    # A zombie answers signals but owns nothing; /proc exists on Linux only.
+        pass
+    state = _process_state(pid)
+    # A zombie answers signals but owns nothing.
+    return state is None or (state[0] != "Z" and _started(pid) == started)
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started, in ticks since the boot; None where /proc does not tell."""
+    state = _process_state(pid)
+    return state[19] if state else None
+
+
+def _process_state(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state on; None without one."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return None

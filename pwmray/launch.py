@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,9 @@ from pwmray.failures import is_disk_full, share_of
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import Status
+from pwmray.turns import Turns
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
-_DYING_SECONDS = 10.0  # that the workers of a killed driver may take to notice
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +32,25 @@ log = logging.getLogger(__name__)
 def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     """Make the data, run every trial of the plan that is not done, write the tables.
 
-    Failed trials run again where that can help. Returns 0 when all are evaluated, 1 when some are
-    not, 130 after Ctrl-C.
+    Failed trials run again where that can help. What other processes run is waited for, and taken
+    over if they die. Returns 0 when all are evaluated, 1 when some are not, 130 after Ctrl-C.
     """
     started = time.time()
-    plan = _after_the_dying(plan)
     planning.check_disk(plan)
     _check_writable(plan.results)
     if address is not None:
         address = connect.answering(address)
     data_paths, data_seconds = _make_data(plan, data_dir)
     folder = tables.open_sweep(plan, command)
-    _queue(plan)
     progress = SweepProgress(plan)
+    turns = Turns(plan, progress)
     joined = tables.Tables(folder)
     end = _End()
     try:
-        if plan.to_run:
-            end = _fit(plan, data_paths, address, progress, joined)
+        if not turns.is_over:
+            end = _work(_Engine(plan, data_paths, address), turns, progress, joined)
     finally:
-        _write_the_end(plan, folder, joined, end, started, data_seconds)
+        _write_the_end(folder, turns, joined, end, started, data_seconds)
     return _say_the_end(plan, folder, end, command)
 
 
@@ -62,25 +61,15 @@ class _End(NamedTuple):
     bug: str | None = None  # that all of the first trials died of
 
 
-def _after_the_dying(plan: Plan) -> Plan:
-    """Look again at trials that other processes run: those of a killed driver end in seconds."""
-    deadline = time.monotonic() + _DYING_SECONDS
-    while any(t.state == "running" for t in plan.trials) and time.monotonic() < deadline:
-        time.sleep(0.5)
-        configs = [trial.config for trial in plan.trials]
-        plan = planning.make(plan.sweep, plan.scale, configs, plan.results)
-    return plan
-
-
 def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
-    """Return the data file of each trial to run, collecting what is missing."""
-    if not plan.to_run:
+    """Return the data file of each trial that may run here, collecting what is missing."""
+    if not plan.unfinished:
         return {}, 0.0
     from pwmray.data.sources import describe_source
     from pwmray.data_making import make_data
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    configs = [trial.config for trial in plan.to_run]
+    configs = [trial.config for trial in plan.unfinished]
     started = time.perf_counter()
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
         print(f"data: {source}")
@@ -90,80 +79,86 @@ def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     return by_trial, time.perf_counter() - started
 
 
-def _queue(plan: Plan) -> None:
-    """Record that each trial was asked for, and is now in the scheduler's hands."""
-    for trial in plan.trials:
-        if trial.state == "done":
-            continue
-        folder = _folder(plan, trial)
-        if registry.read(folder).status is None:
-            registry.record(folder, Status.PENDING, config=trial.config.to_dict())
-        if trial.is_to_run:
-            registry.record(folder, Status.QUEUED)
-
-
-def _fit(
-    plan: Plan,
-    data_paths: dict[str, Path],
-    address: str | None,
-    progress: SweepProgress,
-    joined: tables.Tables,
-) -> _End:
-    """Run the trials on Ray, and again those that failed and have retries left."""
-    import ray
-
-    scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
+def _work(engine: "_Engine", turns: Turns, progress: SweepProgress, joined: tables.Tables) -> _End:
+    """Run trials in rounds, each all that may run then, until none is left."""
+    deaths = retries.FirstDeaths()
     try:
-        dashboard = connect.connect(address)
-        num_cpus = max(trial.config.runtime.num_cpus for trial in plan.to_run)
-        connect.check_resources(num_cpus, ray.cluster_resources())
-        matmuls = {trial.config.learner.matmul for trial in plan.to_run}
-        connect.check_matmuls(matmuls, ray.cluster_resources())
-        gpu_types = sorted({trial.config.runtime.gpu_type for trial in plan.to_run})
-        if said := connect.describe_missing_gpus(gpu_types, ray.cluster_resources()):
-            print(said)
-        if dashboard:
-            print(f"Ray dashboard: http://{dashboard}")
         with progress:
-            return _End(bug=_run_rounds(plan, data_paths, progress, joined, scratch))
+            while to_run := turns.next(engine.machine):
+                engine.run(to_run, turns, progress, joined, deaths)
+                if deaths.bug is not None:
+                    return _End(bug=deaths.bug)
+        return _End()
     except KeyboardInterrupt:
         return _End(is_interrupted=True)
     finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+        engine.stop()
 
 
-def _run_rounds(
-    plan: Plan,
-    data_paths: dict[str, Path],
-    progress: SweepProgress,
-    joined: tables.Tables,
-    scratch: Path,
-) -> str | None:
-    """Run the trials, and then the failed that may be tried again, until none is left.
+class _Engine:
+    """Ray and Tune, started or joined when there is something to run."""
 
-    Returns the bug that all of the first trials died of, or None.
-    """
-    import ray
+    def __init__(self, plan: Plan, data_paths: dict[str, Path], address: str | None):
+        self._plan = plan
+        self._data_paths = data_paths
+        self._address = address
+        self._scratch: Path | None = None
 
-    from pwmray.watch import StopOnCommonBug, TuneWatch
+    def machine(self) -> dict[str, float]:
+        """Return the CPUs and GPUs of the largest machine that Ray has."""
+        self._start()
+        return connect.largest_machine()
 
-    deaths = retries.FirstDeaths()
-    watch, stopper = TuneWatch(plan, progress, joined, deaths), StopOnCommonBug(deaths)
-    offered, machine = ray.cluster_resources(), connect.largest_machine()
-    to_run = plan.to_run
-    while to_run:
-        spaces = [_trainable_config(plan, t, data_paths, offered, machine) for t in to_run]
+    def run(
+        self,
+        trials: Sequence[PlannedTrial],
+        turns: Turns,
+        progress: SweepProgress,
+        joined: tables.Tables,
+        deaths: retries.FirstDeaths,
+    ) -> None:
+        """Run the trials to whatever end they come to."""
+        scratch = self._start()
+        import ray
+
+        from pwmray.watch import StopOnCommonBug, TuneWatch
+
+        offered, machine = ray.cluster_resources(), connect.largest_machine()
+        spaces = [
+            _trainable_config(self._plan, trial, self._data_paths, offered, machine)
+            for trial in trials
+        ]
+        watch = TuneWatch(self._plan, turns, progress, joined, deaths)
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        _tune(spaces, place, watch, stopper)
-        if deaths.bug is not None:
-            return deaths.bug
-        retries.bury_lost(to_run, plan.results)
-        to_run = retries.queue_again(to_run, plan.results, machine)
-        for trial in to_run:
-            failure = registry.read(_folder(plan, trial)).last("retry")
-            progress.retry(trial.config.fingerprint, failure)
-    return None
+        _tune(spaces, place, watch, StopOnCommonBug(deaths))
+
+    def stop(self) -> None:
+        """Leave Ray, and stop it if it was started here."""
+        if self._scratch is None:
+            return
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _start(self) -> Path:
+        """Start or join Ray, once; return the folder for what Tune keeps."""
+        if self._scratch is not None:
+            return self._scratch
+        import ray
+
+        self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
+        dashboard = connect.connect(self._address)
+        runtimes = [trial.config.runtime for trial in self._plan.unfinished]
+        offered = ray.cluster_resources()
+        connect.check_resources(max(runtime.num_cpus for runtime in runtimes), offered)
+        connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
+        gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
+        if said := connect.describe_missing_gpus(gpu_types, offered):
+            print(said)
+        if dashboard:
+            print(f"Ray dashboard: http://{dashboard}")
+        return self._scratch
 
 
 def _tune(spaces: list[dict[str, Any]], scratch: Path, watch: Any, stopper: Any) -> None:
@@ -227,38 +222,28 @@ def trial_resources(config: dict[str, Any]) -> Any:
 
 
 def _write_the_end(
-    plan: Plan,
     folder: Path,
+    turns: Turns,
     joined: tables.Tables,
     end: _End,
     started: float,
     data_seconds: float,
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
+    why = "the sweep stopped before it was done"
+    if end.bug is not None:
+        why = f"not run, for the first trials all died of {end.bug}"
     try:
-        _settle(plan, end)
+        turns.settle(why)
         joined.write()
         tables.log_run(
             folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
-            data_seconds=data_seconds, trials=[t.config.fingerprint for t in plan.to_run],
+            data_seconds=data_seconds, trials=turns.ours,
         )  # fmt: skip
     except OSError as error:
         if not is_disk_full(error):
             raise
         print(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
-
-
-def _settle(plan: Plan, end: _End) -> None:
-    """Record what became of the trials that were handed over and never came to an end."""
-    why = "the sweep stopped before it was done"
-    if end.bug is not None:
-        why = f"not run, for the first trials all died of {end.bug}"
-    for trial in plan.to_run:
-        folder = _folder(plan, trial)
-        status = registry.read(folder).status
-        if status in (Status.EVALUATED, Status.FAILED) or registry.running_elsewhere(folder):
-            continue
-        registry.record(folder, Status.CANCELLED, reason=why)
 
 
 def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
@@ -276,6 +261,8 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
     results = "" if here else f" --results {_shown(plan.results)}"
     if failed:
         print(f"see why: pwmray failures {plan.sweep.name}{results}")
+    if len(left) < len(open_ones):
+        print(f"{len(open_ones) - len(left)} trials run on in other processes")
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more were not run")
     if num_done:

@@ -63,6 +63,11 @@ class Plan:
         return [trial for trial in self.trials if trial.is_to_run]
 
     @property
+    def unfinished(self) -> list[PlannedTrial]:
+        """The trials to run and those that other processes run, which may leave them to us."""
+        return [trial for trial in self.trials if trial.state != "done"]
+
+    @property
     def is_ready(self) -> bool:
         """Whether no trial waits for a pretrained world model."""
         return all(trial.state != "waits" for trial in self.trials)

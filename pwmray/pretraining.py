@@ -28,6 +28,7 @@ from pwmray.tasks import TASKS, find_task
 
 BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
 RESUME_FILE, CLAIM_FILE = "resume.ckpt", "claim"
+_POLL_SECONDS = 0.2
 _CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _claimed(folder: Path) -> claim.Claim:
                 f"another process pretrains in {folder}: pid {holder.get('pid')} on "
                 f"{holder.get('host')}; wait for it, or stop it, and run this again"
             )
+        time.sleep(_POLL_SECONDS)  # a claim that looks stale is watched before it is taken over
     return held
 
 

@@ -2,18 +2,16 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pwmray import failures, registry
 from pwmray.plan import Plan
 from pwmray.registry import Record, Status
 
-_TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 _SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
 
 
@@ -45,14 +43,14 @@ class SweepProgress:
                 trial.config.variant,
                 trial.config.epochs,
                 trial.minutes,
-                "done" if trial.state == "done" else "waiting",
+                {"done": "done", "running": "elsewhere"}.get(trial.state, "waiting"),
             )
             for trial in plan.trials
         }
-        self._plan = plan
         self._is_terminal = sys.stdout.isatty()
         self._live: Live | None = None
         self._said_at = 0.0
+        self._waits_for = ""
 
     def __enter__(self) -> "SweepProgress":
         self._started = time.monotonic()
@@ -81,30 +79,43 @@ class SweepProgress:
             self._say(self.line())
 
     def finish(self, fingerprint: str, result: dict) -> None:
-        """A trial ended, or turned out to run in another process."""
+        """A trial ended, or turned out to be another process's."""
         trial = self._trials[fingerprint]
         trial.status = "elsewhere" if "elsewhere" in result else "done"
         final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
         self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
 
-    def fail(self, fingerprint: str, told: str) -> Record:
-        """A trial failed; return its record.
-
-        Its process may have died without a word: then what Ray has `told` is recorded here.
-        """
+    def fail(self, fingerprint: str, record: Record) -> None:
+        """A trial failed, as its record says."""
         trial = self._trials[fingerprint]
         trial.status = "failed"
-        folder = registry.trial_folder(self._plan.results, fingerprint)
-        if registry.read(folder).status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
-            self._record_death(folder, told)
-        record = registry.read(folder)
         self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
-        return record
 
-    def retry(self, fingerprint: str, failure: str) -> None:
-        """A failed trial is to run again."""
-        self._trials[fingerprint].status = "waiting"
-        self._say(f"again {self._trials[fingerprint].label}, after {failure}; {self.line()}")
+    def queue(self, fingerprint: str, failure: str | None) -> None:
+        """A trial is to run, again after a `failure` where there is one."""
+        trial = self._trials[fingerprint]
+        is_new = trial.status == "waiting"
+        trial.status = "waiting"
+        if failure is not None:
+            self._say(f"again {trial.label}, after {failure}; {self.line()}")
+        elif not is_new:
+            self._say(f"taken over {trial.label}; {self.line()}")
+
+    def settle(self, fingerprint: str, record: Record) -> None:
+        """A trial has come to its end, here or in another process."""
+        trial = self._trials[fingerprint]
+        before = trial.status
+        trial.status = "done" if record.status is Status.EVALUATED else "failed"
+        if before != trial.status:
+            self._say(f"{trial.status} {trial.label}, in another process; {self.line()}")
+
+    def wait(self, others: Mapping[str, int]) -> None:
+        """Nothing is left but what `others` run, so many trials each."""
+        told = ", ".join(f"{who} ({number})" for who, number in others.items())
+        text = f"waiting for trials that run elsewhere: {told}"
+        if others and text != self._waits_for:
+            self._waits_for = text
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Print a line about the whole sweep, above the table where there is one."""
@@ -113,22 +124,12 @@ class SweepProgress:
         else:
             self._say(text)
 
-    def _record_death(self, folder: Path, told: str) -> None:
-        failure = failures.of_text(told) or failures.Failure.PROCESS_DIED
-        is_silent = failure is failures.Failure.PROCESS_DIED
-        reason = "its process died" if is_silent else f"its process died: {failure}"
-        fields = {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}
-        try:
-            registry.record(folder, Status.FAILED, **fields)
-        except OSError as error:
-            if not failures.is_disk_full(error):
-                raise
-            self.say(f"disk full: the failure of {folder.name} could not be recorded")
-
     def line(self) -> str:
         """Return the whole sweep in one line."""
         best = ", ".join(f"{name} {value:.0f}" for name, value in self._best().items())
         parts = [f"{self._count(s)} {s}" for s in ("done", "running", "failed", "waiting")]
+        if self._count("elsewhere"):
+            parts.append(f"{self._count('elsewhere')} elsewhere")
         return (
             f"{self._name}: {', '.join(parts)} of {len(self._trials)}; "
             f"best return: {best or 'none yet'}; {self._time_left()}"

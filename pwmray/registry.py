@@ -10,6 +10,7 @@ results/trials/<fingerprint>/
     curve.arrow, evaluations.arrow
 """
 
+import contextlib
 import datetime
 import errno
 import json
@@ -52,7 +53,7 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
     _S.RUNNING: {_S.QUEUED, _S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED},
     _S.COMPLETED: {_S.QUEUED, _S.RUNNING, _S.EVALUATED, _S.FAILED, _S.CANCELLED},
     _S.FAILED: {_S.QUEUED},
-    _S.CANCELLED: {_S.QUEUED},
+    _S.CANCELLED: {_S.QUEUED, _S.RUNNING},  # where another driver had it queued, too
     _S.EVALUATED: set(),
 }
 
@@ -108,7 +109,7 @@ def read_notes(folder: Path) -> list[dict[str, Any]]:
 
 
 def record(folder: Path, status: Status, **fields: Any) -> None:
-    """Append an event that moves the trial; `fields` are plain data.
+    """Append an event that moves the trial; `fields` are plain data; for who holds its claim.
 
     An illegal move is an error of ours. Raises OSError where the disk has no room, and then has
     written nothing.
@@ -126,6 +127,20 @@ def remark(folder: Path, **fields: Any) -> None:
 def add_note(folder: Path, note: str, user: str) -> None:
     """Append what a person says about the trial, whoever runs it meanwhile."""
     _append(folder / NOTES_FILE, {"note": note, "user": user})
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Record | None]:
+    """Hold the trial's claim for a few events; yield its record, or None while a process runs it.
+
+    Every event is written by who holds the claim, so that what was read of the record is still so.
+    """
+    held = claim.acquire(folder / CLAIM_FILE, is_brief=True)
+    if held is None:
+        yield None
+        return
+    with held:
+        yield read(folder)
 
 
 def flat_settings(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,11 +4,9 @@ How often a trial was retried is in its own events, so a driver that takes over 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from pwmray import registry
 from pwmray.config import RuntimeConfig
 from pwmray.failures import (
     POLICIES,
@@ -17,16 +15,14 @@ from pwmray.failures import (
     essence,
     failure_of,
     has_retry,
-    is_disk_full,
     share_of,
 )
 from pwmray.plan import PlannedTrial
-from pwmray.registry import Record, Status
+from pwmray.registry import Record
 from pwmray.room import free_bytes
 
 NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
 _POLL_SECONDS = 5.0
-_DYING_SECONDS = 10.0  # that a trial's process may take to end after Tune
 
 
 class FirstDeaths:
@@ -74,65 +70,20 @@ def resources(runtime: RuntimeConfig, share: int, machine: Mapping[str, float]) 
     return {"CPU": max(bundle["CPU"], min(bundle["CPU"] * share, machine.get("CPU", 1)))}
 
 
-def bury_lost(trials: Sequence[PlannedTrial], results: Path) -> None:
-    """Record as failed what Ray no longer runs although it neither ended nor failed.
-
-    Tune has been seen to end a run with a trial unfinished after the process of another was killed.
-    """
-    deadline = time.monotonic() + _DYING_SECONDS
-    for trial in trials:
-        folder = registry.trial_folder(results, trial.config.fingerprint)
-        if registry.read(folder).status in (Status.EVALUATED, Status.FAILED):
-            continue
-        while registry.running_elsewhere(folder) and time.monotonic() < deadline:
-            time.sleep(_DYING_SECONDS / 50)
-        if not registry.running_elsewhere(folder):
-            fields = {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
-            _record(folder, Status.FAILED, **fields)
-
-
-def queue_again(
-    trials: Sequence[PlannedTrial], results: Path, machine: Mapping[str, float]
-) -> list[PlannedTrial]:
-    """Record the retries that the failed of `trials` still have, and return those trials.
-
-    Waits for room on the disk where one of them needs it.
-    """
-    again = []
-    for trial in trials:
-        folder = registry.trial_folder(results, trial.config.fingerprint)
-        record = registry.read(folder)
-        failure = failure_of(record)
-        if failure is None or not has_retry(record) or registry.running_elsewhere(folder):
-            continue
-        can_help = _can_help(failure, trial, record, results, machine)
-        if can_help and _record(folder, Status.QUEUED, retry=failure):
-            again.append(trial)
-    return again
-
-
-def _record(folder: Path, status: Status, **fields: Any) -> bool:
-    """Record an event; return whether the disk had room for it."""
-    try:
-        registry.record(folder, status, **fields)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        return False
-    return True
-
-
-def _can_help(
-    failure: Failure,
-    trial: PlannedTrial,
-    record: Record,
-    results: Path,
-    machine: Mapping[str, float],
+def can_retry(
+    trial: PlannedTrial, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
 ) -> bool:
+    """Tell whether a failed trial has a retry left that can help; `machine` is the largest one.
+
+    Waits for room on the disk where it needs some.
+    """
+    failure = failure_of(record)
+    if failure is None or not has_retry(record):
+        return False
     remedy, runtime = POLICIES[failure].remedy, trial.config.runtime
     if remedy is Remedy.MORE_MEMORY:
-        share = share_of(record)  # this failure counted
-        return resources(runtime, share, machine) != resources(runtime, share // 2, machine)
+        share, largest = share_of(record), machine()  # the share counts this failure
+        return resources(runtime, share, largest) != resources(runtime, share // 2, largest)
     if remedy is Remedy.WAIT_FOR_ROOM:
         return _wait_for_room(trial, results)
     return remedy is Remedy.RESUME

@@ -44,7 +44,7 @@ def _run_tasks(
         address = connect.answering(address)
     held = claim.acquire(plan.folder / "claim.json")
     if held is None:
-        owner = claim.owner(plan.folder / "claim.json") or {}
+        owner = claim.holder(plan.folder / "claim.json")
         raise ValueError(
             f"another process runs {plan.search.name} in {plan.folder}: pid {owner.get('pid')} on "
             f"{owner.get('host')}; wait for it, or stop it, and run this again"

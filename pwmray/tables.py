@@ -4,6 +4,7 @@ results/<sweep>/
     sweep.json         name, scale, axes, what is compared, the fingerprints asked for so far
     trials.arrow, curves.arrow, evaluations.arrow
     runs.jsonl         one line a run of the driver: its wall time and cores
+    tables.claim       which of the sweep's drivers writes these files at the moment
     trials/<name>      links to the trials' own folders, by readable names
 """
 
@@ -11,14 +12,15 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pwmray import registry, results
+from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
 from pwmray.levels import Axes, Named, level_of, tell_apart
@@ -50,6 +52,10 @@ _FROM_EVENTS = (
 )
 
 
+_CLAIM_FILE = "tables.claim"
+_POLL_SECONDS = 0.05
+
+
 def check_scale(folder: Path, scale: str) -> None:
     """Raise ValueError if the sweep's folder already holds another scale."""
     found = read_sweep(folder).get("scale", scale)
@@ -65,7 +71,6 @@ def open_sweep(plan: Any, command: str) -> Path:
     folder = plan.results / sweep.name
     configs = [trial.config for trial in plan.trials]
     asked = [config.fingerprint for config in configs]
-    before = read_sweep(folder).get("trials", [])
     axes = sweep.axes
     content = {
         "name": sweep.name,
@@ -75,19 +80,21 @@ def open_sweep(plan: Any, command: str) -> Path:
         "varies": list(axes),
         "axes": {axis: list(keys) for axis, keys in axes.items()},
         "named_levels": sweep.named_levels(plan.scale),
-        "trials": [*asked, *(name for name in before if name not in asked)],
         "command": command,
     }
-    with replacing(folder / SWEEP_FILE) as draft:
-        draft.write_text(json.dumps(content, indent=2) + "\n")
     names = {trial.config.fingerprint: trial.name for trial in plan.trials}
-    _link(folder / "trials", names)
+    with _alone(folder):
+        before = read_sweep(folder).get("trials", [])
+        content["trials"] = [*asked, *(name for name in before if name not in asked)]
+        with replacing(folder / SWEEP_FILE) as draft:
+            draft.write_text(json.dumps(content, indent=2) + "\n")
+        _link(folder / "trials", names)
     return folder
 
 
 def log_run(folder: Path, **fields: Any) -> None:
     """Append one line about a run of the driver."""
-    with open(folder / "runs.jsonl", "a") as file:
+    with _alone(folder), open(folder / "runs.jsonl", "a") as file:
         file.write(json.dumps(fields) + "\n")
 
 
@@ -104,13 +111,25 @@ class Tables:
 
         An axis of the sweep that no column of `trials` tells has one more there.
         """
+        with _alone(self._folder):
+            self._write()
+
+    def write_if_alone(self) -> None:
+        """Replace the tables, unless another driver of the sweep does so at this moment."""
+        held = claim.acquire(self._folder / _CLAIM_FILE)
+        if held is not None:
+            with held:
+                self._write()
+
+    def _write(self) -> None:
         for name, table in self.join().items():
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def join(self) -> dict[str, pa.Table]:
         """Return the tables without writing them."""
         sweep = read_sweep(self._folder)
-        trials = [self._trial_parts(name) for name in sweep["trials"]]
+        found = [self._trial_parts(name) for name in sweep["trials"]]
+        trials = [parts for parts in found if parts is not None]
         rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
         return {
             "trials": _with_levels(rows, sweep.get("axes", {}), sweep.get("named_levels", {})),
@@ -120,11 +139,14 @@ class Tables:
             ),
         }
 
-    def _trial_parts(self, fingerprint: str) -> "_Parts":
+    def _trial_parts(self, fingerprint: str) -> "_Parts | None":
+        """Return a trial's part; None where its driver has not come to its first event yet."""
         if fingerprint in self._final:
             return self._final[fingerprint]
         folder = registry.trial_folder(self._results, fingerprint)
         record = registry.read(folder)
+        if record.status is None:
+            return None
         curve = _optional(folder / CURVE_FILE, results.CURVE)
         evaluations = results.EVALUATIONS.empty_table()
         if record.status is Status.EVALUATED:
@@ -142,6 +164,15 @@ class _Parts(NamedTuple):
     row: dict[str, Any]
     curve: pa.Table
     evaluations: pa.Table
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other drivers of the sweep from its files: the last to write has read the newest."""
+    while (held := claim.acquire(folder / _CLAIM_FILE)) is None:
+        time.sleep(_POLL_SECONDS)
+    with held:
+        yield
 
 
 def _concatenated(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:

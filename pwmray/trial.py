@@ -40,13 +40,13 @@ MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of
 
 
 class RunningElsewhereError(RuntimeError):
-    """Another live process holds the trial's claim."""
+    """Another process has the trial, or brought it to an end since it was queued here."""
 
 
 class Trial:
     """A claimed trial: call `advance` until `is_finished`, then `close`.
 
-    Raises RunningElsewhereError when another process has it.
+    Raises RunningElsewhereError when another process has it or has ended it.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Trial:
             raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
         self._claim = held
         try:
+            self._check_unended()
             self._open(data_path)
         except BaseException:
             held.release()
@@ -94,6 +95,11 @@ class Trial:
     def close(self) -> None:
         """Give the trial back; another process may go on with it."""
         self._claim.release()
+
+    def _check_unended(self) -> None:
+        status = registry.read(self.folder).status
+        if status in (Status.EVALUATED, Status.FAILED):
+            raise RunningElsewhereError(f"{status} in another process")
 
     def _open(self, data_path: Path) -> None:
         try:

@@ -12,6 +12,7 @@ from pwmray.progress import SweepProgress
 from pwmray.retries import FirstDeaths
 from pwmray.room import free_bytes
 from pwmray.tables import Tables
+from pwmray.turns import Turns
 
 _TABLES_SECONDS = 5.0  # between two writings of the sweep's tables
 _DISK_SECONDS = 60.0  # between two looks at the disk's room
@@ -20,8 +21,16 @@ _DISK_SECONDS = 60.0  # between two looks at the disk's room
 class TuneWatch(tune.Callback):
     """Keep the display and the sweep's tables up to date while Tune runs."""
 
-    def __init__(self, plan: Plan, progress: SweepProgress, tables: Tables, deaths: FirstDeaths):
+    def __init__(
+        self,
+        plan: Plan,
+        turns: Turns,
+        progress: SweepProgress,
+        tables: Tables,
+        deaths: FirstDeaths,
+    ):
         self._plan = plan
+        self._turns = turns
         self._progress = progress
         self._tables = tables
         self._deaths = deaths
@@ -42,19 +51,25 @@ class TuneWatch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._to_write.pop(_fingerprint(trial), None)
-        if self._deaths.bug is None:  # otherwise it was stopped, not completed
+        if self._deaths.bug is not None:  # it was stopped, not completed
+            return
+        if "elsewhere" in trial.last_result:
+            self._turns.skip(_fingerprint(trial))
+        else:
             self._deaths.finish()
-            self._progress.finish(_fingerprint(trial), trial.last_result)
+        self._progress.finish(_fingerprint(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._deaths.die(self._progress.fail(_fingerprint(trial), _told(trial)))
+        record = self._turns.bury(_fingerprint(trial), _told(trial))
+        self._deaths.die(record)
+        self._progress.fail(_fingerprint(trial), record)
 
     def _write_tables(self) -> None:
         if time.monotonic() - self._written_at < _TABLES_SECONDS:
             return
         self._written_at = time.monotonic()
         try:
-            self._tables.write()
+            self._tables.write_if_alone()
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -1,9 +1,11 @@
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -58,9 +60,16 @@ def race(folder):
 
 def leave_claim(path, pid, host=None, age=0.0):
     """Write the claim that another process would have left behind `age` seconds ago."""
-    owner = {"token": "another", "host": host or socket.gethostname(), "pid": pid}
-    path.write_text(json.dumps(owner))
-    then = time.time() - age
+    owner = {"token": "another", "pid": pid, "started": claim._started(pid)}
+    here = {"host": socket.gethostname(), "machine": claim._machine()}
+    path.touch()
+    place = {"host": host, "machine": f"the boot of {host}"} if host else here
+    path.write_text(json.dumps({**owner, **place, "inode": path.stat().st_ino}))
+    set_age(path, age)
+
+
+def set_age(path, seconds):
+    then = time.time() - seconds
     os.utime(path, (then, then))
 
 
@@ -149,16 +158,92 @@ def test_claim_of_another_host_is_free_once_its_lease_has_passed(tmp_path):
     path = tmp_path / "claim.json"
     leave_claim(path, dead_pid(), host="another-host", age=60)
     assert claim.acquire(path, lease_seconds=90) is None
+    assert claim.owner(path, lease_seconds=90)["host"] == "another-host"
 
-    with claim.acquire(path, lease_seconds=30) as held:
+    assert claim.owner(path, lease_seconds=0.3) is None
+    assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+    time.sleep(0.15)
+    with claim.acquire(path, lease_seconds=0.3) as held:
         assert held.is_held
 
 
-def test_claim_of_a_live_process_without_heartbeat_is_free_after_the_lease(tmp_path):
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_live_claim_outlasts_a_clock_that_jumps(tmp_path, jump):
     path = tmp_path / "claim.json"
-    leave_claim(path, os.getppid(), age=claim.LEASE_SECONDS + 60)
+    rival = start(RIVAL, tmp_path, 1)
+    say(rival, "go")
+    assert [rival.stdout.readline() for _ in range(2)] == ["ready\n", "0\n"]
+    path = tmp_path / "0.json"
+
+    set_age(path, jump)  # as it looks to everyone when the clock jumps, until the next beat
+
+    assert claim.owner(path)["pid"] == rival.pid
+    assert claim.acquire(path) is None
+    rival.kill()
+    rival.communicate(timeout=30)
+    set_age(path, jump)
     with claim.acquire(path) as held:
         assert held.is_held
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_claim_on_another_host_that_still_beats_outlasts_a_clock_that_jumps(tmp_path, jump):
+    path = tmp_path / "claim.json"
+    for beat in range(3):
+        leave_claim(path, dead_pid(), host="another-host", age=jump + beat)
+        assert claim.acquire(path, lease_seconds=0.3) is None
+        time.sleep(0.15)
+    with claim.acquire(path, lease_seconds=0.3) as held:  # it beats no more
+        assert held.is_held
+
+
+def test_claim_of_a_number_that_another_process_has_by_now_is_free(tmp_path):
+    path = tmp_path / "claim.json"
+    leave_claim(path, os.getppid())
+    owner = json.loads(path.read_text())
+    path.write_text(json.dumps({**owner, "started": "1"}))
+    assert claim.owner(path) is None
+    with claim.acquire(path) as held:
+        assert held.is_held
+
+
+def test_claim_in_a_copied_folder_is_free_though_the_original_is_held(tmp_path):
+    original, copied = tmp_path / "original", tmp_path / "copied"
+    with claim.acquire(original / "claim.json") as held:
+        shutil.copytree(original, copied)  # with its times, as cp -a
+        assert claim.owner(copied / "claim.json")["pid"] == os.getpid()  # for the lease
+        set_age(copied / "claim.json", claim.LEASE_SECONDS + 1)
+        assert claim.owner(copied / "claim.json") is None
+        claim.acquire(copied / "claim.json", lease_seconds=0.3)
+        time.sleep(0.15)
+        with claim.acquire(copied / "claim.json", lease_seconds=0.3) as ours:
+            assert ours.is_held
+            assert held.is_held
+
+
+def test_brief_claim_is_waited_for(tmp_path):
+    path = tmp_path / "claim.json"
+    brief = claim.acquire(path, is_brief=True)
+    timer = threading.Timer(0.1, brief.release)
+    timer.start()
+    assert claim.owner(path) is None
+    with claim.acquire(path) as held:
+        assert not brief.is_held
+        assert held.is_held
+    timer.join()
+
+
+def test_draft_that_the_holder_clears_away_gives_no_claim(tmp_path, monkeypatch):
+    path = tmp_path / "claim.json"
+    link = os.link
+
+    def link_after_a_holder_cleared(source, target):
+        source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr(claim.os, "link", link_after_a_holder_cleared)
+    assert claim.acquire(path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_heartbeat_keeps_the_claim_beyond_its_lease(tmp_path):

@@ -56,6 +56,7 @@ def ensure_data(
         held = _claim(path)
         if held is None:
             _wait(path, report)
+            time.sleep(_POLL_SECONDS)  # a claim that looks stale is watched before it is taken over
             continue
         with held:
             if rebuild or not path.exists():

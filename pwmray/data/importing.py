@@ -154,7 +154,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"cannot write data to {folder}: {error.strerror}") from error
     if held is None:
-        holder = claim.owner(folder / _CLAIM) or {}
+        holder = claim.holder(folder / _CLAIM)
         raise ValueError(
             f"process {holder.get('pid')} on {holder.get('host')} imports into {folder}"
         )

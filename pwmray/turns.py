@@ -1,0 +1,170 @@
+"""Whose turn a trial is, where any number of drivers work on one results folder.
+
+They come and go. Each hands its scheduler what no process runs; a trial belongs to who gets its
+claim, and who comes to it later skips it. What others run is looked at again when there is nothing
+else to do: it is theirs while they live, and then whoever's is here.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray import claim, failures, registry, retries
+from pwmray.failures import Failure, failure_of, is_disk_full
+from pwmray.plan import Plan, PlannedTrial
+from pwmray.progress import SweepProgress
+from pwmray.registry import CLAIM_FILE, Record, Status
+
+_POLL_SECONDS = 1.0
+_DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
+_TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
+_ENDS = (Status.EVALUATED, Status.FAILED)
+
+Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
+
+
+class Turns:
+    """The trials of a plan that are not done: which this driver may run, and which others do."""
+
+    def __init__(self, plan: Plan, progress: SweepProgress):
+        self._results = plan.results
+        self._progress = progress
+        self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
+        self._ours: set[str] = set()  # queued here, and not skipped
+        self._told: dict[str, str] = {}  # what Ray says of a process that died
+        self._is_first = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every trial has come to an end that no retry can better."""
+        return not self._open
+
+    @property
+    def ours(self) -> list[str]:
+        """The trials that ran here, by their fingerprints."""
+        return sorted(self._ours)
+
+    def next(self, machine: Machine) -> list[PlannedTrial]:
+        """Queue and return the trials that may run now; empty when none is left.
+
+        While there are none but those that other processes run, it waits and says for whom. What
+        failed before the first call is tried again whatever the cause.
+        """
+        while True:
+            taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
+            self._is_first = False
+            if taken or self.is_over:
+                return taken
+            self._progress.wait(self._others())
+            time.sleep(_POLL_SECONDS)
+
+    def skip(self, fingerprint: str) -> None:
+        """Leave a trial to the process that turned out to have it."""
+        self._ours.discard(fingerprint)
+
+    def bury(self, fingerprint: str, told: str) -> Record:
+        """Record what Ray has `told` of a trial whose process died; return the trial's record.
+
+        The claim of a process on a lost machine outlives it for a while: then that is recorded
+        when the claim is free.
+        """
+        self._told[fingerprint] = told
+        self._wait_for_death([fingerprint])
+        self._bury(fingerprint)
+        return registry.read(self._folder(fingerprint))
+
+    def settle(self, why: str) -> None:
+        """Record why the trials queued here that no process runs were not brought to an end."""
+        left = sorted(self._ours & self._open.keys())
+        self._wait_for_death(left)
+        for fingerprint in left:
+            folder = self._folder(fingerprint)
+            with registry.claimed(folder) as record:
+                if record is not None and record.status not in (*_ENDS, Status.CANCELLED):
+                    registry.record(folder, Status.CANCELLED, reason=why)
+
+    def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
+        """Queue a trial if no process runs it and it may run; drop it if it never will."""
+        fingerprint = trial.config.fingerprint
+        folder = self._folder(fingerprint)
+        if registry.running_elsewhere(folder):
+            return False
+        if fingerprint in self._ours:
+            self._bury(fingerprint)
+        record = registry.read(folder)
+        failure = None if self._is_first else failure_of(record)
+        is_at_end = record.status is Status.EVALUATED or (
+            failure is not None and not retries.can_retry(trial, record, self._results, machine)
+        )
+        if is_at_end:
+            del self._open[fingerprint]
+            self._progress.settle(fingerprint, record)
+            return False
+        if self._queue(trial, record.status, {"retry": failure} if failure else {}):
+            self._progress.queue(fingerprint, failure)
+            return True
+        return False
+
+    def _queue(self, trial: PlannedTrial, seen: Status | None, fields: dict[str, Any]) -> bool:
+        """Record that a trial is in the scheduler's hands; return False if it moved meanwhile."""
+        fingerprint = trial.config.fingerprint
+        folder = self._folder(fingerprint)
+        try:
+            with registry.claimed(folder) as record:
+                if record is None or record.status is not seen:
+                    return False
+                if seen is None:
+                    registry.record(folder, Status.PENDING, config=trial.config.to_dict())
+                registry.record(folder, Status.QUEUED, **fields)
+        except OSError as error:
+            if self._is_first or not is_disk_full(error):
+                raise
+            del self._open[fingerprint]
+            return False
+        self._ours.add(fingerprint)
+        return True
+
+    def _bury(self, fingerprint: str) -> None:
+        """Record as failed what Ray runs no more although it neither ended nor failed.
+
+        Tune has been seen to end a run with a trial unfinished after the process of another was
+        killed.
+        """
+        folder, told = self._folder(fingerprint), self._told.get(fingerprint)
+        try:
+            with registry.claimed(folder) as record:
+                if record is None:
+                    return
+                if record.status not in _ENDS:
+                    registry.record(folder, Status.FAILED, **_death(told))
+                self._told.pop(fingerprint, None)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._progress.say(f"disk full: the failure of {fingerprint} could not be recorded")
+
+    def _wait_for_death(self, fingerprints: Sequence[str]) -> None:
+        """Wait a little for the processes of trials that Ray no longer runs to be gone."""
+        folders = [self._folder(name) for name in fingerprints]
+        deadline = time.monotonic() + _DYING_SECONDS
+        while any(map(registry.running_elsewhere, folders)) and time.monotonic() < deadline:
+            time.sleep(_DYING_SECONDS / 100)
+
+    def _others(self) -> Counter[str]:
+        """Return how many of the open trials each other process has."""
+        holders = [claim.holder(self._folder(name) / CLAIM_FILE) for name in self._open]
+        return Counter(f"pid {h['pid']} on {h['host']}" for h in holders if h)
+
+    def _folder(self, fingerprint: str) -> Path:
+        return registry.trial_folder(self._results, fingerprint)
+
+
+def _death(told: str | None) -> dict[str, Any]:
+    if told is None:
+        return {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
+    failure = failures.of_text(told) or Failure.PROCESS_DIED
+    is_silent = failure is Failure.PROCESS_DIED
+    reason = "its process died" if is_silent else f"its process died: {failure}"
+    return {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}

@@ -1,0 +1,56 @@
+"""Several drivers on one sweep, in processes of their own: they share it, come, go and die."""
+
+import os
+import signal
+
+import pytest
+
+from pwmray import registry
+from pwmray.registry import Status
+from tests.test_launch import curves, run, start, trial_statuses, wait_for_event
+
+pytestmark = pytest.mark.slow
+
+
+def life_of(folder):
+    events = registry.read(folder).events
+    return [event["status"] for event in events if event["status"] not in ("PENDING", "QUEUED")]
+
+
+def test_drivers_that_start_at_once_share_the_trials(tmp_path):
+    drivers = [start(tmp_path, "--scale", "tiny") for _ in range(2)]
+    ends = [driver.communicate(timeout=400) for driver in drivers]
+
+    assert [driver.returncode for driver in drivers] == [0, 0], ends
+    assert "Traceback" not in str(ends)
+    assert all("8 of 8 trials done" in out for out, _ in ends)
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 8
+    lives = [life_of(folder) for folder in (tmp_path / "results" / "trials").iterdir()]
+    assert lives == [["RUNNING", "COMPLETED", "EVALUATED"]] * 8
+    pids = {
+        registry.read(folder).last("pid")
+        for folder in (tmp_path / "results" / "trials").iterdir()
+    }  # fmt: skip
+    assert len(pids) > 2  # a driver alone has two processes at work
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_driver_that_joins_waits_for_another_and_takes_over_when_it_dies(tmp_path):
+    first = start(tmp_path, "--scale", "tiny", "--limit", "2")
+    folder = wait_for_event(tmp_path, Status.RUNNING)
+    worker = registry.read(folder).last("pid")
+    os.kill(worker, signal.SIGSTOP)
+    second = start(tmp_path, "--scale", "tiny", "--limit", "2")
+    said = next(line for line in second.stdout if line.startswith("waiting for trials"))
+    first.kill()
+    first.communicate(timeout=60)
+    os.kill(worker, signal.SIGKILL)
+    out, err = second.communicate(timeout=300)
+
+    assert f"that run elsewhere: pid {worker} on " in said
+    assert second.returncode == 0, err
+    assert "taken over" in out
+    assert "2 of 2 trials done" in out
+    assert registry.read(folder).count(Status.FAILED) == 0
+    run(tmp_path, "--scale", "tiny", "--limit", "2", "--results", "whole")
+    assert curves(tmp_path) == curves(tmp_path, "whole")

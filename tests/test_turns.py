@@ -1,0 +1,186 @@
+"""Several drivers on one results folder: whose turn a trial is; on records, without Ray."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pwmray import claim, plan, registry, results, tables, turns
+from pwmray.progress import SweepProgress
+from pwmray.registry import CLAIM_FILE, Status
+from pwmray.turns import Turns
+from tests.tiny import sweep
+
+NUM_DRIVERS = 3
+# Waits for a word, then makes its turns and says which trials it has queued.
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.test_turns import driver, no_machine
+turns, _ = driver(Path(sys.argv[1]), 8)
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(turns.next(no_machine)), flush=True)
+"""
+# Grows the sweep by trials of its own and writes its tables, twenty times.
+WRITER = """
+import sys
+from pathlib import Path
+from pwmray import plan, registry, tables
+from tests.tiny import sweep
+folder, first = Path(sys.argv[1]), int(sys.argv[2])
+for index in range(20):
+    trials = sweep.trials("tiny", {"seed": [first + index]}, folder)[:1]
+    made = plan.make(sweep, "tiny", trials, folder)
+    place = registry.trial_folder(folder, trials[0].fingerprint)
+    registry.record(place, registry.Status.PENDING, config=trials[0].to_dict())
+    tables.Tables(tables.open_sweep(made, "python tiny.py")).write()
+    tables.log_run(folder / "tiny", index=first + index, pad="x" * 20_000)
+"""
+
+
+def no_machine():
+    return {}
+
+
+def folder_of(results, trial):
+    return registry.trial_folder(results, trial.config.fingerprint)
+
+
+def stand_at(results, trial, *statuses, **fields):
+    for status in (Status.PENDING, Status.QUEUED, *statuses):
+        registry.record(folder_of(results, trial), status, **fields)
+
+
+def driver(results, num_trials):
+    """Return the turns of a driver that starts now, and its trials."""
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
+    progress = SweepProgress(made)
+    progress.__enter__()
+    return Turns(made, progress), made.trials
+
+
+def run_on(results, trial):
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder_of(results, trial), status)
+
+
+def statuses(results, trial):
+    return [e["status"] for e in registry.read(folder_of(results, trial)).events]
+
+
+def test_driver_queues_what_no_process_runs_and_leaves_the_rest(tmp_path):
+    first, trials = driver(tmp_path, 2)
+    first.next(no_machine)
+    with claim.acquire(folder_of(tmp_path, trials[0]) / CLAIM_FILE):
+        registry.record(folder_of(tmp_path, trials[0]), Status.RUNNING)
+        second, _ = driver(tmp_path, 2)
+        assert [t.name for t in second.next(no_machine)] == [trials[1].name]
+        assert registry.read(folder_of(tmp_path, trials[0])).status is Status.RUNNING
+
+
+def test_trial_that_ended_elsewhere_since_it_was_queued_has_no_turn_any_more(tmp_path, capsys):
+    ours, trials = driver(tmp_path, 2)
+    ours.next(no_machine)
+    for trial in trials:
+        run_on(tmp_path, trial)
+        ours.skip(trial.config.fingerprint)
+    assert ours.next(no_machine) == []
+    assert ours.is_over
+    assert ours.ours == []
+    assert capsys.readouterr().out.count("in another process") == 2
+    assert statuses(tmp_path, trials[0])[-1] == "EVALUATED"
+
+
+def test_what_a_dead_driver_left_is_taken_over_without_a_failure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
+    _, trials = driver(tmp_path, 2)
+    stand_at(tmp_path, trials[0], Status.RUNNING)
+    run_elsewhere = claim.acquire(folder_of(tmp_path, trials[0]) / CLAIM_FILE)
+    ends, seconds = (Status.RUNNING, Status.COMPLETED, Status.EVALUATED), {"train_seconds": 1.0}
+    stand_at(tmp_path, trials[1], *ends, **seconds, evaluation_seconds=1.0)
+    ours, trials = driver(tmp_path, 2)
+    timer = threading.Timer(0.3, run_elsewhere.release)
+    timer.start()
+    started = time.monotonic()
+    assert ours.next(no_machine) == [trials[0]]
+    assert time.monotonic() - started > 0.2
+    assert statuses(tmp_path, trials[0])[-2:] == ["RUNNING", "QUEUED"]
+    out = capsys.readouterr().out
+    assert out.count("waiting for trials that run elsewhere: pid ") == 1
+    assert "taken over pendulum-spin-baseline-4-seed42" in out
+    timer.join()
+
+
+def test_trial_that_ray_lost_is_recorded_as_failed_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
+    ours, trials = driver(tmp_path, 1)
+    for granted in (True, True, True, False):  # the first time and two retries
+        assert bool(ours.next(no_machine)) is granted
+        if granted:
+            registry.record(folder_of(tmp_path, trials[0]), Status.RUNNING)
+    record = registry.read(folder_of(tmp_path, trials[0]))
+    assert (record.status, record.last("reason")) == (Status.FAILED, "Ray ended without it")
+    assert record.all("failure") == ["process died"] * 3
+
+
+def test_death_on_a_lost_machine_is_recorded_when_its_claim_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(turns, "_DYING_SECONDS", 0.1)
+    ours, trials = driver(tmp_path, 1)
+    ours.next(no_machine)
+    registry.record(folder_of(tmp_path, trials[0]), Status.RUNNING)
+    held = claim.acquire(folder_of(tmp_path, trials[0]) / CLAIM_FILE)
+    record = ours.bury(trials[0].config.fingerprint, "The node has died")
+    assert record.status is Status.RUNNING
+    held.release()
+    assert ours.next(no_machine) == trials
+    record = registry.read(folder_of(tmp_path, trials[0]))
+    assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+
+
+def test_driver_that_stops_cancels_what_it_queued_and_another_goes_on(tmp_path):
+    first, trials = driver(tmp_path, 2)
+    second, _ = driver(tmp_path, 2)
+    first.next(no_machine)
+    second.next(no_machine)
+    first.settle("the sweep stopped before it was done")
+    assert [statuses(tmp_path, trial)[-1] for trial in trials] == ["CANCELLED"] * 2
+    run_on(tmp_path, trials[0])  # the second's turn comes
+
+
+@pytest.mark.slow
+def test_drivers_that_start_at_once_keep_every_record_whole(tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    rivals = [subprocess.Popen(command, **pipes) for _ in range(NUM_DRIVERS)]
+    for rival in rivals:
+        assert "ready\n" in iter(rival.stdout.readline, "")
+    outs = [rival.communicate("go\n", timeout=60)[0] for rival in rivals]
+    assert [out.split()[-1] for out in outs] == ["8"] * NUM_DRIVERS
+    _, trials = driver(tmp_path, 8)
+    expected = ["PENDING", *["QUEUED"] * NUM_DRIVERS]
+    assert [statuses(tmp_path, trial) for trial in trials] == [expected] * 8
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_sweep_with_two_writers_loses_nothing(tmp_path):
+    commands = [[sys.executable, "-c", WRITER, str(tmp_path), str(n)] for n in (100, 200)]
+    writers = [subprocess.Popen(command) for command in commands]
+    while any(writer.poll() is None for writer in writers):
+        path = tmp_path / "tiny" / "trials.arrow"
+        assert not path.exists() or results.read_table(path) is not None  # whole at any moment
+        time.sleep(0.02)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    folder = tmp_path / "tiny"
+    assert len(json.loads((folder / "sweep.json").read_text())["trials"]) == 40
+    assert len(results.read_table(folder / "trials.arrow")) == 40
+    assert len(list((folder / "trials").iterdir())) == 40
+    runs = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    assert len({run["index"] for run in runs}) == 40
+    assert [path.name for path in folder.glob(".*")] == []
+    assert tables.read_sweep(folder)["name"] == "tiny"
