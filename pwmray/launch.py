@@ -19,6 +19,7 @@ from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import TrialConfig
 from pwmray.failures import is_disk_full, share_of
+from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import Status
@@ -29,13 +30,23 @@ TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
 log = logging.getLogger(__name__)
 
 
-def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
+def run(
+    plan: Plan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    patience_seconds: float = float("inf"),
+) -> int:
     """Make the data, run every trial of the plan that is not done, write the tables.
 
-    Failed trials run again where that can help. What other processes run is waited for, and taken
-    over if they die. Returns 0 when all are evaluated, 1 when some are not, 130 after Ctrl-C.
+    Failed trials run again where that can help. What other processes run is waited for, as long as
+    `patience_seconds` when there is nothing else to do, and taken over if they die. Returns 0 when
+    all are evaluated, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1
+    75: then each trial has its last row in its checkpoint.
     """
     started = time.time()
+    interruption = Interruption()
+    interruption.listen()
     planning.check_disk(plan)
     _check_writable(plan.results)
     if address is not None:
@@ -43,21 +54,24 @@ def run(plan: Plan, data_dir: Path, address: str | None, command: str) -> int:
     data_paths, data_seconds = _make_data(plan, data_dir)
     folder = tables.open_sweep(plan, command)
     progress = SweepProgress(plan)
-    turns = Turns(plan, progress)
+    turns = Turns(plan, progress, interruption, patience_seconds)
     joined = tables.Tables(folder)
     end = _End()
     try:
         if not turns.is_over:
-            end = _work(_Engine(plan, data_paths, address), turns, progress, joined)
+            engine = _Engine(plan, data_paths, address, interruption)
+            end = _work(engine, turns, progress, joined, interruption)
     finally:
         _write_the_end(folder, turns, joined, end, started, data_seconds)
+        interruption.leave()
     return _say_the_end(plan, folder, end, command)
 
 
 class _End(NamedTuple):
     """How the run on Ray ended, where not every trial did."""
 
-    is_interrupted: bool = False
+    code: int = 0  # of the process, where it was told to stop
+    why: str = "the sweep stopped before it was done"
     bug: str | None = None  # that all of the first trials died of
 
 
@@ -79,7 +93,13 @@ def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     return by_trial, time.perf_counter() - started
 
 
-def _work(engine: "_Engine", turns: Turns, progress: SweepProgress, joined: tables.Tables) -> _End:
+def _work(
+    engine: "_Engine",
+    turns: Turns,
+    progress: SweepProgress,
+    joined: tables.Tables,
+    interruption: Interruption,
+) -> _End:
     """Run trials in rounds, each all that may run then, until none is left."""
     deaths = retries.FirstDeaths()
     try:
@@ -87,10 +107,16 @@ def _work(engine: "_Engine", turns: Turns, progress: SweepProgress, joined: tabl
             while to_run := turns.next(engine.machine):
                 engine.run(to_run, turns, progress, joined, deaths)
                 if deaths.bug is not None:
-                    return _End(bug=deaths.bug)
+                    why = f"not run, for the first trials all died of {deaths.bug}"
+                    return _End(why=why, bug=deaths.bug)
+        if interruption.reason is not None:
+            return _End(code=GO_ON, why=interruption.reason)
         return _End()
     except KeyboardInterrupt:
-        return _End(is_interrupted=True)
+        if interruption.reason != CANCELLED:
+            return _End(code=INTERRUPTED)
+        turns.settle(CANCELLED)  # leaving a Ray that dies, too, may take longer than there is time
+        return _End(code=TERMINATED, why=CANCELLED)
     finally:
         engine.stop()
 
@@ -98,8 +124,15 @@ def _work(engine: "_Engine", turns: Turns, progress: SweepProgress, joined: tabl
 class _Engine:
     """Ray and Tune, started or joined when there is something to run."""
 
-    def __init__(self, plan: Plan, data_paths: dict[str, Path], address: str | None):
+    def __init__(
+        self,
+        plan: Plan,
+        data_paths: dict[str, Path],
+        address: str | None,
+        interruption: Interruption,
+    ):
         self._plan = plan
+        self._interruption = interruption
         self._data_paths = data_paths
         self._address = address
         self._scratch: Path | None = None
@@ -121,16 +154,16 @@ class _Engine:
         scratch = self._start()
         import ray
 
-        from pwmray.watch import StopOnCommonBug, TuneWatch
+        from pwmray.watch import StopEarly, TuneWatch
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
         spaces = [
             _trainable_config(self._plan, trial, self._data_paths, offered, machine)
             for trial in trials
         ]
-        watch = TuneWatch(self._plan, turns, progress, joined, deaths)
+        watch = TuneWatch(self._plan, turns, progress, joined, deaths, self._interruption)
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        _tune(spaces, place, watch, StopOnCommonBug(deaths))
+        _tune(spaces, place, watch, StopEarly(deaths, self._interruption))
 
     def stop(self) -> None:
         """Leave Ray, and stop it if it was started here."""
@@ -149,6 +182,7 @@ class _Engine:
 
         self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
         dashboard = connect.connect(self._address)
+        self._interruption.listen()
         runtimes = [trial.config.runtime for trial in self._plan.unfinished]
         offered = ray.cluster_resources()
         connect.check_resources(max(runtime.num_cpus for runtime in runtimes), offered)
@@ -218,6 +252,9 @@ def trial_resources(config: dict[str, Any]) -> Any:
     gpu_fraction = bundle.pop("GPU", 0.0)
     if grid["use_gpu"]:
         bundle |= connect.gpu_bundle(gpu_fraction, grid["gpu_resource"])
+    elif grid["gpu_resource"]:  # GPUs that Ray places by, and that no program can use
+        bundle |= connect.gpu_bundle(runtime.gpu_fraction, grid["gpu_resource"])
+        del bundle["GPU"]
     return tune.PlacementGroupFactory([bundle])
 
 
@@ -230,11 +267,10 @@ def _write_the_end(
     data_seconds: float,
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
-    why = "the sweep stopped before it was done"
-    if end.bug is not None:
-        why = f"not run, for the first trials all died of {end.bug}"
+    # What goes on by itself stays in the queue.
+    status = Status.QUEUED if end.code == GO_ON else Status.CANCELLED
     try:
-        turns.settle(why)
+        turns.settle(end.why, status)
         joined.write()
         tables.log_run(
             folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
@@ -267,11 +303,9 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more were not run")
     if num_done:
         print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
-    if end.is_interrupted or num_done + len(failed) < len(plan.trials):
+    if end.code or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {command}")
-    if end.is_interrupted:
-        return INTERRUPTED
-    return TRIALS_FAILED if failed or left else 0
+    return end.code or (TRIALS_FAILED if failed or left else 0)
 
 
 def _folder(plan: Plan, trial: PlannedTrial) -> Path:

@@ -47,7 +47,12 @@ def as_table(plan: Plan, num_devices: int | None = None) -> str:
             f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
             f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config.runtime)}"
         )
-    return "\n".join([*lines, "", *_sums(plan, num_devices), *_missing(plan)])
+    return "\n".join([*lines, "", as_summary(plan, num_devices)])
+
+
+def as_summary(plan: Plan, num_devices: int | None = None) -> str:
+    """Return the plan as text without its trials: the sums, then what is missing."""
+    return "\n".join([*_sums(plan, num_devices), *_missing(plan)])
 
 
 def _sums(plan: Plan, num_devices: int | None) -> list[str]:

@@ -11,6 +11,14 @@ from typing import Any
 
 import pwmray
 
+_JOB = {
+    "slurm_job_id": "SLURM_JOB_ID",
+    "slurm_array_job_id": "SLURM_ARRAY_JOB_ID",
+    "slurm_array_task_id": "SLURM_ARRAY_TASK_ID",
+    "slurm_cluster": "SLURM_CLUSTER_NAME",
+    "profile": "PWMRAY_PROFILE",  # these two are set by cluster/
+    "log": "PWMRAY_LOG",
+}
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,7 +41,13 @@ def process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "slurm_node": os.environ.get("SLURMD_NODENAME"),
     }
+
+
+def job() -> dict[str, str]:
+    """Return the Slurm job that this process runs in, its ids and log; nothing outside of one."""
+    return {name: os.environ[key] for name, key in _JOB.items() if key in os.environ}
 
 
 def _version(package: str) -> str | None:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,12 +120,13 @@ class Sweep:
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run the sweep's command line and exit: 0 done, 1 trials failed, 2 bad input."""
-        command = shlex.join(["python", *sys.argv])
+        # In a job of a cluster, going on is for cluster/submit.py.
+        command = os.environ.get("PWMRAY_COMMAND") or shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
         chosen = sweep_parser(self.name, self.scales).parse_args(arguments)
-        planned = self._plan(chosen)
+        planned = self.plan(chosen)
         if chosen.plan:
             from pwmray.plan_text import as_json, as_table
 
@@ -139,19 +140,21 @@ class Sweep:
             code = _pretrain(planned, data, command)
             if code:
                 return code
-            planned = self._plan(chosen)
+            planned = self.plan(chosen)
         from pwmray import launch, prerequisites
 
         prerequisites.check_made(planned.prerequisites)
-        return launch.run(planned, data, chosen.address, command)
+        return launch.run(planned, data, chosen.address, command, chosen.patience)
 
-    def _plan(self, chosen: Namespace) -> "Plan":
+    def plan(self, chosen: Namespace) -> "Plan":
+        """Return the plan of what the options of the command line choose."""
         from pwmray import plan, prerequisites
         from pwmray.pretrained import check_matched
 
         scale = choose_scale(chosen.scale, self.scales)
         results, data = chosen.results.resolve(), chosen.data.resolve()
         configs = self.cells(scale, self._chosen_axes(chosen))[: chosen.limit]
+        configs = _for_gpus(configs, chosen.gpu_types, chosen.trials_per_gpu)
         given = prerequisites.read_files(chosen.world_model)
         prerequisites.check_given(self, configs, given)
         found = prerequisites.find(self, scale, configs, results, given)
@@ -167,6 +170,24 @@ class Sweep:
                     f"{_AXIS_OPTIONS[axis]} is given, but sweep {self.name} does not vary {axis}"
                 )
         return axes
+
+
+def _for_gpus(
+    configs: list[TrialConfig], gpu_types: list[str] | None, trials_per_gpu: int | None
+) -> list[TrialConfig]:
+    """Return the trials for some types of GPU, with their share of one where it is chosen."""
+    if gpu_types is not None:
+        asked = dict.fromkeys(filter(None, (c.runtime.gpu_type for c in configs)))
+        configs = [c for c in configs if c.runtime.gpu_type in ("", *gpu_types)]
+        if not configs:
+            raise ValueError(
+                f"--gpu-types {','.join(gpu_types)}: no trial asks for one; they ask for: "
+                f"{', '.join(asked)}"
+            )
+    if trials_per_gpu is None:
+        return configs
+    share = 1 / trials_per_gpu
+    return [replace(c, runtime=replace(c.runtime, gpu_fraction=share)) for c in configs]
 
 
 def _pretrain(planned: "Plan", data: Path, command: str) -> int:

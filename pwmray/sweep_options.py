@@ -30,7 +30,21 @@ def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParse
     add("--pretrain", action="store_true", help="make the pretrained world models that are missing")
     add("--world-model", metavar="FILE", help="in place of a pretrained one; or mlp=FILE,flow=FILE")
     add("--allow-unmatched", action="store_true", help="world models of unlike training too")
+    add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or any")
+    add(
+        "--trials-per-gpu",
+        type=count,
+        metavar="N",
+        help="side by side on one; default: the scale's",
+    )
     add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    add(
+        "--patience",
+        type=count,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="that trials which other processes run are waited for; default: to their end",
+    )
     return parser
 
 

@@ -21,29 +21,17 @@ class TrialTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Claim and build the trial, or resume it."""
+        """Remember the trial; Tune may yet hand it to another process and kill this one."""
         os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
         logging.getLogger("absl").setLevel(logging.ERROR)
-        grid = config["grid"]
-        self._name = grid["name"]
+        self._grid = config["grid"]
         self._trial: Trial | None = None
-        trial_config = TrialConfig.from_dict(grid["trial"])
-        try:
-            self._trial = Trial(
-                trial_config,
-                Path(grid["folder"]),
-                Path(grid["data"]),
-                functools.partial(_environments, num_threads=trial_config.runtime.num_cpus),
-                torch.device("cuda" if grid["use_gpu"] else "cpu"),
-            )
-        except RunningElsewhereError as error:
-            self._reason = str(error)
 
     def step(self) -> dict[str, Any]:
-        """Do the next piece of the trial."""
-        if self._trial is None:
-            return {"done": True, "elsewhere": self._reason}
+        """Do the next piece of the trial, which is claimed and built, or resumed, at the first."""
         try:
+            if self._trial is None:
+                self._trial = self._open()
             row = self._trial.advance()
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
@@ -63,7 +51,18 @@ class TrialTrainable(tune.Trainable):
 
     def __repr__(self) -> str:
         """Name the trial on the Ray dashboard."""
-        return f"trial:{self._name}"
+        return f"trial:{self._grid['name']}"
+
+    def _open(self) -> Trial:
+        grid = self._grid
+        config = TrialConfig.from_dict(grid["trial"])
+        return Trial(
+            config,
+            Path(grid["folder"]),
+            Path(grid["data"]),
+            functools.partial(_environments, num_threads=config.runtime.num_cpus),
+            torch.device("cuda" if grid["use_gpu"] else "cpu"),
+        )
 
 
 @functools.cache

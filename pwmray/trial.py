@@ -93,7 +93,11 @@ class Trial:
             raise
 
     def close(self) -> None:
-        """Give the trial back; another process may go on with it."""
+        """Save what the last checkpoint has not, and give the trial back for others to go on."""
+        is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
+        # Only at a row: in the middle of one there would be epochs that the curve does not know.
+        if is_new and self._rows[-1]["epoch"] == self.epoch and self._claim.is_held:
+            self._save()
         self._claim.release()
 
     def _check_unended(self) -> None:
@@ -114,7 +118,7 @@ class Trial:
         except Exception as error:
             self._record_failure(error)
             raise
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_epoch = time.monotonic(), self.epoch
         self._record(
             Status.RUNNING,
             epoch=self.epoch,
@@ -329,7 +333,7 @@ class Trial:
         about = {"config": self.config.to_dict(), "tasks": list(known_tasks(self.config))}
         state = (about, self.learner, self._generators, self._progress())
         self._write(lambda: checkpoint.save(path, *state))
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_epoch = time.monotonic(), self.epoch
 
     def _write(self, write: Callable[[], T]) -> T:
         return with_room(write, self.folder, self.config.runtime.disk_wait_seconds)

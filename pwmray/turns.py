@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray import claim, failures, registry, retries
+from pwmray import claim, failures, provenance, registry, retries
 from pwmray.failures import Failure, failure_of, is_disk_full
+from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import CLAIM_FILE, Record, Status
@@ -28,7 +29,15 @@ Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
 class Turns:
     """The trials of a plan that are not done: which this driver may run, and which others do."""
 
-    def __init__(self, plan: Plan, progress: SweepProgress):
+    def __init__(
+        self,
+        plan: Plan,
+        progress: SweepProgress,
+        interruption: Interruption | None = None,
+        patience_seconds: float = float("inf"),
+    ):
+        self._interruption = interruption or Interruption()
+        self._patience_seconds = patience_seconds
         self._results = plan.results
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
@@ -49,16 +58,19 @@ class Turns:
     def next(self, machine: Machine) -> list[PlannedTrial]:
         """Queue and return the trials that may run now; empty when none is left.
 
-        While there are none but those that other processes run, it waits and says for whom. What
-        failed before the first call is tried again whatever the cause.
+        While there are none but those that other processes run, it waits and says for whom, until
+        it runs out of patience or is asked to stop. What failed before the first call is tried
+        again whatever the cause.
         """
-        while True:
+        deadline = time.monotonic() + self._patience_seconds
+        while self._interruption.reason is None:
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
             self._is_first = False
-            if taken or self.is_over:
+            if taken or self.is_over or time.monotonic() > deadline:
                 return taken
             self._progress.wait(self._others())
             time.sleep(_POLL_SECONDS)
+        return []
 
     def skip(self, fingerprint: str) -> None:
         """Leave a trial to the process that turned out to have it."""
@@ -75,15 +87,19 @@ class Turns:
         self._bury(fingerprint)
         return registry.read(self._folder(fingerprint))
 
-    def settle(self, why: str) -> None:
-        """Record why the trials queued here that no process runs were not brought to an end."""
+    def settle(self, why: str, status: Status = Status.CANCELLED) -> None:
+        """Record why the trials queued here that no process runs were not brought to an end.
+
+        `status` is where they stand then, CANCELLED or QUEUED.
+        """
+        fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
         self._wait_for_death(left)
         for fingerprint in left:
             folder = self._folder(fingerprint)
             with registry.claimed(folder) as record:
                 if record is not None and record.status not in (*_ENDS, Status.CANCELLED):
-                    registry.record(folder, Status.CANCELLED, reason=why)
+                    registry.record(folder, status, reason=why, **fields)
 
     def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
         """Queue a trial if no process runs it and it may run; drop it if it never will."""
@@ -117,7 +133,7 @@ class Turns:
                     return False
                 if seen is None:
                     registry.record(folder, Status.PENDING, config=trial.config.to_dict())
-                registry.record(folder, Status.QUEUED, **fields)
+                registry.record(folder, Status.QUEUED, **fields, **provenance.job())
         except OSError as error:
             if self._is_first or not is_disk_full(error):
                 raise

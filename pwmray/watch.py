@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 
 from pwmray.failures import is_disk_full
+from pwmray.interruption import Interruption
 from pwmray.plan import Plan
 from pwmray.progress import SweepProgress
 from pwmray.retries import FirstDeaths
@@ -28,14 +29,19 @@ class TuneWatch(tune.Callback):
         progress: SweepProgress,
         tables: Tables,
         deaths: FirstDeaths,
+        interruption: Interruption,
     ):
         self._plan = plan
+        self._interruption = interruption
         self._turns = turns
         self._progress = progress
         self._tables = tables
         self._deaths = deaths
         self._written_at = self._looked_at = 0.0
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._interruption.listen()  # Tune takes SIGUSR1 when it begins
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._progress.start(_fingerprint(trial))
@@ -51,8 +57,8 @@ class TuneWatch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._to_write.pop(_fingerprint(trial), None)
-        if self._deaths.bug is not None:  # it was stopped, not completed
-            return
+        if self._deaths.bug is not None or self._interruption.reason is not None:
+            return  # it was stopped, not completed
         if "elsewhere" in trial.last_result:
             self._turns.skip(_fingerprint(trial))
         else:
@@ -90,11 +96,12 @@ class TuneWatch(tune.Callback):
             )
 
 
-class StopOnCommonBug(tune.Stopper):
-    """Stop a run whose first trials all died of one bug."""
+class StopEarly(tune.Stopper):
+    """Stop a run whose first trials all died of one bug, or that is asked to stop."""
 
-    def __init__(self, deaths: FirstDeaths):
+    def __init__(self, deaths: FirstDeaths, interruption: Interruption):
         self._deaths = deaths
+        self._interruption = interruption
 
     def __call__(self, trial_id: str, result: dict) -> bool:
         """Tell whether a single trial is to be stopped: none is."""
@@ -102,7 +109,7 @@ class StopOnCommonBug(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Tell whether all are."""
-        return self._deaths.bug is not None
+        return self._deaths.bug is not None or self._interruption.reason is not None
 
 
 def _told(trial: Any) -> str:

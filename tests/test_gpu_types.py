@@ -6,8 +6,10 @@ import pytest
 
 from pwmray import connect, launch
 from pwmray.config import TrialConfig
+from pwmray.sweep_options import sweep_parser
 from tests.test_sweep import PHASE6
 from tests.tiny import sweep
+from tests.tiny_gpus import sweep as SWEEP
 
 BY_RAY = {"CPU": 8.0, "GPU": 2.0, "accelerator_type:H100": 1.0, "node:1": 1.0}
 BY_NAME = {"CPU": 8.0, "GPU": 8.0, "H100": 8.0, "accelerator_type:H100": 1.0}
@@ -34,6 +36,7 @@ def bundle_of(gpu_type, offered, gpu_fraction=1.0):
         ("H200", BY_RAY, {"CPU": 1, "GPU": 0.5}),
         ("", BY_RAY, {"CPU": 1, "GPU": 0.5}),
         ("H100", {"CPU": 2.0}, {"CPU": 1}),
+        ("H100", {"CPU": 2.0, "H100": 1.0}, {"CPU": 1, "H100": 0.5}),  # to be placed by alone
     ],
 )
 def test_trial_asks_ray_for_its_gpu_where_the_cluster_offers_it(gpu_type, offered, asked):
@@ -81,6 +84,34 @@ def test_gpus_are_given_by_the_names_of_levels_and_beside_levels_that_have_none(
     trials = named.cells("tiny")
     asked = {(t.learner.horizon, t.learner.discount): t.runtime.gpu_type for t in trials}
     assert asked == {(2, 0.9): "H100", (2, 0.5): "", (3, 0.9): "H200", (3, 0.5): "H200"}
+
+
+def planned(tmp_path, *options):
+    place = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
+    parser = sweep_parser(SWEEP.name, SWEEP.scales)
+    return SWEEP.plan(parser.parse_args(["--scale", "tiny", *place, *options]))
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [("H100", {10: "H100"}), ("H100,H200", {10: "H100", 20: "H200"})],
+)
+def test_command_runs_the_trials_of_some_gpus(tmp_path, types, expected):
+    trials = [trial.config for trial in planned(tmp_path, "--gpu-types", types).trials]
+    assert {config.epochs: config.runtime.gpu_type for config in trials} == expected
+
+
+def test_command_says_how_many_trials_share_a_gpu(tmp_path):
+    usual, shared = planned(tmp_path), planned(tmp_path, "--trials-per-gpu", "4")
+    assert {trial.config.runtime.gpu_fraction for trial in shared.trials} == {0.25}
+    assert [t.config.fingerprint for t in shared.trials] == [
+        t.config.fingerprint for t in usual.trials
+    ]
+
+
+def test_gpus_that_no_trial_asks_for_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--gpu-types L40S: no trial asks for one; .*H100, H200"):
+        planned(tmp_path, "--gpu-types", "L40S")
 
 
 @pytest.mark.parametrize("gpu_type", ["H 100", "-", "../H100", "H100,H200"])

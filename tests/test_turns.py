@@ -9,6 +9,7 @@ import time
 import pytest
 
 from pwmray import claim, plan, registry, results, tables, turns
+from pwmray.interruption import Interruption
 from pwmray.progress import SweepProgress
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.turns import Turns
@@ -55,12 +56,12 @@ def stand_at(results, trial, *statuses, **fields):
         registry.record(folder_of(results, trial), status, **fields)
 
 
-def driver(results, num_trials):
+def driver(results, num_trials, interruption=None, patience_seconds=float("inf")):
     """Return the turns of a driver that starts now, and its trials."""
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
     progress = SweepProgress(made)
     progress.__enter__()
-    return Turns(made, progress), made.trials
+    return Turns(made, progress, interruption, patience_seconds), made.trials
 
 
 def run_on(results, trial):
@@ -80,6 +81,29 @@ def test_driver_queues_what_no_process_runs_and_leaves_the_rest(tmp_path):
         second, _ = driver(tmp_path, 2)
         assert [t.name for t in second.next(no_machine)] == [trials[1].name]
         assert registry.read(folder_of(tmp_path, trials[0])).status is Status.RUNNING
+
+
+@pytest.mark.parametrize("reason", [None, "preempted"])
+def test_driver_waits_for_others_until_its_patience_ends_or_it_is_asked_to_stop(tmp_path, reason):
+    interruption = Interruption()
+    ours, (trial,) = driver(tmp_path, 1, interruption, patience_seconds=0.0 if not reason else 60)
+    interruption.reason = reason
+    with claim.acquire(folder_of(tmp_path, trial) / CLAIM_FILE):
+        assert ours.next(no_machine) == []
+    assert not ours.is_over
+
+
+def test_trials_left_in_the_queue_tell_their_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "11")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    ours.settle("time limit", Status.QUEUED)
+    *_, queued, left = registry.read(folder_of(tmp_path, trial)).events
+    job = {"slurm_job_id": "12", "slurm_array_job_id": "11", "slurm_array_task_id": "1"}
+    assert job.items() <= queued.items()
+    assert {**job, "status": "QUEUED", "reason": "time limit"}.items() <= left.items()
 
 
 def test_trial_that_ended_elsewhere_since_it_was_queued_has_no_turn_any_more(tmp_path, capsys):

@@ -35,6 +35,16 @@ SCALES = {
         "set": {**SETTINGS, "runtime.disk_wait_seconds": 0.0},
         "minutes_per_1000_epochs": {},
     },
+    "rare": {  # checkpoints: at the end, and at the best return
+        "instead": {},
+        "set": {
+            **SETTINGS,
+            "evaluation.every_epochs": 1,
+            "evaluation.plan_episodes": 0,
+            "runtime.checkpoint_seconds": 3600.0,
+        },
+        "minutes_per_1000_epochs": {},
+    },
     "diverging": {
         "instead": {},
         "set": {**SETTINGS, "learner.model_lr": 1e30, "learner.model_clip": 1e30},

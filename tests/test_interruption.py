@@ -1,0 +1,89 @@
+"""What a driver does when a scheduler asks it to stop: at the next rows, or at once."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from pwmray import interruption, registry
+from pwmray.interruption import Interruption
+from pwmray.registry import Status
+from tests.test_launch import curves, run, start, trial_statuses
+
+LIMIT = "PWMRAY_LIMIT_AT"
+
+
+@pytest.fixture
+def listening():
+    asked = Interruption()
+    asked.listen()
+    yield asked
+    asked.leave()
+
+
+@pytest.mark.parametrize(
+    ("limit_in", "reason"), [(-1, "time limit"), (3600, "preempted"), (None, "preempted")]
+)
+def test_signal_of_the_last_minutes_is_for_the_time_limit(listening, monkeypatch, limit_in, reason):
+    monkeypatch.delenv(LIMIT, raising=False)
+    if limit_in is not None:
+        monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert listening.reason == reason
+
+
+def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening):
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert listening.reason == interruption.CANCELLED
+
+
+@pytest.mark.slow
+def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
+    process = start(tmp_path, "--scale", "rare", "--limit", "3", SLURM_JOB_ID="77")
+    wait_for_curve(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == interruption.GO_ON, err
+    assert "Traceback" not in out + err
+    assert set(trial_statuses(tmp_path)) <= {"QUEUED", "EVALUATED"}
+    stopped = 0
+    for path in (tmp_path / "results" / "trials").glob("*"):
+        record = registry.read(path)
+        if record.status is Status.QUEUED:
+            assert record.last("reason") == "preempted"
+            assert record.last("slurm_job_id") == "77"
+            stopped += (path / registry.CHECKPOINT_FILE).exists()
+    assert stopped  # although it was not yet time for a checkpoint
+
+    code, _, err = run(tmp_path, "--scale", "rare", "--limit", "3")
+    assert code == 0, err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
+    epochs = [(row["trial"], row["epoch"]) for row in curves(tmp_path)]
+    ends = dict(epochs)
+    assert epochs == [(name, epoch) for name in ends for epoch in range(1, ends[name] + 1)]
+
+
+@pytest.mark.slow
+def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path):
+    process = start(tmp_path, "--scale", "rare", "--limit", "4")
+    wait_for_curve(tmp_path)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == interruption.TERMINATED, err
+    assert "Traceback" not in out + err
+    assert set(trial_statuses(tmp_path)) <= {"CANCELLED", "EVALUATED"}
+    reasons = {
+        registry.read(path).last("reason") for path in (tmp_path / "results" / "trials").glob("*")
+    }
+    assert interruption.CANCELLED in reasons
+
+
+def wait_for_curve(folder):
+    deadline = time.monotonic() + 200
+    while not list(folder.glob(f"results/trials/*/{registry.CURVE_FILE}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

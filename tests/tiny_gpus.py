@@ -1,0 +1,29 @@
+"""A real sweep for two types of GPU, small enough for tests: rows of half a second."""
+
+from pwmray.sweep import Sweep
+from tests import tiny
+
+SETTINGS = {
+    **tiny.SETTINGS,
+    "evaluation.every_epochs": 1,
+    "evaluation.num_episodes": 1,
+    "evaluation.final_episodes": 2,
+    "evaluation.plan_episodes": 0,
+}
+
+sweep = Sweep(
+    name="tiny_gpus",
+    vary={
+        "variant": ["baseline"],
+        "epochs": [10, 20],
+        "task": ["pendulum-spin"],
+        "seed": [42, 123],
+    },
+    compare="epochs",
+    within=["variant", "task"],
+    scales={"tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}}},
+    gpus={"epochs": {10: "H100", 20: "H200"}},
+)
+
+if __name__ == "__main__":
+    sweep.main()
