@@ -8,6 +8,7 @@ from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
 from analysis.grid import Grid, format_duration, format_p, format_return, name_levels
 from analysis.load import format_value
+from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.suite_grids import list_suite_grids
@@ -32,6 +33,8 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     grids = [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
+    if summary.reference is not None:
+        grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
