@@ -86,8 +86,8 @@ def _place(reference: Reference, arm: Arm, returns: Mapping[str, PublishedReturn
     if found is None:
         return ReferenceRow(arm, None, None, differs_in, None)
     published, sd = reference.pick(found)
-    is_alike = not differs_in and arm.mean is not None
-    return ReferenceRow(arm, published, sd, differs_in, arm.mean - published if is_alike else None)
+    difference = None if differs_in or arm.mean is None else arm.mean - published
+    return ReferenceRow(arm, published, sd, differs_in, difference)
 
 
 def _describe_protocol(reference: Reference, rows: Sequence[ReferenceRow]) -> list[str]:
