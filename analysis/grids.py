@@ -14,6 +14,7 @@ from analysis.short_names import ShortNames, shorten_levels
 from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
+SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
 VALUE_NOTE = (
     "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
     "imagines them and as they came"
@@ -115,7 +116,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             _format_value_at_start(trial.record["real_start_value"]),
             ", ".join(summary.names[trial.record["trial"]]) or "-",
             trial.record["status"],
-            trial.record[source],
+            trial.record["origin"] if is_imported else trial.record["trial"][:SHOWN_DIGITS],
         )
         for trial in trials
     ]
