@@ -4,12 +4,12 @@ A published return is one run's, or one agent's: no spread over training seeds i
 verdict can rest on it. A difference is given only where every setting below agrees.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm
+from analysis.checked import find_setting
 from analysis.guard import FROZEN, PARAMETER_TOLERANCE
 from analysis.load import Trial, format_value
 from pwmray.commands import unknown
@@ -124,7 +124,7 @@ def _name(value: Any) -> str:
 
 
 def _read_source(trial: Trial) -> str | None:
-    return json.loads(trial.record["config"] or "{}").get("data", {}).get("source")
+    return find_setting(trial.record, "data", "source")
 
 
 def _read_action_repeat(trial: Trial) -> int | None:

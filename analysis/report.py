@@ -200,7 +200,7 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
 
 
 def _describe_planning(sweep: Sweep) -> str:
-    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if trial.plan_returns})
+    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if len(trial.plan_returns)})
     if not counts:
         return ""
     return (
