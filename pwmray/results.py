@@ -235,7 +235,8 @@ def read_table(
             reader = _open(source, columns)
             table = reader.read_all()
         table.validate(full=True)  # a changed byte must not become a wild pointer
-    except pa.ArrowException as error:
+        table.schema.names  # noqa: B018 - decoded here, where a changed byte is told of
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a complete Arrow file ({_first_line(error)})") from error
     except OSError as error:
         if error.errno is not None:  # no such file, no permission: of the system, and says so
