@@ -28,7 +28,6 @@ TEXT_COLUMNS = (
     "epochs needed",
     "with",
     "effect",
-    "differs in",
 )
 
 

@@ -6,13 +6,12 @@ from analysis.grid import Grid, is_text
 from analysis.grids import headline, list_grids
 from analysis.report import Summary
 
-PREAMBLE = r"""\documentclass{article}
+PREAMBLE = r"""\documentclass[9pt]{extarticle}
 \usepackage[T1]{fontenc}
 \usepackage[a4paper, landscape, margin=15mm]{geometry}
 \usepackage{booktabs, longtable}
 \setlength{\parindent}{0pt}
 \begin{document}
-\small
 """
 # Applied in one pass, so that what one replacement writes no other one reads.
 ESCAPES = {

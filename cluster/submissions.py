@@ -18,9 +18,14 @@ before its job's time limit, or for a preemption, leaves its trials QUEUED with 
 import datetime
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pwmray import registry
+from pwmray.plan import PlannedTrial
+from pwmray.registry import Status
 
 JOBS_FILE = "jobs.jsonl"
 JOBS_FOLDER = "jobs"
@@ -78,3 +83,15 @@ def read(sweep_folder: Path) -> list[Submission]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} line {number} is not a job: {error}") from error
     return found
+
+
+def queue(results: Path, trials: Sequence[PlannedTrial], submission: Submission) -> None:
+    """Record that trials wait for a job; those that a process already runs are left alone."""
+    for trial in trials:
+        folder = registry.trial_folder(results, trial.config.fingerprint)
+        with registry.claimed(folder) as record:
+            if record is None or record.status is Status.EVALUATED:
+                continue
+            if record.status is None:
+                registry.record(folder, Status.PENDING, config=trial.config.to_dict())
+            registry.record(folder, Status.QUEUED, **submission.event)

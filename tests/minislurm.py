@@ -314,5 +314,6 @@ _PARTITIONS = """\
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=h100 Nodes=n1 MaxTime=1:00:00 State=UP
 PartitionName=h200 Nodes=n2,n3 MaxTime=1:00:00 State=UP
+PartitionName=closed Nodes=ALL AllowAccounts=chemistry State=UP
 """
 _CGROUP_CONF = "CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\nCgroupAutomount=no\n"

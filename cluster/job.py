@@ -1,0 +1,307 @@
+"""What runs inside a job: Ray on each of its nodes, and the sweep's file as the driver.
+
+    python cluster/job.py [options] -- sweeps/phase6_epochs.py [its options]
+
+Ray has free ports, folders and a token of its own, so that it neither disturbs nor joins
+another's. Slurm's SIGUSR1, some minutes before the time limit or a preemption, goes to the driver,
+whose trials stop at their next row; the job then requeues itself and goes on where it stopped. The
+same happens when Ray's head is lost. After SIGTERM (scancel) nothing is requeued.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster import raynode, slurm
+from cluster.slurm import SlurmError
+from pwmray.commands import run_command
+from pwmray.files import replacing
+from pwmray.interruption import GO_ON, TERMINATED
+
+_HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
+_HEAD_TRIES = 3  # another process may take the free port first
+_WORKER_STARTS = 4  # of a node, until it is given up
+_RESTART_SECONDS = 10.0  # between two of them
+_END_SECONDS = 10.0  # that a step may take to end
+_LOOK_SECONDS = 0.2
+_EARLY_SECONDS = 90.0  # that Slurm may send its signal before the time that was asked for
+# For every process of this Ray. By itself it would wait 30 s at its end for trials that are gone,
+# and its monitor of memory ends a whole sweep for one trial.
+_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+_OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_NAMESPACE", "RAY_AUTH_TOKEN")  # lead to another Ray
+
+
+class Job:
+    """A job's Ray and its driver; `run` returns the driver's exit code."""
+
+    def __init__(self, chosen: argparse.Namespace, job_id: str):
+        self._chosen, self._id = chosen, job_id
+        self._log = chosen.jobs / f"{_log_name(job_id)}.ray.log"
+        self._token = chosen.jobs / f".{job_id}.token"
+        self._record = chosen.jobs / f"{job_id}.json"
+        self._steps: dict[str, subprocess.Popen] = {}  # by node
+        self._starts: dict[str, int] = {}
+        self._failed_at: dict[str, float] = {}
+        self._driver: subprocess.Popen | None = None
+        self.signal: int | None = None  # the last that came
+
+    def run(self) -> int:
+        """Start Ray and the driver, and see to both until the driver ends."""
+        signal.signal(signal.SIGUSR1, self._pass_on)
+        signal.signal(signal.SIGTERM, self._pass_on)
+        details = slurm.ask("scontrol", "--details", "--oneliner", "show", "job", self._id)
+        nodes = _nodes(details, self._chosen)
+        limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
+        self._environment = {
+            **_environment(self._token),
+            "PWMRAY_LOG": str(self._chosen.jobs / f"{_log_name(self._id)}.log"),
+            "PWMRAY_LIMIT_AT": str(limit_at),
+        }
+        try:
+            port = self._start_head(nodes)
+            for name in list(nodes)[1:]:
+                self._start_worker(name, nodes, port)
+            self._tell_where(nodes, port)
+            self._start_driver(f"{_head(nodes)['ip']}:{port}")
+            return self._see_to_it(nodes, port)
+        finally:
+            self._end_steps()
+            for path in (self._token, self._record):
+                path.unlink(missing_ok=True)
+
+    def _start_head(self, nodes: Mapping[str, Any]) -> int:
+        """Start Ray's head where this runs; return its port once it listens."""
+        name, head = next(iter(nodes.items()))
+        for _ in range(_HEAD_TRIES):
+            port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
+            self._start_step(name, "head", port, head)
+            if self._listens(head["ip"], port, self._steps[name]):
+                _say(f"ray listens at {head['ip']}:{port} on {name}")
+                return port
+        raise SlurmError(f"Ray's head did not start on {name}: see {self._log}")
+
+    def _start_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
+        self._starts[name] = self._starts.get(name, 0) + 1
+        self._start_step(name, "worker", port, {**nodes[name], "head": _head(nodes)["ip"]})
+
+    def _start_step(self, name: str, role: str, port: int, node: Mapping[str, Any]) -> None:
+        chosen = self._chosen
+        command = [
+            "srun", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
+            f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
+            *([f"--gres={chosen.gres}"] if chosen.gres else []),
+            sys.executable, str(Path(raynode.__file__).resolve()),
+            role, node["ip"], str(port), json.dumps(node),
+        ]  # fmt: skip
+        with open(self._log, "a") as log:
+            self._steps[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+
+    def _listens(self, ip: str, port: int, head: subprocess.Popen) -> bool:
+        deadline = time.monotonic() + _HEAD_SECONDS
+        while head.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection((ip, port), timeout=1):
+                return True
+            time.sleep(_LOOK_SECONDS)
+        return False
+
+    def _tell_where(self, nodes: Mapping[str, Any], port: int) -> None:
+        """Write where this Ray is, for who looks at it from outside."""
+        name, head = next(iter(nodes.items()))
+        where = {"node": name, "address": f"{head['ip']}:{port}", "token": str(self._token)}
+        if self._chosen.dashboard:
+            where["dashboard"] = f"{head['ip']}:{head['dashboard']}"
+        with replacing(self._record) as draft:
+            draft.write_text(json.dumps(where) + "\n")
+
+    def _start_driver(self, address: str) -> None:
+        driver, *options = self._chosen.driver
+        command = [sys.executable, driver, *options, "--address", address]
+        _say(f"driver: {' '.join(command)}")
+        self._driver = subprocess.Popen(command, env=self._environment)
+        if self.signal is not None:  # it came before there was whom to tell
+            self._driver.send_signal(self.signal)
+
+    def _see_to_it(self, nodes: Mapping[str, Any], port: int) -> int:
+        assert self._driver is not None
+        head = next(iter(nodes))
+        while self._driver.poll() is None:
+            time.sleep(_LOOK_SECONDS)
+            if self.signal is None and self._steps[head].poll() is not None:
+                _say(f"ray's head on {head} ended: see {self._log}")
+                self._end_driver()
+                return GO_ON
+            for name in list(nodes)[1:]:
+                self._see_to_worker(name, nodes, port)
+        code = self._driver.returncode
+        # Told to stop before it could listen.
+        return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
+
+    def _see_to_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
+        """Start a worker that ended again, a while later: its node may be back by then."""
+        if self._steps[name].poll() is None or self.signal is not None:
+            return
+        failed_at = self._failed_at.setdefault(name, time.monotonic())
+        if time.monotonic() - failed_at < _RESTART_SECONDS:
+            return
+        del self._failed_at[name]
+        if self._starts[name] < _WORKER_STARTS:
+            _say(f"ray on {name} ended with {self._steps[name].returncode}: starting it again")
+            self._start_worker(name, nodes, port)
+
+    def _end_driver(self) -> None:
+        assert self._driver is not None
+        self._driver.terminate()
+        try:
+            self._driver.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._driver.kill()
+            self._driver.wait()
+
+    def _end_steps(self) -> None:
+        for step in self._steps.values():
+            step.send_signal(raynode.END_SIGNAL)
+        for step in self._steps.values():
+            try:
+                step.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                step.kill()
+                step.wait()
+
+    def _pass_on(self, number: int, _: Any) -> None:
+        """Pass a signal on to the driver, each once: Slurm may have sent it there itself."""
+        if self.signal == number:
+            return
+        self.signal = number
+        _say(f"got {signal.Signals(number).name}")
+        if self._driver is not None and self._driver.poll() is None:
+            self._driver.send_signal(number)
+
+
+def main() -> int:
+    """Run the job; requeue it if there is more to be done. Returns the exit code."""
+    chosen = _parser().parse_args()
+    job_id = os.environ["SLURM_JOB_ID"]
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    _say(f"job {job_id} on {os.environ['SLURM_JOB_NODELIST']}, restart {restarts}")
+    job = Job(chosen, job_id)
+    code = job.run()
+    _say(f"driver ended with {code}")
+    if job.signal == signal.SIGTERM:
+        return TERMINATED
+    if code == GO_ON and restarts >= chosen.max_requeues:
+        _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
+    elif code == GO_ON:
+        return _requeue(job_id)
+    return code
+
+
+def _requeue(job_id: str) -> int:
+    """Put the job back into the queue; Slurm ends what is left of it here."""
+    try:
+        slurm.ask("scontrol", "requeue", job_id)
+    except SlurmError as error:
+        _say(f"could not requeue: {error}; submit the sweep again to go on")
+        return GO_ON
+    return 0
+
+
+def _nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return what each node of the job is to offer Ray, this one first."""
+    gpus = {
+        name: found
+        for nodes, found in slurm.read_job_gpus(details).items()
+        for name in slurm.hostnames([nodes])
+    }
+    here = os.environ["SLURMD_NODENAME"]
+    others = [n for n in slurm.hostnames([os.environ["SLURM_JOB_NODELIST"]]) if n != here]
+    return {name: _node(name, gpus.get(name, {}), chosen) for name in (here, *others)}
+
+
+def _node(name: str, gpus: Mapping[str, int], chosen: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "ip": socket.gethostbyname(slurm.node_address(name)),
+        "cpus": chosen.cpus,
+        "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
+        "resources": resources(gpus, chosen.gres, chosen.gpu_type),
+        "scratch": chosen.scratch,
+        "has_dashboard": chosen.dashboard,
+    }
+
+
+def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, float]:
+    """Return Ray's resources for a node's GPUs: H100, one for each, and Ray's own name of it.
+
+    What Slurm gave without a type, or of the type that the profile asked for, is called as the
+    profile calls it; any other by Slurm's name in capitals.
+    """
+    asked = gres.split(":")[1].lower() if gres.count(":") == 2 else ""
+    found: dict[str, float] = {}
+    for slurm_name, number in gpus.items():
+        is_asked = slurm_name in ("", asked) and bool(gpu_type)
+        name = gpu_type if is_asked else slurm_name.upper()
+        if name:
+            found |= {name: found.get(name, 0) + number, f"accelerator_type:{name}": 1}
+    return found
+
+
+def _environment(token: Path) -> dict[str, str]:
+    """Return the environment of all that is started, with a new token in a file of its own."""
+    token.unlink(missing_ok=True)
+    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    ours = {key: value for key, value in os.environ.items() if key not in _OTHERS}
+    return {**ours, **_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def _head(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    return next(iter(nodes.values()))
+
+
+def _log_name(job_id: str) -> str:
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else job_id
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%F %T')} {text}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    add = parser.add_argument
+    add("--jobs", type=Path, required=True, help="the folder of the sweep's jobs")
+    add("--cpus", type=int, required=True, help="of each node, as the numbers that follow")
+    add("--gres", default="", help="GPUs as Slurm takes them")
+    add("--gpu-type", default="", help="their name in sweeps")
+    add("--scratch", default="/tmp", help="a short path on the nodes' own disks")
+    add("--signal-seconds", type=int, default=0, help="that SIGUSR1 comes before the time limit")
+    add("--max-requeues", type=int, default=0)
+    add("--dashboard", action="store_true")
+    add("--simulated-gpus", action="store_true", help="trials compute on the CPUs")
+    add("driver", nargs="+", help="the sweep's file and its options")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

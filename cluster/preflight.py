@@ -1,0 +1,179 @@
+"""Whether a profile fits a cluster, and the trials of a plan: before anything is queued."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from cluster import slurm
+from cluster.profiles import Profile
+from cluster.slurm import ALL, Association, NodeKind, Partition
+from pwmray.commands import unknown
+from pwmray.plan import Plan, PlannedTrial
+
+
+def check_profile(
+    profile: Profile,
+    partitions: Mapping[str, Partition],
+    associations: Sequence[Association] | None,
+) -> None:
+    """Raise ValueError for the first thing that a profile asks for and this cluster has not.
+
+    `associations` are what the user may charge, None where no accounting database tells.
+    """
+    try:
+        partition = _find_partition(profile, partitions)
+        _check_account(profile, partition, associations)
+        _check_qos(profile, partition, associations)
+        _check_nodes(profile, partition)
+        _check_time(profile, partition)
+    except ValueError as error:
+        raise ValueError(f"profile {profile.name}: {error}") from None
+
+
+def trials_of(profile: Profile, plan: Plan) -> list[PlannedTrial]:
+    """Return the trials to run that a profile's GPUs serve."""
+    types = ("", profile.gpu_type)
+    return [t for t in plan.to_run if profile.serves_all or t.config.runtime.gpu_type in types]
+
+
+def check_served(plan: Plan, chosen: Sequence[Profile], others: Iterable[Profile]) -> None:
+    """Raise ValueError unless every trial has a profile that serves it, and each profile a trial.
+
+    `others` are those that the file has and that were not chosen: the complaint names who fits.
+    """
+    served = {t.config.fingerprint for profile in chosen for t in trials_of(profile, plan)}
+    left = [t for t in plan.to_run if t.config.fingerprint not in served]
+    if left:
+        ((gpu_type, number), *_) = Counter(t.config.runtime.gpu_type for t in left).most_common()
+        fitting = [p.name for p in others if p.gpu_type == gpu_type]
+        add = f"add --profile {fitting[0]}" if fitting else "no profile of the file has one"
+        have = ",".join(dict.fromkeys(profile.gpu_type for profile in chosen))
+        raise ValueError(
+            f"{number} trials ask for an {gpu_type}, which none of the profiles "
+            f"{', '.join(p.name for p in chosen)} has; {add}, or --gpu-types {have} to go without "
+            "them"
+        )
+    for profile in chosen:
+        if not trials_of(profile, plan):
+            raise ValueError(f"profile {profile.name}: no trial to run asks for its GPUs")
+
+
+def check_cpus(profile: Profile, plan: Plan) -> str:
+    """Return a line about GPUs that would wait for CPUs, empty without any.
+
+    Raises ValueError where a node has too few CPUs for a single trial.
+    """
+    needed = max(trial.config.runtime.num_cpus for trial in trials_of(profile, plan))
+    if needed > profile.cpus:
+        raise ValueError(
+            f"profile {profile.name}: cpus is {profile.cpus}, but a trial takes {needed}"
+        )
+    side_by_side = profile.gpus * profile.trials_per_gpu
+    if needed * side_by_side <= profile.cpus:
+        return ""
+    return (
+        f"profile {profile.name}: {profile.cpus} CPUs are enough for {profile.cpus // needed} of "
+        f"the {side_by_side} trials that its GPUs take side by side"
+    )
+
+
+def _find_partition(profile: Profile, partitions: Mapping[str, Partition]) -> Partition:
+    default = next((name for name, found in partitions.items() if found.is_default), "")
+    name = profile.partition or default
+    if not name:
+        raise ValueError(
+            f"partition is not set, and the cluster has no default: {_list(partitions)}"
+        )
+    if name not in partitions:
+        raise ValueError(unknown("partition", name, partitions))
+    partition = partitions[name]
+    if partition.state != "UP":
+        raise ValueError(f"partition {name} is {partition.state}")
+    return partition
+
+
+def _check_account(
+    profile: Profile, partition: Partition, associations: Sequence[Association] | None
+) -> None:
+    account = profile.account
+    if not account:
+        return
+    if associations is not None:
+        mine = {a.account for a in associations if a.partition in ("", partition.name)}
+        if account not in mine:
+            raise ValueError(unknown("account", account, sorted(mine)))
+    if partition.accounts != (ALL,) and account not in partition.accounts:
+        raise ValueError(
+            f"account {account!r} may not use partition {partition.name}; "
+            f"valid: {_list(partition.accounts)}"
+        )
+    if account in partition.denied_accounts:
+        raise ValueError(f"account {account!r} may not use partition {partition.name}")
+
+
+def _check_qos(
+    profile: Profile, partition: Partition, associations: Sequence[Association] | None
+) -> None:
+    qos = profile.qos
+    if not qos:
+        return
+    if associations is not None:
+        of_account = [a for a in associations if profile.account in ("", a.account)]
+        mine = {name for a in of_account for name in a.qos}
+        if qos not in mine:
+            raise ValueError(unknown("qos", qos, sorted(mine)))
+    if partition.qos != (ALL,) and qos not in partition.qos:
+        raise ValueError(
+            f"qos {qos!r} may not be used in partition {partition.name}; "
+            f"valid: {_list(partition.qos)}"
+        )
+
+
+def _check_nodes(profile: Profile, partition: Partition) -> None:
+    kinds = [kind for kind in partition.kinds if _gpus_in(kind, profile) >= profile.gpus]
+    if not kinds:
+        raise ValueError(_describe_missing_gpus(profile, partition))
+    for name, asked, most in (
+        ("cpus", profile.cpus, max(kind.cpus for kind in kinds)),
+        ("memory_gb", profile.memory_gb, max(kind.memory_mb for kind in kinds) // 1024),
+        ("nodes", profile.nodes, sum(kind.number for kind in kinds)),
+    ):
+        if asked > most:
+            what = f" with {profile.gres}" if profile.gpus else ""
+            raise ValueError(
+                f"{name} is {asked}, but partition {partition.name} has at most {most}{what}"
+            )
+    if partition.max_nodes is not None and profile.nodes > partition.max_nodes:
+        raise ValueError(
+            f"nodes is {profile.nodes}; partition {partition.name} allows a job "
+            f"{partition.max_nodes}"
+        )
+
+
+def _gpus_in(kind: NodeKind, profile: Profile) -> int:
+    """Return how many GPUs of the type that a profile asks for a node of this kind has."""
+    wanted = profile.gres.split(":")[1].lower() if profile.gres.count(":") == 2 else ""
+    return kind.gpus.get(wanted, 0) if wanted else sum(kind.gpus.values())
+
+
+def _describe_missing_gpus(profile: Profile, partition: Partition) -> str:
+    if not partition.gpu_types:
+        return f"gpus is {profile.gpus}, but no node of partition {partition.name} has one"
+    wanted = (profile.slurm_gpu or profile.gpu_type).lower()
+    if wanted and wanted not in partition.gpu_types:
+        told = unknown("type of GPU", wanted, partition.gpu_types)
+        return f"{told} (in partition {partition.name}, as Slurm calls them: slurm_gpu)"
+    most = max(_gpus_in(kind, profile) for kind in partition.kinds)
+    return f"gpus is {profile.gpus}, but nodes of partition {partition.name} have at most {most}"
+
+
+def _check_time(profile: Profile, partition: Partition) -> None:
+    asked, most = slurm.read_seconds(profile.time_limit), partition.limit_seconds
+    if most is not None and (asked is None or asked > most):
+        raise ValueError(
+            f"time_limit is {profile.time_limit}; partition {partition.name} allows "
+            f"{most // 3600}:{most // 60 % 60:02}:{most % 60:02}"
+        )
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)

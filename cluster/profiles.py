@@ -1,0 +1,155 @@
+"""Profiles: what a job asks of Slurm, by name, in a TOML file that is checked when it is read."""
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import slurm
+from pwmray.checks import check_least, typed
+from pwmray.commands import unknown
+
+DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
+# Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
+# takes 66 of them, our private folder for it 19.
+MAX_SCRATCH = 22
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What each job of a profile asks for; every number is of one node but `nodes`."""
+
+    name: str
+    cpus: int
+    time_limit: str  # as Slurm writes it: 90 (minutes), 12:00:00, 2-00:00:00
+    partition: str = ""  # empty: the cluster's default, as with account and qos
+    account: str = ""
+    qos: str = ""
+    nodes: int = 1
+    gpus: int = 0
+    gpu_type: str = ""  # as sweeps name it (`gpus` in a sweep's file), such as H100; empty: any
+    slurm_gpu: str = ""  # Slurm's name of that type; empty: the same in lower case
+    memory_gb: int = 0  # 0: the cluster's default
+    trials_per_gpu: int = 1
+    signal_seconds: int = 300  # before the time limit trials are told to stop at their next row
+    max_requeues: int = 20  # that a job asks for by itself; each goes on where the last stopped
+    activate: tuple = ()  # shell lines that make `python` this project's; empty: submit's own
+    scratch: str = "/tmp"  # a short path on each node's own disk, for Ray's sockets and logs
+    dashboard: bool = True  # Ray's, in the job
+    simulated_gpus: bool = False  # of a test cluster: trials compute on the CPUs
+    sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that no job can have."""
+        check_least("", self, 1, "cpus", "nodes", "trials_per_gpu", "signal_seconds")
+        check_least("", self, 0, "gpus", "memory_gb", "max_requeues")
+        for name in ("activate", "sbatch"):
+            for line in getattr(self, name):
+                if not isinstance(line, str) or "\n" in line:
+                    raise ValueError(f"{name} holds {line!r}; valid: lines of text")
+        wrong = [line for line in self.sbatch if not line.startswith("-")]
+        if wrong:
+            raise ValueError(f"sbatch holds {wrong[0]!r}; valid: options such as --constraint=x")
+        self._check_gpus()
+        self._check_time()
+        self._check_scratch()
+
+    @property
+    def gres(self) -> str:
+        """The GPUs of a node as sbatch and srun take them; empty without any."""
+        if not self.gpus:
+            return ""
+        kind = self.slurm_gpu or self.gpu_type.lower()
+        return f"gpu:{kind}:{self.gpus}" if kind else f"gpu:{self.gpus}"
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether trials that ask for a type of GPU take what this has: none, or any."""
+        return not self.gpus or not self.gpu_type
+
+    def _check_gpus(self) -> None:
+        for name in ("gpu_type", "slurm_gpu", "simulated_gpus"):
+            if getattr(self, name) and not self.gpus:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but gpus is 0")
+        if self.trials_per_gpu > 1 and not self.gpus:
+            raise ValueError(f"trials_per_gpu is {self.trials_per_gpu}, but gpus is 0")
+        if self.gpu_type and not re.fullmatch(r"[A-Z0-9][A-Z0-9_-]*", self.gpu_type):
+            raise ValueError(
+                f"gpu_type is {self.gpu_type!r}; valid: capitals, digits, - and _, such as H100"
+            )
+
+    def _check_time(self) -> None:
+        try:
+            limit = slurm.read_seconds(self.time_limit)
+        except ValueError as error:
+            raise ValueError(f"time_limit: {error}") from None
+        if limit is not None and limit <= self.signal_seconds:
+            raise ValueError(
+                f"signal_seconds is {self.signal_seconds}; it must be less than the {limit} s of "
+                "time_limit"
+            )
+
+    def _check_scratch(self) -> None:
+        if not self.scratch.startswith(("/", "$")):
+            raise ValueError(f"scratch is {self.scratch!r}; valid: an absolute path")
+        if len(os.path.expandvars(self.scratch)) > MAX_SCRATCH:
+            raise ValueError(
+                f"scratch is {self.scratch!r}; valid: at most {MAX_SCRATCH} characters, for Ray's "
+                "sockets lie below it"
+            )
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Profile) if field.name != "name"}
+_REQUIRED = [n for n, field in _FIELDS.items() if field.default is dataclasses.MISSING]
+
+
+def load(path: Path) -> dict[str, Profile]:
+    """Return the profiles of a file by name.
+
+    Raises ValueError naming the file, the profile, and an unknown key with the nearest valid one,
+    a missing key, or a value of the wrong type or outside its range.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    if not tables:
+        raise ValueError(f"{path} has no profile; one begins with a line such as [h100]")
+    return {name: _read(path, name, table) for name, table in tables.items()}
+
+
+def choose(profiles: Mapping[str, Profile], name: str, path: Path) -> Profile:
+    """Return a profile by its name; raise ValueError for one that the file does not have."""
+    if name not in profiles:
+        raise ValueError(f"{unknown('profile', name, profiles)} in {path}")
+    return profiles[name]
+
+
+def _read(path: Path, name: str, table: Any) -> Profile:
+    place = f"{path} [{name}]"
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: {name!r} stands outside a profile such as [h100]")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{place}: a profile's name is of letters, digits, - _ and .")
+    for key in table:
+        if key not in _FIELDS:
+            raise ValueError(f"{place}: {unknown('key', key, _FIELDS)}")
+    missing = [key for key in _REQUIRED if key not in table]
+    if missing:
+        raise ValueError(f"{place} lacks {', '.join(missing)}")
+    values = {k: typed(f"{place}: key", k, v, _type_of(k)) for k, v in table.items()}
+    profile = Profile(name, **values)
+    try:
+        profile.check()
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    return profile
+
+
+def _type_of(key: str) -> type:
+    return _FIELDS[key].type  # type: ignore[return-value]

@@ -1,0 +1,210 @@
+"""Profiles: read and checked, held against a cluster and a plan, and written as a script."""
+
+import dataclasses
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster import preflight, profiles, script, slurm
+from cluster.job import resources
+from cluster.profiles import Profile
+from cluster.script import Task
+from cluster.slurm import Association
+from pwmray import plan
+from tests.test_cluster_slurm import PARTITIONS, SINFO
+from tests.tiny_gpus import sweep
+
+H100 = Profile("h100", cpus=8, time_limit="60", gpus=2, gpu_type="H100")
+H200 = Profile("h200", cpus=8, time_limit="60", gpus=2, gpu_type="H200")
+LINES = 'cpus = 8\ntime_limit = "60"\n'
+
+
+def load(tmp_path, text):
+    path = tmp_path / "profiles.toml"
+    path.write_text(text)
+    return profiles.load(path)
+
+
+def make_plan(tmp_path):
+    return plan.make(sweep, "tiny", sweep.cells("tiny"), tmp_path)
+
+
+def check(profile, associations=None, state="UP"):
+    partitions = slurm.read_partitions(PARTITIONS.replace("DRAIN", state), SINFO)
+    preflight.check_profile(profile, partitions, associations)
+
+
+def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
+    found = profiles.load(profiles.DEFAULT_FILE)
+    assert {"H100", "H200", "L40S", ""} == {profile.gpu_type for profile in found.values()}
+    assert found["h100"].gres == "gpu:h100:4"
+    assert found["h100"].activate[0].startswith("module load")
+    assert found["single"].serves_all and found["single"].gres == "gpu:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LINES + 'gpu_typ = "H100"', r"\[h\]: unknown key 'gpu_typ'; did you mean 'gpu_type'\?"),
+        ("cpus = 8\n", r"\[h\] lacks time_limit"),
+        (LINES.replace("8", "0"), r"\[h\]: cpus is 0; it must be at least 1"),
+        (LINES.replace("8", '"8"'), r"\[h\]: key 'cpus' is '8'; it must be of type int"),
+        (LINES + "gpus = -1", r"\[h\]: gpus is -1"),
+        (LINES + 'gpu_type = "H100"', r"\[h\]: gpu_type is 'H100', but gpus is 0"),
+        (LINES + 'gpus = 1\ngpu_type = "h100"', r"gpu_type is 'h100'; valid: capitals"),
+        (LINES.replace('"60"', '"1h"'), r"time_limit: '1h' is not a time of Slurm's"),
+        (
+            LINES + "signal_seconds = 3600",
+            "signal_seconds is 3600; it must be less than the 3600 s",
+        ),
+        (LINES + 'scratch = "tmp"', "scratch is 'tmp'; valid: an absolute path"),
+        (LINES + f'scratch = "/{"x" * 40}"', "valid: at most 22 characters"),
+        (LINES + 'sbatch = ["constraint=x"]', r"sbatch holds 'constraint=x'; valid: options"),
+        (LINES + "activate = [3]", "activate holds 3; valid: lines of text"),
+        (LINES + "cpus = 9", "is not valid TOML: Cannot overwrite a value"),
+    ],
+)
+def test_profile_that_no_job_can_have_is_refused(tmp_path, text, told):
+    with pytest.raises(ValueError, match=rf"profiles\.toml.*{told}"):
+        load(tmp_path, f"[h]\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "has no profile"), ("cpus = 8", "'cpus' stands outside a profile such as")],
+)
+def test_file_without_a_profile_is_refused(tmp_path, text, told):
+    with pytest.raises(ValueError, match=told):
+        load(tmp_path, text)
+
+
+def test_unknown_profile_is_told_with_the_nearest(tmp_path):
+    found = load(tmp_path, f"[h100]\n{LINES}")
+    with pytest.raises(ValueError, match=r"unknown profile 'h10'; did you mean 'h100'\?.* in p"):
+        profiles.choose(found, "h10", Path("p.toml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"partition": "gold"}, "unknown partition 'gold'; .*valid: main, gpu-h200"),
+        (
+            {"gpu_type": "L40S"},
+            r"unknown type of GPU 'l40s'; .*valid: h100, h200 \(in partition ma",
+        ),
+        ({"gpus": 4}, "gpus is 4, but nodes of partition main have at most 2"),
+        ({"cpus": 9}, "cpus is 9, but partition main has at most 8 with gpu:h100:2"),
+        ({"memory_gb": 9}, "memory_gb is 9, but partition main has at most 3"),
+        ({"nodes": 2}, "nodes is 2, but partition main has at most 1 with gpu:h100:2"),
+        (
+            {"gpus": 8, "gpu_type": "H200", "partition": "gpu-h200", "nodes": 5},
+            "nodes is 5; .*allows a job 4",
+        ),
+        (
+            {"gpu_type": "H200", "partition": "gpu-h200", "time_limit": "3-0"},
+            "time_limit is 3-0; partition gpu-h200 allows 48:00:00",
+        ),
+        (
+            {"gpu_type": "H200", "partition": "gpu-h200", "account": "physics"},
+            "account 'physics' may not use partition gpu-h200; valid: chemistry, robotics",
+        ),
+        (
+            {"gpu_type": "H200", "partition": "gpu-h200", "qos": "high"},
+            "qos 'high' may not be used in partition gpu-h200; valid: normal, preemptible",
+        ),
+    ],
+)
+def test_what_the_cluster_has_not_is_refused(changes, told):
+    with pytest.raises(ValueError, match=f"profile h100: {told}"):
+        check(dataclasses.replace(H100, **changes))
+
+
+def test_partition_that_takes_no_jobs_is_refused():
+    with pytest.raises(ValueError, match="partition gpu-h200 is DRAIN"):
+        check(dataclasses.replace(H200, partition="gpu-h200"), state="DRAIN")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"account": "robotic"}, "unknown account 'robotic'; did you mean 'robotics'"),
+        ({"account": "robotics", "qos": "high"}, "unknown qos 'high'; .*valid: normal"),
+    ],
+)
+def test_account_and_qos_are_held_against_the_database_where_there_is_one(changes, told):
+    profile = dataclasses.replace(H100, **changes)
+    check(profile)
+    with pytest.raises(ValueError, match=told):
+        check(profile, [Association("robotics", "", ("normal",))])
+
+
+def test_profile_that_fits_is_taken():
+    check(H100, [Association("robotics", "", ("normal",))])
+    check(dataclasses.replace(H200, partition="gpu-h200", account="robotics", qos="normal", gpus=8))
+
+
+def test_every_trial_needs_a_profile_and_every_profile_a_trial(tmp_path):
+    made = make_plan(tmp_path)
+    preflight.check_served(made, [H100, H200], [])
+    preflight.check_served(made, [dataclasses.replace(H100, gpu_type="")], [])
+    with pytest.raises(ValueError, match=r"2 trials ask for an H200, .* add --profile h200, or"):
+        preflight.check_served(made, [H100], [H200])
+    l40s = dataclasses.replace(H100, name="l40s", gpu_type="L40S")
+    with pytest.raises(ValueError, match="profile l40s: no trial to run asks for its GPUs"):
+        preflight.check_served(made, [H100, H200, l40s], [])
+
+
+def test_gpus_that_wait_for_cpus_are_told(tmp_path):
+    made = make_plan(tmp_path)
+    assert preflight.check_cpus(H100, made) == ""
+    narrow = dataclasses.replace(H100, cpus=3, trials_per_gpu=4)
+    told = "3 CPUs are enough for 3 of the 8 trials that its GPUs take side by side"
+    assert told in preflight.check_cpus(narrow, made)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gres", "gpu_type", "offered"),
+    [
+        ({"h100": 2}, "gpu:h100:2", "H100", {"H100": 2, "accelerator_type:H100": 1}),
+        ({"": 2}, "gpu:2", "H100", {"H100": 2, "accelerator_type:H100": 1}),
+        ({"h100_80gb": 1}, "gpu:h100_80gb:1", "H100", {"H100": 1, "accelerator_type:H100": 1}),
+        ({"h200": 1}, "gpu:1", "", {"H200": 1, "accelerator_type:H200": 1}),
+        ({"": 1}, "gpu:1", "", {}),
+        ({}, "", "", {}),
+    ],
+)
+def test_node_offers_its_gpus_by_the_name_that_sweeps_have(gpus, gres, gpu_type, offered):
+    assert resources(gpus, gres, gpu_type) == offered
+
+
+def fill(profile, **changes):
+    task = Task(
+        "tiny", ["sweeps/a b.py", "--scale", "paper"], "python x.py", Path("/r/jobs"), Path("/w")
+    )
+    return script.fill(profile, dataclasses.replace(task, **changes))
+
+
+def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
+    profile = dataclasses.replace(
+        H100, account="lab", memory_gb=64, activate=("module load cuda",), sbatch=("--exclusive",)
+    )
+    text = fill(profile)
+    options = [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line]
+    assert {
+        "--gres=gpu:h100:2", "--account=lab", "--mem=64G", "--signal=B:USR1@300", "--requeue",
+        "--no-kill", "--exclusive", "--output=/r/jobs/%j.log", "--nodes=1", "--cpus-per-task=8",
+    } <= set(options)  # fmt: skip
+    assert not any("partition" in option or "array" in option for option in options)
+    assert text.index("module load cuda") < text.index("exec python ")
+    assert "@" not in text.replace("USR1@300", "")
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    *_, last = text.splitlines()
+    assert shlex.split(last)[-3:] == ["sweeps/a b.py", "--scale", "paper"]
+
+
+def test_several_jobs_alike_are_an_array_with_a_log_for_each():
+    text = fill(H100, num_jobs=3)
+    assert "#SBATCH --array=1-3\n" in text
+    assert "#SBATCH --output=/r/jobs/%A_%a.log\n" in text

@@ -1,0 +1,301 @@
+"""Real sweeps of real trials on a real Slurm of three nodes, submitted as a person would."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cluster import submissions
+from pwmray import registry
+from pwmray.registry import Record, Status
+from pwmray.results import CURVE, read_table
+from tests.minislurm import MiniSlurm
+from tests.tiny_gpus import sweep
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+ROOT = Path(__file__).parent.parent
+PROFILES = """
+[h100]
+partition = "h100"
+gpus = 2
+gpu_type = "H100"
+cpus = 2
+time_limit = "30"
+dashboard = false
+simulated_gpus = true
+
+[h200]
+partition = "h200"
+gpus = 1
+gpu_type = "H200"
+cpus = 1
+nodes = 2
+time_limit = "30"
+dashboard = false
+simulated_gpus = true
+
+[any]
+gpus = 1
+cpus = 1
+nodes = 3
+time_limit = "30"
+dashboard = false
+simulated_gpus = true
+
+[elsewhere]
+partition = "h300"
+cpus = 1
+time_limit = "30"
+
+[not-ours]
+partition = "closed"
+account = "physics"
+cpus = 1
+time_limit = "30"
+
+[l40s]
+partition = "h100"
+gpus = 1
+gpu_type = "L40S"
+cpus = 1
+time_limit = "30"
+"""
+NODE_TYPES = {"n1": "H100", "n2": "H200", "n3": "H200"}
+
+
+class Workplace(NamedTuple):
+    """A folder from which sweeps are submitted, on a Slurm with nothing in it."""
+
+    slurm: MiniSlurm
+    folder: Path
+    data: Path
+
+    def submit(self, *options: str) -> subprocess.CompletedProcess:
+        """Submit the sweep with these options, in a process as a person would."""
+        file = str(ROOT / "tests" / "tiny_gpus.py")
+        fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
+        return subprocess.run(
+            [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options],
+            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def submitted(self, *options: str) -> list[int]:
+        """Submit the sweep and return the ids of the jobs that its record has since."""
+        before = len(submissions.read(self.sweep_folder))
+        done = self.submit(*options)
+        assert done.returncode == 0, done.stderr
+        return [int(job.job_id) for job in submissions.read(self.sweep_folder)[before:]]
+
+    @property
+    def sweep_folder(self) -> Path:
+        return self.folder / "results" / "tiny_gpus"
+
+    def trial_folders(self, gpu_type: str | None = None) -> list[Path]:
+        """Return the folders of the trials, of those that ask for a type of GPU."""
+        return [
+            registry.trial_folder(self.folder / "results", trial.fingerprint)
+            for trial in sweep.cells("tiny")
+            if gpu_type in (None, trial.runtime.gpu_type)
+        ]
+
+    def records(self, gpu_type: str | None = None) -> list[Record]:
+        return [registry.read(folder) for folder in self.trial_folders(gpu_type)]
+
+    def wait_for_rows(self, node: str | None = None) -> None:
+        """Wait until a trial for H200s, on this node, has rows of its curve; it has not ended."""
+        deadline = time.monotonic() + 120
+        while True:
+            assert time.monotonic() < deadline, self.logs()
+            for folder in self.trial_folders("H200"):
+                record = registry.read(folder)
+                if num_rows(folder) >= 3 and node in (None, record.last("slurm_node")):
+                    assert record.status is Status.RUNNING
+                    return
+            time.sleep(0.1)
+
+    def wait(self, job: int, *states: str) -> dict[str, str]:
+        try:
+            return self.slurm.wait(job, *states, seconds=150)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.logs()}") from None
+
+    def wait_for_all(self) -> None:
+        deadline = time.monotonic() + 150
+        while self.slurm.run("squeue", "--noheader"):
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        paths = sorted((self.sweep_folder / "jobs").glob("*.log"))
+        return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in paths)
+
+
+def num_rows(folder: Path) -> int:
+    path = folder / registry.CURVE_FILE
+    return read_table(path).num_rows if path.exists() else 0
+
+
+def epochs_of(folder: Path) -> list[int]:
+    """Return the epochs of a trial's rows, and of no other trial's."""
+    table = read_table(folder / registry.CURVE_FILE)
+    assert table.schema.names == CURVE.names
+    return table["epoch"].to_pylist()
+
+
+def assert_each_ran_whole(place: Workplace, gpu_type: str | None = None) -> None:
+    for folder, record in zip(place.trial_folders(gpu_type), place.records(gpu_type), strict=True):
+        assert record.status is Status.EVALUATED, place.logs()
+        assert record.count(Status.EVALUATED) == 1
+        assert epochs_of(folder) == list(range(1, record.last("config")["epochs"] + 1))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The sweep's data for all tests: whichever job comes first collects it."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def place(slurm, data):
+    with tempfile.TemporaryDirectory(prefix="pw") as folder:
+        (Path(folder) / "profiles.toml").write_text(PROFILES)
+        yield Workplace(slurm, Path(folder), data)
+        slurm.clear()
+
+
+@contextlib.contextmanager
+def ray_of_another(address: str):
+    """Run a Ray head with the default ports at a node's address, as another user would."""
+    with tempfile.TemporaryDirectory(prefix="o") as folder:
+        options = [f"--node-ip-address={address}", "--port=6379", "--include-dashboard=false"]
+        options += ["--num-cpus=8", '--resources={"H100": 8}', f"--temp-dir={folder}", "--block"]
+        log = open(Path(folder) / "log", "w")  # noqa: SIM115
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options],
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while "Ray runtime started" not in (Path(folder) / "log").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield f"{address}:6379"
+        finally:
+            process.terminate()
+            process.wait(60)
+            log.close()
+
+
+def test_two_profiles_share_a_sweep_beside_the_ray_of_another_user(place):
+    with ray_of_another(place.slurm.nodes[0].address) as others:
+        h100, h200 = place.submitted("--profile", "h100", "--profile", "h200")
+        queued = {job.job_id: job for job in submissions.read(place.sweep_folder)}
+        for job in (h100, h200):
+            assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert_each_ran_whole(place)
+    for gpu_type, job in (("H100", h100), ("H200", h200)):
+        for record in place.records(gpu_type):
+            assert set(record.all("slurm_job_id")) == {str(job)}
+            assert record.last("log") == queued[str(job)].log
+            assert NODE_TYPES[record.last("slurm_node")] == gpu_type
+        log = Path(queued[str(job)].log).read_text()
+        assert "2 of 2 trials done" in log and others not in log
+
+
+def test_trials_of_one_job_land_on_nodes_with_their_gpus(place):
+    (job,) = place.submitted("--profile", "any")
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert_each_ran_whole(place)
+    for gpu_type in ("H100", "H200"):
+        nodes = {record.last("slurm_node") for record in place.records(gpu_type)}
+        assert {NODE_TYPES[node] for node in nodes} == {gpu_type}
+
+
+def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
+    (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
+    place.wait_for_rows()
+    place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    assert place.wait(job, "PENDING")["Restarts"] == "1"
+    stopped = [num_rows(folder) for folder in place.trial_folders("H200")]
+    for record in place.records("H200"):
+        assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert_each_ran_whole(place, "H200")
+    assert max(stopped) >= 3
+    assert [record.all("epoch")[-1] for record in place.records("H200")] == stopped
+
+
+def test_sweep_goes_on_without_a_node_that_is_lost(place):
+    (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
+    place.wait_for_rows("n3")
+    (lost,) = [r for r in place.records("H200") if r.last("slurm_node") == "n3"]
+    reached = num_rows(place.trial_folders("H200")[place.records("H200").index(lost)])
+    place.slurm.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert_each_ran_whole(place, "H200")
+    (again,) = [r for r in place.records("H200") if "n3" in r.all("slurm_node")]
+    assert again.last("slurm_node") == "n2"
+    assert again.all("epoch")[-1] >= reached - 1  # it has a checkpoint at every row
+
+
+def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
+    (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
+    refused = place.submit("--profile", "h200", "--gpu-types", "H200")
+    assert refused.returncode == 2
+    assert re.fullmatch(rf"error: job {job} of this sweep .* add --again .*\n", refused.stderr)
+    place.wait_for_rows()
+
+    place.slurm.run("scancel", str(job))
+    place.wait(job, "CANCELLED")
+    deadline = time.monotonic() + 15  # its processes have some seconds to end in
+    while {r.status for r in place.records("H200")} != {Status.CANCELLED}:
+        assert time.monotonic() < deadline, place.logs()
+        time.sleep(0.1)
+    assert {r.last("reason") for r in place.records("H200")} == {"cancelled by SIGTERM"}
+
+    array = ["--nodes", "1", "--jobs", "2"]  # two drivers, on a node each
+    (again,) = place.submitted("--profile", "h200", *array, "--gpu-types", "H200")
+    place.wait_for_all()
+    assert_each_ran_whole(place, "H200")
+    assert max(record.all("epoch")[-1] for record in place.records("H200")) >= 2
+    for record in place.records("H200"):
+        assert record.last("slurm_array_job_id") == str(again)
+        assert record.last("slurm_array_task_id") in ("1", "2")
+        assert Path(record.last("log")).name == f"{again}_{record.last('slurm_array_task_id')}.log"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--profile", "elsewhere"], "profile elsewhere: unknown partition 'h300'; did you mean"),
+        (["--profile", "not-ours"], "profile not-ours: account 'physics' may not use partition"),
+        (["--profile", "l40s"], "2 trials ask for an H100, which none of the profiles l40s has"),
+        (["--profile", "h100"], "2 trials ask for an H200, which none of the profiles h100 has"),
+        (["--profile", "h20"], "unknown profile 'h20'; did you mean 'h200'?"),
+        (["--profile", "any", "--nodes", "4"], "profile any: nodes is 4, but partition main has"),
+        ([], "--profile is missing"),
+    ],
+)
+def test_what_the_cluster_has_not_is_refused_before_anything_is_queued(place, options, told):
+    done = place.submit(*options)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {told}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (place.folder / "results").exists()
+
+
+def test_dry_run_shows_the_script_and_writes_nothing(place):
+    done = place.submit("--profile", "h100", "--profile", "h200", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("#SBATCH --gres=gpu:h") == 2
+    assert not (place.folder / "results").exists()
+    assert place.slurm.run("squeue", "--noheader") == ""
