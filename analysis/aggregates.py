@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analysis.stats import Interval
+from analysis.stats import Interval, draw_places, draw_weights
 
 TRIMMED = 0.25  # of the runs on each side, before the interquartile mean
 TARGET = 1.0  # the score that the optimality gap is counted from
@@ -58,18 +58,52 @@ def estimate(
     `scores[task][i]` must be of the same training seed in all of them.
     """
     whole = np.atleast_1d(statistic(*([task[None, :] for task in arm] for arm in arms))[0])
-    drawn = statistic(*draw_seeds(arms, np.random.default_rng(seed)))
+    drawn = statistic(*draw_seeds(arms, seed))
+    return _limit(whole, drawn.reshape(len(drawn), -1), confidence)
+
+
+def _limit(whole: np.ndarray, drawn: np.ndarray, confidence: float) -> list[Interval]:
+    """Return a percentile interval of each column of `drawn` around each estimate."""
     tail = (1.0 - confidence) / 2.0
-    limits = np.quantile(drawn.reshape(len(drawn), -1), [tail, 1.0 - tail], axis=0)
+    limits = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
     return [Interval(*map(float, of_one)) for of_one in zip(whole, *limits, strict=True)]
 
 
-def draw_seeds(arms: Sequence[Scores], rng: np.random.Generator, draws: int = DRAWS) -> list[Drawn]:
+def estimate_profile(
+    scores: Scores, thresholds: np.ndarray, confidence: float, seed: int = 0
+) -> list[Interval]:
+    """Return `estimate` of the performance profile, as a product with the weights of its draws."""
+    above = (np.concatenate(scores)[:, None] > thresholds).astype(float)
+    weights = draw_weights(tuple(map(len, scores)), seed, DRAWS)
+    whole = performance_profile([task[None, :] for task in scores], thresholds)[0]
+    return _limit(whole, weights @ above, confidence)
+
+
+def estimate_improvement(
+    ours: Scores, theirs: Scores, confidence: float, seed: int = 0
+) -> Interval:
+    """Return `estimate` of the probability of improvement, by the same weights for both arms."""
+    sizes = tuple(map(len, ours))
+    weights = draw_weights(sizes, seed, DRAWS)
+    wins = np.zeros((sum(sizes), sum(sizes)))
+    for start, a, b in zip(np.cumsum([0, *sizes[:-1]]), ours, theirs, strict=True):
+        wins[start : start + len(a), start : start + len(a)] = _compare_runs(a, b)
+    drawn = len(sizes) * ((weights @ wins) * weights).sum(axis=1)  # of weights that sum to 1 a task
+    whole = probability_of_improvement(*([task[None, :] for task in arm] for arm in (ours, theirs)))
+    return _limit(whole, drawn[:, None], confidence)[0]
+
+
+def draw_seeds(arms: Sequence[Scores], seed: int, draws: int = DRAWS) -> list[Drawn]:
     """Return every arm's scores with its seeds drawn again, within tasks and alike in all arms."""
-    chosen = [rng.integers(0, len(task), (draws, len(task))) for task in arms[0]]
+    chosen = draw_places(tuple(map(len, arms[0])), seed, draws)
     return [[task[index] for task, index in zip(arm, chosen, strict=True)] for arm in arms]
 
 
 def _share_of_wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    return _compare_runs(ours, theirs).mean(axis=(-1, -2))
+
+
+def _compare_runs(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return 1 where a run of theirs beats one of ours, 0.5 for a tie: [..., theirs, ours]."""
     pairs = theirs[..., :, None] - ours[..., None, :]
-    return ((pairs > 0) + 0.5 * (pairs == 0)).mean(axis=(-1, -2))
+    return (pairs > 0) + 0.5 * (pairs == 0)

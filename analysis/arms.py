@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from analysis.load import Sweep, Trial
@@ -19,7 +20,7 @@ class Arm:
     kinds: tuple[str, str] = ("", "")  # of world model and policy
     parts: tuple["Arm", ...] = ()  # averaged over, seed by seed; this arm has no trials then
 
-    @property
+    @cached_property
     def returns(self) -> dict[int, float]:
         """Return the final return by training seed, of the seeds that every part has."""
         if not self.parts:

@@ -77,7 +77,8 @@ def draw_scalings(summary: Summary) -> Figure | None:
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
-        f"Dots: training seeds. {describe_sample(arms, f'bars: {interval}')} {'; '.join(answers)}.",
+        "Dots: training seeds. Lines: the shape that fits best, and dashed the other where it fits "
+        f"as well. {describe_sample(arms, f'bars: {interval}')} {'; '.join(answers)}.",
         [key(names.label(factor, level), colour) for level, colour in colours.items()],
     )
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.load import Sweep
+from analysis.load import Sweep, encode, find_starts, to_array
 from pwmray.results import CURVE, read_table
 
 POSITIVE = ("world_model_loss", "critic_loss")  # losses that cannot fall below 0
 LOSSES = (*POSITIVE, "actor_loss")
+WANTED = ("trial", "epoch", "return_mean", *LOSSES)  # of 18 columns: tables may have gigabytes
 
 
 class LearningCurve(NamedTuple):
@@ -17,46 +18,54 @@ class LearningCurve(NamedTuple):
 
     epochs: np.ndarray
     returns: np.ndarray  # mean of the evaluation episodes during training
-    losses: np.ndarray  # [rows, LOSSES]
+    losses: tuple[np.ndarray, ...]  # one of LOSSES each
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Return the epochs that have a return, each with it."""
+        known = np.isfinite(self.returns)
+        return list(zip(self.epochs[known].tolist(), self.returns[known].tolist(), strict=True))
 
 
-def load_curves(sweep: Sweep) -> dict[str, LearningCurve]:
-    """Return every trial's curve; empty where there is no file.
+Curves = dict[str, LearningCurve]  # by trial
+
+
+def load_curves(sweep: Sweep) -> Curves:
+    """Return the curves of a sweep's trials, of all sweeps merged into it; none without a file.
 
     Raises ValueError naming a file that is broken or lacks a column.
     """
     curves = {}
     for folder in (sweep.folder, *sweep.other_folders):
-        curves |= _read(folder / "curves.arrow")
+        curves |= read_curves(folder)
     return curves
 
 
-def _read(path: Path) -> dict[str, LearningCurve]:
+def read_curves(folder: Path) -> Curves:
+    """Return the curves in one sweep's folder."""
+    path = folder / "curves.arrow"
     if not path.is_file():
         return {}
-    table = read_table(path, CURVE)
-    wanted = ("epoch", "return_mean", *LOSSES)
-    missing = [name for name in ("trial", *wanted) if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+    table = read_table(path, CURVE, WANTED)
     if not len(table):
         return {}
-    coded = table["trial"].combine_chunks().dictionary_encode()
-    trials = coded.indices.to_numpy(zero_copy_only=False)
-    values = np.column_stack([table[name].to_numpy().astype(float, copy=False) for name in wanted])
-    if not _is_in_order(trials, values[:, 0]):
-        order = np.lexsort((values[:, 0], trials))
-        trials, values = trials[order], values[order]
-    starts = np.flatnonzero(np.diff(trials, prepend=-1))
-    parts = np.split(values, starts[1:])
-    names = coded.dictionary.to_pylist()
-    return {
-        names[trials[start]]: LearningCurve(part[:, 0], part[:, 1], part[:, 2:])
-        for start, part in zip(starts, parts, strict=True)
-    }
+    trials, names = encode(table["trial"])
+    columns = [to_array(table[name]) for name in WANTED[1:]]
+    del table  # the trials' names are a third of what was read
+    if not _is_in_order(trials, columns[0]):
+        order = np.lexsort((columns[0], trials))
+        trials, columns = trials[order], [column[order] for column in columns]
+    starts = find_starts(trials)
+    ends = [*starts[1:].tolist(), len(trials)]
+    curves = {}
+    for start, end in zip(starts.tolist(), ends, strict=True):
+        epochs, returns, *losses = (column[start:end] for column in columns)
+        curves[names[trials[start]]] = LearningCurve(epochs, returns, tuple(losses))
+    return curves
 
 
 def _is_in_order(trials: np.ndarray, epochs: np.ndarray) -> bool:
     """Tell whether rows stand trial after trial and by epoch, as they are written."""
-    steps = np.diff(trials)
-    return bool(((steps > 0) | ((steps == 0) & (np.diff(epochs) >= 0))).all())
+    is_next = trials[1:] > trials[:-1]
+    is_same = (trials[1:] == trials[:-1]) & (epochs[1:] >= epochs[:-1])
+    return bool((is_next | is_same).all())

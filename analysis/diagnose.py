@@ -88,16 +88,30 @@ def find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve
     Curves of a single value, all zeros on a task without a reward yet, say nothing by their
     returns; their losses must repeat too where there are any.
     """
-    groups: dict[tuple, set[str]] = defaultdict(set)
+    groups: dict[tuple, list[Trial]] = defaultdict(list)  # by task and last row: a quick sieve
     for trial in trials:
         curve = curves.get(trial.record["trial"])
         if curve is None or len(curve.epochs) < MIN_SAME:
             continue
-        known = np.nan_to_num(np.column_stack([curve.returns, curve.losses]), nan=-1.0)
-        if (known != known[0]).any():
-            key = trial.record["task"], curve.epochs.tobytes(), known.tobytes()
-            groups[key].add(trial.record["trial"])
+        ends = _list_numbers(curve, slice(-1, None))
+        groups[(trial.record["task"], len(curve.epochs), ends.tobytes())].append(trial)
+    suspects = [trial for group in groups.values() if len(group) > 1 for trial in group]
+    return _find_repeats(suspects, curves)
+
+
+def _find_repeats(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) -> set[str]:
+    groups: dict[tuple, set[str]] = defaultdict(set)
+    for trial in trials:
+        numbers = _list_numbers(curves[trial.record["trial"]], slice(None))
+        if (numbers[1:] != numbers[1:, :1]).any():  # beside the epochs
+            groups[(trial.record["task"], numbers.tobytes())].add(trial.record["trial"])
     return {trial for group in groups.values() if len(group) > 1 for trial in group}
+
+
+def _list_numbers(curve: LearningCurve, rows: slice) -> np.ndarray:
+    """Return epochs, returns and losses of some rows, [columns, rows]; -1 where there is none."""
+    columns = (curve.epochs, curve.returns, *curve.losses)
+    return np.nan_to_num(np.array([column[rows] for column in columns]), nan=-1.0)
 
 
 def _has_diverged(trial: Trial, curve: LearningCurve | None) -> bool:
@@ -105,9 +119,13 @@ def _has_diverged(trial: Trial, curve: LearningCurve | None) -> bool:
         return True
     if curve is None or len(curve.epochs) < MIN_POINTS:
         return False
-    losses = np.abs(np.nan_to_num(curve.losses[:, : len(POSITIVE)], nan=0.0))
-    blown = (losses[-1] > BLOWN_UP * np.median(losses, axis=0)) & (losses[-1] > LARGE)
-    return bool(np.isinf(curve.losses).any() or blown.any())
+    positive = curve.losses[: len(POSITIVE)]
+    return any(map(_is_blown_up, positive)) or any(np.isinf(loss).any() for loss in curve.losses)
+
+
+def _is_blown_up(loss: np.ndarray) -> bool:
+    last = abs(loss[-1])
+    return bool(last > LARGE and last > BLOWN_UP * np.median(np.abs(np.nan_to_num(loss, nan=0.0))))
 
 
 def _has_collapsed(trial: Trial, curve: LearningCurve | None) -> bool:

@@ -12,6 +12,7 @@ from analysis.compare import Comparison, Comparisons
 from analysis.cost import Cost
 from analysis.factorial import Factorial
 from analysis.load import count_statuses
+from analysis.reference_grid import export_reference, export_row, export_trial
 from analysis.report import Summary
 from analysis.scaling import Scaling
 from analysis.suite import THRESHOLDS, Suite
@@ -50,6 +51,8 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
         "notes": list(summary.notes),
     }
+    if summary.reference is not None:
+        shown["reference"] = export_reference(summary.reference)
     if per_seed:
         shown["seeds"] = _list_seeds(summary)
     return json.dumps(shown, indent=2) + "\n"
@@ -163,7 +166,7 @@ def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
         rows = [r for r in table.rows if r.level.factors.items() <= arm.factors.items()]
         plain = _plain_comparison(rows[0]) if rows else {}
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
-    return values
+    return values | (export_row(summary.reference, arm) if summary.reference else {})
 
 
 def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
@@ -179,6 +182,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "signs": ", ".join(summary.names[trial.record["trial"]]),
             "trial": trial.record["trial"],
             "origin": trial.record.get("origin"),  # of an imported trial: file and line, or folder
+            **(export_trial(summary.reference, trial) if summary.reference else {}),
         }
         for trial in summary.sweep.trials
     ]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from analysis.colours import choose_colours
 from analysis.cost_figures import draw_costs, draw_flow_settings, draw_scalings
-from analysis.load import read_all_curves
+from analysis.curves import load_curves
 from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
@@ -52,7 +52,7 @@ def list_figures(summary: Summary) -> dict[str, Figure]:
     returns = plan_returns(sweep)
     plots = {
         f"returns_by_{_file_name(returns.layout.by)}": returns,
-        "learning_curves": plan_curves(sweep, read_all_curves(sweep)),
+        "learning_curves": plan_curves(sweep, load_curves(sweep)),
         "imagined_against_real": plan_starts(sweep),
     }
     found: dict[str, Figure | None] = {}

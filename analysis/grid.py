@@ -28,6 +28,7 @@ TEXT_COLUMNS = (
     "epochs needed",
     "with",
     "effect",
+    "differs in",
 )
 
 

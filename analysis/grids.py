@@ -8,11 +8,13 @@ from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
 from analysis.grid import Grid, format_duration, format_p, format_return, name_levels
 from analysis.load import format_value
+from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
+SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
 VALUE_NOTE = (
     "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
     "imagines them and as they came"
@@ -32,6 +34,8 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     grids = [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
+    if summary.reference is not None:
+        grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
@@ -112,7 +116,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             _format_value_at_start(trial.record["real_start_value"]),
             ", ".join(summary.names[trial.record["trial"]]) or "-",
             trial.record["status"],
-            trial.record[source],
+            trial.record["origin"] if is_imported else trial.record["trial"][:SHOWN_DIGITS],
         )
         for trial in trials
     ]

@@ -3,12 +3,12 @@
 A difference blocks the verdict; a flag is only said beside the table.
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from analysis.checked import read_config
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
 from pwmray.registry import flat_settings
@@ -126,7 +126,7 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
     """Return the values, as text and in order, of every (dotted) setting of some trials."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for trial in trials:
-        for key, value in flat_settings(json.loads(trial.record["config"] or "{}")):
+        for key, value in flat_settings(read_config(trial.record)):
             found[key][str(value)] = None
     return found
 
@@ -267,12 +267,13 @@ def find_identical(trials: Sequence[Trial]) -> list[Trial]:
     """
     same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
     for trial in trials:
-        same[(trial.record["task"], trial.returns)][trial.record["trial"]] = trial
+        same[(trial.record["task"], trial.returns.tobytes())][trial.record["trial"]] = trial
     return [
         trial
-        for (_, returns), group in same.items()
-        if len(group) > 1 and not (set(returns) <= {0.0} or set(returns) <= {RETURN_MAX})
+        for group in same.values()
+        if len(group) > 1
         for trial in group.values()
+        if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all())
     ]
 
 

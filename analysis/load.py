@@ -4,9 +4,9 @@ import difflib
 import json
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,22 +14,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
+from analysis.checked import check_records, read_config, read_description
+from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
 EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
 ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
-REQUIRED = ("name", "scale", "compare", "varies", "trials")
 
 
-@dataclass(frozen=True)
+NO_EPISODES = np.empty(0)
+
+
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial of the sweep, whatever its status."""
 
     record: dict[str, Any]  # its row of the `trials` table
     factors: dict[str, Any]  # task, variant, epochs and whatever else the sweep varies; no seed
-    returns: tuple[float, ...]  # of its final evaluation episodes, [0, 1000]; empty if none
-    plan_returns: tuple[float, ...] = ()  # of those that the planner acted in too
+    returns: np.ndarray  # of its final evaluation episodes, [0, 1000]; empty if none
+    plan_returns: np.ndarray = field(
+        default_factory=lambda: NO_EPISODES
+    )  # of those that the planner acted in too
 
     @property
     def seed(self) -> int:
@@ -39,12 +44,12 @@ class Trial:
     @cached_property
     def final_return(self) -> float:
         """Return the mean over the evaluation episodes, recomputed from them."""
-        return math.fsum(self.returns) / len(self.returns)
+        return _mean(self.returns)
 
     @cached_property
     def plan_return(self) -> float | None:
         """Return the mean over the planner's episodes; None without any. No verdict uses it."""
-        return math.fsum(self.plan_returns) / len(self.plan_returns) if self.plan_returns else None
+        return _mean(self.plan_returns) if len(self.plan_returns) else None
 
     @cached_property
     def is_usable(self) -> bool:
@@ -52,7 +57,7 @@ class Trial:
         return (
             self.record["status"] == EVALUATED
             and len(self.returns) > 0
-            and all(math.isfinite(value) for value in self.returns)
+            and bool(np.isfinite(self.returns).all())
         )
 
     def __str__(self) -> str:
@@ -110,7 +115,7 @@ def find_sweep(name: str | None, results: Path) -> Path:
 
 def load_sweep(folder: Path) -> Sweep:
     """Read the sweep in `folder`; raise ValueError naming a file that is missing or broken."""
-    described = _read_description(folder / "sweep.json")
+    described = read_description(folder / "sweep.json")
     records = _read_records(folder / "trials.arrow", described["trials"])
     episodes = _read_episodes(folder / "evaluations.arrow")
     varies = tuple(described["varies"])
@@ -119,8 +124,8 @@ def load_sweep(folder: Path) -> Sweep:
         Trial(
             record=record,
             factors={name: find_factor(record, name) for name in names},
-            returns=tuple(episodes.get((record["trial"], POLICY), ())),
-            plan_returns=tuple(episodes.get((record["trial"], PLANNER), ())),
+            returns=episodes.get((record["trial"], POLICY), NO_EPISODES),
+            plan_returns=episodes.get((record["trial"], PLANNER), NO_EPISODES),
         )
         for record in records
     )
@@ -130,29 +135,11 @@ def load_sweep(folder: Path) -> Sweep:
         scale=described["scale"],
         compare=described["compare"],
         varies=varies,
-        axes={name: tuple(described.get("axes", {}).get(name, (name,))) for name in varies},
+        axes={name: tuple(described["axes"].get(name, (name,))) for name in varies},
         trials=trials,
         num_planned=max(len(described["trials"]), len(trials)),
-        within=tuple(described.get("within", ())),
+        within=tuple(described["within"]),
     )
-
-
-def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return each trial's (epoch, mean return) points, in order of epoch."""
-    table = _read_columns(folder / "curves.arrow", ("trial", "epoch", "return_mean"), CURVE)
-    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for row in table:
-        if row["return_mean"] is not None:
-            curves[row["trial"]].append((row["epoch"], row["return_mean"]))
-    return {trial: sorted(points) for trial, points in curves.items()}
-
-
-def read_all_curves(sweep: Sweep) -> dict[str, list[tuple[int, float]]]:
-    """Return the curves of a sweep, or of all the sweeps merged into it."""
-    curves = {}
-    for folder in (sweep.folder, *sweep.other_folders):
-        curves |= read_curves(folder)
-    return curves
 
 
 def count_statuses(trials: Iterable[Trial]) -> dict[str, int]:
@@ -192,7 +179,7 @@ def find_factor(record: dict[str, Any], name: str) -> Any:
     """
     if name in record:
         return record[name]
-    value: Any = json.loads(record["config"] or "{}")
+    value: Any = read_config(record)
     path, num_kinds = re.subn(r"\[\w+\]", "", name)
     for key in path.split("."):
         if isinstance(value, dict) and key in value:
@@ -218,67 +205,63 @@ def _is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    missing = [key for key in REQUIRED if key not in described]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
-    return described
-
-
 def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
     """Return the grid's rows of `trials` in the grid's order."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the sweep has written no results yet")
-    rows = {row["trial"]: row for row in _read_columns(path, None, TRIALS)}
-    return [rows[trial] for trial in grid if trial in rows]
+    rows = {row["trial"]: row for row in read_table(path, TRIALS).to_pylist()}
+    records = [rows[trial] for trial in grid if trial in rows]
+    check_records(path, records)
+    return records
 
 
-def _read_episodes(path: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+def _mean(values: np.ndarray) -> float:
+    return math.fsum(values.tolist()) / len(values)  # exact: the same on every machine
+
+
+def _read_episodes(path: Path) -> dict[tuple[str, str], np.ndarray]:
     """Return the episodes' returns by trial and actor, in the file's order; NaN for a null."""
     if not path.is_file():
         return {}
-    table = _read_checked(path, EVALUATIONS)
+    table = read_table(path, EVALUATIONS, ("trial", "actor", "return"))
     if not len(table):
         return {}
-    trials, trial_names = _encode(table["trial"])
-    actors, actor_names = _encode(table["actor"].fill_null(POLICY))
-    values = table["return"].to_numpy().astype(float)
+    trials, trial_names = encode(table["trial"])
+    actors, actor_names = encode(table["actor"], missing=POLICY)
+    values = to_array(table["return"])
     keys = trials.astype(np.int64) * len(actor_names) + actors
-    order = np.argsort(keys, kind="stable")
-    keys, values = keys[order], values[order]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    if (keys[1:] < keys[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+        keys, values = keys[order], values[order]
+    starts = find_starts(keys)
     ends = [*starts[1:], len(keys)]
     return {
         (
             trial_names[keys[start] // len(actor_names)],
             actor_names[keys[start] % len(actor_names)],
-        ): tuple(values[start:end].tolist())
+        ): values[start:end]
         for start, end in zip(starts, ends, strict=True)
     }
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+def find_starts(keys: np.ndarray) -> np.ndarray:
+    """Return where each run of equal keys begins; of one key or more."""
+    return np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1])
+
+
+def encode(column: pa.ChunkedArray, missing: str = "") -> tuple[np.ndarray, list[str]]:
     """Return a column of text as numbers, and the texts that they stand for."""
-    coded = column.combine_chunks().dictionary_encode()
-    return coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
+    filled = column.fill_null(missing) if column.null_count else column
+    coded = _as_one(filled).dictionary_encode()
+    return np.from_dlpack(coded.indices), coded.dictionary.to_pylist()
 
 
-def _read_columns(path: Path, wanted: Iterable[str] | None, schema: Any) -> list[dict[str, Any]]:
-    """Return the rows of `path`, all columns or those wanted; none without a file."""
-    if not path.is_file():
-        return []
-    table = _read_checked(path, schema)
-    return table.select(list(wanted or table.column_names)).to_pylist()
+def to_array(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of numbers, with NaN for a null; without one it is not copied."""
+    if column.null_count:
+        column = column.cast(pa.float64()).fill_null(math.nan)
+    return np.from_dlpack(_as_one(column))  # to_numpy imports pandas, a third of a second
 
 
-def _read_checked(path: Path, schema: pa.Schema) -> pa.Table:
-    """Return the table at `path`; raise ValueError naming the columns of `schema` it lacks."""
-    table = read_table(path, schema)
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    return table
+def _as_one(column: pa.ChunkedArray) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -1,10 +1,11 @@
 """Lay out a sweep's figures as plain data: panels, series, what must be said under them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from analysis.arms import Arm, build_arms
+from analysis.checked import find_setting
+from analysis.curves import Curves
 from analysis.layout import (
     Factors,
     Layout,
@@ -84,15 +85,17 @@ def plan_returns(sweep: Sweep) -> Plot:
     )
 
 
-def plan_curves(sweep: Sweep, curves: dict[str, list[tuple[int, float]]]) -> Plot:
+def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     """Lay out every seed's learning curve at each variant's largest budget.
 
     Where a panel a task would be crowded, every category of a task has a panel of its own.
     """
     arms = build_arms(sweep)
     layout = lay_out(arms, sweep.compare)
-    drawn = [t for t in _largest_budgets(sweep.trials) if curves.get(t.record["trial"])]
-    entries = [(trial.factors, tuple(curves[trial.record["trial"]])) for trial in drawn]
+    largest = [t for t in _largest_budgets(sweep.trials) if t.record["trial"] in curves]
+    points = [(trial, tuple(curves[trial.record["trial"]].points)) for trial in largest]
+    drawn = [trial for trial, some in points if some]
+    entries = [(trial.factors, some) for trial, some in points if some]
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
     if max((len(panel.series) for panel in panels), default=0) > PANEL_SERIES:
@@ -163,8 +166,7 @@ def _largest_budgets(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _training_episodes(trial: Trial) -> str:
-    config = json.loads(trial.record["config"] or "{}")
-    return str(config.get("evaluation", {}).get("num_episodes", "unrecorded"))
+    return str(find_setting(trial.record, "evaluation", "num_episodes") or "unrecorded")
 
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:

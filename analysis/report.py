@@ -13,6 +13,7 @@ from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import find_left_out, pool_arms
+from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
@@ -42,6 +43,7 @@ class Summary(NamedTuple):
     scalings: tuple[Scaling, ...]
     names: dict[str, list[str]]  # of what may be wrong with each trial
     notes: tuple[str, ...]
+    reference: ReferenceTable | None = None
 
 
 def summarize_sweep(
@@ -49,12 +51,14 @@ def summarize_sweep(
     compare: str | None = None,
     despite_differences: bool = False,
     within: Sequence[str] | None = None,
+    reference: str | None = None,
 ) -> Summary:
     """Return the sweep's arms, comparisons and notes.
 
     `compare` replaces the factor the sweep names; `within` keeps only those factors apart (see
-    compare_arms); `despite_differences` judges arms that the guard rejects. Raises ValueError,
-    saying what is there, when no trial is evaluated.
+    compare_arms); `despite_differences` judges arms that the guard rejects; `reference` names
+    published returns to put beside ours. Raises ValueError, saying what is there, when no trial
+    is evaluated.
     """
     progress = describe_progress(sweep)
     if not sweep.usable:
@@ -81,6 +85,7 @@ def summarize_sweep(
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
         notes=tuple(notes + describe_names(sweep, names)),
+        reference=None if reference is None else list_beside(reference, arms),
     )
 
 
@@ -195,7 +200,7 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
 
 
 def _describe_planning(sweep: Sweep) -> str:
-    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if trial.plan_returns})
+    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if len(trial.plan_returns)})
     if not counts:
         return ""
     return (

@@ -3,6 +3,7 @@
 The unit is the training seed: every number that enters here is one trial's final return.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -97,14 +98,36 @@ def bootstrap_blocks(
 
     A block is one task's paired differences by seed, so every task weighs the same.
     """
-    rng = np.random.default_rng(seed)
-    drawn = np.zeros(draws)
-    for block in blocks:
-        values = np.asarray(block)
-        drawn += values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
+    weights = draw_weights(tuple(map(len, blocks)), seed, draws)
+    drawn = weights @ np.concatenate([np.asarray(block, float) for block in blocks])
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn / len(blocks), [tail, 1.0 - tail])
+    low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Interval(mean([mean(block) for block in blocks]), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=2)
+def draw_weights(sizes: tuple[int, ...], seed: int, draws: int) -> np.ndarray:
+    """Return the weight of each seed of each block in every draw, [draws, seeds of all blocks].
+
+    The mean over blocks of their mean over the seeds drawn is a product with these, which all
+    bootstraps of blocks of the same sizes share.
+    """
+    places = draw_places(sizes, seed, draws)
+    counts = [_count(drawn) / size for drawn, size in zip(places, sizes, strict=True)]
+    return np.hstack(counts) / len(sizes)
+
+
+@functools.lru_cache(maxsize=2)
+def draw_places(sizes: tuple[int, ...], seed: int, draws: int) -> list[np.ndarray]:
+    """Return which seeds of each block are drawn, [draws, seeds] a block."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, size, (draws, size)) for size in sizes]
+
+
+def _count(drawn: np.ndarray) -> np.ndarray:
+    draws, size = drawn.shape
+    places = drawn + size * np.arange(draws)[:, None]
+    return np.bincount(places.ravel(), minlength=draws * size).reshape(draws, size).astype(float)
 
 
 def seed_correlation(blocks: Sequence[Sequence[tuple[float, float]]]) -> float | None:

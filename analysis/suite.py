@@ -7,10 +7,10 @@ import numpy as np
 
 from analysis.aggregates import (
     estimate,
+    estimate_improvement,
+    estimate_profile,
     interquartile_mean,
     optimality_gap,
-    performance_profile,
-    probability_of_improvement,
 )
 from analysis.arms import Arm
 from analysis.compare import Comparisons
@@ -106,11 +106,8 @@ def _score(arm: Arm) -> np.ndarray:
 
 
 def _profile(scores: list[np.ndarray]) -> list[Interval]:
-    thresholds = np.array(THRESHOLDS) / RETURN_MAX
-    return estimate(
-        lambda drawn: performance_profile(drawn, thresholds), scores, confidence=CONFIDENCE
-    )
+    return estimate_profile(scores, np.array(THRESHOLDS) / RETURN_MAX, CONFIDENCE)
 
 
 def _improve(baseline: list[np.ndarray], level: list[np.ndarray]) -> Interval:
-    return estimate(probability_of_improvement, baseline, level, confidence=CONFIDENCE)[0]
+    return estimate_improvement(baseline, level, CONFIDENCE)

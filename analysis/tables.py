@@ -1,37 +1,38 @@
 """Draw a Summary for people: a plain-text table or Markdown; nothing is computed here."""
 
-import io
+import itertools
 import re
-from collections.abc import Sequence
-
-from rich.box import Box
-from rich.console import Console
-from rich.table import Table
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from analysis.grid import Grid, is_text
 from analysis.grids import headline, list_grids
 from analysis.report import Summary
 
-HEAD_RULE = Box("    \n    \n -- \n" + "    \n" * 5, ascii=True)  # one line, under the headers
-WIDTH = 100  # columns when the output is not a terminal
+WIDTH = 100  # columns of text
+# Gap between columns, and the longest word of a cell and of a header that is not broken: the
+# first layout that fits is taken, else the last.
+LAYOUTS = (
+    ("  ", WIDTH, WIDTH),
+    (" ", WIDTH, WIDTH),
+    (" ", 16, WIDTH),
+    (" ", 12, WIDTH),
+    (" ", 10, 10),
+    (" ", 8, 8),
+    (" ", 4, 2),
+)
 
 
-def render_table(summary: Summary, per_seed: bool, width: int | None = None) -> str:
-    """Return the summary as plain text, `width` (default 100) columns wide, without colours."""
-    text = io.StringIO()
-    console = Console(
-        file=text, width=width or WIDTH, color_system=None, highlight=False, markup=False
-    )
-    console.print(headline(summary))
+def render_table(summary: Summary, per_seed: bool) -> str:
+    """Return the summary as plain text, WIDTH columns wide."""
+    lines = _wrap(headline(summary), WIDTH)
     for grid in list_grids(summary, per_seed):
-        console.print()
-        console.print(grid.title)
+        lines += ["", grid.title]
         if grid.rows:
-            console.print(_draw_grid(grid))
-        _print_notes(console, grid.notes)
-    console.print()
-    _print_notes(console, summary.notes)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+            lines += draw_grid(grid)
+        lines += _list_notes(grid.notes)
+    lines += ["", *_list_notes(summary.notes)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def render_markdown(summary: Summary, per_seed: bool) -> str:
@@ -48,19 +49,81 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
-def _draw_grid(grid: Grid) -> Table:
-    table = Table(box=HEAD_RULE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for place, name in enumerate(grid.headers):
-        words = [word for row in grid.rows for word in row[place].split()]
-        table.add_column(
-            _break_key(name),
-            min_width=max(map(len, words), default=0),
-            justify="left" if is_text(name) else "right",
-            overflow="fold",  # where there is no room, between words: nothing is cut off
-        )
+def draw_grid(grid: Grid) -> Iterator[str]:
+    """Yield a table's lines: headers, a rule, rows; a cell without room goes on below."""
+    headers = [_break_key(name) for name in grid.headers]
+    widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)))
+    sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
+    yield from _draw_row(headers, widths, sides, gap)
+    yield "-" * _span(widths, gap)
     for row in grid.rows:
-        table.add_row(*row)
-    return table
+        yield from _draw_row(row, widths, sides, gap)
+
+
+def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list[int], str]:
+    """Return the columns' widths and the gap between them, so that nothing is cut off.
+
+    Where there is no room the widest cells are broken between words, then gaps become narrow,
+    then long words are broken, and short ones at last.
+    """
+    words = [_longest(word for cell in {*some} for word in cell.split()) for some in columns]
+    heads = [_longest(head.split()) for head in headers]
+    cells = [
+        max(_longest(head.splitlines()), _longest(some))
+        for head, some in zip(headers, columns, strict=True)
+    ]
+    for gap, longest_word, longest_head in LAYOUTS:
+        least = [
+            max(min(word, longest_word), min(head, longest_head))
+            for word, head in zip(words, heads, strict=True)
+        ]
+        widths = _shrink(cells, least, len(gap))
+        if _span(widths, gap) <= WIDTH:
+            break
+    return widths, gap
+
+
+def _shrink(widths: Sequence[int], least: Sequence[int], gap: int) -> list[int]:
+    """Return widths that fit, the widest column made narrower again and again, if they can."""
+    widths = list(widths)
+    while sum(widths) + gap * (len(widths) - 1) > WIDTH:
+        spare = [place for place, width in enumerate(widths) if width > least[place]]
+        if not spare:
+            break
+        widths[max(spare, key=lambda place: widths[place])] -= 1
+    return widths
+
+
+def _draw_row(
+    cells: Sequence[str],
+    widths: Sequence[int],
+    sides: Sequence[Callable[[str, int], str]],
+    gap: str,
+) -> Iterator[str]:
+    parts = [_wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    for line in itertools.zip_longest(*parts, fillvalue=""):
+        yield gap.join(
+            side(text, width) for side, text, width in zip(sides, line, widths, strict=True)
+        )
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Return text in lines, broken between words, and within one that is wider than a line."""
+    if len(text) <= width and "\n" not in text:
+        return [text]
+    return [
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, width, break_on_hyphens=False) or [""]
+    ]
+
+
+def _list_notes(notes: Sequence[str]) -> list[str]:
+    return [
+        ("  " if place else "* ") + line
+        for note in notes
+        for place, line in enumerate(_wrap(" ".join(note.split()), WIDTH - 2))
+    ]
 
 
 def _break_key(name: str) -> str:
@@ -68,12 +131,12 @@ def _break_key(name: str) -> str:
     return re.sub(r"([._])", r"\1\n", name) if "." in name else name
 
 
-def _print_notes(console: Console, notes: Sequence[str]) -> None:
-    table = Table.grid(padding=(0, 1, 0, 0))
-    for note in notes:
-        table.add_row("*", note)
-    if notes:
-        console.print(table)
+def _span(widths: Sequence[int], gap: str) -> int:
+    return sum(widths) + len(gap) * (len(widths) - 1)
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0)
 
 
 def _join_cells(cells: Sequence[str]) -> str:

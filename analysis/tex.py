@@ -6,12 +6,13 @@ from analysis.grid import Grid, is_text
 from analysis.grids import headline, list_grids
 from analysis.report import Summary
 
-PREAMBLE = r"""\documentclass[9pt]{extarticle}
+PREAMBLE = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[a4paper, landscape, margin=15mm]{geometry}
 \usepackage{booktabs, longtable}
 \setlength{\parindent}{0pt}
 \begin{document}
+\small
 """
 # Applied in one pass, so that what one replacement writes no other one reads.
 ESCAPES = {

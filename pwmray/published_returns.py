@@ -1,8 +1,10 @@
 """Returns that PWM and TD-MPC2 reached on MT30, for comparison.
 
-Read off the result files of PWM's repository (github.com/imgeorgiev/PWM): PWM at 48M parameters
-(arXiv 2407.02466), the last of 10,000 iterations of one run a task; TD-MPC2's multi-task agent
-(arXiv 2310.16828), mean and standard deviation over 10 evaluations.
+Read off results/data/mt30_results.csv and tdmpc2_mt30_scores.csv of PWM's repository at commit
+f515fbc (github.com/imgeorgiev/PWM): PWM at 48M parameters (arXiv 2407.02466), the last of 10,000
+iterations of one run a task; TD-MPC2's multi-task agent (arXiv 2310.16828), mean and sample
+standard deviation over the file's 10 rows a task. Those are whole numbers where a task's rewards
+are 0 or 1, and so an episode each, not a training seed each.
 """
 
 from typing import NamedTuple

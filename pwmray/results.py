@@ -8,13 +8,18 @@ driver joins them. Every file is replaced whole, so it is readable while a sweep
 kill -9.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from pwmray.files import replacing
 from pwmray.formats import explain_format
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT = "pwmray-results-1"
 POLICY, PLANNER = "policy", "planner"  # who acted in an episode of `evaluations`
@@ -118,6 +123,86 @@ PRETRAINING = pa.schema(
 )
 
 SCHEMAS = {"trials": TRIALS, "curves": CURVE, "evaluations": EVALUATIONS}
+NUMBERS = {pa.int64(), pa.float64(), pa.null()}  # that join as numbers; the null is of no value
+NULL = {pa.null()}
+SWEEP = "sweep"  # the column that tells joined sweeps apart; and sweep.json marks a sweep's folder
+
+
+class Frames(NamedTuple):
+    """The tables of Results as pandas DataFrames."""
+
+    trials: "pandas.DataFrame"
+    curves: "pandas.DataFrame"
+    evaluations: "pandas.DataFrame"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The three tables of a sweep or of several; docs/results.md says what their columns mean.
+
+    Each has the column `sweep` (string) first, then
+
+    * `trials`, one row a trial: the columns of TRIALS, then one more for each setting that a sweep
+      varies and TRIALS does not tell, `learner.horizon` or `size`: numbers or text, null in sweeps
+      that do not vary it;
+    * `curves`, one row a logged epoch: the columns of CURVE;
+    * `evaluations`, one row an episode of a final evaluation: the columns of EVALUATIONS.
+
+    `sweep` and `trial` join them. Only trials with the status EVALUATED have a final return; a
+    trial that two sweeps share stands in both.
+    """
+
+    trials: pa.Table
+    curves: pa.Table
+    evaluations: pa.Table
+
+    def to_pandas(self) -> Frames:
+        """Return the tables as DataFrames: null becomes NaN or None."""
+        return Frames(*(t.to_pandas() for t in (self.trials, self.curves, self.evaluations)))
+
+
+def load(root: str | Path) -> Results:
+    """Read the tables of a results folder's sweeps, or of the one sweep in the folder `root`.
+
+    A sweep that has written nothing yet adds no rows. Raises ValueError where `root` is no such
+    folder, and for a file that is broken.
+    """
+    folders = _list_sweeps(Path(root))
+    joined = (_join([_read_part(folder, name) for folder in folders]) for name in SCHEMAS)
+    return Results(*joined)
+
+
+def _list_sweeps(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise ValueError(f"there is no results folder {str(root)!r}")
+    if (root / f"{SWEEP}.json").is_file():
+        return [root]
+    folders = sorted(path.parent for path in root.glob(f"*/{SWEEP}.json"))
+    if not folders:
+        raise ValueError(f"no sweep in {str(root)!r}: neither it nor a folder in it has sweep.json")
+    return folders
+
+
+def _read_part(folder: Path, name: str) -> pa.Table:
+    path, schema = folder / f"{name}.arrow", SCHEMAS[name]
+    table = read_table(path, schema) if path.is_file() else schema.empty_table()
+    names = pa.repeat(folder.resolve().name, len(table))
+    return table.replace_schema_metadata().add_column(0, SWEEP, names)
+
+
+def _join(parts: Sequence[pa.Table]) -> pa.Table:
+    """Put tables one below the other; a column of unlike types is one of numbers, or of text."""
+    types: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            types.setdefault(field.name, set()).add(field.type)
+    texts = {name for name, some in types.items() if len(some - NUMBERS) and len(some - NULL) > 1}
+    return pa.concat_tables([_as_text(part, texts) for part in parts], promote_options="permissive")
+
+
+def _as_text(table: pa.Table, names: Container[str]) -> pa.Table:
+    fields = [f.with_type(pa.string()) if f.name in names else f for f in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -136,24 +221,66 @@ def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> None:
     write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
 
 
-def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """Return the table at `path`, with all of ADDED that `schema` has.
+def read_table(
+    path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return the table at `path`, or some of its `columns`, which alone are then read.
 
-    Raises ValueError naming a file that is broken or of another format.
+    With `schema` every column of it is there, of its type: those of ADDED as null where an earlier
+    version wrote the file. Raises ValueError naming a file that is broken, of another format, or
+    that lacks a column.
     """
     try:
         with pa.OSFile(str(path), "rb") as source:
-            table = pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a complete Arrow file ({error})") from error
-    found = (table.schema.metadata or {}).get(b"format", b"none").decode()
+            reader = _open(source, columns)
+            table = reader.read_all()
+        table.validate(full=True)  # a changed byte must not become a wild pointer
+        table.schema.names  # noqa: B018 - decoded here, where a changed byte is told of
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a complete Arrow file ({_first_line(error)})") from error
+    except OSError as error:
+        if error.errno is not None:  # no such file, no permission: of the system, and says so
+            raise
+        raise ValueError(f"{path} is not a complete Arrow file ({_first_line(error)})") from error
+    found = (table.schema.metadata or {}).get(b"format", b"none").decode(errors="replace")
     if found != FORMAT:
         raise ValueError(f"{path} cannot be read: {explain_format(found, FORMAT)}")
-    return table if schema is None else _with_added(table, schema)
+    if schema is None:
+        return table
+    return _as_schema(path, table, [f for f in schema if columns is None or f.name in columns])
 
 
-def _with_added(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    for index, field in enumerate(schema):
-        if field.name in ADDED and field.name not in table.column_names:
+def _open(source: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchFileReader:
+    reader = pa.ipc.open_file(source)
+    if columns is None:
+        return reader
+    places = [place for place, name in enumerate(reader.schema.names) if name in columns]
+    return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=places))
+
+
+def _as_schema(path: Path, table: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
+    """Return the table with all of `fields`, in their types; its other columns stay."""
+    missing = [f.name for f in fields if f.name not in (*table.column_names, *ADDED)]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+    for index, field in enumerate(fields):
+        if field.name not in table.column_names:
             table = table.add_column(index, field, pa.nulls(len(table), field.type))
+        elif table.schema.field(field.name).type != field.type:
+            place = table.column_names.index(field.name)
+            table = table.set_column(place, field, _cast(path, table[field.name], field))
     return table
+
+
+def _cast(path: Path, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: column {field.name} is of {column.type}, not {field.type} "
+            f"({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

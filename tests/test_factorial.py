@@ -8,6 +8,8 @@ import pytest
 from analysis.aggregates import (
     draw_seeds,
     estimate,
+    estimate_improvement,
+    estimate_profile,
     interquartile_mean,
     optimality_gap,
     performance_profile,
@@ -134,10 +136,21 @@ def test_probability_of_improvement_counts_pairs_and_halves_ties():
 
 def test_bootstrap_draws_seeds_within_tasks_and_alike_in_both_arms():
     arms = [[np.array([1.0, 2.0, 3.0]), np.array([7.0, 8.0])]] * 2
-    ours, theirs = draw_seeds(arms, np.random.default_rng(0), draws=50)
+    ours, theirs = draw_seeds(arms, seed=0, draws=50)
     assert [task.shape for task in ours] == [(50, 3), (50, 2)]
     assert set(np.unique(ours[1])) == {7.0, 8.0}
     assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
+
+
+def test_products_with_the_draws_are_the_bootstrap_itself():
+    rng = np.random.default_rng(1)
+    ours, theirs = ([rng.normal(place, 0.3, n).round(1) for n in (3, 10)] for place in (0.4, 0.5))
+    thresholds = np.linspace(0.0, 1.0, 11)
+    slow = estimate(lambda drawn: performance_profile(drawn, thresholds), ours, confidence=0.9)
+    assert np.allclose(estimate_profile(ours, thresholds, 0.9), slow)
+    slow = estimate(probability_of_improvement, ours, theirs, confidence=0.9)
+    assert np.allclose(estimate_improvement(ours, theirs, 0.9), slow[0])
+    assert slow[0].low < slow[0].high
 
 
 def test_interval_of_the_interquartile_mean_covers_what_it_can_draw():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from analysis.colours import VARIANT_COLOURS
+from analysis.curves import load_curves
 from analysis.figures import draw_plot, list_figures
-from analysis.load import Sweep, load_sweep, read_curves
+from analysis.load import Sweep, load_sweep
 from analysis.plots import plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
@@ -228,7 +229,7 @@ def test_the_legend_stays_within_the_figure(tmp_path, plan):
 
 def test_few_curves_share_a_panel_a_task(tmp_path):
     sweep = load_sweep(make_sweep(tmp_path / "s"))
-    plot = plan_curves(sweep, read_curves(sweep.folder))
+    plot = plan_curves(sweep, load_curves(sweep))
     assert [panel.task for panel in plot.panels] == list(TASKS)
     assert [len(series.marks) for series in plot.panels[0].series] == [3, 3]
 
@@ -237,7 +238,7 @@ def test_few_curves_share_a_panel_a_task(tmp_path):
 def test_curves_have_an_interval_from_five_seeds_on(tmp_path, num_seeds, num_bands):
     returns = {"reacher-easy": {"baseline": [300.0 + seed for seed in range(num_seeds)]}}
     sweep = load_sweep(write_square(tmp_path / "s", returns))
-    plot = plan_curves(sweep, read_curves(sweep.folder))
+    plot = plan_curves(sweep, load_curves(sweep))
     axes = draw_plot(plot).axes[0]
     assert len(axes.collections) == num_bands
     assert ("bands: 95% t interval" in plot.footnote) == bool(num_bands)
@@ -245,7 +246,7 @@ def test_curves_have_an_interval_from_five_seeds_on(tmp_path, num_seeds, num_ban
 
 def test_many_curves_have_a_panel_a_category(tmp_path):
     sweep = write_corrections(tmp_path / "s", make_corrections())
-    plot = plan_curves(sweep, read_curves(sweep.folder))
+    plot = plan_curves(sweep, load_curves(sweep))
     places = [panel.category and tuple(panel.category) for panel in plot.panels[:6]]
     assert len(plot.panels) == 12
     assert places == CATEGORIES
@@ -258,7 +259,7 @@ def test_the_curve_of_a_category_without_an_evaluated_trial_is_drawn(tmp_path):
         [row | unfinished(row, "joint_from_scratch") for row in make_corrections()],
     )
     assert len(plan_returns(sweep).layout.ticks) == 4
-    assert len(plan_curves(sweep, read_curves(sweep.folder)).panels) == 12
+    assert len(plan_curves(sweep, load_curves(sweep)).panels) == 12
 
 
 def unfinished(row: dict[str, Any], methodology: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
     """Return a baseline and a full flow arm; `changed` edits every row of the latter."""
     arms = [
         [
-            Trial(RECORD | kind | {"seed": seed} | edit, {}, (500.0, 510.0, 520.0))
+            Trial(RECORD | kind | {"seed": seed} | edit, {}, np.array([500.0, 510.0, 520.0]))
             for seed in (42, 123, 456)
         ]
         for kind, edit in ((MLP, {}), (FLOW, changed))

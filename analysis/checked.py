@@ -1,0 +1,72 @@
+"""Check what a sweep's folder says before anything is computed: people edit files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray.tasks import TASKS
+
+NEEDED = ("status", "task", "variant", "epochs", "seed")  # of every trial, whatever its status
+# What sweep.json must hold, and may hold.
+REQUIRED = {"name": str, "scale": str, "compare": str, "varies": list, "trials": list}
+OPTIONAL = {"within": list, "axes": dict}
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what a sweep.json holds; raise ValueError naming it and what is wrong with it."""
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is no JSON object")
+    missing = [key for key in REQUIRED if key not in described]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    described = {"within": [], "axes": {}} | described
+    for key, kind in (REQUIRED | OPTIONAL).items():
+        _check_kind(path, key, described[key], kind)
+    for name, keys in described["axes"].items():
+        _check_kind(path, f"axes.{name}", keys, list)
+    return described
+
+
+def check_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError naming the file and the first row of `trials` that says too little."""
+    for record in records:
+        lacking = [name for name in NEEDED if record[name] is None]
+        if lacking:
+            raise ValueError(f"{path}: trial {record['trial']} has no {', '.join(lacking)}")
+        if record["task"] not in TASKS:
+            where = f"{path}: trial {record['trial']}"
+            raise ValueError(f"{where} has the unknown task {record['task']!r}")
+
+
+def read_config(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a row of `trials`, empty where none was recorded.
+
+    Raises ValueError naming the trial where it is no JSON object.
+    """
+    try:
+        config = json.loads(record["config"] or "{}")
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"trials.arrow: the config of trial {record['trial']} is no JSON object")
+    return config
+
+
+def find_setting(record: dict[str, Any], part: str, name: str) -> Any:
+    """Return a setting of a row's config; None where it was not recorded."""
+    found = read_config(record).get(part)
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _check_kind(path: Path, key: str, value: Any, kind: type) -> None:
+    names = {str: "text", list: "a list of texts", dict: "an object"}
+    is_right = isinstance(value, kind) and (
+        kind is not list or all(isinstance(item, str) for item in value)
+    )
+    if not is_right:
+        raise ValueError(f"{path}: {key} is {value!r:.60}, not {names[kind]}")

@@ -1,0 +1,45 @@
+"""Plain-text tables: they fit the page, and nothing of a cell is lost where there is no room."""
+
+import numpy as np
+import pytest
+
+from analysis.grid import Grid
+from analysis.tables import WIDTH, draw_grid
+
+WORDS = ("12", "+-", "3.5", "a-long-word", "fullflow", "joint_from_scratch", "[-1, 2]", "-")
+
+
+def make_grid(num_columns: int, num_words: int, seed: int) -> Grid:
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(WORDS, (12, num_columns, num_words))
+    rows = [tuple(" ".join(cell) for cell in row) for row in cells[1:]]
+    return Grid("", ("task", *(f"column {place}" for place in range(1, num_columns))), rows, ())
+
+
+@pytest.mark.parametrize("num_columns", [2, 7, 11])
+@pytest.mark.parametrize("num_words", [1, 3])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_table_fits_and_holds_every_character(num_columns, num_words, seed):
+    grid = make_grid(num_columns, num_words, seed)
+    lines = list(draw_grid(grid))
+    assert max(map(len, lines)) <= WIDTH
+    rule = [line for line in lines if set(line) == {"-"} and len(line) > 20]
+    assert len(rule) == 1
+    body = "".join(line for line in lines if line not in rule).replace(" ", "")
+    expected = "".join("".join(row) for row in (grid.headers, *grid.rows)).replace(" ", "")
+    assert sorted(body) == sorted(expected)
+
+
+def test_column_of_words_stands_left_and_of_numbers_right():
+    grid = Grid("", ("task", "n"), [("walker", "3"), ("cup", "12")], ())
+    assert list(draw_grid(grid)) == ["task     n", "----------", "walker   3", "cup     12"]
+
+
+def test_long_cell_goes_on_below_its_own_column():
+    grid = Grid("", ("task", "verdict"), [("w" * 60, "wins here and there " * 3), ("v", "tie")], ())
+    lines = [line.rstrip() for line in draw_grid(grid)]
+    assert lines[2:] == [
+        f"{'w' * 60}  wins here and there wins here and",
+        f"{'':60}  there wins here and there",
+        f"v{'':59}  tie",
+    ]

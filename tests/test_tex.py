@@ -1,0 +1,113 @@
+"""The LaTeX document: compiled where a compiler is at hand, and checked by its structure anyway."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from analysis.summarize import main
+from analysis.tex import escape
+from pwmray.results import TRIALS, read_table, write_rows
+from tests.squares import write_square
+from tests.test_analysis import fail_one, make_sweep
+
+HOSTILE = r"100% of $5 & #1_{x}^2 ~ <a|b> \end{document} 'q' \"r\" [z]"
+COMPILERS = {
+    "pdflatex": ("pdflatex", "-interaction=nonstopmode", "-halt-on-error"),
+    "tectonic": ("tectonic",),
+}
+FOUND = [command for name, command in COMPILERS.items() if shutil.which(name)]
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory) -> str:
+    """Return the document of a sweep with every kind of table, and text that LaTeX dislikes."""
+    folder = make_sweep(tmp_path_factory.mktemp("tex") / "s", fail_one)
+    path = folder / "trials.arrow"
+    rows = read_table(path).to_pylist()
+    rows[-1] |= {"status": "FAILED", "reason": HOSTILE}
+    write_rows(path, rows, TRIALS)
+    return render(folder)
+
+
+def render(folder: Path) -> str:
+    out = folder.parent / "out"
+    options = ["--format", "tex", "--per-seed", "--reference", "pwm", "--out", str(out)]
+    assert main([str(folder), *options]) == 0
+    return (out / "summary.tex").read_text(encoding="ascii")
+
+
+def list_tables(document: str) -> list[tuple[str, str]]:
+    """Return every table's column letters and its body."""
+    return re.findall(
+        r"\\begin\{longtable\}\[l\]\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{longtable\}", document, re.S
+    )
+
+
+def test_environments_are_closed_in_the_order_opened(document):
+    opened: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", document):
+        if kind == "begin":
+            opened.append(name)
+        else:
+            assert opened.pop() == name
+    assert opened == []
+    assert document.rstrip().endswith(r"\end{document}")
+
+
+def test_braces_and_dollars_are_paired(document):
+    plain = re.sub(r"\\[{}$\\]", "", document)
+    depth = 0
+    for sign in re.findall(r"[{}]", plain):
+        depth += 1 if sign == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+    assert set(re.findall(r"\$[^$]*\$", plain)) <= {r"$\pm$", r"$\rightarrow$"}
+
+
+def test_every_row_has_a_cell_for_each_column(document):
+    tables = list_tables(document)
+    assert len(tables) > 5
+    for sides, body in tables:
+        rows = [row for row in body.splitlines() if row.endswith(r"\\")]
+        assert len(rows) > 1
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(sides) - 1}
+
+
+def test_tables_have_the_rules_of_booktabs_in_order(document):
+    assert r"\usepackage{booktabs, longtable}" in document
+    for _, body in list_tables(document):
+        rules = re.findall(r"\\(toprule|midrule|endhead|bottomrule)", body)
+        assert rules == ["toprule", "midrule", "endhead", "bottomrule"]
+
+
+def test_only_commands_of_the_packages_used_appear(document):
+    used = set(re.findall(r"\\([A-Za-z]+)", document))
+    assert used <= {
+        "documentclass", "usepackage", "small", "setlength", "parindent", "begin", "end", "section",
+        "subsection", "toprule", "midrule", "bottomrule", "endhead", "item", "pm", "rightarrow",
+        "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
+        "textquotedbl",
+    }  # fmt: skip
+
+
+def test_text_that_latex_would_read_is_escaped(document):
+    assert escape(HOSTILE) in document
+    assert document.count(r"\end{document}") == 1
+    body = document[document.index(r"\begin{document}") :]
+    assert not re.search(r"(?<!\\)[#%_~^]", body)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FOUND, reason="neither pdflatex nor tectonic here")
+@pytest.mark.parametrize("kind", ["epochs", "square"])
+def test_document_compiles(document, tmp_path, kind):
+    if kind == "square":
+        cells = {name: (300.0, 310.0) for name in ("baseline", "flowpolicy", "flowwm", "fullflow")}
+        document = render(write_square(tmp_path / "s", {"cup-spin": cells, "cup-catch": cells}))
+    (tmp_path / "summary.tex").write_text(document)
+    done = subprocess.run([*FOUND[0], "summary.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "summary.pdf").read_bytes().startswith(b"%PDF")
