@@ -98,7 +98,8 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     entries = [(trial.factors, some) for trial, some in points if some]
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
-    if max((len(panel.series) for panel in panels), default=0) > PANEL_SERIES:
+    largest_panel = max((len(panel.series) for panel in panels), default=0)
+    if layout.categories and largest_panel > PANEL_SERIES:
         columns = order_ticks(
             arms, layout.categories, layout.names, [trial.factors for trial in drawn]
         )

@@ -253,6 +253,14 @@ def test_many_curves_have_a_panel_a_category(tmp_path):
     assert [series.label for series in plot.panels[0].series] == ["baseline", "fullflow"]
 
 
+def test_many_curves_without_a_category_stay_in_a_panel_a_task(tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.plots.PANEL_SERIES", 1)
+    rows = make_corrections(["baseline"], ["joint_from_scratch"])
+    sweep = write_corrections(tmp_path / "s", rows)
+    panels = plan_curves(sweep, read_curves(sweep.folder)).panels
+    assert [len(panel.series) for panel in panels] == [2] * len({p.task for p in panels})
+
+
 def test_the_curve_of_a_category_without_an_evaluated_trial_is_drawn(tmp_path):
     sweep = write_corrections(
         tmp_path / "s",
