@@ -257,7 +257,7 @@ def test_many_curves_without_a_category_stay_in_a_panel_a_task(tmp_path, monkeyp
     monkeypatch.setattr("analysis.plots.PANEL_SERIES", 1)
     rows = make_corrections(["baseline"], ["joint_from_scratch"])
     sweep = write_corrections(tmp_path / "s", rows)
-    panels = plan_curves(sweep, read_curves(sweep.folder)).panels
+    panels = plan_curves(sweep, load_curves(sweep)).panels
     assert [len(panel.series) for panel in panels] == [2] * len({p.task for p in panels})
 
 
