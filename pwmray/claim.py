@@ -112,7 +112,8 @@ def _link(draft: Path, path: Path) -> bool:
     try:
         os.link(draft, path)
     except FileExistsError:
-        return False
+        # NFS repeats a request whose answer was lost, and is then told that the name exists: ours.
+        return draft.stat().st_nlink > 1
     return True
 
 

@@ -322,3 +322,19 @@ def test_heartbeat_of_a_lost_claim_does_not_keep_its_new_owner_alive(tmp_path):
         leave_claim(path, dead_pid(), host="another-host", age=3600)
         time.sleep(0.3)  # several heartbeats of the owner that lost it
         assert claim.owner(path) is None
+
+
+def test_claim_whose_link_the_server_made_twice_is_ours(tmp_path, monkeypatch):
+    link = os.link
+
+    def made_and_answered_late(source, target):
+        link(source, target)
+        raise FileExistsError(target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", made_and_answered_late)
+        held = claim.acquire(tmp_path / "claim.json")
+    assert held is not None
+    assert held.is_held
+    assert claim.acquire(tmp_path / "claim.json") is None
+    held.release()
