@@ -6,18 +6,20 @@ the file may be deleted at any moment.
 """
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pwmray import registry
 from pwmray.files import replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
-_FORMAT = "pwmray-listing-1"
+_IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
+_FORMAT = "pwmray-listing-2"
 
 
 class Summary(NamedTuple):
@@ -29,6 +31,8 @@ class Summary(NamedTuple):
     started: str | None  # when its last process took it up
     started_at: int  # the epoch at which that was
     return_mean: float | None  # of the final evaluation
+    jobs: list[str]  # of Slurm that may run it; none where a driver outside Slurm may
+    cluster: str | None  # theirs
 
     @property
     def may_run(self) -> bool:
@@ -77,7 +81,32 @@ def summarize(record: Record) -> Summary:
         started=starts[-1]["time"] if starts else None,
         started_at=starts[-1].get("epoch", 0) if starts else 0,
         return_mean=record.last("return_mean") if is_done else None,
+        jobs=_jobs_of(moves),
+        cluster=record.last("slurm_cluster"),
     )
+
+
+def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
+    """Return the Slurm jobs in whose hands a trial is, the last one last."""
+    if not moves or moves[-1]["status"] not in _IN_HANDS:
+        return []
+    if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
+        asked = itertools.takewhile(lambda e: e["status"] == Status.QUEUED, reversed(moves))
+        holders = [_job_of(event) for event in asked][::-1]
+    else:
+        began = (event for event in reversed(moves) if event["status"] == Status.RUNNING)
+        holders = [_job_of(event) for event in itertools.islice(began, 1)]
+    known = [holder for holder in holders if holder is not None]
+    return list(dict.fromkeys(known)) if len(known) == len(holders) else []
+
+
+def _job_of(event: dict[str, Any]) -> str | None:
+    """Return the name of an event's job as Slurm writes it: 4012555, 4012555_7, 4012555_*."""
+    job, array = event.get("slurm_job_id"), event.get("slurm_array_job_id")
+    if array is None:
+        return None if job is None else str(job)
+    task = event.get("slurm_array_task_id")
+    return f"{array}_{'*' if task is None else task}"
 
 
 def _read_cache(path: Path) -> dict[str, list]:

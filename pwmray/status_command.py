@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray import registry
+from pwmray import lost, registry
 from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
 from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in, read_sweep
@@ -23,6 +23,7 @@ _OF_STATUS = {
     Status.QUEUED: "waiting",
 }
 _WATCH_SECONDS = 2.0
+_SLURM_SECONDS = 2.0  # for Slurm to tell of trials in its hands; without an answer they stand
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
 
@@ -59,9 +60,11 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     asked = {folder.name: read_sweep(folder).get("trials", []) for folder in folders}
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
     trials = list_trials(results, every)
+    found = lost.settle_all(results, trials, _SLURM_SECONDS)
+    trials |= list_trials(results, found)
     states = {name: state_of(results, name, trial) for name, trial in trials.items()}
     counts = {name: Counter(states.get(t, "waiting") for t in of) for name, of in asked.items()}
-    lines = [*_count_lines(counts), f"{len(trials)} trials in {results}"]
+    lines = [*count_lines(counts), f"{len(trials)} trials in {results}", *lost.describe(found)]
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
@@ -76,7 +79,8 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
     return "running" if is_alive else "stopped"
 
 
-def _count_lines(counts: Mapping[str, Counter]) -> list[str]:
+def count_lines(counts: Mapping[str, Counter]) -> list[str]:
+    """Return the table of how many trials of each sweep are in each of STATES."""
     rows = [
         (name, str(count.total()), *(str(count[state]) for state in STATES))
         for name, count in counts.items()
@@ -90,14 +94,14 @@ def _running_lines(
     rows = []
     for fingerprint in running:
         folder = registry.trial_folder(results, fingerprint)
-        rows.append((names.get(fingerprint, fingerprint), *_how_far(folder, trials[fingerprint])))
+        rows.append((names.get(fingerprint, fingerprint), *how_far(folder, trials[fingerprint])))
     if not rows:
         return []
     header = ("running", "epoch", "epochs/s", "time left", "return")
     return ["", *as_lines(header, sorted(rows))]
 
 
-def _how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
+def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
     """Return epoch, epochs/s since its process took it up, time left and the newest return."""
     path = folder / CURVE_FILE
     row = last_row(path) if path.exists() else None

@@ -153,7 +153,7 @@ class Turns:
             with registry.claimed(folder) as record:
                 if record is None:
                     return
-                if record.status not in _ENDS:
+                if record.status not in (*_ENDS, Status.CANCELLED):
                     registry.record(folder, Status.FAILED, **_death(told))
                 self._told.pop(fingerprint, None)
         except OSError as error:

@@ -408,4 +408,4 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-1"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-2"

@@ -1,0 +1,122 @@
+"""Trials whose Slurm job is gone: found, and set right in their records with what Slurm says.
+
+Whoever looks may do it, several at once too: a trial is changed only by who holds its claim, so
+one that runs is never touched. Nor is one that a living job, or a driver outside Slurm, may yet
+begin, another cluster's, or another user's.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pwmray import failures, registry, slurm_jobs
+from pwmray.failures import Failure
+from pwmray.interruption import GO_ON
+from pwmray.listing import Summary, list_trials, summarize
+from pwmray.registry import EVENTS_FILE, Status
+from pwmray.slurm_jobs import Job
+
+_OPEN = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
+
+
+class Lost(NamedTuple):
+    """How a trial whose job is gone stands in truth."""
+
+    status: Status
+    fields: dict[str, Any]
+
+
+def set_right(results: Path, fingerprints: Iterable[str], seconds: float = 10.0) -> list[str]:
+    """Set right which of these trials are lost; return a line for each reason why."""
+    return describe(settle_all(results, list_trials(results, fingerprints), seconds))
+
+
+def settle_all(results: Path, trials: Mapping[str, Summary], seconds: float) -> dict[str, Lost]:
+    """Ask Slurm about the trials in its jobs' hands and set right which are lost.
+
+    Returns those by their fingerprints: none without Slurm, or where it does not answer in time.
+    """
+    if not slurm_jobs.is_here():
+        return {}
+    doubtful = find_doubtful(results, trials)
+    known = slurm_jobs.ask({name for trial in doubtful.values() for name in trial.jobs}, seconds)
+    return {} if known is None else settle(results, doubtful, known)
+
+
+def describe(found: Mapping[str, Lost]) -> list[str]:
+    """Return a line for each reason why trials were lost."""
+    counts = Counter((lost.status, lost.fields["reason"]) for lost in found.values())
+    return [
+        f"set right: {number} trial{'s' if number > 1 else ''} {status}, {reason}"
+        for (status, reason), number in counts.items()
+    ]
+
+
+def in_hands(trials: Mapping[str, Summary]) -> dict[str, Summary]:
+    """Return the trials that are in the hands of this cluster's jobs."""
+    theirs = {name: t for name, t in trials.items() if t.jobs and t.status in _OPEN}
+    here = slurm_jobs.cluster_name() if theirs else ""
+    return {name: t for name, t in theirs.items() if t.cluster in (None, here)}
+
+
+def find_doubtful(results: Path, trials: Mapping[str, Summary]) -> dict[str, Summary]:
+    """Return the trials that only Slurm can tell of: in its jobs' hands, and without a process."""
+    return {
+        name: trial
+        for name, trial in in_hands(trials).items()
+        if not registry.running_elsewhere(registry.trial_folder(results, name))
+    }
+
+
+def settle(results: Path, trials: Mapping[str, Summary], known: Iterable[Job]) -> dict[str, Lost]:
+    """Record how trials stand whose jobs are gone by what Slurm knows; return those."""
+    known = list(known)
+    found = {name: _settle(results, name, known) for name in trials if judge(trials[name], known)}
+    return {name: lost for name, lost in found.items() if lost is not None}
+
+
+def judge(trial: Summary, known: Iterable[Job]) -> Lost | None:
+    """Return how a trial stands that no process runs, None where it stands as it says.
+
+    It is lost when every job that may run it has ended, or is one that Slurm no longer knows.
+    """
+    if not trial.jobs or trial.status not in _OPEN:
+        return None
+    known = list(known)
+    found = {name: slurm_jobs.find(known, name) for name in trial.jobs}
+    if any(not job.is_over for jobs in found.values() for job in jobs):
+        return None
+    last = trial.jobs[-1]
+    return _explain(trial, last.removesuffix(slurm_jobs.ANY_TASK), found[last])
+
+
+def _explain(trial: Summary, name: str, jobs: list[Job]) -> Lost:
+    when = "before it began" if trial.status == Status.QUEUED else "while it ran"
+    if not jobs:
+        reason = f"job {name} is gone, Slurm no longer knows how: {when}"
+        return Lost(Status.FAILED, {"reason": reason, "failure": Failure.PROCESS_DIED})
+    job = max(jobs, key=lambda job: failures.of_slurm(job.state, job.exit_code) is not None)
+    if job.exit_code == f"{GO_ON}:0":
+        reason = f"job {name} stopped {when} and was not requeued; submit the sweep again"
+        return Lost(Status.CANCELLED, {"reason": reason})
+    reason = f"job {name} ended {when}: {slurm_jobs.describe_end(job)}"
+    failure = failures.of_slurm(job.state, job.exit_code)
+    if job.state == "CANCELLED" or (failure is None and trial.status == Status.QUEUED):
+        return Lost(Status.CANCELLED, {"reason": reason})
+    if failure is None or (failure, trial.status) == (Failure.OUT_OF_MEMORY, Status.QUEUED):
+        failure = Failure.PROCESS_DIED  # what never ran needs no larger share of the memory
+    return Lost(Status.FAILED, {"reason": reason, "failure": failure})
+
+
+def _settle(results: Path, fingerprint: str, known: list[Job]) -> Lost | None:
+    folder = registry.trial_folder(results, fingerprint)
+    # Slurm may hide others' jobs, and theirs is the record, too.
+    if os.stat(folder / EVENTS_FILE).st_uid != os.geteuid():
+        return None
+    with registry.claimed(folder) as record:
+        lost = judge(summarize(record), known) if record is not None else None  # as it is by now
+        if lost is not None:
+            registry.record(folder, lost.status, **lost.fields)
+        return lost

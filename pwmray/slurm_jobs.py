@@ -1,0 +1,242 @@
+"""What Slurm says of jobs: squeue, and of those that it has forgotten sacct where there is one.
+
+Only `ask` starts a program; the rest is text read by pure functions. It needs no accounting
+database: squeue knows an ended job for the site's MinJobAge, five minutes unless changed.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+# Name last: it alone may have the separator in it. `exit_code` is what wait(2) gives.
+_FIELDS = (
+    "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "exit_code", "RestartCnt",
+    "NumNodes", "NodeList", "Partition", "TimeUsed", "TimeLimit", "StartTime", "UserName",
+    "Command", "Name",
+)  # fmt: skip
+_ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "TIMEOUT",
+}  # fmt: skip
+ANY_TASK = "_*"
+_NAME_SECONDS = 2.0  # for the name of the cluster, which every look needs
+_NOTHING = ("", "N/A", "(null)", "Unknown", "None")
+
+
+class Job(NamedTuple):
+    """A job, or the tasks of an array that wait together, as Slurm tells it."""
+
+    job_id: str
+    array_job_id: str = ""  # of the whole array
+    array_tasks: tuple[str, ...] = ()  # as 4012555_7
+    state: str = ""
+    reason: str = ""
+    exit_code: str = "0:0"  # code:signal, as sacct writes it
+    restarts: int = 0
+    num_nodes: int = 0
+    nodes: str = ""
+    partition: str = ""
+    time_used: str = ""
+    time_limit: str = ""
+    start: str = ""  # when it began, or is expected to; local time of the cluster
+    user: str = ""
+    script: str = ""  # its path
+    name: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good; a state that we do not know has not."""
+        return self.state in _ENDED
+
+
+def is_here() -> bool:
+    """Tell whether this machine has Slurm's commands."""
+    return shutil.which("squeue") is not None
+
+
+def ask(
+    names: Iterable[str], seconds: float, past: dict[str, list[Job]] | None = None
+) -> list[Job] | None:
+    """Return what Slurm knows of jobs by their names, see `find`.
+
+    What it has forgotten is left out. None where it does not answer within `seconds`. `past`
+    keeps what the accounting knows of jobs that squeue has forgotten, so that it is asked once.
+    """
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return []
+    # squeue calls one unknown job an error, and of several leaves the unknown out.
+    ids = [name.removesuffix(ANY_TASK) for name in wanted * 2]
+    fields = ",".join(f"{name}:|" for name in _FIELDS)
+    told = _run(
+        ("squeue", "--noheader", "--all", "--states=all", f"--jobs={','.join(ids)}", "-O", fields),
+        seconds,
+    )
+    if told is None:
+        return None
+    known = read_squeue(told)
+    past = {} if past is None else past
+    unknown = [name for name in wanted if not find(known, name)]
+    new = [name for name in unknown if name not in past]
+    if new:
+        found = _ask_accounting(new, seconds)
+        past |= {name: find(found, name) for name in new}
+    return known + [job for name in unknown for job in past[name]]
+
+
+def find(jobs: Iterable[Job], name: str) -> list[Job]:
+    """Return the jobs of a name: 4012555, 4012555_7 of an array, or 4012555_* for all its tasks."""
+    if name.endswith(ANY_TASK):
+        return [job for job in jobs if job.array_job_id == name.removesuffix(ANY_TASK)]
+    return [job for job in jobs if name == job.job_id or name in job.array_tasks]
+
+
+def cluster_name() -> str:
+    """Return the name of the cluster that this machine's commands ask; empty without an answer."""
+    told = _run(("scontrol", "show", "config"), _NAME_SECONDS) or ""
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", told, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def read_squeue(text: str) -> list[Job]:
+    """Read what squeue prints of the fields that `ask` wants."""
+    return [_read_line(line) for line in text.splitlines() if line.count("|") >= len(_FIELDS)]
+
+
+def read_sacct(text: str) -> list[Job]:
+    """Read `sacct --parsable2` of the fields JobIDRaw (or JobID), JobID, State and ExitCode."""
+    jobs = []
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) == 4 and fields[0][:1].isdigit() and fields[2]:
+            job_id, shown, state, exit_code = fields
+            array, is_task = shown.partition("_")[0], "_" in shown
+            word = state.split()[0].rstrip("+")  # of "CANCELLED by 1000"
+            jobs.append(Job(job_id, array, (shown,) * is_task, word, exit_code=exit_code))
+    return jobs
+
+
+def describe_wait(job: Job) -> str:
+    """Return in plain words why a job waits, empty for one that does not."""
+    if job.state != "PENDING":
+        return ""
+    reason = job.reason.partition(",")[0].strip()
+    words = _WAITS.get(reason) or _describe_limit(reason) or reason
+    if "NotAvail" in reason and ":" in job.reason:  # ReqNodeNotAvail, UnavailableNodes:n[3-4]
+        words += f" ({job.reason.rpartition(':')[2]})"
+    expected = f"; expected {job.start.replace('T', ' ')[:16]}" if job.start else ""
+    return f"{words}{expected}"
+
+
+def describe_end(job: Job) -> str:
+    """Return how a job ended in Slurm's own words, empty for one that has not."""
+    if not job.is_over:
+        return ""
+    reason = "" if job.reason in ("", "None") else f" {job.reason}"
+    code = "" if job.exit_code == "0:0" else f", exit code {job.exit_code}"
+    return f"{job.state}{reason}{code}"
+
+
+_WAITS: Mapping[str, str] = {
+    "None": "just submitted",
+    "Priority": "jobs of higher priority are before it",
+    "Resources": "next in line, waits for nodes or GPUs to become free",
+    "BeginTime": "not before its begin time (a requeued job waits two minutes)",
+    "Dependency": "waits for another job to end",
+    "DependencyNeverSatisfied": "never starts: the job it depends on failed; cancel it",
+    "JobArrayTaskLimit": "as many tasks of its array run as may at once",
+    "JobHeldUser": "held by its user; `scontrol release` lets it go",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHoldMaxRequeue": "held after too many requeues; `scontrol release` lets it go",
+    "launch failed requeued held": "held: its launch failed; ask the administrators",
+    "ReqNodeNotAvail": "nodes it needs are down, drained or reserved",
+    "NodeDown": "a node it needs is down",
+    "BadConstraints": "never starts: no node has what it asks for; cancel it",
+    "Reservation": "waits for its reservation to begin",
+    "Licenses": "waits for a licence",
+    "Cleaning": "its earlier run is being cleaned up",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition is closed",
+    "PartitionTimeLimit": "never starts: asks for more time than its partition allows",
+    "PartitionNodeLimit": "never starts: asks for more nodes than its partition allows, or has up",
+    "InvalidAccount": "never starts: its account is not valid",
+    "InvalidQOS": "never starts: its QOS is not valid",
+    "QOSNotAllowed": "never starts: its QOS may not be used in this partition",
+}
+_LIMIT = re.compile(r"(QOS|Assoc)(Grp|Max|Min)?([A-Z].*?)?(PerUser|PerAccount|PerJob|PerNode)?")
+_LIMITED = {
+    "GRES": "GPUs", "Cpu": "CPUs", "CPU": "CPUs", "Node": "nodes", "Jobs": "jobs", "Job": "jobs",
+    "Mem": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
+    "SubmitJob": "submitted jobs", "SubmitJobs": "submitted jobs",
+}  # fmt: skip
+
+
+def _describe_limit(reason: str) -> str:
+    """Return the words for limits of a QOS or an association, as QOSMaxGRESPerUser."""
+    found = _LIMIT.fullmatch(reason.removesuffix("Limit"))
+    if found is None:
+        return ""
+    source, kind, what, per = found.groups()
+    where = "this QOS" if source == "QOS" else "this account"
+    budget = re.fullmatch(r"(.*?)(Run)?Minutes", what or "")
+    limited = _LIMITED.get(budget[1] if budget else what or "", "resources")
+    if per in ("PerJob", "PerNode"):
+        return f"never starts: asks for more {limited} than {where} allows ({reason})"
+    whose = "all users'" if kind == "Grp" else "your"
+    amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
+    return f"{whose} {amount} in {where} is used up ({reason})"
+
+
+def _read_line(line: str) -> Job:
+    raw = dict(zip(_FIELDS, line.split("|", len(_FIELDS) - 1), strict=True))
+    kept = {name: "" if value in _NOTHING else value for name, value in raw.items()}
+    status = int(kept["exit_code"] or 0)
+    array = kept["ArrayJobID"]
+    return Job(
+        job_id=kept["JobID"],
+        array_job_id=array,
+        array_tasks=tuple(f"{array}_{i}" for i in _indices(kept["ArrayTaskID"])),
+        state=kept["State"],
+        reason=raw["Reason"],
+        exit_code=f"{status >> 8}:{status & 127}",
+        restarts=int(kept["RestartCnt"] or 0),
+        num_nodes=int(kept["NumNodes"] or 0),
+        nodes=kept["NodeList"],
+        partition=kept["Partition"],
+        time_used=kept["TimeUsed"],
+        time_limit=kept["TimeLimit"],
+        start=kept["StartTime"],
+        user=kept["UserName"],
+        script=kept["Command"],
+        name=kept["Name"].removesuffix("|"),
+    )
+
+
+def _indices(text: str) -> Iterator[int]:
+    """Yield the tasks of an array: "7" of one that runs, "1-3,9%2" of those that wait."""
+    for part in filter(None, text.partition("%")[0].split(",")):
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if numbers is not None:  # "..." where there are too many to be shown
+            first, last, step = numbers.groups()
+            yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _ask_accounting(names: list[str], seconds: float) -> list[Job]:
+    """Return what the accounting database knows, else the file of ended jobs, else nothing."""
+    ids = ",".join(name.removesuffix(ANY_TASK) for name in names)
+    wanted = (f"--jobs={ids}", "--noheader", "--parsable2")
+    told = _run(("sacct", "--allocations", *wanted, "-o", "JobIDRaw,JobID,State,ExitCode"), seconds)
+    if told:
+        return read_sacct(told)
+    file = ("sacct", "--completion", *wanted, "-o", "JobID,JobID,State,ExitCode")
+    return read_sacct(_run(file, seconds) or "")
+
+
+def _run(command: tuple[str, ...], seconds: float) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

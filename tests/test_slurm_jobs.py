@@ -1,0 +1,148 @@
+"""What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
+
+import os
+
+import pytest
+
+from pwmray.slurm_jobs import Job, ask, describe_wait, find, is_here, read_sacct, read_squeue
+
+WAITS = (
+    "27627|27627|N/A|PENDING|Resources|0|0|1||h100|0:00|30:00|2026-11-26T04:10:00|me|/s.sh|a.sh|"
+)
+RUNS = "27626|27626|N/A|RUNNING|None|0|1|1|n1|h100|0:04|30:00|2026-11-26T03:40:00|me|/s.sh|a b|x|"
+TASK = "27632|27628|0|RUNNING|None|0|0|1|n2|h200|0:03|10:00|2026-11-26T03:40:01|me|/s.sh|b.sh|"
+TASKS = "27628|27628|1-3%1|PENDING|JobArrayTaskLimit|0|0|1||h200|0:00|10:00|N/A|me|/s.sh|b.sh|"
+CANCELLED = "27631|27631|N/A|CANCELLED|None|15|0|1|n2|main|0:00|365-00:00:00|N/A|me|/s.sh|c.sh|"
+FAILED = "27629|27629|N/A|FAILED|NonZeroExitCode|768|0|1|n2|main|0:00|1:00:00|N/A|me|/s.sh|d.sh|"
+KILLED = "27630|27630|N/A|FAILED|JobLaunchFailure|9|0|1|n2|main|0:00|1:00:00|N/A|me|/s.sh|e.sh|"
+LINES = [WAITS, RUNS, TASK, TASKS, CANCELLED, FAILED, KILLED]
+
+
+def waiting(reason, start=""):
+    return Job("1", state="PENDING", reason=reason, start=start)
+
+
+def test_every_field_of_a_job_is_read():
+    assert read_squeue(RUNS) == [
+        Job(
+            job_id="27626", array_job_id="27626", state="RUNNING", reason="None", restarts=1,
+            num_nodes=1, nodes="n1", partition="h100", time_used="0:04", time_limit="30:00",
+            start="2026-11-26T03:40:00", user="me", script="/s.sh", name="a b|x",
+        )
+    ]  # fmt: skip
+
+
+def test_line_that_is_none_of_a_job_is_left_out():
+    assert read_squeue("slurm_load_jobs error: Invalid job id specified\n\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "exit_code", "is_over"),
+    [
+        (FAILED, "3:0", True),
+        (KILLED, "0:9", True),
+        (CANCELLED, "0:15", True),
+        (RUNS, "0:0", False),
+        (WAITS, "0:0", False),
+        (RUNS.replace("RUNNING", "COMPLETING"), "0:0", False),
+        (RUNS.replace("RUNNING", "SOMETHING_NEW"), "0:0", False),
+    ],
+)
+def test_ended_job_tells_its_exit(line, exit_code, is_over):
+    (job,) = read_squeue(line)
+    assert (job.exit_code, job.is_over) == (exit_code, is_over)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("27626", ["27626"]),
+        ("27628_0", ["27632"]),
+        ("27628_2", ["27628"]),
+        ("27628_4", []),
+        ("27628_*", ["27632", "27628"]),
+        ("99", []),
+    ],
+)
+def test_job_is_found_by_its_id_and_by_its_place_in_an_array(name, expected):
+    jobs = read_squeue("\n".join(LINES))
+    assert [job.job_id for job in find(jobs, name)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("5", ["9_5"]),
+        ("0,3-4%2", ["9_0", "9_3", "9_4"]),
+        ("0-6:3", ["9_0", "9_3", "9_6"]),
+        ("1,...", ["9_1"]),
+    ],
+)
+def test_tasks_of_an_array_are_counted_out(text, tasks):
+    (job,) = read_squeue(TASKS.replace("27628|27628|1-3%1", f"9|9|{text}"))
+    assert list(job.array_tasks) == tasks
+
+
+def test_accounting_is_read():
+    text = (
+        "27629|27629|FAILED|3:0\n27632|27628_0|CANCELLED by 1000|0:15\n"
+        "27640|27640|OUT_OF_MEMORY|0:125\n27626|27626||0:0\nsacct: error: Unknown type\n"
+    )
+    jobs = read_sacct(text)
+    assert [(j.job_id, j.state, j.exit_code) for j in jobs] == [
+        ("27629", "FAILED", "3:0"),
+        ("27632", "CANCELLED", "0:15"),
+        ("27640", "OUT_OF_MEMORY", "0:125"),
+    ]
+    assert find(jobs, "27628_0") == find(jobs, "27628_*") == [jobs[1]]
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "jobs of higher priority are before it"),
+        ("Resources", "next in line, waits for nodes or GPUs to become free"),
+        ("QOSMaxGRESPerUser", "your limit of GPUs in this QOS is used up (QOSMaxGRESPerUser)"),
+        ("QOSMaxCpuPerUserLimit", "your limit of CPUs in this QOS is used up"),
+        ("QOSMaxJobsPerUserLimit", "your limit of jobs in this QOS is used up"),
+        ("QOSGrpGRES", "all users' limit of GPUs in this QOS is used up (QOSGrpGRES)"),
+        ("QOSGrpNodeLimit", "all users' limit of nodes in this QOS is used up"),
+        ("AssocGrpGRES", "all users' limit of GPUs in this account is used up"),
+        ("AssocGrpGRESMinutes", "all users' budget of GPUs times minutes in this account"),
+        ("AssocGrpCPURunMinutesLimit", "all users' budget of CPUs times minutes in this account"),
+        ("QOSMaxGRESPerJob", "never starts: asks for more GPUs than this QOS allows"),
+        ("QOSMaxWallDurationPerJobLimit", "never starts: asks for more time than this QOS allows"),
+        ("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "nodes it needs are down, drained or"),
+        ("DependencyNeverSatisfied", "never starts: the job it depends on failed; cancel it"),
+        ("SomethingNew", "SomethingNew"),
+        ("", ""),
+    ],
+)
+def test_reason_for_waiting_is_said_in_plain_words(reason, words):
+    assert describe_wait(waiting(reason)).startswith(words)
+
+
+def test_wait_names_the_nodes_that_lack_and_when_it_is_expected_to_end():
+    job = waiting("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "2026-11-26T04:10:00")
+    assert describe_wait(job) == (
+        "nodes it needs are down, drained or reserved (n[3-4]); expected 2026-11-26 04:10"
+    )
+
+
+def test_only_a_job_that_waits_has_a_reason_to():
+    assert describe_wait(read_squeue(RUNS)[0]) == ""
+
+
+def test_where_there_is_no_slurm_nothing_answers(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not is_here()
+    assert ask(["1"], 1.0) is None
+    assert ask([], 1.0) == []
+
+
+def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_path):
+    slow = tmp_path / "squeue"
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert ask(["1"], 0.05) is None
