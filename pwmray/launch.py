@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray import connect, registry, retries, tables
+from pwmray import connect, lost, notify, registry, retries, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import TrialConfig
 from pwmray.failures import is_disk_full, share_of
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
+from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import Status
@@ -45,15 +46,19 @@ def run(
     75: then each trial has its last row in its checkpoint.
     """
     started = time.time()
+    notices = notify.from_environment(plan.sweep.name)
     interruption = Interruption()
     interruption.listen()
+    # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
+    for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
+        print(line)
     planning.check_disk(plan)
     _check_writable(plan.results)
     if address is not None:
         address = connect.answering(address)
     data_paths, data_seconds = _make_data(plan, data_dir)
     folder = tables.open_sweep(plan, command)
-    progress = SweepProgress(plan)
+    progress = SweepProgress(plan, notices)
     turns = Turns(plan, progress, interruption, patience_seconds)
     joined = tables.Tables(folder)
     end = _End()
@@ -64,7 +69,7 @@ def run(
     finally:
         _write_the_end(folder, turns, joined, end, started, data_seconds)
         interruption.leave()
-    return _say_the_end(plan, folder, end, command)
+    return _say_the_end(plan, folder, end, command, notices)
 
 
 class _End(NamedTuple):
@@ -282,7 +287,7 @@ def _write_the_end(
         print(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
 
 
-def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
+def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Notices) -> int:
     records = [(t, registry.read(_folder(plan, t))) for t in plan.trials if t.state != "done"]
     statuses = [record.status for _, record in records]
     num_done = len(plan.trials) - len(records) + statuses.count(Status.EVALUATED)
@@ -305,6 +310,8 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str) -> int:
         print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
     if end.code or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {command}")
+    if plan.to_run and not end.code:  # otherwise it is to go on
+        notices.end(num_done, len(failed), len(left))
     return end.code or (TRIALS_FAILED if failed or left else 0)
 
 

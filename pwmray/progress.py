@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pwmray.notify import Notices
 from pwmray.plan import Plan
 from pwmray.registry import Record, Status
 
@@ -35,7 +36,8 @@ class _Seen:
 class SweepProgress:
     """Collect reports and show them; a context manager around the run."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, notices: Notices):
+        self._notices = notices
         self._name = plan.sweep.name
         self._trials = {
             trial.config.fingerprint: _Seen(
@@ -90,6 +92,7 @@ class SweepProgress:
         trial = self._trials[fingerprint]
         trial.status = "failed"
         self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
+        self._notices.failures(self._count("failed"), str(record.last("reason")), self.line())
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
         """A trial is to run, again after a `failure` where there is one."""

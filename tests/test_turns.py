@@ -10,6 +10,7 @@ import pytest
 
 from pwmray import claim, plan, registry, results, tables, turns
 from pwmray.interruption import Interruption
+from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.turns import Turns
@@ -59,7 +60,7 @@ def stand_at(results, trial, *statuses, **fields):
 def driver(results, num_trials, interruption=None, patience_seconds=float("inf")):
     """Return the turns of a driver that starts now, and its trials."""
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
-    progress = SweepProgress(made)
+    progress = SweepProgress(made, Notices("tiny", None))
     progress.__enter__()
     return Turns(made, progress, interruption, patience_seconds), made.trials
 

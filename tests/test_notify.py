@@ -1,0 +1,174 @@
+"""A webhook is told by real HTTP on this machine, and whatever it does harms nobody."""
+
+import contextlib
+import http.server
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pwmray import notify
+from pwmray.notify import VARIABLE, Notices, from_environment
+
+ROOT = Path(__file__).parent.parent
+SECRET = "T0/B0/sesame"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Keeps what is posted to it and answers `answer`, after `delay` seconds."""
+
+    daemon_threads = True
+    answer, delay = 200, 0.0
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.posts = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/{SECRET}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(self.server.delay)
+        self.server.posts.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        with contextlib.suppress(BrokenPipeError):
+            self.send_response(self.server.answer)
+            self.send_header("Location", "http://192.0.2.1/elsewhere")
+            self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_end_is_posted_as_json(server, monkeypatch):
+    monkeypatch.setenv(VARIABLE, server.url)
+    monkeypatch.setenv("SLURM_JOB_ID", "4012555")
+    from_environment("phase6").end(done=70, failed=1, left=1)
+    ((path, kind, message),) = server.posts
+    assert (path, kind) == (f"/{SECRET}", "application/json")
+    assert message["text"] == "phase6 ended: 70 done, 1 failed, 1 not run"
+    assert (message["event"], message["sweep"], message["slurm_job_id"]) == (
+        "end",
+        "phase6",
+        "4012555",
+    )
+    assert (message["done"], message["failed"], message["left"]) == (70, 1, 1)
+
+
+def test_failures_are_told_at_three_and_then_when_they_have_doubled(server):
+    notices = Notices("phase6", server.url)
+    for number in range(1, 25):
+        notices.failures(number, "KeyError: 'x'", "9 running")
+    notices.end(0, 24, 0)
+    told = [m["failed"] for _, _, m in server.posts if m["event"] == "failures"]
+    assert sorted(told) == [3, 6, 12, 24]
+    assert any(
+        m["text"] == "phase6: 3 trials failed, the last: KeyError: 'x'. 9 running"
+        for _, _, m in server.posts
+    )
+
+
+def test_nothing_is_sent_without_an_address(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    notices = from_environment("phase6")
+    notices.failures(3, "", "")
+    notices.end(1, 2, 3)
+    assert notices._sent == []
+
+
+@pytest.mark.parametrize("answer", [302, 307, 404, 500])
+def test_answer_that_is_no_success_is_a_warning_without_the_secret(server, caplog, answer):
+    server.answer = answer
+    with caplog.at_level(logging.DEBUG):
+        Notices("phase6", server.url).end(1, 0, 0)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"webhook=127.0.0.1 not told: HTTP {answer}"
+    ]
+    assert len(server.posts) == 1
+
+
+def test_server_that_is_not_there_is_a_warning(caplog):
+    with socket.socket() as held:  # a port at which nobody listens
+        held.bind(("127.0.0.1", 0))
+        Notices("phase6", f"http://127.0.0.1:{held.getsockname()[1]}/{SECRET}").end(1, 0, 0)
+    assert caplog.messages == ["webhook=127.0.0.1 not told: ConnectionRefusedError"]
+
+
+def test_slow_server_holds_nobody_up(server, monkeypatch):
+    monkeypatch.setattr(notify, "_CLOSE_SECONDS", 0.05)
+    server.delay = 0.5
+    started = time.monotonic()
+    notices = Notices("phase6", server.url)
+    notices.failures(3, "", "")
+    notices.end(1, 0, 0)
+    assert time.monotonic() - started < 0.4
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/sesame",
+        "http://127.0.0.1.example.org/sesame",
+        "http://localhost.example.org/sesame",
+        "https:///sesame",
+        "ftp://localhost/sesame",
+        "file:///etc/sesame",
+        "sesame",
+        "https://user:sesame@example.org/",
+        "https://example.org:99999/sesame",
+        "https://example.org/sesame \n",
+        "https://[::1/sesame",
+    ],
+)
+def test_unsafe_address_is_refused_without_repeating_it(monkeypatch, url):
+    monkeypatch.setenv(VARIABLE, url)
+    with pytest.raises(ValueError, match="PWMRAY_WEBHOOK must be https") as caught:
+        from_environment("phase6")
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/x", "http://localhost:8080/x", "http://[::1]:80/", ""]
+)
+def test_safe_address_is_taken(monkeypatch, url):
+    monkeypatch.setenv(VARIABLE, url)
+    assert from_environment("phase6")._url == (url or None)
+
+
+@pytest.mark.slow
+def test_sweep_tells_of_its_failures_and_its_end(server, tmp_path):
+    command = [sys.executable, str(ROOT / "tests" / "tiny.py"), "--scale", "diverging"]
+    folders = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: server.url}
+    done = subprocess.run(
+        [*command, "--limit", "3", *folders], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    told = {message["event"]: message for _, _, message in server.posts}
+    assert told["failures"]["failed"] == 3
+    assert "FloatingPointError: diverged" in told["failures"]["text"]
+    assert told["end"]["text"] == "tiny ended: 0 done, 3 failed, 0 not run"
+    assert SECRET not in done.stdout + done.stderr
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in content for content in written)
