@@ -18,14 +18,15 @@ before its job's time limit, or for a preemption, leaves its trials QUEUED with 
 import datetime
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pwmray import registry
+from pwmray import registry, slurm_jobs
 from pwmray.plan import PlannedTrial
 from pwmray.registry import Status
+from pwmray.slurm_jobs import ANY_TASK, Job
 
 JOBS_FILE = "jobs.jsonl"
 JOBS_FOLDER = "jobs"
@@ -44,6 +45,18 @@ class Submission:
     log: str  # of an array with %a for the task
     command: str  # of the sweep, as the driver in the job is started
     trials: int  # that it was submitted for
+
+    @property
+    def name(self) -> str:
+        """Its name to ask Slurm by, see pwmray.slurm_jobs.find."""
+        return self.job_id + (ANY_TASK if self.num_tasks > 1 else "")
+
+    def find(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return its jobs: those of its number that run its script.
+
+        Slurm counts from one again where its state was lost.
+        """
+        return [job for job in slurm_jobs.find(jobs, self.name) if job.script in ("", self.script)]
 
     @property
     def event(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cluster.cancel import add_cancel_command
+from cluster.watch import add_watch_command
 from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_cli import add_data_commands
@@ -37,6 +39,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add_evaluate_command(commands)
     add_checkpoint_commands(commands)
     add_status_command(commands)
+    add_watch_command(commands)
+    add_cancel_command(commands)
     add_trial_commands(commands)
     add_log_command(commands)
     add_prune_command(commands)

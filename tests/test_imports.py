@@ -9,6 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("ray", "wandb", "gymnasium", "mujoco", "dm_control", "shimmy", "matplotlib")
+# The one place that gathers all commands.
+COMMANDS = [
+    "pwmray/cli.py: cluster.cancel.add_cancel_command",
+    "pwmray/cli.py: cluster.watch.add_watch_command",
+]
 # Runs a program in which importing some packages is an error.
 BLOCKED = """
 import sys
@@ -76,7 +81,11 @@ def in_pwmray(*names):
     ],
 )
 def test_no_import_goes_against_the_arrows(folder, forbidden):
-    assert arrows(folder, forbidden) == []
+    assert [arrow for arrow in arrows(folder, forbidden) if arrow not in COMMANDS] == []
+
+
+def test_commands_of_the_cluster_are_offered_by_the_command_line_alone():
+    assert arrows("pwmray", ("cluster",)) == COMMANDS
 
 
 def test_search_spaces_know_nothing_of_the_package_but_the_tasks():

@@ -1,0 +1,137 @@
+"""`pwmray cancel`: end a sweep's Slurm jobs and record what became of their trials."""
+
+import argparse
+import getpass
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster import submissions
+from cluster.submissions import Submission
+from pwmray import lost, slurm_jobs
+from pwmray.claim import LEASE_SECONDS
+from pwmray.commands import unknown
+from pwmray.listing import list_trials
+from pwmray.lost import Lost
+from pwmray.slurm_jobs import Job
+from pwmray.status_command import add_results_option
+from pwmray.sweep_folders import find_sweep, read_sweep
+
+_POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 20.0
+_END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their nodes' epilogs
+
+
+def add_cancel_command(commands: argparse._SubParsersAction) -> None:
+    """Add `cancel`."""
+    cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; their trials may go on")
+    cancel.add_argument("sweep", metavar="SWEEP")
+    cancel.add_argument("--job", metavar="ID", help="only this job of it; of an array all tasks")
+    cancel.add_argument("--yes", action="store_true", help="do not ask")
+    add_results_option(cancel)
+    cancel.set_defaults(run=_cancel)
+
+
+def _cancel(chosen: argparse.Namespace) -> None:
+    folder = find_sweep(chosen.results, chosen.sweep)
+    if not slurm_jobs.is_here():
+        raise ValueError("no Slurm on this machine; cancel where the sweep was submitted")
+    submitted = _choose(folder, chosen.job)
+    living = _living(submitted)
+    for submission, jobs in living:
+        states = ", ".join(sorted({job.state for job in jobs}))
+        print(f"{submission.job_id} ({submission.profile}): {states}")
+    if not living:
+        print(f"no job of {chosen.sweep} waits or runs")
+    elif chosen.yes or _agrees(chosen.sweep, len(living)):
+        _scancel([submission.job_id for submission, _ in living])
+        _wait_for_the_end(submitted)
+    else:
+        print("nothing was cancelled")
+        return
+    _record_trials(chosen.results, folder)
+
+
+def _choose(folder: Path, job: str | None) -> list[Submission]:
+    """Return the jobs of a sweep on this cluster, or the one of them that is named."""
+    here = slurm_jobs.cluster_name()
+    submitted = [s for s in submissions.read(folder) if s.cluster == here]
+    if job is None:
+        return submitted
+    known = {s.job_id: s for s in submitted}
+    if job not in known:
+        raise ValueError(f"{unknown('job', job, known)} (those of {folder.name} on {here})")
+    return [known[job]]
+
+
+def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]]]:
+    """Return the jobs that have not ended; raise ValueError for one of another user."""
+    told = slurm_jobs.ask([s.name for s in submitted], _ANSWER_SECONDS)
+    if told is None:
+        raise ValueError(f"Slurm did not answer within {_ANSWER_SECONDS:.0f} s; try again")
+    living = []
+    for submission in submitted:
+        jobs = [job for job in submission.find(told) if not job.is_over]
+        for job in jobs:
+            if job.user != getpass.getuser():
+                raise ValueError(f"job {job.job_id} is of {job.user}, who alone may cancel it")
+        if jobs:
+            living.append((submission, jobs))
+    return living
+
+
+def _agrees(sweep: str, number: int) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("nobody is here to be asked; --yes cancels without asking")
+    which = "this job" if number == 1 else f"these {number} jobs"
+    return input(f"cancel {which} of {sweep}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _scancel(jobs: Sequence[str]) -> None:
+    done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=_END_SECONDS)
+    if done.returncode:
+        raise ValueError(f"scancel: {done.stderr or done.returncode}")
+
+
+def _wait_for_the_end(submitted: Sequence[Submission]) -> None:
+    deadline = time.monotonic() + _END_SECONDS
+    while _living(submitted):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"its jobs have not ended {_END_SECONDS:.0f} s after scancel; see squeue"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _record_trials(results: Path, folder: Path) -> None:
+    """Record the trials of jobs that are gone; a claim that is alive is waited for."""
+    deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # who takes one over watches it first
+    found, held = _record_free(results, folder)
+    if held:
+        print(f"waiting until the processes of {held} trials let go of them", flush=True)
+    while held and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        more, held = _record_free(results, folder)
+        found |= more
+    print("\n".join([*lost.describe(found), _count(results, folder)]))
+    if held:
+        print(f"{held} trials are held still; `pwmray watch {folder.name}` records them later")
+
+
+def _record_free(results: Path, folder: Path) -> tuple[dict[str, Lost], int]:
+    """Record what nobody holds; return that, and how many trials of gone jobs are held."""
+    trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])))
+    known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, _ANSWER_SECONDS)
+    gone = {name: t for name, t in trials.items() if known is not None and lost.judge(t, known)}
+    found = lost.settle(results, gone, known or [])
+    return found, len(gone) - len(found)
+
+
+def _count(results: Path, folder: Path) -> str:
+    """Return how many of the sweep's trials have which status; their driver may have seen to it."""
+    trials = list_trials(results, read_sweep(folder).get("trials", []))
+    counts = Counter(trial.status or "not asked for" for trial in trials.values())
+    return f"{folder.name}: {', '.join(f'{number} {status}' for status, number in counts.items())}"

@@ -1,0 +1,34 @@
+"""How to open the Ray dashboards of running jobs from outside: one line of ssh each."""
+
+import getpass
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cluster.submissions import JOBS_FOLDER
+from pwmray.slurm_jobs import Job
+
+_PORT = 8265  # on the user's own machine; one more for each further job
+
+
+def describe(sweep_folder: Path, jobs: Iterable[Job]) -> list[str]:
+    """Return a line for each running job that wrote where its dashboard is."""
+    found = _read(sweep_folder, jobs)
+    login = f"{getpass.getuser()}@{socket.getfqdn()}"
+    return [
+        f"dashboard of {job_id}: ssh -N -L {port}:{where['dashboard']} {login}   then "
+        f"http://localhost:{port}, which asks for the token in {where['token']}"
+        for port, (job_id, where) in enumerate(found, start=_PORT)
+    ]
+
+
+def _read(sweep_folder: Path, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[str, str]]]:
+    for job in jobs:
+        path = sweep_folder / JOBS_FOLDER / f"{job.job_id}.json"
+        try:
+            where = json.loads(path.read_text()) if job.state == "RUNNING" else {}
+        except FileNotFoundError:  # its Ray is not up yet
+            continue
+        if "dashboard" in where:
+            yield job.job_id, where

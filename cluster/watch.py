@@ -1,0 +1,199 @@
+"""`pwmray watch`: a sweep's Slurm jobs and its trials in one table, kept true while one looks.
+
+What is looked at is collected by `Watcher.look`, and drawn by `as_text`.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster import dashboards, submissions
+from cluster.submissions import Submission
+from pwmray import lost, registry, slurm_jobs
+from pwmray.listing import Summary, list_trials
+from pwmray.lost import Lost
+from pwmray.slurm_jobs import Job
+from pwmray.status_command import (
+    add_results_option,
+    as_lines,
+    count_lines,
+    how_far,
+    state_of,
+)
+from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
+
+NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
+_REFRESH_SECONDS = 5.0  # all users' commands ask one controller
+_ANSWER_SECONDS = 20.0  # of a busy one
+_JOB_HEADER = ("job", "profile", "state", "nodes", "where", "time", "limit", "restarts", "trials")
+_TRIAL_HEADER = ("running", "epoch", "epochs/s", "time left", "return", "job", "node", "device")
+
+
+class JobRow(NamedTuple):
+    """A job and why it waits or how it ended, empty where neither is to be said."""
+
+    cells: tuple[str, ...]  # as _JOB_HEADER
+    why: str
+
+
+class View(NamedTuple):
+    """What there is to be seen of some sweeps at one moment."""
+
+    counts: dict[str, Counter]  # of each sweep's trials by state
+    jobs: list[JobRow]
+    trials: list[tuple[str, ...]]  # as _TRIAL_HEADER
+    remarks: list[str]
+    is_over: bool
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every trial is."""
+        return all(count["done"] == count.total() for count in self.counts.values())
+
+
+def add_watch_command(commands: argparse._SubParsersAction) -> None:
+    """Add `watch`."""
+    watch = commands.add_parser("watch", help="Slurm jobs and trials, until the sweep is over")
+    watch.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
+    watch.add_argument("--once", action="store_true", help="print it once")
+    add_results_option(watch)
+    watch.set_defaults(run=_watch)
+
+
+def _watch(chosen: argparse.Namespace) -> int:
+    results = chosen.results
+    names = list_sweeps(results) if chosen.sweep is None else [chosen.sweep]
+    watcher = Watcher(results, [find_sweep(results, name) for name in names])
+    if chosen.once:
+        print(as_text(watcher.look()))
+        return 0
+    last = _show_on_screen(watcher) if sys.stdout.isatty() else _print_on(watcher)
+    return 0 if last.is_done else NOT_ALL_DONE
+
+
+def _show_on_screen(watcher: "Watcher") -> View:
+    from rich.live import Live
+    from rich.text import Text
+
+    view = watcher.look()
+    with Live(Text(as_text(view)), auto_refresh=False) as live:
+        while not view.is_over:
+            time.sleep(_REFRESH_SECONDS)
+            view = watcher.look()
+            live.update(Text(as_text(view)), refresh=True)
+    return view
+
+
+def _print_on(watcher: "Watcher") -> View:
+    """Print what is new, for a log file."""
+    said = ""
+    while True:
+        view = watcher.look()
+        text = as_text(view)
+        if text != said:
+            print(text, flush=True)
+        if view.is_over:
+            return view
+        said = text
+        time.sleep(_REFRESH_SECONDS)
+
+
+class Watcher:
+    """Look at some sweeps of a results folder again and again."""
+
+    def __init__(self, results: Path, folders: Sequence[Path]):
+        self._results = results
+        self._folders = folders
+        self._past: dict[str, list[Job]] = {}  # what accounting says of jobs that squeue forgot
+        self._jobs: list[tuple[Submission, Job]] = []
+        self._set_right: dict[str, Lost] = {}
+
+    def look(self) -> View:
+        """Return the view, after setting right the trials whose jobs are gone."""
+        asked = {f.name: read_sweep(f).get("trials", []) for f in self._folders}
+        trials = list_trials(self._results, {name for of in asked.values() for name in of})
+        submitted = [s for folder in self._folders for s in submissions.read(folder)]
+        jobs, remark = self._ask(submitted, trials)
+        trials |= list_trials(self._results, self._set_right)
+        states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
+        is_active = any(not job.is_over for _, job in jobs)
+        # Where Slurm tells that no job is left, nobody comes for the trials that wait.
+        may_begin = "waiting" in states.values() and (not submitted or bool(remark))
+        running = {name: trials[name] for name, state in states.items() if state == "running"}
+        return View(
+            counts={name: Counter(states[t] for t in of) for name, of in asked.items()},
+            jobs=[_job_row(s, job, running.values()) for s, job in jobs],
+            trials=self._trial_rows(running),
+            remarks=[*remark, *lost.describe(self._set_right), *self._dashboard_lines(jobs)],
+            is_over=not (running or is_active or may_begin),
+        )
+
+    def _ask(
+        self, submitted: Iterable[Submission], trials: Mapping[str, Summary]
+    ) -> tuple[list[tuple[Submission, Job]], list[str]]:
+        """Return the jobs as Slurm knows them, after setting trials right, and what to say."""
+        if not slurm_jobs.is_here():
+            return [], ["no Slurm on this machine: this is what the trials' records say"]
+        here = slurm_jobs.cluster_name()
+        doubtful = lost.find_doubtful(self._results, trials)
+        ours = [s for s in submitted if s.cluster == here]
+        names = {s.name for s in ours} | {n for trial in doubtful.values() for n in trial.jobs}
+        told = slurm_jobs.ask(names, _ANSWER_SECONDS, self._past)
+        if told is None:
+            return self._jobs, ["Slurm does not answer: its jobs are shown as last seen"]
+        self._set_right |= lost.settle(self._results, doubtful, told)
+        self._jobs = [(s, job) for s in ours for job in s.find(told)]
+        others = sorted({s.cluster for s in submitted} - {here})
+        return self._jobs, [f"more jobs were submitted on {name}: look there" for name in others]
+
+    def _dashboard_lines(self, jobs: Iterable[tuple[Submission, Job]]) -> list[str]:
+        found = [job for _, job in jobs]
+        return [line for folder in self._folders for line in dashboards.describe(folder, found)]
+
+    def _trial_rows(self, running: Mapping[str, Summary]) -> list[tuple[str, ...]]:
+        names = {k: v for f in self._folders for k, v in names_in(f).items()} if running else {}
+        rows = []
+        for fingerprint, trial in running.items():
+            folder = registry.trial_folder(self._results, fingerprint)
+            record = registry.read(folder)
+            place = [str(record.last(key) or "-") for key in ("slurm_job_id", "host", "device")]
+            name = names.get(fingerprint, fingerprint)
+            rows.append((name, *how_far(folder, trial), *place))
+        return sorted(rows)
+
+
+def as_text(view: View) -> str:
+    """Draw a view: how many trials stand where, the jobs, what there is to say, what runs."""
+    lines = count_lines(view.counts)
+    if view.jobs:
+        header, *table = as_lines(_JOB_HEADER, [row.cells for row in view.jobs])
+        lines += ["", header]
+        for row, line in zip(view.jobs, table, strict=True):
+            lines += [line, *([f"  {row.why}"] if row.why else [])]
+    if view.remarks:
+        lines += ["", *view.remarks]
+    if view.trials:  # last: it may be longer than the screen
+        lines += ["", *as_lines(_TRIAL_HEADER, view.trials)]
+    return "\n".join(lines)
+
+
+def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> JobRow:
+    in_it = {job.job_id, *job.array_tasks}
+    number = sum(not in_it.isdisjoint(trial.jobs) for trial in running)
+    cells = (
+        _shown_id(job), submission.profile, job.state, str(job.num_nodes), job.nodes or "-",
+        job.time_used or "-", job.time_limit or "-", str(job.restarts), str(number),
+    )  # fmt: skip
+    how = slurm_jobs.describe_end(job)
+    return JobRow(cells, slurm_jobs.describe_wait(job) or ("" if how == job.state else how))
+
+
+def _shown_id(job: Job) -> str:
+    tasks = job.array_tasks
+    if len(tasks) < 2:
+        return tasks[0] if tasks else job.job_id
+    return f"{tasks[0]}..{tasks[-1].rpartition('_')[2]}"

@@ -1,0 +1,376 @@
+"""`pwmray watch` and `pwmray cancel` over recorded words of Slurm, and on a real one."""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import submissions, watch
+from cluster.submissions import Submission
+from pwmray import claim, cli, registry, results, slurm_jobs, tables
+from pwmray import plan as planning
+from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status
+from pwmray.slurm_jobs import read_squeue
+from tests.minislurm import MiniSlurm
+from tests.tiny import sweep
+
+TRIALS = sweep.trials("tiny")[:4]
+NAMES = [trial.label for trial in TRIALS]
+RUNS = "41|41|N/A|RUNNING|None|0|1|2|n[1-2]|gpu|1:04|30:00|2026-11-26T03:40:00|root|/s|pwmray|"
+WAITS = "43|40|1-3%1|PENDING|QOSMaxGRESPerUser|0|0|1||gpu|0:00|10:00|N/A|root|/s|pwmray|"
+TASK = "42|40|0|RUNNING|None|0|0|1|n3|gpu|0:03|10:00|2026-11-26T03:40:01|root|/s|pwmray|"
+ENDED = "44|44|N/A|FAILED|NonZeroExitCode|768|0|1|n2|gpu|0:07|1:00:00|N/A|root|/s|pwmray|"
+
+
+def folder_of(results_dir, index):
+    return registry.trial_folder(results_dir, TRIALS[index].fingerprint)
+
+
+def submission(job_id, profile="h100", num_tasks=1, cluster="mini", script="/s"):
+    return Submission(
+        time=submissions.now(), job_id=str(job_id), num_tasks=num_tasks, cluster=cluster,
+        profile=profile, script=script, log="/l", command="python tiny.py", trials=4,
+    )  # fmt: skip
+
+
+def queue(results_dir, submitted, indices=range(4)):
+    """Leave what a submission leaves: its line, and QUEUED trials."""
+    planned = planning.make(sweep, "tiny", TRIALS, results_dir)
+    folder = tables.open_sweep(planned, "python tiny.py")
+    submissions.append(folder, submitted)
+    for index in indices:
+        trial = folder_of(results_dir, index)
+        if registry.read(trial).status is None:
+            registry.record(trial, Status.PENDING, config=TRIALS[index].to_dict())
+        registry.record(trial, Status.QUEUED, **submitted.event)
+    return folder
+
+
+def begin(results_dir, index, job_id):
+    """Leave what a trial leaves that runs."""
+    folder = folder_of(results_dir, index)
+    where = {"slurm_job_id": str(job_id), "host": "n1", "device": "NVIDIA H100"}
+    registry.record(folder, Status.RUNNING, epoch=0, **where)
+    row = {"trial": folder.name, "epoch": 2, "seconds": 1.0, "return_mean": 7.25}
+    results.write_rows(folder / CURVE_FILE, [row], results.CURVE)
+    return folder
+
+
+def run(capsys, results_dir, *arguments):
+    code = cli.main([*map(str, arguments), "--results", str(results_dir)])
+    return (code, *capsys.readouterr())
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Slurm's words: lines of squeue, or None where it does not answer."""
+    said = []
+    monkeypatch.setattr(slurm_jobs, "is_here", lambda: True)
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda: "mini")
+    monkeypatch.setattr(
+        slurm_jobs,
+        "ask",
+        lambda names, *_: None if None in said else read_squeue("\n".join(said)),
+    )
+    return said
+
+
+# What is seen.
+
+
+def test_watch_shows_jobs_and_trials_in_one_table(tmp_path, capsys, told):
+    queue(tmp_path, submission(41))
+    queue(tmp_path, submission(40, "h200", num_tasks=4), [2, 3])
+    told += [RUNS, TASK, WAITS]
+    folder = begin(tmp_path, 1, 41)
+    with claim.acquire(folder / CLAIM_FILE):
+        code, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1].split() == ["tiny", "4", "0", "1", "3", "0", "0", "0"]
+    header = "job profile state nodes where time limit restarts trials"
+    assert lines[3].split() == header.split()
+    assert lines[4].split() == ["41", "h100", "RUNNING", "2", "n[1-2]", "1:04", "30:00", "1", "1"]
+    assert lines[5].split() == ["40_0", "h200", "RUNNING", "1", "n3", "0:03", "10:00", "0", "0"]
+    assert lines[6].split() == ["40_1..3", "h200", "PENDING", "1", "-", "0:00", "10:00", "0", "0"]
+    assert lines[7] == "  your limit of GPUs in this QOS is used up (QOSMaxGRESPerUser)"
+    row = lines[-1].split()
+    assert (row[:2], row[-4:]) == ([NAMES[1], "2/4"], ["41", "n1", "NVIDIA", "H100"])
+
+
+def test_watch_says_how_a_job_ended(tmp_path, capsys, told):
+    queue(tmp_path, submission(44))
+    told.append(ENDED)
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    assert "  FAILED NonZeroExitCode, exit code 3:0" in out.splitlines()
+    assert (
+        "set right: 4 trials FAILED, job 44 ended before it began: FAILED NonZeroExitCode, "
+        "exit code 3:0"
+    ) in out.splitlines()
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "4", "0"]
+
+
+def test_watch_opens_the_dashboard_through_ssh(tmp_path, capsys, told):
+    folder = queue(tmp_path, submission(41))
+    told.append(RUNS)
+    (folder / "jobs").mkdir()
+    where = {"node": "n1", "address": "10.0.0.1:6379", "token": "/home/me/.41.token"}
+    for more, is_shown in (({}, False), ({"dashboard": "10.0.0.1:8231"}, True)):
+        (folder / "jobs" / "41.json").write_text(json.dumps({**where, **more}))
+        _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+        assert ("ssh -N -L 8265:10.0.0.1:8231 " in out) == is_shown
+        assert ("/home/me/.41.token" in out) == is_shown
+
+
+def test_jobs_of_another_cluster_are_looked_for_there(tmp_path, capsys, told):
+    queue(tmp_path, submission(41, cluster="other"))
+    told.append(RUNS)
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    assert "more jobs were submitted on other: look there" in out
+    assert "RUNNING" not in out
+    assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
+
+
+def test_job_of_the_same_number_that_runs_another_script_is_none_of_the_sweep(
+    tmp_path, capsys, told
+):
+    queue(tmp_path, submission(41, script="/results/tiny/jobs/h100-1.sbatch"))
+    told.append(RUNS)
+    assert " RUNNING " not in run(capsys, tmp_path, "watch", "tiny", "--once")[1]
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, out.splitlines()[0]) == (0, "no job of tiny waits or runs")
+
+
+def test_slurm_that_does_not_answer_changes_nothing(tmp_path, capsys, told):
+    queue(tmp_path, submission(41))
+    told.append(None)
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    assert out.splitlines()[-1] == "Slurm does not answer: its jobs are shown as last seen"
+    assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
+
+
+def test_without_slurm_the_records_alone_are_shown(tmp_path, capsys, monkeypatch):
+    queue(tmp_path, submission(41))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, _ = run(capsys, tmp_path, "watch", "--once")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "4", "0", "0", "0"]
+    assert out.splitlines()[3:] == [
+        "no Slurm on this machine: this is what the trials' records say"
+    ]
+
+
+def test_without_slurm_nothing_can_be_cancelled(tmp_path, capsys, monkeypatch):
+    queue(tmp_path, submission(41))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, "no Slurm on this machine" in err) == (2, True)
+
+
+def test_watch_ends_with_the_sweep(tmp_path, capsys, told, monkeypatch):
+    monkeypatch.setattr(watch, "_REFRESH_SECONDS", 0.05)
+    queue(tmp_path, submission(41))
+    told.append(RUNS)
+    end = threading.Timer(0.4, lambda: told.__setitem__(0, RUNS.replace("RUNNING", "COMPLETED")))
+    end.start()
+    started = time.monotonic()
+    code, out, _ = run(capsys, tmp_path, "watch", "tiny")
+    assert time.monotonic() - started > 0.35
+    assert code == watch.NOT_ALL_DONE
+    assert "job 41 ended before it began: COMPLETED" in out.splitlines()[-1]
+    assert out.count("sweep  trials") == 2  # what is not new is not printed again
+
+
+def test_watch_of_a_sweep_all_done_gives_0(tmp_path, capsys, told):
+    queue(tmp_path, submission(41))
+    for index in range(4):
+        folder = begin(tmp_path, index, 41)
+        registry.record(folder, Status.COMPLETED)
+        registry.record(folder, Status.EVALUATED, return_mean=1.0)
+    assert run(capsys, tmp_path, "watch", "tiny")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["watch", "tny"], "did you mean 'tiny'"),
+        (["cancel", "tny"], "did you mean 'tiny'"),
+        (["cancel"], "the following arguments are required: SWEEP"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, message):
+    queue(tmp_path, submission(41))
+    code, out, err = run(capsys, tmp_path, *arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert message in err
+
+
+# On a real Slurm.
+
+# Takes up a trial as a job does and holds it, in the job's own words of where it runs.
+TRIAL = """
+import sys, time
+from pathlib import Path
+from pwmray import claim, provenance, registry
+folder = Path(sys.argv[1])
+with claim.acquire(folder / registry.CLAIM_FILE):
+    registry.record(folder, registry.Status.RUNNING, epoch=0, device="cpu", **provenance.process())
+    time.sleep(1000)
+"""
+ROOT = Path(__file__).parent.parent
+
+
+def job_script(*folders):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    runs = [f"{sys.executable} -c '{TRIAL}' {folder} &\n" for folder in folders]
+    return f"#!/bin/bash\nexport PYTHONPATH={path}\n{''.join(runs)}wait\nexit 3\n"
+
+
+@pytest.fixture
+def real(slurm: MiniSlurm, monkeypatch):
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm.environment[name])
+    yield slurm
+    slurm.clear()
+
+
+def submit(slurm, results_dir, indices, *options, script=None, profile="h100"):
+    folders = [folder_of(results_dir, index) for index in indices]
+    job = slurm.submit(script or job_script(*folders), "--output=/dev/null", *options)
+    queue(results_dir, submission(job, profile, script=slurm.job(job)["Command"]), indices)
+    return job
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def are_held(results_dir, indices):
+    return [bool(registry.running_elsewhere(folder_of(results_dir, i))) for i in indices]
+
+
+def wait_until_they_run(results_dir, indices):
+    wait_until(lambda: all(are_held(results_dir, indices)))
+
+
+def status_of(results_dir, index):
+    record = registry.read(folder_of(results_dir, index))
+    return record.status, record.last("failure"), record.last("reason")
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_real_jobs_and_their_trials_are_shown(real, tmp_path, capsys):
+    first = submit(real, tmp_path, [0, 1], "--partition=h100", "--gres=gpu:2", "--time=30")
+    second = submit(real, tmp_path, [2], "--partition=h100", "--gres=gpu:2", profile="late")
+    wait_until_they_run(tmp_path, [0, 1])
+    wait_until(lambda: real.job(second)["Reason"] == "Resources")
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    print(out)
+    rows = [line.split() for line in out.splitlines()]
+    assert ["tiny", "4", "0", "2", "2", "0", "0", "0"] in rows
+    (row,) = [row for row in rows if row[:2] == [str(first), "h100"]]
+    assert (row[2:5], row[6:]) == (["RUNNING", "1", "n1"], ["30:00", "0", "2"])
+    assert [str(second), "late", "PENDING"] in [row[:3] for row in rows]
+    assert "next in line, waits for nodes or GPUs to become free" in out
+    assert sorted(row[0] for row in rows if row[-1:] == ["cpu"]) == sorted(NAMES[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_trial_whose_job_is_gone_is_set_right_by_status_too(real, tmp_path, capsys):
+    cancelled = submit(real, tmp_path, [0], "--partition=h100")
+    lost = submit(real, tmp_path, [1], "--nodelist=n3", "--no-requeue", "--gres=gpu:1")
+    failed = submit(real, tmp_path, [2], "--partition=h200", script="#!/bin/bash\nexit 3\n")
+    unknown = real.submit("#!/bin/bash\n", "--hold") + 500
+    queue(tmp_path, submission(unknown), [3])
+    wait_until_they_run(tmp_path, [0, 1])
+    real.run("scancel", str(cancelled))
+    real.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
+    for job in (cancelled, lost, failed):
+        real.wait(job)
+    wait_until(lambda: not any(are_held(tmp_path, range(4))))
+    _, out, _ = run(capsys, tmp_path, "status", "tiny")
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "3", "1"]
+    assert status_of(tmp_path, 0)[0] is Status.CANCELLED
+    assert f"job {cancelled} ended while it ran: CANCELLED" in status_of(tmp_path, 0)[2]
+    assert status_of(tmp_path, 1)[:2] == (Status.FAILED, "node lost")
+    assert status_of(tmp_path, 2) == (
+        Status.FAILED,
+        "code",
+        f"job {failed} ended before it began: FAILED NonZeroExitCode, exit code 3:0",
+    )
+    assert status_of(tmp_path, 3) == (
+        Status.FAILED,
+        "process died",
+        f"job {unknown} is gone, Slurm no longer knows how: before it began",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_requeued_job_keeps_its_trials(real, tmp_path, capsys):
+    job = submit(real, tmp_path, [0], "--partition=h100", "--requeue")
+    wait_until_they_run(tmp_path, [0])
+    real.run("scontrol", "requeue", str(job))
+    real.wait(job, "PENDING")
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    assert "not before its begin time" in out
+    assert status_of(tmp_path, 0)[0] is Status.RUNNING
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_cancel_ends_the_sweeps_jobs_alone(real, tmp_path, capsys):
+    other = real.submit("#!/bin/bash\nsleep 1000\n", "--output=/dev/null")
+    first = submit(real, tmp_path, [0, 1], "--partition=h100")
+    second = submit(real, tmp_path, [2], "--hold")
+    wait_until_they_run(tmp_path, [0, 1])
+
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny")
+    assert (code, "--yes cancels without asking" in err) == (2, True)
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", other)
+    assert (code, f"unknown job '{other}'" in err) == (2, True)
+    assert real.job(first)["JobState"] == "RUNNING"
+
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", first)
+    assert (code, out.splitlines()[0]) == (0, f"{first} (h100): RUNNING")
+    assert out.splitlines()[-1] == "tiny: 2 CANCELLED, 1 QUEUED, 1 not asked for"
+    assert [status_of(tmp_path, i)[0] for i in (0, 1)] == [Status.CANCELLED] * 2
+    assert status_of(tmp_path, 2)[0] is Status.QUEUED
+    assert real.job(second)["JobState"] == "PENDING"
+
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, out.splitlines()[0]) == (0, f"{second} (h100): PENDING")
+    assert status_of(tmp_path, 2)[0] is Status.CANCELLED
+    assert real.job(other)["JobState"] == "RUNNING"
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert out.splitlines() == [
+        "no job of tiny waits or runs",
+        "tiny: 3 CANCELLED, 1 not asked for",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_job_that_only_the_file_of_ended_jobs_knows_is_explained(slurm, tmp_path, monkeypatch):
+    """`slurm` is there only to skip or fail where Slurm is missing."""
+    with MiniSlurm() as other:
+        for name in ("SLURM_CONF", "PATH"):
+            monkeypatch.setenv(name, other.environment[name])
+        job = other.submit("#!/bin/bash\nexit 3\n", "--output=/dev/null")
+        other.wait(job)
+        (known,) = slurm_jobs.ask([str(job)], 10.0) or []
+        assert (known.state, known.exit_code, known.user != "") == ("FAILED", "3:0", True)
+        past = {}
+        monkeypatch.setattr(slurm_jobs, "read_squeue", lambda _: [])  # as after MinJobAge
+        (known,) = slurm_jobs.ask([str(job)], 10.0, past) or []
+        assert (known.state, known.exit_code) == ("FAILED", "3:0")
+        assert past == {str(job): [known]}
