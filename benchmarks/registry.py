@@ -79,7 +79,7 @@ def make_trials(results_dir: Path, num_trials: int, with_tables: bool) -> None:
         lines = [json.dumps(event) + "\n" for event in (asked, *events[1:])]
         (folder / registry.EVENTS_FILE).write_text("".join(lines))
         if with_tables:
-            _write_tables(folder)
+            write_tables(folder)
     sweep = results_dir / _NAME
     sweep.mkdir()
     names = [config.fingerprint for config in configs]
@@ -104,7 +104,8 @@ def _events(config: TrialConfig) -> list[dict]:
         return registry.read(folder).events
 
 
-def _write_tables(folder: Path) -> None:
+def write_tables(folder: Path) -> None:
+    """Leave the curve and the evaluations of a trial in its folder."""
     for name, content in _tables().items():
         (folder / name).write_bytes(content)
 

@@ -1,0 +1,192 @@
+"""How many trials a second the driver hands out to many nodes, and what memory that takes it.
+
+    python benchmarks/many_nodes.py [--nodes 100] [--trials 2000] [--seconds 2]
+
+Runs the real driver (pwmray.launch: the plan, the events, Tune, retries, the tables) on a Ray of so
+many nodes on this machine. Each node is a raylet of its own that offers one CPU, so that Ray's
+control plane and the driver see and use all of them; but they share this machine's cores, and run
+without the agents that serve the dashboard, for which there is no memory here. A trial claims its
+folder and records its events as real ones do, sleeps for some seconds (at 0 the first node would
+take them all) and does nothing else: its curve and evaluations are there before. Each node keeps
+one process for all its trials.
+"""
+
+import argparse
+import datetime
+import os
+import resource
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from benchmarks.registry import make_sweep, write_tables
+from pwmray import claim, launch, provenance, registry, trainable
+from pwmray import plan as planning
+from pwmray.commands import CommandParser, run_command
+from pwmray.plan import Plan
+from pwmray.registry import CLAIM_FILE, Status
+from pwmray.sweep_options import count
+
+_SECONDS = "PWMRAY_TRIAL_SECONDS"  # the nodes' processes have this one's environment
+_STORE_BYTES = 80_000_000  # of a node's object store, in which nothing is put
+_AGENT = "--dashboard_agent_command"
+# For the machine is slow with so many: a node is dead to Ray after 25 s without a word, a process
+# that has not begun after 60 s is killed. And nobody is there to take Ray's own measurements.
+_PATIENCE = {
+    "RAY_health_check_period_ms": "30000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_enable_metrics_collection": "false",
+}
+# Tells its raylet of ports at which nobody listens, and sleeps.
+_IDLE_AGENT = """#!/bin/sh
+for option; do
+    case $option in
+        --node-id=*) node=${option#*=} ;;
+        --session-dir=*) folder=${option#*=} ;;
+    esac
+done
+for name in metrics_agent metrics_export dashboard_agent_listen; do
+    printf 1024 > "$folder/.$$"
+    mv "$folder/.$$" "$folder/${name}_port_$node"
+done
+exec sleep infinity
+"""
+_START_SECONDS = 600.0
+
+
+class NoTrial(tune.Trainable):
+    """A trial that ends at once, recorded as one that ran."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Claim the trial and record its life."""
+        folder = Path(config["grid"]["folder"])
+        held = claim.acquire(folder / CLAIM_FILE)
+        assert held is not None, "no one else runs it"
+        with held:
+            registry.record(folder, Status.RUNNING, epoch=0, **provenance.process())
+            time.sleep(float(os.environ[_SECONDS]))
+            ended = {"epochs_reached": 300, "train_seconds": 1.0, "evaluation_seconds": 1.0}
+            registry.record(folder, Status.COMPLETED, **ended)
+            registry.record(folder, Status.EVALUATED, return_mean=1.0, **ended)
+
+    def step(self) -> dict[str, Any]:
+        """Report its only row."""
+        return {"epoch": 300, "return_mean": 1.0, "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another trial in this process."""
+        self.setup(new_config)
+        return True
+
+
+def main() -> int:
+    """Print what was measured; return the exit status."""
+    parser = CommandParser(description="Time the driver over many simulated nodes.")
+    parser.add_argument("--nodes", type=count, default=100, metavar="N")
+    parser.add_argument("--trials", type=count, default=2000, metavar="N")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of a trial")
+    options = parser.parse_args()
+    if "RAY_AUTH_TOKEN" not in os.environ:  # read when Ray is imported, so begin again
+        ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ours})
+    return run_command(lambda: measure(options))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Start the nodes, run the sweep on them, print what it took."""
+    # A short path, for Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="mn") as made:
+        os.environ |= {"RAY_TMPDIR": made, "RAY_USAGE_STATS_ENABLED": "0"}
+        os.environ |= {"MUJOCO_GL": "disable", _SECONDS: str(options.seconds), **_PATIENCE}
+        results = Path(made) / "results"
+        plan = _make_plan(options.trials, results)
+        started = time.monotonic()
+        agent = Path(made) / "agent.sh"
+        agent.write_text(_IDLE_AGENT)
+        with _nodes(options.nodes, agent) as address:
+            print(f"{options.nodes} nodes after {time.monotonic() - started:.0f} s", flush=True)
+            started, cpu_seconds = time.monotonic(), time.process_time()
+            code = launch.run(plan, Path(made) / "data", address, "python benchmarks/many_nodes.py")
+        assert code == 0
+        _report(plan, time.monotonic() - started, time.process_time() - cpu_seconds)
+
+
+def _make_plan(num_trials: int, results: Path) -> Plan:
+    """Return the plan of a sweep whose trials have their tables already."""
+    sweep = make_sweep(num_trials)
+    configs = sweep.trials("laptop")
+    for config in configs:
+        folder = registry.trial_folder(results, config.fingerprint)
+        folder.mkdir(parents=True)
+        write_tables(folder)
+    return planning.make(sweep, "laptop", configs, results)
+
+
+@contextmanager
+def _nodes(number: int, agent: Path) -> Iterator[str]:
+    """Yield the address of a Ray of a head that runs no trial and so many nodes."""
+    from ray._private import services
+    from ray.cluster_utils import Cluster
+
+    start = services.start_ray_process
+
+    def start_without_agents(command: list[str], *arguments: Any, **options: Any) -> Any:
+        idle = [_with_agent(part, agent) for part in command]
+        return start(idle, *arguments, **options)
+
+    services.start_ray_process = start_without_agents
+    trainable.TrialTrainable = NoTrial
+    common = {"object_store_memory": _STORE_BYTES}
+    head = {"num_cpus": 0, "include_dashboard": False, **common}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(number):
+            cluster.add_node(wait=False, num_cpus=1, **common)
+        cluster.wait_for_nodes(timeout=_START_SECONDS)
+        assert cluster.address is not None
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def _with_agent(part: str, agent: Path) -> str:
+    """Have a raylet start the idle agent in place of its own, with the same options."""
+    name, _, command = part.partition("=")
+    options = command[command.index("--node-id=") :] if name == _AGENT else ""
+    return f"{name}=/bin/sh {agent} {options}" if options else part
+
+
+def _report(plan: Plan, seconds: float, cpu_seconds: float) -> None:
+    folders = [registry.trial_folder(plan.results, t.config.fingerprint) for t in plan.trials]
+    records = [registry.read(folder) for folder in folders]
+    began = [_seconds_of(record.time_of(Status.RUNNING)) for record in records]
+    ended = [_seconds_of(record.time_of(Status.EVALUATED)) for record in records]
+    processes = {record.last("pid") for record in records}
+    middle = sorted(ended)[len(ended) // 10 :]  # without the start of the nodes' processes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"trials: {len(records)}, in {len(processes)} processes")
+    print(f"the driver's whole run: {seconds:.0f} s, {cpu_seconds:.0f} CPU seconds of its own")
+    print(f"from the first trial's begin to the last one's end: {max(ended) - min(began):.0f} s")
+    print(f"trials a second after the first tenth: {_rate(middle):.1f}")
+    print(f"the driver's peak memory: {peak:.0f} MiB")
+
+
+def _rate(times: list[float]) -> float:
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+def _seconds_of(time_of: datetime.datetime | None) -> float:
+    assert time_of is not None
+    return time_of.timestamp()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
