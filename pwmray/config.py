@@ -108,11 +108,14 @@ class RuntimeConfig:
     cuda_graph: bool = True  # on a GPU, record an epoch once and replay it
     checkpoint_seconds: float = 60.0  # at most this much training is lost, plus one curve row
     disk_wait_seconds: float = 1800.0  # that a full disk is waited for, keeping CPUs and GPU
+    # Without an epoch, an environment step or a write for so long (or for ten times as long as
+    # ever before) a trial counts as hung: its process is ended, and it is resumed.
+    hang_minutes: float = 30.0
 
     def check(self) -> None:
         """Raise ValueError for resources that no machine has."""
         check_least("runtime", self, 1, "num_cpus")
-        check_positive("runtime", self, "gpu_fraction")
+        check_positive("runtime", self, "gpu_fraction", "hang_minutes")
         check_share("runtime", self, "gpu_fraction")
         if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
             raise ValueError(

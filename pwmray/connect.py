@@ -68,6 +68,14 @@ def largest_machine() -> dict[str, float]:
     return {name: max(m.get(name, 0) for m in machines) for name in ("CPU", "GPU")}
 
 
+def is_connected() -> bool:
+    """Tell whether the node of Ray that this process belongs to is alive."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
+
+
 def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
     """Raise ValueError for a trial that would wait for its CPUs for ever."""
     if num_cpus > available.get("CPU", 0):

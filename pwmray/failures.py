@@ -20,6 +20,7 @@ class Failure(StrEnum):
     TIME_LIMIT = "time limit"
     PREEMPTED = "preempted"
     NODE_LOST = "node lost"  # or its storage, or its GPU
+    HANG = "hang"  # ended by its watchdog
     PROCESS_DIED = "process died"  # without a word: a kill, also the kernel's for want of memory
     DISK_FULL = "disk full"
     NON_FINITE = "non-finite"
@@ -50,6 +51,7 @@ POLICIES: dict[Failure, Policy] = {
     _F.TIME_LIMIT: Policy(Remedy.RESUME, 20),
     _F.PREEMPTED: Policy(Remedy.RESUME, 20),
     _F.NODE_LOST: Policy(Remedy.RESUME, 5),
+    _F.HANG: Policy(Remedy.RESUME, 2),
     _F.PROCESS_DIED: Policy(Remedy.RESUME, 2),
     _F.DISK_FULL: Policy(Remedy.WAIT_FOR_ROOM, 5),
     _F.NON_FINITE: Policy(Remedy.NEVER, 0),

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwmray import connect, lost, notify, registry, retries, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
-from pwmray.config import TrialConfig
+from pwmray.config import RuntimeConfig
 from pwmray.failures import is_disk_full, share_of
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.notify import Notices
@@ -26,7 +26,11 @@ from pwmray.progress import SweepProgress
 from pwmray.registry import Status
 from pwmray.turns import Turns
 
+if TYPE_CHECKING:
+    from pwmray.trainable import TrialTrainable
+
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
+_MAX_LOSSES = 5  # of Ray, in one run of the driver
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +41,15 @@ def run(
     address: str | None,
     command: str,
     patience_seconds: float = float("inf"),
+    trainable: "type[TrialTrainable] | None" = None,
 ) -> int:
     """Make the data, run every trial of the plan that is not done, write the tables.
 
     Failed trials run again where that can help. What other processes run is waited for, as long as
-    `patience_seconds` when there is nothing else to do, and taken over if they die. Returns 0 when
-    all are evaluated, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1
-    75: then each trial has its last row in its checkpoint.
+    `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
+    what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated, 1 when some are
+    not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then each trial has its last row
+    in its checkpoint.
     """
     started = time.time()
     notices = notify.from_environment(plan.sweep.name)
@@ -64,7 +70,7 @@ def run(
     end = _End()
     try:
         if not turns.is_over:
-            engine = _Engine(plan, data_paths, address, interruption)
+            engine = _Engine(plan, data_paths, address, interruption, trainable)
             end = _work(engine, turns, progress, joined, interruption)
     finally:
         _write_the_end(folder, turns, joined, end, started, data_seconds)
@@ -135,12 +141,15 @@ class _Engine:
         data_paths: dict[str, Path],
         address: str | None,
         interruption: Interruption,
+        trainable: "type[TrialTrainable] | None",
     ):
         self._plan = plan
         self._interruption = interruption
         self._data_paths = data_paths
         self._address = address
+        self._trainable = trainable
         self._scratch: Path | None = None
+        self._num_losses = 0
 
     def machine(self) -> dict[str, float]:
         """Return the CPUs and GPUs of the largest machine that Ray has."""
@@ -159,6 +168,7 @@ class _Engine:
         scratch = self._start()
         import ray
 
+        from pwmray.trainable import TrialTrainable
         from pwmray.watch import StopEarly, TuneWatch
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
@@ -168,7 +178,10 @@ class _Engine:
         ]
         watch = TuneWatch(self._plan, turns, progress, joined, deaths, self._interruption)
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        _tune(spaces, place, watch, StopEarly(deaths, self._interruption))
+        stopper = StopEarly(deaths, self._interruption)
+        _tune(self._trainable or TrialTrainable, spaces, place, watch, stopper)
+        if stopper.is_ray_lost:
+            self._recover(turns, progress)
 
     def stop(self) -> None:
         """Leave Ray, and stop it if it was started here."""
@@ -178,6 +191,18 @@ class _Engine:
 
         ray.shutdown()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch = None
+
+    def _recover(self, turns: Turns, progress: SweepProgress) -> None:
+        """Leave a Ray whose node here is gone; the next run starts or joins one again."""
+        self._num_losses += 1
+        if self._num_losses >= _MAX_LOSSES:
+            raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
+        progress.say("Ray's node on this machine died; going on with another")
+        self.stop()
+        turns.release()
+        if self._address is not None:
+            self._address = connect.answering(self._address)
 
     def _start(self) -> Path:
         """Start or join Ray, once; return the folder for what Tune keeps."""
@@ -200,14 +225,18 @@ class _Engine:
         return self._scratch
 
 
-def _tune(spaces: list[dict[str, Any]], scratch: Path, watch: Any, stopper: Any) -> None:
+def _tune(
+    trainable: "type[TrialTrainable]",
+    spaces: list[dict[str, Any]],
+    scratch: Path,
+    watch: Any,
+    stopper: Any,
+) -> None:
     from ray import tune
 
-    from pwmray.trainable import TrialTrainable
-
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, trial_resources),
-        param_space={"grid": tune.grid_search(spaces)},
+        tune.with_resources(trainable, trial_resources),
+        param_space={"grid": tune.grid_search(_Uncopied(spaces))},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.config["grid"]["fingerprint"],
@@ -223,6 +252,13 @@ def _tune(spaces: list[dict[str, Any]], scratch: Path, watch: Any, stopper: Any)
         ),
     )
     tuner.fit()
+
+
+class _Uncopied(list):
+    """A grid's values: Tune copies them all, for each of them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Uncopied":
+        return self
 
 
 def _trainable_config(
@@ -251,7 +287,7 @@ def trial_resources(config: dict[str, Any]) -> Any:
     from ray import tune
 
     grid = config["grid"]
-    runtime = TrialConfig.from_dict(grid["trial"]).runtime
+    runtime = RuntimeConfig(**grid["trial"]["runtime"])
     usual = {"CPU": runtime.num_cpus, "GPU": runtime.gpu_fraction}
     bundle: dict[str, float] = dict(grid.get("resources", usual))  # a retry may have more
     gpu_fraction = bundle.pop("GPU", 0.0)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,16 @@ class _Seen:
         return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
 
 
+@dataclass
+class _Sums:
+    """What a line says of all trials."""
+
+    counts: Counter[str]  # by status
+    best: dict[str, float]  # return of any curve so far, by variant
+    minutes: float = 0.0  # expected, of all
+    minutes_done: float = 0.0
+
+
 class SweepProgress:
     """Collect reports and show them; a context manager around the run."""
 
@@ -56,7 +67,7 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         self._started = time.monotonic()
-        self._work_at_start = self._work_done()
+        self._work_at_start = self._sums().minutes_done
         if self._is_terminal:
             self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
             self._live.start()
@@ -129,13 +140,14 @@ class SweepProgress:
 
     def line(self) -> str:
         """Return the whole sweep in one line."""
-        best = ", ".join(f"{name} {value:.0f}" for name, value in self._best().items())
-        parts = [f"{self._count(s)} {s}" for s in ("done", "running", "failed", "waiting")]
-        if self._count("elsewhere"):
-            parts.append(f"{self._count('elsewhere')} elsewhere")
+        sums = self._sums()
+        best = ", ".join(f"{name} {value:.0f}" for name, value in sums.best.items())
+        parts = [f"{sums.counts[s]} {s}" for s in ("done", "running", "failed", "waiting")]
+        if sums.counts["elsewhere"]:
+            parts.append(f"{sums.counts['elsewhere']} elsewhere")
         return (
             f"{self._name}: {', '.join(parts)} of {len(self._trials)}; "
-            f"best return: {best or 'none yet'}; {self._time_left()}"
+            f"best return: {best or 'none yet'}; {self._time_left(sums)}"
         )
 
     def _say(self, text: str) -> None:
@@ -153,26 +165,23 @@ class SweepProgress:
                 table.add_row(trial.label, f"{trial.epoch}/{trial.epochs}", best)
         return table
 
-    def _count(self, status: str) -> int:
-        return sum(trial.status == status for trial in self._trials.values())
-
-    def _best(self) -> dict[str, float]:
-        """Return the best return of any curve so far, by variant."""
-        best: dict[str, float] = {}
+    def _sums(self) -> _Sums:
+        """Look at every trial, once: it is done for each line, and trials may be thousands."""
+        sums = _Sums(Counter(), {})
         for trial in self._trials.values():
+            sums.counts[trial.status] += 1
+            sums.minutes += trial.minutes
+            sums.minutes_done += trial.minutes * trial.share_done
             if trial.epoch:
-                best[trial.variant] = max(best.get(trial.variant, 0.0), trial.best_return)
-        return best
+                best = sums.best.get(trial.variant, 0.0)
+                sums.best[trial.variant] = max(best, trial.best_return)
+        return sums
 
-    def _work_done(self) -> float:
-        return sum(trial.minutes * trial.share_done for trial in self._trials.values())
-
-    def _time_left(self) -> str:
+    def _time_left(self, sums: _Sums) -> str:
         """Scale the expected minutes of what is left by how fast this run has been so far."""
-        work = self._work_done() - self._work_at_start
-        left = sum(trial.minutes for trial in self._trials.values()) - self._work_done()
-        elapsed = time.monotonic() - self._started
+        work = sums.minutes_done - self._work_at_start
         if work <= 0:
             return "time left: not known yet"
-        seconds = elapsed * left / work
+        elapsed = time.monotonic() - self._started
+        seconds = elapsed * (sums.minutes - sums.minutes_done) / work
         return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"

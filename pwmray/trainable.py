@@ -10,14 +10,15 @@ import torch
 from ray import tune
 
 from pwmray.config import TrialConfig
-from pwmray.trial import RunningElsewhereError, Trial
+from pwmray.hold import RunningElsewhereError
+from pwmray.trial import Trial
 
 
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
     The config has one key, grid, with the keys trial (a TrialConfig as a dict), name, folder and
-    data (paths), use_gpu and gpu_resource.
+    data (paths), use_gpu and gpu_resource. `open` may be overridden, to run another kind of trial.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -27,11 +28,22 @@ class TrialTrainable(tune.Trainable):
         self._grid = config["grid"]
         self._trial: Trial | None = None
 
+    def open(self, grid: dict[str, Any]) -> Trial:
+        """Return the trial, claimed; raise RunningElsewhereError where another process has it."""
+        config = TrialConfig.from_dict(grid["trial"])
+        return Trial(
+            config,
+            Path(grid["folder"]),
+            Path(grid["data"]),
+            functools.partial(_environments, num_threads=config.runtime.num_cpus),
+            torch.device("cuda" if grid["use_gpu"] else "cpu"),
+        )
+
     def step(self) -> dict[str, Any]:
         """Do the next piece of the trial, which is claimed and built, or resumed, at the first."""
         try:
             if self._trial is None:
-                self._trial = self._open()
+                self._trial = self.open(self._grid)
             row = self._trial.advance()
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
@@ -52,17 +64,6 @@ class TrialTrainable(tune.Trainable):
     def __repr__(self) -> str:
         """Name the trial on the Ray dashboard."""
         return f"trial:{self._grid['name']}"
-
-    def _open(self) -> Trial:
-        grid = self._grid
-        config = TrialConfig.from_dict(grid["trial"])
-        return Trial(
-            config,
-            Path(grid["folder"]),
-            Path(grid["data"]),
-            functools.partial(_environments, num_threads=config.runtime.num_cpus),
-            torch.device("cuda" if grid["use_gpu"] else "cpu"),
-        )
 
 
 @functools.cache

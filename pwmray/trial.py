@@ -10,11 +10,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from pwmray import claim, failures, provenance, registry, results
+from pwmray import failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.compiling import uncompiled
 from pwmray.algorithm.epoch import Epoch, make_epoch
@@ -24,10 +24,10 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
-from pwmray.files import DRAFTS
+from pwmray.hold import Hold
 from pwmray.pretrained import known_tasks, load_pretrained, world_model_id
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, EVALUATIONS_FILE, Status
-from pwmray.room import link_or_copy, with_room
+from pwmray.room import link_or_copy
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
 
@@ -35,12 +35,7 @@ log = logging.getLogger(__name__)
 
 _TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
 
-T = TypeVar("T")
 MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of episodes
-
-
-class RunningElsewhereError(RuntimeError):
-    """Another process has the trial, or brought it to an end since it was queued here."""
 
 
 class Trial:
@@ -59,15 +54,12 @@ class Trial:
     ):
         self.config, self.folder, self._device = config, folder, device
         self._make_environments = make_environments
-        held = self._write(lambda: claim.acquire(folder / registry.CLAIM_FILE))
-        if held is None:
-            raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
-        self._claim = held
+        self._hold = Hold(folder, config.runtime)
         try:
-            self._check_unended()
-            self._open(data_path)
+            with self._hold.watchdog:
+                self._open(data_path)
         except BaseException:
-            held.release()
+            self._hold.close()
             raise
 
     @property
@@ -82,12 +74,12 @@ class Trial:
         traceback, and raises. A trial that stalled for so long that another process
         took it over writes nothing more and raises RunningElsewhereError.
         """
-        if not self._claim.is_held:
-            raise RunningElsewhereError(f"taken over by {registry.running_elsewhere(self.folder)}")
+        self._hold.check()
         try:
-            if self.epoch < self.config.epochs:
-                return self._train_to_next_row()
-            return self._evaluate_finally()
+            with self._hold.watchdog:
+                if self.epoch < self.config.epochs:
+                    return self._train_to_next_row()
+                return self._evaluate_finally()
         except Exception as error:
             self._record_failure(error)
             raise
@@ -96,19 +88,12 @@ class Trial:
         """Save what the last checkpoint has not, and give the trial back for others to go on."""
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
         # Only at a row: in the middle of one there would be epochs that the curve does not know.
-        if is_new and self._rows[-1]["epoch"] == self.epoch and self._claim.is_held:
+        if is_new and self._rows[-1]["epoch"] == self.epoch and self._hold.is_held:
             self._save()
-        self._claim.release()
-
-    def _check_unended(self) -> None:
-        status = registry.read(self.folder).status
-        if status in (Status.EVALUATED, Status.FAILED):
-            raise RunningElsewhereError(f"{status} in another process")
+        self._hold.close()
 
     def _open(self, data_path: Path) -> None:
         try:
-            for draft in self.folder.glob(DRAFTS):  # of a process killed while it wrote
-                draft.unlink()
             set_up_torch(self._device, self.config.runtime.num_cpus, self.config.learner.matmul)
             store = open_store(data_path)
             self._start_afresh(store)
@@ -207,7 +192,7 @@ class Trial:
         row |= metrics
         self._rows.append(row)
         path = self.folder / CURVE_FILE
-        self._write(lambda: results.write_rows(path, self._rows, results.CURVE))
+        self._hold.write(lambda: results.write_rows(path, self._rows, results.CURVE))
         is_last, is_best = self.epoch == self.config.epochs, self._is_best()
         is_time = time.monotonic() - self._saved_at >= self.config.runtime.checkpoint_seconds
         if is_last or is_best or is_time:
@@ -222,6 +207,7 @@ class Trial:
         """Train to the epoch `stop`; return the last epoch's metrics, all of them finite."""
         history: list[dict[str, torch.Tensor]] = []
         while self.epoch < stop:
+            self._hold.watchdog.beat()
             history.append(self._run_epoch(self.epoch / self.config.epochs))
             self.epoch += 1
         names = list(history[-1])
@@ -263,7 +249,7 @@ class Trial:
             final["plan_return_mean"] = float(planned.returns.mean())
         self._check_finite(final, self.epoch)
         path = self.folder / EVALUATIONS_FILE
-        self._write(lambda: results.write_rows(path, rows, results.EVALUATIONS))
+        self._hold.write(lambda: results.write_rows(path, rows, results.EVALUATIONS))
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}
 
@@ -291,7 +277,15 @@ class Trial:
         discount = self.config.learner.discount
         make_act = make_act or self._make_policy
         with uncompiled():
-            episodes = evaluate(make_act, environments, seeds, action_dim, self._device, discount)
+            episodes = evaluate(
+                make_act,
+                environments,
+                seeds,
+                action_dim,
+                self._device,
+                discount,
+                on_step=lambda _: self._hold.watchdog.beat(),
+            )
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
 
@@ -326,20 +320,17 @@ class Trial:
     def _keep_best(self) -> None:
         """Keep the checkpoint just written: a second name for the file, so it costs no writing."""
         source, target = self.folder / CHECKPOINT_FILE, self.folder / BEST_FILE
-        self._write(lambda: link_or_copy(source, target))
+        self._hold.write(lambda: link_or_copy(source, target))
 
     def _save(self) -> None:
         path = self.folder / CHECKPOINT_FILE
         about = {"config": self.config.to_dict(), "tasks": list(known_tasks(self.config))}
         state = (about, self.learner, self._generators, self._progress())
-        self._write(lambda: checkpoint.save(path, *state))
+        self._hold.write(lambda: checkpoint.save(path, *state))
         self._saved_at, self._saved_epoch = time.monotonic(), self.epoch
 
-    def _write(self, write: Callable[[], T]) -> T:
-        return with_room(write, self.folder, self.config.runtime.disk_wait_seconds)
-
     def _record(self, status: Status, **fields: Any) -> None:
-        self._write(lambda: registry.record(self.folder, status, **fields))
+        self._hold.write(lambda: registry.record(self.folder, status, **fields))
         self.status = status
 
     def _record_failure(self, error: Exception) -> None:

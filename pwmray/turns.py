@@ -17,6 +17,7 @@ from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import CLAIM_FILE, Record, Status
+from pwmray.watchdog import has_hung, take_stacks
 
 _POLL_SECONDS = 1.0
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
@@ -76,6 +77,12 @@ class Turns:
         """Leave a trial to the process that turned out to have it."""
         self._ours.discard(fingerprint)
 
+    def release(self) -> None:
+        """Take back what was queued and not begun: Ray is gone, and that is no failure of theirs."""
+        for fingerprint in list(self._ours):
+            if registry.read(self._folder(fingerprint)).status is Status.QUEUED:
+                self._ours.discard(fingerprint)
+
     def bury(self, fingerprint: str, told: str) -> Record:
         """Record what Ray has `told` of a trial whose process died; return the trial's record.
 
@@ -107,7 +114,7 @@ class Turns:
         folder = self._folder(fingerprint)
         if registry.running_elsewhere(folder):
             return False
-        if fingerprint in self._ours:
+        if fingerprint in self._ours or has_hung(folder):
             self._bury(fingerprint)
         record = registry.read(folder)
         failure = None if self._is_first else failure_of(record)
@@ -154,7 +161,8 @@ class Turns:
                 if record is None:
                     return
                 if record.status not in (*_ENDS, Status.CANCELLED):
-                    registry.record(folder, Status.FAILED, **_death(told))
+                    death = _death(told, take_stacks(folder))
+                    registry.record(folder, Status.FAILED, **death)
                 self._told.pop(fingerprint, None)
         except OSError as error:
             if not is_disk_full(error):
@@ -177,7 +185,14 @@ class Turns:
         return registry.trial_folder(self._results, fingerprint)
 
 
-def _death(told: str | None) -> dict[str, Any]:
+def _death(told: str | None, stacks: str) -> dict[str, Any]:
+    if stacks:
+        limit = stacks.partition("\n")[0].removeprefix("Timeout (").removesuffix(")!")
+        return {
+            "reason": f"it hung: no sign of life for {limit}",
+            "failure": Failure.HANG,
+            "traceback": stacks[-_TOLD_CHARACTERS:],  # the main thread comes last
+        }
     if told is None:
         return {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
     failure = failures.of_text(told) or Failure.PROCESS_DIED

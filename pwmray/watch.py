@@ -6,6 +6,7 @@ from typing import Any
 
 from ray import tune
 
+from pwmray import connect
 from pwmray.failures import is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan
@@ -15,7 +16,9 @@ from pwmray.room import free_bytes
 from pwmray.tables import Tables
 from pwmray.turns import Turns
 
-_TABLES_SECONDS = 5.0  # between two writings of the sweep's tables
+_TABLES_SECONDS = 5.0  # between two writings of the sweep's tables, at least
+_TABLES_SHARE = 0.05  # at most, of the driver's time
+_RAY_SECONDS = 5.0  # between two looks at whether Ray is there
 _DISK_SECONDS = 60.0  # between two looks at the disk's room
 
 
@@ -37,7 +40,7 @@ class TuneWatch(tune.Callback):
         self._progress = progress
         self._tables = tables
         self._deaths = deaths
-        self._written_at = self._looked_at = 0.0
+        self._write_at = self._looked_at = 0.0
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
@@ -71,9 +74,9 @@ class TuneWatch(tune.Callback):
         self._progress.fail(_fingerprint(trial), record)
 
     def _write_tables(self) -> None:
-        if time.monotonic() - self._written_at < _TABLES_SECONDS:
+        if time.monotonic() < self._write_at:
             return
-        self._written_at = time.monotonic()
+        started = time.monotonic()
         try:
             self._tables.write_if_alone()
         except OSError as error:
@@ -82,6 +85,8 @@ class TuneWatch(tune.Callback):
             self._progress.say(
                 "disk full: the sweep's tables are behind; `pwmray prune` frees room"
             )
+        took = time.monotonic() - started
+        self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
     def _look_at_disk(self) -> None:
         """Warn before the disk is full: others write to it too."""
@@ -97,11 +102,16 @@ class TuneWatch(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run whose first trials all died of one bug, or that is asked to stop."""
+    """Stop a run that is asked to stop, whose first trials all died of one bug, or without a Ray.
+
+    Tune waits for ever for places for its trials on a node that is gone.
+    """
 
     def __init__(self, deaths: FirstDeaths, interruption: Interruption):
         self._deaths = deaths
         self._interruption = interruption
+        self.is_ray_lost = False
+        self._looked_at = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict) -> bool:
         """Tell whether a single trial is to be stopped: none is."""
@@ -109,6 +119,11 @@ class StopEarly(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Tell whether all are."""
+        if time.monotonic() - self._looked_at > _RAY_SECONDS:
+            self._looked_at = time.monotonic()
+            self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
+        if self.is_ray_lost:
+            return True
         return self._deaths.bug is not None or self._interruption.reason is not None
 
 

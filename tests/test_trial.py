@@ -11,9 +11,10 @@ from pwmray import registry, results
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
+from pwmray.hold import RunningElsewhereError
 from pwmray.registry import Status
 from pwmray.tables import Tables
-from pwmray.trial import RunningElsewhereError, Trial
+from pwmray.trial import Trial
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")

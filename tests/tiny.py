@@ -45,6 +45,11 @@ SCALES = {
         },
         "minutes_per_1000_epochs": {},
     },
+    "restless": {
+        "instead": {},
+        "set": {**SETTINGS, "runtime.hang_minutes": 0.5},
+        "minutes_per_1000_epochs": {},
+    },
     "diverging": {
         "instead": {},
         "set": {**SETTINGS, "learner.model_lr": 1e30, "learner.model_clip": 1e30},

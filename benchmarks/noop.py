@@ -1,0 +1,169 @@
+"""A thousand trials that do nothing, through our stack and through bare Ray Tune.
+
+    python benchmarks/noop.py [--trials 1000] [--repeats 3]
+
+Each on a Ray of its own, whose start does not count, with processes that are kept for the next
+trial and Tune's loggers off; in turn, and the least of the repeats counts. What ours adds is what a
+sweep adds: claim, events and evaluation of each trial, the display and the sweep's tables.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pwmray import connect, launch, plan, registry, results
+from pwmray.commands import CommandParser, run_command
+from pwmray.config import TrialConfig
+from pwmray.data_making import make_data
+from pwmray.hold import Hold
+from pwmray.registry import EVALUATIONS_FILE, Status
+from pwmray.results import read_table
+from pwmray.sweep import Sweep
+from pwmray.sweep_options import count
+from search_spaces.scales import SCALES
+
+SWEEP = Sweep(
+    name="noop",
+    vary={"variant": ["baseline"], "task": ["pendulum-spin"], "seed": [0]},
+    hold={"epochs": 1, "data.num_episodes": 2},
+    compare="seed",
+    within=["variant", "task"],
+    scales=SCALES,
+)
+
+
+class NoTrial:
+    """A trial that is over at once, and leaves what a sweep needs of one."""
+
+    def __init__(self, grid: dict[str, Any]):
+        self._folder = Path(grid["folder"])
+        self._hold = Hold(self._folder, TrialConfig.from_dict(grid["trial"]).runtime)
+        self.is_finished = False
+        registry.record(self._folder, Status.RUNNING, epoch=0, pid=os.getpid())
+
+    def advance(self) -> dict[str, Any]:
+        """Come to the end."""
+        row = {"trial": self._folder.name, "actor": "policy", "episode": 0, "seed": 1}
+        rows = [{**row, "return": 1.0, "length": 500}]
+        results.write_rows(self._folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
+        done = {"epochs_reached": 1, "train_seconds": 0.0, "evaluation_seconds": 0.0}
+        registry.record(self._folder, Status.COMPLETED, **done)
+        registry.record(self._folder, Status.EVALUATED, return_mean=1.0, **done)
+        self.is_finished = True
+        return {"epoch": 1, "return_mean": 1.0}
+
+    def close(self) -> None:
+        """Give the folder back."""
+        self._hold.close()
+
+
+def main() -> int:
+    """Print the seconds of both and their ratio; return the exit status."""
+    parser = CommandParser(description="Time no-op trials through our stack and bare Ray Tune.")
+    parser.add_argument("--trials", type=count, default=1000)
+    parser.add_argument("--repeats", type=count, default=3)
+    return run_command(lambda: report(parser.parse_args()))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Run both in turn and print the least of each."""
+    bare, ours = [], []
+    for _ in range(options.repeats):
+        bare.append(time_bare(options.trials))
+        ours.append(time_ours(options.trials))
+        print(f"bare {bare[-1]:.1f} s, ours {ours[-1]:.1f} s", flush=True)
+    ratio = min(ours) / min(bare)
+    print(
+        f"{options.trials} trials: bare Ray Tune {min(bare):.1f} s, ours {min(ours):.1f} s, "
+        f"{ratio:.2f} times"
+    )
+
+
+def time_bare(num_trials: int) -> float:
+    """Return the seconds that Ray Tune takes for so many trials that report once."""
+    from ray import tune
+
+    class Nothing(tune.Trainable):
+        def step(self) -> dict[str, Any]:
+            return {"done": True, "return_mean": 1.0}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
+
+    with _stopwatch() as watch:
+        connect.connect(None)
+        tuner = tune.Tuner(
+            tune.with_resources(Nothing, tune.PlacementGroupFactory([{"CPU": 1}])),
+            param_space={"grid": tune.grid_search(list(range(num_trials)))},
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=str(watch.folder),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        ray.shutdown()
+    return watch.seconds
+
+
+def time_ours(num_trials: int) -> float:
+    """Return the seconds that the driver of a sweep takes for as many."""
+    from pwmray.trainable import TrialTrainable
+
+    class Nothing(TrialTrainable):
+        def open(self, grid: dict[str, Any]) -> Any:
+            return NoTrial(grid)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trials = SWEEP.cells("laptop", {"seed": list(range(num_trials))})
+        made = plan.make(SWEEP, "laptop", trials, Path(folder).resolve())
+        wanted = [(trials[0].task, trials[0].data)]
+        make_data(wanted, Path(folder) / "data", lambda *_: None)
+        with _stopwatch() as watch:
+            launch.run(made, Path(folder) / "data", None, "python noop.py", Nothing)
+        done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
+        assert done == ["EVALUATED"] * num_trials
+    return watch.seconds
+
+
+class _Watch:
+    """The seconds of a block, less those in which Ray starts."""
+
+    seconds = 0.0
+    folder = Path()
+
+
+@contextlib.contextmanager
+def _stopwatch() -> Iterator[_Watch]:
+    watch, start_ray, spent = _Watch(), connect.connect, []
+
+    def timed(address: str | None) -> str | None:
+        started = time.perf_counter()
+        try:
+            return start_ray(address)
+        finally:
+            spent.append(time.perf_counter() - started)
+
+    connect.connect = timed
+    try:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            watch.folder = Path(folder)
+            started = time.perf_counter()
+            yield watch
+            watch.seconds = time.perf_counter() - started - sum(spent)
+    finally:
+        connect.connect = start_ray
+
+
+if __name__ == "__main__":
+    sys.exit(main())

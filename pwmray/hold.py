@@ -1,0 +1,75 @@
+"""A trial's folder in the hands of the process that runs it: claim, watchdog and writes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pwmray import claim, registry
+from pwmray.config import RuntimeConfig
+from pwmray.files import DRAFTS
+from pwmray.registry import CLAIM_FILE, Status
+from pwmray.room import with_room
+from pwmray.watchdog import STACKS_FILE, Watchdog
+
+T = TypeVar("T")
+
+
+class RunningElsewhereError(RuntimeError):
+    """Another process has the trial, or brought it to an end since it was queued here."""
+
+
+class Hold:
+    """The right to write into a trial's folder, until `close`.
+
+    Raises RunningElsewhereError when another process has it or has ended the trial.
+    """
+
+    def __init__(self, folder: Path, runtime: RuntimeConfig):
+        self._folder, self._disk_wait_seconds = folder, runtime.disk_wait_seconds
+        held = self._with_room(lambda: claim.acquire(folder / CLAIM_FILE))
+        if held is None:
+            raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
+        self._claim = held
+        try:
+            self._check_unended()
+            for draft in folder.glob(DRAFTS):  # of a process killed while it wrote
+                draft.unlink()
+            path, seconds = folder / STACKS_FILE, runtime.hang_minutes * 60
+            self.watchdog = self._with_room(lambda: Watchdog(path, seconds))
+        except BaseException:
+            held.release()
+            raise
+
+    @property
+    def is_held(self) -> bool:
+        """Tell whether no other process took the trial over."""
+        return self._claim.is_held
+
+    def check(self) -> None:
+        """Raise RunningElsewhereError if another process took the trial over."""
+        if not self.is_held:
+            holder = registry.running_elsewhere(self._folder)
+            raise RunningElsewhereError(f"taken over by {holder}")
+
+    def write(self, write: Callable[[], T]) -> T:
+        """Return what `write` returns, once the disk has room; a sign of life."""
+
+        def attempt() -> T:
+            self.watchdog.beat()
+            return write()
+
+        return self._with_room(attempt)
+
+    def close(self) -> None:
+        """Give the folder back; another process may go on with it."""
+        if self.is_held:  # else the watchdog's file is that of who took it over
+            self.watchdog.close()
+        self._claim.release()
+
+    def _check_unended(self) -> None:
+        status = registry.read(self._folder).status
+        if status in (Status.EVALUATED, Status.FAILED):
+            raise RunningElsewhereError(f"{status} in another process")
+
+    def _with_room(self, write: Callable[[], T]) -> T:
+        return with_room(write, self._folder, self._disk_wait_seconds)
