@@ -130,7 +130,7 @@ def time_ours(num_trials: int) -> float:
         wanted = [(trials[0].task, trials[0].data)]
         make_data(wanted, Path(folder) / "data", lambda *_: None)
         with _stopwatch() as watch:
-            launch.run(made, Path(folder) / "data", None, "python noop.py", Nothing)
+            launch.run(made, Path(folder) / "data", None, "python noop.py", trainable=Nothing)
         done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
         assert done == ["EVALUATED"] * num_trials
     return watch.seconds

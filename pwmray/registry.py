@@ -108,16 +108,15 @@ def read_notes(folder: Path) -> list[dict[str, Any]]:
     return _read_lines(folder / NOTES_FILE)
 
 
-def record(folder: Path, status: Status, is_durable: bool = True, **fields: Any) -> None:
+def record(folder: Path, status: Status, **fields: Any) -> None:
     """Append an event that moves the trial; `fields` are plain data; for who holds its claim.
 
     An illegal move is an error of ours. Raises OSError where the disk has no room, and then has
-    written nothing. An event that is not durable may be lost with the machine's power, until one
-    that is follows it: that a trial was queued need not be waited for.
+    written nothing.
     """
     before = read(folder).status
     assert status in LEGAL_MOVES[before], f"{folder.name}: {before} -> {status} is not a legal move"
-    _append(folder / EVENTS_FILE, {"status": status, **fields}, is_durable)
+    _append(folder / EVENTS_FILE, {"status": status, **fields})
 
 
 def remark(folder: Path, **fields: Any) -> None:
@@ -172,8 +171,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _append(path: Path, fields: dict[str, Any], is_durable: bool = True) -> None:
-    """Append one line, by default synced, or leave the file as it was and raise OSError."""
+def _append(path: Path, fields: dict[str, Any]) -> None:
+    """Append one line and sync it, or leave the file as it was and raise OSError."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     line = (json.dumps({"time": now, **fields}) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,8 +184,7 @@ def _append(path: Path, fields: dict[str, Any], is_durable: bool = True) -> None
             # In one call, for a buffer that could not be written is tried again when it closes.
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            if is_durable:
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, before)
             raise

@@ -78,7 +78,7 @@ class Turns:
         self._ours.discard(fingerprint)
 
     def release(self) -> None:
-        """Take back what was queued and not begun: Ray is gone, and that is no failure of theirs."""
+        """Take back what was queued and not begun: that Ray is gone is no failure of theirs."""
         for fingerprint in list(self._ours):
             if registry.read(self._folder(fingerprint)).status is Status.QUEUED:
                 self._ours.discard(fingerprint)
