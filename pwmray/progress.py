@@ -103,7 +103,9 @@ class SweepProgress:
         trial = self._trials[fingerprint]
         trial.status = "failed"
         self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
-        self._notices.failures(self._count("failed"), str(record.last("reason")), self.line())
+        self._notices.failures(
+            self._sums().counts["failed"], str(record.last("reason")), self.line()
+        )
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
         """A trial is to run, again after a `failure` where there is one."""
