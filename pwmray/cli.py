@@ -14,6 +14,7 @@ from pwmray.log_command import add_log_command
 from pwmray.prune_command import add_prune_command
 from pwmray.status_command import add_status_command
 from pwmray.trial_commands import add_trial_commands
+from pwmray.wandb_command import add_wandb_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_trial_commands(commands)
     add_log_command(commands)
     add_prune_command(commands)
+    add_wandb_command(commands)
     return parser
 
 

@@ -32,17 +32,10 @@ from pwmray.models import (
 from pwmray.models.checkpoints import digest
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import find_task
+from pwmray.variants import SCRATCH, VARIANTS, methodology_of, variant_of
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
-SCRATCH = "scratch"
 PRETRAINED = "pretrained"  # in a sweep: the file that its scale's pretraining makes
-# The 2x2: a variant is a kind of world model with a kind of policy.
-VARIANTS = {
-    "baseline": ("mlp", "gaussian"),
-    "flowpolicy": ("mlp", "flow"),
-    "flowwm": ("flow", "gaussian"),
-    "fullflow": ("flow", "flow"),
-}
 
 _KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several others
@@ -216,9 +209,7 @@ class TrialConfig:
     @property
     def variant(self) -> str:
         """The cell of the 2x2: world model and policy."""
-        kinds = (self.world_model.kind, self.policy.kind)
-        names = {pair: name for name, pair in VARIANTS.items()}
-        return names.get(kinds, "+".join(kinds))
+        return variant_of(self.world_model.kind, self.policy.kind)
 
     @property
     def is_pretrained(self) -> bool:
@@ -238,9 +229,7 @@ class TrialConfig:
     @property
     def methodology(self) -> str:
         """How the world model came to be and whether it is trained here."""
-        if not self.is_pretrained:
-            return "joint_from_scratch"
-        return "policy_and_wm_finetuning" if self.finetune_wm else "policy_finetuning"
+        return methodology_of(self.world_model_from, self.finetune_wm)
 
     @property
     def label(self) -> str:

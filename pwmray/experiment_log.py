@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray import registry
+from pwmray import registry, wandb_state
 from pwmray.levels import USUAL_AXES
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
 from pwmray.sweep_folders import list_fingerprints, list_sweeps, read_sweep
@@ -150,7 +150,6 @@ def _trial_lines(entry: Entry) -> list[str]:
 def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
     record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
     jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
-    link = record.last("wandb_url")
     notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in registry.read_notes(folder)]
     return [
         ", ".join(jobs) or None,
@@ -160,7 +159,7 @@ def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
         _number(row["return_mean"]),
         _number(row["plan_return_mean"]),
         _checkpoint(folder, record),
-        link,
+        wandb_state.place_of(folder),
         "\n".join([*([row["reason"]] if row["reason"] else []), *notes]),
     ]
 

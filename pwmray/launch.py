@@ -23,7 +23,9 @@ from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
+from pwmray.recorder import Job
 from pwmray.registry import Status
+from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.turns import Turns
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def run(
     data_dir: Path,
     address: str | None,
     command: str,
+    mode: Mode,
     patience_seconds: float = float("inf"),
     trainable: "type[TrialTrainable] | None" = None,
 ) -> int:
@@ -68,13 +71,16 @@ def run(
     turns = Turns(plan, progress, interruption, patience_seconds)
     joined = tables.Tables(folder)
     end = _End()
-    try:
-        if not turns.is_over:
-            engine = _Engine(plan, data_paths, address, interruption, trainable)
-            end = _work(engine, turns, progress, joined, interruption)
-    finally:
-        _write_the_end(folder, turns, joined, end, started, data_seconds)
-        interruption.leave()
+    with contextlib.ExitStack() as stack:
+        stack.callback(interruption.leave)
+        job = Job(str(plan.results), plan.sweep.name)
+        stack.enter_context(recording(mode, job, is_working=not turns.is_over))
+        try:
+            if not turns.is_over:
+                engine = _Engine(plan, data_paths, address, interruption, trainable)
+                end = _work(engine, turns, progress, joined, interruption)
+        finally:
+            _write_the_end(folder, turns, joined, end, started, data_seconds)
     return _say_the_end(plan, folder, end, command, notices)
 
 
@@ -251,7 +257,8 @@ def _tune(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with without_wandb():
+        tuner.fit()
 
 
 class _Uncopied(list):

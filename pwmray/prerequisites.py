@@ -10,8 +10,8 @@ from pwmray.commands import unknown
 from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
 from pwmray.pretrained import find_file, kind_of
-from pwmray.pretraining import BEST_FILE, is_done, state_of
 from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining_folder import BEST_FILE, is_done, state_of
 
 
 class Prerequisite(NamedTuple):

@@ -18,10 +18,12 @@ from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import BYTES_PER_PARAMETER
 from pwmray.plan_text import duration_text
-from pwmray.pretraining import BEST_FILE, is_done, state_of
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
+from pwmray.pretraining_folder import BEST_FILE, is_done, state_of
+from pwmray.recorder import Job
 from pwmray.sweep_options import add_place_options, choose_scale, task_names
 from pwmray.tasks import TASKS
+from pwmray.tracking import Mode, choose_mode, recording
 
 DIVERGED = 1  # exit code: a loss was not finite
 
@@ -66,26 +68,37 @@ class Pretraining:
             print(_line(describe(config)))
         if chosen.plan:
             return 0
+        mode = choose_mode(chosen.wandb)
         os.environ.setdefault("MUJOCO_GL", "disable")
-        return run_pretrainings(configs, results_dir, chosen.data.resolve(), command)
+        data_dir = chosen.data.resolve()
+        return run_pretrainings(configs, results_dir, data_dir, command, self.name, mode)
 
 
 def run_pretrainings(
-    configs: Sequence[PretrainingConfig], results_dir: Path, data_dir: Path, command: str
+    configs: Sequence[PretrainingConfig],
+    results_dir: Path,
+    data_dir: Path,
+    command: str,
+    phase: str,
+    mode: Mode,
 ) -> int:
     """Run, one after another, those that are not done; `command` is what goes on after Ctrl-C.
 
+    `phase` is the name of the set and, with `mode`, how W&B has them.
     Returns 0, or 1 when a loss was not finite.
     """
-    for config in configs:
-        folder = config.folder(results_dir)
-        try:
-            if not is_done(folder):
-                _pretrain(config, folder, data_dir, command)
-        except FloatingPointError as error:
-            print(f"failed: {config.label}: {error}", file=sys.stderr)
-            return DIVERGED
-        print(f"{config.label}: {folder / BEST_FILE}")
+    fingerprints = tuple(config.fingerprint for config in configs)
+    is_working = not all(is_done(config.folder(results_dir)) for config in configs)
+    with recording(mode, Job(str(results_dir), pretrained=fingerprints), is_working):
+        for config in configs:
+            folder = config.folder(results_dir)
+            try:
+                if not is_done(folder):
+                    _pretrain(config, folder, data_dir, command, phase)
+            except FloatingPointError as error:
+                print(f"failed: {config.label}: {error}", file=sys.stderr)
+                return DIVERGED
+            print(f"{config.label}: {folder / BEST_FILE}")
     return 0
 
 
@@ -127,7 +140,9 @@ def _line(described: dict[str, Any]) -> str:
     )
 
 
-def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: str) -> None:
+def _pretrain(
+    config: PretrainingConfig, folder: Path, data_dir: Path, command: str, phase: str
+) -> None:
     import torch
 
     from pwmray.data.store import open_store
@@ -143,7 +158,8 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, command: 
     set_up_torch(device, trial.runtime.num_cpus, trial.learner.matmul)
     try:
         with show_progress("pretraining") as progress:
-            pretrain(config, folder, [open_store(paths[key]) for key in wanted], device, progress)
+            stores = [open_store(paths[key]) for key in wanted]
+            pretrain(config, folder, stores, device, progress, phase)
     except KeyboardInterrupt:
         print(f"go on with: {command}", file=sys.stderr)
         raise

@@ -16,8 +16,8 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
-from pwmray.pretraining import BEST_FILE, LAST_FILE
 from pwmray.pretraining_config import FREE
+from pwmray.pretraining_folder import BEST_FILE, LAST_FILE
 from pwmray.tasks import TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other

@@ -1,8 +1,4 @@
-"""The run of a pretraining, and the folder that it fills.
-
-`results/pretrained/<fingerprint>/` holds `best.ckpt` (lowest loss on the episodes held out),
-`last.ckpt`, `curve.arrow` and, until it is done, `resume.ckpt`.
-"""
+"""The run of a pretraining, which fills its folder (see pwmray.pretraining_folder)."""
 
 import hashlib
 import logging
@@ -23,11 +19,20 @@ from pwmray.data.store import Store
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, save_world_model
 from pwmray.pretraining_config import FORMAT, PretrainingConfig
+from pwmray.pretraining_folder import (
+    BEST_FILE,
+    CLAIM_FILE,
+    CURVE_FILE,
+    LAST_FILE,
+    RESUME_FILE,
+    by_iteration,
+    describe,
+    is_done,
+)
 from pwmray.seeding import generator
 from pwmray.tasks import TASKS, find_task
+from pwmray.tensorboard_file import write_events
 
-BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
-RESUME_FILE, CLAIM_FILE = "resume.ckpt", "claim"
 _POLL_SECONDS = 0.2
 _CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
@@ -36,36 +41,25 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a pretraining has come to its end."""
-    return (folder / LAST_FILE).exists()
-
-
-def state_of(folder: Path) -> str:
-    """Return where a pretraining stands: done, running (in a live process), resumes or missing."""
-    if is_done(folder):
-        return "done"
-    if claim.owner(folder / CLAIM_FILE):
-        return "running"
-    return "resumes" if (folder / RESUME_FILE).exists() else "missing"
-
-
 def pretrain(
     config: PretrainingConfig,
     folder: Path,
     stores: Sequence[Store],
     device: torch.device,
     progress: Progress,
+    phase: str = "",
 ) -> None:
     """Train to the last iteration from wherever the folder stands, and write both checkpoints.
 
+    `phase` names, in what it leaves about itself, the set of pretrainings that asked for it first.
     Does nothing where another process has come to the end meanwhile. Raises ValueError when
     another process works in the folder, FloatingPointError when the loss is not finite; the last
     good checkpoints stay.
     """
     with _claimed(folder):
         if not is_done(folder):
-            _Run(config, folder, stores, device).finish(progress)
+            begun = describe(folder, phase, config.label, config.to_dict())
+            _Run(config, folder, stores, device, begun).finish(progress)
 
 
 def _claimed(folder: Path) -> claim.Claim:
@@ -86,9 +80,15 @@ class _Run:
     """The files of a pretraining around its loop."""
 
     def __init__(
-        self, config: PretrainingConfig, folder: Path, stores: Sequence[Store], device: torch.device
+        self,
+        config: PretrainingConfig,
+        folder: Path,
+        stores: Sequence[Store],
+        device: torch.device,
+        begun: float,
     ):
         self._config, self._folder, self._stores = config, folder, stores
+        self._begun = begun
         model = WORLD_MODELS[config.world_model.kind](
             config.world_model, generator(config.seed, "initialisation"), fidelity=config.fidelity
         )
@@ -124,6 +124,7 @@ class _Run:
         for episodes, losses in rows.items():
             self._rows.append({**reached, "episodes": episodes, **losses})
         results.write_rows(self._folder / CURVE_FILE, self._rows, results.PRETRAINING)
+        write_events(self._folder, by_iteration(self._rows), "iteration", self._begun)
         if held_out["world_model_loss"] < self._best:
             self._best = held_out["world_model_loss"]
             self._save(BEST_FILE)

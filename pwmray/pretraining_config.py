@@ -15,6 +15,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models import WorldModelConfig
+from pwmray.pretraining_folder import PRETRAINED_FOLDER
 from pwmray.tasks import find_task
 
 FORMAT = "pwmray-pretraining-1"
@@ -99,8 +100,13 @@ class PretrainingConfig:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over what defines the world model."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what defines the world model as nested plain data."""
         learner = dataclasses.asdict(self.trial.learner)
-        defining = {
+        return {
             "format": FORMAT,
             "tasks": self.tasks,
             "world_model": dataclasses.asdict(self.world_model),
@@ -110,8 +116,6 @@ class PretrainingConfig:
             "settings": dataclasses.asdict(self.settings),
             "seed": self.seed,
         }
-        text = json.dumps(defining, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
@@ -120,7 +124,7 @@ class PretrainingConfig:
 
     def folder(self, results_dir: Path) -> Path:
         """Return where its files lie."""
-        return results_dir / "pretrained" / self.fingerprint
+        return results_dir / PRETRAINED_FOLDER / self.fingerprint
 
 
 def read_pretrain(scale: Mapping[str, Any]) -> Mapping[str, Any]:

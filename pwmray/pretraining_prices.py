@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from pwmray import results
 from pwmray.flops import count_pretraining_flops
 from pwmray.models import WORLD_MODELS
-from pwmray.pretraining import CURVE_FILE
 from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining_folder import CURVE_FILE
 from pwmray.prices import OPERATIONS
 
 OWN_PACE, SCALE = "its own pace", "the scale's guess"

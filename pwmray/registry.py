@@ -85,6 +85,11 @@ class Record:
         times = [e["time"] for e in self.events if e.get("status") in statuses]
         return datetime.datetime.fromisoformat(times[-1]) if times else None
 
+    def first_time_of(self, status: Status) -> datetime.datetime | None:
+        """Return when the trial first entered `status`."""
+        times = [e["time"] for e in self.events if e.get("status") == status]
+        return datetime.datetime.fromisoformat(times[0]) if times else None
+
     def count(self, status: Status) -> int:
         """Return how often the trial entered `status`."""
         return sum(e.get("status") == status for e in self.events)

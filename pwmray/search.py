@@ -12,6 +12,7 @@ from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import add_place_options, choose_scale, count, task_names
+from pwmray.tracking import choose_mode
 
 _FIXED = ("task", "seed", "epochs", "data", "evaluation", "runtime", "world_model_from")
 
@@ -88,10 +89,11 @@ class Search:
         if chosen.plan:
             print(as_json(plan) if chosen.format == "json" else as_table(plan))
             return 0
+        mode = choose_mode(chosen.wandb)
         os.environ.setdefault("MUJOCO_GL", "disable")
         from pwmray import search_run
 
-        return search_run.run(plan, chosen.data.resolve(), chosen.address, command)
+        return search_run.run(plan, chosen.data.resolve(), chosen.address, command, mode)
 
     def _here(self, scale: str) -> Mapping[str, Any]:
         return self.at_scale.get(scale, {})

@@ -15,20 +15,23 @@ from pwmray import claim, connect
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.data_making import make_data
 from pwmray.launch import trial_resources
+from pwmray.recorder import Job
 from pwmray.search_plan import SearchPlan, best_lines
 from pwmray.search_trials import SearchTrials, write_tables
 from pwmray.study import FINGERPRINT
+from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
 
 
-def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str) -> int:
+def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mode: Mode) -> int:
     """Search task by task; print the best trials. Returns 0, or 130 after Ctrl-C.
 
     Raises ValueError where another process runs the same search.
     """
     studies = plan.studies()
     tasks = [task for task in plan.tasks if plan.num_left(studies.get(task))]
-    code = _run_tasks(plan, tasks, data_dir, address, command) if tasks else 0
+    with recording(mode, Job(str(plan.results), plan.search.name), bool(tasks)):
+        code = _run_tasks(plan, tasks, data_dir, address, command) if tasks else 0
     for task, found in plan.studies().items():
         write_tables(plan, task, found, command)  # a run that was killed may not have come to it
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
@@ -97,7 +100,8 @@ def _search(trials: SearchTrials, scratch: Path, offered: Mapping[str, float]) -
         ),
     )
     try:
-        tuner.fit()
+        with without_wandb():
+            tuner.fit()
     except KeyboardInterrupt:
         return False
     return True

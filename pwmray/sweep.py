@@ -18,6 +18,7 @@ from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
 from pwmray.sweep_options import choose_scale, sweep_parser
+from pwmray.tracking import Mode, choose_mode
 
 if TYPE_CHECKING:
     from pwmray.plan import Plan
@@ -133,18 +134,19 @@ class Sweep:
             as_text = as_json if chosen.format == "json" else as_table
             print(as_text(planned, chosen.devices))
             return 0
+        mode = choose_mode(chosen.wandb)
         # The renderer is chosen when dm_control is imported; training needs none.
         os.environ.setdefault("MUJOCO_GL", "disable")
         data = chosen.data.resolve()
         if chosen.pretrain and not planned.is_ready:
-            code = _pretrain(planned, data, command)
+            code = _pretrain(planned, data, command, mode)
             if code:
                 return code
             planned = self.plan(chosen)
         from pwmray import launch, prerequisites
 
         prerequisites.check_made(planned.prerequisites)
-        return launch.run(planned, data, chosen.address, command, chosen.patience)
+        return launch.run(planned, data, chosen.address, command, mode, chosen.patience)
 
     def plan(self, chosen: Namespace) -> "Plan":
         """Return the plan of what the options of the command line choose."""
@@ -190,11 +192,12 @@ def _for_gpus(
     return [replace(c, runtime=replace(c.runtime, gpu_fraction=share)) for c in configs]
 
 
-def _pretrain(planned: "Plan", data: Path, command: str) -> int:
+def _pretrain(planned: "Plan", data: Path, command: str, mode: Mode) -> int:
     """Make the world models that are missing; return the exit code."""
     from pwmray import plan
     from pwmray.pretrain_command import run_pretrainings
 
     plan.check_disk(planned)
     wanted = [needed.pretraining for needed in planned.prerequisites]
-    return run_pretrainings(wanted, planned.results, data, command)
+    phase = planned.sweep.pretraining
+    return run_pretrainings(wanted, planned.results, data, command, phase, mode)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pwmray.commands import CommandParser, distinct, names, unknown
 from pwmray.tasks import TASKS
+from pwmray.tracking import MODES
 
 
 def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParser:
@@ -54,6 +55,7 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+    add("--wandb", choices=MODES, help="default: WANDB_MODE, else offline")
 
 
 def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:

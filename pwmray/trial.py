@@ -30,6 +30,7 @@ from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, EVALUATIONS_
 from pwmray.room import link_or_copy
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
+from pwmray.tensorboard_file import write_events
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,9 @@ class Trial:
             **provenance.code(),
             **provenance.process(),
         )
+        begun = registry.read(self.folder).first_time_of(Status.RUNNING)
+        assert begun is not None
+        self._begun = begun.timestamp()
 
     def _start_afresh(self, store: Store) -> None:
         seed, device = self.config.seed, self._device
@@ -193,6 +197,7 @@ class Trial:
         self._rows.append(row)
         path = self.folder / CURVE_FILE
         self._hold.write(lambda: results.write_rows(path, self._rows, results.CURVE))
+        self._hold.write(lambda: write_events(self.folder, self._rows, "epoch", self._begun))
         is_last, is_best = self.epoch == self.config.epochs, self._is_best()
         is_time = time.monotonic() - self._saved_at >= self.config.runtime.checkpoint_seconds
         if is_last or is_best or is_time:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pwmray import registry
+from pwmray import registry, wandb_state
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -18,6 +18,7 @@ from pwmray.registry import (
 )
 from pwmray.status_command import add_results_option, as_lines, last_row
 from pwmray.sweep_folders import find_sweep, find_trial, name_of, names_in, read_sweep
+from pwmray.tensorboard_file import EVENT_FILES
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line
@@ -61,6 +62,7 @@ def _show(chosen: argparse.Namespace) -> None:
         "curve": _curve_lines(folder),
         "evaluation": _evaluation_lines(folder),
         "checkpoints": _checkpoint_lines(folder),
+        "tracking": _tracking_lines(folder),
         "traceback": _last_lines(record) if record.status is Status.FAILED else [],
         "notes": [
             f"{n['time'][:19]} {n['user']}: {n['note']}" for n in registry.read_notes(folder)
@@ -121,6 +123,12 @@ def _evaluation_lines(folder: Path) -> list[str]:
 def _checkpoint_lines(folder: Path) -> list[str]:
     paths = [folder / name for name in (CHECKPOINT_FILE, BEST_FILE)]
     return [f"{p.name:<14} {p.stat().st_size / 1e6:.1f} MB  {p}" for p in paths if p.exists()]
+
+
+def _tracking_lines(folder: Path) -> list[str]:
+    place = wandb_state.place_of(folder)
+    lines = [f"W&B          {place}"] if place else []
+    return lines + [f"TensorBoard  {path}" for path in sorted(folder.glob(EVENT_FILES))]
 
 
 def _list_failures(chosen: argparse.Namespace) -> None:

@@ -16,8 +16,9 @@ from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import run_pretrainings
 from pwmray.pretrained import check_matched
-from pwmray.pretraining import CLAIM_FILE, RESUME_FILE
+from pwmray.pretraining_folder import CLAIM_FILE, RESUME_FILE
 from pwmray.results import read_table
+from pwmray.tracking import Mode
 from tests.test_sweep import run
 from tests.tiny import SETTINGS
 from tests.tiny import sweep as scratch_sweep
@@ -33,6 +34,10 @@ def save(path, kind="mlp", iterations=200, data="d1", tasks=(TASK,), **settings)
     described = describe_world_model(model, "corrected", "few", tasks, iterations, data)
     save_world_model(path, described)
     return path
+
+
+def make(wanted, results, data):
+    return run_pretrainings(wanted, results, data, "python x.py", "tiny_pretrain", Mode.OFF)
 
 
 def find(results, given=None):
@@ -111,7 +116,7 @@ def made(tmp_path_factory):
     """Return a results folder with the sweep's pair of world models."""
     folder = tmp_path_factory.mktemp("made")
     wanted = [needed.pretraining for needed in find(folder / "results").prerequisites]
-    assert run_pretrainings(wanted, folder / "results", folder / "data", "python x.py") == 0
+    assert make(wanted, folder / "results", folder / "data") == 0
     return folder / "results"
 
 
@@ -129,7 +134,7 @@ def test_pair_that_was_made_is_found_by_the_fingerprint_of_its_pretraining(made)
 def test_pretrainings_that_are_done_are_not_run_again(made, tmp_path, capsys):
     wanted = [needed.pretraining for needed in find(made).prerequisites]
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.ckpt")}
-    assert run_pretrainings(wanted, made, tmp_path / "no data is made", "python x.py") == 0
+    assert make(wanted, made, tmp_path / "no data is made") == 0
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.ckpt")} == before
     assert list(tmp_path.iterdir()) == []
 

@@ -15,8 +15,9 @@ from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
 from pwmray.models.checkpoints import load_world_model
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining import CURVE_FILE, is_done, pretrain
+from pwmray.pretraining import pretrain
 from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining_folder import CURVE_FILE, is_done
 from pwmray.tasks import find_task
 from tests.tiny import SCALES, SETTINGS
 

@@ -24,6 +24,7 @@ from pwmray.search_plan import SearchPlan
 from pwmray.search_trials import SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.trial import Trial
+from pwmray.wandb_state import read_state
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -289,6 +290,8 @@ def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
     assert set(table["status"].to_pylist()) <= {"EVALUATED", "CANCELLED"}
     assert len(table) == 5
     before = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
+    groups = [read_state(path.parent)["group"] for path in before]  # at W&B, of each
+    assert groups == ["tiny_search"] * 5
 
     out, err = start(tmp_path).communicate(timeout=120)
     assert "tiny_search, the best first" in out

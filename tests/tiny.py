@@ -30,6 +30,11 @@ SETTINGS = {
 
 SCALES = {
     "tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
+    "longer": {
+        "instead": {"epochs": {4: 40, 6: 60}},
+        "set": SETTINGS,
+        "minutes_per_1000_epochs": {},
+    },
     "impatient": {
         "instead": {},
         "set": {**SETTINGS, "runtime.disk_wait_seconds": 0.0},

@@ -1,0 +1,47 @@
+"""`pwmray wandb`: what trials and pretrainings left, as runs of W&B."""
+
+import argparse
+
+from pwmray.commands import show_progress
+from pwmray.recorder import Job
+from pwmray.status_command import add_results_option
+from pwmray.sweep_folders import find_sweep, list_sweeps
+from pwmray.tracking import RecorderProcess
+
+
+def add_wandb_command(commands: argparse._SubParsersAction) -> None:
+    """Add `wandb sync`."""
+    parser = commands.add_parser("wandb", help="send runs to Weights & Biases")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    sync = actions.add_parser(
+        "sync",
+        help="write every run that is missing or has grown, and send what W&B lacks; may be "
+        "repeated",
+    )
+    sync.add_argument(
+        "sweep", nargs="?", metavar="SWEEP", help="default: all trials and pretrainings"
+    )
+    sync.add_argument("--project", metavar="P", help="in place of MT30-Detailed and WM-Pretrain")
+    sync.add_argument("--entity", metavar="E", help="your user's or team's name at W&B")
+    add_results_option(sync)
+    sync.set_defaults(run=_sync)
+
+
+def _sync(chosen: argparse.Namespace) -> None:
+    """Raise ValueError where anything could not be written or sent."""
+    results_dir = chosen.results.resolve()
+    if chosen.sweep is not None:
+        find_sweep(results_dir, chosen.sweep)
+    list_sweeps(results_dir)  # raises where there is no such folder
+    job = Job(
+        str(results_dir), chosen.sweep, is_online=True, project=chosen.project, entity=chosen.entity
+    )
+    recorder = RecorderProcess(job)
+    with show_progress("W&B") as progress:
+        report = recorder.follow(lambda done, of: progress("writing and sending runs", done, of))
+    said = f"{report.written} runs written, {report.sent} sent"
+    if report.running:
+        said += f"; {report.running} of trials that run now are left for later"
+    if report.problem:
+        raise ValueError(f"W&B: {said}; {report.problem}")
+    print(f"W&B: {said}" if report.written or report.sent else "W&B: has all there is")

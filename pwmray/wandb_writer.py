@@ -1,0 +1,194 @@
+"""Runs as W&B has them, through wandb's own interface; only the recorder's process loads this.
+
+A run kept offline is the whole run: a file of its own, made anew when the curve has grown. It
+therefore does not say that it resumes: `wandb sync` would then number its epochs on from those
+that the server has, and show them twice. Without it what is uploaded last stands for the run.
+A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
+"""
+
+import datetime
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from pwmray.files import replacing
+from pwmray.tracked_runs import Run
+from pwmray.wandb_file import is_complete
+
+_INIT_SECONDS = 15.0  # for the server to answer
+_CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
+_NOT_SENT = "error while uploading"
+# What a person's shell says of another run of theirs.
+_NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID")
+
+
+class Writer:
+    """Writes runs; a context manager that leaves nothing behind."""
+
+    def __init__(self, project: str | None = None, entity: str | None = None):
+        self._project, self._entity = project, entity
+        self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
+        for name in (*_NOT_OURS, "MODE", "DIR"):
+            os.environ.pop(f"WANDB_{name}", None)
+        os.environ["WANDB_CACHE_DIR"] = str(self._scratch / "cache")  # its own logs go there
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline nothing is to be sent
+        self._overheard = _Overheard()
+
+    def __enter__(self) -> "Writer":
+        self._overheard.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wandb.teardown()
+        self._overheard.__exit__()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def write_offline(self, run: Run, folder: Path) -> Path:
+        """Write the run as a folder of W&B's in `folder`; return the folder's path.
+
+        Raises OSError, also where W&B did not write all of the run.
+        """
+        began = _time_in_names(run.begun)
+        target = folder / f"offline-run-{began}-{run.id}"
+        scratch = Path(tempfile.mkdtemp(dir=self._scratch))
+        opened = self._open(run, scratch, mode="offline", project=run.project)
+        _log(opened, run, 0)
+        opened.summary.update(run.summary)
+        opened.finish(exit_code=run.exit_code)
+        (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
+        _check_written(made, len(run.rows))
+        with replacing(target / made.name) as draft:
+            shutil.copyfile(made, draft)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def open_stream(self, run: Run) -> "Stream":
+        """Open the run on the server, or go on with it. Raises what wandb raises."""
+        opened = self._open(
+            run,
+            Path(tempfile.mkdtemp(dir=self._scratch)),
+            mode="online",
+            project=self._project or run.project,
+            entity=self._entity,
+            resume="allow",
+        )
+        return Stream(opened, self._overheard)
+
+    def _open(self, run: Run, scratch: Path, **where: Any) -> Any:
+        opened = wandb.init(
+            id=run.id,
+            group=run.group or None,
+            name=run.name,
+            tags=run.tags,
+            config=run.config,
+            dir=str(scratch),
+            settings=_settings(),  # anew: wandb.init writes into them
+            reinit="create_new",  # several may be open at once
+            **where,
+        )
+        opened.define_metric(run.axis)
+        opened.define_metric("*", step_metric=run.axis)
+        return opened
+
+
+class Stream:
+    """A run on the server."""
+
+    def __init__(self, opened: Any, overheard: "_Overheard"):
+        self._opened, self._overheard = opened, overheard
+        self._num_problems = overheard.num_problems
+        self._next_step = opened.starting_step  # after the last one that the server has
+
+    @property
+    def url(self) -> str:
+        """Where it is looked at."""
+        return self._opened.url
+
+    def send(self, run: Run) -> None:
+        """Send the rows that the server does not have."""
+        self._next_step = _log(self._opened, run, self._next_step)
+
+    def finish(self, run: Run) -> None:
+        """Send the rest and wait until all of it is there; raise OSError where it is not."""
+        self.send(run)
+        self._opened.summary.update(run.summary)
+        self._opened.finish(exit_code=run.exit_code)
+        if self._overheard.num_problems > self._num_problems:
+            raise OSError("the server did not take all of the run")
+
+    def leave(self) -> None:
+        """End it for now: the trial came to no end."""
+        self._opened.finish(exit_code=1)
+
+
+class _Overheard(io.TextIOBase):
+    """Stands in for stderr and counts what went wrong with sending: wandb does no more than say so.
+
+    It does not say of which run; so all that are open then are sent again.
+    """
+
+    def __init__(self) -> None:
+        self.num_problems = 0
+        self._stderr = sys.stderr
+
+    def __enter__(self) -> "_Overheard":
+        sys.stderr = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.stderr = self._stderr
+
+    def write(self, text: str) -> int:
+        self.num_problems += _NOT_SENT in text
+        return self._stderr.write(text)
+
+    def flush(self) -> None:
+        self._stderr.flush()
+
+
+def _settings() -> wandb.Settings:
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        init_timeout=_INIT_SECONDS,
+        # What the machine is and does stands in the trial's record.
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def _log(opened: Any, run: Run, next_step: int) -> int:
+    """Log the rows from `next_step` on; return the step after the last one."""
+    for row in run.rows:
+        step = int(row[run.axis])
+        if step >= next_step:
+            # As in TensorBoard: when the row was made, had the trial never waited.
+            made = run.begun + row.get("seconds", 0.0)
+            opened.log({**row, "_timestamp": made}, step=step, commit=True)
+            next_step = step + 1
+    return next_step
+
+
+def _check_written(path: Path, num_rows: int) -> None:
+    """Wait for wandb's service, which closes the file a moment after the run has finished."""
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    while not is_complete(path, num_rows):
+        if time.monotonic() > deadline:
+            raise OSError(f"W&B did not write all of {path.name}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _time_in_names(seconds: float) -> str:
+    """Return a time as W&B has it in names of folders, in UTC: the same wherever it is made."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y%m%d_%H%M%S")

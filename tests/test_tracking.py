@@ -1,0 +1,254 @@
+"""What W&B and TensorBoard are given of a trial: made from its files, without either of them."""
+
+import io
+import os
+import time
+from pathlib import Path
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
+
+from pwmray import cli, pretraining_folder, registry, results, tables, wandb_state
+from pwmray import plan as planning
+from pwmray.commands import run_command
+from pwmray.registry import Status
+from pwmray.tensorboard_file import EVENT_FILES, write_events
+from pwmray.tracked_runs import RunReader, all_folders
+from pwmray.tracking import Mode, choose_mode
+from pwmray.wandb_state import is_behind, write_state
+from tests.test_imports import arrows
+from tests.tiny import sweep
+from tests.tiny_pretrained import sweep as pretrained_sweep
+
+TRIALS = sweep.trials("tiny")[:2]
+ROWS = [{"epoch": 2 * i, "seconds": 3.0 * i, "return_mean": 10.0 * i} for i in (1, 2)]
+BEGUN = 1_700_000_000.0
+
+
+def leave_trial(results_dir, trial=TRIALS[0], rows=ROWS, return_mean=30.0):
+    """Leave what an evaluated trial leaves; without a return one that was stopped."""
+    folder = registry.trial_folder(results_dir, trial.fingerprint)
+    registry.record(folder, Status.PENDING, config=trial.to_dict())
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=0)
+    curve = [{"trial": folder.name, **row} for row in rows]
+    results.write_rows(folder / "curve.arrow", curve, results.CURVE)
+    if return_mean is None:
+        registry.record(folder, Status.CANCELLED, reason="stopped")
+        return folder
+    registry.record(folder, Status.COMPLETED, train_seconds=1.0, evaluation_seconds=1.0)
+    row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
+    evaluations = [{**row, "return": return_mean}]
+    results.write_rows(folder / "evaluations.arrow", evaluations, results.EVALUATIONS)
+    registry.record(folder, Status.EVALUATED, return_mean=return_mean)
+    return folder
+
+
+def leave_sweep(results_dir):
+    folders = [leave_trial(results_dir, trial) for trial in TRIALS]
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS, results_dir), "python tiny.py")
+    return folders
+
+
+# The mode.
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "mode"),
+    [
+        (None, None, Mode.OFFLINE),
+        (None, "online", Mode.ONLINE),
+        (None, "disabled", Mode.OFF),
+        (None, "dryrun", Mode.OFFLINE),
+        ("off", "online", Mode.OFF),
+        ("online", "off", Mode.ONLINE),
+    ],
+)
+def test_the_option_wins_over_the_variable_and_that_over_the_default(option, variable, mode):
+    environment = {} if variable is None else {"WANDB_MODE": variable}
+    assert choose_mode(option, environment) is mode
+
+
+@pytest.mark.parametrize("module", [sweep, pretrained_sweep])
+def test_a_mode_that_there_is_not_is_refused_in_one_line(module, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--scale", "tiny", "--wandb", "maybe"])
+    assert ended.value.code == 2
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    assert run_command(lambda: choose_mode(None)) == 2
+    option, variable = capsys.readouterr().err.splitlines()
+    assert "--wandb: invalid choice: 'maybe' (choose from" in option
+    assert variable.startswith("error: unknown WANDB_MODE 'onlin'; did you mean 'online'?; valid:")
+
+
+# The run.
+
+
+def test_run_of_a_trial_says_what_it_is(tmp_path):
+    folder, _ = leave_sweep(tmp_path)
+    run = RunReader(tmp_path, "tiny").read(folder)
+    assert (run.id, run.project, run.group) == (TRIALS[0].fingerprint, "MT30-Detailed", "tiny")
+    assert run.name == TRIALS[0].label
+    assert run.tags == ["baseline", "pendulum-spin", "joint_from_scratch", "corrected"]
+    assert run.config == registry.read(folder).last("config")
+    assert run.rows == ROWS
+    assert (run.axis, run.exit_code) == ("epoch", 0)
+    assert run.summary == {"status": "EVALUATED", "final_return": 30.0}
+
+
+def test_run_of_a_stopped_trial_has_no_final_return(tmp_path):
+    folder = leave_trial(tmp_path, return_mean=None)
+    run = RunReader(tmp_path, None).read(folder)
+    assert (run.summary, run.exit_code) == ({"status": "CANCELLED"}, 1)
+    assert (run.group, run.name) == ("", folder.name)  # no sweep asks for it
+
+
+def test_shared_trial_stays_in_the_group_that_had_it_first(tmp_path):
+    folder, _ = leave_sweep(tmp_path)
+    write_state(folder, {"group": "an_earlier_sweep", "name": "its name"})
+    run = RunReader(tmp_path, "tiny").read(folder)
+    assert (run.group, run.name) == ("an_earlier_sweep", "its name")
+
+
+def test_run_of_a_pretraining_has_a_row_an_iteration(tmp_path):
+    folder = tmp_path / "pretrained" / "0123456789abcdef"
+    begun = pretraining_folder.describe(folder, "a_phase", "flow world model, corrected", {"a": 1})
+    rows = [
+        {"iteration": i, "episodes": e, "world_model_loss": 1.0 / i}
+        for i in (1, 2)
+        for e in ("training", "held_out")
+    ]
+    results.write_rows(folder / "curve.arrow", rows, results.PRETRAINING)
+    run = RunReader(tmp_path, None).read(folder)
+    assert (run.project, run.group, run.axis) == ("WM-Pretrain", "a_phase", "iteration")
+    assert run.tags == ["wm_pretraining", "flow", "corrected"]
+    losses = {"training/world_model_loss": 0.5, "held_out/world_model_loss": 0.5}
+    assert run.rows[1] == {"iteration": 2, **losses}
+    assert (run.begun, run.exit_code) == (begun, 1)
+    assert all_folders(tmp_path) == [folder]
+
+
+def test_run_is_behind_when_the_trial_went_on(tmp_path):
+    folder = leave_trial(tmp_path, return_mean=None)
+    assert is_behind(folder)
+    write_state(folder, {"offline": "offline-run-x"})
+    assert not is_behind(folder)
+    later = time.time_ns() + 1_000_000_000
+    os.utime(folder / "events.jsonl", ns=(later, later))
+    assert is_behind(folder)
+
+
+def test_trial_without_a_curve_has_no_run(tmp_path):
+    folder = registry.trial_folder(tmp_path, TRIALS[0].fingerprint)
+    registry.record(folder, Status.PENDING, config=TRIALS[0].to_dict())
+    assert not is_behind(folder)
+    assert RunReader(tmp_path, None).read(folder) is None
+
+
+def test_place_is_in_the_log_and_in_what_show_says(tmp_path, capsys):
+    kept, sent = leave_sweep(tmp_path)
+    write_state(kept, {"offline": "offline-run-x"})
+    write_state(sent, {"offline": "offline-run-y", "url": "https://wandb.ai/e/p/runs/r"})
+    place = f"trials/{kept.name}/wandb/offline-run-x"
+    cli.main(["log", "--results", str(tmp_path)])
+    log = capsys.readouterr().out
+    assert place in log
+    assert "https://wandb.ai/e/p/runs/r" in log
+    cli.main(["show", kept.name, "--results", str(tmp_path)])
+    assert f"W&B          {place}" in capsys.readouterr().out
+
+
+def test_spoilt_state_counts_as_none(tmp_path):
+    folder = leave_trial(tmp_path)
+    write_state(folder, {"offline": "x"})
+    (folder / "wandb" / "run.json").write_text("{")
+    assert wandb_state.place_of(folder) is None
+
+
+def test_only_the_recorders_process_can_load_wandb():
+    importers = {
+        module: {Path(a.partition(":")[0]).stem for a in arrows("pwmray", [module])}
+        for module in ("wandb", "pwmray.wandb_writer")
+    }
+    assert importers == {
+        "wandb": {"wandb_writer", "wandb_file"},
+        "pwmray.wandb_writer": {"recorder"},
+    }
+
+
+# TensorBoard's file.
+
+
+def read_events(path):
+    """Return the events of a file, checked and taken apart by others' code."""
+    data, events = path.read_bytes(), []
+    rebuilt = io.BytesIO()
+    writer = RecordWriter.__new__(RecordWriter)
+    writer._writer = rebuilt
+    position = 0
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 8], "little")
+        record = data[position + 12 : position + 12 + length]
+        writer.write(record)  # with the checksums that there should be
+        events.append(Event.FromString(record))
+        position += length + 16
+    assert rebuilt.getvalue() == data
+    return events
+
+
+def scalars(folder):
+    """Return (step, tag, value) of all scalars in the folder's files."""
+    events = [event for path in sorted(folder.glob(EVENT_FILES)) for event in read_events(path)]
+    return [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
+
+
+def test_event_file_is_what_tensorboard_reads(tmp_path):
+    row = {"trial": "t", "epoch": 150_000, "return_mean": 12.5, "matching_loss": None}
+    write_events(tmp_path, [*ROWS, {**row, "actor_loss": float("nan")}], "epoch", BEGUN)
+    (path,) = tmp_path.glob(EVENT_FILES)
+    version, _, first, *_ = read_events(path)
+    assert version.file_version == "brain.Event:2"
+    assert first.wall_time == BEGUN + 3.0
+    assert scalars(tmp_path) == [
+        (2, "seconds", 3.0),
+        (2, "return_mean", 10.0),
+        (4, "seconds", 6.0),
+        (4, "return_mean", 20.0),
+        (150_000, "return_mean", 12.5),
+    ]
+
+
+def test_event_file_grows_in_place(tmp_path):
+    write_events(tmp_path, ROWS[:1], "epoch", BEGUN)
+    (path,) = tmp_path.glob(EVENT_FILES)
+    before = path.read_bytes()
+    with open(path, "rb") as looking:  # as TensorBoard does
+        write_events(tmp_path, ROWS, "epoch", BEGUN)
+        write_events(tmp_path, ROWS, "epoch", BEGUN)
+        assert looking.read() == path.read_bytes()
+    assert path.read_bytes().startswith(before)
+    assert [step for step, *_ in scalars(tmp_path)] == [2, 2, 4, 4]
+
+
+def test_event_file_that_was_cut_is_completed(tmp_path):
+    write_events(tmp_path, ROWS, "epoch", BEGUN)
+    (path,) = tmp_path.glob(EVENT_FILES)
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - 7)
+    write_events(tmp_path, ROWS, "epoch", BEGUN)
+    assert path.read_bytes() == whole
+
+
+def test_rows_taken_back_leave_no_epoch_twice(tmp_path):
+    write_events(tmp_path, ROWS, "epoch", BEGUN)
+    (old,) = tmp_path.glob(EVENT_FILES)
+    again = [ROWS[0], {**ROWS[1], "seconds": 7.0}]
+    write_events(tmp_path, again, "epoch", BEGUN)
+    assert [step for step, *_ in scalars(tmp_path)] == [2, 2, 4, 4]
+    assert old.stat().st_size == 0
+    write_events(tmp_path, [ROWS[0]], "epoch", BEGUN)
+    write_events(tmp_path, again, "epoch", BEGUN)
+    assert [step for step, *_ in scalars(tmp_path)] == [2, 2, 4, 4]
+    assert not old.exists()

@@ -1,0 +1,311 @@
+"""W&B's runs, written and sent by wandb itself: to files that are read back, to a server here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pwmray import claim, registry, results
+from pwmray.pretrain_command import run_pretrainings
+from pwmray.recorder import Job
+from pwmray.registry import Status
+from pwmray.results import read_table
+from pwmray.tracking import Mode, RecorderProcess
+from pwmray.wandb_file import is_complete, read_run_file
+from pwmray.wandb_state import place_of
+from tests.fake_wandb import ENTITY, FakeWandb
+from tests.test_launch import run, start, wait_for_event
+from tests.test_prerequisites import find
+from tests.test_tensorboard import wait_for
+from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
+
+pytestmark = pytest.mark.slow
+KEY = "5ec4e7" * 7  # 40 characters or more, as W&B wants them
+PROJECT = "MT30-Detailed"
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """An account without a key of W&B's, and with variables of another run's."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("RUN_ID", "NAME", "RESUME", "PROJECT"):
+        monkeypatch.setenv(f"WANDB_{name}", "must")
+    (tmp_path / "home").mkdir()
+
+
+@pytest.fixture
+def server(alone, monkeypatch):
+    with FakeWandb() as fake:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", fake.url)
+        yield fake
+
+
+def sync(folder, *options):
+    command = [sys.executable, "-m", "pwmray.cli", "wandb", "sync", *options]
+    # With a terminal's stdin closed, whoever asks for a key fails; whoever waits runs into time.
+    return subprocess.run(
+        [*command, "--results", str(folder)], capture_output=True, text=True, timeout=120
+    )
+
+
+def files_of(folder):
+    return sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+
+
+def run_of(folder):
+    (path,) = files_of(folder)
+    return read_run_file(path)
+
+
+def epochs_of(run_file):
+    return [row["epoch"] for row in run_file.history]
+
+
+def mentions(folder, text):
+    return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+# Without a server.
+
+
+def test_sync_without_a_key_writes_the_runs_and_ends_with_one_line(alone, tmp_path):
+    folders = leave_sweep(tmp_path)
+    for _ in range(2):
+        done = sync(tmp_path)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("error: W&B: ")
+        assert "No API key configured. Use `wandb login` to log in." in last
+        assert "Traceback" not in done.stderr
+    assert [epochs_of(run_of(folder)) for folder in folders] == [[2, 4], [2, 4]]
+
+
+def test_sync_without_a_network_ends_with_one_line(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
+    leave_sweep(tmp_path)
+    done = sync(tmp_path)
+    assert done.returncode == 2
+    assert "connection refused" in done.stderr.splitlines()[-1]
+    assert mentions(tmp_path, KEY) == []
+
+
+def test_sync_of_what_is_not_there_is_refused(tmp_path):
+    for options in ([tmp_path / "absent"], [tmp_path, "tiny"]):
+        done = sync(*options)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_run_kept_offline_is_the_whole_run_in_one_file(alone, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    sync(tmp_path)
+    first = run_of(folder)
+    (path,) = files_of(folder)
+    assert (epochs_of(first), first.summary["status"]) == ([2], "CANCELLED")
+    assert is_complete(path, 1)
+
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=2)
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    sync(tmp_path)
+    second = run_of(folder)
+    assert files_of(folder) == [path]
+    assert epochs_of(second) == [2, 4]
+    assert (second.id, second.project) == (folder.name, PROJECT)
+    assert second.metrics == {"epoch": "", "*": "epoch"}
+    assert not second.is_resume  # for it stands for the whole run
+
+
+def test_nothing_is_left_but_runs(alone, tmp_path):
+    leave_sweep(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    sync(tmp_path)
+    new = {path.name for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+    runs = {f"run-{trial.fingerprint}.wandb" for trial in TRIALS}
+    assert new - {".listing.json"} == {*runs, "run.json"}
+
+
+# With a server.
+
+
+def test_sync_sends_everything_once(server, tmp_path):
+    kept, _ = leave_sweep(tmp_path)
+    done = sync(tmp_path, "tiny")
+    assert (done.returncode, done.stdout) == (0, "W&B: 2 runs written, 2 sent\n")
+    for trial in TRIALS:
+        sent = server.runs[PROJECT, trial.fingerprint]
+        assert server.epochs(PROJECT, trial.fingerprint) == [2, 4]
+        assert sent["summary"]["final_return"] == 30.0
+        assert (sent["groupName"], sent["displayName"]) == ("tiny", trial.label)
+        assert sent["tags"][0] == trial.variant
+        config = json.loads(sent["config"])
+        assert config["learner"]["value"]["horizon"] == trial.learner.horizon
+    assert place_of(kept) == f"{server.url}/{ENTITY}/{PROJECT}/runs/{kept.name}"
+    assert sync(tmp_path).stdout == "W&B: has all there is\n"
+    assert mentions(tmp_path, KEY) == []
+
+
+def test_sync_of_a_run_that_grew_sends_the_rest(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    sync(tmp_path)
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    sync(tmp_path)
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+
+def test_sync_to_another_project_sends_again(server, tmp_path):
+    folder = leave_trial(tmp_path)
+    sync(tmp_path)
+    done = sync(tmp_path, "--project", "mine", "--entity", "team")
+    assert done.stdout == "W&B: 0 runs written, 1 sent\n"
+    assert server.runs["mine", folder.name]["entity"] == "team"
+
+
+def test_what_the_server_refuses_is_sent_the_next_time(server, tmp_path):
+    folder = leave_trial(tmp_path)
+    server.is_refusing = True
+    done = sync(tmp_path)
+    assert done.returncode == 2
+    assert "the server did not take all of the run" in done.stderr
+    server.is_refusing = False
+    assert sync(tmp_path).stdout == "W&B: 0 runs written, 1 sent\n"
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+
+def test_running_trial_is_sent_as_it_goes_and_goes_on_after_a_kill(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=0)
+    job = Job(str(tmp_path), is_online=True, is_watching=True)
+    with claim.acquire(folder / "claim.json"):
+        recorder = RecorderProcess(job)
+        wait_for(lambda: (PROJECT, folder.name) in server.runs)
+        wait_for(lambda: server.epochs(PROJECT, folder.name) == [2])
+        os.killpg(recorder._process.pid, signal.SIGKILL)  # and wandb's service
+        assert recorder.end(60).problem.startswith("its recorder died, exit code -9")
+    (folder / "wandb" / "claim.json").unlink(missing_ok=True)
+
+    with claim.acquire(folder / "claim.json"):
+        rows = [{"trial": folder.name, **row} for row in ROWS]
+        results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+        recorder = RecorderProcess(job)
+        wait_for(lambda: server.epochs(PROJECT, folder.name) == [2, 4])
+    registry.record(folder, Status.CANCELLED, reason="stopped")
+    report = recorder.end(60)
+    assert (report.written, report.sent, report.problem) == (1, 1, "")
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+    assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
+
+
+# A real pretraining, and real sweeps.
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The options by which all sweeps here share their data."""
+    return ("--data", str(tmp_path_factory.mktemp("data")))
+
+
+def test_pretrainings_have_runs_of_their_own(alone, data, tmp_path):
+    wanted = [needed.pretraining for needed in find(tmp_path).prerequisites]
+    made = (Path(data[1]), "python x.py", "tiny_pretrain", Mode.OFFLINE)
+    assert run_pretrainings(wanted, tmp_path, *made) == 0
+    for config in wanted:
+        folder = config.folder(tmp_path)
+        written = run_of(folder)
+        assert (written.id, written.project) == (config.fingerprint, "WM-Pretrain")
+        assert (written.group, written.tags[1]) == ("tiny_pretrain", config.world_model.kind)
+        assert [row["iteration"] for row in written.history] == [1, 2]
+        assert written.metrics["*"] == "iteration"
+        assert written.summary["status"] == "done"
+        assert {step for step, *_ in scalars(folder)} == {1, 2}
+
+
+def all_folders(tmp_path):
+    return sorted((tmp_path / "results" / "trials").iterdir())
+
+
+def test_killed_sweep_that_goes_on_has_one_run_a_trial_and_no_epoch_twice(alone, data, tmp_path):
+    options = ("--scale", "longer", "--limit", "2", *data)
+    process = start(tmp_path, *options, WANDB_API_KEY=KEY)
+    folder = wait_for_event(tmp_path, Status.RUNNING)
+    wait_for(lambda: (folder / "curve.arrow").exists(), 120)
+    wait_for(lambda: len(read_table(folder / "curve.arrow")) >= 3, 120)
+    process.kill()
+    os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
+    process.communicate(timeout=60)
+
+    code, out, err = run(tmp_path, *options, WANDB_API_KEY=KEY)
+    assert code == 0, err
+    assert "pwmray wandb sync tiny" in out
+    assert registry.read(folder).count(Status.RUNNING) == 2
+    returns = dict(_columns(tmp_path, "trial", "return_mean"))
+    for trial in all_folders(tmp_path):
+        written = run_of(trial)
+        assert (written.id, written.project, written.group) == (trial.name, PROJECT, "tiny")
+        curve = read_table(trial / "curve.arrow")["epoch"].to_pylist()
+        assert epochs_of(written) == curve == list(range(2, 41, 2))
+        assert written.summary["final_return"] == returns[trial.name]
+        assert written.config["epochs"] == 40
+    assert mentions(tmp_path / "results", KEY) == []
+
+
+def _columns(tmp_path, *names):
+    table = read_table(tmp_path / "results" / "tiny" / "trials.arrow")
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+def test_off_loads_wandb_nowhere_and_otherwise_the_recorder_alone_does(alone, data, tmp_path):
+    """A package in wandb's place that tells who loads it, and breaks the recorder that does."""
+    fake = tmp_path / "packages" / "wandb"
+    fake.mkdir(parents=True)
+    told = tmp_path / "told"
+    (fake / "__init__.py").write_text(
+        f"import sys\nopen({str(told)!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\n"
+        "raise ImportError('no wandb here')\n"
+    )
+    paths = os.pathsep.join([str(fake.parent), *sys.path])
+    one = ("--scale", "tiny", *data, "--limit", "1")
+    two = (*one[:-1], "2")
+    code, out, err = run(tmp_path, *one, "--wandb", "off", PYTHONPATH=paths)
+    assert code == 0, err
+    assert not told.exists()
+    assert "W&B" not in out
+
+    code, out, err = run(tmp_path, *two, PYTHONPATH=paths)
+    assert code == 0, err  # training is not harmed
+    assert {line.split()[-1] for line in told.read_text().splitlines()} == {"pwmray.recorder"}
+    (said,) = [line for line in out.splitlines() if line.startswith("W&B: ")]
+    assert "exit code 1: ImportError: no wandb here" in said
+
+    code, out, err = run(tmp_path, *two)  # all done; nothing is lost
+    assert code == 0, err
+    assert "W&B: 2 runs kept in the trials' folders; to send what is kept:" in out
+    assert [len(files_of(folder)) for folder in all_folders(tmp_path)] == [1, 1]
+
+
+def test_online_without_a_key_trains_all_the_same_and_says_so_in_one_line(alone, data, tmp_path):
+    code, out, err = run(tmp_path, "--scale", "tiny", "--limit", "1", "--wandb", "online", *data)
+    assert code == 0, err
+    (said,) = [line for line in out.splitlines() if "W&B" in line]
+    assert "No API key configured" in said
+    assert "1 runs kept" in said
+    assert "Traceback" not in out + err
+
+
+def test_online_sweep_sends_its_trials(server, data, tmp_path):
+    code, out, err = run(tmp_path, "--scale", "tiny", "--limit", "2", "--wandb", "online", *data)
+    assert code == 0, err
+    assert "W&B: 2 runs kept in the trials' folders, 2 sent" in out
+    assert {server.epochs(*run)[-1] for run in server.runs} == {4}
+    assert mentions(tmp_path / "results", KEY) == []
