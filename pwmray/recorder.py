@@ -15,6 +15,11 @@ import contextlib
 import json
 import os
 import select
+import shutil
+import signal
+import sys
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +45,7 @@ class Job:
     project: str | None = None  # in place of ours
     entity: str | None = None
     is_watching: bool = False
+    grace_seconds: float = 120.0  # that it may go on when its driver has left
 
     def folders(self) -> list[Path]:
         """Return the folders as they are known now: a search's grow."""
@@ -179,17 +185,21 @@ def main() -> None:
     os.nice(_NICE)
     with open(0, "rb", buffering=0) as pipe:
         job = Job(**json.loads(pipe.readline()))
-        if not job.is_watching or _wait_for_work(job, pipe):
-            report = _record(job, pipe)
-        else:
-            report = Report()
+        scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
+        leash = threading.Thread(target=_end_after_driver, args=(job, pipe, scratch), daemon=True)
+        leash.start()
+        try:
+            is_needed = not job.is_watching or _wait_for_work(job, pipe)
+            report = _record(job, pipe, scratch) if is_needed else Report()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     print(json.dumps(asdict(report)), flush=True)
 
 
-def _record(job: Job, pipe: Any) -> Report:
+def _record(job: Job, pipe: Any, scratch: Path) -> Report:
     from pwmray.wandb_writer import Writer
 
-    with Writer(job.project, job.entity) as writer:
+    with Writer(scratch, job.project, job.entity) as writer:
         recorder = Recorder(job, writer)
         is_over = not job.is_watching
         while not is_over:
@@ -202,6 +212,18 @@ def _record(job: Job, pipe: Any) -> Report:
         return recorder.report
 
 
+def _end_after_driver(job: Job, pipe: Any, scratch: Path) -> None:
+    """End this process some time after stdin was closed: W&B may wait for a server for hours."""
+    _is_closed(pipe, None)
+    time.sleep(job.grace_seconds)
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(json.dumps(asdict(Report(problem=f"not done after {job.grace_seconds:.0f} s"))))
+    sys.stdout.flush()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with the service that wandb started
+    os._exit(1)
+
+
 def _wait_for_work(job: Job, pipe: Any) -> bool:
     """Wait until a folder is behind; return False where none is when the driver leaves."""
     is_over = False
@@ -212,8 +234,8 @@ def _wait_for_work(job: Job, pipe: Any) -> bool:
     return True
 
 
-def _is_closed(pipe: Any, seconds: float) -> bool:
-    """Wait so long; return at once, with True, when the other end closes."""
+def _is_closed(pipe: Any, seconds: float | None) -> bool:
+    """Wait so long, or for ever; return at once, with True, when the other end closes."""
     return bool(select.select([pipe], [], [], seconds)[0])
 
 

@@ -24,6 +24,7 @@ _VARIABLE = "WANDB_MODE"  # wandb's own
 _ALIASES = {"disabled": "off", "dryrun": "offline", "run": "online"}  # wandb's own words
 # That a driver waits at its end for what is left to do; what is not done by then is done later.
 _WAIT_SECONDS = {False: 10.0, True: 90.0}  # offline and online
+_DYING_SECONDS = 10.0  # after which it is killed
 
 
 class Mode(StrEnum):
@@ -61,12 +62,14 @@ def recording(mode: Mode, job: Job, is_working: bool) -> Iterator[None]:
     if mode is Mode.OFF or not (is_working or any(map(is_behind, job.folders()))):
         yield
         return
-    job = dataclasses.replace(job, is_online=mode is Mode.ONLINE, is_watching=True)
+    is_online = mode is Mode.ONLINE
+    grace = _WAIT_SECONDS[is_online]
+    job = dataclasses.replace(job, is_online=is_online, is_watching=True, grace_seconds=grace)
     recorder = RecorderProcess(job)
     try:
         yield
     finally:
-        report = recorder.end(_WAIT_SECONDS[job.is_online])
+        report = recorder.end(grace + _DYING_SECONDS)
         if said := _describe(report, job):
             print(f"W&B: {said}")
 
@@ -134,8 +137,9 @@ class RecorderProcess:
 
     def _read_report(self, lines: Sequence[str]) -> Report:
         """Return the report in its last line, or that it died."""
-        if self._process.returncode == 0 and lines:
-            return Report(**json.loads(lines[0]))
+        known = json.loads(lines[0]) if lines else {}
+        if "problem" in known:
+            return Report(**known)
         self._errors.seek(0)
         told = self._errors.read().strip().splitlines()[-1:]
         code = self._process.returncode

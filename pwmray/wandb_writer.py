@@ -30,11 +30,11 @@ _NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE
 
 
 class Writer:
-    """Writes runs; a context manager that leaves nothing behind."""
+    """Writes runs; a context manager. What wandb writes on the way goes into `scratch`."""
 
-    def __init__(self, project: str | None = None, entity: str | None = None):
+    def __init__(self, scratch: Path, project: str | None = None, entity: str | None = None):
         self._project, self._entity = project, entity
-        self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
+        self._scratch = scratch
         for name in (*_NOT_OURS, "MODE", "DIR"):
             os.environ.pop(f"WANDB_{name}", None)
         os.environ["WANDB_CACHE_DIR"] = str(self._scratch / "cache")  # its own logs go there
@@ -48,7 +48,6 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         wandb.teardown()
         self._overheard.__exit__()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def write_offline(self, run: Run, folder: Path) -> Path:
         """Write the run as a folder of W&B's in `folder`; return the folder's path.

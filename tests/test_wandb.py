@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,26 @@ def test_running_trial_is_sent_as_it_goes_and_goes_on_after_a_kill(server, tmp_p
     assert (report.written, report.sent, report.problem) == (1, 1, "")
     assert server.epochs(PROJECT, folder.name) == [2, 4]
     assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
+
+
+def test_recorder_of_a_killed_driver_does_not_wait_for_a_server_that_is_gone(
+    alone, tmp_path, monkeypatch
+):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=0)
+    job = Job(str(tmp_path), is_online=True, is_watching=True, grace_seconds=1.0)
+    # Of a short name: wandb has a socket there.
+    with tempfile.TemporaryDirectory(prefix="w") as scratch, claim.acquire(folder / "claim.json"):
+        monkeypatch.setenv("TMPDIR", scratch)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        with FakeWandb() as fake:
+            monkeypatch.setenv("WANDB_BASE_URL", fake.url)
+            recorder = RecorderProcess(job)
+            wait_for(lambda: fake.runs and fake.epochs(PROJECT, folder.name) == [2])
+        report = recorder.end(60)  # it has read nothing but that stdin is closed
+        assert report.problem == "not done after 1 s"
+        assert list(Path(scratch).glob("pwmray-wandb-*")) == []
 
 
 # A real pretraining, and real sweeps.
