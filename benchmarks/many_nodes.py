@@ -33,6 +33,7 @@ from pwmray.commands import CommandParser, run_command
 from pwmray.plan import Plan
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.sweep_options import count
+from pwmray.tracking import Mode
 
 _SECONDS = "PWMRAY_TRIAL_SECONDS"  # the nodes' processes have this one's environment
 _STORE_BYTES = 80_000_000  # of a node's object store, in which nothing is put
@@ -114,7 +115,8 @@ def measure(options: argparse.Namespace) -> None:
         with _nodes(options.nodes, agent) as address:
             print(f"{options.nodes} nodes after {time.monotonic() - started:.0f} s", flush=True)
             started, cpu_seconds = time.monotonic(), time.process_time()
-            code = launch.run(plan, Path(made) / "data", address, "python benchmarks/many_nodes.py")
+            command = "python benchmarks/many_nodes.py"
+            code = launch.run(plan, Path(made) / "data", address, command, Mode.OFF)
         assert code == 0
         _report(plan, time.monotonic() - started, time.process_time() - cpu_seconds)
 

@@ -29,6 +29,7 @@ from pwmray.registry import EVALUATIONS_FILE, Status
 from pwmray.results import read_table
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import count
+from pwmray.tracking import Mode
 from search_spaces.scales import SCALES
 
 SWEEP = Sweep(
@@ -130,7 +131,8 @@ def time_ours(num_trials: int) -> float:
         wanted = [(trials[0].task, trials[0].data)]
         make_data(wanted, Path(folder) / "data", lambda *_: None)
         with _stopwatch() as watch:
-            launch.run(made, Path(folder) / "data", None, "python noop.py", trainable=Nothing)
+            data = Path(folder) / "data"
+            launch.run(made, data, None, "python noop.py", Mode.OFF, trainable=Nothing)
         done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
         assert done == ["EVALUATED"] * num_trials
     return watch.seconds

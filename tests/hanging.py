@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pwmray import launch, plan
+from pwmray.tracking import Mode
 from pwmray.trainable import TrialTrainable
 from tests.tiny import sweep
 
@@ -44,4 +45,5 @@ if __name__ == "__main__":
     (results / MARKER).touch()
     made = plan.make(sweep, "restless", sweep.trials("restless")[:NUM_TRIALS], results)
     data = Path("data").resolve()
-    sys.exit(launch.run(made, data, None, "python hanging.py", HangingTrainable))
+    command = "python hanging.py"
+    sys.exit(launch.run(made, data, None, command, Mode.OFF, trainable=HangingTrainable))
