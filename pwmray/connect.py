@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 
+from pwmray import dashboard
 from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
@@ -27,12 +28,13 @@ _SETTINGS = {
 def connect(address: str | None) -> str | None:
     """Start Ray here, or join the cluster at an address known to answer.
 
-    Returns the dashboard's address, or None without one (ray[default] brings it).
+    Returns what to tell of the dashboard, or None without one (ray[default] brings it).
     """
     import ray
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    token = None if address else dashboard.close_to_others()
     context = ray.init(
         # "local" never joins a cluster that happens to run here.
         address=address or "local",
@@ -43,7 +45,8 @@ def connect(address: str | None) -> str | None:
     )
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return context.dashboard_url
+    url = context.dashboard_url
+    return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
 
 
 def answering(address: str) -> str:

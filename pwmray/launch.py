@@ -20,6 +20,7 @@ from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.failures import is_disk_full, share_of
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
+from pwmray.levels import title_trial
 from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
@@ -227,7 +228,7 @@ class _Engine:
         if said := connect.describe_missing_gpus(gpu_types, offered):
             print(said)
         if dashboard:
-            print(f"Ray dashboard: http://{dashboard}")
+            print(dashboard)
         return self._scratch
 
 
@@ -239,6 +240,8 @@ def _tune(
     stopper: Any,
 ) -> None:
     from ray import tune
+
+    from pwmray.watch import NamedTasks
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources),
@@ -252,7 +255,7 @@ def _tune(
             storage_path=str(scratch),
             # The trials keep their own checkpoints.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[watch],
+            callbacks=[watch, NamedTasks()],
             stop=stopper,
             verbose=0,
         ),
@@ -275,12 +278,14 @@ def _trainable_config(
     offered: Mapping[str, float],
     machine: Mapping[str, float],
 ) -> dict[str, Any]:
-    config = trial.config
+    config, sweep = trial.config, plan.sweep
+    named = sweep.named_levels(plan.scale)
     share = share_of(registry.read(_folder(plan, trial)))
     return {
         "trial": config.to_dict(),
         "fingerprint": config.fingerprint,
-        "name": trial.name,
+        "title": title_trial(sweep.name, config, sweep.axes, trial.name, named),
+        "sweep": sweep.name,
         "folder": str(_folder(plan, trial)),
         "data": str(data_paths[config.fingerprint]),
         "use_gpu": offered.get("GPU", 0) > 0,

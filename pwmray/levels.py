@@ -84,6 +84,18 @@ def names_of(configs: Sequence[TrialConfig], axes: Axes, named: Named | None = N
     ]
 
 
+def title_trial(sweep: str, config: TrialConfig, axes: Axes, name: str, named: Named) -> str:
+    """Return how dashboards call a trial, `phase6_epochs fullflow walker-stand 15000 s42`.
+
+    `name` is its readable name in the sweep.
+    """
+    epochs = [config.epochs] if "epochs" in axes else []
+    levels = [level for level in levels_of(config, axes, named).values() if level is not None]
+    told_apart = [config.fingerprint[:8]] if name.endswith(config.fingerprint[:8]) else []
+    parts = [sweep, config.variant, config.task, *epochs, *levels, f"s{config.seed}", *told_apart]
+    return " ".join(map(str, parts))
+
+
 def tell_apart(name: str, fingerprint: str) -> str:
     """Return the name of a trial whose own name is another's too."""
     return f"{name}-{fingerprint[:8]}"

@@ -21,6 +21,7 @@ from pwmray.search_trials import SearchTrials, write_tables
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
+from pwmray.watch import NamedTasks
 
 
 def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mode: Mode) -> int:
@@ -59,7 +60,8 @@ def _run_tasks(
             wanted = [(task, plan.config(task, {}).data) for task in tasks]
             with show_progress("data") as progress:
                 paths = make_data(wanted, data_dir, progress)
-            connect.connect(address)
+            if dashboard := connect.connect(address):
+                print(dashboard)
             for task, recipe in wanted:
                 offered = ray.cluster_resources()
                 trials = SearchTrials(plan, task, paths[task, recipe], offered, command)
@@ -96,6 +98,7 @@ def _search(trials: SearchTrials, scratch: Path, offered: Mapping[str, float]) -
             name=scratch.name,
             storage_path=str(scratch.parent),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[NamedTasks()],
             verbose=0,
         ),
     )

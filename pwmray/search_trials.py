@@ -128,7 +128,8 @@ class SearchTrials:
         return {
             "trial": config.to_dict(),
             FINGERPRINT: config.fingerprint,
-            "name": f"{self._plan.search.name} {self._task} {trial.number}",
+            "title": f"{self._plan.search.name} {self._task} trial {trial.number + 1}",
+            "sweep": self._plan.search.name,
             "folder": str(registry.trial_folder(self._plan.results, config.fingerprint)),
             "data": str(self._data_path),
             "use_gpu": self._offered.get("GPU", 0) > 0,

@@ -10,6 +10,7 @@ import torch
 from ray import tune
 
 from pwmray.config import TrialConfig
+from pwmray.gauges import TAGS, TrialGauges
 from pwmray.hold import RunningElsewhereError
 from pwmray.trial import Trial
 
@@ -17,8 +18,9 @@ from pwmray.trial import Trial
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
-    The config has one key, grid, with the keys trial (a TrialConfig as a dict), name, folder and
-    data (paths), use_gpu and gpu_resource. `open` may be overridden, to run another kind of trial.
+    The config has one key, grid, with the keys trial (a TrialConfig as a dict), title and sweep
+    (names for dashboards), folder and data (paths), use_gpu and gpu_resource. `open` may be
+    overridden, to run another kind of trial.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -36,7 +38,7 @@ class TrialTrainable(tune.Trainable):
             Path(grid["folder"]),
             Path(grid["data"]),
             functools.partial(_environments, num_threads=config.runtime.num_cpus),
-            torch.device("cuda" if grid["use_gpu"] else "cpu"),
+            _device(grid),
         )
 
     def step(self) -> dict[str, Any]:
@@ -44,9 +46,11 @@ class TrialTrainable(tune.Trainable):
         try:
             if self._trial is None:
                 self._trial = self.open(self._grid)
+                self._gauges = _make_gauges(self._grid)
             row = self._trial.advance()
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
+        self._gauges.show(row)
         return {**row, "done": self._trial.is_finished}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -58,12 +62,20 @@ class TrialTrainable(tune.Trainable):
     def cleanup(self) -> None:
         """Give the trial back."""
         if self._trial is not None:
+            self._gauges.clear()
             self._trial.close()
             self._trial = None
 
-    def __repr__(self) -> str:
-        """Name the trial on the Ray dashboard."""
-        return f"trial:{self._grid['name']}"
+
+def _make_gauges(grid: dict[str, Any]) -> TrialGauges:
+    config = TrialConfig.from_dict(grid["trial"])
+    values = (grid["title"], grid["sweep"], config.task, config.variant, str(config.seed))
+    tags = dict(zip(TAGS, values, strict=True))
+    return TrialGauges(tags, config.epochs, _device(grid))
+
+
+def _device(grid: dict[str, Any]) -> torch.device:
+    return torch.device("cuda" if grid["use_gpu"] else "cpu")
 
 
 @functools.cache

@@ -101,6 +101,18 @@ class TuneWatch(tune.Callback):
             )
 
 
+class NamedTasks(tune.Callback):
+    """Call the work of each trial by its title in Ray's lists, its dashboard and the process list.
+
+    An actor keeps the name that its first trial gave it, a task is named when it is sent.
+    """
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        actor = trial.temporary_state.ray_actor
+        vars(actor).pop("train", None)  # as the actor's trial before this one is called
+        actor.train = actor.train.options(name=trial.config["grid"]["title"])
+
+
 class StopEarly(tune.Stopper):
     """Stop a run that is asked to stop, whose first trials all died of one bug, or without a Ray.
 

@@ -31,6 +31,10 @@ _ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "data:,",  # in place of the new tab's page, which asks for things
 )
+_BOX = """
+const {x, y, width, height} = arguments[0].getBoundingClientRect();
+return {x: x + scrollX, y: y + scrollY, width, height};
+"""
 _END_SECONDS = 10.0  # for its processes to end by themselves
 
 
@@ -94,17 +98,23 @@ class Browser:
             if not url.startswith(("data:", "blob:", "chrome:", "file:"))
         ]
 
-    def screenshot(self, path: Path, whole: bool = False) -> Path:
-        """Write what the window shows, or the whole page, as a PNG."""
-        picture = self._command("Page.captureScreenshot", captureBeyondViewport=whole, **(
-            {"clip": self._whole_page()} if whole else {}
-        ))  # fmt: skip
+    def screenshot(self, path: Path, element: Any) -> Path:
+        """Write an element, whether in sight or not, as a PNG."""
+        box = "const box = arguments[0].getBoundingClientRect();"
+        box += (
+            "return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height}"
+        )
+        clip = {**self.run(box, element), "scale": 1}
+        picture = self._command("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(picture["data"]))
         return path
 
-    def _whole_page(self) -> dict[str, float]:
-        size = self._command("Page.getLayoutMetrics")["cssContentSize"]
-        return {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+    def wait_for(self, xpath: str, seconds: float = 60.0) -> Any:
+        """Return the first element at an XPath, as soon as there is one."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        wait = WebDriverWait(self.driver, seconds)
+        return wait.until(lambda driver: driver.find_element("xpath", xpath), xpath)
 
     def _command(self, name: str, **parameters: Any) -> dict[str, Any]:
         return self.driver.execute_cdp_cmd(name, parameters)

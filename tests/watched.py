@@ -1,0 +1,35 @@
+"""A real sweep to be watched: a short and a long trial at once, then others after the short one."""
+
+import os
+
+from pwmray.sweep import Sweep
+from tests.tiny import SETTINGS
+
+SCALES = {
+    "tiny": {
+        "instead": {},
+        "set": {
+            **SETTINGS,
+            "evaluation.every_epochs": 20,
+            "evaluation.plan_episodes": 0,
+            "runtime.num_cpus": max(1, (os.cpu_count() or 1) // 2),  # two at once
+        },
+        "minutes_per_1000_epochs": {},
+    }
+}
+
+sweep = Sweep(
+    name="phase6",
+    vary={
+        "epochs": [600, 100_000],
+        "task": ["walker-stand"],
+        "variant": ["baseline", "fullflow"],
+        "seed": [42],
+    },
+    compare="variant",
+    within=["epochs"],
+    scales=SCALES,
+)
+
+if __name__ == "__main__":
+    sweep.main()
