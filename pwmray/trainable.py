@@ -70,7 +70,7 @@ class TrialTrainable(tune.Trainable):
 def _make_gauges(grid: dict[str, Any]) -> TrialGauges:
     config = TrialConfig.from_dict(grid["trial"])
     values = (grid["title"], grid["sweep"], config.task, config.variant, str(config.seed))
-    tags = dict(zip(TAGS, values, strict=True))
+    tags: dict[str, str] = dict(zip(TAGS, values, strict=True))
     return TrialGauges(tags, config.epochs, _device(grid))
 
 
