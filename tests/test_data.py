@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import socket
@@ -70,9 +69,11 @@ def command(*arguments):
     return [sys.executable, "-m", "pwmray.cli", *map(str, arguments)]
 
 
-def write_claim(path, pid):
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"token": "t", "host": socket.gethostname(), "pid": pid}))
+def die_with_claim(path):
+    """Have another process take the claim and end without giving it back."""
+    program = "import os, pathlib, sys; from pwmray import claim;"
+    program += "claim.acquire(pathlib.Path(sys.argv[1])); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
 
 
 # Collection
@@ -375,10 +376,9 @@ def test_second_process_says_that_it_waits_and_then_goes_on(tmp_path):
 
 
 def test_claim_of_a_dead_process_does_not_stop_collection(tmp_path):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
     path = collected_path("pendulum-spin", SMALL, tmp_path)
-    write_claim(path.with_suffix(".claim"), dead.pid)
+    die_with_claim(path.with_suffix(".claim"))
+    assert path.with_suffix(".claim").exists()
     assert ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs) == path
 
 
