@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -167,9 +168,13 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
 
 
 def _count_legend_columns(labels: Sequence[Any], inches: float) -> int:
-    """Return how many legend columns make the fewest rows that fit a width, by rough lengths."""
-    needed = sum(0.07 * len(str(label)) + 0.5 for label in labels)
-    return math.ceil(len(labels) / math.ceil(needed / inches))
+    """Return how many legend columns fit a width at most, by rough lengths of their labels."""
+    widths = [0.07 * len(str(label)) + 0.5 for label in labels]
+    for number in range(len(labels), 1, -1):
+        columns = np.array_split(widths, number)  # as matplotlib fills them
+        if sum(column.max() for column in columns) <= inches:
+            return number
+    return 1
 
 
 def _wrap(text: str, inches: float) -> str:

@@ -224,6 +224,19 @@ def test_the_legend_stays_within_the_figure(tmp_path, plan):
     assert box.x1 <= figure.bbox.x1
 
 
+def test_the_legend_of_many_levels_stays_within_the_figure(tmp_path):
+    rows = [
+        row | {"fidelity": f"{row['fidelity']} {number}", "trial": f"{row['trial']}-{number}"}
+        for row in make_corrections(["baseline"], ["joint_from_scratch"])
+        for number in range(7)
+    ]
+    figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows)))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 # Learning curves.
 
 
