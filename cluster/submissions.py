@@ -21,12 +21,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pwmray import registry, slurm_jobs
-from pwmray.plan import PlannedTrial
 from pwmray.registry import Status
 from pwmray.slurm_jobs import ANY_TASK, Job
+
+if TYPE_CHECKING:  # it loads torch, and `pwmray cancel` does not
+    from pwmray.plan import PlannedTrial
 
 JOBS_FILE = "jobs.jsonl"
 JOBS_FOLDER = "jobs"
@@ -98,7 +100,7 @@ def read(sweep_folder: Path) -> list[Submission]:
     return found
 
 
-def queue(results: Path, trials: Sequence[PlannedTrial], submission: Submission) -> None:
+def queue(results: Path, trials: "Sequence[PlannedTrial]", submission: Submission) -> None:
     """Record that trials wait for a job; those that a process already runs are left alone."""
     for trial in trials:
         folder = registry.trial_folder(results, trial.config.fingerprint)
