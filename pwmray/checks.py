@@ -3,9 +3,20 @@
 A key is `part.name`, as sweeps write it; top-level settings have an empty part.
 """
 
+import re
 from typing import Any
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
+_RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
+
+
+def check_folder_name(what: str, name: str) -> None:
+    """Check that a name can be that of a folder in the results, and of nothing outside them."""
+    if not re.fullmatch(r"\w[\w.+=-]{0,99}", name, re.ASCII) or name in _RESERVED:
+        raise ValueError(
+            f"{what} is called {name!r}; valid: up to 100 letters, digits and _ . + = -, the first "
+            f"a letter, digit or _, and not {' or '.join(_RESERVED)}"
+        )
 
 
 def check_least(part: str, config: Any, least: int, *names: str) -> None:

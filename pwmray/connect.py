@@ -31,9 +31,13 @@ def connect(address: str | None) -> str | None:
     Returns what to tell of the dashboard, or None without one (ray[default] brings it).
     """
     import ray
+    from ray._private import ray_constants
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
+    # the machine's addresses.
+    ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
     context = ray.init(
         # "local" never joins a cluster that happens to run here.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pwmray.checks import check_folder_name
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
@@ -36,6 +37,7 @@ class Search:
     at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_folder_name("a search", self.name)
         for key in self.space:
             if key.partition(".")[0] in _FIXED:
                 raise ValueError(f"search {self.name}: {key!r} cannot be searched over")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray import grid
+from pwmray.checks import check_folder_name
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
@@ -51,6 +52,7 @@ class Sweep:
     pretraining: str = "phase8_pretrain"  # the file in sweeps/ that makes pretrained world models
 
     def __post_init__(self) -> None:
+        check_folder_name("a sweep", self.name)
         try:
             for axis, levels in self.vary.items():
                 grid.check_levels(axis, levels)
