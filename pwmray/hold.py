@@ -73,3 +73,13 @@ class Hold:
 
     def _with_room(self, write: Callable[[], T]) -> T:
         return with_room(write, self._folder, self._disk_wait_seconds)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what a process left that was killed after it brought the trial to its end."""
+    if not (folder / CLAIM_FILE).exists() and not any(folder.glob(DRAFTS)):
+        return
+    with registry.claimed(folder) as record:
+        if record is not None and record.status is Status.EVALUATED:
+            for draft in folder.glob(DRAFTS):
+                draft.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.failures import is_disk_full, share_of
+from pwmray.hold import clear_leftovers
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.levels import title_trial
 from pwmray.notify import Notices
@@ -81,7 +82,7 @@ def run(
                 engine = _Engine(plan, data_paths, address, interruption, trainable)
                 end = _work(engine, turns, progress, joined, interruption)
         finally:
-            _write_the_end(folder, turns, joined, end, started, data_seconds)
+            _write_the_end(plan, folder, turns, joined, end, started, data_seconds)
     return _say_the_end(plan, folder, end, command, notices)
 
 
@@ -312,6 +313,7 @@ def trial_resources(config: dict[str, Any]) -> Any:
 
 
 def _write_the_end(
+    plan: Plan,
     folder: Path,
     turns: Turns,
     joined: tables.Tables,
@@ -325,6 +327,8 @@ def _write_the_end(
     try:
         turns.settle(end.why, status)
         joined.write()
+        for trial in plan.trials:
+            clear_leftovers(_folder(plan, trial))
         tables.log_run(
             folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
             data_seconds=data_seconds, trials=turns.ours,

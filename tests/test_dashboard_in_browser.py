@@ -23,7 +23,7 @@ from tests.dashboard_file import list_expressions, names_in, tags_in
 
 WATCHED = Path(__file__).parent / "watched.py"
 SHORT, LONG = (  # they run at once, and the short one's worker then runs another
-    "phase6 baseline walker-stand 600 s42",
+    "phase6 baseline walker-stand 2000 s42",
     "phase6 baseline walker-stand 100000 s42",
 )
 ON_CPU = {f"ray_{name}" for name in GAUGES if name != GPU_MEMORY}
