@@ -64,7 +64,7 @@ class Sweep:
         self._started = {}
         return self._process.wait()
 
-    def kill(self, kind: str, rng: random.Random) -> bool:
+    def kill(self, kind: str) -> bool:
         """Kill one process or all; return whether there was one of that kind."""
         processes = self.processes()
         workers = {r.last("pid") for r in self.records() if r.status is Status.RUNNING}
@@ -115,7 +115,7 @@ def disturb(sweep: Sweep, rng: random.Random, kind: str) -> str:
     wait_until(lambda: num_events(sweep) >= waits_for or not sweep.is_running)
     pause = rng.uniform(0.0, 2.0)
     time.sleep(pause)
-    wait_until(lambda: sweep.kill(kind, rng) or not sweep.is_running)
+    wait_until(lambda: sweep.kill(kind) or not sweep.is_running)
     if kind == "worker" and not sweep.is_running:
         return "the sweep ended before"
     if kind != "worker":
