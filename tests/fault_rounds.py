@@ -57,12 +57,15 @@ class Sweep:
         return len(records) == NUM_TRIALS and all(r.status is Status.EVALUATED for r in records)
 
     def end(self) -> int:
-        """Wait for the command, and for all that it started; return its exit code."""
+        """Wait for the command; return its exit code."""
         assert self._process is not None
         wait_until(lambda: self.processes() and not self.is_running)
-        wait_until(lambda: not self.alive(), ORPHAN_SECONDS, f"outlived the driver: {self.alive()}")
-        self._started = {}
         return self._process.wait()
+
+    def wait_for_orphans(self) -> None:
+        """Wait until all is gone that any of the commands started."""
+        wait_until(lambda: not self.alive(), ORPHAN_SECONDS, "the drivers are outlived")
+        self._started = {}
 
     def kill(self, kind: str) -> bool:
         """Kill one process or all; return whether there was one of that kind."""
@@ -154,6 +157,7 @@ def finish(sweep: Sweep) -> int:
         code = sweep.end()
         if sweep.is_done:
             assert code == 0, f"all trials are evaluated, and the command ended with {code}"
+            sweep.wait_for_orphans()
             return attempt
     raise AssertionError([(r.status, r.last("reason")) for r in sweep.records()])
 
