@@ -91,14 +91,16 @@ def sweep(tmp_path_factory):
     """Start the sweep and stop it as a person would."""
     folder = tmp_path_factory.mktemp("sweep")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    own = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(WATCHED.parent.parent)}
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
             [sys.executable, str(WATCHED), "--scale", "tiny"],
-            cwd=folder, stdout=said, stderr=said, env={**clean, "PYTHONUNBUFFERED": "1"},
+            cwd=folder, stdout=said, stderr=said, env=clean | own,
         )  # fmt: skip
     told = r"Ray dashboard: (http://127\.0\.0\.1:\d+)\n.*: see (\S+), which only you can read"
     try:
-        found = wait_for(lambda: re.search(told, (folder / "said").read_text()))
+        found = wait_for(lambda: process.poll() or re.search(told, (folder / "said").read_text()))
+        assert process.poll() is None, (folder / "said").read_text()
         yield Sweep(folder, found[1], Path(found[2]), process, {})
     finally:
         process.send_signal(signal.SIGINT)

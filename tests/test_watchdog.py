@@ -1,5 +1,6 @@
 """A trial that hangs is ended, recorded with where it hung, and resumed."""
 
+import os
 import subprocess
 import sys
 import time
@@ -57,8 +58,10 @@ def test_limit_grows_with_the_longest_pause_and_ends_with_the_work(tmp_path):
 @pytest.mark.slow
 def test_trial_that_hangs_is_resumed_while_the_others_go_on(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(HANGING)], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, str(HANGING)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HANGING.parent.parent)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 4
     records = [registry.read(path) for path in (tmp_path / "results" / "trials").iterdir()]
