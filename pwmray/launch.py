@@ -244,13 +244,12 @@ def _tune(
 
     from pwmray.watch import NamedTasks
 
+    waiting = spaces[::-1]
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources),
-        param_space={"grid": tune.grid_search(_Uncopied(spaces))},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.config["grid"]["fingerprint"],
-        ),
+        # One after the other: of a grid, Tune copies all values for each of them.
+        param_space={"grid": tune.sample_from(lambda _: waiting.pop())},
+        tune_config=tune.TuneConfig(num_samples=len(spaces), reuse_actors=True),
         run_config=tune.RunConfig(
             name=scratch.name,
             storage_path=str(scratch),
@@ -263,13 +262,6 @@ def _tune(
     )
     with without_wandb():
         tuner.fit()
-
-
-class _Uncopied(list):
-    """A grid's values: Tune copies them all, for each of them."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Uncopied":
-        return self
 
 
 def _trainable_config(
