@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from registry import make_sweep, write_tables
 
-from benchmarks.registry import make_sweep, write_tables
 from pwmray import claim, launch, provenance, registry, trainable
 from pwmray import plan as planning
 from pwmray.commands import CommandParser, run_command
