@@ -19,7 +19,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.registry import make_trials
+from registry import make_trials
+
 from pwmray.commands import CommandParser, run_command
 from pwmray.recorder import Job
 from pwmray.registry import CURVE_FILE

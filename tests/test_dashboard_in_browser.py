@@ -99,7 +99,9 @@ def sweep(tmp_path_factory):
         )  # fmt: skip
     told = r"Ray dashboard: (http://127\.0\.0\.1:\d+)\n.*: see (\S+), which only you can read"
     try:
-        found = wait_for(lambda: process.poll() or re.search(told, (folder / "said").read_text()))
+        found = wait_for(
+            lambda: re.search(told, (folder / "said").read_text()) or process.poll() is not None
+        )
         assert process.poll() is None, (folder / "said").read_text()
         yield Sweep(folder, found[1], Path(found[2]), process, {})
     finally:
