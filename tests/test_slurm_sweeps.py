@@ -68,6 +68,7 @@ gpu_type = "L40S"
 cpus = 1
 time_limit = "30"
 """
+H200_NODES = ("--partition=h200", "--nodes=2", "--exclusive", "--output=/dev/null")
 NODE_TYPES = {"n1": "H100", "n2": "H200", "n3": "H200"}
 
 
@@ -223,11 +224,15 @@ def test_trials_of_one_job_land_on_nodes_with_their_gpus(place):
 def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows()
+    nodes = ("scontrol", "update", "nodename=n2,n3")
+    place.slurm.run(*nodes, "state=DRAIN", "reason=test")  # it is to wait until it was looked at
+    before = int(place.slurm.job(job)["Restarts"])  # Slurm itself requeues what it cannot launch
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
-    assert place.wait(job, "PENDING")["Restarts"] == "1"
+    assert int(place.wait(job, "PENDING")["Restarts"]) == before + 1, place.logs()
     stopped = [num_rows(folder) for folder in place.trial_folders("H200")]
     for record in place.records("H200"):
         assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
+    place.slurm.run(*nodes, "state=RESUME")
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert_each_ran_whole(place, "H200")
     assert max(stopped) >= 3
@@ -248,10 +253,12 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
 
 
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
+    before_it = place.slurm.submit("#!/bin/bash\nsleep 1000\n", *H200_NODES)
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     refused = place.submit("--profile", "h200", "--gpu-types", "H200")
     assert refused.returncode == 2
     assert re.fullmatch(rf"error: job {job} of this sweep .* add --again .*\n", refused.stderr)
+    place.slurm.run("scancel", str(before_it))
     place.wait_for_rows()
 
     place.slurm.run("scancel", str(job))
