@@ -10,7 +10,6 @@ sweep adds: claim, events and evaluation of each trial, the display and the swee
 import argparse
 import contextlib
 import io
-import os
 import sys
 import tempfile
 import time
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from no_trial import NoTrainable
 
-from pwmray import connect, launch, plan, registry, results
+from pwmray import connect, launch, plan
 from pwmray.commands import CommandParser, run_command
-from pwmray.config import TrialConfig
 from pwmray.data_making import make_data
-from pwmray.hold import Hold
-from pwmray.registry import EVALUATIONS_FILE, Status
 from pwmray.results import read_table
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import count
@@ -40,31 +37,6 @@ SWEEP = Sweep(
     within=["variant", "task"],
     scales=SCALES,
 )
-
-
-class NoTrial:
-    """A trial that is over at once, and leaves what a sweep needs of one."""
-
-    def __init__(self, grid: dict[str, Any]):
-        self._folder = Path(grid["folder"])
-        self._hold = Hold(self._folder, TrialConfig.from_dict(grid["trial"]).runtime)
-        self.is_finished = False
-        registry.record(self._folder, Status.RUNNING, epoch=0, pid=os.getpid())
-
-    def advance(self) -> dict[str, Any]:
-        """Come to the end."""
-        row = {"trial": self._folder.name, "actor": "policy", "episode": 0, "seed": 1}
-        rows = [{**row, "return": 1.0, "length": 500}]
-        results.write_rows(self._folder / EVALUATIONS_FILE, rows, results.EVALUATIONS)
-        done = {"epochs_reached": 1, "train_seconds": 0.0, "evaluation_seconds": 0.0}
-        registry.record(self._folder, Status.COMPLETED, **done)
-        registry.record(self._folder, Status.EVALUATED, return_mean=1.0, **done)
-        self.is_finished = True
-        return {"epoch": 1, "return_mean": 1.0}
-
-    def close(self) -> None:
-        """Give the folder back."""
-        self._hold.close()
 
 
 def main() -> int:
@@ -119,12 +91,6 @@ def time_bare(num_trials: int) -> float:
 
 def time_ours(num_trials: int) -> float:
     """Return the seconds that the driver of a sweep takes for as many."""
-    from pwmray.trainable import TrialTrainable
-
-    class Nothing(TrialTrainable):
-        def open(self, grid: dict[str, Any]) -> Any:
-            return NoTrial(grid)
-
     with tempfile.TemporaryDirectory() as folder:
         trials = SWEEP.cells("laptop", {"seed": list(range(num_trials))})
         made = plan.make(SWEEP, "laptop", trials, Path(folder).resolve())
@@ -132,7 +98,7 @@ def time_ours(num_trials: int) -> float:
         make_data(wanted, Path(folder) / "data", lambda *_: None)
         with _stopwatch() as watch:
             data = Path(folder) / "data"
-            launch.run(made, data, None, "python noop.py", Mode.OFF, trainable=Nothing)
+            launch.run(made, data, None, "python noop.py", Mode.OFF, trainable=NoTrainable)
         done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
         assert done == ["EVALUATED"] * num_trials
     return watch.seconds

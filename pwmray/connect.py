@@ -13,7 +13,6 @@ from pwmray import dashboard
 from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
-_ACCELERATOR, _TRACE = "accelerator_type:", 0.001  # a node's resource, and how to ask for it
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
 _SETTINGS = {
@@ -96,36 +95,6 @@ def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> N
     if not available.get("GPU", 0):
         for matmul in matmuls:
             check_on_cpu(matmul)
-
-
-def gpu_request(gpu_type: str, available: Mapping[str, float]) -> str | None:
-    """Return the resource by which Ray's cluster offers a type of GPU, None where it does not.
-
-    That is the type's own name where nodes were started with such a resource, one for each GPU,
-    else the name that Ray gives to a node of which it knows the GPUs.
-    """
-    known = (gpu_type, f"{_ACCELERATOR}{gpu_type}")
-    return next((name for name in known if gpu_type and available.get(name, 0)), None)
-
-
-def gpu_bundle(gpu_fraction: float, resource: str | None) -> dict[str, float]:
-    """Return what a trial asks of Ray for its share of a GPU, of the type that `resource` names."""
-    bundle = {"GPU": gpu_fraction}
-    if resource is not None:  # Ray's own names are one a node, to be asked for in traces
-        bundle[resource] = _TRACE if resource.startswith(_ACCELERATOR) else gpu_fraction
-    return bundle
-
-
-def describe_missing_gpus(gpu_types: Collection[str], available: Mapping[str, float]) -> str:
-    """Return one line about the types of GPU that the cluster does not offer, empty without any."""
-    missing = [name for name in gpu_types if name and gpu_request(name, available) is None]
-    if not missing or not available.get("GPU", 0):
-        return ""
-    found = [n.removeprefix(_ACCELERATOR) for n in available if n.startswith(_ACCELERATOR)]
-    return (
-        f"no {' or '.join(missing)} in this cluster (it has {', '.join(found) or 'GPUs unnamed'}): "
-        "trials that ask for one take any GPU"
-    )
 
 
 def _has_dashboard() -> bool:

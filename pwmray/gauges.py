@@ -7,9 +7,10 @@ Grafana draws as nothing and every comparison in PromQL drops; the worker's end 
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    from pwmray.config import TrialConfig
 
 TAGS = ("trial", "sweep", "task", "variant", "seed")
 EPOCH = "pwmray_epoch"
@@ -26,11 +27,17 @@ GAUGES = {
 }
 
 
+def tags_of(title: str, sweep: str, config: "TrialConfig") -> dict[str, str]:
+    """Return what tells a trial's gauges from those of others."""
+    values = (title, sweep, config.task, config.variant, str(config.seed))
+    return dict(zip(TAGS, values, strict=True))
+
+
 class TrialGauges:
     """One trial's gauges: `show` each row of its curve, `clear` when it ends."""
 
-    def __init__(self, tags: Mapping[str, str], num_epochs: int, device: torch.device):
-        self._tags, self._num_epochs, self._device = dict(tags), num_epochs, device
+    def __init__(self, tags: Mapping[str, str], num_epochs: int, on_gpu: bool):
+        self._tags, self._num_epochs, self._on_gpu = dict(tags), num_epochs, on_gpu
         self._started = time.monotonic()
         self._last = (0, 0.0)  # epochs and seconds of training
         self._shown: dict[str, Any] = {}
@@ -60,8 +67,10 @@ class TrialGauges:
             epochs, seconds = row["epoch"] - self._last[0], row["seconds"] - self._last[1]
             self._last = row["epoch"], row["seconds"]
             values[SPEED] = epochs / seconds if seconds > 0 else float("nan")
-        if self._device.type == "cuda":
-            values[GPU_MEMORY] = torch.cuda.memory_reserved(self._device)
+        if self._on_gpu:
+            import torch
+
+            values[GPU_MEMORY] = torch.cuda.memory_reserved()
         return values
 
 

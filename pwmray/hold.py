@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pwmray import claim, registry
-from pwmray.config import RuntimeConfig
 from pwmray.files import DRAFTS
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.room import with_room
 from pwmray.watchdog import STACKS_FILE, Watchdog
+
+if TYPE_CHECKING:
+    from pwmray.config import RuntimeConfig
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ class Hold:
     Raises RunningElsewhereError when another process has it or has ended the trial.
     """
 
-    def __init__(self, folder: Path, runtime: RuntimeConfig):
+    def __init__(self, folder: Path, runtime: "RuntimeConfig"):
         self._folder, self._disk_wait_seconds = folder, runtime.disk_wait_seconds
         held = self._with_room(lambda: claim.acquire(folder / CLAIM_FILE))
         if held is None:

@@ -5,6 +5,7 @@ resumed is read from the trials' events each time.
 """
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -14,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pwmray import connect, lost, notify, registry, retries, tables
+from pwmray import connect, lost, notify, placement, registry, retries, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, show_progress
-from pwmray.config import RuntimeConfig
 from pwmray.failures import is_disk_full, share_of
+from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.levels import title_trial
@@ -226,7 +227,7 @@ class _Engine:
         connect.check_resources(max(runtime.num_cpus for runtime in runtimes), offered)
         connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
         gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
-        if said := connect.describe_missing_gpus(gpu_types, offered):
+        if said := placement.describe_missing_gpus(gpu_types, offered):
             print(said)
         if dashboard:
             print(dashboard)
@@ -242,14 +243,17 @@ def _tune(
 ) -> None:
     from ray import tune
 
+    from pwmray.scheduling import InOrder
     from pwmray.watch import NamedTasks
 
     waiting = spaces[::-1]
     tuner = tune.Tuner(
-        tune.with_resources(trainable, trial_resources),
+        tune.with_resources(trainable, placement.resources),
         # One after the other: of a grid, Tune copies all values for each of them.
         param_space={"grid": tune.sample_from(lambda _: waiting.pop())},
-        tune_config=tune.TuneConfig(num_samples=len(spaces), reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            num_samples=len(spaces), reuse_actors=True, scheduler=InOrder()
+        ),
         run_config=tune.RunConfig(
             name=scratch.name,
             storage_path=str(scratch),
@@ -274,34 +278,18 @@ def _trainable_config(
     config, sweep = trial.config, plan.sweep
     named = sweep.named_levels(plan.scale)
     share = share_of(registry.read(_folder(plan, trial)))
+    title = title_trial(sweep.name, config, sweep.axes, trial.name, named)
     return {
-        "trial": config.to_dict(),
+        "trial": json.dumps(config.to_dict()),
+        "epochs": config.epochs,
         "fingerprint": config.fingerprint,
-        "title": title_trial(sweep.name, config, sweep.axes, trial.name, named),
-        "sweep": sweep.name,
+        "title": title,
+        "tags": tags_of(title, sweep.name, config),
         "folder": str(_folder(plan, trial)),
         "data": str(data_paths[config.fingerprint]),
         "use_gpu": offered.get("GPU", 0) > 0,
-        "gpu_resource": connect.gpu_request(config.runtime.gpu_type, offered),
-        "resources": retries.resources(config.runtime, share, machine),
+        "bundle": placement.bundle(config.runtime, share, machine, offered),
     }
-
-
-def trial_resources(config: dict[str, Any]) -> Any:
-    """Return what a trainable with that config asks of Ray, as one bundle."""
-    from ray import tune
-
-    grid = config["grid"]
-    runtime = RuntimeConfig(**grid["trial"]["runtime"])
-    usual = {"CPU": runtime.num_cpus, "GPU": runtime.gpu_fraction}
-    bundle: dict[str, float] = dict(grid.get("resources", usual))  # a retry may have more
-    gpu_fraction = bundle.pop("GPU", 0.0)
-    if grid["use_gpu"]:
-        bundle |= connect.gpu_bundle(gpu_fraction, grid["gpu_resource"])
-    elif grid["gpu_resource"]:  # GPUs that Ray places by, and that no program can use
-        bundle |= connect.gpu_bundle(runtime.gpu_fraction, grid["gpu_resource"])
-        del bundle["GPU"]
-    return tune.PlacementGroupFactory([bundle])
 
 
 def _write_the_end(

@@ -1,9 +1,10 @@
 """How a running sweep looks: one live table on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -34,14 +35,30 @@ class _Seen:
         return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
 
 
-@dataclass
 class _Sums:
-    """What a line says of all trials."""
+    """What a line says of all trials; kept as they change, for they may be thousands."""
 
-    counts: Counter[str]  # by status
-    best: dict[str, float]  # return of any curve so far, by variant
-    minutes: float = 0.0  # expected, of all
-    minutes_done: float = 0.0
+    def __init__(self, trials: Iterable[_Seen]):
+        self.counts: Counter[str] = Counter()  # by status
+        self.best: dict[str, float] = {}  # return of any curve so far, by variant
+        self.minutes = self.minutes_done = 0.0  # expected, of all
+        for trial in trials:
+            self.minutes += trial.minutes
+            self._count(trial, 1)
+
+    @contextlib.contextmanager
+    def changing(self, trial: _Seen) -> Iterator[_Seen]:
+        """Follow what is changed of a trial meanwhile."""
+        self._count(trial, -1)
+        yield trial
+        self._count(trial, 1)
+        if trial.epoch:
+            best = self.best.get(trial.variant, 0.0)
+            self.best[trial.variant] = max(best, trial.best_return)
+
+    def _count(self, trial: _Seen, number: int) -> None:
+        self.counts[trial.status] += number
+        self.minutes_done += number * trial.minutes * trial.share_done
 
 
 class SweepProgress:
@@ -60,6 +77,7 @@ class SweepProgress:
             )
             for trial in plan.trials
         }
+        self._sums = _Sums(self._trials.values())
         self._is_terminal = sys.stdout.isatty()
         self._live: Live | None = None
         self._said_at = 0.0
@@ -67,7 +85,7 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         self._started = time.monotonic()
-        self._work_at_start = self._sums().minutes_done
+        self._work_at_start = self._sums.minutes_done
         if self._is_terminal:
             self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
             self._live.start()
@@ -81,37 +99,36 @@ class SweepProgress:
 
     def start(self, fingerprint: str) -> None:
         """A trial began."""
-        self._trials[fingerprint].status = "running"
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "running"
 
     def report(self, fingerprint: str, epoch: int, return_mean: float) -> None:
         """A running trial wrote a curve row."""
-        trial = self._trials[fingerprint]
-        trial.epoch = epoch
-        trial.best_return = max(trial.best_return, return_mean)
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.epoch = epoch
+            trial.best_return = max(trial.best_return, return_mean)
         if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
             self._say(self.line())
 
     def finish(self, fingerprint: str, result: dict) -> None:
         """A trial ended, or turned out to be another process's."""
-        trial = self._trials[fingerprint]
-        trial.status = "elsewhere" if "elsewhere" in result else "done"
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "elsewhere" if "elsewhere" in result else "done"
         final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
         self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
 
     def fail(self, fingerprint: str, record: Record) -> None:
         """A trial failed, as its record says."""
-        trial = self._trials[fingerprint]
-        trial.status = "failed"
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "failed"
         self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
-        self._notices.failures(
-            self._sums().counts["failed"], str(record.last("reason")), self.line()
-        )
+        self._notices.failures(self._sums.counts["failed"], str(record.last("reason")), self.line())
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
         """A trial is to run, again after a `failure` where there is one."""
-        trial = self._trials[fingerprint]
-        is_new = trial.status == "waiting"
-        trial.status = "waiting"
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            is_new = trial.status == "waiting"
+            trial.status = "waiting"
         if failure is not None:
             self._say(f"again {trial.label}, after {failure}; {self.line()}")
         elif not is_new:
@@ -119,9 +136,9 @@ class SweepProgress:
 
     def settle(self, fingerprint: str, record: Record) -> None:
         """A trial has come to its end, here or in another process."""
-        trial = self._trials[fingerprint]
-        before = trial.status
-        trial.status = "done" if record.status is Status.EVALUATED else "failed"
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            before = trial.status
+            trial.status = "done" if record.status is Status.EVALUATED else "failed"
         if before != trial.status:
             self._say(f"{trial.status} {trial.label}, in another process; {self.line()}")
 
@@ -142,14 +159,14 @@ class SweepProgress:
 
     def line(self) -> str:
         """Return the whole sweep in one line."""
-        sums = self._sums()
+        sums = self._sums
         best = ", ".join(f"{name} {value:.0f}" for name, value in sums.best.items())
         parts = [f"{sums.counts[s]} {s}" for s in ("done", "running", "failed", "waiting")]
         if sums.counts["elsewhere"]:
             parts.append(f"{sums.counts['elsewhere']} elsewhere")
         return (
             f"{self._name}: {', '.join(parts)} of {len(self._trials)}; "
-            f"best return: {best or 'none yet'}; {self._time_left(sums)}"
+            f"best return: {best or 'none yet'}; {self._time_left()}"
         )
 
     def _say(self, text: str) -> None:
@@ -167,23 +184,12 @@ class SweepProgress:
                 table.add_row(trial.label, f"{trial.epoch}/{trial.epochs}", best)
         return table
 
-    def _sums(self) -> _Sums:
-        """Look at every trial, once: it is done for each line, and trials may be thousands."""
-        sums = _Sums(Counter(), {})
-        for trial in self._trials.values():
-            sums.counts[trial.status] += 1
-            sums.minutes += trial.minutes
-            sums.minutes_done += trial.minutes * trial.share_done
-            if trial.epoch:
-                best = sums.best.get(trial.variant, 0.0)
-                sums.best[trial.variant] = max(best, trial.best_return)
-        return sums
-
-    def _time_left(self, sums: _Sums) -> str:
+    def _time_left(self) -> str:
         """Scale the expected minutes of what is left by how fast this run has been so far."""
+        sums = self._sums
         work = sums.minutes_done - self._work_at_start
-        if work <= 0:
+        if work < 1e-6:  # or what is left by rounding
             return "time left: not known yet"
         elapsed = time.monotonic() - self._started
-        seconds = elapsed * (sums.minutes - sums.minutes_done) / work
+        seconds = elapsed * max(sums.minutes - sums.minutes_done, 0.0) / work
         return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"

@@ -124,6 +124,15 @@ def record(folder: Path, status: Status, **fields: Any) -> None:
     _append(folder / EVENTS_FILE, {"status": status, **fields})
 
 
+def queue(folder: Path, config: dict[str, Any] | None = None, **fields: Any) -> None:
+    """Append the event QUEUED, after PENDING with a `config` where there is none; as `record`."""
+    before = read(folder).status
+    assert (config is None) == (before is not None), f"{folder.name}: {before} with {config}"
+    assert before is None or _S.QUEUED in LEGAL_MOVES[before], f"{folder.name}: {before} -> QUEUED"
+    asked = [] if config is None else [{"status": _S.PENDING, "config": config}]
+    _append(folder / EVENTS_FILE, *asked, {"status": _S.QUEUED, **fields})
+
+
 def remark(folder: Path, **fields: Any) -> None:
     """Append an event that leaves the trial where it stands; only for who holds its claim."""
     _append(folder / EVENTS_FILE, fields)
@@ -176,10 +185,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _append(path: Path, fields: dict[str, Any]) -> None:
-    """Append one line and sync it, or leave the file as it was and raise OSError."""
+def _append(path: Path, *events: dict[str, Any]) -> None:
+    """Append a line each and sync them, or leave the file as it was and raise OSError."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    line = (json.dumps({"time": now, **fields}) + "\n").encode()
+    lines = "".join(json.dumps({"time": now, **fields}) + "\n" for fields in events).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_cut_line(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -187,7 +196,7 @@ def _append(path: Path, fields: dict[str, Any]) -> None:
         before = os.fstat(descriptor).st_size
         try:
             # In one call, for a buffer that could not be written is tried again when it closes.
-            if os.write(descriptor, line) < len(line):
+            if os.write(descriptor, lines) < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
         except OSError:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pwmray.config import RuntimeConfig
 from pwmray.failures import (
     POLICIES,
     Failure,
@@ -17,6 +16,7 @@ from pwmray.failures import (
     has_retry,
     share_of,
 )
+from pwmray.placement import request
 from pwmray.plan import PlannedTrial
 from pwmray.registry import Record
 from pwmray.room import free_bytes
@@ -57,19 +57,6 @@ class FirstDeaths:
             self.bug = self._reasons[0] if self._alive_at <= self._dead_at else None
 
 
-def resources(runtime: RuntimeConfig, share: int, machine: Mapping[str, float]) -> dict:
-    """Return the CPUs and the part of a GPU that a trial is given on `machine`.
-
-    `machine` is the largest one that Ray has. With twice the share half as many trials run beside
-    it, which leaves it twice the memory; the threads that it computes with stay the same, for
-    they decide how numbers round.
-    """
-    bundle: dict[str, float] = {"CPU": max(runtime.num_cpus, 1)}
-    if machine.get("GPU", 0):
-        return bundle | {"GPU": min(1.0, runtime.gpu_fraction * share)}
-    return {"CPU": max(bundle["CPU"], min(bundle["CPU"] * share, machine.get("CPU", 1)))}
-
-
 def can_retry(
     trial: PlannedTrial, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
 ) -> bool:
@@ -83,7 +70,7 @@ def can_retry(
     remedy, runtime = POLICIES[failure].remedy, trial.config.runtime
     if remedy is Remedy.MORE_MEMORY:
         share, largest = share_of(record), machine()  # the share counts this failure
-        return resources(runtime, share, largest) != resources(runtime, share // 2, largest)
+        return request(runtime, share, largest) != request(runtime, share // 2, largest)
     if remedy is Remedy.WAIT_FOR_ROOM:
         return _wait_for_room(trial, results)
     return remedy is Remedy.RESUME

@@ -11,10 +11,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import claim, connect
+from pwmray import claim, connect, placement
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.data_making import make_data
-from pwmray.launch import trial_resources
 from pwmray.recorder import Job
 from pwmray.search_plan import SearchPlan, best_lines
 from pwmray.search_trials import SearchTrials, write_tables
@@ -85,7 +84,7 @@ def _search(trials: SearchTrials, scratch: Path, offered: Mapping[str, float]) -
     if offered.get("GPU", 0):
         at_once = min(at_once, int(offered["GPU"] / runtime.gpu_fraction + 1e-9))
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, trial_resources),
+        tune.with_resources(TrialTrainable, placement.resources),
         tune_config=tune.TuneConfig(
             search_alg=_StudySearcher(trials),
             scheduler=_StudyScheduler(trials),

@@ -1,5 +1,6 @@
 """The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import TrialState
 
-from pwmray import connect, registry, study, tables
+from pwmray import placement, registry, study, tables
 from pwmray.config import TrialConfig
+from pwmray.gauges import tags_of
 from pwmray.levels import names_of
 from pwmray.registry import Status
 from pwmray.search_plan import SearchPlan
@@ -125,15 +127,18 @@ class SearchTrials:
             registry.record(folder, Status.QUEUED)
 
     def _grid(self, config: TrialConfig, trial: optuna.Trial) -> dict[str, Any]:
+        name = self._plan.search.name
+        title = f"{name} {self._task} trial {trial.number + 1}"
         return {
-            "trial": config.to_dict(),
+            "trial": json.dumps(config.to_dict()),
+            "epochs": config.epochs,
             FINGERPRINT: config.fingerprint,
-            "title": f"{self._plan.search.name} {self._task} trial {trial.number + 1}",
-            "sweep": self._plan.search.name,
+            "title": title,
+            "tags": tags_of(title, name, config),
             "folder": str(registry.trial_folder(self._plan.results, config.fingerprint)),
             "data": str(self._data_path),
             "use_gpu": self._offered.get("GPU", 0) > 0,
-            "gpu_resource": connect.gpu_request(config.runtime.gpu_type, self._offered),
+            "bundle": placement.bundle(config.runtime, 1, self._offered, self._offered),
         }
 
     def _write_tables(self) -> None:

@@ -1,26 +1,32 @@
-"""One trial as Ray Tune sees it; the trial itself knows nothing of Ray."""
+"""One trial as Ray Tune sees it; the trial itself knows nothing of Ray.
+
+Tune starts more processes than it comes to use, so that torch is loaded with the first trial.
+"""
 
 import functools
+import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ray import tune
 
-from pwmray.config import TrialConfig
-from pwmray.gauges import TAGS, TrialGauges
+from pwmray.gauges import TrialGauges
 from pwmray.hold import RunningElsewhereError
-from pwmray.trial import Trial
+
+if TYPE_CHECKING:
+    import torch
+
+    from pwmray.trial import Trial
 
 
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
-    The config has one key, grid, with the keys trial (a TrialConfig as a dict), title and sweep
-    (names for dashboards), folder and data (paths), use_gpu and gpu_resource. `open` may be
-    overridden, to run another kind of trial.
+    The config has one key, grid, with the keys trial (a TrialConfig's dict as JSON, for Tune looks
+    into every value that it is given), epochs, fingerprint, title and tags (for dashboards), folder
+    and data (paths), use_gpu and bundle. `open` may be overridden, to run another kind of trial.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -30,9 +36,12 @@ class TrialTrainable(tune.Trainable):
         self._grid = config["grid"]
         self._trial: Trial | None = None
 
-    def open(self, grid: dict[str, Any]) -> Trial:
+    def open(self, grid: dict[str, Any]) -> "Trial":
         """Return the trial, claimed; raise RunningElsewhereError where another process has it."""
-        config = TrialConfig.from_dict(grid["trial"])
+        from pwmray.config import TrialConfig
+        from pwmray.trial import Trial
+
+        config = TrialConfig.from_dict(json.loads(grid["trial"]))
         return Trial(
             config,
             Path(grid["folder"]),
@@ -46,7 +55,8 @@ class TrialTrainable(tune.Trainable):
         try:
             if self._trial is None:
                 self._trial = self.open(self._grid)
-                self._gauges = _make_gauges(self._grid)
+                on_gpu = self._grid["use_gpu"]
+                self._gauges = TrialGauges(self._grid["tags"], self._grid["epochs"], on_gpu)
             row = self._trial.advance()
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
@@ -67,14 +77,9 @@ class TrialTrainable(tune.Trainable):
             self._trial = None
 
 
-def _make_gauges(grid: dict[str, Any]) -> TrialGauges:
-    config = TrialConfig.from_dict(grid["trial"])
-    values = (grid["title"], grid["sweep"], config.task, config.variant, str(config.seed))
-    tags: dict[str, str] = dict(zip(TAGS, values, strict=True))
-    return TrialGauges(tags, config.epochs, _device(grid))
+def _device(grid: dict[str, Any]) -> "torch.device":
+    import torch
 
-
-def _device(grid: dict[str, Any]) -> torch.device:
     return torch.device("cuda" if grid["use_gpu"] else "cpu")
 
 

@@ -22,6 +22,7 @@ from pwmray.watchdog import has_hung, take_stacks
 _POLL_SECONDS = 1.0
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
+_UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
 _ENDS = (Status.EVALUATED, Status.FAILED)
 
 Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
@@ -138,9 +139,8 @@ class Turns:
             with registry.claimed(folder) as record:
                 if record is None or record.status is not seen:
                     return False
-                if seen is None:
-                    registry.record(folder, Status.PENDING, config=trial.config.to_dict())
-                registry.record(folder, Status.QUEUED, **fields, **provenance.job())
+                config = trial.config.to_dict() if seen is None else None
+                registry.queue(folder, config, **fields, **provenance.job())
         except OSError as error:
             if self._is_first or not is_disk_full(error):
                 raise
@@ -195,7 +195,11 @@ def _death(told: str | None, stacks: str) -> dict[str, Any]:
         }
     if told is None:
         return {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
-    failure = failures.of_text(told) or Failure.PROCESS_DIED
-    is_silent = failure is Failure.PROCESS_DIED
-    reason = "its process died" if is_silent else f"its process died: {failure}"
+    failure = failures.of_text(told)
+    if failure is None and _UNSTARTED in told:  # nor would it the next time
+        reason, failure = f"its process did not start: {told.splitlines()[-1]}", Failure.CODE
+    elif failure in (None, Failure.PROCESS_DIED):
+        reason, failure = "its process died", Failure.PROCESS_DIED
+    else:
+        reason = f"its process died: {failure}"
     return {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}

@@ -23,8 +23,9 @@ from pwmray.failures import (
     of_text,
     share_of,
 )
+from pwmray.placement import request
 from pwmray.registry import Record, Status
-from pwmray.retries import FirstDeaths, resources
+from pwmray.retries import FirstDeaths
 
 RAY_DIED = (
     "Failure # 1 (occurred at 2026-11-26_00-58-17)\nThe actor died unexpectedly before finishing "
@@ -232,10 +233,10 @@ def test_each_want_of_memory_doubles_the_share():
 
 def test_larger_share_is_of_the_gpu_where_there_is_one_and_never_more_than_there_is():
     runtime = RuntimeConfig(num_cpus=2, gpu_fraction=0.25)
-    assert resources(runtime, 2, {"CPU": 16, "GPU": 4}) == {"CPU": 2, "GPU": 0.5}
-    assert resources(runtime, 8, {"CPU": 16, "GPU": 4}) == {"CPU": 2, "GPU": 1.0}
-    assert resources(runtime, 4, {"CPU": 6, "GPU": 0}) == {"CPU": 6}
-    assert resources(runtime, 1, {"CPU": 6, "GPU": 0}) == {"CPU": 2}
+    assert request(runtime, 2, {"CPU": 16, "GPU": 4}) == {"CPU": 2, "GPU": 0.5}
+    assert request(runtime, 8, {"CPU": 16, "GPU": 4}) == {"CPU": 2, "GPU": 1.0}
+    assert request(runtime, 4, {"CPU": 6, "GPU": 0}) == {"CPU": 6}
+    assert request(runtime, 1, {"CPU": 6, "GPU": 0}) == {"CPU": 2}
 
 
 def test_reasons_that_differ_in_numbers_are_one():

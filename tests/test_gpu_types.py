@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pwmray import connect, launch
+from pwmray import placement
 from pwmray.config import TrialConfig
 from pwmray.sweep_options import sweep_parser
 from tests.test_sweep import PHASE6
@@ -19,12 +19,8 @@ def bundle_of(gpu_type, offered, gpu_fraction=1.0):
     cell = {"task": "cheetah-run", "seed": 1, "epochs": 1}
     settings = {"runtime.gpu_type": gpu_type, "runtime.gpu_fraction": gpu_fraction}
     config = TrialConfig.from_flat({**cell, **settings})
-    grid = {
-        "trial": config.to_dict(),
-        "use_gpu": offered.get("GPU", 0) > 0,
-        "gpu_resource": connect.gpu_request(gpu_type, offered),
-    }
-    (bundle,) = launch.trial_resources({"grid": grid}).bundles
+    asked = placement.bundle(config.runtime, 1, offered, offered)
+    (bundle,) = placement.resources({"grid": {"bundle": asked}}).bundles
     return bundle
 
 
@@ -44,13 +40,13 @@ def test_trial_asks_ray_for_its_gpu_where_the_cluster_offers_it(gpu_type, offere
 
 
 def test_gpu_that_the_cluster_lacks_is_said_with_those_that_it_has():
-    said = connect.describe_missing_gpus(["", "H100", "H200"], BY_RAY)
+    said = placement.describe_missing_gpus(["", "H100", "H200"], BY_RAY)
     assert said == ("no H200 in this cluster (it has H100): trials that ask for one take any GPU")
 
 
 @pytest.mark.parametrize("offered", [BY_NAME, {"CPU": 2.0}])
 def test_nothing_is_said_where_all_are_there_or_none_is_used(offered):
-    assert connect.describe_missing_gpus(["H100"], offered) == ""
+    assert placement.describe_missing_gpus(["H100"], offered) == ""
 
 
 def test_gpu_is_no_part_of_what_defines_a_trial():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pwmray import plan, registry, retries
+from pwmray import placement, plan, registry, retries
 from pwmray.registry import Status
 from tests import small_disk
 from tests.test_turns import driver, folder_of, stand_at
@@ -41,7 +41,7 @@ def test_trial_out_of_memory_runs_again_while_it_can_be_given_more(tmp_path):
     registry.record(folder, Status.FAILED, failure="out of memory")
     assert turns.next(machine) == [trial]
     share = retries.share_of(registry.read(folder))
-    assert retries.resources(trial.config.runtime, share, MACHINE) == {"CPU": 2}
+    assert placement.request(trial.config.runtime, share, MACHINE) == {"CPU": 2}
     registry.record(folder, Status.FAILED, failure="out of memory")  # with the whole machine
     assert turns.next(machine) == []
     assert turns.is_over

@@ -56,7 +56,7 @@ def advance(trials, name, data, until=None):
         return None
     grid = config["grid"]
     trial = Trial(
-        TrialConfig.from_dict(grid["trial"]),
+        TrialConfig.from_dict(json.loads(grid["trial"])),
         Path(grid["folder"]),
         data,
         make_environments,

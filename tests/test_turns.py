@@ -167,6 +167,22 @@ def test_death_on_a_lost_machine_is_recorded_when_its_claim_is_free(tmp_path, mo
     assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
 
 
+def test_process_that_cannot_be_loaded_is_a_bug_and_not_tried_again(tmp_path):
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    told = (
+        "The actor died because of an error raised in its creation task, ray::Trainable.__init__()"
+        "\nRuntimeError: The actor with name Trainable failed to import on the worker."
+        "\nModuleNotFoundError: No module named 'mujoco'\n"
+    )
+    record = ours.bury(trial.config.fingerprint, told)
+    assert (record.status, record.last("failure")) == (Status.FAILED, "code")
+    assert record.last("reason") == (
+        "its process did not start: ModuleNotFoundError: No module named 'mujoco'"
+    )
+    assert ours.next(no_machine) == []
+
+
 def test_driver_that_stops_cancels_what_it_queued_and_another_goes_on(tmp_path):
     first, trials = driver(tmp_path, 2)
     second, _ = driver(tmp_path, 2)

@@ -1,0 +1,27 @@
+"""Which trial a free process takes up next."""
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+
+
+class InOrder(FIFOScheduler):
+    """Run trials in order, but give a free process none that another one is being started for.
+
+    Tune's own order gives it the first trial that waits, and ends the process that is starting for
+    that one. Where trials end more often than a process takes to start, of a new node too, none
+    would ever come up, and those that are there do all the work.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the first trial that waits and has no process yet, None without one."""
+        # Tune keeps from schedulers which trial has what (Ray 2.60).
+        controller = tune_controller._tune_controller
+        started, actor_of = controller._actor_manager.is_actor_started, controller._trial_to_actor
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.PENDING:
+                actor = actor_of.get(trial)
+                if actor is None or not started(actor):
+                    return trial
+        return None
