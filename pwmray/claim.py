@@ -105,7 +105,7 @@ def holder(path: Path) -> dict[str, Any]:
 def _write(draft: Path, owner: dict[str, Any]) -> None:
     with open(draft, "x") as file:
         # A copy of the file has another inode, a link to it the same.
-        json.dump({**owner, "inode": os.fstat(file.fileno()).st_ino}, file)
+        file.write(json.dumps({**owner, "inode": os.fstat(file.fileno()).st_ino}))
 
 
 def _link(draft: Path, path: Path) -> bool:

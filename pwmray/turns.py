@@ -156,6 +156,8 @@ class Turns:
         killed.
         """
         folder, told = self._folder(fingerprint), self._told.get(fingerprint)
+        if registry.read(folder).status is Status.EVALUATED:
+            return
         try:
             with registry.claimed(folder) as record:
                 if record is None:
