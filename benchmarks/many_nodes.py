@@ -6,9 +6,8 @@ Runs the real driver (pwmray.launch: the plan, the events, Tune, retries, the ta
 many nodes on this machine. Each node is a raylet of its own that offers one CPU, so that Ray's
 control plane and the driver see and use all of them; but they share this machine's cores, and run
 without the agents that serve the dashboard, for which there is no memory here. A trial claims its
-folder and records its events as real ones do, sleeps for some seconds (at 0 the first node would
-take them all) and does nothing else: its curve and evaluations are there before. Each node keeps
-one process for all its trials.
+folder and writes its events and evaluations as real ones do, sleeps for some seconds and does
+nothing else. Each node keeps one process for all its trials.
 """
 
 import argparse
@@ -24,18 +23,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-from registry import make_sweep, write_tables
+from no_trial import SECONDS, NoTrainable
+from noop import SWEEP
 
-from pwmray import claim, launch, provenance, registry, trainable
+from pwmray import launch, registry
 from pwmray import plan as planning
 from pwmray.commands import CommandParser, run_command
+from pwmray.data_making import make_data
 from pwmray.plan import Plan
-from pwmray.registry import CLAIM_FILE, Status
+from pwmray.registry import Status
 from pwmray.sweep_options import count
 from pwmray.tracking import Mode
 
-_SECONDS = "PWMRAY_TRIAL_SECONDS"  # the nodes' processes have this one's environment
 _STORE_BYTES = 80_000_000  # of a node's object store, in which nothing is put
 _AGENT = "--dashboard_agent_command"
 # For the machine is slow with so many: a node is dead to Ray after 25 s without a word, a process
@@ -63,31 +62,6 @@ exec sleep infinity
 _START_SECONDS = 600.0
 
 
-class NoTrial(tune.Trainable):
-    """A trial that ends at once, recorded as one that ran."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Claim the trial and record its life."""
-        folder = Path(config["grid"]["folder"])
-        held = claim.acquire(folder / CLAIM_FILE)
-        assert held is not None, "no one else runs it"
-        with held:
-            registry.record(folder, Status.RUNNING, epoch=0, **provenance.process())
-            time.sleep(float(os.environ[_SECONDS]))
-            ended = {"epochs_reached": 300, "train_seconds": 1.0, "evaluation_seconds": 1.0}
-            registry.record(folder, Status.COMPLETED, **ended)
-            registry.record(folder, Status.EVALUATED, return_mean=1.0, **ended)
-
-    def step(self) -> dict[str, Any]:
-        """Report its only row."""
-        return {"epoch": 300, "return_mean": 1.0, "done": True}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial in this process."""
-        self.setup(new_config)
-        return True
-
-
 def main() -> int:
     """Print what was measured; return the exit status."""
     parser = CommandParser(description="Time the driver over many simulated nodes.")
@@ -106,9 +80,12 @@ def measure(options: argparse.Namespace) -> None:
     # A short path, for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="mn") as made:
         os.environ |= {"RAY_TMPDIR": made, "RAY_USAGE_STATS_ENABLED": "0"}
-        os.environ |= {"MUJOCO_GL": "disable", _SECONDS: str(options.seconds), **_PATIENCE}
+        os.environ |= {"MUJOCO_GL": "disable", SECONDS: str(options.seconds), **_PATIENCE}
         results = Path(made) / "results"
-        plan = _make_plan(options.trials, results)
+        trials = SWEEP.cells("laptop", {"seed": list(range(options.trials))})
+        plan = planning.make(SWEEP, "laptop", trials, results)
+        data = Path(made) / "data"
+        make_data([(trials[0].task, trials[0].data)], data, lambda *_: None)
         started = time.monotonic()
         agent = Path(made) / "agent.sh"
         agent.write_text(_IDLE_AGENT)
@@ -116,20 +93,9 @@ def measure(options: argparse.Namespace) -> None:
             print(f"{options.nodes} nodes after {time.monotonic() - started:.0f} s", flush=True)
             started, cpu_seconds = time.monotonic(), time.process_time()
             command = "python benchmarks/many_nodes.py"
-            code = launch.run(plan, Path(made) / "data", address, command, Mode.OFF)
+            code = launch.run(plan, data, address, command, Mode.OFF, trainable=NoTrainable)
         assert code == 0
         _report(plan, time.monotonic() - started, time.process_time() - cpu_seconds)
-
-
-def _make_plan(num_trials: int, results: Path) -> Plan:
-    """Return the plan of a sweep whose trials have their tables already."""
-    sweep = make_sweep(num_trials)
-    configs = sweep.trials("laptop")
-    for config in configs:
-        folder = registry.trial_folder(results, config.fingerprint)
-        folder.mkdir(parents=True)
-        write_tables(folder)
-    return planning.make(sweep, "laptop", configs, results)
 
 
 @contextmanager
@@ -145,7 +111,6 @@ def _nodes(number: int, agent: Path) -> Iterator[str]:
         return start(idle, *arguments, **options)
 
     services.start_ray_process = start_without_agents
-    trainable.TrialTrainable = NoTrial
     common = {"object_store_memory": _STORE_BYTES}
     head = {"num_cpus": 0, "include_dashboard": False, **common}
     cluster = Cluster(initialize_head=True, head_node_args=head)
