@@ -111,7 +111,7 @@ def make(
     axes, named = sweep.axes, sweep.named_levels(scale)
     names = names_of(configs, axes, named)
     trials = []
-    rows = zip(configs, names, folders, records, priced, _disk_bytes(configs), strict=True)
+    rows = zip(configs, names, folders, records, priced, count_disk_bytes(configs), strict=True)
     for config, name, folder, record, price, disk_bytes in rows:
         state = "waits" if config.awaits_world_model else _state(folder, record)
         levels = levels_of(config, axes, named)
@@ -149,7 +149,7 @@ def _state(folder: Path, record: registry.Record) -> str:
     return "resumes" if (folder / CHECKPOINT_FILE).exists() else "new"
 
 
-def _disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
+def count_disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
     """Return the bytes of each trial's checkpoints, and of its curve and evaluations."""
     counted: dict[tuple, int] = {}  # by shapes: a sweep of thousands of trials has a few
     found = []

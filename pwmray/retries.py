@@ -6,6 +6,7 @@ How often a trial was retried is in its own events, so a driver that takes over 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pwmray.failures import (
     POLICIES,
@@ -17,9 +18,11 @@ from pwmray.failures import (
     share_of,
 )
 from pwmray.placement import request
-from pwmray.plan import PlannedTrial
 from pwmray.registry import Record
 from pwmray.room import free_bytes
+
+if TYPE_CHECKING:
+    from pwmray.config import TrialConfig
 
 NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
 _POLL_SECONDS = 5.0
@@ -57,8 +60,18 @@ class FirstDeaths:
             self.bug = self._reasons[0] if self._alive_at <= self._dead_at else None
 
 
+class Retriable(Protocol):
+    """What a retry needs to know of a trial."""
+
+    @property
+    def config(self) -> "TrialConfig": ...
+
+    @property
+    def disk_bytes(self) -> int: ...
+
+
 def can_retry(
-    trial: PlannedTrial, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
+    trial: Retriable, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
 ) -> bool:
     """Tell whether a failed trial has a retry left that can help; `machine` is the largest one.
 
@@ -76,7 +89,7 @@ def can_retry(
     return remedy is Remedy.RESUME
 
 
-def _wait_for_room(trial: PlannedTrial, results: Path) -> bool:
+def _wait_for_room(trial: Retriable, results: Path) -> bool:
     """Return whether there came to be room for a trial's files within its limit."""
     limit = trial.config.runtime.disk_wait_seconds
     deadline = time.monotonic() + limit

@@ -76,7 +76,7 @@ class Search:
         )
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command line and exit: 0 done, 2 bad input, 130 after Ctrl-C."""
+        """Run the command line and exit: 0 done, 1 all failed, 2 bad input, 130 after Ctrl-C."""
         command = shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 

@@ -14,17 +14,21 @@ from ray.tune.search import Searcher
 from pwmray import claim, connect, placement
 from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.data_making import make_data
+from pwmray.launch import TRIALS_FAILED
 from pwmray.recorder import Job
 from pwmray.search_plan import SearchPlan, best_lines
 from pwmray.search_trials import SearchTrials, write_tables
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
-from pwmray.watch import NamedTasks
+from pwmray.watch import NamedTasks, told_of
 
 
 def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mode: Mode) -> int:
-    """Search task by task; print the best trials. Returns 0, or 130 after Ctrl-C.
+    """Search task by task; print the best trials.
+
+    Failed trials run again where that can help. Returns 0, 1 where the first trials all died of one
+    bug, or 130 after Ctrl-C.
 
     Raises ValueError where another process runs the same search.
     """
@@ -67,6 +71,9 @@ def _run_tasks(
                 opened.append(trials)
                 if not _search(trials, scratch / task, offered):
                     return INTERRUPTED
+                if trials.bug is not None:
+                    print(f"stopped: the first trials all died of {trials.bug}")
+                    return TRIALS_FAILED
         finally:
             ray.shutdown()
             for trials in opened:  # now that no worker writes any more
@@ -117,7 +124,8 @@ class _StudySearcher(Searcher):
         self._trials = trials
 
     def suggest(self, trial_id: str) -> Any:
-        return self._trials.next(trial_id) or Searcher.FINISHED
+        chosen = self._trials.next(trial_id)
+        return Searcher.FINISHED if chosen is None and self._trials.is_over else chosen
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -131,6 +139,9 @@ class _StudyScheduler(FIFOScheduler):
     def __init__(self, trials: SearchTrials):
         super().__init__()
         self._trials = trials
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._trials.die(trial.trial_id, told_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         is_stopped = self._trials.is_stopped(trial.trial_id, result)

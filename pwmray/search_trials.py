@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import TrialState
 
-from pwmray import placement, registry, study, tables
+from pwmray import connect, deaths, placement, registry, retries, study, tables
 from pwmray.config import TrialConfig
+from pwmray.failures import Failure, failure_of, share_of
 from pwmray.gauges import tags_of
 from pwmray.levels import names_of
-from pwmray.registry import Status
+from pwmray.plan import count_disk_bytes
+from pwmray.registry import Record, Status
 from pwmray.search_plan import SearchPlan
 from pwmray.study import FINGERPRINT
 
@@ -21,7 +23,11 @@ _TABLES_SECONDS = 5.0  # between two writings of the tables
 
 
 class SearchTrials:
-    """The trials of a task's study, in the study, in our registry and in the tables."""
+    """The trials of a task's study, in the study, in our registry and in the tables.
+
+    Failed trials run again where that can help; `bug` is the reason that all of the first ones died
+    of, after which there are no more.
+    """
 
     def __init__(
         self,
@@ -33,6 +39,9 @@ class SearchTrials:
     ):
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
+        self._deaths = retries.FirstDeaths()
+        self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
+        self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # with the settings that none was chosen for
         self.study = plan.open_study(task)
         self._space = study.read_space(plan.search.space)
@@ -45,9 +54,18 @@ class SearchTrials:
         """Leave everything out: Tune pickles its searcher, which is never restored from that."""
         return {}
 
+    @property
+    def bug(self) -> str | None:
+        return self._deaths.bug
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no more trials: one that runs may yet fail and run again."""
+        return not self._live
+
     def next(self, name: str) -> dict[str, Any] | None:
-        """Return the next trial to run as a trainable's config, None where all were tried."""
-        while self._left or self._num_tried() < self._plan.num_trials:
+        """Return the next trial to run as a trainable's config, None where there is none now."""
+        while self.bug is None and (self._left or self._num_tried() < self._plan.num_trials):
             trial = self._left.pop(0) if self._left else self.study.ask(self._space)
             config = self._plan.config(self._task, trial.params)
             trial.set_user_attr(FINGERPRINT, config.fingerprint)
@@ -61,26 +79,34 @@ class SearchTrials:
     def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
         """Take a report of a running trial; return whether it is to stop."""
         trial, config = self._live[name]
+        if "return_mean" in result:
+            self._deaths.survive(result["epoch"])
         if "return_mean" not in result or result["epoch"] >= config.epochs:
             return False  # it has been trained: its evaluation is all that is left
         return study.report(trial, result["epoch"], result["return_mean"])
+
+    def die(self, name: str, told: str) -> None:
+        """Take what Ray has `told` of a trial that failed, before its `end`."""
+        self._told[name] = told
 
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
         folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        if is_error:
+            deaths.wait_for_death([folder])
+            deaths.record_death(folder, self._told.pop(name, None))
         record = registry.read(folder)
         if record.status is Status.EVALUATED:
+            self._deaths.finish()
             self.study.tell(trial, record.last("return_mean"))
             said = f"return {record.last('return_mean'):.1f}"
         elif result is not None and "elsewhere" in result:
             said = result["elsewhere"]  # the next run takes it up
         elif is_error:
-            if record.status is not Status.FAILED:
-                registry.record(folder, Status.FAILED, reason="its process died")
-            self.study.tell(trial, state=TrialState.FAIL)
-            said = f"failed: {registry.read(folder).last('reason')}"
+            said = self._fail(trial, config, record)
         else:
+            self._deaths.finish()
             said = f"stopped early at epoch {result['epoch'] if result else 0}"
             registry.record(folder, Status.CANCELLED, reason=f"the search {said}")
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -98,6 +124,20 @@ class SearchTrials:
                 reason = "the search stopped before it was done"
                 registry.record(folder, Status.CANCELLED, reason=reason)
         self._write_tables()
+
+    def _fail(self, trial: optuna.Trial, config: TrialConfig, record: Record) -> str:
+        """Have a failed trial run again, or tell the study that it failed; return what to say."""
+        reason = record.last("reason")
+        ((checkpoints, rows),) = count_disk_bytes([config])
+        failed = _Failed(config, checkpoints + rows)
+        machine = connect.largest_machine
+        if retries.can_retry(failed, record, self._plan.results, machine):
+            self._left.insert(0, trial)
+            self._retried[config.fingerprint] = failure_of(record)
+            return f"failed: {reason}; it runs again"
+        self._deaths.die(record)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return f"failed: {reason}"
 
     def _num_tried(self) -> int:
         return len(self.study.get_trials(deepcopy=False))
@@ -124,9 +164,13 @@ class SearchTrials:
         if registry.read(folder).status is None:
             registry.record(folder, Status.PENDING, config=config.to_dict())
         if not registry.running_elsewhere(folder):
-            registry.record(folder, Status.QUEUED)
+            failure = self._retried.pop(config.fingerprint, None)
+            registry.record(folder, Status.QUEUED, **({"retry": failure} if failure else {}))
 
     def _grid(self, config: TrialConfig, trial: optuna.Trial) -> dict[str, Any]:
+        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        share = share_of(registry.read(folder))
+        machine = connect.largest_machine() if share > 1 else self._offered
         name = self._plan.search.name
         title = f"{name} {self._task} trial {trial.number + 1}"
         return {
@@ -135,10 +179,10 @@ class SearchTrials:
             FINGERPRINT: config.fingerprint,
             "title": title,
             "tags": tags_of(title, name, config),
-            "folder": str(registry.trial_folder(self._plan.results, config.fingerprint)),
+            "folder": str(folder),
             "data": str(self._data_path),
             "use_gpu": self._offered.get("GPU", 0) > 0,
-            "bundle": placement.bundle(config.runtime, 1, self._offered, self._offered),
+            "bundle": placement.bundle(config.runtime, share, machine, self._offered),
         }
 
     def _write_tables(self) -> None:
@@ -158,6 +202,13 @@ def write_tables(plan: SearchPlan, task: str, tried: optuna.Study, command: str)
     rows = [_Named(config, name) for config, name in zip(configs.values(), names, strict=True)]
     known = _Tried(sweep, plan.scale, plan.results, rows)
     tables.Tables(tables.open_sweep(known, command)).write()
+
+
+class _Failed(NamedTuple):
+    """What a retry needs to know of a trial."""
+
+    config: TrialConfig
+    disk_bytes: int
 
 
 class _Named(NamedTuple):

@@ -7,23 +7,19 @@ else to do: it is theirs while they live, and then whoever's is here.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray import claim, failures, provenance, registry, retries
-from pwmray.failures import Failure, failure_of, is_disk_full
+from pwmray import claim, deaths, provenance, registry, retries
+from pwmray.failures import failure_of, is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
 from pwmray.registry import CLAIM_FILE, Record, Status
-from pwmray.watchdog import has_hung, take_stacks
+from pwmray.watchdog import has_hung
 
 _POLL_SECONDS = 1.0
-_DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
-_TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
-_UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
-_ENDS = (Status.EVALUATED, Status.FAILED)
 
 Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
 
@@ -91,7 +87,7 @@ class Turns:
         when the claim is free.
         """
         self._told[fingerprint] = told
-        self._wait_for_death([fingerprint])
+        deaths.wait_for_death([self._folder(fingerprint)])
         self._bury(fingerprint)
         return registry.read(self._folder(fingerprint))
 
@@ -102,11 +98,11 @@ class Turns:
         """
         fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
-        self._wait_for_death(left)
+        deaths.wait_for_death([self._folder(fingerprint) for fingerprint in left])
         for fingerprint in left:
             folder = self._folder(fingerprint)
             with registry.claimed(folder) as record:
-                if record is not None and record.status not in (*_ENDS, Status.CANCELLED):
+                if record is not None and record.status not in (*deaths.ENDS, Status.CANCELLED):
                     registry.record(folder, status, reason=why, **fields)
 
     def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
@@ -150,33 +146,17 @@ class Turns:
         return True
 
     def _bury(self, fingerprint: str) -> None:
-        """Record as failed what Ray runs no more although it neither ended nor failed.
-
-        Tune has been seen to end a run with a trial unfinished after the process of another was
-        killed.
-        """
-        folder, told = self._folder(fingerprint), self._told.get(fingerprint)
+        """Record the death of a trial that is not evaluated, once no process holds it."""
+        folder = self._folder(fingerprint)
         if registry.read(folder).status is Status.EVALUATED:
             return
         try:
-            with registry.claimed(folder) as record:
-                if record is None:
-                    return
-                if record.status not in (*_ENDS, Status.CANCELLED):
-                    death = _death(told, take_stacks(folder))
-                    registry.record(folder, Status.FAILED, **death)
+            if deaths.record_death(folder, self._told.get(fingerprint)):
                 self._told.pop(fingerprint, None)
         except OSError as error:
             if not is_disk_full(error):
                 raise
             self._progress.say(f"disk full: the failure of {fingerprint} could not be recorded")
-
-    def _wait_for_death(self, fingerprints: Sequence[str]) -> None:
-        """Wait a little for the processes of trials that Ray no longer runs to be gone."""
-        folders = [self._folder(name) for name in fingerprints]
-        deadline = time.monotonic() + _DYING_SECONDS
-        while any(map(registry.running_elsewhere, folders)) and time.monotonic() < deadline:
-            time.sleep(_DYING_SECONDS / 100)
 
     def _others(self) -> Counter[str]:
         """Return how many of the open trials each other process has."""
@@ -185,23 +165,3 @@ class Turns:
 
     def _folder(self, fingerprint: str) -> Path:
         return registry.trial_folder(self._results, fingerprint)
-
-
-def _death(told: str | None, stacks: str) -> dict[str, Any]:
-    if stacks:
-        limit = stacks.partition("\n")[0].removeprefix("Timeout (").removesuffix(")!")
-        return {
-            "reason": f"it hung: no sign of life for {limit}",
-            "failure": Failure.HANG,
-            "traceback": stacks[-_TOLD_CHARACTERS:],  # the main thread comes last
-        }
-    if told is None:
-        return {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
-    failure = failures.of_text(told)
-    if failure is None and _UNSTARTED in told:  # nor would it the next time
-        reason, failure = f"its process did not start: {told.splitlines()[-1]}", Failure.CODE
-    elif failure in (None, Failure.PROCESS_DIED):
-        reason, failure = "its process died", Failure.PROCESS_DIED
-    else:
-        reason = f"its process died: {failure}"
-    return {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}

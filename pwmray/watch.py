@@ -69,7 +69,7 @@ class TuneWatch(tune.Callback):
         self._progress.finish(_fingerprint(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        record = self._turns.bury(_fingerprint(trial), _told(trial))
+        record = self._turns.bury(_fingerprint(trial), told_of(trial))
         self._deaths.die(record)
         self._progress.fail(_fingerprint(trial), record)
 
@@ -139,7 +139,7 @@ class StopEarly(tune.Stopper):
         return self._deaths.bug is not None or self._interruption.reason is not None
 
 
-def _told(trial: Any) -> str:
+def told_of(trial: Any) -> str:
     """Return what Ray says of a trial's failure."""
     path = trial.error_file
     return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""

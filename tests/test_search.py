@@ -14,7 +14,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from pwmray import claim, registry, study
+from pwmray import claim, connect, registry, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -226,13 +226,76 @@ def test_trial_that_was_run_before_is_told_and_not_run_again(tmp_path, data):
     assert registry.read(folder).count(Status.RUNNING) == 1
 
 
+def fail(trials, name, **fields):
+    """Have the next trial fail as its process records it, or die where there are no `fields`."""
+    grid = trials.next(name)["grid"]
+    folder = Path(grid["folder"])
+    if fields:
+        registry.record(folder, Status.FAILED, **fields)
+    else:
+        trials.die(name, "The actor died unexpectedly")
+    trials.end(name, None, is_error=True)
+    return grid
+
+
 def test_failed_trial_is_told_with_its_reason(tmp_path, data, capsys):
     trials = open_trials(tmp_path, data, number=1)
-    grid = trials.next("a")["grid"]
-    trials.end("a", None, is_error=True)
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
     assert trials.study.get_trials()[0].state is TrialState.FAIL
-    assert registry.read(Path(grid["folder"])).last("reason") == "its process died"
-    assert "1 of 1: failed: its process died" in capsys.readouterr().out
+    assert "1 of 1: failed: the loss is nan\n" in capsys.readouterr().out
+    assert trials.next("b") is None
+    assert trials.is_over
+
+
+def test_trial_whose_process_died_runs_again_until_it_had_its_retries(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data, number=1)
+    folders = set()
+    for number in range(3):
+        grid = fail(trials, f"{number}")
+        folders.add(grid["folder"])
+        said = capsys.readouterr().out
+        assert "1 of 1: failed: its process died" in said
+        assert ("it runs again" in said) == (number < 2)
+    (folder,) = map(Path, folders)
+    assert registry.read(folder).all("retry") == ["process died"] * 2
+    assert [trial.state for trial in trials.study.get_trials()] == [TrialState.FAIL]
+
+
+def test_trial_that_runs_again_goes_on_and_is_told_of_once(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=1)
+    first = advance(trials, "a", data, until=4)
+    trials.die("a", "The actor died unexpectedly")
+    trials.end("a", None, is_error=True)
+    assert advance(trials, "b", data) == first
+    record = registry.read(registry.trial_folder(tmp_path, first))
+    assert record.all("epoch") == [0, 4]
+    (trial,) = trials.study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, record.last("return_mean"))
+
+
+def test_trial_that_others_wait_for_is_not_the_end_of_a_search(tmp_path, data):
+    """It may fail, and then it is to run again."""
+    trials = open_trials(tmp_path, data, number=1)
+    trials.next("a")
+    assert trials.next("b") is None
+    assert not trials.is_over
+
+
+def test_trial_out_of_memory_is_given_twice_its_share(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(connect, "largest_machine", lambda: {"CPU": 2, "GPU": 0})
+    trials = open_trials(tmp_path, data, number=1)
+    grid = fail(trials, "a", reason="out of memory", failure="out of memory")
+    assert grid["bundle"] == {"CPU": 1}
+    assert trials.next("b")["grid"]["bundle"] == {"CPU": 2}
+
+
+def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for number in range(3):
+        assert trials.bug is None
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug == "TypeError: no"
+    assert trials.next("d") is None
 
 
 def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
@@ -266,6 +329,34 @@ def wait_for_an_end(folder):
                 return
         time.sleep(0.2)
     raise TimeoutError("no trial came to an end")
+
+
+def kill_a_trial(folder):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            record = registry.read(path)
+            if record.status is Status.RUNNING:
+                os.kill(record.last("pid"), signal.SIGKILL)
+                return path
+        time.sleep(0.05)
+    raise TimeoutError("no trial ran")
+
+
+@pytest.mark.slow
+def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
+    process = start(tmp_path)
+    killed = kill_a_trial(tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "failed: its process died; it runs again" in out
+    assert "Traceback" not in out + err
+    record = registry.read(killed)
+    assert record.all("retry") == ["process died"]
+    assert record.status in (Status.EVALUATED, Status.CANCELLED)
+    tried = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results").open_study(TASK)
+    assert {trial.state.name for trial in tried.get_trials()} <= {"COMPLETE", "PRUNED"}
+    assert len(tried.get_trials()) == 5
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pwmray import claim, plan, registry, results, tables, turns
+from pwmray import claim, deaths, plan, registry, results, tables, turns
 from pwmray.interruption import Interruption
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
@@ -154,7 +154,7 @@ def test_trial_that_ray_lost_is_recorded_as_failed_and_tried_again(tmp_path, mon
 
 def test_death_on_a_lost_machine_is_recorded_when_its_claim_is_free(tmp_path, monkeypatch):
     monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(turns, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
     ours, trials = driver(tmp_path, 1)
     ours.next(no_machine)
     registry.record(folder_of(tmp_path, trials[0]), Status.RUNNING)

@@ -1,0 +1,58 @@
+"""What is recorded of a trial whose process died before it could do so itself."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray import failures, registry
+from pwmray.failures import Failure
+from pwmray.registry import Status
+from pwmray.watchdog import take_stacks
+
+ENDS = (Status.EVALUATED, Status.FAILED)
+_DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
+_TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
+_UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
+
+
+def wait_for_death(folders: Sequence[Path]) -> None:
+    """Wait a little for the processes of trials that Ray no longer runs to be gone."""
+    deadline = time.monotonic() + _DYING_SECONDS
+    while any(map(registry.running_elsewhere, folders)) and time.monotonic() < deadline:
+        time.sleep(_DYING_SECONDS / 100)
+
+
+def record_death(folder: Path, told: str | None) -> bool:
+    """Record as failed what Ray runs no more although it neither ended nor failed.
+
+    `told` is what Ray says of it, if it says anything: Tune has been seen to end a run with a trial
+    unfinished after the process of another was killed. Returns False, and records nothing, while a
+    process holds the trial. Raises OSError on a full disk.
+    """
+    with registry.claimed(folder) as record:
+        if record is None:
+            return False
+        if record.status not in (*ENDS, Status.CANCELLED):
+            registry.record(folder, Status.FAILED, **_death(told, take_stacks(folder)))
+    return True
+
+
+def _death(told: str | None, stacks: str) -> dict[str, Any]:
+    if stacks:
+        limit = stacks.partition("\n")[0].removeprefix("Timeout (").removesuffix(")!")
+        return {
+            "reason": f"it hung: no sign of life for {limit}",
+            "failure": Failure.HANG,
+            "traceback": stacks[-_TOLD_CHARACTERS:],  # the main thread comes last
+        }
+    if told is None:
+        return {"reason": "Ray ended without it", "failure": Failure.PROCESS_DIED}
+    failure = failures.of_text(told)
+    if failure is None and _UNSTARTED in told:  # nor would it the next time
+        reason, failure = f"its process did not start: {told.splitlines()[-1]}", Failure.CODE
+    elif failure in (None, Failure.PROCESS_DIED):
+        reason, failure = "its process died", Failure.PROCESS_DIED
+    else:
+        reason = f"its process died: {failure}"
+    return {"reason": reason, "failure": failure, "traceback": told[-_TOLD_CHARACTERS:]}
