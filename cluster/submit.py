@@ -24,7 +24,7 @@ from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from pwmray import plan as planning
 from pwmray import prerequisites, tables
-from pwmray.commands import CommandParser, run_command
+from pwmray.commands import CommandParser, nearest, run_command
 from pwmray.data.layouts import COLLECTED
 from pwmray.data.sources import imported_path
 from pwmray.plan import Plan
@@ -91,7 +91,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
 def load_sweep(path: Path) -> Sweep:
     """Return the sweep of a file in sweeps/; raise ValueError for a file that has none."""
     if not path.is_file():
-        raise ValueError(f"no sweep's file {path}")
+        files = sorted(map(str, path.parent.glob("[!_.]*.py")))
+        known = f"; valid: {', '.join(files)}" if files else ""
+        raise ValueError(f"no sweep's file {path}{nearest(str(path), files)}{known}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file")
