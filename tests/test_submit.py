@@ -16,5 +16,5 @@ def test_unknown_file_is_named_with_those_that_there_are():
 
 
 def test_file_without_a_sweep_is_refused():
-    with pytest.raises(ValueError, match="search_flow.py defines no Sweep: this submits sweeps"):
+    with pytest.raises(ValueError, match=r"search_flow\.py defines no Sweep: this submits sweeps"):
         load_sweep(SWEEPS / "search_flow.py")
