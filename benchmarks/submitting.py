@@ -2,7 +2,7 @@
 
     ./run python benchmarks/submitting.py --repeat 3
 
-The tests' sweep for H200s is submitted to two nodes. Prints a row of docs/performance a
+The tests' sweep for H200s is submitted to two nodes. Prints a row of docs/performance.md a
 repetition: what the person waits for, then seconds since the job started.
 """
 
