@@ -15,13 +15,22 @@ class InOrder(FIFOScheduler):
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Return the first trial that waits and has no process yet, None without one."""
+        """Return the first trial that waits and has no process yet, None without one.
+
+        Where processes are free, it is one that asks for what one of them has.
+        """
         # Tune keeps from schedulers which trial has what (Ray 2.60).
         controller = tune_controller._tune_controller
         started, actor_of = controller._actor_manager.is_actor_started, controller._trial_to_actor
+        free = controller._actor_cache
+        first = None
         for trial in tune_controller.get_trials():
-            if trial.status == Trial.PENDING:
-                actor = actor_of.get(trial)
-                if actor is None or not started(actor):
-                    return trial
-        return None
+            if trial.status != Trial.PENDING:
+                continue
+            actor = actor_of.get(trial)
+            if actor is not None and started(actor):
+                continue
+            if not free.num_cached_objects or free.has_cached_object(trial.placement_group_factory):
+                return trial
+            first = first or trial
+        return first

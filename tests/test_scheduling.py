@@ -3,13 +3,61 @@
 import os
 import time
 from collections import Counter
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
+from ray.tune.utils.object_cache import _ObjectCache
 
 from pwmray import connect
 from pwmray.scheduling import InOrder
 
 NUM_CPUS, NUM_TRIALS = 2, 400
+
+
+class Waiting(NamedTuple):
+    """A trial that waits, as a scheduler sees it."""
+
+    name: str
+    placement_group_factory: str
+    status: str = "PENDING"
+
+
+def choose(trials, started=(), free=()):
+    """Return the name of the trial chosen; processes are `started` for some, and `free` by kind."""
+    cache = _ObjectCache()
+    for kind in free:
+        cache.increase_max(kind)
+        cache.cache_object(kind, object())
+    manager = SimpleNamespace(is_actor_started=lambda actor: actor in started)
+    inner = SimpleNamespace(
+        _actor_manager=manager, _trial_to_actor={t: t.name for t in trials}, _actor_cache=cache
+    )
+    chosen = InOrder().choose_trial_to_run(
+        SimpleNamespace(_tune_controller=inner, get_trials=lambda: trials)
+    )
+    return chosen and chosen.name
+
+
+TRIALS = [
+    Waiting("done", "H100", "TERMINATED"),
+    Waiting("a", "H100"),
+    Waiting("b", "H200"),
+    Waiting("c", "H200"),
+]
+
+
+def test_order_is_that_of_the_trials_but_for_those_that_a_process_is_started_for():
+    assert choose(TRIALS) == "a"
+    assert choose(TRIALS, started=["a"]) == "b"
+    assert choose(TRIALS, started=["a", "b", "c"]) is None
+    assert choose(TRIALS[:1]) is None
+
+
+def test_process_that_is_free_gets_a_trial_that_asks_for_what_it_has():
+    assert choose(TRIALS, free=["H200"]) == "b"
+    assert choose(TRIALS, started=["b"], free=["H200"]) == "c"
+    assert choose(TRIALS, started=["b", "c"], free=["H200"]) == "a"  # to be started, then
 
 
 @pytest.mark.slow
