@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from no_trial import NoTrainable
 
-from pwmray import connect, launch, plan
+from pwmray import connect, launch, plan, registry
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_making import make_data
 from pwmray.results import read_table
@@ -53,16 +53,26 @@ def report(options: argparse.Namespace) -> None:
     for _ in range(options.repeats):
         bare.append(time_bare(options.trials))
         ours.append(time_ours(options.trials))
-        print(f"bare {bare[-1]:.1f} s, ours {ours[-1]:.1f} s", flush=True)
-    ratio = min(ours) / min(bare)
+        print(f"bare {bare[-1]}, ours {ours[-1]}", flush=True)
+    least = [min(run.seconds for run in runs) for runs in (bare, ours)]
     print(
-        f"{options.trials} trials: bare Ray Tune {min(bare):.1f} s, ours {min(ours):.1f} s, "
-        f"{ratio:.2f} times"
+        f"{options.trials} trials: bare Ray Tune {least[0]:.1f} s, ours {least[1]:.1f} s, "
+        f"{least[1] / least[0]:.2f} times"
     )
 
 
-def time_bare(num_trials: int) -> float:
-    """Return the seconds that Ray Tune takes for so many trials that report once."""
+class Run(NamedTuple):
+    """What a run took, and how many processes its trials ran in."""
+
+    seconds: float
+    num_processes: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, its trials in {self.num_processes} process(es)"
+
+
+def time_bare(num_trials: int) -> Run:
+    """Return what Ray Tune takes for so many trials that report once."""
     from ray import tune
 
     class Nothing(tune.Trainable):
@@ -84,13 +94,13 @@ def time_bare(num_trials: int) -> float:
                 verbose=0,
             ),
         )
-        tuner.fit()
+        done = tuner.fit()
         ray.shutdown()
-    return watch.seconds
+    return Run(watch.seconds, len({(result.metrics or {})["pid"] for result in done}))
 
 
-def time_ours(num_trials: int) -> float:
-    """Return the seconds that the driver of a sweep takes for as many."""
+def time_ours(num_trials: int) -> Run:
+    """Return what the driver of a sweep takes for as many."""
     with tempfile.TemporaryDirectory() as folder:
         trials = SWEEP.cells("laptop", {"seed": list(range(num_trials))})
         made = plan.make(SWEEP, "laptop", trials, Path(folder).resolve())
@@ -101,7 +111,9 @@ def time_ours(num_trials: int) -> float:
             launch.run(made, data, None, "python noop.py", Mode.OFF, trainable=NoTrainable)
         done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
         assert done == ["EVALUATED"] * num_trials
-    return watch.seconds
+        folders = [registry.trial_folder(made.results, t.fingerprint) for t in trials]
+        pids = {registry.read(trial_folder).last("pid") for trial_folder in folders}
+    return Run(watch.seconds, len(pids))
 
 
 class _Watch:

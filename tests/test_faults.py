@@ -117,6 +117,17 @@ def test_table_that_is_missing_leaves_the_others(folder, capsys, name):
         assert "18 marked evaluated without usable episodes" in printed.err
 
 
+@pytest.mark.parametrize("name", list(SCHEMAS))
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_page_of_damaged_numbers_is_made_or_says_why_not(folder, capsys, name, value):
+    column = {"evaluations": "return"}.get(name, "return_mean")
+    edit(folder, name, lambda place, _: {column: value} if place % 4 == 0 else {})
+    code = run(folder, "--format", "html")
+    printed = capsys.readouterr()
+    is_refused = code == 2 and str(folder / f"{name}.arrow") in printed.err
+    assert (is_refused and printed.err.count("\n") == 1) or code == 0
+
+
 def test_rows_of_two_versions_are_not_compared(folder, capsys):
     edit(folder, "trials", lambda place, row: {"git_commit": "c9"} if row["epochs"] == 400 else {})
     assert run(folder, "--format", "md") == 0
