@@ -15,6 +15,8 @@ ASK_SECONDS = 20.0  # that a busy controller may take to answer
 ALL = "ALL"  # in Slurm's lists of who may use a partition
 _SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it is the only one that may be long
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+# Of a script that no node can run; `sbatch --test-only` counts only those that are there.
+NO_SUCH_NODES = "Requested node configuration is not available"
 _ENDLESS = ("UNLIMITED", "INFINITE", "NONE", "N/A", "NOT_SET")
 
 
@@ -213,6 +215,13 @@ def cluster_name() -> str:
 def check_script(script: str) -> None:
     """Raise SlurmError if Slurm would not take a script; nothing is submitted."""
     ask("sbatch", "--test-only", given=script)
+
+
+def nodes_away(partition: str) -> list[str]:
+    """Ask for the nodes that are down, drained or under maintenance, of one partition or of all."""
+    chosen = [f"--partition={partition}"] if partition else []
+    states = "--states=down,drain,fail,maint"
+    return sorted(set(ask("sinfo", "--noheader", "--Node", states, "--format=%N", *chosen).split()))
 
 
 def submit(script: Path) -> str:

@@ -41,6 +41,7 @@ _OURS = {
     "--devices": "use --dry-run",
 }
 _PATIENCE_SECONDS = 200  # a driver keeps its GPUs so long for trials of others that may be dead
+_NUM_NAMED = 4  # of nodes that are away
 
 
 class Prepared(NamedTuple):
@@ -153,7 +154,16 @@ def _check_with_slurm(prepared: Sequence[Prepared]) -> None:
         try:
             slurm.check_script(each.script)
         except SlurmError as error:
-            raise ValueError(f"profile {each.profile.name}: Slurm refuses it: {error}") from None
+            profile = each.profile
+            away = slurm.nodes_away(profile.partition) if slurm.NO_SUCH_NODES in str(error) else []
+            if not away:
+                raise ValueError(f"profile {profile.name}: Slurm refuses it: {error}") from None
+            print(f"note: profile {profile.name}: the job waits for nodes: {_few(away)} away now")
+
+
+def _few(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - _NUM_NAMED} more" if len(nodes) > _NUM_NAMED else ""
+    return f"{', '.join(nodes[:_NUM_NAMED])}{more} {'is' if len(nodes) == 1 else 'are'}"
 
 
 def _prepare(

@@ -300,6 +300,16 @@ def test_what_the_cluster_has_not_is_refused_before_anything_is_queued(place, op
     assert not (place.folder / "results").exists()
 
 
+def test_job_may_wait_for_nodes_that_are_away(place):
+    nodes = ("scontrol", "update", "nodename=n2,n3")
+    place.slurm.run(*nodes, "state=DRAIN", "reason=test")
+    done = place.submit("--profile", "h200", "--gpu-types", "H200")
+    assert done.returncode == 0, done.stderr
+    assert "note: profile h200: the job waits for nodes: n2, n3 are away now" in done.stdout
+    (job,) = (int(job.job_id) for job in submissions.read(place.sweep_folder))
+    assert place.slurm.job(job)["JobState"] == "PENDING"
+
+
 def test_dry_run_shows_the_script_and_writes_nothing(place):
     done = place.submit("--profile", "h100", "--profile", "h200", "--dry-run")
     assert done.returncode == 0, done.stderr
