@@ -250,7 +250,7 @@ def _time(text: str) -> datetime.datetime:
 
 
 def _optional(path: Path, schema: pa.Schema) -> pa.Table:
-    return results.read_table(path) if path.exists() else schema.empty_table()
+    return results.read_table(path, schema) if path.exists() else schema.empty_table()
 
 
 def _link(folder: Path, names: Mapping[str, str]) -> None:

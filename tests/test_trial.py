@@ -313,15 +313,15 @@ def test_data_that_cannot_be_read_fails_the_trial(tmp_path):
 # The sweep's tables.
 
 
-def write_sweep(folder, trial):
+def write_sweep(folder, *trials):
     folder.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps({"trials": [trial]}))
+    (folder / "sweep.json").write_text(json.dumps({"trials": trials}))
     return Tables(folder)
 
 
-def evaluate_by_hand(results_folder, rows):
+def evaluate_by_hand(results_folder, rows, **settings):
     """Leave the record of an evaluated trial; return its fingerprint and its folder."""
-    config = make_config()
+    config = make_config(**settings)
     folder = registry.trial_folder(results_folder, config.fingerprint)
     ask_for(config, folder)
     for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
@@ -352,3 +352,17 @@ def test_table_takes_up_a_trial_of_an_earlier_version(tmp_path):
     assert (row["return_mean"], row["plan_return_mean"]) == (1.0, None)
     evaluations = results.read_table(tmp_path / "sweep" / "evaluations.arrow")
     assert evaluations.schema.remove_metadata() == results.EVALUATIONS
+
+
+def test_curves_of_two_versions_are_joined(tmp_path):
+    rows = [episode_row("policy", 1.0)]
+    old, folder = evaluate_by_hand(tmp_path, rows)
+    new, newer_folder = evaluate_by_hand(tmp_path, rows, seed=9)
+    row = {"trial": "t", "epoch": 1, "seconds": 1.0, "return_mean": 1.0, "real_start_value": 2.0}
+    results.write_rows(newer_folder / "curve.arrow", [row], results.CURVE)
+    earlier = results.read_table(newer_folder / "curve.arrow").drop_columns(["real_start_value"])
+    results.write_table(folder / "curve.arrow", earlier)
+    write_sweep(tmp_path / "sweep", old, new).write()
+    curves = results.read_table(tmp_path / "sweep" / "curves.arrow")
+    assert curves.schema.remove_metadata() == results.CURVE
+    assert curves["real_start_value"].to_pylist() == [None, 2.0]
