@@ -18,6 +18,9 @@ TEMPLATE = "page.html.j2"
 SVG_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif"}
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # tables people come for
+# A figure of thousands of curves is drawn as an image inside its axes, or no browser would open it.
+_MAX_SHAPES_BYTES = 1_000_000
+_DPI = 150  # of such images
 
 
 class Drawing(NamedTuple):
@@ -63,10 +66,25 @@ def draw_all(summary: Summary) -> list[Drawing]:
     with matplotlib.rc_context({**STYLE, **SVG_STYLE}):
         for name, figure in list_figures(summary).items():
             title = _take_title(figure) or name.replace("_", " ")
-            text = io.StringIO()
-            figure.savefig(text, format="svg", metadata={"Date": None})
-            drawings.append(Drawing(name, title, _inline(text.getvalue(), name, title)))
+            svg = _draw(figure)
+            if len(svg) > _MAX_SHAPES_BYTES:
+                _rasterize(figure)
+                svg = _draw(figure)
+            drawings.append(Drawing(name, title, _inline(svg, name, title)))
     return drawings
+
+
+def _rasterize(figure: Any) -> None:
+    for axes in figure.axes:
+        for artist in (*axes.lines, *axes.collections):
+            if getattr(artist.draw, "_supports_rasterization", False):  # else it warns
+                artist.set_rasterized(True)
+
+
+def _draw(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None}, dpi=_DPI)
+    return text.getvalue()
 
 
 def anchor(title: str) -> str:
@@ -91,6 +109,7 @@ def _inline(svg: str, name: str, title: str) -> str:
     view = re.search(r'viewBox="[^"]*"', head)
     assert width and view, "matplotlib's SVG has a width and a viewBox"
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    body = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", body)  # the same for the same picture
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)

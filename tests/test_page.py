@@ -107,6 +107,21 @@ def test_the_page_is_small(page):
     assert len(page.text.encode()) < 1_000_000
 
 
+def test_what_would_be_too_many_shapes_is_an_image_inside_its_axes(epochs, tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.page._MAX_SHAPES_BYTES", 1_000)
+    make_sweep(tmp_path / "s", fail_one)
+    page = make_page(tmp_path, "s")
+    assert page.open_tags == []
+    images = [attributes["xlink:href"] or "" for attributes in page.all("image")]
+    assert len(images) >= len(page.all("svg"))
+    assert all(image.startswith("data:image/png;base64,") for image in images)
+    assert not re.search(r"https?:", page.text)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert len(page.all("text")) == len(epochs.all("text"))  # what is read stays text
+    assert epochs.all("image") == []
+
+
 def test_phones_and_printers_are_thought_of(page):
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
         "meta"
