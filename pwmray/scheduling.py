@@ -1,9 +1,12 @@
 """Which trial a free process takes up next."""
 
+import itertools
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
+
+_ENDS = (Trial.TERMINATED, Trial.ERROR)
 
 
 class InOrder(FIFOScheduler):
@@ -13,6 +16,10 @@ class InOrder(FIFOScheduler):
     that one. Where trials end more often than a process takes to start, of a new node too, none
     would ever come up, and those that are there do all the work.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._num_ended = 0  # of the first trials: thousands need not be looked at each time
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the first trial that waits and has no process yet, None without one.
@@ -24,7 +31,10 @@ class InOrder(FIFOScheduler):
         started, actor_of = controller._actor_manager.is_actor_started, controller._trial_to_actor
         free = controller._actor_cache
         first = None
-        for trial in tune_controller.get_trials():
+        trials = tune_controller.get_trials()
+        while self._num_ended < len(trials) and trials[self._num_ended].status in _ENDS:
+            self._num_ended += 1
+        for trial in itertools.islice(trials, self._num_ended, None):
             if trial.status != Trial.PENDING:
                 continue
             actor = actor_of.get(trial)

@@ -52,6 +52,8 @@ def test_order_is_that_of_the_trials_but_for_those_that_a_process_is_started_for
     assert choose(TRIALS, started=["a"]) == "b"
     assert choose(TRIALS, started=["a", "b", "c"]) is None
     assert choose(TRIALS[:1]) is None
+    failed = TRIALS[1]._replace(status="ERROR")
+    assert choose([TRIALS[0], failed, *TRIALS[2:]]) == "b"
 
 
 def test_process_that_is_free_gets_a_trial_that_asks_for_what_it_has():
