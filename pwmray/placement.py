@@ -1,21 +1,23 @@
 """What a trial asks of Ray: CPUs, its part of a GPU, and the type of that GPU.
 
-Trials' processes import this, so it imports little.
+Trials' processes and drivers with nothing to run import this, so it imports little.
 """
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ray import tune
-
 if TYPE_CHECKING:
+    from ray import tune
+
     from pwmray.config import RuntimeConfig
 
 _ACCELERATOR, _TRACE = "accelerator_type:", 0.001  # a node's resource, and how to ask for it
 
 
-def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+def resources(config: dict[str, Any]) -> "tune.PlacementGroupFactory":
     """Return what a trainable with that config asks of Ray, as one bundle."""
+    from ray import tune
+
     return tune.PlacementGroupFactory([config["grid"]["bundle"]])
 
 

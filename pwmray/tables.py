@@ -148,7 +148,7 @@ class Tables:
         if record.status is None:
             return None
         curve = _optional(folder / CURVE_FILE, results.CURVE)
-        evaluations = results.EVALUATIONS.empty_table()
+        evaluations = results.empty(results.EVALUATIONS)
         if record.status is Status.EVALUATED:
             evaluations = results.read_table(folder / EVALUATIONS_FILE, results.EVALUATIONS)
         row = _trial_row(fingerprint, record, curve, evaluations)
@@ -176,7 +176,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _concatenated(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+    return pa.concat_tables(parts) if parts else results.empty(schema)
 
 
 def _trial_row(
@@ -250,7 +250,7 @@ def _time(text: str) -> datetime.datetime:
 
 
 def _optional(path: Path, schema: pa.Schema) -> pa.Table:
-    return results.read_table(path, schema) if path.exists() else schema.empty_table()
+    return results.read_table(path, schema) if path.exists() else results.empty(schema)
 
 
 def _link(folder: Path, names: Mapping[str, str]) -> None:
