@@ -107,6 +107,4 @@ def queue(results: Path, trials: "Sequence[PlannedTrial]", submission: Submissio
         with registry.claimed(folder) as record:
             if record is None or record.status is Status.EVALUATED:
                 continue
-            if record.status is None:
-                registry.record(folder, Status.PENDING, config=trial.config.to_dict())
-            registry.record(folder, Status.QUEUED, **submission.event)
+            registry.queue(folder, trial.config.to_dict(), **submission.event)

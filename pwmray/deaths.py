@@ -10,7 +10,6 @@ from pwmray.failures import Failure
 from pwmray.registry import Status
 from pwmray.watchdog import take_stacks
 
-ENDS = (Status.EVALUATED, Status.FAILED)
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
@@ -33,7 +32,7 @@ def record_death(folder: Path, told: str | None) -> bool:
     with registry.claimed(folder) as record:
         if record is None:
             return False
-        if record.status not in (*ENDS, Status.CANCELLED):
+        if record.status not in (*registry.ENDS, Status.CANCELLED):
             registry.record(folder, Status.FAILED, **_death(told, take_stacks(folder)))
     return True
 

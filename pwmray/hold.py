@@ -70,7 +70,7 @@ class Hold:
 
     def _check_unended(self) -> None:
         status = registry.read(self._folder).status
-        if status in (Status.EVALUATED, Status.FAILED):
+        if status in registry.ENDS:
             raise RunningElsewhereError(f"{status} in another process")
 
     def _with_room(self, write: Callable[[], T]) -> T:

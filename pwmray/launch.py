@@ -324,7 +324,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     statuses = [record.status for _, record in records]
     num_done = len(plan.trials) - len(records) + statuses.count(Status.EVALUATED)
     failed = [(trial, record) for trial, record in records if record.status is Status.FAILED]
-    open_ones = [t for t, r in records if r.status not in (Status.EVALUATED, Status.FAILED)]
+    open_ones = [t for t, r in records if r.status not in registry.ENDS]
     left = [t for t in open_ones if not registry.running_elsewhere(_folder(plan, t))]
     print(f"{num_done} of {len(plan.trials)} trials done; tables in {_shown(folder)}")
     for trial, record in failed:

@@ -45,7 +45,7 @@ def bundle(
     `offered` is all that Ray has.
     """
     asked = request(runtime, share, machine)
-    gpu_type = gpu_request(runtime.gpu_type, offered)
+    gpu_type = _gpu_request(runtime.gpu_type, offered)
     if gpu_type is None:
         return asked
     # Without "GPU" they are GPUs that Ray places by, and that no program can use.
@@ -54,7 +54,7 @@ def bundle(
     return {**asked, gpu_type: _TRACE if gpu_type.startswith(_ACCELERATOR) else fraction}
 
 
-def gpu_request(gpu_type: str, offered: Mapping[str, float]) -> str | None:
+def _gpu_request(gpu_type: str, offered: Mapping[str, float]) -> str | None:
     """Return the resource by which Ray's cluster offers a type of GPU, None where it does not.
 
     That is the type's own name where nodes were started with such a resource, one for each GPU,
@@ -66,7 +66,7 @@ def gpu_request(gpu_type: str, offered: Mapping[str, float]) -> str | None:
 
 def describe_missing_gpus(gpu_types: Collection[str], offered: Mapping[str, float]) -> str:
     """Return one line about the types of GPU that the cluster does not offer, empty without any."""
-    missing = [name for name in gpu_types if name and gpu_request(name, offered) is None]
+    missing = [name for name in gpu_types if name and _gpu_request(name, offered) is None]
     if not missing or not offered.get("GPU", 0):
         return ""
     found = [n.removeprefix(_ACCELERATOR) for n in offered if n.startswith(_ACCELERATOR)]

@@ -58,6 +58,9 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
 }
 
 
+ENDS = (_S.EVALUATED, _S.FAILED)  # where the process that ran it brought it
+
+
 @dataclass
 class Record:
     """What a trial's events say: the last status, and every field's last value.
@@ -124,12 +127,15 @@ def record(folder: Path, status: Status, **fields: Any) -> None:
     _append(folder / EVENTS_FILE, {"status": status, **fields})
 
 
-def queue(folder: Path, config: dict[str, Any] | None = None, **fields: Any) -> None:
-    """Append the event QUEUED, after PENDING with a `config` where there is none; as `record`."""
+def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
+    """Append the event QUEUED, for a trial never asked for after PENDING with its `config`.
+
+    Both are written at once; else as `record`.
+    """
     before = read(folder).status
-    assert (config is None) == (before is not None), f"{folder.name}: {before} with {config}"
-    assert before is None or _S.QUEUED in LEGAL_MOVES[before], f"{folder.name}: {before} -> QUEUED"
-    asked = [] if config is None else [{"status": _S.PENDING, "config": config}]
+    asked = [{"status": _S.PENDING, "config": config}] if before is None else []
+    is_legal = _S.QUEUED in LEGAL_MOVES[before or _S.PENDING]
+    assert is_legal, f"{folder.name}: {before} -> QUEUED is not a legal move"
     _append(folder / EVENTS_FILE, *asked, {"status": _S.QUEUED, **fields})
 
 

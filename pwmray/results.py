@@ -185,7 +185,7 @@ def _list_sweeps(root: Path) -> list[Path]:
 
 def _read_part(folder: Path, name: str) -> pa.Table:
     path, schema = folder / f"{name}.arrow", SCHEMAS[name]
-    table = read_table(path, schema) if path.is_file() else schema.empty_table()
+    table = read_table(path, schema) if path.is_file() else empty(schema)
     names = pa.repeat(folder.resolve().name, len(table))
     return table.replace_schema_metadata().add_column(0, SWEEP, names)
 

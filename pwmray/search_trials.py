@@ -92,7 +92,7 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
-        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        folder = self._folder(config)
         if is_error:
             deaths.wait_for_death([folder])
             deaths.record_death(folder, self._told.pop(name, None))
@@ -118,7 +118,7 @@ class SearchTrials:
     def settle(self) -> None:
         """Record the trials that came to no end, which the next run goes on with."""
         for _, config in self._live.values():
-            folder = registry.trial_folder(self._plan.results, config.fingerprint)
+            folder = self._folder(config)
             status = registry.read(folder).status
             if status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
                 reason = "the search stopped before it was done"
@@ -144,7 +144,7 @@ class SearchTrials:
 
     def _is_known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
         """Tell the study what is known of a trial that was run before, in any sweep."""
-        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        folder = self._folder(config)
         record = registry.read(folder)
         before = study.same_before(self.study, config.fingerprint)
         if record.status is Status.EVALUATED:
@@ -160,15 +160,13 @@ class SearchTrials:
         return True
 
     def _queue(self, config: TrialConfig) -> None:
-        folder = registry.trial_folder(self._plan.results, config.fingerprint)
-        if registry.read(folder).status is None:
-            registry.record(folder, Status.PENDING, config=config.to_dict())
+        folder = self._folder(config)
         if not registry.running_elsewhere(folder):
             failure = self._retried.pop(config.fingerprint, None)
-            registry.record(folder, Status.QUEUED, **({"retry": failure} if failure else {}))
+            registry.queue(folder, config.to_dict(), **({"retry": failure} if failure else {}))
 
     def _grid(self, config: TrialConfig, trial: optuna.Trial) -> dict[str, Any]:
-        folder = registry.trial_folder(self._plan.results, config.fingerprint)
+        folder = self._folder(config)
         share = share_of(registry.read(folder))
         machine = connect.largest_machine() if share > 1 else self._offered
         name = self._plan.search.name
@@ -184,6 +182,9 @@ class SearchTrials:
             "use_gpu": self._offered.get("GPU", 0) > 0,
             "bundle": placement.bundle(config.runtime, share, machine, self._offered),
         }
+
+    def _folder(self, config: TrialConfig) -> Path:
+        return registry.trial_folder(self._plan.results, config.fingerprint)
 
     def _write_tables(self) -> None:
         write_tables(self._plan, self._task, self.study, self._command)

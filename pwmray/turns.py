@@ -102,7 +102,7 @@ class Turns:
         for fingerprint in left:
             folder = self._folder(fingerprint)
             with registry.claimed(folder) as record:
-                if record is not None and record.status not in (*deaths.ENDS, Status.CANCELLED):
+                if record is not None and record.status not in (*registry.ENDS, Status.CANCELLED):
                     registry.record(folder, status, reason=why, **fields)
 
     def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
@@ -135,8 +135,7 @@ class Turns:
             with registry.claimed(folder) as record:
                 if record is None or record.status is not seen:
                     return False
-                config = trial.config.to_dict() if seen is None else None
-                registry.queue(folder, config, **fields, **provenance.job())
+                registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
         except OSError as error:
             if self._is_first or not is_disk_full(error):
                 raise
