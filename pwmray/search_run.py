@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import claim, connect, placement
@@ -16,6 +16,7 @@ from pwmray.commands import INTERRUPTED, show_progress
 from pwmray.data_making import make_data
 from pwmray.launch import TRIALS_FAILED
 from pwmray.recorder import Job
+from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines
 from pwmray.search_trials import SearchTrials, write_tables
 from pwmray.study import FINGERPRINT
@@ -133,7 +134,7 @@ class _StudySearcher(Searcher):
         self._trials.end(trial_id, result, error)
 
 
-class _StudyScheduler(FIFOScheduler):
+class _StudyScheduler(InOrder):
     """Stop the trials that the study's ASHA stops."""
 
     def __init__(self, trials: SearchTrials):

@@ -60,7 +60,7 @@ class SearchTrials:
 
     @property
     def is_over(self) -> bool:
-        """Whether there will be no more trials: one that runs may yet fail and run again."""
+        """Whether none runs; one that does may yet fail and run again."""
         return not self._live
 
     def next(self, name: str) -> dict[str, Any] | None:
@@ -126,7 +126,13 @@ class SearchTrials:
         self._write_tables()
 
     def _fail(self, trial: optuna.Trial, config: TrialConfig, record: Record) -> str:
-        """Have a failed trial run again, or tell the study that it failed; return what to say."""
+        """Have a failed trial run again, or tell the study that it failed; return what to say.
+
+        The claim of a process on a lost machine outlives it for a while: then nothing is recorded,
+        and the next run takes the trial up.
+        """
+        if record.status is not Status.FAILED:
+            return "its process died and still holds it: the next run takes it up"
         reason = record.last("reason")
         ((checkpoints, rows),) = count_disk_bytes([config])
         failed = _Failed(config, checkpoints + rows)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from pwmray import claim, connect, registry, study
+from pwmray import claim, connect, deaths, registry, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
-from pwmray.registry import Status
+from pwmray.registry import CLAIM_FILE, Status
 from pwmray.results import read_table
 from pwmray.search_plan import SearchPlan
 from pwmray.search_trials import SearchTrials
@@ -271,6 +271,22 @@ def test_trial_that_runs_again_goes_on_and_is_told_of_once(tmp_path, data):
     assert record.all("epoch") == [0, 4]
     (trial,) = trials.study.get_trials()
     assert (trial.state, trial.value) == (TrialState.COMPLETE, record.last("return_mean"))
+
+
+def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
+    tmp_path, data, monkeypatch, capsys
+):
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    trials = open_trials(tmp_path, data, number=1)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    with claim.acquire(folder / CLAIM_FILE):
+        trials.die("a", "The node has died")
+        trials.end("a", None, is_error=True)
+    assert "1 of 1: its process died and still holds it" in capsys.readouterr().out
+    assert trials.study.get_trials()[0].state is TrialState.RUNNING
+    assert trials.next("b") is None
+    assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
 
 
 def test_trial_that_others_wait_for_is_not_the_end_of_a_search(tmp_path, data):
