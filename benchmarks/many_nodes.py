@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from no_trial import SECONDS, NoTrainable
-from noop import SWEEP
+from noop import prepare, read_records
 
-from pwmray import launch, registry
-from pwmray import plan as planning
+from pwmray import launch
 from pwmray.commands import CommandParser, run_command
-from pwmray.data_making import make_data
 from pwmray.plan import Plan
 from pwmray.registry import Status
 from pwmray.sweep_options import count
@@ -81,11 +79,8 @@ def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="mn") as made:
         os.environ |= {"RAY_TMPDIR": made, "RAY_USAGE_STATS_ENABLED": "0"}
         os.environ |= {"MUJOCO_GL": "disable", SECONDS: str(options.seconds), **_PATIENCE}
-        results = Path(made) / "results"
-        trials = SWEEP.cells("laptop", {"seed": list(range(options.trials))})
-        plan = planning.make(SWEEP, "laptop", trials, results)
         data = Path(made) / "data"
-        make_data([(trials[0].task, trials[0].data)], data, lambda *_: None)
+        plan = prepare(options.trials, Path(made) / "results", data)
         started = time.monotonic()
         agent = Path(made) / "agent.sh"
         agent.write_text(_IDLE_AGENT)
@@ -132,8 +127,7 @@ def _with_agent(part: str, agent: Path) -> str:
 
 
 def _report(plan: Plan, seconds: float, cpu_seconds: float) -> None:
-    folders = [registry.trial_folder(plan.results, t.config.fingerprint) for t in plan.trials]
-    records = [registry.read(folder) for folder in folders]
+    records = read_records(plan)
     began = [_seconds_of(record.time_of(Status.RUNNING)) for record in records]
     ended = [_seconds_of(record.time_of(Status.EVALUATED)) for record in records]
     processes = {record.last("pid") for record in records}

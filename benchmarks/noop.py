@@ -20,9 +20,12 @@ from typing import Any, NamedTuple
 import ray
 from no_trial import NoTrainable
 
-from pwmray import connect, launch, plan, registry
+from pwmray import connect, launch, registry
+from pwmray import plan as planning
 from pwmray.commands import CommandParser, run_command
 from pwmray.data_making import make_data
+from pwmray.plan import Plan
+from pwmray.registry import Record
 from pwmray.results import read_table
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import count
@@ -102,18 +105,27 @@ def time_bare(num_trials: int) -> Run:
 def time_ours(num_trials: int) -> Run:
     """Return what the driver of a sweep takes for as many."""
     with tempfile.TemporaryDirectory() as folder:
-        trials = SWEEP.cells("laptop", {"seed": list(range(num_trials))})
-        made = plan.make(SWEEP, "laptop", trials, Path(folder).resolve())
-        wanted = [(trials[0].task, trials[0].data)]
-        make_data(wanted, Path(folder) / "data", lambda *_: None)
+        results, data = Path(folder).resolve(), Path(folder) / "data"
+        made = prepare(num_trials, results, data)
         with _stopwatch() as watch:
-            data = Path(folder) / "data"
             launch.run(made, data, None, "python noop.py", Mode.OFF, trainable=NoTrainable)
         done = read_table(Path(folder) / SWEEP.name / "trials.arrow")["status"].to_pylist()
         assert done == ["EVALUATED"] * num_trials
-        folders = [registry.trial_folder(made.results, t.fingerprint) for t in trials]
-        pids = {registry.read(trial_folder).last("pid") for trial_folder in folders}
+        pids = {record.last("pid") for record in read_records(made)}
     return Run(watch.seconds, len(pids))
+
+
+def prepare(num_trials: int, results: Path, data: Path) -> Plan:
+    """Return the plan of so many trials whose data is there."""
+    trials = SWEEP.cells("laptop", {"seed": list(range(num_trials))})
+    make_data([(trials[0].task, trials[0].data)], data, lambda *_: None)
+    return planning.make(SWEEP, "laptop", trials, results)
+
+
+def read_records(plan: Plan) -> list[Record]:
+    """Return what the trials of a plan have recorded."""
+    folders = [registry.trial_folder(plan.results, t.config.fingerprint) for t in plan.trials]
+    return [registry.read(folder) for folder in folders]
 
 
 class _Watch:
