@@ -1,9 +1,15 @@
 """The device that a command runs on, and torch on it."""
 
+import ctypes
+
 import torch
 
 from pwmray import precision
 from pwmray.commands import unknown
+
+# mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**30
 
 
 def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision.FLOAT32) -> None:
@@ -15,6 +21,21 @@ def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision
     # Adam's moments of parameters at rest decay into denormals, which cost time, not accuracy.
     torch.set_flush_denormal(True)
     precision.set_matmul(matmul, device)
+    if device.type == "cpu":
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc not to give large blocks back to the system, which clears them for the next use.
+
+    An update makes and frees the same ones again and again.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -171,8 +171,8 @@ class Learner(nn.Module):
         for _ in range(config.critic_iterations):
             for rows in self._row_order(len(y_N), generator, y_N).chunk(config.critic_batches):
                 with autocast(config.matmul, y_N.device):
-                    v_CN = self.critics(z_NL[rows])
-                loss = (v_CN - y_N[rows]).square().mean()
+                    v_CN = self.critics(z_NL.index_select(0, rows))
+                loss = (v_CN - y_N.index_select(0, rows)).square().mean()
                 norm = self._step("critic", self.critics, loss, config.critic_clip)
                 metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
         return _mean(metrics)
