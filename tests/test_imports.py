@@ -63,12 +63,14 @@ def in_pwmray(*names):
     ("folder", "forbidden"),
     [
         ("pwmray/models", HEAVY),
+        ("pwmray/kernels", HEAVY),
         ("pwmray/algorithm", HEAVY),
         ("pwmray/data", HEAVY),
         ("analysis", ("torch", "ray")),
         ("cluster", ("torch", "ray")),
         ("pwmray", ("search_spaces", "sweeps", "analysis", "cluster", "benchmarks", "tests")),
         ("pwmray/models", in_pwmray("algorithm", "data", "envs", "config", "build")),
+        ("pwmray/kernels", in_pwmray("models", "algorithm", "data", "envs", "config", "build")),
         ("pwmray/data", in_pwmray("algorithm", "models", "envs", "config", "trial")),
         (
             "pwmray/algorithm",

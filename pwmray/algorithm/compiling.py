@@ -1,7 +1,8 @@
-"""Networks compiled: several small operations as one, on CPUs and GPUs.
+"""Networks compiled: several small operations as one.
 
-The pieces that are compiled are a `Network` and the ensemble of critics: they hold all products,
-norms and activations, and what is around them, random draws and loops, stays Python.
+On a GPU torch compiles each `Network` and the ensemble of critics: they hold all products, norms
+and activations, and what is around them, random draws and loops, stays Python. On a CPU they use
+the kernels of `pwmray.kernels`, which read and write memory less often than what torch compiles.
 """
 
 import contextlib
@@ -12,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pwmray.kernels import build
 from pwmray.models import CriticEnsemble
-from pwmray.models.layers import Network, mish
+from pwmray.models.layers import MishNetwork, Network, NormedLinear, mish
 
 # A piece is compiled for each shape it meets, with gradients of inputs or weights and without.
 _MAX_PROGRAMS = 64
@@ -26,17 +28,31 @@ log = logging.getLogger(__name__)
 
 
 def compile_networks(module: nn.Module) -> None:
-    """Compile every network of `module` when it is first called, tens of seconds for them all.
+    """Compile every network of `module`: seconds on a CPU, tens of seconds on a GPU.
 
-    Without a compiler they stay as they are, and the log says so; a network that cannot be
-    compiled stays as it is too.
+    Without a compiler they stay as they are, and the log says so; a network that torch cannot
+    compile stays as it is too.
     """
-    # What torch cannot compile after all runs as it is written, with a warning of torch's.
-    torch._dynamo.config.suppress_errors = True
-    reason = reason_against(next(module.parameters()).device)
+    device = next(module.parameters()).device
+    reason = reason_against(device)
     if reason:
         log.warning("compile=off: %s", reason)
         return
+    if device.type == "cpu":
+        _use_kernels(module)
+    else:
+        _compile_by_torch(module)
+
+
+def _use_kernels(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, NormedLinear | MishNetwork | CriticEnsemble):
+            part.uses_kernels = True
+
+
+def _compile_by_torch(module: nn.Module) -> None:
+    # What torch cannot compile after all runs as it is written, with a warning of torch's.
+    torch._dynamo.config.suppress_errors = True
     for part in module.modules():
         if isinstance(part, Network | CriticEnsemble):
             part.forward = _compiled(part.forward)  # type: ignore[method-assign]
@@ -55,6 +71,8 @@ def _compiled(forward: Forward) -> Forward:
 @functools.cache
 def reason_against(device: torch.device) -> str:
     """Return why nothing can be compiled for the device here, or nothing; it tries, in seconds."""
+    if device.type == "cpu":
+        return build.reason_against()
     try:
         torch.compile(mish, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # which one depends on what is missing: compiler, headers, Triton

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.checks import check_least, check_widths
+from pwmray.kernels import ensemble
 from pwmray.models.layers import mish
 
 
@@ -32,6 +33,7 @@ class CriticEnsemble(nn.Module):
     """Value functions [C] of a latent."""
 
     Config = CriticConfig
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     def __init__(self, config: CriticConfig, latent_dim: int, generator: torch.Generator):
         super().__init__()
@@ -45,6 +47,9 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
+        if self.uses_kernels:
+            parts = (self.weights, self.biases, self.norm_weights, self.norm_biases)
+            return ensemble.values(z_NL, *parts)
         x = _first(z_NL, self.weights[0], self.biases[0])
         # Not a slice, which copies what torch.func puts in the parameters' place.
         weights, biases = list(self.weights)[1:], list(self.biases)[1:]

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwmray.kernels import norms
+
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
 
 
@@ -37,13 +39,19 @@ class Mish(nn.Module):
 class NormedLinear(Linear):
     """Apply act(LayerNorm(W x + b)); Mish unless `activation` is given (TD-MPC2)."""
 
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
+
     def __init__(self, in_dim: int, out_dim: int, activation: nn.Module | None = None):
         super().__init__(in_dim, out_dim)
         self.ln = nn.LayerNorm(out_dim)
         self.activation = activation or Mish()
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.activation(self.ln(super().forward(input)))
+        if not self.uses_kernels:
+            return self.activation(self.ln(super().forward(input)))
+        kind = norms.NORM_SIMPLEX if isinstance(self.activation, SimNorm) else norms.NORM_MISH
+        x = F.linear(input, self.weight)
+        return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
 
 
 class SimNorm(nn.Module):
@@ -51,6 +59,23 @@ class SimNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(groups(x), dim=-1).flatten(-2)
+
+
+class MishNetwork(Network):
+    """Apply (Linear, Mish, LayerNorm) several times and a last Linear (PWM's actor)."""
+
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.uses_kernels:
+            return super().forward(input)
+        *hidden, last = self
+        for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):
+            assert isinstance(linear, Linear)
+            assert isinstance(norm, nn.LayerNorm)
+            x = F.linear(input, linear.weight)
+            input = norms.norm(norms.MISH_NORM, x, linear.bias, norm.weight, norm.bias)
+        return last(input)
 
 
 def mish(x: Tensor) -> Tensor:
@@ -76,13 +101,13 @@ def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> Network:
     return Network(*layers, last)
 
 
-def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> Network:
-    """Stack (Linear, Mish, LayerNorm) of the `hidden` widths and a linear output (PWM's actor)."""
+def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> MishNetwork:
+    """Return a MishNetwork of the `hidden` widths."""
     dims = [in_dim, *hidden]
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(dims):
         layers += [Linear(a, b), Mish(), nn.LayerNorm(b)]
-    return Network(*layers, Linear(dims[-1], out_dim))
+    return MishNetwork(*layers, Linear(dims[-1], out_dim))
 
 
 def initialise_truncated(module: nn.Module, generator: torch.Generator) -> None:

@@ -1,0 +1,344 @@
+// A LayerNorm with the bias before it and the Mish or the softmaxes beside it, in one pass over
+// each row: forward, and backward from the same input. norms.py has the formulas and the callers.
+//
+// Rows are contiguous, [G, N, U]: each of G groups has N rows of U entries and parameters [U] of
+// its own. Rows come and go as float32 or bfloat16, all else is float32.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+
+namespace {
+
+using Index = int64_t;
+
+enum Kind { MISH_THEN_NORM, NORM_THEN_MISH, NORM_THEN_SIMPLEX };
+
+constexpr int SIMPLEX_SIZE = 8;
+constexpr Index SMALL = 1 << 14;  // entries for which waking other threads takes longer
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline float get(float value) { return value; }
+
+inline float get(BFloat16 value) {
+  const uint32_t bits = uint32_t(value.bits) << 16;
+  float found;
+  std::memcpy(&found, &bits, sizeof found);
+  return found;
+}
+
+inline void put(float& place, float value) { place = value; }
+
+inline void put(BFloat16& place, float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  place.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
+}
+
+// e^x for x in [-80, 80]; the polynomial is Cephes' (expf), of an error below 2e-7.
+inline float exponential(float x) {
+  const float k = __builtin_rintf(x * 1.44269504f);
+  float r = __builtin_fmaf(k, -0.693359375f, x);
+  r = __builtin_fmaf(k, 2.12194440e-4f, r);
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const int32_t bits = (int32_t(k) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+struct MishParts {
+  float value, slope;
+};
+
+// x n / (n + 2) with n = u (u + 2), u = e^x; its ratio is 1 in float32 beyond 20.
+inline MishParts mish(float x) {
+  const float u = exponential(std::max(std::min(x, 20.0f), -80.0f));
+  const float n = u * (u + 2.0f), inverse = 1.0f / (n + 2.0f), ratio = n * inverse;
+  return {x * ratio, ratio + x * 4.0f * u * (u + 1.0f) * inverse * inverse};
+}
+
+// Mean and 1 / standard deviation of a row.
+struct Moments {
+  float mean, inverse_std;
+};
+
+inline Moments moments(const float* x, Index U, float epsilon) {
+  float sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < U; i++) sum += x[i];
+  const float mean = sum / U;
+#pragma omp simd reduction(+ : squares)
+  for (Index i = 0; i < U; i++) squares += (x[i] - mean) * (x[i] - mean);
+  return {mean, 1.0f / std::sqrt(squares / U + epsilon)};
+}
+
+// By its bits: the compiler is told that no number is infinite or NaN.
+inline bool is_finite(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7f800000) != 0x7f800000;
+}
+
+// Softmax within each group of 8, in place. A row that is not finite becomes NaN, as it would not
+// by itself: what is largest among NaNs is anybody's guess.
+inline void onto_simplex(float* x, Index U) {
+  float total = 0.0f;
+#pragma omp simd reduction(+ : total)
+  for (Index i = 0; i < U; i++) total += x[i];
+  if (!is_finite(total)) {
+    const uint32_t nan = 0x7fc00000;
+    for (Index i = 0; i < U; i++) std::memcpy(x + i, &nan, sizeof nan);
+    return;
+  }
+  for (Index j = 0; j < U; j += SIMPLEX_SIZE) {
+    float largest = x[j], sum = 0.0f;
+    for (int i = 1; i < SIMPLEX_SIZE; i++) largest = std::max(largest, x[j + i]);
+    for (int i = 0; i < SIMPLEX_SIZE; i++)
+      x[j + i] = exponential(std::max(x[j + i] - largest, -80.0f));
+    for (int i = 0; i < SIMPLEX_SIZE; i++) sum += x[j + i];
+    for (int i = 0; i < SIMPLEX_SIZE; i++) x[j + i] /= sum;
+  }
+}
+
+// The parameters of one group.
+struct Affine {
+  const float *bias, *scale, *shift;
+};
+
+// One row of y from one of x; `row` has room for U.
+template <Kind kind, class X, class Y>
+inline Moments forward_row(const X* x, Y* y, Affine p, float* row, Index U, float epsilon) {
+  if (kind == MISH_THEN_NORM) {
+#pragma omp simd
+    for (Index i = 0; i < U; i++) row[i] = mish(get(x[i]) + p.bias[i]).value;
+  } else {
+#pragma omp simd
+    for (Index i = 0; i < U; i++) row[i] = get(x[i]) + p.bias[i];
+  }
+  const Moments m = moments(row, U, epsilon);
+#pragma omp simd
+  for (Index i = 0; i < U; i++) {
+    const float h = (row[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
+    row[i] = kind == NORM_THEN_MISH ? mish(h).value : h;
+  }
+  if (kind == NORM_THEN_SIMPLEX) onto_simplex(row, U);
+#pragma omp simd
+  for (Index i = 0; i < U; i++) put(y[i], row[i]);
+  return m;
+}
+
+// What a thread adds up over its rows for the gradients of one group's parameters.
+struct Sums {
+  float *bias, *scale, *shift;
+};
+
+// One row of the gradient of x from one of y's; `room` is for 3 U.
+template <Kind kind, bool trained, class X, class Y>
+inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Sums sums,
+                         float* room, Index U) {
+  float *h = room, *gh = room + U, *slope = room + 2 * U;
+  if (kind == NORM_THEN_SIMPLEX) {
+    float* y = slope;
+#pragma omp simd
+    for (Index i = 0; i < U; i++)
+      y[i] = (get(x[i]) + p.bias[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
+    onto_simplex(y, U);
+    for (Index j = 0; j < U; j += SIMPLEX_SIZE) {
+      float dot = 0.0f;
+      for (int i = 0; i < SIMPLEX_SIZE; i++) dot += get(gy[j + i]) * y[j + i];
+      for (int i = 0; i < SIMPLEX_SIZE; i++) gh[j + i] = y[j + i] * (get(gy[j + i]) - dot);
+    }
+  }
+  float sum = 0.0f, product = 0.0f;
+#pragma omp simd reduction(+ : sum, product)
+  for (Index i = 0; i < U; i++) {
+    float g, v = get(x[i]) + p.bias[i];
+    if (kind == MISH_THEN_NORM) {
+      const MishParts parts = mish(v);
+      slope[i] = parts.slope;
+      h[i] = (parts.value - m.mean) * m.inverse_std;
+      g = get(gy[i]);
+    } else {
+      h[i] = (v - m.mean) * m.inverse_std;
+      if (kind == NORM_THEN_MISH)
+        g = get(gy[i]) * mish(h[i] * p.scale[i] + p.shift[i]).slope;
+      else
+        g = gh[i];
+    }
+    if (trained) {
+      sums.scale[i] += g * h[i];
+      sums.shift[i] += g;
+    }
+    gh[i] = g * p.scale[i];
+    sum += gh[i];
+    product += gh[i] * h[i];
+  }
+  sum /= U;
+  product /= U;
+#pragma omp simd
+  for (Index i = 0; i < U; i++) {
+    float g = m.inverse_std * (gh[i] - sum - h[i] * product);
+    if (kind == MISH_THEN_NORM) g *= slope[i];
+    if (trained) sums.bias[i] += g;
+    put(gx[i], g);
+  }
+}
+
+template <Kind kind, class X, class Y>
+void forward(const X* x, const float* bias, const float* scale, const float* shift, Y* y,
+             Moments* statistics, Index G, Index N, Index U, float epsilon, int num_threads) {
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    std::vector<float> row(U);
+#pragma omp for schedule(static)
+    for (Index r = 0; r < G * N; r++) {
+      const Index first = r / N * U;
+      const Affine p{bias + first, scale + first, shift + first};
+      statistics[r] = forward_row<kind>(x + r * U, y + r * U, p, row.data(), U, epsilon);
+    }
+  }
+}
+
+// y = weight . row + offset: what a linear layer with one output makes of the rows, [G, N].
+template <class X>
+void value_forward(const X* x, const float* bias, const float* scale, const float* shift,
+                   const float* weight, const float* offset, float* y, Moments* statistics,
+                   Index G, Index N, Index U, float epsilon, int num_threads) {
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    std::vector<float> rows(2 * U);
+    float *row = rows.data(), *normed = rows.data() + U;
+#pragma omp for schedule(static)
+    for (Index r = 0; r < G * N; r++) {
+      const Index group = r / N, first = group * U;
+      const Affine p{bias + first, scale + first, shift + first};
+      statistics[r] = forward_row<MISH_THEN_NORM>(x + r * U, normed, p, row, U, epsilon);
+      float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+      for (Index i = 0; i < U; i++) sum += normed[i] * weight[first + i];
+      y[r] = sum + offset[group];
+    }
+  }
+}
+
+// The sum over threads of what each added up.
+void add_up(const std::vector<float>& parts, float* sums, Index size, int num_threads) {
+  std::fill(sums, sums + size, 0.0f);
+  for (int t = 0; t < num_threads; t++)
+    for (Index i = 0; i < size; i++) sums[i] += parts[size * t + i];
+}
+
+// `sums` [3, G, U] are the gradients of bias, scale and shift; null where nobody wants them.
+template <Kind kind, bool trained, class X, class Y>
+void backward(const Y* gy, const X* x, const float* bias, const float* scale, const float* shift,
+              const Moments* statistics, X* gx, float* sums, Index G, Index N, Index U,
+              int num_threads) {
+  const Index size = G * U;
+  std::vector<float> parts(trained ? 3 * size * num_threads : 0, 0.0f);
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    std::vector<float> room(3 * U);
+    float* part = parts.data() + (trained ? 3 * size * omp_get_thread_num() : 0);
+#pragma omp for schedule(static)
+    for (Index r = 0; r < G * N; r++) {
+      const Index first = r / N * U;
+      const Affine p{bias + first, scale + first, shift + first};
+      const Sums own{part + first, part + size + first, part + 2 * size + first};
+      backward_row<kind, trained>(gy + r * U, x + r * U, gx + r * U, p, statistics[r], own,
+                                  room.data(), U);
+    }
+  }
+  if (trained) add_up(parts, sums, 3 * size, num_threads);
+}
+
+// `sums` [4, G, U] has the gradient of `weight`, too.
+template <bool trained, class X>
+void value_backward(const float* gy, const X* x, const float* bias, const float* scale,
+                    const float* shift, const float* weight, const Moments* statistics, X* gx,
+                    float* sums, Index G, Index N, Index U, int num_threads) {
+  const Index size = G * U;
+  std::vector<float> parts(trained ? 4 * size * num_threads : 0, 0.0f);
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    std::vector<float> room(4 * U);
+    float *h = room.data(), *g = room.data() + 3 * U;
+    float* part = parts.data() + (trained ? 4 * size * omp_get_thread_num() : 0);
+#pragma omp for schedule(static)
+    for (Index r = 0; r < G * N; r++) {
+      const Index first = r / N * U;
+      const Affine p{bias + first, scale + first, shift + first};
+      const Sums own{part + first, part + size + first, part + 2 * size + first};
+#pragma omp simd
+      for (Index i = 0; i < U; i++) g[i] = gy[r] * weight[first + i];
+      backward_row<MISH_THEN_NORM, trained>(g, x + r * U, gx + r * U, p, statistics[r], own, h, U);
+      if (!trained) continue;
+      float* for_weight = part + 3 * size + first;
+#pragma omp simd
+      for (Index i = 0; i < U; i++) for_weight[i] += gy[r] * (h[i] * p.scale[i] + p.shift[i]);
+    }
+  }
+  if (trained) add_up(parts, sums, 4 * size, num_threads);
+}
+
+}  // namespace
+
+#define EXPORT(name, kind, X, Y)                                                                  \
+  extern "C" void name##_forward(const X* x, const float* bias, const float* scale,              \
+                                 const float* shift, Y* y, Moments* statistics, Index G, Index N, \
+                                 Index U, float epsilon, int num_threads) {                       \
+    forward<kind>(x, bias, scale, shift, y, statistics, G, N, U, epsilon, num_threads);           \
+  }                                                                                               \
+  extern "C" void name##_backward(const Y* gy, const X* x, const float* bias, const float* scale, \
+                                  const float* shift, const Moments* statistics, X* gx,           \
+                                  float* sums, Index G, Index N, Index U, float,                  \
+                                  int num_threads) {                                              \
+    if (sums)                                                                                     \
+      backward<kind, true>(gy, x, bias, scale, shift, statistics, gx, sums, G, N, U,              \
+                           num_threads);                                                          \
+    else                                                                                          \
+      backward<kind, false>(gy, x, bias, scale, shift, statistics, gx, sums, G, N, U,             \
+                            num_threads);                                                         \
+  }
+
+#define EXPORT_VALUE(name, X)                                                                     \
+  extern "C" void name##_forward(const X* x, const float* bias, const float* scale,              \
+                                 const float* shift, const float* weight, const float* offset,   \
+                                 float* y, Moments* statistics, Index G, Index N, Index U,        \
+                                 float epsilon, int num_threads) {                                \
+    value_forward(x, bias, scale, shift, weight, offset, y, statistics, G, N, U, epsilon,         \
+                  num_threads);                                                                   \
+  }                                                                                               \
+  extern "C" void name##_backward(const float* gy, const X* x, const float* bias,                \
+                                  const float* scale, const float* shift, const float* weight,   \
+                                  const Moments* statistics, X* gx, float* sums, Index G,         \
+                                  Index N, Index U, float, int num_threads) {                     \
+    if (sums)                                                                                     \
+      value_backward<true>(gy, x, bias, scale, shift, weight, statistics, gx, sums, G, N, U,      \
+                           num_threads);                                                          \
+    else                                                                                          \
+      value_backward<false>(gy, x, bias, scale, shift, weight, statistics, gx, sums, G, N, U,     \
+                            num_threads);                                                         \
+  }
+
+EXPORT(mish_norm_float32, MISH_THEN_NORM, float, float)
+EXPORT(mish_norm_bfloat16, MISH_THEN_NORM, BFloat16, BFloat16)
+EXPORT(norm_mish_float32, NORM_THEN_MISH, float, float)
+EXPORT(norm_mish_bfloat16, NORM_THEN_MISH, BFloat16, BFloat16)
+EXPORT(norm_simplex_float32, NORM_THEN_SIMPLEX, float, float)
+EXPORT(norm_simplex_bfloat16, NORM_THEN_SIMPLEX, BFloat16, float)
+EXPORT_VALUE(mish_norm_value_float32, float)
+EXPORT_VALUE(mish_norm_value_bfloat16, BFloat16)

@@ -1,0 +1,111 @@
+"""LayerNorm with the bias before it and the nonlinearity beside it, as one operation.
+
+    mish_norm     y = LayerNorm(mish(x + bias)) * scale + shift        (PWM's policy and critics)
+    norm_mish     y = mish(LayerNorm(x + bias) * scale + shift)        (TD-MPC2's layers)
+    norm_simplex  y = SimNorm(LayerNorm(x + bias) * scale + shift)     (TD-MPC2's latents)
+
+Shapes: G groups with parameters of their own, N rows, U entries. x [G, N, U], or [..., U] for one
+group, is what a product without its bias gives: float32 or bfloat16, contiguous. Parameters are
+float32, [G, 1, U] or [U]. y has the dtype of x, but for a simplex, which is float32. A backward
+pass needs x and the row's moments [G N, 2].
+"""
+
+import ctypes
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pwmray.kernels.build import load
+
+MISH_NORM, NORM_MISH, NORM_SIMPLEX = "mish_norm", "norm_mish", "norm_simplex"
+
+_VALUE = "mish_norm_value"
+_EPSILON = 1e-5  # torch.nn.LayerNorm's
+_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
+
+
+def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return y, with gradients."""
+    return _Norm.apply(kind, x, bias, scale, shift)  # type: ignore[return-value]
+
+
+def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
+    """Return y and the moments."""
+    y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
+    moments = torch.empty(x.numel() // x.shape[-1], 2)
+    _call(kind, "forward", x, affine, (x, *affine, y, moments))
+    return y, moments
+
+
+def backward(
+    kind: str, gy: Tensor, x: Tensor, affine: Affine, moments: Tensor, gx: Tensor, trained: bool
+) -> Tensor | None:
+    """Write the gradient of x to `gx`; return those of bias, scale and shift if `trained`.
+
+    `gx` may be `gy` itself where their dtypes are the same.
+    """
+    sums = torch.empty(3, *affine[0].shape) if trained else None
+    _call(kind, "backward", x, affine, (gy, x, *affine, moments, gx, sums))
+    return sums
+
+
+def value_forward(
+    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return mish_norm(x) @ weight + offset, float32 [G, N], and the moments.
+
+    `weight` is [G, U, 1], `offset` [G, 1, 1].
+    """
+    y, moments = torch.empty(x.shape[:-1]), torch.empty(x.numel() // x.shape[-1], 2)
+    _call(_VALUE, "forward", x, affine, (x, *affine, weight, offset, y, moments))
+    return y, moments
+
+
+def value_backward(
+    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor, trained: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of x and, if `trained`, of bias, scale, shift and weight."""
+    gx = torch.empty_like(x)
+    sums = torch.empty(4, *affine[0].shape) if trained else None
+    _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx, sums))
+    return gx, sums
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, kind: str, x: Tensor, *affine: Tensor):
+        y, moments = forward(kind, x, affine)  # type: ignore[arg-type]
+        ctx.kind = kind
+        ctx.save_for_backward(x, moments, *affine)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor):
+        x, moments, *affine = ctx.saved_tensors
+        gx, trained = torch.empty_like(x), any(ctx.needs_input_grad[2:])
+        sums = backward(ctx.kind, gy.contiguous(), x, tuple(affine), moments, gx, trained)
+        return None, gx, *(sums if sums is not None else (None, None, None))
+
+
+def _call(kind: str, direction: str, x: Tensor, affine: Affine, given: tuple) -> None:
+    num_entries = x.shape[-1]
+    num_groups = affine[0].numel() // num_entries
+    num_rows = x.numel() // affine[0].numel()
+    addresses = [None if t is None else t.data_ptr() for t in given]
+    kernel = _kernel(f"{kind}_{_DTYPES[x.dtype]}_{direction}", len(given))
+    kernel(*addresses, num_groups, num_rows, num_entries, _EPSILON, torch.get_num_threads())
+
+
+@functools.cache
+def _kernel(name: str, num_tensors: int) -> Any:
+    kernel = getattr(load(), name)
+    sizes = [ctypes.c_int64] * 3
+    kernel.argtypes = [ctypes.c_void_p] * num_tensors + [*sizes, ctypes.c_float, ctypes.c_int]
+    kernel.restype = None
+    return kernel

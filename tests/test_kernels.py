@@ -1,0 +1,101 @@
+"""The kernels against what torch computes in float64, and what is said where there are none."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from pwmray.kernels import build, norms
+from pwmray.models.critic import CriticConfig, CriticEnsemble
+from pwmray.models.layers import SimNorm
+
+KINDS = {
+    norms.MISH_NORM: lambda x, scale, shift: layer_norm(F.mish(x)) * scale + shift,
+    norms.NORM_MISH: lambda x, scale, shift: F.mish(layer_norm(x) * scale + shift),
+    norms.NORM_SIMPLEX: lambda x, scale, shift: SimNorm()(layer_norm(x) * scale + shift),
+}
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+SHAPES = [(3, 5, 24), (2, 700, 40)]  # the second is worked on by several threads
+
+
+def layer_norm(x):
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def draw(shape, dtype=torch.float32):
+    """x spread as far as overflow could matter, and the parameters of each group."""
+    draws = torch.Generator().manual_seed(0)
+    x = (8 * torch.randn(shape, generator=draws)).to(dtype)
+    rows = (shape[0], 1, shape[2])
+    return [x, *(torch.randn(rows, generator=draws) for _ in range(3))]
+
+
+def gradients(compute, tensors):
+    tensors = [t.detach().clone().requires_grad_(True) for t in tensors]
+    y = compute(*tensors)
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double()
+    return y, torch.autograd.grad((y.double() * weight).sum(), tensors)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype):
+    given = draw(shape, dtype)
+    y, found = gradients(lambda x, *affine: norms.norm(kind, x, *affine), given)
+    exact, expected = gradients(
+        lambda x, bias, scale, shift: KINDS[kind](x + bias, scale, shift),
+        [tensor.double() for tensor in given],
+    )
+    close = {"rtol": 0, "check_dtype": False}
+    assert_close(y, exact, atol=ROUNDING[dtype] * exact.abs().max().item(), **close)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, atol=ROUNDING[dtype] * theirs.abs().max().item(), **close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(kind, value):
+    x, *affine = draw((1, 2, 16))
+    x[0, 0, 3] = value
+    y = norms.norm(kind, x, *affine)
+    assert not y[0, 0].isfinite().any()
+    assert y[0, 1].isfinite().all()
+
+
+def test_parameter_that_is_not_finite_shows_in_the_latents():
+    x, bias, scale, shift = draw((1, 2, 16))
+    scale[0, 0, 3] = float("nan")
+    assert not norms.norm(norms.NORM_SIMPLEX, x, bias, scale, shift).isfinite().any()
+
+
+@pytest.mark.parametrize("units", [(12,), (16, 24), (24, 16, 8)])
+def test_ensemble_and_its_gradients_are_those_of_torch(units):
+    config = CriticConfig(units=units, num_critics=3)
+    critics = CriticEnsemble(config, 10, torch.Generator().manual_seed(0))
+    z = torch.randn(50, 10, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    names = ["z", *dict(critics.named_parameters())]
+
+    def loss_gradients():
+        values = critics(z)
+        loss = (values * torch.linspace(-1, 1, 150).view(3, 50)).sum()
+        return values, torch.autograd.grad(loss, [z, *critics.parameters()])
+
+    expected, wanted = loss_gradients()
+    critics.uses_kernels = True
+    values, found = loss_gradients()
+    assert_close(values, expected, rtol=1e-4, atol=1e-5)
+    for name, ours, theirs in zip(names, found, wanted, strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        assert ours.is_contiguous(), name  # or torch's fused Adam would misread it
+
+
+def test_without_a_compiler_the_reason_is_one_line(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.load.cache_clear()
+    build.reason_against.cache_clear()
+    try:
+        assert "no-such-compiler" in build.reason_against()
+    finally:
+        build.load.cache_clear()
+        build.reason_against.cache_clear()
