@@ -93,7 +93,6 @@ def test_memory_does_not_grow_with_the_epochs(variant, tmp_path, data):
     assert sizes[0] == sizes[-1] > 0
 
 
-@pytest.mark.slow
 def test_compiled_trial_is_resumed_exactly(tmp_path, data):
     config = make_config(**{"runtime.compile": True})
     for name in ("whole", "resumed"):
