@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from pwmray.kernels import build, norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
-from pwmray.models.layers import SimNorm
+from pwmray.models.layers import NormedLinear, SimNorm
 
 KINDS = {
     norms.MISH_NORM: lambda x, scale, shift: layer_norm(F.mish(x)) * scale + shift,
@@ -90,12 +90,48 @@ def test_ensemble_and_its_gradients_are_those_of_torch(units):
         assert ours.is_contiguous(), name  # or torch's fused Adam would misread it
 
 
-def test_without_a_compiler_the_reason_is_one_line(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
+@pytest.mark.parametrize("units", [(12,), (24, 16)])
+def test_ensemble_in_bfloat16_is_that_of_float32_up_to_rounding(units):
+    config = CriticConfig(units=units, num_critics=2)
+    critics = CriticEnsemble(config, 10, torch.Generator().manual_seed(0))
+    z = torch.randn(50, 10, generator=torch.Generator().manual_seed(1))
+    expected = critics(z)
+    wanted = torch.autograd.grad(expected.square().sum(), list(critics.parameters()))
+    critics.uses_kernels = True
+    with torch.autocast("cpu", torch.bfloat16):
+        values = critics(z)
+    found = torch.autograd.grad(values.square().sum(), list(critics.parameters()))
+    assert values.dtype == torch.float32
+    assert 0 < (values - expected).abs().max() < 0.03 * expected.abs().max()
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert_close(ours, theirs, rtol=0, atol=0.03 * theirs.abs().max().item())
+
+
+def test_layer_with_another_nonlinearity_runs_as_it_is_written():
+    layer = NormedLinear(6, 8, torch.nn.Tanh())
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    expected = layer(x)
+    layer.uses_kernels = True
+    assert_close(layer(x), expected, rtol=0, atol=0)
+
+
+@pytest.fixture
+def built_anew():
     build.load.cache_clear()
-    build.reason_against.cache_clear()
-    try:
-        assert "no-such-compiler" in build.reason_against()
-    finally:
-        build.load.cache_clear()
-        build.reason_against.cache_clear()
+    yield
+    build.load.cache_clear()
+
+
+def test_machine_without_a_compiler_is_told_where_one_was_looked_for(monkeypatch, built_anew):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(
+        OSError, match=r"no C\+\+ compiler: CXX is not set, and none of c\+\+, g\+\+"
+    ):
+        build.load()
+
+
+def test_compiler_that_fails_is_quoted(monkeypatch, built_anew):
+    monkeypatch.setenv("CXX", "ls")
+    with pytest.raises(OSError, match=r"ls ended with 2: .*option"):
+        build.load()

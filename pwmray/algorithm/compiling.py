@@ -71,10 +71,11 @@ def _compiled(forward: Forward) -> Forward:
 @functools.cache
 def reason_against(device: torch.device) -> str:
     """Return why nothing can be compiled for the device here, or nothing; it tries, in seconds."""
-    if device.type == "cpu":
-        return build.reason_against()
     try:
-        torch.compile(mish, dynamic=False)(torch.zeros(8, device=device))
+        if device.type == "cpu":
+            build.load()
+        else:
+            torch.compile(mish, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # which one depends on what is missing: compiler, headers, Triton
         return " ".join(str(error).split())[:_REASON_LENGTH]
     return ""

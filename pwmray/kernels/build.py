@@ -13,23 +13,12 @@ SOURCE = Path(__file__).with_name("norms.cpp")
 
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_SECONDS = 120  # seconds suffice; a machine under load takes longer
-_REASON_LENGTH = 200
 # Sums may be in another order, and nothing is tested for being infinite or NaN: either still comes
 # out of whatever it went into.
 _MATHEMATICS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]
 _MATHEMATICS += ["-fassociative-math", "-freciprocal-math", "-ffinite-math-only"]
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_MATHEMATICS]
 _X86_FLAGS = ["-mprefer-vector-width=512"]
-
-
-@functools.cache
-def reason_against() -> str:
-    """Return why the kernels cannot be compiled here, or nothing; it compiles them."""
-    try:
-        load()
-    except OSError as error:
-        return " ".join(str(error).split())[:_REASON_LENGTH]
-    return ""
 
 
 @functools.cache

@@ -146,7 +146,8 @@ struct Sums {
   float *bias, *scale, *shift;
 };
 
-// One row of the gradient of x from one of y's; `room` is for 3 U.
+// One row of the gradient of x from one of y's; `room` is for 3 U. Whether the parameters are
+// trained is a constant: with a variable gcc 12 leaves a loop scalar, at a tenth of the speed.
 template <Kind kind, bool trained, class X, class Y>
 inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Sums sums,
                          float* room, Index U) {

@@ -97,6 +97,7 @@ def _call(kind: str, direction: str, x: Tensor, affine: Affine, given: tuple) ->
     num_entries = x.shape[-1]
     num_groups = affine[0].numel() // num_entries
     num_rows = x.numel() // affine[0].numel()
+    assert all(t is None or t.is_contiguous() for t in given)
     addresses = [None if t is None else t.data_ptr() for t in given]
     kernel = _kernel(f"{kind}_{_DTYPES[x.dtype]}_{direction}", len(given))
     kernel(*addresses, num_groups, num_rows, num_entries, _EPSILON, torch.get_num_threads())

@@ -47,9 +47,9 @@ class NormedLinear(Linear):
         self.activation = activation or Mish()
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.uses_kernels:
+        kind = _KERNELS.get(type(self.activation)) if self.uses_kernels else None
+        if kind is None:
             return self.activation(self.ln(super().forward(input)))
-        kind = norms.NORM_SIMPLEX if isinstance(self.activation, SimNorm) else norms.NORM_MISH
         x = F.linear(input, self.weight)
         return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
 
@@ -59,6 +59,9 @@ class SimNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(groups(x), dim=-1).flatten(-2)
+
+
+_KERNELS = {Mish: norms.NORM_MISH, SimNorm: norms.NORM_SIMPLEX}  # of a NormedLinear
 
 
 class MishNetwork(Network):
