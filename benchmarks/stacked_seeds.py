@@ -83,7 +83,7 @@ class Stack(nn.Module):
         learner.world_model.requires_grad_(False)
         constant = {name: value.detach() for name, value in self.stacked["critics"].items()}
         with autocast(config.matmul, obs_SBO.device):
-            returns_SB1, rollout = vmap(self._roll_out.of)(
+            returns_SB1, rollout, u_SHBA = vmap(self._roll_out.of)(
                 self.stacked["policy"], constant, obs_SBO, torch.stack(draws)
             )
         scales = [one.return_scale for one in self.learners]  # type: ignore[union-attr]
@@ -92,7 +92,7 @@ class Stack(nn.Module):
         std_S = torch.stack([scale.std for scale in scales])  # type: ignore[union-attr]
         loss_S = -returns_SB1.mean((1, 2)) / std_S
         if config.action_penalty:
-            loss_S = loss_S + learner.action_penalty * rollout.u.square().sum(-1).mean((1, 2))
+            loss_S = loss_S + learner.action_penalty * u_SHBA.square().sum(-1).mean((1, 2))
         self._step("actor", "policy", loss_S, config.actor_clip)
         critic_loss_S = self._update_critics(rollout, generators)
         return {"actor_loss": loss_S.detach(), "critic_loss": critic_loss_S}
@@ -136,10 +136,18 @@ class _RollOut(nn.Module):
         self.learner = learner
 
     def forward(self, obs_BO: Tensor, noise_HBA: Tensor) -> Any:
-        return self.learner._roll_out(obs_BO, noise_HBA)
+        us = []
+
+        def act(z_BL: Tensor, noise_BA: Tensor) -> Tensor:
+            a_BA, u_BA = self.learner.policy.sample(z_BL, noise_BA, self.learner.mask_A)
+            us.append(u_BA)
+            return a_BA
+
+        returns_B1, rollout = self.learner._roll_out(obs_BO, noise_HBA, act)
+        return returns_B1, rollout, torch.stack(us)
 
     def of(self, policy: Parameters, critics: Parameters, obs: Tensor, noise: Tensor) -> Any:
-        """Return what the rollout with these parameters returns."""
+        """Return returns, rollout and actions before tanh with these parameters."""
         parts = {"policy": policy, "critics": critics}
         given = {f"learner.{p}.{n}": v for p, named in parts.items() for n, v in named.items()}
         return functional_call(self, given, (obs, noise))

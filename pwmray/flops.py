@@ -85,6 +85,8 @@ def _policy_step(
     takes_noise = first.in_features > model.latent_dim
     keeps_stale_gradient = config.trains_world_model and not config.fidelity.trained_task_embedding
     flops = (_frozen if keeps_stale_gradient else _forward)(encoder, starts)
+    # Once a step to act, and once for all steps with gradients.
+    flops += policy.num_calls * _forward(_weights(policy), rows)
     flops += policy.num_calls * _trained(_weights(policy), rows, into_input=takes_noise)
     flops += model.num_calls * _frozen(dynamics, rows)
     flops += _frozen(reward, rows)

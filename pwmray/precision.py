@@ -4,8 +4,10 @@ Weights, activations, losses and optimizers are float32 in each case.
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 FLOAT32 = "float32"
 TF32 = "tf32"  # 10 bits of mantissa, a GPU's tensor cores
@@ -14,6 +16,9 @@ MATMULS = (FLOAT32, TF32, BFLOAT16)
 
 _PROBE_SIZE = 512
 _FLOAT32_ERROR = 1e-5  # of a product of that size, relative; bfloat16 would have 2e-3
+
+# In bfloat16, within `autocast`: weights by their identity, which they keep as long as they live.
+_constants: dict[int, tuple[Tensor, Tensor]] | None = None
 
 
 def set_matmul(matmul: str, device: torch.device) -> None:
@@ -34,12 +39,34 @@ def check_on_cpu(matmul: str) -> None:
         raise ValueError(f"learner.matmul is {TF32!r}, which a CPU lacks; valid: float32, bfloat16")
 
 
-def autocast(matmul: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context of a forward pass, in which products are bfloat16 if `matmul` is.
+@contextlib.contextmanager
+def autocast(matmul: str, device: torch.device) -> Iterator[None]:
+    """Run a forward pass within this context: products are bfloat16 if `matmul` is.
 
     It keeps copies of the weights: leave it before they change.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=matmul == BFLOAT16)
+    global _constants
+    if matmul != BFLOAT16:
+        yield
+        return
+    outer, _constants = _constants, {}
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    finally:
+        _constants = outer
+
+
+def as_factor(weight: Tensor) -> Tensor:
+    """Return a weight as a product takes it: within `autocast` in bfloat16, converted once.
+
+    torch does so for weights with gradients, but converts others for each product.
+    """
+    if _constants is None or weight.requires_grad:
+        return weight
+    if id(weight) not in _constants:
+        _constants[id(weight)] = weight, weight.to(torch.bfloat16)
+    return _constants[id(weight)][1]
 
 
 def _fastest_exact_on_cpu() -> str:

@@ -16,7 +16,6 @@ import torch
 
 from pwmray import failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
-from pwmray.algorithm.compiling import uncompiled
 from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, MakeAct, evaluate
 from pwmray.build import build_learner, build_planner, num_parameters
@@ -281,23 +280,21 @@ class Trial:
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
         make_act = make_act or self._make_policy
-        with uncompiled():
-            episodes = evaluate(
-                make_act,
-                environments,
-                seeds,
-                action_dim,
-                self._device,
-                discount,
-                on_step=lambda _: self._hold.watchdog.beat(),
-            )
+        episodes = evaluate(
+            make_act,
+            environments,
+            seeds,
+            action_dim,
+            self._device,
+            discount,
+            on_step=lambda _: self._hold.watchdog.beat(),
+        )
         self._evaluation_seconds += time.perf_counter() - started
         return episodes
 
     def _expectations(self, episodes: Episodes) -> dict[str, float]:
         """Compare what the learner imagines at the episodes' starts with what it then got."""
-        with uncompiled():
-            imagined = self.learner.predict_return(episodes.first_obs)
+        imagined = self.learner.predict_return(episodes.first_obs)
         return {
             "imagined_start_value": float(imagined.mean()),
             "real_start_value": float(episodes.discounted.mean()),

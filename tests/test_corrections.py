@@ -183,8 +183,8 @@ def critic_targets(monkeypatch, **switches):
     monkeypatch.setattr(
         pwm, "td_lambda", lambda *given: seen.append(pwm_td_lambda(*given)) or seen[-1]
     )
-    value, no_actions = torch.tensor([0.0, 0.0, 8.0]).view(3, 1, 1), torch.zeros(3, 1, 6)
-    rollout = Rollout(torch.rand(3, 1, 16), torch.ones(3, 1, 1), value, no_actions)
+    value = torch.tensor([0.0, 0.0, 8.0]).view(3, 1, 1)
+    rollout = Rollout(torch.rand(3, 1, 16), torch.ones(3, 1, 1), value, ())
     learner.update_critics(rollout, stream())
     return seen[0].flatten().tolist()
 
@@ -224,7 +224,7 @@ def critic_rows(monkeypatch, **switches):
     monkeypatch.setattr(learner.critics, "forward", look)
     z = torch.arange(8.0).view(4, 2, 1).expand(4, 2, 16)
     nothing = torch.zeros(4, 2, 1)
-    learner.update_critics(Rollout(z, nothing, nothing, nothing), stream())
+    learner.update_critics(Rollout(z, nothing, nothing, ()), stream())
     return rows
 
 
@@ -329,7 +329,8 @@ def stale_after_a_policy_step(**switches):
 
 def test_published_policy_step_adds_its_gradient_of_the_task_embedding():
     added, learner = stale_after_a_policy_step()
-    returns, _ = learner._imagine(make_batch().obs_HBO[0], stream())
+    obs = make_batch().obs_HBO[0]
+    returns, _ = learner._roll_out(obs, learner._noise(obs, stream()))
     learner.return_scale.update(returns.detach())
     loss = -returns.mean() / learner.return_scale.std
     (wanted,) = torch.autograd.grad(loss, learner.world_model.task_embedding.weight)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pwmray.algorithm import replay
+from pwmray.algorithm.clipped_step import clip_and_step
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.checks import check_least, check_positive, check_share
@@ -101,8 +102,7 @@ class Pretrainer:
         loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._learner.model_clip)
-        self._optimizer.step()
+        clip_and_step(self._optimizer, self._learner.model_clip)
         return metrics
 
     @torch.no_grad()

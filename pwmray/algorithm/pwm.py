@@ -10,28 +10,31 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.algorithm import replay
+from pwmray.algorithm.clipped_step import clip_and_step
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.data.angles import wrap
 from pwmray.data.sampler import Batch
 from pwmray.models import CriticEnsemble, Policy, WorldModel
-from pwmray.precision import autocast
+from pwmray.precision import BFLOAT16, autocast
 from pwmray.tasks import Task
 
 Metrics = dict[str, Tensor]
+Act = Callable[[Tensor, Tensor], Tensor]  # of latents [B, L] and noise [B, A]: actions [B, A]
 
 
 class Rollout(NamedTuple):
-    """What the policy's update imagines, detached for the critics, and the actions behind it."""
+    """What the policy's update imagines, detached for the critics, and the actions taken."""
 
     z: Tensor  # z_0 .. z_{H-1}: [H, B, L]
     r: Tensor  # symlog rewards [H, B, 1]
     next_v: Tensor  # V(z_1) .. V(z_H) [H, B, 1]
-    u: Tensor  # the actions before tanh [H, B, A], with their gradient
+    a: tuple[Tensor, ...]  # the actions, H times [B, A]: leaves, where gradients are on
 
 
 class Learner(nn.Module):
@@ -126,7 +129,7 @@ class Learner(nn.Module):
     def update_world_model(self, batch: Batch, generator: torch.Generator) -> Metrics:
         """Take one gradient step on consistency, reward and (flow) matching losses."""
         loss, metrics = self.world_model_loss(batch, generator)
-        norm = self._step("model", self.world_model, loss, self.config.model_clip)
+        norm = self._step("model", loss, self.config.model_clip)
         return metrics | {"world_model_gradient_norm": norm}
 
     def world_model_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
@@ -140,22 +143,31 @@ class Learner(nn.Module):
         self.critics.requires_grad_(False)
         embedding = self.world_model.task_embedding.weight
         embedding.requires_grad_(self._keeps_stale_gradient)
+        noise_HBA = self._noise(obs_BO, generator)
         with autocast(self.config.matmul, obs_BO.device):
-            returns_B1, rollout = self._imagine(obs_BO, generator)
+            returns_B1, rollout = self._roll_out(obs_BO, noise_HBA)
         self.return_scale.update(returns_B1.detach())
         loss = -returns_B1.mean() / self.return_scale.std
-        if self.config.action_penalty:
-            loss = loss + self.action_penalty * rollout.u.square().sum(-1).mean()
-        norm = self._step("actor", self.policy, loss, self.config.actor_clip)
+        loss.backward()
         if self._keeps_stale_gradient:
             # The published actor's backward leaves it there: most of the norm that is clipped.
             assert embedding.grad is not None
             self.stale_gradient += embedding.grad
             embedding.grad = None
+        # The policy sees detached latents: its gradient flows through the actions alone, and once
+        # theirs are known, through all the policy's calls at once.
+        gradient_HBA = torch.stack([a_BA.grad for a_BA in rollout.a])  # type: ignore[misc]
+        with autocast(self.config.matmul, obs_BO.device):
+            a_HBA, u_HBA = self.policy.sample(rollout.z, noise_HBA, self.mask_A)
+        loss, surrogate = loss.detach(), (a_HBA * gradient_HBA).sum()
+        if self.config.action_penalty:
+            penalty = self.action_penalty * u_HBA.square().sum(-1).mean()
+            loss, surrogate = loss + penalty.detach(), surrogate + penalty
+        norm = self._step("actor", surrogate, self.config.actor_clip)
         self.world_model.requires_grad_(True)
         self.critics.requires_grad_(True)
         metrics = {
-            "actor_loss": loss.detach(),
+            "actor_loss": loss,
             "actor_gradient_norm": norm,
             "imagined_return": returns_B1.detach().mean(),
         }
@@ -167,13 +179,15 @@ class Learner(nn.Module):
         trace = config.td_lambda if self.fidelity.td_lambda else 0.0
         targets = td_lambda(rollout.r, rollout.next_v, config.discount, trace)
         z_NL, y_N = rollout.z.flatten(0, 1), targets.flatten()
+        if config.matmul == BFLOAT16:  # once, not with every minibatch
+            z_NL = z_NL.to(torch.bfloat16)
         metrics = []
         for _ in range(config.critic_iterations):
             for rows in self._row_order(len(y_N), generator, y_N).chunk(config.critic_batches):
                 with autocast(config.matmul, y_N.device):
                     v_CN = self.critics(z_NL.index_select(0, rows))
-                loss = (v_CN - y_N.index_select(0, rows)).square().mean()
-                norm = self._step("critic", self.critics, loss, config.critic_clip)
+                loss = F.mse_loss(v_CN, y_N.index_select(0, rows).expand_as(v_CN))
+                norm = self._step("critic", loss, config.critic_clip)
                 metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
         return _mean(metrics)
 
@@ -198,23 +212,27 @@ class Learner(nn.Module):
         shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
         return self._roll_out(obs_BO, obs_BO.new_zeros(shape))[0]
 
-    def _imagine(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Tensor, Rollout]:
-        """Roll the noisy policy through the model from `obs`."""
+    def _noise(self, obs_BO: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the policy's noise [H, B, A] of a rollout from `obs`."""
         shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
-        return self._roll_out(obs_BO, _normal(shape, generator, obs_BO))
+        return _normal(shape, generator, obs_BO)
 
-    def _roll_out(self, obs_BO: Tensor, noise_HBA: Tensor) -> tuple[Tensor, Rollout]:
+    def _act(self, z_BL: Tensor, noise_BA: Tensor) -> Tensor:
+        """Return the noisy actions [B, A], detached: a leaf, where gradients are on."""
+        with torch.no_grad():
+            a_BA = self.policy(z_BL, noise_BA, self.mask_A)
+        return a_BA.requires_grad_(torch.is_grad_enabled())
+
+    def _roll_out(
+        self, obs_BO: Tensor, noise_HBA: Tensor, act: Act | None = None
+    ) -> tuple[Tensor, Rollout]:
         """Roll the policy through the model; return the objective [B, 1] and the rollout."""
-        model, config = self.world_model, self.config
+        model, config, act = self.world_model, self.config, act or self._act
         e_BT = self._embedding(len(obs_BO))
-        zs = [self.encode(obs_BO)]
-        actions, us = [], []
+        zs, actions = [self.encode(obs_BO)], []
         for noise_BA in noise_HBA:
-            # The policy sees a detached latent: its gradient flows through the actions alone.
-            a_BA, u_BA = self.policy.sample(zs[-1].detach(), noise_BA, self.mask_A)
-            actions.append(a_BA)
-            us.append(u_BA)
-            zs.append(model.next(zs[-1], e_BT, a_BA))
+            actions.append(act(zs[-1].detach(), noise_BA))
+            zs.append(model.next(zs[-1], e_BT, actions[-1]))
         z_HBL = torch.stack(zs[:-1])
         e_HBT = e_BT.expand(config.horizon, *e_BT.shape)
         r_HB1 = model.reward(z_HBL, e_HBT, torch.stack(actions))
@@ -224,7 +242,7 @@ class Learner(nn.Module):
         terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
         last_v_B1 = config.discount**terminal * self.critics.minimum(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
-        return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, torch.stack(us))
+        return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, tuple(actions))
 
     @property
     def _keeps_stale_gradient(self) -> bool:
@@ -239,17 +257,16 @@ class Learner(nn.Module):
             return torch.arange(num_rows, device=like.device)
         return torch.randperm(num_rows, generator=generator, device=like.device)
 
-    def _step(self, name: str, module: nn.Module, loss: Tensor, clip: float) -> Tensor:
+    def _step(self, name: str, loss: Tensor, clip: float) -> Tensor:
         """Take one clipped gradient step; return the norm before clipping."""
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if name == "model" and not self.fidelity.trained_task_embedding:
             norm = self._clip_with_stale_gradient(clip)
-        else:
-            norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
-        optimizer.step()
-        return norm
+            optimizer.step()
+            return norm
+        return clip_and_step(optimizer, clip)
 
     def _clip_with_stale_gradient(self, clip: float) -> Tensor:
         """Clip as published: the embedding's gradient adds up, scaled down with the others."""

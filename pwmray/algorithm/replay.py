@@ -100,7 +100,8 @@ def replayed(
     """
     record = record or record_graph
     device = tensors[0].device
-    before = [tensor.clone() for tensor in tensors]
+    # A clone that knows where it is from would keep nodes of autograd alive, with their stream.
+    before = [tensor.detach().clone() for tensor in tensors]
     begun = [generator.get_state() for generator in generators]
     moments = [tensor.clone() for tensor in optimizer_tensors(optimizers)]
     prepare_rates(optimizers, device)
@@ -131,6 +132,7 @@ def replayed(
     except RuntimeError as error:
         log.warning("cuda_graph=off: %s", " ".join(str(error).split()))
         release_rates(optimizers)
+        _leave_recording(generators)
         recorded = work
     else:
         log.info("cuda_graph=on difference=%.1e", difference)
@@ -157,6 +159,13 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
         return {name: value.clone() for name, value in metrics.items()}
 
     return replay
+
+
+def _leave_recording(generators: Iterable[torch.Generator]) -> None:
+    """Free generators from a recording that failed: they refuse to draw outside of it."""
+    for generator in generators:
+        if generator.device.type == "cuda":
+            generator.graphsafe_set_state(generator.clone_state())
 
 
 def _largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
+from pwmray.precision import as_factor
 
 
 def values(
@@ -29,9 +30,10 @@ def values(
     [C, 1, U] of each LayerNorm.
     """
     *weights, last = weights
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        z_NL, weights = z_NL.to(dtype), [weight.to(dtype) for weight in weights]
+    device = z_NL.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        z_NL, weights = z_NL.to(dtype), [as_factor(weight).to(dtype) for weight in weights]
     parameters = (*weights, last, *biases, *scales, *shifts)
     return _Ensemble.apply(z_NL, *parameters)  # type: ignore[return-value]
 
@@ -99,6 +101,8 @@ def _arrange(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[norms
 
 def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:
     num_members, _, num_units = weight_CLU.shape
+    if z_NL.is_cuda:  # one small product after the other would not fill it
+        return torch.bmm(z_NL.expand(num_members, -1, -1), weight_CLU)
     x_CNU = z_NL.new_empty(num_members, len(z_NL), num_units)
     for x_NU, weight_LU in zip(x_CNU, weight_CLU, strict=True):
         torch.mm(z_NL, weight_LU, out=x_NU)
@@ -106,6 +110,8 @@ def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:
 
 
 def _first_weight_gradient(z_NL: Tensor, gx_CNU: Tensor) -> Tensor:
+    if z_NL.is_cuda:
+        return torch.bmm(z_NL.t().expand(len(gx_CNU), -1, -1), gx_CNU)
     gweight_CLU = gx_CNU.new_empty(len(gx_CNU), z_NL.shape[1], gx_CNU.shape[2])
     for gx_NU, gweight_LU in zip(gx_CNU, gweight_CLU, strict=True):
         torch.mm(z_NL.t(), gx_NU, out=gweight_LU)
@@ -113,7 +119,7 @@ def _first_weight_gradient(z_NL: Tensor, gx_CNU: Tensor) -> Tensor:
 
 
 def _weight_gradient(x_CNU: Tensor, gy_CNV: Tensor) -> Tensor:
-    if x_CNU.shape[2] < gy_CNV.shape[2]:
+    if x_CNU.is_cuda or x_CNU.shape[2] < gy_CNV.shape[2]:
         return torch.bmm(x_CNU.transpose(1, 2), gy_CNV)
     return torch.bmm(gy_CNV.transpose(1, 2), x_CNU).transpose(1, 2).contiguous()
 

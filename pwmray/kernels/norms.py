@@ -7,7 +7,7 @@
 Shapes: G groups with parameters of their own, N rows, U entries. x [G, N, U], or [..., U] for one
 group, is what a product without its bias gives: float32 or bfloat16, contiguous. Parameters are
 float32, [G, 1, U] or [U]. y has the dtype of x, but for a simplex, which is float32. A backward
-pass needs x and the row's moments [G N, 2].
+pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a GPU norms_gpu.py.
 """
 
 import ctypes
@@ -36,6 +36,8 @@ def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Te
 
 def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
     """Return y and the moments."""
+    if x.is_cuda:
+        return _on_gpu().forward(kind, x, affine)
     y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = torch.empty(x.numel() // x.shape[-1], 2)
     _call(kind, "forward", x, affine, (x, *affine, y, moments))
@@ -49,6 +51,8 @@ def backward(
 
     `gx` may be `gy` itself where their dtypes are the same.
     """
+    if x.is_cuda:
+        return _on_gpu().backward(kind, gy, x, affine, moments, gx, trained)
     sums = torch.empty(3, *affine[0].shape) if trained else None
     _call(kind, "backward", x, affine, (gy, x, *affine, moments, gx, sums))
     return sums
@@ -61,6 +65,8 @@ def value_forward(
 
     `weight` is [G, U, 1], `offset` [G, 1, 1].
     """
+    if x.is_cuda:
+        return _on_gpu().value_forward(x, affine, weight, offset)
     y, moments = torch.empty(x.shape[:-1]), torch.empty(x.numel() // x.shape[-1], 2)
     _call(_VALUE, "forward", x, affine, (x, *affine, weight, offset, y, moments))
     return y, moments
@@ -70,6 +76,8 @@ def value_backward(
     gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor, trained: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of x and, if `trained`, of bias, scale, shift and weight."""
+    if x.is_cuda:
+        return _on_gpu().value_backward(gy, x, affine, weight, moments, trained)
     gx = torch.empty_like(x)
     sums = torch.empty(4, *affine[0].shape) if trained else None
     _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx, sums))
@@ -91,6 +99,13 @@ class _Norm(torch.autograd.Function):
         gx, trained = torch.empty_like(x), any(ctx.needs_input_grad[2:])
         sums = backward(ctx.kind, gy.contiguous(), x, tuple(affine), moments, gx, trained)
         return None, gx, *(sums if sums is not None else (None, None, None))
+
+
+def _on_gpu() -> Any:
+    """Return the module for a GPU, which needs Triton: no installation for a CPU has it."""
+    from pwmray.kernels import norms_gpu
+
+    return norms_gpu
 
 
 def _call(kind: str, direction: str, x: Tensor, affine: Affine, given: tuple) -> None:

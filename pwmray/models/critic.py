@@ -59,7 +59,7 @@ class CriticEnsemble(nn.Module):
             x = F.layer_norm(mish(x), x.shape[-1:])
             # One critic after the other again: the products of the backward pass want it.
             x = torch.addcmul(shift, x, scale).contiguous()
-            x = torch.baddbmm(bias, x, weight).to(z_NL.dtype)
+            x = torch.baddbmm(bias, x, weight).to(bias.dtype)
         return x.squeeze(-1)
 
     def minimum(self, z_BL: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _first(z_NL: Tensor, weight_CLU: Tensor, bias_C1U: Tensor) -> Tensor:
     """Return W z + b of all critics, [C, N, U], as one product: they share z."""
     num_critics, latent_dim, num_units = weight_CLU.shape
     weight = weight_CLU.transpose(0, 1).reshape(latent_dim, num_critics * num_units)
-    x = torch.addmm(bias_C1U.flatten(), z_NL, weight).to(z_NL.dtype)
+    x = torch.addmm(bias_C1U.flatten(), z_NL, weight).to(bias_C1U.dtype)
     return x.unflatten(-1, (num_critics, num_units)).transpose(0, 1)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.kernels import norms
+from pwmray.precision import as_factor
 
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
 
@@ -26,7 +27,7 @@ class Linear(nn.Linear):
     """Apply W x + b; the product may be in bfloat16 (pwmray.precision), the result is not."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).to(input.dtype)
+        return F.linear(input, as_factor(self.weight), self.bias).to(input.dtype)
 
 
 class Mish(nn.Module):
@@ -50,7 +51,7 @@ class NormedLinear(Linear):
         kind = _KERNELS.get(type(self.activation)) if self.uses_kernels else None
         if kind is None:
             return self.activation(self.ln(super().forward(input)))
-        x = F.linear(input, self.weight)
+        x = F.linear(input, as_factor(self.weight))
         return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
 
 
@@ -76,20 +77,14 @@ class MishNetwork(Network):
         for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):
             assert isinstance(linear, Linear)
             assert isinstance(norm, nn.LayerNorm)
-            x = F.linear(input, linear.weight)
+            x = F.linear(input, as_factor(linear.weight))
             input = norms.norm(norms.MISH_NORM, x, linear.bias, norm.weight, norm.bias)
         return last(input)
 
 
 def mish(x: Tensor) -> Tensor:
     """Return x tanh(softplus(x)), elementwise."""
-    if not torch.compiler.is_compiling():
-        return F.mish(x)
-    # tanh(log(1 + e^x)) = n / (n + 2) with n = e^x (e^x + 2): one exponential, which a compiler
-    # turns into vector instructions, unlike log1p and tanh. Beyond 20 the ratio is 1 in float32.
-    u = x.clamp(max=20.0).exp()
-    n = u * (u + 2.0)
-    return x * (n / (n + 2.0))
+    return F.mish(x)
 
 
 def groups(x: Tensor) -> Tensor:

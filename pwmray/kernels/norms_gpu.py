@@ -1,0 +1,275 @@
+"""The operations of `norms` on a GPU: the same arithmetic as norms.cpp, in Triton.
+
+A program takes some rows of a group, one after the other where it adds up the parameters'
+gradients; those sums are added up by a second kernel, always in the same order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_ENTRIES = 1024  # that a program works on at once: rows of fewer entries are taken together
+_ROWS_IN_TURN = 8  # whose sums a program adds up before others have to
+_MAX_PROGRAMS = 512  # that add up sums
+_EPSILON = 1e-5
+_MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = 0, 1, 2
+_KINDS = {"mish_norm": _MISH_NORM, "norm_mish": _NORM_MISH, "norm_simplex": _NORM_SIMPLEX}
+
+Affine = tuple[Tensor, Tensor, Tensor]
+
+
+def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
+    """As `norms.forward`."""
+    y = torch.empty_like(x, dtype=torch.float32 if kind == "norm_simplex" else x.dtype)
+    moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
+    shape = _Shape(x, affine)
+    grid = (shape.num_blocks, shape.num_groups)
+    _forward[grid](x, *affine, y, moments, *shape.sizes, _KINDS[kind], *shape.block)
+    return y, moments
+
+
+def backward(
+    kind: str, gy: Tensor, x: Tensor, affine: Affine, moments: Tensor, gx: Tensor, trained: bool
+) -> Tensor | None:
+    """As `norms.backward`."""
+    shape = _Shape(x, affine)
+    num_programs = shape.num_programs if trained else shape.num_blocks
+    parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32) if trained else None
+    given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
+    grid = (num_programs, shape.num_groups)
+    turns = triton.cdiv(shape.num_blocks, num_programs)
+    _backward[grid](*given, *shape.sizes, _KINDS[kind], trained, turns, *shape.block)
+    return None if parts is None else parts.sum(0)
+
+
+def value_forward(
+    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `norms.value_forward`."""
+    y = x.new_empty(x.shape[:-1], dtype=torch.float32)
+    moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
+    shape = _Shape(x, affine)
+    grid = (shape.num_blocks, shape.num_groups)
+    _value_forward[grid](x, *affine, weight, offset, y, moments, *shape.sizes, *shape.block)
+    return y, moments
+
+
+def value_backward(
+    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor, trained: bool
+) -> tuple[Tensor, Tensor | None]:
+    """As `norms.value_backward`."""
+    gx, shape = torch.empty_like(x), _Shape(x, affine)
+    num_programs = shape.num_programs if trained else shape.num_blocks
+    parts = x.new_empty(num_programs, 4, *affine[0].shape, dtype=torch.float32) if trained else None
+    given = (gy, x, *affine, weight, moments, gx, parts if parts is not None else gx)
+    grid = (num_programs, shape.num_groups)
+    turns = triton.cdiv(shape.num_blocks, num_programs)
+    _value_backward[grid](*given, *shape.sizes, trained, turns, *shape.block)
+    return gx, None if parts is None else parts.sum(0)
+
+
+class _Shape:
+    """How rows are dealt out."""
+
+    def __init__(self, x: Tensor, affine: Affine):
+        num_entries = x.shape[-1]
+        width = triton.next_power_of_2(num_entries)
+        rows = max(1, _ENTRIES // width)
+        self.num_groups = affine[0].numel() // num_entries
+        num_rows = x.numel() // affine[0].numel()
+        self.sizes = (num_rows, num_entries, _EPSILON)
+        self.block = (rows, width)
+        self.num_blocks = triton.cdiv(num_rows, rows)
+        in_turn = triton.cdiv(self.num_blocks, _ROWS_IN_TURN)
+        self.num_programs = max(1, min(in_turn, _MAX_PROGRAMS // self.num_groups))
+
+
+@triton.jit
+def _mish(x):
+    u = tl.exp(tl.minimum(x, 20.0))
+    n = u * (u + 2.0)
+    return x * (n / (n + 2.0))
+
+
+@triton.jit
+def _mish_slope(x):
+    u = tl.exp(tl.minimum(x, 20.0))
+    n = u * (u + 2.0)
+    d = n + 2.0
+    return n / d + x * (4.0 * u * (u + 1.0) / (d * d))
+
+
+@triton.jit
+def _simplex(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    groups = tl.reshape(x, (ROWS, WIDTH // 8, 8))
+    e = tl.exp(groups - tl.max(groups, axis=2, keep_dims=True))
+    return e / tl.sum(e, axis=2, keep_dims=True)
+
+
+@triton.jit
+def _forward(
+    x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon,
+    KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(1)
+    column = tl.arange(0, WIDTH)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (row < num_rows)[:, None] & (column < num_entries)[None, :]
+    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+    own = group * num_entries + column
+    is_column = column < num_entries
+    bias = tl.load(bias_at + own, is_column, 0.0)
+    scale = tl.load(scale_at + own, is_column, 0.0)
+    shift = tl.load(shift_at + own, is_column, 0.0)
+    h = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
+    if KIND == 0:
+        h = _mish(h)
+    mean = tl.sum(h, axis=1) / num_entries
+    centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
+    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
+    y = centred * rate[:, None] * scale[None, :] + shift[None, :]
+    if KIND == 1:
+        y = _mish(y)
+    if KIND == 2:
+        y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
+    tl.store(y_at + at, y.to(y_at.dtype.element_ty), inside)
+    place = moments_at + 2 * (group * num_rows + row)
+    tl.store(place, mean, row < num_rows)
+    tl.store(place + 1, rate, row < num_rows)
+
+
+@triton.jit
+def _backward(
+    gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
+    num_rows, num_entries, epsilon,
+    KIND: tl.constexpr, TRAINED: tl.constexpr, TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(1)
+    column = tl.arange(0, WIDTH)
+    own = group * num_entries + column
+    is_column = column < num_entries
+    bias = tl.load(bias_at + own, is_column, 0.0)
+    scale = tl.load(scale_at + own, is_column, 0.0)
+    shift = tl.load(shift_at + own, is_column, 0.0)
+    gbias = tl.zeros((WIDTH,), tl.float32)
+    gscale = tl.zeros((WIDTH,), tl.float32)
+    gshift = tl.zeros((WIDTH,), tl.float32)
+    for turn in range(TURNS):
+        row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
+        inside = (row < num_rows)[:, None] & is_column[None, :]
+        at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+        place = moments_at + 2 * (group * num_rows + row)
+        mean = tl.load(place, row < num_rows, 0.0)
+        rate = tl.load(place + 1, row < num_rows, 0.0)
+        gy = tl.load(gy_at + at, inside, 0.0).to(tl.float32)
+        x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
+        h = x
+        if KIND == 0:
+            h = _mish(x)
+        normed = tl.where(inside, (h - mean[:, None]) * rate[:, None], 0.0)
+        gz = gy
+        if KIND == 1:
+            gz = gy * _mish_slope(normed * scale[None, :] + shift[None, :])
+        if KIND == 2:
+            p = _simplex(normed * scale[None, :] + shift[None, :], ROWS, WIDTH)
+            g = tl.reshape(gy, (ROWS, WIDTH // 8, 8))
+            gz = tl.reshape(p * (g - tl.sum(p * g, axis=2, keep_dims=True)), (ROWS, WIDTH))
+            gz = tl.where(inside, gz, 0.0)
+        g = gz * scale[None, :]
+        along = tl.sum(g * normed, axis=1) / num_entries
+        gx = rate[:, None] * (
+            g - (tl.sum(g, axis=1) / num_entries)[:, None] - normed * along[:, None]
+        )
+        if KIND == 0:
+            gx = gx * _mish_slope(x)
+        tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
+        if TRAINED:
+            gbias += tl.sum(tl.where(inside, gx, 0.0), axis=0)
+            gscale += tl.sum(gz * normed, axis=0)
+            gshift += tl.sum(gz, axis=0)
+    if TRAINED:
+        total = tl.num_programs(1) * num_entries
+        part = parts_at + tl.program_id(0) * 3 * total + own
+        tl.store(part, gbias, is_column)
+        tl.store(part + total, gscale, is_column)
+        tl.store(part + 2 * total, gshift, is_column)
+
+
+@triton.jit
+def _value_forward(
+    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, v_at, moments_at,
+    num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(1)
+    column = tl.arange(0, WIDTH)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_column = column < num_entries
+    inside = (row < num_rows)[:, None] & is_column[None, :]
+    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+    own = group * num_entries + column
+    bias = tl.load(bias_at + own, is_column, 0.0)
+    scale = tl.load(scale_at + own, is_column, 0.0)
+    shift = tl.load(shift_at + own, is_column, 0.0)
+    weight = tl.load(weight_at + own, is_column, 0.0)
+    h = _mish(tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :])
+    mean = tl.sum(h, axis=1) / num_entries
+    centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
+    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
+    y = centred * rate[:, None] * scale[None, :] + shift[None, :]
+    v = tl.sum(y * weight[None, :], axis=1) + tl.load(offset_at + group)
+    tl.store(v_at + group * num_rows + row, v, row < num_rows)
+    place = moments_at + 2 * (group * num_rows + row)
+    tl.store(place, mean, row < num_rows)
+    tl.store(place + 1, rate, row < num_rows)
+
+
+@triton.jit
+def _value_backward(
+    gv_at, x_at, bias_at, scale_at, shift_at, weight_at, moments_at, gx_at, parts_at,
+    num_rows, num_entries, epsilon,
+    TRAINED: tl.constexpr, TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(1)
+    column = tl.arange(0, WIDTH)
+    own = group * num_entries + column
+    is_column = column < num_entries
+    bias = tl.load(bias_at + own, is_column, 0.0)
+    scale = tl.load(scale_at + own, is_column, 0.0)
+    shift = tl.load(shift_at + own, is_column, 0.0)
+    weight = tl.load(weight_at + own, is_column, 0.0)
+    gbias = tl.zeros((WIDTH,), tl.float32)
+    gscale = tl.zeros((WIDTH,), tl.float32)
+    gshift = tl.zeros((WIDTH,), tl.float32)
+    gweight = tl.zeros((WIDTH,), tl.float32)
+    for turn in range(TURNS):
+        row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
+        inside = (row < num_rows)[:, None] & is_column[None, :]
+        at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+        place = moments_at + 2 * (group * num_rows + row)
+        mean = tl.load(place, row < num_rows, 0.0)
+        rate = tl.load(place + 1, row < num_rows, 0.0)
+        gv = tl.load(gv_at + group * num_rows + row, row < num_rows, 0.0)
+        x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
+        normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
+        gz = gv[:, None] * weight[None, :]
+        g = gz * scale[None, :]
+        along = tl.sum(g * normed, axis=1) / num_entries
+        gx = rate[:, None] * (
+            g - (tl.sum(g, axis=1) / num_entries)[:, None] - normed * along[:, None]
+        )
+        gx = gx * _mish_slope(x)
+        tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
+        if TRAINED:
+            gbias += tl.sum(tl.where(inside, gx, 0.0), axis=0)
+            gscale += tl.sum(gz * normed, axis=0)
+            gshift += tl.sum(gz, axis=0)
+            y = normed * scale[None, :] + shift[None, :]
+            gweight += tl.sum(gv[:, None] * y, axis=0)
+    if TRAINED:
+        total = tl.num_programs(1) * num_entries
+        part = parts_at + tl.program_id(0) * 4 * total + own
+        tl.store(part, gbias, is_column)
+        tl.store(part + total, gscale, is_column)
+        tl.store(part + 2 * total, gshift, is_column)
+        tl.store(part + 3 * total, gweight, is_column)

@@ -1,0 +1,188 @@
+"""What only a GPU can do: recorded epochs, the kernels for it, float32 products, memory.
+
+Needs torch, numpy and pyarrow alone: `pytest tests/test_gpu.py`. Skipped where there is no GPU.
+"""
+
+import copy
+import gc
+import logging
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pwmray.algorithm import replay
+from pwmray.algorithm.clipped_step import clip_and_step
+from pwmray.algorithm.compiling import reason_against
+from pwmray.algorithm.epoch import make_epoch
+from pwmray.config import VARIANTS
+from pwmray.data.sampler import Batch
+from pwmray.devices import set_up_torch
+from pwmray.kernels import norms
+from pwmray.models.critic import CriticConfig, CriticEnsemble
+from pwmray.precision import BFLOAT16, FLOAT32, TF32, autocast
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from tests.test_kernels import KINDS, ROUNDING, draw
+from tests.test_reference import make_learner, relative_error
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+GPU = torch.device("cuda")
+SHAPES = [(3, 5, 24), (2, 700, 40), (3, 2048, 400), (1, 1100, 1792), (1, 9, 4096)]
+EPOCHS = 20
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    set_up_torch(GPU, 1, FLOAT32)
+
+
+class Windows:
+    """A sampler of windows without any meaning, drawn on the GPU."""
+
+    is_mapped = False
+
+    def __init__(self, seed):
+        self.generator = torch.Generator(GPU).manual_seed(seed)
+
+    def sample(self, size):
+        a = torch.zeros(3, size, MAX_ACTION_DIM, device=GPU)
+        a[..., :2] = self._normal(3, size, 2).tanh()
+        obs, r = self._normal(4, size, MAX_OBS_DIM), self._normal(3, size, 1).sigmoid()
+        return Batch(obs, a, r)
+
+    def _normal(self, *shape):
+        return torch.randn(shape, generator=self.generator, device=GPU)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype):
+    given = [tensor.to(GPU) for tensor in draw(shape, dtype)]
+    weight = torch.randn(shape, device=GPU, dtype=torch.float64)
+
+    def differentiated(compute, tensors):
+        tensors = [t.detach().clone().requires_grad_(True) for t in tensors]
+        y = compute(*tensors)
+        return y, torch.autograd.grad((y.double() * weight).sum(), tensors)
+
+    y, found = differentiated(lambda x, *affine: norms.norm(kind, x, *affine), given)
+    exact, expected = differentiated(
+        lambda x, bias, scale, shift: KINDS[kind](x + bias, scale, shift),
+        [tensor.double() for tensor in given],
+    )
+    close = {"rtol": 0, "check_dtype": False}
+    assert_close(y, exact, atol=ROUNDING[dtype] * exact.abs().max().item(), **close)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, atol=ROUNDING[dtype] * theirs.abs().max().item(), **close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(kind, value):
+    x, *affine = [tensor.to(GPU) for tensor in draw((1, 2, 16))]
+    x[0, 0, 3] = value
+    y = norms.norm(kind, x, *affine)
+    assert not y[0, 0].isfinite().any()
+    assert y[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("matmul", [FLOAT32, BFLOAT16])
+def test_ensemble_and_its_gradients_are_those_of_torch(matmul):
+    config = CriticConfig(units=(400, 200), num_critics=3)
+    critics = CriticEnsemble(config, 96, torch.Generator().manual_seed(0)).to(GPU)
+    z = torch.randn(2048, 96, device=GPU, requires_grad=True)
+    given = [z, *critics.parameters()]
+    expected = critics(z)
+    wanted = torch.autograd.grad(expected.square().sum(), given)
+    critics.uses_kernels = True
+    with autocast(matmul, GPU):
+        values = critics(z)
+    found = torch.autograd.grad(values.square().sum(), given)
+    rounding = 1e-4 if matmul == FLOAT32 else 0.03
+    assert values.dtype == torch.float32
+    for ours, theirs in zip((values, *found), (expected, *wanted), strict=True):
+        assert_close(ours, theirs, rtol=0, atol=rounding * theirs.abs().max().item())
+        assert ours.is_contiguous()
+
+
+def test_step_of_adam_is_that_of_torch():
+    shapes = [(3, 70, 11), (5,), (1,), (1025,), (300, 1000)]
+    ours, theirs = ([torch.nn.Parameter(torch.ones(s, device=GPU)) for s in shapes] for _ in "ab")
+    optimizers = [torch.optim.Adam(p, 1e-2, (0.7, 0.95), fused=True) for p in (ours, theirs)]
+    replay.prepare_rates(optimizers, GPU)
+    for i in range(10):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = 10.0 ** (i - 4) * torch.randn_like(p)
+            q.grad = p.grad.clone()
+        norm = clip_and_step(optimizers[0], 1.0)
+        assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 1.0))
+        optimizers[1].step()
+        for p, q in zip(ours, theirs, strict=True):
+            assert_close(p, q, rtol=1e-5, atol=1e-6)
+    for a, b in zip(*(replay.optimizer_tensors([o]) for o in optimizers), strict=True):
+        assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "kernels"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("matmul", [FLOAT32, TF32, BFLOAT16])
+def test_recorded_epochs_are_the_ordinary_ones(variant, matmul, compiled, caplog):
+    caplog.set_level(logging.INFO)
+    set_up_torch(GPU, 1, matmul)
+    plain = make_learner(variant, **{"learner.matmul": matmul}).to(GPU)
+    learner = copy.deepcopy(plain)
+    runs = []
+    for one, recorded in ((plain, False), (learner, True)):
+        noise = torch.Generator(GPU).manual_seed(1)
+        runs.append(make_epoch(one, Windows(2), noise, compiled and recorded, recorded))
+    assert "cuda_graph=on" in caplog.text, caplog.text
+    for epoch in range(EPOCHS):
+        expected, found = (run(epoch / EPOCHS) for run in runs)
+    rounding = {FLOAT32: 1e-4, TF32: 2e-2, BFLOAT16: 0.2}[matmul]
+    wanted = dict(plain.named_parameters())
+    worst = {n: relative_error(p, wanted[n]) for n, p in learner.named_parameters()}
+    assert max(worst.values()) < rounding, worst
+    assert list(found) == list(expected)
+
+
+def test_recording_that_fails_leaves_training_as_it_was(caplog):
+    plain = make_learner("baseline").to(GPU)
+    learner = copy.deepcopy(plain)
+    losses = []
+    for one, waits in ((plain, False), (learner, True)):
+        windows, noise = Windows(2), torch.Generator(GPU).manual_seed(1)
+
+        def work(one=one, windows=windows, noise=noise, waits=waits):
+            metrics = one.run_epoch(windows.sample, noise)
+            if waits:
+                float(metrics["actor_loss"])
+            return metrics
+
+        generators = [noise, windows.generator]
+        tensors, adams = [*one.parameters(), *one.buffers()], list(one.optimizers.values())
+        run = replay.replayed(work, adams, tensors, generators) if waits else work
+        for _ in range(3):
+            one.set_schedules(0.0)
+            losses.append(run()["actor_loss"])
+    (message,) = [r.getMessage() for r in caplog.records if "cuda_graph" in r.getMessage()]
+    assert message.startswith("cuda_graph=off: ")
+    assert_close(losses[3:], losses[:3], rtol=1e-4, atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_epochs():
+    epoch = make_epoch(
+        make_learner("fullflow").to(GPU), Windows(2), torch.Generator(GPU).manual_seed(1), True
+    )
+    for _ in range(3):
+        epoch(0.5)
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    for _ in range(200):
+        epoch(0.5)
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_kernels_for_the_gpu_can_be_compiled():
+    assert reason_against(GPU) == ""
