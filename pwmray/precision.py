@@ -4,7 +4,8 @@ Weights, activations, losses and optimizers are float32 in each case.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ MATMULS = (FLOAT32, TF32, BFLOAT16)
 _PROBE_SIZE = 512
 _FLOAT32_ERROR = 1e-5  # of a product of that size, relative; bfloat16 would have 2e-3
 
-# In bfloat16, within `autocast`: weights by their identity, which they keep as long as they live.
-_constants: dict[int, tuple[Tensor, Tensor]] | None = None
+# Made from weights within `autocast`. They are kept beside it: an identity is that of what lives.
+_made: dict[tuple[int, bool], tuple[Tensor, Any]] | None = None
 
 
 def set_matmul(matmul: str, device: torch.device) -> None:
@@ -45,16 +46,29 @@ def autocast(matmul: str, device: torch.device) -> Iterator[None]:
 
     It keeps copies of the weights: leave it before they change.
     """
-    global _constants
-    if matmul != BFLOAT16:
-        yield
-        return
-    outer, _constants = _constants, {}
+    global _made
+    outer, _made = _made, {}
     try:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=matmul == BFLOAT16):
             yield
     finally:
-        _constants = outer
+        _made = outer
+
+
+def make_once(weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
+    """Return what `make` makes of a weight, within `autocast` only once."""
+    if _made is None:
+        return make(weight)
+    key = id(weight), weight.requires_grad and torch.is_grad_enabled()
+    if key not in _made:
+        _made[key] = weight, make(weight)
+    return _made[key][1]
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """Return what the operands of a product are converted to here."""
+    is_on = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if is_on else torch.float32
 
 
 def as_factor(weight: Tensor) -> Tensor:
@@ -62,11 +76,10 @@ def as_factor(weight: Tensor) -> Tensor:
 
     torch does so for weights with gradients, but converts others for each product.
     """
-    if _constants is None or weight.requires_grad:
+    dtype = product_dtype(weight.device)
+    if weight.requires_grad or dtype == weight.dtype or weight.dtype != torch.float32:
         return weight
-    if id(weight) not in _constants:
-        _constants[id(weight)] = weight, weight.to(torch.bfloat16)
-    return _constants[id(weight)][1]
+    return make_once(weight, lambda w: w.to(dtype))
 
 
 def _fastest_exact_on_cpu() -> str:

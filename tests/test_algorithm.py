@@ -254,13 +254,13 @@ def test_action_penalty_pulls_a_saturated_policy_back():
 
 def test_action_penalty_falls_to_nothing_over_the_epochs(monkeypatch):
     learner, seen = make_learner(action_penalty=0.2), []
-    update_policy = learner.update_policy
+    improve_policy = learner.improve_policy
 
     def look(*given):
         seen.append(learner.action_penalty.item())
-        return update_policy(*given)
+        return improve_policy(*given)
 
-    monkeypatch.setattr(learner, "update_policy", look)
+    monkeypatch.setattr(learner, "improve_policy", look)
     for progress in (0.0, 0.5, 1.0):
         learner.update(lambda size: random_batch(), stream(), progress)
     assert seen == pytest.approx([0.2, 0.1, 0.0])

@@ -54,9 +54,8 @@ def stream():
     return torch.Generator().manual_seed(0)
 
 
-def roll_out(learner):
-    obs = BATCH["obs"][0]
-    return learner._roll_out(obs, learner._noise(obs, stream()))
+def imagine(learner):
+    return learner.imagine(BATCH["obs"][0], stream()).rollout
 
 
 def published_learner(kind):
@@ -224,7 +223,7 @@ def test_policy_update_is_the_published_one(kind, monkeypatch):
 def test_critic_targets_and_loss_are_the_published_ones(kind, monkeypatch):
     fix_draws(monkeypatch)
     learner = published_learner(kind)
-    _, rollout = roll_out(learner)
+    rollout = imagine(learner)
     gamma = CONFIG.discount
 
     targets = td_lambda(rollout.r, rollout.next_v, gamma, 0.0)
@@ -240,7 +239,7 @@ def test_critic_targets_and_loss_are_the_published_ones(kind, monkeypatch):
 def test_critic_gradients_are_the_published_ones(kind, monkeypatch):
     fix_draws(monkeypatch)
     learner = published_learner(kind)
-    _, rollout = roll_out(learner)
+    rollout = imagine(learner)
     targets = td_lambda(rollout.r, rollout.next_v, CONFIG.discount, 0.0).flatten()
     first = slice(0, 32)
     values = learner.critics(rollout.z.flatten(0, 1)[first])

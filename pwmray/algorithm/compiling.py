@@ -11,7 +11,7 @@ from torch import nn
 
 from pwmray.kernels import build, norms
 from pwmray.models import CriticEnsemble
-from pwmray.models.layers import MishNetwork, NormedLinear
+from pwmray.models.layers import Linear, MishNetwork
 
 _REASON_LENGTH = 200
 
@@ -28,7 +28,7 @@ def compile_networks(module: nn.Module) -> None:
         log.warning("compile=off: %s", reason)
         return
     for part in module.modules():
-        if isinstance(part, NormedLinear | MishNetwork | CriticEnsemble):
+        if isinstance(part, Linear | MishNetwork | CriticEnsemble):
             part.uses_kernels = True
 
 

@@ -7,11 +7,12 @@ al., arXiv 2310.16828).
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pwmray.algorithm import replay
 from pwmray.algorithm.clipped_step import clip_and_step
@@ -35,6 +36,14 @@ class Rollout(NamedTuple):
     r: Tensor  # symlog rewards [H, B, 1]
     next_v: Tensor  # V(z_1) .. V(z_H) [H, B, 1]
     a: tuple[Tensor, ...]  # the actions, H times [B, A]: leaves, where gradients are on
+
+
+class Imagined(NamedTuple):
+    """A rollout of the policy, and what its step needs."""
+
+    returns_B1: Tensor  # the objective, with its gradient
+    rollout: Rollout
+    noise_HBA: Tensor
 
 
 class Learner(nn.Module):
@@ -117,8 +126,13 @@ class Learner(nn.Module):
             metrics = _mean(steps)
         if batch is None or self.fidelity.world_model_batches:
             batch = sample(config.policy_batch_size)
-        actor_metrics, rollout = self.update_policy(batch.obs_HBO[0], generator)
-        return metrics | actor_metrics | self.update_critics(rollout, generator)
+        imagined = self.imagine(batch.obs_HBO[0], generator)
+        # Neither reads what the other changes.
+        with replay.Beside(batch.obs_HBO.device) as beside:
+            critic_metrics = self.update_critics(imagined.rollout, generator)
+        actor_metrics = self.improve_policy(imagined)
+        beside.join()
+        return metrics | actor_metrics | critic_metrics
 
     @property
     def window_horizon(self) -> int:
@@ -139,6 +153,11 @@ class Learner(nn.Module):
 
     def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
+        imagined = self.imagine(obs_BO, generator)
+        return self.improve_policy(imagined), imagined.rollout
+
+    def imagine(self, obs_BO: Tensor, generator: torch.Generator) -> Imagined:
+        """Roll the noisy policy through the frozen model from `obs`."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
         embedding = self.world_model.task_embedding.weight
@@ -146,32 +165,37 @@ class Learner(nn.Module):
         noise_HBA = self._noise(obs_BO, generator)
         with autocast(self.config.matmul, obs_BO.device):
             returns_B1, rollout = self._roll_out(obs_BO, noise_HBA)
+        self.world_model.requires_grad_(True)
+        self.critics.requires_grad_(True)
+        return Imagined(returns_B1, rollout, noise_HBA)
+
+    def improve_policy(self, imagined: Imagined) -> Metrics:
+        """Take one gradient step on the imagined return; the critics' weights are not read."""
+        returns_B1, rollout, noise_HBA = imagined
         self.return_scale.update(returns_B1.detach())
         loss = -returns_B1.mean() / self.return_scale.std
         loss.backward()
         if self._keeps_stale_gradient:
             # The published actor's backward leaves it there: most of the norm that is clipped.
+            embedding = self.world_model.task_embedding.weight
             assert embedding.grad is not None
             self.stale_gradient += embedding.grad
             embedding.grad = None
         # The policy sees detached latents: its gradient flows through the actions alone, and once
         # theirs are known, through all the policy's calls at once.
         gradient_HBA = torch.stack([a_BA.grad for a_BA in rollout.a])  # type: ignore[misc]
-        with autocast(self.config.matmul, obs_BO.device):
+        with autocast(self.config.matmul, noise_HBA.device):
             a_HBA, u_HBA = self.policy.sample(rollout.z, noise_HBA, self.mask_A)
         loss, surrogate = loss.detach(), (a_HBA * gradient_HBA).sum()
         if self.config.action_penalty:
             penalty = self.action_penalty * u_HBA.square().sum(-1).mean()
             loss, surrogate = loss + penalty.detach(), surrogate + penalty
         norm = self._step("actor", surrogate, self.config.actor_clip)
-        self.world_model.requires_grad_(True)
-        self.critics.requires_grad_(True)
-        metrics = {
+        return {
             "actor_loss": loss,
             "actor_gradient_norm": norm,
             "imagined_return": returns_B1.detach().mean(),
         }
-        return metrics, rollout
 
     def update_critics(self, rollout: Rollout, generator: torch.Generator) -> Metrics:
         """Fit the critics to TD(lambda) targets in shuffled minibatches."""
@@ -183,10 +207,12 @@ class Learner(nn.Module):
             z_NL = z_NL.to(torch.bfloat16)
         metrics = []
         for _ in range(config.critic_iterations):
-            for rows in self._row_order(len(y_N), generator, y_N).chunk(config.critic_batches):
+            order = self._row_order(len(y_N), generator, y_N)
+            batches = [t.chunk(config.critic_batches) for t in (order, y_N.index_select(0, order))]
+            for rows, y_R in zip(*batches, strict=True):
                 with autocast(config.matmul, y_N.device):
-                    v_CN = self.critics(z_NL.index_select(0, rows))
-                loss = F.mse_loss(v_CN, y_N.index_select(0, rows).expand_as(v_CN))
+                    v_CR = self.critics(z_NL.index_select(0, rows))
+                loss = F.mse_loss(v_CR, y_R.expand_as(v_CR))
                 norm = self._step("critic", loss, config.critic_clip)
                 metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
         return _mean(metrics)
@@ -227,7 +253,10 @@ class Learner(nn.Module):
         self, obs_BO: Tensor, noise_HBA: Tensor, act: Act | None = None
     ) -> tuple[Tensor, Rollout]:
         """Roll the policy through the model; return the objective [B, 1] and the rollout."""
-        model, config, act = self.world_model, self.config, act or self._act
+        model, config = self.world_model, self.config
+        # Whoever acts in another way differentiates in another way, too.
+        value = self.critics.minimum if act else self._value
+        act = act or self._act
         e_BT = self._embedding(len(obs_BO))
         zs, actions = [self.encode(obs_BO)], []
         for noise_BA in noise_HBA:
@@ -240,9 +269,18 @@ class Learner(nn.Module):
             next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
         weight_HB1 = discounts(config.horizon, config.discount, r_HB1).unsqueeze(-1)
         terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
-        last_v_B1 = config.discount**terminal * self.critics.minimum(zs[-1])
+        last_v_B1 = config.discount**terminal * value(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, tuple(actions))
+
+    def _value(self, z_BL: Tensor) -> Tensor:
+        """Return V(z) [B, 1], its gradient computed at once: the critics may then change."""
+        if not torch.is_grad_enabled():
+            return self.critics.minimum(z_BL)
+        leaf_BL = z_BL.detach().requires_grad_()
+        v_B1 = self.critics.minimum(leaf_BL)
+        v_B1.sum().backward()
+        return _Differentiated.apply(z_BL, v_B1.detach(), leaf_BL.grad)  # type: ignore[return-value]
 
     @property
     def _keeps_stale_gradient(self) -> bool:
@@ -277,6 +315,21 @@ class Learner(nn.Module):
         self.stale_gradient.copy_(embedding.grad)
         embedding.grad = None
         return norm
+
+
+class _Differentiated(torch.autograd.Function):
+    """Rows of x, a value [B, 1] of each, and the value's gradient [B, L]."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BL: Tensor, value_B1: Tensor, gradient_BL: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient_BL)
+        return value_B1.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_B1: Tensor):
+        (gradient_BL,) = ctx.saved_tensors
+        return g_B1 * gradient_BL, None, None
 
 
 def _optimizers(

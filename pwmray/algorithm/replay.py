@@ -140,6 +140,32 @@ def replayed(
     return recorded
 
 
+class Beside:
+    """Within this context a recording branches off: its work runs beside what follows, until `join`.
+
+    What both read must outlive `join`. Where nothing is recorded one comes after the other.
+    """
+
+    def __init__(self, device: torch.device):
+        recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        self._stream = torch.cuda.Stream(device) if recorded else None
+        self._context = torch.cuda.stream(self._stream)
+
+    def __enter__(self) -> "Beside":
+        if self._stream:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            self._context.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._stream:
+            self._context.__exit__(*error)
+
+    def join(self) -> None:
+        if self._stream:
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+
 def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
     """Record `work` on the current device as a CUDA graph; raise RuntimeError where it cannot."""
     stream = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""A clipped step of Adam on a GPU, all parameters in three kernels.
+"""A clipped step of Adam on a GPU, all parameters in two kernels.
 
 torch's own take blocks of 65,536 entries, which leave most of a GPU idle with the few hundred
 thousand weights of a policy or of critics. Source: Kingma and Ba, arXiv 1412.6980; the arithmetic
@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 1024  # entries of a program
+_BLOCK = 1024  # entries that a program works on at once
+_MAX_SUMS = 512  # programs that add up squares, about
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -35,58 +36,69 @@ def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
     )
     assert all(t.is_contiguous() for t in (*parameters, *gradients, *means, *squares))
     sizes = tuple(p.numel() for p in parameters)
-    firsts = _firsts(sizes)
-    parts = gradients[0].new_empty(firsts[-1])
-    given = (firsts, sizes, len(sizes), _BLOCK)
-    _sum_squares[(firsts[-1],)](gradients, parts, *given)
-    norm = parts.sum().sqrt()
+    turns = triton.cdiv(triton.cdiv(sum(sizes), _MAX_SUMS), _BLOCK)
+    firsts = _firsts(sizes, turns * _BLOCK)
+    parts, norm = gradients[0].new_empty(firsts[-1]), gradients[0].new_empty(())
+    _sum_squares[(firsts[-1],)](
+        gradients, steps, parts, firsts, sizes, len(sizes), turns, _BLOCK
+    )
+    num_parts, firsts = firsts[-1], _firsts(sizes, _BLOCK)
     (beta1, beta2), epsilon = group["betas"], group["eps"]
     _adam[(firsts[-1],)](
         tuple(p.detach() for p in parameters), gradients, means, squares, steps,
-        norm, group["lr"], float(clip), beta1, beta2, math.log(beta1), math.log(beta2), epsilon,
-        *given,
+        parts, num_parts, triton.next_power_of_2(num_parts), norm, group["lr"],
+        float(clip), beta1, beta2, math.log(beta1), math.log(beta2), epsilon,
+        firsts, sizes, len(sizes), _BLOCK,
     )  # fmt: skip
-    torch._foreach_add_(steps, 1)
     return norm
 
 
-def _firsts(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return the first program of each tensor, and the number of all."""
+def _firsts(sizes: Sequence[int], share: int) -> tuple[int, ...]:
+    """Return the first program of each tensor, and the number of all, each with `share` entries."""
     firsts = [0]
     for size in sizes:
-        firsts.append(firsts[-1] + triton.cdiv(size, _BLOCK))
+        firsts.append(firsts[-1] + triton.cdiv(size, share))
     return tuple(firsts)
 
 
 @triton.jit
 def _sum_squares(
-    gradients, parts_at, FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr,
-    BLOCK: tl.constexpr,
+    gradients, steps, parts_at, FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr,
+    TURNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     for i in tl.static_range(NUM):
         if (program >= FIRSTS[i]) & (program < FIRSTS[i + 1]):
-            at = (program - FIRSTS[i]) * BLOCK + tl.arange(0, BLOCK)
-            g = tl.load(gradients[i] + at, at < SIZES[i], 0.0)
-            tl.store(parts_at + program, tl.sum(g * g, axis=0))
+            total = tl.zeros((BLOCK,), tl.float32)
+            for turn in range(TURNS):
+                at = ((program - FIRSTS[i]) * TURNS + turn) * BLOCK + tl.arange(0, BLOCK)
+                g = tl.load(gradients[i] + at, at < SIZES[i], 0.0)
+                total += g * g
+            tl.store(parts_at + program, tl.sum(total, axis=0))
+            if program == FIRSTS[i]:
+                tl.store(steps[i], tl.load(steps[i]) + 1.0)
 
 
 @triton.jit
 def _adam(
-    parameters, gradients, means, squares, steps, norm_at, rate_at,
-    CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
+    parameters, gradients, means, squares, steps, parts_at, num_parts, PARTS: tl.constexpr,
+    norm_at, rate_at, CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
     LOG1: tl.constexpr, LOG2: tl.constexpr, EPSILON: tl.constexpr,
     FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    share = CLIP / (tl.load(norm_at) + 1e-6)
+    part = tl.arange(0, PARTS)
+    norm = tl.sqrt(tl.sum(tl.load(parts_at + part, part < num_parts, 0.0), axis=0))
+    if program == 0:
+        tl.store(norm_at, norm)
+    share = CLIP / (norm + 1e-6)
     share = tl.where(share > 1.0, 1.0, share)  # not of NaN
     rate = tl.load(rate_at)
     for i in tl.static_range(NUM):
         if (program >= FIRSTS[i]) & (program < FIRSTS[i + 1]):
             at = (program - FIRSTS[i]) * BLOCK + tl.arange(0, BLOCK)
             inside = at < SIZES[i]
-            time = tl.load(steps[i]).to(tl.float64) + 1.0
+            time = tl.load(steps[i]).to(tl.float64)
             bias1 = (1.0 - tl.exp(time * LOG1)).to(tl.float32)
             bias2 = (1.0 - tl.exp(time * LOG2)).to(tl.float32)
             g = tl.load(gradients[i] + at, inside, 0.0) * share

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
-from pwmray.precision import as_factor
+from pwmray.precision import product_dtype
 
 
 def values(
@@ -29,12 +29,8 @@ def values(
     `weights` are [C, L, U] and `biases` [C, 1, U] of each linear layer, `scales` and `shifts`
     [C, 1, U] of each LayerNorm.
     """
-    *weights, last = weights
-    device = z_NL.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        z_NL, weights = z_NL.to(dtype), [as_factor(weight).to(dtype) for weight in weights]
-    parameters = (*weights, last, *biases, *scales, *shifts)
+    z_NL = z_NL.to(product_dtype(z_NL.device))
+    parameters = (*weights, *biases, *scales, *shifts)
     return _Ensemble.apply(z_NL, *parameters)  # type: ignore[return-value]
 
 
@@ -43,6 +39,7 @@ class _Ensemble(torch.autograd.Function):
     def forward(ctx: Any, z_NL: Tensor, *parameters: Tensor):
         weights, affines, offset = _arrange(parameters)
         *hidden, last = weights
+        hidden = [weight.to(z_NL.dtype) for weight in hidden]
         x_CNU, inputs, saved = _shared_product(z_NL, hidden[0]), [], []
         for affine, weight in zip(affines[:-1], hidden[1:], strict=True):
             y_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
@@ -50,6 +47,7 @@ class _Ensemble(torch.autograd.Function):
             inputs.append(y_CNU)
             x_CNU = torch.bmm(y_CNU, weight)
         v_CN, moments = norms.value_forward(x_CNU, affines[-1], last, offset)
+        parameters = (*hidden, *parameters[len(hidden) :])
         ctx.save_for_backward(z_NL, *parameters, *saved, x_CNU, moments, *inputs)
         return v_CN
 
@@ -111,17 +109,24 @@ def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:
 
 def _first_weight_gradient(z_NL: Tensor, gx_CNU: Tensor) -> Tensor:
     if z_NL.is_cuda:
-        return torch.bmm(z_NL.t().expand(len(gx_CNU), -1, -1), gx_CNU)
+        return _float32_product(z_NL.t().expand(len(gx_CNU), -1, -1), gx_CNU)
     gweight_CLU = gx_CNU.new_empty(len(gx_CNU), z_NL.shape[1], gx_CNU.shape[2])
     for gx_NU, gweight_LU in zip(gx_CNU, gweight_CLU, strict=True):
         torch.mm(z_NL.t(), gx_NU, out=gweight_LU)
-    return gweight_CLU
+    return gweight_CLU.float()
 
 
 def _weight_gradient(x_CNU: Tensor, gy_CNV: Tensor) -> Tensor:
     if x_CNU.is_cuda or x_CNU.shape[2] < gy_CNV.shape[2]:
-        return torch.bmm(x_CNU.transpose(1, 2), gy_CNV)
-    return torch.bmm(gy_CNV.transpose(1, 2), x_CNU).transpose(1, 2).contiguous()
+        return _float32_product(x_CNU.transpose(1, 2), gy_CNV)
+    gweight_CVU = torch.bmm(gy_CNV.transpose(1, 2), x_CNU)
+    return gweight_CVU.transpose(1, 2).float().contiguous()
+
+
+def _float32_product(a: Tensor, b: Tensor) -> Tensor:
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a, b).float()
 
 
 def _input_gradient(gx_CNU: Tensor, weight_CLU: Tensor) -> Tensor:

@@ -84,6 +84,25 @@ def value_backward(
     return gx, sums
 
 
+def tangent(x: Tensor, bias: Tensor) -> Tensor:
+    """Return x + bias [..., U] without the mean of each group of 8 entries, float32, on a GPU."""
+    return _Tangent.apply(x, bias)  # type: ignore[return-value]
+
+
+class _Tangent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.dtype = x.dtype
+        return _on_gpu().tangent_forward(x, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gv: Tensor):
+        gx = _on_gpu().tangent_backward(gv.contiguous(), ctx.dtype)
+        is_trained = ctx.needs_input_grad[1]
+        return gx, gx.flatten(0, -2).sum(0, dtype=torch.float32) if is_trained else None
+
+
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kind: str, x: Tensor, *affine: Tensor):

@@ -10,11 +10,14 @@ import triton.language as tl
 from torch import Tensor
 
 _ENTRIES = 1024  # that a program works on at once: rows of fewer entries are taken together
-_ROWS_IN_TURN = 8  # whose sums a program adds up before others have to
-_MAX_PROGRAMS = 512  # that add up sums
+_WIDE = 2048  # entries of a row from which on a program has twice as many threads
+# Programs that add up sums: enough for a GPU, few where their sums would outweigh the rows.
+_MAX_PROGRAMS, _MAX_WIDE_PROGRAMS = 792, 396
 _EPSILON = 1e-5
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = 0, 1, 2
 _KINDS = {"mish_norm": _MISH_NORM, "norm_mish": _NORM_MISH, "norm_simplex": _NORM_SIMPLEX}
+
+_GROUPS = 256  # of 8 entries, of a program
 
 Affine = tuple[Tensor, Tensor, Tensor]
 
@@ -25,7 +28,8 @@ def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
-    _forward[grid](x, *affine, y, moments, *shape.sizes, _KINDS[kind], *shape.block)
+    given = (x, *affine, y, moments, *shape.sizes, x.shape[-1])
+    _forward[grid](*given, _KINDS[kind], *shape.block, num_warps=shape.num_warps)
     return y, moments
 
 
@@ -39,7 +43,9 @@ def backward(
     given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)
-    _backward[grid](*given, *shape.sizes, _KINDS[kind], trained, turns, *shape.block)
+    given = (*given, *shape.sizes, x.shape[-1])
+    how = (_KINDS[kind], trained, turns, *shape.block)
+    _backward[grid](*given, *how, num_warps=shape.num_warps)
     return None if parts is None else parts.sum(0)
 
 
@@ -69,20 +75,49 @@ def value_backward(
     return gx, None if parts is None else parts.sum(0)
 
 
+def tangent_forward(x: Tensor, bias: Tensor) -> Tensor:
+    """Return x + bias [..., U] without the mean of each group of 8 entries, float32."""
+    v = torch.empty_like(x, dtype=torch.float32)
+    num_groups = x.numel() // 8
+    _tangent[(triton.cdiv(num_groups, _GROUPS),)](x, bias, v, num_groups, x.shape[-1], True, _GROUPS)
+    return v
+
+
+def tangent_backward(gv: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the gradient of x."""
+    gx, num_groups = torch.empty_like(gv, dtype=dtype), gv.numel() // 8
+    _tangent[(triton.cdiv(num_groups, _GROUPS),)](gv, gv, gx, num_groups, 8, False, _GROUPS)
+    return gx
+
+
+def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return the entries of x [M, U] that `shape` [N, V] has, and zeros where x has none.
+
+    More than two dimensions are rows of the last.
+    """
+    y, (width, new_width) = x.new_empty(shape, dtype=dtype), (x.shape[-1], shape[-1])
+    num_rows, num_entries = x.numel() // width, y.numel()
+    grid = (triton.cdiv(num_entries, _ENTRIES),)
+    _copy_rows[grid](x, y, num_rows, width, new_width, num_entries, _ENTRIES)
+    return y
+
+
 class _Shape:
     """How rows are dealt out."""
 
     def __init__(self, x: Tensor, affine: Affine):
-        num_entries = x.shape[-1]
-        width = triton.next_power_of_2(num_entries)
+        num_entries, stride = affine[0].shape[-1], x.shape[-1]
+        width = triton.next_power_of_2(stride)
         rows = max(1, _ENTRIES // width)
         self.num_groups = affine[0].numel() // num_entries
-        num_rows = x.numel() // affine[0].numel()
+        num_rows = x.numel() // (stride * self.num_groups)
         self.sizes = (num_rows, num_entries, _EPSILON)
         self.block = (rows, width)
+        self.num_warps = 8 if width >= _WIDE else 4
         self.num_blocks = triton.cdiv(num_rows, rows)
-        in_turn = triton.cdiv(self.num_blocks, _ROWS_IN_TURN)
-        self.num_programs = max(1, min(in_turn, _MAX_PROGRAMS // self.num_groups))
+        most = (_MAX_WIDE_PROGRAMS if width >= _WIDE else _MAX_PROGRAMS) // self.num_groups
+        turns = triton.cdiv(self.num_blocks, most)
+        self.num_programs = triton.cdiv(self.num_blocks, turns)
 
 
 @triton.jit
@@ -109,16 +144,16 @@ def _simplex(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon,
+    x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon, stride,
     KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     column = tl.arange(0, WIDTH)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = (row < num_rows)[:, None] & (column < num_entries)[None, :]
-    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
-    own = group * num_entries + column
     is_column = column < num_entries
+    inside = (row < num_rows)[:, None] & is_column[None, :]
+    at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
+    own = group * num_entries + column
     bias = tl.load(bias_at + own, is_column, 0.0)
     scale = tl.load(scale_at + own, is_column, 0.0)
     shift = tl.load(shift_at + own, is_column, 0.0)
@@ -133,7 +168,8 @@ def _forward(
         y = _mish(y)
     if KIND == 2:
         y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
-    tl.store(y_at + at, y.to(y_at.dtype.element_ty), inside)
+    stored = (row < num_rows)[:, None] & (column < stride)[None, :]
+    tl.store(y_at + at, y.to(y_at.dtype.element_ty), stored)
     place = moments_at + 2 * (group * num_rows + row)
     tl.store(place, mean, row < num_rows)
     tl.store(place + 1, rate, row < num_rows)
@@ -142,7 +178,7 @@ def _forward(
 @triton.jit
 def _backward(
     gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
-    num_rows, num_entries, epsilon,
+    num_rows, num_entries, epsilon, stride,
     KIND: tl.constexpr, TRAINED: tl.constexpr, TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
@@ -158,7 +194,7 @@ def _backward(
     for turn in range(TURNS):
         row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
         inside = (row < num_rows)[:, None] & is_column[None, :]
-        at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+        at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
         place = moments_at + 2 * (group * num_rows + row)
         mean = tl.load(place, row < num_rows, 0.0)
         rate = tl.load(place + 1, row < num_rows, 0.0)
@@ -183,9 +219,11 @@ def _backward(
         )
         if KIND == 0:
             gx = gx * _mish_slope(x)
-        tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
+        gx = tl.where(inside, gx, 0.0)
+        stored = (row < num_rows)[:, None] & (column < stride)[None, :]
+        tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), stored)
         if TRAINED:
-            gbias += tl.sum(tl.where(inside, gx, 0.0), axis=0)
+            gbias += tl.sum(gx, axis=0)
             gscale += tl.sum(gz * normed, axis=0)
             gshift += tl.sum(gz, axis=0)
     if TRAINED:
@@ -273,3 +311,26 @@ def _value_backward(
         tl.store(part + total, gscale, is_column)
         tl.store(part + 2 * total, gshift, is_column)
         tl.store(part + 3 * total, gweight, is_column)
+
+
+@triton.jit
+def _tangent(
+    x_at, bias_at, y_at, num_groups, width, HAS_BIAS: tl.constexpr, GROUPS: tl.constexpr
+):  # fmt: skip
+    group = tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
+    at = group[:, None] * 8 + tl.arange(0, 8)[None, :]
+    inside = (group < num_groups)[:, None] & (tl.arange(0, 8) < 8)[None, :]
+    x = tl.load(x_at + at, inside, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        x += tl.load(bias_at + at % width, inside, 0.0)
+    y = x - (tl.sum(x, axis=1) / 8.0)[:, None]
+    tl.store(y_at + at, y.to(y_at.dtype.element_ty), inside)
+
+
+@triton.jit
+def _copy_rows(x_at, y_at, num_rows, width, new_width, num_entries, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row, column = at // new_width, at % new_width
+    is_copied = (at < num_entries) & (column < width) & (row < num_rows)
+    x = tl.load(x_at + row.to(tl.int64) * width + column, is_copied, 0.0)
+    tl.store(y_at + at, x.to(y_at.dtype.element_ty), at < num_entries)

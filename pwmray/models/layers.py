@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwmray.kernels import norms
+from pwmray.kernels import norms, products
 from pwmray.precision import as_factor
 
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
@@ -26,8 +26,12 @@ class Network(nn.Sequential):
 class Linear(nn.Linear):
     """Apply W x + b; the product may be in bfloat16 (pwmray.precision), the result is not."""
 
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
+
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, as_factor(self.weight), self.bias).to(input.dtype)
+        if self.uses_kernels and input.is_cuda:
+            return products.linear(input, self.weight)[..., : self.out_features] + self.bias
+        return F.linear(input, as_factor(self.weight), self.bias).to(self.weight.dtype)
 
 
 class Mish(nn.Module):
@@ -40,8 +44,6 @@ class Mish(nn.Module):
 class NormedLinear(Linear):
     """Apply act(LayerNorm(W x + b)); Mish unless `activation` is given (TD-MPC2)."""
 
-    uses_kernels = False  # pwmray.algorithm.compiling turns it on
-
     def __init__(self, in_dim: int, out_dim: int, activation: nn.Module | None = None):
         super().__init__(in_dim, out_dim)
         self.ln = nn.LayerNorm(out_dim)
@@ -51,7 +53,7 @@ class NormedLinear(Linear):
         kind = _KERNELS.get(type(self.activation)) if self.uses_kernels else None
         if kind is None:
             return self.activation(self.ln(super().forward(input)))
-        x = F.linear(input, as_factor(self.weight))
+        x = products.linear(input, self.weight)
         return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
 
 
@@ -77,7 +79,7 @@ class MishNetwork(Network):
         for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):
             assert isinstance(linear, Linear)
             assert isinstance(norm, nn.LayerNorm)
-            x = F.linear(input, as_factor(linear.weight))
+            x = products.linear(input, linear.weight)
             input = norms.norm(norms.MISH_NORM, x, linear.bias, norm.weight, norm.bias)
         return last(input)
 

@@ -7,6 +7,7 @@ gradient flows through all of its calls.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -36,25 +37,25 @@ def check_integrator(integrator: str, num_substeps: int, part: str) -> None:
 
 
 def euler(velocity: Velocity, x: Tensor, tau: float, dt: float) -> Tensor:
-    return x + dt * velocity(x, tau)
+    return torch.add(x, velocity(x, tau), alpha=dt)
 
 
 def midpoint(velocity: Velocity, x: Tensor, tau: float, dt: float) -> Tensor:
-    half = x + 0.5 * dt * velocity(x, tau)
-    return x + dt * velocity(half, tau + 0.5 * dt)
+    half = torch.add(x, velocity(x, tau), alpha=0.5 * dt)
+    return torch.add(x, velocity(half, tau + 0.5 * dt), alpha=dt)
 
 
 def heun(velocity: Velocity, x: Tensor, tau: float, dt: float) -> Tensor:
     v_start = velocity(x, tau)
-    v_end = velocity(x + dt * v_start, tau + dt)
-    return x + 0.5 * dt * (v_start + v_end)
+    v_end = velocity(torch.add(x, v_start, alpha=dt), tau + dt)
+    return torch.add(x, v_start + v_end, alpha=0.5 * dt)
 
 
 def rk4(velocity: Velocity, x: Tensor, tau: float, dt: float) -> Tensor:
     k1 = velocity(x, tau)
-    k2 = velocity(x + 0.5 * dt * k1, tau + 0.5 * dt)
-    k3 = velocity(x + 0.5 * dt * k2, tau + 0.5 * dt)
-    k4 = velocity(x + dt * k3, tau + dt)
+    k2 = velocity(torch.add(x, k1, alpha=0.5 * dt), tau + 0.5 * dt)
+    k3 = velocity(torch.add(x, k2, alpha=0.5 * dt), tau + 0.5 * dt)
+    k4 = velocity(torch.add(x, k3, alpha=dt), tau + dt)
     return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pwmray.kernels import norms, products
 from pwmray.models import ode
 from pwmray.models.layers import Linear, NormedLinear, SimNorm, groups, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
@@ -60,7 +61,10 @@ class FlowWorldModel(WorldModel):
         inputs = torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1)
         if not self.fidelity.tangent_velocity:
             return self.published_velocity(inputs)
-        v_BL = self.velocity_head(self.velocity_trunk(inputs))
+        head, x = self.velocity_head, self.velocity_trunk(inputs)
+        if head.uses_kernels and x.is_cuda:
+            return norms.tangent(products.linear(x, head.weight), head.bias)
+        v_BL = head(x)
         v_groups = groups(v_BL)
         return (v_groups - v_groups.mean(-1, keepdim=True)).flatten(-2)
 

@@ -1,0 +1,129 @@
+"""Products of rows with a weight, on a GPU laid out as its matrix units want them.
+
+They read 16 bytes at a time: where a row of an operand is not a multiple of that, a product takes
+two to three times as long. Within `precision.autocast` a weight [V, U] is copied once, in the dtype
+of products and with zeros up to multiples of 8, and so is what it is multiplied with. The gradient
+of a weight that is used several times is added up where it is computed, in float32.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pwmray import precision
+
+_MULTIPLE = 8  # entries: 16 bytes of bfloat16
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x @ weight.T, [..., V]; on a GPU maybe with zeros behind and in bfloat16."""
+    if not x.is_cuda:
+        return F.linear(x, precision.as_factor(weight))
+    operand: _Operand = precision.make_once(weight, _Operand)
+    return operand.multiply(x)
+
+
+class _Operand:
+    """A weight as products take it, and its gradient."""
+
+    def __init__(self, weight: Tensor):
+        self.gradient: Tensor | None = None
+        self.is_trained = weight.requires_grad and torch.is_grad_enabled()
+        self._dtype = precision.product_dtype(weight.device)
+        self._width = _padded(weight.shape[1])
+        self._value: Tensor = _Laid.apply(weight, self) if self.is_trained else self.lay(weight)
+
+    def lay(self, weight: Tensor) -> Tensor:
+        """Return a copy in the layout of products."""
+        return _copy(weight, (_padded(weight.shape[0]), self._width), self._dtype)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        x = widen(x, self._width, self._dtype)
+        if not self.is_trained:
+            return F.linear(x, self._value)
+        return _Product.apply(x, self._value, self)  # type: ignore[return-value]
+
+    def add_gradient(self, gy_NV: Tensor, x_NU: Tensor) -> None:
+        gy_VN = gy_NV.t()
+        if self.gradient is not None:
+            _add_product(self.gradient, gy_VN, x_NU)
+        elif gy_NV.dtype == torch.float32:
+            self.gradient = torch.mm(gy_VN, x_NU)
+        else:
+            self.gradient = torch.mm(gy_VN, x_NU, out_dtype=torch.float32)
+
+
+class _Laid(torch.autograd.Function):
+    """The copy of a weight; its gradient is complete when that of all products is."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, operand: _Operand) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.operand, ctx.shape = operand, weight.shape
+        return operand.lay(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor | None):
+        gradient, (num_out, num_in) = ctx.operand.gradient, ctx.shape
+        if gradient is None:
+            return None, None
+        return gradient[:num_out, :num_in].contiguous(), None
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, operand: _Operand) -> Tensor:
+        ctx.save_for_backward(x, value)
+        ctx.operand = operand
+        return F.linear(x, value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor):
+        x, value = ctx.saved_tensors
+        ctx.operand.add_gradient(gy.flatten(0, -2), x.flatten(0, -2))
+        return (gy @ value if ctx.needs_input_grad[0] else None), None, None
+
+
+def widen(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Return x [..., U] as [..., width] with zeros behind, converted."""
+    if x.shape[-1] == width:
+        return x.to(dtype)
+    return _Widened.apply(x, width, dtype)  # type: ignore[return-value]
+
+
+class _Widened(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        return _copy(x, (*x.shape[:-1], width), dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor):
+        return _copy(gy, ctx.shape, ctx.dtype), None, None
+
+
+def _padded(size: int) -> int:
+    return -(-size // _MULTIPLE) * _MULTIPLE
+
+
+def _copy(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return the entries of x that `shape` has, zeros elsewhere; shapes differ at their ends."""
+    if x.shape == shape:
+        return x.to(dtype)
+    from pwmray.kernels import norms_gpu  # needs Triton
+
+    return norms_gpu.copy_rows(x.contiguous(), shape, dtype)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to a float32 matrix in its place."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, out=total)
