@@ -86,15 +86,16 @@ def start_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` begin here."""
     gc.collect()  # compiled networks and what they hold refer to each other
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most MiB in use since `start_peak_memory`: of the GPU, or the process's."""
+    """Return the most MiB taken since `start_peak_memory`: of the GPU's, or the process's."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _MIB
+        return torch.cuda.max_memory_reserved(device) / _MIB
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024

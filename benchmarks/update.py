@@ -94,6 +94,13 @@ def _parser() -> CommandParser:
         metavar="N",
         help="world-model steps of an epoch (default: 1, as published)",
     )
+    add(
+        "--episodes",
+        type=int,
+        default=workload.NUM_EPISODES,
+        metavar="N",
+        help=f"a trial's data, in memory (default: {workload.NUM_EPISODES}; MT30 has 24,000)",
+    )
     add("--device", metavar="NAME", help="cpu or cuda (default: the GPU where there is one)")
     add("--threads", type=int, metavar="N", help="default: as many as torch takes; 1 for a copy")
     add("--dtype", default=FLOAT32, metavar="NAME", help=f"of products: {', '.join(MATMULS)}")
@@ -119,7 +126,7 @@ def _check(options: argparse.Namespace, device: torch.device) -> None:
                 raise ValueError(unknown(what, name, valid))
     if device.type == "cpu":
         check_on_cpu(options.dtype)
-    counts = ("wm_iterations", "repeat", "copies", "batch", "threads")
+    counts = ("wm_iterations", "episodes", "repeat", "copies", "batch", "threads")
     check_least("", options, 1, *(n for n in counts if getattr(options, n) is not None))
     if options.copies > 1 and options.profile:
         raise ValueError(f"--profile is of one process, and --copies is {options.copies}")
@@ -146,7 +153,8 @@ def _cases(options: argparse.Namespace) -> list[workload.Case]:
             workload.PRETRAIN_BATCH if in_pretraining else workload.EPOCH_BATCH
         )
         num_steps = options.wm_iterations
-        return workload.Case(size, variant, methodology, batch_size, num_steps, options.dtype)
+        data = (options.dtype, options.episodes)
+        return workload.Case(size, variant, methodology, batch_size, num_steps, *data)
 
     chosen = itertools.product(options.size, options.methodologies, options.variants)
     return [case(*names) for names in chosen]

@@ -46,6 +46,7 @@ class Case:
     batch_size: int
     wm_iterations: int
     matmul: str
+    num_episodes: int = NUM_EPISODES  # of a trial's task
 
     @property
     def config(self) -> TrialConfig:
@@ -140,7 +141,7 @@ def random_store(task_name: str, num_episodes: int) -> Store:
 
 
 def _sampler(learner: Learner, case: Case, device: torch.device) -> WindowSampler:
-    store, windows = random_store(TASK, NUM_EPISODES), generator(SEED, "windows", device)
+    store, windows = random_store(TASK, case.num_episodes), generator(SEED, "windows", device)
     horizon = learner.window_horizon
     return WindowSampler(store, horizon, case.batch_size, device, windows, place="memory")
 

@@ -307,7 +307,7 @@ class Trial:
             "evaluation_seconds": self._evaluation_seconds,
         }
         if self._device.type == "cuda":
-            progress["peak_gpu_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
+            progress["peak_gpu_mib"] = torch.cuda.max_memory_reserved(self._device) / 2**20
         return progress
 
     def _is_best(self) -> bool:

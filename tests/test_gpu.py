@@ -20,16 +20,22 @@ from pwmray.data.sampler import Batch
 from pwmray.devices import set_up_torch
 from pwmray.kernels import norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
-from pwmray.precision import BFLOAT16, FLOAT32, TF32, autocast
+from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from tests.test_kernels import KINDS, ROUNDING, draw
-from tests.test_reference import make_learner, relative_error
+from tests.test_reference import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 GPU = torch.device("cuda")
 SHAPES = [(3, 5, 24), (2, 700, 40), (3, 2048, 400), (1, 1100, 1792), (1, 9, 4096)]
-EPOCHS = 20
+EPOCHS = 5
+UNEVEN = {  # rows that are no multiple of 16 bytes
+    "world_model.units": (20, 13),
+    "policy.units": (21, 9),
+    "world_model[flow].num_substeps": 2,
+    "policy[flow].num_substeps": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -127,12 +133,12 @@ def test_step_of_adam_is_that_of_torch():
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "kernels"])
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("matmul", [FLOAT32, TF32, BFLOAT16])
+@pytest.mark.parametrize("matmul", [FLOAT32, BFLOAT16])
 def test_recorded_epochs_are_the_ordinary_ones(variant, matmul, compiled, caplog):
     caplog.set_level(logging.INFO)
     set_up_torch(GPU, 1, matmul)
-    plain = make_learner(variant, **{"learner.matmul": matmul}).to(GPU)
-    learner = copy.deepcopy(plain)
+    plain = make_learner(variant, **{**UNEVEN, "learner.matmul": matmul}).to(GPU)
+    learner, before = copy.deepcopy(plain), copy.deepcopy(plain)
     runs = []
     for one, recorded in ((plain, False), (learner, True)):
         noise = torch.Generator(GPU).manual_seed(1)
@@ -140,11 +146,17 @@ def test_recorded_epochs_are_the_ordinary_ones(variant, matmul, compiled, caplog
     assert "cuda_graph=on" in caplog.text, caplog.text
     for epoch in range(EPOCHS):
         expected, found = (run(epoch / EPOCHS) for run in runs)
-    rounding = {FLOAT32: 1e-4, TF32: 2e-2, BFLOAT16: 0.2}[matmul]
-    wanted = dict(plain.named_parameters())
-    worst = {n: relative_error(p, wanted[n]) for n, p in learner.named_parameters()}
-    assert max(worst.values()) < rounding, worst
     assert list(found) == list(expected)
+    assert step_difference(learner, plain, before) < {FLOAT32: 0.01, BFLOAT16: 0.3}[matmul]
+
+
+def step_difference(ours, theirs, before):
+    """How far apart two came, relative to the way from `before`: a norm over all weights."""
+    x, y, start = (
+        torch.cat([p.detach().flatten() for p in one.parameters()])
+        for one in (ours, theirs, before)
+    )
+    return float((x - y).norm() / (y - start).norm())
 
 
 def test_recording_that_fails_leaves_training_as_it_was(caplog):

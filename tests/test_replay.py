@@ -201,3 +201,20 @@ def test_on_a_cpu_nothing_is_recorded_and_nothing_said(is_mapped, caplog):
     run = replay.replayed_on_gpu(setup.work, setup.learner, setup.optimizers, generators, is_mapped)
     assert run == setup.work
     assert not caplog.messages
+
+
+def test_nothing_of_the_ordinary_epochs_is_alive_when_recording_begins():
+    """A node of autograd that lived on would hold their stream: the recording would fail."""
+    setup = Setup()
+    parameters = list(setup.learner.parameters())
+
+    def node(parameter):
+        return parameter.view_as(parameter).grad_fn.next_functions[0][0]
+
+    def record(work, generators):
+        for parameter in parameters:
+            node(parameter).metadata["alive"] = True
+        assert not any("alive" in node(parameter).metadata for parameter in parameters)
+        return work
+
+    setup.replayed(record)

@@ -141,9 +141,10 @@ def replayed(
 
 
 class Beside:
-    """Within this context a recording branches off: its work runs beside what follows, until `join`.
+    """Within this context a recording branches off: its work runs beside what follows.
 
-    What both read must outlive `join`. Where nothing is recorded one comes after the other.
+    That ends with `join`, which everything that both read must outlive. Where nothing is recorded
+    one comes after the other.
     """
 
     def __init__(self, device: torch.device):

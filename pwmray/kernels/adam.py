@@ -39,9 +39,7 @@ def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
     turns = triton.cdiv(triton.cdiv(sum(sizes), _MAX_SUMS), _BLOCK)
     firsts = _firsts(sizes, turns * _BLOCK)
     parts, norm = gradients[0].new_empty(firsts[-1]), gradients[0].new_empty(())
-    _sum_squares[(firsts[-1],)](
-        gradients, steps, parts, firsts, sizes, len(sizes), turns, _BLOCK
-    )
+    _sum_squares[(firsts[-1],)](gradients, steps, parts, firsts, sizes, len(sizes), turns, _BLOCK)
     num_parts, firsts = firsts[-1], _firsts(sizes, _BLOCK)
     (beta1, beta2), epsilon = group["betas"], group["eps"]
     _adam[(firsts[-1],)](

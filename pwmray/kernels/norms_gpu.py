@@ -79,7 +79,9 @@ def tangent_forward(x: Tensor, bias: Tensor) -> Tensor:
     """Return x + bias [..., U] without the mean of each group of 8 entries, float32."""
     v = torch.empty_like(x, dtype=torch.float32)
     num_groups = x.numel() // 8
-    _tangent[(triton.cdiv(num_groups, _GROUPS),)](x, bias, v, num_groups, x.shape[-1], True, _GROUPS)
+    _tangent[(triton.cdiv(num_groups, _GROUPS),)](
+        x, bias, v, num_groups, x.shape[-1], True, _GROUPS
+    )
     return v
 
 

@@ -27,65 +27,75 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Operand:
-    """A weight as products take it, and its gradient."""
+    """A weight as products take it."""
 
     def __init__(self, weight: Tensor):
-        self.gradient: Tensor | None = None
-        self.is_trained = weight.requires_grad and torch.is_grad_enabled()
         self._dtype = precision.product_dtype(weight.device)
         self._width = _padded(weight.shape[1])
-        self._value: Tensor = _Laid.apply(weight, self) if self.is_trained else self.lay(weight)
-
-    def lay(self, weight: Tensor) -> Tensor:
-        """Return a copy in the layout of products."""
-        return _copy(weight, (_padded(weight.shape[0]), self._width), self._dtype)
+        is_trained = weight.requires_grad and torch.is_grad_enabled()
+        # Nothing that autograd keeps refers to this operand: in a circle, nodes would outlive
+        # their epoch, and none can be recorded while they do.
+        self._gradient = _Gradient() if is_trained else None
+        shape = (_padded(weight.shape[0]), self._width)
+        if self._gradient is None:
+            self._value = _copy(weight.detach(), shape, self._dtype)
+        else:
+            self._value = _Laid.apply(weight, shape, self._dtype, self._gradient)
 
     def multiply(self, x: Tensor) -> Tensor:
         x = widen(x, self._width, self._dtype)
-        if not self.is_trained:
+        if self._gradient is None:
             return F.linear(x, self._value)
-        return _Product.apply(x, self._value, self)  # type: ignore[return-value]
+        return _Product.apply(x, self._value, self._gradient)  # type: ignore[return-value]
 
-    def add_gradient(self, gy_NV: Tensor, x_NU: Tensor) -> None:
+
+class _Gradient:
+    """The gradient of a weight in its layout, as far as it is computed."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+
+    def add(self, gy_NV: Tensor, x_NU: Tensor) -> None:
         gy_VN = gy_NV.t()
-        if self.gradient is not None:
-            _add_product(self.gradient, gy_VN, x_NU)
+        if self.total is not None:
+            _add_product(self.total, gy_VN, x_NU)
         elif gy_NV.dtype == torch.float32:
-            self.gradient = torch.mm(gy_VN, x_NU)
+            self.total = torch.mm(gy_VN, x_NU)
         else:
-            self.gradient = torch.mm(gy_VN, x_NU, out_dtype=torch.float32)
+            self.total = torch.mm(gy_VN, x_NU, out_dtype=torch.float32)
 
 
 class _Laid(torch.autograd.Function):
     """The copy of a weight; its gradient is complete when that of all products is."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, operand: _Operand) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, shape: tuple[int, int], dtype: torch.dtype, gradient: _Gradient
+    ) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.operand, ctx.shape = operand, weight.shape
-        return operand.lay(weight)
+        ctx.gradient, ctx.shape = gradient, weight.shape
+        return _copy(weight, shape, dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _: Tensor | None):
-        gradient, (num_out, num_in) = ctx.operand.gradient, ctx.shape
-        if gradient is None:
-            return None, None
-        return gradient[:num_out, :num_in].contiguous(), None
+        total, (num_out, num_in) = ctx.gradient.total, ctx.shape
+        found = None if total is None else total[:num_out, :num_in].contiguous()
+        return found, None, None, None
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, operand: _Operand) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: _Gradient) -> Tensor:
         ctx.save_for_backward(x, value)
-        ctx.operand = operand
+        ctx.gradient = gradient
         return F.linear(x, value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, value = ctx.saved_tensors
-        ctx.operand.add_gradient(gy.flatten(0, -2), x.flatten(0, -2))
+        ctx.gradient.add(gy.flatten(0, -2), x.flatten(0, -2))
         return (gy @ value if ctx.needs_input_grad[0] else None), None, None
 
 

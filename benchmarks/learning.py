@@ -1,0 +1,172 @@
+"""Does the precision of products change what a GPU learns? Trained there, evaluated elsewhere.
+
+    python benchmarks/learning.py data FOLDER
+    python benchmarks/learning.py train FOLDER --dtype bfloat16
+    python benchmarks/learning.py evaluate FOLDER
+
+`data` collects what the laptop scale trains on, `train` leaves the policies of five training seeds
+in FOLDER, and `evaluate` runs each on the final evaluation's episodes and prints a table: mean +-
+sample sd over the seeds, and the difference to float32 with Welch's 95 % interval. `train` needs
+only torch, numpy and pyarrow, for a GPU machine without environments; the others no GPU. Settings
+are the laptop scale's, but for the widths, which are --size's.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pwmray.algorithm.epoch import make_epoch
+from pwmray.build import build_learner
+from pwmray.commands import CommandParser, names, run_command
+from pwmray.config import TrialConfig
+from pwmray.data.sampler import WindowSampler
+from pwmray.data.store import observation_statistics, open_store
+from pwmray.devices import choose_device, set_up_torch
+from pwmray.precision import FLOAT32, MATMULS
+from pwmray.seeding import generator
+from pwmray.tasks import find_task
+from search_spaces import SCALES, TRAIN_SEEDS
+
+TASKS = ["pendulum-spin", "cartpole-swingup"]
+SEEDS = [*TRAIN_SEEDS, 789, 1011]
+CONFIDENCE = 0.95
+_ACTING = ("policy.", "world_model.encoder.", "world_model.task_embedding.", "world_model.obs_")
+
+log = logging.getLogger("learning")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the three steps; return the exit status."""
+    return run_command(lambda: _STEPS_OF[(options := _options(arguments)).step](options))
+
+
+def collect(options: argparse.Namespace) -> int:
+    """Make the data of every task, and say where it is."""
+    from pwmray.data_making import make_data
+
+    recipes = [(task, _config(options, task, SEEDS[0]).data) for task in options.tasks]
+    found = make_data(recipes, options.folder, lambda *_: None)
+    for (task, _), path in found.items():
+        path.rename(_store(options, task))
+        print(_store(options, task))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train every seed on every task with one kind of products; leave what acts in a file."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    device = choose_device(options.device)
+    set_up_torch(device, 1, options.dtype)
+    runs = []
+    for task in options.tasks:
+        for seed in SEEDS:
+            started = time.perf_counter()
+            runs.append({"task": task, "seed": seed, "state": _train(options, task, seed, device)})
+            seconds = time.perf_counter() - started
+            print(f"{options.dtype} {task} seed {seed}: {seconds:.1f} s", flush=True)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+    about = {"device": name, "size": options.size, "epochs": options.epochs, "runs": runs}
+    torch.save(about, options.folder / f"{options.size}-{options.dtype}.pt")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the table of all files there are."""
+    from analysis.stats import mean, sample_sd, welch
+
+    returns: dict[str, dict[str, list[float]]] = {}
+    for dtype in MATMULS:
+        path = options.folder / f"{options.size}-{dtype}.pt"
+        if not path.exists():
+            continue
+        about = torch.load(path, weights_only=True)
+        print(f"{dtype}: size {about['size']}, {about['epochs']} epochs on {about['device']}")
+        for run in about["runs"]:
+            found = returns.setdefault(run["task"], {}).setdefault(dtype, [])
+            found.append(_evaluate(options, run))
+    print("| task | products | return | difference, 95 % Welch |\n| --- | --- | ---: | ---: |")
+    for task, by_dtype in returns.items():
+        for dtype, values in by_dtype.items():
+            difference = ""
+            if dtype != FLOAT32 and FLOAT32 in by_dtype:
+                test = welch(values, by_dtype[FLOAT32], CONFIDENCE)
+                difference = f"{test.difference:.0f} [{test.low:.0f}, {test.high:.0f}]"
+            spread = f"{mean(values):.1f} +- {sample_sd(values):.1f}"
+            print(f"| {task} | {dtype} | {spread} | {difference} |")
+    return 0
+
+
+def _train(
+    options: argparse.Namespace, task: str, seed: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    config, store = _config(options, task, seed), open_store(_store(options, task))
+    learner = build_learner(config)
+    wraps = config.world_model.wrap_angles
+    mean, std = map(torch.from_numpy, observation_statistics(store, wraps))
+    learner.world_model.set_observation_scale(mean, std)
+    learner.to(device)
+    windows, noise = (generator(seed, name, device) for name in ("windows", "noise"))
+    size = config.learner.policy_batch_size
+    sampler = WindowSampler(store, learner.window_horizon, size, device, windows, wrap_angles=wraps)
+    epoch = make_epoch(learner, sampler, noise, compiled=True)
+    for done in range(options.epochs):
+        epoch(done / options.epochs)
+    state = learner.state_dict()
+    return {name: value.cpu() for name, value in state.items() if name.startswith(_ACTING)}
+
+
+def _evaluate(options: argparse.Namespace, run: dict[str, Any]) -> float:
+    from pwmray.algorithm.evaluate import evaluate as run_episodes
+    from pwmray.envs.vector import make_vector
+
+    config = _config(options, run["task"], run["seed"])
+    learner = build_learner(config)
+    missing = learner.load_state_dict(run["state"], strict=False)
+    assert not missing.unexpected_keys
+    seeds = config.evaluation.final_seeds
+    environments = make_vector(run["task"], len(seeds))
+    action_dim = find_task(run["task"]).action_dim
+    episodes = run_episodes(
+        lambda _: learner.act, environments, seeds, action_dim, torch.device("cpu")
+    )
+    return float(episodes.returns.mean())
+
+
+def _config(options: argparse.Namespace, task: str, seed: int) -> TrialConfig:
+    flat = SCALES["laptop"]["set"] | {
+        "size": options.size,
+        "task": task,
+        "seed": seed,
+        "epochs": options.epochs,
+        "learner.matmul": options.dtype,
+    }
+    return TrialConfig.from_flat(flat)
+
+
+def _store(options: argparse.Namespace, task: str) -> Path:
+    return options.folder / f"{task}.store"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(description="Compare what is learned under each kind of products.")
+    parser.add_argument("step", choices=list(_STEPS_OF))
+    parser.add_argument("folder", type=Path)
+    add = parser.add_argument
+    add("--tasks", type=names, default=TASKS, metavar="A,B", help=f"default: {','.join(TASKS)}")
+    add("--size", default="5", metavar="NAME", help="default: 5")
+    add("--epochs", type=int, default=250, metavar="N", help="default: 250")
+    add("--dtype", default=FLOAT32, choices=MATMULS, help="of products, in training")
+    add("--device", metavar="NAME", help="cpu or cuda (default: the GPU where there is one)")
+    return parser.parse_args(arguments)
+
+
+_STEPS_OF = {"data": collect, "train": train, "evaluate": evaluate}
+
+if __name__ == "__main__":
+    sys.exit(main())
