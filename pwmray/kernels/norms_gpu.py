@@ -181,7 +181,8 @@ def _forward(
 def _backward(
     gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
     num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, TRAINED: tl.constexpr, TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    KIND: tl.constexpr, TRAINED: tl.constexpr, TURNS: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     column = tl.arange(0, WIDTH)
