@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels.build import load
+from pwmray.precision import make_once
 
 MISH_NORM, NORM_MISH, NORM_SIMPLEX = "mish_norm", "norm_mish", "norm_simplex"
 
@@ -31,6 +32,9 @@ Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
 
 def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return y, with gradients."""
+    if x.is_cuda and bias.requires_grad and torch.is_grad_enabled():
+        affine: _Affine = make_once(bias, lambda b: _Affine(b, scale, shift))
+        return _SharedNorm.apply(kind, x, affine.value, affine.gradient)  # type: ignore
     return _Norm.apply(kind, x, bias, scale, shift)  # type: ignore[return-value]
 
 
@@ -86,21 +90,74 @@ def value_backward(
 
 def tangent(x: Tensor, bias: Tensor) -> Tensor:
     """Return x + bias [..., U] without the mean of each group of 8 entries, float32, on a GPU."""
-    return _Tangent.apply(x, bias)  # type: ignore[return-value]
+    affine: _Affine = make_once(bias, _Affine)
+    return _Tangent.apply(x, affine.value, affine.gradient)  # type: ignore[return-value]
+
+
+class _Affine:
+    """Parameters of a layer on a GPU, stacked: [M, U]. Their gradient is added up in one place."""
+
+    def __init__(self, *parameters: Tensor):
+        is_trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        # As with the weights of `products`, nothing that autograd keeps refers to this object.
+        self.gradient = _Gradient() if is_trained else None
+        self.value: Tensor = _Stacked.apply(self.gradient, *parameters)  # type: ignore[assignment]
+
+
+class _Gradient:
+    def __init__(self) -> None:
+        self.total: Tensor | None = None  # [M, U]
+
+
+class _Stacked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: _Gradient | None, *parameters: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.gradient, ctx.num_parameters = gradient, len(parameters)
+        return torch.stack([p.flatten() for p in parameters])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor | None):
+        total = ctx.gradient.total
+        return None, *([None] * ctx.num_parameters if total is None else total)
+
+
+class _SharedNorm(torch.autograd.Function):
+    """A norm whose parameters are used several times in a pass."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: str, x: Tensor, value: Tensor, gradient: _Gradient) -> Tensor:
+        bias, scale, shift = value
+        y, moments = forward(kind, x, (bias, scale, shift))
+        ctx.kind, ctx.gradient = kind, gradient
+        ctx.save_for_backward(x, moments, value)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor):
+        x, moments, (bias, scale, shift) = ctx.saved_tensors
+        gx, gradient = torch.empty_like(x), ctx.gradient
+        given = (ctx.kind, gy.contiguous(), x, (bias, scale, shift), moments, gx, True)
+        gradient.total = _on_gpu().backward(*given, gradient.total)
+        return None, gx, None, None
 
 
 class _Tangent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        ctx.dtype = x.dtype
-        return _on_gpu().tangent_forward(x, bias)
+    def forward(ctx: Any, x: Tensor, bias_1U: Tensor, gradient: _Gradient | None) -> Tensor:
+        ctx.dtype, ctx.gradient = x.dtype, gradient
+        return _on_gpu().tangent_forward(x, bias_1U)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gv: Tensor):
-        gx = _on_gpu().tangent_backward(gv.contiguous(), ctx.dtype)
-        is_trained = ctx.needs_input_grad[1]
-        return gx, gx.flatten(0, -2).sum(0, dtype=torch.float32) if is_trained else None
+        gx, gradient = _on_gpu().tangent_backward(gv.contiguous(), ctx.dtype), ctx.gradient
+        if gradient is not None:
+            parts = gx.view(-1, 1, gx.shape[-1])
+            gradient.total = _on_gpu().add_rows(parts, gradient.total)
+        return gx, None, None
 
 
 class _Norm(torch.autograd.Function):

@@ -9,15 +9,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ENTRIES = 1024  # that a program works on at once: rows of fewer entries are taken together
-_WIDE = 2048  # entries of a row from which on a program has twice as many threads
-# Programs that add up sums: enough for a GPU, few where their sums would outweigh the rows.
-_MAX_PROGRAMS, _MAX_WIDE_PROGRAMS = 792, 396
+_ENTRIES = 1024  # of a program that copies
+# Of a program: entries that it works on at once, at least a row of them; warps; and how many
+# programs add up sums, enough for a GPU, but few where their sums would outweigh the rows.
+_NARROW, _MEDIUM, _WIDE = (1024, 4, 792), (1024, 4, 792), (1024, 8, 396)
 _EPSILON = 1e-5
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = 0, 1, 2
 _KINDS = {"mish_norm": _MISH_NORM, "norm_mish": _NORM_MISH, "norm_simplex": _NORM_SIMPLEX}
 
 _GROUPS = 256  # of 8 entries, of a program
+_TALL = 512  # rows from which on they are added up in narrower columns
 
 Affine = tuple[Tensor, Tensor, Tensor]
 
@@ -34,9 +35,16 @@ def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    kind: str, gy: Tensor, x: Tensor, affine: Affine, moments: Tensor, gx: Tensor, trained: bool
+    kind: str,
+    gy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    moments: Tensor,
+    gx: Tensor,
+    trained: bool,
+    total: Tensor | None = None,
 ) -> Tensor | None:
-    """As `norms.backward`."""
+    """As `norms.backward`; the gradients of parameters are added to `total` if it is given."""
     shape = _Shape(x, affine)
     num_programs = shape.num_programs if trained else shape.num_blocks
     parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32) if trained else None
@@ -46,7 +54,7 @@ def backward(
     given = (*given, *shape.sizes, x.shape[-1])
     how = (_KINDS[kind], trained, turns, *shape.block)
     _backward[grid](*given, *how, num_warps=shape.num_warps)
-    return None if parts is None else parts.sum(0)
+    return None if parts is None else add_rows(parts, total)
 
 
 def value_forward(
@@ -72,7 +80,7 @@ def value_backward(
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)
     _value_backward[grid](*given, *shape.sizes, trained, turns, *shape.block)
-    return gx, None if parts is None else parts.sum(0)
+    return gx, None if parts is None else add_rows(parts)
 
 
 def tangent_forward(x: Tensor, bias: Tensor) -> Tensor:
@@ -90,6 +98,19 @@ def tangent_backward(gv: Tensor, dtype: torch.dtype) -> Tensor:
     gx, num_groups = torch.empty_like(gv, dtype=dtype), gv.numel() // 8
     _tangent[(triton.cdiv(num_groups, _GROUPS),)](gv, gv, gx, num_groups, 8, False, _GROUPS)
     return gx
+
+
+def add_rows(parts: Tensor, total: Tensor | None = None) -> Tensor:
+    """Return the sum of parts [P, ...] over P, float32, added to `total` in its place if given."""
+    result = total
+    if result is None:
+        result = parts.new_empty(parts.shape[1:], dtype=torch.float32)
+    num_parts, num_columns = parts.shape[0], result.numel()
+    rows, columns = (256, 8) if num_parts >= _TALL else (64, 32)
+    grid = (triton.cdiv(num_columns, columns),)
+    shape = (triton.next_power_of_2(triton.cdiv(num_parts, rows)), rows, columns)
+    _add_rows[grid](parts, result, num_parts, num_columns, total is not None, *shape)
+    return result
 
 
 def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -110,16 +131,20 @@ class _Shape:
     def __init__(self, x: Tensor, affine: Affine):
         num_entries, stride = affine[0].shape[-1], x.shape[-1]
         width = triton.next_power_of_2(stride)
-        rows = max(1, _ENTRIES // width)
+        rows, self.num_warps, most = _plan(width)
         self.num_groups = affine[0].numel() // num_entries
         num_rows = x.numel() // (stride * self.num_groups)
         self.sizes = (num_rows, num_entries, _EPSILON)
         self.block = (rows, width)
-        self.num_warps = 8 if width >= _WIDE else 4
         self.num_blocks = triton.cdiv(num_rows, rows)
-        most = (_MAX_WIDE_PROGRAMS if width >= _WIDE else _MAX_PROGRAMS) // self.num_groups
-        turns = triton.cdiv(self.num_blocks, most)
+        turns = triton.cdiv(self.num_blocks * self.num_groups, most)
         self.num_programs = triton.cdiv(self.num_blocks, turns)
+
+
+def _plan(width: int) -> tuple[int, int, int]:
+    """Return the rows and warps of a program, and how many programs add up sums at most."""
+    entries, num_warps, most = _NARROW if width <= 512 else _MEDIUM if width <= 1024 else _WIDE
+    return max(1, entries // width), num_warps, most
 
 
 @triton.jit
@@ -191,9 +216,9 @@ def _backward(
     bias = tl.load(bias_at + own, is_column, 0.0)
     scale = tl.load(scale_at + own, is_column, 0.0)
     shift = tl.load(shift_at + own, is_column, 0.0)
-    gbias = tl.zeros((WIDTH,), tl.float32)
-    gscale = tl.zeros((WIDTH,), tl.float32)
-    gshift = tl.zeros((WIDTH,), tl.float32)
+    gbias = tl.zeros((ROWS, WIDTH), tl.float32)
+    gscale = tl.zeros((ROWS, WIDTH), tl.float32)
+    gshift = tl.zeros((ROWS, WIDTH), tl.float32)
     for turn in range(TURNS):
         row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
         inside = (row < num_rows)[:, None] & is_column[None, :]
@@ -226,15 +251,15 @@ def _backward(
         stored = (row < num_rows)[:, None] & (column < stride)[None, :]
         tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), stored)
         if TRAINED:
-            gbias += tl.sum(gx, axis=0)
-            gscale += tl.sum(gz * normed, axis=0)
-            gshift += tl.sum(gz, axis=0)
+            gbias += gx
+            gscale += gz * normed
+            gshift += gz
     if TRAINED:
         total = tl.num_programs(1) * num_entries
         part = parts_at + tl.program_id(0) * 3 * total + own
-        tl.store(part, gbias, is_column)
-        tl.store(part + total, gscale, is_column)
-        tl.store(part + 2 * total, gshift, is_column)
+        tl.store(part, tl.sum(gbias, axis=0), is_column)
+        tl.store(part + total, tl.sum(gscale, axis=0), is_column)
+        tl.store(part + 2 * total, tl.sum(gshift, axis=0), is_column)
 
 
 @triton.jit
@@ -279,10 +304,10 @@ def _value_backward(
     scale = tl.load(scale_at + own, is_column, 0.0)
     shift = tl.load(shift_at + own, is_column, 0.0)
     weight = tl.load(weight_at + own, is_column, 0.0)
-    gbias = tl.zeros((WIDTH,), tl.float32)
-    gscale = tl.zeros((WIDTH,), tl.float32)
-    gshift = tl.zeros((WIDTH,), tl.float32)
-    gweight = tl.zeros((WIDTH,), tl.float32)
+    gbias = tl.zeros((ROWS, WIDTH), tl.float32)
+    gscale = tl.zeros((ROWS, WIDTH), tl.float32)
+    gshift = tl.zeros((ROWS, WIDTH), tl.float32)
+    gweight = tl.zeros((ROWS, WIDTH), tl.float32)
     for turn in range(TURNS):
         row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
         inside = (row < num_rows)[:, None] & is_column[None, :]
@@ -302,18 +327,18 @@ def _value_backward(
         gx = gx * _mish_slope(x)
         tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
         if TRAINED:
-            gbias += tl.sum(tl.where(inside, gx, 0.0), axis=0)
-            gscale += tl.sum(gz * normed, axis=0)
-            gshift += tl.sum(gz, axis=0)
+            gbias += tl.where(inside, gx, 0.0)
+            gscale += gz * normed
+            gshift += gz
             y = normed * scale[None, :] + shift[None, :]
-            gweight += tl.sum(gv[:, None] * y, axis=0)
+            gweight += gv[:, None] * y
     if TRAINED:
         total = tl.num_programs(1) * num_entries
         part = parts_at + tl.program_id(0) * 4 * total + own
-        tl.store(part, gbias, is_column)
-        tl.store(part + total, gscale, is_column)
-        tl.store(part + 2 * total, gshift, is_column)
-        tl.store(part + 3 * total, gweight, is_column)
+        tl.store(part, tl.sum(gbias, axis=0), is_column)
+        tl.store(part + total, tl.sum(gscale, axis=0), is_column)
+        tl.store(part + 2 * total, tl.sum(gshift, axis=0), is_column)
+        tl.store(part + 3 * total, tl.sum(gweight, axis=0), is_column)
 
 
 @triton.jit
@@ -337,3 +362,22 @@ def _copy_rows(x_at, y_at, num_rows, width, new_width, num_entries, BLOCK: tl.co
     is_copied = (at < num_entries) & (column < width) & (row < num_rows)
     x = tl.load(x_at + row.to(tl.int64) * width + column, is_copied, 0.0)
     tl.store(y_at + at, x.to(y_at.dtype.element_ty), at < num_entries)
+
+
+@triton.jit
+def _add_rows(
+    x_at, total_at, num_rows, num_columns, HAS_TOTAL: tl.constexpr,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    is_column = column < num_columns
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for turn in range(TURNS):
+        row = turn * ROWS + tl.arange(0, ROWS)
+        inside = (row < num_rows)[:, None] & is_column[None, :]
+        at = row.to(tl.int64)[:, None] * num_columns + column[None, :]
+        total += tl.load(x_at + at, inside, 0.0).to(tl.float32)
+    y = tl.sum(total, axis=0)
+    if HAS_TOTAL:
+        y += tl.load(total_at + column, is_column, 0.0)
+    tl.store(total_at + column, y, is_column)
