@@ -12,12 +12,12 @@ are the laptop scale's, but for the widths, which are --size's.
 """
 
 import argparse
+import itertools
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -63,16 +63,16 @@ def train(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     device = choose_device(options.device)
     set_up_torch(device, 1, options.dtype)
-    runs = []
     for task in options.tasks:
+        states = {}
         for seed in SEEDS:
             started = time.perf_counter()
-            runs.append({"task": task, "seed": seed, "state": _train(options, task, seed, device)})
+            states[seed] = _train(options, task, seed, device)
             seconds = time.perf_counter() - started
             print(f"{options.dtype} {task} seed {seed}: {seconds:.1f} s", flush=True)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
-    about = {"device": name, "size": options.size, "epochs": options.epochs, "runs": runs}
-    torch.save(about, options.folder / f"{options.size}-{options.dtype}.pt")
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+        about = {"device": name, "epochs": options.epochs, "states": states}
+        torch.save(about, _trained(options, task, options.dtype))
     return 0
 
 
@@ -81,15 +81,14 @@ def evaluate(options: argparse.Namespace) -> int:
     from analysis.stats import mean, sample_sd, welch
 
     returns: dict[str, dict[str, list[float]]] = {}
-    for dtype in MATMULS:
-        path = options.folder / f"{options.size}-{dtype}.pt"
+    for task, dtype in itertools.product(options.tasks, MATMULS):
+        path = _trained(options, task, dtype)
         if not path.exists():
             continue
         about = torch.load(path, weights_only=True)
-        print(f"{dtype}: size {about['size']}, {about['epochs']} epochs on {about['device']}")
-        for run in about["runs"]:
-            found = returns.setdefault(run["task"], {}).setdefault(dtype, [])
-            found.append(_evaluate(options, run))
+        print(f"{path.name}: {about['epochs']} epochs on {about['device']}")
+        found = [_evaluate(options, task, *run) for run in about["states"].items()]
+        returns.setdefault(task, {})[dtype] = found
     print("| task | products | return | difference, 95 % Welch |\n| --- | --- | ---: | ---: |")
     for task, by_dtype in returns.items():
         for dtype, values in by_dtype.items():
@@ -121,17 +120,19 @@ def _train(
     return {name: value.cpu() for name, value in state.items() if name.startswith(_ACTING)}
 
 
-def _evaluate(options: argparse.Namespace, run: dict[str, Any]) -> float:
+def _evaluate(
+    options: argparse.Namespace, task: str, seed: int, state: dict[str, torch.Tensor]
+) -> float:
     from pwmray.algorithm.evaluate import evaluate as run_episodes
     from pwmray.envs.vector import make_vector
 
-    config = _config(options, run["task"], run["seed"])
+    config = _config(options, task, seed)
     learner = build_learner(config)
-    missing = learner.load_state_dict(run["state"], strict=False)
+    missing = learner.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
     seeds = config.evaluation.final_seeds
-    environments = make_vector(run["task"], len(seeds))
-    action_dim = find_task(run["task"]).action_dim
+    environments = make_vector(task, len(seeds))
+    action_dim = find_task(task).action_dim
     episodes = run_episodes(
         lambda _: learner.act, environments, seeds, action_dim, torch.device("cpu")
     )
@@ -151,6 +152,10 @@ def _config(options: argparse.Namespace, task: str, seed: int) -> TrialConfig:
 
 def _store(options: argparse.Namespace, task: str) -> Path:
     return options.folder / f"{task}.store"
+
+
+def _trained(options: argparse.Namespace, task: str, dtype: str) -> Path:
+    return options.folder / f"{task}-{options.size}-{dtype}.pt"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
