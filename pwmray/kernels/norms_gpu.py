@@ -12,7 +12,7 @@ from torch import Tensor
 _ENTRIES = 1024  # of a program that copies
 # Of a program: entries that it works on at once, at least a row of them; warps; and how many
 # programs add up sums, enough for a GPU, but few where their sums would outweigh the rows.
-_NARROW, _MEDIUM, _WIDE = (1024, 4, 792), (1024, 4, 792), (1024, 8, 396)
+_NARROW, _MEDIUM, _WIDE = (1, 2, 792), (1024, 4, 792), (1024, 8, 264)
 _EPSILON = 1e-5
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = 0, 1, 2
 _KINDS = {"mish_norm": _MISH_NORM, "norm_mish": _NORM_MISH, "norm_simplex": _NORM_SIMPLEX}
