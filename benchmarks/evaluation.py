@@ -17,7 +17,6 @@ import machine
 import torch
 import workload
 
-from pwmray.algorithm.compiling import uncompiled
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.algorithm.evaluate import evaluate
 from pwmray.build import build_learner
@@ -91,7 +90,7 @@ def _time_evaluation(config: TrialConfig, device: torch.device) -> float:
     seeds = config.evaluation.training_seeds
     environments = make_vector(config.task, len(seeds), config.runtime.num_cpus)
     started = time.perf_counter()
-    with show_progress(f"evaluating {config.task}") as progress, uncompiled():
+    with show_progress(f"evaluating {config.task}") as progress:
         evaluate(
             lambda _: learner.act, environments, seeds, task.action_dim, device,
             on_step=lambda step: progress("steps", step, EPISODE_STEPS),

@@ -6,6 +6,7 @@ Needs torch, numpy and pyarrow alone: `pytest tests/test_gpu.py`. Skipped where 
 import copy
 import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -148,6 +149,18 @@ def test_recorded_epochs_are_the_ordinary_ones(variant, matmul, compiled, caplog
         expected, found = (run(epoch / EPOCHS) for run in runs)
     assert list(found) == list(expected)
     assert step_difference(learner, plain, before) < {FLOAT32: 0.01, BFLOAT16: 0.3}[matmul]
+
+
+def test_what_a_recording_reads_lives_as_long_as_it_does():
+    windows, learner = Windows(2), make_learner("baseline").to(GPU)
+    epoch = make_epoch(learner, windows, torch.Generator(GPU).manual_seed(1))
+    seen = weakref.ref(windows)
+    del windows
+    gc.collect()
+    assert seen() is not None
+    del epoch
+    gc.collect()
+    assert seen() is None
 
 
 def step_difference(ours, theirs, before):

@@ -3,8 +3,11 @@
 A recording needs a GPU; here others stand in for it, a faithful one and faulty ones.
 """
 
+import contextlib
 import copy
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -218,3 +221,35 @@ def test_nothing_of_the_ordinary_epochs_is_alive_when_recording_begins():
         return work
 
     setup.replayed(record)
+
+
+class Graph:
+    """What `record_graph` needs of a CUDA graph."""
+
+    def register_generator_state(self, generator):
+        pass
+
+    def replay(self):
+        pass
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+def test_what_a_recording_reads_lives_as_long_as_it_does(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: contextlib.nullcontext())
+    setup = Setup()
+    recorded, seen = replay.record_graph(setup.work, [setup.draws]), weakref.ref(setup)
+    assert recorded().keys() == setup.work().keys()
+    del setup
+    gc.collect()
+    assert seen() is not None
+    del recorded
+    gc.collect()
+    assert seen() is None

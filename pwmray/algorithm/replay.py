@@ -7,7 +7,7 @@ compared with an ordinary one from the same state.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -180,12 +180,21 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
     with torch.cuda.graph(graph, stream=stream):
         metrics = work()
 
-    def replay() -> Metrics:
-        graph.replay()
-        # The next replay writes to the same place.
-        return {name: value.clone() for name, value in metrics.items()}
+    return _Recording(graph, metrics, work, generators)
 
-    return replay
+
+class _Recording(NamedTuple):
+    """A graph, and what it reads, which must live as long: only `work` may know of it."""
+
+    graph: torch.cuda.CUDAGraph
+    metrics: Metrics
+    work: Work
+    generators: Sequence[torch.Generator]
+
+    def __call__(self) -> Metrics:
+        self.graph.replay()
+        # The next replay writes to the same place.
+        return {name: value.clone() for name, value in self.metrics.items()}
 
 
 def _leave_recording(generators: Iterable[torch.Generator]) -> None:

@@ -5,6 +5,9 @@ thousand weights of a policy or of critics. Source: Kingma and Ba, arXiv 1412.69
 is that of `torch.nn.utils.clip_grad_norm_` and `torch.optim.Adam`.
 """
 
+# Triton is not there on a CPU, and has no types.
+# pyright: reportMissingImports=false, reportIndexIssue=false, reportCallIssue=false
+
 import math
 from collections.abc import Sequence
 

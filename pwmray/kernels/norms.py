@@ -95,7 +95,7 @@ def tangent(x: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Affine:
-    """Parameters of a layer on a GPU, stacked: [M, U]. Their gradient is added up in one place."""
+    """Parameters of one shape on a GPU, stacked. Their gradient is added up in one place."""
 
     def __init__(self, *parameters: Tensor):
         is_trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
@@ -106,7 +106,7 @@ class _Affine:
 
 class _Gradient:
     def __init__(self) -> None:
-        self.total: Tensor | None = None  # [M, U]
+        self.total: Tensor | None = None
 
 
 class _Stacked(torch.autograd.Function):
@@ -114,7 +114,7 @@ class _Stacked(torch.autograd.Function):
     def forward(ctx: Any, gradient: _Gradient | None, *parameters: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.gradient, ctx.num_parameters = gradient, len(parameters)
-        return torch.stack([p.flatten() for p in parameters])
+        return torch.stack(parameters)
 
     @staticmethod
     @once_differentiable

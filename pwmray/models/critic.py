@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_least, check_widths
 from pwmray.kernels import ensemble
-from pwmray.models.layers import mish
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class CriticEnsemble(nn.Module):
         following = zip(weights, biases, strict=True)
         norms = zip(self.norm_weights, self.norm_biases, strict=True)
         for (scale, shift), (weight, bias) in zip(norms, following, strict=True):
-            x = F.layer_norm(mish(x), x.shape[-1:])
+            x = F.layer_norm(F.mish(x), x.shape[-1:])
             # One critic after the other again: the products of the backward pass want it.
             x = torch.addcmul(shift, x, scale).contiguous()
             x = torch.baddbmm(bias, x, weight).to(bias.dtype)

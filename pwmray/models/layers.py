@@ -13,16 +13,6 @@ from pwmray.precision import as_factor
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
 
 
-class Network(nn.Sequential):
-    """Apply layers in turn, compiled as one where anything is (pwmray.algorithm.compiling)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        # nn.Sequential's own is left uncompiled, with a program for each layer in it.
-        for layer in self:
-            input = layer(input)
-        return input
-
-
 class Linear(nn.Linear):
     """Apply W x + b; the product may be in bfloat16 (pwmray.precision), the result is not."""
 
@@ -38,7 +28,7 @@ class Mish(nn.Module):
     """Apply x tanh(softplus(x))."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return mish(x)
+        return F.mish(x)
 
 
 class NormedLinear(Linear):
@@ -67,7 +57,7 @@ class SimNorm(nn.Module):
 _KERNELS = {Mish: norms.NORM_MISH, SimNorm: norms.NORM_SIMPLEX}  # of a NormedLinear
 
 
-class MishNetwork(Network):
+class MishNetwork(nn.Sequential):
     """Apply (Linear, Mish, LayerNorm) several times and a last Linear (PWM's actor)."""
 
     uses_kernels = False  # pwmray.algorithm.compiling turns it on
@@ -84,21 +74,16 @@ class MishNetwork(Network):
         return last(input)
 
 
-def mish(x: Tensor) -> Tensor:
-    """Return x tanh(softplus(x)), elementwise."""
-    return F.mish(x)
-
-
 def groups(x: Tensor) -> Tensor:
     """View the last dimension [L] as simplex groups [L / 8, 8]."""
     return x.unflatten(-1, (-1, SIMPLEX_SIZE))
 
 
-def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> Network:
+def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
     """Stack NormedLinear layers of the `hidden` widths and end with `last`."""
     dims = [in_dim, *hidden]
     layers = [NormedLinear(a, b) for a, b in itertools.pairwise(dims)]
-    return Network(*layers, last)
+    return nn.Sequential(*layers, last)
 
 
 def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> MishNetwork:
