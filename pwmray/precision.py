@@ -76,8 +76,10 @@ def as_factor(weight: Tensor) -> Tensor:
 
     torch does so for weights with gradients, but converts others for each product.
     """
+    if _made is None or weight.requires_grad:
+        return weight
     dtype = product_dtype(weight.device)
-    if weight.requires_grad or dtype == weight.dtype or weight.dtype != torch.float32:
+    if dtype == weight.dtype or weight.dtype != torch.float32:
         return weight
     return make_once(weight, lambda w: w.to(dtype))
 
