@@ -89,6 +89,8 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"{path.name}: {about['epochs']} epochs on {about['device']}")
         found = [_evaluate(options, task, *run) for run in about["states"].items()]
         returns.setdefault(task, {})[dtype] = found
+    if not returns:
+        raise ValueError(f"{options.folder} has no policies of size {options.size}: `train` first")
     print("| task | products | return | difference, 95 % Welch |\n| --- | --- | ---: | ---: |")
     for task, by_dtype in returns.items():
         for dtype, values in by_dtype.items():

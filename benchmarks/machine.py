@@ -84,7 +84,7 @@ def precision_of_torch() -> Iterator[None]:
 
 def start_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` begin here."""
-    gc.collect()  # compiled networks and what they hold refer to each other
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

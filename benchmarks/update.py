@@ -200,8 +200,6 @@ def _time(case: workload.Case, setup: Setup, options: argparse.Namespace, done: 
         times = time_copies(case, setup)
         done(setup.num_calls * case.gflop)
         return times
-    if setup.compiled:
-        torch.compiler.reset()  # what was compiled for other cases is looked through otherwise
     try:
         return time_in_turns(case, setup, lambda: done(case.gflop), options.profile)
     except torch.OutOfMemoryError as error:

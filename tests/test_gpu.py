@@ -23,7 +23,7 @@ from pwmray.kernels import norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
-from tests.test_kernels import KINDS, ROUNDING, draw
+from tests.test_kernels import KINDS, ROUNDING, check_norm, draw
 from tests.test_reference import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -66,23 +66,7 @@ class Windows:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype):
-    given = [tensor.to(GPU) for tensor in draw(shape, dtype)]
-    weight = torch.randn(shape, device=GPU, dtype=torch.float64)
-
-    def differentiated(compute, tensors):
-        tensors = [t.detach().clone().requires_grad_(True) for t in tensors]
-        y = compute(*tensors)
-        return y, torch.autograd.grad((y.double() * weight).sum(), tensors)
-
-    y, found = differentiated(lambda x, *affine: norms.norm(kind, x, *affine), given)
-    exact, expected = differentiated(
-        lambda x, bias, scale, shift: KINDS[kind](x + bias, scale, shift),
-        [tensor.double() for tensor in given],
-    )
-    close = {"rtol": 0, "check_dtype": False}
-    assert_close(y, exact, atol=ROUNDING[dtype] * exact.abs().max().item(), **close)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert_close(ours, theirs, atol=ROUNDING[dtype] * theirs.abs().max().item(), **close)
+    check_norm(kind, [tensor.to(GPU) for tensor in draw(shape, dtype)], dtype)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -33,7 +33,7 @@ def draw(shape, dtype=torch.float32):
 def gradients(compute, tensors):
     tensors = [t.detach().clone().requires_grad_(True) for t in tensors]
     y = compute(*tensors)
-    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double()
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).double().to(y.device)
     return y, torch.autograd.grad((y.double() * weight).sum(), tensors)
 
 
@@ -41,7 +41,11 @@ def gradients(compute, tensors):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_norm_and_its_gradients_are_those_of_torch(kind, shape, dtype):
-    given = draw(shape, dtype)
+    check_norm(kind, draw(shape, dtype), dtype)
+
+
+def check_norm(kind, given, dtype):
+    """Compare a norm of x and its parameters, and its gradients, with torch's in float64."""
     y, found = gradients(lambda x, *affine: norms.norm(kind, x, *affine), given)
     exact, expected = gradients(
         lambda x, bias, scale, shift: KINDS[kind](x + bias, scale, shift),

@@ -22,11 +22,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def can_step(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `step` can take the next one: rates and moments are tensors, and there are some."""
-    group = optimizer.param_groups[0]
-    return isinstance(group["lr"], Tensor) and all(
-        optimizer.state.get(p) and p.grad is not None for p in group["params"]
-    )
+    """Whether `step` can take the next one: every parameter has moments and a gradient."""
+    (group,) = optimizer.param_groups
+    return all(optimizer.state.get(p) and p.grad is not None for p in group["params"])
 
 
 def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels.build import load
+from pwmray.kernels.gradient import Gradient
 from pwmray.precision import make_once
 
 MISH_NORM, NORM_MISH, NORM_SIMPLEX = "mish_norm", "norm_mish", "norm_simplex"
@@ -99,19 +100,13 @@ class _Affine:
 
     def __init__(self, *parameters: Tensor):
         is_trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        # As with the weights of `products`, nothing that autograd keeps refers to this object.
-        self.gradient = _Gradient() if is_trained else None
+        self.gradient = Gradient() if is_trained else None
         self.value: Tensor = _Stacked.apply(self.gradient, *parameters)  # type: ignore[assignment]
-
-
-class _Gradient:
-    def __init__(self) -> None:
-        self.total: Tensor | None = None
 
 
 class _Stacked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: _Gradient | None, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Gradient | None, *parameters: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.gradient, ctx.num_parameters = gradient, len(parameters)
         return torch.stack(parameters)
@@ -127,7 +122,7 @@ class _SharedNorm(torch.autograd.Function):
     """A norm whose parameters are used several times in a pass."""
 
     @staticmethod
-    def forward(ctx: Any, kind: str, x: Tensor, value: Tensor, gradient: _Gradient) -> Tensor:
+    def forward(ctx: Any, kind: str, x: Tensor, value: Tensor, gradient: Gradient) -> Tensor:
         bias, scale, shift = value
         y, moments = forward(kind, x, (bias, scale, shift))
         ctx.kind, ctx.gradient = kind, gradient
@@ -146,7 +141,7 @@ class _SharedNorm(torch.autograd.Function):
 
 class _Tangent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias_1U: Tensor, gradient: _Gradient | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias_1U: Tensor, gradient: Gradient | None) -> Tensor:
         ctx.dtype, ctx.gradient = x.dtype, gradient
         return _on_gpu().tangent_forward(x, bias_1U)
 

@@ -17,9 +17,8 @@ _ENTRIES = 1024  # of a program that copies
 # programs add up sums, enough for a GPU, but few where their sums would outweigh the rows.
 _NARROW, _MEDIUM, _WIDE = (1, 2, 792), (1024, 4, 792), (1024, 8, 264)
 _EPSILON = 1e-5
-_MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = 0, 1, 2
-_KINDS = {"mish_norm": _MISH_NORM, "norm_mish": _NORM_MISH, "norm_simplex": _NORM_SIMPLEX}
-
+_KINDS = {"mish_norm": 0, "norm_mish": 1, "norm_simplex": 2}
+_MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.values())
 _GROUPS = 256  # of 8 entries, of a program
 _TALL = 512  # rows from which on they are added up in narrower columns
 
@@ -173,6 +172,40 @@ def _simplex(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _load_parameters(bias_at, scale_at, shift_at, own, is_column):
+    bias = tl.load(bias_at + own, is_column, 0.0)
+    scale = tl.load(scale_at + own, is_column, 0.0)
+    shift = tl.load(shift_at + own, is_column, 0.0)
+    return bias, scale, shift
+
+
+@triton.jit
+def _load_moments(place, is_row):
+    return tl.load(place, is_row, 0.0), tl.load(place + 1, is_row, 0.0)
+
+
+@triton.jit
+def _store_moments(place, mean, rate, is_row):
+    tl.store(place, mean, is_row)
+    tl.store(place + 1, rate, is_row)
+
+
+@triton.jit
+def _normalise(h, is_column, num_entries, epsilon):
+    mean = tl.sum(h, axis=1) / num_entries
+    centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
+    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
+    return centred * rate[:, None], mean, rate
+
+
+@triton.jit
+def _through_norm(g, normed, rate, num_entries):
+    level = tl.sum(g, axis=1) / num_entries
+    along = tl.sum(g * normed, axis=1) / num_entries
+    return rate[:, None] * (g - level[:, None] - normed * along[:, None])
+
+
+@triton.jit
 def _forward(
     x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon, stride,
     KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
@@ -184,25 +217,19 @@ def _forward(
     inside = (row < num_rows)[:, None] & is_column[None, :]
     at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
     own = group * num_entries + column
-    bias = tl.load(bias_at + own, is_column, 0.0)
-    scale = tl.load(scale_at + own, is_column, 0.0)
-    shift = tl.load(shift_at + own, is_column, 0.0)
+    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     h = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
-    if KIND == 0:
+    if KIND == _MISH_NORM:
         h = _mish(h)
-    mean = tl.sum(h, axis=1) / num_entries
-    centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
-    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
-    y = centred * rate[:, None] * scale[None, :] + shift[None, :]
-    if KIND == 1:
+    normed, mean, rate = _normalise(h, is_column, num_entries, epsilon)
+    y = normed * scale[None, :] + shift[None, :]
+    if KIND == _NORM_MISH:
         y = _mish(y)
-    if KIND == 2:
+    if KIND == _NORM_SIMPLEX:
         y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
     stored = (row < num_rows)[:, None] & (column < stride)[None, :]
     tl.store(y_at + at, y.to(y_at.dtype.element_ty), stored)
-    place = moments_at + 2 * (group * num_rows + row)
-    tl.store(place, mean, row < num_rows)
-    tl.store(place + 1, rate, row < num_rows)
+    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, row < num_rows)
 
 
 @triton.jit
@@ -216,9 +243,7 @@ def _backward(
     column = tl.arange(0, WIDTH)
     own = group * num_entries + column
     is_column = column < num_entries
-    bias = tl.load(bias_at + own, is_column, 0.0)
-    scale = tl.load(scale_at + own, is_column, 0.0)
-    shift = tl.load(shift_at + own, is_column, 0.0)
+    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     gbias = tl.zeros((ROWS, WIDTH), tl.float32)
     gscale = tl.zeros((ROWS, WIDTH), tl.float32)
     gshift = tl.zeros((ROWS, WIDTH), tl.float32)
@@ -227,28 +252,23 @@ def _backward(
         inside = (row < num_rows)[:, None] & is_column[None, :]
         at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
         place = moments_at + 2 * (group * num_rows + row)
-        mean = tl.load(place, row < num_rows, 0.0)
-        rate = tl.load(place + 1, row < num_rows, 0.0)
+        mean, rate = _load_moments(place, row < num_rows)
         gy = tl.load(gy_at + at, inside, 0.0).to(tl.float32)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         h = x
-        if KIND == 0:
+        if KIND == _MISH_NORM:
             h = _mish(x)
         normed = tl.where(inside, (h - mean[:, None]) * rate[:, None], 0.0)
         gz = gy
-        if KIND == 1:
+        if KIND == _NORM_MISH:
             gz = gy * _mish_slope(normed * scale[None, :] + shift[None, :])
-        if KIND == 2:
+        if KIND == _NORM_SIMPLEX:
             p = _simplex(normed * scale[None, :] + shift[None, :], ROWS, WIDTH)
             g = tl.reshape(gy, (ROWS, WIDTH // 8, 8))
             gz = tl.reshape(p * (g - tl.sum(p * g, axis=2, keep_dims=True)), (ROWS, WIDTH))
             gz = tl.where(inside, gz, 0.0)
-        g = gz * scale[None, :]
-        along = tl.sum(g * normed, axis=1) / num_entries
-        gx = rate[:, None] * (
-            g - (tl.sum(g, axis=1) / num_entries)[:, None] - normed * along[:, None]
-        )
-        if KIND == 0:
+        gx = _through_norm(gz * scale[None, :], normed, rate, num_entries)
+        if KIND == _MISH_NORM:
             gx = gx * _mish_slope(x)
         gx = tl.where(inside, gx, 0.0)
         stored = (row < num_rows)[:, None] & (column < stride)[None, :]
@@ -277,20 +297,14 @@ def _value_forward(
     inside = (row < num_rows)[:, None] & is_column[None, :]
     at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
     own = group * num_entries + column
-    bias = tl.load(bias_at + own, is_column, 0.0)
-    scale = tl.load(scale_at + own, is_column, 0.0)
-    shift = tl.load(shift_at + own, is_column, 0.0)
+    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
     h = _mish(tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :])
-    mean = tl.sum(h, axis=1) / num_entries
-    centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
-    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
-    y = centred * rate[:, None] * scale[None, :] + shift[None, :]
+    normed, mean, rate = _normalise(h, is_column, num_entries, epsilon)
+    y = normed * scale[None, :] + shift[None, :]
     v = tl.sum(y * weight[None, :], axis=1) + tl.load(offset_at + group)
     tl.store(v_at + group * num_rows + row, v, row < num_rows)
-    place = moments_at + 2 * (group * num_rows + row)
-    tl.store(place, mean, row < num_rows)
-    tl.store(place + 1, rate, row < num_rows)
+    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, row < num_rows)
 
 
 @triton.jit
@@ -303,9 +317,7 @@ def _value_backward(
     column = tl.arange(0, WIDTH)
     own = group * num_entries + column
     is_column = column < num_entries
-    bias = tl.load(bias_at + own, is_column, 0.0)
-    scale = tl.load(scale_at + own, is_column, 0.0)
-    shift = tl.load(shift_at + own, is_column, 0.0)
+    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
     gbias = tl.zeros((ROWS, WIDTH), tl.float32)
     gscale = tl.zeros((ROWS, WIDTH), tl.float32)
@@ -316,17 +328,12 @@ def _value_backward(
         inside = (row < num_rows)[:, None] & is_column[None, :]
         at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
         place = moments_at + 2 * (group * num_rows + row)
-        mean = tl.load(place, row < num_rows, 0.0)
-        rate = tl.load(place + 1, row < num_rows, 0.0)
+        mean, rate = _load_moments(place, row < num_rows)
         gv = tl.load(gv_at + group * num_rows + row, row < num_rows, 0.0)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
         gz = gv[:, None] * weight[None, :]
-        g = gz * scale[None, :]
-        along = tl.sum(g * normed, axis=1) / num_entries
-        gx = rate[:, None] * (
-            g - (tl.sum(g, axis=1) / num_entries)[:, None] - normed * along[:, None]
-        )
+        gx = _through_norm(gz * scale[None, :], normed, rate, num_entries)
         gx = gx * _mish_slope(x)
         tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
         if TRAINED:

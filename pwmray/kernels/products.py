@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray import precision
+from pwmray.kernels.gradient import Gradient
 
 _MULTIPLE = 8  # entries: 16 bytes of bfloat16
 
@@ -33,9 +34,7 @@ class _Operand:
         self._dtype = precision.product_dtype(weight.device)
         self._width = _padded(weight.shape[1])
         is_trained = weight.requires_grad and torch.is_grad_enabled()
-        # Nothing that autograd keeps refers to this operand: in a circle, nodes would outlive
-        # their epoch, and none can be recorded while they do.
-        self._gradient = _Gradient() if is_trained else None
+        self._gradient = Gradient() if is_trained else None
         shape = (_padded(weight.shape[0]), self._width)
         if self._gradient is None:
             self._value = _copy(weight.detach(), shape, self._dtype)
@@ -49,28 +48,12 @@ class _Operand:
         return _Product.apply(x, self._value, self._gradient)  # type: ignore[return-value]
 
 
-class _Gradient:
-    """The gradient of a weight in its layout, as far as it is computed."""
-
-    def __init__(self) -> None:
-        self.total: Tensor | None = None
-
-    def add(self, gy_NV: Tensor, x_NU: Tensor) -> None:
-        gy_VN = gy_NV.t()
-        if self.total is not None:
-            _add_product(self.total, gy_VN, x_NU)
-        elif gy_NV.dtype == torch.float32:
-            self.total = torch.mm(gy_VN, x_NU)
-        else:
-            self.total = torch.mm(gy_VN, x_NU, out_dtype=torch.float32)
-
-
 class _Laid(torch.autograd.Function):
     """The copy of a weight; its gradient is complete when that of all products is."""
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, shape: tuple[int, int], dtype: torch.dtype, gradient: _Gradient
+        ctx: Any, weight: Tensor, shape: tuple[int, int], dtype: torch.dtype, gradient: Gradient
     ) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.gradient, ctx.shape = gradient, weight.shape
@@ -86,7 +69,7 @@ class _Laid(torch.autograd.Function):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: _Gradient) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Gradient) -> Tensor:
         ctx.save_for_backward(x, value)
         ctx.gradient = gradient
         return F.linear(x, value)
@@ -95,7 +78,8 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, value = ctx.saved_tensors
-        ctx.gradient.add(gy.flatten(0, -2), x.flatten(0, -2))
+        gradient, gy_VN, x_NU = ctx.gradient, gy.flatten(0, -2).t(), x.flatten(0, -2)
+        gradient.total = _add_product(gradient.total, gy_VN, x_NU)
         return (gy @ value if ctx.needs_input_grad[0] else None), None, None
 
 
@@ -131,9 +115,10 @@ def _copy(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return norms_gpu.copy_rows(x.contiguous(), shape, dtype)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to a float32 matrix in its place."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, out=total)
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b in float32, added to `total` in its place if given."""
+    if a.dtype == torch.float32:
+        return torch.mm(a, b) if total is None else total.addmm_(a, b)
+    if total is None:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, out=total)
