@@ -26,11 +26,13 @@ _PRECISION_OF_TORCH = "highest"  # its default for float32 products
 def measure_peak(matmul: str, device: torch.device) -> float:
     """Return the GFLOP/s of one large product under a `learner.matmul`, the best of several.
 
-    Inputs of bfloat16 are so from the start. Leaves `precision.set_matmul` for it in force.
+    Inputs of bfloat16 are so from the start, if the device has its products. Leaves
+    `precision.set_matmul` for it in force.
     """
     precision.set_matmul(matmul, device)
     m, n, k = GPU_PRODUCT if device.type == "cuda" else CPU_PRODUCT
-    dtype = torch.bfloat16 if matmul == precision.BFLOAT16 else torch.float32
+    is_bfloat16 = matmul == precision.BFLOAT16 and precision.has_bfloat16(device)
+    dtype = torch.bfloat16 if is_bfloat16 else torch.float32
     a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((m, k), (k, n)))
     out = torch.empty(m, n, device=device, dtype=dtype)
 

@@ -4,6 +4,7 @@ Weights, activations, losses and optimizers are float32 in each case.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ MATMULS = (FLOAT32, TF32, BFLOAT16)
 
 _PROBE_SIZE = 512
 _FLOAT32_ERROR = 1e-5  # of a product of that size, relative; bfloat16 would have 2e-3
+
+# Whether `product` rounds: `autocast` asks for products of bfloat16, and the CPU has none.
+_rounds = False
 
 # Made from weights within `autocast`. They are kept beside it: an identity is that of what lives.
 _made: dict[tuple[int, bool], tuple[Tensor, Any]] | None = None
@@ -44,15 +48,45 @@ def check_on_cpu(matmul: str) -> None:
 def autocast(matmul: str, device: torch.device) -> Iterator[None]:
     """Run a forward pass within this context: products are bfloat16 if `matmul` is.
 
-    It keeps copies of the weights: leave it before they change.
+    On a CPU without them they are of rounded float32 numbers. It keeps copies of the weights: leave
+    it before they change.
     """
-    global _made
-    outer, _made = _made, {}
+    global _made, _rounds
+    outer, _made, _rounds = (_made, _rounds), {}, matmul == BFLOAT16 and not has_bfloat16(device)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=matmul == BFLOAT16):
+        enabled = matmul == BFLOAT16 and not _rounds
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             yield
     finally:
-        _made = outer
+        _made, _rounds = outer
+
+
+@functools.cache
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether there are products of bfloat16; without them a CPU takes 100 times as long."""
+    if device.type != "cpu":
+        return True
+    # What torch asks before it gives a product to oneDNN.
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def is_rounding() -> bool:
+    """Return whether bfloat16 is made of float32 here, which is what `product` is for."""
+    return _rounds
+
+
+def product(multiply: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+    """Return multiply(*operands), each of which `autocast` converts, or rounds where that is slow.
+
+    Rounded are operands, result and their gradients, as bfloat16 products do it; sums are float32.
+    """
+    if not _rounds:
+        return multiply(*operands)
+    return _rounded(multiply(*map(_rounded, operands)))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.to(torch.bfloat16).to(torch.float32)
 
 
 def make_once(weight: Tensor, make: Callable[[Tensor], Any]) -> Any:

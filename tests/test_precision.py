@@ -1,5 +1,7 @@
 """How products are computed: what each setting does, and that the rest stays float32."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -59,14 +61,27 @@ def test_linear_layer_gives_back_the_dtype_that_it_takes(dtype):
         assert layer(x).dtype == dtype
 
 
+@pytest.fixture
+def cpu_without_bfloat16(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+
+
+def is_rounded(x):
+    """Return whether a float32 tensor holds numbers of bfloat16 alone."""
+    return bool((x == x.to(torch.bfloat16).to(x.dtype)).all())
+
+
 def products_of(learner):
-    """Return the dtypes of what is multiplied in an epoch, with how often."""
+    """Return the dtypes of what is multiplied in an epoch, with how often.
+
+    That is bfloat16 if nothing in the operands is more exact.
+    """
     found = {}
 
     class Look(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if function._schema.name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
-                dtype = args[-1].dtype
+                dtype = torch.bfloat16 if all(map(is_rounded, args)) else args[-1].dtype
                 found[dtype] = found.get(dtype, 0) + 1
             return function(*args, **(kwargs or {}))
 
@@ -82,6 +97,33 @@ def test_every_product_of_training_is_as_it_was_asked_for(variant):
     assert set(exact) == {torch.float32}
     rounded = products_of(make_learner("bfloat16", **settings))
     assert rounded == {torch.bfloat16: exact[torch.float32]}
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_cpu_without_bfloat16_multiplies_rounded_numbers(variant, cpu_without_bfloat16):
+    settings = {"variant": variant, "learner.wm_horizon": 3}
+    exact = products_of(make_learner("float32", **settings))
+    rounded = products_of(make_learner("bfloat16", **settings))
+    assert rounded == {torch.bfloat16: exact[torch.float32]}
+
+
+def test_rounded_product_is_that_of_bfloat16(cpu_without_bfloat16):
+    x, layer = torch.randn(64, 96), Linear(96, 80)
+    gy = torch.randn(64, 80)
+
+    def run(context):
+        given = x.clone().requires_grad_()
+        with context:
+            y = layer(given)
+        return y.detach(), *torch.autograd.grad(y, (given, layer.weight, layer.bias), gy)
+
+    ours = run(precision.autocast("bfloat16", CPU))
+    theirs = run(torch.autocast("cpu", torch.bfloat16))
+    exact = run(contextlib.nullcontext())
+    for a, b, c in zip(ours, theirs, exact, strict=True):
+        assert is_rounded(a)
+        # They differ where sums of another order round to the neighbour.
+        assert (a - b).norm() < 0.3 * (a - c).norm()
 
 
 def test_bfloat16_leaves_weights_losses_and_moments_in_float32():

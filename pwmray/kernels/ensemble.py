@@ -45,7 +45,7 @@ class _Ensemble(torch.autograd.Function):
             y_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
             saved += [x_CNU, moments]
             inputs.append(y_CNU)
-            x_CNU = torch.bmm(y_CNU, weight)
+            x_CNU = _products(y_CNU, weight)
         v_CN, moments = norms.value_forward(x_CNU, affines[-1], last, offset)
         parameters = (*hidden, *parameters[len(hidden) :])
         ctx.save_for_backward(z_NL, *parameters, *saved, x_CNU, moments, *inputs)
@@ -72,7 +72,7 @@ class _Ensemble(torch.autograd.Function):
             weight = weights[i + 1]
             if trained:
                 gweights.append(_weight_gradient(inputs[i], gx_CNU))
-            gx_CNU = torch.bmm(gx_CNU, weight.transpose(1, 2))
+            gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
             x_CNU, moments = normed[2 * i], normed[2 * i + 1]
             sums = norms.backward(
                 norms.MISH_NORM, gx_CNU, x_CNU, affines[i], moments, gx_CNU, trained
@@ -98,35 +98,35 @@ def _arrange(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[norms
 
 
 def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:
-    num_members, _, num_units = weight_CLU.shape
-    if z_NL.is_cuda:  # one small product after the other would not fill it
-        return torch.bmm(z_NL.expand(num_members, -1, -1), weight_CLU)
-    x_CNU = z_NL.new_empty(num_members, len(z_NL), num_units)
-    for x_NU, weight_LU in zip(x_CNU, weight_CLU, strict=True):
-        torch.mm(z_NL, weight_LU, out=x_NU)
-    return x_CNU
+    return _products(z_NL.expand(len(weight_CLU), -1, -1), weight_CLU)
 
 
 def _first_weight_gradient(z_NL: Tensor, gx_CNU: Tensor) -> Tensor:
-    if z_NL.is_cuda:
-        return _float32_product(z_NL.t().expand(len(gx_CNU), -1, -1), gx_CNU)
-    gweight_CLU = gx_CNU.new_empty(len(gx_CNU), z_NL.shape[1], gx_CNU.shape[2])
-    for gx_NU, gweight_LU in zip(gx_CNU, gweight_CLU, strict=True):
-        torch.mm(z_NL.t(), gx_NU, out=gweight_LU)
-    return gweight_CLU.float()
+    return _float32_products(z_NL.t().expand(len(gx_CNU), -1, -1), gx_CNU)
 
 
 def _weight_gradient(x_CNU: Tensor, gy_CNV: Tensor) -> Tensor:
     if x_CNU.is_cuda or x_CNU.shape[2] < gy_CNV.shape[2]:
-        return _float32_product(x_CNU.transpose(1, 2), gy_CNV)
-    gweight_CVU = torch.bmm(gy_CNV.transpose(1, 2), x_CNU)
+        return _float32_products(x_CNU.transpose(1, 2), gy_CNV)
+    gweight_CVU = _products(gy_CNV.transpose(1, 2), x_CNU)
     return gweight_CVU.transpose(1, 2).float().contiguous()
 
 
-def _float32_product(a: Tensor, b: Tensor) -> Tensor:
-    if a.is_cuda and a.dtype != torch.float32:
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.bmm(a, b).float()
+def _products(a_CNL: Tensor, b_CLU: Tensor) -> Tensor:
+    """Return each member's a @ b, [C, N, U]."""
+    if a_CNL.is_cuda:  # one small product after the other would not fill it
+        return torch.bmm(a_CNL, b_CLU)
+    # Three members do not divide among two threads; a product does.
+    out_CNU = a_CNL.new_empty(len(a_CNL), a_CNL.shape[1], b_CLU.shape[2])
+    for a_NL, b_LU, out_NU in zip(a_CNL, b_CLU, out_CNU, strict=True):
+        torch.mm(a_NL, b_LU, out=out_NU)
+    return out_CNU
+
+
+def _float32_products(a_CNL: Tensor, b_CLU: Tensor) -> Tensor:
+    if a_CNL.is_cuda and a_CNL.dtype != torch.float32:
+        return torch.bmm(a_CNL, b_CLU, out_dtype=torch.float32)
+    return _products(a_CNL, b_CLU).float()
 
 
 def _input_gradient(gx_CNU: Tensor, weight_CLU: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ _MULTIPLE = 8  # entries: 16 bytes of bfloat16
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return x @ weight.T, [..., V]; on a GPU maybe with zeros behind and in bfloat16."""
     if not x.is_cuda:
-        return F.linear(x, precision.as_factor(weight))
+        return precision.product(F.linear, x, precision.as_factor(weight))
     operand: _Operand = precision.make_once(weight, _Operand)
     return operand.multiply(x)
 

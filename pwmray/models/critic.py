@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_least, check_widths
 from pwmray.kernels import ensemble
+from pwmray.precision import is_rounding, product
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
-        if self.uses_kernels:
+        if self.uses_kernels and not is_rounding():
             parts = (self.weights, self.biases, self.norm_weights, self.norm_biases)
             return ensemble.values(z_NL, *parts)
         x = _first(z_NL, self.weights[0], self.biases[0])
@@ -58,7 +59,7 @@ class CriticEnsemble(nn.Module):
             x = F.layer_norm(F.mish(x), x.shape[-1:])
             # One critic after the other again: the products of the backward pass want it.
             x = torch.addcmul(shift, x, scale).contiguous()
-            x = torch.baddbmm(bias, x, weight).to(bias.dtype)
+            x = product(torch.baddbmm, bias, x, weight).to(bias.dtype)
         return x.squeeze(-1)
 
     def minimum(self, z_BL: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def _first(z_NL: Tensor, weight_CLU: Tensor, bias_C1U: Tensor) -> Tensor:
     """Return W z + b of all critics, [C, N, U], as one product: they share z."""
     num_critics, latent_dim, num_units = weight_CLU.shape
     weight = weight_CLU.transpose(0, 1).reshape(latent_dim, num_critics * num_units)
-    x = torch.addmm(bias_C1U.flatten(), z_NL, weight).to(bias_C1U.dtype)
+    x = product(torch.addmm, bias_C1U.flatten(), z_NL, weight).to(bias_C1U.dtype)
     return x.unflatten(-1, (num_critics, num_units)).transpose(0, 1)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmray.kernels import norms, products
-from pwmray.precision import as_factor
+from pwmray.precision import as_factor, product
 
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
 
@@ -21,7 +21,8 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if self.uses_kernels and input.is_cuda:
             return products.linear(input, self.weight)[..., : self.out_features] + self.bias
-        return F.linear(input, as_factor(self.weight), self.bias).to(self.weight.dtype)
+        x = product(F.linear, input, as_factor(self.weight), self.bias)
+        return x.to(self.weight.dtype)
 
 
 class Mish(nn.Module):
