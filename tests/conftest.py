@@ -11,6 +11,14 @@ import pytest
 import torch
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give a file's tests to one process (`pytest -n 2`): they share what it set up once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def numbers():
     """Give each test torch as it starts: training sets it up for all of the process."""
