@@ -52,10 +52,11 @@ def autocast(matmul: str, device: torch.device) -> Iterator[None]:
     it before they change.
     """
     global _made, _rounds
-    outer, _made, _rounds = (_made, _rounds), {}, matmul == BFLOAT16 and not has_bfloat16(device)
+    outer = _made, _rounds
+    converts = matmul == BFLOAT16 and has_bfloat16(device)
+    _made, _rounds = {}, matmul == BFLOAT16 and not converts
     try:
-        enabled = matmul == BFLOAT16 and not _rounds
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        with torch.autocast(device.type, torch.bfloat16, enabled=converts):
             yield
     finally:
         _made, _rounds = outer

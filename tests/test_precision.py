@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pwmray import connect, precision
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import TrialConfig
 from pwmray.devices import set_up_torch
 from pwmray.models.layers import Linear
@@ -13,6 +14,7 @@ from tests.test_reference import windows
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
+ROUNDED = "float32, of numbers of bfloat16 alone"
 
 
 def make_config(**settings):
@@ -72,17 +74,16 @@ def is_rounded(x):
 
 
 def products_of(learner):
-    """Return the dtypes of what is multiplied in an epoch, with how often.
-
-    That is bfloat16 if nothing in the operands is more exact.
-    """
+    """Return the dtypes, or ROUNDED, of what is multiplied in an epoch, with how often."""
     found = {}
 
     class Look(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if function._schema.name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"):
-                dtype = torch.bfloat16 if all(map(is_rounded, args)) else args[-1].dtype
-                found[dtype] = found.get(dtype, 0) + 1
+                kind = args[-1].dtype
+                if kind == torch.float32 and all(map(is_rounded, args)):
+                    kind = ROUNDED
+                found[kind] = found.get(kind, 0) + 1
             return function(*args, **(kwargs or {}))
 
     with Look():
@@ -96,7 +97,8 @@ def test_every_product_of_training_is_as_it_was_asked_for(variant):
     exact = products_of(make_learner("float32", **settings))
     assert set(exact) == {torch.float32}
     rounded = products_of(make_learner("bfloat16", **settings))
-    assert rounded == {torch.bfloat16: exact[torch.float32]}
+    kind = torch.bfloat16 if precision.has_bfloat16(CPU) else ROUNDED
+    assert rounded == {kind: exact[torch.float32]}
 
 
 @pytest.mark.parametrize("variant", ["baseline", "fullflow"])
@@ -104,7 +106,11 @@ def test_cpu_without_bfloat16_multiplies_rounded_numbers(variant, cpu_without_bf
     settings = {"variant": variant, "learner.wm_horizon": 3}
     exact = products_of(make_learner("float32", **settings))
     rounded = products_of(make_learner("bfloat16", **settings))
-    assert rounded == {torch.bfloat16: exact[torch.float32]}
+    assert rounded == {ROUNDED: exact[torch.float32]}
+    by_kernels = make_learner("bfloat16", **settings)
+    compile_networks(by_kernels)
+    assert by_kernels.critics.uses_kernels
+    assert set(products_of(by_kernels)) == {ROUNDED}
 
 
 def test_rounded_product_is_that_of_bfloat16(cpu_without_bfloat16):

@@ -47,7 +47,7 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
-        if self.uses_kernels and not is_rounding():
+        if self.uses_kernels and not is_rounding():  # the kernels' own products do not round
             parts = (self.weights, self.biases, self.norm_weights, self.norm_biases)
             return ensemble.values(z_NL, *parts)
         x = _first(z_NL, self.weights[0], self.biases[0])
