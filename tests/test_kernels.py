@@ -1,5 +1,7 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ KINDS = {
     norms.NORM_SIMPLEX: lambda x, scale, shift: SimNorm()(layer_norm(x) * scale + shift),
 }
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+UNITS = [(12,), (16, 24), (24, 16, 8)]
 SHAPES = [(3, 5, 24), (2, 700, 40)]  # the second is worked on by several threads
 
 
@@ -73,42 +76,79 @@ def test_parameter_that_is_not_finite_shows_in_the_latents():
     assert not norms.norm(norms.NORM_SIMPLEX, x, bias, scale, shift).isfinite().any()
 
 
-@pytest.mark.parametrize("units", [(12,), (16, 24), (24, 16, 8)])
-def test_ensemble_and_its_gradients_are_those_of_torch(units):
+def make_critics(units):
+    """Critics by kernels, and the same as they are written; every parameter counts."""
     config = CriticConfig(units=units, num_critics=3)
-    critics = CriticEnsemble(config, 10, torch.Generator().manual_seed(0))
-    z = torch.randn(50, 10, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    names = ["z", *dict(critics.named_parameters())]
-
-    def loss_gradients():
-        values = critics(z)
-        loss = (values * torch.linspace(-1, 1, 150).view(3, 50)).sum()
-        return values, torch.autograd.grad(loss, [z, *critics.parameters()])
-
-    expected, wanted = loss_gradients()
-    critics.uses_kernels = True
-    values, found = loss_gradients()
-    assert_close(values, expected, rtol=1e-4, atol=1e-5)
-    for name, ours, theirs in zip(names, found, wanted, strict=True):
-        assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
-        assert ours.is_contiguous(), name  # or torch's fused Adam would misread it
+    draws = torch.Generator().manual_seed(0)
+    plain = CriticEnsemble(config, 10, draws)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=draws)
+    ours = copy.deepcopy(plain)
+    ours.uses_kernels = True
+    return ours, plain
 
 
-@pytest.mark.parametrize("units", [(12,), (24, 16)])
-def test_ensemble_in_bfloat16_is_that_of_float32_up_to_rounding(units):
-    config = CriticConfig(units=units, num_critics=2)
-    critics = CriticEnsemble(config, 10, torch.Generator().manual_seed(0))
-    z = torch.randn(50, 10, generator=torch.Generator().manual_seed(1))
-    expected = critics(z)
-    wanted = torch.autograd.grad(expected.square().sum(), list(critics.parameters()))
-    critics.uses_kernels = True
-    with torch.autocast("cpu", torch.bfloat16):
-        values = critics(z)
-    found = torch.autograd.grad(values.square().sum(), list(critics.parameters()))
+def latents_and_targets():
+    draws = torch.Generator().manual_seed(1)
+    return torch.randn(50, 10, generator=draws), torch.randn(50, generator=draws)
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_values_and_the_gradient_of_latents_are_those_of_torch(units):
+    z, _ = latents_and_targets()
+    found = []
+    for critics in make_critics(units):
+        leaf = z.clone().requires_grad_()
+        values = critics.requires_grad_(False)(leaf)
+        (values * torch.linspace(-1, 1, 150).view(3, 50)).sum().backward()
+        found.append((values, leaf.grad))
+    assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_error_and_its_gradients_are_those_of_torch(units):
+    ours, plain = make_critics(units)
+    found, expected = (c.differentiate_error(*latents_and_targets()) for c in (ours, plain))
+    assert_close(found, expected)
+    for (name, a), b in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        assert a.grad.is_contiguous(), name  # or torch's fused Adam would misread it
+
+
+def test_values_that_train_critics_have_the_gradients_of_all_parameters():
+    ours, plain = make_critics((12,))
+    z, _ = latents_and_targets()
+    for critics in (ours, plain):
+        critics(z).square().sum().backward()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_critics_in_bfloat16_are_those_of_float32_up_to_rounding(units):
+    ours, plain = make_critics(units)
+    z, y = latents_and_targets()
+    with torch.no_grad():
+        expected = plain(z)
+        with torch.autocast("cpu", torch.bfloat16):
+            values = ours(z)
     assert values.dtype == torch.float32
     assert 0 < (values - expected).abs().max() < 0.03 * expected.abs().max()
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert_close(ours, theirs, rtol=0, atol=0.03 * theirs.abs().max().item())
+    plain.differentiate_error(z, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours.differentiate_error(z, y)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert a.grad.dtype == torch.float32
+        assert_close(a.grad, b.grad, rtol=0, atol=0.03 * b.grad.abs().max().item())
+
+
+def test_target_that_is_not_finite_shows_in_every_gradient():
+    ours, _ = make_critics((12, 8))
+    z, y = latents_and_targets()
+    y[7] = float("nan")
+    assert ours.differentiate_error(z, y).isnan().all()
+    assert all(parameter.grad.isnan().any() for parameter in ours.parameters())
 
 
 def test_layer_with_another_nonlinearity_runs_as_it_is_written():

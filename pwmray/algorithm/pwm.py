@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -208,13 +207,12 @@ class Learner(nn.Module):
         metrics = []
         for _ in range(config.critic_iterations):
             order = self._row_order(len(y_N), generator, y_N)
-            batches = [t.chunk(config.critic_batches) for t in (order, y_N.index_select(0, order))]
-            for rows, y_R in zip(*batches, strict=True):
+            shuffled = [t.index_select(0, order).chunk(config.critic_batches) for t in (z_NL, y_N)]
+            for z_RL, y_R in zip(*shuffled, strict=True):
                 with autocast(config.matmul, y_N.device):
-                    v_CR = self.critics(z_NL.index_select(0, rows))
-                loss = F.mse_loss(v_CR, y_R.expand_as(v_CR))
-                norm = self._step("critic", loss, config.critic_clip)
-                metrics.append({"critic_loss": loss.detach(), "critic_gradient_norm": norm})
+                    error_C = self.critics.differentiate_error(z_RL, y_R)
+                norm = clip_and_step(self.optimizers["critic"], config.critic_clip)
+                metrics.append({"critic_loss": error_C, "critic_gradient_norm": norm})
         return _mean(metrics)
 
     @torch.no_grad()

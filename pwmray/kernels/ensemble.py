@@ -1,4 +1,4 @@
-"""An ensemble of value functions with one input: forward, and backward written out.
+"""An ensemble of value functions with one input: values, and a fit to targets written out.
 
 Shapes: C members, N rows, L and U entries of a row. A member is (Linear, Mish, LayerNorm) several
 times and a Linear with one output, `pwmray.models.critic`. Written out, a gradient is computed in
@@ -6,8 +6,8 @@ the place of the one before it and in the place that it is for, and each product
 larger matrix in the order in which it lies in memory.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,84 +17,92 @@ from pwmray.kernels import norms
 from pwmray.precision import product_dtype
 
 
-def values(
-    z_NL: Tensor,
-    weights: Iterable[Tensor],
-    biases: Iterable[Tensor],
-    scales: Iterable[Tensor],
-    shifts: Iterable[Tensor],
-) -> Tensor:
-    """Return the values [C, N] of z, float32; products in the dtype of `autocast` if that is on.
+class Parameters(NamedTuple):
+    """Weights [C, L, U] and biases [C, 1, U] of each linear layer, both [C, 1, U] of each norm."""
 
-    `weights` are [C, L, U] and `biases` [C, 1, U] of each linear layer, `scales` and `shifts`
-    [C, 1, U] of each LayerNorm.
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor]
+    scales: Sequence[Tensor]
+    shifts: Sequence[Tensor]
+
+    @property
+    def affines(self) -> list[norms.Affine]:
+        """What each norm takes: the bias of the layer before it, scale and shift."""
+        return list(zip(self.biases, self.scales, self.shifts, strict=False))
+
+
+def values(z_NL: Tensor, parameters: Parameters) -> Tensor:
+    """Return the values [C, N] of z, float32; gradients flow to z alone.
+
+    Products have the dtype of `autocast` if that is on.
+    """
+    return _Values.apply(z_NL.to(product_dtype(z_NL.device)), parameters)  # type: ignore
+
+
+@torch.no_grad()
+def fit(z_NL: Tensor, y_N: Tensor, parameters: Parameters) -> tuple[Tensor, Parameters]:
+    """Return each member's mean squared error to y, [C], and the gradients of their mean.
+
+    Products have the dtype of `autocast`, as in `values`.
     """
     z_NL = z_NL.to(product_dtype(z_NL.device))
-    parameters = (*weights, *biases, *scales, *shifts)
-    return _Ensemble.apply(z_NL, *parameters)  # type: ignore[return-value]
+    weights, last = _as_factors(parameters, z_NL), parameters.weights[-1]
+    affines, layers = parameters.affines, []
+    x_CNU = _shared_product(z_NL, weights[0])
+    for affine, weight in zip(affines[:-1], weights[1:], strict=True):
+        h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
+        layers.append((x_CNU, h_CNU, moments, affine, weight))
+        x_CNU = _products(h_CNU, weight)
+    found = norms.value_fit(x_CNU, affines[-1], last, parameters.biases[-1], y_N)
+
+    gx_CNU = x_CNU  # in its place
+    gweights, sums = [found.weight], [(found.bias, found.scale, found.shift)]
+    for x_CNU, h_CNU, moments, affine, weight in reversed(layers):
+        gweights.append(_weight_gradient(h_CNU, gx_CNU))
+        gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
+        given = (norms.MISH_NORM, gx_CNU, x_CNU, affine, moments, gx_CNU, True)
+        sums.append(norms.backward(*given))  # type: ignore[arg-type]
+    gweights.append(_first_weight_gradient(z_NL, gx_CNU))
+    gbiases, gscales, gshifts = zip(*reversed(sums), strict=True)
+    gradients = Parameters(gweights[::-1], (*gbiases, found.offset), gscales, gshifts)
+    return found.errors, gradients
 
 
-class _Ensemble(torch.autograd.Function):
+class _Values(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z_NL: Tensor, *parameters: Tensor):
-        weights, affines, offset = _arrange(parameters)
-        *hidden, last = weights
-        hidden = [weight.to(z_NL.dtype) for weight in hidden]
-        x_CNU, inputs, saved = _shared_product(z_NL, hidden[0]), [], []
-        for affine, weight in zip(affines[:-1], hidden[1:], strict=True):
-            y_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
-            saved += [x_CNU, moments]
-            inputs.append(y_CNU)
-            x_CNU = _products(y_CNU, weight)
-        v_CN, moments = norms.value_forward(x_CNU, affines[-1], last, offset)
-        parameters = (*hidden, *parameters[len(hidden) :])
-        ctx.save_for_backward(z_NL, *parameters, *saved, x_CNU, moments, *inputs)
+    def forward(ctx: Any, z_NL: Tensor, parameters: Parameters):
+        weights, last = _as_factors(parameters, z_NL), parameters.weights[-1]
+        affines, layers = parameters.affines, []
+        x_CNU = _shared_product(z_NL, weights[0])
+        for affine, weight in zip(affines[:-1], weights[1:], strict=True):
+            h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
+            layers += [x_CNU, moments]
+            x_CNU = _products(h_CNU, weight)
+        v_CN, moments = norms.value_forward(x_CNU, affines[-1], last, parameters.biases[-1])
+        flat = [*weights, last, *(parameter for affine in affines for parameter in affine)]
+        ctx.save_for_backward(*flat, *layers, x_CNU, moments)
         return v_CN
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gv_CN: Tensor):
-        z_NL, *rest = ctx.saved_tensors
-        num_parameters = len(ctx.needs_input_grad) - 1
-        weights, affines, _ = _arrange(rest[:num_parameters])
-        num_hidden = len(affines)
-        normed = rest[num_parameters:][: 2 * num_hidden]
-        inputs = rest[num_parameters + 2 * num_hidden :]
-        trained = any(ctx.needs_input_grad[1:])
-        gv_CN = gv_CN.contiguous()
-
-        x_CNU, moments = normed[-2:]
-        gx_CNU, sums = norms.value_backward(
-            gv_CN, x_CNU, affines[-1], weights[-1], moments, trained
-        )
-        all_sums, gweights = [sums], []  # from the last to the first
-        for i in reversed(range(num_hidden - 1)):
-            weight = weights[i + 1]
-            if trained:
-                gweights.append(_weight_gradient(inputs[i], gx_CNU))
-            gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
-            x_CNU, moments = normed[2 * i], normed[2 * i + 1]
-            sums = norms.backward(
-                norms.MISH_NORM, gx_CNU, x_CNU, affines[i], moments, gx_CNU, trained
-            )
-            all_sums.append(sums)
-        gz_NL = _input_gradient(gx_CNU, weights[0]) if ctx.needs_input_grad[0] else None
-        if not trained:
-            return gz_NL, *(None,) * num_parameters
-        gweights.append(_first_weight_gradient(z_NL, gx_CNU))
-        found = [sums for sums in reversed(all_sums) if sums is not None]
-        glast, goffset = found[-1][3].view_as(weights[-1]), gv_CN.sum(1).view(-1, 1, 1)
-        gbiases, gscales, gshifts = zip(*(sums[:3] for sums in found), strict=True)
-        return gz_NL, *reversed(gweights), glast, *gbiases, goffset, *gscales, *gshifts
+        saved = ctx.saved_tensors
+        num_layers = (len(saved) - 1) // 6
+        weights, last, rest = saved[:num_layers], saved[num_layers], saved[num_layers + 1 :]
+        affines = [rest[3 * i : 3 * i + 3] for i in range(num_layers)]
+        layers = rest[3 * num_layers :]
+        x_CNU, moments = layers[-2:]
+        gx_CNU = norms.value_backward(gv_CN.contiguous(), x_CNU, affines[-1], last, moments)
+        for i in reversed(range(num_layers - 1)):
+            gx_CNU = _products(gx_CNU, weights[i + 1].transpose(1, 2))
+            x_CNU, moments = layers[2 * i : 2 * i + 2]
+            norms.backward(norms.MISH_NORM, gx_CNU, x_CNU, affines[i], moments, gx_CNU, False)
+        return _input_gradient(gx_CNU, weights[0]), None
 
 
-def _arrange(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[norms.Affine], Tensor]:
-    """Return all weights, the parameters of each norm, and the last bias."""
-    num_hidden = (len(parameters) - 2) // 4
-    weights, rest = parameters[: num_hidden + 1], parameters[num_hidden + 1 :]
-    biases, offset = rest[:num_hidden], rest[num_hidden]
-    scales, shifts = rest[num_hidden + 1 : -num_hidden], rest[-num_hidden:]
-    return weights, list(zip(biases, scales, shifts, strict=True)), offset
+def _as_factors(parameters: Parameters, z_NL: Tensor) -> list[Tensor]:
+    """Return the weights of products: the last layer is none, it is computed with the norm."""
+    return [weight.to(z_NL.dtype) for weight in list(parameters.weights)[:-1]]
 
 
 def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:

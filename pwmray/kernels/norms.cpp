@@ -266,33 +266,107 @@ void backward(const Y* gy, const X* x, const float* bias, const float* scale, co
   if (trained) add_up(parts, sums, 3 * size, num_threads);
 }
 
-// `sums` [4, G, U] has the gradient of `weight`, too.
-template <bool trained, class X>
+// The gradient of x [G, N, U] from one of y [G, N].
+template <class X>
 void value_backward(const float* gy, const X* x, const float* bias, const float* scale,
                     const float* shift, const float* weight, const Moments* statistics, X* gx,
-                    float* sums, Index G, Index N, Index U, int num_threads) {
-  const Index size = G * U;
-  std::vector<float> parts(trained ? 4 * size * num_threads : 0, 0.0f);
+                    Index G, Index N, Index U, int num_threads) {
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
     std::vector<float> room(4 * U);
-    float *h = room.data(), *g = room.data() + 3 * U;
-    float* part = parts.data() + (trained ? 4 * size * omp_get_thread_num() : 0);
+    float* g = room.data() + 3 * U;
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
       const Index first = r / N * U;
       const Affine p{bias + first, scale + first, shift + first};
-      const Sums own{part + first, part + size + first, part + 2 * size + first};
 #pragma omp simd
       for (Index i = 0; i < U; i++) g[i] = gy[r] * weight[first + i];
-      backward_row<MISH_THEN_NORM, trained>(g, x + r * U, gx + r * U, p, statistics[r], own, h, U);
-      if (!trained) continue;
-      float* for_weight = part + 3 * size + first;
-#pragma omp simd
-      for (Index i = 0; i < U; i++) for_weight[i] += gy[r] * (h[i] * p.scale[i] + p.shift[i]);
+      backward_row<MISH_THEN_NORM, false>(g, x + r * U, gx + r * U, p, statistics[r], Sums{},
+                                          room.data(), U);
     }
   }
-  if (trained) add_up(parts, sums, 4 * size, num_threads);
+}
+
+// What a thread adds up over the rows of one group: with normed rows h and gradients g of y, all
+// that the parameters' gradients need.
+struct FitSums {
+  float *bias, *normed;  // [U]: the gradient of bias, the sum of g h
+  float *value, *square;  // the sum of g, of squared errors
+};
+
+// One row of x becomes its gradient of the squared error times `gain` / 2. `factor` is weight *
+// scale, `level` its mean, `base` what y is where h is 0; `room` is for 2 U.
+template <class X>
+inline void fit_row(X* x, const float* bias, const float* factor, float level, float base,
+                    float target, float gain, FitSums sums, float* room, Index U, float epsilon) {
+  float *h = room, *slope = room + U;
+#pragma omp simd
+  for (Index i = 0; i < U; i++) {
+    const MishParts parts = mish(get(x[i]) + bias[i]);
+    h[i] = parts.value;
+    slope[i] = parts.slope;
+  }
+  const Moments m = moments(h, U, epsilon);
+  float along = 0.0f;
+#pragma omp simd reduction(+ : along)
+  for (Index i = 0; i < U; i++) {
+    h[i] = (h[i] - m.mean) * m.inverse_std;
+    along += h[i] * factor[i];
+  }
+  const float error = base + along - target, g = gain * error;
+  along /= U;
+#pragma omp simd
+  for (Index i = 0; i < U; i++) {
+    const float gx = g * m.inverse_std * slope[i] * (factor[i] - level - h[i] * along);
+    sums.bias[i] += gx;
+    sums.normed[i] += g * h[i];
+    put(x[i], gx);
+  }
+  *sums.value += g;
+  *sums.square += error * error;
+}
+
+// The mean squared error of `value_forward`'s y against targets [N], and its gradients: that of x
+// in its place, in `found` those of bias, scale, shift and weight [4, G, U] and of offset [G], and
+// behind them the mean squared error of each group [G].
+template <class X>
+void value_fit(X* x, const float* bias, const float* scale, const float* shift,
+               const float* weight, const float* offset, const float* target, float* found,
+               Index G, Index N, Index U, float epsilon, int num_threads) {
+  const Index size = G * U, length = 2 * (size + G);
+  std::vector<float> factor(size), level(G, 0.0f), base(offset, offset + G);
+  for (Index r = 0; r < size; r++) {
+    factor[r] = weight[r] * scale[r];
+    level[r / U] += factor[r] / U;
+    base[r / U] += weight[r] * shift[r];
+  }
+  std::vector<float> parts(length * num_threads, 0.0f);
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    std::vector<float> room(2 * U);
+    float* part = parts.data() + length * omp_get_thread_num();
+#pragma omp for schedule(static)
+    for (Index r = 0; r < G * N; r++) {
+      const Index group = r / N, first = group * U;
+      float* value = part + 2 * size + group;
+      const FitSums own{part + first, part + size + first, value, value + G};
+      fit_row(x + r * U, bias + first, factor.data() + first, level[group], base[group],
+              target[r % N], 2.0f / (G * N), own, room.data(), U, epsilon);
+    }
+  }
+  std::vector<float> total(length);
+  add_up(parts, total.data(), length, num_threads);
+  for (Index r = 0; r < size; r++) {
+    const float normed = total[size + r], value = total[2 * size + r / U];
+    found[r] = total[r];
+    found[size + r] = weight[r] * normed;
+    found[2 * size + r] = weight[r] * value;
+    found[3 * size + r] = scale[r] * normed + shift[r] * value;
+  }
+  for (Index group = 0; group < G; group++) {
+    found[4 * size + group] = total[2 * size + group];
+    found[4 * size + G + group] = total[2 * size + G + group] / N;
+  }
 }
 
 }  // namespace
@@ -323,16 +397,18 @@ void value_backward(const float* gy, const X* x, const float* bias, const float*
     value_forward(x, bias, scale, shift, weight, offset, y, statistics, G, N, U, epsilon,         \
                   num_threads);                                                                   \
   }                                                                                               \
-  extern "C" void name##_backward(const float* gy, const X* x, const float* bias,                \
-                                  const float* scale, const float* shift, const float* weight,   \
-                                  const Moments* statistics, X* gx, float* sums, Index G,         \
-                                  Index N, Index U, float, int num_threads) {                     \
-    if (sums)                                                                                     \
-      value_backward<true>(gy, x, bias, scale, shift, weight, statistics, gx, sums, G, N, U,      \
-                           num_threads);                                                          \
-    else                                                                                          \
-      value_backward<false>(gy, x, bias, scale, shift, weight, statistics, gx, sums, G, N, U,     \
-                            num_threads);                                                         \
+  extern "C" void name##_backward(const float* gy, const X* x, const float* bias,                 \
+                                  const float* scale, const float* shift, const float* weight,    \
+                                  const Moments* statistics, X* gx, Index G, Index N, Index U,    \
+                                  float, int num_threads) {                                       \
+    value_backward(gy, x, bias, scale, shift, weight, statistics, gx, G, N, U, num_threads);      \
+  }                                                                                               \
+  extern "C" void name##_fit(X* x, const float* bias, const float* scale, const float* shift,     \
+                             const float* weight, const float* offset, const float* target,       \
+                             float* found, Index G, Index N, Index U, float epsilon,              \
+                             int num_threads) {                                                   \
+    value_fit(x, bias, scale, shift, weight, offset, target, found, G, N, U, epsilon,             \
+              num_threads);                                                                       \
   }
 
 EXPORT(mish_norm_float32, MISH_THEN_NORM, float, float)

@@ -12,7 +12,7 @@ pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a G
 
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,17 @@ _EPSILON = 1e-5  # torch.nn.LayerNorm's
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
+
+
+class Fit(NamedTuple):
+    """What `value_fit` finds: the mean squared error of each group [G], and gradients."""
+
+    errors: Tensor
+    bias: Tensor
+    scale: Tensor
+    shift: Tensor
+    weight: Tensor
+    offset: Tensor
 
 
 def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -78,15 +89,31 @@ def value_forward(
 
 
 def value_backward(
-    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor, trained: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of x and, if `trained`, of bias, scale, shift and weight."""
+    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor
+) -> Tensor:
+    """Return the gradient of x."""
     if x.is_cuda:
-        return _on_gpu().value_backward(gy, x, affine, weight, moments, trained)
+        return _on_gpu().value_backward(gy, x, affine, weight, moments)
     gx = torch.empty_like(x)
-    sums = torch.empty(4, *affine[0].shape) if trained else None
-    _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx, sums))
-    return gx, sums
+    _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx))
+    return gx
+
+
+def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor) -> Fit:
+    """Return the squared errors of `value_forward` to a target [N], and gradients of their mean.
+
+    The gradient of x is written over x.
+    """
+    size, num_groups = affine[0].numel(), len(x)
+    found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
+    if x.is_cuda:
+        _on_gpu().value_fit(x, affine, weight, offset, target, found)
+    else:
+        _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
+    columns, rows = found.split([4 * size, 2 * num_groups])
+    bias, scale, shift, gweight = columns.view(4, *affine[0].shape)
+    goffset, errors = rows.view(2, num_groups)
+    return Fit(errors, bias, scale, shift, gweight.view_as(weight), goffset.view_as(offset))
 
 
 def tangent(x: Tensor, bias: Tensor) -> Tensor:

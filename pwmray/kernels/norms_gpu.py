@@ -21,6 +21,7 @@ _KINDS = {"mish_norm": 0, "norm_mish": 1, "norm_simplex": 2}
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.values())
 _GROUPS = 256  # of 8 entries, of a program
 _TALL = 512  # rows from which on they are added up in narrower columns
+_FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 Affine = tuple[Tensor, Tensor, Tensor]
 
@@ -67,22 +68,40 @@ def value_forward(
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
-    _value_forward[grid](x, *affine, weight, offset, y, moments, *shape.sizes, *shape.block)
+    given = (x, *affine, weight, offset, y, moments, *shape.sizes, *shape.block)
+    _value_forward[grid](*given, num_warps=shape.num_warps)
     return y, moments
 
 
 def value_backward(
-    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor, trained: bool
-) -> tuple[Tensor, Tensor | None]:
+    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor
+) -> Tensor:
     """As `norms.value_backward`."""
     gx, shape = torch.empty_like(x), _Shape(x, affine)
-    num_programs = shape.num_programs if trained else shape.num_blocks
-    parts = x.new_empty(num_programs, 4, *affine[0].shape, dtype=torch.float32) if trained else None
-    given = (gy, x, *affine, weight, moments, gx, parts if parts is not None else gx)
-    grid = (num_programs, shape.num_groups)
-    turns = triton.cdiv(shape.num_blocks, num_programs)
-    _value_backward[grid](*given, *shape.sizes, trained, turns, *shape.block)
-    return gx, None if parts is None else add_rows(parts)
+    grid = (shape.num_blocks, shape.num_groups)
+    given = (gy, x, *affine, weight, moments, gx, *shape.sizes, *shape.block)
+    _value_backward[grid](*given, num_warps=shape.num_warps)
+    return gx
+
+
+def value_fit(
+    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor, found: Tensor
+) -> None:
+    """As `norms.value_fit`; what it finds goes to `found`: [4, G, U], [G] and [G]."""
+    shape = _Shape(x, affine)
+    num_parts, num_groups = shape.num_programs, shape.num_groups
+    columns = x.new_empty(num_parts, 2, *affine[0].shape, dtype=torch.float32)
+    rows = x.new_empty(num_parts, 2, num_groups, dtype=torch.float32)
+    turns = triton.cdiv(shape.num_blocks, num_parts)
+    gain = 2.0 / target.numel() / num_groups
+    given = (x, *affine, weight, offset, target, columns, rows, *shape.sizes, gain)
+    _fit[num_parts, num_groups](*given, turns, *shape.block, num_warps=shape.num_warps)
+    num_rows, num_entries, _ = shape.sizes
+    turns = triton.next_power_of_2(triton.cdiv(num_parts, _FIT_ROWS))
+    _add_fit[triton.cdiv(num_entries, _FIT_COLUMNS), num_groups](
+        columns, rows, *affine[1:], weight, found, num_parts, num_rows, num_entries,
+        turns, _FIT_ROWS, _FIT_COLUMNS,
+    )  # fmt: skip
 
 
 def tangent_forward(x: Tensor, bias: Tensor) -> Tensor:
@@ -309,9 +328,33 @@ def _value_forward(
 
 @triton.jit
 def _value_backward(
-    gv_at, x_at, bias_at, scale_at, shift_at, weight_at, moments_at, gx_at, parts_at,
-    num_rows, num_entries, epsilon,
-    TRAINED: tl.constexpr, TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    gv_at, x_at, bias_at, scale_at, shift_at, weight_at, moments_at, gx_at,
+    num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(1)
+    column = tl.arange(0, WIDTH)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_column = column < num_entries
+    inside = (row < num_rows)[:, None] & is_column[None, :]
+    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+    own = group * num_entries + column
+    bias, scale, _ = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
+    weight = tl.load(weight_at + own, is_column, 0.0)
+    place = moments_at + 2 * (group * num_rows + row)
+    mean, rate = _load_moments(place, row < num_rows)
+    gv = tl.load(gv_at + group * num_rows + row, row < num_rows, 0.0)
+    x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
+    normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
+    gx = _through_norm(gv[:, None] * (weight * scale)[None, :], normed, rate, num_entries)
+    gx = gx * _mish_slope(x)
+    tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
+
+
+@triton.jit
+def _fit(
+    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, target_at, columns_at, rows_at,
+    num_rows, num_entries, epsilon, gain,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     column = tl.arange(0, WIDTH)
@@ -319,36 +362,72 @@ def _value_backward(
     is_column = column < num_entries
     bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
+    factor = weight * scale
+    level = tl.sum(factor, axis=0) / num_entries
+    base = tl.load(offset_at + group) + tl.sum(weight * shift, axis=0)  # the value where h is 0
     gbias = tl.zeros((ROWS, WIDTH), tl.float32)
-    gscale = tl.zeros((ROWS, WIDTH), tl.float32)
-    gshift = tl.zeros((ROWS, WIDTH), tl.float32)
-    gweight = tl.zeros((ROWS, WIDTH), tl.float32)
+    gnormed = tl.zeros((ROWS, WIDTH), tl.float32)
+    gvalue = tl.zeros((ROWS,), tl.float32)
+    squares = tl.zeros((ROWS,), tl.float32)
     for turn in range(TURNS):
         row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
-        inside = (row < num_rows)[:, None] & is_column[None, :]
+        is_row = row < num_rows
+        inside = is_row[:, None] & is_column[None, :]
         at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
-        place = moments_at + 2 * (group * num_rows + row)
-        mean, rate = _load_moments(place, row < num_rows)
-        gv = tl.load(gv_at + group * num_rows + row, row < num_rows, 0.0)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
-        normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
-        gz = gv[:, None] * weight[None, :]
-        gx = _through_norm(gz * scale[None, :], normed, rate, num_entries)
-        gx = gx * _mish_slope(x)
-        tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
-        if TRAINED:
-            gbias += tl.where(inside, gx, 0.0)
-            gscale += gz * normed
-            gshift += gz
-            y = normed * scale[None, :] + shift[None, :]
-            gweight += gv[:, None] * y
-    if TRAINED:
-        total = tl.num_programs(1) * num_entries
-        part = parts_at + tl.program_id(0) * 4 * total + own
-        tl.store(part, tl.sum(gbias, axis=0), is_column)
-        tl.store(part + total, tl.sum(gscale, axis=0), is_column)
-        tl.store(part + 2 * total, tl.sum(gshift, axis=0), is_column)
-        tl.store(part + 3 * total, tl.sum(gweight, axis=0), is_column)
+        normed, _, rate = _normalise(_mish(x), is_column, num_entries, epsilon)
+        along = tl.sum(normed * factor[None, :], axis=1)
+        target = tl.load(target_at + row, is_row, 0.0)
+        error = tl.where(is_row, base + along - target, 0.0)
+        g = gain * error
+        through = factor[None, :] - level - normed * (along / num_entries)[:, None]
+        gx = tl.where(inside, (g * rate)[:, None] * through * _mish_slope(x), 0.0)
+        tl.store(x_at + at, gx.to(x_at.dtype.element_ty), inside)
+        gbias += gx
+        gnormed += g[:, None] * normed
+        gvalue += g
+        squares += error * error
+    total = tl.num_programs(1) * num_entries
+    part = columns_at + tl.program_id(0) * 2 * total + own
+    tl.store(part, tl.sum(gbias, axis=0), is_column)
+    tl.store(part + total, tl.sum(gnormed, axis=0), is_column)
+    part = rows_at + tl.program_id(0) * 2 * tl.num_programs(1) + group
+    tl.store(part, tl.sum(gvalue, axis=0))
+    tl.store(part + tl.num_programs(1), tl.sum(squares, axis=0))
+
+
+@triton.jit
+def _add_fit(
+    columns_at, rows_at, scale_at, shift_at, weight_at, found_at,
+    num_parts, num_rows, num_entries,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    group, num_groups = tl.program_id(1), tl.num_programs(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    is_column = column < num_entries
+    own, total = group * num_entries + column, num_groups * num_entries
+    gbias = tl.zeros((ROWS, COLUMNS), tl.float32)
+    gnormed = tl.zeros((ROWS, COLUMNS), tl.float32)
+    gvalue = tl.zeros((ROWS,), tl.float32)
+    squares = tl.zeros((ROWS,), tl.float32)
+    for turn in range(TURNS):
+        part = turn * ROWS + tl.arange(0, ROWS)
+        is_part = part < num_parts
+        inside = is_part[:, None] & is_column[None, :]
+        at = part[:, None] * 2 * total + own[None, :]
+        gbias += tl.load(columns_at + at, inside, 0.0)
+        gnormed += tl.load(columns_at + at + total, inside, 0.0)
+        gvalue += tl.load(rows_at + part * 2 * num_groups + group, is_part, 0.0)
+        squares += tl.load(rows_at + (part * 2 + 1) * num_groups + group, is_part, 0.0)
+    normed, value = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0)
+    scale, shift, weight = _load_parameters(scale_at, shift_at, weight_at, own, is_column)
+    tl.store(found_at + own, tl.sum(gbias, axis=0), is_column)
+    tl.store(found_at + total + own, weight * normed, is_column)
+    tl.store(found_at + 2 * total + own, weight * value, is_column)
+    tl.store(found_at + 3 * total + own, scale * normed + shift * value, is_column)
+    if tl.program_id(0) == 0:
+        tl.store(found_at + 4 * total + group, value)
+        tl.store(found_at + 4 * total + num_groups + group, tl.sum(squares, axis=0) / num_rows)
 
 
 @triton.jit

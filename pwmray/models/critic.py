@@ -47,9 +47,9 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, z_NL: Tensor) -> Tensor:
         """Return values [C, N] in symlog-reward units."""
-        if self.uses_kernels and not is_rounding():  # the kernels' own products do not round
-            parts = (self.weights, self.biases, self.norm_weights, self.norm_biases)
-            return ensemble.values(z_NL, *parts)
+        is_trained = torch.is_grad_enabled() and self.weights[0].requires_grad
+        if self._can_use_kernels and not is_trained:
+            return ensemble.values(z_NL, self._parameters_by_kind())
         x = _first(z_NL, self.weights[0], self.biases[0])
         # Not a slice, which copies what torch.func puts in the parameters' place.
         weights, biases = list(self.weights)[1:], list(self.biases)[1:]
@@ -62,10 +62,33 @@ class CriticEnsemble(nn.Module):
             x = product(torch.baddbmm, bias, x, weight).to(bias.dtype)
         return x.squeeze(-1)
 
+    def differentiate_error(self, z_NL: Tensor, y_N: Tensor) -> Tensor:
+        """Return each critic's mean squared error to y, [C]; `grad` becomes that of their mean."""
+        if self._can_use_kernels:
+            parameters = self._parameters_by_kind()
+            error_C, gradients = ensemble.fit(z_NL, y_N, parameters)
+            for of_a_kind, found in zip(parameters, gradients, strict=True):
+                for parameter, gradient in zip(of_a_kind, found, strict=True):
+                    parameter.grad = gradient
+            return error_C
+        self.zero_grad(set_to_none=True)
+        error_C = (self(z_NL) - y_N).square().mean(1)
+        with torch.autocast(z_NL.device.type, enabled=False):
+            error_C.mean().backward()
+        return error_C.detach()
+
     def minimum(self, z_BL: Tensor) -> Tensor:
         """Return the smallest of the critics' values, with a trailing 1: [..., 1]."""
         values = self(z_BL.flatten(0, -2)).min(dim=0).values
         return values.unflatten(0, z_BL.shape[:-1]).unsqueeze(-1)
+
+    @property
+    def _can_use_kernels(self) -> bool:
+        return self.uses_kernels and not is_rounding()  # the kernels' own products do not round
+
+    def _parameters_by_kind(self) -> ensemble.Parameters:
+        kinds = (self.weights, self.biases, self.norm_weights, self.norm_biases)
+        return ensemble.Parameters(*map(list, kinds))
 
 
 def _first(z_NL: Tensor, weight_CLU: Tensor, bias_C1U: Tensor) -> Tensor:
