@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from pwmray.algorithm import replay
+from pwmray.algorithm.clipped_step import Adam
 from pwmray.algorithm.pwm import Learner, Metrics
 from pwmray.algorithm.returns import td_lambda
 from pwmray.build import build_learner
@@ -165,9 +166,9 @@ def _stack(learners: Sequence[Learner], part: str) -> Parameters:
     return stacked
 
 
-def _optimizer(like: torch.optim.Adam, parameters: Parameters) -> torch.optim.Adam:
+def _optimizer(like: Adam, parameters: Parameters) -> Adam:
     group = like.param_groups[0]
-    return torch.optim.Adam(parameters.values(), lr=group["lr"], betas=group["betas"], fused=True)
+    return Adam(parameters.values(), group["lr"], group["betas"])
 
 
 class _Seeds:

@@ -36,12 +36,14 @@ _END_SECONDS = 10.0  # that a step may take to end
 _LOOK_SECONDS = 0.2
 _EARLY_SECONDS = 90.0  # that Slurm may send its signal before the time that was asked for
 # For every process of this Ray. By itself it would wait 30 s at its end for trials that are gone,
-# and its monitor of memory ends a whole sweep for one trial.
+# its monitor of memory ends a whole sweep for one trial, and it starts a process a core, none of
+# which suits what Tune starts.
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "PYTHONUNBUFFERED": "1",

@@ -7,8 +7,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test here draws; dm_control would look for a screen when it is imported.
 os.environ.setdefault("MUJOCO_GL", "disable")
 
+from collections import Counter
+
 import pytest
 import torch
+
+# Begun last, one of them would run alone at the end.
+LONGEST_FILES = (
+    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb", "test_search",
+    "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
+    "test_pretrained", "test_reference", "test_compiling",
+)  # fmt: skip
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -16,7 +25,18 @@ def pytest_xdist_make_scheduler(config, log):
     """Give a file's tests to one process (`pytest -n 2`): they share what it set up once."""
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False  # they are in order
     return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the longest files first where several processes share them, then those of most tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    num_tests = Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
+    last = len(ranks)
+    items.sort(key=lambda i: (ranks.get(i.path.stem, last), -num_tests[i.path], i.path))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,10 @@
 """The learner's formulas against hand-worked numbers, and one learner that learns."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -340,6 +344,19 @@ def test_fused_steps_equal_plain_adam():
 
 
 # A whole epoch.
+
+
+def test_no_process_that_trains_loads_the_compiler_of_torch():
+    program = (
+        "import sys, torch; from tests.test_reference import make_learner, windows;"
+        "learner = make_learner('baseline');"
+        "learner.update(windows(1), torch.Generator().manual_seed(1), 0.0);"
+        "states = [(o, o.state_dict()) for o in learner.optimizers.values()];"
+        "[optimizer.load_state_dict(state) for optimizer, state in states];"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def run_epochs(learner, num_epochs, windows, noise):

@@ -23,7 +23,7 @@ from tests.dashboard_file import list_expressions, names_in, tags_in
 
 WATCHED = Path(__file__).parent / "watched.py"
 SHORT, LONG = (  # they run at once, and the short one's worker then runs another
-    "phase6 baseline walker-stand 2000 s42",
+    "phase6 baseline walker-stand 600 s42",
     "phase6 baseline walker-stand 100000 s42",
 )
 ON_CPU = {f"ray_{name}" for name in GAUGES if name != GPU_MEMORY}
@@ -92,6 +92,7 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     own = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(WATCHED.parent.parent)}
+    own["RAY_metrics_report_interval_ms"] = "2000"  # a short trial is seen before it ends
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
             [sys.executable, str(WATCHED), "--scale", "tiny"],

@@ -56,18 +56,20 @@ def wait_for_event(folder, status):
 
 
 def test_sweep_trains_evaluates_and_runs_nothing_twice(tmp_path):
-    code, out, err = run(tmp_path, "--scale", "tiny", "--limit", "2")
+    code, out, err = run(tmp_path, "--scale", "planned", "--limit", "2")
     assert code == 0, err
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 2
     assert "python analysis/summarize.py tiny" in out
+    evaluations = [read_table(p) for p in tmp_path.glob("results/trials/*/evaluations.arrow")]
+    assert all("planner" in table["actor"].to_pylist() for table in evaluations)
     events = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
 
-    again, out, _ = run(tmp_path, "--scale", "tiny", "--limit", "2")
+    again, out, _ = run(tmp_path, "--scale", "planned", "--limit", "2")
     assert again == 0
     assert "2 of 2 trials done" in out
     assert {p: p.read_bytes() for p in events} == events
 
-    grown, _, err = run(tmp_path, "--scale", "tiny", "--limit", "3")
+    grown, _, err = run(tmp_path, "--scale", "planned", "--limit", "3")
     assert grown == 0, err
     assert {p: p.read_bytes() for p in events} == events
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 3

@@ -28,36 +28,38 @@ SETTINGS = {
     "runtime.checkpoint_seconds": 0.0,
 }
 
+UNPLANNED = {**SETTINGS, "evaluation.plan_episodes": 0}  # planning is half of such a trial
+
 SCALES = {
-    "tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
+    "tiny": {"instead": {}, "set": UNPLANNED, "minutes_per_1000_epochs": {}},
+    "planned": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
     "longer": {
         "instead": {"epochs": {4: 40, 6: 60}},
-        "set": SETTINGS,
+        "set": UNPLANNED,
         "minutes_per_1000_epochs": {},
     },
     "impatient": {
         "instead": {},
-        "set": {**SETTINGS, "runtime.disk_wait_seconds": 0.0},
+        "set": {**UNPLANNED, "runtime.disk_wait_seconds": 0.0},
         "minutes_per_1000_epochs": {},
     },
     "rare": {  # checkpoints: at the end, and at the best return
         "instead": {},
         "set": {
-            **SETTINGS,
+            **UNPLANNED,
             "evaluation.every_epochs": 1,
-            "evaluation.plan_episodes": 0,
             "runtime.checkpoint_seconds": 3600.0,
         },
         "minutes_per_1000_epochs": {},
     },
     "restless": {
         "instead": {},
-        "set": {**SETTINGS, "runtime.hang_minutes": 0.5},
+        "set": {**UNPLANNED, "runtime.hang_minutes": 0.5},
         "minutes_per_1000_epochs": {},
     },
     "diverging": {
         "instead": {},
-        "set": {**SETTINGS, "learner.model_lr": 1e30, "learner.model_clip": 1e30},
+        "set": {**UNPLANNED, "learner.model_lr": 1e30, "learner.model_clip": 1e30},
         "minutes_per_1000_epochs": {},
     },
 }

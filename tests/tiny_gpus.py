@@ -4,11 +4,10 @@ from pwmray.sweep import Sweep
 from tests import tiny
 
 SETTINGS = {
-    **tiny.SETTINGS,
+    **tiny.UNPLANNED,
     "evaluation.every_epochs": 1,
     "evaluation.num_episodes": 1,
     "evaluation.final_episodes": 2,
-    "evaluation.plan_episodes": 0,
 }
 
 sweep = Sweep(

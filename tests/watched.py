@@ -3,15 +3,14 @@
 import os
 
 from pwmray.sweep import Sweep
-from tests.tiny import SETTINGS
+from tests.tiny import UNPLANNED
 
 SCALES = {
     "tiny": {
         "instead": {},
         "set": {
-            **SETTINGS,
+            **UNPLANNED,
             "evaluation.every_epochs": 20,
-            "evaluation.plan_episodes": 0,
             "runtime.num_cpus": max(1, (os.cpu_count() or 1) // 2),  # two at once
         },
         "minutes_per_1000_epochs": {},
@@ -21,7 +20,7 @@ SCALES = {
 sweep = Sweep(
     name="phase6",
     vary={
-        "epochs": [2000, 100_000],
+        "epochs": [600, 100_000],
         "task": ["walker-stand"],
         "variant": ["baseline", "fullflow"],
         "seed": [42],

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pwmray.algorithm import replay
-from pwmray.algorithm.clipped_step import clip_and_step
+from pwmray.algorithm.clipped_step import Adam, clip_and_step
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.checks import check_least, check_positive, check_share
@@ -75,9 +75,7 @@ class Pretrainer:
             [split.held_out for split in splits], generator(seed, "held-out-windows", device)
         )
         self._parameters = model.trained_parameters()
-        self._optimizer = torch.optim.Adam(
-            self._parameters, lr=learner.model_lr, betas=(0.9, 0.999), fused=True
-        )
+        self._optimizer = Adam(self._parameters, learner.model_lr, (0.9, 0.999))
         self._run: replay.Work | None = None  # made by the first training, after a resume
 
     def train(self, num_iterations: int) -> Losses:

@@ -6,7 +6,7 @@ Formulas: PWM (Georgiev et al., arXiv 2407.02466) with the world-model losses of
 al., arXiv 2310.16828).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pwmray.algorithm import replay
-from pwmray.algorithm.clipped_step import clip_and_step
+from pwmray.algorithm.clipped_step import Adam, clip_and_step
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.algorithm.world_model_loss import world_model_loss
@@ -332,14 +332,11 @@ class _Differentiated(torch.autograd.Function):
 
 def _optimizers(
     config: LearnerConfig, world_model: WorldModel, policy: Policy, critics: CriticEnsemble
-) -> dict[str, torch.optim.Adam]:
-    def adam(parameters: Iterable[nn.Parameter], lr: float, *betas: float) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)  # type: ignore
-
+) -> dict[str, Adam]:
     return {
-        "model": adam(world_model.trained_parameters(), config.model_lr, 0.9, 0.999),
-        "actor": adam(policy.parameters(), config.actor_lr, 0.7, 0.95),
-        "critic": adam(critics.parameters(), config.critic_lr, 0.7, 0.95),
+        "model": Adam(world_model.trained_parameters(), config.model_lr, (0.9, 0.999)),
+        "actor": Adam(policy.parameters(), config.actor_lr, (0.7, 0.95)),
+        "critic": Adam(critics.parameters(), config.critic_lr, (0.7, 0.95)),
     }
 
 
