@@ -137,6 +137,15 @@ def all_processes() -> Iterator[tuple[int, str, int]]:
                 yield int(pid), name, int(parent)
 
 
+def below(root: int) -> dict[int, str]:
+    """Return the process and all that it started: their names by number."""
+    processes = list(all_processes())
+    found = {pid: name for pid, name, _ in processes if pid == root}
+    while more := {p: n for p, n, parent in processes if parent in found and p not in found}:
+        found |= more
+    return found
+
+
 def num_events(sweep: Sweep) -> int:
     return sum(len(record.events) for record in sweep.records())
 

@@ -16,6 +16,7 @@ from pwmray import registry
 from pwmray.failures import POLICIES, Failure
 from pwmray.registry import Status
 from pwmray.results import read_table
+from tests.fault_rounds import below
 from tests.tiny import sweep
 
 TINY = Path(__file__).parent / "tiny.py"
@@ -119,6 +120,20 @@ def test_killed_trial_is_recorded_and_resumed(tmp_path):
     record = registry.read(folder)
     assert (record.all("failure"), record.all("retry")) == (["process died"], ["process died"])
     assert "actor died unexpectedly" in record.last("traceback")
+
+
+def test_ray_starts_a_process_for_the_trial_and_none_for_nothing(tmp_path):
+    process = start(tmp_path, "--scale", "tiny", "--limit", "1")
+    try:
+        wait_for_event(tmp_path, Status.RUNNING)
+        (raylet,) = (pid for pid, name in below(process.pid).items() if name == "raylet")
+        command = Path(f"/proc/{raylet}/cmdline").read_text().split("\0")
+        (logs,) = (Path(a.partition("=")[2]) for a in command if a.startswith("--log_dir="))
+        told = (logs / "raylet.out").read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    assert told.count("Started worker process") == 1
 
 
 def test_trial_that_used_up_its_retries_stays_failed(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from pwmray.levels import name_trial
 from pwmray.registry import Status
-from tests.fault_rounds import all_processes
+from tests.fault_rounds import below
 from tests.test_launch import start, wait_for_event
 from tests.tiny import sweep
 from tests.tiny_search import search
@@ -53,15 +53,6 @@ def test_own_ray_listens_on_loopback_alone_and_leaks_no_token(tmp_path):
     files = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(files) > 2
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
-
-
-def below(root: int) -> dict[int, str]:
-    """Return the process and all that it started: their names by number."""
-    processes = list(all_processes())
-    found = {pid: name for pid, name, _ in processes if pid == root}
-    while more := {p: n for p, n, parent in processes if parent in found and p not in found}:
-        found |= more
-    return found
 
 
 def listening(pid: int) -> list[str]:

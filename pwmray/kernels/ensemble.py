@@ -53,7 +53,7 @@ def fit(z_NL: Tensor, y_N: Tensor, parameters: Parameters) -> tuple[Tensor, Para
         h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
         layers.append((x_CNU, h_CNU, moments, affine, weight))
         x_CNU = _products(h_CNU, weight)
-    found = norms.value_fit(x_CNU, affines[-1], last, parameters.biases[-1], y_N)
+    found = norms.value_fit(x_CNU, affines[-1], last, parameters.biases[-1], y_N.float())
 
     gx_CNU = x_CNU  # in its place
     gweights, sums = [found.weight], [(found.bias, found.scale, found.shift)]
