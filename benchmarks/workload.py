@@ -151,7 +151,7 @@ def _our_pretraining(case: Case, device: torch.device, compiled: bool) -> Side:
     model = build_learner(config).world_model
     pretrainer = Pretrainer(model, _stores(), settings, config.learner, SEED, device)
     if compiled:
-        compile_networks(model)
+        compile_networks(model, [pretrainer.optimizer])
     return Side(lambda: pretrainer.train(1), model)
 
 

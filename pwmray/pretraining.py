@@ -99,7 +99,7 @@ class _Run:
             model, stores, config.settings, learner, config.seed, device, runtime.cuda_graph
         )
         if runtime.compile:
-            compile_networks(model)
+            compile_networks(model, [self._pretrainer.optimizer])
         self._rows: list[dict[str, Any]] = []
         self._best = math.inf
         self._seconds = 0.0

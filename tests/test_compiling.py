@@ -18,7 +18,7 @@ from tests.test_reference import EPOCHS, make_learner, relative_error, windows
 def test_without_a_compiler_networks_stay_and_the_log_says_why(monkeypatch, caplog):
     monkeypatch.setattr(compiling, "reason_against", lambda device: "no C++ compiler")
     learner = make_learner("baseline")
-    compile_networks(learner)
+    compile_networks(learner, learner.optimizers.values())
     assert not learner.policy.mean.uses_kernels
     assert caplog.messages == ["compile=off: no C++ compiler"]
 
@@ -40,7 +40,7 @@ def test_missing_compiler_is_found():
 def test_update_by_kernels_is_the_plain_one(variant, caplog):
     plain = make_learner(variant)
     learner = copy.deepcopy(plain)
-    compile_networks(learner)
+    compile_networks(learner, learner.optimizers.values())
     check_updates(learner, plain)
     assert learner.critics.uses_kernels
     assert not caplog.messages

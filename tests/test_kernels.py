@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from pwmray.algorithm.clipped_step import Adam, clip_and_step
+from pwmray.algorithm.replay import optimizer_tensors
 from pwmray.kernels import build, norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.models.layers import NormedLinear, SimNorm
@@ -149,6 +151,49 @@ def test_target_that_is_not_finite_shows_in_every_gradient():
     y[7] = float("nan")
     assert ours.differentiate_error(z, y).isnan().all()
     assert all(parameter.grad.isnan().any() for parameter in ours.parameters())
+
+
+SIZES = [(3, 70, 11), (5,), (1,), (4097,), (300, 1000)]
+
+
+def make_steppers():
+    """Two optimizers of the same weights: ours by kernels, and torch's own."""
+    weights = [torch.ones(size) for size in SIZES]
+    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in weights] for _ in range(2))
+    mine = Adam(ours, 1e-2, (0.7, 0.95))
+    mine.uses_kernels = True
+    return mine, ours, torch.optim.Adam(theirs, 1e-2, (0.7, 0.95), fused=True), theirs
+
+
+def test_clipped_step_of_adam_is_that_of_torch():
+    mine, ours, reference, theirs = make_steppers()
+    draws = torch.Generator().manual_seed(0)
+    for i in range(10):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = 10.0 ** (i - 4) * torch.randn(p.shape, generator=draws)
+            q.grad = p.grad.clone()
+        norm = clip_and_step(mine, 1.0)
+        assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 1.0), rtol=1e-5, atol=0)
+        reference.step()
+        for p, q in zip(ours, theirs, strict=True):
+            assert_close(p, q, rtol=1e-5, atol=1e-6)
+    found, expected = (optimizer_tensors([o]) for o in (mine, reference))
+    assert len(found) == 3 * len(SIZES)
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b, rtol=1e-4, atol=1e-7)
+    assert (ours[0] - 1).abs().max() > 1e-2
+
+
+def test_step_on_a_gradient_that_is_not_finite_shows_in_every_weight():
+    mine, ours, *_ = make_steppers()
+    for bad in (False, True):  # torch takes the first
+        for p in ours:
+            p.grad = torch.ones_like(p)
+        if bad:
+            ours[1].grad[2] = float("nan")
+        norm = clip_and_step(mine, 1.0)
+    assert norm.isnan()
+    assert all(p.isnan().all() for p in ours)
 
 
 def test_layer_with_another_nonlinearity_runs_as_it_is_written():

@@ -20,13 +20,13 @@ torch.Tensor.is_cuda = property(lambda self: True)
 from pwmray.algorithm import compiling, replay
 from tests.test_gpu import UNEVEN, step_difference
 from tests.test_reference import make_learner, windows
-from pwmray.kernels import adam, norms_gpu
+from pwmray.kernels import adam_gpu, norms_gpu
 norms_gpu._NARROW = (1024, 4, 792)  # many rows a program: the interpreter takes one at a time
-steps, step = [], adam.step
-adam.step = lambda *given: steps.append(1) or step(*given)
+steps, step = [], adam_gpu.step
+adam_gpu.step = lambda *given: steps.append(1) or step(*given)
 plain = make_learner(sys.argv[1], **UNEVEN)
 ours, before = copy.deepcopy(plain), copy.deepcopy(plain)
-compiling.compile_networks(ours)
+compiling.compile_networks(ours, ours.optimizers.values())
 replay.prepare_rates(ours.optimizers.values(), torch.device("cpu"))
 draws = [torch.Generator().manual_seed(1) for _ in range(2)]
 samples = [windows(5), windows(5)]

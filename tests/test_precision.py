@@ -108,7 +108,7 @@ def test_cpu_without_bfloat16_multiplies_rounded_numbers(variant, cpu_without_bf
     rounded = products_of(make_learner("bfloat16", **settings))
     assert rounded == {ROUNDED: exact[torch.float32]}
     by_kernels = make_learner("bfloat16", **settings)
-    compile_networks(by_kernels)
+    compile_networks(by_kernels, by_kernels.optimizers.values())
     assert by_kernels.critics.uses_kernels
     assert set(products_of(by_kernels)) == {ROUNDED}
 

@@ -176,13 +176,14 @@ def test_stopped_run_goes_on_exactly(kind, iteration, stores, tmp_path):
 def test_compiled_run_has_the_losses_of_the_plain_one(stores, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(
-        pretraining, "compile_networks", lambda m: compiled.append(m) or compile_networks(m)
+        pretraining, "compile_networks", lambda *a: compiled.append(a) or compile_networks(*a)
     )
     for name, trial in (("plain", {}), ("compiled", {"runtime.compile": True})):
         pretrain(make_config(trial), tmp_path / name, stores, CPU, quiet)
 
-    (model,) = compiled
+    ((model, (optimizer,)),) = compiled
     assert model.encoder[0].uses_kernels
+    assert optimizer.uses_kernels
     plain, found = (
         results.read_table(tmp_path / name / CURVE_FILE)["world_model_loss"].to_numpy()
         for name in ("plain", "compiled")

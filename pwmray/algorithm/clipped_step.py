@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pwmray.algorithm.compiling import reason_against
+from pwmray.kernels import adam
 
 Betas = tuple[float, float]
 
@@ -16,6 +17,8 @@ class Adam(torch.optim.Adam):
 
     For them its methods import the compiler: seconds and 100 MiB of every process that trains.
     """
+
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
@@ -27,18 +30,22 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=lr, betas=betas, fused=True)
 
 
-def clip_and_step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-    """Take a step with gradients of a norm of at most `clip`; return the norm before.
-
-    On a GPU the kernels take a step that is or may be recorded: one with the rate in a tensor.
-    """
-    (group,) = optimizer.param_groups
-    rate = group["lr"]
-    if isinstance(rate, Tensor) and rate.is_cuda and not reason_against(rate.device):
-        from pwmray.kernels import adam  # needs Triton
-
-        if adam.can_step(optimizer):
-            return adam.step(optimizer, clip)
-    norm = nn.utils.clip_grad_norm_(group["params"], clip)
+def clip_and_step(optimizer: Adam, clip: float) -> Tensor:
+    """Take a step with gradients of a norm of at most `clip`; return the norm before."""
+    if _wants_kernels(optimizer) and adam.can_step(optimizer):
+        return adam.step(optimizer, clip)
+    norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
     optimizer.step()
     return norm
+
+
+def _wants_kernels(optimizer: Adam) -> bool:
+    """On a CPU where they are compiled, on a GPU for a step that is or may be recorded.
+
+    The latter has its rate in a tensor.
+    """
+    (group,) = optimizer.param_groups
+    device, rate = group["params"][0].device, group["lr"]
+    if device.type == "cpu":
+        return optimizer.uses_kernels
+    return isinstance(rate, Tensor) and not reason_against(device)

@@ -5,6 +5,8 @@ They read and write memory less often than what torch compiles, and are there in
 
 import functools
 import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,13 +15,16 @@ from pwmray.kernels import build, norms
 from pwmray.models import CriticEnsemble
 from pwmray.models.layers import Linear, MishNetwork
 
+if TYPE_CHECKING:
+    from pwmray.algorithm.clipped_step import Adam
+
 _REASON_LENGTH = 200
 
 log = logging.getLogger(__name__)
 
 
-def compile_networks(module: nn.Module) -> None:
-    """Let every network of `module` use kernels, which are compiled, in seconds.
+def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> None:
+    """Let every network of `module`, and its optimizers, use kernels: compiled, in seconds.
 
     Without a compiler they stay as they are, and the log says so.
     """
@@ -30,6 +35,8 @@ def compile_networks(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, Linear | MishNetwork | CriticEnsemble):
             part.uses_kernels = True
+    for optimizer in optimizers:
+        optimizer.uses_kernels = True
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def make_epoch(
     The learner, its optimizers and the generators are afterwards as they were.
     """
     if compiled:
-        compile_networks(learner)
+        compile_networks(learner, learner.optimizers.values())
 
     def work() -> Metrics:
         return learner.run_epoch(sampler.sample, noise)

@@ -75,7 +75,7 @@ class Pretrainer:
             [split.held_out for split in splits], generator(seed, "held-out-windows", device)
         )
         self._parameters = model.trained_parameters()
-        self._optimizer = Adam(self._parameters, learner.model_lr, (0.9, 0.999))
+        self.optimizer = Adam(self._parameters, learner.model_lr, (0.9, 0.999))
         self._run: replay.Work | None = None  # made by the first training, after a resume
 
     def train(self, num_iterations: int) -> Losses:
@@ -88,7 +88,7 @@ class Pretrainer:
             if self._recorded:
                 generators = list(self._generators.values())
                 self._run = replay.replayed_on_gpu(
-                    self._step, self.model, [self._optimizer], generators, self._sampler.is_mapped
+                    self._step, self.model, [self.optimizer], generators, self._sampler.is_mapped
                 )
         history = []
         for _ in range(num_iterations):
@@ -98,9 +98,9 @@ class Pretrainer:
 
     def _step(self) -> dict[str, torch.Tensor]:
         loss, metrics = self._loss(self._sampler, self._generators["pretrain-times"])
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_and_step(self._optimizer, self._learner.model_clip)
+        clip_and_step(self.optimizer, self._learner.model_clip)
         return metrics
 
     @torch.no_grad()
@@ -119,7 +119,7 @@ class Pretrainer:
         return {
             "iteration": self.iteration,
             "model": self.model.state_dict(),
-            "optimizer": replay.portable_state(self._optimizer),
+            "optimizer": replay.portable_state(self.optimizer),
             "generators": {name: g.get_state() for name, g in self._generators.items()},
         }
 
@@ -127,7 +127,7 @@ class Pretrainer:
         """Go on from what `state` returned."""
         self.iteration = state["iteration"]
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         for name, stream in self._generators.items():
             stream.set_state(state["generators"][name].cpu())
 

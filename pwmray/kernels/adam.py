@@ -1,24 +1,31 @@
-"""A clipped step of Adam on a GPU, all parameters in two kernels.
+"""A clipped step of Adam, all parameters at once.
 
-torch's own take blocks of 65,536 entries, which leave most of a GPU idle with the few hundred
-thousand weights of a policy or of critics. Source: Kingma and Ba, arXiv 1412.6980; the arithmetic
-is that of `torch.nn.utils.clip_grad_norm_` and `torch.optim.Adam`.
+Source: Kingma and Ba, arXiv 1412.6980; the arithmetic is that of `torch.nn.utils.clip_grad_norm_`
+and `torch.optim.Adam`. On a CPU adam.cpp computes, on a GPU adam_gpu.py.
 """
 
-# Triton is not there on a CPU, and has no types.
-# pyright: reportMissingImports=false, reportIndexIssue=false, reportCallIssue=false
-
+import ctypes
+import functools
 import math
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 1024  # entries that a program works on at once
-_MAX_SUMS = 512  # programs that add up squares, about
+from pwmray.kernels.build import load
+
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_EPSILON = 1e-6  # clip_grad_norm_'s
+
+
+class Tensors(NamedTuple):
+    """What a step reads and writes, a tensor a parameter, contiguous and float32."""
+
+    parameters: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+    means: tuple[Tensor, ...]
+    squares: tuple[Tensor, ...]
+    steps: tuple[Tensor, ...]  # taken, scalars
 
 
 def can_step(optimizer: torch.optim.Optimizer) -> bool:
@@ -30,83 +37,46 @@ def can_step(optimizer: torch.optim.Optimizer) -> bool:
 def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
     """Take a step with gradients of a norm of at most `clip`; return the norm before."""
     (group,) = optimizer.param_groups
-    parameters = group["params"]
-    gradients = tuple(p.grad for p in parameters)
-    means, squares, steps = zip(
-        *([optimizer.state[p][name] for name in _MOMENTS] for p in parameters), strict=True
+    states = [optimizer.state[p] for p in group["params"]]
+    tensors = Tensors(
+        tuple(p.detach() for p in group["params"]),
+        tuple(p.grad for p in group["params"]),
+        *(tuple(state[name] for state in states) for name in _MOMENTS),
     )
-    assert all(t.is_contiguous() for t in (*parameters, *gradients, *means, *squares))
-    sizes = tuple(p.numel() for p in parameters)
-    turns = triton.cdiv(triton.cdiv(sum(sizes), _MAX_SUMS), _BLOCK)
-    firsts = _firsts(sizes, turns * _BLOCK)
-    parts, norm = gradients[0].new_empty(firsts[-1]), gradients[0].new_empty(())
-    _sum_squares[(firsts[-1],)](gradients, steps, parts, firsts, sizes, len(sizes), turns, _BLOCK)
-    num_parts, firsts = firsts[-1], _firsts(sizes, _BLOCK)
-    (beta1, beta2), epsilon = group["betas"], group["eps"]
-    _adam[(firsts[-1],)](
-        tuple(p.detach() for p in parameters), gradients, means, squares, steps,
-        parts, num_parts, triton.next_power_of_2(num_parts), norm, group["lr"],
-        float(clip), beta1, beta2, math.log(beta1), math.log(beta2), epsilon,
-        firsts, sizes, len(sizes), _BLOCK,
-    )  # fmt: skip
-    return norm
+    assert all(t.is_contiguous() and t.dtype == torch.float32 for part in tensors for t in part)
+    if tensors.parameters[0].is_cuda:
+        from pwmray.kernels import adam_gpu  # needs Triton
+
+        return adam_gpu.step(tensors, group, clip)
+    return _step(tensors, group, clip)
 
 
-def _firsts(sizes: Sequence[int], share: int) -> tuple[int, ...]:
-    """Return the first program of each tensor, and the number of all, each with `share` entries."""
-    firsts = [0]
-    for size in sizes:
-        firsts.append(firsts[-1] + triton.cdiv(size, share))
-    return tuple(firsts)
+def _step(tensors: Tensors, group: dict[str, Any], clip: float) -> Tensor:
+    num, num_threads = len(tensors.parameters), torch.get_num_threads()
+    sizes = (ctypes.c_int64 * num)(*[p.numel() for p in tensors.parameters])
+    addresses = [(ctypes.c_void_p * num)(*[t.data_ptr() for t in part]) for part in tensors]
+    sum_squares, take_step = _kernels()
+    norm = math.sqrt(sum_squares(addresses[1], sizes, num, num_threads))
+    share = min(clip / (norm + _EPSILON), 1.0)  # NaN where the norm is
+    take_step(
+        *addresses,
+        sizes,
+        num,
+        share,
+        float(group["lr"]),
+        *group["betas"],
+        group["eps"],
+        num_threads,
+    )
+    return torch.tensor(norm)
 
 
-@triton.jit
-def _sum_squares(
-    gradients, steps, parts_at, FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr,
-    TURNS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    for i in tl.static_range(NUM):
-        if (program >= FIRSTS[i]) & (program < FIRSTS[i + 1]):
-            total = tl.zeros((BLOCK,), tl.float32)
-            for turn in range(TURNS):
-                at = ((program - FIRSTS[i]) * TURNS + turn) * BLOCK + tl.arange(0, BLOCK)
-                g = tl.load(gradients[i] + at, at < SIZES[i], 0.0)
-                total += g * g
-            tl.store(parts_at + program, tl.sum(total, axis=0))
-            if program == FIRSTS[i]:
-                tl.store(steps[i], tl.load(steps[i]) + 1.0)
-
-
-@triton.jit
-def _adam(
-    parameters, gradients, means, squares, steps, parts_at, num_parts, PARTS: tl.constexpr,
-    norm_at, rate_at, CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
-    LOG1: tl.constexpr, LOG2: tl.constexpr, EPSILON: tl.constexpr,
-    FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    part = tl.arange(0, PARTS)
-    norm = tl.sqrt(tl.sum(tl.load(parts_at + part, part < num_parts, 0.0), axis=0))
-    if program == 0:
-        tl.store(norm_at, norm)
-    share = CLIP / (norm + 1e-6)
-    share = tl.where(share > 1.0, 1.0, share)  # not of NaN
-    rate = tl.load(rate_at)
-    for i in tl.static_range(NUM):
-        if (program >= FIRSTS[i]) & (program < FIRSTS[i + 1]):
-            at = (program - FIRSTS[i]) * BLOCK + tl.arange(0, BLOCK)
-            inside = at < SIZES[i]
-            time = tl.load(steps[i]).to(tl.float64)
-            bias1 = (1.0 - tl.exp(time * LOG1)).to(tl.float32)
-            bias2 = (1.0 - tl.exp(time * LOG2)).to(tl.float32)
-            g = tl.load(gradients[i] + at, inside, 0.0) * share
-            m = tl.load(means[i] + at, inside, 0.0)
-            v = tl.load(squares[i] + at, inside, 0.0)
-            p = tl.load(parameters[i] + at, inside, 0.0)
-            m = m + (1.0 - BETA1) * (g - m)
-            v = BETA2 * v + (1.0 - BETA2) * g * g
-            p = p - rate / bias1 * m / (tl.sqrt(v) / tl.sqrt(bias2) + EPSILON)
-            tl.store(means[i] + at, m, inside)
-            tl.store(squares[i] + at, v, inside)
-            tl.store(parameters[i] + at, p, inside)
+@functools.cache
+def _kernels() -> tuple[Any, Any]:
+    sum_squares, take_step = load().adam_sum_squares, load().adam_step
+    place, index, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+    sum_squares.argtypes = [place, place, index, ctypes.c_int]
+    sum_squares.restype = number
+    take_step.argtypes = [place] * 6 + [index, ctypes.c_float, *[number] * 4, ctypes.c_int]
+    take_step.restype = None
+    return sum_squares, take_step

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("norms.cpp")
+SOURCES = [str(Path(__file__).with_name(name)) for name in ("norms.cpp", "adam.cpp")]
 
 _COMPILERS = ("c++", "g++", "clang++")
 _TIMEOUT_SECONDS = 120  # seconds suffice; a machine under load takes longer
@@ -32,8 +32,8 @@ def load() -> ctypes.CDLL:
         raise OSError(f"no C++ compiler: CXX is not set, and none of {', '.join(_COMPILERS)} found")
     x86 = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []
     with tempfile.TemporaryDirectory(prefix="pwmray-kernels-") as folder:
-        library = Path(folder) / "norms.so"
-        command = [*compiler.split(), *_FLAGS, *x86, str(SOURCE), "-o", str(library)]
+        library = Path(folder) / "kernels.so"
+        command = [*compiler.split(), *_FLAGS, *x86, *SOURCES, "-o", str(library)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
