@@ -15,7 +15,7 @@ Betas = tuple[float, float]
 class Adam(torch.optim.Adam):
     """torch's fused Adam without its provisions for torch.compile, which nothing here uses.
 
-    For them its methods import the compiler: seconds and 100 MiB of every process that trains.
+    For them its methods import the compiler: a second and 70 MiB of every process that trains.
     """
 
     uses_kernels = False  # pwmray.algorithm.compiling turns it on

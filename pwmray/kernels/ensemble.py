@@ -28,7 +28,7 @@ class Parameters(NamedTuple):
     @property
     def affines(self) -> list[norms.Affine]:
         """What each norm takes: the bias of the layer before it, scale and shift."""
-        return list(zip(self.biases, self.scales, self.shifts, strict=False))
+        return list(zip(self.biases[:-1], self.scales, self.shifts, strict=True))
 
 
 def values(z_NL: Tensor, parameters: Parameters) -> Tensor:
