@@ -85,16 +85,7 @@ class Sweep:
     def processes(self) -> dict[int, str]:
         """Return the driver and all below it: their names by number. Remembers them."""
         assert self._process is not None
-        children: dict[int, list[int]] = {}
-        names = {}
-        for pid, name, parent in all_processes():
-            children.setdefault(parent, []).append(pid)
-            names[pid] = name
-        found, left = {}, [self._process.pid]
-        while left:
-            pid = left.pop()
-            found[pid] = names.get(pid, "")
-            left += children.get(pid, [])
+        found = below(self._process.pid)
         self._started |= found
         return found
 
@@ -138,11 +129,17 @@ def all_processes() -> Iterator[tuple[int, str, int]]:
 
 
 def below(root: int) -> dict[int, str]:
-    """Return the process and all that it started: their names by number."""
-    processes = list(all_processes())
-    found = {pid: name for pid, name, _ in processes if pid == root}
-    while more := {p: n for p, n, parent in processes if parent in found and p not in found}:
-        found |= more
+    """Return the process, be it gone, and all that it started: their names by number."""
+    children: dict[int, list[int]] = {}
+    names = {}
+    for pid, name, parent in all_processes():
+        children.setdefault(parent, []).append(pid)
+        names[pid] = name
+    found, left = {}, [root]
+    while left:
+        pid = left.pop()
+        found[pid] = names.get(pid, "")
+        left += children.get(pid, [])
     return found
 
 

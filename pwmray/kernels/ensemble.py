@@ -46,14 +46,9 @@ def fit(z_NL: Tensor, y_N: Tensor, parameters: Parameters) -> tuple[Tensor, Para
     Products have the dtype of `autocast`, as in `values`.
     """
     z_NL = z_NL.to(product_dtype(z_NL.device))
-    weights, last = _as_factors(parameters, z_NL), parameters.weights[-1]
-    affines, layers = parameters.affines, []
-    x_CNU = _shared_product(z_NL, weights[0])
-    for affine, weight in zip(affines[:-1], weights[1:], strict=True):
-        h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
-        layers.append((x_CNU, h_CNU, moments, affine, weight))
-        x_CNU = _products(h_CNU, weight)
-    found = norms.value_fit(x_CNU, affines[-1], last, parameters.biases[-1], y_N.float())
+    affine, last = parameters.affines[-1], parameters.weights[-1]
+    _, layers, x_CNU = _through_hidden(z_NL, parameters)
+    found = norms.value_fit(x_CNU, affine, last, parameters.biases[-1], y_N.float())
 
     gx_CNU = x_CNU  # in its place
     gweights, sums = [found.weight], [(found.bias, found.scale, found.shift)]
@@ -71,38 +66,41 @@ def fit(z_NL: Tensor, y_N: Tensor, parameters: Parameters) -> tuple[Tensor, Para
 class _Values(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z_NL: Tensor, parameters: Parameters):
-        weights, last = _as_factors(parameters, z_NL), parameters.weights[-1]
-        affines, layers = parameters.affines, []
-        x_CNU = _shared_product(z_NL, weights[0])
-        for affine, weight in zip(affines[:-1], weights[1:], strict=True):
-            h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
-            layers += [x_CNU, moments]
-            x_CNU = _products(h_CNU, weight)
-        v_CN, moments = norms.value_forward(x_CNU, affines[-1], last, parameters.biases[-1])
-        flat = [*weights, last, *(parameter for affine in affines for parameter in affine)]
-        ctx.save_for_backward(*flat, *layers, x_CNU, moments)
+        affine, last = parameters.affines[-1], parameters.weights[-1]
+        first, layers, x_CNU = _through_hidden(z_NL, parameters)
+        v_CN, moments = norms.value_forward(x_CNU, affine, last, parameters.biases[-1])
+        hidden = [t for x, _, m, affine, weight in layers for t in (x, m, *affine, weight)]
+        ctx.save_for_backward(first, x_CNU, moments, *affine, last, *hidden)
         return v_CN
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gv_CN: Tensor):
-        saved = ctx.saved_tensors
-        num_layers = (len(saved) - 1) // 6
-        weights, last, rest = saved[:num_layers], saved[num_layers], saved[num_layers + 1 :]
-        affines = [rest[3 * i : 3 * i + 3] for i in range(num_layers)]
-        layers = rest[3 * num_layers :]
-        x_CNU, moments = layers[-2:]
-        gx_CNU = norms.value_backward(gv_CN.contiguous(), x_CNU, affines[-1], last, moments)
-        for i in reversed(range(num_layers - 1)):
-            gx_CNU = _products(gx_CNU, weights[i + 1].transpose(1, 2))
-            x_CNU, moments = layers[2 * i : 2 * i + 2]
-            norms.backward(norms.MISH_NORM, gx_CNU, x_CNU, affines[i], moments, gx_CNU, False)
-        return _input_gradient(gx_CNU, weights[0]), None
+        first, x_CNU, moments, *affine, last = ctx.saved_tensors[:7]
+        hidden = ctx.saved_tensors[7:]
+        gx_CNU = norms.value_backward(gv_CN.contiguous(), x_CNU, tuple(affine), last, moments)
+        for i in reversed(range(0, len(hidden), 6)):
+            x_CNU, moments, *affine, weight = hidden[i : i + 6]
+            gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
+            given = (norms.MISH_NORM, gx_CNU, x_CNU, tuple(affine), moments, gx_CNU, False)
+            norms.backward(*given)
+        return _input_gradient(gx_CNU, first), None
 
 
-def _as_factors(parameters: Parameters, z_NL: Tensor) -> list[Tensor]:
-    """Return the weights of products: the last layer is none, it is computed with the norm."""
-    return [weight.to(z_NL.dtype) for weight in list(parameters.weights)[:-1]]
+def _through_hidden(z_NL: Tensor, parameters: Parameters) -> tuple[Tensor, list[tuple], Tensor]:
+    """Return what z becomes before the last norm, [C, N, U], and how.
+
+    That is the weight of the first product, and of each norm but the last its x, y, moments,
+    parameters and the weight that y is multiplied by.
+    """
+    # The last weight is of no product: it goes with the last norm.
+    first, *following = (weight.to(z_NL.dtype) for weight in parameters.weights[:-1])
+    layers, x_CNU = [], _shared_product(z_NL, first)
+    for affine, weight in zip(parameters.affines[:-1], following, strict=True):
+        h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)
+        layers.append((x_CNU, h_CNU, moments, affine, weight))
+        x_CNU = _products(h_CNU, weight)
+    return first, layers, x_CNU
 
 
 def _shared_product(z_NL: Tensor, weight_CLU: Tensor) -> Tensor:

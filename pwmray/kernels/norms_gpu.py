@@ -191,6 +191,22 @@ def _simplex(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _columns(group, num_entries, WIDTH: tl.constexpr):
+    """Return a row's columns, which of them it has, and where the group's parameters lie."""
+    column = tl.arange(0, WIDTH)
+    return column, column < num_entries, group * num_entries + column
+
+
+@triton.jit
+def _rows(block, group, column, is_column, num_rows, stride, ROWS: tl.constexpr):
+    """Return a block's rows, which of them there are, which entries, and where those lie."""
+    row = block * ROWS + tl.arange(0, ROWS)
+    is_row = row < num_rows
+    at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
+    return row, is_row, is_row[:, None] & is_column[None, :], at
+
+
+@triton.jit
 def _load_parameters(bias_at, scale_at, shift_at, own, is_column):
     bias = tl.load(bias_at + own, is_column, 0.0)
     scale = tl.load(scale_at + own, is_column, 0.0)
@@ -230,12 +246,9 @@ def _forward(
     KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column = tl.arange(0, WIDTH)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    is_column = column < num_entries
-    inside = (row < num_rows)[:, None] & is_column[None, :]
-    at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
-    own = group * num_entries + column
+    column, is_column, own = _columns(group, num_entries, WIDTH)
+    block = tl.program_id(0)
+    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, stride, ROWS)
     bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     h = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
     if KIND == _MISH_NORM:
@@ -246,9 +259,9 @@ def _forward(
         y = _mish(y)
     if KIND == _NORM_SIMPLEX:
         y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
-    stored = (row < num_rows)[:, None] & (column < stride)[None, :]
+    stored = is_row[:, None] & (column < stride)[None, :]
     tl.store(y_at + at, y.to(y_at.dtype.element_ty), stored)
-    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, row < num_rows)
+    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
 
 
 @triton.jit
@@ -259,19 +272,16 @@ def _backward(
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column = tl.arange(0, WIDTH)
-    own = group * num_entries + column
-    is_column = column < num_entries
+    column, is_column, own = _columns(group, num_entries, WIDTH)
     bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     gbias = tl.zeros((ROWS, WIDTH), tl.float32)
     gscale = tl.zeros((ROWS, WIDTH), tl.float32)
     gshift = tl.zeros((ROWS, WIDTH), tl.float32)
     for turn in range(TURNS):
-        row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
-        inside = (row < num_rows)[:, None] & is_column[None, :]
-        at = (group * num_rows + row).to(tl.int64)[:, None] * stride + column[None, :]
+        block = turn * tl.num_programs(0) + tl.program_id(0)
+        row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, stride, ROWS)
         place = moments_at + 2 * (group * num_rows + row)
-        mean, rate = _load_moments(place, row < num_rows)
+        mean, rate = _load_moments(place, is_row)
         gy = tl.load(gy_at + at, inside, 0.0).to(tl.float32)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         h = x
@@ -290,7 +300,7 @@ def _backward(
         if KIND == _MISH_NORM:
             gx = gx * _mish_slope(x)
         gx = tl.where(inside, gx, 0.0)
-        stored = (row < num_rows)[:, None] & (column < stride)[None, :]
+        stored = is_row[:, None] & (column < stride)[None, :]
         tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), stored)
         if TRAINED:
             gbias += gx
@@ -310,20 +320,17 @@ def _value_forward(
     num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column = tl.arange(0, WIDTH)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    is_column = column < num_entries
-    inside = (row < num_rows)[:, None] & is_column[None, :]
-    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
-    own = group * num_entries + column
+    column, is_column, own = _columns(group, num_entries, WIDTH)
+    block = tl.program_id(0)
+    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, num_entries, ROWS)
     bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
     h = _mish(tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :])
     normed, mean, rate = _normalise(h, is_column, num_entries, epsilon)
     y = normed * scale[None, :] + shift[None, :]
     v = tl.sum(y * weight[None, :], axis=1) + tl.load(offset_at + group)
-    tl.store(v_at + group * num_rows + row, v, row < num_rows)
-    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, row < num_rows)
+    tl.store(v_at + group * num_rows + row, v, is_row)
+    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
 
 
 @triton.jit
@@ -332,17 +339,14 @@ def _value_backward(
     num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column = tl.arange(0, WIDTH)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    is_column = column < num_entries
-    inside = (row < num_rows)[:, None] & is_column[None, :]
-    at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
-    own = group * num_entries + column
+    column, is_column, own = _columns(group, num_entries, WIDTH)
+    block = tl.program_id(0)
+    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, num_entries, ROWS)
     bias, scale, _ = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
     place = moments_at + 2 * (group * num_rows + row)
-    mean, rate = _load_moments(place, row < num_rows)
-    gv = tl.load(gv_at + group * num_rows + row, row < num_rows, 0.0)
+    mean, rate = _load_moments(place, is_row)
+    gv = tl.load(gv_at + group * num_rows + row, is_row, 0.0)
     x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
     normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
     gx = _through_norm(gv[:, None] * (weight * scale)[None, :], normed, rate, num_entries)
@@ -357,9 +361,7 @@ def _fit(
     TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column = tl.arange(0, WIDTH)
-    own = group * num_entries + column
-    is_column = column < num_entries
+    column, is_column, own = _columns(group, num_entries, WIDTH)
     bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
     factor = weight * scale
@@ -370,10 +372,10 @@ def _fit(
     gvalue = tl.zeros((ROWS,), tl.float32)
     squares = tl.zeros((ROWS,), tl.float32)
     for turn in range(TURNS):
-        row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
-        is_row = row < num_rows
-        inside = is_row[:, None] & is_column[None, :]
-        at = (group * num_rows + row).to(tl.int64)[:, None] * num_entries + column[None, :]
+        block = turn * tl.num_programs(0) + tl.program_id(0)
+        row, is_row, inside, at = _rows(
+            block, group, column, is_column, num_rows, num_entries, ROWS
+        )
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         normed, _, rate = _normalise(_mish(x), is_column, num_entries, epsilon)
         along = tl.sum(normed * factor[None, :], axis=1)
