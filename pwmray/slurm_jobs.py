@@ -140,7 +140,7 @@ def describe_end(job: Job) -> str:
 
 
 _WAITS: Mapping[str, str] = {
-    "None": "just submitted",
+    "None": "Slurm's scheduler has not looked at it yet",
     "Priority": "jobs of higher priority are before it",
     "Resources": "next in line, waits for nodes or GPUs to become free",
     "BeginTime": "not before its begin time (a requeued job waits two minutes)",

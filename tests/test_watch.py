@@ -320,7 +320,8 @@ def test_requeued_job_keeps_its_trials(real, tmp_path, capsys):
     job = submit(real, tmp_path, [0], "--partition=h100", "--requeue")
     wait_until_they_run(tmp_path, [0])
     real.run("scontrol", "requeue", str(job))
-    real.wait(job, "PENDING")
+    # The scheduler gives a reason only at its next pass, which is a second away.
+    wait_until(lambda: real.job(job)["Reason"] == "BeginTime")
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     assert "not before its begin time" in out
     assert status_of(tmp_path, 0)[0] is Status.RUNNING
