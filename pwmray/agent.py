@@ -8,6 +8,7 @@ import torch
 
 from pwmray import checkpoint_file
 from pwmray.algorithm import checkpoint
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.evaluate import Act, GroupedAct
 from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
@@ -54,11 +55,14 @@ def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:
     _check_task(path, config.task, found["tasks"])
     learner = build_learner(config)
     progress = checkpoint.load(path, learner, {}, torch.device("cpu"))
+    learner.to(device)
+    if config.runtime.compile:  # as in the trial: it decides how numbers round
+        compile_networks(learner, [])
     return Agent(
         path=path,
         digest=checkpoint_file.read_header(path).digest,
         config=config,
-        learner=learner.to(device),
+        learner=learner,
         trained_on=trained.task,
         epochs_reached=progress["epochs_reached"],
     )

@@ -95,8 +95,9 @@ class RuntimeConfig:
     num_cpus: int = 1  # and torch threads
     gpu_fraction: float = 1.0  # of one GPU, where the machine or cluster has any
     gpu_type: str = ""  # such as H100: asked for where the cluster offers it; empty: any
-    # Compile the networks, for seconds at a trial's start. What is computed differs by rounding.
-    compile: bool = False
+    # Run the networks by compiled kernels, made once on a machine, in seconds. What is computed
+    # differs by rounding.
+    compile: bool = True
     cuda_graph: bool = True  # on a GPU, record an epoch once and replay it
     checkpoint_seconds: float = 60.0  # at most this much training is lost, plus one curve row
     disk_wait_seconds: float = 1800.0  # that a full disk is waited for, keeping CPUs and GPU

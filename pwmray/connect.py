@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from pwmray import dashboard
+from pwmray.kernels.build import find_compiler
 from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
@@ -96,6 +97,17 @@ def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> N
     if not available.get("GPU", 0):
         for matmul in matmuls:
             check_on_cpu(matmul)
+
+
+def describe_missing_compiler(available: Mapping[str, float]) -> str:
+    """Return what to tell of trials on this machine's CPUs without a compiler, or nothing."""
+    if available.get("GPU", 0):
+        return ""
+    try:
+        find_compiler()
+    except OSError as error:
+        return f"{error}; trials run without compiled kernels, which takes longer"
+    return ""
 
 
 def _has_dashboard() -> bool:

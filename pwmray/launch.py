@@ -229,6 +229,9 @@ class _Engine:
         gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
         if said := placement.describe_missing_gpus(gpu_types, offered):
             print(said)
+        compiles_here = self._address is None and any(runtime.compile for runtime in runtimes)
+        if compiles_here and (said := connect.describe_missing_compiler(offered)):
+            print(said)
         if dashboard:
             print(dashboard)
         return self._scratch

@@ -17,7 +17,6 @@ SCALES = {
         "set": {
             "data.source": "mt30",  # 40 collected episodes a task teach no 48M model
             "learner.matmul": "tf32",  # a GPU's float32 products take ten times as long
-            "runtime.compile": True,
             # 500 environment steps in turn take a GPU's trial as long as tens of epochs.
             "evaluation.every_epochs": 1000,
         },

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pwmray import connect
 from pwmray.algorithm import compiling
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import VARIANTS
@@ -34,6 +35,15 @@ def test_missing_compiler_is_found():
         [sys.executable, "-c", program], env=alone, capture_output=True, text=True, check=True
     )
     assert "no-such-compiler" in done.stdout
+
+
+def test_sweep_on_cpus_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    assert connect.describe_missing_compiler({"CPU": 2.0}) == ""
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = connect.describe_missing_compiler({"CPU": 2.0})
+    assert said.startswith("no C++ compiler: CXX is not set, and none of c++, g++, clang++ found")
+    assert connect.describe_missing_compiler({"CPU": 2.0, "GPU": 1.0}) == ""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -55,6 +55,7 @@ def write_checkpoint(folder, tasks):
 
 
 def test_returns_are_those_of_the_trials_own_evaluation(trial, agent):
+    assert agent.learner.critics.uses_kernels
     evaluation = agent.config.evaluation
     policy = run_episodes(agent, evaluation.final_seeds, agent.make_policy)
     planner = run_episodes(agent, evaluation.plan_seeds, agent.make_planner)

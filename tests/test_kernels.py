@@ -205,9 +205,11 @@ def test_layer_with_another_nonlinearity_runs_as_it_is_written():
 
 
 @pytest.fixture
-def built_anew():
+def built_anew(tmp_path, monkeypatch):
+    """Give the folder where compiled kernels are kept, still empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     build.load.cache_clear()
-    yield
+    yield tmp_path / "cache" / "pwmray"
     build.load.cache_clear()
 
 
@@ -218,6 +220,63 @@ def test_machine_without_a_compiler_is_told_where_one_was_looked_for(monkeypatch
         OSError, match=r"no C\+\+ compiler: CXX is not set, and none of c\+\+, g\+\+"
     ):
         build.load()
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A compiler that writes a line for each library it makes of one small source.
+
+    Gives the file of lines.
+    """
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }\n')
+    monkeypatch.setattr(build, "SOURCES", [str(source)])
+    made, program = tmp_path / "made", tmp_path / "compiler"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo >>{made}\nexec c++ "$@"\n')
+    program.chmod(0o700)
+    made.touch()
+    monkeypatch.setenv("CXX", str(program))
+    return made
+
+
+def check_loading():
+    build.load.cache_clear()
+    assert build.load().one() == 1
+
+
+def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew, monkeypatch):
+    for _ in range(3):
+        check_loading()
+    assert compiler.read_text() == "\n"
+    (kept,) = built_anew.iterdir()
+    assert (built_anew.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o700, 0o600)
+
+    with open(build.SOURCES[0], "a") as source:
+        source.write("// another\n")
+    check_loading()
+    assert compiler.read_text() == "\n\n"
+    assert len(list(built_anew.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["empty", "others may write it", "others may write its folder"])
+def test_kept_kernels_that_cannot_be_relied_on_are_compiled_again(damage, compiler, built_anew):
+    build.load()
+    (kept,) = built_anew.iterdir()
+    if damage == "empty":
+        kept.unlink()  # the mapped file must not change
+        kept.touch(0o600)
+    else:
+        (kept if damage == "others may write it" else built_anew).chmod(0o777)
+    check_loading()
+    assert compiler.read_text() == "\n\n"
+    assert kept.stat().st_size > 1000
+
+
+def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_anew):
+    built_anew.parent.touch()  # a file where the folder would be
+    for _ in range(2):
+        check_loading()
+    assert compiler.read_text() == "\n\n"
 
 
 def test_compiler_that_fails_is_quoted(monkeypatch, built_anew):

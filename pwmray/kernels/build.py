@@ -1,13 +1,17 @@
-"""Compile the C++ of this folder and load it."""
+"""Compile the C++ of this folder, once on a machine, and load it."""
 
+import contextlib
 import ctypes
 import functools
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from pwmray.files import replacing
 
 SOURCES = [str(Path(__file__).with_name(name)) for name in ("norms.cpp", "adam.cpp")]
 
@@ -19,27 +23,93 @@ _MATHEMATICS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "
 _MATHEMATICS += ["-fassociative-math", "-freciprocal-math", "-ffinite-math-only"]
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_MATHEMATICS]
 _X86_FLAGS = ["-mprefer-vector-width=512"]
+_CPU = Path("/proc/cpuinfo")
+_SAME_ON_ALL_CORES = (
+    "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+    "Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part",
+)  # fmt: skip
 
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Return the compiled kernels, compiled on the first call.
+    """Return the compiled kernels.
 
+    They are compiled on a machine's first call and kept in the user's cache folder
+    (`$XDG_CACHE_HOME/pwmray`, else `~/.cache/pwmray`), for this source, compiler and CPU.
     Raises OSError that says what went wrong.
     """
+    compiler = find_compiler()
+    x86 = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []
+    command = [*compiler.split(), *_FLAGS, *x86, *SOURCES]
+    kept = _kept_library(compiler, command)
+    if kept is not None and _is_ours_alone(kept):
+        with contextlib.suppress(OSError):  # cut short, or from before the system changed
+            return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory(prefix="pwmray-kernels-") as folder:
+        library = Path(folder) / "kernels.so"
+        done = _run([*command, "-o", str(library)])
+        if done.returncode:
+            raise OSError(f"{compiler} ended with {done.returncode}: {done.stderr}")
+        kernels = ctypes.CDLL(str(library))  # which stays, without the file
+        if kept is not None:
+            _keep(library, kept)
+        return kernels
+
+
+def find_compiler() -> str:
+    """Return the command of a C++ compiler; raises OSError where there is none."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), "")
     if not compiler:
         raise OSError(f"no C++ compiler: CXX is not set, and none of {', '.join(_COMPILERS)} found")
-    x86 = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []
-    with tempfile.TemporaryDirectory(prefix="pwmray-kernels-") as folder:
-        library = Path(folder) / "kernels.so"
-        command = [*compiler.split(), *_FLAGS, *x86, *SOURCES, "-o", str(library)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise OSError(f"{compiler} took longer than {_TIMEOUT_SECONDS} seconds") from error
-        if done.returncode:
-            raise OSError(f"{compiler} ended with {done.returncode}: {done.stderr}")
-        return ctypes.CDLL(str(library))  # which stays, without the file
+    return compiler
+
+
+def _kept_library(compiler: str, command: list[str]) -> Path | None:
+    """Return where the library that `command` makes is kept, None without a home folder."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    made_of = hashlib.sha256(repr(command).encode())
+    for source in SOURCES:
+        made_of.update(Path(source).read_bytes())
+    made_of.update(_run([*compiler.split(), "--version"]).stdout.encode())
+    made_of.update(_describe_cpu().encode())
+    return cache / "pwmray" / f"kernels-{made_of.hexdigest()[:16]}.so"
+
+
+def _describe_cpu() -> str:
+    """Return what -march=native goes by, as the first core's lines say it."""
+    try:
+        first = _CPU.read_text().partition("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    lines = [line for line in first.splitlines() if line.split("\t")[0] in _SAME_ON_ALL_CORES]
+    return "\n".join(lines)
+
+
+def _is_ours_alone(library: Path) -> bool:
+    """Return whether nobody else could have written the file."""
+    try:
+        states = [library.stat(), library.parent.stat()]
+    except OSError:
+        return False
+    return all(state.st_uid == os.getuid() and not state.st_mode & 0o022 for state in states)
+
+
+def _keep(library: Path, place: Path) -> None:
+    """Copy a library to where the next process looks; without room or rights it is not kept."""
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(place) as draft:
+            shutil.copyfile(library, draft)
+            draft.chmod(0o600)
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds") from error
