@@ -105,9 +105,9 @@ class Stack(nn.Module):
         z_SNL = rollout.z.flatten(1, 2)
         critics = vmap(lambda parameters, z: functional_call(self._first.critics, parameters, (z,)))
         loss_S = y_SN.new_zeros(len(y_SN))
-        for _ in range(config.critic_iterations):
-            orders = [self._first._row_order(y_SN.shape[1], g, y_SN) for g in generators]
-            for rows_SR in torch.stack(orders).chunk(config.critic_batches, dim=1):
+        orders = [self._first.draw_orders(y_SN.shape[1], g, y_SN) for g in generators]
+        for of_a_pass in zip(*orders, strict=True):
+            for rows_SR in torch.stack(of_a_pass).chunk(config.critic_batches, dim=1):
                 z_SRL = z_SNL.gather(1, rows_SR.unsqueeze(-1).expand(-1, -1, z_SNL.shape[-1]))
                 with autocast(config.matmul, z_SRL.device):
                     v_SCR = critics(self.stacked["critics"], z_SRL)

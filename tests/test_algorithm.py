@@ -234,7 +234,7 @@ def actor_loss_and_gradient(**penalty):
     learner.set_schedules(0.0)
     before, obs = copy.deepcopy(learner), random_batch().obs_HBO[0]
     metrics, rollout = learner.update_policy(obs, stream())
-    noise = before._noise(obs, stream())
+    noise = before.draw_noise(obs, stream())
     _, u = before.policy.sample(rollout.z, noise, before.mask_A)
     return metrics["actor_loss"], u.square().sum(-1).mean()
 

@@ -330,7 +330,7 @@ def stale_after_a_policy_step(**switches):
 def test_published_policy_step_adds_its_gradient_of_the_task_embedding():
     added, learner = stale_after_a_policy_step()
     obs = make_batch().obs_HBO[0]
-    returns, _ = learner._roll_out(obs, learner._noise(obs, stream()))
+    returns, _ = learner._roll_out(obs, learner.draw_noise(obs, stream()))
     learner.return_scale.update(returns.detach())
     loss = -returns.mean() / learner.return_scale.std
     (wanted,) = torch.autograd.grad(loss, learner.world_model.task_embedding.weight)

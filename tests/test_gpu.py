@@ -108,15 +108,18 @@ def test_step_of_adam_is_that_of_torch():
     ours, theirs = ([torch.nn.Parameter(torch.ones(s, device=GPU)) for s in shapes] for _ in "ab")
     optimizers = [torch.optim.Adam(p, 1e-2, (0.7, 0.95), fused=True) for p in (ours, theirs)]
     replay.prepare_rates(optimizers, GPU)
+    copies = {p: p.detach().bfloat16() for p in ours[::2]}
     for i in range(10):
         for p, q in zip(ours, theirs, strict=True):
             p.grad = 10.0 ** (i - 4) * torch.randn_like(p)
             q.grad = p.grad.clone()
-        norm = clip_and_step(optimizers[0], 1.0)
+        norm = clip_and_step(optimizers[0], 1.0, copies)
         assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 1.0))
         optimizers[1].step()
         for p, q in zip(ours, theirs, strict=True):
             assert_close(p, q, rtol=1e-5, atol=1e-6)
+        for p, copied in copies.items():
+            assert_close(copied, p.detach().bfloat16(), rtol=0, atol=0)
     for a, b in zip(*(replay.optimizer_tensors([o]) for o in optimizers), strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-7)
 

@@ -184,6 +184,40 @@ def test_clipped_step_of_adam_is_that_of_torch():
     assert (ours[0] - 1).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("uses_kernels", [True, False])
+def test_copies_of_weights_follow_a_step(uses_kernels):
+    optimizer, parameters, *_ = make_steppers()
+    optimizer.uses_kernels = uses_kernels
+    copies = {p: p.detach().bfloat16() for p in parameters[::2]}
+    places = [copy.data_ptr() for copy in copies.values()]
+    for _ in range(2):  # torch takes the first
+        for p in parameters:
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+        clip_and_step(optimizer, 1.0, copies)
+        for p, copied in copies.items():
+            assert_close(copied, p.detach().bfloat16(), rtol=0, atol=0)
+            assert (copied != 1).any()
+    assert [copied.data_ptr() for copied in copies.values()] == places
+
+
+def test_minibatches_of_critics_in_bfloat16_see_the_weights_as_they_are():
+    """As if each rounded them anew."""
+    found = []
+    for keeps in (True, False):
+        critics, _ = make_critics((12, 8))
+        optimizer = Adam(critics.parameters(), 1e-2, (0.7, 0.95))
+        optimizer.uses_kernels = True
+        with torch.autocast("cpu", torch.bfloat16):
+            copies = critics.copy_weights() if keeps else None
+            for _ in range(4):
+                critics.differentiate_error(*latents_and_targets(), copies)
+                clip_and_step(optimizer, 1.0, copies)
+        assert len(copies or (1, 2)) == 2
+        found.append(list(critics.parameters()))
+    for a, b in zip(*found, strict=True):
+        assert_close(a, b, rtol=0, atol=0)
+
+
 def test_step_on_a_gradient_that_is_not_finite_shows_in_every_weight():
     mine, ours, *_ = make_steppers()
     for bad in (False, True):  # torch takes the first

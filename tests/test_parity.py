@@ -55,7 +55,8 @@ def stream():
 
 
 def imagine(learner):
-    return learner.imagine(BATCH["obs"][0], stream()).rollout
+    obs_BO = BATCH["obs"][0]
+    return learner.imagine(obs_BO, learner.draw_noise(obs_BO, stream())).rollout
 
 
 def published_learner(kind):

@@ -1,7 +1,7 @@
 """Adam on clipped gradients, by kernels of our own where they are faster."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,18 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=lr, betas=betas, fused=True)
 
 
-def clip_and_step(optimizer: Adam, clip: float) -> Tensor:
-    """Take a step with gradients of a norm of at most `clip`; return the norm before."""
+def clip_and_step(
+    optimizer: Adam, clip: float, copies: Mapping[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Take a step with gradients of a norm of at most `clip`; return the norm before.
+
+    `copies` of parameters, in another dtype, follow them.
+    """
     if _wants_kernels(optimizer) and adam.can_step(optimizer):
-        return adam.step(optimizer, clip)
+        return adam.step(optimizer, clip, copies or {})
     norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
     optimizer.step()
+    adam.follow(copies or {})
     return norm
 
 

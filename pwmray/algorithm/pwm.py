@@ -6,7 +6,7 @@ Formulas: PWM (Georgiev et al., arXiv 2407.02466) with the world-model losses of
 al., arXiv 2310.16828).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -125,12 +125,17 @@ class Learner(nn.Module):
             metrics = _mean(steps)
         if batch is None or self.fidelity.world_model_batches:
             batch = sample(config.policy_batch_size)
-        imagined = self.imagine(batch.obs_HBO[0], generator)
+        obs_BO = batch.obs_HBO[0]
+        noise_HBA = self.draw_noise(obs_BO, generator)
+        with replay.Beside(obs_BO.device) as drawing:
+            orders = self.draw_orders(config.horizon * len(obs_BO), generator, obs_BO)
+        imagined = self.imagine(obs_BO, noise_HBA)
+        drawing.join()
         # Neither reads what the other changes.
-        with replay.Beside(batch.obs_HBO.device) as beside:
-            critic_metrics = self.update_critics(imagined.rollout, generator)
+        with replay.Beside(obs_BO.device) as fitting:
+            critic_metrics = self.fit_critics(imagined.rollout, orders)
         actor_metrics = self.improve_policy(imagined)
-        beside.join()
+        fitting.join()
         return metrics | actor_metrics | critic_metrics
 
     @property
@@ -152,16 +157,15 @@ class Learner(nn.Module):
 
     def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
         """Take one gradient step on the imagined return, through the frozen model."""
-        imagined = self.imagine(obs_BO, generator)
+        imagined = self.imagine(obs_BO, self.draw_noise(obs_BO, generator))
         return self.improve_policy(imagined), imagined.rollout
 
-    def imagine(self, obs_BO: Tensor, generator: torch.Generator) -> Imagined:
-        """Roll the noisy policy through the frozen model from `obs`."""
+    def imagine(self, obs_BO: Tensor, noise_HBA: Tensor) -> Imagined:
+        """Roll the policy, with its noise [H, B, A], through the frozen model from `obs`."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
         embedding = self.world_model.task_embedding.weight
         embedding.requires_grad_(self._keeps_stale_gradient)
-        noise_HBA = self._noise(obs_BO, generator)
         with autocast(self.config.matmul, obs_BO.device):
             returns_B1, rollout = self._roll_out(obs_BO, noise_HBA)
         self.world_model.requires_grad_(True)
@@ -198,6 +202,11 @@ class Learner(nn.Module):
 
     def update_critics(self, rollout: Rollout, generator: torch.Generator) -> Metrics:
         """Fit the critics to TD(lambda) targets in shuffled minibatches."""
+        num_rows = rollout.next_v.numel()
+        return self.fit_critics(rollout, self.draw_orders(num_rows, generator, rollout.z))
+
+    def fit_critics(self, rollout: Rollout, orders: Sequence[Tensor]) -> Metrics:
+        """Fit the critics to TD(lambda) targets; a pass over the rollout's rows for each order."""
         config = self.config
         trace = config.td_lambda if self.fidelity.td_lambda else 0.0
         targets = td_lambda(rollout.r, rollout.next_v, config.discount, trace)
@@ -205,13 +214,14 @@ class Learner(nn.Module):
         if config.matmul == BFLOAT16:  # once, not with every minibatch
             z_NL = z_NL.to(torch.bfloat16)
         metrics = []
-        for _ in range(config.critic_iterations):
-            order = self._row_order(len(y_N), generator, y_N)
+        with autocast(config.matmul, y_N.device):
+            copies = self.critics.copy_weights()
+        for order in orders:
             shuffled = [t.index_select(0, order).chunk(config.critic_batches) for t in (z_NL, y_N)]
             for z_RL, y_R in zip(*shuffled, strict=True):
                 with autocast(config.matmul, y_N.device):
-                    error_C = self.critics.differentiate_error(z_RL, y_R)
-                norm = clip_and_step(self.optimizers["critic"], config.critic_clip)
+                    error_C = self.critics.differentiate_error(z_RL, y_R, copies)
+                norm = clip_and_step(self.optimizers["critic"], config.critic_clip, copies)
                 metrics.append({"critic_loss": error_C, "critic_gradient_norm": norm})
         return _mean(metrics)
 
@@ -236,10 +246,19 @@ class Learner(nn.Module):
         shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
         return self._roll_out(obs_BO, obs_BO.new_zeros(shape))[0]
 
-    def _noise(self, obs_BO: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_noise(self, obs_BO: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the policy's noise [H, B, A] of a rollout from `obs`."""
         shape = (self.config.horizon, len(obs_BO), self.mask_A.numel())
         return _normal(shape, generator, obs_BO)
+
+    def draw_orders(self, num_rows: int, generator: torch.Generator, like: Tensor) -> list[Tensor]:
+        """Return the order of a rollout's rows in each pass of the critics' fit."""
+        num_passes, device = self.config.critic_iterations, like.device
+        if not self.fidelity.shuffled_critic_batches:
+            return [torch.arange(num_rows, device=device)] * num_passes
+        return [
+            torch.randperm(num_rows, generator=generator, device=device) for _ in range(num_passes)
+        ]
 
     def _act(self, z_BL: Tensor, noise_BA: Tensor) -> Tensor:
         """Return the noisy actions [B, A], detached: a leaf, where gradients are on."""
@@ -287,11 +306,6 @@ class Learner(nn.Module):
 
     def _embedding(self, batch_size: int) -> Tensor:
         return self.world_model.embed(self.task).expand(batch_size, -1)
-
-    def _row_order(self, num_rows: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        if not self.fidelity.shuffled_critic_batches:
-            return torch.arange(num_rows, device=like.device)
-        return torch.randperm(num_rows, generator=generator, device=like.device)
 
     def _step(self, name: str, loss: Tensor, clip: float) -> Tensor:
         """Take one clipped gradient step; return the norm before clipping."""

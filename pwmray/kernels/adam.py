@@ -7,6 +7,7 @@ and `torch.optim.Adam`. On a CPU adam.cpp computes, on a GPU adam_gpu.py.
 import ctypes
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -34,8 +35,11 @@ def can_step(optimizer: torch.optim.Optimizer) -> bool:
     return all(optimizer.state.get(p) and p.grad is not None for p in group["params"])
 
 
-def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-    """Take a step with gradients of a norm of at most `clip`; return the norm before."""
+def step(optimizer: torch.optim.Optimizer, clip: float, copies: Mapping[Tensor, Tensor]) -> Tensor:
+    """Take a step with gradients of a norm of at most `clip`; return the norm before.
+
+    `copies` of parameters, contiguous and in another dtype, follow them.
+    """
     (group,) = optimizer.param_groups
     states = [optimizer.state[p] for p in group["params"]]
     tensors = Tensors(
@@ -47,8 +51,17 @@ def step(optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
     if tensors.parameters[0].is_cuda:
         from pwmray.kernels import adam_gpu  # needs Triton
 
-        return adam_gpu.step(tensors, group, clip)
-    return _step(tensors, group, clip)
+        return adam_gpu.step(tensors, [copies.get(p) for p in group["params"]], group, clip)
+    norm = _step(tensors, group, clip)
+    follow(copies)
+    return norm
+
+
+@torch.no_grad()
+def follow(copies: Mapping[Tensor, Tensor]) -> None:
+    """Bring copies of parameters up to date."""
+    for parameter, copy in copies.items():
+        copy.copy_(parameter)
 
 
 def _step(tensors: Tensors, group: dict[str, Any], clip: float) -> Tensor:

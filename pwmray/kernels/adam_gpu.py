@@ -21,8 +21,10 @@ _BLOCK = 1024  # entries that a program works on at once
 _MAX_SUMS = 512  # programs that add up squares, about
 
 
-def step(tensors: Tensors, group: dict[str, Any], clip: float) -> Tensor:
-    """As `adam.step`; `group` is torch's group of the parameters."""
+def step(
+    tensors: Tensors, copies: Sequence[Tensor | None], group: dict[str, Any], clip: float
+) -> Tensor:
+    """As `adam.step`; `group` is torch's group of the parameters, which may have a copy each."""
     parameters, gradients, means, squares, steps = tensors
     sizes = tuple(p.numel() for p in parameters)
     turns = triton.cdiv(triton.cdiv(sum(sizes), _MAX_SUMS), _BLOCK)
@@ -31,8 +33,10 @@ def step(tensors: Tensors, group: dict[str, Any], clip: float) -> Tensor:
     _sum_squares[(firsts[-1],)](gradients, steps, parts, firsts, sizes, len(sizes), turns, _BLOCK)
     num_parts, firsts = firsts[-1], _firsts(sizes, _BLOCK)
     (beta1, beta2), epsilon = group["betas"], group["eps"]
+    copied = tuple(copy is not None for copy in copies)
+    places = tuple(p if copy is None else copy for p, copy in zip(parameters, copies, strict=True))
     _adam[(firsts[-1],)](
-        parameters, gradients, means, squares, steps,
+        parameters, gradients, means, squares, steps, places, copied,
         parts, num_parts, triton.next_power_of_2(num_parts), norm, group["lr"],
         float(clip), beta1, beta2, math.log(beta1), math.log(beta2), epsilon,
         firsts, sizes, len(sizes), _BLOCK,
@@ -68,8 +72,9 @@ def _sum_squares(
 
 @triton.jit
 def _adam(
-    parameters, gradients, means, squares, steps, parts_at, num_parts, PARTS: tl.constexpr,
-    norm_at, rate_at, CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
+    parameters, gradients, means, squares, steps, copies, COPIED: tl.constexpr,
+    parts_at, num_parts, PARTS: tl.constexpr, norm_at, rate_at,
+    CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
     LOG1: tl.constexpr, LOG2: tl.constexpr, EPSILON: tl.constexpr,
     FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -98,3 +103,5 @@ def _adam(
             tl.store(means[i] + at, m, inside)
             tl.store(squares[i] + at, v, inside)
             tl.store(parameters[i] + at, p, inside)
+            if COPIED[i]:
+                tl.store(copies[i] + at, p.to(copies[i].dtype.element_ty), inside)

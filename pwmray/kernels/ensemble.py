@@ -6,7 +6,7 @@ the place of the one before it and in the place that it is for, and each product
 larger matrix in the order in which it lies in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -39,15 +39,24 @@ def values(z_NL: Tensor, parameters: Parameters) -> Tensor:
     return _Values.apply(z_NL.to(product_dtype(z_NL.device)), parameters)  # type: ignore
 
 
+def copy_weights(parameters: Parameters) -> dict[Tensor, Tensor]:
+    """Return the weights of products in their dtype, where that is not the weights' own."""
+    hidden = parameters.weights[:-1]  # the last one is of no product: it goes with the last norm
+    dtype = product_dtype(hidden[0].device)
+    return {weight: weight.detach().to(dtype) for weight in hidden if weight.dtype != dtype}
+
+
 @torch.no_grad()
-def fit(z_NL: Tensor, y_N: Tensor, parameters: Parameters) -> tuple[Tensor, Parameters]:
+def fit(
+    z_NL: Tensor, y_N: Tensor, parameters: Parameters, copies: Mapping[Tensor, Tensor]
+) -> tuple[Tensor, Parameters]:
     """Return each member's mean squared error to y, [C], and the gradients of their mean.
 
-    Products have the dtype of `autocast`, as in `values`.
+    Products have the dtype of `autocast`, as in `values`; `copies` are of `copy_weights`.
     """
     z_NL = z_NL.to(product_dtype(z_NL.device))
     affine, last = parameters.affines[-1], parameters.weights[-1]
-    _, layers, x_CNU = _through_hidden(z_NL, parameters)
+    _, layers, x_CNU = _through_hidden(z_NL, parameters, copies)
     found = norms.value_fit(x_CNU, affine, last, parameters.biases[-1], y_N.float())
 
     gx_CNU = x_CNU  # in its place
@@ -67,7 +76,7 @@ class _Values(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z_NL: Tensor, parameters: Parameters):
         affine, last = parameters.affines[-1], parameters.weights[-1]
-        first, layers, x_CNU = _through_hidden(z_NL, parameters)
+        first, layers, x_CNU = _through_hidden(z_NL, parameters, copy_weights(parameters))
         v_CN, moments = norms.value_forward(x_CNU, affine, last, parameters.biases[-1])
         hidden = [t for x, _, m, affine, weight in layers for t in (x, m, *affine, weight)]
         ctx.save_for_backward(first, x_CNU, moments, *affine, last, *hidden)
@@ -87,14 +96,15 @@ class _Values(torch.autograd.Function):
         return _input_gradient(gx_CNU, first), None
 
 
-def _through_hidden(z_NL: Tensor, parameters: Parameters) -> tuple[Tensor, list[tuple], Tensor]:
+def _through_hidden(
+    z_NL: Tensor, parameters: Parameters, copies: Mapping[Tensor, Tensor]
+) -> tuple[Tensor, list[tuple], Tensor]:
     """Return what z becomes before the last norm, [C, N, U], and how.
 
     That is the weight of the first product, and of each norm but the last its x, y, moments,
     parameters and the weight that y is multiplied by.
     """
-    # The last weight is of no product: it goes with the last norm.
-    first, *following = (weight.to(z_NL.dtype) for weight in parameters.weights[:-1])
+    first, *following = (copies.get(weight, weight) for weight in parameters.weights[:-1])
     layers, x_CNU = [], _shared_product(z_NL, first)
     for affine, weight in zip(parameters.affines[:-1], following, strict=True):
         h_CNU, moments = norms.forward(norms.MISH_NORM, x_CNU, affine)

@@ -5,6 +5,7 @@ a linear output (PWM); the ensemble's weights are stacked along the first dimens
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,11 +63,23 @@ class CriticEnsemble(nn.Module):
             x = product(torch.baddbmm, bias, x, weight).to(bias.dtype)
         return x.squeeze(-1)
 
-    def differentiate_error(self, z_NL: Tensor, y_N: Tensor) -> Tensor:
-        """Return each critic's mean squared error to y, [C]; `grad` becomes that of their mean."""
+    def copy_weights(self) -> dict[Tensor, Tensor]:
+        """Return those weights of which products take a copy, in their dtype, with the copy."""
+        if self._can_use_kernels:
+            return ensemble.copy_weights(self._parameters_by_kind())
+        return {}
+
+    def differentiate_error(
+        self, z_NL: Tensor, y_N: Tensor, copies: Mapping[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Return each critic's mean squared error to y, [C]; `grad` becomes that of their mean.
+
+        `copies` are those of `copy_weights`, for the weights as they are; by default made here.
+        """
         if self._can_use_kernels:
             parameters = self._parameters_by_kind()
-            error_C, gradients = ensemble.fit(z_NL, y_N, parameters)
+            copies = ensemble.copy_weights(parameters) if copies is None else copies
+            error_C, gradients = ensemble.fit(z_NL, y_N, parameters, copies)
             for of_a_kind, found in zip(parameters, gradients, strict=True):
                 for parameter, gradient in zip(of_a_kind, found, strict=True):
                     parameter.grad = gradient
