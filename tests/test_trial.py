@@ -93,8 +93,9 @@ def test_memory_does_not_grow_with_the_epochs(variant, tmp_path, data):
     assert sizes[0] == sizes[-1] > 0
 
 
-def test_trial_without_kernels_is_resumed_exactly(tmp_path, data):
-    config = make_config(**{"runtime.compile": False})
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "plain"])
+def test_trial_is_resumed_exactly_with_kernels_and_without(compiled, tmp_path, data):
+    config = make_config(**{"runtime.compile": compiled})
     for name in ("whole", "resumed"):
         ask_for(config, tmp_path / name)
     run_to_the_end(open_trial(config, tmp_path / "whole", data))

@@ -37,11 +37,12 @@ def clip_and_step(
 
     `copies` of parameters, in another dtype, follow them.
     """
+    copies = copies or {}
     if _wants_kernels(optimizer) and adam.can_step(optimizer):
-        return adam.step(optimizer, clip, copies or {})
+        return adam.step(optimizer, clip, copies)
     norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
     optimizer.step()
-    adam.follow(copies or {})
+    adam.follow(copies)
     return norm
 
 

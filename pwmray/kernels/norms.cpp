@@ -71,11 +71,24 @@ inline MishParts mish(float x) {
   return {x * ratio, ratio + x * 4.0f * u * (u + 1.0f) * inverse * inverse};
 }
 
+// By its bits: the compiler is told that no number is infinite or NaN.
+inline bool is_finite(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7f800000) != 0x7f800000;
+}
+
+inline void make_nan(float& place) {
+  const uint32_t nan = 0x7fc00000;
+  std::memcpy(&place, &nan, sizeof nan);
+}
+
 // Mean and 1 / standard deviation of a row.
 struct Moments {
   float mean, inverse_std;
 };
 
+// A row whose squares overflow becomes NaN: by itself it would come out as zeros.
 inline Moments moments(const float* x, Index U, float epsilon) {
   float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -83,14 +96,9 @@ inline Moments moments(const float* x, Index U, float epsilon) {
   const float mean = sum / U;
 #pragma omp simd reduction(+ : squares)
   for (Index i = 0; i < U; i++) squares += (x[i] - mean) * (x[i] - mean);
-  return {mean, 1.0f / std::sqrt(squares / U + epsilon)};
-}
-
-// By its bits: the compiler is told that no number is infinite or NaN.
-inline bool is_finite(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return (bits & 0x7f800000) != 0x7f800000;
+  Moments m{mean, 1.0f / std::sqrt(squares / U + epsilon)};
+  if (!is_finite(squares)) make_nan(m.inverse_std);
+  return m;
 }
 
 // Softmax within each group of 8, in place. A row that is not finite becomes NaN, as it would not
@@ -100,8 +108,7 @@ inline void onto_simplex(float* x, Index U) {
 #pragma omp simd reduction(+ : total)
   for (Index i = 0; i < U; i++) total += x[i];
   if (!is_finite(total)) {
-    const uint32_t nan = 0x7fc00000;
-    for (Index i = 0; i < U; i++) std::memcpy(x + i, &nan, sizeof nan);
+    for (Index i = 0; i < U; i++) make_nan(x[i]);
     return;
   }
   for (Index j = 0; j < U; j += SIMPLEX_SIZE) {

@@ -227,9 +227,11 @@ def _store_moments(place, mean, rate, is_row):
 
 @triton.jit
 def _normalise(h, is_column, num_entries, epsilon):
+    """Return the rows normalised, means and rates; where squares overflow NaN, not zeros."""
     mean = tl.sum(h, axis=1) / num_entries
     centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
-    rate = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / num_entries + epsilon)
+    variance = tl.sum(centred * centred, axis=1) / num_entries
+    rate = tl.where(variance < float("inf"), 1.0 / tl.sqrt(variance + epsilon), float("nan"))
     return centred * rate[:, None], mean, rate
 
 
