@@ -25,6 +25,7 @@ class _Seen:
     label: str
     variant: str
     epochs: int
+    epochs_a_row: int  # of its curve
     minutes: float  # expected, of the whole trial
     status: str  # waiting, running, done, failed, elsewhere
     epoch: int = 0
@@ -34,6 +35,43 @@ class _Seen:
     def share_done(self) -> float:
         return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
 
+    def minutes_up_to(self, epoch: int) -> float:
+        """Return the expected minutes since the row before an epoch or, if later, the last seen."""
+        before = max(self.epoch, (epoch - 1) // self.epochs_a_row * self.epochs_a_row)
+        return self.minutes * max(epoch - before, 0) / self.epochs
+
+
+class _Pace:
+    """How fast trials run, by the pieces of them done in this run.
+
+    The clock since its start would count Ray's, and rows of which other trials are in the middle:
+    a sweep that begins would look ten times as long as it is.
+    """
+
+    def __init__(self) -> None:
+        self._minutes = self._seconds = 0.0  # expected, needed
+        self._num_places = 0
+
+    def add(self, minutes: float, seconds: float) -> None:
+        """Count a piece of a trial."""
+        self._minutes += minutes
+        self._seconds += seconds
+
+    def start(self, num_running: int) -> None:
+        """A trial began, and so many run now."""
+        self._num_places = num_running
+
+    def seconds_left(self, minutes: float, longest: float, num_elsewhere: int) -> float | None:
+        """Return how long what is left will take, or None while nobody knows.
+
+        It was expected to take `minutes`, and the longest trial of those here `longest`; beside
+        them `num_elsewhere` trials run in other processes.
+        """
+        if self._minutes <= 0:
+            return None
+        num_places = max(self._num_places + num_elsewhere, 1)
+        return max(minutes / num_places, longest) * self._seconds / self._minutes
+
 
 class _Sums:
     """What a line says of all trials; kept as they change, for they may be thousands."""
@@ -42,6 +80,7 @@ class _Sums:
         self.counts: Counter[str] = Counter()  # by status
         self.best: dict[str, float] = {}  # return of any curve so far, by variant
         self.minutes = self.minutes_done = 0.0  # expected, of all
+        self.open: dict[int, _Seen] = {}  # run or wait here
         for trial in trials:
             self.minutes += trial.minutes
             self._count(trial, 1)
@@ -59,6 +98,9 @@ class _Sums:
     def _count(self, trial: _Seen, number: int) -> None:
         self.counts[trial.status] += number
         self.minutes_done += number * trial.minutes * trial.share_done
+        self.open.pop(id(trial), None)
+        if number > 0 and trial.status in ("running", "waiting"):
+            self.open[id(trial)] = trial
 
 
 class SweepProgress:
@@ -72,20 +114,20 @@ class SweepProgress:
                 trial.name,
                 trial.config.variant,
                 trial.config.epochs,
+                trial.config.evaluation.every_epochs,
                 trial.minutes,
                 {"done": "done", "running": "elsewhere"}.get(trial.state, "waiting"),
             )
             for trial in plan.trials
         }
         self._sums = _Sums(self._trials.values())
+        self._pace = _Pace()
         self._is_terminal = sys.stdout.isatty()
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
 
     def __enter__(self) -> "SweepProgress":
-        self._started = time.monotonic()
-        self._work_at_start = self._sums.minutes_done
         if self._is_terminal:
             self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
             self._live.start()
@@ -101,10 +143,12 @@ class SweepProgress:
         """A trial began."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
             trial.status = "running"
+        self._pace.start(self._sums.counts["running"])
 
-    def report(self, fingerprint: str, epoch: int, return_mean: float) -> None:
-        """A running trial wrote a curve row."""
+    def report(self, fingerprint: str, epoch: int, return_mean: float, seconds: float) -> None:
+        """A running trial wrote a curve row, or its evaluation: a piece that took `seconds`."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
+            self._pace.add(trial.minutes_up_to(epoch), seconds)
             trial.epoch = epoch
             trial.best_return = max(trial.best_return, return_mean)
         if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
@@ -185,11 +229,10 @@ class SweepProgress:
         return table
 
     def _time_left(self) -> str:
-        """Scale the expected minutes of what is left by how fast this run has been so far."""
         sums = self._sums
-        work = sums.minutes_done - self._work_at_start
-        if work < 1e-6:  # or what is left by rounding
+        minutes = max(sums.minutes - sums.minutes_done, 0.0)
+        longest = max((t.minutes * (1 - t.share_done) for t in sums.open.values()), default=0.0)
+        seconds = self._pace.seconds_left(minutes, longest, sums.counts["elsewhere"])
+        if seconds is None:
             return "time left: not known yet"
-        elapsed = time.monotonic() - self._started
-        seconds = elapsed * max(sums.minutes - sums.minutes_done, 0.0) / work
         return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"

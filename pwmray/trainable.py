@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from pwmray.trial import Trial
+
+PIECE_SECONDS = "piece_seconds"  # in what Tune is told: how long the trial took for it
 
 
 class TrialTrainable(tune.Trainable):
@@ -57,11 +60,13 @@ class TrialTrainable(tune.Trainable):
                 self._trial = self.open(self._grid)
                 on_gpu = self._grid["use_gpu"]
                 self._gauges = TrialGauges(self._grid["tags"], self._grid["epochs"], on_gpu)
+            started = time.perf_counter()
             row = self._trial.advance()
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
         self._gauges.show(row)
-        return {**row, "done": self._trial.is_finished}
+        seconds = time.perf_counter() - started
+        return {**row, PIECE_SECONDS: seconds, "done": self._trial.is_finished}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in this process."""

@@ -14,6 +14,7 @@ from pwmray.progress import SweepProgress
 from pwmray.retries import FirstDeaths
 from pwmray.room import free_bytes
 from pwmray.tables import Tables
+from pwmray.trainable import PIECE_SECONDS
 from pwmray.turns import Turns
 
 _TABLES_SECONDS = 5.0  # between two writings of the sweep's tables, at least
@@ -54,7 +55,9 @@ class TuneWatch(tune.Callback):
     ) -> None:
         if "return_mean" in result:
             self._deaths.survive(result["epoch"])
-            self._progress.report(_fingerprint(trial), result["epoch"], result["return_mean"])
+            self._progress.report(
+                _fingerprint(trial), result["epoch"], result["return_mean"], result[PIECE_SECONDS]
+            )
         self._write_tables()
         self._look_at_disk()
 

@@ -1,0 +1,86 @@
+"""The time left that a sweep shows: by its trials' own pieces, not by the clock since it began."""
+
+import pytest
+
+from pwmray import plan, registry
+from pwmray.notify import Notices
+from pwmray.progress import SweepProgress
+from tests.tiny import sweep
+
+NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
+SECONDS = 30.0  # a row
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Return a sweep of four like trials of 20 rows, of which two run, and their fingerprints."""
+    trials = [t for t in sweep.trials("longer", {"seed": range(20)}) if t.variant == "baseline"]
+    trials = [t for t in trials if t.epochs == EPOCHS][:NUM_TRIALS]
+    progress = SweepProgress(plan.make(sweep, "longer", trials, tmp_path), Notices("tiny", None))
+    progress.__enter__()
+    names = [trial.fingerprint for trial in trials]
+    for name in names[:2]:
+        progress.start(name)
+    return progress, names
+
+
+def minutes_left(progress):
+    told = progress.line().split("; ")[-1]
+    number, unit, _ = told.split()
+    return float(number) / {"min": 1, "s": 60}[unit]
+
+
+def test_time_left_is_unknown_before_the_first_row(started):
+    progress, _ = started
+    assert progress.line().endswith("time left: not known yet")
+
+
+def test_first_row_of_one_of_two_trials_tells_the_time_left(started):
+    progress, names = started
+    progress.report(names[0], EPOCHS_A_ROW, 1.0, SECONDS)
+    rows_left = NUM_TRIALS * EPOCHS / EPOCHS_A_ROW - 1
+    assert minutes_left(progress) == pytest.approx(rows_left / 2 * SECONDS / 60, abs=0.1)
+
+
+def test_what_a_trial_resumed_from_was_not_done_in_this_run(started):
+    progress, names = started
+    progress.report(names[0], EPOCHS - EPOCHS_A_ROW, 1.0, SECONDS)
+    rows_left = (NUM_TRIALS - 1) * EPOCHS / EPOCHS_A_ROW + 1
+    assert minutes_left(progress) == pytest.approx(rows_left / 2 * SECONDS / 60, abs=0.1)
+
+
+def test_final_evaluation_counts(started):
+    progress, names = started
+    for epoch in range(EPOCHS_A_ROW, EPOCHS + 1, EPOCHS_A_ROW):
+        progress.report(names[0], epoch, 1.0, SECONDS)
+    progress.report(names[0], EPOCHS, 1.0, EPOCHS / EPOCHS_A_ROW * SECONDS)
+    progress.finish(names[0], {"return_mean": 1.0})
+    rows_left = (NUM_TRIALS - 1) * EPOCHS / EPOCHS_A_ROW
+    assert minutes_left(progress) == pytest.approx(rows_left / 2 * 2 * SECONDS / 60, abs=0.1)
+
+
+def test_failed_trial_is_not_left_and_makes_nothing_faster(started, tmp_path):
+    progress, names = started
+    progress.report(names[0], EPOCHS_A_ROW, 1.0, SECONDS)
+    progress.fail(names[0], registry.read(tmp_path / "no trial"))
+    progress.start(names[2])
+    rows_left = (NUM_TRIALS - 1) * EPOCHS / EPOCHS_A_ROW
+    assert minutes_left(progress) == pytest.approx(rows_left / 2 * SECONDS / 60, abs=0.1)
+
+
+def test_trials_that_run_elsewhere_share_what_is_left(started):
+    progress, names = started
+    progress.report(names[0], EPOCHS_A_ROW, 1.0, SECONDS)
+    progress.finish(names[1], {"elsewhere": "another process"})
+    progress.start(names[2])
+    rows_left = NUM_TRIALS * EPOCHS / EPOCHS_A_ROW - 1
+    assert minutes_left(progress) == pytest.approx(rows_left / 3 * SECONDS / 60, abs=0.1)
+
+
+def test_last_trial_has_one_place(started):
+    progress, names = started
+    for name in names[1:]:
+        progress.finish(name, {"return_mean": 1.0})
+    progress.report(names[0], EPOCHS_A_ROW, 1.0, SECONDS)
+    rows_left = EPOCHS / EPOCHS_A_ROW - 1
+    assert minutes_left(progress) == pytest.approx(rows_left * SECONDS / 60, abs=0.1)
