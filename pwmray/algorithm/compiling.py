@@ -13,7 +13,7 @@ from torch import nn
 
 from pwmray.kernels import build, norms
 from pwmray.models import CriticEnsemble
-from pwmray.models.layers import Linear, MishNetwork
+from pwmray.models.layers import Linear, MishNetwork, NormedNetwork
 
 if TYPE_CHECKING:
     from pwmray.algorithm.clipped_step import Adam
@@ -33,7 +33,7 @@ def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> None:
         log.warning("compile=off: %s", reason)
         return
     for part in module.modules():
-        if isinstance(part, Linear | MishNetwork | CriticEnsemble):
+        if isinstance(part, Linear | MishNetwork | NormedNetwork | CriticEnsemble):
             part.uses_kernels = True
     for optimizer in optimizers:
         optimizer.uses_kernels = True

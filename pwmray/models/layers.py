@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwmray.kernels import norms, products
+from pwmray.kernels import network, norms, products
 from pwmray.precision import as_factor, product
 
 SIMPLEX_SIZE = 8  # a latent is a row of groups of this many entries, each on the simplex
@@ -58,6 +58,32 @@ class SimNorm(nn.Module):
 _KERNELS = {Mish: norms.NORM_MISH, SimNorm: norms.NORM_SIMPLEX}  # of a NormedLinear
 
 
+class NormedNetwork(nn.Sequential):
+    """Apply NormedLinear layers and a last one of any kind (TD-MPC2)."""
+
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = self._layers() if self.uses_kernels and network.can_run(input) else None
+        return super().forward(input) if layers is None else network.run(input, layers)
+
+    def _layers(self) -> list[network.Layer] | None:
+        """Return the layers as one operation takes them, or None if it does not know one."""
+        layers = []
+        for layer in self:
+            if isinstance(layer, NormedLinear):
+                kind = _KERNELS.get(type(layer.activation))
+                if kind is None:
+                    return None
+                affine = layer.bias, layer.ln.weight, layer.ln.bias
+                layers.append(network.Layer(kind, layer.weight, affine))
+            elif isinstance(layer, nn.Linear):
+                layers.append(network.Layer(None, layer.weight, (layer.bias,)))
+            elif not isinstance(layer, nn.Identity):
+                return None
+        return layers
+
+
 class MishNetwork(nn.Sequential):
     """Apply (Linear, Mish, LayerNorm) several times and a last Linear (PWM's actor)."""
 
@@ -66,13 +92,24 @@ class MishNetwork(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         if not self.uses_kernels:
             return super().forward(input)
+        layers = self._layers()
+        if network.can_run(input):
+            return network.run(input, layers)
+        for kind, weight, affine in layers[:-1]:
+            assert kind is not None
+            input = norms.norm(kind, products.linear(input, weight), *affine)
+        return self[-1](input)
+
+    def _layers(self) -> list[network.Layer]:
         *hidden, last = self
+        layers = []
         for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):
             assert isinstance(linear, Linear)
             assert isinstance(norm, nn.LayerNorm)
-            x = products.linear(input, linear.weight)
-            input = norms.norm(norms.MISH_NORM, x, linear.bias, norm.weight, norm.bias)
-        return last(input)
+            affine = linear.bias, norm.weight, norm.bias
+            layers.append(network.Layer(norms.MISH_NORM, linear.weight, affine))
+        assert isinstance(last, Linear)
+        return [*layers, network.Layer(None, last.weight, (last.bias,))]
 
 
 def groups(x: Tensor) -> Tensor:
@@ -80,11 +117,11 @@ def groups(x: Tensor) -> Tensor:
     return x.unflatten(-1, (-1, SIMPLEX_SIZE))
 
 
-def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> nn.Sequential:
+def normed_mlp(in_dim: int, hidden: Sequence[int], last: nn.Module) -> NormedNetwork:
     """Stack NormedLinear layers of the `hidden` widths and end with `last`."""
     dims = [in_dim, *hidden]
     layers = [NormedLinear(a, b) for a, b in itertools.pairwise(dims)]
-    return nn.Sequential(*layers, last)
+    return NormedNetwork(*layers, last)
 
 
 def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> MishNetwork:

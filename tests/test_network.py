@@ -1,0 +1,145 @@
+"""A network as one operation: its layers' own results, to the last bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from pwmray import precision
+from pwmray.kernels import network
+from pwmray.models.layers import Linear, NormedLinear, SimNorm, mish_mlp, normed_mlp
+
+NETWORKS = {
+    "simplex": lambda: normed_mlp(6, (16, 24), NormedLinear(24, 8, SimNorm())),
+    "linear": lambda: normed_mlp(6, (16,), Linear(16, 5)),
+    "trunk": lambda: normed_mlp(6, (16, 24), nn.Identity()),
+    "policy": lambda: mish_mlp(6, (16, 24), 3),
+}
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the networks that run as one operation."""
+    runs = []
+    run = network.run
+    monkeypatch.setattr(network, "run", lambda x, layers: runs.append(x.shape) or run(x, layers))
+    return runs
+
+
+def make(name):
+    """Return a network by kernels, one operation or a layer's at a time, of random parameters."""
+    draws = torch.Generator().manual_seed(0)
+    whole = NETWORKS[name]()
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.normal_(generator=draws)
+    for part in whole.modules():
+        part.uses_kernels = True
+    return whole, copy.deepcopy(whole)
+
+
+def one_by_one(module, x):
+    """Run a network as if no operation were for all of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "can_run", lambda x: False)
+        return module(x)
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (3, 5, 6)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_is_its_layers(name, shape, counted):
+    found = []
+    for module, run in zip(make(name), (nn.Module.__call__, one_by_one), strict=True):
+        x = draw(*shape).requires_grad_()
+        y = run(module, x)
+        y.backward(draw(*y.shape))
+        found.append([y, x.grad, *(p.grad for p in module.parameters())])
+    assert_same(*found)
+    assert counted == [shape]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradient_may_lie_in_memory_in_another_way(name):
+    found = []
+    for module, run in zip(make(name), (nn.Module.__call__, one_by_one), strict=True):
+        y = run(module, draw(3, 5, 6)).transpose(0, 1)
+        y.backward(draw(*y.shape))
+        found.append([p.grad for p in module.parameters()])
+    assert_close(*found, rtol=1e-6, atol=1e-5)  # sums over rows in another order
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_gradients_flow_where_they_are_wanted(name, is_trained, counted):
+    found = []
+    for module, run in zip(make(name), (nn.Module.__call__, one_by_one), strict=True):
+        x = draw(7, 6).requires_grad_(not is_trained)
+        y = run(module.requires_grad_(is_trained), x)
+        module.requires_grad_(True)  # what counts is how it was in the forward pass
+        y.square().sum().backward()
+        found.append([x.grad, *(p.grad for p in module.parameters())])
+    assert_same(*found)
+    assert (found[0][0] is None, found[0][1] is None) == (is_trained, not is_trained)
+    assert counted
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradient_that_is_given_is_left_as_it_is(name):
+    module, _ = make(name)
+    y = module(draw(7, 6))
+    given = draw(*y.shape)
+    before = given.clone()
+    y.backward(given)
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_without_gradients_is_the_same(name, counted):
+    module, _ = make(name)
+    with torch.no_grad():
+        y = module(draw(7, 6))
+    assert torch.equal(y, module(draw(7, 6)))
+    assert not y.requires_grad
+    assert len(counted) == 2
+
+
+def test_gradients_of_several_calls_add_up():
+    found = []
+    for module, run in zip(make("simplex"), (nn.Module.__call__, one_by_one), strict=True):
+        y = run(module, run(module, draw(7, 6))[:, :6])
+        y.square().sum().backward()
+        found.append([y, *(p.grad for p in module.parameters())])
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_other_products_are_made_layer_by_layer(name, has_bfloat16, counted, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: has_bfloat16)
+    module, _ = make(name)
+    with precision.autocast(precision.BFLOAT16, torch.device("cpu")):
+        y = module(draw(7, 6))
+    assert not counted
+    assert not torch.equal(y, module(draw(7, 6)))
+
+
+def test_network_with_a_layer_of_another_kind_runs_as_it_is_written(counted):
+    for last in (nn.Tanh(), NormedLinear(16, 8, nn.Tanh())):
+        module = normed_mlp(6, (16,), last)
+        expected = module(draw(7, 6))
+        module.uses_kernels = True
+        assert torch.equal(module(draw(7, 6)), expected)
+    assert not counted
