@@ -77,7 +77,7 @@ def time_evaluations(task: Task) -> list[float]:
     import torch
 
     from pwmray import envs
-    from pwmray.algorithm.evaluate import evaluate
+    from pwmray.algorithm.evaluate import evaluate, policy_actor
     from pwmray.build import build_learner
     from pwmray.config import TrialConfig
     from pwmray.envs.vector import make_vector
@@ -96,7 +96,7 @@ def time_evaluations(task: Task) -> list[float]:
                 observation, *_ = single.step(act(padded)[0, : task.action_dim].numpy())
 
     def in_lockstep() -> None:
-        evaluate(lambda _: act, vector, seeds, task.action_dim, device)
+        evaluate(policy_actor(act), vector, seeds, task.action_dim, device)
 
     times = [
         [_seconds(run) for run in (one_by_one, in_lockstep)] for _ in range(EVALUATION_REPEATS)

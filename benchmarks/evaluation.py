@@ -18,7 +18,7 @@ import torch
 import workload
 
 from pwmray.algorithm.epoch import make_epoch
-from pwmray.algorithm.evaluate import evaluate
+from pwmray.algorithm.evaluate import evaluate, policy_actor
 from pwmray.build import build_learner
 from pwmray.checks import check_least
 from pwmray.commands import CommandParser, run_command, show_progress
@@ -92,7 +92,7 @@ def _time_evaluation(config: TrialConfig, device: torch.device) -> float:
     started = time.perf_counter()
     with show_progress(f"evaluating {config.task}") as progress:
         evaluate(
-            lambda _: learner.act, environments, seeds, task.action_dim, device,
+            policy_actor(learner.act), environments, seeds, task.action_dim, device,
             on_step=lambda step: progress("steps", step, EPISODE_STEPS),
         )  # fmt: skip
     return time.perf_counter() - started

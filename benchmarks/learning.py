@@ -126,6 +126,7 @@ def _evaluate(
     options: argparse.Namespace, task: str, seed: int, state: dict[str, torch.Tensor]
 ) -> float:
     from pwmray.algorithm.evaluate import evaluate as run_episodes
+    from pwmray.algorithm.evaluate import policy_actor
     from pwmray.envs.vector import make_vector
 
     config = _config(options, task, seed)
@@ -136,7 +137,7 @@ def _evaluate(
     environments = make_vector(task, len(seeds))
     action_dim = find_task(task).action_dim
     episodes = run_episodes(
-        lambda _: learner.act, environments, seeds, action_dim, torch.device("cpu")
+        policy_actor(learner.act), environments, seeds, action_dim, torch.device("cpu")
     )
     return float(episodes.returns.mean())
 

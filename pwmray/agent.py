@@ -9,7 +9,7 @@ import torch
 from pwmray import checkpoint_file
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.algorithm.evaluate import Act, GroupedAct
+from pwmray.algorithm.evaluate import Actor, GroupedAct, policy_actor
 from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
@@ -28,17 +28,19 @@ class Agent(NamedTuple):
     trained_on: str  # the trial's task
     epochs_reached: int
 
-    def make_policy(self, _: int) -> Act:
-        """Return the deterministic policy, the same for every group of episodes."""
-        return self.learner.act
+    @property
+    def policy(self) -> Actor:
+        """The deterministic policy."""
+        return policy_actor(self.learner.act)
 
-    def make_planner(self, group: int) -> Act:
-        """Return the planner of one group of episodes, the one of the trial's own evaluation."""
-        return build_planner(self.config, self.learner, group)
+    @property
+    def planner(self) -> Actor:
+        """The planner of the trial's own evaluation."""
+        return build_planner(self.config, self.learner)
 
     def act_for(self, num_episodes: int) -> GroupedAct:
         """Return the deterministic policy of so many episodes in lockstep."""
-        return GroupedAct(self.make_policy, num_episodes, self.learner.mask_A.device)
+        return GroupedAct(self.policy, num_episodes, self.learner.mask_A.device)
 
 
 def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:

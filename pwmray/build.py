@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pwmray.algorithm.evaluate import PLANNER_GROUP, Actor
 from pwmray.algorithm.planner import Planner
 from pwmray.algorithm.pwm import Learner
 from pwmray.config import TrialConfig
@@ -27,13 +28,18 @@ def build_learner(config: TrialConfig) -> Learner:
     return Learner(config.learner, *parts, find_task(config.task), config.trains_world_model)
 
 
-def build_planner(config: TrialConfig, learner: Learner, group: int) -> Planner:
-    """Build what plans for one group of episodes; its draws follow from the trial's seed alone.
+def build_planner(config: TrialConfig, learner: Learner) -> Actor:
+    """Build what plans; its draws follow from the trial's seed alone.
 
-    A stream of its own, started here: an evaluation done again plans the same.
+    Each group of episodes has a stream of its own, started anew: an evaluation done again plans the
+    same.
     """
-    draws = generator(config.seed, f"planning/{group}", learner.mask_A.device)
-    return Planner(config.planner, learner, draws)
+
+    def make(group: int) -> Planner:
+        draws = generator(config.seed, f"planning/{group}", learner.mask_A.device)
+        return Planner(config.planner, learner, draws)
+
+    return Actor(make, PLANNER_GROUP)
 
 
 def count_parameters(config: TrialConfig) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pwmray.tasks import EPISODE_STEPS, find_task
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     from pwmray.agent import Agent
-    from pwmray.algorithm.evaluate import Episodes, LockstepEnvironments, MakeAct
+    from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments
 
 _MAX_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 
@@ -58,17 +58,17 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     seeds = _seeds(agent, chosen)
     environment = video.open_environment(agent.config.task) if chosen.video else None
     print(_describe(agent, seeds))
-    print(_summary("return", run_episodes(agent, seeds, agent.make_policy)))
+    print(_summary("return", run_episodes(agent, seeds, agent.policy)))
     if chosen.plan:
-        print(_summary("plan return", run_episodes(agent, seeds, agent.make_planner, "planner")))
+        print(_summary("plan return", run_episodes(agent, seeds, agent.planner, "planner")))
     if environment is not None:
         with video.recording(chosen.video, environment) as recorder:
-            _run(agent, seeds[:1], agent.make_policy, recorder, "video")
+            _run(agent, seeds[:1], agent.policy, recorder, "video")
         print(f"video        {chosen.video}, the episode of seed {seeds[0]}")
 
 
 def run_episodes(
-    agent: "Agent", seeds: Sequence[int], make_act: "MakeAct", what: str = "policy"
+    agent: "Agent", seeds: Sequence[int], actor: "Actor", what: str = "policy"
 ) -> "Episodes":
     """Run what acts on one episode a seed, all in lockstep.
 
@@ -79,7 +79,7 @@ def run_episodes(
     num_cores = len(os.sched_getaffinity(0))
     environments = make_vector(agent.config.task, len(seeds), num_cores)
     try:
-        return _run(agent, seeds, make_act, environments, what)
+        return _run(agent, seeds, actor, environments, what)
     finally:
         environments.close()
 
@@ -87,7 +87,7 @@ def run_episodes(
 def _run(
     agent: "Agent",
     seeds: Sequence[int],
-    make_act: "MakeAct",
+    actor: "Actor",
     environments: "LockstepEnvironments | Any",
     what: str,
 ) -> "Episodes":
@@ -105,7 +105,7 @@ def _run(
         def on_step(step: int) -> None:
             progress(what, step * len(seeds), EPISODE_STEPS * len(seeds))
 
-        return evaluate(make_act, environments, seeds, action_dim, device, on_step=on_step)
+        return evaluate(actor, environments, seeds, action_dim, device, on_step=on_step)
 
 
 def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:

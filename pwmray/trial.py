@@ -17,7 +17,13 @@ import torch
 from pwmray import failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
-from pwmray.algorithm.evaluate import Act, Episodes, LockstepEnvironments, MakeAct, evaluate
+from pwmray.algorithm.evaluate import (
+    Actor,
+    Episodes,
+    LockstepEnvironments,
+    evaluate,
+    policy_actor,
+)
 from pwmray.build import build_learner, build_planner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
@@ -248,7 +254,8 @@ class Trial:
         rows = self._episode_rows(results.POLICY, evaluation.final_seeds, episodes)
         final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
         if evaluation.plan_episodes:
-            planned = self._evaluate(evaluation.plan_seeds, self._make_planner)
+            planner = build_planner(self.config, self.learner)
+            planned = self._evaluate(evaluation.plan_seeds, planner)
             rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
             final["plan_return_mean"] = float(planned.returns.mean())
         self._check_finite(final, self.epoch)
@@ -256,12 +263,6 @@ class Trial:
         self._hold.write(lambda: results.write_rows(path, rows, results.EVALUATIONS))
         self._record(Status.EVALUATED, **final, **self._progress())
         return {"epoch": self.epoch, **final}
-
-    def _make_planner(self, group: int) -> Act:
-        return build_planner(self.config, self.learner, group)
-
-    def _make_policy(self, _: int) -> Act:
-        return self.learner.act
 
     def _episode_rows(self, actor: str, seeds: Sequence[int], episodes: Episodes) -> list[dict]:
         trial = {"trial": self.folder.name, "actor": actor}
@@ -272,16 +273,15 @@ class Trial:
             )
         ]
 
-    def _evaluate(self, seeds: Sequence[int], make_act: MakeAct | None = None) -> Episodes:
+    def _evaluate(self, seeds: Sequence[int], actor: Actor | None = None) -> Episodes:
         """Run what acts, by default the deterministic policy, on one episode a seed."""
         started = time.perf_counter()
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
-        make_act = make_act or self._make_policy
         episodes = evaluate(
-            make_act,
+            actor or policy_actor(self.learner.act),
             environments,
             seeds,
             action_dim,

@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from pwmray.algorithm import checkpoint
-from pwmray.algorithm.evaluate import evaluate
+from pwmray.algorithm.evaluate import evaluate, policy_actor
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.pwm import Rollout
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
@@ -531,7 +531,7 @@ def stand_still(obs):
 
 
 def test_evaluation_sums_the_rewards_of_each_episode_until_it_ends():
-    episodes = evaluate(lambda _: stand_still, ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    episodes = evaluate(policy_actor(stand_still), ThreeEpisodes(), [5, 6, 7], 2, CPU)
     assert episodes.returns.tolist() == [500.0, 6.0, 1500.0]
     assert episodes.lengths.tolist() == [500, 3, 500]
 
@@ -543,7 +543,7 @@ def test_evaluation_pads_observations_and_cuts_actions():
         seen.append(obs.clone())
         return torch.arange(6.0).expand(len(obs), 6)
 
-    evaluate(lambda _: act, environments, [5, 6, 7], 2, CPU)
+    evaluate(policy_actor(act), environments, [5, 6, 7], 2, CPU)
 
     assert environments.seed == [5, 6, 7]
     assert seen[0][0].tolist() == [7.0, 7.0] + [0.0] * (MAX_OBS_DIM - 2)

@@ -57,8 +57,8 @@ def write_checkpoint(folder, tasks):
 def test_returns_are_those_of_the_trials_own_evaluation(trial, agent):
     assert agent.learner.critics.uses_kernels
     evaluation = agent.config.evaluation
-    policy = run_episodes(agent, evaluation.final_seeds, agent.make_policy)
-    planner = run_episodes(agent, evaluation.plan_seeds, agent.make_planner)
+    policy = run_episodes(agent, evaluation.final_seeds, agent.policy)
+    planner = run_episodes(agent, evaluation.plan_seeds, agent.planner)
     assert policy.returns.tolist() == own_returns(trial, results.POLICY)
     assert planner.returns.tolist() == own_returns(trial, results.PLANNER)
 
@@ -70,14 +70,14 @@ def test_agent_of_a_file_is_that_of_its_folder(trial, agent):
     assert loaded.config == make_config("baseline")
 
 
-@pytest.mark.parametrize("actor", ["make_policy", "make_planner"])
-def test_episode_does_not_depend_on_how_many_run_beside_it(actor, agent):
+@pytest.mark.parametrize(("actor", "num"), [("policy", 30), ("planner", 12)])
+def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent):
     few = run_episodes(agent, range(2), getattr(agent, actor))
-    many = run_episodes(agent, range(12), getattr(agent, actor))
+    many = run_episodes(agent, range(num), getattr(agent, actor))
     again = run_episodes(agent, range(2), getattr(agent, actor))
     assert few.returns.tolist() == many.returns[:2].tolist()
     assert again.returns.tolist() == few.returns.tolist()
-    assert len(set(many.returns)) == 12
+    assert len(set(many.returns)) == num
 
 
 def test_command_says_whose_episodes_it_ran_and_how_they_went(trial, capsys):
@@ -98,7 +98,7 @@ def test_command_says_whose_episodes_it_ran_and_how_they_went(trial, capsys):
 def test_seeds_and_episodes_are_those_asked_for(trial, agent, capsys):
     arguments = ["evaluate", str(trial), "--episodes", "1", "--first-seed", "7"]
     assert cli.main(arguments) == 0
-    expected = run_episodes(agent, [7], agent.make_policy).returns[0]
+    expected = run_episodes(agent, [7], agent.policy).returns[0]
     assert f"{expected:.2f}, sd unknown" in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pwmray.algorithm.evaluate import GROUP, evaluate
+from pwmray.algorithm.evaluate import PLANNER_GROUP, Actor, evaluate
 from pwmray.algorithm.planner import MAX_ROWS, Planner, PlannerConfig
 from pwmray.build import build_learner
 from pwmray.config import VARIANTS, TrialConfig
@@ -216,11 +216,11 @@ def test_each_evaluation_plans_from_nothing():
         made.append(make_planner(learner, seed=group, **least))
         return made[-1]
 
-    evaluate(make_act, ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, CPU)
     first = made[0].mean_HNA
-    evaluate(make_act, ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, CPU)
     assert len(made) == 2
-    assert first.shape[1] == GROUP
+    assert first.shape[1] == PLANNER_GROUP
     assert torch.equal(made[1].mean_HNA, first)
 
 

@@ -1,7 +1,7 @@
 """Run a policy for whole episodes, all in lockstep with batched forward passes.
 
-Shapes: N episodes, G = GROUP, O padded observation, A padded action; environments have their own o
-and a.
+Shapes: N episodes in groups of G, O padded observation, A padded action; environments have their
+own o and a.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,21 @@ from torch import Tensor
 from pwmray.models.two_hot import symlog
 from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM
 
-# Episodes a forward pass. How a matrix product rounds depends on its shape, so that all have this
-# one: an episode is then the same bit for bit, however many others run beside it.
-GROUP = 10
+POLICY_GROUP = 25  # hardly slower than fewer, and the final evaluation has 50
+PLANNER_GROUP = 10  # whose time grows with it, as many as a trial plans
 
 Act = Callable[[Tensor], Tensor]  # [G, O] -> [G, A]
-MakeAct = Callable[[int], Act]  # what acts for the episodes of the first, second, ... group
+
+
+class Actor(NamedTuple):
+    """What acts, in so many episodes a forward pass.
+
+    How a matrix product rounds depends on its shape, so that all have one: an episode is then the
+    same bit for bit, however many others run beside it.
+    """
+
+    make: Callable[[int], Act]  # for the first, second, ... group of episodes
+    group_size: int  # G
 
 
 class Episodes(NamedTuple):
@@ -41,28 +50,33 @@ class LockstepEnvironments(Protocol):
     def step(self, actions: np.ndarray) -> tuple: ...
 
 
+def policy_actor(act: Act) -> Actor:
+    """Return the actor of an act without a memory."""
+    return Actor(lambda _: act, POLICY_GROUP)
+
+
 class GroupedAct:
     """Act for N episodes in groups of G, the last one filled up with zeros.
 
     An act with a memory, such as a planner, is made anew for each group of each `GroupedAct`.
     """
 
-    def __init__(self, make_act: MakeAct, num_episodes: int, device: torch.device):
-        num_groups = -(-num_episodes // GROUP)
-        self._acts = [make_act(group) for group in range(num_groups)]
-        self._padded = torch.zeros(num_groups * GROUP, MAX_OBS_DIM, device=device)
-        self._num_episodes = num_episodes
+    def __init__(self, actor: Actor, num_episodes: int, device: torch.device):
+        num_groups = -(-num_episodes // actor.group_size)
+        self._acts = [actor.make(group) for group in range(num_groups)]
+        self._group_size, self._num_episodes = actor.group_size, num_episodes
+        self._padded = torch.zeros(num_groups * actor.group_size, MAX_OBS_DIM, device=device)
 
     def __call__(self, obs_No: np.ndarray) -> np.ndarray:
         """Return actions [N, A] for observations as the environments give them."""
         self._padded[: self._num_episodes, : obs_No.shape[1]] = torch.from_numpy(obs_No)
-        groups = zip(self._acts, self._padded.split(GROUP), strict=True)
+        groups = zip(self._acts, self._padded.split(self._group_size), strict=True)
         actions = torch.cat([act(obs_GO) for act, obs_GO in groups])
         return actions[: self._num_episodes].cpu().numpy()
 
 
 def evaluate(
-    make_act: MakeAct,
+    actor: Actor,
     environments: LockstepEnvironments,
     seeds: Sequence[int],
     action_dim: int,
@@ -75,7 +89,7 @@ def evaluate(
     `on_step` hears how many steps of an episode are done.
     """
     assert environments.num_envs == len(seeds)
-    act = GroupedAct(make_act, len(seeds), device)
+    act = GroupedAct(actor, len(seeds), device)
     obs_No, _ = environments.reset(seed=list(seeds))
     first_NO = torch.zeros(len(seeds), MAX_OBS_DIM, device=device)
     first_NO[:, : obs_No.shape[1]] = torch.from_numpy(obs_No)
