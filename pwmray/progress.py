@@ -233,6 +233,11 @@ class SweepProgress:
         minutes = max(sums.minutes - sums.minutes_done, 0.0)
         longest = max((t.minutes * (1 - t.share_done) for t in sums.open.values()), default=0.0)
         seconds = self._pace.seconds_left(minutes, longest, sums.counts["elsewhere"])
-        if seconds is None:
-            return "time left: not known yet"
-        return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"
+        return "time left: not known yet" if seconds is None else time_left(seconds)
+
+
+def time_left(seconds: float) -> str:
+    """Return what a person reads of the time until the end."""
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h left"
+    return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"

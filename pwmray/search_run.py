@@ -36,7 +36,8 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
     studies = plan.studies()
     tasks = [task for task in plan.tasks if plan.num_left(studies.get(task))]
     with recording(mode, Job(str(plan.results), plan.search.name), bool(tasks)):
-        code = _run_tasks(plan, tasks, data_dir, address, command) if tasks else 0
+        num_left = [plan.num_left(studies.get(task)) for task in tasks]
+        code = _run_tasks(plan, tasks, num_left, data_dir, address, command) if tasks else 0
     for task, found in plan.studies().items():
         write_tables(plan, task, found, command)  # a run that was killed may not have come to it
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
@@ -46,7 +47,12 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
 
 
 def _run_tasks(
-    plan: SearchPlan, tasks: list[str], data_dir: Path, address: str | None, command: str
+    plan: SearchPlan,
+    tasks: list[str],
+    num_left: list[int],
+    data_dir: Path,
+    address: str | None,
+    command: str,
 ) -> int:
     if address is not None:
         address = connect.answering(address)
@@ -66,9 +72,9 @@ def _run_tasks(
                 paths = make_data(wanted, data_dir, progress)
             if dashboard := connect.connect(address):
                 print(dashboard)
-            for task, recipe in wanted:
-                offered = ray.cluster_resources()
-                trials = SearchTrials(plan, task, paths[task, recipe], offered, command)
+            for index, (task, recipe) in enumerate(wanted, start=1):
+                offered, num_later = ray.cluster_resources(), sum(num_left[index:])
+                trials = SearchTrials(plan, task, paths[task, recipe], offered, command, num_later)
                 opened.append(trials)
                 if not _search(trials, scratch / task, offered):
                     return INTERRUPTED

@@ -15,6 +15,7 @@ from pwmray.failures import Failure, failure_of, share_of
 from pwmray.gauges import tags_of
 from pwmray.levels import names_of
 from pwmray.plan import count_disk_bytes
+from pwmray.progress import time_left
 from pwmray.registry import Record, Status
 from pwmray.search_plan import SearchPlan
 from pwmray.study import FINGERPRINT
@@ -36,6 +37,7 @@ class SearchTrials:
         data_path: Path,
         offered: Mapping[str, float],
         command: str,
+        num_later: int = 0,  # trials of the tasks after this one
     ):
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
@@ -47,6 +49,7 @@ class SearchTrials:
         self._space = study.read_space(plan.search.space)
         self._left = study.unfinished(self.study)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
+        self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._written_at = 0.0
         self._write_tables()
 
@@ -111,7 +114,8 @@ class SearchTrials:
             registry.record(folder, Status.CANCELLED, reason=f"the search {said}")
             self.study.tell(trial, state=TrialState.PRUNED)
         number = f"{trial.number + 1} of {self._plan.num_trials}"
-        print(f"{self._plan.search.name} {self._task} {number}: {said}", flush=True)
+        said = f"{self._plan.search.name} {self._task} {number}: {said}"
+        print("; ".join([said, *self._progress(trial)]), flush=True)
         if time.monotonic() - self._written_at >= _TABLES_SECONDS:
             self._write_tables()
 
@@ -144,6 +148,18 @@ class SearchTrials:
         self._deaths.die(record)
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
+
+    def _progress(self, ended: optuna.Trial) -> list[str]:
+        """Return the best return so far and, by the pace of this run, the time left, if any is."""
+        num_left = self._plan.num_left(self.study) + self._num_later
+        # One that runs again has not ended: nothing was told of it.
+        states = {t.number: t.state for t in self.study.get_trials(deepcopy=False)}
+        self._num_ended += states[ended.number].is_finished()
+        if not num_left or not self._num_ended:
+            return []
+        seconds = (time.monotonic() - self._started) / self._num_ended * num_left
+        best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
+        return [*best, time_left(seconds)]
 
     def _num_tried(self) -> int:
         return len(self.study.get_trials(deepcopy=False))

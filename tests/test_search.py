@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from optuna.trial import TrialState
 
-from pwmray import claim, connect, deaths, registry, study
+from pwmray import claim, connect, deaths, registry, search_trials, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -43,10 +44,9 @@ def make_plan(results, number=5, of=search):
     return SearchPlan.make(of, "tiny", [TASK], number, results)
 
 
-def open_trials(results, data, number=5, of=search):
-    return SearchTrials(
-        make_plan(results, number, of), TASK, data, {"CPU": 1.0}, "python search.py"
-    )
+def open_trials(results, data, number=5, of=search, num_later=0):
+    plan = make_plan(results, number, of)
+    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", num_later)
 
 
 def advance(trials, name, data, until=None):
@@ -174,7 +174,24 @@ def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_pa
         expected = Status.EVALUATED if trial.state.name == "COMPLETE" else Status.CANCELLED
         assert record.status is expected
         assert trial.user_attrs[FINGERPRINT] == fingerprint
-    assert "stopped early at epoch 2" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert any("stopped early at epoch 2" in line for line in said)
+    assert len(said) == 5
+    for index, line in enumerate(said):
+        best = max(t.value for t in tried[: index + 1] if t.state is TrialState.COMPLETE)
+        assert (f"; best {best:.1f}; " in line and line.endswith(" s left")) == (index < 4)
+
+
+def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(search_trials, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    trials = open_trials(tmp_path, data, number=3, num_later=60)
+    now[0] += 90
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
+    assert "failed: the loss is nan; 93.0 min left\n" in capsys.readouterr().out
+    now[0] += 10
+    fail(trials, "b")
+    assert "it runs again; 103.3 min left\n" in capsys.readouterr().out
 
 
 def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
