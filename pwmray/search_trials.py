@@ -157,7 +157,9 @@ class SearchTrials:
         self._num_ended += states[ended.number].is_finished()
         if not num_left or not self._num_ended:
             return []
-        seconds = (time.monotonic() - self._started) / self._num_ended * num_left
+        half_way = len(self._live) / 2  # those that run, on average
+        pace = (time.monotonic() - self._started) / (self._num_ended + half_way)
+        seconds = pace * (num_left - half_way)
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
         return [*best, time_left(seconds)]
 
