@@ -160,9 +160,10 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
         return [*handles, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
     colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]
     ticks = plot.layout.ticks if len(plot.layout.ticks) > 1 else ()
+    number_of = f"{plot.layout.axis[0]} " if plot.layout.is_joined else ""
     return colours + [
-        Line2D([], [], label=" / ".join(filter(None, (tick.group, tick.name))), color="0.3",
-               linestyle="", markersize=6, **marker)
+        Line2D([], [], label=number_of + " / ".join(filter(None, (tick.group, tick.name))),
+               color="0.3", linestyle="", markersize=6, **marker)
         for tick, marker in zip(ticks, choose_markers(ticks), strict=True)
     ]  # fmt: skip
 

@@ -30,6 +30,11 @@ class ShortNames(NamedTuple):
         """Return the level as a table prints it."""
         return self.labels.get((factor, level), format_value(level))
 
+    def named(self, factor: str, level: Any) -> str:
+        """Return the level as it is understood by itself: a number with the name of its factor."""
+        label = self.label(factor, level)
+        return f"{factor.rpartition('.')[2]} {label}" if is_numeric([level]) else label
+
     def explain(self, *factors: str) -> str:
         """Say what the short labels of some factors stand for; empty where they have none."""
         return "".join(f" {self.legend[name]}." for name in factors if name in self.legend)

@@ -41,7 +41,7 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
     axes.spines[:].set_visible(False)
     against = " or ".join(
         dict.fromkeys(
-            names.label(table.factor, r.baseline.factors[table.factor]) for r in table.rows
+            names.named(table.factor, r.baseline.factors[table.factor]) for r in table.rows
         )
     )
     arms = [arm for row in table.rows for arm in (row.baseline, row.level)]
@@ -74,10 +74,10 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
             axes.plot(ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75)
         axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
         axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
-        axes.set_title(names.label(table.factor, level), fontsize=9)
+        axes.set_title(names.named(table.factor, level), fontsize=9)
         baseline = next(r for r in decided if r.level.factors[table.factor] == level).baseline
-        axes.set_xlabel(f"return, {names.label(table.factor, baseline.factors[table.factor])}")
-        axes.set_ylabel(f"return, {names.label(table.factor, level)}")
+        axes.set_xlabel(f"return, {names.named(table.factor, baseline.factors[table.factor])}")
+        axes.set_ylabel(f"return, {names.named(table.factor, level)}")
         axes.grid(color="0.94", linewidth=0.8)
     shapes = [key(task, "0.3", MARKERS[i % len(MARKERS)]) for i, task in enumerate(tasks)]
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
@@ -141,10 +141,10 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     sheet = make_sheet(len(suites), (3.2, 2.7), sharey=True)
     for axes, suite in zip(sheet.panels, suites, strict=True):
         _draw_profile(axes, suite, colours, names)
-        shown = [names.label(name, suite.group[name]) for name in suite.group if name in varied]
+        shown = [names.named(name, suite.group[name]) for name in suite.group if name in varied]
         axes.set_title(", ".join(shown), fontsize=9)
     levels = [level for suite in suites for level in suite.levels]
-    labels = {names.label(factor, level.level): colours[level.level] for level in levels}
+    labels = {names.named(factor, level.level): colours[level.level] for level in levels}
     handles = [key(label, colour, "", "-") for label, colour in labels.items()]
     tasks = [len(suite.tasks) for suite in suites]
     arms = [arm for arm in summary.arms if arm.trials]
@@ -178,11 +178,11 @@ def _draw_profile(axes: Any, suite: Suite, colours: dict[Any, str], names: Short
 def _name_column(row: Comparison, names: ShortNames) -> str:
     """Name a column: the level, and below it the levels of what varies besides the task."""
     others = [
-        names.label(name, level)
+        names.named(name, level)
         for name, level in row.level.factors.items()
         if name not in ("task", row.factor) and _is_varied(name, names)
     ]
-    return "\n".join([names.label(row.factor, row.level.factors[row.factor]), *others])
+    return "\n".join([names.named(row.factor, row.level.factors[row.factor]), *others])
 
 
 def _is_varied(factor: str, names: ShortNames) -> bool:

@@ -145,6 +145,27 @@ def test_winners_map_tells_who_wins_by_words_and_by_colour(tmp_path):
     assert len({patch.get_facecolor() for patch in axes.patches}) == 3
 
 
+def test_number_is_told_with_what_it_is_a_number_of(tmp_path):
+    summary = summarize_sweep(load_sweep(make_sweep(tmp_path / "s")))
+    figure = list_figures(summary)["winners_by_epochs"]
+    columns = {label.get_text() for label in figure.axes[0].get_xticklabels()}
+    assert columns == {f"epochs {n}\n{v}" for n in (200, 400) for v in ("baseline", "fullflow")}
+    title = figure.legends[0].get_title().get_text()
+    assert title.endswith("verdicts along epochs, against epochs 100")
+
+
+def test_marks_of_numbers_are_told_with_what_these_are_numbers_of(tmp_path):
+    rows = [
+        row | {"epochs": epochs, "trial": f"{row['trial']}-{epochs}"}
+        for row in make_corrections(methodologies=("joint_from_scratch",))
+        if row["fidelity"] == "corrected"
+        for epochs in (100, 300)
+    ]
+    figure = draw_plot(plan_starts(write_corrections(tmp_path / "s", rows)))
+    names = [handle.get_label() for handle in figure.legends[0].legend_handles]
+    assert names == ["baseline", "fullflow", "epochs 100", "epochs 300"]
+
+
 # Along x.
 
 
