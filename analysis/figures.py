@@ -160,12 +160,13 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
         return [*handles, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
     colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]
     ticks = plot.layout.ticks if len(plot.layout.ticks) > 1 else ()
-    number_of = f"{plot.layout.axis[0]} " if plot.layout.is_joined else ""
+    names = [" / ".join(filter(None, (tick.group, tick.name))) for tick in ticks]
+    if plot.layout.is_joined and names:
+        names[0] = f"{plot.layout.axis[0]} {names[0]}"  # what all these numbers are
     return colours + [
-        Line2D([], [], label=number_of + " / ".join(filter(None, (tick.group, tick.name))),
-               color="0.3", linestyle="", markersize=6, **marker)
-        for tick, marker in zip(ticks, choose_markers(ticks), strict=True)
-    ]  # fmt: skip
+        Line2D([], [], label=name, color="0.3", linestyle="", markersize=6, **marker)
+        for name, marker in zip(names, choose_markers(ticks), strict=True)
+    ]
 
 
 def _count_legend_columns(labels: Sequence[Any], inches: float) -> int:

@@ -154,7 +154,7 @@ def test_number_is_told_with_what_it_is_a_number_of(tmp_path):
     assert title.endswith("verdicts along epochs, against epochs 100")
 
 
-def test_marks_of_numbers_are_told_with_what_these_are_numbers_of(tmp_path):
+def test_marks_of_numbers_are_told_once_with_what_these_are_numbers_of(tmp_path):
     rows = [
         row | {"epochs": epochs, "trial": f"{row['trial']}-{epochs}"}
         for row in make_corrections(methodologies=("joint_from_scratch",))
@@ -163,7 +163,7 @@ def test_marks_of_numbers_are_told_with_what_these_are_numbers_of(tmp_path):
     ]
     figure = draw_plot(plan_starts(write_corrections(tmp_path / "s", rows)))
     names = [handle.get_label() for handle in figure.legends[0].legend_handles]
-    assert names == ["baseline", "fullflow", "epochs 100", "epochs 300"]
+    assert names == ["baseline", "fullflow", "epochs 100", "300"]
 
 
 # Along x.
