@@ -9,7 +9,7 @@ import torch
 from pwmray import checkpoint_file
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.algorithm.evaluate import Actor, GroupedAct, policy_actor
+from pwmray.algorithm.evaluate import COLLECTION_GROUP, Actor, GroupedAct, policy_actor
 from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
@@ -39,8 +39,9 @@ class Agent(NamedTuple):
         return build_planner(self.config, self.learner)
 
     def act_for(self, num_episodes: int) -> GroupedAct:
-        """Return the deterministic policy of so many episodes in lockstep."""
-        return GroupedAct(self.policy, num_episodes, self.learner.mask_A.device)
+        """Return the deterministic policy as it collects so many episodes in lockstep."""
+        actor = policy_actor(self.learner.act, COLLECTION_GROUP)
+        return GroupedAct(actor, num_episodes, self.learner.mask_A.device)
 
 
 def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:

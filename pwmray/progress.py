@@ -50,27 +50,15 @@ class _Pace:
 
     def __init__(self) -> None:
         self._minutes = self._seconds = 0.0  # expected, needed
-        self._num_places = 0
 
     def add(self, minutes: float, seconds: float) -> None:
         """Count a piece of a trial."""
         self._minutes += minutes
         self._seconds += seconds
 
-    def start(self, num_running: int) -> None:
-        """A trial began, and so many run now."""
-        self._num_places = num_running
-
-    def seconds_left(self, minutes: float, longest: float, num_elsewhere: int) -> float | None:
-        """Return how long what is left will take, or None while nobody knows.
-
-        It was expected to take `minutes`, and the longest trial of those here `longest`; beside
-        them `num_elsewhere` trials run in other processes.
-        """
-        if self._minutes <= 0:
-            return None
-        num_places = max(self._num_places + num_elsewhere, 1)
-        return max(minutes / num_places, longest) * self._seconds / self._minutes
+    def seconds(self, minutes: float) -> float | None:
+        """Return how long takes what was expected to take `minutes`, None while nobody knows."""
+        return minutes * self._seconds / self._minutes if self._minutes > 0 else None
 
 
 class _Sums:
@@ -80,9 +68,10 @@ class _Sums:
         self.counts: Counter[str] = Counter()  # by status
         self.best: dict[str, float] = {}  # return of any curve so far, by variant
         self.minutes = self.minutes_done = 0.0  # expected, of all
-        self.open: dict[int, _Seen] = {}  # run or wait here
+        self.longest = 0.0  # minutes of a trial
         for trial in trials:
             self.minutes += trial.minutes
+            self.longest = max(self.longest, trial.minutes)
             self._count(trial, 1)
 
     @contextlib.contextmanager
@@ -98,9 +87,6 @@ class _Sums:
     def _count(self, trial: _Seen, number: int) -> None:
         self.counts[trial.status] += number
         self.minutes_done += number * trial.minutes * trial.share_done
-        self.open.pop(id(trial), None)
-        if number > 0 and trial.status in ("running", "waiting"):
-            self.open[id(trial)] = trial
 
 
 class SweepProgress:
@@ -121,7 +107,7 @@ class SweepProgress:
             for trial in plan.trials
         }
         self._sums = _Sums(self._trials.values())
-        self._pace = _Pace()
+        self._pace, self._num_places = _Pace(), 0
         self._is_terminal = sys.stdout.isatty()
         self._live: Live | None = None
         self._said_at = 0.0
@@ -143,7 +129,7 @@ class SweepProgress:
         """A trial began."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
             trial.status = "running"
-        self._pace.start(self._sums.counts["running"])
+        self._num_places = self._sums.counts["running"]
 
     def report(self, fingerprint: str, epoch: int, return_mean: float, seconds: float) -> None:
         """A running trial wrote a curve row, or its evaluation: a piece that took `seconds`."""
@@ -230,9 +216,12 @@ class SweepProgress:
 
     def _time_left(self) -> str:
         sums = self._sums
-        minutes = max(sums.minutes - sums.minutes_done, 0.0)
-        longest = max((t.minutes * (1 - t.share_done) for t in sums.open.values()), default=0.0)
-        seconds = self._pace.seconds_left(minutes, longest, sums.counts["elsewhere"])
+        num_places = max(self._num_places + sums.counts["elsewhere"], 1)
+        minutes = max(sums.minutes - sums.minutes_done, 0.0) / num_places
+        if minutes < sums.longest:  # towards the end a single trial may decide
+            here = (t for t in self._trials.values() if t.status in ("running", "waiting"))
+            minutes = max([minutes, *(t.minutes * (1 - t.share_done) for t in here)])
+        seconds = self._pace.seconds(minutes)
         return "time left: not known yet" if seconds is None else time_left(seconds)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pwmray.algorithm.evaluate import Actor, GroupedAct
+from pwmray.algorithm.evaluate import COLLECTION_GROUP, GroupedAct, policy_actor
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data import collect as collecting
@@ -23,7 +23,6 @@ from pwmray.data.store import Store, observation_statistics
 from pwmray.seeding import generator
 
 _CPU = torch.device("cpu")
-_GROUP_SIZE = 10  # episodes a forward pass: it decides how the data rounds
 _EPISODE_EPOCHS = 2  # an episode costs about as much as so many epochs
 
 
@@ -92,7 +91,7 @@ class Collector:
 
     def make_policy(self, num_episodes: int) -> GroupedAct:
         """Return the deterministic policy as it is now."""
-        return GroupedAct(Actor(lambda _: self._learner.act, _GROUP_SIZE), num_episodes, _CPU)
+        return GroupedAct(policy_actor(self._learner.act, COLLECTION_GROUP), num_episodes, _CPU)
 
 
 def collector_config(task: str, recipe: CollectionRecipe) -> TrialConfig:

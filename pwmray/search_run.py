@@ -34,10 +34,10 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
     Raises ValueError where another process runs the same search.
     """
     studies = plan.studies()
-    tasks = [task for task in plan.tasks if plan.num_left(studies.get(task))]
-    with recording(mode, Job(str(plan.results), plan.search.name), bool(tasks)):
-        num_left = [plan.num_left(studies.get(task)) for task in tasks]
-        code = _run_tasks(plan, tasks, num_left, data_dir, address, command) if tasks else 0
+    num_left = {task: plan.num_left(studies.get(task)) for task in plan.tasks}
+    num_left = {task: number for task, number in num_left.items() if number}
+    with recording(mode, Job(str(plan.results), plan.search.name), bool(num_left)):
+        code = _run_tasks(plan, num_left, data_dir, address, command) if num_left else 0
     for task, found in plan.studies().items():
         write_tables(plan, task, found, command)  # a run that was killed may not have come to it
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
@@ -47,12 +47,7 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
 
 
 def _run_tasks(
-    plan: SearchPlan,
-    tasks: list[str],
-    num_left: list[int],
-    data_dir: Path,
-    address: str | None,
-    command: str,
+    plan: SearchPlan, num_left: dict[str, int], data_dir: Path, address: str | None, command: str
 ) -> int:
     if address is not None:
         address = connect.answering(address)
@@ -67,13 +62,15 @@ def _run_tasks(
     opened: list[SearchTrials] = []
     with held:
         try:
-            wanted = [(task, plan.config(task, {}).data) for task in tasks]
+            wanted = [(task, plan.config(task, {}).data) for task in num_left]
             with show_progress("data") as progress:
                 paths = make_data(wanted, data_dir, progress)
             if dashboard := connect.connect(address):
                 print(dashboard)
-            for index, (task, recipe) in enumerate(wanted, start=1):
-                offered, num_later = ray.cluster_resources(), sum(num_left[index:])
+            num_later = sum(num_left.values())
+            for task, recipe in wanted:
+                offered = ray.cluster_resources()
+                num_later -= num_left[task]
                 trials = SearchTrials(plan, task, paths[task, recipe], offered, command, num_later)
                 opened.append(trials)
                 if not _search(trials, scratch / task, offered):

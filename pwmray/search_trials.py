@@ -113,9 +113,11 @@ class SearchTrials:
             said = f"stopped early at epoch {result['epoch'] if result else 0}"
             registry.record(folder, Status.CANCELLED, reason=f"the search {said}")
             self.study.tell(trial, state=TrialState.PRUNED)
+        told = self.study.get_trials(deepcopy=False)[trial.number].state.is_finished()
+        self._num_ended += told  # one that runs again has not ended
         number = f"{trial.number + 1} of {self._plan.num_trials}"
         said = f"{self._plan.search.name} {self._task} {number}: {said}"
-        print("; ".join([said, *self._progress(trial)]), flush=True)
+        print("; ".join([said, *self._progress()]), flush=True)
         if time.monotonic() - self._written_at >= _TABLES_SECONDS:
             self._write_tables()
 
@@ -149,12 +151,9 @@ class SearchTrials:
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
 
-    def _progress(self, ended: optuna.Trial) -> list[str]:
+    def _progress(self) -> list[str]:
         """Return the best return so far and, by the pace of this run, the time left, if any is."""
         num_left = self._plan.num_left(self.study) + self._num_later
-        # One that runs again has not ended: nothing was told of it.
-        states = {t.number: t.state for t in self.study.get_trials(deepcopy=False)}
-        self._num_ended += states[ended.number].is_finished()
         if not num_left or not self._num_ended:
             return []
         half_way = len(self._live) / 2  # those that run, on average

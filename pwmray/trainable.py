@@ -62,10 +62,10 @@ class TrialTrainable(tune.Trainable):
                 self._gauges = TrialGauges(self._grid["tags"], self._grid["epochs"], on_gpu)
             started = time.perf_counter()
             row = self._trial.advance()
+            seconds = time.perf_counter() - started
         except RunningElsewhereError as error:
             return {"done": True, "elsewhere": str(error)}
         self._gauges.show(row)
-        seconds = time.perf_counter() - started
         return {**row, PIECE_SECONDS: seconds, "done": self._trial.is_finished}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -17,13 +17,7 @@ import torch
 from pwmray import failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
-from pwmray.algorithm.evaluate import (
-    Actor,
-    Episodes,
-    LockstepEnvironments,
-    evaluate,
-    policy_actor,
-)
+from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments, evaluate, policy_actor
 from pwmray.build import build_learner, build_planner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes

@@ -35,6 +35,15 @@ def test_policy_of_a_checkpoint_acts_beside_the_fixed_behaviours(checkpoint, tmp
     np.testing.assert_allclose(store.action[rows][1:], expected, atol=1e-5)
 
 
+def test_policy_collects_ten_episodes_a_pass_whatever_evaluations_do(checkpoint, monkeypatch):
+    """How many they are decides how the data rounds, which is to be the same tomorrow."""
+    agent, passes = load_agent(checkpoint, torch.device("cpu")), []
+    act = agent.learner.act
+    monkeypatch.setattr(agent.learner, "act", lambda obs: passes.append(len(obs)) or act(obs))
+    assert agent.act_for(12)(np.zeros((12, 3), np.float32)).shape[0] == 12
+    assert passes == [10, 10]
+
+
 def test_behaviour_named_twice_has_twice_the_episodes(tmp_path):
     options = ["--behaviours", "bang-bang,constant,bang-bang", "--episodes", 3]
     assert collect(tmp_path, "pendulum-spin", *options) == 0

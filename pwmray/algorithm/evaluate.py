@@ -16,6 +16,7 @@ from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM
 
 POLICY_GROUP = 25  # hardly slower than fewer, and the final evaluation has 50
 PLANNER_GROUP = 10  # whose time grows with it, as many as a trial plans
+COLLECTION_GROUP = 10  # it decides how data rounds that is collected
 
 Act = Callable[[Tensor], Tensor]  # [G, O] -> [G, A]
 
@@ -50,9 +51,9 @@ class LockstepEnvironments(Protocol):
     def step(self, actions: np.ndarray) -> tuple: ...
 
 
-def policy_actor(act: Act) -> Actor:
+def policy_actor(act: Act, group_size: int = POLICY_GROUP) -> Actor:
     """Return the actor of an act without a memory."""
-    return Actor(lambda _: act, POLICY_GROUP)
+    return Actor(lambda _: act, group_size)
 
 
 class GroupedAct:
