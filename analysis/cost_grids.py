@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.cost import Cost
-from analysis.grid import Grid, format_duration, format_return, name_levels
+from analysis.grid import Grid, format_return, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames
@@ -32,7 +32,7 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
         (
             *name_levels(cost.arm.factors, names),
             " and ".join(cost.devices),
-            format_duration(cost.seconds),
+            format_time(cost.seconds),
             _number(cost.epochs_per_second, 1),
             " or ".join(str(calls) for calls in cost.velocity_calls) or "-",
             format_return(cost.arm.mean, None),

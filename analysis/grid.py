@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from analysis.short_names import ShortNames
+from pwmray.durations import format_duration
 
 TEXT_COLUMNS = (
     "task",
@@ -72,10 +73,6 @@ def format_return(mean: float | None, sd: float | None) -> str:
     return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
 
 
-def format_duration(seconds: float | None) -> str:
-    """Return a time in the unit that suits it."""
-    if seconds is None:
-        return "-"
-    if seconds < 120.0:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
+def format_time(seconds: float | None) -> str:
+    """Return a time as a cell."""
+    return "-" if seconds is None else format_duration(seconds)

@@ -6,7 +6,7 @@ from typing import Any
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
-from analysis.grid import Grid, format_duration, format_p, format_return, name_levels
+from analysis.grid import Grid, format_p, format_return, format_time, name_levels
 from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
@@ -68,7 +68,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             f"{arm.task.floor:.1f} ({arm.floor_kind})",
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
-            format_duration(arm.train_seconds),
+            format_time(arm.train_seconds),
             "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
         )
         for arm in arms

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
+from pwmray.durations import format_duration
+
 FAILED = 2  # exit code for something the user can put right
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 _PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left
@@ -130,7 +132,7 @@ class _Lines:
         if not total:
             return ""
         left = (now - self._started) * (total - done) / done if done else 0.0
-        return f", {done}/{total}, {left:.0f} s left" if left else f", {done}/{total}"
+        return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")
 
 
 def _one_line(error: Exception) -> str:

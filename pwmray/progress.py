@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pwmray.durations import format_duration
 from pwmray.notify import Notices
 from pwmray.plan import Plan
 from pwmray.registry import Record, Status
@@ -222,11 +223,5 @@ class SweepProgress:
             here = (t for t in self._trials.values() if t.status in ("running", "waiting"))
             minutes = max([minutes, *(t.minutes * (1 - t.share_done) for t in here)])
         seconds = self._pace.seconds(minutes)
-        return "time left: not known yet" if seconds is None else time_left(seconds)
-
-
-def time_left(seconds: float) -> str:
-    """Return what a person reads of the time until the end."""
-    if seconds >= 2 * 3600:
-        return f"{seconds / 3600:.1f} h left"
-    return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"
+        known = seconds is not None
+        return f"{format_duration(seconds)} left" if known else "time left: not known yet"

@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from pwmray import connect, deaths, placement, registry, retries, study, tables
 from pwmray.config import TrialConfig
+from pwmray.durations import format_duration
 from pwmray.failures import Failure, failure_of, share_of
 from pwmray.gauges import tags_of
 from pwmray.levels import names_of
 from pwmray.plan import count_disk_bytes
-from pwmray.progress import time_left
 from pwmray.registry import Record, Status
 from pwmray.search_plan import SearchPlan
 from pwmray.study import FINGERPRINT
@@ -160,7 +160,7 @@ class SearchTrials:
         pace = (time.monotonic() - self._started) / (self._num_ended + half_way)
         seconds = pace * (num_left - half_way)
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
-        return [*best, time_left(seconds)]
+        return [*best, f"{format_duration(seconds)} left"]
 
     def _num_tried(self) -> int:
         return len(self.study.get_trials(deepcopy=False))

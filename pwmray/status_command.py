@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import lost, registry
+from pwmray.durations import format_duration
 from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
 from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in, read_sweep
@@ -113,7 +114,7 @@ def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
     rate = done / seconds if done > 0 and seconds > 0 else None
     left = "-"
     if rate is not None:
-        left = _duration(max((trial.epochs - reached) / rate - (time.time() - written), 0.0))
+        left = format_duration(max((trial.epochs - reached) / rate - (time.time() - written), 0.0))
     shown = "-" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
     return f"{reached}/{trial.epochs}", "-" if rate is None else f"{rate:.2f}", left, shown
 
@@ -124,12 +125,6 @@ def last_row(path: Path) -> dict[str, Any] | None:
 
     table = read_table(path)
     return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def as_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -188,10 +188,10 @@ def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
     trials = open_trials(tmp_path, data, number=3, num_later=60)
     now[0] += 90
     fail(trials, "a", reason="the loss is nan", failure="non-finite")
-    assert "failed: the loss is nan; 93.0 min left\n" in capsys.readouterr().out
+    assert "failed: the loss is nan; 93 min left\n" in capsys.readouterr().out
     now[0] += 10
     fail(trials, "b")
-    assert "it runs again; 103.3 min left\n" in capsys.readouterr().out
+    assert "it runs again; 103 min left\n" in capsys.readouterr().out
 
 
 def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
