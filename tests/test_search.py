@@ -345,10 +345,10 @@ def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
 # On Ray.
 
 
-def start(folder):
+def start(folder, *options):
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, str(TINY), "--scale", "tiny"],
+        [sys.executable, str(TINY), "--scale", "tiny", *options],
         cwd=folder, stdout=pipe, stderr=pipe, text=True,
         env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
     )  # fmt: skip
@@ -374,6 +374,16 @@ def kill_a_trial(folder):
                 return path
         time.sleep(0.05)
     raise TimeoutError("no trial ran")
+
+
+@pytest.mark.slow
+def test_time_left_of_a_task_counts_the_tasks_after_it(tmp_path):
+    options = ["--tasks", "pendulum-spin,cartpole-swingup", "--limit", "1"]
+    process = start(tmp_path, *options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    ends = [line for line in out.splitlines() if " 1 of 1: " in line]
+    assert [line.endswith(" left") for line in ends] == [True, False]
 
 
 @pytest.mark.slow
