@@ -17,6 +17,7 @@ from pwmray import precision, provenance
 # m, n, k of the products whose rate is the peak: a wide layer's on a CPU, a GPU filled.
 CPU_PRODUCT = (4096, 1792, 1792)
 GPU_PRODUCT = (8192, 8192, 8192)
+CPUINFO = Path("/proc/cpuinfo")
 _PEAK_REPEATS = 4
 _MIB = 2**20
 _COPIED_BYTES = 2**29
@@ -112,7 +113,7 @@ def describe(device: torch.device) -> dict[str, str | None]:
         "gpu": torch.cuda.get_device_name(device) if on_gpu else "",
         "driver": _driver() if on_gpu else "",
         "cuda_version": (torch.version.cuda or "") if on_gpu else "",
-        "cpu": _processor(),
+        "cpu": processor(),
         "torch_version": torch.__version__,
         "python_version": code["python_version"],
         "git_commit": code["git_commit"],
@@ -124,6 +125,22 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def processor() -> str:
+    """Return the processor's name, with its family and model where Linux says them.
+
+    Those tell generations of servers apart that a virtual machine gives one name.
+    """
+    try:
+        lines = CPUINFO.read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    about = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    name = about.get("model name", platform.processor())
+    if "cpu family" not in about or "model" not in about:
+        return name
+    return f"{name} (family {about['cpu family']}, model {about['model']})"
+
+
 def _driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -131,9 +148,3 @@ def _driver() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.partition("\n")[0].strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -8,7 +8,6 @@ the end), and measures in fresh processes of one thread. Times are the best of t
 
 import argparse
 import multiprocessing
-import platform
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
 import torch
 
@@ -198,9 +198,9 @@ def as_markdown(openings: list[Opening], rates: dict[str, float]) -> str:
         [
             "# Opening and sampling a task of full size",
             "",
-            f"`python benchmarks/sampling.py`, commit {commit}, {processor()}, torch "
-            f"{torch.__version__}. {TASK}'s sizes, {NUM_EPISODES:,} episodes of {NUM_ROWS} rows; "
-            "one thread.",
+            f"`python benchmarks/sampling.py`, commit {commit}, {machine.num_cores()} cores of "
+            f"{machine.processor()}, torch {torch.__version__}. {TASK}'s sizes, "
+            f"{NUM_EPISODES:,} episodes of {NUM_ROWS} rows; one thread.",
             "",
             "| opened, and sampled | s | new MiB of its own | with the page cache it maps |",
             "|--|--|--|--|",
@@ -211,13 +211,6 @@ def as_markdown(openings: list[Opening], rates: dict[str, float]) -> str:
             *sampled,
         ]
     )
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores of {names[0]}" if names else platform.processor()
 
 
 if __name__ == "__main__":

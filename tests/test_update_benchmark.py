@@ -62,8 +62,9 @@ def test_run_has_a_row_for_each_case(runs):
     assert {row["batch_size"] for row in found} == {4}
 
 
-def test_rows_tell_times_operations_and_machine(runs):
+def test_rows_tell_times_operations_and_machine(runs, benchmark):
     _, found, _ = runs[0]
+    cpu = benchmark("machine").processor()
     for row in found:
         assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"])
         assert row["gflop_per_second"] == pytest.approx(1e3 * row["gflop"] / row["ms"])
@@ -72,7 +73,26 @@ def test_rows_tell_times_operations_and_machine(runs):
         assert row["peak_mib"] > 0
         assert row["torch_version"] == torch.__version__
         assert (row["device"], row["gpu"]) == ("cpu", "")
-        assert row["cpu"]
+        assert row["cpu"] == cpu
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nmodel\t: 1\n",
+         "AMD EPYC (family 25, model 17)"),
+        ("model name\t: Neoverse\nCPU part\t: 0xd40\n", "Neoverse"),
+        ("processor\t: 0\n", "by platform"),
+        (None, "by platform"),
+    ],
+)  # fmt: skip
+def test_processors_of_one_name_are_told_apart(lines, name, benchmark, tmp_path, monkeypatch):
+    machine, path = benchmark("machine"), tmp_path / "cpuinfo"
+    if lines is not None:
+        path.write_text(lines)
+    monkeypatch.setattr(machine, "CPUINFO", path)
+    monkeypatch.setattr("platform.processor", lambda: "by platform")
+    assert machine.processor() == name
 
 
 def test_both_updates_come_to_the_same_weights(runs):
