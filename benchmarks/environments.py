@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -161,12 +160,12 @@ def _seconds(function: Callable[[], None]) -> float:
 
 
 def _heading() -> Iterator[str]:
-    made_by = provenance.code()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    import machine
+
+    made_by, cpu = provenance.code(), machine.processor()
     yield from ("# How fast the environments step", "")
     yield f"`python benchmarks/environments.py` at commit {made_by['git_commit']}, on one of"
-    yield f"{os.cpu_count()} shared cores ({cpu}); MuJoCo {made_by['mujoco_version']}, torch"
+    yield f"{os.cpu_count()} shared cores of {cpu}; MuJoCo {made_by['mujoco_version']}, torch"
     yield f"{made_by['torch_version']}. What each column is: see the script."
 
 

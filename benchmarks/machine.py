@@ -135,7 +135,7 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     about = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
-    name = about.get("model name", platform.processor())
+    name = about.get("model name") or platform.processor()
     if "cpu family" not in about or "model" not in about:
         return name
     return f"{name} (family {about['cpu family']}, model {about['model']})"

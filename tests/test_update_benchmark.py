@@ -73,6 +73,7 @@ def test_rows_tell_times_operations_and_machine(runs, benchmark):
         assert row["peak_mib"] > 0
         assert row["torch_version"] == torch.__version__
         assert (row["device"], row["gpu"]) == ("cpu", "")
+        assert row["cpu"]
         assert row["cpu"] == cpu
 
 
