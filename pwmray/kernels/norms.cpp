@@ -19,6 +19,8 @@ using Index = int64_t;
 enum Kind { MISH_THEN_NORM, NORM_THEN_MISH, NORM_THEN_SIMPLEX };
 
 constexpr int SIMPLEX_SIZE = 8;
+constexpr Index LANES = 16;  // entries of the widest vector, which fill a cache line
+constexpr Index BLOCK = 1 << 8;  // entries that stay at hand through several loops
 constexpr Index SMALL = 1 << 14;  // entries for which waking other threads takes longer
 
 struct BFloat16 {
@@ -71,6 +73,26 @@ inline MishParts mish(float x) {
   return {x * ratio, ratio + x * 4.0f * u * (u + 1.0f) * inverse * inverse};
 }
 
+// U and what is missing to whole vectors. Mish goes that far: what is left over of a row would be
+// computed entry by entry, and can take as long as the rest.
+inline Index padded(Index U) { return (U + LANES - 1) / LANES * LANES; }
+
+// A thread's room for rows of U entries, each padded and on a cache line of its own. The padding is
+// finite, and nothing that is returned depends on it.
+class Room {
+ public:
+  Room(Index num_rows, Index U) : length(padded(U)), memory(num_rows * length + LANES) {
+    const Index line = LANES * sizeof(float), past = Index(memory.data()) % line;
+    first = memory.data() + (past ? (line - past) / Index(sizeof(float)) : 0);
+  }
+  float* operator[](Index row) { return first + row * length; }
+
+ private:
+  Index length;
+  std::vector<float> memory;
+  float* first;
+};
+
 // By its bits: the compiler is told that no number is infinite or NaN.
 inline bool is_finite(float x) {
   uint32_t bits;
@@ -101,6 +123,19 @@ inline Moments moments(const float* x, Index U, float epsilon) {
   return m;
 }
 
+// Of a group's 8 entries, in pairs: one after the other, each would wait for the one before it.
+inline float largest_of_group(const float* x) {
+  float four[4];
+  for (int i = 0; i < 4; i++) four[i] = std::max(x[i], x[i + 4]);
+  return std::max(std::max(four[0], four[2]), std::max(four[1], four[3]));
+}
+
+inline float sum_of_group(const float* x) {
+  float four[4];
+  for (int i = 0; i < 4; i++) four[i] = x[i] + x[i + 4];
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
 // Softmax within each group of 8, in place. A row that is not finite becomes NaN, as it would not
 // by itself: what is largest among NaNs is anybody's guess.
 inline void onto_simplex(float* x, Index U) {
@@ -112,12 +147,12 @@ inline void onto_simplex(float* x, Index U) {
     return;
   }
   for (Index j = 0; j < U; j += SIMPLEX_SIZE) {
-    float largest = x[j], sum = 0.0f;
-    for (int i = 1; i < SIMPLEX_SIZE; i++) largest = std::max(largest, x[j + i]);
+    float powers[SIMPLEX_SIZE];
+    const float largest = largest_of_group(x + j);
     for (int i = 0; i < SIMPLEX_SIZE; i++)
-      x[j + i] = exponential(std::max(x[j + i] - largest, -80.0f));
-    for (int i = 0; i < SIMPLEX_SIZE; i++) sum += x[j + i];
-    for (int i = 0; i < SIMPLEX_SIZE; i++) x[j + i] /= sum;
+      powers[i] = exponential(std::max(x[j + i] - largest, -80.0f));
+    const float share = 1.0f / sum_of_group(powers);
+    for (int i = 0; i < SIMPLEX_SIZE; i++) x[j + i] = powers[i] * share;
   }
 }
 
@@ -126,22 +161,39 @@ struct Affine {
   const float *bias, *scale, *shift;
 };
 
-// One row of y from one of x; `row` has room for U.
+// Mish of a padded row, in place, and its slope.
+inline void differentiate_mish(float* x, float* slope, Index U) {
+#pragma omp simd
+  for (Index i = 0; i < padded(U); i++) {
+    const MishParts parts = mish(x[i]);
+    x[i] = parts.value;
+    slope[i] = parts.slope;
+  }
+}
+
+// The slope of Mish instead of each entry of a padded row.
+inline void slope_of_mish(float* x, Index U) {
+#pragma omp simd
+  for (Index i = 0; i < padded(U); i++) x[i] = mish(x[i]).slope;
+}
+
+// Mish of a padded row, in place.
+inline void apply_mish(float* x, Index U) {
+#pragma omp simd
+  for (Index i = 0; i < padded(U); i++) x[i] = mish(x[i]).value;
+}
+
+// One row of y from one of x; `row` is padded.
 template <Kind kind, class X, class Y>
 inline Moments forward_row(const X* x, Y* y, Affine p, float* row, Index U, float epsilon) {
-  if (kind == MISH_THEN_NORM) {
 #pragma omp simd
-    for (Index i = 0; i < U; i++) row[i] = mish(get(x[i]) + p.bias[i]).value;
-  } else {
-#pragma omp simd
-    for (Index i = 0; i < U; i++) row[i] = get(x[i]) + p.bias[i];
-  }
+  for (Index i = 0; i < U; i++) row[i] = get(x[i]) + p.bias[i];
+  if (kind == MISH_THEN_NORM) apply_mish(row, U);
   const Moments m = moments(row, U, epsilon);
 #pragma omp simd
-  for (Index i = 0; i < U; i++) {
-    const float h = (row[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
-    row[i] = kind == NORM_THEN_MISH ? mish(h).value : h;
-  }
+  for (Index i = 0; i < U; i++)
+    row[i] = (row[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
+  if (kind == NORM_THEN_MISH) apply_mish(row, U);
   if (kind == NORM_THEN_SIMPLEX) onto_simplex(row, U);
 #pragma omp simd
   for (Index i = 0; i < U; i++) put(y[i], row[i]);
@@ -153,12 +205,12 @@ struct Sums {
   float *bias, *scale, *shift;
 };
 
-// One row of the gradient of x from one of y's; `room` is for 3 U. Whether the parameters are
+// One row of the gradient of x from one of y's; `room` is for 3 rows. Whether the parameters are
 // trained is a constant: with a variable gcc 12 leaves a loop scalar, at a tenth of the speed.
 template <Kind kind, bool trained, class X, class Y>
 inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Sums sums,
-                         float* room, Index U) {
-  float *h = room, *gh = room + U, *slope = room + 2 * U;
+                         Room& room, Index U) {
+  float *h = room[0], *gh = room[1], *slope = room[2];
   if (kind == NORM_THEN_SIMPLEX) {
     float* y = slope;
 #pragma omp simd
@@ -166,34 +218,40 @@ inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Su
       y[i] = (get(x[i]) + p.bias[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
     onto_simplex(y, U);
     for (Index j = 0; j < U; j += SIMPLEX_SIZE) {
-      float dot = 0.0f;
-      for (int i = 0; i < SIMPLEX_SIZE; i++) dot += get(gy[j + i]) * y[j + i];
-      for (int i = 0; i < SIMPLEX_SIZE; i++) gh[j + i] = y[j + i] * (get(gy[j + i]) - dot);
+      float weighted[SIMPLEX_SIZE];
+      for (int i = 0; i < SIMPLEX_SIZE; i++) weighted[i] = y[j + i] * get(gy[j + i]);
+      const float sum = sum_of_group(weighted);
+      for (int i = 0; i < SIMPLEX_SIZE; i++) gh[j + i] = weighted[i] - y[j + i] * sum;
     }
   }
   float sum = 0.0f, product = 0.0f;
-#pragma omp simd reduction(+ : sum, product)
-  for (Index i = 0; i < U; i++) {
-    float g, v = get(x[i]) + p.bias[i];
+  for (Index first = 0; first < U; first += BLOCK) {
+    const Index end = std::min(first + BLOCK, U);
     if (kind == MISH_THEN_NORM) {
-      const MishParts parts = mish(v);
-      slope[i] = parts.slope;
-      h[i] = (parts.value - m.mean) * m.inverse_std;
-      g = get(gy[i]);
-    } else {
+#pragma omp simd
+      for (Index i = first; i < end; i++) h[i] = get(x[i]) + p.bias[i];
+      differentiate_mish(h + first, slope + first, end - first);
+    }
+    if (kind == NORM_THEN_MISH) {
+#pragma omp simd
+      for (Index i = first; i < end; i++)
+        gh[i] = (get(x[i]) + p.bias[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
+      slope_of_mish(gh + first, end - first);
+    }
+#pragma omp simd reduction(+ : sum, product)
+    for (Index i = first; i < end; i++) {
+      const float v = kind == MISH_THEN_NORM ? h[i] : get(x[i]) + p.bias[i];
       h[i] = (v - m.mean) * m.inverse_std;
-      if (kind == NORM_THEN_MISH)
-        g = get(gy[i]) * mish(h[i] * p.scale[i] + p.shift[i]).slope;
-      else
-        g = gh[i];
+      float g = kind == NORM_THEN_SIMPLEX ? gh[i] : get(gy[i]);
+      if (kind == NORM_THEN_MISH) g *= gh[i];
+      if (trained) {
+        sums.scale[i] += g * h[i];
+        sums.shift[i] += g;
+      }
+      gh[i] = g * p.scale[i];
+      sum += gh[i];
+      product += gh[i] * h[i];
     }
-    if (trained) {
-      sums.scale[i] += g * h[i];
-      sums.shift[i] += g;
-    }
-    gh[i] = g * p.scale[i];
-    sum += gh[i];
-    product += gh[i] * h[i];
   }
   sum /= U;
   product /= U;
@@ -211,12 +269,12 @@ void forward(const X* x, const float* bias, const float* scale, const float* shi
              Moments* statistics, Index G, Index N, Index U, float epsilon, int num_threads) {
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    std::vector<float> row(U);
+    Room room(1, U);
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
       const Index first = r / N * U;
       const Affine p{bias + first, scale + first, shift + first};
-      statistics[r] = forward_row<kind>(x + r * U, y + r * U, p, row.data(), U, epsilon);
+      statistics[r] = forward_row<kind>(x + r * U, y + r * U, p, room[0], U, epsilon);
     }
   }
 }
@@ -228,8 +286,8 @@ void value_forward(const X* x, const float* bias, const float* scale, const floa
                    Index G, Index N, Index U, float epsilon, int num_threads) {
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    std::vector<float> rows(2 * U);
-    float *row = rows.data(), *normed = rows.data() + U;
+    Room room(2, U);
+    float *row = room[0], *normed = room[1];
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
       const Index group = r / N, first = group * U;
@@ -259,7 +317,7 @@ void backward(const Y* gy, const X* x, const float* bias, const float* scale, co
   std::vector<float> parts(trained ? 3 * size * num_threads : 0, 0.0f);
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    std::vector<float> room(3 * U);
+    Room room(3, U);
     float* part = parts.data() + (trained ? 3 * size * omp_get_thread_num() : 0);
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
@@ -267,7 +325,7 @@ void backward(const Y* gy, const X* x, const float* bias, const float* scale, co
       const Affine p{bias + first, scale + first, shift + first};
       const Sums own{part + first, part + size + first, part + 2 * size + first};
       backward_row<kind, trained>(gy + r * U, x + r * U, gx + r * U, p, statistics[r], own,
-                                  room.data(), U);
+                                  room, U);
     }
   }
   if (trained) add_up(parts, sums, 3 * size, num_threads);
@@ -280,8 +338,8 @@ void value_backward(const float* gy, const X* x, const float* bias, const float*
                     Index G, Index N, Index U, int num_threads) {
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    std::vector<float> room(4 * U);
-    float* g = room.data() + 3 * U;
+    Room room(4, U);
+    float* g = room[3];
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
       const Index first = r / N * U;
@@ -289,7 +347,7 @@ void value_backward(const float* gy, const X* x, const float* bias, const float*
 #pragma omp simd
       for (Index i = 0; i < U; i++) g[i] = gy[r] * weight[first + i];
       backward_row<MISH_THEN_NORM, false>(g, x + r * U, gx + r * U, p, statistics[r], Sums{},
-                                          room.data(), U);
+                                          room, U);
     }
   }
 }
@@ -302,17 +360,14 @@ struct FitSums {
 };
 
 // One row of x becomes its gradient of the squared error times `gain` / 2. `factor` is weight *
-// scale, `level` its mean, `base` what y is where h is 0; `room` is for 2 U.
+// scale, `level` its mean, `base` what y is where h is 0; `room` is for 2 rows.
 template <class X>
 inline void fit_row(X* x, const float* bias, const float* factor, float level, float base,
-                    float target, float gain, FitSums sums, float* room, Index U, float epsilon) {
-  float *h = room, *slope = room + U;
+                    float target, float gain, FitSums sums, Room& room, Index U, float epsilon) {
+  float *h = room[0], *slope = room[1];
 #pragma omp simd
-  for (Index i = 0; i < U; i++) {
-    const MishParts parts = mish(get(x[i]) + bias[i]);
-    h[i] = parts.value;
-    slope[i] = parts.slope;
-  }
+  for (Index i = 0; i < U; i++) h[i] = get(x[i]) + bias[i];
+  differentiate_mish(h, slope, U);
   const Moments m = moments(h, U, epsilon);
   float along = 0.0f;
 #pragma omp simd reduction(+ : along)
@@ -350,7 +405,7 @@ void value_fit(X* x, const float* bias, const float* scale, const float* shift,
   std::vector<float> parts(length * num_threads, 0.0f);
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    std::vector<float> room(2 * U);
+    Room room(2, U);
     float* part = parts.data() + length * omp_get_thread_num();
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
@@ -358,7 +413,7 @@ void value_fit(X* x, const float* bias, const float* scale, const float* shift,
       float* value = part + 2 * size + group;
       const FitSums own{part + first, part + size + first, value, value + G};
       fit_row(x + r * U, bias + first, factor.data() + first, level[group], base[group],
-              target[r % N], 2.0f / (G * N), own, room.data(), U, epsilon);
+              target[r % N], 2.0f / (G * N), own, room, U, epsilon);
     }
   }
   std::vector<float> total(length);
