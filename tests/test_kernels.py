@@ -20,7 +20,7 @@ KINDS = {
 }
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 UNITS = [(12,), (16, 24), (24, 16, 8)]
-SHAPES = [(3, 5, 24), (2, 700, 40)]  # the second is worked on by several threads
+SHAPES = [(3, 5, 24), (2, 700, 40), (1, 20, 1096)]  # the latter two by several threads
 
 
 def layer_norm(x):
@@ -64,12 +64,22 @@ def check_norm(kind, given, dtype):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_so(kind, value):
-    x, *affine = draw((1, 2, 16))
-    x[0, 0, 3] = value
-    y = norms.norm(kind, x, *affine)
-    assert not y[0, 0].isfinite().any()
-    assert y[0, 1].isfinite().all()
+def test_what_is_not_finite_stays_so_and_in_its_row(kind, value):
+    x, *affine = draw((1, 100, 24))
+    x[0, 1, 3] = value
+    y, (gx, *_) = gradients(lambda *given: norms.norm(kind, *given), [x, *affine])
+    others = torch.arange(100) != 1
+    for found in (y, gx):
+        assert not found[0, 1].isfinite().any()
+        assert found[0, others].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_norm_of_no_rows_is_empty(kind):
+    x, *affine = draw((2, 0, 16))
+    y, (gx, *parameters) = gradients(lambda *given: norms.norm(kind, *given), [x, *affine])
+    assert y.shape == gx.shape == x.shape
+    assert not any(gradient.any() for gradient in parameters)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,5 @@
 // A LayerNorm with the bias before it and the Mish or the softmaxes beside it, in one pass over
-// each row: forward, and backward from the same input. norms.py has the formulas and the callers.
+// memory: forward, and backward from the same input. norms.py has the formulas and the callers.
 //
 // Rows are contiguous, [G, N, U]: each of G groups has N rows of U entries and parameters [U] of
 // its own. Rows come and go as float32 or bfloat16, all else is float32.
@@ -19,8 +19,15 @@ using Index = int64_t;
 enum Kind { MISH_THEN_NORM, NORM_THEN_MISH, NORM_THEN_SIMPLEX };
 
 constexpr int SIMPLEX_SIZE = 8;
-constexpr Index LANES = 16;  // entries of the widest vector, which fill a cache line
+#ifdef __AVX512F__
+constexpr Index LANES = 16;  // float32 of the widest vector
+#else
+constexpr Index LANES = 8;
+#endif
+constexpr Index CACHE_LINE = 64;  // bytes
 constexpr Index BLOCK = 1 << 8;  // entries that stay at hand through several loops
+constexpr Index CHUNK = 1 << 10;  // entries of rows that are taken together
+constexpr Index MOST_ROWS = CHUNK / LANES;
 constexpr Index SMALL = 1 << 14;  // entries for which waking other threads takes longer
 
 struct BFloat16 {
@@ -74,24 +81,43 @@ inline MishParts mish(float x) {
 }
 
 // U and what is missing to whole vectors. Mish goes that far: what is left over of a row would be
-// computed entry by entry, and can take as long as the rest.
+// computed entry by entry, and could take as long as the rest.
 inline Index padded(Index U) { return (U + LANES - 1) / LANES * LANES; }
 
-// A thread's room for rows of U entries, each padded and on a cache line of its own. The padding is
-// finite, and nothing that is returned depends on it.
+// A thread's room for several chunks of rows, each row padded.
+// The padding is finite, and nothing that is returned depends on it.
 class Room {
  public:
-  Room(Index num_rows, Index U) : length(padded(U)), memory(num_rows * length + LANES) {
-    const Index line = LANES * sizeof(float), past = Index(memory.data()) % line;
-    first = memory.data() + (past ? (line - past) / Index(sizeof(float)) : 0);
+  Room(Index num, Index num_rows, Index U)
+      : length(num_rows * padded(U)), memory(num * length + CACHE_LINE) {
+    const Index past = Index(memory.data()) % CACHE_LINE;
+    first = memory.data() + (past ? (CACHE_LINE - past) / Index(sizeof(float)) : 0);
   }
-  float* operator[](Index row) { return first + row * length; }
+  float* operator[](Index chunk) const { return first + chunk * length; }
 
  private:
   Index length;
   std::vector<float> memory;
   float* first;
 };
+
+// Call body(group, row, count, room) for chunks of `count` rows of a group, from `row` of all rows
+// on, with a thread's room for `num` of them. In a chunk each step goes over all rows before the
+// next one: a row by itself would wait for its sums.
+template <class Body>
+void over_chunks(Index G, Index N, Index U, Index num, int num_threads, Body body) {
+  const Index most = std::max(Index(1), std::min(N, CHUNK / padded(U)));
+  const Index per_group = (N + most - 1) / most;
+#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
+  {
+    const Room room(num, most, U);
+#pragma omp for schedule(static)
+    for (Index c = 0; c < G * per_group; c++) {
+      const Index group = c / per_group, first = c % per_group * most;
+      body(group, group * N + first, std::min(most, N - first), room);
+    }
+  }
+}
 
 // By its bits: the compiler is told that no number is infinite or NaN.
 inline bool is_finite(float x) {
@@ -103,6 +129,13 @@ inline bool is_finite(float x) {
 inline void make_nan(float& place) {
   const uint32_t nan = 0x7fc00000;
   std::memcpy(&place, &nan, sizeof nan);
+}
+
+inline float dot(const float* x, const float* y, Index U) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < U; i++) sum += x[i] * y[i];
+  return sum;
 }
 
 // Mean and 1 / standard deviation of a row.
@@ -161,43 +194,76 @@ struct Affine {
   const float *bias, *scale, *shift;
 };
 
-// Mish of a padded row, in place, and its slope.
-inline void differentiate_mish(float* x, float* slope, Index U) {
+// Mish of x + bias into padded rows and, if wanted, its slope.
+template <bool with_slope, class X>
+inline void mish_rows(const X* x, const float* bias, float* value, float* slope, Index count,
+                      Index U) {
+  const Index P = padded(U), lanes = LANES * sizeof(float) / sizeof(X);
+  if (U % lanes == 0) {
+    for (Index r = 0; r < count; r++)
 #pragma omp simd
-  for (Index i = 0; i < padded(U); i++) {
-    const MishParts parts = mish(x[i]);
-    x[i] = parts.value;
-    slope[i] = parts.slope;
+      for (Index i = 0; i < U; i++) {
+        const MishParts parts = mish(get(x[r * U + i]) + bias[i]);
+        value[r * P + i] = parts.value;
+        if (with_slope) slope[r * P + i] = parts.slope;
+      }
+    return;
+  }
+  for (Index r = 0; r < count; r++)
+#pragma omp simd
+    for (Index i = 0; i < U; i++) value[r * P + i] = get(x[r * U + i]) + bias[i];
+#pragma omp simd
+  for (Index i = 0; i < padded(count * P); i++) {
+    const MishParts parts = mish(value[i]);
+    value[i] = parts.value;
+    if (with_slope) slope[i] = parts.slope;
   }
 }
 
-// The slope of Mish instead of each entry of a padded row.
-inline void slope_of_mish(float* x, Index U) {
+// The slope of Mish in the place of each entry.
+inline void slope_of_mish(float* x, Index L) {
 #pragma omp simd
-  for (Index i = 0; i < padded(U); i++) x[i] = mish(x[i]).slope;
+  for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).slope;
 }
 
-// Mish of a padded row, in place.
-inline void apply_mish(float* x, Index U) {
+// Mish in the place of each entry.
+inline void apply_mish(float* x, Index L) {
 #pragma omp simd
-  for (Index i = 0; i < padded(U); i++) x[i] = mish(x[i]).value;
+  for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).value;
 }
 
-// One row of y from one of x; `row` is padded.
+// `count` rows of y, `stride` entries apart, and their moments from those of x. `room` is for a chunk,
+// and y may be in it.
 template <Kind kind, class X, class Y>
-inline Moments forward_row(const X* x, Y* y, Affine p, float* row, Index U, float epsilon) {
+inline void forward_chunk(const X* x, Y* y, Index stride, Affine p, Moments* m, Index count,
+                          float* room, Index U, float epsilon) {
+  const Index P = padded(U);
+  if (kind == MISH_THEN_NORM) {
+    mish_rows<false>(x, p.bias, room, nullptr, count, U);
+  } else {
+    for (Index r = 0; r < count; r++)
 #pragma omp simd
-  for (Index i = 0; i < U; i++) row[i] = get(x[i]) + p.bias[i];
-  if (kind == MISH_THEN_NORM) apply_mish(row, U);
-  const Moments m = moments(row, U, epsilon);
+      for (Index i = 0; i < U; i++) room[r * P + i] = get(x[r * U + i]) + p.bias[i];
+  }
+  for (Index r = 0; r < count; r++) m[r] = moments(room + r * P, U, epsilon);
+  for (Index r = 0; r < count; r++) {
+    float* row = room + r * P;
+    const Moments own = m[r];
 #pragma omp simd
-  for (Index i = 0; i < U; i++)
-    row[i] = (row[i] - m.mean) * m.inverse_std * p.scale[i] + p.shift[i];
-  if (kind == NORM_THEN_MISH) apply_mish(row, U);
-  if (kind == NORM_THEN_SIMPLEX) onto_simplex(row, U);
+    for (Index i = 0; i < U; i++) {
+      const float h = (row[i] - own.mean) * own.inverse_std * p.scale[i] + p.shift[i];
+      if (kind == MISH_THEN_NORM)
+        put(y[r * stride + i], h);
+      else
+        row[i] = h;
+    }
+    if (kind == NORM_THEN_SIMPLEX) onto_simplex(row, U);
+  }
+  if (kind == MISH_THEN_NORM) return;
+  if (kind == NORM_THEN_MISH) apply_mish(room, count * P);
+  for (Index r = 0; r < count; r++)
 #pragma omp simd
-  for (Index i = 0; i < U; i++) put(y[i], row[i]);
-  return m;
+    for (Index i = 0; i < U; i++) put(y[r * stride + i], room[r * P + i]);
 }
 
 // What a thread adds up over its rows for the gradients of one group's parameters.
@@ -205,11 +271,12 @@ struct Sums {
   float *bias, *scale, *shift;
 };
 
-// One row of the gradient of x from one of y's; `room` is for 3 rows. Whether the parameters are
-// trained is a constant: with a variable gcc 12 leaves a loop scalar, at a tenth of the speed.
+// One row of the gradient of x from one of y's; `room` is for 3 rows. In chunks, 128 float32 a row
+// and more would take a tenth longer. Whether the parameters are trained is a constant: with a
+// variable gcc 12 leaves a loop scalar, at a tenth of the speed.
 template <Kind kind, bool trained, class X, class Y>
 inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Sums sums,
-                         Room& room, Index U) {
+                         const Room& room, Index U) {
   float *h = room[0], *gh = room[1], *slope = room[2];
   if (kind == NORM_THEN_SIMPLEX) {
     float* y = slope;
@@ -227,11 +294,8 @@ inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Su
   float sum = 0.0f, product = 0.0f;
   for (Index first = 0; first < U; first += BLOCK) {
     const Index end = std::min(first + BLOCK, U);
-    if (kind == MISH_THEN_NORM) {
-#pragma omp simd
-      for (Index i = first; i < end; i++) h[i] = get(x[i]) + p.bias[i];
-      differentiate_mish(h + first, slope + first, end - first);
-    }
+    if (kind == MISH_THEN_NORM)
+      mish_rows<true>(x + first, p.bias + first, h + first, slope + first, 1, end - first);
     if (kind == NORM_THEN_MISH) {
 #pragma omp simd
       for (Index i = first; i < end; i++)
@@ -267,16 +331,11 @@ inline void backward_row(const Y* gy, const X* x, X* gx, Affine p, Moments m, Su
 template <Kind kind, class X, class Y>
 void forward(const X* x, const float* bias, const float* scale, const float* shift, Y* y,
              Moments* statistics, Index G, Index N, Index U, float epsilon, int num_threads) {
-#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
-  {
-    Room room(1, U);
-#pragma omp for schedule(static)
-    for (Index r = 0; r < G * N; r++) {
-      const Index first = r / N * U;
-      const Affine p{bias + first, scale + first, shift + first};
-      statistics[r] = forward_row<kind>(x + r * U, y + r * U, p, room[0], U, epsilon);
-    }
-  }
+  over_chunks(G, N, U, 1, num_threads, [=](Index group, Index row, Index count, const Room& room) {
+    const Affine p{bias + group * U, scale + group * U, shift + group * U};
+    forward_chunk<kind>(x + row * U, y + row * U, U, p, statistics + row, count, room[0], U,
+                        epsilon);
+  });
 }
 
 // y = weight . row + offset: what a linear layer with one output makes of the rows, [G, N].
@@ -284,21 +343,15 @@ template <class X>
 void value_forward(const X* x, const float* bias, const float* scale, const float* shift,
                    const float* weight, const float* offset, float* y, Moments* statistics,
                    Index G, Index N, Index U, float epsilon, int num_threads) {
-#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
-  {
-    Room room(2, U);
-    float *row = room[0], *normed = room[1];
-#pragma omp for schedule(static)
-    for (Index r = 0; r < G * N; r++) {
-      const Index group = r / N, first = group * U;
-      const Affine p{bias + first, scale + first, shift + first};
-      statistics[r] = forward_row<MISH_THEN_NORM>(x + r * U, normed, p, row, U, epsilon);
-      float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-      for (Index i = 0; i < U; i++) sum += normed[i] * weight[first + i];
-      y[r] = sum + offset[group];
-    }
-  }
+  const Index P = padded(U);
+  over_chunks(G, N, U, 1, num_threads, [=](Index group, Index row, Index count, const Room& room) {
+    const Affine p{bias + group * U, scale + group * U, shift + group * U};
+    float* normed = room[0];
+    forward_chunk<MISH_THEN_NORM>(x + row * U, normed, P, p, statistics + row, count, room[0], U,
+                                  epsilon);
+    for (Index r = 0; r < count; r++)
+      y[row + r] = dot(normed + r * P, weight + group * U, U) + offset[group];
+  });
 }
 
 // The sum over threads of what each added up.
@@ -317,7 +370,7 @@ void backward(const Y* gy, const X* x, const float* bias, const float* scale, co
   std::vector<float> parts(trained ? 3 * size * num_threads : 0, 0.0f);
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    Room room(3, U);
+    const Room room(3, 1, U);
     float* part = parts.data() + (trained ? 3 * size * omp_get_thread_num() : 0);
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
@@ -338,7 +391,7 @@ void value_backward(const float* gy, const X* x, const float* bias, const float*
                     Index G, Index N, Index U, int num_threads) {
 #pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
   {
-    Room room(4, U);
+    const Room room(4, 1, U);
     float* g = room[3];
 #pragma omp for schedule(static)
     for (Index r = 0; r < G * N; r++) {
@@ -359,33 +412,46 @@ struct FitSums {
   float *value, *square;  // the sum of g, of squared errors
 };
 
-// One row of x becomes its gradient of the squared error times `gain` / 2. `factor` is weight *
-// scale, `level` its mean, `base` what y is where h is 0; `room` is for 2 rows.
+// Of one group: `factor` is weight * scale, `level` its mean, `base` what y is where h is 0.
+struct Line {
+  const float *bias, *factor;
+  float level, base;
+};
+
+// `count` rows of x become their gradients of the squared error times `gain` / 2, with room for 2
+// chunks.
 template <class X>
-inline void fit_row(X* x, const float* bias, const float* factor, float level, float base,
-                    float target, float gain, FitSums sums, Room& room, Index U, float epsilon) {
-  float *h = room[0], *slope = room[1];
-#pragma omp simd
-  for (Index i = 0; i < U; i++) h[i] = get(x[i]) + bias[i];
-  differentiate_mish(h, slope, U);
-  const Moments m = moments(h, U, epsilon);
-  float along = 0.0f;
+inline void fit_chunk(X* x, Line line, const float* target, float gain, FitSums sums, Index count,
+                      const Room& room, Index U, float epsilon) {
+  const Index P = padded(U);
+  Moments m[MOST_ROWS];
+  float error[MOST_ROWS], product[MOST_ROWS];
+  mish_rows<true>(x, line.bias, room[0], room[1], count, U);
+  for (Index r = 0; r < count; r++) m[r] = moments(room[0] + r * P, U, epsilon);
+  for (Index r = 0; r < count; r++) {
+    float *h = room[0] + r * P, along = 0.0f;
+    const Moments own = m[r];
 #pragma omp simd reduction(+ : along)
-  for (Index i = 0; i < U; i++) {
-    h[i] = (h[i] - m.mean) * m.inverse_std;
-    along += h[i] * factor[i];
+    for (Index i = 0; i < U; i++) {
+      h[i] = (h[i] - own.mean) * own.inverse_std;
+      along += h[i] * line.factor[i];
+    }
+    error[r] = line.base + along - target[r];
+    product[r] = along / U;
   }
-  const float error = base + along - target, g = gain * error;
-  along /= U;
+  for (Index r = 0; r < count; r++) {
+    const float *h = room[0] + r * P, *slope = room[1] + r * P;
+    const float g = gain * error[r], share = g * m[r].inverse_std, along = product[r];
 #pragma omp simd
-  for (Index i = 0; i < U; i++) {
-    const float gx = g * m.inverse_std * slope[i] * (factor[i] - level - h[i] * along);
-    sums.bias[i] += gx;
-    sums.normed[i] += g * h[i];
-    put(x[i], gx);
+    for (Index i = 0; i < U; i++) {
+      const float gx = share * slope[i] * (line.factor[i] - line.level - h[i] * along);
+      sums.bias[i] += gx;
+      sums.normed[i] += g * h[i];
+      put(x[r * U + i], gx);
+    }
+    *sums.value += g;
+    *sums.square += error[r] * error[r];
   }
-  *sums.value += g;
-  *sums.square += error * error;
 }
 
 // The mean squared error of `value_forward`'s y against targets [N], and its gradients: that of x
@@ -403,19 +469,14 @@ void value_fit(X* x, const float* bias, const float* scale, const float* shift,
     base[r / U] += weight[r] * shift[r];
   }
   std::vector<float> parts(length * num_threads, 0.0f);
-#pragma omp parallel num_threads(num_threads) if (G * N * U > SMALL)
-  {
-    Room room(2, U);
+  over_chunks(G, N, U, 2, num_threads, [&](Index group, Index row, Index count, const Room& room) {
+    const Index start = group * U;
     float* part = parts.data() + length * omp_get_thread_num();
-#pragma omp for schedule(static)
-    for (Index r = 0; r < G * N; r++) {
-      const Index group = r / N, first = group * U;
-      float* value = part + 2 * size + group;
-      const FitSums own{part + first, part + size + first, value, value + G};
-      fit_row(x + r * U, bias + first, factor.data() + first, level[group], base[group],
-              target[r % N], 2.0f / (G * N), own, room, U, epsilon);
-    }
-  }
+    float* value = part + 2 * size + group;
+    const FitSums own{part + start, part + size + start, value, value + G};
+    const Line line{bias + start, factor.data() + start, level[group], base[group]};
+    fit_chunk(x + row * U, line, target + row % N, 2.0f / (G * N), own, count, room, U, epsilon);
+  });
   std::vector<float> total(length);
   add_up(parts, total.data(), length, num_threads);
   for (Index r = 0; r < size; r++) {
