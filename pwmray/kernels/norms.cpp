@@ -232,8 +232,8 @@ inline void apply_mish(float* x, Index L) {
   for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).value;
 }
 
-// `count` rows of y, `stride` entries apart, and their moments from those of x. `room` is for a chunk,
-// and y may be in it.
+// `count` rows of y, `stride` apart, and their moments from those of x; `room` is for a chunk, and y
+// may be in it.
 template <Kind kind, class X, class Y>
 inline void forward_chunk(const X* x, Y* y, Index stride, Affine p, Moments* m, Index count,
                           float* room, Index U, float epsilon) {
