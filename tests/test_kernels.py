@@ -19,7 +19,7 @@ KINDS = {
     norms.NORM_SIMPLEX: lambda x, scale, shift: SimNorm()(layer_norm(x) * scale + shift),
 }
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-UNITS = [(12,), (16, 24), (24, 16, 8)]
+UNITS = [(12,), (16, 24), (24, 16, 8), (400, 200)]  # the last by several threads
 SHAPES = [(3, 5, 24), (2, 700, 40), (1, 20, 1096)]  # the latter two by several threads
 
 

@@ -24,7 +24,7 @@ constexpr Index LANES = 16;  // float32 of the widest vector
 #else
 constexpr Index LANES = 8;
 #endif
-constexpr Index CACHE_LINE = 64;  // bytes
+constexpr Index CACHE_LINE = 64 / sizeof(float);  // entries
 constexpr Index BLOCK = 1 << 8;  // entries that stay at hand through several loops
 constexpr Index CHUNK = 1 << 10;  // entries of rows that are taken together
 constexpr Index MOST_ROWS = CHUNK / LANES;
@@ -84,14 +84,14 @@ inline MishParts mish(float x) {
 // computed entry by entry, and could take as long as the rest.
 inline Index padded(Index U) { return (U + LANES - 1) / LANES * LANES; }
 
-// A thread's room for several chunks of rows, each row padded.
-// The padding is finite, and nothing that is returned depends on it.
+// A thread's room for several chunks of rows, each row padded. The padding is finite, and nothing
+// that is returned depends on it.
 class Room {
  public:
   Room(Index num, Index num_rows, Index U)
       : length(num_rows * padded(U)), memory(num * length + CACHE_LINE) {
-    const Index past = Index(memory.data()) % CACHE_LINE;
-    first = memory.data() + (past ? (CACHE_LINE - past) / Index(sizeof(float)) : 0);
+    const Index past = Index(memory.data()) / sizeof(float) % CACHE_LINE;
+    first = memory.data() + (CACHE_LINE - past) % CACHE_LINE;
   }
   float* operator[](Index chunk) const { return first + chunk * length; }
 
@@ -194,7 +194,24 @@ struct Affine {
   const float *bias, *scale, *shift;
 };
 
-// Mish of x + bias into padded rows and, if wanted, its slope.
+// Mish in the place of L entries of padded rows and, if wanted, its slope.
+template <bool with_slope>
+inline void apply_mish(float* x, float* slope, Index L) {
+#pragma omp simd
+  for (Index i = 0; i < padded(L); i++) {
+    const MishParts parts = mish(x[i]);
+    x[i] = parts.value;
+    if (with_slope) slope[i] = parts.slope;
+  }
+}
+
+// The slope of Mish in the place of each entry.
+inline void slope_of_mish(float* x, Index L) {
+#pragma omp simd
+  for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).slope;
+}
+
+// Mish of x + bias into padded rows and, if wanted, its slope: at once where nothing is left over.
 template <bool with_slope, class X>
 inline void mish_rows(const X* x, const float* bias, float* value, float* slope, Index count,
                       Index U) {
@@ -212,24 +229,7 @@ inline void mish_rows(const X* x, const float* bias, float* value, float* slope,
   for (Index r = 0; r < count; r++)
 #pragma omp simd
     for (Index i = 0; i < U; i++) value[r * P + i] = get(x[r * U + i]) + bias[i];
-#pragma omp simd
-  for (Index i = 0; i < padded(count * P); i++) {
-    const MishParts parts = mish(value[i]);
-    value[i] = parts.value;
-    if (with_slope) slope[i] = parts.slope;
-  }
-}
-
-// The slope of Mish in the place of each entry.
-inline void slope_of_mish(float* x, Index L) {
-#pragma omp simd
-  for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).slope;
-}
-
-// Mish in the place of each entry.
-inline void apply_mish(float* x, Index L) {
-#pragma omp simd
-  for (Index i = 0; i < padded(L); i++) x[i] = mish(x[i]).value;
+  apply_mish<with_slope>(value, slope, count * P);
 }
 
 // `count` rows of y, `stride` apart, and their moments from those of x; `room` is for a chunk, and y
@@ -260,7 +260,7 @@ inline void forward_chunk(const X* x, Y* y, Index stride, Affine p, Moments* m, 
     if (kind == NORM_THEN_SIMPLEX) onto_simplex(row, U);
   }
   if (kind == MISH_THEN_NORM) return;
-  if (kind == NORM_THEN_MISH) apply_mish(room, count * P);
+  if (kind == NORM_THEN_MISH) apply_mish<false>(room, nullptr, count * P);
   for (Index r = 0; r < count; r++)
 #pragma omp simd
     for (Index i = 0; i < U; i++) put(y[r * stride + i], room[r * P + i]);
