@@ -2,15 +2,14 @@
 
     python benchmarks/norms.py
 
-`fit` is the critics' last norm with their values and errors; all have three groups of rows, as the
-critics do. Of the calls of each the time is that which a fifth are below: a busy machine disturbs
-the others.
+`fit` is the critics' last norm with their values and errors; all have three groups of 1,024 rows,
+as the critics do. Of the calls of each the time is that which a fifth are below: a busy machine
+disturbs the others.
 """
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import machine
 import torch
@@ -19,33 +18,34 @@ from pwmray import provenance
 from pwmray.checks import check_least
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.kernels import norms
+from pwmray.kernels.build import load
 
 WIDTHS = (64, 100, 128, 200, 256, 400, 512, 1792)
 DTYPES = (torch.float32, torch.bfloat16)
 KINDS = (norms.MISH_NORM, norms.NORM_MISH, norms.NORM_SIMPLEX)
 COLUMNS = [*(f"{kind} {way}" for kind in KINDS for way in ("forward", "backward")), "fit"]
-NUM_GROUPS = 3
+NUM_GROUPS, NUM_ROWS = 3, 1024
 SIMPLEX_SIZE = 8
+CPU = torch.device("cpu")
 
 Calls = Iterator[tuple[str, Callable[[], object]]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Print the table; return the exit status."""
     parser = CommandParser(description="Time the kernels of norms on a CPU.")
     add = parser.add_argument
-    add("--rows", type=int, default=1024, metavar="N", help="of a group (default: 1024)")
     add("--repeat", type=int, default=100, metavar="N", help="calls of each (default: 100)")
-    add("--threads", type=int, metavar="N", help="default: as many as torch takes")
-    return run_command(lambda: report(parser.parse_args(arguments)))
+    own = torch.get_num_threads()
+    add("--threads", type=int, default=own, metavar="N", help="default: as many as torch takes")
+    return run_command(lambda: report(parser.parse_args()))
 
 
 def report(options: argparse.Namespace) -> None:
     """Measure everything and print it."""
-    counts = ("rows", "repeat", "threads")
-    check_least("", options, 1, *(name for name in counts if getattr(options, name) is not None))
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    check_least("", options, 1, "repeat", "threads")
+    torch.set_num_threads(options.threads)
+    load()  # a machine without a compiler is told before the table begins
     commit = provenance.code()["git_commit"] or "unknown"
     print(f"{machine.processor()}, {torch.get_num_threads()} threads, commit {commit[:12]}\n")
     print("| entries a row | | " + " | ".join(COLUMNS) + " |")
@@ -54,23 +54,23 @@ def report(options: argparse.Namespace) -> None:
     with show_progress("norms") as progress:
         for done, (width, dtype) in enumerate(cases):
             progress(f"rows of {width}", done, len(cases))
-            num_entries = NUM_GROUPS * options.rows * width
+            num_entries = NUM_GROUPS * NUM_ROWS * width
             found = {
                 name: 1e9 * time_calls(call, options.repeat) / num_entries
-                for name, call in calls(options.rows, width, dtype)
+                for name, call in calls(width, dtype)
             }
             cells = [f"{found[name]:.2f}" if name in found else "" for name in COLUMNS]
             print(f"| {width} | {str(dtype)[6:]} | " + " | ".join(cells) + " |", flush=True)
 
 
-def calls(num_rows: int, width: int, dtype: torch.dtype) -> Calls:
+def calls(width: int, dtype: torch.dtype) -> Calls:
     """Yield each column's name and what is timed for it."""
     draws = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=draws)
 
-    x = draw(NUM_GROUPS, num_rows, width).to(dtype)
+    x = draw(NUM_GROUPS, NUM_ROWS, width).to(dtype)
     affine = (draw(NUM_GROUPS, 1, width), draw(NUM_GROUPS, 1, width), draw(NUM_GROUPS, 1, width))
     gx = torch.empty_like(x)
     for kind in KINDS:
@@ -81,19 +81,15 @@ def calls(num_rows: int, width: int, dtype: torch.dtype) -> Calls:
         yield f"{kind} forward", lambda kind=kind: norms.forward(kind, x, affine)
         given = (kind, gy, x, affine, moments, gx, True)
         yield f"{kind} backward", lambda given=given: norms.backward(*given)
-    weight, offset, target = draw(NUM_GROUPS, width, 1), draw(NUM_GROUPS, 1, 1), draw(num_rows)
+    weight, offset, target = draw(NUM_GROUPS, width, 1), draw(NUM_GROUPS, 1, 1), draw(NUM_ROWS)
     yield "fit", lambda: norms.value_fit(x, affine, weight, offset, target)
 
 
 def time_calls(call: Callable[[], object], repeat: int) -> float:
     """Return the seconds that a fifth of the calls take less than."""
     call()
-    seconds = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return sorted(seconds)[repeat // 5]
+    seconds = sorted(machine.time_call(call, CPU) for _ in range(repeat))
+    return seconds[repeat // 5]
 
 
 if __name__ == "__main__":
