@@ -94,14 +94,14 @@ def build_arms(sweep: Sweep) -> list[Arm]:
     members: dict[tuple, list[Trial]] = {}
     for trial in sweep.trials:
         members.setdefault(tuple(trial.factors.items()), []).append(trial)
-    seeds: dict[Any, set[int]] = {}  # of each sweep, where several are merged
+    seeds: dict[Any, set[int]] = {}  # of each task, which may run seeds that others do not
     for trial in sweep.trials:
-        seeds.setdefault(trial.factors.get("sweep"), set()).add(trial.seed)
+        seeds.setdefault(_seeds_of(trial), set()).add(trial.seed)
     arms = [
         Arm(
             factors=trials[0].factors,
             trials=tuple(trial for trial in trials if trial.is_usable),
-            planned=frozenset(seeds[trials[0].factors.get("sweep")]),
+            planned=frozenset(seeds[_seeds_of(trials[0])]),
             kinds=_find_kinds(trials),
         )
         for trials in members.values()
@@ -125,6 +125,10 @@ def rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
             levels = [*sorted(applying), *([None] if None in levels else [])]
         places |= {(factor, level): place for place, level in enumerate(levels)}
     return places
+
+
+def _seeds_of(trial: Trial) -> Any:
+    return trial.factors.get("sweep"), trial.factors["task"]  # merged sweeps are told apart
 
 
 def _find_kinds(trials: Sequence[Trial]) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def read_config(record: dict[str, Any]) -> dict[str, Any]:
     Raises ValueError naming the trial where it is no JSON object.
     """
     try:
-        config = json.loads(record["config"] or "{}")
+        config = json.loads(record.get("config") or "{}")
     except ValueError:
         config = None
     if not isinstance(config, dict):

@@ -21,11 +21,17 @@ class Comparison:
     """One arm against the baseline arm of its group."""
 
     factor: str
+    group: dict[str, Any]  # the factors that both arms share, the task among them
     baseline: Arm
     level: Arm
     differences: tuple[Difference, ...]
     verdict: Verdict
     evidence: str  # "", suggestive, supported or confirmed
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Return the factors that both arms share, without the task."""
+        return {name: level for name, level in self.group.items() if name != "task"}
 
     @property
     def level_name(self) -> str:
@@ -110,19 +116,20 @@ def compare_arms(
     the same; they keep their list of differences.
     """
     arms = build_arms(sweep)
-    left_out = [] if within is None else find_left_out(arms, factor, within)
-    kept = arms if within is None else pool_arms(arms, factor, within)
+    compared = sweep.find_bound(factor)
+    left_out = [] if within is None else find_left_out(arms, compared, within)
+    kept = arms if within is None else pool_arms(arms, compared, within)
     pairs = [
         (baseline, level)
-        for group in _group_arms(kept, factor)
-        for baseline in [_find_baseline(group, factor)]
+        for group in _group_arms(kept, compared)
+        for baseline in [_find_baseline(group, compared)]
         for level in group
-        if level is not baseline
+        if level.factors[factor] != baseline.factors[factor]
     ]
     judged = [_judge_pair(sweep, factor, *pair, despite_differences) for pair in pairs]
     evidence = grade_evidence([verdict for verdict, _ in judged])
     rows = tuple(
-        Comparison(factor, baseline, level, differences, verdict, grade)
+        Comparison(factor, _others(level, compared), baseline, level, differences, verdict, grade)
         for (baseline, level), (verdict, differences), grade in zip(
             pairs, judged, evidence, strict=True
         )
@@ -132,18 +139,21 @@ def compare_arms(
     )
 
 
-def _group_arms(arms: Sequence[Arm], factor: str) -> list[list[Arm]]:
-    """Return the arms that share all but `factor`, in the order given."""
+def _others(arm: Arm, compared: Sequence[str]) -> dict[str, Any]:
+    return {name: level for name, level in arm.factors.items() if name not in compared}
+
+
+def _group_arms(arms: Sequence[Arm], compared: Sequence[str]) -> list[list[Arm]]:
+    """Return the arms that share all but the factors `compared`, in the order given."""
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        key = tuple(item for item in arm.factors.items() if item[0] != factor)
-        groups.setdefault(key, []).append(arm)
+        groups.setdefault(tuple(_others(arm, compared).items()), []).append(arm)
     return list(groups.values())
 
 
-def _find_baseline(arms: Sequence[Arm], factor: str) -> Arm:
-    """Return the arm to compare with: the variant "baseline", the smallest number, the first."""
-    named = [arm for arm in arms if arm.factors[factor] == BASELINE_VARIANT]
+def _find_baseline(arms: Sequence[Arm], compared: Sequence[str]) -> Arm:
+    """Return the level or variant "baseline", else the smallest number, else the first."""
+    named = [arm for name in compared for arm in arms if arm.factors[name] == BASELINE_VARIANT]
     return named[0] if named else arms[0]
 
 
@@ -172,8 +182,7 @@ def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
     pools: dict[tuple, list[Comparison]] = {}
     for row in rows:
         if row.verdict.has_decision:
-            group = {k: v for k, v in row.level.factors.items() if k not in ("task", row.factor)}
-            key = (*group.items(), row.level_name, row.baseline_name)
+            key = (*row.shared.items(), row.level_name, row.baseline_name)
             pools.setdefault(key, []).append(row)
     return [
         _aggregate_pool(pool)
@@ -190,7 +199,7 @@ def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:
     ]
     differences = [[theirs - ours for ours, theirs in pairs] for pairs in blocks]
     return Aggregate(
-        group={k: v for k, v in first.level.factors.items() if k not in ("task", factor)},
+        group=first.shared,
         level=first.level.factors[factor],
         against=first.baseline.factors[factor],
         num_tasks=len(blocks),
@@ -216,8 +225,7 @@ def _find_trends(rows: Sequence[Comparison]) -> list[Trend]:
         ):
             continue
         means = tuple(mean(list(arm.returns.values())) for arm in arms)
-        shared = {k: v for k, v in arms[0].factors.items() if k != group[0].factor}
-        trends.append(Trend(shared, levels, means, _name_direction(means)))
+        trends.append(Trend(group[0].group, levels, means, _name_direction(means)))
     return trends
 
 

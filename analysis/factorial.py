@@ -66,7 +66,7 @@ class SuiteEffect(NamedTuple):
     num_tasks: int
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
-    over_blocks: Effect  # t interval over all blocks, tasks taken as drawn too
+    over_blocks: Effect  # t interval over all blocks, of these tasks, each as if it stood alone
 
 
 class Factorial(NamedTuple):

@@ -4,14 +4,16 @@ A difference blocks the verdict; a flag is only said beside the table.
 """
 
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.checked import read_config
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
 from pwmray.registry import flat_settings
+from pwmray.results import UNKNOWN
 from pwmray.tasks import find_task
 
 CONTROLS = (
@@ -31,10 +33,20 @@ FOLLOWS = {
     "data_fingerprint": ("data",),
 }
 SEED_CONTROLS = ("data_fingerprint", "world_model_from")  # may differ from seed to seed
+TRAINING = "world_model_training"
 PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
 SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
-APART = ("seed", "task", "epochs", "world_model_from")  # settings that have a check of their own
+# Settings that have a check of their own, and those of where and how fast a trial runs.
+APART = ("seed", "task", "epochs", "world_model_from", "runtime")
+SETS = {  # settings beyond its own that a compared key changes
+    "variant": ("world_model", "policy"),
+    "world_model.kind": ("world_model",),
+    "policy.kind": ("policy",),
+    "size": ("world_model", "policy", "critic"),
+    "methodology": ("finetune_wm",),
+}
 SCRATCH = "scratch"  # in place of a checkpoint
+NO_VALUE = object()  # in place of a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
 MATCHED_FACTORS = (
     "variant",
@@ -69,7 +81,8 @@ def find_differences(
     """
     if not baseline or not level:
         return []
-    parts = {compare, *(key.partition(".")[0] for key in (compare, *keys))}
+    varied = {compare, *keys}
+    parts = varied | {key.partition(".")[0] for key in varied}
     compared = {compare} | {name for name, causes in FOLLOWS.items() if parts & set(causes)}
     found = [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
     found += [
@@ -77,12 +90,13 @@ def find_differences(
         for name in SEED_CONTROLS
         if name not in compared and set(keys) != {name}
     ]
-    found.append(_compare_epochs(compare, baseline, level))
+    if "world_model_from" not in varied:
+        found.append(_compare_training(baseline, level))
+    found.append(_compare_epochs("epochs" in varied, baseline, level))
     found.append(_compare_seeds(baseline, level))
-    if compare in MATCHED_FACTORS:
+    if varied & set(MATCHED_FACTORS) and "size" not in varied:
         found.append(_compare_parameters(baseline, level))
-    if _sweeps(baseline) != _sweeps(level):
-        found += _compare_settings(parts, baseline, level)
+    found += _compare_settings(varied, baseline, level)
     return [difference for difference in found if difference is not None]
 
 
@@ -94,32 +108,50 @@ def find_flags(sweep: Sweep) -> list[str]:
         ("whose number of episodes is not the recorded one", _is_miscounted),
     )
     flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
+    flags.append(_find_repeated(usable))
     flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
     flags.append(_find_few_episodes(usable))
     flags += [_find_unmatched(field, usable) for field in PARAMETERS]
     return [flag for flag in flags if flag]
 
 
-def _sweeps(trials: Sequence[Trial]) -> set[str]:
-    return {trial.factors.get("sweep", "") for trial in trials}
-
-
 def _compare_settings(
-    parts: set[str], baseline: Sequence[Trial], level: Sequence[Trial]
+    varied: set[str], baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> list[Difference]:
-    """Compare the whole config of trials of two sweeps: nothing says that they hold the same.
+    """Compare the whole config: two sweeps may hold different settings, or one that was edited.
 
-    Left out is what is compared (its keys start with one of `parts`) and what follows from it.
+    Left out is what is compared, the keys `varied`, and what follows from it.
     """
-    if {"variant", "world_model", "policy"} & parts:
-        parts = parts | {"world_model", "policy"}
+    plain = {re.sub(r"\[\w+\]", "", key) for key in varied}  # without the kind that a key is for
+    apart = (*APART, *plain, *(name for key in plain for name in SETS.get(key, ())))
+    odd = {
+        key: None
+        for first in [read_config(baseline[0].record)]
+        for trial in (*baseline[1:], *level)
+        for key in _find_odd(first, read_config(trial.record), apart)
+    }
+    if not odd:
+        return []
     ours, theirs = settings_of(baseline), settings_of(level)
-    odd = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     return [
         Difference(key, _join(list(ours.get(key, ["-"]))), _join(list(theirs.get(key, ["-"]))))
         for key in odd
-        if key not in APART and not {key, key.partition(".")[0]} & parts
     ]
+
+
+def _find_odd(
+    one: dict[str, Any], other: dict[str, Any], apart: Sequence[str], prefix: str = ""
+) -> Iterator[str]:
+    """Yield the dotted keys in which two configs differ, but for those in and below `apart`."""
+    for name in one | other:
+        key, ours, theirs = f"{prefix}{name}", one.get(name, NO_VALUE), other.get(name, NO_VALUE)
+        if ours == theirs or key in apart:
+            continue
+        if all(value is NO_VALUE or isinstance(value, dict) for value in (ours, theirs)):
+            sides = [value if isinstance(value, dict) else {} for value in (ours, theirs)]
+            yield from _find_odd(sides[0], sides[1], apart, f"{key}.")
+        else:
+            yield key
 
 
 def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
@@ -160,18 +192,37 @@ def _compare_by_seed(
     return Difference(field, _join([ours[s] for s in odd]), _join([theirs[s] for s in odd]))
 
 
+def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
+    """Compare how unlike checkpoints of two arms were trained, by seed, where both have one."""
+    theirs = {trial.seed: trial for trial in level}
+    pairs = [(trial, theirs[trial.seed]) for trial in baseline if trial.seed in theirs]
+    trainings = [
+        tuple(trial.record.get(TRAINING) for trial in pair)
+        for pair in pairs
+        if pair[0].record["world_model_from"] != pair[1].record["world_model_from"]
+    ]
+    odd = [
+        (one, other)
+        for one, other in trainings
+        if one and other and (one != other or UNKNOWN in one.split())
+    ]
+    if not odd:
+        return None
+    return Difference(TRAINING, _join([one for one, _ in odd]), _join([two for _, two in odd]))
+
+
 def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:
     value = trial.record[field]
     return "a checkpoint" if only_presence and value != SCRATCH else value
 
 
 def _compare_epochs(
-    compare: str, baseline: Sequence[Trial], level: Sequence[Trial]
+    may_differ: bool, baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> Difference | None:
     """Compare the epochs reached, with those asked for and, unless compared, between arms."""
     ours, theirs = _values("epochs_reached", baseline), _values("epochs_reached", level)
     is_any_short = any(is_short(trial) for trial in (*baseline, *level))
-    if not is_any_short and (compare == "epochs" or len(set(ours) | set(theirs)) == 1):
+    if not is_any_short and (may_differ or len(set(ours) | set(theirs)) == 1):
         return None
     asked = _join(_values("epochs", baseline)), _join(_values("epochs", level))
     return Difference(
@@ -275,6 +326,15 @@ def find_identical(trials: Sequence[Trial]) -> list[Trial]:
         for trial in group.values()
         if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all())
     ]
+
+
+def _find_repeated(trials: Sequence[Trial]) -> str:
+    """Name what was trained twice, under settings that the sweep held at different times."""
+    counts = Counter(str(trial) for trial in trials)
+    names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
+    more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
+    said = "one seed of an arm, several trials, the last of which counts"
+    return f"{said}: {'; '.join([*names[:3], *more])}" if names else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:

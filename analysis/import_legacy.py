@@ -99,6 +99,7 @@ def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
         "scale": "legacy",
         "compare": varies[0],
         "varies": [*varies, "task", "seed"],
+        "axes": {"config_name": ["config_name", "variant"]} if "config_name" in varies else {},
         "trials": [row["trial"] for row in rows],
     }
     folder.mkdir(parents=True, exist_ok=True)

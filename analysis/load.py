@@ -20,6 +20,7 @@ from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
 ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
+SETS_VARIANT = ("variant", "world_model.kind", "policy.kind")  # what a variant follows from
 
 
 NO_EPISODES = np.empty(0)
@@ -89,6 +90,17 @@ class Sweep(NamedTuple):
     def seeds(self) -> frozenset[int]:
         """Return every training seed of the grid that has a row, whatever its status."""
         return frozenset(trial.seed for trial in self.trials)
+
+    def find_bound(self, factor: str) -> tuple[str, ...]:
+        """Return `factor` and the factors that its levels set, which change along with it.
+
+        An axis with a name of its own may set the variant, or epochs, beside other settings.
+        """
+        keys = self.axes.get(factor, (factor,))
+        bound = [name for name in keys if name in ARM_FACTORS and name != factor]
+        if factor != "variant" and "variant" not in bound and set(keys) & set(SETS_VARIANT):
+            bound.append("variant")
+        return (factor, *bound)
 
 
 def find_sweep(name: str | None, results: Path) -> Path:

@@ -11,17 +11,18 @@ from analysis.guard import Difference, find_differences
 from analysis.load import format_value
 
 
-def pool_arms(arms: Sequence[Arm], compare: str, within: Sequence[str]) -> list[Arm]:
-    """Return one arm for each level of `compare` in each combination of `within`, and of task.
+def pool_arms(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[Arm]:
+    """Return one arm for each level of `compared` in each combination of `within`, and of task.
 
+    `compared` has the factor compared first, then those that its levels set.
     Raises ValueError for a name in `within` that is no factor of the arms.
     """
     factors = list(arms[0].factors)
     for name in within:
         if name not in factors:
-            valid = ", ".join(factor for factor in factors if factor != compare)
+            valid = ", ".join(factor for factor in factors if factor not in compared)
             raise ValueError(f"--within: {name!r} does not vary here; valid: {valid}")
-    kept = [name for name in factors if name in ("task", compare, *within)]
+    kept = [name for name in factors if name in ("task", *compared, *within)]
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
         groups.setdefault(tuple((name, arm.factors[name]) for name in kept), []).append(arm)
@@ -33,9 +34,9 @@ def pool_arms(arms: Sequence[Arm], compare: str, within: Sequence[str]) -> list[
     ]
 
 
-def find_left_out(arms: Sequence[Arm], compare: str, within: Sequence[str]) -> list[str]:
+def find_left_out(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[str]:
     """Return the factors that pooling averages over: those that vary and are not kept apart."""
-    kept = ("task", compare, *within)
+    kept = ("task", *compared, *within)
     return [
         name
         for name in arms[0].factors

@@ -72,7 +72,7 @@ def summarize_sweep(
     notes = describe_sweep(sweep, arms)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
-    of_a_cell = arms if within is None else pool_arms(arms, "variant", within)
+    of_a_cell = arms if within is None else pool_arms(arms, ["variant"], within)
     return Summary(
         sweep=sweep,
         progress=progress,
@@ -130,10 +130,11 @@ def name_group(group: dict[str, Any]) -> str:
 
 
 def _describe_differences(row: Comparison) -> str:
-    shared = {name: value for name, value in row.level.factors.items() if name != row.factor}
     listed = "; ".join(str(difference) for difference in row.differences)
     said = "Compared despite differences" if row.verdict.has_decision else "Not comparable"
-    return f"{said}, {name_group(shared)}, {row.baseline_name} against {row.level_name}: {listed}."
+    return (
+        f"{said}, {name_group(row.group)}, {row.baseline_name} against {row.level_name}: {listed}."
+    )
 
 
 def _describe_averaging(table: Comparisons) -> str:
@@ -222,7 +223,9 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
 
 def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
     """Say how to get the comparison that the sweep's file asks for, where it averages."""
-    left_out = find_left_out(arms, sweep.compare, sweep.within) if sweep.within else []
+    if not sweep.within:
+        return []
+    left_out = find_left_out(arms, sweep.find_bound(sweep.compare), sweep.within)
     if not left_out:
         return []
     return [

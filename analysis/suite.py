@@ -43,7 +43,7 @@ class Suite(NamedTuple):
     factor: str
     group: dict[str, Any]
     tasks: tuple[str, ...]
-    left_out: tuple[str, ...]  # tasks where a level is incomplete or not comparable
+    left_out: tuple[str, ...]  # tasks where a level is missing, incomplete or not comparable
     num_seeds: tuple[int, int]  # fewest and most of a task
     levels: tuple[Level, ...]  # the baseline first
 
@@ -52,8 +52,7 @@ def build_suites(table: Comparisons) -> list[Suite]:
     """Return the suite view of every group with two decided tasks or more."""
     groups: dict[tuple, dict[str, list[Any]]] = {}
     for row in table.rows:
-        others = {k: v for k, v in row.level.factors.items() if k not in ("task", table.factor)}
-        tasks = groups.setdefault(tuple(others.items()), {})
+        tasks = groups.setdefault(tuple(row.shared.items()), {})
         tasks.setdefault(row.level.factors["task"], []).append(row)
     return [
         suite
@@ -64,11 +63,18 @@ def build_suites(table: Comparisons) -> list[Suite]:
 
 
 def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]) -> Suite | None:
-    num_rows = max(len(rows) for rows in tasks.values())
+    """Return the suite of the tasks that have the levels most of them have, each decided.
+
+    One seed shows no spread: a task of which an arm has one is left out.
+    """
+    arms = {task: [rows[0].baseline, *(row.level for row in rows)] for task, rows in tasks.items()}
+    levels = {task: tuple(arm.factors[factor] for arm in some) for task, some in arms.items()}
+    usual = max(levels.values(), key=lambda some: (list(levels.values()).count(some), len(some)))
     whole = {
-        task: [rows[0].baseline, *(row.level for row in rows)]
-        for task, rows in tasks.items()
-        if len(rows) == num_rows and all(row.verdict.has_decision for row in rows)
+        task: some
+        for task, some in arms.items()
+        if levels[task] == usual
+        and all(row.verdict.has_decision and row.verdict.num_seeds > 1 for row in tasks[task])
     }
     if len(whole) < 2:
         return None

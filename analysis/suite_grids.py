@@ -83,7 +83,8 @@ def _suite_effect_grid(effects: Sequence[SuiteEffect], names: ShortNames) -> Gri
     headers = (*effects[0].group, "with", "effect", "tasks", "blocks", *numbers)
     note = (
         "Paired by seed. Bootstrap: of seeds within these tasks, and too narrow with few seeds; t: "
-        "over all task x seed blocks, so that tasks that differ widen it; p is that of t."
+        "over all task x seed blocks as if each stood alone, so that tasks that differ widen it; p "
+        "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
     )
     return Grid("The 2x2: effects over tasks", headers, rows, (note,))
 
@@ -108,7 +109,14 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
         *("mean return", "IQM", "gap", "improvement"),
     )
     left_out = dict.fromkeys(task for suite in suites for task in suite.left_out)
-    notes = (SUITE_NOTE, *([f"Left out, not decided: {', '.join(left_out)}."] if left_out else []))
+    notes = (
+        SUITE_NOTE,
+        *(
+            [f"Left out, not decided, of other levels or of one seed: {', '.join(left_out)}."]
+            if left_out
+            else []
+        ),
+    )
     return Grid(f"Over the suite, by {suites[0].factor}", headers, rows, notes)
 
 

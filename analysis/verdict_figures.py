@@ -178,9 +178,7 @@ def _draw_profile(axes: Any, suite: Suite, colours: dict[Any, str], names: Short
 def _name_column(row: Comparison, names: ShortNames) -> str:
     """Name a column: the level, and below it the levels of what varies besides the task."""
     others = [
-        names.named(name, level)
-        for name, level in row.level.factors.items()
-        if name not in ("task", row.factor) and _is_varied(name, names)
+        names.named(name, level) for name, level in row.shared.items() if _is_varied(name, names)
     ]
     return "\n".join([names.named(row.factor, row.level.factors[row.factor]), *others])
 

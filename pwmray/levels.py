@@ -32,11 +32,12 @@ def level_of(
     """Return a number or text, None where the axis does not apply to the trial.
 
     `known` has what is known of some settings beyond the config, such as a checkpoint's content.
-    A level that has a name in `named` is called by it.
+    A level that has a name in `named` is called by it; of several that fit, the one that says most.
     """
-    for name, settings in (named or {}).get(axis, {}).items():
-        if _is_at(config, settings):
-            return name
+    fits = {name: _fit(config, level) for name, level in (named or {}).get(axis, {}).items()}
+    name = max(fits, key=fits.__getitem__, default=None)  # the first of equals
+    if name is not None and fits[name]:
+        return name
     values = {key: _read(config, key, known or {}) for key in (axis, *keys)}
     if values[axis] is not None or set(keys) <= {axis}:
         return values[axis]
@@ -137,13 +138,13 @@ def _read(config: TrialConfig, key: str, known: Mapping[str, Any]) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _is_at(config: TrialConfig, settings: Mapping[str, Any]) -> bool:
-    """Whether a level's settings are the trial's, as far as they apply, and one of them does."""
+def _fit(config: TrialConfig, settings: Mapping[str, Any]) -> int:
+    """Return how many of a level's settings apply to the trial; 0 unless those are all its own."""
     found = {key: setting_of(config, key) for key in settings}
     if config.is_pretrained and settings.get("world_model_from") == PRETRAINED:
         found["world_model_from"] = PRETRAINED  # its file has taken the word's place
     applying = [(value, settings[key]) for key, value in found.items() if value is not None]
-    return bool(applying) and all(_plain_data(a) == _plain_data(b) for a, b in applying)
+    return len(applying) if all(_plain_data(a) == _plain_data(b) for a, b in applying) else 0
 
 
 def _plain_data(value: Any) -> Any:

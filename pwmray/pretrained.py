@@ -18,6 +18,7 @@ from pwmray.models.checkpoints import (
 )
 from pwmray.pretraining_config import FREE
 from pwmray.pretraining_folder import BEST_FILE, LAST_FILE
+from pwmray.results import UNKNOWN
 from pwmray.tasks import TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
@@ -72,6 +73,16 @@ def world_model_id(config: TrialConfig) -> str:
     checkpoint = _fitting(config)
     content = digest(_file_of(config))[:8]
     return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
+
+
+def world_model_training(config: TrialConfig) -> str | None:
+    """Return what world models that are compared must share, in words; None from scratch."""
+    if not config.is_pretrained:
+        return None
+    shared = {name: _shown(value) for name, value in _describe_training(config).shared.items()}
+    number = len(known_tasks(config))
+    tasks = f"{number} {'task' if number == 1 else 'tasks'}"
+    return f"{shared['iterations']} iterations on data {shared['data']} of {tasks}"
 
 
 def known_tasks(config: TrialConfig) -> tuple[str, ...]:
@@ -155,7 +166,7 @@ def _unlike(one: _Training, other: _Training) -> list[str]:
 
 
 def _shown(value: Any) -> Any:
-    return "unknown" if value is None else value
+    return UNKNOWN if value is None else value
 
 
 def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:

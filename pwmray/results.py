@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 FORMAT = "pwmray-results-1"
 POLICY, PLANNER = "policy", "planner"  # who acted in an episode of `evaluations`
 # Columns that tables of earlier versions lack; they read as null there.
-ADDED = ("actor", "plan_return_mean", "imagined_start_value", "real_start_value")
+ADDED = (
+    "actor",
+    "plan_return_mean",
+    "imagined_start_value",
+    "real_start_value",
+    "world_model_training",
+)
+UNKNOWN = "unknown"  # in `world_model_training`: the checkpoint does not say
 
 TRIALS = pa.schema(
     [
@@ -41,6 +48,8 @@ TRIALS = pa.schema(
         ("methodology", pa.string()),
         ("fidelity", pa.string()),
         ("world_model_from", pa.string()),  # "scratch" or a checkpoint's id
+        # How long on what data that was trained: what two that are compared share. Null: scratch.
+        ("world_model_training", pa.string()),
         ("world_model_parameters", pa.int64()),
         ("policy_parameters", pa.int64()),
         ("critic_parameters", pa.int64()),
@@ -66,6 +75,7 @@ TRIALS = pa.schema(
         ("pid", pa.int64()),
         ("device", pa.string()),  # cpu, or the GPU's name
         ("slurm_job_id", pa.string()),
+        # Of the next five, several joined by "and" where a trial was resumed under another.
         ("code_version", pa.string()),  # package version
         ("git_commit", pa.string()),  # with "+changes" when the tree was not clean
         ("python_version", pa.string()),

@@ -30,6 +30,7 @@ from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 _FROM_EVENTS = (
     "reason",
     "epochs_reached",
+    "world_model_training",
     "world_model_parameters",
     "policy_parameters",
     "critic_parameters",
@@ -43,15 +44,12 @@ _FROM_EVENTS = (
     "pid",
     "device",
     "slurm_job_id",
-    "code_version",
-    "git_commit",
-    "python_version",
-    "torch_version",
-    "mujoco_version",
     "ray_version",
 )
 
 
+# Of each process that trained: a trial may be resumed under other code.
+_VERSIONS = ("code_version", "git_commit", "python_version", "torch_version", "mujoco_version")
 _CLAIM_FILE = "tables.claim"
 _POLL_SECONDS = 0.05
 
@@ -185,6 +183,7 @@ def _trial_row(
     config = TrialConfig.from_dict(record.last("config"))
     status = record.status
     row = {name: record.last(name) for name in _FROM_EVENTS}
+    row |= {name: _joined(values) for name, values in _trained_by(record).items()}
     if status not in (Status.FAILED, Status.CANCELLED):
         row["reason"] = None
     final = _returns(evaluations, results.POLICY)
@@ -214,6 +213,18 @@ def _trial_row(
         "ended_at": record.time_of(Status.EVALUATED, Status.FAILED, Status.CANCELLED),
         "config": json.dumps(config.to_dict()),
     }
+
+
+def _trained_by(record: Record) -> dict[str, list[str]]:
+    """Return the versions that the trial's training ran under, since it last began at epoch 0."""
+    begun = [event for event in record.events if event.get("status") == Status.RUNNING]
+    first = max((i for i, event in enumerate(begun) if not event.get("epoch")), default=0)
+    found = {name: [event.get(name) for event in begun[first:]] for name in _VERSIONS}
+    return {name: [value for value in values if value] for name, values in found.items()}
+
+
+def _joined(values: list[str]) -> str | None:
+    return " and ".join(dict.fromkeys(values)) or None
 
 
 def _with_levels(trials: pa.Table, axes: Axes, named: Named) -> pa.Table:

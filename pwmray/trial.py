@@ -24,7 +24,12 @@ from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
 from pwmray.hold import Hold
-from pwmray.pretrained import known_tasks, load_pretrained, world_model_id
+from pwmray.pretrained import (
+    known_tasks,
+    load_pretrained,
+    world_model_id,
+    world_model_training,
+)
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, EVALUATIONS_FILE, Status
 from pwmray.room import link_or_copy
 from pwmray.seeding import generator
@@ -109,6 +114,7 @@ class Trial:
             epoch=self.epoch,
             data_fingerprint=store.fingerprint,
             world_model_id=world_model_id(self.config),
+            world_model_training=world_model_training(self.config),
             device=self._device_name(),
             **self._sizes(),
             **provenance.code(),

@@ -182,6 +182,22 @@ def test_tasks_that_are_not_decided_are_left_out_of_the_suite_by_name(tmp_path):
     assert (suite.tasks, suite.left_out) == (("walker-stand", "cheetah-run"), ("reacher-easy",))
 
 
+def test_suite_is_of_the_tasks_that_have_the_same_levels(tmp_path):
+    other = {name: CELLS[name] for name in ("baseline", "flowpolicy")}
+    third = {name: CELLS[name] for name in ("baseline", "fullflow")}
+    tasks = {"reacher-easy": other, "walker-stand": third, "cheetah-run": third}
+    folder = write_square(tmp_path / "s", tasks)
+    (suite,) = summarize_sweep(load_sweep(folder)).suites
+    assert (suite.tasks, suite.left_out) == (("walker-stand", "cheetah-run"), ("reacher-easy",))
+    assert [level.name for level in suite.levels] == ["baseline", "fullflow"]
+
+
+def test_suite_of_one_seed_has_no_spread_and_is_left_out(tmp_path):
+    single = {name: returns[:1] for name, returns in CELLS.items()}
+    folder = write_square(tmp_path / "s", {"reacher-easy": single, "walker-stand": single})
+    assert summarize_sweep(load_sweep(folder)).suites == ()
+
+
 # Printed.
 
 

@@ -75,6 +75,25 @@ def test_verdicts_of_phase_3_are_those_of_the_log(imported, name):
     }
 
 
+def test_phase_7_compares_its_flow_policies_with_the_gaussian_one(tmp_path):
+    header = REGISTRY.read_text().splitlines()[0]
+    runs = [
+        f"phase7,1_{place}{seed},{config},15000,walker-stand,{seed},H100,44,{result + seed},"
+        f"{result},finetune_wm,mt30_48M_4900000.pt"
+        for place, (config, result) in enumerate(
+            {"baseline": 95, "flow_std": 50, "flow_high": 51}.items()
+        )
+        for seed in (42, 123, 456)
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join([header, *runs]))
+    assert main([str(tmp_path / "runs.csv"), "--results", str(tmp_path)]) == 0
+    rows = summarize_sweep(load_sweep(tmp_path / "legacy_runs_phase7")).comparisons[0].rows
+    assert {(row.baseline_name, row.level_name) for row in rows} == {
+        ("baseline", "flow_std"), ("baseline", "flow_high"),
+    }  # fmt: skip
+    assert len(rows) == 2
+
+
 def test_every_file_and_phase_is_a_sweep_of_its_own(imported):
     assert sorted(folder.name for folder in imported.iterdir() if folder.is_dir()) == [
         "legacy_all_experiments_phase3",

@@ -57,6 +57,7 @@ def evaluate_by_hand(config, folder):
         "world_model_id": "scratch",
         "epochs_reached": config.epochs,
         "train_seconds": 1.0,
+        "evaluation_seconds": 1.0,
     }
     registry.record(folder, Status.PENDING, config=config.to_dict())
     for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
@@ -69,6 +70,30 @@ def evaluate_by_hand(config, folder):
 def summarise(capsys, folder, *options):
     assert main(["few", "--results", str(folder), "--format", "json", *options]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+# The tables.
+
+
+def test_versions_that_a_trial_was_trained_under_are_all_told(tmp_path):
+    sweep = make_sweep("policy.units", [(8,)])
+    folder = leave_results(sweep, tmp_path)
+    first, second = (
+        registry.trial_folder(tmp_path, trial.config.fingerprint)
+        for trial in make_plan(sweep, tmp_path).trials
+    )
+    for place, starts in {
+        first: [(0, "a"), (2, "b"), (4, "b"), (4, "c")],
+        second: [(0, "a"), (2, "b"), (0, "c")],  # its checkpoint was lost
+    }.items():
+        (place / registry.EVENTS_FILE).unlink()
+        registry.record(place, Status.PENDING, config=make_config(seed=1).to_dict())
+        for epoch, commit in starts:
+            registry.record(place, Status.QUEUED)
+            registry.record(place, Status.RUNNING, epoch=epoch, git_commit=commit)
+    found = tables.Tables(folder).join()["trials"]
+    assert found["git_commit"].to_pylist() == ["a and b and c", "c"]
+    assert found["torch_version"].to_pylist() == [None, None]
 
 
 # The analysis.
@@ -112,6 +137,32 @@ def test_sizes_are_compared(tmp_path, capsys):
     assert summary["comparisons"][0]["rows"][0]["differences"] == []
 
 
+def test_level_that_says_most_of_a_trial_is_its_level():
+    levels = {"default": {"variant": "fullflow"}}
+    levels |= {"wide": levels["default"] | {"learner.horizon": 8}, "fast": {"learner.horizon": 2}}
+    configs = [make_config(**{"learner.horizon": horizon}) for horizon in (5, 8, 2)]
+    found = [level_of(config, "tuning", (), named={"tuning": levels}) for config in configs]
+    assert found == ["default", "wide", "default"]  # the first of equals
+
+
+def test_setting_that_an_edited_sweep_no_longer_holds_is_a_difference(tmp_path, capsys):
+    leave_results(make_sweep("policy.units", [(8,)], variants=["baseline"]), tmp_path)
+    later = make_sweep("policy.units", [(8,)], hold={"epochs": 4, "learner.horizon": 4})
+    leave_results(later, tmp_path)
+    (row,) = summarise(capsys, tmp_path, "--compare", "variant")["comparisons"][0]["rows"]
+    assert row["verdict"] == "Not comparable"
+    assert {difference["field"] for difference in row["differences"]} == {"learner.horizon"}
+
+
+def test_trials_of_one_seed_and_arm_are_named(tmp_path, capsys):
+    leave_results(make_sweep("policy.units", [(8,)]), tmp_path)
+    later = make_sweep("policy.units", [(8,)], hold={"epochs": 4, "learner.horizon": 4})
+    leave_results(later, tmp_path)
+    said = "one seed of an arm, several trials, the last of which counts"
+    (note,) = [note for note in summarise(capsys, tmp_path)["notes"] if said in note]
+    assert note.count("(2 trials)") == 2
+
+
 def test_what_varies_beside_the_compared_factor_groups_it(tmp_path, capsys):
     sweep = make_sweep(
         "learner.horizon",
@@ -151,7 +202,9 @@ def test_checkpoints_of_the_methodologies_compared_may_differ_where_one_has_none
     folder = leave_results(make_sweep("learner.horizon", [3, 5]), tmp_path)
     table = results.read_table(folder / "trials.arrow").to_pylist()
     sources = {3: ("scratch", "joint_from_scratch"), 5: ("mlp-1-a", "policy_finetuning")}
+    config = table[0]["config"]
     for row in table:
+        row["config"] = config
         row["world_model_from"], row["methodology"] = sources[row.pop("learner.horizon")]
     results.write_rows(folder / "trials.arrow", table, results.TRIALS)
     described = json.loads((folder / "sweep.json").read_text())

@@ -84,6 +84,23 @@ def test_settings_that_two_sweeps_hold_differently_are_named(tmp_path):
     assert [str(difference) for difference in row.differences] == ["learner.horizon: - against 8"]
 
 
+def test_where_and_how_fast_trials_run_is_no_difference(tmp_path):
+    config = json.loads(CONTROLS["config"]) | {"runtime": {"gpu_fraction": 0.5, "gpu_type": "H100"}}
+    write_pair(tmp_path, config=json.dumps(config))
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
+    assert (row.verdict.name, row.differences) == ("Second wins", ())
+
+
+def test_seeds_are_planned_task_by_task(tmp_path):
+    more = {name: (*returns, returns[0] + 5.0) for name, returns in CELLS.items()}
+    write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": more})
+    summary = summarize_sweep(load_sweep(tmp_path / "first"))
+    assert [row.verdict.name for row in summary.comparisons[0].rows] == ["Fullflow wins"] * 2
+    assert [row.verdict.num_seeds for row in summary.comparisons[0].rows] == [3, 4]
+    assert not any("short of seeds" in note for note in summary.notes)
+
+
 def test_a_factor_that_one_sweep_holds_stands_at_the_level_held(tmp_path):
     write_horizons(tmp_path / "first")
     write_square(tmp_path / "second", {"reacher-easy": CELLS})

@@ -129,6 +129,7 @@ def test_table_names_methodology_and_content(checkpoint, tmp_path, data):
     row = results.read_table(tmp_path / "results" / "few" / "trials.arrow").to_pylist()[0]
     assert row["methodology"] == "policy_finetuning"
     assert row["world_model_from"].startswith("mlp-200-")
+    assert row["world_model_training"] == "200 iterations on data d1 of 1 task"
     assert row["imagined_start_value"] is not None
 
 

@@ -364,6 +364,30 @@ def test_published_and_corrected_learners_need_not_share_a_checkpoint():
     assert find_differences("fidelity", baseline, level) == []
 
 
+def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
+    long, short = (f"{n} iterations on data d1 of 30 tasks" for n in (197_000, 133_000))
+    for ours, theirs, fields in [
+        (long, long, []),
+        (long, None, []),  # from scratch, or of an earlier version
+        (long, short, ["world_model_training"]),
+        ("unknown iterations on data d1 of 30 tasks",) * 2 + (["world_model_training"],),
+    ]:
+        arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
+        for trial in arms[0]:
+            trial.record.update(world_model_from="mlp-1", world_model_training=ours)
+        assert [found.field for found in find_differences("variant", *arms)] == fields
+        assert find_differences("x", *arms, keys=("world_model_from", "variant")) == []
+
+
+def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
+    arms = make_arms(epochs=200, epochs_reached=200)
+    assert find_differences("arm", *arms, keys=("variant", "epochs")) == []
+    arms = make_arms(policy_parameters=822_000)
+    (found,) = find_differences("arm", *arms, keys=("variant", "learner.horizon"))
+    assert found.field == "trained_parameters"
+    assert find_differences("arm", *arms, keys=("variant", "size")) == []
+
+
 def test_an_arm_that_mixes_two_commits_is_a_difference():
     baseline, level = make_arms()
     level[0].record["git_commit"] = "c2"
