@@ -52,7 +52,7 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
     # A killed trial leaves its last status behind and is queued again from there.
     _S.RUNNING: {_S.QUEUED, _S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED},
     _S.COMPLETED: {_S.QUEUED, _S.RUNNING, _S.EVALUATED, _S.FAILED, _S.CANCELLED},
-    _S.FAILED: {_S.QUEUED},
+    _S.FAILED: {_S.QUEUED, _S.CANCELLED},  # while it waited for a retry
     _S.CANCELLED: {_S.QUEUED, _S.RUNNING},  # where another driver had it queued, too
     _S.EVALUATED: set(),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, deaths, provenance, registry, retries
-from pwmray.failures import failure_of, is_disk_full
+from pwmray.failures import POLICIES, Remedy, failure_of, has_retry, is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
@@ -94,7 +94,8 @@ class Turns:
     def settle(self, why: str, status: Status = Status.CANCELLED) -> None:
         """Record why the trials queued here that no process runs were not brought to an end.
 
-        `status` is where they stand then, CANCELLED or QUEUED.
+        `status` is where they stand then, CANCELLED or QUEUED. Trials that wait for their retry
+        are among them: what takes a job away may end its nodes before it tells the driver.
         """
         fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
@@ -102,7 +103,7 @@ class Turns:
         for fingerprint in left:
             folder = self._folder(fingerprint)
             with registry.claimed(folder) as record:
-                if record is not None and record.status not in (*registry.ENDS, Status.CANCELLED):
+                if record is not None and _goes_on(record):
                     registry.record(folder, status, reason=why, **fields)
 
     def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
@@ -164,3 +165,11 @@ class Turns:
 
     def _folder(self, fingerprint: str) -> Path:
         return registry.trial_folder(self._results, fingerprint)
+
+
+def _goes_on(record: Record) -> bool:
+    """Whether a trial that nobody runs has not ended, or only until it is resumed."""
+    failure = failure_of(record)
+    if failure is not None:
+        return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
+    return record.status not in (*registry.ENDS, Status.CANCELLED)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from pwmray import claim, deaths, plan, registry, results, tables, turns
+from pwmray.failures import Failure
 from pwmray.interruption import Interruption
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
@@ -105,6 +106,31 @@ def test_trials_left_in_the_queue_tell_their_job(tmp_path, monkeypatch):
     job = {"slurm_job_id": "12", "slurm_array_job_id": "11", "slurm_array_task_id": "1"}
     assert job.items() <= queued.items()
     assert {**job, "status": "QUEUED", "reason": "time limit"}.items() <= left.items()
+
+
+@pytest.mark.parametrize(
+    ("failure", "num_retries", "status"),
+    [
+        (Failure.NODE_LOST, 0, Status.CANCELLED),
+        (Failure.PROCESS_DIED, 1, Status.CANCELLED),
+        (Failure.PROCESS_DIED, 2, Status.FAILED),  # it would not have been tried again
+        (Failure.OUT_OF_MEMORY, 0, Status.FAILED),
+        (Failure.CODE, 0, Status.FAILED),
+    ],
+)
+def test_trial_that_waits_for_its_retry_is_cancelled_with_the_others(
+    failure, num_retries, status, tmp_path
+):
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    folder = folder_of(tmp_path, trial)
+    for _ in range(num_retries):
+        registry.record(folder, Status.FAILED, failure=failure)
+        registry.record(folder, Status.QUEUED, retry=failure)
+    registry.record(folder, Status.RUNNING)
+    registry.record(folder, Status.FAILED, reason="its process died", failure=failure)
+    ours.settle("cancelled by SIGTERM")
+    assert registry.read(folder).status is status
 
 
 def test_trial_that_ended_elsewhere_since_it_was_queued_has_no_turn_any_more(tmp_path, capsys):
