@@ -1,7 +1,8 @@
 """Requests from outside to stop: SIGUSR1 at each trial's next row, SIGTERM at once, as Ctrl-C.
 
 A scheduler sends SIGUSR1 some minutes before it takes the machines away, at the time limit or for
-jobs that go before. Who is to go on with the sweep then sees it by the exit code.
+jobs that go before. Trials have until shortly before that to come to their row. Who is to go on
+with the sweep then sees it by the exit code.
 """
 
 import os
@@ -9,9 +10,15 @@ import signal
 import time
 from types import FrameType
 
+from pwmray import slurm_jobs
+
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+_ROW_SECONDS = 3600.0  # for a row where no end is known, at most
+_LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
+_LEAST_SECONDS = 10.0
+_ASK_SECONDS = 5.0
 _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
 
 
@@ -20,12 +27,20 @@ class Interruption:
 
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
+        self._row_seconds: float | None = None
 
     def listen(self) -> None:
         """Take both signals; Ray, when it starts, and Tune, for each run, take them too."""
         signal.signal(signal.SIGUSR1, self._ask)
         if self.reason != CANCELLED:
             signal.signal(signal.SIGTERM, self._terminate)
+
+    @property
+    def row_seconds(self) -> float:
+        """How long trials have to come to their next row, from when this is first asked on."""
+        if self._row_seconds is None:
+            self._row_seconds = _find_row_seconds()
+        return self._row_seconds
 
     def leave(self) -> None:
         """Give both signals their default meaning back."""
@@ -41,3 +56,12 @@ class Interruption:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.reason = CANCELLED
         raise KeyboardInterrupt  # which passes through what handles errors
+
+
+def _find_row_seconds() -> float:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return _ROW_SECONDS
+    end = slurm_jobs.ends_at(job, _ASK_SECONDS)
+    left = 0.0 if end is None else end - time.time() - _LEAVING_SECONDS
+    return min(max(left, _LEAST_SECONDS), _ROW_SECONDS)

@@ -177,6 +177,7 @@ class _Engine:
         scratch = self._start()
         import ray
 
+        from pwmray.scheduling import InOrder
         from pwmray.trainable import TrialTrainable
         from pwmray.watch import StopEarly, TuneWatch
 
@@ -187,8 +188,9 @@ class _Engine:
         ]
         watch = TuneWatch(self._plan, turns, progress, joined, deaths, self._interruption)
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        stopper = StopEarly(deaths, self._interruption)
-        _tune(self._trainable or TrialTrainable, spaces, place, watch, stopper)
+        stopper = StopEarly(deaths)
+        scheduler = InOrder(self._interruption)
+        _tune(self._trainable or TrialTrainable, spaces, place, watch, stopper, scheduler)
         if stopper.is_ray_lost:
             self._recover(turns, progress)
 
@@ -243,10 +245,10 @@ def _tune(
     scratch: Path,
     watch: Any,
     stopper: Any,
+    scheduler: Any,
 ) -> None:
     from ray import tune
 
-    from pwmray.scheduling import InOrder
     from pwmray.watch import NamedTasks
 
     waiting = spaces[::-1]
@@ -255,7 +257,7 @@ def _tune(
         # One after the other: of a grid, Tune copies all values for each of them.
         param_space={"grid": tune.sample_from(lambda _: waiting.pop())},
         tune_config=tune.TuneConfig(
-            num_samples=len(spaces), reuse_actors=True, scheduler=InOrder()
+            num_samples=len(spaces), reuse_actors=True, scheduler=scheduler
         ),
         run_config=tune.RunConfig(
             name=scratch.name,

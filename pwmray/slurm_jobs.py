@@ -7,6 +7,7 @@ database: squeue knows an ended job for the site's MinJobAge, five minutes unles
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -98,6 +99,18 @@ def cluster_name() -> str:
     told = _run(("scontrol", "show", "config"), _NAME_SECONDS) or ""
     found = re.search(r"^ClusterName\s*=\s*(\S+)", told, re.MULTILINE)
     return found[1] if found else ""
+
+
+def ends_at(job_id: str, seconds: float) -> float | None:
+    """Return when a job's time is up, in seconds since 1970; a preemption's grace counts.
+
+    None where Slurm does not answer within `seconds`, or knows of no end.
+    """
+    told = _run(("squeue", "--noheader", f"--jobs={job_id}", "-O", "EndTime:|"), seconds) or ""
+    try:
+        return time.mktime(time.strptime(told.strip().rstrip("|"), "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
 
 
 def read_squeue(text: str) -> list[Job]:

@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 
 from pwmray import connect
+from pwmray.durations import format_duration
 from pwmray.failures import is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan
@@ -42,10 +43,17 @@ class TuneWatch(tune.Callback):
         self._tables = tables
         self._deaths = deaths
         self._write_at = self._looked_at = 0.0
+        self._has_said = False
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self._interruption.listen()  # Tune takes SIGUSR1 when it begins
+        if self._interruption.reason is not None and not self._has_said:
+            self._has_said = True
+            seconds = format_duration(self._interruption.row_seconds)
+            self._progress.say(
+                f"{self._interruption.reason}: trials stop at their next rows, within {seconds}"
+            )
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._progress.start(_fingerprint(trial))
@@ -117,14 +125,13 @@ class NamedTasks(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run that is asked to stop, whose first trials all died of one bug, or without a Ray.
+    """Stop a run whose first trials all died of one bug, or without a Ray.
 
     Tune waits for ever for places for its trials on a node that is gone.
     """
 
-    def __init__(self, deaths: FirstDeaths, interruption: Interruption):
+    def __init__(self, deaths: FirstDeaths):
         self._deaths = deaths
-        self._interruption = interruption
         self.is_ray_lost = False
         self._looked_at = time.monotonic()
 
@@ -139,7 +146,7 @@ class StopEarly(tune.Stopper):
             self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
         if self.is_ray_lost:
             return True
-        return self._deaths.bug is not None or self._interruption.reason is not None
+        return self._deaths.bug is not None
 
 
 def told_of(trial: Any) -> str:

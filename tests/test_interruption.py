@@ -2,16 +2,22 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from pwmray import interruption, registry
+from pwmray import interruption, registry, slurm_jobs
 from pwmray.interruption import Interruption
 from pwmray.registry import Status
+from pwmray.results import read_table
+from tests import slow_rows
 from tests.test_launch import curves, run, start, trial_statuses
 
 LIMIT = "PWMRAY_LIMIT_AT"
+SLOW_ROWS = Path(__file__).parent / "slow_rows.py"
 
 
 @pytest.fixture
@@ -39,6 +45,49 @@ def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening)
     listening.listen()
     os.kill(os.getpid(), signal.SIGTERM)
     assert listening.reason == interruption.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "left"),
+    [
+        (300, 240),
+        (30, 10),  # what Tune gives by itself
+        (86_400, 3600),
+        (None, 10),  # Slurm does not answer
+    ],
+)
+def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch):
+    end = None if ends_in is None else time.time() + ends_in
+    monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, seconds: end if job == "77" else None)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    assert Interruption().row_seconds == pytest.approx(left, abs=5)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert Interruption().row_seconds == 3600
+
+
+@pytest.mark.slow
+def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
+    pipe, paths = subprocess.PIPE, {"PYTHONPATH": str(SLOW_ROWS.parent.parent)}
+    variables = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    process = subprocess.Popen(
+        [sys.executable, str(SLOW_ROWS)],
+        cwd=tmp_path, env={**variables, **paths}, stdout=pipe, stderr=pipe, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "results" / slow_rows.MARKER).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == interruption.GO_ON, err
+    assert "preempted: trials stop at their next rows, within 60 min" in out
+    begun = list(tmp_path.glob(f"results/trials/*/{registry.CURVE_FILE}"))
+    assert begun
+    for curve in begun:
+        assert read_table(curve)["epoch"].to_pylist()[-1] >= 2
+        assert (curve.parent / registry.CHECKPOINT_FILE).exists()
+    assert len(begun) < slow_rows.NUM_TRIALS  # none began after the signal
+    assert trial_statuses(tmp_path) == ["QUEUED"] * slow_rows.NUM_TRIALS
 
 
 @pytest.mark.slow

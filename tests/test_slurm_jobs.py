@@ -1,10 +1,20 @@
 """What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
 
 import os
+import time
 
 import pytest
 
-from pwmray.slurm_jobs import Job, ask, describe_wait, find, is_here, read_sacct, read_squeue
+from pwmray.slurm_jobs import (
+    Job,
+    ask,
+    describe_wait,
+    ends_at,
+    find,
+    is_here,
+    read_sacct,
+    read_squeue,
+)
 
 WAITS = (
     "27627|27627|N/A|PENDING|Resources|0|0|1||h100|0:00|30:00|2026-11-26T04:10:00|me|/s.sh|a.sh|"
@@ -146,3 +156,19 @@ def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert ask(["1"], 0.05) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "end"),
+    [
+        ("2026-11-26T03:40:00", time.mktime((2026, 11, 26, 3, 40, 0, 0, 0, -1))),
+        ("N/A", None),
+        ("", None),
+    ],
+)
+def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho '{said}|'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert ends_at("77", 5.0) == end

@@ -232,6 +232,9 @@ def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     stopped = [num_rows(folder) for folder in place.trial_folders("H200")]
     for record in place.records("H200"):
         assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
+    # Not as long as without a limit, nor as short as where Slurm does not answer.
+    assert re.search(r"preempted: trials stop at their next rows, within \d+ min", place.logs())
+    assert "within 60 min" not in place.logs()
     place.slurm.run(*nodes, "state=RESUME")
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert_each_ran_whole(place, "H200")
