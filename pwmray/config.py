@@ -42,6 +42,8 @@ _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several
 _GPU_TYPE = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
 
+_MAX_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -61,6 +63,12 @@ class EvaluationConfig:
             raise ValueError(
                 f"evaluation.plan_episodes is {self.plan_episodes}; it must be at most "
                 f"evaluation.final_episodes, {self.final_episodes}"
+            )
+        largest = _MAX_SEED + 1 - self.final_episodes - self.num_episodes
+        if self.first_seed > largest:
+            raise ValueError(
+                f"evaluation.first_seed is {self.first_seed}; it must be at most {largest}, for "
+                f"{self.final_episodes} final episodes and {self.num_episodes} during training"
             )
 
     @property

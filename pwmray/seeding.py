@@ -1,8 +1,11 @@
 """Named random streams: everything random in a trial is derived from its one seed by name."""
 
 import hashlib
+import logging
 
 import torch
+
+log = logging.getLogger(__name__)
 
 
 def derive_seed(seed: int, name: str) -> int:
@@ -14,3 +17,17 @@ def derive_seed(seed: int, name: str) -> int:
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return the generator of the stream `name` on `device`."""
     return torch.Generator(device).manual_seed(derive_seed(seed, name))
+
+
+def restore(stream: torch.Generator, state: torch.Tensor, name: str) -> None:
+    """Have a generator go on from a saved state.
+
+    The kinds of devices keep states of their own: from one of another kind it goes on with other
+    numbers, which follow from that state, and the log says so.
+    """
+    if state.numel() == stream.get_state().numel():
+        stream.set_state(state.cpu())
+        return
+    log.warning("stream=%s was saved on another kind of device: other numbers from here on", name)
+    saved = hashlib.sha256(state.cpu().numpy().tobytes()).hexdigest()
+    stream.manual_seed(derive_seed(stream.initial_seed(), saved))

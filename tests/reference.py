@@ -98,7 +98,8 @@ class Reference:
         zs, rewards, values, total, squares = [], [], [], 0.0, 0.0
         for t in range(config.horizon):
             std = self.policy.log_std.clamp(min=self.policy.min_log_std).exp()
-            u = self.policy.pre_squash(z.detach(), std * noise[t]) * self.mask_A
+            u = self.policy.pre_squash(z.detach(), std * noise[t] * self.mask_A, self.mask_A)
+            u = u * self.mask_A
             a = u.tanh()
             squares = squares + u.square().sum(-1).mean() / config.horizon
             r = model.reward(z, e, a)
@@ -110,6 +111,7 @@ class Reference:
         total = total + config.discount**config.horizon * values[-1]
         loss = -total.mean() / self._scale(total.detach()) + penalty * squares
         self._step("actor", self.policy, loss, config.actor_clip)
+        self.policy.log_std.data.clamp_(min=self.policy.min_log_std)
         return zs, rewards, [value.detach() for value in values]
 
     def _update_critics(self, zs, rewards, values, generator):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -448,6 +449,19 @@ def test_resumed_learner_goes_on_exactly(variant, tmp_path):
     found = loaded.update(RandomWindows(fresh["windows"]), fresh["noise"], 0.5)
     assert_close(found, expected, rtol=0, atol=0)
     assert_unchanged(loaded, saved.state_dict())
+
+
+def test_checkpoint_of_another_kind_of_device_goes_on_with_other_numbers(tmp_path, caplog):
+    of_a_gpu = SimpleNamespace(get_state=lambda: torch.arange(16, dtype=torch.uint8))
+    checkpoint.save(tmp_path / "c.pt", {}, make_learner(), {"noise": of_a_gpu}, {})
+    drawn = []
+    for _ in range(2):
+        streams = {"noise": stream()}
+        checkpoint.load(tmp_path / "c.pt", make_learner(), streams, CPU)
+        drawn.append(torch.randn(4, generator=streams["noise"]))
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0], torch.randn(4, generator=stream()))
+    assert "stream=noise was saved on another kind of device" in caplog.text
 
 
 def save_checkpoint(path):

@@ -293,6 +293,7 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("evaluation.num_episodes", 0),
         ("evaluation.final_episodes", -1),
         ("evaluation.first_seed", -1),
+        ("evaluation.first_seed", 2**32 - 59),  # 50 final episodes and 10 others
         ("evaluation.plan_episodes", -1),
         ("evaluation.plan_episodes", 51),
         ("planner.num_elites", 513),

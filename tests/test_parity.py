@@ -120,10 +120,12 @@ def test_forward_passes_are_the_published_ones(kind):
     assert_equals(model.reward_logits(z[:8], e_8, BATCH["act"]), kind, "reward_logits")
     assert_equals(model.reward(z[:8], e_8, BATCH["act"]), kind, "almost_two_hot_inv")
     no_noise = torch.zeros(16, 6)
-    assert_equals(learner.policy.pre_squash(z[0], no_noise), kind, "actor_mu")
+    assert_equals(learner.policy.pre_squash(z[0], no_noise, learner.mask_A), kind, "actor_mu")
     assert_equals(learner.policy.act(z[0], learner.mask_A), kind, "actor_tanh_mu")
     noise = learner.policy.log_std.exp() * BATCH["eps"][3, 0]
-    assert_equals(learner.policy.pre_squash(z[0], noise), kind, "actor_sample_eps3_0")
+    assert_equals(
+        learner.policy.pre_squash(z[0], noise, learner.mask_A), kind, "actor_sample_eps3_0"
+    )
     assert_equals(learner.critics(z[0]), kind, "critic_values")
 
 

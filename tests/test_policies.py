@@ -65,6 +65,32 @@ def dimensions_that_the_task_lacks_get_no_action(kind, settings):
 
 
 @clause
+def actions_that_the_task_lacks_move_nothing(kind, settings):
+    policy = trained(fresh_policy(kind, settings))
+    other = noise(5)
+    other[:, 2:] += 1.0
+
+    a = policy(latents(5), noise(5), TWO_DIMS)
+    a[:, :2].square().sum().backward()
+
+    assert torch.equal(a, policy(latents(5), other, TWO_DIMS))
+    assert torch.equal(policy.log_std.grad[2:], torch.zeros(4))
+    assert policy.log_std.grad[:2].abs().min() > 0
+
+
+@clause
+def noise_that_came_down_to_its_floor_may_grow_again(kind, settings):
+    policy = fresh_policy(kind, settings)
+    torch.nn.init.constant_(policy.log_std, MIN_LOG_STD - 0.01)
+    policy.keep_exploring()
+
+    (-policy.sample(latents(5), noise(5), ALL_DIMS)[1].square().sum()).backward()
+
+    assert_close(policy.log_std.detach(), torch.full((6,), MIN_LOG_STD))
+    assert policy.log_std.grad.abs().min() > 0
+
+
+@clause
 def deterministic_action_is_the_one_without_noise(kind, settings):
     policy = trained(fresh_policy(kind, settings))
 
@@ -206,23 +232,30 @@ class BoundedPolicy(Policy):
     def _build(self, latent_dim):
         self.mean = mish_mlp(latent_dim, self.config.units, MAX_ACTION_DIM)
 
-    def pre_squash(self, z_BL, scaled_noise_BA):
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
         return 3 * torch.tanh(self.mean(z_BL) / 3) + scaled_noise_BA
 
 
 class RandomPolicy(BoundedPolicy):
-    def pre_squash(self, z_BL, scaled_noise_BA):
-        return torch.randn_like(scaled_noise_BA) + super().pre_squash(z_BL, scaled_noise_BA)
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        return torch.randn_like(scaled_noise_BA) + super().pre_squash(z_BL, scaled_noise_BA, mask_A)
 
 
 class NoiselessPolicy(BoundedPolicy):
-    def pre_squash(self, z_BL, scaled_noise_BA):
-        return super().pre_squash(z_BL, 0 * scaled_noise_BA)
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        return super().pre_squash(z_BL, 0 * scaled_noise_BA, mask_A)
+
+
+class LeakingPolicy(BoundedPolicy):
+    """The noise of any action moves all of them."""
+
+    def sample(self, z_BL, noise_BA, mask_A):
+        return super().sample(z_BL, noise_BA + noise_BA.sum(-1, keepdim=True), mask_A)
 
 
 class DearPolicy(BoundedPolicy):
-    def pre_squash(self, z_BL, scaled_noise_BA):
-        return self.mean(z_BL) + super().pre_squash(z_BL, scaled_noise_BA)
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        return self.mean(z_BL) + super().pre_squash(z_BL, scaled_noise_BA, mask_A)
 
 
 @every_clause
@@ -236,6 +269,8 @@ def test_policy_that_a_test_registers_gets_the_whole_contract(clause, monkeypatc
     [
         (RandomPolicy, computes_the_same_twice_and_draws_nothing),
         (NoiselessPolicy, exploration_has_the_common_floor),
+        (NoiselessPolicy, noise_that_came_down_to_its_floor_may_grow_again),
+        (LeakingPolicy, actions_that_the_task_lacks_move_nothing),
         (DearPolicy, makes_the_network_calls_that_it_states),
         (DearPolicy, costs_the_operations_that_are_counted),
     ],

@@ -9,6 +9,7 @@ from pwmray import checkpoint_file
 from pwmray.algorithm import replay
 from pwmray.algorithm.pwm import Learner
 from pwmray.models.world_model import INPUT_ORDER
+from pwmray.seeding import restore
 
 FORMAT = "pwmray-checkpoint-2"
 
@@ -52,7 +53,7 @@ def load(
     for name, optimizer in learner.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     for name, generator in generators.items():
-        generator.set_state(state["generators"][name].cpu())
+        restore(generator, state["generators"][name], name)
     return state["progress"]
 
 

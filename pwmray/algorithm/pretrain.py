@@ -20,7 +20,7 @@ from pwmray.checks import check_least, check_positive, check_share
 from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import Store
 from pwmray.models import WorldModel
-from pwmray.seeding import derive_seed, generator
+from pwmray.seeding import derive_seed, generator, restore
 
 Losses = dict[str, float]
 
@@ -129,7 +129,7 @@ class Pretrainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, stream in self._generators.items():
-            stream.set_state(state["generators"][name].cpu())
+            restore(stream, state["generators"][name], name)
 
     def _loss(self, sampler: MultitaskSampler, times: torch.Generator):
         batch, task_B = sampler.sample(self.config.batch_size)

@@ -194,6 +194,7 @@ class Learner(nn.Module):
             penalty = self.action_penalty * u_HBA.square().sum(-1).mean()
             loss, surrogate = loss + penalty.detach(), surrogate + penalty
         norm = self._step("actor", surrogate, self.config.actor_clip)
+        self.policy.keep_exploring()
         return {
             "actor_loss": loss,
             "actor_gradient_norm": norm,

@@ -54,8 +54,8 @@ class Policy(nn.Module):
     def _build(self, latent_dim: int) -> None:
         raise NotImplementedError
 
-    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor) -> Tensor:
-        """Return the action [B, A] before tanh."""
+    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
+        """Return the action [B, A] before tanh; noise is 0, and is to stay, where `mask_A` is."""
         raise NotImplementedError
 
     @property
@@ -76,9 +76,14 @@ class Policy(nn.Module):
 
     def sample(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> tuple[Tensor, Tensor]:
         """Return actions and what they were before tanh, both [B, A] and 0 where `mask_A` is."""
-        std_A = self.log_std.clamp(min=self.min_log_std).exp()
-        u_BA = self.pre_squash(z_BL, std_A * noise_BA) * mask_A
+        std_A = self.log_std.clamp(min=self.min_log_std).exp() * mask_A
+        u_BA = self.pre_squash(z_BL, std_A * noise_BA, mask_A) * mask_A
         return torch.tanh(u_BA), u_BA
+
+    @torch.no_grad()
+    def keep_exploring(self) -> None:
+        """Put the noise back onto its floor after a step: no gradient reaches it from below."""
+        self.log_std.clamp_(min=self.min_log_std)
 
     def act(self, z_BL: Tensor, mask_A: Tensor) -> Tensor:
         """Return the deterministic actions [B, A]."""

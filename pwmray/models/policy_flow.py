@@ -28,7 +28,10 @@ class FlowPolicyConfig(PolicyConfig):
 
 
 class FlowPolicy(Policy):
-    """dx/dtau = v(z, x, tau) from x = std * noise; a = tanh(x(tau = 1))."""
+    """dx/dtau = v(z, x, tau) from x = std * noise; a = tanh(x(tau = 1)).
+
+    The x of an action that the task lacks stays 0: else its noise would move the others.
+    """
 
     Config = FlowPolicyConfig
     config: FlowPolicyConfig
@@ -37,10 +40,10 @@ class FlowPolicy(Policy):
         in_dim = latent_dim + MAX_ACTION_DIM + 1
         self.velocity = mish_mlp(in_dim, self.config.units, MAX_ACTION_DIM)
 
-    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor) -> Tensor:
+    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         def velocity(x_BA: Tensor, tau: float) -> Tensor:
             tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)
-            return self.velocity(torch.cat([z_BL, x_BA, tau_B1], dim=-1))
+            return self.velocity(torch.cat([z_BL, x_BA, tau_B1], dim=-1)) * mask_A
 
         config = self.config
         return ode.integrate(velocity, scaled_noise_BA, config.integrator, config.num_substeps)

@@ -24,5 +24,5 @@ class GaussianPolicy(Policy):
     def _build(self, latent_dim: int) -> None:
         self.mean = mish_mlp(latent_dim, self.config.units, MAX_ACTION_DIM)
 
-    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor) -> Tensor:
+    def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         return self.mean(z_BL) + scaled_noise_BA
