@@ -70,10 +70,15 @@ def answering(address: str) -> str:
 
 def largest_machine() -> dict[str, float]:
     """Return the CPUs and GPUs of the largest machine that Ray has."""
+
+    return {name: max(m.get(name, 0) for m in machines()) for name in ("CPU", "GPU")}
+
+
+def machines() -> list[dict[str, float]]:
+    """Return what each living machine of Ray's cluster has."""
     import ray
 
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return {name: max(m.get(name, 0) for m in machines) for name in ("CPU", "GPU")}
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def is_connected() -> bool:
@@ -84,12 +89,17 @@ def is_connected() -> bool:
     return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
 
 
-def check_resources(num_cpus: int, available: Mapping[str, float]) -> None:
-    """Raise ValueError for a trial that would wait for its CPUs for ever."""
-    if num_cpus > available.get("CPU", 0):
-        raise ValueError(
-            f"runtime.num_cpus is {num_cpus}, but Ray has {available.get('CPU', 0):g} CPUs here"
-        )
+def check_resources(num_cpus: int) -> None:
+    """Raise ValueError for a trial that would wait for its CPUs for ever: one machine has them.
+
+    Where any machine has a GPU, it is one of those.
+    """
+    found = machines()
+    fitting = [machine for machine in found if machine.get("GPU", 0)] or found
+    largest = max(machine.get("CPU", 0) for machine in fitting)
+    if num_cpus > largest:
+        where = "here" if len(found) == 1 else "on the largest machine that could run it"
+        raise ValueError(f"runtime.num_cpus is {num_cpus}, but Ray has {largest:g} CPUs {where}")
 
 
 def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:

@@ -53,9 +53,9 @@ def run(
 
     Failed trials run again where that can help. What other processes run is waited for, as long as
     `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
-    what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated, 1 when some are
-    not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then each trial has its last row
-    in its checkpoint.
+    what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
+    processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then
+    each trial has its last row in its checkpoint.
     """
     started = time.time()
     notices = notify.from_environment(plan.sweep.name)
@@ -226,7 +226,7 @@ class _Engine:
         self._interruption.listen()
         runtimes = [trial.config.runtime for trial in self._plan.unfinished]
         offered = ray.cluster_resources()
-        connect.check_resources(max(runtime.num_cpus for runtime in runtimes), offered)
+        connect.check_resources(max(runtime.num_cpus for runtime in runtimes))
         connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
         gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
         if said := placement.describe_missing_gpus(gpu_types, offered):
@@ -347,7 +347,8 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
         print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
     if end.code or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {command}")
-    if plan.to_run and not end.code:  # otherwise it is to go on
+    # Otherwise it is to go on, or the driver that ends last tells of it.
+    if plan.to_run and not end.code and len(left) == len(open_ones):
         notices.end(num_done, len(failed), len(left))
     return end.code or (TRIALS_FAILED if failed or left else 0)
 

@@ -1,5 +1,6 @@
 """What a sweep would run: which trials are new or done, what they wait for, what the rest costs."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pwmray.levels import levels_of, names_of
 from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
-from pwmray.registry import CHECKPOINT_FILE, Status
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -30,7 +31,7 @@ class PlannedTrial:
     levels: dict[str, Any]  # on the axes that no trial's label names
     state: str  # waits (for a world model), new, resumes, running (elsewhere), failed, done
     price: Price
-    checkpoint_bytes: int
+    checkpoint_bytes: int  # to be written beside what is there
     curve_bytes: int
 
     @property
@@ -112,10 +113,14 @@ def make(
     names = names_of(configs, axes, named)
     trials = []
     rows = zip(configs, names, folders, records, priced, count_disk_bytes(configs), strict=True)
-    for config, name, folder, record, price, disk_bytes in rows:
+    for config, name, folder, record, price, (checkpoint_bytes, curve_bytes) in rows:
         state = "waits" if config.awaits_world_model else _state(folder, record)
+        if state in ("resumes", "failed"):
+            checkpoint_bytes = max(checkpoint_bytes - _stored_bytes(folder), 0)
         levels = levels_of(config, axes, named)
-        trials.append(PlannedTrial(config, name, levels, state, price, *disk_bytes))
+        trials.append(
+            PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes)
+        )
     plan = Plan(sweep, scale, results, trials, prerequisites)
     if data_dir is None:
         return plan
@@ -147,6 +152,16 @@ def _state(folder: Path, record: registry.Record) -> str:
     if record.status is Status.FAILED:
         return "failed"
     return "resumes" if (folder / CHECKPOINT_FILE).exists() else "new"
+
+
+def _stored_bytes(folder: Path) -> int:
+    """Return the bytes of a trial's checkpoints; the best may be another name of the last."""
+    found = {}
+    for name in (CHECKPOINT_FILE, BEST_FILE):
+        with contextlib.suppress(OSError):
+            status = (folder / name).stat()
+            found[status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def count_disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:

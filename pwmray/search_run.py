@@ -89,7 +89,7 @@ def _run_tasks(
 def _search(trials: SearchTrials, scratch: Path, offered: Mapping[str, float]) -> bool:
     """Run a task's study to its end; return False after Ctrl-C."""
     runtime = trials.default.runtime
-    connect.check_resources(runtime.num_cpus, offered)
+    connect.check_resources(runtime.num_cpus)
     connect.check_matmuls({trials.default.learner.matmul}, offered)
     at_once = offered.get("CPU", 1) // runtime.num_cpus
     if offered.get("GPU", 0):

@@ -5,6 +5,7 @@ claim, and who comes to it later skips it. What others run is looked at again wh
 else to do: it is theirs while they live, and then whoever's is here.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -41,7 +42,9 @@ class Turns:
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
         self._told: dict[str, str] = {}  # what Ray says of a process that died
-        self._is_first = True
+        # What failed is tried again, whatever the cause, where a person starts the sweep. Slurm,
+        # which requeues a job, only goes on with it.
+        self._is_first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
     @property
     def is_over(self) -> bool:
@@ -58,7 +61,7 @@ class Turns:
 
         While there are none but those that other processes run, it waits and says for whom, until
         it runs out of patience or is asked to stop. What failed before the first call is tried
-        again whatever the cause.
+        again whatever the cause, but in a job that Slurm requeued.
         """
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.reason is None:

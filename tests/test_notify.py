@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import notify
+from pwmray import claim, launch, notify, plan, registry
 from pwmray.notify import VARIABLE, Notices, from_environment
+from pwmray.registry import Status
+from tests.tiny import sweep
 
 ROOT = Path(__file__).parent.parent
 SECRET = "T0/B0/sesame"
@@ -48,6 +50,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def test_driver_that_leaves_trials_to_others_does_not_tell_of_an_end(server, tmp_path, capsys):
+    configs = sweep.trials("tiny")[:2]
+    made = plan.make(sweep, "tiny", configs, tmp_path)
+    done, other = (registry.trial_folder(tmp_path, config.fingerprint) for config in configs)
+    for folder, config in zip((done, other), configs, strict=True):
+        registry.queue(folder, config.to_dict())
+        registry.record(folder, Status.RUNNING)
+    for status in (Status.COMPLETED, Status.EVALUATED):
+        registry.record(done, status)
+    with claim.acquire(other / registry.CLAIM_FILE):
+        code = launch._say_the_end(
+            made, tmp_path / "tiny", launch._End(), "python tiny.py", Notices("tiny", server.url)
+        )
+    assert (code, server.posts) == (0, [])
+    assert "1 trials run on in other processes" in capsys.readouterr().out
+    launch._say_the_end(
+        made, tmp_path / "tiny", launch._End(), "python tiny.py", Notices("tiny", server.url)
+    )
+    assert [post[2]["left"] for post in server.posts] == [1]
 
 
 @pytest.fixture

@@ -347,6 +347,22 @@ def test_plan_counts_the_disk_of_two_checkpoints_with_weights_and_both_moments(t
     assert made.disk_bytes < 24 * num_parameters + 10_000
 
 
+def test_checkpoints_that_are_there_need_no_room_again(tmp_path):
+    trial = sweep.trials("tiny")[0]
+    folder = registry.trial_folder(tmp_path, trial.fingerprint)
+    registry.queue(folder, trial.to_dict())
+    whole = plan.make(sweep, "tiny", [trial], tmp_path).trials[0].checkpoint_bytes
+    (folder / registry.CHECKPOINT_FILE).write_bytes(bytes(1000))
+    made = plan.make(sweep, "tiny", [trial], tmp_path).trials[0]
+    assert (made.state, made.checkpoint_bytes) == ("resumes", whole - 1000)
+    (folder / registry.BEST_FILE).hardlink_to(folder / registry.CHECKPOINT_FILE)
+    made = plan.make(sweep, "tiny", [trial], tmp_path).trials[0]
+    assert made.checkpoint_bytes == whole - 1000
+    (folder / registry.BEST_FILE).unlink()
+    (folder / registry.BEST_FILE).write_bytes(bytes(whole))
+    assert plan.make(sweep, "tiny", [trial], tmp_path).trials[0].checkpoint_bytes == 0
+
+
 def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
     huge = dataclasses.replace(made.trials[0], checkpoint_bytes=10**18, curve_bytes=0)

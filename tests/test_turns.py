@@ -133,6 +133,19 @@ def test_trial_that_waits_for_its_retry_is_cancelled_with_the_others(
     assert registry.read(folder).status is status
 
 
+@pytest.mark.parametrize(("restarts", "queued"), [(None, 1), ("0", 1), ("2", 0)])
+def test_diverged_trial_is_tried_again_by_a_person_and_not_by_slurm(
+    restarts, queued, tmp_path, monkeypatch
+):
+    if restarts is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    (trial,) = driver(tmp_path, 1)[1]
+    stand_at(tmp_path, trial, Status.RUNNING, Status.FAILED, failure=Failure.NON_FINITE)
+    ours, _ = driver(tmp_path, 1)
+    assert len(ours.next(no_machine)) == queued
+    assert ours.is_over == (not queued)
+
+
 def test_trial_that_ended_elsewhere_since_it_was_queued_has_no_turn_any_more(tmp_path, capsys):
     ours, trials = driver(tmp_path, 2)
     ours.next(no_machine)
