@@ -75,7 +75,8 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         return 0
     _check_plan(plan, of_sweep, len(asked) * chosen.jobs)
     _check_fit(plan, asked, chosen)
-    prepared = [_prepare(plan, profile, chosen, options, command) for profile in asked]
+    types = of_sweep.gpu_types
+    prepared = [_prepare(plan, profile, chosen, options, types, command) for profile in asked]
     _check_with_slurm(prepared)
     print(as_table(plan) if chosen.dry_run else as_summary(plan))
     for each in prepared:
@@ -167,17 +168,27 @@ def _few(nodes: Sequence[str]) -> str:
 
 
 def _prepare(
-    plan: Plan, profile: Profile, chosen: Namespace, options: Sequence[str], command: str
+    plan: Plan,
+    profile: Profile,
+    chosen: Namespace,
+    options: Sequence[str],
+    gpu_types: Sequence[str] | None,
+    command: str,
 ) -> Prepared:
     driver = [str(chosen.sweep), *options, "--patience", str(_PATIENCE_SECONDS)]
-    if not profile.serves_all and "--gpu-types" not in _names(options):
-        driver += ["--gpu-types", profile.gpu_type]
+    if not profile.serves_all:  # the last one given counts
+        driver += ["--gpu-types", _served(profile, gpu_types)]
     if profile.gpus:
         driver += ["--trials-per-gpu", str(profile.trials_per_gpu)]
     folder = plan.results / plan.sweep.name / JOBS_FOLDER
     task = Task(plan.sweep.name, driver, command, folder, Path.cwd(), chosen.jobs)
     trials = preflight.trials_of(profile, plan)
     return Prepared(profile, task, trials, script.fill(profile, task))
+
+
+def _served(profile: Profile, gpu_types: Sequence[str] | None) -> str:
+    """Return which of the chosen types of GPU a profile's job serves; "": what asks for none."""
+    return profile.gpu_type if gpu_types is None or profile.gpu_type in gpu_types else ""
 
 
 def _submit(plan: Plan, prepared: Prepared, command: str) -> None:
