@@ -175,8 +175,9 @@ def _prepare(
     gpu_types: Sequence[str] | None,
     command: str,
 ) -> Prepared:
-    driver = [str(chosen.sweep), *options, "--patience", str(_PATIENCE_SECONDS)]
-    if not profile.serves_all:  # the last one given counts
+    # Of an option given twice the last one counts: the patience is the user's, the types ours.
+    driver = [str(chosen.sweep), "--patience", str(_PATIENCE_SECONDS), *options]
+    if not profile.serves_all:
         driver += ["--gpu-types", _served(profile, gpu_types)]
     if profile.gpus:
         driver += ["--trials-per-gpu", str(profile.trials_per_gpu)]

@@ -122,6 +122,16 @@ def test_each_job_runs_the_trials_that_its_gpus_serve(place, options, epochs):
     assert [set(run_by(place, driver)) for driver in place.drivers(*options)] == epochs
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [([], 200), (["--patience", "5000"], 5000), (["--pati=7"], 7)],
+)
+def test_job_has_the_patience_that_is_asked_for(place, options, seconds):
+    (driver,) = place.drivers("--profile", "any", *options)
+    sweep = load_sweep(place.folder / "sweep.py")
+    assert sweep_parser(sweep.name, sweep.scales).parse_args(driver).patience == seconds
+
+
 def test_plan_counts_for_each_profile_what_its_job_runs(place):
     chosen = ["--profile", "h100", "--profile", "h200", "--gpu-types", "H200"]
     drivers = place.drivers(*chosen)
