@@ -84,8 +84,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     if chosen.dry_run:
         print("nothing was submitted or written: leave --dry-run away")
         return 0
+    cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
-        _submit(plan, each, command)
+        _submit(plan, each, command, cluster)
     print(f"watch it: pwmray watch {sweep.name}")
     return 0
 
@@ -192,19 +193,25 @@ def _served(profile: Profile, gpu_types: Sequence[str] | None) -> str:
     return profile.gpu_type if gpu_types is None or profile.gpu_type in gpu_types else ""
 
 
-def _submit(plan: Plan, prepared: Prepared, command: str) -> None:
+def _submit(plan: Plan, prepared: Prepared, command: str, cluster: str) -> None:
     profile, task = prepared.profile, prepared.task
     sweep_folder = tables.open_sweep(plan, command)
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
+    submissions.check_writable(sweep_folder)
     job_id = slurm.submit(path)
     log = str(task.log).replace("%j", job_id).replace("%A", job_id)
     submission = Submission(
-        submissions.now(), job_id, task.num_jobs, slurm.cluster_name(), profile.name,
+        submissions.now(), job_id, task.num_jobs, cluster, profile.name,
         str(path), log, shlex.join(["python", *task.driver]), len(prepared.trials),
     )  # fmt: skip
-    submissions.append(sweep_folder, submission)
-    submissions.queue(plan.results, prepared.trials, submission)
+    try:
+        submissions.append(sweep_folder, submission)
+        submissions.queue(plan.results, prepared.trials, submission)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"job {job_id} was submitted, but not recorded: {error}; cancel it by scancel {job_id}"
+        ) from error
     print(
         f"submitted job {job_id}: profile {profile.name}, {len(prepared.trials)} trials; log {log}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm, submit
+from cluster import slurm, submissions, submit
 from cluster.slurm import SlurmError
 from cluster.submit import load_sweep
 from pwmray.sweep_options import sweep_parser
@@ -62,6 +62,14 @@ class Place:
         if not known:
             raise SlurmError(f"{command[0]}: recorded nothing")
         return self.answers[max(known, key=len)]
+
+    @property
+    def sweep_folder(self) -> Path:
+        return self.folder / "results" / "tiny_gpus"
+
+    @property
+    def has_submitted(self) -> bool:
+        return any(asked.startswith("sbatch --parsable") for asked in self.asked)
 
     def submit(self, *options: str) -> tuple[int, str, str]:
         """Return exit code, output and error output."""
@@ -145,3 +153,41 @@ def test_profile_whose_gpus_nothing_asks_for_is_refused(place):
     both = ["--profile", "h100", "--profile", "h200"]
     code, _, err = place.submit(*both, "--gpu-types", "H200", "--dry-run")
     assert (code, err) == (2, "error: profile h100: no trial to run asks for its GPUs\n")
+
+
+# Recording.
+
+
+def test_submitted_job_is_recorded_with_its_trials(place):
+    code, out, _ = place.submit("--profile", "any")
+    assert code == 0
+    assert "submitted job 41: profile any, 6 trials; log " in out
+    (job,) = submissions.read(place.sweep_folder)
+    assert (job.job_id, job.cluster, job.trials) == ("41", "mini", 6)
+    assert place.asked.count(f"sbatch --parsable {job.script}") == 1
+
+
+def test_nothing_is_submitted_while_slurm_does_not_tell_its_name(place):
+    del place.answers["scontrol show config"]
+    code, _, err = place.submit("--profile", "any")
+    assert (code, err) == (2, "error: scontrol: recorded nothing\n")
+    assert not place.has_submitted and not place.sweep_folder.exists()
+
+
+def test_nothing_is_submitted_where_it_could_not_be_recorded(place):
+    (place.sweep_folder / submissions.JOBS_FILE).mkdir(parents=True)
+    code, _, err = place.submit("--profile", "any", "--again")
+    assert (code, len(err.splitlines()), "jobs.jsonl" in err) == (2, 1, True)
+    assert not place.has_submitted
+
+
+@pytest.mark.parametrize("step", ["append", "queue"])
+def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, monkeypatch, step):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "jobs.jsonl")
+
+    monkeypatch.setattr(submissions, step, fail)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("error: job 41 was submitted, but not recorded: ")
+    assert err.endswith("; cancel it by scancel 41\n")
