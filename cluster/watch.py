@@ -22,6 +22,7 @@ from pwmray.status_command import (
     as_lines,
     count_lines,
     how_far,
+    imported_states,
     state_of,
 )
 from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
@@ -115,12 +116,16 @@ class Watcher:
 
     def look(self) -> View:
         """Return the view, after setting right the trials whose jobs are gone."""
-        asked = {f.name: read_sweep(f).get("trials", []) for f in self._folders}
-        trials = list_trials(self._results, {name for of in asked.values() for name in of})
+        sweeps = {folder: read_sweep(folder) for folder in self._folders}
+        asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
+        imported = imported_states(sweeps)
+        recorded = {name for of in asked.values() for name in of} - imported.keys()
+        trials = list_trials(self._results, recorded)
         submitted = [s for folder in self._folders for s in submissions.read(folder)]
         jobs, remark = self._ask(submitted, trials)
         trials |= list_trials(self._results, self._set_right)
         states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
+        states |= imported
         is_active = any(not job.is_over for _, job in jobs)
         # Where Slurm tells that no job is left, nobody comes for the trials that wait.
         may_begin = "waiting" in states.values() and (not submitted or bool(remark))
