@@ -26,6 +26,7 @@ from analysis.legacy_runs import find_run_folders, read_run
 from pwmray.commands import CommandParser, run_command
 from pwmray.files import replacing
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
+from pwmray.sweep_folders import IMPORTED
 
 KINDS = {
     "baseline": ("mlp", "gaussian"),
@@ -96,7 +97,7 @@ def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
     varies = _find_varied(rows)
     described = {
         "name": folder.name,
-        "scale": "legacy",
+        "scale": IMPORTED,
         "compare": varies[0],
         "varies": [*varies, "task", "seed"],
         "axes": {"config_name": ["config_name", "variant"]} if "config_name" in varies else {},

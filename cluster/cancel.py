@@ -22,6 +22,7 @@ from pwmray.sweep_folders import find_sweep, read_sweep
 
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 20.0
+_NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
 _END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their nodes' epilogs
 
 
@@ -39,7 +40,8 @@ def _cancel(chosen: argparse.Namespace) -> None:
     folder = find_sweep(chosen.results, chosen.sweep)
     if not slurm_jobs.is_here():
         raise ValueError("no Slurm on this machine; cancel where the sweep was submitted")
-    submitted = _choose(folder, chosen.job)
+    here = _ask_where()
+    submitted = _choose(folder, chosen.job, here)
     living = _living(submitted)
     for submission, jobs in living:
         states = ", ".join(sorted({job.state for job in jobs}))
@@ -52,12 +54,19 @@ def _cancel(chosen: argparse.Namespace) -> None:
     else:
         print("nothing was cancelled")
         return
-    _record_trials(chosen.results, folder)
+    _record_trials(chosen.results, folder, here)
 
 
-def _choose(folder: Path, job: str | None) -> list[Submission]:
+def _ask_where() -> str:
+    """Return the cluster's name: only its own jobs are looked at."""
+    here = slurm_jobs.cluster_name(_ANSWER_SECONDS)
+    if here is None:
+        raise ValueError(_NO_ANSWER)
+    return here
+
+
+def _choose(folder: Path, job: str | None, here: str) -> list[Submission]:
     """Return the jobs of a sweep on this cluster, or the one of them that is named."""
-    here = slurm_jobs.cluster_name()
     submitted = [s for s in submissions.read(folder) if s.cluster == here]
     if job is None:
         return submitted
@@ -71,7 +80,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
     """Return the jobs that have not ended; raise ValueError for one of another user."""
     told = slurm_jobs.ask([s.name for s in submitted], _ANSWER_SECONDS)
     if told is None:
-        raise ValueError(f"Slurm did not answer within {_ANSWER_SECONDS:.0f} s; try again")
+        raise ValueError(_NO_ANSWER)
     living = []
     for submission in submitted:
         jobs = [job for job in submission.find(told) if not job.is_over]
@@ -91,7 +100,12 @@ def _agrees(sweep: str, number: int) -> bool:
 
 
 def _scancel(jobs: Sequence[str]) -> None:
-    done = subprocess.run(["scancel", *jobs], capture_output=True, text=True, timeout=_END_SECONDS)
+    try:
+        done = subprocess.run(
+            ["scancel", *jobs], capture_output=True, text=True, timeout=_END_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(_NO_ANSWER) from None
     if done.returncode:
         raise ValueError(f"scancel: {done.stderr or done.returncode}")
 
@@ -106,24 +120,24 @@ def _wait_for_the_end(submitted: Sequence[Submission]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _record_trials(results: Path, folder: Path) -> None:
+def _record_trials(results: Path, folder: Path, here: str) -> None:
     """Record the trials of jobs that are gone; a claim that is alive is waited for."""
     deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # who takes one over watches it first
-    found, held = _record_free(results, folder)
+    found, held = _record_free(results, folder, here)
     if held:
         print(f"waiting until the processes of {held} trials let go of them", flush=True)
     while held and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        more, held = _record_free(results, folder)
+        more, held = _record_free(results, folder, here)
         found |= more
     print("\n".join([*lost.describe(found), _count(results, folder)]))
     if held:
         print(f"{held} trials are held still; `pwmray watch {folder.name}` records them later")
 
 
-def _record_free(results: Path, folder: Path) -> tuple[dict[str, Lost], int]:
+def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:
     """Record what nobody holds; return that, and how many trials of gone jobs are held."""
-    trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])))
+    trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])), here)
     known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, _ANSWER_SECONDS)
     gone = {name: t for name, t in trials.items() if known is not None and lost.judge(t, known)}
     found = lost.settle(results, gone, known or [])

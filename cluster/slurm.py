@@ -61,6 +61,10 @@ class SlurmError(ValueError):
     """Slurm refused what it was asked for; the message is Slurm's, in one line."""
 
 
+class NoAnswer(SlurmError):
+    """Slurm took too long; it may yet do what it was asked for."""
+
+
 def read_seconds(text: str) -> int | None:
     """Return the seconds of a time as Slurm writes it; None without a limit.
 
@@ -180,7 +184,7 @@ def ask(*command: str, given: str | None = None) -> str:
     except FileNotFoundError:
         raise SlurmError(f"no {command[0]} here: is this a login node of a Slurm?") from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer within {ASK_SECONDS:.0f} s") from None
+        raise NoAnswer(f"{command[0]} did not answer within {ASK_SECONDS:.0f} s") from None
     if done.returncode:
         raise SlurmError(read_complaint(done.stderr) or f"{command[0]} gave {done.returncode}")
     return done.stdout
@@ -226,7 +230,10 @@ def nodes_away(partition: str) -> list[str]:
 
 def submit(script: Path) -> str:
     """Submit a script's file and return the job's id."""
-    return read_job_id(ask("sbatch", "--parsable", str(script)))
+    try:
+        return read_job_id(ask("sbatch", "--parsable", str(script)))
+    except NoAnswer as error:
+        raise NoAnswer(f"{error}; squeue tells whether it took {script} all the same") from None
 
 
 def hostnames(nodes: Iterable[str]) -> list[str]:

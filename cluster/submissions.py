@@ -17,13 +17,13 @@ before its job's time limit, or for a preemption, leaves its trials QUEUED with 
 
 import datetime
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray import registry, slurm_jobs
+from pwmray.files import append_lines
 from pwmray.registry import Status
 from pwmray.slurm_jobs import ANY_TASK, Job
 
@@ -74,14 +74,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
+def check_writable(sweep_folder: Path) -> None:
+    """Raise OSError or ValueError where a job could not be added to the sweep's record."""
+    read(sweep_folder)
+    append_lines(sweep_folder / JOBS_FILE, "")
+
+
 def append(sweep_folder: Path, submission: Submission) -> None:
-    """Add a job to the sweep's record, synced to the disk."""
-    sweep_folder.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(asdict(submission)) + "\n"
-    with open(sweep_folder / JOBS_FILE, "a") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a job to the sweep's record, or leave that as it was and raise OSError."""
+    append_lines(sweep_folder / JOBS_FILE, json.dumps(asdict(submission)) + "\n")
 
 
 def read(sweep_folder: Path) -> list[Submission]:

@@ -75,7 +75,8 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         return 0
     _check_plan(plan, of_sweep, len(asked) * chosen.jobs)
     _check_fit(plan, asked, chosen)
-    prepared = [_prepare(plan, profile, chosen, options, command) for profile in asked]
+    types = of_sweep.gpu_types
+    prepared = [_prepare(plan, profile, chosen, options, types, command) for profile in asked]
     _check_with_slurm(prepared)
     print(as_table(plan) if chosen.dry_run else as_summary(plan))
     for each in prepared:
@@ -83,8 +84,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     if chosen.dry_run:
         print("nothing was submitted or written: leave --dry-run away")
         return 0
+    cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
-        _submit(plan, each, command)
+        _submit(plan, each, command, cluster)
     print(f"watch it: pwmray watch {sweep.name}")
     return 0
 
@@ -167,11 +169,17 @@ def _few(nodes: Sequence[str]) -> str:
 
 
 def _prepare(
-    plan: Plan, profile: Profile, chosen: Namespace, options: Sequence[str], command: str
+    plan: Plan,
+    profile: Profile,
+    chosen: Namespace,
+    options: Sequence[str],
+    gpu_types: Sequence[str] | None,
+    command: str,
 ) -> Prepared:
-    driver = [str(chosen.sweep), *options, "--patience", str(_PATIENCE_SECONDS)]
-    if not profile.serves_all and "--gpu-types" not in _names(options):
-        driver += ["--gpu-types", profile.gpu_type]
+    # Of an option given twice the last one counts: the patience is the user's, the types ours.
+    driver = [str(chosen.sweep), "--patience", str(_PATIENCE_SECONDS), *options]
+    if not profile.serves_all:
+        driver += ["--gpu-types", _served(profile, gpu_types)]
     if profile.gpus:
         driver += ["--trials-per-gpu", str(profile.trials_per_gpu)]
     folder = plan.results / plan.sweep.name / JOBS_FOLDER
@@ -180,19 +188,30 @@ def _prepare(
     return Prepared(profile, task, trials, script.fill(profile, task))
 
 
-def _submit(plan: Plan, prepared: Prepared, command: str) -> None:
+def _served(profile: Profile, gpu_types: Sequence[str] | None) -> str:
+    """Return which of the chosen types of GPU a profile's job serves; "": what asks for none."""
+    return profile.gpu_type if gpu_types is None or profile.gpu_type in gpu_types else ""
+
+
+def _submit(plan: Plan, prepared: Prepared, command: str, cluster: str) -> None:
     profile, task = prepared.profile, prepared.task
     sweep_folder = tables.open_sweep(plan, command)
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
+    submissions.check_writable(sweep_folder)
     job_id = slurm.submit(path)
     log = str(task.log).replace("%j", job_id).replace("%A", job_id)
     submission = Submission(
-        submissions.now(), job_id, task.num_jobs, slurm.cluster_name(), profile.name,
+        submissions.now(), job_id, task.num_jobs, cluster, profile.name,
         str(path), log, shlex.join(["python", *task.driver]), len(prepared.trials),
     )  # fmt: skip
-    submissions.append(sweep_folder, submission)
-    submissions.queue(plan.results, prepared.trials, submission)
+    try:
+        submissions.append(sweep_folder, submission)
+        submissions.queue(plan.results, prepared.trials, submission)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"job {job_id} was submitted, but not recorded: {error}; cancel it by scancel {job_id}"
+        ) from error
     print(
         f"submitted job {job_id}: profile {profile.name}, {len(prepared.trials)} trials; log {log}"
     )

@@ -22,6 +22,7 @@ from pwmray.status_command import (
     as_lines,
     count_lines,
     how_far,
+    imported_states,
     state_of,
 )
 from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
@@ -29,6 +30,7 @@ from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
 NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
 _REFRESH_SECONDS = 5.0  # all users' commands ask one controller
 _ANSWER_SECONDS = 20.0  # of a busy one
+_NO_ANSWER = "Slurm does not answer: its jobs are shown as last seen"
 _JOB_HEADER = ("job", "profile", "state", "nodes", "where", "time", "limit", "restarts", "trials")
 _TRIAL_HEADER = ("running", "epoch", "epochs/s", "time left", "return", "job", "node", "device")
 
@@ -114,12 +116,16 @@ class Watcher:
 
     def look(self) -> View:
         """Return the view, after setting right the trials whose jobs are gone."""
-        asked = {f.name: read_sweep(f).get("trials", []) for f in self._folders}
-        trials = list_trials(self._results, {name for of in asked.values() for name in of})
+        sweeps = {folder: read_sweep(folder) for folder in self._folders}
+        asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
+        imported = imported_states(sweeps)
+        recorded = {name for of in asked.values() for name in of} - imported.keys()
+        trials = list_trials(self._results, recorded)
         submitted = [s for folder in self._folders for s in submissions.read(folder)]
         jobs, remark = self._ask(submitted, trials)
         trials |= list_trials(self._results, self._set_right)
         states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
+        states |= imported
         is_active = any(not job.is_over for _, job in jobs)
         # Where Slurm tells that no job is left, nobody comes for the trials that wait.
         may_begin = "waiting" in states.values() and (not submitted or bool(remark))
@@ -129,22 +135,26 @@ class Watcher:
             jobs=[_job_row(s, job, running.values()) for s, job in jobs],
             trials=self._trial_rows(running),
             remarks=[*remark, *lost.describe(self._set_right), *self._dashboard_lines(jobs)],
-            is_over=not (running or is_active or may_begin),
+            is_over=not (running or is_active or may_begin or _NO_ANSWER in remark),
         )
 
     def _ask(
-        self, submitted: Iterable[Submission], trials: Mapping[str, Summary]
+        self, submitted: Sequence[Submission], trials: Mapping[str, Summary]
     ) -> tuple[list[tuple[Submission, Job]], list[str]]:
         """Return the jobs as Slurm knows them, after setting trials right, and what to say."""
         if not slurm_jobs.is_here():
             return [], ["no Slurm on this machine: this is what the trials' records say"]
-        here = slurm_jobs.cluster_name()
-        doubtful = lost.find_doubtful(self._results, trials)
+        if not submitted and not any(trial.jobs for trial in trials.values()):
+            return [], []
+        here = slurm_jobs.cluster_name(_ANSWER_SECONDS)
+        if here is None:
+            return self._jobs, [_NO_ANSWER]
+        doubtful = lost.find_doubtful(self._results, trials, here)
         ours = [s for s in submitted if s.cluster == here]
         names = {s.name for s in ours} | {n for trial in doubtful.values() for n in trial.jobs}
         told = slurm_jobs.ask(names, _ANSWER_SECONDS, self._past)
         if told is None:
-            return self._jobs, ["Slurm does not answer: its jobs are shown as last seen"]
+            return self._jobs, [_NO_ANSWER]
         self._set_right |= lost.settle(self._results, doubtful, told)
         self._jobs = [(s, job) for s in ours for job in s.find(told)]
         others = sorted({s.cluster for s in submitted} - {here})

@@ -1,6 +1,7 @@
-"""Write files whole or not at all."""
+"""Write files, and lines of them, whole or not at all."""
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -21,3 +22,35 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def append_lines(path: Path, lines: str) -> None:
+    """Append lines and sync them, or leave the file as it was and raise OSError.
+
+    What a kill left behind the last whole line goes first. For one writer at a time.
+    """
+    written = lines.encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_cut_line(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            # In one call, for a buffer that could not be written is tried again when it closes.
+            if os.write(descriptor, written) < len(written):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Cut what a kill left behind the last whole line, so that the next one starts afresh."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)

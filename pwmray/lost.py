@@ -38,9 +38,12 @@ def settle_all(results: Path, trials: Mapping[str, Summary], seconds: float) -> 
 
     Returns those by their fingerprints: none without Slurm, or where it does not answer in time.
     """
-    if not slurm_jobs.is_here():
+    if not slurm_jobs.is_here() or not any(trial.jobs for trial in trials.values()):
         return {}
-    doubtful = find_doubtful(results, trials)
+    here = slurm_jobs.cluster_name(seconds)
+    if here is None:
+        return {}
+    doubtful = find_doubtful(results, trials, here)
     known = slurm_jobs.ask({name for trial in doubtful.values() for name in trial.jobs}, seconds)
     return {} if known is None else settle(results, doubtful, known)
 
@@ -54,18 +57,17 @@ def describe(found: Mapping[str, Lost]) -> list[str]:
     ]
 
 
-def in_hands(trials: Mapping[str, Summary]) -> dict[str, Summary]:
-    """Return the trials that are in the hands of this cluster's jobs."""
+def in_hands(trials: Mapping[str, Summary], here: str) -> dict[str, Summary]:
+    """Return the trials that are in the hands of jobs of the cluster `here`."""
     theirs = {name: t for name, t in trials.items() if t.jobs and t.status in _OPEN}
-    here = slurm_jobs.cluster_name() if theirs else ""
     return {name: t for name, t in theirs.items() if t.cluster in (None, here)}
 
 
-def find_doubtful(results: Path, trials: Mapping[str, Summary]) -> dict[str, Summary]:
+def find_doubtful(results: Path, trials: Mapping[str, Summary], here: str) -> dict[str, Summary]:
     """Return the trials that only Slurm can tell of: in its jobs' hands, and without a process."""
     return {
         name: trial
-        for name, trial in in_hands(trials).items()
+        for name, trial in in_hands(trials, here).items()
         if not registry.running_elsewhere(registry.trial_folder(results, name))
     }
 

@@ -12,9 +12,7 @@ results/trials/<fingerprint>/
 
 import contextlib
 import datetime
-import errno
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim
+from pwmray.files import append_lines
 
 EVENTS_FILE = "events.jsonl"
 NOTES_FILE = "notes.jsonl"
@@ -194,28 +193,5 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _append(path: Path, *events: dict[str, Any]) -> None:
     """Append a line each and sync them, or leave the file as it was and raise OSError."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    lines = "".join(json.dumps({"time": now, **fields}) + "\n" for fields in events).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_cut_line(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        before = os.fstat(descriptor).st_size
-        try:
-            # In one call, for a buffer that could not be written is tried again when it closes.
-            if os.write(descriptor, lines) < len(lines):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, before)
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Cut what a kill left behind the last whole line, so that the next event starts afresh."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+    lines = (json.dumps({"time": now, **fields}) + "\n" for fields in events)
+    append_lines(path, "".join(lines))

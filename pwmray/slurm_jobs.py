@@ -22,7 +22,6 @@ _ENDED = {
     "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
 ANY_TASK = "_*"
-_NAME_SECONDS = 2.0  # for the name of the cluster, which every look needs
 _NOTHING = ("", "N/A", "(null)", "Unknown", "None")
 
 
@@ -94,9 +93,16 @@ def find(jobs: Iterable[Job], name: str) -> list[Job]:
     return [job for job in jobs if name == job.job_id or name in job.array_tasks]
 
 
-def cluster_name() -> str:
-    """Return the name of the cluster that this machine's commands ask; empty without an answer."""
-    told = _run(("scontrol", "show", "config"), _NAME_SECONDS) or ""
+def cluster_name(seconds: float) -> str | None:
+    """Return the name of the cluster that this machine's commands ask, empty where it has none.
+
+    None where Slurm does not answer within `seconds`: then nobody knows whose jobs are here.
+    """
+    if shutil.which("scontrol") is None:
+        return ""
+    told = _run(("scontrol", "show", "config"), seconds)
+    if told is None:
+        return None
     found = re.search(r"^ClusterName\s*=\s*(\S+)", told, re.MULTILINE)
     return found[1] if found else ""
 

@@ -13,7 +13,14 @@ from pwmray import lost, registry
 from pwmray.durations import format_duration
 from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
-from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in, read_sweep
+from pwmray.sweep_folders import (
+    IMPORTED,
+    find_sweep,
+    list_fingerprints,
+    list_sweeps,
+    names_in,
+    read_sweep,
+)
 
 STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled")
 _OF_STATUS = {
@@ -58,14 +65,16 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     """Return the text, and whether nothing runs or waits any more."""
     folders = [results / n for n in list_sweeps(results)] if sweep is None else []
     folders = folders or ([find_sweep(results, sweep)] if sweep is not None else [])
-    asked = {folder.name: read_sweep(folder).get("trials", []) for folder in folders}
+    sweeps = {folder: read_sweep(folder) for folder in folders}
+    asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
+    imported = imported_states(sweeps)
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
-    trials = list_trials(results, every)
+    trials = list_trials(results, [name for name in every if name not in imported])
     found = lost.settle_all(results, trials, _SLURM_SECONDS)
     trials |= list_trials(results, found)
-    states = {name: state_of(results, name, trial) for name, trial in trials.items()}
+    states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
     counts = {name: Counter(states.get(t, "waiting") for t in of) for name, of in asked.items()}
-    lines = [*count_lines(counts), f"{len(trials)} trials in {results}", *lost.describe(found)]
+    lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
@@ -78,6 +87,22 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
         return _OF_STATUS[Status(trial.status)] if trial.status else "waiting"
     is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
     return "running" if is_alive else "stopped"
+
+
+def imported_states(sweeps: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the states of those sweeps' trials that were imported, by fingerprint.
+
+    `sweeps` is by folder what it says of itself. Such trials have a row in its table, no record.
+    """
+    states = {}
+    for folder, sweep in sweeps.items():
+        if sweep.get("scale") == IMPORTED:
+            from pwmray.results import read_table  # see last_row
+
+            table = read_table(folder / "trials.arrow", columns=("trial", "status"))
+            rows = zip(table["trial"].to_pylist(), table["status"].to_pylist(), strict=True)
+            states |= {name: _OF_STATUS[Status(status)] for name, status in rows}
+    return states
 
 
 def count_lines(counts: Mapping[str, Counter]) -> list[str]:

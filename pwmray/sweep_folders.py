@@ -9,6 +9,7 @@ from pwmray import registry
 from pwmray.commands import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
+IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
 TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
 
 

@@ -4,7 +4,9 @@ Recorded on Slurm 22.05; what needs a larger cluster or accounting is written af
 """
 
 import calendar
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -150,3 +152,13 @@ def test_missing_slurm_is_told_in_one_line(monkeypatch, tmp_path):
     with pytest.raises(SlurmError, match="no scontrol here: is this a login node of a Slurm"):
         slurm.partitions()
     assert slurm.associations("someone") is None
+
+
+def test_submission_without_an_answer_may_have_been_taken(monkeypatch, tmp_path):
+    slow = tmp_path / "sbatch"
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.05)
+    with pytest.raises(SlurmError, match=r"sbatch did not answer .*squeue tells whether it"):
+        slurm.submit(Path("a.sbatch"))

@@ -1,6 +1,7 @@
 """Results from before this package: imported as they are, their contradictions listed."""
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from analysis.import_legacy import main
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main as summarize
+from pwmray import cli, registry
 
 DATA = Path(__file__).parent / "data" / "legacy"
 REGISTRY, SUMMARY = DATA / "all_experiments.csv", DATA / "mt30_results_summary.csv"
@@ -92,6 +94,29 @@ def test_phase_7_compares_its_flow_policies_with_the_gaussian_one(tmp_path):
         ("baseline", "flow_std"), ("baseline", "flow_high"),
     }  # fmt: skip
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("sweep", [["legacy_runs"], []])
+@pytest.mark.parametrize(("command", "code"), [(["status", "--watch"], 0), (["watch"], 1)])
+def test_imported_runs_stand_where_they_ended_and_are_not_waited_for(
+    tmp_path, capsys, monkeypatch, command, code, sweep
+):
+    write_run(tmp_path / "outputs" / "a")
+    write_run(tmp_path / "outputs" / "b", results=None)
+    import_runs(tmp_path)
+    capsys.readouterr()
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+    assert cli.main([*command, *sweep, "--results", str(tmp_path / "results")]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["legacy_runs", "2", "1", "0", "0", "0", "1", "0"]
+
+
+def test_imported_runs_are_counted_among_all_trials(tmp_path, capsys):
+    write_run(tmp_path / "outputs" / "a")
+    import_runs(tmp_path)
+    registry.record(registry.trial_folder(tmp_path / "results", "a1"), registry.Status.PENDING)
+    assert cli.main(["status", "--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"2 trials in {tmp_path / 'results'}"
 
 
 def test_every_file_and_phase_is_a_sweep_of_its_own(imported):

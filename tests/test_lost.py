@@ -51,7 +51,7 @@ def here(monkeypatch):
     """A machine with a Slurm that knows what `here` is told."""
     known = []
     monkeypatch.setattr(slurm_jobs, "is_here", lambda: True)
-    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda: "here")
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "here")
     monkeypatch.setattr(slurm_jobs, "ask", lambda names, seconds: list(known) if names else [])
     return known
 
@@ -208,6 +208,13 @@ def test_trial_of_another_user_is_left_alone(tmp_path, here):
 def test_without_an_answer_of_slurm_nothing_is_lost(tmp_path, here, monkeypatch):
     write_trial(tmp_path, queued(), running())
     monkeypatch.setattr(slurm_jobs, "ask", lambda names, seconds: None)
+    assert settle_all(tmp_path, ["a1"]) == {}
+
+
+def test_without_the_name_of_the_cluster_nothing_is_lost(tmp_path, here, monkeypatch):
+    write_trial(tmp_path, queued(), running())
+    here.append(job("TIMEOUT"))
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: None)
     assert settle_all(tmp_path, ["a1"]) == {}
 
 

@@ -8,6 +8,7 @@ import pytest
 from pwmray.slurm_jobs import (
     Job,
     ask,
+    cluster_name,
     describe_wait,
     ends_at,
     find,
@@ -148,6 +149,28 @@ def test_where_there_is_no_slurm_nothing_answers(monkeypatch, tmp_path):
     assert not is_here()
     assert ask(["1"], 1.0) is None
     assert ask([], 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        ("echo 'AuthType = x\nClusterName             = mini\nX = y'", "mini"),
+        ("echo 'X = y'", ""),
+        ("echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1", None),
+        ("exec sleep 5", None),
+    ],
+)
+def test_cluster_without_an_answer_has_no_name(monkeypatch, tmp_path, script, name):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\n{script}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert cluster_name(0.3) == name
+
+
+def test_machine_without_slurm_is_of_no_cluster(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cluster_name(1.0) == ""
 
 
 def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_path):

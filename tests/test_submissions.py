@@ -6,6 +6,7 @@ import pytest
 
 from cluster import submissions
 from cluster.submissions import Submission
+from tests import small_disk
 
 JOB = Submission(
     time=submissions.now(),
@@ -40,6 +41,48 @@ def test_line_cut_by_a_kill_is_left_out_and_a_broken_one_named(tmp_path):
     path.write_text('{"job": 1}\n' + whole)
     with pytest.raises(ValueError, match=r"jobs\.jsonl line 1 is not a job"):
         submissions.read(tmp_path)
+
+
+def test_next_job_is_a_line_of_its_own_behind_a_cut_one(tmp_path):
+    second = dataclasses.replace(JOB, job_id="1235")
+    submissions.append(tmp_path, JOB)
+    path = tmp_path / submissions.JOBS_FILE
+    path.write_text(path.read_text() + '{"job_id": "12')
+    submissions.append(tmp_path, second)
+    assert submissions.read(tmp_path) == [JOB, second]
+
+
+def test_job_that_does_not_fit_leaves_the_record_as_it_was(tmp_path):
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 1 << 16)
+    try:
+        submissions.append(disk / "tiny", JOB)
+        filler = small_disk.fill(disk)
+        long = dataclasses.replace(JOB, command="x" * 5000)
+        with pytest.raises(OSError, match="No space left on device"):
+            submissions.append(disk / "tiny", long)
+        assert submissions.read(disk / "tiny") == [JOB]
+        filler.unlink()
+        submissions.append(disk / "tiny", long)
+        assert submissions.read(disk / "tiny") == [JOB, long]
+    finally:
+        small_disk.unmount(disk)
+
+
+def test_record_is_checked_before_a_job_is_added(tmp_path):
+    submissions.check_writable(tmp_path / "tiny")
+    submissions.append(tmp_path / "tiny", JOB)
+    path = tmp_path / "tiny" / submissions.JOBS_FILE
+    before = path.read_bytes()
+    submissions.check_writable(tmp_path / "tiny")
+    assert path.read_bytes() == before
+    path.write_text('{"job": 1}\n')
+    with pytest.raises(ValueError, match=r"jobs\.jsonl line 1 is not a job"):
+        submissions.check_writable(tmp_path / "tiny")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        submissions.check_writable(tmp_path / "tiny")
 
 
 def test_trial_queued_in_an_array_tells_both_ids():

@@ -1,12 +1,97 @@
-"""What `cluster/submit.py` says before it asks Slurm anything."""
+"""What `cluster/submit.py` checks and writes, over recorded words of Slurm."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from cluster import slurm, submissions, submit
+from cluster.slurm import SlurmError
 from cluster.submit import load_sweep
+from pwmray.sweep_options import sweep_parser
+from tests.test_cluster_slurm import PARTITIONS, SINFO
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
+PROFILES = """
+[h100]
+gpus = 1
+gpu_type = "H100"
+cpus = 2
+time_limit = "30"
+
+[h200]
+gpus = 1
+gpu_type = "H200"
+cpus = 2
+time_limit = "30"
+
+[any]
+gpus = 1
+cpus = 2
+time_limit = "30"
+"""
+# Two trials each for an H100, an H200, and any.
+SWEEP = """
+import dataclasses
+from tests import tiny_gpus
+vary = {**tiny_gpus.sweep.vary, "epochs": [5, 10, 20]}
+sweep = dataclasses.replace(tiny_gpus.sweep, vary=vary)
+"""
+ANSWERS = {
+    "scontrol --all --oneliner show partition": PARTITIONS,
+    "scontrol show config": "ClusterName             = mini\n",
+    "sinfo": SINFO,
+    "squeue": "",
+    "sbatch": "",
+    "sbatch --parsable": "41\n",
+}
+
+
+class Place:
+    """A folder from which sweeps are submitted; the Slurm there says what `answers` has."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture):
+        self.folder, self._capsys = folder, capsys
+        self.answers = dict(ANSWERS)
+        self.asked: list[str] = []
+
+    def ask(self, *command: str, given: str | None = None) -> str:
+        asked = shlex.join(command)
+        self.asked.append(asked)
+        known = [start for start in self.answers if asked.startswith(start)]
+        if not known:
+            raise SlurmError(f"{command[0]}: recorded nothing")
+        return self.answers[max(known, key=len)]
+
+    @property
+    def sweep_folder(self) -> Path:
+        return self.folder / "results" / "tiny_gpus"
+
+    @property
+    def has_submitted(self) -> bool:
+        return any(asked.startswith("sbatch --parsable") for asked in self.asked)
+
+    def submit(self, *options: str) -> tuple[int, str, str]:
+        """Return exit code, output and error output."""
+        fixed = ["sweep.py", "--scale", "tiny", "--profiles", "profiles.toml", "--data", "data"]
+        return (submit.main([*fixed, *options]), *self._capsys.readouterr())
+
+    def drivers(self, *options: str) -> list[list[str]]:
+        """Return the options with which each job's driver would be started."""
+        code, out, err = self.submit(*options, "--dry-run")
+        assert code == 0, err
+        lines = [line for line in out.splitlines() if line.startswith("exec ")]
+        return [words[words.index("sweep.py") + 1 :] for words in map(shlex.split, lines)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, capsys):
+    (tmp_path / "profiles.toml").write_text(PROFILES)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    monkeypatch.chdir(tmp_path)
+    found = Place(tmp_path, capsys)
+    monkeypatch.setattr(slurm, "ask", found.ask)
+    return found
 
 
 def test_unknown_file_is_named_with_those_that_there_are():
@@ -18,3 +103,91 @@ def test_unknown_file_is_named_with_those_that_there_are():
 def test_file_without_a_sweep_is_refused():
     with pytest.raises(ValueError, match=r"search_flow\.py defines no Sweep: this submits sweeps"):
         load_sweep(SWEEPS / "search_flow.py")
+
+
+def run_by(place, driver):
+    """Return the epochs of the trials that a job's driver runs; they tell the types of GPU."""
+    sweep = load_sweep(place.folder / "sweep.py")
+    plan = sweep.plan(sweep_parser(sweep.name, sweep.scales).parse_args(driver))
+    return [trial.config.epochs for trial in plan.to_run]
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        (["--profile", "h100", "--profile", "h200"], [{5, 10}, {5, 20}]),
+        (
+            ["--profile", "h100", "--profile", "h200", "--gpu-types", "H100,H200"],
+            [{5, 10}, {5, 20}],
+        ),
+        (["--profile", "h100", "--profile", "h200", "--gpu-types=H200"], [{5}, {5, 20}]),
+        (["--profile", "h100", "--gpu-types", "H100"], [{5, 10}]),
+        (["--profile", "any", "--gpu-types", "H100,H200"], [{5, 10, 20}]),
+        (["--profile", "any", "--gpu-types", "H100"], [{5, 10}]),
+    ],
+)
+def test_each_job_runs_the_trials_that_its_gpus_serve(place, options, epochs):
+    assert [set(run_by(place, driver)) for driver in place.drivers(*options)] == epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [([], 200), (["--patience", "5000"], 5000), (["--pati=7"], 7)],
+)
+def test_job_has_the_patience_that_is_asked_for(place, options, seconds):
+    (driver,) = place.drivers("--profile", "any", *options)
+    sweep = load_sweep(place.folder / "sweep.py")
+    assert sweep_parser(sweep.name, sweep.scales).parse_args(driver).patience == seconds
+
+
+def test_plan_counts_for_each_profile_what_its_job_runs(place):
+    chosen = ["--profile", "h100", "--profile", "h200", "--gpu-types", "H200"]
+    drivers = place.drivers(*chosen)
+    _, out, _ = place.submit(*chosen, "--dry-run")
+    for name, driver in zip(("h100", "h200"), drivers, strict=True):
+        assert f"profile {name}, {len(run_by(place, driver))} trials:" in out.splitlines()
+
+
+def test_profile_whose_gpus_nothing_asks_for_is_refused(place):
+    (place.folder / "sweep.py").write_text("from tests.tiny_gpus import sweep\n")
+    both = ["--profile", "h100", "--profile", "h200"]
+    code, _, err = place.submit(*both, "--gpu-types", "H200", "--dry-run")
+    assert (code, err) == (2, "error: profile h100: no trial to run asks for its GPUs\n")
+
+
+# Recording.
+
+
+def test_submitted_job_is_recorded_with_its_trials(place):
+    code, out, _ = place.submit("--profile", "any")
+    assert code == 0
+    assert "submitted job 41: profile any, 6 trials; log " in out
+    (job,) = submissions.read(place.sweep_folder)
+    assert (job.job_id, job.cluster, job.trials) == ("41", "mini", 6)
+    assert place.asked.count(f"sbatch --parsable {job.script}") == 1
+
+
+def test_nothing_is_submitted_while_slurm_does_not_tell_its_name(place):
+    del place.answers["scontrol show config"]
+    code, _, err = place.submit("--profile", "any")
+    assert (code, err) == (2, "error: scontrol: recorded nothing\n")
+    assert not place.has_submitted and not place.sweep_folder.exists()
+
+
+def test_nothing_is_submitted_where_it_could_not_be_recorded(place):
+    (place.sweep_folder / submissions.JOBS_FILE).mkdir(parents=True)
+    code, _, err = place.submit("--profile", "any", "--again")
+    assert (code, len(err.splitlines()), "jobs.jsonl" in err) == (2, 1, True)
+    assert not place.has_submitted
+
+
+@pytest.mark.parametrize("step", ["append", "queue"])
+def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, monkeypatch, step):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "jobs.jsonl")
+
+    monkeypatch.setattr(submissions, step, fail)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("error: job 41 was submitted, but not recorded: ")
+    assert err.endswith("; cancel it by scancel 41\n")

@@ -1,5 +1,6 @@
 """`pwmray watch` and `pwmray cancel` over recorded words of Slurm, and on a real one."""
 
+import getpass
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import submissions, watch
+from cluster import cancel, submissions, watch
 from cluster.submissions import Submission
 from pwmray import claim, cli, registry, results, slurm_jobs, tables
 from pwmray import plan as planning
@@ -70,7 +71,7 @@ def told(monkeypatch):
     """Slurm's words: lines of squeue, or None where it does not answer."""
     said = []
     monkeypatch.setattr(slurm_jobs, "is_here", lambda: True)
-    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda: "mini")
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "mini")
     monkeypatch.setattr(
         slurm_jobs,
         "ask",
@@ -151,6 +152,62 @@ def test_slurm_that_does_not_answer_changes_nothing(tmp_path, capsys, told):
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     assert out.splitlines()[-1] == "Slurm does not answer: its jobs are shown as last seen"
     assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
+
+
+def test_watch_keeps_what_it_saw_and_goes_on_while_slurm_does_not_answer(
+    tmp_path, told, monkeypatch
+):
+    folder = queue(tmp_path, submission(41))
+    for index in range(4):
+        begin(tmp_path, index, 41)
+    told.append(RUNS)
+    watcher = watch.Watcher(tmp_path, [folder])
+    seen = watcher.look()
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: None)
+    told.clear()
+    view = watcher.look()
+    assert (view.jobs, view.is_over) == (seen.jobs, False)
+    assert view.remarks == ["Slurm does not answer: its jobs are shown as last seen"]
+    assert not watch.Watcher(tmp_path, [folder]).look().is_over
+    assert registry.read(folder_of(tmp_path, 0)).status is Status.RUNNING
+
+
+def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS)
+    ended = []
+    monkeypatch.setattr(cancel, "_scancel", ended.extend)
+    for silent in ("cluster_name", "ask"):
+        monkeypatch.setattr(slurm_jobs, silent, lambda *_: None)
+        code, out, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert err.startswith("error: Slurm does not answer") and "try again" in err
+        monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "mini")
+    assert ended == []
+    assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
+
+
+def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", getpass.getuser()))
+    slow = tmp_path / "scancel"
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(cancel, "_END_SECONDS", 0.05)
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, err.splitlines()[0][:29]) == (2, "error: Slurm does not answer:")
+
+
+def test_sweep_that_no_slurm_has_seen_is_watched_without_one(tmp_path, told, monkeypatch):
+    """Its commands may lie on a machine that has no cluster."""
+    queue(tmp_path, submission(41))
+    (tmp_path / "tiny" / submissions.JOBS_FILE).unlink()
+    for index in range(4):
+        registry.record(folder_of(tmp_path, index), Status.CANCELLED)
+    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: None)
+    view = watch.Watcher(tmp_path, [tmp_path / "tiny"]).look()
+    assert (view.remarks, view.is_over) == ([], True)
 
 
 def test_without_slurm_the_records_alone_are_shown(tmp_path, capsys, monkeypatch):
