@@ -1,5 +1,7 @@
 """Check what a sweep's folder says before anything is computed: people edit files."""
 
+import contextlib
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from pwmray.tasks import TASKS
 
+OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ
 NEEDED = ("status", "task", "variant", "epochs", "seed")  # of every trial, whatever its status
 # What sweep.json must hold, and may hold.
 REQUIRED = {"name": str, "scale": str, "compare": str, "varies": list, "trials": list}
@@ -55,6 +58,26 @@ def read_config(record: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"trials.arrow: the config of trial {record['trial']} is no JSON object")
     return config
+
+
+def read_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a row of `trials` without its task, seed and epochs; not to be changed.
+
+    They come first there. What is left is read once for all the trials that share it, of thousands
+    of which the config is most of what there is to read. Raises ValueError as `read_config`.
+    """
+    text = record.get("config") or "{}"
+    first = json.dumps({name: record.get(name) for name in OWN}).removesuffix("}")
+    rest = text.removeprefix(first)
+    if len(rest) < len(text) and rest.startswith(", "):
+        with contextlib.suppress(ValueError):  # then `read_config` says whose it is
+            return _read_object("{" + rest.removeprefix(", "))
+    return {name: value for name, value in read_config(record).items() if name not in OWN}
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_object(text: str) -> dict[str, Any]:
+    return json.loads(text)
 
 
 def find_setting(record: dict[str, Any], part: str, name: str) -> Any:

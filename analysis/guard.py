@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from analysis.checked import read_config
+from analysis.checked import read_config, read_settings
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
 from pwmray.registry import flat_settings
@@ -37,7 +37,7 @@ TRAINING = "world_model_training"
 PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
 SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
 # Settings that have a check of their own, and those of where and how fast a trial runs.
-APART = ("seed", "task", "epochs", "world_model_from", "runtime")
+APART = ("world_model_from", "runtime")
 SETS = {  # settings beyond its own that a compared key changes
     "variant": ("world_model", "policy"),
     "world_model.kind": ("world_model",),
@@ -126,9 +126,9 @@ def _compare_settings(
     apart = (*APART, *plain, *(name for key in plain for name in SETS.get(key, ())))
     odd = {
         key: None
-        for first in [read_config(baseline[0].record)]
+        for first in [read_settings(baseline[0].record)]
         for trial in (*baseline[1:], *level)
-        for key in _find_odd(first, read_config(trial.record), apart)
+        for key in _find_odd(first, read_settings(trial.record), apart)
     }
     if not odd:
         return []
@@ -143,6 +143,8 @@ def _find_odd(
     one: dict[str, Any], other: dict[str, Any], apart: Sequence[str], prefix: str = ""
 ) -> Iterator[str]:
     """Yield the dotted keys in which two configs differ, but for those in and below `apart`."""
+    if one is other:
+        return
     for name in one | other:
         key, ours, theirs = f"{prefix}{name}", one.get(name, NO_VALUE), other.get(name, NO_VALUE)
         if ours == theirs or key in apart:
