@@ -177,6 +177,15 @@ def running_elsewhere(folder: Path) -> dict | None:
     return claim.owner(folder / CLAIM_FILE)
 
 
+def drop_cut_line(path: Path) -> None:
+    """Cut what a kill left behind the last whole line, so that the next one starts afresh."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().split(b"\n")
@@ -196,7 +205,7 @@ def _append(path: Path, *events: dict[str, Any]) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     lines = "".join(json.dumps({"time": now, **fields}) + "\n" for fields in events).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_cut_line(path)
+    drop_cut_line(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         before = os.fstat(descriptor).st_size
@@ -210,12 +219,3 @@ def _append(path: Path, *events: dict[str, Any]) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Cut what a kill left behind the last whole line, so that the next event starts afresh."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
