@@ -45,7 +45,13 @@ def run_command(function: Callable[[], int | None]) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are the one line that run_command prints."""
+    """An argument parser whose complaints are the one line that run_command prints.
+
+    Options are written out: an abbreviation would get past whoever looks for an option by its name.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError in place of printing the usage and exiting."""

@@ -58,6 +58,7 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
         (["data", "collect", "cheetah-run", "--episodes", "x"], "invalid int value: 'x'"),
         (["data", "collect", "cheetah-run", "--frob"], "unrecognized arguments: --frob"),
         (["data", "collect", "cheetah-run", "--data", "/dev/null"], "to /dev/null/collected"),
+        (["data", "collect", "cheetah-run", "--epi", "9"], "unrecognized arguments: --epi 9"),
         (["data", "info", "chetah-run"], "did you mean 'cheetah-run'"),
         (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
         (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),

@@ -163,6 +163,7 @@ def test_misspelled_setting_of_a_sweep_is_named():
         (["--seeds", "42,042"], "42 is given twice"),
         (["--seeds", "99999999999999999999"], "99999999999999999999"),
         (["--sedes", "42"], "--sedes"),
+        (["--addr", "auto"], "unrecognized arguments: --addr auto"),
         (["phase7"], "phase7"),
         (["--format", "yaml"], "'yaml'"),
         (["--seeds"], "--seeds"),
