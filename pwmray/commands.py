@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pwmray.durations import format_duration
@@ -81,6 +82,15 @@ def distinct(values: list[Any]) -> list[Any]:
     if twice:
         raise argparse.ArgumentTypeError(f"{twice[0]!r} is given twice")
     return values
+
+
+def check_distinct(paths: Iterable[Path]) -> None:
+    """Raise ValueError for a file or folder given twice, by whatever names."""
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise ValueError(f"{path} is given twice")
+        seen.add(path.resolve())
 
 
 @contextlib.contextmanager
