@@ -62,6 +62,7 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
         (["data", "info", "chetah-run"], "did you mean 'cheetah-run'"),
         (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
         (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),
+        (["data", "export"], "the following arguments are required: OUT (see"),
         (["models", "--size", "49"], "unknown size '49'; did you mean '48'?; valid: laptop, 1, 5"),
         (["models", "--variant", "ful"], "unknown variant 'ful'; did you mean 'fullflow'"),
         (["models", "48"], "unrecognized arguments: 48"),
