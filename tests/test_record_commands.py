@@ -371,6 +371,7 @@ def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made,
         (["prune", "--older-than", "36501d"], "'36501d' is too long; valid: up to 36500d"),
         (["prune", "--keep", "first"], "'first' cannot be kept; valid: last, best, none"),
         (["log", "--out", "/dev/null/log.md"], "/dev/null"),
+        (["log", "--out", "/dev"], "Is a directory: /dev\n"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(made, capsys, arguments, message):
