@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pwmray.sweep_folders import check_kind
 from pwmray.tasks import TASKS
 
 OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ
@@ -29,9 +30,9 @@ def read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     described = {"within": [], "axes": {}} | described
     for key, kind in (REQUIRED | OPTIONAL).items():
-        _check_kind(path, key, described[key], kind)
+        check_kind(path, key, described[key], kind)
     for name, keys in described["axes"].items():
-        _check_kind(path, f"axes.{name}", keys, list)
+        check_kind(path, f"axes.{name}", keys, list)
     return described
 
 
@@ -84,12 +85,3 @@ def find_setting(record: dict[str, Any], part: str, name: str) -> Any:
     """Return a setting of a row's config; None where it was not recorded."""
     found = read_config(record).get(part)
     return found.get(name) if isinstance(found, dict) else None
-
-
-def _check_kind(path: Path, key: str, value: Any, kind: type) -> None:
-    names = {str: "text", list: "a list of texts", dict: "an object"}
-    is_right = isinstance(value, kind) and (
-        kind is not list or all(isinstance(item, str) for item in value)
-    )
-    if not is_right:
-        raise ValueError(f"{path}: {key} is {value!r:.60}, not {names[kind]}")

@@ -21,9 +21,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from analysis.legacy import Contradiction, LegacyRun, find_contradictions, read_table_of_runs
+from analysis.legacy import (
+    PREFIX,
+    Contradiction,
+    LegacyRun,
+    find_contradictions,
+    read_table_of_runs,
+)
 from analysis.legacy_runs import find_run_folders, read_run
-from pwmray.commands import CommandParser, run_command
+from pwmray.commands import CommandParser, check_distinct, run_command
 from pwmray.files import replacing
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
 from pwmray.sweep_folders import IMPORTED
@@ -49,7 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="import_legacy.py",
         description="Bring results from before this package into tables.",
-        allow_abbrev=False,
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="CSV|DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
@@ -58,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def import_legacy(options: argparse.Namespace) -> int:
     """Import every source, say what was written and what contradicts; ValueError for bad input."""
+    check_distinct(options.sources)
     files, found = [], []
     for source in options.sources:
         runs, contradictions = _read_source(source)
@@ -65,7 +71,7 @@ def import_legacy(options: argparse.Namespace) -> int:
         found += contradictions
     found += find_contradictions(files)
     for name, runs in _group(files).items():
-        folder = options.results / f"legacy_{name}"
+        folder = options.results / f"{PREFIX}{name}"
         _write_sweep(folder, runs)
         print(f"{len(runs)} runs -> {folder}")
     _write_contradictions(options.results / "legacy_contradictions.csv", found)

@@ -5,13 +5,18 @@ runs' files. Nothing is repaired: a run stays as its file has it, with its origi
 """
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pwmray.checks import MAX_INT, check_folder_name
 from pwmray.tasks import find_task
+
+PREFIX = "legacy_"  # of the names of their sweeps
 
 # The configurations' names then, and the variants that they are now.
 VARIANTS = {
@@ -33,6 +38,7 @@ METHODOLOGIES = {
     "from_scratch": "joint_from_scratch",
     "finetune_wm": "policy_and_wm_finetuning",
 }
+_MOST = MAX_INT - 1  # for iterations count from 0, epochs from 1
 SAME = 0.006  # two returns that agree to the two digits typed
 
 
@@ -84,16 +90,51 @@ class Contradiction(NamedTuple):
 def read_table_of_runs(path: Path) -> list[LegacyRun]:
     """Return the runs of one of the two CSV files, told by its columns.
 
-    Raises ValueError naming file, line and value for what cannot be read.
+    Raises ValueError naming file, line and value for what cannot be read, and a table without runs.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        for wanted, read in READERS:
-            if wanted <= columns:
-                return list(_read_rows(path, reader, read))
+    rows = read_rows(path)
+    for wanted, read in READERS:
+        if wanted <= rows[0][1].keys():
+            return [_read_run(path, line, row, read) for line, row in rows]
     known = "; or ".join(", ".join(sorted(wanted)) for wanted, _ in READERS)
     raise ValueError(f"{path} is no table of runs: it must have the columns {known}")
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text as it is; raise ValueError naming a file that is not in UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")  # Excel puts a mark before its first letter
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: {error}") from error
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a CSV file, each with its line, as cells by column; missing ones are "".
+
+    Raises ValueError naming the file, and the line, for what is no CSV or has no row.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} is a table without a row")
+    return [(line, {k: cell for k, cell in row.items() if k is not None}) for line, row in rows]
+
+
+def read_whole(name: str, value: Any) -> int:
+    """Return a whole number from 0 that a table can hold; `value` may be text, or 42.0.
+
+    Raises ValueError naming it.
+    """
+    try:
+        number = Decimal(str(value))
+        if 0 <= number <= _MOST and number == int(number):
+            return int(number)
+    except InvalidOperation:
+        pass  # no number, or none that can be compared
+    raise ValueError(f"{name} is {value!r:.60}; valid: a whole number from 0 to {_MOST}")
 
 
 def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
@@ -105,19 +146,19 @@ def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradict
     return found
 
 
-def _read_rows(
-    path: Path, reader: csv.DictReader, read: Callable[[Mapping[str, str], str, str], LegacyRun]
-) -> Iterator[LegacyRun]:
-    for row in reader:
-        origin = f"{path.name}:{reader.line_num}"
-        try:
-            run = read(
-                {name: value or "" for name, value in row.items() if name}, origin, path.stem
-            )
-            find_task(run.task)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-        yield run
+def _read_run(
+    path: Path,
+    line: int,
+    row: Mapping[str, str],
+    read: Callable[[Mapping[str, str], str, str], LegacyRun],
+) -> LegacyRun:
+    try:
+        run = read(row, f"{path.name}:{line}", path.stem)
+        find_task(run.task)
+        check_folder_name("its sweep", f"{PREFIX}{run.group}")
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+    return run
 
 
 def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
@@ -130,10 +171,10 @@ def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> Legacy
         group=f"{stem}_{row['phase']}",
         config=row["config"],
         task=row["task"],
-        seed=int(row["seed"]),
+        seed=read_whole("seed", row["seed"]),
         final_return=_number(row, "final_reward"),
         plan_return=_number(row, "planning_reward"),
-        epochs=int(row["epochs"]),
+        epochs=read_whole("epochs", row["epochs"]),
         methodology=METHODOLOGIES[method],
         checkpoint="scratch" if row["checkpoint"] in ("", "none") else row["checkpoint"],
         device=row["hardware"] or None,
@@ -144,7 +185,7 @@ def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> Legacy
 
 
 def _read_summary_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
-    last = _number(row, "Iteration")
+    last = row["Iteration"]
     job = re.search(r"/(\d+/\d+)_s\d+$", row["RunDir"])
     is_done = row["Status"] == "COMPLETED" and row["Episode Reward"]
     return LegacyRun(
@@ -152,10 +193,11 @@ def _read_summary_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyR
         group=stem,
         config=row["Algorithm"],
         task=row["Task"],
-        seed=int(row["Seed"]),
+        seed=read_whole("Seed", row["Seed"]),
         final_return=_number(row, "Episode Reward"),
         plan_return=_number(row, "Planning Reward"),
-        epochs_reached=None if last is None else int(last) + 1,  # iterations count from 0
+        # Iterations count from 0.
+        epochs_reached=read_whole("Iteration", last) + 1 if last else None,
         job=job.group(1).replace("/", "_") if job else None,
         failure="" if is_done else f"status {row['Status']!r}",
     )

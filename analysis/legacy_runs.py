@@ -1,17 +1,17 @@
 """Read the run folders that Hydra left: `<task>_results.csv` beside `.hydra/config.yaml`."""
 
-import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from analysis.legacy import Contradiction, LegacyRun
+from analysis.legacy import Contradiction, LegacyRun, read_rows, read_text, read_whole
 from pwmray.tasks import find_task
 
 CONFIG = Path(".hydra") / "config.yaml"
+CHOICES = Path(".hydra") / "hydra.yaml"  # what was chosen on the command line
 
 
 def find_run_folders(folder: Path) -> list[Path]:
@@ -25,99 +25,136 @@ def read_run(folder: Path, root: Path) -> tuple[LegacyRun, list[Contradiction]]:
     The config's `general.seed` is the seed that trained; a `seed` elsewhere did nothing. Raises
     ValueError naming the file and the key that is missing or broken.
     """
-    config = _read_config(folder / CONFIG)
-    task = _look_up(config, "task", folder)
-    find_task(task)
-    seed = int(_look_up(config, "general.seed", folder))
+    config = _Config(folder / CONFIG)
+    checkpoint = config.text("general.checkpoint")
     run = LegacyRun(
         origin=str(folder.relative_to(root)) if folder != root else folder.name,
         group="runs",
         config=_read_name(folder, config),
-        task=task,
-        seed=seed,
+        task=config.task,
+        seed=config.whole("general.seed"),
         final_return=None,
-        epochs=int(_look_up(config, "epochs", folder)),
-        methodology=_methodology(config),
-        checkpoint=config.get("general", {}).get("checkpoint") or "scratch",
-        num_episodes=config.get("general", {}).get("eval_runs"),
+        epochs=config.whole("epochs"),
+        methodology=_methodology(checkpoint, config),
+        checkpoint=checkpoint or "scratch",
+        num_episodes=config.find("general.eval_runs"),
         failure="no results file",
     )
-    results = sorted(folder.rglob(f"{task}_results.csv"))
+    results = sorted(folder.rglob(f"{run.task}_results.csv"))
     if results:
         run = _add_results(run, results[0])
-    return run, list(_find_contradictions(run, config))
+    return run, list(_find_contradictions(run, config.find("seed")))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML ({error})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no settings")
-    return config
+class _Config:
+    """One of Hydra's files, whose settings are found by their dotted keys.
+
+    Each method raises ValueError naming the file and the key.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        text = read_text(path)
+        try:
+            self._settings = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:  # such as a date that there is not
+            raise ValueError(f"{path} is not valid YAML ({error})") from error
+        if not isinstance(self._settings, dict):
+            raise ValueError(f"{path} holds no settings")
+
+    def find(self, key: str) -> Any:
+        """Return a setting, None where it or a group that it would be in is not there."""
+        value: Any = self._settings
+        parts = key.split(".")
+        for place, part in enumerate(parts):
+            if not isinstance(value, dict):
+                group = ".".join(parts[:place])
+                raise ValueError(f"{self._path}: {group} is {value!r:.60}, not settings by name")
+            if part not in value:
+                return None
+            value = value[part]
+        return value
+
+    def text(self, key: str) -> str:
+        """Return a text, empty where there is none."""
+        value = self.find(key) or ""
+        if not isinstance(value, str):
+            raise ValueError(f"{self._path}: {key} is {value!r:.60}, not text")
+        return value
+
+    def whole(self, key: str) -> int:
+        """Return a whole number, which must be there."""
+        value = self.find(key)
+        if value is None:
+            raise ValueError(f"{self._path} lacks {key}")
+        return read_whole(f"{self._path}: {key}", value)
+
+    @property
+    def task(self) -> str:
+        """The name of one of our tasks."""
+        name = self.text("task")
+        if not name:
+            raise ValueError(f"{self._path} lacks task")
+        try:
+            return find_task(name).name
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
 
 
-def _look_up(config: Mapping[str, Any], key: str, folder: Path) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if value is None:
-        raise ValueError(f"{folder / CONFIG} lacks {key}")
-    return value
-
-
-def _read_name(folder: Path, config: Mapping[str, Any]) -> str:
+def _read_name(folder: Path, config: _Config) -> str:
     """Return the algorithm's name: what was chosen on the command line, or its own."""
-    chosen = folder / ".hydra" / "hydra.yaml"
-    if chosen.is_file():
-        choices = _read_config(chosen).get("hydra", {}).get("runtime", {}).get("choices", {})
-        if choices.get("alg"):
-            return str(choices["alg"])
-    algorithm = config.get("alg") or {}
-    return str(algorithm.get("name") or algorithm.get("_target_", "unknown").rpartition(".")[2])
+    if (folder / CHOICES).is_file():
+        chosen = _Config(folder / CHOICES).text("hydra.runtime.choices.alg")
+        if chosen:
+            return chosen
+    if config.find("alg") is None:
+        return "unknown"
+    target = config.text("alg._target_") or "unknown"
+    return config.text("alg.name") or target.rpartition(".")[2]
 
 
-def _methodology(config: Mapping[str, Any]) -> str:
-    if not config.get("general", {}).get("checkpoint"):
+def _methodology(checkpoint: str, config: _Config) -> str:
+    if not checkpoint:
         return "joint_from_scratch"
-    return "policy_and_wm_finetuning" if config.get("finetune_wm") else "policy_finetuning"
+    return "policy_and_wm_finetuning" if config.find("finetune_wm") else "policy_finetuning"
 
 
 def _add_results(run: LegacyRun, path: Path) -> LegacyRun:
     """Add the curve and, where the final evaluation ran, the result: it is the last row."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "iteration" not in rows[0]:
-        raise ValueError(f"{path} has no rows with an iteration")
-    numbers = [{name: _to_number(text) for name, text in row.items() if name} for row in rows]
+    rows = read_rows(path)
+    missing = [name for name in ("iteration", "episode_reward") if name not in rows[0][1]]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]}")
+    # Iterations count from 0.
+    epochs = [read_whole(f"{path}, line {n}: iteration", row["iteration"]) + 1 for n, row in rows]
+    numbers = [{name: _to_number(text) for name, text in row.items()} for _, row in rows]
     last = numbers[-1]
     plan = last.get("episode_reward_planning", math.nan)
     is_final = math.isfinite(plan)  # planning ran after the final evaluation, in the same row
     curve = tuple(
-        (int(row["iteration"]) + 1, row["episode_reward"])
-        for row in numbers
-        if math.isfinite(row.get("episode_reward", math.nan))
+        (epoch, row["episode_reward"])
+        for epoch, row in zip(epochs, numbers, strict=True)
+        if math.isfinite(row["episode_reward"])
     )
     return run._replace(
         final_return=last["episode_reward"] if is_final else None,
         plan_return=plan if is_final else None,
-        epochs_reached=int(last["iteration"]) + 1,
+        epochs_reached=epochs[-1],
         train_seconds=last.get("total_time"),
-        failure="" if is_final else f"ended at iteration {last['iteration']:.0f}, not evaluated",
+        failure="" if is_final else f"ended at iteration {epochs[-1] - 1}, not evaluated",
         curve=curve,
     )
 
 
-def _to_number(text: str | None) -> float:
+def _to_number(text: str) -> float:
     try:
         return float(text or "nan")
     except ValueError:
         return math.nan
 
 
-def _find_contradictions(run: LegacyRun, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    other = config.get("seed")
+def _find_contradictions(run: LegacyRun, other: Any) -> Iterator[Contradiction]:
+    """Yield what contradicts: another seed in the config, fewer or more epochs than asked for."""
     if other is not None and other != run.seed:
         said = f"seed {other} was set, but trained nothing ({run.origin})"
         yield Contradiction("seed", str(run), f"general.seed {run.seed} ({run.origin})", said)

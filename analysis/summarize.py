@@ -87,7 +87,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="summarize.py",
         description="Print the returns and verdicts of sweeps, and draw their figures.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "sweeps", nargs="*", metavar="sweep", help="names under the results folder, or paths"

@@ -182,7 +182,7 @@ def confirm(outcome: Outcome, num_seeds: int) -> np.ndarray:
 
 def main() -> int:
     """Print the tables; return the exit status."""
-    parser = CommandParser(description="Simulate the verdict's errors.", allow_abbrev=False)
+    parser = CommandParser(description="Simulate the verdict's errors.")
     parser.add_argument("--repeats", type=int, default=100_000, help="pairs of arms a cell")
     parser.add_argument("--seed", type=int, default=0)
     return run_command(lambda: report(parser.parse_args()))

@@ -12,13 +12,14 @@ nothing else. Each node keeps one process for all its trials.
 
 import argparse
 import datetime
+import math
 import os
 import resource
 import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,19 +59,24 @@ done
 exec sleep infinity
 """
 _START_SECONDS = 600.0
+_MOST_SECONDS = 3600
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was measured; return the exit status."""
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = CommandParser(description="Time the driver over many simulated nodes.")
     parser.add_argument("--nodes", type=count, default=100, metavar="N")
     parser.add_argument("--trials", type=count, default=2000, metavar="N")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of a trial")
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="of a trial")
+    options = parser.parse_args(arguments)
     if "RAY_AUTH_TOKEN" not in os.environ:  # read when Ray is imported, so begin again
         ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **ours})
-    return run_command(lambda: measure(options))
+    measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -91,6 +97,17 @@ def measure(options: argparse.Namespace) -> None:
             code = launch.run(plan, data, address, command, Mode.OFF, trainable=NoTrainable)
         assert code == 0
         _report(plan, time.monotonic() - started, time.process_time() - cpu_seconds)
+
+
+def _seconds(text: str) -> float:
+    """Read how long a trial sleeps."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r}; valid: seconds from 0 to {_MOST_SECONDS}")
+    return seconds
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pwmray import results
 from pwmray.commands import CommandParser, run_command, show_progress
+from pwmray.files import check_no_folder
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(options: argparse.Namespace) -> None:
     """Write the picture of the rows that the options choose."""
+    check_no_folder(options.out)
     rows = latest(results.read_table(options.rows).to_pylist(), options.variant)
     if not rows:
         raise ValueError(f"{options.rows} has no rows of the variant {options.variant}")

@@ -115,8 +115,8 @@ def load(path: Path) -> dict[str, Profile]:
     a missing key, or a value of the wrong type or outside its range.
     """
     try:
-        tables = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of tomllib, or for bytes that are no text
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     if not tables:
         raise ValueError(f"{path} has no profile; one begins with a line such as [h100]")

@@ -97,9 +97,10 @@ def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | 
 def holder(path: Path) -> dict[str, Any]:
     """Return whom the claim's file names, stale or not; empty without a readable file."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(draft: Path, owner: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pwmray.durations import format_duration
@@ -45,7 +46,13 @@ def run_command(function: Callable[[], int | None]) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are the one line that run_command prints."""
+    """An argument parser whose complaints are the one line that run_command prints.
+
+    Options are written out: an abbreviation would get past whoever looks for an option by its name.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError in place of printing the usage and exiting."""
@@ -75,6 +82,15 @@ def distinct(values: list[Any]) -> list[Any]:
     if twice:
         raise argparse.ArgumentTypeError(f"{twice[0]!r} is given twice")
     return values
+
+
+def check_distinct(paths: Iterable[Path]) -> None:
+    """Raise ValueError for a file or folder given twice, by whatever names."""
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise ValueError(f"{path} is given twice")
+        seen.add(path.resolve())
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pwmray.collect_command import add_collect_command
-from pwmray.commands import names, show_progress
+from pwmray.commands import check_distinct, names, show_progress
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
 
@@ -60,7 +60,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "export", help="write data as chunk_*.pt, which TD-MPC2's own code loads"
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="only these files")
+    parser.add_argument(
+        "files", type=Path, nargs="*", default=[], metavar="FILE", help="only these files"
+    )
     _add_data_dir(parser)
     _add_tasks(parser, "only these; by default all that there are")
     parser.add_argument(
@@ -98,6 +100,10 @@ def _export(chosen: argparse.Namespace) -> None:
 
     for task in chosen.tasks:
         find_task(task)
+    if chosen.files and (chosen.tasks or chosen.source):
+        option = "--tasks" if chosen.tasks else "--source"
+        raise ValueError(f"{option} chooses among the data's files; leave it away beside FILE")
+    check_distinct(chosen.files)
     stores = [open_store(path) for path in chosen.files or _exported_files(chosen)]
     with show_progress("export") as progress:
         chunks = export_stores(stores, chosen.out, progress)

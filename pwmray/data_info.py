@@ -22,7 +22,7 @@ def describe_task(task: str, data_dir: Path) -> list[str]:
 
 
 def describe_path(path: Path, data_dir: Path) -> list[str]:
-    """Describe a file, an imported dataset by folder or name, or all data of a folder.
+    """Describe a file, a dataset or what was collected by folder or name, or all data of a folder.
 
     An empty path is the data folder.
     """
@@ -30,6 +30,10 @@ def describe_path(path: Path, data_dir: Path) -> list[str]:
         path = data_dir / path
         if not (path / MANIFEST).exists():
             return describe_dataset(read_manifest(path), data_dir)  # says what is missing
+    if str(path) == COLLECTED and not path.exists():
+        path = data_dir / path
+    if path.name == COLLECTED and path.is_dir():
+        return _list_collected(path.parent) or _describe_folder(path)
     if path == Path() or (path.is_dir() and not (path / MANIFEST).exists()):
         return _describe_folder(data_dir if path == Path() else path)
     if path.is_dir():
@@ -115,10 +119,16 @@ def _differences(manifest: Manifest) -> list[str]:
 def _describe_folder(data_dir: Path) -> list[str]:
     datasets = find_datasets(data_dir)
     lines = [line for found in datasets.values() for line in describe_dataset(found, data_dir)]
-    collected = [file.path for file in find_files(data_dir) if file.path.parent.name == COLLECTED]
-    if collected:
-        lines.append(f"collected    {data_dir / COLLECTED}")
-        lines += [f"{path.name:<45} {path.stat().st_size / 1e6:>8.1f} MB" for path in collected]
+    lines += _list_collected(data_dir)
     if not lines:
         raise ValueError(f"no data in {data_dir}")
     return lines
+
+
+def _list_collected(data_dir: Path) -> list[str]:
+    """List what was collected; nothing where nothing was."""
+    paths = [file.path for file in find_files(data_dir) if file.path.parent.name == COLLECTED]
+    if not paths:
+        return []
+    sizes = [f"{path.name:<45} {path.stat().st_size / 1e6:>8.1f} MB" for path in paths]
+    return [f"collected    {data_dir / COLLECTED}", *sizes]

@@ -114,6 +114,8 @@ def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
     first = evaluation.first_seed if chosen.first_seed is None else chosen.first_seed
     if num < 1:
         raise ValueError(f"--episodes is {num}; it must be 1 or more")
+    if num > _MAX_SEED + 1:
+        raise ValueError(f"--episodes is {num}; there are seeds for at most {_MAX_SEED + 1}")
     if not 0 <= first <= _MAX_SEED - num + 1:
         raise ValueError(f"--first-seed is {first}; valid: 0 to {_MAX_SEED - num + 1}")
     return range(first, first + num)

@@ -10,9 +10,19 @@ from pathlib import Path
 DRAFTS = ".*.tmp"  # the names of files that are being written
 
 
+def check_no_folder(path: Path) -> None:
+    """Raise IsADirectoryError where a folder is where a file is to be."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place."""
+    """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
+
+    Raises IsADirectoryError for a folder.
+    """
+    check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -31,7 +41,7 @@ def append_lines(path: Path, lines: str) -> None:
     """
     written = lines.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_cut_line(path)
+    drop_cut_line(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         before = os.fstat(descriptor).st_size
@@ -47,7 +57,7 @@ def append_lines(path: Path, lines: str) -> None:
         os.close(descriptor)
 
 
-def _drop_cut_line(path: Path) -> None:
+def drop_cut_line(path: Path) -> None:
     """Cut what a kill left behind the last whole line, so that the next one starts afresh."""
     if not path.exists():
         return

@@ -23,5 +23,5 @@ def _log(chosen: argparse.Namespace) -> None:
         print(text, end="")
         return
     with replacing(chosen.out) as draft:
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
     print(f"wrote {chosen.out}")

@@ -87,7 +87,7 @@ def wall_minutes(trials: Iterable[tuple[float, float]], num_devices: int) -> flo
     """
     trials = list(trials)
     share = max((share for _, share in trials), default=1.0)
-    places = [0.0] * max(1, int(num_devices / share + 1e-9))
+    places = [0.0] * max(1, min(len(trials), int(num_devices / share + 1e-9)))
     for minutes, _ in trials:
         heapq.heappush(places, heapq.heappop(places) + minutes)
     return max(places)

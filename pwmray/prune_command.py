@@ -15,6 +15,7 @@ from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, nam
 
 _FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_OLDEST = datetime.timedelta(days=36_500)  # before any trial, and after the calendar's first year
 
 
 class Freed(NamedTuple):
@@ -135,7 +136,10 @@ def _age(text: str) -> datetime.timedelta:
     match = re.fullmatch(r"(\d{1,6})([hdw])", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age; valid: 12h, 30d, 8w and the like")
-    return datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    age = datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if age > _OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; valid: up to {_OLDEST.days}d")
+    return age
 
 
 def _kept(text: str) -> list[str]:

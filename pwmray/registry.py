@@ -13,7 +13,7 @@ results/trials/<fingerprint>/
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +57,7 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
 }
 
 
+_STATUSES = tuple(Status)
 ENDS = (_S.EVALUATED, _S.FAILED)  # where the process that ran it brought it
 
 
@@ -112,7 +113,7 @@ def read(folder: Path) -> Record:
 
 def read_notes(folder: Path) -> list[dict[str, Any]]:
     """Return what people wrote about the trial, the oldest first: each has time, note, user."""
-    return _read_lines(folder / NOTES_FILE)
+    return _read_lines(folder / NOTES_FILE, "note", "user")
 
 
 def record(folder: Path, status: Status, **fields: Any) -> None:
@@ -176,7 +177,8 @@ def running_elsewhere(folder: Path) -> dict | None:
     return claim.owner(folder / CLAIM_FILE)
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, *names: str) -> list[dict[str, Any]]:
+    """Return a file's events, each with its time and texts of these names."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -184,10 +186,27 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     events = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
+            if b"\\ud" in line:  # bytes that are no text, of a file's name or an earlier note
+                text = json.dumps(event, ensure_ascii=False)
+                event = json.loads(text.encode(errors="replace"))
+            _check_event(event, names)
+            events.append(event)
         except ValueError as error:
             raise ValueError(f"{path} line {number} is not an event: {error}") from error
     return events
+
+
+def _check_event(event: Any, names: Sequence[str]) -> None:
+    if not isinstance(event, dict):
+        raise ValueError("no JSON object")
+    for name in ("time", *names):
+        if not isinstance(event.get(name), str):
+            raise ValueError(f"{name} is {event.get(name)!r}, not text")
+    if datetime.datetime.fromisoformat(event["time"]).tzinfo is None:
+        raise ValueError(f"the time {event['time']!r} has no zone")
+    if "status" in event and event["status"] not in _STATUSES:
+        raise ValueError(f"unknown status {event['status']!r}; valid: {', '.join(Status)}")
 
 
 def _append(path: Path, *events: dict[str, Any]) -> None:

@@ -55,16 +55,12 @@ class SearchPlan:
         return self.search.config(self.scale, task, chosen)
 
     def open_study(self, task: str) -> optuna.Study:
-        """Open or create a task's study."""
+        """Open or create a task's study, to go on with it; for who holds the search's claim."""
         base = self.config(task, {})
-        config = base.to_dict()
-        del config["runtime"]
-        config["data"] = base.data.definition
-        defining = {"space": dict(self.search.space), "config": config}
         # A multiple of the curve's rows, where returns are known.
         every = base.evaluation.every_epochs
         first_rung = max(1, base.epochs // _FIRST_LOOK // every) * every
-        return study.open_study(self.folder, task, defining, first_rung)
+        return study.open_study(self.folder, task, self._defining(base), first_rung)
 
     def num_left(self, found: optuna.Study | None) -> int:
         """Return how many trials a task's study, if it has one, has yet to bring to an end."""
@@ -72,10 +68,17 @@ class SearchPlan:
         return max(0, self.num_trials - sum(trial.state.is_finished() for trial in trials))
 
     def studies(self) -> dict[str, optuna.Study]:
-        """Return the studies that there are, by task; creates none."""
-        if not (self.folder / study.JOURNAL_FILE).exists():
-            return {}
-        return {task: self.open_study(task) for task in self.tasks}
+        """Return the studies that there are, by task, to look at; writes nothing."""
+        defining = {task: self._defining(self.config(task, {})) for task in self.tasks}
+        found = {task: study.load_study(self.folder, task, defining[task]) for task in self.tasks}
+        return {task: one for task, one in found.items() if one is not None}
+
+    def _defining(self, base: TrialConfig) -> dict[str, Any]:
+        """Return all that defines the study of a task, of which `base` is the default trial."""
+        config = base.to_dict()
+        del config["runtime"]
+        config["data"] = base.data.definition
+        return {"space": dict(self.search.space), "config": config}
 
 
 def as_json(plan: SearchPlan) -> str:

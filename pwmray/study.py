@@ -19,13 +19,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from pwmray.files import drop_cut_line
 
 JOURNAL_FILE = "study.journal"
 FINGERPRINT = "fingerprint"  # attribute of a study's trial: which of ours it is
 _REDUCTION = 3  # ASHA lets the best third of those at a rung go on
 _RANGE_KEYS = {"low", "high", "log"}
+_RECORD = b'{"op_code":'  # how every line of a journal begins
+# What Optuna raises where a journal is of JSON objects, but not of its own.
+_UNREADABLE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def read_space(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -42,18 +47,19 @@ def read_space(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
 def open_study(
     folder: Path, task: str, settings: Mapping[str, Any], first_rung: int
 ) -> optuna.Study:
-    """Open or create the study of a task in a search's folder.
+    """Open or create the study of a task in a search's folder, to go on with it.
 
     `settings` are all that defines it: another space or another scale is another study.
-    `first_rung` is the epoch at which ASHA looks at a trial first.
+    `first_rung` is the epoch at which ASHA looks at a trial first. A last line that a kill cut off
+    is dropped, for the next would be glued to it. Raises ValueError for a journal that cannot be
+    read, which is left as it is.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    defining = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE)))
+    storage = _open_journal(folder / JOURNAL_FILE)
+    _drop_cut_line(folder / JOURNAL_FILE)
     study = optuna.create_study(
         storage=storage,
-        study_name=f"{task}-{defining[:8]}",
+        study_name=_study_name(task, settings),
         direction="maximize",
         load_if_exists=True,
         pruner=optuna.pruners.SuccessiveHalvingPruner(first_rung, _REDUCTION),
@@ -63,6 +69,20 @@ def open_study(
         multivariate=True, constant_liar=True, seed=len(study.get_trials(deepcopy=False))
     )
     return study
+
+
+def load_study(folder: Path, task: str, settings: Mapping[str, Any]) -> optuna.Study | None:
+    """Return the study of a task to look at, None where there is none; writes nothing.
+
+    Raises ValueError for a journal that cannot be read.
+    """
+    if not (folder / JOURNAL_FILE).exists():
+        return None
+    storage = _open_journal(folder / JOURNAL_FILE)
+    name = _study_name(task, settings)
+    if name not in [known.study_name for known in storage.get_all_studies()]:
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def unfinished(study: optuna.Study) -> list[optuna.Trial]:
@@ -91,6 +111,49 @@ def best_trials(study: optuna.Study, number: int) -> Sequence[FrozenTrial]:
     """Return the trials that came to their end with the highest returns, the best first."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(done, key=lambda trial: -(trial.value or 0.0))[:number]
+
+
+def _study_name(task: str, settings: Mapping[str, Any]) -> str:
+    defining = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{task}-{defining[:8]}"
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    """Open a journal, made where there is none; raise ValueError for a file that is none."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if path.exists():
+            _check_lines(path.read_bytes())
+        return JournalStorage(JournalFileBackend(str(path)))
+    except _UNREADABLE as error:
+        what = str(error) or repr(error)
+        raise ValueError(
+            f"{path} is no journal of Optuna's that can be read: {what}; move it "
+            "away to search anew"
+        ) from error
+
+
+def _check_lines(content: bytes) -> None:
+    """Check that each line is a JSON object; the last may be cut, or just being written."""
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not _RECORD.startswith(line[: len(_RECORD)]):
+            raise ValueError(f"line {number} is {line!r:.60}")
+        try:
+            if number < len(lines):
+                json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} is not JSON ({error})") from error
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Cut what a kill left behind a journal's last whole line, once nobody is writing it."""
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        drop_cut_line(path)
+    finally:
+        lock.release()
 
 
 def _distribution(key: str, values: Any) -> BaseDistribution:

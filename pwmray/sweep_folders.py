@@ -10,18 +10,37 @@ from pwmray.commands import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
+_KINDS = {"name": str, "scale": str, "trials": list, "axes": dict}  # of what is read here
 TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """Return what a sweep's folder says of it, nothing where there is no sweep."""
+    """Return what a sweep's folder says of it, nothing where there is no sweep.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
     path = folder / SWEEP_FILE
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
+    if not isinstance(described, dict):
+        raise ValueError(f"{path} is no JSON object; delete it to go on")
+    for key in _KINDS.keys() & described.keys():
+        check_kind(path, key, described[key], _KINDS[key])
+    return {"trials": [], **described}
+
+
+def check_kind(path: Path, key: str, value: Any, kind: type) -> None:
+    """Raise ValueError naming the file and the key whose value is no text, list or object."""
+    names = {str: "text", list: "a list of texts", dict: "an object"}
+    is_right = isinstance(value, kind) and (
+        kind is not list or all(isinstance(item, str) for item in value)
+    )
+    if not is_right:
+        raise ValueError(f"{path}: {key} is {value!r:.60}, not {names[kind]}")
 
 
 def list_sweeps(results: Path) -> list[str]:

@@ -9,6 +9,8 @@ from pwmray.commands import CommandParser, distinct, names, unknown
 from pwmray.tasks import TASKS
 from pwmray.tracking import MODES
 
+_MOST = 10**9  # of what is counted on a command line: more than any machine has
+
 
 def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParser:
     """Return the parser of a sweep's command."""
@@ -68,9 +70,11 @@ def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
 
 
 def count(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
+    """Read a whole number from 1 to _MOST."""
+    if not text.isdecimal() or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if len(text) > len(str(_MOST)) or int(text) > _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is too large; valid: 1 to {_MOST}")
     return int(text)
 
 

@@ -46,6 +46,8 @@ def _note(chosen: argparse.Namespace) -> None:
     folder = find_trial(chosen.results, chosen.trial)
     if not chosen.text.strip():
         raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
+    if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
+        raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
     registry.add_note(folder, chosen.text, getpass.getuser())
     print(f"noted on {name_of(chosen.results, folder.name)}")
 

@@ -103,6 +103,14 @@ def test_released_claim_can_be_taken_again(tmp_path):
         assert again.is_held
 
 
+@pytest.mark.parametrize("content", [b"", b"{cut", b"\x97\x00\xff", b"[1]", b"null"])
+def test_claim_that_cannot_be_read_is_nobodys_and_stale_like_any(tmp_path, content):
+    path = tmp_path / "claim.json"
+    path.write_bytes(content)
+    assert (claim.holder(path), claim.owner(path)) == ({}, None)
+    assert claim.acquire(path) is None  # it may be being written on another machine
+
+
 def test_refused_claim_leaves_no_file_behind(tmp_path):
     path = tmp_path / "claim.json"
     with claim.acquire(path):

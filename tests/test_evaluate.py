@@ -126,6 +126,7 @@ def refused(capsys, *arguments):
     ("options", "message"),
     [
         (["--episodes", "0"], "--episodes is 0; it must be 1 or more"),
+        (["--episodes", 5 * 10**9], "--episodes is 5000000000; there are seeds for at most 4294"),
         (["--first-seed", "-1"], "--first-seed is -1; valid: 0 to 4294967293"),
         (["--first-seed", 2**32 - 2], "--first-seed is 4294967294; valid: 0 to 4294967293"),
         (["--task", "pendlum-spin"], "unknown task 'pendlum-spin'; did you mean 'pendulum-spin'"),

@@ -106,7 +106,36 @@ def test_export_refuses_what_it_cannot_write_and_leaves_nothing(source, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks", "data", "short.arrow"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["FILE", "--tasks", "reacher-easy"], "--tasks chooses among the data's files; leave it"),
+        (["FILE", "--source", "mt30"], "--source chooses among the data's files; leave it away"),
+        (["FILE", "FILE"], "reacher-easy-0123456789ab.arrow is given twice"),
+        (["FILE", "AGAIN"], "collected/reacher-easy-0123456789ab.arrow is given twice"),
+    ],
+)
+def test_export_refuses_files_beside_what_chooses_others(tmp_path, capsys, arguments, message):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    names = {"FILE": str(path), "AGAIN": f"{tmp_path}/collected/../collected/{path.name}"}
+    given = [names.get(argument, argument) for argument in arguments]
+    assert cli.main(["data", "export", str(tmp_path / "out"), *given]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # Info and verify
+
+
+@pytest.mark.parametrize("named", ["collected", "DIR/collected", "DIR/collected/"])
+def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsys, named):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    run_import(source, tmp_path)
+    what = named.replace("DIR", str(tmp_path))
+    assert cli.main(["data", "info", what, "--data", str(tmp_path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"collected    {tmp_path / 'collected'}"
+    assert [line.split()[0] for line in out[1:]] == [path.name]
 
 
 def test_info_and_verify_describe_an_import(source, tmp_path, capsys):

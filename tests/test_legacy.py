@@ -237,6 +237,37 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
 # Bad input.
 
 
+def registry_row(**cells: str) -> str:
+    """Return the registry's header and first run with some cells changed."""
+    header, run = REGISTRY.read_text().splitlines()[:2]
+    row = dict(zip(header.split(","), run.split(","), strict=True)) | cells
+    return f"{header}\n{','.join(row.values())}\n"
+
+
+def summary_row(iteration: str) -> str:
+    header, run = SUMMARY.read_text().splitlines()[:2]
+    row = dict(zip(header.split(","), run.split(","), strict=True)) | {"Iteration": iteration}
+    return f"{header}\n{','.join(row.values())}\n"
+
+
+def test_a_table_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "t.csv").write_text(registry_row(), encoding="utf-8-sig")
+    assert main([str(tmp_path / "t.csv"), "--results", str(tmp_path / "r")]) == 0
+
+
+def changed(old: str, new: str) -> str:
+    """Return a run's config with another value."""
+    assert old in CONFIG
+    return CONFIG.replace(old, new)
+
+
+def test_a_source_given_twice_is_refused(tmp_path, capsys):
+    again = SUMMARY.parent / "." / ".." / SUMMARY.parent.name / SUMMARY.name
+    assert main([str(SUMMARY), str(again), "--results", str(tmp_path / "r")]) == 2
+    assert capsys.readouterr().err == f"error: {again} is given twice\n"
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -247,11 +278,27 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
         ),
         (REGISTRY.read_text().replace("frozen_wm", "frozen", 1), "unknown method 'frozen'; valid:"),
         (REGISTRY.read_text().replace("981.20", "many", 1), "line 2: could not convert string"),
+        (registry_row(seed="abc"), "t.csv, line 2: seed is 'abc'; valid: a whole number from 0"),
+        (registry_row(seed="-3"), "t.csv, line 2: seed is '-3'; valid: a whole number from 0"),
+        (registry_row(seed="9" * 23), "line 2: seed is '99999999999999999999999'; valid: a whole"),
+        (registry_row(epochs="-5"), "line 2: epochs is '-5'; valid: a whole number from 0 to 9"),
+        (registry_row(epochs="9" * 23), "line 2: epochs is '99999999999999999999999'; valid: a"),
+        (registry_row(phase="../../evil"), "line 2: its sweep is called 'legacy_t_../../evil'; v"),
+        (registry_row(phase="a b/\u00fc"), "line 2: its sweep is called 'legacy_t_a b/"),
+        (registry_row(phase="x" * 200), "line 2: its sweep is called 'legacy_t_xxx"),
+        (registry_row(config="x" * 200_000), "t.csv, line 2: field larger than field limit"),
+        (registry_row(hardware="H\u00fc00").encode("latin-1"), "t.csv is not in UTF-8: "),
+        (registry_row().encode("utf-16"), "t.csv is not in UTF-8: "),
+        (registry_row().splitlines()[0], "t.csv is a table without a row"),
+        ("", "t.csv is a table without a row"),
+        (summary_row("inf"), "line 2: Iteration is 'inf'; valid: a whole number from 0"),
+        (summary_row("nan"), "line 2: Iteration is 'nan'; valid: a whole number from 0"),
+        (summary_row(str(2**63 - 1)), "line 2: Iteration is '9223372036854775807'; valid: a"),
     ],
 )
 def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text, message):
     path = tmp_path / "t.csv"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main([str(path), "--results", str(tmp_path / "r")]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -265,12 +312,76 @@ def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text,
         ("task: walker-stand\nepochs: 3\n", "config.yaml lacks general.seed"),
         ("task: [", "config.yaml is not valid YAML"),
         ("", "config.yaml holds no settings"),
+        ("- 1\n", "config.yaml holds no settings"),
+        ("day: 2026-02-31\n", "config.yaml is not valid YAML (day is out of range"),
+        (CONFIG.encode() + b"x: \xfc\n", "config.yaml is not in UTF-8: "),
+        (changed("seed: 42", "seed: [1]"), "config.yaml: general.seed is [1]; valid: a whole"),
+        (changed("seed: 42", "seed: abc"), "config.yaml: general.seed is 'abc'; valid: a whole"),
+        (changed("seed: 42", "seed: -1"), "config.yaml: general.seed is -1; valid: a whole"),
+        (changed("seed: 42", f"seed: {10**22}"), f"general.seed is {10**22}; valid: a whole"),
+        (changed("wm/mt30_48M.pt", "[1]"), "config.yaml: general.checkpoint is [1], not text"),
+        (changed("walker-stand", "[a, b]"), "config.yaml: task is ['a', 'b'], not text"),
+        (changed("walker-stand", "7"), "config.yaml: task is 7, not text"),
+        (changed("walker-stand", "''"), "config.yaml lacks task"),
+        (changed("walker-stand", "walkr-run"), "config.yaml: unknown task 'walkr-run'; did you"),
+        (changed("10000", ".inf"), "config.yaml: epochs is inf; valid: a whole number from 0"),
+        (changed("10000", "many"), "config.yaml: epochs is 'many'; valid: a whole number from 0"),
+        ("general: hello\n", "config.yaml: general is 'hello', not settings by name"),
     ],
 )
 def test_a_broken_config_is_named(tmp_path, capsys, config, message):
-    write_run(tmp_path / "outputs" / "run", config)
-    assert main([str(tmp_path / "outputs"), "--results", str(tmp_path / "r")]) == 2
-    assert message in capsys.readouterr().err
+    folder = write_run(tmp_path / "outputs" / "run")
+    (folder / ".hydra" / "config.yaml").write_bytes(
+        config if isinstance(config, bytes) else config.encode()
+    )
+    check_refused(tmp_path, capsys, message)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ("hydra: [1]\n", "hydra.yaml: hydra is [1], not settings by name"),
+        ("hydra:\n", "hydra.yaml: hydra is None, not settings by name"),
+        ("hydra: {runtime: }\n", "hydra.yaml: hydra.runtime is None, not settings by name"),
+        ("hydra: {runtime: {choices: {alg: [1]}}}", "hydra.yaml: hydra.runtime.choices.alg is [1]"),
+        ("", "hydra.yaml holds no settings"),
+        ("a: b\n", "config.yaml: alg is 'hello', not settings by name"),
+    ],
+)
+def test_broken_choices_are_named(tmp_path, capsys, choices, message):
+    text = changed("{_target_: pwm.algorithms.pwm.PWM}", "hello")
+    folder = write_run(tmp_path / "outputs" / "run", text)
+    (folder / ".hydra" / "hydra.yaml").write_text(choices)
+    check_refused(tmp_path, capsys, message)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ("", "walker-stand_results.csv is a table without a row"),
+        ("iteration,total_time\n99,600\n", "_results.csv lacks the column episode_reward"),
+        ("episode_reward\n600\n", "_results.csv lacks the column iteration"),
+        ("iteration,episode_reward\nx,1\n", "_results.csv, line 2: iteration is 'x'; valid: a"),
+        ("iteration,episode_reward\n1e30,1\n", "_results.csv, line 2: iteration is '1e30'; val"),
+        (b"iteration,episode_reward\n\xff,1\n", "walker-stand_results.csv is not in UTF-8: "),
+    ],
+)
+def test_broken_results_of_a_run_are_named(tmp_path, capsys, results, message):
+    folder = write_run(tmp_path / "outputs" / "run")
+    (folder / "logs" / "walker-stand_results.csv").write_bytes(
+        results if isinstance(results, bytes) else results.encode()
+    )
+    check_refused(tmp_path, capsys, message)
+
+
+def check_refused(root: Path, capsys, message: str) -> None:
+    """Check that the run folders of `root` are refused with one line and nothing is written."""
+    assert main([str(root / "outputs"), "--results", str(root / "r")]) == 2
+    said = capsys.readouterr().err
+    assert str(root / "outputs" / "run") in said
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (root / "r").exists()
 
 
 def test_a_source_that_is_nothing_is_named(tmp_path, capsys):

@@ -151,6 +151,7 @@ def test_model_of_another_size_is_not_priced_by_earlier_runs():
         ([(1, 0.1)] * 10, 1, 1.0),
         ([(5, 2)] * 2, 3, 10.0),  # trials of two cores: one at a time on three
         ([], 2, 0.0),
+        ([(3, 1e-9), (2, 1e-9)], 10**9, 3.0),
     ],
 )
 def test_wall_time_is_that_of_trials_handed_to_the_device_that_is_free_first(

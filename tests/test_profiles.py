@@ -80,6 +80,12 @@ def test_file_without_a_profile_is_refused(tmp_path, text, told):
         load(tmp_path, text)
 
 
+def test_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "profiles.toml").write_bytes(b"[h\xfc]\n")
+    with pytest.raises(ValueError, match=r"profiles\.toml is not valid TOML: 'utf-8' codec"):
+        profiles.load(tmp_path / "profiles.toml")
+
+
 def test_unknown_profile_is_told_with_the_nearest(tmp_path):
     found = load(tmp_path, f"[h100]\n{LINES}")
     with pytest.raises(ValueError, match=r"unknown profile 'h10'; did you mean 'h100'\?.* in p"):

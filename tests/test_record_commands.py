@@ -340,6 +340,15 @@ def test_log_is_written_whole_into_a_file(made, tmp_path, capsys):
     assert out.read_text() == run(capsys, made, "log")[1]
 
 
+def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made, tmp_path, capsys):
+    code, _, err = run(capsys, made, "note", NAMES[0], "a\udcffb")
+    assert (code, err) == (2, "error: the note 'a\\udcffb' is not in UTF-8\n")
+    registry.add_note(folder_of(made, 0), "a\udcffb", "me")
+    assert run(capsys, made, "show", NAMES[0])[1].rstrip().endswith("me: a?b")
+    assert run(capsys, made, "log", "--out", tmp_path / "log.md")[0] == 0
+    assert "a?b" in (tmp_path / "log.md").read_text(encoding="utf-8")
+
+
 # Bad input.
 
 
@@ -358,8 +367,11 @@ def test_log_is_written_whole_into_a_file(made, tmp_path, capsys):
         (["failures", "tny"], "did you mean 'tiny'"),
         (["prune", "tny"], "did you mean 'tiny'"),
         (["prune", "--older-than", "30"], "'30' is no age; valid: 12h, 30d, 8w"),
+        (["prune", "--older-than", "999999w"], "'999999w' is too long; valid: up to 36500d"),
+        (["prune", "--older-than", "36501d"], "'36501d' is too long; valid: up to 36500d"),
         (["prune", "--keep", "first"], "'first' cannot be kept; valid: last, best, none"),
         (["log", "--out", "/dev/null/log.md"], "/dev/null"),
+        (["log", "--out", "/dev"], "Is a directory: /dev\n"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(made, capsys, arguments, message):
@@ -388,6 +400,42 @@ def test_broken_record_is_named_by_every_command(made, capsys):
     for command in (["status"], ["show", TRIALS[0].fingerprint], ["log"], ["prune"]):
         code, _, err = run(capsys, made, *command)
         assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1, 2]", "is no JSON object"),
+        ("null", "is no JSON object"),
+        ('{"trials": 5}', "trials is 5, not a list of texts"),
+        ('{"trials": ["ab", null]}', "trials is ['ab', None], not a list of texts"),
+        ('{"trials": [], "name": 5}', "name is 5, not text"),
+        ('{"trials": [], "axes": []}', "axes is [], not an object"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["status", "watch --once", "failures tiny", "prune tiny", "log"]
+)
+def test_description_of_a_sweep_that_is_none_is_named(made, capsys, content, said, command):
+    path = made / "tiny" / "sweep.json"
+    path.write_text(content)
+    code, _, err = run(capsys, made, *command.split())
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith(f"error: {path}")
+    assert said in err
+
+
+def test_sweep_that_lists_no_trials_has_none(made, capsys):
+    (made / "tiny" / "sweep.json").write_text("{}")
+    assert run(capsys, made, "status")[1].splitlines()[1].split()[:2] == ["tiny", "0"]
+    assert run(capsys, made, "log")[0] == 0
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"trials": 5}'])
+def test_plan_names_a_description_of_its_sweep_that_is_none(made, content):
+    (made / "tiny" / "sweep.json").write_text(content)
+    with pytest.raises(ValueError, match=r"tiny/sweep\.json"):
+        planning.make(sweep, "tiny", TRIALS, made)
 
 
 def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pwmray import registry
-from pwmray.registry import EVENTS_FILE, LEGAL_MOVES, Status
+from pwmray.registry import EVENTS_FILE, LEGAL_MOVES, NOTES_FILE, Status
 
 MOVES = [(before, after) for before in LEGAL_MOVES for after in Status]
 LEGAL = [move for move in MOVES if move[1] in LEGAL_MOVES[move[0]]]
@@ -135,6 +135,37 @@ def test_broken_line_in_the_middle_is_named(tmp_path):
     write_events(tmp_path, event("PENDING"), "{broken\n", event("QUEUED"))
     with pytest.raises(ValueError, match=r"events\.jsonl line 2 is not an event"):
         registry.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[1]", "no JSON object"),
+        ("null", "no JSON object"),
+        ('{"status": "PENDING"}', "time is None, not text"),
+        ('{"time": 5}', "time is 5, not text"),
+        ('{"time": "x"}', "Invalid isoformat string: 'x'"),
+        ('{"time": "2026-01-02T03:04:05"}', "the time '2026-01-02T03:04:05' has no zone"),
+        (event("NONSENSE").strip(), "unknown status 'NONSENSE'; valid: PENDING, QUEUED, RUNNING"),
+        (event(["PENDING"]).strip(), r"unknown status \['PENDING'\]; valid: PENDING"),
+    ],
+)
+def test_line_that_is_json_but_no_event_is_named(tmp_path, line, said):
+    write_events(tmp_path, event("PENDING"), f"{line}\n")
+    with pytest.raises(ValueError, match=rf"events\.jsonl line 2 is not an event: {said}"):
+        registry.read(tmp_path)
+
+
+def test_line_that_is_no_note_is_named(tmp_path):
+    (tmp_path / NOTES_FILE).write_text('{"time": "2026-01-02T03:04:05+00:00", "user": "me"}\n')
+    with pytest.raises(ValueError, match=r"notes\.jsonl line 1 is not an event: note is None"):
+        registry.read_notes(tmp_path)
+
+
+def test_text_that_no_file_can_hold_is_read_with_question_marks(tmp_path):
+    registry.record(tmp_path, Status.PENDING, reason="no file a\udcffb", smile="\U0001f600")
+    record = registry.read(tmp_path)
+    assert (record.last("reason"), record.last("smile")) == ("no file a?b", "\U0001f600")
 
 
 def test_trial_has_one_folder_whichever_sweep_asks(tmp_path):

@@ -132,7 +132,7 @@ def test_each_job_runs_the_trials_that_its_gpus_serve(place, options, epochs):
 
 @pytest.mark.parametrize(
     ("options", "seconds"),
-    [([], 200), (["--patience", "5000"], 5000), (["--pati=7"], 7)],
+    [([], 200), (["--patience", "5000"], 5000), (["--patience=7"], 7)],
 )
 def test_job_has_the_patience_that_is_asked_for(place, options, seconds):
     (driver,) = place.drivers("--profile", "any", *options)
@@ -191,3 +191,10 @@ def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, mo
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: job 41 was submitted, but not recorded: ")
     assert err.endswith("; cancel it by scancel 41\n")
+
+
+@pytest.mark.parametrize("option", ["--addr=auto", "--pla", "--gpu-typ=A100"])
+def test_abbreviated_option_gets_past_no_check(option, capsys):
+    sweep = str(SWEEPS / "phase6_epochs.py")
+    assert submit.main([sweep, "--profile", "h100", "--scale", "laptop", option]) == 2
+    assert f"unrecognized arguments: {option} " in capsys.readouterr().err

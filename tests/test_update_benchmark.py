@@ -218,6 +218,11 @@ def test_roofline_takes_the_last_row_of_each_case_on_the_last_machine(benchmark)
     assert [row["ms"] for row in roofline.latest(given, "baseline")] == [6, 4]
 
 
+def test_roofline_refuses_a_folder_at_once(benchmark, tmp_path, capsys):
+    assert benchmark("roofline").main([str(tmp_path), "--rows", "absent"]) == 2
+    assert capsys.readouterr().err == f"error: Is a directory: {tmp_path}\n"
+
+
 def test_roofline_is_drawn_of_the_rows(runs, benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark("machine"), "_COPIED_BYTES", 2**20)
     out = tmp_path / "roofline.png"
