@@ -25,14 +25,26 @@ _BRIEF_SECONDS = 0.005  # between two looks at a claim that will be given back a
 class Claim:
     """A held claim; use it as a context manager or call `release`."""
 
-    def __init__(self, path: Path, token: str, lease_seconds: float, is_brief: bool):
+    def __init__(self, path: Path, token: str):
         self.path = path
         self._token = token
+        self._pid = os.getpid()
         self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_released = False
+
+    def beat(self, lease_seconds: float) -> None:
+        """Keep the claim fresh from now on."""
         interval = lease_seconds / _BEATS_PER_LEASE
-        self._thread = threading.Thread(target=self._beat, args=(interval,), daemon=True)
-        if not is_brief:
-            self._thread.start()
+        what = (self.path, self._token, self._stop, interval)
+        self._thread = threading.Thread(target=_beat, args=what, daemon=True)
+        self._thread.start()
+
+    def __del__(self) -> None:
+        """Give back what an interrupt kept from whoever asked for it; not in a forked process."""
+        with contextlib.suppress(Exception):  # what it takes may be gone at the interpreter's end
+            if not self._is_released and self._pid == os.getpid():
+                self.release()
 
     def __enter__(self) -> "Claim":
         return self
@@ -43,21 +55,28 @@ class Claim:
     @property
     def is_held(self) -> bool:
         """Tell whether the file on disk still names this owner."""
-        return holder(self.path).get("token") == self._token
+        return _is_of(self.path, self._token)
 
     def release(self) -> None:
         """Stop the heartbeat and give the claim back; a claim lost to another is left alone."""
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()
         if self.is_held:
             self.path.unlink(missing_ok=True)
+        self._is_released = True
 
-    def _beat(self, interval: float) -> None:
-        while not self._stop.wait(interval):
-            with contextlib.suppress(OSError):  # the folder may be gone; is_held then says so
-                if self.is_held:
-                    os.utime(self.path)
+
+def _is_of(path: Path, token: str) -> bool:
+    return holder(path).get("token") == token
+
+
+def _beat(path: Path, token: str, stop: threading.Event, interval: float) -> None:
+    """Keep a claim fresh; without the claim itself, which is to end with its last user."""
+    while not stop.wait(interval):
+        with contextlib.suppress(OSError):  # the folder may be gone; is_held then says so
+            if _is_of(path, token):
+                os.utime(path)
 
 
 def acquire(
@@ -70,20 +89,27 @@ def acquire(
     path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     draft = path.with_name(f".{path.name}.{token}.tmp")
+    claim = Claim(path, token)
     try:
-        _write(draft, {"token": token, "is_brief": is_brief, **_this_process()})
-        while not _link(draft, path):
-            if _clear_stale(path, lease_seconds, draft):
-                continue
-            found = holder(path)
-            if not found.get("is_brief") and path.exists():  # else given back between two looks
-                return None
-            time.sleep(_BRIEF_SECONDS)
-        return Claim(path, token, lease_seconds, is_brief)
+        try:
+            _write(draft, {"token": token, "is_brief": is_brief, **_this_process()})
+            while not _link(draft, path):
+                if _clear_stale(path, lease_seconds, draft):
+                    continue
+                found = holder(path)
+                if not found.get("is_brief") and path.exists():  # else given back between two looks
+                    return None
+                time.sleep(_BRIEF_SECONDS)
+        finally:
+            draft.unlink(missing_ok=True)
+        if not is_brief:
+            claim.beat(lease_seconds)
+        return claim
     except FileNotFoundError:
         return None  # who holds the claim clears drafts away, ours too
-    finally:
-        draft.unlink(missing_ok=True)
+    except BaseException:  # an interrupt, after which nobody would give it back
+        claim.release()
+        raise
 
 
 def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ LEAVER = """
 import os, sys
 from pathlib import Path
 from pwmray import claim
-claim.acquire(Path(sys.argv[1]))
+held = claim.acquire(Path(sys.argv[1]))
 os._exit(9)
 """
 
@@ -345,4 +345,55 @@ def test_claim_whose_link_the_server_made_twice_is_ours(tmp_path, monkeypatch):
     assert held is not None
     assert held.is_held
     assert claim.acquire(tmp_path / "claim.json") is None
+    held.release()
+
+
+# Interrupts.
+
+
+def test_claim_that_an_interrupt_comes_after_is_given_back(tmp_path, monkeypatch):
+    path, link = tmp_path / "claim.json", os.link
+
+    def link_and_interrupt(*arguments):
+        link(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", link_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        claim.acquire(path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    with claim.acquire(path) as held:
+        assert held.is_held
+
+
+def test_claim_that_nobody_has_in_hand_is_given_back(tmp_path):
+    path = tmp_path / "claim.json"
+    claim.acquire(path)
+    assert not path.exists()
+
+
+def test_release_that_is_interrupted_is_taken_up(tmp_path, monkeypatch):
+    held = claim.acquire(tmp_path / "claim.json")
+    join = threading.Thread.join
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        held.release()
+    monkeypatch.setattr(threading.Thread, "join", join)
+    del held
+    assert not (tmp_path / "claim.json").exists()
+
+
+def test_forked_process_does_not_give_back_what_its_parent_holds(tmp_path):
+    held = claim.acquire(tmp_path / "claim.json")
+    child = os.fork()
+    if child == 0:
+        held.__del__()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert held.is_held
     held.release()
