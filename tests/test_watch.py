@@ -315,6 +315,7 @@ def are_held(results_dir, indices):
 
 def wait_until_they_run(results_dir, indices):
     wait_until(lambda: all(are_held(results_dir, indices)))
+    wait_until(lambda: all(status_of(results_dir, i)[0] is Status.RUNNING for i in indices))
 
 
 def status_of(results_dir, index):
