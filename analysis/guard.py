@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.checked import read_config, read_settings
-from analysis.load import Sweep, Trial, format_value
+from analysis.load import SETS_VARIANT, Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
 from pwmray.registry import flat_settings
 from pwmray.results import UNKNOWN
@@ -48,11 +48,6 @@ SETS = {  # settings beyond its own that a compared key changes
 SCRATCH = "scratch"  # in place of a checkpoint
 NO_VALUE = object()  # in place of a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
-MATCHED_FACTORS = (
-    "variant",
-    "world_model.kind",
-    "policy.kind",
-)  # comparing these, sizes must match
 PARAMETER_TOLERANCE = 0.02
 FULL_EPISODES = 50  # evaluation episodes a final return should rest on
 EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
@@ -94,7 +89,7 @@ def find_differences(
         found.append(_compare_training(baseline, level))
     found.append(_compare_epochs("epochs" in varied, baseline, level))
     found.append(_compare_seeds(baseline, level))
-    if varied & set(MATCHED_FACTORS) and "size" not in varied:
+    if varied & set(SETS_VARIANT) and "size" not in varied:  # two kinds must match in size
         found.append(_compare_parameters(baseline, level))
     found += _compare_settings(varied, baseline, level)
     return [difference for difference in found if difference is not None]
@@ -334,9 +329,9 @@ def _find_repeated(trials: Sequence[Trial]) -> str:
     """Name what was trained twice, under settings that the sweep held at different times."""
     counts = Counter(str(trial) for trial in trials)
     names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
-    more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
+    listed = describe_trials(names).partition(":")[2]
     said = "one seed of an arm, several trials, the last of which counts"
-    return f"{said}: {'; '.join([*names[:3], *more])}" if names else ""
+    return f"{said}:{listed}" if names else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:

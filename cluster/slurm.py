@@ -5,11 +5,12 @@ Recorded text of each command is in tests/test_cluster_slurm.py.
 
 import re
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from pwmray.slurm_jobs import read_time
 
 ASK_SECONDS = 20.0  # that a busy controller may take to answer
 ALL = "ALL"  # in Slurm's lists of who may use a partition
@@ -165,11 +166,8 @@ def read_job_gpus(details: str) -> dict[str, dict[str, int]]:
 
 def read_end(details: str) -> float:
     """Return when a job's time is up, in seconds since 1970; infinite without a limit."""
-    told = read_fields(details).get("EndTime", "Unknown")
-    try:
-        return time.mktime(time.strptime(told, "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return float("inf")
+    end = read_time(read_fields(details).get("EndTime", "Unknown"))
+    return float("inf") if end is None else end
 
 
 def ask(*command: str, given: str | None = None) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
+MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 _RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from pwmray import fidelity as fidelities
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
-from pwmray.checks import check_least, check_positive, check_share, typed
+from pwmray.checks import MAX_EPISODE_SEED, check_least, check_positive, check_share, typed
 from pwmray.commands import nearest, unknown
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import Fidelity
@@ -42,8 +42,6 @@ _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several
 _GPU_TYPE = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
 
-_MAX_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
-
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -64,7 +62,7 @@ class EvaluationConfig:
                 f"evaluation.plan_episodes is {self.plan_episodes}; it must be at most "
                 f"evaluation.final_episodes, {self.final_episodes}"
             )
-        largest = _MAX_SEED + 1 - self.final_episodes - self.num_episodes
+        largest = MAX_EPISODE_SEED + 1 - self.final_episodes - self.num_episodes
         if self.first_seed > largest:
             raise ValueError(
                 f"evaluation.first_seed is {self.first_seed}; it must be at most {largest}, for "

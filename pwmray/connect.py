@@ -70,7 +70,6 @@ def answering(address: str) -> str:
 
 def largest_machine() -> dict[str, float]:
     """Return the CPUs and GPUs of the largest machine that Ray has."""
-
     return {name: max(m.get(name, 0) for m in machines()) for name in ("CPU", "GPU")}
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pwmray.checks import MAX_EPISODE_SEED
 from pwmray.commands import show_progress
 from pwmray.tasks import EPISODE_STEPS, find_task
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     from pwmray.agent import Agent
     from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments
-
-_MAX_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 
 
 def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
@@ -114,10 +113,10 @@ def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
     first = evaluation.first_seed if chosen.first_seed is None else chosen.first_seed
     if num < 1:
         raise ValueError(f"--episodes is {num}; it must be 1 or more")
-    if num > _MAX_SEED + 1:
-        raise ValueError(f"--episodes is {num}; there are seeds for at most {_MAX_SEED + 1}")
-    if not 0 <= first <= _MAX_SEED - num + 1:
-        raise ValueError(f"--first-seed is {first}; valid: 0 to {_MAX_SEED - num + 1}")
+    if num > MAX_EPISODE_SEED + 1:
+        raise ValueError(f"--episodes is {num}; there are seeds for at most {MAX_EPISODE_SEED + 1}")
+    if not 0 <= first <= MAX_EPISODE_SEED - num + 1:
+        raise ValueError(f"--first-seed is {first}; valid: 0 to {MAX_EPISODE_SEED - num + 1}")
     return range(first, first + num)
 
 

@@ -113,8 +113,13 @@ def ends_at(job_id: str, seconds: float) -> float | None:
     None where Slurm does not answer within `seconds`, or knows of no end.
     """
     told = _run(("squeue", "--noheader", f"--jobs={job_id}", "-O", "EndTime:|"), seconds) or ""
+    return read_time(told.strip().rstrip("|"))
+
+
+def read_time(text: str) -> float | None:
+    """Return a time as Slurm writes it in seconds since 1970, None for N/A or Unknown."""
     try:
-        return time.mktime(time.strptime(told.strip().rstrip("|"), "%Y-%m-%dT%H:%M:%S"))
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
         return None
 

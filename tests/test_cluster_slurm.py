@@ -4,7 +4,6 @@ Recorded on Slurm 22.05; what needs a larger cluster or accounting is written af
 """
 
 import calendar
-import os
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from cluster import slurm
 from cluster.slurm import NodeKind, SlurmError
+from tests.commands_here import put_command
 
 PARTITIONS = """\
 PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES \
@@ -155,10 +155,7 @@ def test_missing_slurm_is_told_in_one_line(monkeypatch, tmp_path):
 
 
 def test_submission_without_an_answer_may_have_been_taken(monkeypatch, tmp_path):
-    slow = tmp_path / "sbatch"
-    slow.write_text("#!/bin/sh\nexec sleep 5\n")
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    put_command(tmp_path, monkeypatch, "sbatch", "exec sleep 5")
     monkeypatch.setattr(slurm, "ASK_SECONDS", 0.05)
     with pytest.raises(SlurmError, match=r"sbatch did not answer .*squeue tells whether it"):
         slurm.submit(Path("a.sbatch"))

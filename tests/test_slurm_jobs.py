@@ -1,6 +1,5 @@
 """What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
 
-import os
 import time
 
 import pytest
@@ -16,6 +15,7 @@ from pwmray.slurm_jobs import (
     read_sacct,
     read_squeue,
 )
+from tests.commands_here import put_command
 
 WAITS = (
     "27627|27627|N/A|PENDING|Resources|0|0|1||h100|0:00|30:00|2026-11-26T04:10:00|me|/s.sh|a.sh|"
@@ -161,10 +161,7 @@ def test_where_there_is_no_slurm_nothing_answers(monkeypatch, tmp_path):
     ],
 )
 def test_cluster_without_an_answer_has_no_name(monkeypatch, tmp_path, script, name):
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\n{script}\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    put_command(tmp_path, monkeypatch, "scontrol", script)
     assert cluster_name(0.3) == name
 
 
@@ -174,10 +171,7 @@ def test_machine_without_slurm_is_of_no_cluster(monkeypatch, tmp_path):
 
 
 def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_path):
-    slow = tmp_path / "squeue"
-    slow.write_text("#!/bin/sh\nexec sleep 5\n")
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    put_command(tmp_path, monkeypatch, "squeue", "exec sleep 5")
     assert ask(["1"], 0.05) is None
 
 
@@ -190,8 +184,5 @@ def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_
     ],
 )
 def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
-    squeue = tmp_path / "squeue"
-    squeue.write_text(f"#!/bin/sh\necho '{said}|'\n")
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    put_command(tmp_path, monkeypatch, "squeue", f"echo '{said}|'")
     assert ends_at("77", 5.0) == end

@@ -16,6 +16,7 @@ from pwmray import claim, cli, registry, results, slurm_jobs, tables
 from pwmray import plan as planning
 from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status
 from pwmray.slurm_jobs import read_squeue
+from tests.commands_here import put_command
 from tests.minislurm import MiniSlurm
 from tests.tiny import sweep
 
@@ -190,10 +191,7 @@ def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, told
 def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     told.append(RUNS.replace("root", getpass.getuser()))
-    slow = tmp_path / "scancel"
-    slow.write_text("#!/bin/sh\nexec sleep 5\n")
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    put_command(tmp_path, monkeypatch, "scancel", "exec sleep 5")
     monkeypatch.setattr(cancel, "_END_SECONDS", 0.05)
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, err.splitlines()[0][:29]) == (2, "error: Slurm does not answer:")
