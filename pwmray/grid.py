@@ -48,7 +48,7 @@ def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:
     """Return a scale's levels: `instead` replaces a plain value, None leaves it out."""
     if isinstance(levels, Mapping):
         return levels
-    values = [v if isinstance(v, Mapping) else instead.get(v, v) for v in levels]
+    values = [instead.get(v, v) if isinstance(v, Hashable) else v for v in levels]
     return [value for value in values if value is not None]
 
 
@@ -70,6 +70,24 @@ def cells(
                 flat["runtime.gpu_type"] = gpu_of[level]
         found.append(flat)
     return found
+
+
+def check_axes(axes: Mapping[str, Levels], trials: Sequence[Hashable]) -> None:
+    """Raise ValueError for an axis whose levels, unlike as they are, stand for the same trials.
+
+    `trials` tells apart those of `cells`, in its order.
+    """
+    stride = 1
+    for axis, levels in axes.items():
+        settings = [_settings_of(axis, level, levels) for level in levels]
+        period = stride * len(settings)
+        first = (trials[i - i % period + i % stride] for i in range(len(trials)))
+        if any(one != settings[0] for one in settings) and tuple(first) == tuple(trials):
+            raise ValueError(
+                f"axis {axis!r} changes nothing of any trial: what its levels set is held, or "
+                "belongs to another kind of world model or policy"
+            )
+        stride = period
 
 
 def axes_of(

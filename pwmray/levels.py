@@ -8,6 +8,7 @@ them of the trials that it ran before.
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,8 +80,9 @@ def name_trial(config: TrialConfig, axes: Axes, named: Named | None = None) -> s
 def names_of(configs: Sequence[TrialConfig], axes: Axes, named: Named | None = None) -> list[str]:
     """Return a name for each trial, told apart by its fingerprint where two would be the same."""
     names = [name_trial(config, axes, named) for config in configs]
+    counts = Counter(names)
     return [
-        tell_apart(name, config.fingerprint) if names.count(name) > 1 else name
+        tell_apart(name, config.fingerprint) if counts[name] > 1 else name
         for name, config in zip(names, configs, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from pwmray.checks import check_folder_name
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
-from pwmray.sweep_options import choose_scale, sweep_parser
+from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
 from pwmray.tracking import Mode, choose_mode
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Sweep:
             for axis, levels in self.vary.items():
                 grid.check_levels(axis, levels)
             grid.check_gpus(self.gpus, self.vary)
+            check_scales(self.at_scale, self.scales)
         except ValueError as error:
             raise ValueError(f"sweep {self.name}: {error}") from error
         for axis in (self.compare, *self.within):
@@ -87,7 +88,8 @@ class Sweep:
         the first one fastest. `chosen` gives an axis other values than the scale's own. A
         `world_model_from` that is "pretrained" stays that; a path is taken from the current
         folder, and is whole in the trial, whose process may have another.
-        Raises ValueError for an unknown scale, a config that cannot run, or a file not there.
+        Raises ValueError for an unknown scale, an axis that changes nothing, a config that cannot
+        run, or a file not there.
         """
         from pwmray.pretrained import place_pretrained
 
@@ -103,7 +105,12 @@ class Sweep:
         flats = grid.cells(axes, self.gpus)
         configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
         configs = [place_pretrained(config) for config in configs]
-        return list({config.fingerprint: config for config in configs}.values())
+        fingerprints = [config.fingerprint for config in configs]
+        try:
+            grid.check_axes(axes, fingerprints)
+        except ValueError as error:
+            raise ValueError(f"sweep {self.name}: {error}") from error
+        return list(dict(zip(fingerprints, configs, strict=True)).values())
 
     def trials(
         self,

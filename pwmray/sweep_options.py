@@ -69,6 +69,13 @@ def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
     return name
 
 
+def check_scales(at_scale: Mapping[str, Any], scales: Mapping[str, Any]) -> None:
+    """Raise ValueError for what is given at a scale that is not there."""
+    for name in at_scale:
+        if name not in scales:
+            raise ValueError(f"at_scale: {unknown('scale', name, scales)}")
+
+
 def count(text: str) -> int:
     """Read a whole number from 1 to _MOST."""
     if not text.isdecimal() or not text.strip("0"):

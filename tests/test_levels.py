@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -21,6 +22,7 @@ INTEGRATORS = [
     {"world_model[flow].integrator": "euler", "policy[flow].integrator": "euler"},
     {"world_model[flow].integrator": "rk4", "policy[flow].integrator": "euler"},
 ]
+FLOW_TUNINGS = {f"{n}_calls": {"policy[flow].num_substeps": n} for n in (1, 2)}
 BARE = {"bare": {"instead": {}, "set": {}}}  # no widths, so that a size acts
 
 
@@ -378,6 +380,38 @@ def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
     with pytest.raises(ValueError, match="sweep few: axis ") as refused:
         make_sweep(axis, levels)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels", "variant"),
+    [
+        ("policy[flow].num_substeps", [1, 2], "baseline"),
+        ("world_model.kind", ["mlp", "flow"], "baseline"),
+        ("runtime.num_cpus", [1, 2], "fullflow"),
+        ("tuning", FLOW_TUNINGS, "baseline"),
+    ],
+)
+def test_axis_that_changes_nothing_is_refused(axis, levels, variant):
+    sweep = make_sweep(axis, levels, [variant])
+    named = re.escape(f"sweep few: axis {axis!r} changes nothing of any trial")
+    with pytest.raises(ValueError, match=named):
+        sweep.cells("tiny")
+
+
+def test_axis_may_change_nothing_of_some_trials():
+    sweep = make_sweep("policy[flow].num_substeps", [1, 2])
+    sweep = dataclasses.replace(sweep, vary={**sweep.vary, "variant": ["baseline", "fullflow"]})
+    assert len(sweep.cells("tiny")) == 6
+    assert len(dataclasses.replace(sweep, vary={**sweep.vary, "seed": [1]}).cells("tiny")) == 3
+
+
+def test_lists_are_levels_too():
+    assert len(make_sweep("policy.units", [[16], [32]]).cells("tiny")) == 4
+
+
+def test_scale_of_a_sweep_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="sweep few: at_scale: unknown scale 'tny'"):
+        make_sweep("tuning", TUNINGS, at_scale={"tny": {"epochs": 2}})
 
 
 # A config read by the keys that sweeps write.
