@@ -50,8 +50,9 @@ def append_lines(path: Path, lines: str) -> None:
             if os.write(descriptor, written) < len(written):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
-        except OSError:
+        except OSError as error:
             os.ftruncate(descriptor, before)
+            error.filename = str(path)
             raise
     finally:
         os.close(descriptor)
@@ -61,6 +62,8 @@ def drop_cut_line(path: Path) -> None:
     """Cut what a kill left behind the last whole line, so that the next one starts afresh."""
     if not path.exists():
         return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        is_whole = file.read() in (b"", b"\n")
+    if not is_whole:
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

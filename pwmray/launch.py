@@ -179,7 +179,7 @@ class _Engine:
 
         from pwmray.scheduling import InOrder
         from pwmray.trainable import TrialTrainable
-        from pwmray.watch import StopEarly, TuneWatch
+        from pwmray.watch import Listening, StopEarly, TuneWatch
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
         spaces = [
@@ -190,7 +190,8 @@ class _Engine:
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
         stopper = StopEarly(deaths)
         scheduler = InOrder(self._interruption)
-        _tune(self._trainable or TrialTrainable, spaces, place, watch, stopper, scheduler)
+        watches = [Listening(self._interruption, progress.say), watch]
+        _tune(self._trainable or TrialTrainable, spaces, place, watches, stopper, scheduler)
         if stopper.is_ray_lost:
             self._recover(turns, progress)
 
@@ -243,7 +244,7 @@ def _tune(
     trainable: "type[TrialTrainable]",
     spaces: list[dict[str, Any]],
     scratch: Path,
-    watch: Any,
+    watches: list[Any],
     stopper: Any,
     scheduler: Any,
 ) -> None:
@@ -264,7 +265,7 @@ def _tune(
             storage_path=str(scratch),
             # The trials keep their own checkpoints.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[watch, NamedTasks()],
+            callbacks=[*watches, NamedTasks()],
             stop=stopper,
             verbose=0,
         ),

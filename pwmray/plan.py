@@ -1,7 +1,6 @@
 """What a sweep would run: which trials are new or done, what they wait for, what the rest costs."""
 
 import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
+from pwmray.room import free_bytes
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -130,12 +130,17 @@ def make(
 
 def check_disk(plan: Plan) -> None:
     """Raise ValueError unless the planned checkpoints and curves fit on the disk."""
-    existing = next(p for p in (plan.results, *plan.results.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if plan.disk_bytes > free:
+    check_room(plan.results, len(plan.to_run), plan.disk_bytes)
+
+
+def check_room(results: Path, num_trials: int, num_bytes: int) -> None:
+    """Raise ValueError unless so many bytes of trials fit where the results are."""
+    free = free_bytes(results)
+    if num_bytes > free:
+        existing = next(p for p in (results, *results.parents) if p.exists())
         raise ValueError(
-            f"no room for the results: {len(plan.to_run)} trials need "
-            f"{size_text(plan.disk_bytes)}, {existing} has {size_text(free)} free"
+            f"no room for the results: {num_trials} trials need {size_text(num_bytes)}, "
+            f"{existing} has {size_text(free)} free"
         )
 
 

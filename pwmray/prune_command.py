@@ -39,7 +39,7 @@ def add_prune_command(commands: argparse._SubParsersAction) -> None:
     prune.add_argument(
         "--keep", type=_kept, default="last,best", metavar="last,best",
         help="the checkpoints to keep: last, best, both (the default), or none; what a trial that "
-        "is not evaluated needs to go on is always kept",
+        "is to go on needs for it is always kept",
     )  # fmt: skip
     prune.add_argument("--yes", action="store_true", help="do it")
     add_results_option(prune)
@@ -114,7 +114,7 @@ def _freeable(
     if moved is None or moved > before:
         return None
     kept = {_FILES[name] for name in keep}
-    if record.status is not Status.EVALUATED:
+    if record.status is not Status.EVALUATED and not record.is_stopped_early:
         kept.add(CHECKPOINT_FILE)
     if not (folder / BEST_FILE).exists() and "best" in keep:
         kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one

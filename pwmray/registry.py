@@ -29,6 +29,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.pt"
 CURVE_FILE = "curve.arrow"
 EVALUATIONS_FILE = "evaluations.arrow"
+STOPPED_EARLY = "stopped_early"  # field of an event CANCELLED: a search is done with the trial
 
 
 class Status(StrEnum):
@@ -74,6 +75,12 @@ class Record:
     def status(self) -> Status | None:
         status = self.last("status")
         return None if status is None else Status(status)
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether a search stopped the trial for good, and nobody has taken it up since."""
+        moves = [event for event in self.events if "status" in event]
+        return bool(moves) and moves[-1].get(STOPPED_EARLY) is True
 
     def last(self, name: str) -> Any:
         """Return the last value recorded for `name`, or None."""

@@ -3,6 +3,7 @@
 How often a trial was retried is in its own events, so a driver that takes over knows it.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 
 NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
 _POLL_SECONDS = 5.0
+
+
+def is_first_start() -> bool:
+    """Whether a person started this process, and not Slurm, which requeued its job.
+
+    Then what failed is tried again, whatever the cause.
+    """
+    return os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 class FirstDeaths:

@@ -12,7 +12,13 @@ from pwmray.checks import check_folder_name
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
-from pwmray.sweep_options import add_place_options, choose_scale, count, task_names
+from pwmray.sweep_options import (
+    add_place_options,
+    check_scales,
+    choose_scale,
+    count,
+    task_names,
+)
 from pwmray.tracking import choose_mode
 
 _FIXED = ("task", "seed", "epochs", "data", "evaluation", "runtime", "world_model_from")
@@ -43,6 +49,10 @@ class Search:
                 raise ValueError(f"search {self.name}: {key!r} cannot be searched over")
         if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
             raise ValueError(f"search {self.name}: its trials must start from scratch")
+        try:
+            check_scales(self.at_scale, self.scales)
+        except ValueError as error:
+            raise ValueError(f"search {self.name}: {error}") from error
 
     def settings(self, scale: str) -> dict[str, Any]:
         """Return what all its trials hold at a scale."""
@@ -76,7 +86,10 @@ class Search:
         )
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Run the command line and exit: 0 done, 1 all failed, 2 bad input, 130 after Ctrl-C."""
+        """Run the command line and exit: 0 done, 1 all of a task's trials failed, 2 bad input.
+
+        After a signal as a sweep: 75, 130 or 143.
+        """
         command = shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 

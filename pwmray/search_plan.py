@@ -1,18 +1,26 @@
 """What a search has tried and has yet to try, and its best trials."""
 
+import contextlib
+import itertools
 import json
+import math
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from pwmray import prices, study, tables
 from pwmray.config import TrialConfig
+from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.study import FINGERPRINT
 
 _NUM_SHOWN = 5  # of the best trials of each task
+_MOST_CELLS = 200  # of a space that is looked through whole
 _FIRST_LOOK = 9  # ASHA looks first after a ninth of the epochs, then after a third
 
 
@@ -23,9 +31,11 @@ class SearchPlan:
     search: Any  # pwmray.search.Search
     scale: str
     tasks: list[str]
-    num_trials: int  # of each task
+    num_trials: int  # of each task, with different settings
     results: Path
     minutes: float  # of a trial with the default settings that runs to its end
+    trial_bytes: int  # of its files
+    cells: Sequence[dict[str, Any]]  # all settings of a space that has few, else none
 
     @classmethod
     def make(
@@ -33,17 +43,20 @@ class SearchPlan:
     ) -> "SearchPlan":
         """Check every task's settings and the space, and price a trial; writes nothing.
 
-        Raises ValueError for a setting or a space that cannot run, or another scale's folder.
+        Of a space that has fewer settings than `num_trials`, each is tried. Raises ValueError for a
+        setting or a space that cannot run, a key that changes nothing, or another scale's folder.
         """
         tables.check_scale(results / search.name, scale)
         space = study.read_space(search.space)
         configs = [search.config(scale, task, {}) for task in tasks]
-        for name, distribution in space.items():
-            search.config(scale, tasks[0], {name: _some_value(distribution)})
+        _check_space(search, scale, tasks[0], space)
+        cells = _cells(search, scale, tasks[0], space)
+        num_trials = min(num_trials, len(cells) or num_trials)
         measured = prices.measure(results, ())
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
         minutes = priced.minutes_per_epoch * configs[0].epochs
-        return cls(search, scale, tasks, num_trials, results, minutes)
+        num_bytes = max(map(sum, count_disk_bytes(configs)))
+        return cls(search, scale, tasks, num_trials, results, minutes, num_bytes, cells)
 
     @property
     def folder(self) -> Path:
@@ -60,18 +73,25 @@ class SearchPlan:
         # A multiple of the curve's rows, where returns are known.
         every = base.evaluation.every_epochs
         first_rung = max(1, base.epochs // _FIRST_LOOK // every) * every
-        return study.open_study(self.folder, task, self._defining(base), first_rung)
+        seconds = base.runtime.disk_wait_seconds
+        return study.open_study(self.folder, task, self._defining(base), first_rung, seconds)
 
     def num_left(self, found: optuna.Study | None) -> int:
-        """Return how many trials a task's study, if it has one, has yet to bring to an end."""
-        trials = found.get_trials(deepcopy=False) if found else []
-        return max(0, self.num_trials - sum(trial.state.is_finished() for trial in trials))
+        """Return how many trials a task's study, if it has one, has yet to bring to an end.
+
+        What failed is tried again whenever the search is started.
+        """
+        outcomes = study.outcomes(found).values() if found else ()
+        return max(0, self.num_trials - sum(t.state is not TrialState.FAIL for t in outcomes))
 
     def studies(self) -> dict[str, optuna.Study]:
         """Return the studies that there are, by task, to look at; writes nothing."""
         defining = {task: self._defining(self.config(task, {})) for task in self.tasks}
-        found = {task: study.load_study(self.folder, task, defining[task]) for task in self.tasks}
-        return {task: one for task, one in found.items() if one is not None}
+        return study.load_studies(self.folder, defining)
+
+    def check_disk(self, num_left: int) -> None:
+        """Raise ValueError unless the files of so many trials fit on the disk."""
+        check_room(self.results, num_left, num_left * self.trial_bytes)
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
         """Return all that defines the study of a task, of which `base` is the default trial."""
@@ -96,6 +116,7 @@ def as_json(plan: SearchPlan) -> str:
         "trials_of_a_task": plan.num_trials,
         "trials_left": left,
         "minutes_if_none_stops_early": round(left * plan.minutes, 2),
+        "disk_bytes": left * plan.trial_bytes,
         "space": {key: list(v) if isinstance(v, tuple) else v for key, v in _space(plan).items()},
         "tasks": tasks,
     }
@@ -113,18 +134,30 @@ def as_table(plan: SearchPlan) -> str:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
+    lines += caution_lines(plan, studies)
     lines.append(
         f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
-        "settings if none were stopped early"
+        f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
     )
     return "\n".join(lines)
+
+
+def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
+    """Return a line on what the best returns are not, once there are any."""
+    if not any(_best(found) for found in studies.values()):
+        return []
+    seed = plan.config(plan.tasks[0], {}).seed
+    return [
+        "the best of many returns with one seed is higher than it will be again: "
+        f"confirm it in a sweep, with seeds other than {seed}"
+    ]
 
 
 def best_lines(found: optuna.Study | None) -> list[str]:
     """Return a line for each of a study's best trials."""
     return [
         f"  {row['return']:>6.1f}  {row['fingerprint']}  "
-        + ", ".join(f"{name}={_number(value)}" for name, value in row["settings"].items())
+        + ", ".join(f"{name}={value}" for name, value in row["settings"].items())
         for row in _best(found)
     ]
 
@@ -138,9 +171,14 @@ def _best(found: optuna.Study | None) -> list[dict[str, Any]]:
 
 
 def _counts(found: optuna.Study | None) -> dict[str, int]:
-    words = {"COMPLETE": "done", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "begun"}
-    trials = found.get_trials(deepcopy=False) if found else []
-    return dict(Counter(words.get(trial.state.name, "begun") for trial in trials))
+    """Return how many trials came to what; each counts once, however often it was tried."""
+    if found is None:
+        return {}
+    words = {"COMPLETE": "done", "PRUNED": "stopped early", "FAIL": "failed"}
+    ends = study.outcomes(found)
+    states = [words[trial.state.name] for trial in ends.values()]
+    begun = {trial.user_attrs.get(FINGERPRINT) for trial in study.unfinished(found)}
+    return dict(Counter([*states, *("begun" for name in begun if name and name not in ends)]))
 
 
 def _num_left(plan: SearchPlan, studies: dict[str, optuna.Study]) -> int:
@@ -158,11 +196,78 @@ def _shown(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
-def _number(value: Any) -> Any:
-    return f"{value:.3g}" if isinstance(value, float) else value
+def _check_space(search: Any, scale: str, task: str, space: Mapping[str, BaseDistribution]) -> None:
+    """Raise ValueError for a choice that cannot run, or a key that changes nothing of a trial.
+
+    A choice may ask for another key's: each is looked at by itself, then beside each of the others.
+    """
+    others = [{key: value} for key in space for value in _ends(space[key])]
+    for key, distribution in space.items():
+        values = _ends(distribution)
+        contexts: list[dict[str, Any]] = [{}, *(other for other in others if key not in other)]
+        for value in values:
+            _first_that_runs(search, scale, task, [{**context, key: value} for context in contexts])
+        if len(values) > 1 and not any(
+            len(set(_fingerprints(search, scale, task, key, values, context))) > 1
+            for context in contexts
+        ):
+            raise ValueError(
+                f"search {search.name}: {key!r} changes nothing of any trial: it is held, or "
+                "belongs to another kind of world model or policy"
+            )
 
 
-def _some_value(distribution: optuna.distributions.BaseDistribution) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return distribution.choices[0]
-    return distribution.low  # type: ignore[attr-defined]
+def _first_that_runs(
+    search: Any, scale: str, task: str, choices: Sequence[Mapping[str, Any]]
+) -> TrialConfig:
+    """Return the first of several trials whose settings can run; raise the first's ValueError."""
+    first: ValueError | None = None
+    for chosen in choices:
+        try:
+            return search.config(scale, task, chosen)
+        except ValueError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _fingerprints(
+    search: Any,
+    scale: str,
+    task: str,
+    key: str,
+    values: Sequence[Any],
+    context: Mapping[str, Any],
+) -> Iterator[str]:
+    for value in values:
+        with contextlib.suppress(ValueError):
+            yield search.config(scale, task, {**context, key: value}).fingerprint
+
+
+def _cells(
+    search: Any, scale: str, task: str, space: Mapping[str, BaseDistribution]
+) -> list[dict[str, Any]]:
+    """Return all settings of a space that are different trials; none where there are many."""
+    choices = [_all_values(distribution) for distribution in space.values()]
+    if math.prod(map(len, choices)) not in range(1, _MOST_CELLS + 1):
+        return []
+    found: dict[str, dict[str, Any]] = {}
+    for values in itertools.product(*choices):
+        chosen = dict(zip(space, values, strict=True))
+        with contextlib.suppress(ValueError):  # a choice that asks for another key's
+            found.setdefault(search.config(scale, task, chosen).fingerprint, chosen)
+    return list(found.values())
+
+
+def _all_values(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return every value of a distribution, none of one that has no end of them."""
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1)
+    return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+
+
+def _ends(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return every choice, of a range its two ends."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    return list(dict.fromkeys((distribution.low, distribution.high)))  # type: ignore[attr-defined]

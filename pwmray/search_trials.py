@@ -2,25 +2,31 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from pwmray import connect, deaths, placement, registry, retries, study, tables
+from pwmray import connect, deaths, placement, provenance, registry, retries, study, tables
 from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
-from pwmray.failures import Failure, failure_of, share_of
+from pwmray.failures import Failure, failure_of, is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.levels import names_of
-from pwmray.plan import count_disk_bytes
-from pwmray.registry import Record, Status
+from pwmray.registry import STOPPED_EARLY, Record, Status
+from pwmray.room import with_room
 from pwmray.search_plan import SearchPlan
 from pwmray.study import FINGERPRINT
 
-_TABLES_SECONDS = 5.0  # between two writings of the tables
+_TABLES_SECONDS = 5.0  # between two writings of the tables, at least
+_TABLES_SHARE = 0.05  # at most, of the driver's time
+_MOST_REPEATS = 100  # proposals in a row of what was tried or cannot run: there is nothing new
+STOPPED = "the search stopped before it was done"
+_IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
+
+T = TypeVar("T")
 
 
 class SearchTrials:
@@ -47,10 +53,13 @@ class SearchTrials:
         self.default = plan.config(task, {})  # with the settings that none was chosen for
         self.study = plan.open_study(task)
         self._space = study.read_space(plan.search.space)
-        self._left = study.unfinished(self.study)
+        self._asked = _asked(plan, task, self.study)  # by fingerprint, the first first
+        self._left = self._take_up()
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
+        self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
-        self._written_at = 0.0
+        self._tables = tables.Tables(plan.folder)
+        self._write_at = 0.0
         self._write_tables()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,15 +77,18 @@ class SearchTrials:
 
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
-        while self.bug is None and (self._left or self._num_tried() < self._plan.num_trials):
-            trial = self._left.pop(0) if self._left else self.study.ask(self._space)
-            config = self._plan.config(self._task, trial.params)
-            trial.set_user_attr(FINGERPRINT, config.fingerprint)
-            if self._is_known(trial, config):
-                continue
-            self._live[name] = trial, config
-            self._queue(config)
-            return {"grid": self._grid(config, trial)}
+        num_repeats = 0
+        while self.bug is None and num_repeats < _MOST_REPEATS:
+            trial = self._left.pop(0) if self._left else self._propose(is_again=num_repeats > 0)
+            if trial is None:
+                return None
+            config = self._config(trial)
+            if config is None or self._is_known(trial, config):
+                num_repeats += 1
+            elif self._queue(config):
+                self._live[name] = trial, config
+                self._open_tables()
+                return {"grid": self._grid(config)}
         return None
 
     def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
@@ -98,7 +110,8 @@ class SearchTrials:
         folder = self._folder(config)
         if is_error:
             deaths.wait_for_death([folder])
-            deaths.record_death(folder, self._told.pop(name, None))
+            of_ray = self._told.pop(name, None)
+            self._when_room(lambda: deaths.record_death(folder, of_ray))
         record = registry.read(folder)
         if record.status is Status.EVALUATED:
             self._deaths.finish()
@@ -110,26 +123,92 @@ class SearchTrials:
             said = self._fail(trial, config, record)
         else:
             self._deaths.finish()
-            said = f"stopped early at epoch {result['epoch'] if result else 0}"
-            registry.record(folder, Status.CANCELLED, reason=f"the search {said}")
-            self.study.tell(trial, state=TrialState.PRUNED)
-        told = self.study.get_trials(deepcopy=False)[trial.number].state.is_finished()
-        self._num_ended += told  # one that runs again has not ended
-        number = f"{trial.number + 1} of {self._plan.num_trials}"
+            said = self._stop_early(trial, folder, result["epoch"] if result else 0)
+        told = self.study.get_trials(deepcopy=False)[trial.number]
+        self._num_ended += told.state.is_finished()  # one that runs again has not ended
+        self._tell_twins(told, config.fingerprint)
+        number = f"{self._number_of(config)} of {self._plan.num_trials}"
         said = f"{self._plan.search.name} {self._task} {number}: {said}"
         print("; ".join([said, *self._progress()]), flush=True)
-        if time.monotonic() - self._written_at >= _TABLES_SECONDS:
+        if time.monotonic() >= self._write_at:
             self._write_tables()
 
-    def settle(self) -> None:
-        """Record the trials that came to no end, which the next run goes on with."""
-        for _, config in self._live.values():
-            folder = self._folder(config)
-            status = registry.read(folder).status
-            if status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
-                reason = "the search stopped before it was done"
-                registry.record(folder, Status.CANCELLED, reason=reason)
+    def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
+        """Record the trials that came to no end, which the next run goes on with.
+
+        `status` is where they stand then, CANCELLED or QUEUED.
+        """
+        fields = provenance.job() if status is Status.QUEUED else {}
+        folders = [self._folder(config) for _, config in self._live.values()]
+        deaths.wait_for_death(folders)
+        for folder in folders:
+            with registry.claimed(folder) as record:
+                if record is not None and record.status in _IN_HANDS:
+                    registry.record(folder, status, reason=why, **fields)
         self._write_tables()
+
+    def _take_up(self) -> list[optuna.Trial]:
+        """Return the trials that earlier runs left, and what failed in them, to be tried again.
+
+        A proposal that was cut off is none: it would run with part of its settings. What fails is
+        tried again where a person starts the search; Slurm, which requeues a job, only goes on.
+        """
+        outcomes = study.outcomes(self.study)
+        ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
+        left = []
+        for trial in study.unfinished(self.study):
+            if set(trial.params) != set(self._space):
+                self.study.tell(trial, state=TrialState.FAIL)
+                continue
+            config, epoch = self._config(trial), study.stopped_at(trial)
+            if config is None:
+                continue
+            if config.fingerprint in ended:  # its twin
+                self._tell_as(trial, ended[config.fingerprint])
+            elif epoch is not None:
+                self._stop_early(trial, self._folder(config), epoch)
+            else:
+                left.append(trial)
+        if retries.is_first_start():
+            known = {*ended, *(trial.user_attrs.get(FINGERPRINT) for trial in left)}
+            failed = [trial for name, trial in outcomes.items() if name not in known]
+            left += [study.ask_again(self.study, trial.params, self._space) for trial in failed]
+        return left[: self._plan.num_trials - len(ended)]
+
+    def _propose(self, is_again: bool) -> optuna.Trial | None:
+        """Return a trial with settings that the study proposes, None where it has had enough.
+
+        Of a space with few settings it is the next that was not tried, where what the study
+        proposes has been.
+        """
+        if len(self._asked) >= self._plan.num_trials:
+            return None
+        if is_again:
+            for chosen in self._plan.cells:
+                if self._plan.config(self._task, chosen).fingerprint not in self._asked:
+                    return study.ask_again(self.study, chosen, self._space)
+        return self.study.ask(self._space)
+
+    def _config(self, trial: optuna.Trial) -> TrialConfig | None:
+        """Return a proposed trial's config, None for settings that cannot run together."""
+        try:
+            config = self._plan.config(self._task, trial.params)
+        except ValueError as error:
+            self.study.tell(trial, state=TrialState.FAIL)
+            print(f"{self._plan.search.name} {self._task}: left out, for {error}", flush=True)
+            return None
+        trial.set_user_attr(FINGERPRINT, config.fingerprint)
+        self._asked.setdefault(config.fingerprint, config)
+        return config
+
+    def _stop_early(self, trial: optuna.Trial, folder: Path, epoch: int) -> str:
+        """Record that ASHA stopped a trial; return what to say."""
+        said = f"stopped early at epoch {epoch}"
+        if registry.read(folder).status in _IN_HANDS:
+            fields = {"reason": f"the search {said}", STOPPED_EARLY: True}
+            self._when_room(lambda: registry.record(folder, Status.CANCELLED, **fields))
+        self.study.tell(trial, state=TrialState.PRUNED)
+        return said
 
     def _fail(self, trial: optuna.Trial, config: TrialConfig, record: Record) -> str:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
@@ -140,8 +219,7 @@ class SearchTrials:
         if record.status is not Status.FAILED:
             return "its process died and still holds it: the next run takes it up"
         reason = record.last("reason")
-        ((checkpoints, rows),) = count_disk_bytes([config])
-        failed = _Failed(config, checkpoints + rows)
+        failed = _Failed(config, self._plan.trial_bytes)
         machine = connect.largest_machine
         if retries.can_retry(failed, record, self._plan.results, machine):
             self._left.insert(0, trial)
@@ -153,7 +231,8 @@ class SearchTrials:
 
     def _progress(self) -> list[str]:
         """Return the best return so far and, by the pace of this run, the time left, if any is."""
-        num_left = self._plan.num_left(self.study) + self._num_later
+        num_new = max(self._plan.num_trials - len(self._asked), 0)
+        num_left = len(self._live) + len(self._left) + num_new + self._num_later
         if not num_left or not self._num_ended:
             return []
         half_way = len(self._live) / 2  # those that run, on average
@@ -162,38 +241,58 @@ class SearchTrials:
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
         return [*best, f"{format_duration(seconds)} left"]
 
-    def _num_tried(self) -> int:
-        return len(self.study.get_trials(deepcopy=False))
-
     def _is_known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
         """Tell the study what is known of a trial that was run before, in any sweep."""
-        folder = self._folder(config)
-        record = registry.read(folder)
-        before = study.same_before(self.study, config.fingerprint)
+        record = registry.read(self._folder(config))
+        before = study.outcomes(self.study).get(config.fingerprint)
         if record.status is Status.EVALUATED:
             self.study.tell(trial, record.last("return_mean"))
-        elif before is not None:
-            for epoch, value in before.intermediate_values.items():
-                trial.report(value, epoch)
-            self.study.tell(trial, state=before.state)
+        elif before is not None and before.state is not TrialState.FAIL:
+            self._tell_as(trial, before)
         elif any(config.fingerprint == other.fingerprint for _, other in self._live.values()):
-            self.study.tell(trial, state=TrialState.FAIL)  # its twin runs now
+            self._twins.append((trial, config.fingerprint))
         else:
             return False
         return True
 
-    def _queue(self, config: TrialConfig) -> None:
-        folder = self._folder(config)
-        if not registry.running_elsewhere(folder):
-            failure = self._retried.pop(config.fingerprint, None)
-            registry.queue(folder, config.to_dict(), **({"retry": failure} if failure else {}))
+    def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:
+        """Tell of a trial's twins, which were proposed while it ran, what it came to."""
+        if not told.state.is_finished():
+            return
+        for twin, name in self._twins:
+            if name == fingerprint:
+                self._tell_as(twin, told)
+        self._twins = [(twin, name) for twin, name in self._twins if name != fingerprint]
 
-    def _grid(self, config: TrialConfig, trial: optuna.Trial) -> dict[str, Any]:
+    def _tell_as(self, trial: optuna.Trial, before: FrozenTrial) -> None:
+        for epoch, value in before.intermediate_values.items():
+            trial.report(value, epoch)
+        value = before.value if before.state is TrialState.COMPLETE else None
+        self.study.tell(trial, value, state=before.state)
+
+    def _queue(self, config: TrialConfig) -> bool:
+        """Record that a trial is in Tune's hands; return False if it ended meanwhile elsewhere."""
+        folder = self._folder(config)
+        failure = self._retried.pop(config.fingerprint, None)
+        fields = {**({"retry": failure} if failure else {}), **provenance.job()}
+
+        def write() -> bool:
+            with registry.claimed(folder) as record:
+                if record is None:  # another process runs it, as the trainable will find
+                    return True
+                if record.status is Status.EVALUATED:
+                    return False
+                registry.queue(folder, config.to_dict(), **fields)
+                return True
+
+        return self._when_room(write)
+
+    def _grid(self, config: TrialConfig) -> dict[str, Any]:
         folder = self._folder(config)
         share = share_of(registry.read(folder))
         machine = connect.largest_machine() if share > 1 else self._offered
         name = self._plan.search.name
-        title = f"{name} {self._task} trial {trial.number + 1}"
+        title = f"{name} {self._task} trial {self._number_of(config)}"
         return {
             "trial": json.dumps(config.to_dict()),
             "epochs": config.epochs,
@@ -206,26 +305,55 @@ class SearchTrials:
             "bundle": placement.bundle(config.runtime, share, machine, self._offered),
         }
 
+    def _number_of(self, config: TrialConfig) -> int:
+        return list(self._asked).index(config.fingerprint) + 1
+
     def _folder(self, config: TrialConfig) -> Path:
         return registry.trial_folder(self._plan.results, config.fingerprint)
 
+    def _when_room(self, write: Callable[[], T]) -> T:
+        seconds = self.default.runtime.disk_wait_seconds
+        return with_room(write, self._plan.results, seconds)
+
+    def _open_tables(self) -> None:
+        """Have the search's folder name all trials so far."""
+        self._when_room(lambda: open_tables(self._plan, self._asked.values(), self._command))
+
     def _write_tables(self) -> None:
-        write_tables(self._plan, self._task, self.study, self._command)
-        self._written_at = time.monotonic()
+        started = time.monotonic()
+        try:
+            open_tables(self._plan, self._asked.values(), self._command)
+            self._tables.write()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            print(f"disk full: the tables in {self._plan.folder} are behind", flush=True)
+        took = time.monotonic() - started
+        self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
 
 def write_tables(plan: SearchPlan, task: str, tried: optuna.Study, command: str) -> None:
     """Give the search's folder the tables of a sweep, of all trials of a task's study so far."""
-    configs = {}
+    tables.Tables(open_tables(plan, _asked(plan, task, tried).values(), command)).write()
+
+
+def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) -> Path:
+    """Create or grow the search's folder, as a sweep's, with these trials; return it."""
+    configs = list(configs)
+    sweep = plan.search.as_sweep(plan.scale)
+    names = names_of(configs, sweep.axes)
+    rows = [_Named(config, name) for config, name in zip(configs, names, strict=True)]
+    return tables.open_sweep(_Tried(sweep, plan.scale, plan.results, rows), command)
+
+
+def _asked(plan: SearchPlan, task: str, tried: optuna.Study) -> dict[str, TrialConfig]:
+    """Return the trials that a study has proposed, by fingerprint, the first first."""
+    found = {}
     for trial in tried.get_trials(deepcopy=False):
         if FINGERPRINT in trial.user_attrs:
             config = plan.config(task, trial.params)
-            configs[config.fingerprint] = config
-    sweep = plan.search.as_sweep(plan.scale)
-    names = names_of(list(configs.values()), sweep.axes)
-    rows = [_Named(config, name) for config, name in zip(configs.values(), names, strict=True)]
-    known = _Tried(sweep, plan.scale, plan.results, rows)
-    tables.Tables(tables.open_sweep(known, command)).write()
+            found[config.fingerprint] = config
+    return found
 
 
 class _Failed(NamedTuple):

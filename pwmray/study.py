@@ -19,13 +19,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from pwmray.files import drop_cut_line
+from pwmray.files import append_lines
+from pwmray.room import with_room
 
 JOURNAL_FILE = "study.journal"
 FINGERPRINT = "fingerprint"  # attribute of a study's trial: which of ours it is
+_STOPPED_AT = "stopped_at"  # and the epoch at which ASHA stopped it
 _REDUCTION = 3  # ASHA lets the best third of those at a rung go on
 _RANGE_KEYS = {"low", "high", "log"}
 _RECORD = b'{"op_code":'  # how every line of a journal begins
@@ -45,18 +47,21 @@ def read_space(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
 
 
 def open_study(
-    folder: Path, task: str, settings: Mapping[str, Any], first_rung: int
+    folder: Path,
+    task: str,
+    settings: Mapping[str, Any],
+    first_rung: int,
+    disk_wait_seconds: float = 0.0,
 ) -> optuna.Study:
     """Open or create the study of a task in a search's folder, to go on with it.
 
     `settings` are all that defines it: another space or another scale is another study.
-    `first_rung` is the epoch at which ASHA looks at a trial first. A last line that a kill cut off
-    is dropped, for the next would be glued to it. Raises ValueError for a journal that cannot be
-    read, which is left as it is.
+    `first_rung` is the epoch at which ASHA looks at a trial first. For one writer at a time, who
+    waits `disk_wait_seconds` for room on a full disk. Raises ValueError for a journal that cannot
+    be read, which is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    storage = _open_journal(folder / JOURNAL_FILE)
-    _drop_cut_line(folder / JOURNAL_FILE)
+    storage = _open_journal(folder / JOURNAL_FILE, disk_wait_seconds)
     study = optuna.create_study(
         storage=storage,
         study_name=_study_name(task, settings),
@@ -71,18 +76,24 @@ def open_study(
     return study
 
 
-def load_study(folder: Path, task: str, settings: Mapping[str, Any]) -> optuna.Study | None:
-    """Return the study of a task to look at, None where there is none; writes nothing.
+def load_studies(
+    folder: Path, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, optuna.Study]:
+    """Return the studies that there are to look at, by task; writes nothing.
 
-    Raises ValueError for a journal that cannot be read.
+    `settings` are by task what defines its study. Raises ValueError for a journal that cannot be
+    read.
     """
     if not (folder / JOURNAL_FILE).exists():
-        return None
+        return {}
     storage = _open_journal(folder / JOURNAL_FILE)
-    name = _study_name(task, settings)
-    if name not in [known.study_name for known in storage.get_all_studies()]:
-        return None
-    return optuna.load_study(study_name=name, storage=storage)
+    known = {study.study_name for study in storage.get_all_studies()}
+    names = {task: _study_name(task, defining) for task, defining in settings.items()}
+    return {
+        task: optuna.load_study(study_name=name, storage=storage)
+        for task, name in names.items()
+        if name in known
+    }
 
 
 def unfinished(study: optuna.Study) -> list[optuna.Trial]:
@@ -91,25 +102,54 @@ def unfinished(study: optuna.Study) -> list[optuna.Trial]:
     return [optuna.Trial(study, trial._trial_id) for trial in running]
 
 
+def ask_again(
+    study: optuna.Study, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+) -> optuna.Trial:
+    """Return a new trial of the study with these settings."""
+    study.enqueue_trial(dict(params))
+    return study.ask(dict(space))
+
+
 def report(trial: optuna.Trial, epoch: int, value: float) -> bool:
-    """Tell how far a trial has come, its return; return whether ASHA stops it."""
+    """Tell how far a trial has come, its return; return whether ASHA stops it.
+
+    That it does is kept at once: a search that is killed before the trial's end knows it.
+    """
     with warnings.catch_warnings():
         # A trial that goes on from its checkpoint comes through some epochs again.
         warnings.filterwarnings("ignore", message=".*already reported.*")
         trial.report(value, epoch)
-    return trial.should_prune()
+    is_stopped = trial.should_prune()
+    if is_stopped:
+        trial.set_user_attr(_STOPPED_AT, epoch)
+    return is_stopped
 
 
-def same_before(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
-    """Return the finished trial of the study with that fingerprint, if there is one."""
-    trials = study.get_trials(deepcopy=False)
-    finished = (trial for trial in trials if trial.state.is_finished())
-    return next((t for t in finished if t.user_attrs.get(FINGERPRINT) == fingerprint), None)
+def stopped_at(trial: optuna.Trial) -> int | None:
+    """Return the epoch at which ASHA stopped a trial, None where it did not."""
+    return trial.user_attrs.get(_STOPPED_AT)
+
+
+def outcomes(study: optuna.Study) -> dict[str, FrozenTrial]:
+    """Return by fingerprint what came of every trial of ours that has come to an end.
+
+    Of one that was tried several times that is its return, or that it was stopped, or that it
+    failed.
+    """
+    rank = {TrialState.FAIL: 0, TrialState.PRUNED: 1, TrialState.COMPLETE: 2}
+    found: dict[str, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        name = trial.user_attrs.get(FINGERPRINT)
+        if name is None or trial.state not in rank:
+            continue
+        if name not in found or rank[trial.state] >= rank[found[name].state]:
+            found[name] = trial
+    return found
 
 
 def best_trials(study: optuna.Study, number: int) -> Sequence[FrozenTrial]:
     """Return the trials that came to their end with the highest returns, the best first."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    done = [trial for trial in outcomes(study).values() if trial.state is TrialState.COMPLETE]
     return sorted(done, key=lambda trial: -(trial.value or 0.0))[:number]
 
 
@@ -118,13 +158,33 @@ def _study_name(task: str, settings: Mapping[str, Any]) -> str:
     return f"{task}-{defining[:8]}"
 
 
-def _open_journal(path: Path) -> JournalStorage:
+class _Journal(JournalFileBackend):
+    """Optuna's journal for one writer, who holds the search's claim: without a lock.
+
+    Optuna's own lock outlives a process that is killed by half a minute, and for ever where the
+    folder is moved. Lines are written whole or not at all, once the disk has room; one that a kill
+    cut off is dropped, for the next would be glued to it.
+    """
+
+    def __init__(self, path: Path, disk_wait_seconds: float):
+        super().__init__(str(path))
+        self._path, self._disk_wait_seconds = path, disk_wait_seconds
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append a line each; raise OSError where the disk came to no room."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with_room(
+            lambda: append_lines(self._path, lines), self._path.parent, self._disk_wait_seconds
+        )
+
+
+def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
     """Open a journal, made where there is none; raise ValueError for a file that is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if path.exists():
             _check_lines(path.read_bytes())
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(_Journal(path, disk_wait_seconds))
     except _UNREADABLE as error:
         what = str(error) or repr(error)
         raise ValueError(
@@ -144,16 +204,6 @@ def _check_lines(content: bytes) -> None:
                 json.loads(line)
         except ValueError as error:
             raise ValueError(f"line {number} is not JSON ({error})") from error
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Cut what a kill left behind a journal's last whole line, once nobody is writing it."""
-    lock = JournalFileSymlinkLock(str(path))
-    lock.acquire()
-    try:
-        drop_cut_line(path)
-    finally:
-        lock.release()
 
 
 def _distribution(key: str, values: Any) -> BaseDistribution:

@@ -5,7 +5,6 @@ claim, and who comes to it later skips it. What others run is looked at again wh
 else to do: it is theirs while they live, and then whoever's is here.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -42,9 +41,7 @@ class Turns:
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
         self._told: dict[str, str] = {}  # what Ray says of a process that died
-        # What failed is tried again, whatever the cause, where a person starts the sweep. Slurm,
-        # which requeues a job, only goes on with it.
-        self._is_first = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+        self._is_first = retries.is_first_start()
 
     @property
     def is_over(self) -> bool:

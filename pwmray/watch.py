@@ -1,6 +1,7 @@
 """Tune's callback: what happens in the trials, passed on to the display and the tables."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,7 @@ class TuneWatch(tune.Callback):
         self._tables = tables
         self._deaths = deaths
         self._write_at = self._looked_at = 0.0
-        self._has_said = False
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
-
-    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        self._interruption.listen()  # Tune takes SIGUSR1 when it begins
-        if self._interruption.reason is not None and not self._has_said:
-            self._has_said = True
-            seconds = format_duration(self._interruption.row_seconds)
-            self._progress.say(
-                f"{self._interruption.reason}: trials stop at their next rows, within {seconds}"
-            )
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._progress.start(_fingerprint(trial))
@@ -109,6 +100,23 @@ class TuneWatch(tune.Callback):
             self._progress.say(
                 f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, the trials to come write "
                 f"up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+            )
+
+
+class Listening(tune.Callback):
+    """Have an interruption hear its signals, which Tune takes when it begins, and say it once."""
+
+    def __init__(self, interruption: Interruption, say: Callable[[str], None]):
+        self._interruption, self._say = interruption, say
+        self._has_said = False
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._interruption.listen()
+        if self._interruption.reason is not None and not self._has_said:
+            self._has_said = True
+            seconds = format_duration(self._interruption.row_seconds)
+            self._say(
+                f"{self._interruption.reason}: trials stop at their next rows, within {seconds}"
             )
 
 

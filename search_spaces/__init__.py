@@ -5,7 +5,7 @@ from search_spaces.errors import ERRORS
 from search_spaces.flow import FLOW_TUNINGS
 from search_spaces.hyperparameters import FLOW_SPACE
 from search_spaces.scales import SCALES
-from search_spaces.seeds import TRAIN_SEEDS
+from search_spaces.seeds import SEARCH_SEED, TRAIN_SEEDS
 from search_spaces.tasks import DEV3, MT30, PRETRAINING_TASKS
 from search_spaces.variants import BASELINE, FACTORIAL, FLOW_POLICY, FLOW_WM, FULL_FLOW, NAMED
 
@@ -24,5 +24,6 @@ __all__ = [
     "NAMED",
     "PRETRAINING_TASKS",
     "SCALES",
+    "SEARCH_SEED",
     "TRAIN_SEEDS",
 ]

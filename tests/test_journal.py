@@ -1,11 +1,11 @@
 """The journal of a search: cut off by a kill, looked at by a plan, or none at all."""
 
+import os
 import threading
 
 import pytest
-from optuna.storages.journal import JournalFileSymlinkLock
 
-from pwmray import study
+from pwmray import room, study
 from pwmray.search_plan import as_table
 from tests.test_search import TASK, make_plan
 from tests.tiny_search import search
@@ -41,20 +41,37 @@ def test_plan_creates_no_study_in_a_journal_without_one(tmp_path, content):
     assert list(plan.folder.iterdir()) == [path]
 
 
-def test_line_that_another_process_is_writing_is_not_cut(tmp_path):
+def test_lock_that_a_killed_search_left_holds_nobody_up(tmp_path):
     plan = make_plan(tmp_path)
-    path, whole = ask_once(plan)
-    path.write_bytes(whole[:-20])
-    lock = JournalFileSymlinkLock(str(path))
-    lock.acquire()
-    opening = threading.Thread(target=plan.open_study, args=(TASK,))
-    opening.start()
-    opening.join(0.3)
-    assert opening.is_alive()
-    path.write_bytes(whole)
-    lock.release()
-    opening.join()
-    assert path.read_bytes().startswith(whole)
+    path, _ = ask_once(plan)
+    path.with_name(f"{path.name}.lock").symlink_to("/a/folder/that/is/gone")
+    asking = threading.Thread(target=ask_once, args=(plan,))
+    asking.start()
+    asking.join(10.0)
+    assert not asking.is_alive()
+    assert len(plan.studies()[TASK].get_trials()) == 2
+
+
+def test_full_disk_leaves_a_journal_whole(tmp_path, monkeypatch):
+    plan = make_plan(tmp_path)
+    path, _ = ask_once(plan)
+    tried = plan.open_study(TASK)
+    whole = path.read_bytes()
+    write, sizes = os.write, [10, 0]
+
+    def fill(descriptor, content):
+        return write(descriptor, content[: sizes.pop()] if sizes else content)
+
+    monkeypatch.setattr(os, "write", fill)
+    monkeypatch.setattr(room, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(tried._storage._backend, "_disk_wait_seconds", 0.0)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        tried.ask()
+    assert path.read_bytes() == whole
+    monkeypatch.setattr(tried._storage._backend, "_disk_wait_seconds", 10.0)
+    tried.ask()  # once it has room
+    assert sizes == []
+    assert len(plan.studies()[TASK].get_trials()) == 2
 
 
 @pytest.mark.parametrize(

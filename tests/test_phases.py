@@ -16,6 +16,7 @@ from pwmray.search import Search
 from pwmray.search_plan import SearchPlan
 from pwmray.sweep import Sweep
 from pwmray.tasks import TASKS
+from search_spaces import SEARCH_SEED, TRAIN_SEEDS
 from tests.test_sweep import run
 
 ROOT = Path(__file__).parent.parent
@@ -194,7 +195,8 @@ def test_search_is_of_the_full_flow_from_scratch_with_one_seed(scale, epochs, tm
     plan = SearchPlan.make(search, scale, tasks, search.num_trials_at(scale), tmp_path)
     config = plan.config(tasks[0], {})
     found = (config.variant, config.methodology, config.epochs, config.seed)
-    assert found == ("fullflow", "joint_from_scratch", epochs, 42)
+    assert found == ("fullflow", "joint_from_scratch", epochs, SEARCH_SEED)
+    assert SEARCH_SEED not in TRAIN_SEEDS
 
 
 def test_search_is_planned_on_all_30_tasks(tmp_path, capsys):

@@ -1,9 +1,11 @@
 """A search: its space, its study that is kept, early stopping, and going on with it."""
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -19,9 +22,10 @@ from pwmray import claim, connect, deaths, registry, search_trials, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
+from pwmray.prune_command import find_freeable
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.results import read_table
-from pwmray.search_plan import SearchPlan
+from pwmray.search_plan import SearchPlan, as_json, as_table
 from pwmray.search_trials import SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.trial import Trial
@@ -88,11 +92,34 @@ def advance(trials, name, data, until=None):
         ({"learner.model_lr": {"low": 0.0, "high": 1.0, "log": True}}, "'learner.model_lr' is"),
         ({"learner.model_rl": [1.0]}, "unknown config key 'learner.model_rl'; did you mean"),
         ({"policy.num_substeps": [0]}, "policy.num_substeps is 0; it must be at least 1"),
+        ({"policy.num_substeps": [1, 2, 0]}, "policy.num_substeps is 0; it must be at least 1"),
+        ({"policy.integrator": ["euler", "hune"]}, "policy.integrator is 'hune'"),
+        ({"learner.td_lambda": {"low": 0.5, "high": 1.5}}, "learner.td_lambda is 1.5"),
+        (
+            {"world_model[flow].num_substeps": [1, 2], "learner.actor_lr": [1e-3, 1e-2]},
+            r"search tiny_search: 'world_model\[flow\].num_substeps' changes nothing of any trial",
+        ),
     ],
 )
 def test_space_that_cannot_be_searched_is_refused(space, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         make_plan(tmp_path, of=dataclasses.replace(search, space=space))
+
+
+def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
+    space = {"policy.kind": ["gaussian", "flow"], "policy[flow].num_substeps": [1, 2]}
+    kinds = dataclasses.replace(search, space=space, hold={"epochs": 6, "seed": 1})
+    plan = make_plan(tmp_path, of=kinds)
+    assert len(plan.cells) == plan.num_trials == 3  # a Gaussian has no substeps
+    trials = open_trials(tmp_path, data, of=kinds)
+    configs = [trials.next(str(number)) for number in range(4)]
+    assert len({config["grid"][FINGERPRINT] for config in configs[:3]}) == 3
+    assert configs[3] is None
+
+
+def test_scale_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="search tiny_search: at_scale: unknown scale 'tny'"):
+        dataclasses.replace(search, at_scale={"tny": {"num_trials": 1}})
 
 
 @pytest.mark.parametrize("key", ["seed", "epochs", "task", "data.num_episodes", "runtime.num_cpus"])
@@ -207,8 +234,6 @@ def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
 
 
 def plan_json(results):
-    from pwmray.search_plan import as_json
-
     return as_json(make_plan(results))
 
 
@@ -238,9 +263,90 @@ def test_trial_that_was_run_before_is_told_and_not_run_again(tmp_path, data):
     trials = open_trials(tmp_path, data, number=3, of=only)
     fingerprint = advance(trials, "a", data)
     assert trials.next("b") is None
-    assert [trial.value for trial in trials.study.get_trials()] == [trials.study.best_value] * 3
+    assert [trial.value for trial in trials.study.get_trials()] == [trials.study.best_value]
     folder = registry.trial_folder(tmp_path, fingerprint)
     assert registry.read(folder).count(Status.RUNNING) == 1
+
+
+def test_trial_that_runs_is_in_the_searchs_lists(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    found = [trials.next(name)["grid"][FINGERPRINT] for name in "ab"]
+    folder = tmp_path / "tiny_search"
+    assert json.loads((folder / "sweep.json").read_text())["trials"] == found
+    assert {path.readlink().name for path in (folder / "trials").iterdir()} == set(found)
+
+
+def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=2)
+    first = trials.next("a")["grid"]
+    (running,) = trials.study.get_trials()
+    study.ask_again(trials.study, running.params, study.read_space(search.space))
+    again = open_trials(tmp_path, data, number=2)
+    assert advance(again, "a", data, until=2) == first[FINGERPRINT]  # and its twin waits with it
+    other = again.next("b")["grid"]
+    assert other[FINGERPRINT] != first[FINGERPRINT]
+    folder = Path(first["folder"])
+    registry.record(folder, Status.COMPLETED)
+    registry.record(folder, Status.EVALUATED, return_mean=5.0)
+    again.end("a", {"epoch": 6}, is_error=False)
+    assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None]
+    assert make_plan(tmp_path, 2).num_left(again.study) == 1
+    assert len(study.best_trials(again.study, 5)) == 1
+
+
+def test_trial_whose_folder_was_deleted_is_told_what_the_study_knows(tmp_path, data):
+    only = dataclasses.replace(search, space={"policy.num_substeps": [2]})
+    trials = open_trials(tmp_path, data, of=only)
+    shutil.rmtree(registry.trial_folder(tmp_path, advance(trials, "a", data)))
+    (told,) = trials.study.get_trials()
+    study.ask_again(trials.study, told.params, study.read_space(only.space))
+    again = open_trials(tmp_path, data, number=9, of=only)
+    again._plan = dataclasses.replace(again._plan, num_trials=2)
+    assert again.next("b") is None
+    assert {trial.value for trial in again.study.get_trials()} == {told.value}
+
+
+def test_proposal_that_a_kill_cut_off_is_none(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=2)
+    trials.next("a")
+    path = tmp_path / "tiny_search" / study.JOURNAL_FILE
+    lines = path.read_text().splitlines(keepends=True)
+    (second,) = (i for i, line in enumerate(lines) if "learner.actor_lr" in line)
+    path.write_text("".join(lines[:second]))  # one of its two settings
+    again = open_trials(tmp_path, data, number=2)
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.FAIL]
+    assert all(again.next(name) is not None for name in "ab")
+    assert again.next("c") is None
+
+
+def test_decision_to_stop_a_trial_outlives_the_search(tmp_path, data, monkeypatch):
+    trials = open_trials(tmp_path, data, number=2)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
+    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
+    monkeypatch.undo()
+    again = open_trials(tmp_path, data, number=2)  # the search was killed before the trial's end
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.PRUNED]
+    record = registry.read(folder)
+    assert record.is_stopped_early
+    assert record.last("reason") == "the search stopped early at epoch 2"
+    (folder / "checkpoint.pt").write_bytes(b"as it was")
+    always = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    (freed,) = find_freeable(tmp_path, [folder.name], [], always)
+    assert [path.name for path in freed.files] == ["checkpoint.pt"]
+
+
+def test_settling_leaves_alone_what_another_process_runs(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    trials = open_trials(tmp_path, data)
+    theirs, ours = (Path(trials.next(name)["grid"]["folder"]) for name in "ab")
+    with claim.acquire(theirs / CLAIM_FILE):
+        registry.record(theirs, Status.RUNNING)
+        trials.settle("preempted", Status.QUEUED)
+    assert registry.read(theirs).status is Status.RUNNING
+    assert registry.read(ours).last("reason") == "preempted"
+    assert registry.read(ours).status is Status.QUEUED
 
 
 def fail(trials, name, **fields):
@@ -262,6 +368,22 @@ def test_failed_trial_is_told_with_its_reason(tmp_path, data, capsys):
     assert "1 of 1: failed: the loss is nan\n" in capsys.readouterr().out
     assert trials.next("b") is None
     assert trials.is_over
+
+
+def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, data, monkeypatch):
+    grid = fail(open_trials(tmp_path, data, number=1), "a", reason="TypeError", failure="code")
+    plan = make_plan(tmp_path, 1)
+    assert plan.num_left(plan.studies()[TASK]) == 1
+    assert "1 failed" in as_table(plan)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert open_trials(tmp_path, data, number=1).next("b") is None
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    again = open_trials(tmp_path, data, number=1)
+    assert advance(again, "c", data) == grid[FINGERPRINT]
+    assert again.next("d") is None
+    assert plan.num_left(plan.studies()[TASK]) == 0
+    assert "pendulum-spin: 1 done\n" in as_table(plan)
+    assert "confirm it in a sweep, with seeds other than 1" in as_table(plan)
 
 
 def test_trial_whose_process_died_runs_again_until_it_had_its_retries(tmp_path, data, capsys):
@@ -403,7 +525,10 @@ def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)],
+)
 def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
     process = start(tmp_path)
     wait_for_an_end(tmp_path)
