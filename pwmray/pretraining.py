@@ -14,8 +14,7 @@ import torch
 from pwmray import checkpoint_file, claim, results
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
-from pwmray.data.angles import wrap_observations
-from pwmray.data.store import Store
+from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, save_world_model
 from pwmray.pretraining_config import FORMAT, PretrainingConfig
@@ -30,11 +29,10 @@ from pwmray.pretraining_folder import (
     is_done,
 )
 from pwmray.seeding import generator
-from pwmray.tasks import TASKS, find_task
+from pwmray.tasks import TASKS
 from pwmray.tensorboard_file import write_events
 
 _POLL_SECONDS = 0.2
-_CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
 log = logging.getLogger(__name__)
 
@@ -170,12 +168,10 @@ def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tens
     share /= share.sum()
     means, variances = np.zeros((2, len(stores), widest))
     for store, mean, variance in zip(stores, means, variances, strict=True):
-        task = find_task(store.task)
-        obs = wrap_observations(store.obs, task) if wrap_angles else store.obs
-        mean[: task.obs_dim] = obs.mean(axis=0, dtype=np.float64)
-        variance[: task.obs_dim] = obs.var(axis=0, dtype=np.float64)
+        width = store.obs.shape[1]
+        mean[:width], variance[:width] = observation_moments(store, wrap_angles)
     mean = (share * means).sum(axis=0)
     # The law of total variance: within the tasks and between them.
     std = np.sqrt((share * (variances + (means - mean) ** 2)).sum(axis=0))
-    std[std < _CONSTANT_DEVIATION] = 1.0
+    std[std < CONSTANT_DEVIATION] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
