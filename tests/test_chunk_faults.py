@@ -93,8 +93,11 @@ def test_chunk_with_a_fault_is_named_and_makes_no_store(source, tmp_path, capsys
     assert list((tmp_path / "data").glob("mt30/manifest.json")) == []
 
 
-def test_tensor_that_asks_for_gradients_is_read(source, tmp_path):
-    change_chunk(source, 0, lambda tensors: tensors["obs"].requires_grad_())
+def test_tensors_that_numpy_does_not_take_as_they_are_are_read(source, tmp_path):
+    tensors = chunk_tensors(TASKS[0])
+    tensors["obs"].requires_grad_()
+    negated = torch.complex(tensors["reward"], -tensors["reward"]).conj()
+    torch.save({**tensors, "reward": negated.imag}, source / "chunk_0.pt")
     assert run_import(source, tmp_path).num_episodes == 8
 
 

@@ -58,7 +58,7 @@ def open_chunk(path: Path, trust: bool = False) -> Chunk:
     _check_form(path, fields, (*shape, MAX_OBS_DIM), (*shape, MAX_ACTION_DIM))
     if not shape[0]:
         raise ValueError(f"{path} has no episodes")
-    return Chunk(path, layout, *(fields[name].detach().numpy() for name in _NAMES))
+    return Chunk(path, layout, *(fields[name].detach().resolve_neg().numpy() for name in _NAMES))
 
 
 def read_tasks(chunk: Chunk) -> np.ndarray:

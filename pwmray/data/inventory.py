@@ -54,9 +54,9 @@ def verify_file(file: DataFile) -> Store:
     _check_finite(store)
     if not file.listed:
         check_name(store)
-    if file.listed:
-        check_listed(store, file.listed)
-    if file.listed and file.listed[:2] != (store.num_episodes, len(store.reward)):
+        return store
+    check_listed(store, file.listed)
+    if file.listed[:2] != (store.num_episodes, len(store.reward)):
         raise ValueError(
             f"{file.path} has {store.num_episodes} episodes of {len(store.reward)} rows in all, "
             f"its manifest says {file.listed.num_episodes} of {file.listed.num_rows}; "
