@@ -105,6 +105,7 @@ def find_flags(sweep: Sweep) -> list[str]:
     flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
     flags.append(_find_repeated(usable))
     flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
+    flags.append(_find_several_data(usable))
     flags.append(_find_few_episodes(usable))
     flags += [_find_unmatched(field, usable) for field in PARAMETERS]
     return [flag for flag in flags if flag]
@@ -332,6 +333,23 @@ def _find_repeated(trials: Sequence[Trial]) -> str:
     listed = describe_trials(names).partition(":")[2]
     said = "one seed of an arm, several trials, the last of which counts"
     return f"{said}:{listed}" if names else ""
+
+
+def _find_several_data(trials: Sequence[Trial]) -> str:
+    """Name the arms of which trials with the same settings of data had several data."""
+    arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
+    for trial in trials:
+        arm = tuple(map(format_value, trial.factors.values()))
+        arms[arm].setdefault(trial.record["data_fingerprint"], trial)
+    names = []
+    for arm, firsts in arms.items():
+        found = {name: trial for name, trial in firsts.items() if name is not None}
+        settings = {str(read_settings(trial.record).get("data")) for trial in found.values()}
+        if len(settings) < len(found):
+            names.append(f"{' '.join(arm)} ({_join(list(found))})")
+    listed = describe_trials(names).partition(":")[2]
+    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data:"
+    return f"{said}{listed}" if names else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:

@@ -68,7 +68,7 @@ def _collect(chosen: argparse.Namespace) -> None:
     os.environ.setdefault("MUJOCO_GL", "disable")
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
     from pwmray.data.collected import ensure_data
-    from pwmray.envs.vector import make_vector
+    from pwmray.envs.vector import failures_in_one_line, make_vector
 
     for task in chosen.tasks:
         find_task(task)
@@ -78,7 +78,8 @@ def _collect(chosen: argparse.Namespace) -> None:
         recipe = _recipe(chosen, agent.digest if agent else "")
         make_policy = agent.act_for if agent else None
         collect = functools.partial(_choose_collect(recipe), make_policy=make_policy)
-        with show_progress(task) as progress:
+        who = f"the actions of {agent.path}" if agent else "the collected actions"
+        with show_progress(task) as progress, failures_in_one_line(who):
             path = ensure_data(
                 task, recipe, chosen.data, make_vector, progress, chosen.rebuild, collect
             )

@@ -38,7 +38,7 @@ def run_command(function: Callable[[], int | None]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("PWMRAY_TRACEBACK") == "1":
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -151,7 +151,8 @@ class _Lines:
         return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says to people, in one line."""
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"

@@ -1,9 +1,11 @@
 """What `pwmray data info` and `pwmray data verify` say, as lines of text."""
 
+import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import Progress
+from pwmray.commands import Progress, one_line
 from pwmray.data.inventory import find_datasets, find_files, verify_file
 from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest
@@ -16,7 +18,8 @@ def describe_task(task: str, data_dir: Path) -> list[str]:
     files = find_files(data_dir, task)
     if not files:
         raise ValueError(
-            f"no data of {task!r} in {data_dir}; make it with: pwmray data collect {task}"
+            f"no data of {task!r} in {data_dir}; make it with: pwmray data collect {task} --data "
+            f"{shlex.quote(str(data_dir))}"
         )
     return [line for file in files for line in describe_file(file.path)]
 
@@ -92,7 +95,7 @@ def find_faults(data_dir: Path, progress: Progress) -> tuple[int, list[str]]:
     files = find_files(data_dir)
     if not files:
         raise ValueError(f"no data in {data_dir}")
-    sizes = [file.path.stat().st_size if file.path.exists() else 0 for file in files]
+    sizes = [_size(file.path) for file in files]
     faults = []
     for number, file in enumerate(files):
         progress(
@@ -100,20 +103,27 @@ def find_faults(data_dir: Path, progress: Progress) -> tuple[int, list[str]]:
         )
         try:
             verify_file(file)
-        except ValueError as error:
-            faults.append(f"broken: {error}")
+        except (ValueError, OSError) as error:
+            faults.append(f"broken: {one_line(error)}")
     return len(files), faults
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _differences(manifest: Manifest) -> list[str]:
     """Say how an imported dataset differs from the published one."""
-    if manifest.missing:
-        share = f"about {100 * manifest.lost_share:.0f} % of the data"
-        return [f"missing      {', '.join(manifest.missing)}, {share}"]
+    lines = ["origin       chunks that `pwmray data export` wrote"] if manifest.is_export else []
+    if manifest.loss:
+        return [*lines, f"missing      {manifest.loss}"]
     published = LAYOUTS[manifest.dataset].num_episodes
-    if len(manifest.tasks) == len(TASKS) and published not in (None, manifest.num_episodes):
+    is_whole = len(manifest.tasks) == len(TASKS) and not manifest.is_export
+    if is_whole and published not in (None, manifest.num_episodes):
         return [f"note         the published {manifest.dataset} has {published} episodes"]
-    return []
+    return lines
 
 
 def _describe_folder(data_dir: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pwmray.data.collect import Progress
 from pwmray.data.collected import is_to_be_made
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import find_data
-from pwmray.envs.vector import make_vector
+from pwmray.envs.vector import failures_in_one_line, make_vector
 
 Wanted = tuple[str, CollectionRecipe]  # a task and where its data comes from
 
@@ -48,7 +48,8 @@ def make_data(wanted: Iterable[Wanted], data_dir: Path, progress: Progress) -> d
 
 
 def _make(task: str, recipe: CollectionRecipe, data_dir: Path, progress: Progress) -> Path:
-    return find_data(task, recipe, data_dir, make_vector, progress, rounds.collect)
+    with failures_in_one_line("the collected actions"):
+        return find_data(task, recipe, data_dir, make_vector, progress, rounds.collect)
 
 
 def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress) -> None:

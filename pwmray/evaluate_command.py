@@ -3,13 +3,16 @@
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray.checks import MAX_EPISODE_SEED
-from pwmray.commands import show_progress
+from pwmray.commands import Progress, show_progress
 from pwmray.tasks import EPISODE_STEPS, find_task
+
+# So many simulations at once, of half a megabyte each; a multiple of the groups of what acts.
+_SIDE_BY_SIDE = 200
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     from pwmray.agent import Agent
@@ -61,26 +64,66 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if chosen.plan:
         print(_summary("plan return", run_episodes(agent, seeds, agent.planner, "planner")))
     if environment is not None:
-        with video.recording(chosen.video, environment) as recorder:
-            _run(agent, seeds[:1], agent.policy, recorder, "video")
+        with (
+            video.recording(chosen.video, environment) as recorder,
+            show_progress("evaluate") as progress,
+        ):
+            _run(agent, seeds[:1], agent.policy, recorder, _count_steps(progress, "video", 1, 1))
         print(f"video        {chosen.video}, the episode of seed {seeds[0]}")
 
 
 def run_episodes(
     agent: "Agent", seeds: Sequence[int], actor: "Actor", what: str = "policy"
 ) -> "Episodes":
-    """Run what acts on one episode a seed, all in lockstep.
+    """Run what acts on one episode a seed, many in lockstep.
 
-    The numbers are those of the trial's own evaluation, on the same kind of device.
+    The numbers are those of the trial's own evaluation, on the same kind of device. Raises
+    ValueError where a simulation diverges.
     """
     from pwmray.envs.vector import make_vector
 
-    num_cores = len(os.sched_getaffinity(0))
-    environments = make_vector(agent.config.task, len(seeds), num_cores)
-    try:
-        return _run(agent, seeds, actor, environments, what)
-    finally:
-        environments.close()
+    num_cores, parts = len(os.sched_getaffinity(0)), []
+    with show_progress("evaluate") as progress:
+        for first in range(0, len(seeds), _SIDE_BY_SIDE):
+            here = seeds[first : first + _SIDE_BY_SIDE]
+            on_step = _count_steps(progress, what, len(here), len(seeds), first)
+            environments = make_vector(agent.config.task, len(here), num_cores)
+            try:
+                parts.append(_run(agent, here, _skip(actor, first), environments, on_step))
+            finally:
+                environments.close()
+    return _join(parts)
+
+
+def _count_steps(
+    progress: Progress, what: str, num_here: int, num_all: int, num_before: int = 0
+) -> Callable[[int], None]:
+    """Return what shows the steps of some episodes among all."""
+
+    def on_step(step: int) -> None:
+        progress(what, num_before * EPISODE_STEPS + step * num_here, num_all * EPISODE_STEPS)
+
+    return on_step
+
+
+def _skip(actor: "Actor", num_episodes: int) -> "Actor":
+    """Return the actor for the episodes after so many, whose groups count on."""
+    num_groups, rest = divmod(num_episodes, actor.group_size)
+    assert not rest, "groups of what acts are whole"
+    return actor._replace(make=lambda group: actor.make(num_groups + group))
+
+
+def _join(parts: Sequence["Episodes"]) -> "Episodes":
+    import numpy as np
+    import torch
+
+    returns, lengths, first_obs, discounted = zip(*parts, strict=True)
+    return parts[0]._replace(
+        returns=np.concatenate(returns),
+        lengths=np.concatenate(lengths),
+        first_obs=torch.cat(first_obs),
+        discounted=np.concatenate(discounted),
+    )
 
 
 def _run(
@@ -88,10 +131,11 @@ def _run(
     seeds: Sequence[int],
     actor: "Actor",
     environments: "LockstepEnvironments | Any",
-    what: str,
+    on_step: Callable[[int], None],
 ) -> "Episodes":
     from pwmray.algorithm.evaluate import evaluate
     from pwmray.devices import set_up_torch
+    from pwmray.envs.vector import failures_in_one_line
     from pwmray.precision import FLOAT32
 
     action_dim = find_task(agent.config.task).action_dim
@@ -99,11 +143,7 @@ def _run(
     # As in the trial: it decides how numbers round. One that ran on a GPU may act on a CPU here.
     matmul = agent.config.learner.matmul if device.type == "cuda" else FLOAT32
     set_up_torch(device, agent.config.runtime.num_cpus, matmul)
-    with show_progress("evaluate") as progress:
-
-        def on_step(step: int) -> None:
-            progress(what, step * len(seeds), EPISODE_STEPS * len(seeds))
-
+    with failures_in_one_line(f"the actions of {agent.path}"):
         return evaluate(actor, environments, seeds, action_dim, device, on_step=on_step)
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import glob
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,20 @@ def check_no_folder(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
+def draft_path(path: Path) -> Path:
+    """Return a new name beside `path` for what is to take its place."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def remove_drafts(path: Path) -> None:
+    """Delete what killed processes left that were writing `path`; for who holds its claim."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
@@ -24,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft = draft_path(path)
     try:
         yield draft
         with open(draft, "rb") as file:

@@ -25,6 +25,7 @@ from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.levels import title_trial
 from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
+from pwmray.plan_text import describe_other_data
 from pwmray.progress import SweepProgress
 from pwmray.recorder import Job
 from pwmray.registry import Status
@@ -63,6 +64,8 @@ def run(
     interruption.listen()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
     for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
+        print(line)
+    for line in describe_other_data(plan):
         print(line)
     planning.check_disk(plan)
     _check_writable(plan.results)

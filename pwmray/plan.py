@@ -9,7 +9,7 @@ from typing import Any
 from pwmray import prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
-from pwmray.data.sources import missing_data
+from pwmray.data.sources import current_fingerprint, missing_data
 from pwmray.levels import levels_of, names_of
 from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
@@ -58,6 +58,7 @@ class Plan:
     trials: list[PlannedTrial]
     prerequisites: Sequence[Prerequisite] = ()
     missing_data: Sequence[str] = ()  # a line each
+    on_other_data: Sequence[PlannedTrial] = ()  # done, on other data than is there now
 
     @property
     def to_run(self) -> list[PlannedTrial]:
@@ -99,8 +100,8 @@ def make(
 ) -> Plan:
     """Look every config up in the results folder and price it; writes nothing.
 
-    Without the folder of the data, the plan does not say which is missing. Raises ValueError if
-    the results folder holds this sweep at another scale.
+    Without the folder of the data, the plan does not say what of it is missing or another.
+    Raises ValueError if the results folder holds this sweep at another scale.
     """
     tables.check_scale(results / sweep.name, scale)
     for config in configs:
@@ -125,7 +126,11 @@ def make(
     if data_dir is None:
         return plan
     wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
-    return replace(plan, missing_data=missing_data(wanted, data_dir))
+    return replace(
+        plan,
+        missing_data=missing_data(wanted, data_dir),
+        on_other_data=_find_on_other_data(trials, records, data_dir),
+    )
 
 
 def check_disk(plan: Plan) -> None:
@@ -147,6 +152,24 @@ def check_room(results: Path, num_trials: int, num_bytes: int) -> None:
 def size_text(num_bytes: float) -> str:
     """Return a size on disk as a person reads it."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _find_on_other_data(
+    trials: Sequence[PlannedTrial], records: Sequence[registry.Record], data_dir: Path
+) -> list[PlannedTrial]:
+    """Return the done trials whose data is another than what is there now, if any is."""
+    now: dict[tuple, str | None] = {}  # by task and recipe: trials of thousands share a few files
+    found = []
+    for trial, record in zip(trials, records, strict=True):
+        trained_on = record.last("data_fingerprint")
+        if trial.state != "done" or trained_on is None:
+            continue
+        wanted = (trial.config.task, trial.config.data)
+        if wanted not in now:
+            now[wanted] = current_fingerprint(*wanted, data_dir)
+        if now[wanted] not in (None, trained_on):
+            found.append(trial)
+    return found
 
 
 def _state(folder: Path, record: registry.Record) -> str:

@@ -10,6 +10,7 @@ from pwmray.plan import Plan, PlannedTrial, size_text
 from pwmray.prerequisites import Prerequisite
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
+_NUM_LISTED = 5  # trials in a line
 _PENDING = "-" * 16  # in place of a fingerprint that a missing world model decides
 
 
@@ -29,6 +30,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "priced_by": _sources(plan),
         "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
         "missing_data": list(plan.missing_data),
+        "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
         "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
     return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)
@@ -86,7 +88,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 
 def _missing(plan: Plan) -> list[str]:
-    lines = [f"missing: {line}" for line in plan.missing_data]
+    lines = [f"missing: {line}" for line in plan.missing_data] + describe_other_data(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
             settings = wanted.pretraining.settings
@@ -97,6 +99,21 @@ def _missing(plan: Plan) -> list[str]:
                 f"  make it with: {wanted.command}, or add --pretrain",
             ]
     return lines
+
+
+def describe_other_data(plan: Plan) -> list[str]:
+    """Return a line about the done trials of other data than is there now; none without any."""
+    trials = [trial.config.fingerprint for trial in plan.on_other_data]
+    if not trials:
+        return []
+    tasks = ", ".join(dict.fromkeys(trial.config.task for trial in plan.on_other_data))
+    num_more = len(trials) - _NUM_LISTED
+    more = f" and {num_more} more (--plan --format json names all)" if num_more > 0 else ""
+    return [
+        f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on other "
+        f"data of {tasks} than is there now; to train again, delete from {plan.results}/trials: "
+        f"{', '.join(trials[:_NUM_LISTED])}{more}"
+    ]
 
 
 def _cost(plan: Plan, wanted: Prerequisite) -> str:

@@ -158,7 +158,7 @@ def _pretrain(
     set_up_torch(device, trial.runtime.num_cpus, trial.learner.matmul)
     try:
         with show_progress("pretraining") as progress:
-            stores = [open_store(paths[key]) for key in wanted]
+            stores = [open_store(paths[key], task=key[0]) for key in wanted]
             pretrain(config, folder, stores, device, progress, phase)
     except KeyboardInterrupt:
         print(f"go on with: {command}", file=sys.stderr)

@@ -14,8 +14,7 @@ import torch
 from pwmray import checkpoint_file, claim, results
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
-from pwmray.data.angles import wrap_observations
-from pwmray.data.store import Store
+from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, save_world_model
 from pwmray.pretraining_config import FORMAT, PretrainingConfig
@@ -30,11 +29,10 @@ from pwmray.pretraining_folder import (
     is_done,
 )
 from pwmray.seeding import generator
-from pwmray.tasks import TASKS, find_task
+from pwmray.tasks import TASKS
 from pwmray.tensorboard_file import write_events
 
 _POLL_SECONDS = 0.2
-_CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +51,8 @@ def pretrain(
 
     `phase` names, in what it leaves about itself, the set of pretrainings that asked for it first.
     Does nothing where another process has come to the end meanwhile. Raises ValueError when
-    another process works in the folder, FloatingPointError when the loss is not finite; the last
-    good checkpoints stay.
+    another process works in the folder or it was begun on other data, FloatingPointError when the
+    loss is not finite; the last good checkpoints stay.
     """
     with _claimed(folder):
         if not is_done(folder):
@@ -87,7 +85,9 @@ class _Run:
         device: torch.device,
         begun: float,
     ):
-        self._config, self._folder, self._stores = config, folder, stores
+        self._config, self._folder = config, folder
+        joined = "+".join(store.fingerprint for store in stores)
+        self._data_fingerprint = hashlib.sha256(joined.encode()).hexdigest()[:16]
         self._begun = begun
         model = WORLD_MODELS[config.world_model.kind](
             config.world_model, generator(config.seed, "initialisation"), fidelity=config.fidelity
@@ -128,20 +128,24 @@ class _Run:
         if held_out["world_model_loss"] < self._best:
             self._best = held_out["world_model_loss"]
             self._save(BEST_FILE)
-        state = {"pretrainer": self._pretrainer.state(), "rows": self._rows, "best": self._best}
+        state = {
+            "pretrainer": self._pretrainer.state(),
+            "rows": self._rows,
+            "best": self._best,
+            "data": self._data_fingerprint,
+        }
         checkpoint_file.write(self._folder / RESUME_FILE, FORMAT, state)
 
     def _save(self, name: str) -> None:
         config = self._config
         task_set = "mt30" if config.tasks == tuple(TASKS) else ",".join(config.tasks)
-        data = "+".join(store.fingerprint for store in self._stores)
         checkpoint = describe_world_model(
             self._pretrainer.model,
             config.fidelity.name,
             task_set,
             config.tasks,
             self._pretrainer.iteration,
-            hashlib.sha256(data.encode()).hexdigest()[:16],
+            self._data_fingerprint,
         )
         save_world_model(self._folder / name, checkpoint)
 
@@ -154,6 +158,13 @@ class _Run:
         except ValueError as error:
             log.warning("pretraining=%s starts again: %s", self._folder.name, error)
             return
+        begun_on = state.get("data", self._data_fingerprint)  # earlier versions did not say
+        if begun_on != self._data_fingerprint:
+            raise ValueError(
+                f"{path} was trained on data with fingerprint {begun_on}, that of now has "
+                f"{self._data_fingerprint}: bring that data back, or delete {self._folder} to "
+                "begin again"
+            )
         self._pretrainer.load_state(state["pretrainer"])
         self._rows, self._best = state["rows"], state["best"]
         self._seconds = self._rows[-1].get("seconds", 0.0) if self._rows else 0.0
@@ -170,12 +181,10 @@ def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tens
     share /= share.sum()
     means, variances = np.zeros((2, len(stores), widest))
     for store, mean, variance in zip(stores, means, variances, strict=True):
-        task = find_task(store.task)
-        obs = wrap_observations(store.obs, task) if wrap_angles else store.obs
-        mean[: task.obs_dim] = obs.mean(axis=0, dtype=np.float64)
-        variance[: task.obs_dim] = obs.var(axis=0, dtype=np.float64)
+        width = store.obs.shape[1]
+        mean[:width], variance[:width] = observation_moments(store, wrap_angles)
     mean = (share * means).sum(axis=0)
     # The law of total variance: within the tasks and between them.
     std = np.sqrt((share * (variances + (means - mean) ** 2)).sum(axis=0))
-    std[std < _CONSTANT_DEVIATION] = 1.0
+    std[std < CONSTANT_DEVIATION] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

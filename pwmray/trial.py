@@ -100,8 +100,9 @@ class Trial:
     def _open(self, data_path: Path) -> None:
         try:
             set_up_torch(self._device, self.config.runtime.num_cpus, self.config.learner.matmul)
-            store = open_store(data_path)
+            store = open_store(data_path, task=self.config.task)
             self._start_afresh(store)
+            began_again = self._drop_other_data(store)
             self._resume(store)
             self._sampler = self._build_sampler(store)
             self._run_epoch = self._make_epoch()
@@ -116,6 +117,7 @@ class Trial:
             world_model_id=world_model_id(self.config),
             world_model_training=world_model_training(self.config),
             device=self._device_name(),
+            **began_again,
             **self._sizes(),
             **provenance.code(),
             **provenance.process(),
@@ -137,6 +139,21 @@ class Trial:
         self._generators = {name: generator(seed, name, device) for name in ("windows", "noise")}
         self.epoch, self._train_seconds, self._evaluation_seconds = 0, 0.0, 0.0
         self._rows: list[dict[str, Any]] = []
+
+    def _drop_other_data(self, store: Store) -> dict[str, str]:
+        """Delete what was trained on other data than the store's; return what is to be said of it.
+
+        Half of a curve on one and half on other data would be a trial of neither.
+        """
+        before = registry.read(self.folder).last("data_fingerprint")
+        if before in (None, store.fingerprint) or not (self.folder / CHECKPOINT_FILE).exists():
+            return {}
+        said = f"its data changed from {before} to {store.fingerprint}"
+        log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, said)
+        # The checkpoint first: without it a trial starts afresh whatever else is there.
+        for name in (CHECKPOINT_FILE, BEST_FILE, CURVE_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        return {"began_again": said}
 
     def _resume(self, store: Store) -> None:
         """Take up the last checkpoint and the curve up to it, where there is one."""

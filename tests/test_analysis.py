@@ -240,12 +240,25 @@ def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
     assert flags == ["a final return rests on 3 evaluation episodes; 50 or more are due"]
 
 
+def change_data_of_seed_42(row: dict[str, Any]) -> dict[str, Any]:
+    return {"data_fingerprint": "d2"} if row["seed"] == 42 else {}
+
+
+def test_arms_whose_settings_ask_for_several_data_are_not_flagged(tmp_path):
+    def change(row):
+        return change_data_of_seed_42(row) | {"config": json.dumps({"data": {"seed": row["seed"]}})}
+
+    flags = find_flags(load_sweep(make_sweep(tmp_path / "s", change)))
+    assert not [flag for flag in flags if "several data" in flag]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (change_fullflow(return_mean=980.0), "18 trials whose recorded final return is not"),
         (change_fullflow(policy_parameters=440_000), "policy_parameters differ by 7.3%"),
         (change_fullflow(evaluation_episodes=50), "18 trials whose number of episodes is not"),
+        (change_data_of_seed_42, "12 arms trained on several data: "),
     ],
 )
 def test_an_odd_trial_is_flagged(tmp_path, change, said):

@@ -1,6 +1,7 @@
 """Chunks that cannot be imported are named, and leave no store."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ def set_nan(name, place):
             lambda tensors: tensors["obs"].__setitem__((0, 3, 3), 1.0),
             "row 3 of episode 0 observes more than pendulum-swingup",
         ),
+        (
+            lambda tensors: tensors.update(task=tensors["task"].to(torch.complex64)),
+            "task is of torch.complex64; it must be whole numbers",
+        ),
+        (
+            lambda tensors: tensors.update(task=tensors["task"] > 4),
+            "task is of torch.bool; it must be whole numbers",
+        ),
+        (
+            lambda tensors: tensors.update(obs=tensors["obs"].to_sparse()),
+            "obs is torch.sparse_coo; it must be an ordinary tensor",
+        ),
+        (
+            lambda tensors: tensors.update(reward=tensors["reward"].to("meta")),
+            "reward is a tensor without data; it must be an ordinary tensor",
+        ),
+        (
+            lambda tensors: tensors.update({k: v[:0] for k, v in tensors.items()}),
+            "chunk_1.pt has no episodes",
+        ),
         (lambda tensors: tensors["task"].fill_(30), "episode 0 is of task 30; the tasks of mt30"),
         (lambda tensors: tensors["task"][2].fill_(-1), "episode 2 is of task -1"),
         (lambda tensors: tensors["task"][1, 7:].fill_(2), "episode 1 is of more than one task"),
@@ -70,6 +91,41 @@ def test_chunk_with_a_fault_is_named_and_makes_no_store(source, tmp_path, capsys
     assert "chunk_1.pt" in said
     assert message in said
     assert list((tmp_path / "data").glob("mt30/manifest.json")) == []
+
+
+def test_tensors_that_numpy_does_not_take_as_they_are_are_read(source, tmp_path):
+    tensors = chunk_tensors(TASKS[0])
+    tensors["obs"].requires_grad_()
+    negated = torch.complex(tensors["reward"], -tensors["reward"]).conj()
+    torch.save({**tensors, "reward": negated.imag}, source / "chunk_0.pt")
+    assert run_import(source, tmp_path).num_episodes == 8
+
+
+def test_chunks_without_an_episode_of_mt30s_tasks_are_refused(tmp_path, capsys):
+    source = write_chunks(tmp_path / "chunks", [[30]] * 20, layout="mt80")
+    assert import_command(source, tmp_path) == 2
+    assert "the chunks have no episode of any of MT30's tasks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "task"])
+def test_one_flipped_bit_of_a_chunk_is_noticed(source, tmp_path, capsys, name):
+    path = source / "chunk_2.pt"
+    tensor = chunk_tensors(TASKS[2], first_episode=5)[name]
+    content = bytearray(path.read_bytes())
+    content[content.index(tensor.numpy().tobytes())] ^= 1  # the least of the first number's bits
+    path.write_bytes(content)
+    assert import_command(source, tmp_path) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert str(path) in message
+    assert name == "task" or "its record chunk_2/data/" in message
+    assert list((tmp_path / "data").glob("mt30/manifest.json")) == []
+
+
+def test_chunk_that_is_another_ones_copy_is_refused(source, tmp_path, capsys):
+    shutil.copyfile(source / "chunk_1.pt", source / "chunk_3.pt")
+    assert import_command(source, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert "chunk_3.pt has the same content as chunk_1.pt beside it" in message
 
 
 def test_truncated_chunk_is_named(source, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dm_control.rl.control import PhysicsError
 
 from pwmray import cli
 from pwmray.agent import load_agent
@@ -100,3 +101,14 @@ def refused(folder, capsys, *arguments):
     assert len(err.splitlines()) == 1
     assert not (folder / "collected").exists()
     return err
+
+
+def test_simulation_that_fails_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):
+    def fail(self, actions):
+        raise PhysicsError("pendulum-spin: environment 0 failed in step 1 (BADCTRL)")
+
+    monkeypatch.setattr("pwmray.envs.lockstep.LockstepEnv.step", fail)
+    assert collect(tmp_path / "data", "pendulum-spin", "--from", checkpoint) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"the simulation failed under the actions of {checkpoint}: pendulum-spin" in said
+    assert list((tmp_path / "data" / "collected").iterdir()) == []

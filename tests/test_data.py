@@ -361,6 +361,47 @@ def test_broken_data_is_named_with_the_exact_command_and_rebuild_replaces_it(tmp
     assert open_store(path).num_episodes == 2
 
 
+@pytest.mark.parametrize(
+    ("task", "recipe", "message"),
+    [
+        ("cartpole-swingup", SMALL, "it is of cartpole-swingup, not of pendulum-spin"),
+        ("pendulum-spin", CollectionRecipe(num_episodes=2, seed=1), "holds what pendulum-spin-"),
+    ],
+)
+def test_file_of_another_task_or_recipe_under_the_name_is_refused(tmp_path, task, recipe, message):
+    path = collected_path("pendulum-spin", SMALL, tmp_path)
+    width = find_task(task).obs_dim
+    rows = np.zeros((501, width), np.float32)
+    columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
+    write_store(path, task, *columns, [501], ["uniform"], recipe.collection)
+    with pytest.raises(BrokenDataError, match=f"{message}.*; make it again with: .*--rebuild"):
+        ensure_data("pendulum-spin", SMALL, tmp_path, no_environments)
+
+
+def test_file_with_columns_of_another_width_than_its_tasks_is_refused(tmp_path):
+    rows = np.zeros((5, 4), np.float32)
+    columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
+    write_store(tmp_path / "a.arrow", "pendulum-spin", *columns, [5], ["uniform"], {})
+    with pytest.raises(BrokenDataError, match=r"4 observations .*, pendulum-spin's have 3 and 1"):
+        open_store(tmp_path / "a.arrow")
+
+
+def test_what_a_killed_process_left_of_the_file_is_removed_by_the_next(tmp_path):
+    path = collected_path("pendulum-spin", SMALL, tmp_path)
+    path.parent.mkdir()
+    path.with_name(f".{path.name}.0123abcd.tmp").write_bytes(b"half")
+    ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_data_that_needs_a_policy_names_the_whole_command(tmp_path):
+    recipe = CollectionRecipe(num_episodes=2, behaviours=("policy",), policy="0" * 64)
+    folder = tmp_path / "my data"
+    command = f"--from CHECKPOINT --data '{folder}'"
+    with pytest.raises(ValueError, match=rf"pwmray data collect pendulum-spin .*{command}$"):
+        ensure_data("pendulum-spin", recipe, folder, CountingEnvs)
+
+
 def test_second_process_says_that_it_waits_and_then_goes_on(tmp_path):
     path = collected_path("pendulum-spin", SMALL, tmp_path)
     held = claim.acquire(path.with_suffix(".claim"))

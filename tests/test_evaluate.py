@@ -8,14 +8,16 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from dm_control.rl.control import PhysicsError
 
 from pwmray import cli, registry, results, video
 from pwmray.agent import load_agent
 from pwmray.algorithm import checkpoint
+from pwmray.algorithm.evaluate import PLANNER_GROUP, POLICY_GROUP
 from pwmray.build import build_learner
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
-from pwmray.evaluate_command import run_episodes
+from pwmray.evaluate_command import _SIDE_BY_SIDE, run_episodes
 from pwmray.tasks import EPISODE_STEPS
 from tests.test_trial import ask_for, make_config, open_trial, run_to_the_end
 
@@ -78,6 +80,30 @@ def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent):
     assert few.returns.tolist() == many.returns[:2].tolist()
     assert again.returns.tolist() == few.returns.tolist()
     assert len(set(many.returns)) == num
+
+
+@pytest.mark.parametrize("actor", ["policy", "planner"])
+def test_episodes_run_in_several_rounds_are_those_run_at_once(actor, agent, monkeypatch):
+    at_once = run_episodes(agent, range(60), getattr(agent, actor))
+    monkeypatch.setattr("pwmray.evaluate_command._SIDE_BY_SIDE", 50)
+    in_rounds = run_episodes(agent, range(60), getattr(agent, actor))
+    for one, other in zip(in_rounds, at_once, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_as_many_simulations_run_at_once_as_whole_groups_have():
+    assert _SIDE_BY_SIDE % POLICY_GROUP == _SIDE_BY_SIDE % PLANNER_GROUP == 0
+
+
+def test_simulation_that_fails_is_one_line(trial, monkeypatch, capsys):
+    def fail(self, actions):
+        raise PhysicsError("pendulum-spin: environment 0 failed in step 1 (BADCTRL)")
+
+    monkeypatch.setattr("pwmray.envs.lockstep.LockstepEnv.step", fail)
+    assert cli.main(["evaluate", str(trial)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "error: the simulation failed under the actions of" in said
+    assert said.endswith("checkpoint.pt: pendulum-spin: environment 0 failed in step 1 (BADCTRL)")
 
 
 def test_command_says_whose_episodes_it_ran_and_how_they_went(trial, capsys):

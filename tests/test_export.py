@@ -1,17 +1,19 @@
 """A store back into TD-MPC2's chunks, and what else is done with a store."""
 
 import dataclasses
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
 
-from pwmray import cli
+from pwmray import claim, cli
+from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
 from pwmray.data.recipe import CollectionRecipe
-from pwmray.data.sources import find_data
-from pwmray.data.store import open_store, write_store
+from pwmray.data.sources import describe_source, find_data
+from pwmray.data.store import BrokenDataError, open_store, write_store
 from pwmray.pickles import load_pickled
 from tests import tiny
 from tests.chunks import (
@@ -62,6 +64,7 @@ def test_imported_export_of_collected_data_is_equal_to_it(tmp_path, monkeypatch,
         for column in ("obs", "action", "reward", "episode_lengths"):
             old, new = getattr(before, column), getattr(after, column)
             assert old.tobytes() == new.tobytes()
+        assert after.fingerprint == before.fingerprint  # what acted and how it was made, too
 
 
 def write_collected(data_dir, task, index, num_episodes):
@@ -77,6 +80,75 @@ def write_collected(data_dir, task, index, num_episodes):
     lengths, behaviours = [501] * num_episodes, ["uniform"] * num_episodes
     write_store(path, task, obs, action, reward, lengths, behaviours, {})
     return path
+
+
+def export_collected(tmp_path):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 4)
+    export_stores([open_store(path)], tmp_path / "out", no_progress)
+    return tmp_path / "out"
+
+
+def test_info_says_that_what_was_imported_is_an_export(tmp_path, capsys):
+    out = export_collected(tmp_path)
+    assert import_command(out, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "origin       chunks that `pwmray data export` wrote" in said
+    assert cli.main(["data", "info", "reacher-easy", "--data", str(tmp_path / "data")]) == 0
+    said = capsys.readouterr().out
+    assert "uniform" in said
+    assert "td-mpc2" not in said
+
+
+def test_what_acted_in_an_export_that_does_not_say_is_unknown(tmp_path):
+    out = export_collected(tmp_path)
+    (out / "chunks.json").write_text('{"layout": "mt30", "chunks": ["chunk_0.pt"]}')
+    run_import(out, tmp_path)
+    assert set(open_store(tmp_path / "mt30" / "reacher-easy.arrow").behaviours) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"chunks": ["chunk_0.pt"], "behaviours": {"chunk_0.pt": ["x"]}}', "acted in 1 episodes"),
+        ('{"chunks": ["chunk_0.pt"], "recipes": {"reacher-easy": 1}}', "chunks.json is damaged"),
+        ("[]", "chunks.json is damaged"),
+    ],
+)
+def test_damaged_list_of_an_export_is_named(tmp_path, capsys, content, message):
+    out = export_collected(tmp_path)
+    (out / "chunks.json").write_text(content)
+    assert import_command(out, tmp_path) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_export_removes_what_a_killed_one_left_of_the_same_folder(tmp_path):
+    left, others = tmp_path / ".out.0123abcd.tmp", tmp_path / ".out2.0123abcd.tmp"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "chunk_0.pt").write_bytes(b"half")
+    export_collected(tmp_path)
+    assert not left.exists()
+    assert others.exists()
+    assert not (tmp_path / ".out.claim").exists()
+
+
+def test_second_export_into_a_folder_is_refused_before_its_work(tmp_path):
+    held = claim.acquire(tmp_path / ".out.claim")
+    with pytest.raises(ValueError, match=f"process {os.getpid()} on .* exports to .*out"):
+        export_collected(tmp_path)
+    held.release()
+
+
+def test_export_says_that_its_folder_was_made_meanwhile(tmp_path):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 4)
+
+    def make(what, done, total):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "file").touch()
+
+    with pytest.raises(ValueError, match="out was made meanwhile"):
+        export_stores([open_store(path)], tmp_path / "out", make)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["collected", "out"]
 
 
 def test_export_command_takes_the_imported_dataset_or_what_was_collected(source, tmp_path, capsys):
@@ -159,6 +231,13 @@ def change_byte(path):
     path.write_bytes(content)
 
 
+def write_other_rows(path):
+    """Put a sound file of the same task in its place."""
+    rows = np.zeros((501, 3), np.float32)
+    columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
+    write_store(path, "pendulum-swingup", *columns, [501], ["uniform"], {})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -167,8 +246,9 @@ def change_byte(path):
         (lambda path: os.truncate(path, 1000), "not a complete Arrow file"),
         (
             lambda path: path.write_bytes((path.parent / "reacher-easy.arrow").read_bytes()),
-            "its manifest says",
+            "it is of reacher-easy, not of pendulum-swingup",
         ),
+        (write_other_rows, "its manifest says"),
     ],
 )
 def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, damage, message):
@@ -183,6 +263,52 @@ def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, d
     assert message in fault
     assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
     assert summary == "1 of 2 files are as written"
+
+
+def test_verify_goes_on_after_a_file_that_it_may_not_read(source, tmp_path, monkeypatch, capsys):
+    run_import(source, tmp_path)
+    change_byte(tmp_path / "mt30" / "reacher-easy.arrow")
+    original = open_store
+
+    def refuse(path, *arguments):
+        if path.name == "pendulum-swingup.arrow":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments)
+
+    monkeypatch.setattr("pwmray.data.inventory.open_store", refuse)
+    assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 1
+    first, second, summary = capsys.readouterr().out.splitlines()
+    assert first.startswith("broken: the data file")
+    assert second == f"broken: Permission denied: {tmp_path}/mt30/pendulum-swingup.arrow"
+    assert summary == "0 of 2 files are as written"
+
+
+def test_verify_names_a_collected_file_that_is_not_what_its_name_stands_for(tmp_path, capsys):
+    recipe = CollectionRecipe(num_episodes=2)
+    path = collected_path("reacher-easy", recipe, tmp_path)
+    path.parent.mkdir()
+    write_collected(tmp_path, "reacher-easy", REACHER, 2).rename(path)
+    assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 1
+    assert f"the data file {path} holds what reacher-easy-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["info", "walker-run"], "pwmray data collect walker-run --data '{}'"),
+        (["verify"], "make it again with: pwmray data import DIR --data '{}' --tasks reacher-easy"),
+    ],
+)
+def test_commands_that_are_proposed_name_a_folder_with_spaces(
+    source, tmp_path, capsys, arguments, command
+):
+    folder = tmp_path / "my data"
+    run_import(source, folder)
+    change_byte(folder / "mt30" / "reacher-easy.arrow")
+    cli.main(["data", *arguments, "--data", str(folder)])
+    said = "".join(capsys.readouterr())
+    assert command.format(folder) in said
+    assert "import it with" not in said
 
 
 def test_manifest_of_a_newer_version_or_changed_by_hand_is_refused(source, tmp_path, capsys):
@@ -206,6 +332,24 @@ def test_manifest_of_a_newer_version_or_changed_by_hand_is_refused(source, tmp_p
 
 
 # Use
+
+
+@pytest.mark.parametrize("other", ["pendulum-swingup", "reacher-easy"])
+def test_imported_file_that_is_not_the_manifests_is_refused(source, tmp_path, other):
+    run_import(source, tmp_path)
+    path = tmp_path / "mt30" / "reacher-easy.arrow"
+    rows = np.zeros((501, 3 if other != "reacher-easy" else 6), np.float32)
+    actions = rows[:, : 1 if other != "reacher-easy" else 2].copy()
+    write_store(path, other, rows, actions, rows[:, 0].copy(), [501], ["uniform"], {})
+    with pytest.raises(BrokenDataError, match=r"(it is of pendulum|its manifest says).*--rebuild"):
+        find_data("reacher-easy", CollectionRecipe(source="mt30"), tmp_path, no_environments)
+
+
+def test_source_of_a_partial_import_is_described_with_what_it_lacks(source, tmp_path):
+    (source / "chunk_2.pt").unlink()
+    run_import(source, tmp_path, is_partial=True)
+    said = describe_source(CollectionRecipe(source="mt30"), tmp_path)
+    assert said.endswith("mt30; it lacks chunk_2.pt, about 25 % of the data")
 
 
 def test_trial_finds_the_imported_file(source, tmp_path):

@@ -1,22 +1,27 @@
 """TD-MPC2's chunks into the store, killed or not."""
 
 import errno
+import json
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import serialization
 
 from pwmray import claim
 from pwmray.data import importing
 from pwmray.data.importing import import_dataset
 from pwmray.data.manifest import read_manifest
 from pwmray.data.store import StoreDraft, open_store, write_store
+from pwmray.pickles import save_tensor_dict
 from tests.chunks import (
     PENDULUM,
     PENDULUM_EPISODES,
+    REACHER,
     TASKS,
     change_chunk,
     chunk_tensors,
@@ -204,3 +209,151 @@ def test_unfinished_import_of_other_tasks_is_named_and_rebuild_starts_again(sour
         run_import(source, tmp_path, tasks=["reacher-easy"])
     manifest = run_import(source, tmp_path, tasks=["reacher-easy"], rebuild=True)
     assert list(manifest.tasks) == ["reacher-easy"]
+
+
+# Rebuilt
+
+
+def copied(folder):
+    """Return the dataset's bytes by name, without what an unfinished import keeps."""
+    return {path.name: path.read_bytes() for path in (folder / "mt30").glob("*.*")}
+
+
+def test_rebuild_that_cannot_begin_changes_nothing(source, tmp_path, monkeypatch):
+    run_import(source, tmp_path)
+    before = copied(tmp_path)
+    with pytest.raises(ValueError, match="no episode of cheetah-run"):
+        run_import(source, tmp_path, tasks=["cheetah-run"], rebuild=True)
+    disk = SimpleNamespace(free=10**4)
+    monkeypatch.setattr("pwmray.data.draft.shutil.disk_usage", lambda path: disk)
+    with pytest.raises(ValueError, match="no room"):
+        run_import(source, tmp_path, rebuild=True)
+    assert copied(tmp_path) == before
+
+
+def test_interrupted_rebuild_leaves_the_dataset_as_it_was(source, tmp_path):
+    run_import(source, tmp_path)
+    before = copied(tmp_path)
+
+    def stop(what, done, total):
+        if what.startswith("taking the fingerprints"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset(source, tmp_path, stop, rebuild=True)
+    assert copied(tmp_path) == before
+    assert run_import(source, tmp_path, rebuild=True) == read_manifest(tmp_path / "mt30")
+
+
+def test_rebuild_of_one_task_keeps_the_others(source, tmp_path):
+    whole = run_import(source, tmp_path)
+    (tmp_path / "mt30" / "reacher-easy.arrow").write_bytes(b"broken")
+    assert run_import(source, tmp_path, tasks=["reacher-easy"], rebuild=True) == whole
+    assert open_store(tmp_path / "mt30" / "reacher-easy.arrow").num_episodes == 4
+
+
+def test_killed_while_it_publishes_a_rebuild_names_no_file_that_may_be_of_either(
+    source, tmp_path, monkeypatch
+):
+    whole = run_import(source, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pwmray.data.draft.Draft.publish", interrupt)
+        run_import(source, tmp_path, tasks=["reacher-easy"], rebuild=True)
+    assert list(read_manifest(tmp_path / "mt30").tasks) == ["pendulum-swingup"]
+    assert run_import(source, tmp_path).tasks == whole.tasks
+
+
+def test_one_task_of_other_chunks_is_not_mixed_with_the_rest(source, tmp_path):
+    run_import(source, tmp_path)
+    before = copied(tmp_path)
+    other = write_chunks(tmp_path / "other", [[REACHER]] * 4)
+    with pytest.raises(ValueError, match=r"it has pendulum-swingup, too.*without --tasks"):
+        run_import(other, tmp_path, tasks=["reacher-easy"], rebuild=True)
+    assert copied(tmp_path) == before
+
+
+def test_rebuild_from_other_chunks_leaves_no_file_of_a_task_that_they_lack(source, tmp_path):
+    run_import(source, tmp_path)
+    run_import(write_chunks(tmp_path / "other", [[REACHER]] * 4), tmp_path, rebuild=True)
+    assert sorted(copied(tmp_path)) == ["manifest.json", "reacher-easy.arrow"]
+
+
+# Other chunks of the same names and sizes
+
+
+def write_other_values(source, number=2):
+    tensors = chunk_tensors(TASKS[number], first_episode=77)
+    save_tensor_dict(source / f"chunk_{number}.pt", tensors)
+
+
+def test_chunk_of_other_content_and_the_same_size_is_another_one(source, tmp_path):
+    run_import(source, tmp_path)
+    size = (source / "chunk_2.pt").stat().st_size
+    write_other_values(source)
+    assert (source / "chunk_2.pt").stat().st_size == size
+    with pytest.raises(ValueError, match="was imported from other chunks"):
+        run_import(source, tmp_path)
+
+
+def test_unfinished_import_does_not_go_on_with_other_content(source, tmp_path):
+    import_and_die(source, tmp_path, num_calls=8)
+    write_other_values(source)
+    with pytest.raises(ValueError, match="unfinished import of other chunks"):
+        run_import(source, tmp_path)
+
+
+def test_copied_chunks_are_the_same_chunks(source, tmp_path):
+    run_import(source, tmp_path, tasks=["reacher-easy"])
+    shutil.copytree(source, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert len(run_import(tmp_path / "copy", tmp_path).tasks) == 2
+
+
+def test_manifest_of_an_earlier_version_without_digests_is_added_to(source, tmp_path):
+    run_import(source, tmp_path, tasks=["reacher-easy"])
+    path = tmp_path / "mt30" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["digests"], content["is_export"]
+    path.write_text(json.dumps(content))
+    assert len(run_import(source, tmp_path).tasks) == 2
+
+
+def test_chunk_without_checksums_is_another_one_when_it_was_written_again(source, tmp_path):
+    serialization.set_crc32_options(False)
+    try:
+        write_other_values(source)
+    finally:
+        serialization.set_crc32_options(True)
+    run_import(source, tmp_path, tasks=["reacher-easy"])
+    assert len(run_import(source, tmp_path).tasks) == 2
+    os.utime(source / "chunk_2.pt", ns=(1, 1))
+    with pytest.raises(ValueError, match="was imported from other chunks"):
+        run_import(source, tmp_path)
+
+
+# A damaged draft
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("reacher-easy.arrow", lambda path: path.unlink(), "there is no data file"),
+        ("reacher-easy.arrow", cut, "not a complete Arrow file"),
+        ("journal.json", lambda path: path.write_text("{}"), "'defining'"),
+        ("journal.json", lambda path: path.write_text("{"), "Expecting property name"),
+        ("journal.json", lambda path: path.write_text("[]"), "list indices"),
+    ],
+)
+def test_damaged_draft_is_named_with_the_way_out(source, tmp_path, capsys, name, damage, reason):
+    import_and_die(source, tmp_path / "data", num_calls=8)
+    path = tmp_path / "data" / "mt30" / "importing" / name
+    damage(path)
+    assert import_command(source, tmp_path) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: {path} of an unfinished import is damaged (")
+    assert reason in message
+    assert message.endswith("start again with --rebuild")
+    assert import_command(source, tmp_path, "--rebuild") == 0

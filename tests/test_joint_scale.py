@@ -1,6 +1,9 @@
 """The scale that a world model of several tasks gives their observations."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 
 from pwmray import pretraining
 from pwmray.data.store import open_store, write_store
@@ -25,7 +28,9 @@ def write_observations(folder, task, obs):
     return open_store(path)
 
 
-def test_joint_scale_is_that_of_the_padded_rows_of_all_tasks(tmp_path):
+@pytest.mark.parametrize("rows_at_a_time", [7, 2**16])
+def test_joint_scale_is_that_of_the_padded_rows_of_all_tasks(tmp_path, monkeypatch, rows_at_a_time):
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", rows_at_a_time)
     rng = np.random.default_rng(0)
     pendulum, cartpole = rng.normal(3.0, 2.0, (200, 3)), rng.normal(-1.0, 0.5, (50, 5))
     pendulum[:, 1], cartpole[:, 1] = 7.0, 2.0  # constant in each task, not over both
@@ -42,3 +47,14 @@ def test_joint_scale_is_that_of_the_padded_rows_of_all_tasks(tmp_path):
     expected[0] = 1.0
     np.testing.assert_allclose(mean.numpy(), padded.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(std.numpy(), expected, rtol=1e-5)
+
+
+def test_joint_scale_holds_few_rows_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 1000)
+    rows = np.random.default_rng(0).normal(size=(100_000, 3))
+    store = write_observations(tmp_path, TASKS[0], rows)
+    tracemalloc.start()
+    pretraining._joint_scale([store], wrap_angles=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < store.obs.nbytes / 4

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from analysis.load import load_sweep
@@ -11,6 +12,8 @@ from analysis.summarize import main
 from pwmray import plan, plan_text, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
+from pwmray.data.collected import collected_path
+from pwmray.data.store import write_store
 from pwmray.grid import axes_of
 from pwmray.levels import level_of, names_of, setting_of
 from pwmray.registry import Status
@@ -457,3 +460,16 @@ def test_axis_of_several_keys_has_them_all_at_any_scale():
 
 def test_level_of_an_axis_with_one_key_of_its_own_is_its_value():
     assert level_of(make_config(), "steps", ("learner.horizon",)) == 16
+
+
+def test_run_names_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):
+    sweep = make_sweep("policy.num_substeps", [2, 4])
+    leave_results(sweep, tmp_path)
+    trial = sweep.trials(next(iter(sweep.scales)))[0]
+    path = collected_path(TASK, trial.data, tmp_path / "data")
+    arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    write_store(path, TASK, *arrays, [5], ["uniform"], trial.data.collection)
+    places = ["--results", str(tmp_path), "--data", str(tmp_path / "data")]
+    with pytest.raises(SystemExit):
+        sweep.main(["--scale", "tiny", "--wandb", "off", *places])
+    assert "note: 4 done trials were trained on other data of" in capsys.readouterr().out

@@ -202,6 +202,17 @@ def test_damaged_resume_file_starts_the_run_again(stores, tmp_path, caplog):
     assert [row["iteration"] for row in curve(tmp_path / "run")] == [2, 2, 4, 4, 6, 6]
 
 
+def test_run_begun_on_other_data_is_refused_and_kept(stores, tmp_path):
+    config = make_config()
+    with pytest.raises(Stop):
+        pretrain(config, tmp_path / "run", stores, CPU, stop_at(4))
+    begun = (tmp_path / "run" / "resume.ckpt").read_bytes()
+    others = [make_store(tmp_path, task, num_episodes=11) for task in TASKS]
+    with pytest.raises(ValueError, match=r"fingerprint .{16}, that of now has .{16}: bring that"):
+        pretrain(config, tmp_path / "run", others, CPU, quiet)
+    assert (tmp_path / "run" / "resume.ckpt").read_bytes() == begun
+
+
 def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_good(stores, tmp_path):
     folder = tmp_path / "run"
     diverging = make_config({"learner.model_lr": 1e30, "learner.model_clip": 1e30})

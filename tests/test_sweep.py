@@ -7,11 +7,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pwmray import claim, plan, registry
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
+from pwmray.data.collected import collected_path
+from pwmray.data.store import write_store
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
 from tests.tiny import SCALES, sweep
@@ -26,6 +29,7 @@ REACHED = {  # the events that bring a trial to a status
     Status.FAILED: "PENDING QUEUED RUNNING FAILED",
     Status.CANCELLED: "PENDING QUEUED RUNNING CANCELLED",
 }
+SECONDS = {"train_seconds": 1.0, "evaluation_seconds": 1.0}
 
 
 def run(capsys, *arguments, of=sweep):
@@ -285,6 +289,34 @@ def test_plan_names_the_data_that_is_missing(tmp_path, capsys):
     assert "pwmray data import" in line
     _, out, _ = run(capsys, *places, "--scale", "paper", "--format", "json", of=PHASE6)
     assert [f"missing: {said}" for said in json.loads(out)["missing_data"]] == [line]
+
+
+def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):
+    first, second, *_, last = sweep.trials("tiny")
+    path = collected_path(first.task, first.data, tmp_path / "data")
+    arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    now = write_store(path, first.task, *arrays, [5], ["uniform"], first.data.collection)
+    for trial, fingerprint in ((first, now), (second, "0" * 16), (last, "1" * 16)):
+        stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, data_fingerprint=fingerprint)
+    places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
+    _, out, _ = run(capsys, *places)
+    assert out.splitlines()[-1] == (
+        "note: 2 done trials were trained on other data of pendulum-spin than is there now; to "
+        f"train again, delete from {tmp_path}/trials: {second.fingerprint}, {last.fingerprint}"
+    )
+    _, out, _ = run(capsys, *places, "--format", "json")
+    assert json.loads(out)["on_other_data"] == [second.fingerprint, last.fingerprint]
+    _, out, _ = run(capsys, *places[:-1], tmp_path / "elsewhere")
+    assert "note: " not in out
+
+
+def test_a_data_file_is_opened_once_for_all_done_trials(tmp_path, capsys, monkeypatch):
+    for trial in sweep.trials("tiny"):
+        stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, data_fingerprint="0" * 16)
+    opened = []
+    monkeypatch.setattr("pwmray.plan.current_fingerprint", lambda *of: opened.append(of))
+    run(capsys, "--plan", "--results", tmp_path)
+    assert len(opened) == len({trial.task for trial in sweep.trials("tiny")})
 
 
 def test_options_choose_what_is_planned(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """A trial without Ray: what it leaves behind, and that resuming is exact."""
 
+import dataclasses
 import functools
 import gc
 import json
+import re
 
 import pytest
 import torch
@@ -166,6 +168,38 @@ def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
     assert trial.epoch == 0
     run_to_the_end(trial)
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+
+
+def test_trial_whose_data_changed_begins_again_and_says_so(tmp_path, data, caplog):
+    config = make_config()
+    other = dataclasses.replace(config.data, seed=1)
+    other = ensure_data(config.task, other, tmp_path / "data", make_vector)
+    first, resumed = tmp_path / "first", tmp_path / "resumed"
+    ask_for(config, first)
+    run_to_the_end(open_trial(config, first, other))
+    ask_for(config, resumed)
+    trial = open_trial(config, resumed, data)
+    trial.advance()
+    trial.close()
+
+    trial = open_trial(config, resumed, other)
+    assert trial.epoch == 0
+    assert not list(resumed.glob("*.pt"))
+    trial.close()  # killed before a checkpoint of its own: what was there is not taken up
+    run_to_the_end(open_trial(config, resumed, other))
+    a, b = (curve_of(folder).drop_columns(["trial"]) for folder in (first, resumed))
+    assert a == b
+    changed = "its data changed from .{16} to .{16}"
+    assert re.search(f"starts again at epoch 0: {changed}", caplog.text)
+    (said,) = registry.read(resumed).all("began_again")
+    assert re.fullmatch(changed, said)
+
+
+def test_data_of_another_task_fails_the_trial(tmp_path, data):
+    config = make_config(task="pendulum-swingup")
+    ask_for(config, tmp_path)
+    with pytest.raises(ValueError, match="it is of pendulum-spin, not of pendulum-swingup"):
+        open_trial(config, tmp_path, data)
 
 
 def test_other_seed_gives_another_curve(tmp_path, data):

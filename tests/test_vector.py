@@ -198,6 +198,12 @@ def test_one_seed_is_the_first_of_consecutive_ones(make):
     np.testing.assert_array_equal(vector.reset(seed=4)[0], vector.reset(seed=[4, 5, 6])[0])
 
 
+def test_seed_may_be_a_number_of_numpys():
+    vector = make_vector("pendulum-spin", 3)
+    expected = vector.reset(seed=4)[0]
+    np.testing.assert_array_equal(vector.reset(seed=np.int64(4))[0], expected)
+
+
 def test_environments_without_a_seed_start_differently():
     starts, _ = make_vector("pendulum-spin", 3).reset()
     assert len(np.unique(starts[:, 0])) == 3

@@ -18,6 +18,7 @@ from pwmray.pickles import TensorDict, load_pickled
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, Task
 
 _NAMES = ("obs", "action", "reward", "task")
+_WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SLAB_EPISODES = 512  # read at a time: 30 MB of MT30
 
 
@@ -55,7 +56,9 @@ def open_chunk(path: Path, trust: bool = False) -> Chunk:
     shape = fields["task"].shape
     layout = _layout(path, shape)
     _check_form(path, fields, (*shape, MAX_OBS_DIM), (*shape, MAX_ACTION_DIM))
-    return Chunk(path, layout, *(fields[name].numpy() for name in _NAMES))
+    if not shape[0]:
+        raise ValueError(f"{path} has no episodes")
+    return Chunk(path, layout, *(fields[name].detach().resolve_neg().numpy() for name in _NAMES))
 
 
 def read_tasks(chunk: Chunk) -> np.ndarray:
@@ -126,6 +129,10 @@ def _fields(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
     if missing:
         held = ", ".join(map(str, fields)) or "nothing"
         raise ValueError(f"{path} is no chunk: it has no {', '.join(missing)}; it holds {held}")
+    for name in _NAMES:
+        if fields[name].layout != torch.strided or fields[name].is_meta:
+            kind = "a tensor without data" if fields[name].is_meta else str(fields[name].layout)
+            raise ValueError(f"{path}: {name} is {kind}; it must be an ordinary tensor")
     return fields
 
 
@@ -150,5 +157,5 @@ def _check_form(
                 f"{path}: {name} is {list(shape)} of {dtype}; it must be {list(least)} or wider "
                 "of torch.float32"
             )
-    if fields["task"].is_floating_point():
+    if fields["task"].dtype not in _WHOLE_NUMBERS:
         raise ValueError(f"{path}: task is of {fields['task'].dtype}; it must be whole numbers")

@@ -26,6 +26,10 @@ Policy = Callable[[np.ndarray], np.ndarray]
 MakePolicy = Callable[[int], Policy]
 
 
+class NoPolicyError(ValueError):
+    """A recipe needs a checkpoint's policy, and there is none."""
+
+
 class Episodes(NamedTuple):
     """Whole episodes, E of them with T = 501 rows, in float32.
 
@@ -50,13 +54,12 @@ def collect(
 
     `make_vector(task, n)` must give environments that keep the promises of
     pwmray.envs.vector.make_vector; `make_policy(n)` gives what acts in n of them. Raises
-    ValueError if the recipe needs a policy and there is none.
+    NoPolicyError if the recipe needs a policy and there is none.
     """
     numbers = recipe.episodes_of(round_number)
     if make_policy is None and any(recipe.behaviour(e) in POLICY_NOISES for e in numbers):
-        raise ValueError(
-            f"the policy of the checkpoint {recipe.policy[:12]}... collects this data of {task}: "
-            f"pwmray data collect {task} {recipe.command_options}"
+        raise NoPolicyError(
+            f"the policy of the checkpoint {recipe.policy[:12]}... collects this data of {task}"
         )
     sizes = find_task(task)
     groups = []

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pwmray import claim
-from pwmray.data.collect import Episodes, MakeVector, Progress
+from pwmray.data.collect import Episodes, MakeVector, NoPolicyError, Progress
 from pwmray.data.collect import collect as collect_round
-from pwmray.data.recipe import CollectionRecipe
-from pwmray.data.store import open_store, write_store
+from pwmray.data.recipe import CollectionRecipe, collection_fingerprint
+from pwmray.data.store import BrokenDataError, Store, open_store, write_store
+from pwmray.files import remove_drafts
 from pwmray.tasks import find_task
 
 _POLL_SECONDS = 0.2
@@ -60,16 +61,28 @@ def ensure_data(
             continue
         with held:
             if rebuild or not path.exists():
-                _make(path, task, recipe, make_vector, report, collect)
+                remove_drafts(path)
+                try:
+                    _make(path, task, recipe, make_vector, report, collect)
+                except NoPolicyError as error:
+                    raise ValueError(f"{error}: {_command(task, recipe, data_dir)}") from error
         break
-    open_store(path, _command(task, recipe, data_dir))
+    check_name(open_store(path, f"{_command(task, recipe, data_dir)} --rebuild", task))
     return path
 
 
+def check_name(store: Store) -> None:
+    """Raise BrokenDataError unless a collected file holds what its name stands for."""
+    own = f"{store.task}-{collection_fingerprint(store.recipe, store.task)}"
+    if store.path.stem != own:
+        remedy = f"; make it again with: {store.remake}" if store.remake else ""
+        raise BrokenDataError(f"the data file {store.path} holds what {own} stands for{remedy}")
+
+
 def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:
-    """Return the command that makes this data again, to be shown to people."""
+    """Return the command that makes this data, to be shown to people."""
     folder = shlex.quote(str(data_dir))
-    return f"pwmray data collect {task} {recipe.command_options} --data {folder} --rebuild"
+    return f"pwmray data collect {task} {recipe.command_options} --data {folder}"
 
 
 def _make(

@@ -3,18 +3,17 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pwmray.data.manifest import TaskFile
-from pwmray.data.store import StoreDraft
+from pwmray.data.store import BrokenDataError, StoreDraft, open_store
 from pwmray.data.survey import Survey
 from pwmray.files import replacing
 from pwmray.tasks import Task
 
 # Change it with what is written here: an unfinished import of another version is not gone on with.
 IMPORT_FORMAT = "pwmray-import-1"
-BEHAVIOUR = "td-mpc2"  # what acted in every episode: TD-MPC2 while it learned
 _JOURNAL = "journal.json"
 
 
@@ -25,30 +24,65 @@ class Draft:
     folder: Path
     survey: Survey
     tasks: list[Task]
-    num_chunks: int  # whose rows are in the files
-    sealed: dict[str, TaskFile]  # tasks whose file is done
+    num_chunks: int = 0  # whose rows are in the files
+    sealed: dict[str, TaskFile] = field(default_factory=dict)  # tasks whose file is done
 
     @classmethod
     def open(cls, folder: Path, survey: Survey, tasks: list[Task]) -> "Draft":
-        """Go on with the draft in `folder`, or begin one; raise ValueError for another's."""
-        draft = cls(folder, survey, tasks, num_chunks=0, sealed={})
+        """Go on with the draft in `folder`, or begin one.
+
+        Raises ValueError for one of other chunks or tasks, and for a damaged one.
+        """
+        draft = cls(folder, survey, tasks)
+        path = folder / _JOURNAL
         try:
-            journal = json.loads((folder / _JOURNAL).read_text())
+            journal = json.loads(path.read_text())
+            defining, draft.num_chunks = journal["defining"], int(journal["num_chunks"])
+            draft.sealed = {name: TaskFile(**file) for name, file in journal["sealed"].items()}
         except FileNotFoundError:
             return draft
-        if journal["defining"] != draft._defining:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, error) from error
+        if defining != draft._defining:
             raise ValueError(
                 f"{folder} is an unfinished import of other chunks or tasks; finish that one, or "
                 "start again with --rebuild"
             )
-        draft.num_chunks = journal["num_chunks"]
-        draft.sealed = {name: TaskFile(**file) for name, file in journal["sealed"].items()}
+        draft._check_files()
         return draft
 
     @property
     def _defining(self) -> dict:
         names = [task.name for task in self.tasks]
-        return {"format": IMPORT_FORMAT, "chunks": self.survey.sizes, "tasks": names}
+        # The numbers of episodes decide where rows are, and a damaged chunk may show others.
+        episodes = [
+            [chunk.num_episodes(task) for task in self.tasks] for chunk in self.survey.chunks
+        ]
+        chunks = {"chunks": self.survey.digests, "episodes": episodes}
+        return {"format": IMPORT_FORMAT, **chunks, "tasks": names}
+
+    def _check_files(self) -> None:
+        """Raise ValueError for a file of the draft that is not as it was left."""
+        for task in self.tasks:
+            store = self.store(task)
+            try:
+                if self._is_published(task):
+                    continue
+                store.check()
+            except (BrokenDataError, OSError) as error:
+                raise _damaged(store.path, error) from error
+
+    def _is_published(self, task: Task) -> bool:
+        """Tell whether a killed import moved the task's file to where it belongs."""
+        path = self.store(task).path
+        if path.exists() or len(self.sealed) < len(self.tasks):
+            return False
+        moved = open_store(self.folder.parent / path.name)
+        return moved.fingerprint == self.sealed[task.name].fingerprint
+
+    def discard(self) -> None:
+        """Delete what is there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def reserve(self) -> None:
         """Make the tasks' files, without rows, unless that was done."""
@@ -69,12 +103,13 @@ class Draft:
     def store(self, task: Task) -> StoreDraft:
         """Return a task's file."""
         num_episodes = self.survey.num_episodes(task)
+        imported = {"format": IMPORT_FORMAT, "dataset": self.survey.layout.name}
         return StoreDraft(
             self.folder / f"{task.name}.arrow",
             task.name,
             episode_lengths=[self.survey.layout.num_rows] * num_episodes,
-            behaviours=[BEHAVIOUR] * num_episodes,
-            recipe={"format": IMPORT_FORMAT, "dataset": self.survey.layout.name},
+            behaviours=self.survey.behaviours(task),
+            recipe=self.survey.recipes.get(task.name, imported),
         )
 
     def seal(self, task: Task) -> None:
@@ -109,3 +144,10 @@ class Draft:
                 f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "
                 f"which has {free / 1e9:.3g} GB free"
             )
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = str(error) or type(error).__name__
+    return ValueError(
+        f"{path} of an unfinished import is damaged ({reason}); start again with --rebuild"
+    )

@@ -1,8 +1,8 @@
 """Write stores as a folder of chunks that TD-MPC2's own code loads; import_dataset's inverse."""
 
+import errno
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from pwmray.data.layouts import LAYOUTS, Layout
+from pwmray.data.one_writer import claimed
 from pwmray.data.store import Store
 from pwmray.data.survey import EXPORT_LIST, Progress
-from pwmray.files import replacing
+from pwmray.files import draft_path, remove_drafts, replacing
 from pwmray.pickles import save_tensor_dict
 from pwmray.tasks import find_task
 
@@ -22,27 +23,59 @@ _CHUNK_EPISODES = 8192  # 0.5 GB of MT30
 def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> list[str]:
     """Make the folder `out` with every episode of `stores`, in order; return the chunks' names.
 
-    The first row's action and reward, which mean nothing, are NaN; padding is 0. What acted is
-    not written: the format has no place for it. Raises ValueError for episodes of a length that
-    no published dataset has, and for a folder that is there.
+    The first row's action and reward, which mean nothing, are NaN; padding is 0. What acted and
+    how the data was made stand in a list beside the chunks, for the format has no place for them.
+    Raises ValueError for episodes of a length that no published dataset has, for a folder that is
+    there, and where another process makes it.
     """
     layout = _layout(stores)
+    _check_absent(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(out.with_name(f".{out.name}.claim"), f"exports to {out}"):
+        _check_absent(out)
+        remove_drafts(out)
+        _check_room(stores, layout, out.parent)
+        return _export(stores, layout, out, progress)
+
+
+def _check_absent(out: Path) -> None:
     if out.exists():
         raise ValueError(f"{out} exists; name a folder that does not")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(stores, layout, out.parent)
-    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _export(stores: Sequence[Store], layout: Layout, out: Path, progress: Progress) -> list[str]:
+    draft = draft_path(out)
     draft.mkdir()
     try:
         names = _write_chunks(stores, layout, draft, progress)
-        (draft / EXPORT_LIST).write_text(json.dumps({"layout": layout.name, "chunks": names}))
+        content = {"layout": layout.name, "chunks": names, **_origins(stores, names)}
+        (draft / EXPORT_LIST).write_text(json.dumps(content))
         draft.rename(out)
     except RuntimeError as error:  # what torch makes of a disk that takes no more
         reason = str(error).split("\n")[0]
         raise ValueError(f"cannot write to {out.parent}: is its disk full? ({reason})") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise ValueError(f"{out} was made meanwhile; name a folder that does not exist") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return names
+
+
+def _origins(stores: Sequence[Store], names: list[str]) -> dict[str, dict]:
+    """Return what acted in each chunk's episodes, and each task's recipe."""
+    behaviours = {
+        name: [acted for store, start, stop in parts for acted in store.behaviours[start:stop]]
+        for name, parts in zip(names, _parts(stores), strict=True)
+    }
+    by_task: dict[str, list[dict]] = {}
+    for store in stores:
+        recipes = by_task.setdefault(store.task, [])
+        if store.recipe not in recipes:
+            recipes.append(store.recipe)
+    recipes = {task: r[0] if len(r) == 1 else {"parts": r} for task, r in by_task.items()}
+    return {"behaviours": behaviours, "recipes": recipes}
 
 
 def _write_chunks(

@@ -7,15 +7,16 @@ a killed import wrote beyond them are written again, to the same places.
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pwmray import claim
 from pwmray.data.chunks import open_chunk, read_slabs
 from pwmray.data.draft import Draft
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from pwmray.data.one_writer import claimed
+from pwmray.data.records import RecordCheck
 from pwmray.data.survey import Progress, Survey, SurveyedChunk, survey_chunks
+from pwmray.files import remove_drafts
 from pwmray.tasks import TASKS, Task, find_task
 
 _DRAFT, _CLAIM = "importing", "import.claim"
@@ -33,7 +34,8 @@ def import_dataset(
     """Make or complete `data_dir`/<dataset>/ from the chunks in `source`; all tasks by default.
 
     A second call goes on where a killed one stopped and adds tasks to a finished store; `rebuild`
-    starts again. `is_partial` takes the chunks that are there although others are not.
+    starts again, and what it replaces stays until the new files are done. `is_partial` takes the
+    chunks that are there although others are not.
     Raises ValueError for chunks that cannot be used, another import at work, or no room.
     """
     for task in tasks:
@@ -41,34 +43,36 @@ def import_dataset(
     survey = survey_chunks(source, trust, progress)
     _check_complete(source, survey, is_partial)
     folder = data_dir / survey.layout.name
-    with _claimed(folder):
-        if rebuild:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder / _DRAFT, ignore_errors=True)
-        finished = _finished(folder, survey)
-        wanted = _wanted(survey, tasks, finished)
+    with claimed(folder / _CLAIM, f"imports into {folder}"):
+        remove_drafts(folder / MANIFEST)
+        kept = _kept(folder, survey, tasks, rebuild)
+        wanted = _wanted(survey, tasks, kept)
+        draft = Draft(folder / _DRAFT, survey, wanted)
         if wanted:
-            draft = Draft.open(folder / _DRAFT, survey, wanted)
+            draft = draft if rebuild else Draft.open(folder / _DRAFT, survey, wanted)
             draft.check_room()
-            _fill(draft, trust, progress)
-            finished = dataclasses.replace(finished, tasks={**finished.tasks, **draft.sealed})
-            write_manifest(folder, finished)
-        shutil.rmtree(folder / _DRAFT, ignore_errors=True)
-    return finished
+            if rebuild:
+                draft.discard()
+            again = "--rebuild starts again" if rebuild else "the same command goes on from there"
+            kept = _fill(draft, kept, trust, progress, again)
+        draft.discard()
+    return kept
 
 
-def _fill(draft: Draft, trust: bool, progress: Progress) -> None:
-    """Bring the draft from wherever it is to its end."""
+def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, again: str) -> Manifest:
+    """Bring the draft from wherever it is to its end, beside what is kept of a finished import.
+
+    `again` says what happens next time where the disk takes no more.
+    """
     try:
         draft.reserve()
         _write_chunks(draft, trust, progress)
         _seal(draft, progress)
-        draft.publish()
+        return _publish(draft, kept)
     except OSError as error:
         raise ValueError(
             f"cannot write to {draft.folder.parent}: {error.strerror or error}; what is done is "
-            f"kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks): the same command "
-            "goes on from there"
+            f"kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks): {again}"
         ) from error
 
 
@@ -94,10 +98,12 @@ def _write_chunk(draft: Draft, chunk: SurveyedChunk, trust: bool) -> Iterator[in
             if chunk.num_episodes(task)
         }
         opened = open_chunk(chunk.path, trust)
+        check = stack.enter_context(RecordCheck(chunk.path))
         for num_episodes, found in read_slabs(opened, chunk.task_ids, draft.tasks):
             for task, rows in found:
                 writers[task](next_rows[task], rows)
                 next_rows[task] += rows.reward.size
+            check.advance(num_episodes, opened.num_episodes)
             yield num_episodes
 
 
@@ -110,17 +116,54 @@ def _seal(draft: Draft, progress: Progress) -> None:
         done += draft.num_rows(task)
 
 
-def _finished(folder: Path, survey: Survey) -> Manifest:
-    """Return what the folder's manifest says, or an empty one."""
-    if not (folder / MANIFEST).exists():
-        return Manifest(survey.layout.name, survey.sizes, survey.missing, {})
-    manifest = read_manifest(folder)
-    if manifest.chunks != survey.sizes:
-        raise ValueError(
-            f"{folder} was imported from other chunks ({', '.join(manifest.chunks)}); replace it "
-            "with --rebuild, or choose another --data"
-        )
-    return manifest
+def _publish(draft: Draft, kept: Manifest) -> Manifest:
+    """Move the files to where they belong and say so in the manifest, which is returned.
+
+    Meanwhile the manifest names no file that is being replaced: what a kill leaves is unfinished.
+    """
+    folder = draft.folder.parent
+    before = _listed(folder)
+    if kept.tasks:
+        write_manifest(folder, kept)
+    else:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    draft.publish()
+    finished = dataclasses.replace(kept, tasks={**kept.tasks, **draft.sealed})
+    write_manifest(folder, finished)
+    for name in before - set(finished.tasks):  # of other chunks, which had more tasks
+        (folder / f"{name}.arrow").unlink(missing_ok=True)
+    return finished
+
+
+def _listed(folder: Path) -> set[str]:
+    """Return the tasks that the manifest names; none of one that is not there or damaged."""
+    try:
+        return set(read_manifest(folder).tasks)
+    except ValueError:
+        return set()
+
+
+def _kept(folder: Path, survey: Survey, tasks: Sequence[str], rebuild: bool) -> Manifest:
+    """Return what stays of what the folder's manifest says; an empty one where nothing does."""
+    empty = Manifest(
+        survey.layout.name, survey.sizes, survey.missing, {}, survey.digests, survey.is_export
+    )
+    if not (folder / MANIFEST).exists() or (rebuild and not tasks):
+        return empty
+    found = read_manifest(folder)
+    replaced = tasks if rebuild else ()
+    others = {name: file for name, file in found.tasks.items() if name not in replaced}
+    if found.is_of(survey.sizes, survey.digests):
+        return dataclasses.replace(found, tasks=others) if others else empty
+    if not others:
+        return empty
+    remedy = "replace it with --rebuild"
+    if rebuild:
+        remedy = f"it has {', '.join(others)}, too: replace all with --rebuild without --tasks"
+    raise ValueError(
+        f"{folder} was imported from other chunks ({', '.join(found.chunks)}); {remedy}, or "
+        "choose another --data"
+    )
 
 
 def _wanted(survey: Survey, names: Sequence[str], finished: Manifest) -> list[Task]:
@@ -128,6 +171,8 @@ def _wanted(survey: Survey, names: Sequence[str], finished: Manifest) -> list[Ta
     absent = [name for name in names if not survey.num_episodes(TASKS[name])]
     if absent:
         raise ValueError(f"the chunks have no episode of {', '.join(absent)}")
+    if not any(survey.num_episodes(task) for task in TASKS.values()):
+        raise ValueError("the chunks have no episode of any of MT30's tasks")
     return [
         task
         for task in TASKS.values()
@@ -145,18 +190,3 @@ def _check_complete(source: Path, survey: Survey, is_partial: bool) -> None:
             f"{num_all} chunks, about {100 * len(survey.missing) / num_all:.0f} % of the data; "
             "fetch them, or pass --partial to do without"
         )
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    try:
-        held = claim.acquire(folder / _CLAIM)
-    except OSError as error:
-        raise ValueError(f"cannot write data to {folder}: {error.strerror}") from error
-    if held is None:
-        holder = claim.holder(folder / _CLAIM)
-        raise ValueError(
-            f"process {holder.get('pid')} on {holder.get('host')} imports into {folder}"
-        )
-    with held:
-        yield

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pwmray.data.collected import check_name
 from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, TaskFile, import_command, read_manifest
-from pwmray.data.store import Store, open_store
+from pwmray.data.store import BrokenDataError, Store, open_store
 from pwmray.tasks import TASKS
 
 _PIECE_ROWS = 2**20  # looked at at a time
@@ -31,7 +32,11 @@ def find_datasets(data_dir: Path) -> dict[str, Manifest]:
 def find_files(data_dir: Path, task: str = "") -> list[DataFile]:
     """Return the files of all tasks or one, imported ones first."""
     imported = [
-        DataFile(data_dir / dataset / f"{name}.arrow", file, import_command(data_dir / dataset))
+        DataFile(
+            data_dir / dataset / f"{name}.arrow",
+            file,
+            import_command(data_dir / dataset, name, rebuild=True),
+        )
         for dataset, manifest in find_datasets(data_dir).items()
         for name, file in manifest.tasks.items()
         if not task or name == task
@@ -40,21 +45,33 @@ def find_files(data_dir: Path, task: str = "") -> list[DataFile]:
 
 
 def verify_file(file: DataFile) -> Store:
-    """Read all of a file; raise ValueError naming it unless it is what was written, and finite."""
-    store = open_store(file.path, file.remake)
+    """Read all of a file; raise ValueError naming it unless it is what was written, and finite.
+
+    It must also be of the task, and if collected of the recipe, that its name stands for.
+    """
+    store = open_store(file.path, file.remake, file.path.stem if file.listed else "")
     store.verify()
     _check_finite(store)
-    if file.listed and file.listed.fingerprint != store.fingerprint:
-        raise ValueError(
-            f"{file.path} has fingerprint {store.fingerprint}, its manifest says "
-            f"{file.listed.fingerprint}; {file.remake}"
-        )
-    if file.listed and file.listed[:2] != (store.num_episodes, len(store.reward)):
+    if not file.listed:
+        check_name(store)
+        return store
+    check_listed(store, file.listed)
+    if file.listed[:2] != (store.num_episodes, len(store.reward)):
         raise ValueError(
             f"{file.path} has {store.num_episodes} episodes of {len(store.reward)} rows in all, "
-            f"its manifest says {file.listed.num_episodes} of {file.listed.num_rows}; {file.remake}"
+            f"its manifest says {file.listed.num_episodes} of {file.listed.num_rows}; "
+            f"make it again with: {file.remake}"
         )
     return store
+
+
+def check_listed(store: Store, listed: TaskFile) -> None:
+    """Raise BrokenDataError for an imported file that is not the manifest's."""
+    if listed.fingerprint != store.fingerprint:
+        raise BrokenDataError(
+            f"{store.path} has fingerprint {store.fingerprint}, its manifest says "
+            f"{listed.fingerprint}; make it again with: {store.remake}"
+        )
 
 
 def _collected(data_dir: Path, task: str) -> list[Path]:

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,9 @@ class Manifest:
     chunks: dict[str, int]  # file name and bytes, as imported
     missing: list[str]  # chunks that were not there
     tasks: dict[str, TaskFile]
+    # Of the chunks' content, by file name; empty where an earlier version imported them.
+    digests: dict[str, str] = field(default_factory=dict)
+    is_export: bool = False  # of chunks that `pwmray data export` wrote
 
     @property
     def fingerprint(self) -> str:
@@ -50,6 +54,16 @@ class Manifest:
     def lost_share(self) -> float:
         """Return what share of the dataset's chunks was not there, [0, 1)."""
         return len(self.missing) / (len(self.missing) + len(self.chunks))
+
+    @property
+    def loss(self) -> str:
+        """Say which chunks were not there, for people; empty where all were."""
+        share = f"about {100 * self.lost_share:.0f} % of the data"
+        return f"{', '.join(self.missing)}, {share}" if self.missing else ""
+
+    def is_of(self, chunks: dict[str, int], digests: dict[str, str]) -> bool:
+        """Tell whether these are the chunks that were imported; by size where no more is known."""
+        return self.chunks == chunks and self.digests in ({}, digests)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -68,7 +82,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Read what a folder holds; raise ValueError for one unfinished, damaged or of a newer form."""
     path = folder / MANIFEST
-    remedy = import_command(folder)
+    remedy = f"make it again with: {import_command(folder, rebuild=True)}"
     try:
         content = json.loads(path.read_text())
         found = str(content.get("format"))
@@ -83,7 +97,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _parse(content: dict[str, Any]) -> Manifest:
     tasks = {name: TaskFile(**file) for name, file in content["tasks"].items()}
-    manifest = Manifest(content["dataset"], content["chunks"], content["missing"], tasks)
+    manifest = Manifest(
+        content["dataset"],
+        content["chunks"],
+        content["missing"],
+        tasks,
+        dict(content.get("digests", {})),
+        bool(content.get("is_export", False)),
+    )
     if manifest.fingerprint != content.get("fingerprint"):
         raise ValueError("it does not match its fingerprint")
     return manifest
@@ -98,17 +119,22 @@ def imported_path(task: str, dataset: str, data_dir: Path) -> Path:
     if dataset not in LAYOUTS:
         raise ValueError(unknown("dataset", dataset, LAYOUTS))
     folder = data_dir / dataset
+    command = import_command(folder)
     if not (folder / MANIFEST).exists():
-        raise ValueError(f"{dataset} is not in {data_dir}; {import_command(folder)}")
-    path = folder / f"{task}.arrow"
-    if task not in read_manifest(folder).tasks or not path.exists():
-        raise ValueError(f"{dataset} in {data_dir} has no {task}; {import_command(folder)}")
+        raise ValueError(f"{dataset} is not in {data_dir}; import it with: {command}")
+    path, is_listed = folder / f"{task}.arrow", task in read_manifest(folder).tasks
+    if not is_listed or not path.exists():
+        if is_listed:
+            command = import_command(folder, task, rebuild=True)
+        raise ValueError(f"{dataset} in {data_dir} has no {task}; import it with: {command}")
     return path
 
 
-def import_command(folder: Path) -> str:
-    """Return what to do about a folder that is not there or cannot be used."""
+def import_command(folder: Path, task: str = "", rebuild: bool = False) -> str:
+    """Return the command, for people, that imports a folder, or one task of it."""
+    options = f" --tasks {task}" if task else ""
+    options += " --rebuild" if rebuild else ""
     return (
-        f"import it with: pwmray data import DIR --data {folder.parent} "
+        f"pwmray data import DIR --data {shlex.quote(str(folder.parent))}{options} "
         "(DIR: where its chunk_*.pt are)"
     )

@@ -110,9 +110,7 @@ class CollectionRecipe:
 
     def fingerprint(self, task: str) -> str:
         """Return 12 hex digits that stand for what is collected of this task."""
-        content = {**self.collection, "task": task}
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return collection_fingerprint(self.collection, task)
 
     @property
     def command_options(self) -> str:
@@ -128,3 +126,9 @@ class CollectionRecipe:
                 f"--epochs-per-round {self.epochs_per_round}"
             )
         return options
+
+
+def collection_fingerprint(collection: dict[str, Any], task: str) -> str:
+    """Return 12 hex digits over what decides about a task's collected episodes."""
+    canonical = json.dumps({**collection, "task": task}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -6,9 +6,11 @@ from pathlib import Path
 from pwmray.data.collect import MakeVector, Progress
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.collected import Collect, collected_path, ensure_data
+from pwmray.data.inventory import check_listed
 from pwmray.data.layouts import COLLECTED
-from pwmray.data.manifest import imported_path
+from pwmray.data.manifest import MANIFEST, import_command, imported_path, read_manifest
 from pwmray.data.recipe import CollectionRecipe
+from pwmray.data.store import open_store, read_fingerprint
 
 
 def find_data(
@@ -22,11 +24,14 @@ def find_data(
     """Return the path of the task's data, collecting it first where that is its source.
 
     Raises ValueError with the command to run for a dataset that is not imported, and what
-    ensure_data raises.
+    ensure_data raises; BrokenDataError for an imported file that is not the manifest's.
     """
     if recipe.source == COLLECTED:
         return ensure_data(task, recipe, data_dir, make_vector, progress, collect=collect)
-    return imported_path(task, recipe.source, data_dir)
+    path = imported_path(task, recipe.source, data_dir)
+    remake = import_command(path.parent, task, rebuild=True)
+    check_listed(open_store(path, remake, task), read_manifest(path.parent).tasks[task])
+    return path
 
 
 def describe_source(recipe: CollectionRecipe, data_dir: Path) -> str:
@@ -34,7 +39,22 @@ def describe_source(recipe: CollectionRecipe, data_dir: Path) -> str:
     if recipe.source == COLLECTED:
         rounds = f" in {recipe.num_rounds} rounds" if recipe.num_rounds else ""
         return f"{recipe.total_episodes} episodes a task collected{rounds} in {data_dir}"
-    return f"{recipe.source}, imported in {data_dir / recipe.source}"
+    folder = data_dir / recipe.source
+    loss = read_manifest(folder).loss if (folder / MANIFEST).exists() else ""
+    return f"{recipe.source}, imported in {folder}{f'; it lacks {loss}' if loss else ''}"
+
+
+def current_fingerprint(task: str, recipe: CollectionRecipe, data_dir: Path) -> str | None:
+    """Return the fingerprint of the task's data as it is there; None where it is not, or broken.
+
+    Nothing is read but what a file or a manifest says of itself.
+    """
+    try:
+        if recipe.source == COLLECTED:
+            return read_fingerprint(collected_path(task, recipe, data_dir))
+        return read_manifest(data_dir / recipe.source).tasks[task].fingerprint
+    except (ValueError, OSError, KeyError):
+        return None
 
 
 def missing_data(wanted: Iterable[tuple[str, CollectionRecipe]], data_dir: Path) -> list[str]:

@@ -25,6 +25,7 @@ from pwmray.tasks import TASKS, find_task
 
 FORMAT = "pwmray-episodes-1"
 VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
+CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 _CHUNK_ROWS = 2**16  # what is computed from all rows takes the memory of so many
 _NO_FINGERPRINT = 16 * "-"  # of a draft
 
@@ -127,6 +128,13 @@ class StoreDraft:
         self.path.write_bytes(b"")
         self._write_frame(_NO_FINGERPRINT)
 
+    def check(self) -> None:
+        """Raise BrokenDataError unless the file is there, whole and of this form."""
+        store = _open(self.path, remake="")
+        found = _about(store.task, store.episode_lengths, store.behaviours, store.recipe)
+        if found != self._about:
+            raise _broken(self.path, "it is of other episodes", remake="")
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[Callable[[int, Sequence[np.ndarray]], None]]:
         """Yield a function that writes obs, action and reward from a row on; sync at the end."""
@@ -187,17 +195,34 @@ class _PassingOverRows:
         return content.size
 
 
-def open_store(path: Path, remake: str = "") -> Store:
+def open_store(path: Path, remake: str = "", task: str = "") -> Store:
     """Map the file at `path`; small files are also checked byte for byte.
 
     Of a large one only the format and the counts are checked, which notices every file that was
     cut or grew, and takes no time; `verify_store` reads it all.
 
     Raises BrokenDataError naming the file, the fault and the command `remake`, or the one that
-    the file's name suggests.
+    the file's name suggests; also for a file of another task than `task`, where that is given.
     """
     path = Path(path)
     remake = remake or _suggest_command(path)
+    store = _open(path, remake)
+    if store.fingerprint == _NO_FINGERPRINT:
+        raise _broken(path, "it was never finished", remake)
+    if task and store.task != task:
+        raise _broken(path, f"it is of {store.task}, not of {task}", remake)
+    if path.stat().st_size <= VERIFIED_BYTES:
+        store.verify()
+    return store
+
+
+def read_fingerprint(path: Path) -> str:
+    """Return the fingerprint that a file says it has; raise as open_store."""
+    return _open(path, remake="").fingerprint
+
+
+def _open(path: Path, remake: str) -> Store:
+    """Map a file, finished or not, and check its form."""
     try:
         store = _map(path, remake)
     except FileNotFoundError:
@@ -206,10 +231,6 @@ def open_store(path: Path, remake: str = "") -> Store:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
-    if store.fingerprint == _NO_FINGERPRINT:
-        raise _broken(path, "it was never finished", remake)
-    if path.stat().st_size <= VERIFIED_BYTES:
-        store.verify()
     return store
 
 
@@ -227,6 +248,14 @@ def observation_statistics(
 
     The deviation of a constant entry is given as 1, so that dividing by it is safe.
     """
+    mean, variance = observation_moments(store, wrap_angles)
+    std = np.sqrt(variance)
+    std[std < CONSTANT_DEVIATION] = 1.0
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def observation_moments(store: Store, wrap_angles: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of the observations, each [obs_dim] float64."""
 
     def parts() -> Iterator[np.ndarray]:
         for part in chunks(store.num_rows):
@@ -236,9 +265,7 @@ def observation_statistics(
     nothing = np.zeros(store.obs.shape[1])
     mean = sum((obs.sum(axis=0, dtype=np.float64) for obs in parts()), nothing) / store.num_rows
     squares = sum((np.square(obs - mean).sum(axis=0) for obs in parts()), nothing)
-    std = np.sqrt(squares / store.num_rows)
-    std[std < 1e-6] = 1.0
-    return mean.astype(np.float32), std.astype(np.float32)
+    return mean, squares / store.num_rows
 
 
 def chunks(num_rows: int) -> Iterator[slice]:
@@ -276,7 +303,19 @@ def _map(path: Path, remake: str) -> Store:
     )
     if not len(store.obs) == len(store.action) == len(store.reward) == lengths.sum():
         raise _broken(path, "its rows and its episodes do not add up", remake)
+    _check_sizes(store)
     return store
+
+
+def _check_sizes(store: Store) -> None:
+    """Raise BrokenDataError unless the columns are as wide as the task's."""
+    if store.task not in TASKS:
+        raise _broken(store.path, f"it is of {store.task!r}, which is no task", store.remake)
+    task, found = find_task(store.task), (store.obs.shape[1], store.action.shape[1])
+    if found != (task.obs_dim, task.action_dim):
+        fault = f"its rows have {found[0]} observations and {found[1]} actions"
+        ours = f"{task.name}'s have {task.obs_dim} and {task.action_dim}"
+        raise _broken(store.path, f"{fault}, {ours}", store.remake)
 
 
 def _about(task: str, lengths: Iterable[int], behaviours: Iterable[str], recipe: dict) -> dict:

@@ -10,9 +10,13 @@ import numpy as np
 
 from pwmray.data.chunks import open_chunk, read_tasks
 from pwmray.data.layouts import Layout
+from pwmray.data.records import take_digest
 from pwmray.tasks import Task
 
-EXPORT_LIST = "chunks.json"  # written by `pwmray data export`, whose chunks are as many as it says
+# Written by `pwmray data export`, whose chunks are as many as it says, and which says what acted.
+EXPORT_LIST = "chunks.json"
+UNKNOWN = "unknown"  # what acted in an export of an earlier version, which did not say
+PUBLISHED = "td-mpc2"  # what acted in every published episode: TD-MPC2 while it learned
 _CHUNK_NAME = re.compile(r"chunk_(\d+)\.pt")
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, in all
@@ -23,7 +27,9 @@ class SurveyedChunk(NamedTuple):
 
     path: Path
     num_bytes: int
+    digest: str  # of its content
     task_ids: np.ndarray  # [E] int64
+    behaviours: np.ndarray  # [E] what acted
 
     def num_episodes(self, task: Task) -> int:
         """Return how many episodes are of `task`."""
@@ -36,11 +42,23 @@ class Survey(NamedTuple):
     layout: Layout
     chunks: list[SurveyedChunk]
     missing: list[str]
+    recipes: dict[str, dict]  # how an export's data was made, by task
+    is_export: bool
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Return the chunks' names and bytes, which tell them from others."""
+        """Return the chunks' names and bytes."""
         return {chunk.path.name: chunk.num_bytes for chunk in self.chunks}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the chunks' content by their names, which tell them from others."""
+        return {chunk.path.name: chunk.digest for chunk in self.chunks}
+
+    def behaviours(self, task: Task) -> list[str]:
+        """Return what acted in each episode of `task`."""
+        found = [chunk.behaviours[chunk.task_ids == task.index] for chunk in self.chunks]
+        return np.concatenate(found).tolist()
 
     def num_episodes(self, task: Task, num_chunks: int | None = None) -> int:
         """Return how many episodes of `task` are in all or the first `num_chunks` chunks."""
@@ -51,10 +69,11 @@ def survey_chunks(folder: Path, trust: bool, progress: Progress) -> Survey:
     """Open every chunk in `folder` and read its tasks.
 
     Raises ValueError naming a folder without chunks, or a chunk that has another form than
-    others, that cannot be read, or whose tasks cannot be.
+    others, that cannot be read, whose tasks cannot be, or that is another one's copy.
     """
     paths = _find(folder)
     layout = open_chunk(paths[0], trust).layout
+    export = _read_export(folder)
     chunks = []
     for number, path in enumerate(paths):
         progress("looking through the chunks", number, len(paths))
@@ -63,13 +82,19 @@ def survey_chunks(folder: Path, trust: bool, progress: Progress) -> Survey:
             raise ValueError(
                 f"{path} is of {chunk.layout.name}, {paths[0].name} beside it of {layout.name}"
             )
-        chunks.append(SurveyedChunk(path, path.stat().st_size, read_tasks(chunk)))
-    expected = _expected_names(folder, layout)
+        task_ids = read_tasks(chunk)
+        behaviours = _behaviours(folder, export, path.name, len(task_ids))
+        size, digest = path.stat().st_size, take_digest(path)
+        chunks.append(SurveyedChunk(path, size, digest, task_ids, behaviours))
+    _check_distinct(chunks)
+    published = [f"chunk_{number}.pt" for number in range(layout.num_chunks)]
+    expected = export.chunks if export else published
     extra = [path.name for path in paths if path.name not in expected]
     if extra:
         raise ValueError(f"{folder / extra[0]} is none of the {len(expected)} of {layout.name}")
     missing = [name for name in expected if name not in {path.name for path in paths}]
-    return Survey(layout, chunks, missing)
+    recipes = export.recipes if export else {}
+    return Survey(layout, chunks, missing, recipes, is_export=export is not None)
 
 
 def _find(folder: Path) -> list[Path]:
@@ -82,11 +107,49 @@ def _find(folder: Path) -> list[Path]:
     return [path for _, path in paths]
 
 
-def _expected_names(folder: Path, layout: Layout) -> list[str]:
+class _Export(NamedTuple):
+    """What an export says of itself."""
+
+    chunks: list[str]
+    behaviours: dict[str, list[str]]  # of each episode, by chunk; nothing where it is not said
+    recipes: dict[str, dict]  # by task
+
+
+def _read_export(folder: Path) -> _Export | None:
     path = folder / EXPORT_LIST
     if not path.exists():
-        return [f"chunk_{number}.pt" for number in range(layout.num_chunks)]
+        return None
     try:
-        return [str(name) for name in json.loads(path.read_text())["chunks"]]
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text())
+        behaviours = content.get("behaviours", {})
+        return _Export(
+            [str(name) for name in content["chunks"]],
+            {name: [str(behaviour) for behaviour in behaviours[name]] for name in behaviours},
+            {task: dict(recipe) for task, recipe in content.get("recipes", {}).items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged; it lists the chunks of an export") from error
+
+
+def _behaviours(folder: Path, export: _Export | None, name: str, num_episodes: int) -> np.ndarray:
+    """Return what acted in each episode of a chunk."""
+    if export is None or name not in export.behaviours:
+        return np.full(num_episodes, UNKNOWN if export else PUBLISHED)
+    found = export.behaviours[name]
+    if len(found) != num_episodes:
+        raise ValueError(
+            f"{folder / EXPORT_LIST} names what acted in {len(found)} episodes of {name}, which "
+            f"has {num_episodes}"
+        )
+    return np.array(found)
+
+
+def _check_distinct(chunks: list[SurveyedChunk]) -> None:
+    """Raise ValueError for two chunks of one content, whose episodes would count twice."""
+    first: dict[str, SurveyedChunk] = {}
+    for chunk in chunks:
+        other = first.setdefault(chunk.digest, chunk)
+        if other is not chunk:
+            raise ValueError(
+                f"{chunk.path} has the same content as {other.path.name} beside it; fetch it again"
+            )

@@ -46,7 +46,10 @@ class LockstepEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | np.integer | list[int] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict]:
         """Start all episodes and return their observations [N, obs_dim] and an empty info.
 
@@ -55,8 +58,8 @@ class LockstepEnv(VectorEnv):
         """
         if options:
             raise ValueError(f"this environment has no reset options, got {options}")
-        if isinstance(seed, int):
-            seed = list(range(seed, seed + self.num_envs))
+        if isinstance(seed, int | np.integer):
+            seed = list(range(int(seed), int(seed) + self.num_envs))
         if seed is not None:
             self._seed(seed)
         self._num_steps = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pwmray.tasks import find_task
@@ -30,3 +32,16 @@ def make_vector(task: str, num_envs: int, num_threads: int = 1) -> LockstepEnv:
     from pwmray.envs.lockstep import LockstepEnv  # imports dm_control
 
     return LockstepEnv(task, num_envs, num_threads)
+
+
+@contextlib.contextmanager
+def failures_in_one_line(who: str) -> Iterator[None]:
+    """Raise ValueError, for people, where a simulation diverges; `who` acts in it."""
+    try:
+        yield
+    except RuntimeError as error:
+        from dm_control.rl.control import PhysicsError  # loaded by what raised it, if it is one
+
+        if not isinstance(error, PhysicsError):
+            raise
+        raise ValueError(f"the simulation failed under {who}: {error}") from error

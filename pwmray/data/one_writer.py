@@ -1,0 +1,24 @@
+"""One process at a time makes a dataset or an export; another is told which does."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pwmray import claim
+
+
+@contextlib.contextmanager
+def claimed(path: Path, work: str) -> Iterator[None]:
+    """Hold the claim at `path`; `work` says what for, as "imports into DIR".
+
+    Raises ValueError naming the process that has it, or a folder that cannot be written.
+    """
+    try:
+        held = claim.acquire(path)
+    except OSError as error:
+        raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error
+    if held is None:
+        holder = claim.holder(path)
+        raise ValueError(f"process {holder.get('pid')} on {holder.get('host')} {work}")
+    with held:
+        yield
