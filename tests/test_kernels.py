@@ -313,18 +313,54 @@ def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew):
     assert len(list(built_anew.iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "others may write it", "others may write its folder"])
-def test_kept_kernels_that_cannot_be_relied_on_are_compiled_again(damage, compiler, built_anew):
+DAMAGES = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "second half zeros": lambda content: content[: len(content) // 2].ljust(len(content), b"\0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_kept_kernels_that_are_damaged_are_compiled_again(damage, compiler, built_anew):
     build.load()
     (kept,) = built_anew.iterdir()
-    if damage == "empty":
-        kept.unlink()  # the mapped file must not change
-        kept.touch(0o600)
-    else:
-        (kept if damage == "others may write it" else built_anew).chmod(0o777)
+    content = kept.read_bytes()
+    kept.unlink()  # the mapped file must not change
+    kept.touch(0o600)
+    kept.write_bytes(DAMAGES[damage](content))
     check_loading()
     assert compiler.read_text() == "\n\n"
-    assert kept.stat().st_size > 1000
+    assert kept.read_bytes()[:1000] == content[:1000]
+
+
+@pytest.mark.parametrize("place", ["library", "folder"])
+def test_kept_kernels_that_others_may_write_are_compiled_again_and_then_ours(
+    place, compiler, built_anew
+):
+    build.load()
+    (kept,) = built_anew.iterdir()
+    (kept if place == "library" else built_anew).chmod(0o775)
+    for _ in range(2):
+        check_loading()
+    assert compiler.read_text() == "\n\n"
+    assert not (kept.stat().st_mode | built_anew.stat().st_mode) & 0o022
+
+
+def test_kernels_are_not_kept_in_a_folder_of_another_user(
+    compiler, built_anew, monkeypatch, caplog
+):
+    monkeypatch.setattr(build.os, "getuid", lambda: -1)
+    check_loading()
+    assert caplog.messages == [
+        f"kernels are compiled by every process: {built_anew} is another user's"
+    ]
+    assert not list(built_anew.iterdir())
+
+
+def test_kernels_need_no_place_for_temporary_files(compiler, built_anew, monkeypatch):
+    """Nothing may be executed from it, on many a cluster."""
+    monkeypatch.setattr(build.tempfile, "tempdir", "/nowhere")
+    check_loading()
 
 
 def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_anew):
@@ -337,4 +373,13 @@ def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_a
 def test_compiler_that_fails_is_quoted(monkeypatch, built_anew):
     monkeypatch.setenv("CXX", "ls")
     with pytest.raises(OSError, match=r"ls ended with 2: .*option"):
+        build.load()
+
+
+def test_compiler_that_answers_in_another_encoding_is_quoted(tmp_path, monkeypatch, built_anew):
+    program = tmp_path / "compiler"
+    program.write_bytes(b"#!/bin/sh\necho 'erreur : op\xe9rande' >&2\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("CXX", str(program))
+    with pytest.raises(OSError, match="ended with 1: erreur : op\ufffdrande"):
         build.load()
