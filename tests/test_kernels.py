@@ -1,12 +1,14 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from pwmray.algorithm import clipped_step
 from pwmray.algorithm.clipped_step import Adam, clip_and_step
 from pwmray.algorithm.replay import optimizer_tensors
 from pwmray.kernels import build, norms
@@ -205,6 +207,24 @@ def test_clipped_step_of_adam_is_that_of_torch():
     assert (ours[0] - 1).abs().max() > 1e-2
 
 
+class OnGpu(torch.Tensor):
+    """A parameter that claims to be on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("uses_kernels", "rate", "expected"),
+    [(True, torch.tensor(0.1), True), (True, 0.1, False), (False, torch.tensor(0.1), False)],
+)
+def test_step_on_a_gpu_is_by_kernels_if_it_is_recorded_and_they_are_wanted(
+    uses_kernels, rate, expected
+):
+    group = {"params": [torch.ones(3).as_subclass(OnGpu)], "lr": rate}
+    optimizer = SimpleNamespace(param_groups=[group], uses_kernels=uses_kernels)
+    assert clipped_step._wants_kernels(optimizer) is expected
+
+
 @pytest.mark.parametrize("uses_kernels", [True, False])
 def test_copies_of_weights_follow_a_step(uses_kernels):
     optimizer, parameters, *_ = make_steppers()
@@ -257,15 +277,6 @@ def test_layer_with_another_nonlinearity_runs_as_it_is_written():
     expected = layer(x)
     layer.uses_kernels = True
     assert_close(layer(x), expected, rtol=0, atol=0)
-
-
-@pytest.fixture
-def built_anew(tmp_path, monkeypatch):
-    """Give the folder where compiled kernels are kept, still empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    build.load.cache_clear()
-    yield tmp_path / "cache" / "pwmray"
-    build.load.cache_clear()
 
 
 def test_machine_without_a_compiler_is_told_where_one_was_looked_for(monkeypatch, built_anew):
