@@ -18,6 +18,7 @@ from pwmray.files import replacing
 SOURCES = [str(Path(__file__).with_name(name)) for name in ("norms.cpp", "adam.cpp")]
 
 _COMPILERS = ("c++", "g++", "clang++")
+_C_COMPILERS = ("gcc", "clang")  # that Triton looks for
 _DIGEST_BYTES = 32  # of a SHA-256
 _TIMEOUT_SECONDS = 120  # seconds suffice; a machine under load takes longer
 # Sums may be in another order, and nothing is tested for being infinite or NaN: either still comes
@@ -64,6 +65,16 @@ def find_compiler() -> str:
     compiler = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), "")
     if not compiler:
         raise OSError(f"no C++ compiler: CXX is not set, and none of {', '.join(_COMPILERS)} found")
+    return compiler
+
+
+def find_c_compiler() -> str:
+    """Return the command of a C compiler as Triton looks for it; raises OSError without one."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _C_COMPILERS), "")
+    if not compiler:
+        raise OSError(f"no C compiler: CC is not set, and none of {', '.join(_C_COMPILERS)} found")
+    if not shutil.which(compiler):
+        raise OSError(f"no C compiler: CC is {compiler!r}, which is not found")
     return compiler
 
 
