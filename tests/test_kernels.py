@@ -65,7 +65,7 @@ def check_norm(kind, given, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_so_and_in_its_row(kind, value):
     x, *affine = draw((1, 100, 24))
     x[0, 1, 3] = value
@@ -93,6 +93,20 @@ def test_row_whose_squares_overflow_is_not_finite(kind):
     assert not layer_norm(x[0, 0]).isfinite().any()
     assert not y[0, 0].isfinite().any()
     assert y[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [-100.0, -1e10, -1e36])
+def test_mish_of_what_is_far_below_is_zero_and_so_is_its_slope(value):
+    x, *affine = draw((1, 2, 24))
+    x[0, 0, 3] = value
+    y, (gx, *_) = gradients(lambda *given: norms.norm(norms.MISH_NORM, *given), [x, *affine])
+    exact, _ = gradients(
+        lambda x, bias, scale, shift: KINDS[norms.MISH_NORM](x + bias, scale, shift),
+        [tensor.double() for tensor in (x, *affine)],
+    )
+    assert_close(y, exact, rtol=0, atol=1e-5, check_dtype=False)
+    assert gx.isfinite().all()
+    assert gx[0, 0, 3] == 0
 
 
 def test_parameter_that_is_not_finite_shows_in_the_latents():
