@@ -22,7 +22,7 @@ PARTS = {
     "data": ("data_fingerprint",),
     "code": ("code_version", "git_commit"),
     "versions": ("python_version", "torch_version", "mujoco_version", "ray_version"),
-    "hardware": ("device", "host"),
+    "hardware": ("device", "host", "kernels", "cuda_graph"),
     "outcome": ("status", "epochs_reached", "world_model_parameters", "policy_parameters"),
 }
 _MAX_VALUES = 4  # of a field that are printed

@@ -215,7 +215,7 @@ def _recorded(
 ) -> replay.Work:
     if device.type != "cuda":
         return work
-    return replay.replayed(work, optimizers, tensors, generators)
+    return replay.replayed(work, optimizers, tensors, generators).run
 
 
 def _report(options: argparse.Namespace) -> int:

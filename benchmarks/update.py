@@ -114,7 +114,7 @@ def _parser() -> CommandParser:
 
 
 def _check(options: argparse.Namespace, device: torch.device) -> None:
-    """Raise ValueError for an option outside its valid set."""
+    """Raise ValueError for an option outside its valid set, or that this machine cannot do."""
     for what, given, valid in (
         ("size", options.size, SIZES),
         ("variant", options.variants, VARIANTS),
@@ -130,6 +130,8 @@ def _check(options: argparse.Namespace, device: torch.device) -> None:
     check_least("", options, 1, *(n for n in counts if getattr(options, n) is not None))
     if options.copies > 1 and options.profile:
         raise ValueError(f"--profile is of one process, and --copies is {options.copies}")
+    if options.compile and (reason := reason_against(device)):
+        raise ValueError(f"compile=off: {reason}")
     if options.profile:
         options.profile.mkdir(parents=True, exist_ok=True)
 
@@ -139,7 +141,7 @@ def _setup(options: argparse.Namespace, device: torch.device) -> Setup:
     return Setup(
         device=device,
         num_threads=options.threads or (torch.get_num_threads() if alone else 1),
-        compiled=options.compile and not reason_against(device),
+        compiled=options.compile,
         repeat=options.repeat,
         num_copies=options.copies,
         has_reference=alone and not options.no_reference,

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Collection, Mapping
 
 from pwmray import dashboard
-from pwmray.kernels.build import find_compiler
+from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
+_REASON_LENGTH = 200
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
 _SETTINGS = {
@@ -109,13 +110,16 @@ def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> N
 
 
 def describe_missing_compiler(available: Mapping[str, float]) -> str:
-    """Return what to tell of trials on this machine's CPUs without a compiler, or nothing."""
-    if available.get("GPU", 0):
-        return ""
+    """Return what to tell of trials on this machine without a compiler that works, or nothing.
+
+    For its CPUs the kernels are loaded, which compiles them the first time, before every trial
+    would; for a GPU Triton, which is torch's, needs a C compiler.
+    """
     try:
-        find_compiler()
+        build.find_c_compiler() if available.get("GPU", 0) else build.load()
     except OSError as error:
-        return f"{error}; trials run without compiled kernels, which takes longer"
+        said = " ".join(str(error).split())[:_REASON_LENGTH]
+        return f"{said}; trials run without compiled kernels, which takes longer"
     return ""
 
 

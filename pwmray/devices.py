@@ -9,7 +9,7 @@ from pwmray.commands import unknown
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 2**30
+_KEPT_BYTES = (2**30, 2**25)  # the latter is the most that glibc before 2.35 takes
 
 
 def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision.FLOAT32) -> None:
@@ -34,8 +34,9 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return
-    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-    mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    # Either ends glibc's own adapting to large blocks, so the first alone would do harm.
+    if any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT_BYTES):
+        mallopt(_M_TRIM_THRESHOLD, max(_KEPT_BYTES))
 
 
 def choose_device(name: str | None) -> torch.device:

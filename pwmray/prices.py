@@ -1,13 +1,16 @@
 """What a trial costs: device minutes an epoch, from finished trials or what else is known.
 
-In this order: finished trials of the same settings, in any sweep of the results folder; earlier
-runs of such settings that the scale names; the scale's guess for the variant; the number of
+In this order: finished trials of the same settings, in any sweep of the results folder, on the kind
+of device that the trial asks for, else on another GPU (a CPU's tell nothing of a GPU); earlier runs
+of such settings that the scale names; the scale's guess for the variant; the number of
 operations of an update, beside a trial that is already priced; ten minutes for 1,000 epochs.
 """
 
 import heapq
 import json
 import logging
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +24,12 @@ from pwmray.registry import Record, Status
 MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
 _UNKNOWN_RATE = 10.0 / 1000
-_COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "config")
+_COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
+_CPU = "cpu"  # as a device is recorded; others are GPUs
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+# Minutes an epoch by cost_key and device.
+Measured = Mapping[str, Mapping[str, float]]
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +43,23 @@ class Price(NamedTuple):
 
 def price(
     configs: Sequence[TrialConfig],
-    measured: Mapping[str, float],
+    measured: Measured,
     scale: Mapping[str, Any],
 ) -> list[Price]:
-    """Return each trial's price; `measured` is minutes an epoch by `cost_key`."""
+    """Return each trial's price; a scale whose `device` is GPU runs on one, others on what is here.
+
+    Without a type of GPU that a trial asks for, it is taken to run on that of this machine.
+    """
+    here = _device_here()
+    if here == _CPU and scale.get("device") == "GPU":  # planned here, run elsewhere
+        here = None
     by_key: dict[str, Price | None] = {}
     examples: dict[str, TrialConfig] = {}
     for config in configs:
         key = _price_key(config)
         if key not in by_key:
-            by_key[key], examples[key] = _known_price(config, measured, scale), config
+            by_key[key] = _known_price(config, measured, scale, here)
+            examples[key] = config
     known = {key: found for key, found in by_key.items() if found is not None}
     for key, config in examples.items():
         if by_key[key] is None:
@@ -53,20 +68,24 @@ def price(
     return [by_key[_price_key(config)] or Price(_UNKNOWN_RATE, UNKNOWN) for config in configs]
 
 
-def measure(results_dir: Path, records: Iterable[tuple[TrialConfig, Record]]) -> dict[str, float]:
-    """Return the mean minutes an epoch of finished trials by `cost_key`.
+def measure(results_dir: Path, records: Iterable[tuple[TrialConfig, Record]]) -> Measured:
+    """Return the mean minutes an epoch of finished trials.
 
     Those of other sweeps are read from the tables in the results folder.
     """
     rates = dict(_rates_in_tables(results_dir))
     for config, record in records:
-        if record.status is Status.EVALUATED:
+        if record.status is Status.EVALUATED and (device := record.last("device")):
             seconds = record.last("train_seconds") + record.last("evaluation_seconds")
-            rates[config.fingerprint] = (cost_key(config.to_dict()), seconds / 60 / config.epochs)
-    by_key: dict[str, list[float]] = {}
-    for key, rate in rates.values():
-        by_key.setdefault(key, []).append(rate)
-    return {key: sum(values) / len(values) for key, values in by_key.items()}
+            rate = seconds / 60 / config.epochs
+            rates[config.fingerprint] = (cost_key(config.to_dict()), device, rate)
+    found: dict[str, dict[str, list[float]]] = {}
+    for key, device, rate in rates.values():
+        found.setdefault(key, {}).setdefault(device, []).append(rate)
+    return {
+        key: {device: sum(values) / len(values) for device, values in by_device.items()}
+        for key, by_device in found.items()
+    }
 
 
 def cost_key(config: Mapping[str, Any]) -> str:
@@ -98,16 +117,51 @@ def _price_key(config: TrialConfig) -> str:
 
 
 def _known_price(
-    config: TrialConfig, measured: Mapping[str, float], scale: Mapping[str, Any]
+    config: TrialConfig, measured: Measured, scale: Mapping[str, Any], here: str | None
 ) -> Price | None:
-    key = cost_key(config.to_dict())
-    if key in measured:
-        return Price(measured[key], MEASURED)
+    rates = measured.get(cost_key(config.to_dict()), {})
+    if found := _measured_price(config.runtime.gpu_type, rates, here):
+        return found
     earlier = _rate_of_earlier_runs(config, scale.get("earlier_runs", ()))
     if earlier is not None:
         return Price(earlier, EARLIER)
     guess = scale.get("minutes_per_1000_epochs", {}).get(config.variant)
     return None if guess is None else Price(guess / 1000, GUESSED)
+
+
+def _measured_price(gpu_type: str, rates: Mapping[str, float], here: str | None) -> Price | None:
+    """Return the price by what `rates` has of each device, where that tells of the one asked for.
+
+    `here` is this machine's device, None for a GPU elsewhere. Of several the slowest.
+    """
+    if here == _CPU:
+        return Price(rates[_CPU], MEASURED) if _CPU in rates else None
+    gpus = [(rate, device) for device, rate in rates.items() if device != _CPU]
+    if alike := [rate for rate, device in gpus if _is_of_type(device, gpu_type or here)]:
+        return Price(max(alike), MEASURED)
+    if not gpus:
+        return None
+    rate, device = max(gpus)
+    return Price(rate, f"{MEASURED} on {device}")
+
+
+def _is_of_type(device: str, wanted: str | None) -> bool:
+    """Tell whether a GPU's name has all words of `wanted`, another name or a type: H100."""
+    words = [set(re.findall(r"[a-z0-9]+", (name or "").lower())) for name in (wanted, device)]
+    return wanted is not None and words[0] <= words[1]
+
+
+def _device_here() -> str:
+    """Return the name of this machine's first GPU, cpu without one, as trials record it.
+
+    Read from the driver's files: torch would take a second, and memory of the GPU.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return _CPU
+    for path in sorted(_GPUS.glob("*/information")):
+        if found := re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE):
+            return found[1]
+    return _CPU
 
 
 def _rate_of_earlier_runs(config: TrialConfig, runs: Iterable[Mapping[str, Any]]) -> float | None:
@@ -144,7 +198,7 @@ def _price_by_operations(
     return Price(known.minutes_per_epoch * ratio, OPERATIONS)
 
 
-def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, float]]]:
+def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, str, float]]]:
     for path in sorted(results_dir.glob("*/trials.arrow")):
         try:
             table = results.read_table(path)
@@ -153,7 +207,7 @@ def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, float]
             continue
         rows = table.select(["trial", *_COLUMNS]).to_pylist()
         for row in rows:
-            seconds = (row["train_seconds"], row["evaluation_seconds"])
-            if row["status"] == Status.EVALUATED and None not in seconds:
-                key = cost_key(json.loads(row["config"]))
-                yield row["trial"], (key, sum(seconds) / 60 / row["epochs"])
+            known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
+            if row["status"] == Status.EVALUATED and None not in known:
+                key, minutes = cost_key(json.loads(row["config"])), sum(known[:2]) / 60
+                yield row["trial"], (key, row["device"], minutes / row["epochs"])

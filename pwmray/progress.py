@@ -113,6 +113,7 @@ class SweepProgress:
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
+        self._said_once: set[str] = set()
 
     def __enter__(self) -> "SweepProgress":
         if self._is_terminal:
@@ -187,6 +188,15 @@ class SweepProgress:
             self._live.console.print(text)
         else:
             self._say(text)
+
+    def run_without(self, fingerprint: str, record: Record) -> None:
+        """A trial runs; say what it does without although that was asked for, each reason once."""
+        for name in ("kernels", "cuda_graph"):
+            how = f"{name} {record.last(name)}"
+            if "off: " in how and how not in self._said_once:
+                self._said_once.add(how)
+                where = f"{self._trials[fingerprint].label} on {record.last('host')}"
+                self.say(f"{how} (first seen: {where})")
 
     def line(self) -> str:
         """Return the whole sweep in one line."""

@@ -30,6 +30,8 @@ ADDED = (
     "imagined_start_value",
     "real_start_value",
     "world_model_training",
+    "kernels",
+    "cuda_graph",
 )
 UNKNOWN = "unknown"  # in `world_model_training`: the checkpoint does not say
 
@@ -75,7 +77,9 @@ TRIALS = pa.schema(
         ("pid", pa.int64()),
         ("device", pa.string()),  # cpu, or the GPU's name
         ("slurm_job_id", pa.string()),
-        # Of the next five, several joined by "and" where a trial was resumed under another.
+        # Of the next seven, several joined by "and" where a trial was resumed under another.
+        ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
+        ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
         ("git_commit", pa.string()),  # with "+changes" when the tree was not clean
         ("python_version", pa.string()),

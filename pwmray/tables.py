@@ -48,8 +48,16 @@ _FROM_EVENTS = (
 )
 
 
-# Of each process that trained: a trial may be resumed under other code.
-_VERSIONS = ("code_version", "git_commit", "python_version", "torch_version", "mujoco_version")
+# Of each process that trained: a trial may be resumed under other code, or on another machine.
+_PER_PROCESS = (
+    "kernels",
+    "cuda_graph",
+    "code_version",
+    "git_commit",
+    "python_version",
+    "torch_version",
+    "mujoco_version",
+)
 _CLAIM_FILE = "tables.claim"
 _POLL_SECONDS = 0.05
 
@@ -216,10 +224,10 @@ def _trial_row(
 
 
 def _trained_by(record: Record) -> dict[str, list[str]]:
-    """Return the versions that the trial's training ran under, since it last began at epoch 0."""
+    """Return what the trial's training ran under, since it last began at epoch 0."""
     begun = [event for event in record.events if event.get("status") == Status.RUNNING]
     first = max((i for i, event in enumerate(begun) if not event.get("epoch")), default=0)
-    found = {name: [event.get(name) for event in begun[first:]] for name in _VERSIONS}
+    found = {name: [event.get(name) for event in begun[first:]] for name in _PER_PROCESS}
     return {name: [value for value in values if value] for name, values in found.items()}
 
 

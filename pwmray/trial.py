@@ -117,6 +117,8 @@ class Trial:
             world_model_id=world_model_id(self.config),
             world_model_training=world_model_training(self.config),
             device=self._device_name(),
+            kernels=self._run_epoch.kernels,
+            cuda_graph=self._run_epoch.cuda_graph,
             **began_again,
             **self._sizes(),
             **provenance.code(),

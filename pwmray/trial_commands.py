@@ -58,6 +58,9 @@ def _show(chosen: argparse.Namespace) -> None:
     print(f"trial        {folder.name}")
     print(f"name         {name_of(chosen.results, folder.name)}")
     print(f"status       {_describe_status(folder, record)}")
+    for name in ("kernels", "cuda_graph"):
+        if record.last(name):
+            print(f"{name:<12} {record.last(name)}")
     sections = {
         "config": _config_lines(record),
         "events": _event_lines(record),

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune
 
-from pwmray import connect
+from pwmray import connect, registry
 from pwmray.durations import format_duration
 from pwmray.failures import is_disk_full
 from pwmray.interruption import Interruption
@@ -44,6 +44,7 @@ class TuneWatch(tune.Callback):
         self._tables = tables
         self._deaths = deaths
         self._write_at = self._looked_at = 0.0
+        self._looked_into: set[str] = set()
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -53,6 +54,7 @@ class TuneWatch(tune.Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         if "return_mean" in result:
+            self._look_into(_fingerprint(trial))
             self._deaths.survive(result["epoch"])
             self._progress.report(
                 _fingerprint(trial), result["epoch"], result["return_mean"], result[PIECE_SECONDS]
@@ -89,6 +91,13 @@ class TuneWatch(tune.Callback):
             )
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
+
+    def _look_into(self, fingerprint: str) -> None:
+        """Tell of what a trial runs without, once it has come to its first row."""
+        if fingerprint not in self._looked_into:
+            self._looked_into.add(fingerprint)
+            record = registry.read(registry.trial_folder(self._plan.results, fingerprint))
+            self._progress.run_without(fingerprint, record)
 
     def _look_at_disk(self) -> None:
         """Warn before the disk is full: others write to it too."""

@@ -12,6 +12,8 @@ from collections import Counter
 import pytest
 import torch
 
+from pwmray.kernels import build
+
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb", "test_search",
@@ -44,6 +46,15 @@ def numbers():
     """Give each test torch as it starts: training sets it up for all of the process."""
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture
+def built_anew(tmp_path, monkeypatch):
+    """Give the folder where compiled kernels are kept, still empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    build.load.cache_clear()
+    yield tmp_path / "cache" / "pwmray"
+    build.load.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from tests.test_reference import EPOCHS, make_learner, relative_error, windows
 def test_without_a_compiler_networks_stay_and_the_log_says_why(monkeypatch, caplog):
     monkeypatch.setattr(compiling, "reason_against", lambda device: "no C++ compiler")
     learner = make_learner("baseline")
-    compile_networks(learner, learner.optimizers.values())
+    said = compile_networks(learner, learner.optimizers.values())
+    assert said == "off: no C++ compiler"
     assert not learner.policy.mean.uses_kernels
     assert caplog.messages == ["compile=off: no C++ compiler"]
 
@@ -37,20 +38,33 @@ def test_missing_compiler_is_found():
     assert "no-such-compiler" in done.stdout
 
 
-def test_sweep_on_cpus_without_a_compiler_says_so(monkeypatch):
+def test_sweep_on_a_machine_without_a_compiler_says_so(monkeypatch, built_anew):
     monkeypatch.delenv("CXX", raising=False)
-    assert connect.describe_missing_compiler({"CPU": 2.0}) == ""
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     said = connect.describe_missing_compiler({"CPU": 2.0})
     assert said.startswith("no C++ compiler: CXX is not set, and none of c++, g++, clang++ found")
-    assert connect.describe_missing_compiler({"CPU": 2.0, "GPU": 1.0}) == ""
+    said = connect.describe_missing_compiler({"CPU": 2.0, "GPU": 1.0})  # Triton needs one
+    assert said.startswith("no C compiler: CC is not set, and none of gcc, clang found; trials run")
+
+
+def test_sweep_on_cpus_whose_compiler_does_not_work_says_so(monkeypatch, built_anew):
+    monkeypatch.setenv("CXX", "ls")
+    said = connect.describe_missing_compiler({"CPU": 2.0})
+    assert said.startswith("ls ended with 2: ")
+    assert "\n" not in said
+    assert said.endswith("; trials run without compiled kernels, which takes longer")
+
+
+def test_sweep_on_a_machine_with_a_compiler_that_works_says_nothing():
+    assert connect.describe_missing_compiler({"CPU": 2.0}) == ""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_update_by_kernels_is_the_plain_one(variant, caplog):
     plain = make_learner(variant)
     learner = copy.deepcopy(plain)
-    compile_networks(learner, learner.optimizers.values())
+    assert compile_networks(learner, learner.optimizers.values()) == "on"
     check_updates(learner, plain)
     assert learner.critics.uses_kernels
     assert not caplog.messages

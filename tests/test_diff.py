@@ -28,6 +28,7 @@ def changed(row):
         "git_commit": "fedcba987654",
         "data_fingerprint": f"data-{row['seed']}",
         "torch_version": "2.14.0",
+        "kernels": "off: no C++ compiler",
     }
 
 
@@ -46,9 +47,11 @@ def test_sweeps_are_compared_field_by_field(results, capsys):
     ]
     assert [line[0] for line in lines[4:]] == [
         "data:", "data_fingerprint", "code:", "git_commit", "versions:", "torch_version",
+        "hardware:", "kernels",
     ]  # fmt: skip
     assert lines[5][-3:] == ["data-42,", "data-123,", "data-456"]
-    assert lines[-1] == ["torch_version", "2.13.0", "2.14.0"]
+    assert lines[-3] == ["torch_version", "2.13.0", "2.14.0"]
+    assert lines[-1] == ["kernels", "None", "off:", "no", "C++", "compiler"]
 
 
 def test_sweeps_alike_differ_in_nothing(results, capsys):

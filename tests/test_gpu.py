@@ -108,6 +108,7 @@ def test_step_of_adam_is_that_of_torch():
     ours, theirs = ([torch.nn.Parameter(torch.ones(s, device=GPU)) for s in shapes] for _ in "ab")
     optimizers = [torch.optim.Adam(p, 1e-2, (0.7, 0.95), fused=True) for p in (ours, theirs)]
     replay.prepare_rates(optimizers, GPU)
+    optimizers[0].uses_kernels = True
     copies = {p: p.detach().bfloat16() for p in ours[::2]}
     for i in range(10):
         for p, q in zip(ours, theirs, strict=True):
@@ -179,7 +180,7 @@ def test_recording_that_fails_leaves_training_as_it_was(caplog):
 
         generators = [noise, windows.generator]
         tensors, adams = [*one.parameters(), *one.buffers()], list(one.optimizers.values())
-        run = replay.replayed(work, adams, tensors, generators) if waits else work
+        run = replay.replayed(work, adams, tensors, generators).run if waits else work
         for _ in range(3):
             one.set_schedules(0.0)
             losses.append(run()["actor_loss"])

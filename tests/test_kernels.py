@@ -1,12 +1,14 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from pwmray.algorithm import clipped_step
 from pwmray.algorithm.clipped_step import Adam, clip_and_step
 from pwmray.algorithm.replay import optimizer_tensors
 from pwmray.kernels import build, norms
@@ -63,7 +65,7 @@ def check_norm(kind, given, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_so_and_in_its_row(kind, value):
     x, *affine = draw((1, 100, 24))
     x[0, 1, 3] = value
@@ -91,6 +93,20 @@ def test_row_whose_squares_overflow_is_not_finite(kind):
     assert not layer_norm(x[0, 0]).isfinite().any()
     assert not y[0, 0].isfinite().any()
     assert y[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [-100.0, -1e10, -1e36])
+def test_mish_of_what_is_far_below_is_zero_and_so_is_its_slope(value):
+    x, *affine = draw((1, 2, 24))
+    x[0, 0, 3] = value
+    y, (gx, *_) = gradients(lambda *given: norms.norm(norms.MISH_NORM, *given), [x, *affine])
+    exact, _ = gradients(
+        lambda x, bias, scale, shift: KINDS[norms.MISH_NORM](x + bias, scale, shift),
+        [tensor.double() for tensor in (x, *affine)],
+    )
+    assert_close(y, exact, rtol=0, atol=1e-5, check_dtype=False)
+    assert gx.isfinite().all()
+    assert gx[0, 0, 3] == 0
 
 
 def test_parameter_that_is_not_finite_shows_in_the_latents():
@@ -205,6 +221,24 @@ def test_clipped_step_of_adam_is_that_of_torch():
     assert (ours[0] - 1).abs().max() > 1e-2
 
 
+class OnGpu(torch.Tensor):
+    """A parameter that claims to be on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("uses_kernels", "rate", "expected"),
+    [(True, torch.tensor(0.1), True), (True, 0.1, False), (False, torch.tensor(0.1), False)],
+)
+def test_step_on_a_gpu_is_by_kernels_if_it_is_recorded_and_they_are_wanted(
+    uses_kernels, rate, expected
+):
+    group = {"params": [torch.ones(3).as_subclass(OnGpu)], "lr": rate}
+    optimizer = SimpleNamespace(param_groups=[group], uses_kernels=uses_kernels)
+    assert clipped_step._wants_kernels(optimizer) is expected
+
+
 @pytest.mark.parametrize("uses_kernels", [True, False])
 def test_copies_of_weights_follow_a_step(uses_kernels):
     optimizer, parameters, *_ = make_steppers()
@@ -259,15 +293,6 @@ def test_layer_with_another_nonlinearity_runs_as_it_is_written():
     assert_close(layer(x), expected, rtol=0, atol=0)
 
 
-@pytest.fixture
-def built_anew(tmp_path, monkeypatch):
-    """Give the folder where compiled kernels are kept, still empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    build.load.cache_clear()
-    yield tmp_path / "cache" / "pwmray"
-    build.load.cache_clear()
-
-
 def test_machine_without_a_compiler_is_told_where_one_was_looked_for(monkeypatch, built_anew):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
@@ -313,18 +338,54 @@ def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew):
     assert len(list(built_anew.iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "others may write it", "others may write its folder"])
-def test_kept_kernels_that_cannot_be_relied_on_are_compiled_again(damage, compiler, built_anew):
+DAMAGES = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "second half zeros": lambda content: content[: len(content) // 2].ljust(len(content), b"\0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_kept_kernels_that_are_damaged_are_compiled_again(damage, compiler, built_anew):
     build.load()
     (kept,) = built_anew.iterdir()
-    if damage == "empty":
-        kept.unlink()  # the mapped file must not change
-        kept.touch(0o600)
-    else:
-        (kept if damage == "others may write it" else built_anew).chmod(0o777)
+    content = kept.read_bytes()
+    kept.unlink()  # the mapped file must not change
+    kept.touch(0o600)
+    kept.write_bytes(DAMAGES[damage](content))
     check_loading()
     assert compiler.read_text() == "\n\n"
-    assert kept.stat().st_size > 1000
+    assert kept.read_bytes()[:1000] == content[:1000]
+
+
+@pytest.mark.parametrize("place", ["library", "folder"])
+def test_kept_kernels_that_others_may_write_are_compiled_again_and_then_ours(
+    place, compiler, built_anew
+):
+    build.load()
+    (kept,) = built_anew.iterdir()
+    (kept if place == "library" else built_anew).chmod(0o775)
+    for _ in range(2):
+        check_loading()
+    assert compiler.read_text() == "\n\n"
+    assert not (kept.stat().st_mode | built_anew.stat().st_mode) & 0o022
+
+
+def test_kernels_are_not_kept_in_a_folder_of_another_user(
+    compiler, built_anew, monkeypatch, caplog
+):
+    monkeypatch.setattr(build.os, "getuid", lambda: -1)
+    check_loading()
+    assert caplog.messages == [
+        f"kernels are compiled by every process: {built_anew} is another user's"
+    ]
+    assert not list(built_anew.iterdir())
+
+
+def test_kernels_need_no_place_for_temporary_files(compiler, built_anew, monkeypatch):
+    """Nothing may be executed from it, on many a cluster."""
+    monkeypatch.setattr(build.tempfile, "tempdir", "/nowhere")
+    check_loading()
 
 
 def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_anew):
@@ -337,4 +398,13 @@ def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_a
 def test_compiler_that_fails_is_quoted(monkeypatch, built_anew):
     monkeypatch.setenv("CXX", "ls")
     with pytest.raises(OSError, match=r"ls ended with 2: .*option"):
+        build.load()
+
+
+def test_compiler_that_answers_in_another_encoding_is_quoted(tmp_path, monkeypatch, built_anew):
+    program = tmp_path / "compiler"
+    program.write_bytes(b"#!/bin/sh\necho 'erreur : op\xe9rande' >&2\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("CXX", str(program))
+    with pytest.raises(OSError, match="ended with 1: erreur : op\ufffdrande"):
         build.load()

@@ -95,9 +95,11 @@ def test_versions_that_a_trial_was_trained_under_are_all_told(tmp_path):
         registry.record(place, Status.PENDING, config=make_config(seed=1).to_dict())
         for epoch, commit in starts:
             registry.record(place, Status.QUEUED)
-            registry.record(place, Status.RUNNING, epoch=epoch, git_commit=commit)
+            code = {"git_commit": commit, "kernels": "off: x" if commit == "b" else "on"}
+            registry.record(place, Status.RUNNING, epoch=epoch, **code)
     found = tables.Tables(folder).join()["trials"]
     assert found["git_commit"].to_pylist() == ["a and b and c", "c"]
+    assert found["kernels"].to_pylist() == ["on and off: x", "on"]
     assert found["torch_version"].to_pylist() == [None, None]
 
 

@@ -27,11 +27,21 @@ def make_plan(results, **changes):
     return plan.make(priced, "tiny", priced.trials("tiny"), results)
 
 
+@pytest.fixture(autouse=True)
+def gpus(tmp_path_factory, monkeypatch):
+    """Give the folder of this machine's GPUs, of which it has none."""
+    folder = tmp_path_factory.mktemp("gpus")
+    monkeypatch.setattr(prices, "_GPUS", folder)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return folder
+
+
 def test_finished_trials_price_the_others_of_their_kind(tmp_path):
     scales = {"tiny": {**SCALES["tiny"], "minutes_per_1000_epochs": {"fullflow": 500.0}}}
     priced, trials = dataclasses.replace(sweep, scales=scales), sweep.trials("tiny")
     # The baseline of 4 epochs took 2 minutes: half a minute an epoch.
-    stand_at(tmp_path, trials[0], Status.EVALUATED, train_seconds=90.0, evaluation_seconds=30.0)
+    known = {"train_seconds": 90.0, "evaluation_seconds": 30.0, "device": "cpu"}
+    stand_at(tmp_path, trials[0], Status.EVALUATED, **known)
 
     made = plan.make(priced, "tiny", trials, tmp_path)
 
@@ -76,7 +86,7 @@ def test_finished_trials_of_another_sweep_in_the_folder_price_these_too(tmp_path
     first = dataclasses.replace(sweep, name="first")
     made = plan.make(first, "tiny", first.trials("tiny")[:1], tmp_path)
     folder = tables.open_sweep(made, "python first.py")
-    known = {"train_seconds": 90.0, "evaluation_seconds": 30.0}
+    known = {"train_seconds": 90.0, "evaluation_seconds": 30.0, "device": "cpu"}
     trial = registry.trial_folder(tmp_path, made.trials[0].config.fingerprint)
     registry.record(trial, Status.PENDING, config=made.trials[0].config.to_dict())
     for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED):
@@ -91,6 +101,48 @@ def test_finished_trials_of_another_sweep_in_the_folder_price_these_too(tmp_path
     sources = {cell(t.config)[:2]: (t.price.source, t.minutes) for t in found}
     assert sources["baseline", 6] == (prices.MEASURED, pytest.approx(3.0))
     assert sources["fullflow", 6][0] == prices.OPERATIONS
+
+
+A100, H100 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"
+ON_BOTH = {"cpu": 9.0, A100: 3.0, H100: 2.0}
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "rates", "expected"),
+    [
+        ("H100", ON_BOTH, (2.0, "finished trials")),
+        ("A100", ON_BOTH, (3.0, "finished trials")),
+        ("A10", ON_BOTH, (3.0, f"finished trials on {A100}")),  # another GPU
+        ("", ON_BOTH, (3.0, f"finished trials on {A100}")),  # the slower of those there are
+        ("H200", {"cpu": 9.0, H100: 2.0}, (2.0, f"finished trials on {H100}")),
+        ("H100", {"cpu": 9.0}, (0.01, prices.UNKNOWN)),
+    ],
+)
+def test_finished_trials_price_those_on_the_gpu_that_they_ran_on(gpu_type, rates, expected):
+    config = make_config(variant="baseline", size=5, **{"runtime.gpu_type": gpu_type})
+    measured = {prices.cost_key(config.to_dict()): rates}
+    assert prices.price([config], measured, PAPER) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("visible", "minutes"), [(None, 2.0), ("0", 2.0), ("", 9.0)], ids=["gpu", "chosen", "hidden"]
+)
+def test_trials_without_a_type_are_priced_on_this_machines_device(
+    visible, minutes, gpus, monkeypatch
+):
+    (gpus / "0000:07:00.0").mkdir()
+    (gpus / "0000:07:00.0" / "information").write_text(f"Model: \t\t {H100}\nIRQ: \t 5\n")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = make_config(variant="baseline")
+    measured = {prices.cost_key(config.to_dict()): ON_BOTH}
+    assert prices.price([config], measured, SCALES["tiny"]) == [(minutes, prices.MEASURED)]
+
+
+def test_trials_on_a_cpu_are_not_priced_by_those_on_a_gpu():
+    config = make_config(variant="baseline", **{"runtime.gpu_type": "H100"})
+    measured = {prices.cost_key(config.to_dict()): {H100: 2.0}}
+    assert prices.price([config], measured, SCALES["tiny"])[0].source == prices.UNKNOWN
 
 
 def write_evaluations(folder):

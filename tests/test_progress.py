@@ -5,6 +5,7 @@ import pytest
 from pwmray import plan, registry
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
+from pwmray.registry import Record
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
@@ -84,3 +85,16 @@ def test_last_trial_has_one_place(started):
     progress.report(names[0], EPOCHS_A_ROW, 1.0, SECONDS)
     rows_left = EPOCHS / EPOCHS_A_ROW - 1
     assert seconds_left(progress) == pytest.approx(rows_left * SECONDS, abs=0.5)
+
+
+def test_what_trials_run_without_is_told_once_a_reason(started, capsys):
+    progress, names = started
+    off = {"kernels": "off: no C++ compiler", "cuda_graph": "off", "host": "node1"}
+    other = {"kernels": "on", "cuda_graph": "off: it differs", "host": "node2"}
+    capsys.readouterr()
+    for name, event in zip(names, [off, {**off, "host": "node3"}, other, {}], strict=True):
+        progress.run_without(name, Record([event]))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("kernels off: no C++ compiler (first seen: ")
+    assert first.endswith(" on node1)")
+    assert second.startswith("cuda_graph off: it differs (first seen: ")

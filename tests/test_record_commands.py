@@ -165,6 +165,13 @@ def test_show_finds_a_trial_by_fingerprint_prefix_or_name(made, capsys, how):
     assert "best.pt        1.0 MB" in out
 
 
+def test_show_says_what_a_trial_runs_without(tmp_path, capsys):
+    why = "off: " + "no compiler " * 12
+    stand_at(tmp_path, 0, Status.RUNNING, kernels=why, cuda_graph="off")
+    lines = run(capsys, tmp_path, "show", folder_of(tmp_path, 0).name)[1].splitlines()
+    assert lines[3:5] == [f"kernels      {why}", "cuda_graph   off"]
+
+
 def test_note_is_shown_and_kept_for_good(made, capsys):
     for text in ("looks odd", "it was the seed"):
         code, out, _ = run(capsys, made, "note", NAMES[3], text)

@@ -66,7 +66,8 @@ class Setup:
     def replayed(self, record):
         tensors = [*self.learner.parameters(), *self.learner.buffers()]
         generators = [self.draws, self.windows]
-        return replay.replayed(self.work, self.optimizers, tensors, generators, record)
+        self.made = replay.replayed(self.work, self.optimizers, tensors, generators, record)
+        return self.made.run
 
     def train(self, run):
         for progress in EPOCHS:
@@ -108,11 +109,13 @@ def test_making_a_recording_changes_nothing(record):
 
 
 def test_recording_that_fails_is_named_in_one_line(caplog):
-    Setup().replayed(broken)
+    setup = Setup()
+    setup.replayed(broken)
     (record,) = caplog.records
     assert record.getMessage() == (
         "cuda_graph=off: operation not permitted when stream is capturing"
     )
+    assert setup.made.cuda_graph == "off: operation not permitted when stream is capturing"
 
 
 def test_recording_that_computes_something_else_is_not_used(caplog):
@@ -132,8 +135,10 @@ def test_recording_with_a_number_where_a_rate_should_be_is_found_out(caplog):
 
 def test_recording_that_is_used_says_how_far_it_is_from_an_ordinary_epoch(caplog):
     caplog.set_level(logging.INFO)
-    Setup().replayed(faithful)
+    setup = Setup()
+    setup.replayed(faithful)
     assert "cuda_graph=on difference=0.0e+00" in caplog.text
+    assert setup.made.cuda_graph == "on"
 
 
 def test_rates_of_a_recording_are_tensors_that_schedules_fill():
@@ -201,8 +206,10 @@ def test_nothing_in_an_epoch_waits_for_the_device(variant, fidelity):
 def test_on_a_cpu_nothing_is_recorded_and_nothing_said(is_mapped, caplog):
     setup = Setup()
     generators = [setup.draws, setup.windows]
-    run = replay.replayed_on_gpu(setup.work, setup.learner, setup.optimizers, generators, is_mapped)
-    assert run == setup.work
+    made = replay.replayed_on_gpu(
+        setup.work, setup.learner, setup.optimizers, generators, is_mapped
+    )
+    assert made == (setup.work, "off")
     assert not caplog.messages
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pwmray import registry, results
+from pwmray.algorithm import compiling
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -108,6 +109,17 @@ def test_trial_is_resumed_exactly_with_kernels_and_without(compiled, tmp_path, d
     assert curve_of(tmp_path / "resumed").drop_columns(["trial"]) == curve_of(
         tmp_path / "whole"
     ).drop_columns(["trial"])
+
+
+def test_record_says_what_a_trial_ran_without_and_why(tmp_path, data, monkeypatch):
+    config = make_config("baseline", **{"runtime.compile": True})
+    ask_for(config, tmp_path)
+    open_trial(config, tmp_path, data).close()
+    monkeypatch.setattr(compiling, "reason_against", lambda device: "no C++ compiler")
+    open_trial(config, tmp_path, data).close()
+    record = registry.read(tmp_path)
+    assert record.all("kernels") == ["on", "off: no C++ compiler"]
+    assert record.all("cuda_graph") == ["off", "off"]
 
 
 def test_trial_without_planning_leaves_no_plan_return(tmp_path, data):

@@ -164,6 +164,14 @@ def test_bad_option_is_named(options, message, benchmark, capsys):
     assert captured.out == ""
 
 
+def test_nothing_is_measured_as_compiled_that_cannot_be(benchmark, tmp_path, capsys, monkeypatch):
+    update, out = benchmark("update"), tmp_path / "rows.arrow"
+    monkeypatch.setattr(update, "reason_against", lambda device: "no C++ compiler")
+    assert update.main([*SMALL, "--compile", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == "error: compile=off: no C++ compiler\n"
+    assert not out.exists()
+
+
 def test_file_of_other_rows_is_left_as_it_is(benchmark, tmp_path, capsys):
     path = tmp_path / "rows.arrow"
     results.write_table(path, pa.table({"epoch": [1]}))

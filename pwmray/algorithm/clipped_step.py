@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pwmray.algorithm.compiling import reason_against
 from pwmray.kernels import adam
 
 Betas = tuple[float, float]
@@ -47,12 +46,10 @@ def clip_and_step(
 
 
 def _wants_kernels(optimizer: Adam) -> bool:
-    """On a CPU where they are compiled, on a GPU for a step that is or may be recorded.
+    """Where they are compiled; on a GPU for a step that is or may be recorded.
 
-    The latter has its rate in a tensor.
+    That one has its rate in a tensor.
     """
     (group,) = optimizer.param_groups
-    device, rate = group["params"][0].device, group["lr"]
-    if device.type == "cpu":
-        return optimizer.uses_kernels
-    return isinstance(rate, Tensor) and not reason_against(device)
+    on_cpu = group["params"][0].device.type == "cpu"
+    return optimizer.uses_kernels and (on_cpu or isinstance(group["lr"], Tensor))

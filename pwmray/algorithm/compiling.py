@@ -23,20 +23,21 @@ _REASON_LENGTH = 200
 log = logging.getLogger(__name__)
 
 
-def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> None:
+def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
     """Let every network of `module`, and its optimizers, use kernels: compiled, in seconds.
 
-    Without a compiler they stay as they are, and the log says so.
+    Without a compiler they stay as they are, and the log says so. Returns `on`, or `off: ` and why.
     """
     reason = reason_against(next(module.parameters()).device)
     if reason:
         log.warning("compile=off: %s", reason)
-        return
+        return f"off: {reason}"
     for part in module.modules():
         if isinstance(part, Linear | MishNetwork | NormedNetwork | CriticEnsemble):
             part.uses_kernels = True
     for optimizer in optimizers:
         optimizer.uses_kernels = True
+    return "on"
 
 
 @functools.cache
@@ -49,5 +50,10 @@ def reason_against(device: torch.device) -> str:
             row = torch.zeros(8, device=device)
             norms.norm(norms.NORM_MISH, row, row, row, row)
     except Exception as error:  # which one depends on what is missing: compiler, headers, Triton
-        return " ".join(str(error).split())[:_REASON_LENGTH]
+        return shorten(error)
     return ""
+
+
+def shorten(error: Exception) -> str:
+    """Return what an error says in one line, without the trace that some have in it."""
+    return " ".join(str(error).split())[:_REASON_LENGTH]

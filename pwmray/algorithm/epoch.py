@@ -1,6 +1,7 @@
 """How an epoch is run: as it is written, its networks compiled, recorded as a CUDA graph."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -9,7 +10,19 @@ from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pwm import Learner, Metrics
 from pwmray.data.sampler import WindowSampler
 
-Epoch = Callable[[float], Metrics]  # of the share of the trial's epochs done
+
+class Epoch(NamedTuple):
+    """What runs one epoch, called with the share of the trial's epochs done, and how.
+
+    `kernels` and `cuda_graph` are on, off, or `off: ` and why what was asked for cannot be.
+    """
+
+    run: Callable[[float], Metrics]
+    kernels: str
+    cuda_graph: str
+
+    def __call__(self, progress: float) -> Metrics:
+        return self.run(progress)
 
 
 def make_epoch(
@@ -25,19 +38,18 @@ def make_epoch(
     is recorded unless `recorded` is False. What cannot be done is left out and said in the log.
     The learner, its optimizers and the generators are afterwards as they were.
     """
-    if compiled:
-        compile_networks(learner, learner.optimizers.values())
+    kernels = compile_networks(learner, learner.optimizers.values()) if compiled else "off"
 
     def work() -> Metrics:
         return learner.run_epoch(sampler.sample, noise)
 
-    run = work
+    replayed = replay.Replay(work, "off")
     if recorded:
         optimizers, generators = list(learner.optimizers.values()), [noise, sampler.generator]
-        run = replay.replayed_on_gpu(work, learner, optimizers, generators, sampler.is_mapped)
+        replayed = replay.replayed_on_gpu(work, learner, optimizers, generators, sampler.is_mapped)
 
     def epoch(progress: float) -> Metrics:
         learner.set_schedules(progress)
-        return run()
+        return replayed.run()
 
-    return epoch
+    return Epoch(epoch, kernels, replayed.cuda_graph)

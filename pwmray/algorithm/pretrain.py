@@ -89,7 +89,7 @@ class Pretrainer:
                 generators = list(self._generators.values())
                 self._run = replay.replayed_on_gpu(
                     self._step, self.model, [self.optimizer], generators, self._sampler.is_mapped
-                )
+                ).run
         history = []
         for _ in range(num_iterations):
             history.append(self._run())

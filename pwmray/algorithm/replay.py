@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pwmray.algorithm.compiling import shorten
+
 Metrics = dict[str, Tensor]
 Work = Callable[[], Metrics]
 Record = Callable[[Work, Sequence[torch.Generator]], Work]
@@ -20,6 +22,13 @@ _WARM_UPS = 3  # optimizers make their state in the first, libraries their works
 _TOLERANCE = 1e-3  # of the largest entry of each tensor; some sums are in no fixed order
 
 log = logging.getLogger(__name__)
+
+
+class Replay(NamedTuple):
+    """What runs an epoch, and whether from a recording: on, off, or `off: ` and why."""
+
+    run: Work
+    cuda_graph: str
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -71,17 +80,16 @@ def replayed_on_gpu(
     optimizers: Sequence[torch.optim.Optimizer],
     generators: Sequence[torch.Generator],
     is_mapped: bool,
-) -> Work:
+) -> Replay:
     """Return `work` on the parts of `module` recorded where that is possible, else itself.
 
-    It is not on a CPU, nor where the rows are mapped: the log then says so.
+    It is not on a CPU, nor where the rows are mapped: of the latter the log says so.
     """
     tensors = [*module.parameters(), *module.buffers()]
     if tensors[0].device.type != "cuda":
-        return work
+        return Replay(work, "off")
     if is_mapped:
-        log.warning("cuda_graph=off: the rows are read from files")
-        return work
+        return Replay(work, _off("the rows are read from files"))
     return replayed(work, optimizers, tensors, generators)
 
 
@@ -91,7 +99,7 @@ def replayed(
     tensors: Sequence[Tensor],
     generators: Sequence[torch.Generator],
     record: Record | None = None,
-) -> Work:
+) -> Replay:
     """Return `work` recorded, or itself with the reason in the log where that fails.
 
     `work` changes nothing but `tensors` (parameters and buffers), the optimizers and the
@@ -130,14 +138,19 @@ def replayed(
         if not difference <= _TOLERANCE:  # nor is NaN
             raise RuntimeError(f"a replay differs from an ordinary epoch by {difference:.1e}")
     except RuntimeError as error:
-        log.warning("cuda_graph=off: %s", " ".join(str(error).split()))
+        made = Replay(work, _off(shorten(error)))
         release_rates(optimizers)
         _leave_recording(generators)
-        recorded = work
     else:
+        made = Replay(recorded, "on")
         log.info("cuda_graph=on difference=%.1e", difference)
     start_again()
-    return recorded
+    return made
+
+
+def _off(reason: str) -> str:
+    log.warning("cuda_graph=off: %s", reason)
+    return f"off: {reason}"
 
 
 class Beside:

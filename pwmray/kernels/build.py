@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -16,6 +18,8 @@ from pwmray.files import replacing
 SOURCES = [str(Path(__file__).with_name(name)) for name in ("norms.cpp", "adam.cpp")]
 
 _COMPILERS = ("c++", "g++", "clang++")
+_C_COMPILERS = ("gcc", "clang")  # that Triton looks for
+_DIGEST_BYTES = 32  # of a SHA-256
 _TIMEOUT_SECONDS = 120  # seconds suffice; a machine under load takes longer
 # Sums may be in another order, and nothing is tested for being infinite or NaN: either still comes
 # out of whatever it went into.
@@ -28,6 +32,8 @@ _SAME_ON_ALL_CORES = (
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
     "Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part",
 )  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -42,18 +48,16 @@ def load() -> ctypes.CDLL:
     x86 = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []
     command = [*compiler.split(), *_FLAGS, *x86, *SOURCES]
     kept = _kept_library(compiler, command)
-    if kept is not None and _is_ours_alone(kept):
-        with contextlib.suppress(OSError):  # cut short, or from before the system changed
-            return ctypes.CDLL(str(kept))
+    if kept is not None:
+        with contextlib.suppress(OSError):  # none yet, or from before the system changed
+            if _is_ours_alone(kept) and _is_whole(kept):
+                return ctypes.CDLL(str(kept))
+        with contextlib.suppress(OSError):  # no room or rights, or nothing there may be executed
+            _take_over(kept.parent)
+            with replacing(kept) as draft:
+                return _compile(command, draft)
     with tempfile.TemporaryDirectory(prefix="pwmray-kernels-") as folder:
-        library = Path(folder) / "kernels.so"
-        done = _run([*command, "-o", str(library)])
-        if done.returncode:
-            raise OSError(f"{compiler} ended with {done.returncode}: {done.stderr}")
-        kernels = ctypes.CDLL(str(library))  # which stays, without the file
-        if kept is not None:
-            _keep(library, kept)
-        return kernels
+        return _compile(command, Path(folder) / "kernels.so")
 
 
 def find_compiler() -> str:
@@ -61,6 +65,16 @@ def find_compiler() -> str:
     compiler = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), "")
     if not compiler:
         raise OSError(f"no C++ compiler: CXX is not set, and none of {', '.join(_COMPILERS)} found")
+    return compiler
+
+
+def find_c_compiler() -> str:
+    """Return the command of a C compiler as Triton looks for it; raises OSError without one."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _C_COMPILERS), "")
+    if not compiler:
+        raise OSError(f"no C compiler: CC is not set, and none of {', '.join(_C_COMPILERS)} found")
+    if not shutil.which(compiler):
+        raise OSError(f"no C compiler: CC is {compiler!r}, which is not found")
     return compiler
 
 
@@ -90,26 +104,51 @@ def _describe_cpu() -> str:
 
 def _is_ours_alone(library: Path) -> bool:
     """Return whether nobody else could have written the file."""
-    try:
-        states = [library.stat(), library.parent.stat()]
-    except OSError:
-        return False
+    states = [library.stat(), library.parent.stat()]
     return all(state.st_uid == os.getuid() and not state.st_mode & 0o022 for state in states)
 
 
-def _keep(library: Path, place: Path) -> None:
-    """Copy a library to where the next process looks; without room or rights it is not kept."""
-    with contextlib.suppress(OSError):
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(place) as draft:
-            shutil.copyfile(library, draft)
-            draft.chmod(0o600)
+def _is_whole(library: Path) -> bool:
+    """Return whether the file is what was written: a cut one would kill who calls into it."""
+    content = library.read_bytes()
+    return _digest(content[:-_DIGEST_BYTES]) == content[-_DIGEST_BYTES:]
+
+
+def _take_over(folder: Path) -> None:
+    """Make a folder that nobody else may write; raise OSError for one of another user."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.stat()
+    if state.st_uid != os.getuid():
+        log.warning("kernels are compiled by every process: %s is another user's", folder)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    if state.st_mode & 0o022:
+        folder.chmod(0o700)
+
+
+def _compile(command: list[str], library: Path) -> ctypes.CDLL:
+    """Compile the kernels and load them; they stay, with the file or without."""
+    done = _run([*command, "-o", str(library)])
+    if done.returncode:
+        raise OSError(f"{command[0]} ended with {done.returncode}: {done.stderr}")
+    with open(library, "ab") as file:  # behind its end, where nothing looks
+        file.write(_digest(library.read_bytes()))
+    library.chmod(0o600)
+    return ctypes.CDLL(str(library))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",  # what a compiler says may be in any encoding
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds") from error

@@ -51,7 +51,7 @@ inline void put(BFloat16& place, float value) {
   place.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
 }
 
-// e^x for x in [-80, 80]; the polynomial is Cephes' (expf), of an error below 2e-7.
+// e^x for x in [-88, 80], 0 at -88; the polynomial is Cephes' (expf), of an error below 2e-7.
 inline float exponential(float x) {
   const float k = __builtin_rintf(x * 1.44269504f);
   float r = __builtin_fmaf(k, -0.693359375f, x);
@@ -73,9 +73,10 @@ struct MishParts {
   float value, slope;
 };
 
-// x n / (n + 2) with n = u (u + 2), u = e^x; its ratio is 1 in float32 beyond 20.
+// x n / (n + 2) with n = u (u + 2), u = e^x; its ratio is 1 in float32 beyond 20, and 0 from -88 down,
+// for what was left of it would be much of an x far below.
 inline MishParts mish(float x) {
-  const float u = exponential(std::max(std::min(x, 20.0f), -80.0f));
+  const float u = exponential(std::max(std::min(x, 20.0f), -88.0f));
   const float n = u * (u + 2.0f), inverse = 1.0f / (n + 2.0f), ratio = n * inverse;
   return {x * ratio, ratio + x * 4.0f * u * (u + 1.0f) * inverse * inverse};
 }
