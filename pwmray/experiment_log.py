@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     rows: list[dict[str, Any]]  # of the table of trials
     folders: dict[str, Path]
     records: dict[str, Record]
+    left_out: list[str]  # why trials have no row, a line each
 
     @property
     def newest(self) -> str:
@@ -88,12 +89,19 @@ def render(results: Path) -> str:
 
 def _read_entry(folder: Path) -> Entry:
     sweep = read_sweep(folder)
-    rows = Tables(folder).join()["trials"].to_pylist()
+    tables = Tables(folder)
+    rows = tables.join()["trials"].to_pylist()
     folders = {t: registry.trial_folder(folder.parent, t) for t in sweep["trials"]}
     records = {trial: registry.read(path) for trial, path in folders.items()}
     axes = [axis for axis in sweep.get("axes", {}) if axis not in USUAL_AXES]
     return Entry(
-        sweep.get("name", folder.name), sweep.get("scale", ""), axes, rows, folders, records
+        sweep.get("name", folder.name),
+        sweep.get("scale", ""),
+        axes,
+        rows,
+        folders,
+        records,
+        list(tables.left_out.values()),
     )
 
 
@@ -107,7 +115,8 @@ def _entry_lines(entry: Entry) -> list[str]:
         f"**Method**: {'; '.join(_METHODS.get(str(m), str(m)) for m in methods)}  ",
         f"**World model from**: {', '.join(_cell(s) for s in sources)}  ",
         f"**Status**: {statuses}  ",
-        f"**Last event**: {entry.newest[:16].replace('T', ' ')} UTC",
+        f"**Last event**: {entry.newest[:16].replace('T', ' ')} UTC  ",
+        *(f"**Left out**: {_cell(line)}  " for line in entry.left_out),
         "",
         *_aggregate_lines(entry),
         "<details>",

@@ -312,6 +312,8 @@ def _write_the_end(
     try:
         turns.settle(end.why, status)
         joined.write()
+        for line in joined.newly_left_out():
+            print(line)
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
         tables.log_run(

@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from pwmray import claim, cli, listing, registry, results, tables
+from pwmray import claim, cli, launch, listing, registry, results, tables
 from pwmray import plan as planning
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.tracking import Mode
 from tests.tiny import sweep
 
 REACHED = {
@@ -301,6 +302,23 @@ def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}) |"
     )
     assert log.count("<details>") == log.count("</details>") == 1
+
+
+def test_log_names_a_trial_that_cannot_be_read_and_shows_the_others(made, capsys):
+    (folder_of(made, 0) / "evaluations.arrow").unlink()
+    code, log, _ = run(capsys, made, "log")
+    assert code == 0
+    assert f"**Left out**: {folder_of(made, 0)}: EVALUATED without evaluations.arrow" in log
+    assert "| pendulum-spin | baseline | 4 | 34.0 | 1 of 1 |" in log
+
+
+def test_driver_names_what_its_tables_lack_though_all_is_done(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    (folder_of(tmp_path, 0) / "evaluations.arrow").unlink()
+    made = planning.make(sweep, "tiny", TRIALS[:1], tmp_path)
+    assert launch.run(made, tmp_path, None, "python tiny.py", Mode.OFF) == 0
+    said = f"left out of the tables: {folder_of(tmp_path, 0)}: EVALUATED without evaluations.arrow"
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_log_has_the_newest_first(made, capsys):
