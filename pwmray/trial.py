@@ -94,7 +94,8 @@ class Trial:
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
         # Only at a row: in the middle of one there would be epochs that the curve does not know.
         if is_new and self._rows[-1]["epoch"] == self.epoch and self._hold.is_held:
-            self._save()
+            with self._hold.watchdog:
+                self._save()
         self._hold.close()
 
     def _open(self, data_path: Path) -> None:
