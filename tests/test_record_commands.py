@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -319,6 +320,33 @@ def test_driver_names_what_its_tables_lack_though_all_is_done(tmp_path, capsys):
     assert launch.run(made, tmp_path, None, "python tiny.py", Mode.OFF) == 0
     said = f"left out of the tables: {folder_of(tmp_path, 0)}: EVALUATED without evaluations.arrow"
     assert capsys.readouterr().out.count(said) == 1
+
+
+def test_log_averages_no_trials_of_unlike_settings(made, capsys):
+    learner = dataclasses.replace(TRIALS[0].learner, discount=0.5)
+    odd = dataclasses.replace(TRIALS[0], learner=learner)
+    folder = registry.trial_folder(made, odd.fingerprint)
+    shutil.copytree(folder_of(made, 0), folder)
+    before, after = (json.dumps(config.to_dict()) for config in (TRIALS[0], odd))
+    events = folder / "events.jsonl"
+    events.write_text(events.read_text().replace(before, after))
+    tables.open_sweep(planning.make(sweep, "tiny", [odd], made), "python tiny.py")
+    log = run(capsys, made, "log")[1]
+    usual = TRIALS[0].learner.discount
+    assert "| pendulum-spin | baseline | 4 | learner.discount 0.5 | 30.0 | 1 of 1 |" in log
+    assert f"| baseline | 4 | learner.discount {usual} | 32.0 \u00b1 2.8 | 2 of 2 |" in log
+
+
+def test_log_shows_the_trials_of_an_imported_sweep(tmp_path, capsys):
+    row = {"trial": "f" * 16, "status": "EVALUATED", "task": "walker-stand", "variant": "baseline"}
+    row |= {"epochs": 15000, "seed": 42, "return_mean": 958.1, "slurm_job_id": "4012434_0"}
+    results.write_rows(tmp_path / "legacy_x" / "trials.arrow", [row], results.TRIALS)
+    described = {"name": "legacy_x", "scale": "legacy", "trials": [row["trial"]]}
+    (tmp_path / "legacy_x" / "sweep.json").write_text(json.dumps(described))
+    log = run(capsys, tmp_path, "log")[1]
+    assert "**Last event**: not recorded" in log
+    assert "| walker-stand | baseline | 15000 | 958.1 | 1 of 1 |" in log
+    assert "| 4012434_0 | walker-stand | baseline | 15000 | 42 |" in log
 
 
 def test_log_has_the_newest_first(made, capsys):
