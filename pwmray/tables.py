@@ -50,6 +50,7 @@ _FROM_EVENTS = (
 
 # Of each process that trained: a trial may be resumed under other code.
 _VERSIONS = ("code_version", "git_commit", "python_version", "torch_version", "mujoco_version")
+_ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _POLL_SECONDS = 0.05
 
@@ -233,7 +234,7 @@ def _trial_row(
         "attempts": record.count(Status.RUNNING),
         "created_at": _time(record.events[0]["time"]),
         "started_at": record.time_of(Status.RUNNING),
-        "ended_at": record.time_of(Status.EVALUATED, Status.FAILED, Status.CANCELLED),
+        "ended_at": record.time_of(status) if status in _ENDS else None,
         "config": json.dumps(config.to_dict()),
     }
 

@@ -97,6 +97,15 @@ def test_status_counts_the_trials_of_every_sweep(made, capsys):
     assert lines[2] == f"7 trials in {made}"
 
 
+@pytest.mark.parametrize("command", ["status", "log", "prune"])
+def test_what_else_lies_among_the_trials_is_none(made, capsys, command):
+    before = run(capsys, made, command)[1]
+    (made / "trials" / ".DS_Store").write_bytes(b"x")
+    (made / "trials" / "old").mkdir()
+    code, out, err = run(capsys, made, command)
+    assert (code, out, err) == (0, before, "")
+
+
 def test_status_shows_how_far_the_running_trials_are(made, capsys):
     folder = folder_of(made, 3)
     started = datetime.datetime.fromisoformat(registry.read(folder).last("time")).timestamp()
@@ -181,6 +190,15 @@ def test_note_is_shown_and_kept_for_good(made, capsys):
     assert registry.read(folder_of(made, 3)).status is Status.RUNNING
 
 
+def test_note_of_a_user_without_a_name_is_kept_under_a_number(made, capsys, monkeypatch):
+    def raise_key_error():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", raise_key_error)
+    assert run(capsys, made, "note", NAMES[0], "hello")[0] == 0
+    assert registry.read_notes(folder_of(made, 0))[0]["user"] == str(os.getuid())
+
+
 def test_notes_of_two_at_once_are_both_kept(made):
     threads = [
         threading.Thread(target=registry.add_note, args=(folder_of(made, 0), f"{i}", "u"))
@@ -205,6 +223,13 @@ def test_failures_are_grouped_by_class_and_reason(made, capsys):
     assert [line.split()[0] for line in lines[2:4]] == [NAMES[5], NAMES[6]]
     assert lines[4].strip() == "Traceback (most recent call last):"
     assert out.count("Traceback") == 1
+
+
+def test_failure_of_a_class_that_this_version_does_not_know_is_shown(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.FAILED, failure="gpu on fire", reason="it burns")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    assert "code, 1 trial: it burns" in run(capsys, tmp_path, "failures", "tiny")[1]
+    assert "status       FAILED (code)" in run(capsys, tmp_path, "show", NAMES[0])[1]
 
 
 def test_sweep_without_failures_says_so(tmp_path, capsys):

@@ -357,6 +357,18 @@ def test_unreadable_trials_are_left_out_of_the_tables_and_named_once(tmp_path):
     assert tables.newly_left_out() == []
 
 
+def test_trial_that_runs_again_has_not_ended(tmp_path):
+    config = make_config()
+    folder = registry.trial_folder(tmp_path, config.fingerprint)
+    ask_for(config, folder)
+    tables = write_sweep(tmp_path / "sweep", config.fingerprint)
+    ended = []
+    for status in (Status.RUNNING, Status.CANCELLED, Status.QUEUED, Status.RUNNING):
+        registry.record(folder, status)
+        ended.append(tables.join()["trials"]["ended_at"].to_pylist()[0] is not None)
+    assert ended == [False, True, False, False]
+
+
 def test_table_of_trials_keeps_the_planner_out_of_the_return(tmp_path):
     rows = [episode_row("policy", 1.0), episode_row("policy", 3.0), episode_row("planner", 9.0)]
     fingerprint, _ = evaluate_by_hand(tmp_path, rows)
