@@ -92,8 +92,8 @@ def test_status_counts_the_trials_of_every_sweep(made, capsys):
         code, out, _ = run(capsys, made, "status")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled"
-    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0"]
+    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled  early"
+    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0", "0"]
     assert lines[2] == f"7 trials in {made}"
 
 
@@ -120,8 +120,33 @@ def test_status_shows_how_far_the_running_trials_are(made, capsys):
 
 def test_trial_whose_process_is_gone_is_stopped(made, capsys):
     _, out, _ = run(capsys, made, "status", "tiny")
-    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
     assert "epochs/s" not in out
+
+
+def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
+    queue = "import sys, pathlib; from pwmray import registry; "
+    queue += "registry.queue(pathlib.Path(sys.argv[1]), {'epochs': 4})"
+    for index in (0, 1, 2):
+        command = [sys.executable, "-c", queue, str(folder_of(tmp_path, index))]
+        subprocess.run(command, check=True)
+    registry.queue(folder_of(tmp_path, 1), {})  # this process has it on its list, too
+    elsewhere = {**claim.this_process(), "machine": "another", "pid": 1}
+    registry.record(folder_of(tmp_path, 2), Status.QUEUED, driver=elsewhere)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "1", "0", "0", "0"]
+
+
+def test_trial_that_was_stopped_early_is_counted_apart(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.CANCELLED, reason="worse than others", stopped_early=True)
+    stand_at(tmp_path, 1, Status.CANCELLED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "0", "0", "0", "1", "1"]
+    registry.record(folder_of(tmp_path, 0), Status.QUEUED)
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "1", "0", "0", "1", "0"]
 
 
 def test_status_watches_until_nothing_runs(made):
@@ -135,7 +160,7 @@ def test_status_watches_until_nothing_runs(made):
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert first[1].split()[3] == "1"
-    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
 
 
 def test_listing_is_folded_again_when_a_record_grows_and_its_cache_is_only_a_cache(made):
@@ -460,10 +485,13 @@ def test_results_folder_that_is_not_there_is_named(tmp_path, capsys, command):
 
 
 def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
-    for name in ("ab12", "ab34"):
+    for name in ("ab12000000000000", "ab34000000000000"):
         registry.record(registry.trial_folder(tmp_path, name), Status.PENDING)
     code, _, err = run(capsys, tmp_path, "show", "ab")
-    assert (code, "'ab' stands for 2 trials: ab12, ab34" in err) == (2, True)
+    assert (code, "'ab' stands for 2 trials: ab12000000000000, ab34000000000000" in err) == (
+        2,
+        True,
+    )
 
 
 def test_broken_record_is_named_by_every_command(made, capsys):
@@ -527,4 +555,4 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-2"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-3"
