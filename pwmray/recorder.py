@@ -232,7 +232,7 @@ class Recorder:
         if folder not in self._sending and self._may_send() and folder not in self._refused:
             try:
                 stream = self._writer.open_stream(run)
-            except ConnectionError as error:
+            except (ConnectionError, PermissionError) as error:
                 self._give_up(error)
                 return None
             except Exception as error:
@@ -255,10 +255,10 @@ class Recorder:
                 sending.rows[step] = digest
 
     def _give_up(self, error: Exception) -> None:
-        """Send nothing for a while: there is no key, no network, or no such entity."""
+        """Send nothing for a while without a network, and nothing at all without a key."""
         self._given_up = _in_a_line("nothing is sent", error)
         self._retry_at = float("inf")
-        if self._job.is_watching:
+        if self._job.is_watching and isinstance(error, ConnectionError):
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             if not self._has_said:
                 again = f"tried again every {_RETRY_SECONDS / 60:.0f} minutes"

@@ -74,9 +74,10 @@ class Writer:
     def open_stream(self, run: Run) -> "Stream":
         """Open the run on the server, or go on with it.
 
-        Raises ConnectionError for what keeps any run from being sent, no key, no network, no such
-        entity, and ValueError where W&B does not take this one. In both cases wandb takes the
-        run's id for one in use until `reset`.
+        Raises PermissionError without a key or for a project's name that W&B does not take,
+        ConnectionError without a network or an answer, both for all runs alike, and ValueError
+        where the server does not take this one. wandb then takes the run's id for one in use,
+        until `reset`.
         """
         try:
             opened = self._open(
@@ -90,7 +91,9 @@ class Writer:
         except Exception as error:  # wandb raises what it likes
             if _DELETED in str(error):
                 raise ValueError("deleted at W&B: give another --project") from error
-            if isinstance(error, wandb.errors.CommError | wandb.errors.UsageError):
+            if isinstance(error, wandb.errors.UsageError):
+                raise PermissionError(str(error)) from error
+            if isinstance(error, wandb.errors.CommError):
                 raise ConnectionError(str(error)) from error
             raise ValueError(str(error)) from error
         return Stream(opened, self._overheard)
