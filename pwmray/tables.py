@@ -234,7 +234,7 @@ def _trial_row(
         "attempts": record.count(Status.RUNNING),
         "created_at": _time(record.events[0]["time"]),
         "started_at": record.time_of(Status.RUNNING),
-        "ended_at": record.time_of(status) if status in _ENDS else None,
+        "ended_at": record.time_of(*_ENDS) if status in _ENDS else None,
         "config": json.dumps(config.to_dict()),
     }
 
