@@ -21,10 +21,22 @@ class Arm:
     parts: tuple["Arm", ...] = ()  # averaged over, seed by seed; this arm has no trials then
 
     @cached_property
+    def counted(self) -> tuple[Trial, ...]:
+        """Return one trial a seed: of several, under settings held at different times, the last.
+
+        A sweep lists first what it was asked for last (see pwmray.tables.open_sweep); an imported
+        one has its rows in the order of their source.
+        """
+        is_imported = any(trial.record.get("origin") for trial in self.trials)
+        oldest_first = self.trials if is_imported else self.trials[::-1]
+        last = {trial.seed: trial for trial in oldest_first}
+        return tuple(trial for trial in self.trials if trial is last[trial.seed])
+
+    @cached_property
     def returns(self) -> dict[int, float]:
         """Return the final return by training seed, of the seeds that every part has."""
         if not self.parts:
-            return {trial.seed: trial.final_return for trial in self.trials}
+            return {trial.seed: trial.final_return for trial in self.counted}
         found = [part.returns for part in self.parts]
         seeds = [seed for seed in found[0] if all(seed in some for some in found)]
         return {seed: mean([some[seed] for some in found]) for seed in seeds}
@@ -41,8 +53,8 @@ class Arm:
 
     @property
     def plan_returns(self) -> list[float]:
-        """Return the plan return of every trial that has one."""
-        return [t.plan_return for t in self.trials if t.plan_return is not None]
+        """Return the plan return of every counted trial that has one."""
+        return [t.plan_return for t in self.counted if t.plan_return is not None]
 
     @property
     def plan_mean(self) -> float | None:
@@ -62,12 +74,12 @@ class Arm:
     @property
     def is_complete(self) -> bool:
         """Tell whether every planned seed is evaluated."""
-        return len(self.trials) == self.num_planned
+        return len(self.counted) == self.num_planned
 
     @property
     def train_seconds(self) -> float | None:
         """Return the mean training time of a trial; None where none was recorded."""
-        known = [t.record["train_seconds"] for t in self.trials]
+        known = [t.record["train_seconds"] for t in self.counted]
         known = [seconds for seconds in known if seconds is not None]
         return mean(known) if known else None
 

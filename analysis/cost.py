@@ -29,13 +29,13 @@ def _measure(arm: Arm) -> Cost:
     per_hour, gain = arm.return_per_hour, None
     if per_hour is not None and arm.mean:
         gain = per_hour * (arm.mean - arm.task.floor) / arm.mean
-    seconds = [_sum_seconds(trial) for trial in arm.trials]
+    seconds = [_sum_seconds(trial) for trial in arm.counted]
     known = [one for one in seconds if one is not None]
-    speeds = [speed for trial in arm.trials for speed in [_speed(trial)] if speed is not None]
-    calls = {trial.record["velocity_calls"] for trial in arm.trials} - {None}
+    speeds = [speed for trial in arm.counted for speed in [_speed(trial)] if speed is not None]
+    calls = {trial.record["velocity_calls"] for trial in arm.counted} - {None}
     return Cost(
         arm=arm,
-        devices=tuple(sorted({str(trial.record["device"] or "?") for trial in arm.trials})),
+        devices=tuple(sorted({str(trial.record["device"] or "?") for trial in arm.counted})),
         seconds=sum(known) if len(known) == len(seconds) else None,
         epochs_per_second=mean(speeds) if speeds else None,
         velocity_calls=tuple(sorted(calls)),

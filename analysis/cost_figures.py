@@ -30,7 +30,7 @@ def draw_costs(summary: Summary) -> Figure | None:
     for axes, task in zip(sheet.panels, tasks, strict=True):
         for arm in (arm for arm in costly if arm.factors["task"] == task):
             colour = colours[arm.factors[factor]]
-            known = [trial for trial in arm.trials if trial.record["train_seconds"]]
+            known = [trial for trial in arm.counted if trial.record["train_seconds"]]
             times = [trial.record["train_seconds"] / seconds for trial in known]
             returns = [trial.final_return for trial in known]
             axes.scatter(times, returns, s=14, color=colour, alpha=0.6, edgecolors="none", zorder=3)

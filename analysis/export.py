@@ -63,7 +63,7 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         **arm.factors,
         "floor": arm.task.floor,
         "floor_kind": arm.floor_kind,
-        "n": len(arm.trials),
+        "n": len(arm.counted),
         "n_planned": arm.num_planned,
         "return_mean": arm.mean,
         "return_sd": arm.sd,

@@ -97,7 +97,7 @@ def _sum_up_plans(arm: Arm) -> tuple[str, str, str]:
 def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
     return [
         (str(trial.seed), f"{trial.final_return:.2f}", f"{trial.plan_return:.2f}")
-        for trial in arm.trials
+        for trial in arm.counted
         if trial.plan_return is not None
     ]
 
@@ -217,7 +217,7 @@ def _format_verdict(row: Comparison, names: ShortNames) -> str:
 
 
 def _count_seeds(arm: Arm) -> str:
-    n = len(arm.trials)
+    n = len(arm.counted)
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
 
 

@@ -171,8 +171,8 @@ def _training_episodes(trial: Trial) -> str:
 
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
-    sizes = [len(arm.trials) for arm in arms]
-    episodes = [len(trial.returns) for arm in arms for trial in arm.trials]
+    sizes = [len(arm.counted) for arm in arms]
+    episodes = [len(trial.returns) for arm in arms for trial in arm.counted]
     interval = f"no interval below {INTERVAL_SEEDS} seeds"
     if max(sizes) >= INTERVAL_SEEDS:
         interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"

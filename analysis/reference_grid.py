@@ -19,7 +19,7 @@ def draw_reference(table: ReferenceTable, names: ShortNames) -> Grid:
     rows = [
         (
             *name_levels(row.arm.factors, names),
-            str(len(row.arm.trials)),
+            str(len(row.arm.counted)),
             format_return(row.arm.mean, row.arm.sd),
             *([format_return(row.arm.plan_mean, row.arm.plan_sd)] if has_plans else []),
             format_return(row.published, row.published_sd),

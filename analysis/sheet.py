@@ -67,7 +67,7 @@ def describe_sample(arms: Sequence[Arm], interval: str) -> str:
     """Say n, the interval's kind and the evaluation episodes of some arms."""
     parts = [part for arm in arms for part in (arm.parts or (arm,))]
     seeds = [len(arm.returns) for arm in arms]
-    episodes = [len(trial.returns) for part in parts for trial in part.trials]
+    episodes = [len(trial.returns) for part in parts for trial in part.counted]
     return (
         f"n = {_span(seeds)} training seeds an arm; {interval}; a final return: "
         f"{_span(episodes)} evaluation episodes."

@@ -26,7 +26,7 @@ class NoTrial:
         self._folder = Path(grid["folder"])
         runtime: Any = SimpleNamespace(**json.loads(grid["trial"])["runtime"])
         self._hold = Hold(self._folder, runtime)
-        self.is_finished = False
+        self.is_finished, self.epoch, self.train_seconds = False, 0, 0.0
         registry.record(self._folder, Status.RUNNING, epoch=0, **provenance.process())
 
     def advance(self) -> dict[str, Any]:

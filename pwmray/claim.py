@@ -92,7 +92,7 @@ def acquire(
     claim = Claim(path, token)
     try:
         try:
-            _write(draft, {"token": token, "is_brief": is_brief, **_this_process()})
+            _write(draft, {"token": token, "is_brief": is_brief, **this_process()})
             while not _link(draft, path):
                 if _clear_stale(path, lease_seconds, draft):
                     continue
@@ -127,6 +127,11 @@ def holder(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_gone(machine: str, pid: int, started: str | None) -> bool:
+    """Tell whether a process (see this_process) ended; of another machine's nobody knows here."""
+    return machine == _machine() and not _is_alive(pid, started)
 
 
 def _write(draft: Path, owner: dict[str, Any]) -> None:
@@ -199,7 +204,8 @@ def _is_local(path: Path, owner: dict[str, Any]) -> bool:
     return owner.get("machine") == _machine() and owner.get("inode") == path.stat().st_ino
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """Return by what this process is told from every other, here and elsewhere."""
     pid = os.getpid()
     return {
         "host": socket.gethostname(),

@@ -1,16 +1,17 @@
 """The experiment log: a Markdown view of the trials' records that is never edited by hand."""
 
 import html
+import json
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray import registry, wandb_state
+from pwmray import registry, results, wandb_state
 from pwmray.levels import USUAL_AXES
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
-from pwmray.sweep_folders import list_fingerprints, list_sweeps, read_sweep
+from pwmray.sweep_folders import IMPORTED, list_fingerprints, list_sweeps, read_sweep
 from pwmray.tables import Tables
 
 ICONS = {
@@ -34,6 +35,9 @@ _METHODS = {
     "policy_and_wm_finetuning": "Load Pretrained Weight + Policy and WM Tuning",
     "joint_from_scratch": "Joint Training (From Scratch)",
 }
+_OF_THE_TRIAL = ("seed", "runtime")  # settings that tell no cells apart
+_WITHOUT_CONFIG = ("methodology", "fidelity", "world_model_from")  # what an imported row has
+
 _HEAD = """# Experiment Log
 
 > Written by `pwmray log` from the trials' records, the newest first; entries are never deleted.
@@ -52,6 +56,7 @@ class Entry(NamedTuple):
     rows: list[dict[str, Any]]  # of the table of trials
     folders: dict[str, Path]
     records: dict[str, Record]
+    left_out: list[str]  # why trials have no row, a line each
 
     @property
     def newest(self) -> str:
@@ -71,9 +76,9 @@ class Entry(NamedTuple):
         return "archived" if is_pruned and all(is_pruned) else "completed"
 
 
-def render(results: Path) -> str:
+def render(results_dir: Path) -> str:
     """Return the log of a results folder, with every trial that it has ever had."""
-    entries = [_read_entry(results / name) for name in list_sweeps(results)]
+    entries = [_read_entry(results_dir / name) for name in list_sweeps(results_dir)]
     seen = {trial for entry in entries for trial in entry.records}
     lines = [_HEAD]
     for section, title in _SECTIONS.items():
@@ -82,18 +87,29 @@ def render(results: Path) -> str:
             lines += ["---", "", f"## {title}", ""]
         for entry in sorted(chosen, key=lambda entry: entry.newest, reverse=True):
             lines += _entry_lines(entry)
-    lines += _rest_lines(results, [t for t in list_fingerprints(results) if t not in seen])
+    rest = [trial for trial in list_fingerprints(results_dir) if trial not in seen]
+    lines += _rest_lines(results_dir, rest)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _read_entry(folder: Path) -> Entry:
     sweep = read_sweep(folder)
-    rows = Tables(folder).join()["trials"].to_pylist()
+    tables = Tables(folder)
+    if sweep.get("scale") == IMPORTED:  # such trials have a row and no record
+        rows = results.read_table(folder / "trials.arrow", results.TRIALS).to_pylist()
+    else:
+        rows = tables.join()["trials"].to_pylist()
     folders = {t: registry.trial_folder(folder.parent, t) for t in sweep["trials"]}
     records = {trial: registry.read(path) for trial, path in folders.items()}
     axes = [axis for axis in sweep.get("axes", {}) if axis not in USUAL_AXES]
     return Entry(
-        sweep.get("name", folder.name), sweep.get("scale", ""), axes, rows, folders, records
+        sweep.get("name", folder.name),
+        sweep.get("scale", ""),
+        axes,
+        rows,
+        folders,
+        records,
+        list(tables.left_out.values()),
     )
 
 
@@ -107,7 +123,8 @@ def _entry_lines(entry: Entry) -> list[str]:
         f"**Method**: {'; '.join(_METHODS.get(str(m), str(m)) for m in methods)}  ",
         f"**World model from**: {', '.join(_cell(s) for s in sources)}  ",
         f"**Status**: {statuses}  ",
-        f"**Last event**: {entry.newest[:16].replace('T', ' ')} UTC",
+        f"**Last event**: {_minute(entry.newest)}  ",
+        *(f"**Left out**: {_cell(line)}  " for line in entry.left_out),
         "",
         *_aggregate_lines(entry),
         "<details>",
@@ -121,21 +138,46 @@ def _entry_lines(entry: Entry) -> list[str]:
 
 
 def _aggregate_lines(entry: Entry) -> list[str]:
-    """Return mean and sd over training seeds of each cell, of evaluated trials alone."""
-    cells: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
+    """Return mean and sd over training seeds of each cell, of evaluated trials alone.
+
+    A cell's trials differ in their seeds alone: what a sweep held at one time and not at another
+    makes several of one, and is named.
+    """
+    names = ("task", "variant", "epochs", *entry.axes)
+    cells: dict[tuple, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in entry.rows:
-        cells[tuple(row[name] for name in ("task", "variant", "epochs", *entry.axes))].append(row)
+        cells[tuple(row[name] for name in names)][json.dumps(_settings(row))].append(row)
     lines = []
-    for cell, rows in cells.items():
-        returns = [row["return_mean"] for row in rows if row["status"] == Status.EVALUATED]
-        if returns:
-            sd = f" \u00b1 {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
-            shown = f"{statistics.mean(returns):.1f}{sd}"
-            lines.append(_row([*cell, shown, f"{len(returns)} of {len(rows)}"]))
+    for cell, parts in cells.items():
+        said = _differing([json.loads(settings) for settings in parts])
+        for settings, rows in zip(said, parts.values(), strict=True):
+            returns = [row["return_mean"] for row in rows if row["status"] == Status.EVALUATED]
+            if returns:
+                sd = f" \u00b1 {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
+                shown = f"{statistics.mean(returns):.1f}{sd}"
+                lines.append([*cell, settings, shown, f"{len(returns)} of {len(rows)}"])
     if not lines:
         return []
-    head = ["Task", "Variant", "Epochs", *entry.axes, "Return (mean \u00b1 sd over seeds)", "Seeds"]
-    return [_row(head), _row(["---"] * len(head)), *lines, ""]
+    head = ["Task", "Variant", "Epochs", *entry.axes, "Held", "Return (mean \u00b1 sd over seeds)"]
+    table = [[*head, "Seeds"], ["---"] * (len(head) + 1), *lines]
+    if not any(line[len(names)] for line in lines):
+        table = [line[: len(names)] + line[len(names) + 1 :] for line in table]
+    return [*map(_row, table), ""]
+
+
+def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by their dotted keys the settings of which trials of one cell have the same."""
+    if row["config"] is None:
+        return {name: row[name] for name in _WITHOUT_CONFIG}
+    flat = registry.flat_settings(json.loads(row["config"]))
+    return {key: value for key, value in flat if key.partition(".")[0] not in _OF_THE_TRIAL}
+
+
+def _differing(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each of some settings those in which they differ."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    odd = [key for key in keys if len({json.dumps(part.get(key)) for part in parts}) > 1]
+    return [", ".join(f"{key} {part.get(key)}" for key in odd) for part in parts]
 
 
 def _trial_lines(entry: Entry) -> list[str]:
@@ -150,6 +192,7 @@ def _trial_lines(entry: Entry) -> list[str]:
 def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
     record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
     jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
+    jobs = jobs or list(filter(None, [row["slurm_job_id"]]))
     notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in registry.read_notes(folder)]
     return [
         ", ".join(jobs) or None,
@@ -160,7 +203,7 @@ def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
         _number(row["plan_return_mean"]),
         _checkpoint(folder, record),
         wandb_state.place_of(folder),
-        "\n".join([*([row["reason"]] if row["reason"] else []), *notes]),
+        "\n".join([*filter(None, (row["reason"], row.get("origin"))), *notes]),
     ]
 
 
@@ -176,9 +219,9 @@ def _pruned(record: Record) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in (CHECKPOINT_FILE, BEST_FILE)]
 
 
-def _rest_lines(results: Path, fingerprints: Sequence[str]) -> list[str]:
+def _rest_lines(results_dir: Path, fingerprints: Sequence[str]) -> list[str]:
     """Return the trials whose sweep's folder is gone: their records are not."""
-    records = [(t, registry.read(registry.trial_folder(results, t))) for t in fingerprints]
+    records = [(t, registry.read(registry.trial_folder(results_dir, t))) for t in fingerprints]
     records = [(trial, record) for trial, record in records if record.events]
     if not records:
         return []
@@ -190,6 +233,10 @@ def _rest_lines(results: Path, fingerprints: Sequence[str]) -> list[str]:
         time = record.events[-1]["time"][:16].replace("T", " ")
         lines.append(_row([trial, config.get("task"), config.get("seed"), status, time]))
     return lines
+
+
+def _minute(time: str) -> str:
+    return f"{time[:16].replace('T', ' ')} UTC" if time else "not recorded"
 
 
 def _number(value: float | None) -> str | None:

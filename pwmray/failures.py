@@ -149,8 +149,10 @@ def failure_of(record: Record) -> Failure | None:
     if record.status is not Status.FAILED:
         return None
     told = record.last("failure")
+    if told:
+        return Failure(told) if told in tuple(Failure) else Failure.CODE  # of another version
     # Records of earlier versions have the reason alone.
-    return Failure(told) if told else of_text(str(record.last("reason"))) or Failure.CODE
+    return of_text(str(record.last("reason"))) or Failure.CODE
 
 
 def has_retry(record: Record) -> bool:

@@ -34,12 +34,17 @@ def tags_of(title: str, sweep: str, config: "TrialConfig") -> dict[str, str]:
 
 
 class TrialGauges:
-    """One trial's gauges: `show` each row of its curve, `clear` when it ends."""
+    """One trial's gauges: `show` each row of its curve, `clear` when it ends.
 
-    def __init__(self, tags: Mapping[str, str], num_epochs: int, on_gpu: bool):
+    It goes on from `begun`, the epochs and the seconds of training done when it was taken up.
+    """
+
+    def __init__(
+        self, tags: Mapping[str, str], num_epochs: int, on_gpu: bool, begun: tuple[int, float]
+    ):
         self._tags, self._num_epochs, self._on_gpu = dict(tags), num_epochs, on_gpu
         self._started = time.monotonic()
-        self._last = (0, 0.0)  # epochs and seconds of training
+        self._last = begun
         self._shown: dict[str, Any] = {}
 
     def show(self, row: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ class Hold:
             raise RunningElsewhereError(f"taken over by {holder}")
 
     def write(self, write: Callable[[], T]) -> T:
-        """Return what `write` returns, once the disk has room; a sign of life."""
+        """Return what `write` returns, once the disk has room; to the watchdog a sign of life."""
 
         def attempt() -> T:
             self.watchdog.beat()

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -58,8 +59,22 @@ def run(
     processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then
     each trial has its last row in its checkpoint.
     """
-    started = time.time()
     notices = notify.from_environment(plan.sweep.name)
+    with notices.telling_of_an_error():
+        return _run(plan, data_dir, address, command, mode, patience_seconds, trainable, notices)
+
+
+def _run(
+    plan: Plan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    mode: Mode,
+    patience_seconds: float,
+    trainable: "type[TrialTrainable] | None",
+    notices: Notices,
+) -> int:
+    started = time.time()
     interruption = Interruption()
     interruption.listen()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
@@ -316,6 +331,8 @@ def _write_the_end(
     try:
         turns.settle(end.why, status)
         joined.write()
+        for line in joined.newly_left_out():
+            print(line)
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
         tables.log_run(
@@ -340,7 +357,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
         print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
     here = plan.results == Path("results").resolve()
-    results = "" if here else f" --results {_shown(plan.results)}"
+    results = "" if here else f" --results {shlex.quote(str(_shown(plan.results)))}"
     if failed:
         print(f"see why: pwmray failures {plan.sweep.name}{results}")
     if len(left) < len(open_ones):

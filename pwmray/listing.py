@@ -19,7 +19,8 @@ from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
 _IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
-_FORMAT = "pwmray-listing-2"
+_FORMAT = "pwmray-listing-3"
+_Driver = list  # machine, process and when that started
 
 
 class Summary(NamedTuple):
@@ -33,6 +34,8 @@ class Summary(NamedTuple):
     return_mean: float | None  # of the final evaluation
     jobs: list[str]  # of Slurm that may run it; none where a driver outside Slurm may
     cluster: str | None  # theirs
+    drivers: list[_Driver]  # outside Slurm that may run it; none where one is not known
+    is_early: bool  # whether it was stopped early, as worse than others
 
     @property
     def may_run(self) -> bool:
@@ -83,6 +86,8 @@ def summarize(record: Record) -> Summary:
         return_mean=record.last("return_mean") if is_done else None,
         jobs=_jobs_of(moves),
         cluster=record.last("slurm_cluster"),
+        drivers=_drivers_of(moves),
+        is_early=bool(moves) and moves[-1].get("stopped_early") is True,
     )
 
 
@@ -91,13 +96,28 @@ def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
     if not moves or moves[-1]["status"] not in _IN_HANDS:
         return []
     if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
-        asked = itertools.takewhile(lambda e: e["status"] == Status.QUEUED, reversed(moves))
-        holders = [_job_of(event) for event in asked][::-1]
+        holders = [_job_of(event) for event in _last_queued(moves)]
     else:
         began = (event for event in reversed(moves) if event["status"] == Status.RUNNING)
         holders = [_job_of(event) for event in itertools.islice(began, 1)]
     known = [holder for holder in holders if holder is not None]
     return list(dict.fromkeys(known)) if len(known) == len(holders) else []
+
+
+def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
+    """Return the drivers in whose hands a trial is that none has begun since."""
+    asked = _last_queued(moves)
+    found = [event["driver"] for event in asked if isinstance(event.get("driver"), dict)]
+    if len(found) < len(asked):
+        return []
+    each = [[driver.get(name) for name in ("machine", "pid", "started")] for driver in found]
+    return [driver for place, driver in enumerate(each) if driver not in each[:place]]
+
+
+def _last_queued(moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events at the end by which a trial waits, the last one last."""
+    asked = itertools.takewhile(lambda e: e["status"] == Status.QUEUED, reversed(moves))
+    return list(asked)[::-1]
 
 
 def _job_of(event: dict[str, Any]) -> str | None:

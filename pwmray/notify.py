@@ -4,6 +4,7 @@ The address is read from PWMRAY_WEBHOOK and there is no option for it: a webhook
 and a sweep's command line is kept in its folder. Nothing here prints more of it than the host.
 """
 
+import contextlib
 import ipaddress
 import json
 import logging
@@ -13,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -47,6 +48,22 @@ class Notices:
         """The sweep's driver ended by itself; wait a moment for the words to get out."""
         text = f"{self._sweep} ended: {done} done, {failed} failed, {left} not run"
         self._send({"event": "end", "text": text, "done": done, "failed": failed, "left": left})
+        self._wait()
+
+    @contextlib.contextmanager
+    def telling_of_an_error(self) -> Iterator[None]:
+        """Tell of the error that the sweep's driver dies of, if it does: that is its end, too."""
+        try:
+            yield
+        except Exception as error:
+            said = " ".join((str(error) or type(error).__name__).split())
+            text = f"{self._sweep} ended with an error: {said}"
+            self._send({"event": "end", "text": text, "error": said})
+            self._wait()
+            raise
+
+    def _wait(self) -> None:
+        """Give the words a moment to get out."""
         deadline = time.monotonic() + _CLOSE_SECONDS
         for thread in self._sent:
             thread.join(max(deadline - time.monotonic(), 0.0))

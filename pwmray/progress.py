@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pwmray.durations import format_duration
 from pwmray.notify import Notices
 from pwmray.plan import Plan
-from pwmray.registry import Record, Status
+from pwmray.registry import CURVE_FILE, Record, Status, trial_folder
+from pwmray.results import read_table
 
 _SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
+_ELSEWHERE_SECONDS = 15.0  # between two looks at how far the trials of other processes are
 
 
 @dataclass
@@ -81,7 +84,7 @@ class _Sums:
         self._count(trial, -1)
         yield trial
         self._count(trial, 1)
-        if trial.epoch:
+        if trial.epoch and trial.status != "elsewhere":
             best = self.best.get(trial.variant, 0.0)
             self.best[trial.variant] = max(best, trial.best_return)
 
@@ -96,6 +99,8 @@ class SweepProgress:
     def __init__(self, plan: Plan, notices: Notices):
         self._notices = notices
         self._name = plan.sweep.name
+        self._results = plan.results
+        self._look_at = 0.0
         self._trials = {
             trial.config.fingerprint: _Seen(
                 trial.name,
@@ -185,7 +190,7 @@ class SweepProgress:
     def say(self, text: str) -> None:
         """Print a line about the whole sweep, above the table where there is one."""
         if self._live is not None:
-            self._live.console.print(text)
+            self._live.console.print(text, markup=False)  # a path may have brackets
         else:
             self._say(text)
 
@@ -200,6 +205,7 @@ class SweepProgress:
 
     def line(self) -> str:
         """Return the whole sweep in one line."""
+        self._look_elsewhere()
         sums = self._sums
         best = ", ".join(f"{name} {value:.0f}" for name, value in sums.best.items())
         parts = [f"{sums.counts[s]} {s}" for s in ("done", "running", "failed", "waiting")]
@@ -210,28 +216,43 @@ class SweepProgress:
             f"best return: {best or 'none yet'}; {self._time_left()}"
         )
 
+    def _look_elsewhere(self) -> None:
+        """Read now and then how far the trials are that other processes run."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _ELSEWHERE_SECONDS
+        for fingerprint, trial in self._trials.items():
+            path = trial_folder(self._results, fingerprint) / CURVE_FILE
+            if trial.status != "elsewhere" or not path.exists():
+                continue
+            with contextlib.suppress(OSError, ValueError):  # it is no error of this driver's
+                epochs = read_table(path, columns=("epoch",))["epoch"].to_pylist()
+                with self._sums.changing(trial):
+                    trial.epoch = max(epochs, default=0)
+
     def _say(self, text: str) -> None:
         if not self._is_terminal:
             print(text, flush=True)
             self._said_at = time.monotonic()
 
     def _table(self) -> Table:
-        table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
+        table = Table(title=Text(self.line()), title_justify="left", box=None, pad_edge=False)
         for name, justify in (("running", "left"), ("epoch", "right"), ("best return", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for trial in self._trials.values():
             if trial.status == "running":
                 best = f"{trial.best_return:.1f}" if trial.epoch else "-"
-                table.add_row(trial.label, f"{trial.epoch}/{trial.epochs}", best)
+                table.add_row(Text(trial.label), f"{trial.epoch}/{trial.epochs}", best)
         return table
 
     def _time_left(self) -> str:
         sums = self._sums
-        num_places = max(self._num_places + sums.counts["elsewhere"], 1)
+        here = self._num_places if sums.counts["waiting"] else sums.counts["running"]
+        num_places = max(here + sums.counts["elsewhere"], 1)
         minutes = max(sums.minutes - sums.minutes_done, 0.0) / num_places
         if minutes < sums.longest:  # towards the end a single trial may decide
-            here = (t for t in self._trials.values() if t.status in ("running", "waiting"))
-            minutes = max([minutes, *(t.minutes * (1 - t.share_done) for t in here)])
+            left = (t.minutes * (1 - t.share_done) for t in self._trials.values())
+            minutes = max([minutes, *left])
         seconds = self._pace.seconds(minutes)
         known = seconds is not None
         return f"{format_duration(seconds)} left" if known else "time left: not known yet"

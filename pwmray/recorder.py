@@ -21,16 +21,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pwmray import claim, tracked_runs, wandb_state
 from pwmray.tracked_runs import Run, RunReader
-from pwmray.wandb_state import is_behind, read_state, write_state
+from pwmray.wandb_state import is_behind, read_state, stamps_of, write_state
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
 _LOOK_SHARE = 0.05  # of the time, at most, that goes into looking
+_RETRY_SECONDS = 300.0  # after which a server is tried again that was not to be reached
 _NICE = 10  # the trials come first
 
 
@@ -66,8 +68,19 @@ class Report:
     sent: int = 0  # runs of which the server now has all
     # Of the last look:
     running: int = 0  # left alone, for a process is at work there
+    elsewhere: int = 0  # which another recorder writes at the moment
     failed: int = 0  # of those that were to be written
     problem: str = ""  # in a line
+
+
+@dataclass
+class _Sending:
+    """A run that is open on the server, and ours until it is not."""
+
+    stream: Any
+    claim: contextlib.ExitStack
+    run: Run  # as it was last sent
+    rows: dict[int, str]  # that the server has, by their digests
 
 
 class Recorder:
@@ -76,101 +89,197 @@ class Recorder:
     def __init__(self, job: Job, writer: Any):
         self._job, self._writer = job, writer
         self._reader = RunReader(Path(job.results), job.sweep)
-        self._is_online = job.is_online
-        self._given_up = ""  # why nothing is sent any more
-        self._streams: dict[Path, Any] = {}
-        self._claims = contextlib.ExitStack()  # on the folders of streams
+        self._retry_at = 0.0 if job.is_online else float("inf")  # when anything may be sent
+        self._given_up = ""  # why nothing is sent until then
+        self._has_said = False
+        self._refused: set[Path] = set()  # whose runs the server does not take
+        self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
+        self._sending: dict[Path, _Sending] = {}
         self.report = Report()
 
     def look(self, say: bool = False) -> None:
         """Bring every folder's run up to what is there."""
-        self.report.running = self.report.failed = 0
-        self.report.problem = ""
+        self.report.running = self.report.elsewhere = self.report.failed = 0
+        problems = []
         folders = [folder for folder in self._job.folders() if self._is_to_see(folder)]
         for number, folder in enumerate(folders, start=1):
             try:
                 self._see(folder)
             except Exception as error:  # wandb raises what it likes; the next folder may do better
                 self.report.failed += 1
-                self.report.problem = self.report.problem or _in_a_line(folder.name, error)
+                problems.append(_in_a_line(folder.name, error))
             if say:
                 print(json.dumps({"done": number, "of": len(folders)}), flush=True)
-        self.report.problem = self._given_up or self.report.problem
+        problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        told = [self._given_up, "".join(problems[:1]) + more]
+        self.report.problem = "; ".join(filter(None, told))
 
     def close(self) -> None:
         """Leave the runs that are still sent; who goes on with the trial goes on with them."""
-        for stream in self._streams.values():
+        for sending in self._sending.values():
             with contextlib.suppress(Exception):
-                stream.leave()
-        self._claims.close()
+                sending.stream.leave()
+        self._let_go()
 
     def _is_to_see(self, folder: Path) -> bool:
         if is_behind(folder):
             return True
+        if not self._may_send() or folder in self._lasting:
+            return False
         state = read_state(folder)
-        return self._is_online and bool(state) and not self._is_sent(state)
+        if not state:
+            return False
+        if not self._is_sent(state):
+            return True
+        if "other_rows_from" in state:
+            self._lasting[folder] = _other_rows(state["other_rows_from"])
+        return False
 
     def _see(self, folder: Path) -> None:
+        stamps = stamps_of(folder)
         is_running = tracked_runs.is_running(folder)
         self.report.running += is_running
-        if is_running and not (self._is_online and self._job.is_watching):
+        if is_running and not (self._may_send() and self._job.is_watching):
             return
         with contextlib.ExitStack() as ours:
-            if folder not in self._streams:  # then it is ours already
+            if folder not in self._sending:  # then it is ours already
                 held = claim.acquire(folder / wandb_state.FOLDER / wandb_state.CLAIM_FILE)
                 if held is None:
+                    self.report.elsewhere += 1
                     return
                 ours.enter_context(held)
             run = self._reader.read(folder)
             if run is None:
                 return
             if is_running:
-                self._send(folder, run)
+                self._send(folder, run, read_state(folder), ours)
             else:
-                self._keep(folder, run)
-            if folder in self._streams:
-                self._claims.enter_context(ours.pop_all())
+                self._keep(folder, run, stamps, ours)
 
-    def _send(self, folder: Path, run: Run) -> None:
+    def _send(
+        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
+    ) -> None:
         """Send what a running trial has by now."""
-        stream = self._stream(folder, run)
-        if stream is not None:
-            stream.send(run)
+        sending = self._open(folder, run, state, ours)
+        if sending is not None:
+            self._note(sending, run)
+            sending.stream.send(run)
 
-    def _keep(self, folder: Path, run: Run) -> None:
+    def _keep(
+        self, folder: Path, run: Run, stamps: dict[str, Any], ours: contextlib.ExitStack
+    ) -> None:
         """Write the run of a trial that nobody works at, and send it where that is asked for."""
-        state = read_state(folder)
-        try:
-            # First, for W&B has a run of one name open once.
-            state |= self._send_all(folder, run, state.get("sent"))
-        finally:
-            if state.get("digest") != run.digest:
-                made = self._writer.write_offline(run, folder / wandb_state.FOLDER)
-                state |= {"group": run.group, "name": run.name, "offline": made.name}
-                state["digest"] = run.digest
-                self.report.written += 1
-            write_state(folder, state)
-
-    def _send_all(self, folder: Path, run: Run, before: Any) -> dict[str, Any]:
-        """Send all of a run unless that was done; return what there is to know of it then."""
-        sent = [run.digest, *self._server_place()]
-        stream = None if before == sent else self._stream(folder, run)
-        if stream is None:
-            return {}
-        del self._streams[folder]
-        stream.finish(run)
-        self.report.sent += 1
-        return {"url": stream.url, "sent": sent}
-
-    def _stream(self, folder: Path, run: Run) -> Any:
-        """Return the open run on the server, None where the server is not to be reached."""
-        if folder not in self._streams and self._is_online:
+        state = read_state(folder) | {"group": run.group, "name": run.name}
+        steps: list[Callable[[], None]] = [
+            lambda: self._write_offline(folder, run, stamps, state),
+            lambda: self._send_all(folder, run, state, ours),
+        ]
+        if folder in self._sending:  # W&B has a run of one name open once
+            steps.reverse()
+        errors = []
+        for step in steps:
             try:
-                self._streams[folder] = self._writer.open_stream(run)
-            except Exception as error:  # no key, no network, no such entity: for all runs alike
-                self._is_online = False
-                self._given_up = _in_a_line("nothing is sent", error)
-        return self._streams.get(folder)
+                step()
+            except Exception as error:  # of one, whatever it is, the other may be right
+                errors.append(error)
+            write_state(folder, state)
+        if errors:
+            raise OSError("; ".join(_in_words(error) for error in errors)) from errors[0]
+
+    def _write_offline(
+        self, folder: Path, run: Run, stamps: dict[str, Any], state: dict[str, Any]
+    ) -> None:
+        if state.get("digest") != run.digest:
+            made = self._writer.write_offline(run, folder / wandb_state.FOLDER)
+            state |= {"offline": made.name, "digest": run.digest}
+            self.report.written += 1
+        state["stamps"] = stamps
+
+    def _send_all(
+        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
+    ) -> None:
+        """Send all of a run unless that was done, and put down what there is to know of it then."""
+        sent = [run.digest, *self._server_place()]
+        if state.get("sent") == sent and folder not in self._sending:
+            return
+        sending = self._open(folder, run, state, ours)
+        if sending is None:
+            return
+        self._note(sending, run)
+        del self._sending[folder]
+        ours.push(sending.claim)
+        try:
+            sending.stream.finish(run)
+        except ConnectionError as error:  # for all runs alike
+            self._give_up(error)
+            raise
+        state |= {"url": sending.stream.url, "sent": sent, **self._rows_of(sending)}
+        state.pop("other_rows_from", None)
+        wanted = run.row_digests
+        other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
+        if other:  # W&B keeps what it was sent once
+            state["other_rows_from"] = f"{run.axis} {min(other)}"
+            self._lasting[folder] = _other_rows(state["other_rows_from"])
+        else:
+            self._lasting.pop(folder, None)
+            self.report.sent += 1
+
+    def _open(
+        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
+    ) -> _Sending | None:
+        """Return the open run on the server, None where it does not take this one, or none."""
+        if folder not in self._sending and self._may_send() and folder not in self._refused:
+            try:
+                stream = self._writer.open_stream(run)
+            except (ConnectionError, PermissionError) as error:
+                self._give_up(error)
+                return None
+            except Exception as error:
+                self._refused.add(folder)
+                self._lasting[folder] = _in_words(error)
+                if not self._sending:
+                    self._writer.reset()
+                return None
+            self._given_up = ""
+            is_there = state.get("rows_at") == self._server_place()
+            rows = wandb_state.unpack_rows(state["rows"]) if is_there else {}
+            self._sending[folder] = _Sending(stream, ours.pop_all(), run, rows)
+        return self._sending.get(folder)
+
+    def _note(self, sending: _Sending, run: Run) -> None:
+        """Put down which rows the server has once it has those that it lacks."""
+        sending.run = run
+        for step, digest in run.row_digests.items():
+            if step >= sending.stream.next_step or step not in sending.rows:
+                sending.rows[step] = digest
+
+    def _give_up(self, error: Exception) -> None:
+        """Send nothing for a while without a network, and nothing at all without a key."""
+        self._given_up = _in_a_line("nothing is sent", error)
+        self._retry_at = float("inf")
+        if self._job.is_watching and isinstance(error, ConnectionError):
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if not self._has_said:
+                again = f"tried again every {_RETRY_SECONDS / 60:.0f} minutes"
+                print(json.dumps({"said": f"{self._given_up}; {again}"}), flush=True)
+            self._has_said = True
+        self._let_go()
+        self._writer.reset()
+
+    def _let_go(self) -> None:
+        """Give the open runs back, with what the server has of them."""
+        for folder, sending in self._sending.items():
+            with contextlib.suppress(OSError), sending.claim:
+                known = {"group": sending.run.group, "name": sending.run.name}
+                write_state(folder, read_state(folder) | known | self._rows_of(sending))
+        self._sending.clear()
+
+    def _rows_of(self, sending: _Sending) -> dict[str, Any]:
+        return {"rows": wandb_state.pack_rows(sending.rows), "rows_at": self._server_place()}
+
+    def _may_send(self) -> bool:
+        return time.monotonic() >= self._retry_at
 
     def _is_sent(self, state: dict[str, Any]) -> bool:
         """Tell whether the server has the run as it was last written."""
@@ -240,7 +349,15 @@ def _is_closed(pipe: Any, seconds: float | None) -> bool:
 
 
 def _in_a_line(what: str, error: Exception) -> str:
-    return f"{what}: {' '.join((str(error) or type(error).__name__).split())}"
+    return f"{what}: {_in_words(error)}"
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _other_rows(since: str) -> str:
+    return f"W&B has other rows from {since} on, and keeps them; give another --project"
 
 
 if __name__ == "__main__":

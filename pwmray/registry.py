@@ -137,8 +137,11 @@ def record(folder: Path, status: Status, **fields: Any) -> None:
 def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
     """Append the event QUEUED, for a trial never asked for after PENDING with its `config`.
 
-    Both are written at once; else as `record`.
+    Both are written at once, with the driver that has it on its list, unless `fields` name a Slurm
+    job, which Slurm knows more of; else as `record`.
     """
+    if "slurm_job_id" not in fields:
+        fields["driver"] = claim.this_process()
     before = read(folder).status
     asked = [{"status": _S.PENDING, "config": config}] if before is None else []
     is_legal = _S.QUEUED in LEGAL_MOVES[before or _S.PENDING]

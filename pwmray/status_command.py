@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import functools
 import sys
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray import lost, registry
+from pwmray import claim, lost, registry
 from pwmray.durations import format_duration
 from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
@@ -22,7 +23,7 @@ from pwmray.sweep_folders import (
     read_sweep,
 )
 
-STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled")
+STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early")
 _OF_STATUS = {
     Status.EVALUATED: "done",
     Status.FAILED: "failed",
@@ -82,11 +83,29 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
 
 
 def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
-    """Return one of STATES: stopped is a trial whose process is gone."""
+    """Return one of STATES.
+
+    Stopped is a trial whose process is gone, or every driver that had it on its list; early one
+    that was stopped as worse than others.
+    """
     if not trial.may_run:
+        if trial.is_early:
+            return "early"
+        if trial.drivers and all(_is_gone(*driver, _second()) for driver in trial.drivers):
+            return "stopped"
         return _OF_STATUS[Status(trial.status)] if trial.status else "waiting"
     is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
     return "running" if is_alive else "stopped"
+
+
+@functools.lru_cache(maxsize=256)
+def _is_gone(machine: str, pid: int, started: str | None, second: int) -> bool:
+    """Ask of each process once a second: one driver may have thousands of trials on its list."""
+    return claim.is_gone(machine, pid, started)
+
+
+def _second() -> int:
+    return int(time.monotonic())
 
 
 def imported_states(sweeps: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:

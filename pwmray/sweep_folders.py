@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pwmray.commands import nearest, unknown
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
 _KINDS = {"name": str, "scale": str, "trials": list, "axes": dict}  # of what is read here
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
 
 
@@ -71,9 +73,10 @@ def names_in(sweep: Path) -> dict[str, str]:
 
 
 def list_fingerprints(results: Path) -> list[str]:
-    """Return all trials that the results folder has ever had."""
+    """Return all trials that the results folder has ever had; what else lies there is none."""
     folder = results / TRIALS
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(filter(_FINGERPRINT.fullmatch, names))
 
 
 def find_trial(results: Path, text: str) -> Path:

@@ -24,7 +24,7 @@ from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
 from pwmray.levels import Axes, Named, level_of, tell_apart
-from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Record, Status
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
 _FROM_EVENTS = (
@@ -58,6 +58,7 @@ _PER_PROCESS = (
     "torch_version",
     "mujoco_version",
 )
+_ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _POLL_SECONDS = 0.05
 
@@ -111,6 +112,8 @@ class Tables:
         self._folder = folder
         self._results = folder.parent
         self._final: dict[str, _Parts] = {}  # of trials that no longer change
+        self.left_out: dict[str, str] = {}  # by fingerprint, of the last join: where and why
+        self._told: set[str] = set()
 
     def write(self) -> None:
         """Replace the tables; a trial that runs meanwhile appears as far as it has come.
@@ -131,9 +134,16 @@ class Tables:
         for name, table in self.join().items():
             results.write_table(self._folder / f"{name}.arrow", table)
 
+    def newly_left_out(self) -> list[str]:
+        """Return a line for each trial that the tables lack since it is unreadable, each once."""
+        new = [trial for trial in self.left_out if trial not in self._told]
+        self._told.update(new)
+        return [f"left out of the tables: {self.left_out[trial]}" for trial in new]
+
     def join(self) -> dict[str, pa.Table]:
-        """Return the tables without writing them."""
+        """Return the tables without writing them, and without the trials that are unreadable."""
         sweep = read_sweep(self._folder)
+        self.left_out = {}
         found = [self._trial_parts(name) for name in sweep["trials"]]
         trials = [parts for parts in found if parts is not None]
         rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
@@ -146,17 +156,28 @@ class Tables:
         }
 
     def _trial_parts(self, fingerprint: str) -> "_Parts | None":
-        """Return a trial's part; None where its driver has not come to its first event yet."""
+        """Return a trial's part; None where its driver has not come to its first event yet.
+
+        None, too, for a trial that is unreadable: it may be an old one, and the others go on.
+        """
         if fingerprint in self._final:
             return self._final[fingerprint]
         folder = registry.trial_folder(self._results, fingerprint)
+        try:
+            return self._read_parts(fingerprint, folder)
+        except (ValueError, OSError) as error:
+            why = str(error).partition("; valid:")[0]  # which settings there are helps nobody here
+            self.left_out[fingerprint] = f"{folder}: {' '.join(why.split())}"
+            return None
+
+    def _read_parts(self, fingerprint: str, folder: Path) -> "_Parts | None":
         record = registry.read(folder)
         if record.status is None:
             return None
         curve = _optional(folder / CURVE_FILE, results.CURVE)
         evaluations = results.empty(results.EVALUATIONS)
         if record.status is Status.EVALUATED:
-            evaluations = results.read_table(folder / EVALUATIONS_FILE, results.EVALUATIONS)
+            evaluations = _evaluations(folder / EVALUATIONS_FILE)
         row = _trial_row(fingerprint, record, curve, evaluations)
         parts = _Parts(row, curve.replace_schema_metadata(), evaluations.replace_schema_metadata())
         if record.status is Status.EVALUATED:
@@ -188,7 +209,10 @@ def _concatenated(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
 def _trial_row(
     fingerprint: str, record: Record, curve: pa.Table, evaluations: pa.Table
 ) -> dict[str, Any]:
-    config = TrialConfig.from_dict(record.last("config"))
+    settings = record.last("config")
+    if not isinstance(settings, dict):
+        raise ValueError(f"its {EVENTS_FILE} has no config")
+    config = TrialConfig.from_dict(settings)
     status = record.status
     row = {name: record.last(name) for name in _FROM_EVENTS}
     row |= {name: _joined(values) for name, values in _trained_by(record).items()}
@@ -218,7 +242,7 @@ def _trial_row(
         "attempts": record.count(Status.RUNNING),
         "created_at": _time(record.events[0]["time"]),
         "started_at": record.time_of(Status.RUNNING),
-        "ended_at": record.time_of(Status.EVALUATED, Status.FAILED, Status.CANCELLED),
+        "ended_at": record.time_of(*_ENDS) if status in _ENDS else None,
         "config": json.dumps(config.to_dict()),
     }
 
@@ -270,6 +294,12 @@ def _time(text: str) -> datetime.datetime:
 
 def _optional(path: Path, schema: pa.Schema) -> pa.Table:
     return results.read_table(path, schema) if path.exists() else results.empty(schema)
+
+
+def _evaluations(path: Path) -> pa.Table:
+    if not path.exists():
+        raise ValueError(f"EVALUATED without {path.name}; delete the folder to run the trial again")
+    return results.read_table(path, results.EVALUATIONS)
 
 
 def _link(folder: Path, names: Mapping[str, str]) -> None:

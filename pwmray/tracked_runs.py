@@ -40,6 +40,11 @@ class Run(NamedTuple):
         """Tell whether a run has changed: in what it says, or where it belongs."""
         return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def row_digests(self) -> dict[int, str]:
+        """Tell which rows have changed."""
+        return wandb_state.row_digests(self.rows, self.axis)
+
 
 def all_folders(results_dir: Path) -> list[Path]:
     """Return the folders of all trials and pretrainings of a results folder."""
@@ -126,7 +131,7 @@ class RunReader:
     def _named(self, folder: Path) -> tuple[str, str]:
         """Return a trial's sweep and its name there: as they were when its run was first made."""
         kept = wandb_state.read_state(folder)
-        if kept:
+        if "group" in kept:
             return kept["group"], kept["name"]
         if folder.name not in self._names:
             sweeps = [self._sweep] if self._sweep else list_sweeps(self._results)

@@ -8,13 +8,16 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pwmray.commands import unknown
 from pwmray.recorder import Job, Report
@@ -93,7 +96,7 @@ def without_wandb() -> Iterator[None]:
 class RecorderProcess:
     """A recorder at work. Ctrl-C does not reach it: its driver ends it, or leaves and it ends."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, progress: Callable[[int, int], None] | None = None):
         # wandb and its service write there.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -109,35 +112,48 @@ class RecorderProcess:
         with contextlib.suppress(BrokenPipeError):  # it says why on its stderr
             self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
             self._process.stdin.flush()
+        self._last: dict[str, Any] = {}
+        self._listener = threading.Thread(target=self._listen, args=(progress,), daemon=True)
+        self._listener.start()
 
     def end(self, wait_seconds: float) -> Report:
         """Have it finish what it does and return its report; stop it where that takes longer."""
-        try:
-            said, _ = self._process.communicate(timeout=wait_seconds)
-        except subprocess.TimeoutExpired:
-            return Report(problem=f"not done after {wait_seconds:.0f} s")
-        finally:
-            self._stop()
-        return self._read_report(said.splitlines()[-1:])
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._listener.join(wait_seconds)
+        is_late = self._listener.is_alive()
+        if not is_late:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DYING_SECONDS)
+        self._stop()
+        self._listener.join()
+        return Report(problem=f"not done after {wait_seconds:.0f} s") if is_late else self._report()
 
-    def follow(self, progress: Callable[[int, int], None]) -> Report:
-        """Pass on its progress until it has done all; return its report."""
-        assert self._process.stdout is not None
-        lines: list[str] = []
+    def follow(self) -> Report:
+        """Wait until it has done all; return its report."""
         try:
-            for line in self._process.stdout:
-                lines = [line]
-                known = json.loads(line)
-                if "of" in known:
-                    progress(known["done"], known["of"])
+            self._listener.join()
             self._process.wait()
         finally:
             self._stop()
-        return self._read_report(lines)
+        return self._report()
 
-    def _read_report(self, lines: Sequence[str]) -> Report:
-        """Return the report in its last line, or that it died."""
-        known = json.loads(lines[0]) if lines else {}
+    def _listen(self, progress: Callable[[int, int], None] | None) -> None:
+        """Pass on what it says until it ends."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            known = json.loads(line)
+            if "said" in known:
+                print(f"W&B: {known['said']}", flush=True)
+            elif progress is not None and "of" in known:
+                progress(known["done"], known["of"])
+            else:
+                self._last = known
+
+    def _report(self) -> Report:
+        """Return the report that it gave, or that it died."""
+        known = self._last
         if "problem" in known:
             return Report(**known)
         self._errors.seek(0)
@@ -160,14 +176,15 @@ def _package_paths() -> list[str]:
 
 def _describe(report: Report, job: Job) -> str:
     """Return what became of the runs in a line, "" where there were none."""
-    num_left = sum(map(is_behind, job.folders())) - report.running
+    num_left = sum(map(is_behind, job.folders())) - report.running - report.elsewhere
     said = [f"{report.written} runs kept in the trials' folders"] if report.written else []
     said += [f"{report.sent} sent"] if report.sent else []
     said += [f"{num_left} not kept yet"] if num_left > 0 else []
+    said += [f"{report.elsewhere} written by another process"] if report.elsewhere else []
     said += [report.problem] if report.problem else []
     if not said or (job.is_online and not report.problem):
         return ", ".join(said)
     here = Path(job.results) == Path("results").resolve()
-    options = [job.sweep or "", "" if here else f"--results {job.results}"]
-    sync = " ".join(["pwmray wandb sync", *filter(None, options)])
+    options = [job.sweep or "", *([] if here else ["--results", job.results])]
+    sync = shlex.join(["pwmray", "wandb", "sync", *filter(None, options)])
     return f"{', '.join(said)}; to send what is kept: {sync}"

@@ -58,8 +58,8 @@ class TrialTrainable(tune.Trainable):
         try:
             if self._trial is None:
                 self._trial = self.open(self._grid)
-                on_gpu = self._grid["use_gpu"]
-                self._gauges = TrialGauges(self._grid["tags"], self._grid["epochs"], on_gpu)
+                grid, begun = self._grid, (self._trial.epoch, self._trial.train_seconds)
+                self._gauges = TrialGauges(grid["tags"], grid["epochs"], grid["use_gpu"], begun)
             started = time.perf_counter()
             row = self._trial.advance()
             seconds = time.perf_counter() - started

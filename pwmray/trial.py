@@ -94,7 +94,8 @@ class Trial:
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
         # Only at a row: in the middle of one there would be epochs that the curve does not know.
         if is_new and self._rows[-1]["epoch"] == self.epoch and self._hold.is_held:
-            self._save()
+            with self._hold.watchdog:
+                self._save()
         self._hold.close()
 
     def _open(self, data_path: Path) -> None:
@@ -139,7 +140,7 @@ class Trial:
             self.learner.world_model.set_observation_scale(mean, std)
         self.learner.to(device)
         self._generators = {name: generator(seed, name, device) for name in ("windows", "noise")}
-        self.epoch, self._train_seconds, self._evaluation_seconds = 0, 0.0, 0.0
+        self.epoch, self.train_seconds, self._evaluation_seconds = 0, 0.0, 0.0
         self._rows: list[dict[str, Any]] = []
 
     def _drop_other_data(self, store: Store) -> dict[str, str]:
@@ -170,7 +171,7 @@ class Trial:
             self._start_afresh(store)
             return
         self.epoch = progress["epochs_reached"]
-        self._train_seconds = progress["train_seconds"]
+        self.train_seconds = progress["train_seconds"]
         self._evaluation_seconds = progress["evaluation_seconds"]
         self._rows = [row for row in rows if row["epoch"] <= self.epoch]
         if self._is_best():  # killed after the checkpoint and before its second name
@@ -204,13 +205,13 @@ class Trial:
         started = time.perf_counter()
         metrics = self._train(stop)
         self._check_state()
-        self._train_seconds += time.perf_counter() - started
+        self.train_seconds += time.perf_counter() - started
         episodes = self._evaluate(self.config.evaluation.training_seeds)
         returns = episodes.returns
         row = {
             "trial": self.folder.name,
             "epoch": self.epoch,
-            "seconds": self._train_seconds,
+            "seconds": self.train_seconds,
             "return_mean": float(returns.mean()),
             "return_min": float(returns.min()),
             "return_max": float(returns.max()),
@@ -322,7 +323,7 @@ class Trial:
     def _progress(self) -> dict[str, Any]:
         progress: dict[str, Any] = {
             "epochs_reached": self.epoch,
-            "train_seconds": self._train_seconds,
+            "train_seconds": self.train_seconds,
             "evaluation_seconds": self._evaluation_seconds,
         }
         if self._device.type == "cuda":

@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,16 @@ def _note(chosen: argparse.Namespace) -> None:
         raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
     if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
         raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
-    registry.add_note(folder, chosen.text, getpass.getuser())
+    registry.add_note(folder, chosen.text, _user())
     print(f"noted on {name_of(chosen.results, folder.name)}")
+
+
+def _user() -> str:
+    """Return who types this; in some containers a user has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _show(chosen: argparse.Namespace) -> None:

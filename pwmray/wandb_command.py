@@ -36,12 +36,16 @@ def _sync(chosen: argparse.Namespace) -> None:
     job = Job(
         str(results_dir), chosen.sweep, is_online=True, project=chosen.project, entity=chosen.entity
     )
-    recorder = RecorderProcess(job)
     with show_progress("W&B") as progress:
-        report = recorder.follow(lambda done, of: progress("writing and sending runs", done, of))
+        report = RecorderProcess(
+            job, lambda done, of: progress("writing and sending runs", done, of)
+        ).follow()
     said = f"{report.written} runs written, {report.sent} sent"
     if report.running:
         said += f"; {report.running} of trials that run now are left for later"
+    if report.elsewhere:
+        said += f"; {report.elsewhere} are being written by another process"
     if report.problem:
         raise ValueError(f"W&B: {said}; {report.problem}")
-    print(f"W&B: {said}" if report.written or report.sent else "W&B: has all there is")
+    is_all = not (report.written or report.sent or report.elsewhere)
+    print("W&B: has all there is" if is_all else f"W&B: {said}")

@@ -1,27 +1,36 @@
 """What has become of a run at W&B: beside it in its folder, `wandb/run.json`."""
 
+import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pwmray.files import replacing
+from pwmray.pretraining_folder import LAST_FILE
 from pwmray.registry import CURVE_FILE, EVENTS_FILE
 
 FOLDER = "wandb"  # in a trial's or a pretraining's own
 CLAIM_FILE = "claim.json"  # in that: of whoever writes there
 _STATE_FILE = "run.json"
+_READ = (CURVE_FILE, EVENTS_FILE, LAST_FILE)  # what a run is made from, where it is there
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return group, name, folder and digest of the run kept offline, and where it was sent.
+    """Return what is known of a run: nothing where it was never written or that cannot be read.
 
-    Nothing where it was never written; what cannot be read counts as that.
+    `group` and `name`; of the run kept offline `offline` (its folder), `digest` and `stamps` (of
+    the files that it was made from); where it was sent `url` and `sent` (digest and place), with
+    `rows` (of the server, see row_digests) and, where they are others than the curve's,
+    `other_rows_from`.
     """
     try:
-        return json.loads((folder / FOLDER / _STATE_FILE).read_bytes())
+        state = json.loads((folder / FOLDER / _STATE_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) else {}
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
@@ -39,17 +48,41 @@ def place_of(folder: Path) -> str | None:
     return f"{folder.parent.name}/{folder.name}/{FOLDER}/{offline}" if offline else None
 
 
+def stamps_of(folder: Path) -> dict[str, list[int]]:
+    """Return time and size of each file that a run is made from.
+
+    Whoever makes one takes them before it reads: what is written meanwhile is seen the next time.
+    """
+    found = {}
+    for name in _READ:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(folder / name)
+            found[name] = [status.st_mtime_ns, status.st_size]
+    return found
+
+
 def is_behind(folder: Path) -> bool:
-    """Tell whether the folder's curve or events are newer than its run, by the files' times."""
-    curve, events, state = map(
-        _changed_at, (folder / CURVE_FILE, folder / EVENTS_FILE, folder / FOLDER / _STATE_FILE)
-    )
-    return curve > 0 and state < max(curve, events)
+    """Tell whether the folder's files are others than those that its run was made from."""
+    stamps = stamps_of(folder)
+    return CURVE_FILE in stamps and read_state(folder).get("stamps") != stamps
 
 
-def _changed_at(path: Path) -> int:
-    """Return a file's time in nanoseconds, 0 where there is none."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except FileNotFoundError:
-        return 0
+def row_digests(rows: Iterable[Mapping[str, float]], axis: str) -> dict[int, str]:
+    """Return a few letters for each row's content, by its epoch or iteration.
+
+    Without the time that it took: a resumed trial computes the same rows again, not as fast.
+    """
+    contents = {int(row[axis]): {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+    texts = {step: json.dumps(row, sort_keys=True) for step, row in contents.items()}
+    return {step: hashlib.sha256(text.encode()).hexdigest()[:6] for step, text in texts.items()}
+
+
+def pack_rows(digests: Mapping[int, str]) -> str:
+    """Return row digests as one text for the state: a curve may have thousands."""
+    return " ".join(f"{step}:{digest}" for step, digest in sorted(digests.items()))
+
+
+def unpack_rows(text: str) -> dict[int, str]:
+    """Return the row digests of such a text."""
+    pairs = (word.partition(":") for word in text.split())
+    return {int(step): digest for step, _, digest in pairs}

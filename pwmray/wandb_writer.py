@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+import wandb.errors
 
 from pwmray.files import replacing
 from pwmray.tracked_runs import Run
 from pwmray.wandb_file import is_complete
 
 _INIT_SECONDS = 15.0  # for the server to answer
+_FINISH_SECONDS = 30.0  # for it to take the rest of a run
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
+_DELETED = "previously created and deleted"  # W&B takes a run of that id never again
 # What a person's shell says of another run of theirs.
 _NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID")
 
@@ -69,16 +72,35 @@ class Writer:
         return target
 
     def open_stream(self, run: Run) -> "Stream":
-        """Open the run on the server, or go on with it. Raises what wandb raises."""
-        opened = self._open(
-            run,
-            Path(tempfile.mkdtemp(dir=self._scratch)),
-            mode="online",
-            project=self._project or run.project,
-            entity=self._entity,
-            resume="allow",
-        )
+        """Open the run on the server, or go on with it.
+
+        Raises PermissionError without a key or for a project's name that W&B does not take,
+        ConnectionError without a network or an answer, both for all runs alike, and ValueError
+        where the server does not take this one. wandb then takes the run's id for one in use,
+        until `reset`.
+        """
+        try:
+            opened = self._open(
+                run,
+                Path(tempfile.mkdtemp(dir=self._scratch)),
+                mode="online",
+                project=self._project or run.project,
+                entity=self._entity,
+                resume="allow",
+            )
+        except Exception as error:  # wandb raises what it likes
+            if _DELETED in str(error):
+                raise ValueError("deleted at W&B: give another --project") from error
+            if isinstance(error, wandb.errors.UsageError):
+                raise PermissionError(str(error)) from error
+            if isinstance(error, wandb.errors.CommError):
+                raise ConnectionError(str(error)) from error
+            raise ValueError(str(error)) from error
         return Stream(opened, self._overheard)
+
+    def reset(self) -> None:
+        """Begin anew with wandb's service, in which no run is open then."""
+        wandb.teardown()
 
     def _open(self, run: Run, scratch: Path, **where: Any) -> Any:
         opened = wandb.init(
@@ -103,7 +125,7 @@ class Stream:
     def __init__(self, opened: Any, overheard: "_Overheard"):
         self._opened, self._overheard = opened, overheard
         self._num_problems = overheard.num_problems
-        self._next_step = opened.starting_step  # after the last one that the server has
+        self.next_step = opened.starting_step  # after the last one that the server has
 
     @property
     def url(self) -> str:
@@ -112,13 +134,20 @@ class Stream:
 
     def send(self, run: Run) -> None:
         """Send the rows that the server does not have."""
-        self._next_step = _log(self._opened, run, self._next_step)
+        self.next_step = _log(self._opened, run, self.next_step)
 
     def finish(self, run: Run) -> None:
-        """Send the rest and wait until all of it is there; raise OSError where it is not."""
+        """Send the rest and wait until all of it is there.
+
+        Raises OSError where it is not, a ConnectionError where the server does not answer in time.
+        """
         self.send(run)
         self._opened.summary.update(run.summary)
-        self._opened.finish(exit_code=run.exit_code)
+        try:
+            self._opened.finish(exit_code=run.exit_code)
+        except TimeoutError as error:
+            said = f"the server did not take all of a run within {_FINISH_SECONDS:.0f} s"
+            raise ConnectionError(said) from error
         if self._overheard.num_problems > self._num_problems:
             raise OSError("the server did not take all of the run")
 
@@ -159,6 +188,8 @@ def _settings() -> wandb.Settings:
         disable_git=True,
         disable_code=True,
         init_timeout=_INIT_SECONDS,
+        finish_timeout=_FINISH_SECONDS,
+        finish_timeout_raises=True,
         # What the machine is and does stands in the trial's record.
         x_disable_meta=True,
         x_disable_stats=True,

@@ -83,6 +83,8 @@ class TuneWatch(tune.Callback):
         started = time.monotonic()
         try:
             self._tables.write_if_alone()
+            for line in self._tables.newly_left_out():
+                self._progress.say(line)
         except OSError as error:
             if not is_disk_full(error):
                 raise

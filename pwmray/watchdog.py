@@ -21,24 +21,31 @@ class Watchdog:
         self._path = path
         self._least = least_seconds
         self._longest = self._armed_at = 0.0
+        self._is_on = False
         self._file = open(path, "w")  # noqa: SIM115  # written to in the end, by faulthandler
 
     def __enter__(self) -> "Watchdog":
+        self._is_on = True
         self._arm()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_on = False
         faulthandler.cancel_dump_traceback_later()
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life; outside the `with` nobody waits for one."""
+        if not self._is_on:
+            return
         pause = time.monotonic() - self._armed_at
         if pause > min(_SECONDS_PER_BEAT, self._least / _SLOWER):
             self._longest = max(self._longest, pause)
             self._arm()
 
     def close(self) -> None:
-        """Leave no file behind."""
+        """Leave no file behind, and nothing that would write into it."""
+        self._is_on = False
+        faulthandler.cancel_dump_traceback_later()
         self._file.close()
         self._path.unlink(missing_ok=True)
 

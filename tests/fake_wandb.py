@@ -19,6 +19,7 @@ class FakeWandb:
     def __init__(self):
         self.runs = {}
         self.is_refusing = False  # to take what a run sends
+        self.deleted = set()  # ids of runs that it never takes again
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.fake = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -102,7 +103,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/graphql":
             content = json.loads(body)
             operation = re.search(r"(?:query|mutation) (\w+)", content["query"])[1]
-            self._answer({"data": fake.ask(operation, content.get("variables") or {})})
+            variables = content.get("variables") or {}
+            if operation == "UpsertBucket" and variables["name"] in fake.deleted:
+                said = f"run {variables['name']} was previously created and deleted"
+                self._answer({"errors": [{"message": said}], "data": {"upsertBucket": None}})
+                return
+            self._answer({"data": fake.ask(operation, variables)})
         elif self.path.endswith("/file_stream") and fake.is_refusing:
             self._answer({}, 403)
         elif self.path.endswith("/file_stream"):

@@ -1,10 +1,11 @@
 """Who may look at a sweep's Ray, and the dashboard file for Grafana: without starting either."""
 
 import stat
+from types import SimpleNamespace
 
 import pytest
 
-from pwmray import dashboard
+from pwmray import dashboard, gauges
 from pwmray.gauges import GAUGES, TAGS
 from tests.dashboard_file import (
     list_expressions,
@@ -55,6 +56,19 @@ def test_the_token_is_shown_on_a_terminal_and_nowhere_else(own_token):
     assert path.read_text() not in in_a_file
     assert str(path) in in_a_file
     assert dashboard.describe(URL, None, is_terminal=True) == f"Ray dashboard: http://{URL}"
+
+
+def test_speed_of_a_resumed_trial_is_that_since_it_was_taken_up(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(gauges, "_export_seconds", lambda: 0.0)
+    monkeypatch.setattr(
+        gauges,
+        "_gauge",
+        lambda name: SimpleNamespace(set=lambda value, tags: shown.update({name: value})),
+    )
+    trial = gauges.TrialGauges({}, 15_000, False, begun=(14_000, 28_000.0))
+    trial.show({"epoch": 14_100, "seconds": 28_020.0, "return_mean": 1.0})
+    assert shown[gauges.SPEED] == 5.0
 
 
 def test_grafana_gets_every_gauge_and_nothing_else():

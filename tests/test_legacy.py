@@ -108,13 +108,13 @@ def test_imported_runs_stand_where_they_ended_and_are_not_waited_for(
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
     assert cli.main([*command, *sweep, "--results", str(tmp_path / "results")]) == code
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["legacy_runs", "2", "1", "0", "0", "0", "1", "0"]
+    assert lines[1].split() == ["legacy_runs", "2", "1", "0", "0", "0", "1", "0", "0"]
 
 
 def test_imported_runs_are_counted_among_all_trials(tmp_path, capsys):
     write_run(tmp_path / "outputs" / "a")
     import_runs(tmp_path)
-    registry.record(registry.trial_folder(tmp_path / "results", "a1"), registry.Status.PENDING)
+    registry.record(registry.trial_folder(tmp_path / "results", "a1" * 8), registry.Status.PENDING)
     assert cli.main(["status", "--results", str(tmp_path / "results")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"2 trials in {tmp_path / 'results'}"
 

@@ -45,17 +45,19 @@ def make_plan(sweep, folder):
     return plan.make(sweep, scale, sweep.trials(scale), folder)
 
 
-def leave_results(sweep, folder):
+def leave_results(sweep, folder, better_by=0.0):
     """Leave what a run of the sweep leaves, without training: every trial evaluated."""
     planned = make_plan(sweep, folder)
     sweep_folder = tables.open_sweep(planned, "python few.py")
     for trial in planned.trials:
-        evaluate_by_hand(trial.config, registry.trial_folder(folder, trial.config.fingerprint))
+        place = registry.trial_folder(folder, trial.config.fingerprint)
+        if registry.read(place).status is not Status.EVALUATED:
+            evaluate_by_hand(trial.config, place, better_by)
     tables.Tables(sweep_folder).write()
     return sweep_folder
 
 
-def evaluate_by_hand(config, folder):
+def evaluate_by_hand(config, folder, better_by=0.0):
     known = {
         **{f"{part}_parameters": number for part, number in count_parameters(config).items()},
         "data_fingerprint": config.data.fingerprint(config.task),
@@ -68,7 +70,8 @@ def evaluate_by_hand(config, folder):
     for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
         registry.record(folder, status, **known)
     row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
-    evaluations = [{**row, "return": 100.0 * config.seed + len(config.fingerprint)}] * 3
+    value = 100.0 * config.seed + len(config.fingerprint) + better_by
+    evaluations = [{**row, "return": value}] * 3
     results.write_rows(folder / "evaluations.arrow", evaluations, results.EVALUATIONS)
 
 
@@ -168,6 +171,18 @@ def test_trials_of_one_seed_and_arm_are_named(tmp_path, capsys):
     said = "one seed of an arm, several trials, the last of which counts"
     (note,) = [note for note in summarise(capsys, tmp_path)["notes"] if said in note]
     assert note.count("(2 trials)") == 2
+
+
+def test_the_trial_that_the_sweep_asked_for_last_counts_for_its_seed(tmp_path, capsys):
+    first = make_sweep("policy.units", [(8,)])
+    later = make_sweep("policy.units", [(8,)], hold={"epochs": 4, "learner.horizon": 4})
+    leave_results(first, tmp_path)
+    leave_results(later, tmp_path, better_by=500.0)
+    (arm,) = summarise(capsys, tmp_path)["arms"]
+    assert (arm["n"], arm["n_planned"], arm["return_mean"]) == (2, 2, 666.0)
+    assert arm["return_per_hour"] == pytest.approx(666.0 * 3600.0)
+    leave_results(first, tmp_path)  # the file is as it was; nothing runs again
+    assert summarise(capsys, tmp_path)["arms"][0]["return_mean"] == 166.0
 
 
 def test_what_varies_beside_the_compared_factor_groups_it(tmp_path, capsys):

@@ -17,6 +17,7 @@ import pytest
 from pwmray import claim, launch, notify, plan, registry
 from pwmray.notify import VARIABLE, Notices, from_environment
 from pwmray.registry import Status
+from pwmray.tracking import Mode
 from tests.tiny import sweep
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,17 @@ def test_end_is_posted_as_json(server, monkeypatch):
         "4012555",
     )
     assert (message["done"], message["failed"], message["left"]) == (70, 1, 1)
+
+
+def test_driver_that_dies_of_an_error_tells_of_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, server.url)
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    with pytest.raises(ValueError, match="no Ray"):
+        launch.run(made, tmp_path, "127.0.0.1:9", "python tiny.py", Mode.OFF)
+    ((_, _, message),) = server.posts
+    assert message["event"] == "end"
+    assert message["text"] == f"tiny ended with an error: {message['error']}"
+    assert "127.0.0.1:9" in message["error"]
 
 
 def test_failures_are_told_at_three_and_then_when_they_have_doubled(server):

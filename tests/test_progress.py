@@ -1,8 +1,12 @@
 """The time left that a sweep shows: by its trials' own pieces, not by the clock since it began."""
 
-import pytest
+import io
 
-from pwmray import plan, registry
+import pytest
+from rich.console import Console
+from rich.live import Live
+
+from pwmray import plan, registry, results
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Record
@@ -76,6 +80,34 @@ def test_trials_that_run_elsewhere_share_what_is_left(started):
     progress.start(names[2])
     rows_left = NUM_TRIALS * EPOCHS / EPOCHS_A_ROW - 1
     assert seconds_left(progress) == pytest.approx(rows_left / 3 * SECONDS, abs=0.5)
+
+
+def test_what_is_left_of_trials_elsewhere_is_read_from_their_curves(started, tmp_path, monkeypatch):
+    progress, names = started
+    for name in names[2:]:
+        progress.finish(name, {"elsewhere": "x"})
+    for name in names[:2]:
+        for epoch in range(EPOCHS_A_ROW, EPOCHS + 1, EPOCHS_A_ROW):
+            progress.report(name, epoch, 1.0, SECONDS)
+        progress.finish(name, {"return_mean": 1.0})
+    assert seconds_left(progress) == pytest.approx(EPOCHS / EPOCHS_A_ROW * SECONDS, abs=0.5)
+    for name, epoch in zip(names[2:], (EPOCHS - EPOCHS_A_ROW, EPOCHS), strict=True):
+        path = registry.trial_folder(tmp_path, name) / "curve.arrow"
+        results.write_rows(path, [{"trial": name, "epoch": epoch}], results.CURVE)
+    monkeypatch.setattr(progress, "_look_at", 0.0)
+    assert seconds_left(progress) == pytest.approx(SECONDS, abs=0.5)
+
+
+@pytest.mark.parametrize("text", ["5 MB free in /data/[old]/results", "see /data/[/x]/results"])
+def test_text_with_brackets_is_shown_as_it_is(started, text):
+    progress, _ = started
+    console = Console(file=io.StringIO(), width=200)
+    progress._live = Live(console=console)
+    progress.say(text)
+    progress._trials[next(iter(progress._trials))].label = "a[/x]b"
+    console.print(progress._table())
+    assert text in console.file.getvalue()
+    assert "a[/x]b" in console.file.getvalue()
 
 
 def test_last_trial_has_one_place(started):

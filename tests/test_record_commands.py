@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,9 +13,10 @@ import time
 
 import pytest
 
-from pwmray import claim, cli, listing, registry, results, tables
+from pwmray import claim, cli, launch, listing, registry, results, tables
 from pwmray import plan as planning
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.tracking import Mode
 from tests.tiny import sweep
 
 REACHED = {
@@ -90,9 +92,18 @@ def test_status_counts_the_trials_of_every_sweep(made, capsys):
         code, out, _ = run(capsys, made, "status")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled"
-    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0"]
+    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled  early"
+    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0", "0"]
     assert lines[2] == f"7 trials in {made}"
+
+
+@pytest.mark.parametrize("command", ["status", "log", "prune"])
+def test_what_else_lies_among_the_trials_is_none(made, capsys, command):
+    before = run(capsys, made, command)[1]
+    (made / "trials" / ".DS_Store").write_bytes(b"x")
+    (made / "trials" / "old").mkdir()
+    code, out, err = run(capsys, made, command)
+    assert (code, out, err) == (0, before, "")
 
 
 def test_status_shows_how_far_the_running_trials_are(made, capsys):
@@ -109,8 +120,33 @@ def test_status_shows_how_far_the_running_trials_are(made, capsys):
 
 def test_trial_whose_process_is_gone_is_stopped(made, capsys):
     _, out, _ = run(capsys, made, "status", "tiny")
-    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
     assert "epochs/s" not in out
+
+
+def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
+    queue = "import sys, pathlib; from pwmray import registry; "
+    queue += "registry.queue(pathlib.Path(sys.argv[1]), {'epochs': 4})"
+    for index in (0, 1, 2):
+        command = [sys.executable, "-c", queue, str(folder_of(tmp_path, index))]
+        subprocess.run(command, check=True)
+    registry.queue(folder_of(tmp_path, 1), {})  # this process has it on its list, too
+    elsewhere = {**claim.this_process(), "machine": "another", "pid": 1}
+    registry.record(folder_of(tmp_path, 2), Status.QUEUED, driver=elsewhere)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "1", "0", "0", "0"]
+
+
+def test_trial_that_was_stopped_early_is_counted_apart(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.CANCELLED, reason="worse than others", stopped_early=True)
+    stand_at(tmp_path, 1, Status.CANCELLED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "0", "0", "0", "1", "1"]
+    registry.record(folder_of(tmp_path, 0), Status.QUEUED)
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "1", "0", "0", "1", "0"]
 
 
 def test_status_watches_until_nothing_runs(made):
@@ -124,7 +160,7 @@ def test_status_watches_until_nothing_runs(made):
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert first[1].split()[3] == "1"
-    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0"]
+    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
 
 
 def test_listing_is_folded_again_when_a_record_grows_and_its_cache_is_only_a_cache(made):
@@ -186,6 +222,15 @@ def test_note_is_shown_and_kept_for_good(made, capsys):
     assert registry.read(folder_of(made, 3)).status is Status.RUNNING
 
 
+def test_note_of_a_user_without_a_name_is_kept_under_a_number(made, capsys, monkeypatch):
+    def raise_key_error():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", raise_key_error)
+    assert run(capsys, made, "note", NAMES[0], "hello")[0] == 0
+    assert registry.read_notes(folder_of(made, 0))[0]["user"] == str(os.getuid())
+
+
 def test_notes_of_two_at_once_are_both_kept(made):
     threads = [
         threading.Thread(target=registry.add_note, args=(folder_of(made, 0), f"{i}", "u"))
@@ -210,6 +255,13 @@ def test_failures_are_grouped_by_class_and_reason(made, capsys):
     assert [line.split()[0] for line in lines[2:4]] == [NAMES[5], NAMES[6]]
     assert lines[4].strip() == "Traceback (most recent call last):"
     assert out.count("Traceback") == 1
+
+
+def test_failure_of_a_class_that_this_version_does_not_know_is_shown(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.FAILED, failure="gpu on fire", reason="it burns")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    assert "code, 1 trial: it burns" in run(capsys, tmp_path, "failures", "tiny")[1]
+    assert "status       FAILED (code)" in run(capsys, tmp_path, "show", NAMES[0])[1]
 
 
 def test_sweep_without_failures_says_so(tmp_path, capsys):
@@ -310,6 +362,50 @@ def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
     assert log.count("<details>") == log.count("</details>") == 1
 
 
+def test_log_names_a_trial_that_cannot_be_read_and_shows_the_others(made, capsys):
+    (folder_of(made, 0) / "evaluations.arrow").unlink()
+    code, log, _ = run(capsys, made, "log")
+    assert code == 0
+    assert f"**Left out**: {folder_of(made, 0)}: EVALUATED without evaluations.arrow" in log
+    assert "| pendulum-spin | baseline | 4 | 34.0 | 1 of 1 |" in log
+
+
+def test_driver_names_what_its_tables_lack_though_all_is_done(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    (folder_of(tmp_path, 0) / "evaluations.arrow").unlink()
+    made = planning.make(sweep, "tiny", TRIALS[:1], tmp_path)
+    assert launch.run(made, tmp_path, None, "python tiny.py", Mode.OFF) == 0
+    said = f"left out of the tables: {folder_of(tmp_path, 0)}: EVALUATED without evaluations.arrow"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+def test_log_averages_no_trials_of_unlike_settings(made, capsys):
+    learner = dataclasses.replace(TRIALS[0].learner, discount=0.5)
+    odd = dataclasses.replace(TRIALS[0], learner=learner)
+    folder = registry.trial_folder(made, odd.fingerprint)
+    shutil.copytree(folder_of(made, 0), folder)
+    before, after = (json.dumps(config.to_dict()) for config in (TRIALS[0], odd))
+    events = folder / "events.jsonl"
+    events.write_text(events.read_text().replace(before, after))
+    tables.open_sweep(planning.make(sweep, "tiny", [odd], made), "python tiny.py")
+    log = run(capsys, made, "log")[1]
+    usual = TRIALS[0].learner.discount
+    assert "| pendulum-spin | baseline | 4 | learner.discount 0.5 | 30.0 | 1 of 1 |" in log
+    assert f"| baseline | 4 | learner.discount {usual} | 32.0 \u00b1 2.8 | 2 of 2 |" in log
+
+
+def test_log_shows_the_trials_of_an_imported_sweep(tmp_path, capsys):
+    row = {"trial": "f" * 16, "status": "EVALUATED", "task": "walker-stand", "variant": "baseline"}
+    row |= {"epochs": 15000, "seed": 42, "return_mean": 958.1, "slurm_job_id": "4012434_0"}
+    results.write_rows(tmp_path / "legacy_x" / "trials.arrow", [row], results.TRIALS)
+    described = {"name": "legacy_x", "scale": "legacy", "trials": [row["trial"]]}
+    (tmp_path / "legacy_x" / "sweep.json").write_text(json.dumps(described))
+    log = run(capsys, tmp_path, "log")[1]
+    assert "**Last event**: not recorded" in log
+    assert "| walker-stand | baseline | 15000 | 958.1 | 1 of 1 |" in log
+    assert "| 4012434_0 | walker-stand | baseline | 15000 | 42 |" in log
+
+
 def test_log_has_the_newest_first(made, capsys):
     other = dataclasses.replace(sweep, name="other")
     stand_at(made, 7, Status.QUEUED)
@@ -396,10 +492,13 @@ def test_results_folder_that_is_not_there_is_named(tmp_path, capsys, command):
 
 
 def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
-    for name in ("ab12", "ab34"):
+    for name in ("ab12000000000000", "ab34000000000000"):
         registry.record(registry.trial_folder(tmp_path, name), Status.PENDING)
     code, _, err = run(capsys, tmp_path, "show", "ab")
-    assert (code, "'ab' stands for 2 trials: ab12, ab34" in err) == (2, True)
+    assert (code, "'ab' stands for 2 trials: ab12000000000000, ab34000000000000" in err) == (
+        2,
+        True,
+    )
 
 
 def test_broken_record_is_named_by_every_command(made, capsys):
@@ -463,4 +562,4 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-2"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-3"

@@ -1,6 +1,7 @@
 """What W&B and TensorBoard are given of a trial: made from its files, without either of them."""
 
 import io
+import json
 import os
 import time
 from pathlib import Path
@@ -9,14 +10,15 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
-from pwmray import cli, pretraining_folder, registry, results, tables, wandb_state
+from pwmray import claim, cli, pretraining_folder, registry, results, tables, wandb_state
 from pwmray import plan as planning
 from pwmray.commands import run_command
+from pwmray.recorder import Job, Recorder
 from pwmray.registry import Status
 from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracked_runs import RunReader, all_folders
 from pwmray.tracking import Mode, choose_mode
-from pwmray.wandb_state import is_behind, write_state
+from pwmray.wandb_state import is_behind, stamps_of, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
 from tests.tiny_pretrained import sweep as pretrained_sweep
@@ -133,7 +135,7 @@ def test_run_of_a_pretraining_has_a_row_an_iteration(tmp_path):
 def test_run_is_behind_when_the_trial_went_on(tmp_path):
     folder = leave_trial(tmp_path, return_mean=None)
     assert is_behind(folder)
-    write_state(folder, {"offline": "offline-run-x"})
+    write_state(folder, {"offline": "offline-run-x", "stamps": stamps_of(folder)})
     assert not is_behind(folder)
     later = time.time_ns() + 1_000_000_000
     os.utime(folder / "events.jsonl", ns=(later, later))
@@ -165,6 +167,138 @@ def test_spoilt_state_counts_as_none(tmp_path):
     write_state(folder, {"offline": "x"})
     (folder / "wandb" / "run.json").write_text("{")
     assert wandb_state.place_of(folder) is None
+
+
+# The recorder, with a stand-in for wandb.
+
+
+class FakeWriter:
+    """A server that may be away and a folder; like wandb it has a run of one name open once."""
+
+    def __init__(self):
+        self.kept, self.sent, self.open = [], [], set()
+        self.is_away, self.refused, self.meanwhile = False, set(), lambda: None
+
+    def write_offline(self, run, folder):
+        assert run.id not in self.open
+        self.meanwhile()
+        self.kept.append((run.id, len(run.rows)))
+        return folder / "offline-run-x"
+
+    def open_stream(self, run):
+        self.open.add(run.id)
+        if self.is_away:
+            raise ConnectionError("connection refused")
+        if run.id in self.refused:
+            raise ValueError("deleted")
+        return FakeStream(self)
+
+    def reset(self):
+        self.open.clear()
+
+
+class FakeStream:
+    url = "https://wandb.ai/e/p/runs/r"
+
+    def __init__(self, writer):
+        self.writer, self.next_step = writer, 0
+
+    def send(self, run):
+        self.next_step = int(run.rows[-1][run.axis]) + 1
+
+    def finish(self, run):
+        self.writer.open.discard(run.id)
+        if self.writer.is_away:
+            raise ConnectionError("not within 30 s")
+        self.writer.sent.append(run.id)
+
+    def leave(self):
+        pass
+
+
+def look(results_dir, writer, **changes):
+    recorder = Recorder(Job(str(results_dir), is_online=True, **changes), writer)
+    recorder.look()
+    return recorder
+
+
+def test_every_run_is_kept_though_the_server_is_away(tmp_path):
+    folders, writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.is_away = True
+    report = look(tmp_path, writer).report
+    assert writer.kept == [(folder.name, 2) for folder in folders]
+    assert (report.written, report.failed) == (2, 0)
+    assert report.problem == "nothing is sent: connection refused"
+
+
+def test_what_keeps_a_run_from_being_kept_is_told_beside_what_keeps_it_from_being_sent(tmp_path):
+    leave_sweep(tmp_path)
+    writer = FakeWriter()
+    writer.is_away = True
+    writer.meanwhile = lambda: 1 / 0
+    problem = look(tmp_path, writer).report.problem
+    assert problem.startswith("nothing is sent: connection refused; ")
+    assert problem.endswith("division by zero (and 1 more)")
+
+
+def test_run_that_the_server_does_not_take_holds_up_no_other(tmp_path):
+    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.refused = {first.name}
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    assert writer.sent == [second.name]
+    assert recorder.report.problem == f"{first.name}: deleted"
+
+
+def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):
+    folders, writer = leave_sweep(tmp_path), FakeWriter()
+    writer.is_away = True
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    said = "nothing is sent: connection refused; tried again every 5 minutes"
+    assert json.loads(capsys.readouterr().out) == {"said": said}
+    writer.is_away = False
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+    recorder.look()
+    assert sorted(writer.sent) == sorted(folder.name for folder in folders)
+    assert recorder.report.problem == ""
+
+
+def test_what_a_trial_does_while_its_run_is_made_is_seen_the_next_time(tmp_path):
+    folder, writer = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None), FakeWriter()
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    writer.meanwhile = lambda: results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    look(tmp_path, writer)
+    assert is_behind(folder)
+    writer.meanwhile = lambda: None
+    look(tmp_path, writer)
+    assert (writer.kept[-1], is_behind(folder)) == ((folder.name, 2), False)
+
+
+def test_pretraining_that_came_to_its_end_is_behind(tmp_path):
+    folder = tmp_path / "pretrained" / "0123456789abcdef"
+    results.write_rows(folder / "curve.arrow", [], results.PRETRAINING)
+    write_state(folder, {"stamps": stamps_of(folder)})
+    assert not is_behind(folder)
+    (folder / "last.ckpt").write_bytes(b"x")
+    assert is_behind(folder)
+
+
+def test_rows_are_the_same_however_long_they_took():
+    slower = [{**row, "seconds": 2 * row["seconds"]} for row in ROWS]
+    other = [ROWS[0], {**ROWS[1], "return_mean": 7.0}]
+    digests = [wandb_state.row_digests(rows, "epoch") for rows in (ROWS, slower, other)]
+    assert digests[0] == digests[1]
+    assert [step for step in (2, 4) if digests[0][step] != digests[2][step]] == [4]
+    assert wandb_state.unpack_rows(wandb_state.pack_rows(digests[0])) == digests[0]
+
+
+def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_path, capsys):
+    folder, _ = sorted(leave_sweep(tmp_path))
+    with claim.acquire(folder / "wandb" / "claim.json"):
+        report = look(tmp_path, FakeWriter()).report
+    assert (report.written, report.sent, report.elsewhere) == (1, 1, 1)
 
 
 def test_only_the_recorders_process_can_load_wandb():

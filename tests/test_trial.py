@@ -380,6 +380,41 @@ def episode_row(actor, value):
     return {"trial": "t", "actor": actor, "episode": 0, "seed": 1, "return": value, "length": 500}
 
 
+def test_unreadable_trials_are_left_out_of_the_tables_and_named_once(tmp_path):
+    rows = [episode_row("policy", 1.0)]
+    (good, _), (bare, bare_folder), (later, later_folder) = (
+        evaluate_by_hand(tmp_path, rows, seed=seed) for seed in (1, 2, 3)
+    )
+    (bare_folder / "evaluations.arrow").unlink()
+    events = later_folder / "events.jsonl"
+    events.write_text(events.read_text().replace('"horizon"', '"a_later_key"'))
+    tables = write_sweep(tmp_path / "sweep", good, bare, later)
+    tables.write()
+    table = results.read_table(tmp_path / "sweep" / "trials.arrow")
+    assert table["trial"].to_pylist() == [good]
+    without_evaluation, of_another_version = tables.newly_left_out()
+    assert without_evaluation == (
+        f"left out of the tables: {bare_folder}: EVALUATED without evaluations.arrow; delete the "
+        "folder to run the trial again"
+    )
+    assert f"left out of the tables: {later_folder}: unknown config key" in of_another_version
+    assert "valid:" not in of_another_version
+    tables.write()
+    assert tables.newly_left_out() == []
+
+
+def test_trial_that_runs_again_has_not_ended(tmp_path):
+    config = make_config()
+    folder = registry.trial_folder(tmp_path, config.fingerprint)
+    ask_for(config, folder)
+    tables = write_sweep(tmp_path / "sweep", config.fingerprint)
+    ended = []
+    for status in (Status.RUNNING, Status.CANCELLED, Status.QUEUED, Status.RUNNING):
+        registry.record(folder, status)
+        ended.append(tables.join()["trials"]["ended_at"].to_pylist()[0] is not None)
+    assert ended == [False, True, False, False]
+
+
 def test_table_of_trials_keeps_the_planner_out_of_the_return(tmp_path):
     rows = [episode_row("policy", 1.0), episode_row("policy", 3.0), episode_row("planner", 9.0)]
     fingerprint, _ = evaluate_by_hand(tmp_path, rows)

@@ -91,10 +91,11 @@ def test_sync_without_a_key_writes_the_runs_and_ends_with_one_line(alone, tmp_pa
 def test_sync_without_a_network_ends_with_one_line(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
-    leave_sweep(tmp_path)
+    folders = leave_sweep(tmp_path)
     done = sync(tmp_path)
     assert done.returncode == 2
     assert "connection refused" in done.stderr.splitlines()[-1]
+    assert [epochs_of(run_of(folder)) for folder in folders] == [[2, 4], [2, 4]]
     assert mentions(tmp_path, KEY) == []
 
 
@@ -181,6 +182,29 @@ def test_what_the_server_refuses_is_sent_the_next_time(server, tmp_path):
     server.is_refusing = False
     assert sync(tmp_path).stdout == "W&B: 0 runs written, 1 sent\n"
     assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+
+def test_run_that_was_deleted_at_the_server_holds_up_no_other(server, tmp_path):
+    gone, other = sorted(leave_sweep(tmp_path))
+    server.deleted.add(gone.name)
+    for _ in range(2):
+        said = sync(tmp_path).stderr.splitlines()[-1]
+        assert said.endswith(f"; {gone.name}: deleted at W&B: give another --project")
+    assert server.epochs(PROJECT, other.name) == [2, 4]
+    assert epochs_of(run_of(gone)) == [2, 4]
+
+
+def test_sync_says_where_the_server_has_other_rows(server, tmp_path):
+    folder = leave_trial(tmp_path, return_mean=None)
+    sync(tmp_path)
+    rows = [ROWS[0], {**ROWS[1], "return_mean": 7.0}]
+    rows = [{"trial": folder.name, **row} for row in rows]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    for _ in range(2):
+        done = sync(tmp_path)
+        assert done.returncode == 2
+        assert "W&B has other rows from epoch 4 on" in done.stderr.splitlines()[-1]
+    assert sync(tmp_path, "--project", "mine").stdout == "W&B: 0 runs written, 1 sent\n"
 
 
 def test_running_trial_is_sent_as_it_goes_and_goes_on_after_a_kill(server, tmp_path):

@@ -93,7 +93,7 @@ def test_watch_shows_jobs_and_trials_in_one_table(tmp_path, capsys, told):
         code, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     lines = out.splitlines()
     assert code == 0
-    assert lines[1].split() == ["tiny", "4", "0", "1", "3", "0", "0", "0"]
+    assert lines[1].split() == ["tiny", "4", "0", "1", "3", "0", "0", "0", "0"]
     header = "job profile state nodes where time limit restarts trials"
     assert lines[3].split() == header.split()
     assert lines[4].split() == ["41", "h100", "RUNNING", "2", "n[1-2]", "1:04", "30:00", "1", "1"]
@@ -113,7 +113,7 @@ def test_watch_says_how_a_job_ended(tmp_path, capsys, told):
         "set right: 4 trials FAILED, job 44 ended before it began: FAILED NonZeroExitCode, "
         "exit code 3:0"
     ) in out.splitlines()
-    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "4", "0"]
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "4", "0", "0"]
 
 
 def test_watch_opens_the_dashboard_through_ssh(tmp_path, capsys, told):
@@ -213,7 +213,7 @@ def test_without_slurm_the_records_alone_are_shown(tmp_path, capsys, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, _ = run(capsys, tmp_path, "watch", "--once")
     assert code == 0
-    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "4", "0", "0", "0"]
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "4", "0", "0", "0", "0"]
     assert out.splitlines()[3:] == [
         "no Slurm on this machine: this is what the trials' records say"
     ]
@@ -331,7 +331,7 @@ def test_real_jobs_and_their_trials_are_shown(real, tmp_path, capsys):
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     print(out)
     rows = [line.split() for line in out.splitlines()]
-    assert ["tiny", "4", "0", "2", "2", "0", "0", "0"] in rows
+    assert ["tiny", "4", "0", "2", "2", "0", "0", "0", "0"] in rows
     (row,) = [row for row in rows if row[:2] == [str(first), "h100"]]
     assert (row[2:5], row[6:]) == (["RUNNING", "1", "n1"], ["30:00", "0", "2"])
     assert [str(second), "late", "PENDING"] in [row[:3] for row in rows]
@@ -354,7 +354,7 @@ def test_trial_whose_job_is_gone_is_set_right_by_status_too(real, tmp_path, caps
         real.wait(job)
     wait_until(lambda: not any(are_held(tmp_path, range(4))))
     _, out, _ = run(capsys, tmp_path, "status", "tiny")
-    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "3", "1"]
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "3", "1", "0"]
     assert status_of(tmp_path, 0)[0] is Status.CANCELLED
     assert f"job {cancelled} ended while it ran: CANCELLED" in status_of(tmp_path, 0)[2]
     assert status_of(tmp_path, 1)[:2] == (Status.FAILED, "node lost")

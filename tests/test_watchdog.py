@@ -55,6 +55,27 @@ def test_limit_grows_with_the_longest_pause_and_ends_with_the_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+# What a trial may still write when its work is over, in a process that goes on.
+AFTERWARDS = """
+import sys, time
+from pathlib import Path
+from pwmray.watchdog import Watchdog
+with Watchdog(Path(sys.argv[1]), 0.2) as watchdog:
+    pass
+time.sleep(0.03)
+watchdog.beat()
+watchdog.close()
+time.sleep(2.0)
+print("alive")
+"""
+
+
+def test_sign_of_life_after_the_work_starts_no_watch(tmp_path):
+    command = [sys.executable, "-c", AFTERWARDS, str(tmp_path / STACKS_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
 @pytest.mark.slow
 def test_trial_that_hangs_is_resumed_while_the_others_go_on(tmp_path):
     done = subprocess.run(
