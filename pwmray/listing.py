@@ -87,7 +87,7 @@ def summarize(record: Record) -> Summary:
         jobs=_jobs_of(moves),
         cluster=record.last("slurm_cluster"),
         drivers=_drivers_of(moves),
-        is_early=bool(moves) and moves[-1].get("stopped_early") is True,
+        is_early=record.is_stopped_early,
     )
 
 

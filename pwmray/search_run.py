@@ -87,6 +87,8 @@ def _run_tasks(
                 paths = make_data(wanted, data_dir, progress)
             if dashboard := connect.connect(address):
                 print(dashboard)
+            if address is None and (said := _describe_missing_compiler(plan)):
+                print(said)
             num_later = sum(num_left.values())
             for task, recipe in wanted:
                 interruption.listen()  # Ray, which started, takes the signals too
@@ -115,6 +117,12 @@ def _run_tasks(
             interruption.leave()
             shutil.rmtree(scratch, ignore_errors=True)
     return code
+
+
+def _describe_missing_compiler(plan: SearchPlan) -> str:
+    if not plan.config(plan.tasks[0], {}).runtime.compile:
+        return ""
+    return connect.describe_missing_compiler(ray.cluster_resources())
 
 
 def _search(

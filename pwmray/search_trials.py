@@ -324,6 +324,8 @@ class SearchTrials:
         try:
             open_tables(self._plan, self._asked.values(), self._command)
             self._tables.write()
+            for line in self._tables.newly_left_out():
+                print(line, flush=True)
         except OSError as error:
             if not is_disk_full(error):
                 raise
