@@ -80,6 +80,6 @@ def drop_cut_line(path: Path) -> None:
         return
     with open(path, "rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-        is_whole = file.read() in (b"", b"\n")
+        is_whole = file.read(1) in (b"", b"\n")  # no more: another may be appending
     if not is_whole:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

@@ -68,13 +68,7 @@ def _run_tasks(
     """Run the tasks' studies one after the other; return the exit code of what stopped them."""
     if address is not None:
         address = connect.answering(address)
-    held = claim.acquire(plan.folder / "claim.json")
-    if held is None:
-        owner = claim.holder(plan.folder / "claim.json")
-        raise ValueError(
-            f"another process runs {plan.search.name} in {plan.folder}: pid {owner.get('pid')} on "
-            f"{owner.get('host')}; wait for it, or stop it, and run this again"
-        )
+    held = _acquire(plan)
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
     interruption = Interruption()
@@ -117,6 +111,18 @@ def _run_tasks(
             interruption.leave()
             shutil.rmtree(scratch, ignore_errors=True)
     return code
+
+
+def _acquire(plan: SearchPlan) -> claim.Claim:
+    """Return the claim on the search's folder; raise ValueError while another process has it."""
+    held = claim.acquire(plan.folder / "claim.json")
+    if held is None:
+        owner = claim.holder(plan.folder / "claim.json")
+        raise ValueError(
+            f"another process runs {plan.search.name} in {plan.folder}: pid {owner.get('pid')} on "
+            f"{owner.get('host')}; wait for it, or stop it, and run this again"
+        )
+    return held
 
 
 def _describe_missing_compiler(plan: SearchPlan) -> str:
