@@ -208,9 +208,14 @@ class TrialConfig:
         # What the file holds counts, not where it lies. While there is none, the trial cannot run
         # and its fingerprint only tells it from others.
         if self.is_pretrained and not self.awaits_world_model:
-            defining["world_model_from"] = digest(Path(self.world_model_from))
+            defining["world_model_from"] = self.world_model_digest
         text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def world_model_digest(self) -> str:
+        """SHA-256 of what the checkpoint's file held when first asked; only where there is one."""
+        return digest(Path(self.world_model_from))
 
     @property
     def variant(self) -> str:
