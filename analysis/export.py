@@ -124,6 +124,7 @@ def _plain_factorial(found: Factorial) -> dict[str, Any]:
             }
             for effect in found.suite
         ],
+        "notes": list(found.notes),
     }
 
 
