@@ -42,8 +42,8 @@ _POLL_SECONDS = 1.0
 class Pretraining:
     """World models to pretrain: every combination of `vary`, at a scale's settings.
 
-    `seed` in `vary` or `hold` is the pretraining's, by default 0: the one that sweeps take. Those
-    of other seeds are given to a sweep by their files.
+    `seed` in `vary` or `hold` is the pretraining's, by default 0: the one that sweeps take where
+    `world_model_from` is "pretrained"; "pretrained:1" is that of seed 1.
     """
 
     name: str

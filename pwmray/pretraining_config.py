@@ -63,7 +63,7 @@ class PretrainingConfig:
 
         Loss, data and whatever a trial is free to set are the scale's own, as they are for the
         command that pretrains; the trial says the kind and the sizes, and the fidelity. Of several
-        seeds it is seed 0.
+        seeds it is the one that the trial names, else 0.
         """
         pretrain = read_pretrain(scale)
         required = {"task": check_tasks(pretrain)[0], "seed": 0, "epochs": 1}
@@ -76,7 +76,7 @@ class PretrainingConfig:
         }
         world_model = dataclasses.replace(trial.world_model, **free)
         described = dataclasses.replace(plain, world_model=world_model, fidelity=trial.fidelity)
-        return cls.of(described, pretrain)
+        return cls.of(described, pretrain, trial.pretraining_seed)
 
     @property
     def world_model(self) -> WorldModelConfig:

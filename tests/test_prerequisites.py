@@ -87,6 +87,26 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_training_seed_may_have_a_pretrained_pair_of_its_own(tmp_path):
+    of_a_seed = [
+        {"seed": 42, "world_model_from": PRETRAINED},
+        {"seed": 123, "world_model_from": f"{PRETRAINED}:1"},
+    ]
+    hold = {"epochs": 2, "finetune_wm": False}
+    paired = dataclasses.replace(sweep, vary={**sweep.vary, "seed": of_a_seed}, hold=hold)
+    cells = paired.cells("tiny")
+    wanted = prerequisites.find(paired, "tiny", cells, tmp_path).prerequisites
+    assert [(w.pretraining.world_model.kind, w.pretraining.seed) for w in wanted] == [
+        ("mlp", 0),
+        ("flow", 0),
+        ("mlp", 1),
+        ("flow", 1),
+    ]
+    usual = find(tmp_path).prerequisites[0]
+    assert wanted[0].folder == usual.folder
+    assert plan.make(paired, "tiny", cells, tmp_path, wanted).counts() == {"waits": 4}
+
+
 def test_limit_leaves_out_what_only_later_trials_need(tmp_path, capsys):
     content = plan_as_json(capsys, tmp_path, "--limit", "1")
     assert [p["what"] for p in content["prerequisites"]] == ["mlp world model, corrected"]
