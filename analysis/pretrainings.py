@@ -41,7 +41,7 @@ def _count(arms: Sequence[Arm]) -> tuple[int, int] | None:
     if all(models == found[0] for models in found):
         return None
     counts = [
-        (len(models), len(part.trials))
+        (len(models), len(part.counted))
         for arm in arms
         for part in arm.parts or (arm,)
         for models in [_find_models(part)]
@@ -52,5 +52,5 @@ def _count(arms: Sequence[Arm]) -> tuple[int, int] | None:
 
 def _find_models(arm: Arm) -> set[str]:
     """Return the checkpoints that an arm's trials start from."""
-    trials = [trial for part in arm.parts or (arm,) for trial in part.trials]
+    trials = [trial for part in arm.parts or (arm,) for trial in part.counted]
     return {trial.record["world_model_from"] for trial in trials} - {SCRATCH, None}
