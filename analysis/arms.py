@@ -67,6 +67,22 @@ class Arm:
         return sample_sd(self.plan_returns)
 
     @property
+    def returns_where_planned(self) -> list[float]:
+        """Return the return of every trial that has one on the episodes that it planned too."""
+        found = [trial.return_where_planned for trial in self.counted]
+        return [value for value in found if value is not None]
+
+    @property
+    def mean_where_planned(self) -> float | None:
+        """Return the mean of it over seeds; None without any."""
+        return mean(self.returns_where_planned) if self.returns_where_planned else None
+
+    @property
+    def sd_where_planned(self) -> float | None:
+        """Return the sample standard deviation of it over seeds; None below two trials."""
+        return sample_sd(self.returns_where_planned)
+
+    @property
     def num_planned(self) -> int:
         """Return the number of training seeds that the sweep asks for."""
         return len(self.planned)

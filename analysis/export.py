@@ -67,6 +67,8 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "n_planned": arm.num_planned,
         "return_mean": arm.mean,
         "return_sd": arm.sd,
+        "return_where_planned_mean": arm.mean_where_planned,
+        "return_where_planned_sd": arm.sd_where_planned,
         "plan_return_mean": arm.plan_mean,
         "plan_return_sd": arm.plan_sd,
         "train_seconds": arm.train_seconds,
@@ -124,6 +126,7 @@ def _plain_factorial(found: Factorial) -> dict[str, Any]:
             }
             for effect in found.suite
         ],
+        "notes": list(found.notes),
     }
 
 
@@ -177,6 +180,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "status": trial.record["status"],
             "reason": trial.record["reason"],
             "return": trial.final_return if trial.is_usable else None,
+            "return_where_planned": trial.return_where_planned,
             "plan_return": trial.plan_return,
             "episodes": len(trial.returns),
             "signs": ", ".join(summary.names[trial.record["trial"]]),

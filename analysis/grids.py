@@ -20,6 +20,11 @@ VALUE_NOTE = (
     "imagines them and as they came"
 )
 
+PLAN_NOTE = (
+    "return there: the policy's, on the episodes that the planner acted in too; compare the plan "
+    "return with that one"
+)
+
 
 def headline(summary: Summary) -> str:
     """Return the line above all tables: what was run, how far it is, what is held."""
@@ -79,24 +84,34 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
     """Return the plan returns, by arm or by trial: the other tables have no room for them."""
-    headers = (*arms[0].factors, "seed" if per_seed else "n", "return", "plan return")
+    columns = ("return", "return there", "plan return")
+    headers = (*arms[0].factors, "seed" if per_seed else "n", *columns)
     rows = [
         (*name_levels(arm.factors, names), *cells)
         for arm in arms
         if arm.plan_returns
         for cells in (_list_plans(arm) if per_seed else [_sum_up_plans(arm)])
     ]
-    return Grid("Plan returns", headers, rows, ())
+    return Grid("Plan returns", headers, rows, (PLAN_NOTE,))
 
 
-def _sum_up_plans(arm: Arm) -> tuple[str, str, str]:
-    n = str(len(arm.plan_returns))
-    return n, format_return(arm.mean, arm.sd), format_return(arm.plan_mean, arm.plan_sd)
+def _sum_up_plans(arm: Arm) -> tuple[str, ...]:
+    return (
+        str(len(arm.plan_returns)),
+        format_return(arm.mean, arm.sd),
+        format_return(arm.mean_where_planned, arm.sd_where_planned),
+        format_return(arm.plan_mean, arm.plan_sd),
+    )
 
 
-def _list_plans(arm: Arm) -> list[tuple[str, str, str]]:
+def _list_plans(arm: Arm) -> list[tuple[str, ...]]:
     return [
-        (str(trial.seed), f"{trial.final_return:.2f}", f"{trial.plan_return:.2f}")
+        (
+            str(trial.seed),
+            f"{trial.final_return:.2f}",
+            "-" if trial.return_where_planned is None else f"{trial.return_where_planned:.2f}",
+            f"{trial.plan_return:.2f}",
+        )
         for trial in arm.counted
         if trial.plan_return is not None
     ]

@@ -13,7 +13,7 @@ from analysis.checked import read_config, read_settings
 from analysis.load import SETS_VARIANT, Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
 from pwmray.registry import flat_settings
-from pwmray.results import UNKNOWN
+from pwmray.results import TRAINED_WITH, UNKNOWN
 from pwmray.tasks import find_task
 
 CONTROLS = (
@@ -202,11 +202,18 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
     odd = [
         (one, other)
         for one, other in trainings
-        if one and other and (one != other or UNKNOWN in one.split())
+        if one and other and (not _is_alike(one, other) or UNKNOWN in one.split())
     ]
     if not odd:
         return None
     return Difference(TRAINING, _join([one for one, _ in odd]), _join([two for _, two in odd]))
+
+
+def _is_alike(one: str, other: str) -> bool:
+    """Compare two trainings; the settings only where both tell them."""
+    if TRAINED_WITH in one and TRAINED_WITH in other:
+        return one == other
+    return one.partition(TRAINED_WITH)[0] == other.partition(TRAINED_WITH)[0]
 
 
 def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:

@@ -53,6 +53,16 @@ class Trial:
         return _mean(self.plan_returns) if len(self.plan_returns) else None
 
     @cached_property
+    def return_where_planned(self) -> float | None:
+        """Return the mean over the episodes that the planner acted in too: the first ones.
+
+        None without any, and for an imported trial, whose episodes are not known one by one.
+        """
+        num = len(self.plan_returns)
+        is_known = num and len(self.returns) >= num and not self.record.get("origin")
+        return _mean(self.returns[:num]) if is_known else None
+
+    @cached_property
     def is_usable(self) -> bool:
         """Tell whether the trial enters a verdict: evaluated, with finite episodes to show."""
         return (

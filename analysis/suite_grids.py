@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.factorial import EFFECTS_SAID, SuiteEffect, TaskEffects
+from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
 from analysis.grid import Grid, format_p, format_range, name_levels
 from analysis.report import Summary
 from analysis.short_names import ShortNames
@@ -23,17 +23,17 @@ def list_suite_grids(summary: Summary, names: ShortNames) -> list[Grid]:
     """Return the tables of the 2x2, then those of every suite."""
     grids = []
     if summary.factorial.tasks:
-        grids.append(_effect_grid(summary.factorial.tasks, names))
+        grids.append(_effect_grid(summary.factorial, names))
     if summary.factorial.suite:
-        grids.append(_suite_effect_grid(summary.factorial.suite, names))
+        grids.append(_suite_effect_grid(summary.factorial, names))
     for factor in dict.fromkeys(suite.factor for suite in summary.suites):
         suites = [suite for suite in summary.suites if suite.factor == factor]
         grids += [_level_grid(suites, names), _profile_grid(suites, names)]
     return grids
 
 
-def _effect_grid(tasks: Sequence[TaskEffects], names: ShortNames) -> Grid:
-    rows = []
+def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
+    tasks, rows = found.tasks, []
     for task in tasks:
         shared = [*name_levels(task.group, names), " + ".join(task.kinds)]
         if task.problem:
@@ -50,7 +50,8 @@ def _effect_grid(tasks: Sequence[TaskEffects], names: ShortNames) -> Grid:
             for effect in task.effects
         ]
     headers = (*tasks[0].group, "with", "effect", "n", "points", f"{CONFIDENCE:.0%} interval", "p")
-    return Grid("The 2x2: effects by task", headers, rows, _describe_effects(tasks))
+    notes = (*_describe_effects(tasks), *found.notes)
+    return Grid("The 2x2: effects by task", headers, rows, notes)
 
 
 def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
@@ -64,7 +65,8 @@ def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _suite_effect_grid(effects: Sequence[SuiteEffect], names: ShortNames) -> Grid:
+def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
+    effects = found.suite
     rows = [
         (
             *name_levels(effect.group, names),
@@ -86,7 +88,7 @@ def _suite_effect_grid(effects: Sequence[SuiteEffect], names: ShortNames) -> Gri
         "over all task x seed blocks as if each stood alone, so that tasks that differ widen it; p "
         "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
     )
-    return Grid("The 2x2: effects over tasks", headers, rows, (note,))
+    return Grid("The 2x2: effects over tasks", headers, rows, (note, *found.notes))
 
 
 def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:

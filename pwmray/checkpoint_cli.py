@@ -97,8 +97,9 @@ def _world_model_rows(found: "WorldModelCheckpoint") -> _Rows:
         ("task set", _tasks(found)),
         ("dimensions", _dimensions(found.obs_dim, found.action_dim, vars(found.config))),
         ("units", _units(vars(found.config))),
-        ("iterations", "unknown" if found.iterations is None else str(found.iterations)),
+        ("iterations", _iterations(found)),
         ("data", found.data_fingerprint or "unknown"),
+        ("training", ", ".join(f"{k} {v}" for k, v in found.training.items()) or "unknown"),
         ("parameters", _parameters(parts)),
     ]
     if found.source is None:
@@ -129,6 +130,12 @@ def _trial_rows(found: dict[str, Any]) -> _Rows:
 
 def _tasks(found: "WorldModelCheckpoint") -> str:
     return f"{found.task_set or 'an unknown set'} ({found.num_tasks} tasks)"
+
+
+def _iterations(found: "WorldModelCheckpoint") -> str:
+    if found.iterations is None:
+        return "unknown"
+    return str(found.iterations) + (f" of {found.run_iterations}" if found.run_iterations else "")
 
 
 def _dimensions(obs_dim: int, action_dim: int, config: dict[str, Any]) -> str:

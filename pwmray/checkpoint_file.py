@@ -36,15 +36,20 @@ def write(path: Path, format: str, content: dict[str, Any]) -> None:
         file.write(buffer.getbuffer())
 
 
-def read(path: Path, format: str, device: torch.device) -> dict[str, Any]:
+def read(
+    path: Path, format: str, device: torch.device, expected: str | None = None
+) -> dict[str, Any]:
     """Return the content, its digest checked.
 
-    Raises ValueError for a file of another format, of a newer version, or damaged.
+    Raises ValueError for a file of another format, of a newer version, or damaged, and for one
+    whose digest is not the `expected` one.
     """
     with open(path, "rb") as file:
         header = _parse(file.readline(_MAX_HEADER))
         content = file.read()
     check_format(path, header.format, format)
+    if expected not in (None, header.digest):
+        raise ValueError(f"{path} changed since it was first looked at")
     if hashlib.sha256(content).hexdigest() != header.digest:
         raise ValueError(f"{path} is not a readable checkpoint: its content is damaged")
     try:

@@ -120,6 +120,11 @@ def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | 
     return found
 
 
+def is_draft(path: Path) -> bool:
+    """Tell whether a file is what a process tries to take a claim with, there for a moment."""
+    return path.name.startswith(".claim.") and path.suffix == ".tmp"
+
+
 def holder(path: Path) -> dict[str, Any]:
     """Return whom the claim's file names, stale or not; empty without a readable file."""
     try:

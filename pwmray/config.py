@@ -35,10 +35,12 @@ from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, VARIANTS, methodology_of, variant_of
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
-PRETRAINED = "pretrained"  # in a sweep: the file that its scale's pretraining makes
+# In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
+PRETRAINED = "pretrained"
 
 _KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several others
+_PRETRAINED_SEED = re.compile(rf"{PRETRAINED}(:(?P<seed>\d{{1,9}}))?", re.ASCII)
 _GPU_TYPE = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
 
@@ -208,9 +210,14 @@ class TrialConfig:
         # What the file holds counts, not where it lies. While there is none, the trial cannot run
         # and its fingerprint only tells it from others.
         if self.is_pretrained and not self.awaits_world_model:
-            defining["world_model_from"] = digest(Path(self.world_model_from))
+            defining["world_model_from"] = self.world_model_digest
         text = json.dumps({"format": FORMAT, **defining}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def world_model_digest(self) -> str:
+        """SHA-256 of what the checkpoint's file held when first asked; only where there is one."""
+        return digest(Path(self.world_model_from))
 
     @property
     def variant(self) -> str:
@@ -225,7 +232,13 @@ class TrialConfig:
     @property
     def awaits_world_model(self) -> bool:
         """Whether the world model is a pretrained one whose file is not known yet."""
-        return self.world_model_from == PRETRAINED
+        return _PRETRAINED_SEED.fullmatch(self.world_model_from) is not None
+
+    @property
+    def pretraining_seed(self) -> int:
+        """Of the pretrained world model that is awaited: 0, or N of "pretrained:N"."""
+        match = _PRETRAINED_SEED.fullmatch(self.world_model_from)
+        return int(match["seed"] or 0) if match else 0
 
     @property
     def trains_world_model(self) -> bool:

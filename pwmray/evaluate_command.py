@@ -15,6 +15,8 @@ from pwmray.tasks import EPISODE_STEPS, find_task
 _SIDE_BY_SIDE = 200
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
+    import numpy as np
+
     from pwmray.agent import Agent
     from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments
 
@@ -36,7 +38,10 @@ def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
         help="episode i starts from the environment seed S + i; default: as in the trial's own "
         "evaluation",
     )
-    evaluate.add_argument("--plan", action="store_true", help="run them with the planner as well")
+    evaluate.add_argument(
+        "--plan", action="store_true",
+        help="run them with the planner as well; by default those that the trial planned, else all",
+    )  # fmt: skip
     evaluate.add_argument(
         "--video", type=Path, metavar="FILE.mp4", help="draw the policy's first episode"
     )
@@ -60,9 +65,15 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     seeds = _seeds(agent, chosen)
     environment = video.open_environment(agent.config.task) if chosen.video else None
     print(_describe(agent, seeds))
-    print(_summary("return", run_episodes(agent, seeds, agent.policy)))
+    returns = run_episodes(agent, seeds, agent.policy).returns
+    print(_summary("return", returns))
     if chosen.plan:
-        print(_summary("plan return", run_episodes(agent, seeds, agent.planner, "planner")))
+        planned = _plan_seeds(agent, seeds, chosen)
+        if len(planned) < len(seeds):
+            said = f"the first {len(planned)} of these episodes"
+            print(_summary("return there", returns[: len(planned)], said))
+        plan_returns = run_episodes(agent, planned, agent.planner, "planner").returns
+        print(_summary("plan return", plan_returns))
     if environment is not None:
         with (
             video.recording(chosen.video, environment) as recorder,
@@ -160,6 +171,12 @@ def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
     return range(first, first + num)
 
 
+def _plan_seeds(agent: "Agent", seeds: range, chosen: argparse.Namespace) -> range:
+    """Return the seeds of the planner's episodes: the trial's own, unless others are chosen."""
+    is_own = chosen.episodes is None and chosen.first_seed is None
+    return (is_own and agent.config.evaluation.plan_seeds) or seeds
+
+
 def _describe(agent: "Agent", seeds: range) -> str:
     config, task = agent.config, find_task(agent.config.task)
     elsewhere = "" if task.name == agent.trained_on else f", trained on {agent.trained_on}"
@@ -177,10 +194,9 @@ def _describe(agent: "Agent", seeds: range) -> str:
     )
 
 
-def _summary(name: str, episodes: "Episodes") -> str:
-    returns = episodes.returns
+def _summary(name: str, returns: "np.ndarray", of: str = "") -> str:
     sd = f"{returns.std(ddof=1):.2f}" if len(returns) > 1 else "unknown"
     return (
         f"{name:<12} {returns.mean():.2f}, sd {sd}, min {returns.min():.2f}, "
-        f"max {returns.max():.2f}"
+        f"max {returns.max():.2f}{of and f', {of}'}"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pwmray import prices, registry, tables
+from pwmray import pretraining_prices, prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sources import current_fingerprint, missing_data
@@ -81,8 +81,10 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Disk still to be written."""
-        return sum(trial.disk_bytes for trial in self.to_run)
+        """Disk still to be written, by the trials and by what makes their world models."""
+        pretrainings = [wanted.pretraining for wanted in self.prerequisites]
+        made = pretraining_prices.count_disk_bytes(pretrainings, self.results)
+        return made + sum(trial.disk_bytes for trial in self.to_run)
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are in each state."""

@@ -2,16 +2,16 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray.commands import unknown
 from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
-from pwmray.pretrained import find_file, kind_of
+from pwmray.pretrained import find_file, kind_of, misfit
 from pwmray.pretraining_config import PretrainingConfig
-from pwmray.pretraining_folder import BEST_FILE, is_done, state_of
+from pwmray.pretraining_folder import BEST_FILE, holder_of, is_done, state_of
 
 
 class Prerequisite(NamedTuple):
@@ -45,12 +45,14 @@ def find(
     scale: str,
     configs: Sequence[TrialConfig],
     results: Path,
-    given: Mapping[str, Path] | None = None,
+    given: Mapping[str, Sequence[Path]] | None = None,
 ) -> Found:
     """Look the pretrained world models of a sweep's trials up in the results folder.
 
-    `given` has files that stand in, by kind. A trial whose file is missing goes on awaiting it.
-    Raises ValueError for a trial whose task the pretraining does not see.
+    `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
+    whose file is missing goes on awaiting it.
+    Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
+    files of its kind fits or several, and for a file that fits none.
     """
     found, needed = [], {}
     for config in configs:
@@ -59,7 +61,7 @@ def find(
             continue
         kind = config.world_model.kind
         if given and kind in given:
-            found.append(_start_from(config, given[kind]))
+            found.append(_start_from(config, _choose(config, given[kind])))
             continue
         pretraining = PretrainingConfig.behind(config, sweep.scales[scale])
         command = _command(sweep, scale, results)
@@ -69,6 +71,7 @@ def find(
         number = 1 + (before.num_trials if before else 0)
         needed[folder] = Prerequisite(pretraining, folder, command, number)
         found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
+    _check_used(found, given or {})
     return Found(found, list(needed.values()))
 
 
@@ -76,36 +79,45 @@ def check_made(prerequisites: Sequence[Prerequisite]) -> None:
     """Raise ValueError with the commands that make what is missing."""
     missing = [wanted for wanted in prerequisites if wanted.state != "done"]
     if missing:
-        what = "; ".join(f"no pretrained {w.pretraining.label} at {w.path}" for w in missing)
+        holders = [holder_of(wanted.folder) for wanted in missing]
+        what = "; ".join(
+            f"no pretrained {w.pretraining.label} at {w.path}"
+            + (f" yet (being made by {holder})" if holder else "")
+            for w, holder in zip(missing, holders, strict=True)
+        )
+        if all(holders):
+            raise ValueError(f"{what}; wait for it, or add --pretrain to this command")
         commands = " and ".join(dict.fromkeys(wanted.command for wanted in missing))
         raise ValueError(f"{what}; make it with: {commands} (or add --pretrain to this command)")
 
 
-def read_files(text: str | None) -> dict[str, Path]:
+def read_files(text: str | None) -> dict[str, tuple[Path, ...]]:
     """Read --world-model, FILE or KIND=FILE,KIND=FILE, into whole paths by kind of world model.
 
-    Raises ValueError for a kind that there is not or is given twice, or a file that is none.
+    A kind may have several. Raises ValueError for a kind that there is not, a file that is none, or
+    one that is given twice.
     """
     if text is None:
         return {}
     if Path(text).expanduser().is_file() or "=" not in text:
         path = find_file(text, "--world-model")
-        return {kind_of(path): path}
-    files: dict[str, Path] = {}
+        return {kind_of(path): (path,)}
+    files: dict[str, tuple[Path, ...]] = {}
     for part in text.split(","):
         kind, equals, name = part.strip().partition("=")
         if not equals:
             raise ValueError(f"--world-model is {text!r}; valid: FILE, or mlp=FILE,flow=FILE")
         if kind not in WORLD_MODELS:
             raise ValueError(f"--world-model: {unknown('kind of world model', kind, WORLD_MODELS)}")
-        if kind in files:
-            raise ValueError(f"--world-model gives a {kind} world model twice")
-        files[kind] = find_file(name, "--world-model")
+        path = find_file(name, "--world-model")
+        if path in files.get(kind, ()):
+            raise ValueError(f"--world-model gives {path} twice")
+        files[kind] = (*files.get(kind, ()), path)
     return files
 
 
-def check_given(sweep: Any, configs: Sequence[TrialConfig], given: Mapping[str, Path]) -> None:
-    """Raise ValueError for a file that no trial of the sweep would start from."""
+def check_given(sweep: Any, configs: Sequence[TrialConfig], given: Iterable[str]) -> None:
+    """Raise ValueError for a kind of given files that no trial of the sweep starts from."""
     awaited = {config.world_model.kind for config in configs if config.awaits_world_model}
     for kind in given:
         if kind not in awaited:
@@ -114,6 +126,29 @@ def check_given(sweep: Any, configs: Sequence[TrialConfig], given: Mapping[str, 
                 f"--world-model gives a {kind} world model, but no trial of {sweep.name} starts "
                 f"from a pretrained one of that kind{others}"
             )
+
+
+def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
+    """Return the one of the given files that fits the trial."""
+    misfits = {path: misfit(_start_from(config, path)) for path in paths}
+    fitting = [path for path, wrong in misfits.items() if not wrong]
+    if not fitting:
+        raise ValueError("; ".join(wrong for wrong in misfits.values() if wrong))
+    if len(fitting) > 1:
+        raise ValueError(
+            f"--world-model: {' and '.join(map(str, fitting))} both fit {config.label}; give one"
+        )
+    return fitting[0]
+
+
+def _check_used(configs: Sequence[TrialConfig], given: Mapping[str, Sequence[Path]]) -> None:
+    """Raise ValueError for a file that fits no trial of its kind, and why not the first."""
+    used = {config.world_model_from for config in configs}
+    for config in configs:
+        for path in given.get(config.world_model.kind, ()) if config.is_pretrained else ():
+            if str(path) not in used:
+                why = misfit(_start_from(config, path))
+                raise ValueError(f"--world-model: no trial starts from {path}: {why}")
 
 
 def _start_from(config: TrialConfig, path: Path) -> TrialConfig:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +17,34 @@ from pwmray import pretraining_prices
 from pwmray.build import build_shapes, num_parameters
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.config import TrialConfig
-from pwmray.plan import BYTES_PER_PARAMETER
+from pwmray.plan import size_text
 from pwmray.plan_text import duration_text
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
-from pwmray.pretraining_folder import BEST_FILE, is_done, state_of
+from pwmray.pretraining_folder import (
+    BEST_FILE,
+    ElsewhereError,
+    clear_leftovers,
+    holder_of,
+    is_done,
+    state_of,
+)
 from pwmray.recorder import Job
+from pwmray.room import free_bytes
 from pwmray.sweep_options import add_place_options, choose_scale, task_names
 from pwmray.tasks import TASKS
 from pwmray.tracking import Mode, choose_mode, recording
 
 DIVERGED = 1  # exit code: a loss was not finite
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """World models to pretrain: every combination of `vary`, at a scale's settings."""
+    """World models to pretrain: every combination of `vary`, at a scale's settings.
+
+    `seed` in `vary` or `hold` is the pretraining's, by default 0: the one that sweeps take where
+    `world_model_from` is "pretrained"; "pretrained:1" is that of seed 1.
+    """
 
     name: str
     vary: Mapping[str, Sequence[Any]]
@@ -38,16 +52,25 @@ class Pretraining:
     hold: Mapping[str, Any] = field(default_factory=dict)
 
     def configs(self, scale: str, tasks: Sequence[str] = ()) -> list[PretrainingConfig]:
-        """Return every pretraining once; `tasks` replaces the scale's own."""
+        """Return every pretraining once; `tasks` replaces the scale's own.
+
+        Raises ValueError for a key or a value that is not valid.
+        """
+        for key in ("task", "epochs"):
+            if key in self.vary or key in self.hold:
+                raise ValueError(
+                    f"pretraining {self.name} sets {key!r}, which is a trial's; its tasks and "
+                    "iterations are those of the scale's pretrain"
+                )
         settings = self.scales[scale]
         pretrain = {**read_pretrain(settings), **({"tasks": tasks} if tasks else {})}
         first_task = check_tasks(pretrain)[0]
         found = []
         for cell in itertools.product(*self.vary.values()):
             chosen = dict(zip(self.vary, cell, strict=True))
-            flat = {**settings["set"], **self.hold, **chosen}
-            trial = TrialConfig.from_flat({**flat, "task": first_task, "seed": 0, "epochs": 1})
-            found.append(PretrainingConfig.of(trial, pretrain))
+            flat = {**settings["set"], "seed": 0, **self.hold, **chosen}
+            trial = TrialConfig.from_flat({**flat, "task": first_task, "epochs": 1})
+            found.append(PretrainingConfig.of(trial, pretrain, trial.seed))
         return list({config.fingerprint: config for config in found}.values())
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
@@ -71,6 +94,7 @@ class Pretraining:
         mode = choose_mode(chosen.wandb)
         os.environ.setdefault("MUJOCO_GL", "disable")
         data_dir = chosen.data.resolve()
+        _check_room(configs, results_dir)
         return run_pretrainings(configs, results_dir, data_dir, command, self.name, mode)
 
 
@@ -84,22 +108,71 @@ def run_pretrainings(
 ) -> int:
     """Run, one after another, those that are not done; `command` is what goes on after Ctrl-C.
 
-    `phase` is the name of the set and, with `mode`, how W&B has them.
+    What other processes run comes last: it is waited for, and taken over where they die. `phase` is
+    the name of the set and, with `mode`, how W&B has them.
     Returns 0, or 1 when a loss was not finite.
     """
     fingerprints = tuple(config.fingerprint for config in configs)
     is_working = not all(is_done(config.folder(results_dir)) for config in configs)
     with recording(mode, Job(str(results_dir), pretrained=fingerprints), is_working):
-        for config in configs:
-            folder = config.folder(results_dir)
-            try:
-                if not is_done(folder):
-                    _pretrain(config, folder, data_dir, command, phase)
-            except FloatingPointError as error:
-                print(f"failed: {config.label}: {error}", file=sys.stderr)
-                return DIVERGED
-            print(f"{config.label}: {folder / BEST_FILE}")
+        left = list(configs)
+        try:
+            while left:
+                for config in list(left):
+                    if not _finish(config, config.folder(results_dir), data_dir, phase):
+                        continue
+                    print(f"{config.label}: {config.folder(results_dir) / BEST_FILE}")
+                    left.remove(config)
+                _wait(left, results_dir)
+        except FloatingPointError as error:
+            print(f"failed: {error}", file=sys.stderr)
+            return DIVERGED
+        except KeyboardInterrupt:
+            print(f"go on with: {command}", file=sys.stderr)
+            raise
     return 0
+
+
+def _finish(config: PretrainingConfig, folder: Path, data_dir: Path, phase: str) -> bool:
+    """Bring a pretraining to its end unless another process is at it; return whether it is done."""
+    if not is_done(folder):
+        if holder_of(folder) is not None:
+            return False
+        try:
+            _pretrain(config, folder, data_dir, phase)
+        except ElsewhereError:  # another one was faster, or took it over
+            return False
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{config.label}: {error}") from error
+    clear_leftovers(folder)
+    return True
+
+
+def _wait(configs: Sequence[PretrainingConfig], results_dir: Path) -> None:
+    """Wait until one that other processes run is done, or its process gone; say whose it is."""
+    if not configs:
+        return
+    with show_progress("waiting for") as progress:
+        while True:
+            for config in configs:
+                folder = config.folder(results_dir)
+                holder = holder_of(folder)
+                if holder is None or is_done(folder):
+                    return
+                done, total = pretraining_prices.num_done(folder), config.settings.iterations
+                progress(f"{config.label}, by {holder}", done, total)
+            time.sleep(_POLL_SECONDS)
+
+
+def _check_room(configs: Sequence[PretrainingConfig], results_dir: Path) -> None:
+    """Raise ValueError unless what is to be written fits on the disk."""
+    needed = pretraining_prices.count_disk_bytes(configs, results_dir)
+    free = free_bytes(results_dir)
+    if needed > free:
+        raise ValueError(
+            f"no room for the pretrainings: they need {size_text(needed)}, {results_dir} has "
+            f"{size_text(free)} free"
+        )
 
 
 def _describe(
@@ -107,8 +180,6 @@ def _describe(
 ) -> dict[str, Any]:
     """Return what a pretraining is, where it stands and what it takes, as plain data."""
     number = num_parameters(build_shapes(config.trial).world_model)
-    # Two checkpoints and, until it is done, the state with Adam's two moments.
-    num_bytes = number * (2 * 4 + BYTES_PER_PARAMETER)
     price = pretraining_prices.price(config, scale, results_dir)
     return {
         "fingerprint": config.fingerprint,
@@ -121,7 +192,7 @@ def _describe(
         "minutes_left": None if price is None else round(price.minutes, 3),
         "priced_by": None if price is None else price.source,
         "device": scale.get("device", "device"),
-        "disk_mb": round(num_bytes / 1e6, 3),
+        "disk_mb": round(number * pretraining_prices.MOST_BYTES / 1e6, 3),
         "path": str(config.folder(results_dir) / BEST_FILE),
     }
 
@@ -140,9 +211,7 @@ def _line(described: dict[str, Any]) -> str:
     )
 
 
-def _pretrain(
-    config: PretrainingConfig, folder: Path, data_dir: Path, command: str, phase: str
-) -> None:
+def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, phase: str) -> None:
     import torch
 
     from pwmray.data.store import open_store
@@ -156,13 +225,9 @@ def _pretrain(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trial = config.trial
     set_up_torch(device, trial.runtime.num_cpus, trial.learner.matmul)
-    try:
-        with show_progress("pretraining") as progress:
-            stores = [open_store(paths[key], task=key[0]) for key in wanted]
-            pretrain(config, folder, stores, device, progress, phase)
-    except KeyboardInterrupt:
-        print(f"go on with: {command}", file=sys.stderr)
-        raise
+    with show_progress("pretraining") as progress:
+        stores = [open_store(paths[key], task=key[0]) for key in wanted]
+        pretrain(config, folder, stores, device, progress, phase)
 
 
 def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from pwmray.models.checkpoints import (
 )
 from pwmray.pretraining_config import FREE
 from pwmray.pretraining_folder import BEST_FILE, LAST_FILE
-from pwmray.results import UNKNOWN
+from pwmray.results import TRAINED_WITH, UNKNOWN
 from pwmray.tasks import TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
@@ -30,17 +32,27 @@ def check_pretrained(config: TrialConfig) -> None:
         _fitting(config)
 
 
+def check_unchanged(config: TrialConfig, fingerprint: str) -> None:
+    """Raise ValueError where the trial's file holds another model than when it was planned."""
+    path = _file_of(config)
+    if config.fingerprint != fingerprint:
+        raise ValueError(f"{path} changed since the sweep was planned: start it again")
+
+
 def check_matched(configs: Sequence[TrialConfig]) -> None:
     """Raise ValueError where trials of several kinds of world model compare unlike training.
 
-    Iterations and data must be the same for all, the number of parameters for those of one size.
+    Every file must have one of each other kind that was trained like it: iterations, data, tasks
+    and, where the files tell, all settings that both kinds have; the number of parameters for those
+    of one size.
     """
     configs = [c for c in configs if c.is_pretrained and not c.awaits_world_model]
-    if len({config.world_model.kind for config in configs}) < 2:
-        return
     files = {config.world_model_from: config for config in configs}
-    first, *others = [_describe_training(config) for config in files.values()]
-    wrong = [line for other in others for line in _unlike(first, other)]
+    by_kind: dict[str, list[_Training]] = {}
+    for config in files.values():
+        by_kind.setdefault(config.world_model.kind, []).append(_describe_training(config))
+    first, *others = by_kind.values() or [[]]
+    wrong = [line for some in others for line in _unmatched(first, some) or _unmatched(some, first)]
     if wrong:
         raise ValueError(
             f"the pretrained world models do not match: {'; '.join(wrong)}. Take others, or add "
@@ -61,6 +73,13 @@ def kind_of(path: Path) -> str:
     return _load(path, digest(path)).config.kind
 
 
+def misfit(config: TrialConfig) -> str:
+    """Say why the trial's checkpoint does not fit it; empty where it does."""
+    path = _file_of(config)
+    wrong = _differences(config, _load(path, config.world_model_digest))
+    return f"{path} does not fit {config.label}: {'; '.join(wrong)}" if wrong else ""
+
+
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
     """Give the model the weights and the observation scale of the trial's checkpoint."""
     model.load_state_dict(fitting_state(_fitting(config)))
@@ -71,18 +90,25 @@ def world_model_id(config: TrialConfig) -> str:
     if not config.is_pretrained:
         return SCRATCH
     checkpoint = _fitting(config)
-    content = digest(_file_of(config))[:8]
-    return f"{checkpoint.config.kind}-{checkpoint.iterations}-{content}"
+    return f"{checkpoint.config.kind}-{checkpoint.iterations}-{config.world_model_digest[:8]}"
 
 
 def world_model_training(config: TrialConfig) -> str | None:
-    """Return what world models that are compared must share, in words; None from scratch."""
+    """Return what world models that are compared must share, in words; None from scratch.
+
+    Its settings are there as a hash, where the file tells them.
+    """
     if not config.is_pretrained:
         return None
-    shared = {name: _shown(value) for name, value in _describe_training(config).shared.items()}
+    training = _describe_training(config)
+    shared = {name: _shown(value) for name, value in training.shared.items()}
     number = len(known_tasks(config))
     tasks = f"{number} {'task' if number == 1 else 'tasks'}"
-    return f"{shared['iterations']} iterations on data {shared['data']} of {tasks}"
+    told = f"{shared['iterations']} iterations on data {shared['data']} of {tasks}"
+    if not training.settings:
+        return told
+    text = json.dumps(training.settings, sort_keys=True)
+    return f"{told}{TRAINED_WITH}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def known_tasks(config: TrialConfig) -> tuple[str, ...]:
@@ -108,18 +134,15 @@ def _file_of(config: TrialConfig) -> Path:
 
 
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
-    path = _file_of(config)
-    checkpoint = _load(path, digest(path))
-    wrong = _differences(config, checkpoint)
-    if wrong:
-        raise ValueError(f"{path} does not fit {config.label}: {'; '.join(wrong)}")
-    return checkpoint
+    if wrong := misfit(config):
+        raise ValueError(wrong)
+    return _load(_file_of(config), config.world_model_digest)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, digest: str) -> WorldModelCheckpoint:
-    """Read a checkpoint once for all the trials of a sweep; another content is read anew."""
-    return load_world_model(path)
+    """Read a checkpoint once for all the trials of a sweep; refuse another content."""
+    return load_world_model(path, digest)
 
 
 class _Training(NamedTuple):
@@ -129,6 +152,7 @@ class _Training(NamedTuple):
     size: Any
     num_parameters: int
     shared: dict[str, Any]
+    settings: Mapping[str, Any]  # empty where the file does not tell
 
 
 def _describe_training(config: TrialConfig) -> _Training:
@@ -139,15 +163,26 @@ def _describe_training(config: TrialConfig) -> _Training:
         "data": checkpoint.data_fingerprint or None,
         "tasks": ", ".join(checkpoint.tasks),
     }
-    return _Training(path, setting_of(config, "size"), number, shared)
+    return _Training(path, setting_of(config, "size"), number, shared, checkpoint.training)
 
 
 def _num_iterations(path: Path, checkpoint: WorldModelCheckpoint) -> int | None:
     """Return how long a model was trained; the best of a run is of an iteration before its end."""
-    last = path.parent / LAST_FILE
+    if checkpoint.run_iterations is not None:
+        return checkpoint.run_iterations
+    last = path.parent / LAST_FILE  # a file of an earlier version does not say it itself
     if path.name != BEST_FILE or not last.is_file():
         return checkpoint.iterations
     return _load(last, digest(last)).iterations
+
+
+def _unmatched(ones: Sequence[_Training], others: Sequence[_Training]) -> list[str]:
+    """Return what is unlike for each of `ones` that none of `others`, of another kind, matches."""
+    wrong = []
+    for one in ones:
+        found = [_unlike(one, o) for o in [o for o in others if o.size == one.size] or others]
+        wrong += found[0] if all(found) else []
+    return wrong
 
 
 def _unlike(one: _Training, other: _Training) -> list[str]:
@@ -155,6 +190,12 @@ def _unlike(one: _Training, other: _Training) -> list[str]:
         f"{name} is {_shown(value)} in {one.path} and {_shown(other.shared[name])} in {other.path}"
         for name, value in one.shared.items()
         if value is None or value != other.shared[name]
+    ]
+    both = [name for name in one.settings if name in other.settings]
+    odd = [name for name in both if one.settings[name] != other.settings[name]]
+    wrong += [
+        f"{name} is {one.settings[name]} in {one.path} and {other.settings[name]} in {other.path}"
+        for name in odd[:1]
     ]
     largest = max(one.num_parameters, other.num_parameters)
     if one.size == other.size and abs(one.num_parameters - other.num_parameters) > _SLACK * largest:

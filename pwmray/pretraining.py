@@ -1,5 +1,6 @@
 """The run of a pretraining, which fills its folder (see pwmray.pretraining_folder)."""
 
+import dataclasses
 import hashlib
 import logging
 import math
@@ -16,7 +17,7 @@ from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
 from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
 from pwmray.models import WORLD_MODELS
-from pwmray.models.checkpoints import describe_world_model, save_world_model
+from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretraining_config import FORMAT, PretrainingConfig
 from pwmray.pretraining_folder import (
     BEST_FILE,
@@ -24,10 +25,15 @@ from pwmray.pretraining_folder import (
     CURVE_FILE,
     LAST_FILE,
     RESUME_FILE,
+    ElsewhereError,
+    best_iteration,
     by_iteration,
+    delete_leftovers,
     describe,
+    holder_of,
     is_done,
 )
+from pwmray.room import with_room
 from pwmray.seeding import generator
 from pwmray.tasks import TASKS
 from pwmray.tensorboard_file import write_events
@@ -50,28 +56,58 @@ def pretrain(
     """Train to the last iteration from wherever the folder stands, and write both checkpoints.
 
     `phase` names, in what it leaves about itself, the set of pretrainings that asked for it first.
-    Does nothing where another process has come to the end meanwhile. Raises ValueError when
-    another process works in the folder or it was begun on other data, FloatingPointError when the
-    loss is not finite; the last good checkpoints stay.
+    Does nothing where another process has come to the end meanwhile. Where the disk is full it
+    waits for room. Raises ElsewhereError when another process works in the folder or takes it over,
+    ValueError when it was begun on other data or best.ckpt is gone and cannot be made again,
+    FloatingPointError when the loss is not finite; the last good checkpoints stay.
     """
-    with _claimed(folder):
-        if not is_done(folder):
-            begun = describe(folder, phase, config.label, config.to_dict())
-            _Run(config, folder, stores, device, begun).finish(progress)
+    with _claimed(folder) as held:
+        delete_leftovers(folder)
+        if (folder / LAST_FILE).exists() and not (folder / RESUME_FILE).exists():
+            _restore_best(folder)
+        if is_done(folder):
+            return
+        begun = describe(folder, phase, config.label, config.to_dict())
+        _Run(config, folder, stores, device, begun, held).finish(progress)
 
 
 def _claimed(folder: Path) -> claim.Claim:
-    """Take the folder; raise ValueError naming the process that has it."""
+    """Take the folder; raise ElsewhereError naming the process that has it."""
     path = folder / CLAIM_FILE
     while (held := claim.acquire(path)) is None:
-        holder = claim.owner(path)
+        holder = holder_of(folder)
         if holder is not None:  # else it was given back between the two looks
-            raise ValueError(
-                f"another process pretrains in {folder}: pid {holder.get('pid')} on "
-                f"{holder.get('host')}; wait for it, or stop it, and run this again"
+            raise ElsewhereError(
+                f"another process pretrains in {folder}: {holder}; wait for it, or stop it, and "
+                "run this again"
             )
         time.sleep(_POLL_SECONDS)  # a claim that looks stale is watched before it is taken over
     return held
+
+
+def _restore_best(folder: Path) -> None:
+    """Make a best.ckpt that is gone from last.ckpt; raise ValueError where another was better."""
+    if (folder / BEST_FILE).exists():
+        return
+    last = load_world_model(folder / LAST_FILE)
+    path = folder / CURVE_FILE
+    rows = results.read_table(path).to_pylist() if path.exists() else []
+    if best_iteration(rows) != last.iterations:
+        raise ValueError(_lost(folder))
+    best = dataclasses.replace(last, training={**last.training, **_selected(BEST_FILE)})
+    save_world_model(folder / BEST_FILE, best)
+
+
+def _lost(folder: Path) -> str:
+    return (
+        f"{folder / BEST_FILE} is gone, and of the iterations before the newest nothing is left: "
+        f"copy it back, or delete {folder} to train anew"
+    )
+
+
+def _selected(name: str) -> dict[str, str]:
+    """Return which of its run a checkpoint is, best or last, as its file tells it."""
+    return {"selected": Path(name).stem}
 
 
 class _Run:
@@ -84,11 +120,12 @@ class _Run:
         stores: Sequence[Store],
         device: torch.device,
         begun: float,
+        held: claim.Claim,
     ):
         self._config, self._folder = config, folder
         joined = "+".join(store.fingerprint for store in stores)
         self._data_fingerprint = hashlib.sha256(joined.encode()).hexdigest()[:16]
-        self._begun = begun
+        self._begun, self._held = begun, held
         model = WORLD_MODELS[config.world_model.kind](
             config.world_model, generator(config.seed, "initialisation"), fidelity=config.fidelity
         )
@@ -104,6 +141,7 @@ class _Run:
         self._best = math.inf
         self._seconds = 0.0
         self._resume(device)
+        self._check_best()
 
     def finish(self, progress: Progress) -> None:
         settings, pretrainer = self._config.settings, self._pretrainer
@@ -123,8 +161,10 @@ class _Run:
         reached = {"iteration": self._pretrainer.iteration, "seconds": self._seconds}
         for episodes, losses in rows.items():
             self._rows.append({**reached, "episodes": episodes, **losses})
-        results.write_rows(self._folder / CURVE_FILE, self._rows, results.PRETRAINING)
-        write_events(self._folder, by_iteration(self._rows), "iteration", self._begun)
+        path = self._folder / CURVE_FILE
+        self._write(lambda: results.write_rows(path, self._rows, results.PRETRAINING))
+        by_step = by_iteration(self._rows)
+        self._write(lambda: write_events(self._folder, by_step, "iteration", self._begun))
         if held_out["world_model_loss"] < self._best:
             self._best = held_out["world_model_loss"]
             self._save(BEST_FILE)
@@ -134,7 +174,7 @@ class _Run:
             "best": self._best,
             "data": self._data_fingerprint,
         }
-        checkpoint_file.write(self._folder / RESUME_FILE, FORMAT, state)
+        self._write(lambda: checkpoint_file.write(self._folder / RESUME_FILE, FORMAT, state))
 
     def _save(self, name: str) -> None:
         config = self._config
@@ -146,8 +186,33 @@ class _Run:
             config.tasks,
             self._pretrainer.iteration,
             self._data_fingerprint,
+            config.settings.iterations,
+            {**config.shared, **_selected(name)},
         )
-        save_world_model(self._folder / name, checkpoint)
+        self._write(lambda: save_world_model(self._folder / name, checkpoint))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write once the disk has room; raise ElsewhereError where another process took over."""
+
+        def attempt() -> None:
+            if not self._held.is_held:  # it was paused for so long that it counted as gone
+                raise ElsewhereError(f"{self._folder} was taken over by {holder_of(self._folder)}")
+            write()
+
+        try:
+            with_room(attempt, self._folder, self._config.trial.runtime.disk_wait_seconds)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self._folder)
+            raise
+
+    def _check_best(self) -> None:
+        """Raise ValueError where best.ckpt is gone, unless the newest state is the best one."""
+        if not self._rows or (self._folder / BEST_FILE).exists():
+            return
+        if best_iteration(self._rows) != self._pretrainer.iteration:
+            raise ValueError(_lost(self._folder))
+        self._save(BEST_FILE)
 
     def _resume(self, device: torch.device) -> None:
         path = self._folder / RESUME_FILE

@@ -34,6 +34,7 @@ _LOSS = (
     "reward_weight",
     "matmul",
 )
+_OF_A_KIND = ("matching_weight",)  # of these: that of a flow's loss alone
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,23 @@ class PretrainingConfig:
     seed: int = 0
 
     @classmethod
-    def of(cls, trial: TrialConfig, pretrain: Mapping[str, Any]) -> "PretrainingConfig":
+    def of(
+        cls, trial: TrialConfig, pretrain: Mapping[str, Any], seed: int = 0
+    ) -> "PretrainingConfig":
         """Return the pretraining of a trial's world model, by its loss, data and fidelity.
 
-        `pretrain` is a scale's: the tasks and PretrainConfig's fields.
+        `pretrain` is a scale's: the tasks and PretrainConfig's fields; `seed` is the pretraining's.
         Raises ValueError naming a key or a value in it that is not valid.
         """
-        return cls(check_tasks(pretrain), trial, _read_settings(pretrain))
+        return cls(check_tasks(pretrain), trial, _read_settings(pretrain), seed)
 
     @classmethod
     def behind(cls, trial: TrialConfig, scale: Mapping[str, Any]) -> "PretrainingConfig":
         """Return the pretraining that a trial at a scale takes its world model from.
 
         Loss, data and whatever a trial is free to set are the scale's own, as they are for the
-        command that pretrains; the trial says the kind and the sizes, and the fidelity.
+        command that pretrains; the trial says the kind and the sizes, and the fidelity. Of several
+        seeds it is the one that the trial names, else 0.
         """
         pretrain = read_pretrain(scale)
         required = {"task": check_tasks(pretrain)[0], "seed": 0, "epochs": 1}
@@ -72,7 +76,7 @@ class PretrainingConfig:
         }
         world_model = dataclasses.replace(trial.world_model, **free)
         described = dataclasses.replace(plain, world_model=world_model, fidelity=trial.fidelity)
-        return cls.of(described, pretrain)
+        return cls.of(described, pretrain, trial.pretraining_seed)
 
     @property
     def world_model(self) -> WorldModelConfig:
@@ -118,9 +122,27 @@ class PretrainingConfig:
         }
 
     @property
+    def shared(self) -> dict[str, Any]:
+        """What pretrainings of two kinds must share to be a matched pair, beside data and length.
+
+        What is a kind's own, such as its widths, is left out.
+        """
+        settings = dataclasses.asdict(self.settings)
+        del settings["iterations"]
+        learner = dataclasses.asdict(self.trial.learner)
+        return {
+            **settings,
+            **{name: learner[name] for name in _LOSS if name not in _OF_A_KIND},
+            "standardize": self.world_model.standardize,
+            "wrap_angles": self.world_model.wrap_angles,
+            "seed": self.seed,
+        }
+
+    @property
     def label(self) -> str:
         """Return a readable name."""
-        return f"{self.world_model.kind} world model, {self.fidelity.name}"
+        seed = f", seed {self.seed}" if self.seed else ""
+        return f"{self.world_model.kind} world model, {self.fidelity.name}{seed}"
 
     def folder(self, results_dir: Path) -> Path:
         """Return where its files lie."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim
-from pwmray.files import replacing
+from pwmray.files import DRAFTS, replacing
 
 PRETRAINED_FOLDER = "pretrained"  # in the results folder
 BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
@@ -20,9 +20,13 @@ RESUME_FILE, CLAIM_FILE, ABOUT_FILE = "resume.ckpt", "claim", "about.json"
 _OF_BOTH = ("iteration", "seconds")  # of the rows of one iteration
 
 
+class ElsewhereError(ValueError):
+    """Another process has the folder."""
+
+
 def is_done(folder: Path) -> bool:
-    """Whether a pretraining has come to its end."""
-    return (folder / LAST_FILE).exists()
+    """Whether a pretraining has come to its end, and both of its checkpoints are there."""
+    return (folder / LAST_FILE).exists() and (folder / BEST_FILE).exists()
 
 
 def state_of(folder: Path) -> str:
@@ -32,6 +36,46 @@ def state_of(folder: Path) -> str:
     if claim.owner(folder / CLAIM_FILE):
         return "running"
     return "resumes" if (folder / RESUME_FILE).exists() else "missing"
+
+
+def holder_of(folder: Path) -> str | None:
+    """Return which live process works in the folder, None where none does."""
+    found = claim.owner(folder / CLAIM_FILE)
+    return f"pid {found.get('pid')} on {found.get('host')}" if found else None
+
+
+def find_leftovers(folder: Path) -> list[Path]:
+    """Return what killed processes left: files half written, and of what is done resume.ckpt.
+
+    Whoever does not hold the folder's claim may meet what its owner is writing.
+    """
+    drafts = [path for path in sorted(folder.glob(DRAFTS)) if not claim.is_draft(path)]
+    resume = folder / RESUME_FILE
+    return [*drafts, resume] if is_done(folder) and resume.exists() else drafts
+
+
+def clear_leftovers(folder: Path) -> bool:
+    """Delete what killed processes left; return False where a process works in the folder."""
+    if not find_leftovers(folder):
+        return True
+    held = claim.acquire(folder / CLAIM_FILE)
+    if held is None:
+        return False
+    with held:
+        delete_leftovers(folder)
+    return True
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what killed processes left, for whoever holds the folder's claim."""
+    for path in find_leftovers(folder):
+        path.unlink(missing_ok=True)
+
+
+def best_iteration(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the iteration of a curve with the lowest loss on the episodes held out."""
+    losses = {r["iteration"]: r["world_model_loss"] for r in rows if r["episodes"] == "held_out"}
+    return min(losses, key=losses.__getitem__, default=None)
 
 
 def describe(folder: Path, phase: str, label: str, config: Mapping[str, Any]) -> float:

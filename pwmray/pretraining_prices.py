@@ -3,18 +3,24 @@
 Where the scale tells of another kind of world model alone, by the operations beside that one.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import results
+from pwmray.build import build_shapes, num_parameters
 from pwmray.flops import count_pretraining_flops
 from pwmray.models import WORLD_MODELS
 from pwmray.pretraining_config import PretrainingConfig
-from pwmray.pretraining_folder import CURVE_FILE
+from pwmray.pretraining_folder import BEST_FILE, CURVE_FILE, LAST_FILE, RESUME_FILE, is_done
 from pwmray.prices import OPERATIONS
 
+KEPT_BYTES = 2 * 4  # a parameter: best.ckpt and last.ckpt
+# At the most, for a while: best.ckpt, and twice resume.ckpt with Adam's two moments, which is
+# replaced.
+MOST_BYTES = 4 + 2 * 3 * 4
 OWN_PACE, SCALE = "its own pace", "the scale's guess"
 
 
@@ -45,6 +51,32 @@ def price(config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path
     other, minutes = next(iter(guesses.items()))
     ratio = _flops(config, kind) / _flops(config, other)
     return Price(left * ratio * minutes / 1000, OPERATIONS)
+
+
+def count_disk_bytes(configs: Sequence[PretrainingConfig], results_dir: Path) -> int:
+    """Return what pretrainings, one after another, write at the most beside what is there."""
+    kept, most = 0, 0
+    for config in configs:
+        folder = config.folder(results_dir)
+        if is_done(folder):
+            continue
+        number = num_parameters(build_shapes(config.trial).world_model)
+        kept += max(number * KEPT_BYTES - _size(folder / BEST_FILE, folder / LAST_FILE), 0)
+        most = max(most, number * (MOST_BYTES - KEPT_BYTES) - _size(folder / RESUME_FILE))
+    return kept + most
+
+
+def _size(*paths: Path) -> int:
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def num_done(folder: Path) -> int:
+    """Return the iterations that a pretraining's curve has come to."""
+    return _progress(folder / CURVE_FILE)[0]
 
 
 def _progress(path: Path) -> tuple[int, float]:

@@ -1,7 +1,9 @@
 """`pwmray prune`: free the room of checkpoints by rule; what was freed stays in the record."""
 
 import argparse
+import contextlib
 import datetime
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +11,12 @@ from typing import NamedTuple
 
 from pwmray import claim, registry
 from pwmray.files import DRAFTS
+from pwmray.pretraining_folder import (
+    PRETRAINED_FOLDER,
+    clear_leftovers,
+    find_leftovers,
+    holder_of,
+)
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
 from pwmray.status_command import add_results_option
 from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, name_of, read_sweep
@@ -54,7 +62,7 @@ def _prune(chosen: argparse.Namespace) -> None:
     else:
         fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
     before = datetime.datetime.now(datetime.UTC) - chosen.older_than
-    total = 0
+    total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes)
     for freed in find_freeable(results, fingerprints, chosen.keep, before):
         if chosen.yes:
             freed = free(results, freed.fingerprint, chosen.keep, before)
@@ -67,6 +75,23 @@ def _prune(chosen: argparse.Namespace) -> None:
         print(f"{total / 1e6:.1f} MB freed")
     else:
         print(f"{total / 1e6:.1f} MB would be freed; --yes does it")
+
+
+def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
+    """Say, and do if asked, what killed pretrainings left half written; return its bytes."""
+    total = 0
+    for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
+        files = find_leftovers(folder)
+        if not files or holder_of(folder) is not None:
+            continue
+        num_bytes = _bytes_of(files)
+        newest = max((found.st_mtime for found in _stats_of(files)), default=0.0)
+        if newest > before.timestamp() or (does_it and not clear_leftovers(folder)):
+            continue
+        total += num_bytes
+        names = ", ".join(path.name for path in files)
+        print(f"{PRETRAINED_FOLDER}/{folder.name}: {names}, {num_bytes / 1e6:.1f} MB")
+    return total
 
 
 def find_freeable(
@@ -97,7 +122,7 @@ def free(
         if freed is None:
             return None
         for path in freed.files:
-            path.unlink()
+            path.unlink(missing_ok=True)
         registry.remark(
             folder, pruned=[path.name for path in freed.files], freed_bytes=freed.num_bytes
         )
@@ -120,16 +145,26 @@ def _freeable(
         kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
     files = [folder / name for name in _FILES.values() if name not in kept]
     # Whoever wrote a draft was killed: the trial is not running.
-    files = [path for path in files if path.exists()] + sorted(folder.glob(DRAFTS))
+    drafts = [path for path in sorted(folder.glob(DRAFTS)) if not claim.is_draft(path)]
+    files = [path for path in files if path.exists()] + drafts
     return Freed(folder.name, files, _bytes_of(files)) if files else None
 
 
 def _bytes_of(files: Sequence[Path]) -> int:
     """Return the room that the files give back: one of two names of a file gives none."""
-    stats = [path.stat() for path in files]
+    stats = _stats_of(files)
     names = [found.st_ino for found in stats]
     by_file = {found.st_ino: found for found in stats}
     return sum(f.st_size for i, f in by_file.items() if names.count(i) == f.st_nlink)
+
+
+def _stats_of(files: Iterable[Path]) -> list[os.stat_result]:
+    """Return the stats of the files that are still there: one may be another process's by now."""
+    stats = []
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            stats.append(path.stat())
+    return stats
 
 
 def _age(text: str) -> datetime.timedelta:

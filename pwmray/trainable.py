@@ -51,6 +51,7 @@ class TrialTrainable(tune.Trainable):
             Path(grid["data"]),
             functools.partial(_environments, num_threads=config.runtime.num_cpus),
             _device(grid),
+            grid["fingerprint"],
         )
 
     def step(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
 from pwmray.hold import Hold
 from pwmray.pretrained import (
+    check_unchanged,
     known_tasks,
     load_pretrained,
     world_model_id,
@@ -46,7 +47,8 @@ MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of
 class Trial:
     """A claimed trial: call `advance` until `is_finished`, then `close`.
 
-    Raises RunningElsewhereError when another process has it or has ended it.
+    Raises RunningElsewhereError when another process has it or has ended it, and ValueError where
+    `fingerprint`, that of the plan, is given and its world model's file holds another one by now.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Trial:
         data_path: Path,
         make_environments: MakeEnvironments,
         device: torch.device,
+        fingerprint: str | None = None,
     ):
         self.config, self.folder, self._device = config, folder, device
+        self._planned = fingerprint
         self._make_environments = make_environments
         self._hold = Hold(folder, config.runtime)
         try:
@@ -133,6 +137,8 @@ class Trial:
         seed, device = self.config.seed, self._device
         self.learner = build_learner(self.config)
         if self.config.is_pretrained:
+            if self._planned is not None:
+                check_unchanged(self.config, self._planned)
             load_pretrained(self.learner.world_model, self.config)
         elif self.config.world_model.standardize:
             wrap = self.config.world_model.wrap_angles

@@ -193,15 +193,15 @@ def test_plan_return_stands_beside_the_return_where_there_is_any(results, capsys
     printed = capsys.readouterr().out
 
     # Seeds 42, 123, 456 end on 510.42, 511.23, 514.56; two episodes at -10 and 0 of that, + 100.
-    assert "| n | return | plan return |" in printed
-    assert "| 3 | 512.1 +- 2.2 | 607.1 +- 2.2 |" in printed
+    assert "| n | return | return there | plan return |" in printed
+    assert "| 3 | 512.1 +- 2.2 | 507.1 +- 2.2 | 607.1 +- 2.2 |" in printed
     assert "on the first 2 of the evaluation episodes; no verdict rests on it" in printed
 
 
 def test_plan_returns_are_listed_per_seed_too(results, capsys):
     add_plans(results / "phase6_epochs")
     run(results, "phase6_epochs", "--format", "md", "--per-seed")
-    assert "| 42 | 510.42 | 605.42 |" in capsys.readouterr().out
+    assert "| 42 | 510.42 | 505.42 | 605.42 |" in capsys.readouterr().out
 
 
 def test_plan_return_is_exported(results, capsys):

@@ -116,9 +116,11 @@ def test_command_says_whose_episodes_it_ran_and_how_they_went(trial, capsys):
     sd = np.std(policy, ddof=1)
     expected = f"{np.mean(policy):.2f}, sd {sd:.2f}, min {min(policy):.2f}, max {max(policy):.2f}"
     assert f"return       {expected}" in out
-    assert f"max {max(planner):.2f}" in out.splitlines()[-1]
+    assert f"return there {np.mean(policy[:2]):.2f}, sd " in out
+    assert "the first 2 of these episodes" in out
+    assert f"plan return  {np.mean(planner):.2f}, sd " in out.splitlines()[-1]
     assert "evaluate: policy, 3/1500" in err
-    assert "evaluate: planner, 3/1500" in err
+    assert "evaluate: planner, 2/1000" in err
 
 
 def test_seeds_and_episodes_are_those_asked_for(trial, agent, capsys):

@@ -97,6 +97,57 @@ def test_a_missing_seed_or_another_control_leaves_no_effect(tmp_path):
     assert found.suite == ()
 
 
+def write_pretrained(folder, models_of_kind):
+    """Write a square whose seeds take in turn so many pretrained models of each kind."""
+    write_square(folder, {"reacher-easy": CELLS, "walker-stand": OTHER})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    for row in rows:
+        row["world_model_from"] = f"{row['world_model']}-600-{row['seed'] % models_of_kind}"
+        row["methodology"] = "policy_finetuning"
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    return folder
+
+
+@pytest.mark.parametrize("format", ["table", "md", "html", "tex", "json"])
+def test_verdicts_and_effects_on_one_pretrained_model_a_kind_say_so(format, tmp_path, capsys):
+    write_pretrained(tmp_path / "s", 1)
+    assert main(["s", "--results", str(tmp_path), "--format", format]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("n counts training seeds on it, not pretrainings") == 3 - (
+        format == "json"
+    )
+
+
+def test_verdicts_on_a_pretrained_model_a_seed_say_nothing_of_it(tmp_path):
+    summary = summarize_sweep(load_sweep(write_pretrained(tmp_path / "s", 2)))
+    assert summary.factorial.notes == ()
+    assert "Pretrained world models" not in str(summary.table_notes)
+
+
+def test_verdicts_on_fewer_pretrained_models_than_seeds_say_what_n_counts(tmp_path):
+    more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
+    write_square(tmp_path / "s", {"reacher-easy": more})
+    rows = read_table(tmp_path / "s" / "trials.arrow").to_pylist()
+    for row in rows:
+        row["world_model_from"] = f"{row['world_model']}-600-{row['seed'] % 2}"
+    write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
+    (note,) = summarize_sweep(load_sweep(tmp_path / "s")).factorial.notes
+    assert note.startswith(
+        "Pretrained world models: 2 for each arm compared, and 3 training seeds."
+    )
+
+
+def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings(tmp_path):
+    write_square(
+        tmp_path / "s", {"reacher-easy": {n: CELLS[n] for n in ("baseline", "flowpolicy")}}
+    )
+    rows = read_table(tmp_path / "s" / "trials.arrow").to_pylist()
+    rows = [row | {"world_model_from": "mlp-600-0"} for row in rows]
+    write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
+    summary = summarize_sweep(load_sweep(tmp_path / "s"))
+    assert "Pretrained world models" not in str(summary.table_notes)
+
+
 # Over tasks.
 
 

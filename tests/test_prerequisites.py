@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pwmray import claim, plan, prerequisites
-from pwmray.build import build_learner
+from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import run_pretrainings
-from pwmray.pretrained import check_matched
+from pwmray.pretrained import check_matched, world_model_training
 from pwmray.pretraining_folder import CLAIM_FILE, RESUME_FILE
-from pwmray.results import read_table
+from pwmray.results import TRAINED_WITH, read_table
 from pwmray.tracking import Mode
 from tests.test_sweep import run
 from tests.tiny import SETTINGS
@@ -27,11 +28,12 @@ from tests.tiny_pretrained import TASK, sweep
 HERE = Path(__file__).parent
 
 
-def save(path, kind="mlp", iterations=200, data="d1", tasks=(TASK,), **settings):
+def save(path, kind="mlp", iterations=200, data="d1", tasks=(TASK,), told=(), **settings):
+    """Write a world model; `told` is what its file says of its run and settings beside these."""
     variant = {"mlp": "baseline", "flow": "flowwm"}[kind]
     flat = {**SETTINGS, "task": TASK, "seed": 3, "epochs": 1, "variant": variant, **settings}
     model = build_learner(TrialConfig.from_flat(flat)).world_model
-    described = describe_world_model(model, "corrected", "few", tasks, iterations, data)
+    described = describe_world_model(model, "corrected", "few", tasks, iterations, data, *told)
     save_world_model(path, described)
     return path
 
@@ -85,9 +87,49 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_training_seed_may_have_a_pretrained_pair_of_its_own(tmp_path):
+    of_a_seed = [
+        {"seed": 42, "world_model_from": PRETRAINED},
+        {"seed": 123, "world_model_from": f"{PRETRAINED}:1"},
+    ]
+    hold = {"epochs": 2, "finetune_wm": False}
+    paired = dataclasses.replace(sweep, vary={**sweep.vary, "seed": of_a_seed}, hold=hold)
+    cells = paired.cells("tiny")
+    wanted = prerequisites.find(paired, "tiny", cells, tmp_path).prerequisites
+    assert [(w.pretraining.world_model.kind, w.pretraining.seed) for w in wanted] == [
+        ("mlp", 0),
+        ("flow", 0),
+        ("mlp", 1),
+        ("flow", 1),
+    ]
+    usual = find(tmp_path).prerequisites[0]
+    assert wanted[0].folder == usual.folder
+    assert plan.make(paired, "tiny", cells, tmp_path, wanted).counts() == {"waits": 4}
+
+
 def test_limit_leaves_out_what_only_later_trials_need(tmp_path, capsys):
     content = plan_as_json(capsys, tmp_path, "--limit", "1")
     assert [p["what"] for p in content["prerequisites"]] == ["mlp world model, corrected"]
+
+
+def test_one_that_another_process_makes_is_said_to_be(tmp_path, capsys):
+    mlp, flow = find(tmp_path).prerequisites
+    being_made = f" yet (being made by pid {os.getpid()} on {socket.gethostname()})"
+    with claim.acquire(mlp.folder / CLAIM_FILE):
+        code, _, errors = run(capsys, "--results", tmp_path, of=sweep)
+        assert (code, len(errors)) == (2, 1)
+        assert f"{mlp.path}{being_made}; no pretrained flow" in errors[0]
+        assert f"{flow.path}; make it with: python" in errors[0]
+        _, _, errors = run(capsys, "--results", tmp_path, "--limit", "1", of=sweep)
+    assert errors[0].endswith(f"{being_made}; wait for it, or add --pretrain to this command")
+
+
+def test_plan_counts_what_making_them_writes(tmp_path, capsys):
+    planned = plan.make(sweep, "tiny", sweep.cells("tiny"), tmp_path)
+    wanted = find(tmp_path).prerequisites
+    with_them = plan.make(sweep, "tiny", sweep.cells("tiny"), tmp_path, wanted)
+    number = sum(count_parameters(wanted[0].pretraining.trial).values())
+    assert with_them.disk_bytes - planned.disk_bytes > number
 
 
 def test_task_that_the_pretraining_does_not_see_is_refused(tmp_path, capsys):
@@ -166,7 +208,7 @@ def test_files_stand_in_by_kind(tmp_path, capsys):
     content = plan_as_json(capsys, tmp_path, "--world-model", f"mlp={mlp},flow={flow}")
     assert [trial["state"] for trial in content["trials"]] == ["new", "new"]
     assert content["prerequisites"] == []
-    found = find(tmp_path, {"mlp": mlp, "flow": flow}).configs
+    found = find(tmp_path, {"mlp": (mlp,), "flow": (flow,)}).configs
     assert [config.world_model_from for config in found] == [str(mlp), str(flow)]
     assert [trial["fingerprint"] for trial in content["trials"]] == [c.fingerprint for c in found]
 
@@ -176,7 +218,7 @@ def test_files_stand_in_by_kind(tmp_path, capsys):
     [
         ("nowhere.ckpt", "--world-model is 'nowhere.ckpt', but"),
         ("mpl=mlp.ckpt", "unknown kind of world model 'mpl'; did you mean 'mlp'"),
-        ("mlp=mlp.ckpt,mlp=mlp.ckpt", "gives a mlp world model twice"),
+        ("mlp=mlp.ckpt,mlp=mlp.ckpt", "mlp.ckpt twice"),
         ("mlp=mlp.ckpt,flow.ckpt", "valid: FILE, or mlp=FILE,flow=FILE"),
         ("mlp=mpl.ckpt", "mpl.ckpt is not a file; did you mean 'mlp.ckpt'?; valid: a file"),
         ("flow=mlp.ckpt", "does not fit"),
@@ -191,6 +233,49 @@ def test_file_that_cannot_stand_in_is_one_line(option, said, tmp_path, capsys, m
     code, out, errors = run(capsys, *options, of=sweep)
     assert (code, out, len(errors)) == (2, "", 1)
     assert said in errors[0]
+
+
+FIDELITIES = dataclasses.replace(
+    sweep,
+    vary={**sweep.vary, "variant": ["flowwm"], "fidelity": ["published", "corrected"]},
+    compare="fidelity",
+)
+
+
+def test_each_of_several_files_of_a_kind_stands_in_for_the_trials_that_it_fits(tmp_path, capsys):
+    published = save(tmp_path / "p.ckpt", "flow", fidelity="published")
+    corrected = save(tmp_path / "c.ckpt", "flow")
+    given = f"flow={corrected},flow={published}"
+    options = ["--plan", "--format", "json", "--results", tmp_path, "--world-model"]
+    code, out, errors = run(capsys, *options, given, of=FIDELITIES)
+    assert (code, errors) == (0, [])
+    assert [trial["state"] for trial in json.loads(out)["trials"]] == ["new", "new"]
+    files = {"flow": (corrected, published)}
+    found = prerequisites.find(FIDELITIES, "tiny", FIDELITIES.cells("tiny"), tmp_path, files)
+    assert [c.world_model_from for c in found.configs] == [str(published), str(corrected)]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("c",), r"c.ckpt does not fit .*tangent_velocity is True there and False here"),
+        (("c", "p", "same"), r"c.ckpt and .*same.ckpt both fit .*; give one"),
+        (
+            ("c", "p", "wide"),
+            r"no trial starts from .*wide.ckpt: .*does not fit .*latent_dim is",
+        ),
+    ],
+)
+def test_files_of_a_kind_that_fit_no_trial_or_the_same_are_one_line(names, said, tmp_path, capsys):
+    save(tmp_path / "p.ckpt", "flow", fidelity="published")
+    save(tmp_path / "c.ckpt", "flow")
+    save(tmp_path / "same.ckpt", "flow", iterations=100)
+    save(tmp_path / "wide.ckpt", "flow", **{"world_model.latent_dim": 32})
+    given = ",".join(f"flow={tmp_path / name}.ckpt" for name in names)
+    options = ["--plan", "--results", tmp_path, "--world-model", given]
+    code, out, errors = run(capsys, *options, of=FIDELITIES)
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert re.search(said, errors[0])
 
 
 def test_file_that_no_trial_would_start_from_is_refused(tmp_path, capsys):
@@ -227,6 +312,73 @@ def test_pair_that_was_trained_unlike_is_refused_unless_told(change, said, tmp_p
     assert (code, errors) == (0, [])
 
 
+SHARED = {"batch_size": 64, "model_lr": 2e-3, "seed": 0, "selected": "best"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"batch_size": 256, "model_lr": 1e-4},
+            "batch_size is 64 in .*a.ckpt and 256 in .*b.ckp",
+        ),
+        ({"seed": 1}, "seed is 0 in .*a.ckpt and 1 in .*b.ckpt$"),
+        ({"selected": "last"}, "selected is best in .*a.ckpt and last in .*b.ckpt$"),
+    ],
+)
+def test_pair_of_unlike_settings_is_refused_and_the_first_named(change, said, tmp_path):
+    mlp = save(tmp_path / "a.ckpt", told=(200, SHARED))
+    flow = save(tmp_path / "b.ckpt", "flow", told=(200, SHARED | change))
+    configs = find(tmp_path, {"mlp": (mlp,), "flow": (flow,)}).configs
+    with pytest.raises(ValueError, match="do not match: ") as refused:
+        check_matched(configs)
+    assert re.search(said, str(refused.value).partition(". Take others")[0])
+
+
+def test_settings_are_part_of_what_the_tables_say_of_a_training(tmp_path):
+    mlp = save(tmp_path / "a.ckpt", told=(200, SHARED))
+    flow = save(tmp_path / "b.ckpt", "flow", told=(200, SHARED | {"batch_size": 256}))
+    one, other = find(tmp_path, {"mlp": (mlp,), "flow": (flow,)}).configs
+    ours, theirs = world_model_training(one), world_model_training(other)
+    assert ours.startswith("200 iterations on data d1 of 1 task, settings ")
+    assert ours != theirs
+    assert ours.partition(TRAINED_WITH)[0] == theirs.partition(TRAINED_WITH)[0]
+
+
+def test_file_that_does_not_tell_its_settings_is_taken_as_before(tmp_path):
+    mlp, flow = save(tmp_path / "a.ckpt", told=(200, SHARED)), save(tmp_path / "b.ckpt", "flow")
+    check_matched(find(tmp_path, {"mlp": (mlp,), "flow": (flow,)}).configs)
+
+
+def test_made_pair_matches_wherever_its_files_are_copied(made, tmp_path):
+    copied = {}
+    for config in find(made).configs:
+        path = tmp_path / f"{config.world_model.kind}.ckpt"
+        path.write_bytes(Path(config.world_model_from).read_bytes())
+        copied[config.world_model.kind] = (path,)
+    found = find(tmp_path, copied).configs
+    check_matched(found)
+    files = [load_world_model(Path(config.world_model_from)) for config in found]
+    assert {file.run_iterations for file in files} == {2}
+    assert files[0].training == files[1].training
+    assert files[0].training["selected"] == "best"
+
+
+def test_each_file_needs_one_of_the_other_kind_that_matches(tmp_path):
+    def pair(seed):
+        names = {kind: tmp_path / f"{kind}{seed}.ckpt" for kind in ("mlp", "flow")}
+        return [save(p, kind, told=(200, SHARED | {"seed": seed})) for kind, p in names.items()]
+
+    cells = sweep.cells("tiny")
+    pairs = [(cell, path) for seed in (0, 1) for cell, path in zip(cells, pair(seed), strict=True)]
+    configs = [dataclasses.replace(cell, world_model_from=str(path)) for cell, path in pairs]
+    check_matched(configs)
+    with pytest.raises(ValueError, match=r"seed is 0 in .*mlp0.ckpt and 1 in .*flow1.ckpt"):
+        check_matched([configs[0], configs[3]])
+    with pytest.raises(ValueError, match=r"seed is 1 in .*flow1.ckpt and 0 in .*mlp0.ckpt"):
+        check_matched([configs[0], configs[1], configs[3]])
+
+
 def test_pair_of_unlike_size_is_refused(tmp_path):
     narrow = save(tmp_path / "a.ckpt")
     wide = save(tmp_path / "b.ckpt", "flow", **{"world_model.units": (64,)})
@@ -245,7 +397,8 @@ def test_best_of_a_run_counts_with_the_iterations_of_its_whole_run(tmp_path):
         folder.mkdir()
         save(folder / "best.ckpt", kind, iterations=best)
         save(folder / "last.ckpt", kind, iterations=200)
-    check_matched(find(tmp_path, {"mlp": mlp / "best.ckpt", "flow": flow / "best.ckpt"}).configs)
+    given = {"mlp": (mlp / "best.ckpt",), "flow": (flow / "best.ckpt",)}
+    check_matched(find(tmp_path, given).configs)
 
 
 def test_world_models_of_one_kind_are_not_matched(tmp_path):

@@ -1,14 +1,18 @@
 """Pretraining on several tasks: what it samples, what it keeps, and that resuming is exact."""
 
 import dataclasses
+import errno
+import json
 import os
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from pwmray import checkpoint_file, claim, pretraining, results
+from pwmray import checkpoint_file, claim, pretrain_command, pretraining, results, room
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import TrialConfig
 from pwmray.data.multitask import MultitaskSampler, split_episodes
@@ -16,8 +20,14 @@ from pwmray.data.store import open_store, write_store
 from pwmray.models.checkpoints import load_world_model
 from pwmray.pretrain_command import Pretraining
 from pwmray.pretraining import pretrain
-from pwmray.pretraining_config import PretrainingConfig
-from pwmray.pretraining_folder import CURVE_FILE, is_done
+from pwmray.pretraining_config import FORMAT, PretrainingConfig
+from pwmray.pretraining_folder import (
+    CURVE_FILE,
+    ElsewhereError,
+    best_iteration,
+    clear_leftovers,
+    is_done,
+)
 from pwmray.tasks import find_task
 from tests.tiny import SCALES, SETTINGS
 
@@ -248,7 +258,116 @@ def test_process_that_waited_while_another_finished_trains_nothing(stores, tmp_p
     assert (folder / "last.ckpt").stat().st_mtime_ns == before
 
 
+def test_run_that_another_process_took_over_writes_nothing_more(stores, tmp_path):
+    folder = tmp_path / "run"
+
+    def take_over(_, done, __):
+        if done == 4:
+            (folder / "claim").write_text(json.dumps({"token": "x", "pid": 7, "host": "other"}))
+
+    with pytest.raises(ElsewhereError, match="run was taken over by pid 7 on other"):
+        pretrain(make_config(), folder, stores, CPU, take_over)
+    assert {row["iteration"] for row in curve(folder)} == {2, 4}
+    assert not (folder / "last.ckpt").exists()
+
+
+def test_run_clears_what_killed_processes_left(stores, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".resume.ckpt.1234.tmp").write_bytes(b"half")
+    pretrain(make_config(), folder, stores, CPU, quiet)
+    (folder / "resume.ckpt").write_bytes(b"left by a kill")
+    assert clear_leftovers(folder)
+    assert not [path.name for path in folder.iterdir() if path.suffix == ".tmp"]
+    assert not (folder / "resume.ckpt").exists()
+
+
+def test_full_disk_is_waited_for_and_named_when_it_stays_full(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_POLL_SECONDS", 0.01)
+    write, refused = checkpoint_file.write, []
+
+    def refuse_once(path, *content):
+        if path.name == "resume.ckpt" and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *content)
+
+    monkeypatch.setattr(checkpoint_file, "write", refuse_once)
+    pretrain(make_config(), tmp_path / "run", stores, CPU, quiet)
+    assert refused
+    refused.clear()
+    impatient = make_config({"runtime.disk_wait_seconds": 0.0})
+    with pytest.raises(OSError, match="No space left on device") as error:
+        pretrain(impatient, tmp_path / "full", stores, CPU, quiet)
+    assert error.value.filename == str(tmp_path / "full")
+
+
+# A checkpoint that is gone.
+
+
+def test_best_model_that_is_gone_is_made_from_the_last_where_that_was_the_best(stores, tmp_path):
+    config, folder = make_config({"learner.model_lr": 1e-2}, iterations=4), tmp_path / "run"
+    pretrain(config, folder, stores, CPU, quiet)
+    assert best_iteration(curve(folder)) == 4
+    before = load_world_model(folder / "best.ckpt")
+    (folder / "best.ckpt").unlink()
+    assert not is_done(folder)
+    pretrain(config, folder, stores, CPU, stop_at(0))
+    after = load_world_model(folder / "best.ckpt")
+    assert_same_weights(after.state, before.state)
+    assert (after.training, after.run_iterations) == (before.training, 4)
+
+
+@pytest.mark.parametrize("lost_at", ["in its middle", "at its end"])
+def test_best_model_that_cannot_be_made_again_is_one_line(lost_at, stores, tmp_path):
+    config, folder = make_config(), tmp_path / "run"
+    if lost_at == "in its middle":
+        with pytest.raises(Stop):
+            pretrain(config, folder, stores, CPU, stop_at(4))
+        resume = checkpoint_file.read(folder / "resume.ckpt", FORMAT, CPU)
+        for row in resume["rows"]:
+            row["world_model_loss"] += row["iteration"]  # the first is the best
+        checkpoint_file.write(folder / "resume.ckpt", FORMAT, resume)
+    else:
+        pretrain(config, folder, stores, CPU, quiet)
+        (folder / "curve.arrow").unlink()
+    (folder / "best.ckpt").unlink()
+    with pytest.raises(ValueError, match=r"best.ckpt is gone, .*: copy it back, or delete .*run"):
+        pretrain(config, folder, stores, CPU, quiet)
+
+
 # What defines it.
+
+
+def test_seed_is_another_pretraining_and_by_default_0():
+    (one, *_), (held, *_) = (
+        dataclasses.replace(pair, **given).configs("tiny") for given in ({}, {"hold": {"seed": 7}})
+    )
+    varied = dataclasses.replace(pair, vary={**pair.vary, "seed": [0, 1, 2]}).configs("tiny")
+    assert (one.seed, held.seed) == (0, 7)
+    assert held.label == "mlp world model, corrected, seed 7"
+    assert [config.seed for config in varied] == [0, 1, 2, 0, 1, 2]
+    assert len({config.fingerprint for config in varied}) == 6
+    assert varied[0].fingerprint == one.fingerprint
+
+
+def test_fingerprint_of_the_default_seed_stays_what_it_was():
+    assert make_config().fingerprint == "98e8b08ce991fe73"
+
+
+@pytest.mark.parametrize("key", ["task", "epochs"])
+def test_what_only_a_trial_has_is_refused(key, capsys, tmp_path):
+    wrong = dataclasses.replace(pair, hold={key: TASKS[0]})
+    code, _, err = run(capsys, "--plan", "--results", tmp_path / "r", of=wrong)
+    assert (code, len(err)) == (2, 1)
+    assert f"pretraining pair sets {key!r}, which is a trial's; its tasks and iterations" in err[0]
+
+
+def test_seed_that_is_none_is_one_line(capsys, tmp_path):
+    wrong = dataclasses.replace(pair, hold={"seed": -1})
+    code, _, err = run(capsys, "--plan", "--results", tmp_path / "r", of=wrong)
+    assert (code, len(err)) == (2, 1)
+    assert "seed is -1" in err[0]
 
 
 @pytest.mark.parametrize(
@@ -375,6 +494,49 @@ def test_second_run_trains_nothing(capsys, tmp_path):
     assert out.count(": done;") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")} == before
     assert len(before) == 4
+
+
+def test_one_that_another_process_makes_comes_last_and_is_taken_over(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain_command, "_POLL_SECONDS", 0.05)
+    mlp, flow = (config.folder(tmp_path / "r") for config in pair.configs("tiny"))
+    held = claim.acquire(mlp / "claim")
+    threading.Thread(target=release_when_done, args=(held, flow), daemon=True).start()
+    code, out, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
+    assert code == 0
+    assert [line for line in out.splitlines() if "best.ckpt" in line] == [
+        f"flow world model, corrected: {flow / 'best.ckpt'}",
+        f"mlp world model, corrected: {mlp / 'best.ckpt'}",
+    ]
+    whose = f"by pid {os.getpid()} on {socket.gethostname()}, 0/6"
+    assert any(f"waiting for: mlp world model, corrected, {whose}" in line for line in err)
+
+
+def release_when_done(held, folder):
+    while not is_done(folder):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    held.release()
+
+
+def test_wait_for_another_process_ends_with_ctrl_c(capsys, tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    for config in pair.configs("tiny")[1:]:
+        held = claim.acquire(config.folder(tmp_path / "r") / "claim")
+    monkeypatch.setattr(pretrain_command.time, "sleep", interrupt)
+    with held:
+        code, _, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
+    assert code == 130
+    assert err[-2].startswith("go on with: python ")
+
+
+def test_full_disk_is_told_before_anything_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain_command, "free_bytes", lambda _: 1000)
+    code, _, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
+    assert (code, len(err)) == (2, 1)
+    assert f"no room for the pretrainings: they need 0.1 MB, {tmp_path / 'r'} has 0.0 MB" in err[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_diverging_pretraining_is_one_line_and_exit_code_1(capsys, tmp_path):

@@ -2,23 +2,26 @@
 
 import dataclasses
 import functools
+import json
 
 import pytest
 import torch
 
-from pwmray import plan, registry, results
+from pwmray import plan, pretrained, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
+from pwmray.failures import Failure
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
-from pwmray.pretrained import check_pretrained
+from pwmray.pretrained import check_pretrained, load_pretrained
 from pwmray.pretraining import pretrain
 from pwmray.pretraining_config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.sweep import PRETRAINED, Sweep
 from pwmray.tables import Tables
+from pwmray.trainable import TrialTrainable
 from pwmray.trial import Trial
 from tests.tiny import SCALES, SETTINGS
 
@@ -65,11 +68,11 @@ def methodologies(checkpoint, **settings):
     }
 
 
-def open_trial(config, folder, data):
+def open_trial(config, folder, data, fingerprint=None):
     if registry.read(folder).status is None:
         registry.record(folder, Status.PENDING, config=config.to_dict())
         registry.record(folder, Status.QUEUED)
-    return Trial(config, folder, data, make_environments, CPU)
+    return Trial(config, folder, data, make_environments, CPU, fingerprint)
 
 
 def run_to_the_end(trial):
@@ -141,7 +144,60 @@ def test_fingerprint_follows_the_content_of_the_checkpoint(checkpoint, tmp_path)
     assert make_config(other).fingerprint != make_config(checkpoint).fingerprint
 
 
+def test_trial_whose_file_changed_since_it_was_planned_fails_and_says_so(
+    checkpoint, tmp_path, data
+):
+    planned = make_config(checkpoint)
+    fingerprint = planned.fingerprint
+    save(checkpoint, seed=8)
+    in_its_process = TrialConfig.from_dict(planned.to_dict())
+    with pytest.raises(ValueError, match=r"model\.ckpt changed since the sweep was planned: start"):
+        open_trial(in_its_process, tmp_path / "t", data, fingerprint)
+    record = registry.read(tmp_path / "t")
+    assert (record.status, record.last("failure")) == (Status.FAILED, Failure.CONFIG)
+
+
+def test_process_that_takes_a_trial_up_holds_it_to_the_plan(checkpoint, tmp_path, data):
+    planned = make_config(checkpoint)
+    folder = tmp_path / planned.fingerprint
+    registry.queue(folder, planned.to_dict())
+    grid = {
+        "trial": json.dumps(planned.to_dict()),
+        "fingerprint": planned.fingerprint,
+        "folder": str(folder),
+        "data": str(data),
+        "use_gpu": False,
+    }
+    save(checkpoint, seed=8)
+    with pytest.raises(ValueError, match="changed since the sweep was planned"):
+        TrialTrainable.open(TrialTrainable.__new__(TrialTrainable), grid)
+
+
+def test_file_that_is_replaced_before_it_is_loaded_is_refused(checkpoint):
+    config = make_config(checkpoint)
+    assert config.fingerprint  # the plan's look at the file
+    save(checkpoint, seed=9)
+    with pytest.raises(ValueError, match=r"model\.ckpt changed since it was first looked at"):
+        load_pretrained(build_learner(make_config("scratch")).world_model, config)
+
+
+def test_file_that_is_replaced_after_it_is_loaded_changes_nothing(checkpoint):
+    config = make_config(checkpoint)
+    check_pretrained(config)
+    name = pretrained.world_model_id(config)
+    save(checkpoint, seed=10)
+    assert pretrained.world_model_id(config) == name
+
+
 # Refusing it.
+
+
+def test_world_model_with_a_number_that_is_not_finite_is_refused(checkpoint):
+    found = load_world_model(checkpoint)
+    found.state["encoder.0.weight"][0, 0] = float("nan")
+    save_world_model(checkpoint, found)
+    with pytest.raises(ValueError, match=r"model.ckpt: its tensor 'encoder.0.weight' has number"):
+        check_pretrained(make_config(checkpoint))
 
 
 @pytest.mark.parametrize(

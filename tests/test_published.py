@@ -192,6 +192,14 @@ def test_model_of_fewer_actions_is_read_but_not_built(tmp_path):
             r"dynamics\.0\.weight has the shape \(64, 85\), not \(64, 86\)",
         ),
         ({"_reward__0__weight": torch.ones(64, 80)}, r"86\), not \(64, 80\)"),
+        (
+            {"_reward__1__bias": torch.full((64,), torch.nan)},
+            r"'reward_head\.1\.bias' has numbers",
+        ),
+        (
+            {"_reward__1__bias": torch.ones(64).to_sparse()},
+            r"'_reward\.1\.bias' is a torch\.sparse_coo tensor of torch\.float32; it must",
+        ),
     ],
 )
 def test_published_file_with_other_tensors_is_named(change, message, tmp_path):

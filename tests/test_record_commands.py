@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from pwmray import claim, cli, launch, listing, registry, results, tables
+from pwmray import claim, cli, launch, listing, prune_command, registry, results, tables
 from pwmray import plan as planning
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
 from pwmray.tracking import Mode
@@ -301,6 +301,43 @@ def test_prune_keeps_both_by_default_and_clears_what_kills_left(made, capsys):
     draft.write_bytes(bytes(500_000))
     _, out, _ = run(capsys, made, "prune", "--yes")
     assert out.splitlines() == [f"{NAMES[0]}: {draft.name}, 0.5 MB", "0.5 MB freed"]
+    assert not draft.exists()
+
+
+def test_prune_leaves_out_what_processes_take_claims_with_and_what_is_gone_by_then(
+    made, capsys, monkeypatch
+):
+    folder = folder_of(made, 0)
+    taking = folder / f".{CLAIM_FILE}.0123abcd.tmp"
+    taking.write_text("{}")
+    gone = folder / ".curve.arrow.0123abcd.tmp"
+    gone.write_bytes(bytes(1000))
+    stats_of = prune_command._stats_of
+
+    def lose(files):
+        gone.unlink(missing_ok=True)
+        return stats_of(files)
+
+    monkeypatch.setattr(prune_command, "_stats_of", lose)
+    code, out, _ = run(capsys, made, "prune", "--keep", "best", "--yes")
+    assert code == 0
+    assert taking.exists()
+    assert taking.name not in out
+    assert registry.read(folder).last("pruned") is not None
+
+
+def test_prune_clears_what_killed_pretrainings_left(made, capsys):
+    folder = made / "pretrained" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    draft = folder / ".resume.ckpt.0123abcd.tmp"
+    draft.write_bytes(bytes(500_000))
+    said = f"pretrained/{folder.name}: {draft.name}, 0.5 MB"
+    with claim.acquire(folder / "claim"):
+        assert said not in run(capsys, made, "prune", "--yes")[1]
+    assert said in run(capsys, made, "prune")[1]
+    assert draft.exists()
+    assert said not in run(capsys, made, "prune", "tiny", "--yes")[1]
+    assert said in run(capsys, made, "prune", "--yes")[1]
     assert not draft.exists()
 
 

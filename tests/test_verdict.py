@@ -371,6 +371,10 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         (long, None, []),  # from scratch, or of an earlier version
         (long, short, ["world_model_training"]),
         ("unknown iterations on data d1 of 30 tasks",) * 2 + (["world_model_training"],),
+        (f"{long}, settings 1a2b3c4d", f"{long}, settings 1a2b3c4d", []),
+        (f"{long}, settings 1a2b3c4d", f"{long}, settings 5e6f7a8b", ["world_model_training"]),
+        (f"{long}, settings 1a2b3c4d", long, []),  # of an earlier version
+        (f"{long}, settings 1a2b3c4d", short, ["world_model_training"]),
     ]:
         arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
         for trial in arms[0]:

@@ -5,7 +5,8 @@ something, so that a trial can be refused before it starts.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,9 @@ class WorldModelCheckpoint:
     tasks: tuple[str, ...] = ()  # names of the embedding's first rows, as far as they are known
     iterations: int | None = None  # of training; None where unknown
     data_fingerprint: str = ""  # of the data it was trained on; empty where unknown
+    run_iterations: int | None = None  # of the whole run, of which this may be the best state
+    # How it was trained, as far as world models of all kinds can share it; empty where unknown.
+    training: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
 
     @property
@@ -58,6 +62,7 @@ _PLAIN = tuple(
     for field in dataclasses.fields(WorldModelCheckpoint)
     if field.name not in ("config", "source")
 )
+_LATER = ("run_iterations", "training")  # files of earlier versions lack them
 
 
 def describe_world_model(
@@ -67,6 +72,8 @@ def describe_world_model(
     tasks: tuple[str, ...],
     iterations: int,
     data_fingerprint: str,
+    run_iterations: int | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> WorldModelCheckpoint:
     """Return a copy of a model's weights, on the CPU, with what is known of its training."""
     state = {
@@ -83,6 +90,8 @@ def describe_world_model(
         tasks=tasks,
         iterations=iterations,
         data_fingerprint=data_fingerprint,
+        run_iterations=run_iterations,
+        training=dict(training or {}),
     )
 
 
@@ -95,26 +104,38 @@ def save_world_model(path: Path, checkpoint: WorldModelCheckpoint) -> None:
     checkpoint_file.write(path, FORMAT, content)
 
 
-def load_world_model(path: Path) -> WorldModelCheckpoint:
+def load_world_model(path: Path, expected: str | None = None) -> WorldModelCheckpoint:
     """Read a world model, on the CPU, its digest checked.
 
     Raises ValueError naming the file and what is wrong with it: damaged, of another format, of a
-    newer version, or of an architecture that is not known here.
+    newer version, of another digest than the `expected` one, of an architecture that is not known
+    here, or with a number that is not finite.
     """
     _check_is_ours(path, checkpoint_file.read_header(path))
-    content = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
-    missing = {*_PLAIN, "config", "source", "input_order"} - content.keys()
+    content = checkpoint_file.read(path, FORMAT, torch.device("cpu"), expected)
+    missing = {*_PLAIN, "config", "source", "input_order"} - {*content, *_LATER}
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     if content["input_order"] != INPUT_ORDER:
         raise ValueError(
             f"{path} takes its inputs in the order {content['input_order']}, not {INPUT_ORDER}"
         )
+    try:
+        check_finite(content["state"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return WorldModelCheckpoint(
         config=_read_config(path, content["config"]),
         source=content["source"] and Source(**content["source"]),
-        **{name: content[name] for name in _PLAIN},
+        **{name: content[name] for name in _PLAIN if name in content},
     )
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for the first tensor with a number that is not finite."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"its tensor {name!r} has numbers that are not finite")
 
 
 def digest(path: Path) -> str:

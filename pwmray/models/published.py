@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pwmray.models import WORLD_MODELS, WorldModelConfig
 from pwmray.models.architecture import Sizes, check_shapes, infer_sizes
-from pwmray.models.checkpoints import Source, WorldModelCheckpoint
+from pwmray.models.checkpoints import Source, WorldModelCheckpoint, check_finite
 from pwmray.pickles import load_pickled
 from pwmray.tasks import TASK_SETS, TASKS
 
@@ -85,6 +85,7 @@ def read_published(path: Path, task_set: str = "", trust: bool = False) -> World
         state, others = _rename(found.weights)
         sizes = infer_sizes(state)
         check_shapes(state, sizes)
+        check_finite(state)
         config = _config(sizes)
         _check_dims(found, sizes)
         name = _task_set(found, task_set, sizes.num_tasks)
@@ -159,6 +160,11 @@ def _rename(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
             others[first] = None
         elif part is None or not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is no tensor of a world model that is known here")
+        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise ValueError(
+                f"{name!r} is a {tensor.layout} tensor of {tensor.dtype}; it must be a dense one "
+                "of real numbers"
+            )
         else:
             # A copy of its own: a view would be saved with all of what it views.
             state[_NAMES[part] + name.removeprefix(part)] = tensor.detach().float().clone()
