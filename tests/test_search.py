@@ -526,9 +526,27 @@ def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stop", "code"),
-    [(signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)],
+    ("stop", "code", "left"),
+    [(signal.SIGTERM, 143, Status.CANCELLED), (signal.SIGUSR1, 75, Status.QUEUED)],
 )
+def test_signals_end_a_search_as_they_end_a_sweep(stop, code, left, tmp_path):
+    process = start(tmp_path)
+    wait_for_an_end(tmp_path)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in out + err
+    assert "go on with: " in out
+    plan = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results")
+    outcomes = study.outcomes(plan.studies()[TASK])
+    for path in (tmp_path / "results" / "trials").iterdir():
+        record = registry.read(path)
+        assert path.name in outcomes or record.status in (left, Status.EVALUATED)
+        assert registry.running_elsewhere(path) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
     process = start(tmp_path)
     wait_for_an_end(tmp_path)
