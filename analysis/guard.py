@@ -337,9 +337,8 @@ def _find_repeated(trials: Sequence[Trial]) -> str:
     """Name what was trained twice, under settings that the sweep held at different times."""
     counts = Counter(str(trial) for trial in trials)
     names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
-    listed = describe_trials(names).partition(":")[2]
     said = "one seed of an arm, several trials, the last of which counts"
-    return f"{said}:{listed}" if names else ""
+    return f"{said}: {_list_first(names)}" if names else ""
 
 
 def _find_several_data(trials: Sequence[Trial]) -> str:
@@ -354,9 +353,8 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
         settings = {str(read_settings(trial.record).get("data")) for trial in found.values()}
         if len(settings) < len(found):
             names.append(f"{' '.join(arm)} ({_join(list(found))})")
-    listed = describe_trials(names).partition(":")[2]
-    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data:"
-    return f"{said}{listed}" if names else ""
+    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data"
+    return f"{said}: {_list_first(names)}" if names else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:
@@ -366,15 +364,16 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
 
 
-def describe_trials(names: Sequence[str], shown: int = 3) -> str:
-    """Count some trials and name the first few."""
-    listed = "; ".join(names[:shown])
+def describe_trials(names: Sequence[str], text: str = "") -> str:
+    """Count some trials, say what of them, and name the first few."""
+    counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
+    return f"{counted}{text and f' {text}'}: {_list_first(names)}"
+
+
+def _list_first(names: Sequence[str], shown: int = 3) -> str:
     more = f"; and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} {'trial' if len(names) == 1 else 'trials'}: {listed}{more}"
+    return "; ".join(names[:shown]) + more
 
 
 def _list_trials(text: str, trials: Sequence[Trial]) -> str:
-    if not trials:
-        return ""
-    count, _, listed = describe_trials([str(trial) for trial in trials]).partition(":")
-    return f"{count} {text}:{listed}"
+    return describe_trials([str(trial) for trial in trials], text) if trials else ""

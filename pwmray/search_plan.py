@@ -1,11 +1,12 @@
 """What a search has tried and has yet to try, and its best trials."""
 
 import contextlib
+import functools
 import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pwmray.study import FINGERPRINT
 _NUM_SHOWN = 5  # of the best trials of each task
 _MOST_CELLS = 200  # of a space that is looked through whole
 _FIRST_LOOK = 9  # ASHA looks first after a ninth of the epochs, then after a third
+
+_ConfigOf = Callable[[Mapping[str, Any]], TrialConfig]  # of settings chosen from a space
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class SearchPlan:
         tables.check_scale(results / search.name, scale)
         space = study.read_space(search.space)
         configs = [search.config(scale, task, {}) for task in tasks]
-        _check_space(search, scale, tasks[0], space)
-        cells = _cells(search, scale, tasks[0], space)
+        config_of = functools.partial(search.config, scale, tasks[0])
+        _check_space(search.name, space, config_of)
+        cells = _cells(space, config_of)
         num_trials = min(num_trials, len(cells) or num_trials)
         measured = prices.measure(results, ())
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
@@ -196,7 +200,7 @@ def _shown(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
-def _check_space(search: Any, scale: str, task: str, space: Mapping[str, BaseDistribution]) -> None:
+def _check_space(name: str, space: Mapping[str, BaseDistribution], config_of: _ConfigOf) -> None:
     """Raise ValueError for a choice that cannot run, or a key that changes nothing of a trial.
 
     A choice may ask for another key's: each is looked at by itself, then beside each of the others.
@@ -206,57 +210,43 @@ def _check_space(search: Any, scale: str, task: str, space: Mapping[str, BaseDis
         values = _ends(distribution)
         contexts: list[dict[str, Any]] = [{}, *(other for other in others if key not in other)]
         for value in values:
-            _first_that_runs(search, scale, task, [{**context, key: value} for context in contexts])
-        if len(values) > 1 and not any(
-            len(set(_fingerprints(search, scale, task, key, values, context))) > 1
-            for context in contexts
-        ):
+            _check_runs([{**context, key: value} for context in contexts], config_of)
+        beside = ([{**context, key: value} for value in values] for context in contexts)
+        if len(values) > 1 and all(len(_trials(few, config_of)) < 2 for few in beside):
             raise ValueError(
-                f"search {search.name}: {key!r} changes nothing of any trial: it is held, or "
+                f"search {name}: {key!r} changes nothing of any trial: it is held, or "
                 "belongs to another kind of world model or policy"
             )
 
 
-def _first_that_runs(
-    search: Any, scale: str, task: str, choices: Sequence[Mapping[str, Any]]
-) -> TrialConfig:
-    """Return the first of several trials whose settings can run; raise the first's ValueError."""
-    first: ValueError | None = None
-    for chosen in choices:
+def _check_runs(settings: Sequence[Mapping[str, Any]], config_of: _ConfigOf) -> None:
+    """Raise the ValueError of the first of some settings unless one of them can run."""
+    errors = []
+    for chosen in settings:
         try:
-            return search.config(scale, task, chosen)
+            config_of(chosen)
+            return
         except ValueError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            errors.append(error)
+    raise errors[0]
 
 
-def _fingerprints(
-    search: Any,
-    scale: str,
-    task: str,
-    key: str,
-    values: Sequence[Any],
-    context: Mapping[str, Any],
-) -> Iterator[str]:
-    for value in values:
-        with contextlib.suppress(ValueError):
-            yield search.config(scale, task, {**context, key: value}).fingerprint
-
-
-def _cells(
-    search: Any, scale: str, task: str, space: Mapping[str, BaseDistribution]
-) -> list[dict[str, Any]]:
+def _cells(space: Mapping[str, BaseDistribution], config_of: _ConfigOf) -> list[dict[str, Any]]:
     """Return all settings of a space that are different trials; none where there are many."""
     choices = [_all_values(distribution) for distribution in space.values()]
     if math.prod(map(len, choices)) not in range(1, _MOST_CELLS + 1):
         return []
+    settings = (dict(zip(space, values, strict=True)) for values in itertools.product(*choices))
+    return list(_trials(settings, config_of).values())
+
+
+def _trials(settings: Iterable[dict[str, Any]], config_of: _ConfigOf) -> dict[str, dict[str, Any]]:
+    """Return by its fingerprint the first settings of each trial, without what cannot run."""
     found: dict[str, dict[str, Any]] = {}
-    for values in itertools.product(*choices):
-        chosen = dict(zip(space, values, strict=True))
+    for chosen in settings:
         with contextlib.suppress(ValueError):  # a choice that asks for another key's
-            found.setdefault(search.config(scale, task, chosen).fingerprint, chosen)
-    return list(found.values())
+            found.setdefault(config_of(chosen).fingerprint, chosen)
+    return found
 
 
 def _all_values(distribution: BaseDistribution) -> Sequence[Any]:

@@ -46,8 +46,8 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
     with recording(mode, Job(str(plan.results), plan.search.name), bool(num_left)):
         code = _run_tasks(plan, num_left, data_dir, address, command) if num_left else 0
     studies = plan.studies()
+    write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
-        write_tables(plan, task, found, command)  # a run that was killed may not have come to it
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     for line in caution_lines(plan, studies):
         print(line)

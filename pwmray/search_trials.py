@@ -334,9 +334,12 @@ class SearchTrials:
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
 
-def write_tables(plan: SearchPlan, task: str, tried: optuna.Study, command: str) -> None:
-    """Give the search's folder the tables of a sweep, of all trials of a task's study so far."""
-    tables.Tables(open_tables(plan, _asked(plan, task, tried).values(), command)).write()
+def write_tables(plan: SearchPlan, studies: Mapping[str, optuna.Study], command: str) -> None:
+    """Give the search's folder the tables of a sweep, of all trials of its studies so far."""
+    for task, tried in studies.items():
+        open_tables(plan, _asked(plan, task, tried).values(), command)
+    if studies:
+        tables.Tables(plan.folder).write()
 
 
 def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) -> Path:

@@ -486,6 +486,17 @@ def wait_for_an_end(folder):
     raise TimeoutError("no trial came to an end")
 
 
+def stop_search(folder, stop, code):
+    """Stop a search once a trial has come to an end; return what it printed."""
+    process = start(folder)
+    wait_for_an_end(folder)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in out + err
+    return out
+
+
 def kill_a_trial(folder):
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
@@ -530,13 +541,7 @@ def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
     [(signal.SIGTERM, 143, Status.CANCELLED), (signal.SIGUSR1, 75, Status.QUEUED)],
 )
 def test_signals_end_a_search_as_they_end_a_sweep(stop, code, left, tmp_path):
-    process = start(tmp_path)
-    wait_for_an_end(tmp_path)
-    process.send_signal(stop)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code
-    assert "Traceback" not in out + err
-    assert "go on with: " in out
+    assert "go on with: " in stop_search(tmp_path, stop, code)
     plan = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results")
     outcomes = study.outcomes(plan.studies()[TASK])
     for path in (tmp_path / "results" / "trials").iterdir():
@@ -548,12 +553,7 @@ def test_signals_end_a_search_as_they_end_a_sweep(stop, code, left, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
-    process = start(tmp_path)
-    wait_for_an_end(tmp_path)
-    process.send_signal(stop)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code
-    assert "Traceback" not in out + err
+    stop_search(tmp_path, stop, code)
     time.sleep(5.0)  # the workers of a killed driver take as long to notice
 
     process = start(tmp_path)
