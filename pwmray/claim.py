@@ -14,8 +14,11 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pwmray.files import DRAFTS
 
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
@@ -120,9 +123,9 @@ def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | 
     return found
 
 
-def is_draft(path: Path) -> bool:
-    """Tell whether a file is what a process tries to take a claim with, there for a moment."""
-    return path.name.startswith(".claim.") and path.suffix == ".tmp"
+def find_drafts(folder: Path) -> list[Path]:
+    """Return the files of a folder that are half written, but for what claims are taken with."""
+    return [path for path in sorted(folder.glob(DRAFTS)) if not path.name.startswith(".claim.")]
 
 
 def holder(path: Path) -> dict[str, Any]:
@@ -132,6 +135,11 @@ def holder(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Return who holds a claim, by what `owner` or `holder` found, for people: 4711 on node1."""
+    return f"{found.get('pid')} on {found.get('host')}"
 
 
 def is_gone(machine: str, pid: int, started: str | None) -> bool:

@@ -156,4 +156,4 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"
-    return " ".join(str(error).split())
+    return " ".join((str(error) or type(error).__name__).split())

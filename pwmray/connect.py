@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from pwmray import dashboard
+from pwmray.commands import one_line
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
 
@@ -118,7 +119,7 @@ def describe_missing_compiler(available: Mapping[str, float]) -> str:
     try:
         build.find_c_compiler() if available.get("GPU", 0) else build.load()
     except OSError as error:
-        said = " ".join(str(error).split())[:_REASON_LENGTH]
+        said = one_line(error)[:_REASON_LENGTH]
         return f"{said}; trials run without compiled kernels, which takes longer"
     return ""
 

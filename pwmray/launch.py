@@ -30,6 +30,7 @@ from pwmray.plan_text import describe_other_data
 from pwmray.progress import SweepProgress
 from pwmray.recorder import Job
 from pwmray.registry import Status
+from pwmray.room import existing_part
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.turns import Turns
 
@@ -387,6 +388,6 @@ def _shown(path: Path) -> Path:
 
 def _check_writable(results: Path) -> None:
     """Raise ValueError unless trials can be written into the results folder; writes nothing."""
-    existing = next(path for path in (results, *results.parents) if path.exists())
+    existing = existing_part(results)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write to the results folder {results}: see {existing}")

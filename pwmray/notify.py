@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from pwmray.commands import one_line
+
 VARIABLE = "PWMRAY_WEBHOOK"
 _FIRST_FAILURES = 3  # that are worth a word; then each time they have doubled
 _ANSWER_SECONDS = 10.0
@@ -56,7 +58,7 @@ class Notices:
         try:
             yield
         except Exception as error:
-            said = " ".join((str(error) or type(error).__name__).split())
+            said = one_line(error)
             text = f"{self._sweep} ended with an error: {said}"
             self._send({"event": "end", "text": text, "error": said})
             self._wait()

@@ -15,7 +15,7 @@ from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
-from pwmray.room import free_bytes
+from pwmray.room import existing_part, free_bytes
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -144,10 +144,9 @@ def check_room(results: Path, num_trials: int, num_bytes: int) -> None:
     """Raise ValueError unless so many bytes of trials fit where the results are."""
     free = free_bytes(results)
     if num_bytes > free:
-        existing = next(p for p in (results, *results.parents) if p.exists())
         raise ValueError(
             f"no room for the results: {num_trials} trials need {size_text(num_bytes)}, "
-            f"{existing} has {size_text(free)} free"
+            f"{existing_part(results)} has {size_text(free)} free"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim
-from pwmray.files import DRAFTS, replacing
+from pwmray.files import replacing
 
 PRETRAINED_FOLDER = "pretrained"  # in the results folder
 BEST_FILE, LAST_FILE, CURVE_FILE = "best.ckpt", "last.ckpt", "curve.arrow"
@@ -41,7 +41,7 @@ def state_of(folder: Path) -> str:
 def holder_of(folder: Path) -> str | None:
     """Return which live process works in the folder, None where none does."""
     found = claim.owner(folder / CLAIM_FILE)
-    return f"pid {found.get('pid')} on {found.get('host')}" if found else None
+    return f"pid {claim.describe(found)}" if found else None
 
 
 def find_leftovers(folder: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def find_leftovers(folder: Path) -> list[Path]:
 
     Whoever does not hold the folder's claim may meet what its owner is writing.
     """
-    drafts = [path for path in sorted(folder.glob(DRAFTS)) if not claim.is_draft(path)]
+    drafts = claim.find_drafts(folder)
     resume = folder / RESUME_FILE
     return [*drafts, resume] if is_done(folder) and resume.exists() else drafts
 

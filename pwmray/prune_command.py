@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import claim, registry
-from pwmray.files import DRAFTS
 from pwmray.pretraining_folder import (
     PRETRAINED_FOLDER,
     clear_leftovers,
@@ -145,8 +144,7 @@ def _freeable(
         kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
     files = [folder / name for name in _FILES.values() if name not in kept]
     # Whoever wrote a draft was killed: the trial is not running.
-    drafts = [path for path in sorted(folder.glob(DRAFTS)) if not claim.is_draft(path)]
-    files = [path for path in files if path.exists()] + drafts
+    files = [path for path in files if path.exists()] + claim.find_drafts(folder)
     return Freed(folder.name, files, _bytes_of(files)) if files else None
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, tracked_runs, wandb_state
+from pwmray.commands import one_line
 from pwmray.tracked_runs import Run, RunReader
 from pwmray.wandb_state import is_behind, read_state, stamps_of, write_state
 
@@ -185,7 +186,7 @@ class Recorder:
                 errors.append(error)
             write_state(folder, state)
         if errors:
-            raise OSError("; ".join(_in_words(error) for error in errors)) from errors[0]
+            raise OSError("; ".join(one_line(error) for error in errors)) from errors[0]
 
     def _write_offline(
         self, folder: Path, run: Run, stamps: dict[str, Any], state: dict[str, Any]
@@ -237,7 +238,7 @@ class Recorder:
                 return None
             except Exception as error:
                 self._refused.add(folder)
-                self._lasting[folder] = _in_words(error)
+                self._lasting[folder] = one_line(error)
                 if not self._sending:
                     self._writer.reset()
                 return None
@@ -349,11 +350,7 @@ def _is_closed(pipe: Any, seconds: float | None) -> bool:
 
 
 def _in_a_line(what: str, error: Exception) -> str:
-    return f"{what}: {_in_words(error)}"
-
-
-def _in_words(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
+    return f"{what}: {one_line(error)}"
 
 
 def _other_rows(since: str) -> str:

@@ -38,8 +38,12 @@ def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
 
 def free_bytes(folder: Path) -> int:
     """Return what this user may still write where `folder` is, or will be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(existing_part(folder)).free
+
+
+def existing_part(folder: Path) -> Path:
+    """Return what of a folder's path is there: itself, or the nearest above it."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -115,12 +115,12 @@ def _run_tasks(
 
 def _acquire(plan: SearchPlan) -> claim.Claim:
     """Return the claim on the search's folder; raise ValueError while another process has it."""
-    held = claim.acquire(plan.folder / "claim.json")
+    path = plan.folder / "claim.json"
+    held = claim.acquire(path)
     if held is None:
-        owner = claim.holder(plan.folder / "claim.json")
         raise ValueError(
-            f"another process runs {plan.search.name} in {plan.folder}: pid {owner.get('pid')} on "
-            f"{owner.get('host')}; wait for it, or stop it, and run this again"
+            f"another process runs {plan.search.name} in {plan.folder}: "
+            f"pid {claim.describe(claim.holder(path))}; wait for it, or stop it, and run this again"
         )
     return held
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pwmray import registry, wandb_state
+from pwmray import claim, registry, wandb_state
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -91,7 +91,7 @@ def _describe_status(folder: Path, record: Record) -> str:
     if record.status is None:
         return "never asked for"
     owner = registry.running_elsewhere(folder)
-    where = f", in process {owner['pid']} on {owner['host']}" if owner else ""
+    where = f", in process {claim.describe(owner)}" if owner else ""
     failure = failure_of(record)
     return f"{record.status}{f' ({failure})' if failure else ''}{where}"
 

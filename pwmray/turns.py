@@ -161,7 +161,7 @@ class Turns:
     def _others(self) -> Counter[str]:
         """Return how many of the open trials each other process has."""
         holders = [claim.holder(self._folder(name) / CLAIM_FILE) for name in self._open]
-        return Counter(f"pid {h['pid']} on {h['host']}" for h in holders if h)
+        return Counter(f"pid {claim.describe(h)}" for h in holders if h)
 
     def _folder(self, fingerprint: str) -> Path:
         return registry.trial_folder(self._results, fingerprint)

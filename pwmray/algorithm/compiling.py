@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pwmray.commands import one_line
 from pwmray.kernels import build, norms
 from pwmray.models import CriticEnsemble
 from pwmray.models.layers import Linear, MishNetwork, NormedNetwork
@@ -56,4 +57,4 @@ def reason_against(device: torch.device) -> str:
 
 def shorten(error: Exception) -> str:
     """Return what an error says in one line, without the trace that some have in it."""
-    return " ".join(str(error).split())[:_REASON_LENGTH]
+    return one_line(error)[:_REASON_LENGTH]

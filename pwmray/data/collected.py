@@ -133,8 +133,8 @@ def _claim_path(path: Path) -> Path:
 def _wait(path: Path, progress: Progress) -> None:
     """Say who makes the data, and return when they have it or have given up."""
     while holder := claim.owner(_claim_path(path)):
-        maker = f"process {holder.get('pid')} on {holder.get('host')}"
-        progress(f"waiting for {maker}, which collects {path.name}", 0, 0)
+        maker = claim.describe(holder)
+        progress(f"waiting for process {maker}, which collects {path.name}", 0, 0)
         time.sleep(_POLL_SECONDS)
 
 

@@ -10,6 +10,7 @@ from pwmray.data.manifest import TaskFile
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store
 from pwmray.data.survey import Survey
 from pwmray.files import replacing
+from pwmray.room import free_bytes
 from pwmray.tasks import Task
 
 # Change it with what is written here: an unfinished import of another version is not gone on with.
@@ -137,8 +138,7 @@ class Draft:
         floats = [self.num_rows(task) * (task.obs_dim + task.action_dim + 1) for task in self.tasks]
         here = sum(path.stat().st_blocks * 512 for path in self.folder.glob("*.arrow"))
         needed = 4 * sum(floats) - here
-        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
+        free = free_bytes(self.folder)
         if needed > free:
             raise ValueError(
                 f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "

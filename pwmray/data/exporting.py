@@ -15,6 +15,7 @@ from pwmray.data.store import Store
 from pwmray.data.survey import EXPORT_LIST, Progress
 from pwmray.files import draft_path, remove_drafts, replacing
 from pwmray.pickles import save_tensor_dict
+from pwmray.room import free_bytes
 from pwmray.tasks import find_task
 
 _CHUNK_EPISODES = 8192  # 0.5 GB of MT30
@@ -128,7 +129,7 @@ def _padded(parts: list[tuple[Store, int, int]], layout: Layout) -> dict[str, to
 def _check_room(stores: Sequence[Store], layout: Layout, folder: Path) -> None:
     row_bytes = 4 * (layout.obs_dim + layout.action_dim + 1) + 8
     needed = sum(len(store.reward) for store in stores) * row_bytes
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if needed > free:
         raise ValueError(
             f"no room for the export: it needs {needed / 1e9:.3g} GB in {folder}, which has "

@@ -18,7 +18,6 @@ def claimed(path: Path, work: str) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error
     if held is None:
-        holder = claim.holder(path)
-        raise ValueError(f"process {holder.get('pid')} on {holder.get('host')} {work}")
+        raise ValueError(f"process {claim.describe(claim.holder(path))} {work}")
     with held:
         yield
