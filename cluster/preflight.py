@@ -1,13 +1,24 @@
-"""Whether a profile fits a cluster, and the trials of a plan: before anything is queued."""
+"""Whether a profile fits a cluster, and the trials to run: before anything is queued."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from cluster import slurm
 from cluster.profiles import Profile
 from cluster.slurm import ALL, Association, NodeKind, Partition
 from pwmray.commands import unknown
-from pwmray.plan import Plan, PlannedTrial
+from pwmray.config import TrialConfig
+
+
+class Trial(Protocol):
+    """What is to be known of a trial before there is a job for it."""
+
+    @property
+    def config(self) -> TrialConfig: ...
+
+
+T = TypeVar("T", bound=Trial)
 
 
 def check_profile(
@@ -29,19 +40,21 @@ def check_profile(
         raise ValueError(f"profile {profile.name}: {error}") from None
 
 
-def trials_of(profile: Profile, plan: Plan) -> list[PlannedTrial]:
-    """Return the trials to run that a profile's GPUs serve."""
+def trials_of(profile: Profile, trials: Iterable[T]) -> list[T]:
+    """Return those of some trials that a profile's GPUs serve."""
     types = ("", profile.gpu_type)
-    return [t for t in plan.to_run if profile.serves_all or t.config.runtime.gpu_type in types]
+    return [t for t in trials if profile.serves_all or t.config.runtime.gpu_type in types]
 
 
-def check_served(plan: Plan, chosen: Sequence[Profile], others: Iterable[Profile]) -> None:
+def check_served(
+    trials: Sequence[Trial], chosen: Sequence[Profile], others: Iterable[Profile]
+) -> None:
     """Raise ValueError unless every trial has a profile that serves it, and each profile a trial.
 
     `others` are those that the file has and that were not chosen: the complaint names who fits.
     """
-    served = {t.config.fingerprint for profile in chosen for t in trials_of(profile, plan)}
-    left = [t for t in plan.to_run if t.config.fingerprint not in served]
+    served = {t.config.fingerprint for profile in chosen for t in trials_of(profile, trials)}
+    left = [t for t in trials if t.config.fingerprint not in served]
     if left:
         ((gpu_type, number), *_) = Counter(t.config.runtime.gpu_type for t in left).most_common()
         fitting = [p.name for p in others if p.gpu_type == gpu_type]
@@ -53,16 +66,16 @@ def check_served(plan: Plan, chosen: Sequence[Profile], others: Iterable[Profile
             "them"
         )
     for profile in chosen:
-        if not trials_of(profile, plan):
+        if not trials_of(profile, trials):
             raise ValueError(f"profile {profile.name}: no trial to run asks for its GPUs")
 
 
-def check_cpus(profile: Profile, plan: Plan) -> str:
+def check_cpus(profile: Profile, trials: Sequence[Trial]) -> str:
     """Return a line about GPUs that would wait for CPUs, empty without any.
 
     Raises ValueError where a node has too few CPUs for a single trial.
     """
-    needed = max(trial.config.runtime.num_cpus for trial in trials_of(profile, plan))
+    needed = max(trial.config.runtime.num_cpus for trial in trials_of(profile, trials))
     if needed > profile.cpus:
         raise ValueError(
             f"profile {profile.name}: cpus is {profile.cpus}, but a trial takes {needed}"

@@ -1,8 +1,8 @@
-"""Submit a sweep to Slurm: check everything here, show the scripts, queue a job for each profile.
+"""Submit a sweep or a search to Slurm: check everything, show the scripts, queue its jobs.
 
     python cluster/submit.py sweeps/phase6_epochs.py --profile h100 --profile h200 --nodes 2
 
-Options of the sweep's own command, such as --scale or --tasks, are passed on to it.
+Options of the file's own command, such as --scale or --tasks, are passed on to it.
 """
 
 import argparse
@@ -17,20 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster import preflight, profiles, script, slurm, submissions
+from cluster import preflight, profiles, script, slurm, submissions, work
 from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
-from pwmray import plan as planning
-from pwmray import prerequisites, tables
+from cluster.work import Work
 from pwmray.commands import CommandParser, nearest, run_command
-from pwmray.data.layouts import COLLECTED
-from pwmray.data.sources import imported_path
-from pwmray.plan import Plan
-from pwmray.plan_text import as_summary, as_table
+from pwmray.search import Search
 from pwmray.sweep import Sweep
-from pwmray.sweep_options import choose_scale, count, sweep_parser
+from pwmray.sweep_options import choose_scale, count
 
 # What the driver in a job is told by us.
 _OURS = {
@@ -40,7 +36,7 @@ _OURS = {
     "--format": "use --dry-run",
     "--devices": "use --dry-run",
 }
-_PATIENCE_SECONDS = 200  # a driver keeps its GPUs so long for trials of others that may be dead
+_PATIENCE_SECONDS = 200  # a driver keeps its GPUs so long for what others, who may be dead, hold
 _NUM_NAMED = 4  # of nodes that are away
 
 
@@ -49,7 +45,7 @@ class Prepared(NamedTuple):
 
     profile: Profile
     task: Task
-    trials: list[planning.PlannedTrial]
+    num_trials: int
     script: str
 
 
@@ -61,38 +57,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, command: str) -> int:
     chosen, options = _parser().parse_known_args(arguments)
     _check_options(options)
-    sweep = load_sweep(chosen.sweep)
+    experiment = load_experiment(chosen.experiment)
     asked = _choose_profiles(chosen)
-    of_sweep = sweep_parser(sweep.name, sweep.scales).parse_args(options)
-    if of_sweep.scale is None:  # a login node has no GPU, the job has
+    of_command = work.parser_of(experiment).parse_args(options)
+    if of_command.scale is None:  # a login node has no GPU, the job has
         preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
-        scale = preferred if preferred in sweep.scales else choose_scale(None, sweep.scales)
-        of_sweep.scale, options = scale, [*options, "--scale", scale]
-    plan = sweep.plan(of_sweep)
-    if not plan.to_run:
-        print(as_summary(plan))
+        scales = experiment.scales
+        scale = preferred if preferred in scales else choose_scale(None, scales)
+        of_command.scale, options = scale, [*options, "--scale", scale]
+    wanted = work.make_work(experiment, of_command)
+    if not wanted.to_run:
+        print(wanted.summary)
         print("nothing to run: all trials are done, or running")
         return 0
-    _check_plan(plan, of_sweep, len(asked) * chosen.jobs)
-    _check_fit(plan, asked, chosen)
-    types = of_sweep.gpu_types
-    prepared = [_prepare(plan, profile, chosen, options, types, command) for profile in asked]
+    wanted.check(len(asked) * chosen.jobs)
+    _check_fit(wanted, asked, chosen)
+    prepared = [_prepare(wanted, profile, chosen, options, command) for profile in asked]
     _check_with_slurm(prepared)
-    print(as_table(plan) if chosen.dry_run else as_summary(plan))
+    print(wanted.table if chosen.dry_run else wanted.summary)
     for each in prepared:
-        print(f"\nprofile {each.profile.name}, {len(each.trials)} trials:\n\n{each.script}")
+        print(f"\nprofile {each.profile.name}, {each.num_trials} trials:\n\n{each.script}")
     if chosen.dry_run:
         print("nothing was submitted or written: leave --dry-run away")
         return 0
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
-        _submit(plan, each, command, cluster)
-    print(f"watch it: pwmray watch {sweep.name}")
+        _submit(wanted, each, command, cluster)
+    print(f"watch it: pwmray watch {wanted.name}")
     return 0
 
 
-def load_sweep(path: Path) -> Sweep:
-    """Return the sweep of a file in sweeps/; raise ValueError for a file that has none."""
+def load_experiment(path: Path) -> Sweep | Search:
+    """Return the sweep or search of a file in sweeps/; raise ValueError for one with neither."""
     if not path.is_file():
         files = sorted(map(str, path.parent.glob("[!_.]*.py")))
         known = f"; valid: {', '.join(files)}" if files else ""
@@ -102,47 +98,37 @@ def load_sweep(path: Path) -> Sweep:
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = [value for value in vars(module).values() if isinstance(value, Sweep)]
+    found = [value for value in vars(module).values() if isinstance(value, Sweep | Search)]
     if not found:
         raise ValueError(
-            f"{path} defines no Sweep: this submits sweeps, no searches and no pretrainings"
+            f"{path} defines no Sweep and no Search; pretrainings are submitted with a sweep that "
+            "starts from them, by its option --pretrain"
         )
     return found[0]
 
 
-def _check_plan(plan: Plan, chosen: Namespace, num_jobs: int) -> None:
-    """Raise ValueError for what would only fail in the job: data, world models, room."""
-    for trial in plan.to_run:
-        if trial.config.data.source != COLLECTED:  # what is collected, the job itself collects
-            imported_path(trial.config.task, trial.config.data.source, chosen.data.resolve())
-    if not chosen.pretrain:
-        prerequisites.check_made(plan.prerequisites)
-    elif num_jobs > 1:
-        raise ValueError("--pretrain is for one job: the others would wait for it")
-    planning.check_disk(plan)
-
-
-def _check_fit(plan: Plan, asked: Sequence[Profile], chosen: Namespace) -> None:
-    """Raise ValueError unless the cluster has what the profiles ask for, and they fit the plan."""
+def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> None:
+    """Raise ValueError unless the cluster has what the profiles ask for, and they fit the work."""
     available = profiles.load(chosen.profiles)
     others = [p for p in available.values() if p.name not in {a.name for a in asked}]
-    preflight.check_served(plan, asked, others)
+    preflight.check_served(wanted.to_run, asked, others)
     user = getpass.getuser()
     partitions, associations = slurm.partitions(), slurm.associations(user)
     for profile in asked:
         preflight.check_profile(profile, partitions, associations)
-        if told := preflight.check_cpus(profile, plan):
+        trials = preflight.trials_of(profile, wanted.to_run)
+        if told := preflight.check_cpus(profile, trials):
             print(f"note: {told}")
     if not chosen.again:
-        _check_not_queued(plan, asked, slurm.live_jobs(user))
+        _check_not_queued(wanted, asked, slurm.live_jobs(user))
 
 
-def _check_not_queued(plan: Plan, asked: Sequence[Profile], live: set[str]) -> None:
+def _check_not_queued(wanted: Work, asked: Sequence[Profile], live: set[str]) -> None:
     """Raise ValueError if a job of this sweep and profile waits or runs.
 
     Another one would be safe, for a trial has one claim, but is most often a mistake.
     """
-    for before in submissions.read(plan.results / plan.sweep.name):
+    for before in submissions.read(wanted.results / wanted.name):
         if before.job_id in live and before.profile in {profile.name for profile in asked}:
             raise ValueError(
                 f"job {before.job_id} of this sweep with profile {before.profile}, submitted "
@@ -169,51 +155,38 @@ def _few(nodes: Sequence[str]) -> str:
 
 
 def _prepare(
-    plan: Plan,
-    profile: Profile,
-    chosen: Namespace,
-    options: Sequence[str],
-    gpu_types: Sequence[str] | None,
-    command: str,
+    wanted: Work, profile: Profile, chosen: Namespace, options: Sequence[str], command: str
 ) -> Prepared:
-    # Of an option given twice the last one counts: the patience is the user's, the types ours.
-    driver = [str(chosen.sweep), "--patience", str(_PATIENCE_SECONDS), *options]
-    if not profile.serves_all:
-        driver += ["--gpu-types", _served(profile, gpu_types)]
-    if profile.gpus:
-        driver += ["--trials-per-gpu", str(profile.trials_per_gpu)]
-    folder = plan.results / plan.sweep.name / JOBS_FOLDER
-    task = Task(plan.sweep.name, driver, command, folder, Path.cwd(), chosen.jobs)
-    trials = preflight.trials_of(profile, plan)
-    return Prepared(profile, task, trials, script.fill(profile, task))
+    # Of an option given twice the last one counts: the patience is the user's, what follows ours.
+    patience = ["--patience", str(_PATIENCE_SECONDS)]
+    driver = [str(chosen.experiment), *patience, *options, *wanted.options(profile)]
+    folder = wanted.results / wanted.name / JOBS_FOLDER
+    task = Task(wanted.name, driver, command, folder, Path.cwd(), chosen.jobs)
+    num_trials = len(preflight.trials_of(profile, wanted.to_run))
+    return Prepared(profile, task, num_trials, script.fill(profile, task))
 
 
-def _served(profile: Profile, gpu_types: Sequence[str] | None) -> str:
-    """Return which of the chosen types of GPU a profile's job serves; "": what asks for none."""
-    return profile.gpu_type if gpu_types is None or profile.gpu_type in gpu_types else ""
-
-
-def _submit(plan: Plan, prepared: Prepared, command: str, cluster: str) -> None:
+def _submit(wanted: Work, prepared: Prepared, command: str, cluster: str) -> None:
     profile, task = prepared.profile, prepared.task
-    sweep_folder = tables.open_sweep(plan, command)
+    folder = wanted.open(command)
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
-    submissions.check_writable(sweep_folder)
+    submissions.check_writable(folder)
     job_id = slurm.submit(path)
     log = str(task.log).replace("%j", job_id).replace("%A", job_id)
     submission = Submission(
         submissions.now(), job_id, task.num_jobs, cluster, profile.name,
-        str(path), log, shlex.join(["python", *task.driver]), len(prepared.trials),
+        str(path), log, shlex.join(["python", *task.driver]), prepared.num_trials,
     )  # fmt: skip
     try:
-        submissions.append(sweep_folder, submission)
-        submissions.queue(plan.results, prepared.trials, submission)
+        submissions.append(folder, submission)
+        wanted.queue(profile, submission)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"job {job_id} was submitted, but not recorded: {error}; cancel it by scancel {job_id}"
         ) from error
     print(
-        f"submitted job {job_id}: profile {profile.name}, {len(prepared.trials)} trials; log {log}"
+        f"submitted job {job_id}: profile {profile.name}, {prepared.num_trials} trials; log {log}"
     )
 
 
@@ -274,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("sweep", type=Path, metavar="SWEEP", help="a file in sweeps/")
+    add("experiment", type=Path, metavar="FILE", help="in sweeps/")
     add("--profile", action=_Profile, dest="asked", default=[], metavar="NAME",
         help="what to ask of Slurm; several: a job for each")  # fmt: skip
     add("--nodes", action=_Profile, dest="asked", type=count, metavar="N",

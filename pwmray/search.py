@@ -3,16 +3,17 @@
 import os
 import shlex
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from pwmray.checks import check_folder_name
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import (
+    add_cluster_options,
     add_place_options,
     check_scales,
     choose_scale,
@@ -20,6 +21,9 @@ from pwmray.sweep_options import (
     task_names,
 )
 from pwmray.tracking import choose_mode
+
+if TYPE_CHECKING:
+    from pwmray.search_plan import SearchPlan
 
 _FIXED = ("task", "seed", "epochs", "data", "evaluation", "runtime", "world_model_from")
 
@@ -90,17 +94,15 @@ class Search:
 
         After a signal as a sweep: 75, 130 or 143.
         """
-        command = shlex.join(["python", *sys.argv])
+        # In a job of a cluster, going on is for cluster/submit.py.
+        command = os.environ.get("PWMRAY_COMMAND") or shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
-        chosen = _build_parser(self).parse_args(arguments)
-        scale = choose_scale(chosen.scale, self.scales)
-        tasks = chosen.tasks or list(self.tasks_at(scale))
-        number = min(chosen.limit or self.num_trials_at(scale), self.num_trials_at(scale))
-        from pwmray.search_plan import SearchPlan, as_json, as_table
+        chosen = search_parser(self).parse_args(arguments)
+        from pwmray.search_plan import as_json, as_table
 
-        plan = SearchPlan.make(self, scale, tasks, number, chosen.results.resolve())
+        plan = self.plan(chosen)
         if chosen.plan:
             print(as_json(plan) if chosen.format == "json" else as_table(plan))
             return 0
@@ -108,13 +110,28 @@ class Search:
         os.environ.setdefault("MUJOCO_GL", "disable")
         from pwmray import search_run
 
-        return search_run.run(plan, chosen.data.resolve(), chosen.address, command, mode)
+        data, patience = chosen.data.resolve(), chosen.patience
+        return search_run.run(plan, data, chosen.address, command, mode, patience)
+
+    def plan(self, chosen: Namespace) -> "SearchPlan":
+        """Return the plan of what the options of the command line choose."""
+        from pwmray.search_plan import SearchPlan
+
+        scale = choose_scale(chosen.scale, self.scales)
+        tasks = chosen.tasks or list(self.tasks_at(scale))
+        number = min(chosen.limit or self.num_trials_at(scale), self.num_trials_at(scale))
+        search = self
+        if chosen.trials_per_gpu is not None:
+            here = {**self._here(scale), "runtime.gpu_fraction": 1 / chosen.trials_per_gpu}
+            search = replace(self, at_scale={**self.at_scale, scale: here})
+        return SearchPlan.make(search, scale, tasks, number, chosen.results.resolve())
 
     def _here(self, scale: str) -> Mapping[str, Any]:
         return self.at_scale.get(scale, {})
 
 
-def _build_parser(search: Search) -> ArgumentParser:
+def search_parser(search: Search) -> ArgumentParser:
+    """Return the parser of a search's command."""
     parser = CommandParser(
         description=f"Run the search {search.name}; a second run goes on where the first stopped."
     )
@@ -124,5 +141,12 @@ def _build_parser(search: Search) -> ArgumentParser:
     add("--format", choices=("table", "json"), default="table", help="of --plan")
     add("--limit", type=count, metavar="N", help="only the first N trials of each task")
     add("--tasks", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
-    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    add_cluster_options(parser)
+    add(
+        "--patience",
+        type=count,
+        default=0,
+        metavar="SECONDS",
+        help="that another process which runs the search is waited for; default: none",
+    )
     return parser

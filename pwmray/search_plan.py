@@ -93,6 +93,11 @@ class SearchPlan:
         defining = {task: self._defining(self.config(task, {})) for task in self.tasks}
         return study.load_studies(self.folder, defining)
 
+    def count_left(self) -> dict[str, int]:
+        """Return how many trials of each task have yet to come to an end; writes nothing."""
+        studies = self.studies()
+        return {task: self.num_left(studies.get(task)) for task in self.tasks}
+
     def check_disk(self, num_left: int) -> None:
         """Raise ValueError unless the files of so many trials fit on the disk."""
         check_room(self.results, num_left, num_left * self.trial_bytes)
@@ -112,7 +117,7 @@ def as_json(plan: SearchPlan) -> str:
         task: {"counts": _counts(studies.get(task)), "best": _best(studies.get(task))}
         for task in plan.tasks
     }
-    left = _num_left(plan, studies)
+    left = sum(plan.count_left().values())
     content = {
         "name": plan.search.name,
         "scale": plan.scale,
@@ -130,20 +135,25 @@ def as_json(plan: SearchPlan) -> str:
 def as_table(plan: SearchPlan) -> str:
     """Return the plan as text: what is searched, what was tried, the best of each task."""
     studies = plan.studies()
-    left = _num_left(plan, studies)
-    device = plan.search.scales[plan.scale].get("device", "device")
-    lines = [f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials"]
+    first, last = as_summary(plan).splitlines()
+    lines = [first]
     lines += [f"  {key}: {_shown(values)}" for key, values in _space(plan).items()]
     for task in plan.tasks:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
-    lines += caution_lines(plan, studies)
-    lines.append(
+    return "\n".join([*lines, *caution_lines(plan, studies), last])
+
+
+def as_summary(plan: SearchPlan) -> str:
+    """Return the plan as two lines: what is searched at all, and what is left of it."""
+    left = sum(plan.count_left().values())
+    device = plan.search.scales[plan.scale].get("device", "device")
+    return (
+        f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials\n"
         f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
         f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
     )
-    return "\n".join(lines)
 
 
 def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
@@ -183,10 +193,6 @@ def _counts(found: optuna.Study | None) -> dict[str, int]:
     states = [words[trial.state.name] for trial in ends.values()]
     begun = {trial.user_attrs.get(FINGERPRINT) for trial in study.unfinished(found)}
     return dict(Counter([*states, *("begun" for name in begun if name and name not in ends)]))
-
-
-def _num_left(plan: SearchPlan, studies: dict[str, optuna.Study]) -> int:
-    return sum(plan.num_left(studies.get(task)) for task in plan.tasks)
 
 
 def _space(plan: SearchPlan) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import functools
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import claim, connect, notify, placement, study
+from pwmray import claim, connect, lost, notify, placement, study
 from pwmray.commands import INTERRUPTED, show_progress
+from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
 from pwmray.launch import TRIALS_FAILED
@@ -28,23 +30,47 @@ from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
 from pwmray.watch import Listening, NamedTasks, told_of
 
+_LOOK_SECONDS = 1.0
 
-def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mode: Mode) -> int:
+
+def run(
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    mode: Mode,
+    patience_seconds: float = 0.0,
+) -> int:
     """Search task by task; print the best trials.
 
-    Failed trials run again where that can help. Returns 0, 1 where the first trials all died of one
-    bug or none of a task's came to a return, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1
-    75: then each trial has its last row in its checkpoint.
+    Failed trials run again where that can help. Another process that runs the same search is waited
+    for as long as `patience_seconds`: it may be dead, on another machine. Returns 0, 1 where the
+    first trials all died of one bug or none of a task's came to a return, 130 after Ctrl-C, 143
+    after SIGTERM, and after SIGUSR1 75: then each trial has its last row in its checkpoint.
 
     Raises ValueError where another process runs the same search, or the disk has no room.
     """
     notices = notify.from_environment(plan.search.name)
-    studies = plan.studies()
-    num_left = {task: plan.num_left(studies.get(task)) for task in plan.tasks}
-    num_left = {task: number for task, number in num_left.items() if number}
-    plan.check_disk(sum(num_left.values()))
-    with recording(mode, Job(str(plan.results), plan.search.name), bool(num_left)):
-        code = _run_tasks(plan, num_left, data_dir, address, command) if num_left else 0
+    with notices.telling_of_an_error():
+        return _run(plan, data_dir, address, command, mode, patience_seconds, notices)
+
+
+def _run(
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    mode: Mode,
+    patience_seconds: float,
+    notices: notify.Notices,
+) -> int:
+    left = sum(plan.count_left().values())
+    plan.check_disk(left)
+    is_working = left > 0
+    code = 0
+    with recording(mode, Job(str(plan.results), plan.search.name), is_working):
+        if is_working:
+            code = _run_tasks(plan, data_dir, address, command, patience_seconds)
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
@@ -52,10 +78,10 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
     for line in caution_lines(plan, studies):
         print(line)
     ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
-    left = sum(plan.num_left(studies.get(task)) for task in plan.tasks)
+    left = sum(plan.count_left().values())
     if code or left:
         print(f"go on with: {command}")
-    if num_left and not code:
+    if is_working and code in (0, TRIALS_FAILED):
         num_failed = ends.count(TrialState.FAIL)
         notices.end(len(ends) - num_failed, num_failed, left - num_failed)
     has_none = any(plan.num_left(found) == plan.num_trials for found in studies.values())
@@ -63,12 +89,13 @@ def run(plan: SearchPlan, data_dir: Path, address: str | None, command: str, mod
 
 
 def _run_tasks(
-    plan: SearchPlan, num_left: dict[str, int], data_dir: Path, address: str | None, command: str
+    plan: SearchPlan, data_dir: Path, address: str | None, command: str, patience_seconds: float
 ) -> int:
     """Run the tasks' studies one after the other; return the exit code of what stopped them."""
     if address is not None:
         address = connect.answering(address)
-    held = _acquire(plan)
+    held = _acquire(plan, patience_seconds)
+    num_left = {task: number for task, number in plan.count_left().items() if number}
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
     interruption = Interruption()
@@ -76,19 +103,13 @@ def _run_tasks(
     code, why = 0, STOPPED
     with held:
         try:
-            wanted = [(task, plan.config(task, {}).data) for task in num_left]
-            with show_progress("data") as progress:
-                paths = make_data(wanted, data_dir, progress)
-            if dashboard := connect.connect(address):
-                print(dashboard)
-            if address is None and (said := _describe_missing_compiler(plan)):
-                print(said)
+            paths = _prepare(plan, num_left, data_dir, address)
             num_later = sum(num_left.values())
-            for task, recipe in wanted:
+            for task in num_left:
                 interruption.listen()  # Ray, which started, takes the signals too
                 offered = ray.cluster_resources()
                 num_later -= num_left[task]
-                trials = SearchTrials(plan, task, paths[task, recipe], offered, command, num_later)
+                trials = SearchTrials(plan, task, paths[task], offered, command, num_later)
                 opened.append(trials)
                 _search(trials, scratch / task, offered, interruption)
                 if interruption.reason is not None:
@@ -113,16 +134,48 @@ def _run_tasks(
     return code
 
 
-def _acquire(plan: SearchPlan) -> claim.Claim:
-    """Return the claim on the search's folder; raise ValueError while another process has it."""
+def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
+    """Return the claim on the search's folder, once nobody else has it.
+
+    Raises ValueError where another process still has it after `patience_seconds`.
+    """
     path = plan.folder / "claim.json"
+    deadline = time.monotonic() + patience_seconds
     held = claim.acquire(path)
+    who = f"another process runs {plan.search.name} in {plan.folder}: pid "
+    if held is None and patience_seconds:
+        holder = claim.describe(claim.holder(path))
+        print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
+    while held is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        held = claim.acquire(path)
     if held is None:
-        raise ValueError(
-            f"another process runs {plan.search.name} in {plan.folder}: "
-            f"pid {claim.describe(claim.holder(path))}; wait for it, or stop it, and run this again"
-        )
+        holder = claim.describe(claim.holder(path))
+        raise ValueError(f"{who}{holder}; wait for it, or stop it, and run this again")
     return held
+
+
+def _prepare(
+    plan: SearchPlan, tasks: Iterable[str], data_dir: Path, address: str | None
+) -> dict[str, Path]:
+    """Set trials right, make the data, start or join Ray; return each task's data."""
+    for line in _set_right(plan):
+        print(line)
+    wanted = [(task, plan.config(task, {}).data) for task in tasks]
+    with show_progress("data") as progress:
+        made = make_data(wanted, data_dir, progress)
+    if dashboard := connect.connect(address):
+        print(dashboard)
+    if address is None and (said := _describe_missing_compiler(plan)):
+        print(said)
+    return {task: made[task, recipe] for task, recipe in wanted}
+
+
+def _set_right(plan: SearchPlan) -> list[str]:
+    """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
+    left = [trial for found in plan.studies().values() for trial in study.unfinished(found)]
+    names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
+    return lost.set_right(plan.results, names)
 
 
 def _describe_missing_compiler(plan: SearchPlan) -> str:
@@ -138,16 +191,12 @@ def _search(
     runtime = trials.default.runtime
     connect.check_resources(runtime.num_cpus)
     connect.check_matmuls({trials.default.learner.matmul}, offered)
-    at_once = offered.get("CPU", 1) // runtime.num_cpus
-    if offered.get("GPU", 0):
-        at_once = min(at_once, int(offered["GPU"] / runtime.gpu_fraction + 1e-9))
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, placement.resources),
         tune_config=tune.TuneConfig(
             search_alg=_StudySearcher(trials, interruption),
             scheduler=_StudyScheduler(trials, interruption),
             num_samples=-1,  # until the searcher says that it has finished
-            max_concurrent_trials=max(1, int(at_once)),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.config["grid"][FINGERPRINT],
         ),
@@ -163,6 +212,15 @@ def _search(
         tuner.fit()
 
 
+def _count_places(runtime: RuntimeConfig) -> int:
+    """Return how many trials Ray has room for by now, at least one: nodes come and go."""
+    offered = ray.cluster_resources()
+    places = offered.get("CPU", 1) // runtime.num_cpus
+    if offered.get("GPU", 0):
+        places = min(places, offered["GPU"] / runtime.gpu_fraction + 1e-9)
+    return max(1, int(places))
+
+
 class _StudySearcher(Searcher):
     """Tune's view of a study: what to run next, and what became of it."""
 
@@ -171,6 +229,9 @@ class _StudySearcher(Searcher):
         self._trials, self._interruption = trials, interruption
 
     def suggest(self, trial_id: str) -> Any:
+        """Return the next trial once there is room for it: later proposals know more."""
+        if self._trials.num_live >= _count_places(self._trials.default.runtime):
+            return None
         chosen = self._trials.next(trial_id)
         return Searcher.FINISHED if chosen is None and self._trials.is_over else chosen
 

@@ -71,6 +71,11 @@ class SearchTrials:
         return self._deaths.bug
 
     @property
+    def num_live(self) -> int:
+        """How many run, or wait for Ray to start them."""
+        return len(self._live)
+
+    @property
     def is_over(self) -> bool:
         """Whether none runs; one that does may yet fail and run again."""
         return not self._live

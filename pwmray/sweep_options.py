@@ -34,13 +34,7 @@ def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParse
     add("--world-model", metavar="FILE", help="in place of a pretrained one; or mlp=FILE,flow=FILE")
     add("--allow-unmatched", action="store_true", help="world models of unlike training too")
     add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or any")
-    add(
-        "--trials-per-gpu",
-        type=count,
-        metavar="N",
-        help="side by side on one; default: the scale's",
-    )
-    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    add_cluster_options(parser)
     add(
         "--patience",
         type=count,
@@ -58,6 +52,18 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     add("--wandb", choices=MODES, help="default: WANDB_MODE, else offline")
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs trials takes: the Ray that runs them, and their GPUs."""
+    add = parser.add_argument
+    add(
+        "--trials-per-gpu",
+        type=count,
+        metavar="N",
+        help="side by side on one; default: the scale's",
+    )
+    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
 
 
 def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:

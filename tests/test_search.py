@@ -5,10 +5,12 @@ import datetime
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from pwmray import claim, connect, deaths, registry, search_trials, study
+from pwmray import claim, connect, deaths, registry, search_run, search_trials, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -177,6 +179,18 @@ def test_search_that_another_process_runs_is_refused(tmp_path, capsys):
     assert (code, len(errors)) == (2, 1)
     assert errors[0].startswith("error: another process runs tiny_search in ")
     assert not (tmp_path / "trials").exists()
+
+
+def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys):
+    plan = make_plan(tmp_path)
+    before = claim.acquire(tmp_path / "tiny_search" / "claim.json")
+    threading.Timer(0.5, before.release).start()
+    with search_run._acquire(plan, patience_seconds=60) as held:
+        assert held.is_held
+    assert re.fullmatch(
+        rf"another process runs tiny_search in \S+: pid {os.getpid()} on \S+; waiting up to 60 s\n",
+        capsys.readouterr().out,
+    )
 
 
 # The study, with real trials.

@@ -1,4 +1,4 @@
-"""Real sweeps of real trials on a real Slurm of three nodes, submitted as a person would."""
+"""Real sweeps, and a search, of real trials on a real Slurm of three nodes, submitted by hand."""
 
 import contextlib
 import os
@@ -68,6 +68,16 @@ gpu_type = "L40S"
 cpus = 1
 time_limit = "30"
 """
+# Rows of half a second, as in tests/tiny_gpus.py.
+SEARCH = """
+import dataclasses
+from tests import tiny_gpus, tiny_search
+hold = {**tiny_search.search.hold, **tiny_gpus.SETTINGS, "epochs": 20}
+search = dataclasses.replace(tiny_search.search, hold=hold)
+if __name__ == "__main__":
+    search.main()
+"""
+TINY_GPUS = str(ROOT / "tests" / "tiny_gpus.py")
 H200_NODES = ("--partition=h200", "--nodes=2", "--exclusive", "--output=/dev/null")
 NODE_TYPES = {"n1": "H100", "n2": "H200", "n3": "H200"}
 
@@ -79,9 +89,8 @@ class Workplace(NamedTuple):
     folder: Path
     data: Path
 
-    def submit(self, *options: str) -> subprocess.CompletedProcess:
-        """Submit the sweep with these options, in a process as a person would."""
-        file = str(ROOT / "tests" / "tiny_gpus.py")
+    def submit(self, *options: str, file: str = TINY_GPUS) -> subprocess.CompletedProcess:
+        """Submit a sweep with these options, in a process as a person would."""
         fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
         return subprocess.run(
             [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options],
@@ -281,6 +290,33 @@ def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
         assert record.last("slurm_array_job_id") == str(again)
         assert record.last("slurm_array_task_id") in ("1", "2")
         assert Path(record.last("log")).name == f"{again}_{record.last('slurm_array_task_id')}.log"
+
+
+def test_search_is_on_all_nodes_and_goes_on_when_its_job_was_told_of_its_end(place):
+    (place.folder / "search.py").write_text(SEARCH)
+    done = place.submit("--profile", "any", file="search.py")
+    assert done.returncode == 0, done.stderr
+    results = place.folder / "results"
+    (submitted,) = submissions.read(results / "tiny_search")
+    job = int(submitted.job_id)
+
+    def records() -> list[Record]:
+        return [registry.read(path) for path in (results / "trials").glob("*")]
+
+    deadline = time.monotonic() + 120
+    while {node for record in records() for node in record.all("slurm_node")} != {*NODE_TYPES}:
+        assert time.monotonic() < deadline, Path(submitted.log).read_text()
+        time.sleep(0.05)
+    place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    assert place.wait(job)["JobState"] == "COMPLETED", Path(submitted.log).read_text()
+    assert int(place.slurm.job(job)["Restarts"]) >= 1
+    log = Path(submitted.log).read_text()
+    assert "preempted: trials stop at their next rows" in log
+    assert "tiny_search, the best first" in log and "5 of 5: " in log
+    found = read_table(results / "tiny_search" / "trials.arrow")
+    assert found.num_rows == 5
+    assert set(found["status"].to_pylist()) <= {"EVALUATED", "CANCELLED"}
+    assert "EVALUATED" in found["status"].to_pylist()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import pytest
 
 from cluster import slurm, submissions, submit
 from cluster.slurm import SlurmError
-from cluster.submit import load_sweep
+from cluster.submit import load_experiment
+from pwmray.search import search_parser
+from pwmray.sweep_folders import read_sweep
 from pwmray.sweep_options import sweep_parser
 from tests.test_cluster_slurm import PARTITIONS, SINFO
+from tests.tiny_search import search
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 PROFILES = """
@@ -71,23 +74,24 @@ class Place:
     def has_submitted(self) -> bool:
         return any(asked.startswith("sbatch --parsable") for asked in self.asked)
 
-    def submit(self, *options: str) -> tuple[int, str, str]:
+    def submit(self, *options: str, file: str = "sweep.py") -> tuple[int, str, str]:
         """Return exit code, output and error output."""
-        fixed = ["sweep.py", "--scale", "tiny", "--profiles", "profiles.toml", "--data", "data"]
+        fixed = [file, "--scale", "tiny", "--profiles", "profiles.toml", "--data", "data"]
         return (submit.main([*fixed, *options]), *self._capsys.readouterr())
 
-    def drivers(self, *options: str) -> list[list[str]]:
+    def drivers(self, *options: str, file: str = "sweep.py") -> list[list[str]]:
         """Return the options with which each job's driver would be started."""
-        code, out, err = self.submit(*options, "--dry-run")
+        code, out, err = self.submit(*options, "--dry-run", file=file)
         assert code == 0, err
         lines = [line for line in out.splitlines() if line.startswith("exec ")]
-        return [words[words.index("sweep.py") + 1 :] for words in map(shlex.split, lines)]
+        return [words[words.index(file) + 1 :] for words in map(shlex.split, lines)]
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, capsys):
     (tmp_path / "profiles.toml").write_text(PROFILES)
     (tmp_path / "sweep.py").write_text(SWEEP)
+    (tmp_path / "search.py").write_text("from tests.tiny_search import search\n")
     monkeypatch.chdir(tmp_path)
     found = Place(tmp_path, capsys)
     monkeypatch.setattr(slurm, "ask", found.ask)
@@ -96,18 +100,18 @@ def place(tmp_path, monkeypatch, capsys):
 
 def test_unknown_file_is_named_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"no sweep's file .*phase6\.py; did you mean ") as refused:
-        load_sweep(SWEEPS / "phase6.py")
+        load_experiment(SWEEPS / "phase6.py")
     assert str(SWEEPS / "phase6_epochs.py") in str(refused.value)
 
 
 def test_file_without_a_sweep_is_refused():
-    with pytest.raises(ValueError, match=r"search_flow\.py defines no Sweep: this submits sweeps"):
-        load_sweep(SWEEPS / "search_flow.py")
+    with pytest.raises(ValueError, match=r"phase8_pretrain\.py defines no Sweep and no Search"):
+        load_experiment(SWEEPS / "phase8_pretrain.py")
 
 
 def run_by(place, driver):
     """Return the epochs of the trials that a job's driver runs; they tell the types of GPU."""
-    sweep = load_sweep(place.folder / "sweep.py")
+    sweep = load_experiment(place.folder / "sweep.py")
     plan = sweep.plan(sweep_parser(sweep.name, sweep.scales).parse_args(driver))
     return [trial.config.epochs for trial in plan.to_run]
 
@@ -136,7 +140,7 @@ def test_each_job_runs_the_trials_that_its_gpus_serve(place, options, epochs):
 )
 def test_job_has_the_patience_that_is_asked_for(place, options, seconds):
     (driver,) = place.drivers("--profile", "any", *options)
-    sweep = load_sweep(place.folder / "sweep.py")
+    sweep = load_experiment(place.folder / "sweep.py")
     assert sweep_parser(sweep.name, sweep.scales).parse_args(driver).patience == seconds
 
 
@@ -191,6 +195,45 @@ def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, mo
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: job 41 was submitted, but not recorded: ")
     assert err.endswith("; cancel it by scancel 41\n")
+
+
+def test_search_is_submitted_with_its_trials_to_come(place):
+    (driver,) = place.drivers("--profile", "h100", "--limit", "4", file="search.py")
+    chosen = search_parser(search).parse_args(driver)
+    assert (chosen.patience, chosen.limit, chosen.trials_per_gpu) == (200, 4, 1)
+    assert not place.has_submitted
+
+    code, out, _ = place.submit("--profile", "h100", "--limit", "4", file="search.py")
+    assert code == 0
+    assert "to run: 4 trials" in out
+    assert "submitted job 41: profile h100, 4 trials; log " in out
+    (job,) = submissions.read(place.folder / "results" / "tiny_search")
+    assert (job.job_id, job.profile, job.trials) == ("41", "h100", 4)
+    assert read_sweep(place.folder / "results" / "tiny_search")["trials"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--profile", "h100", "--profile", "any"], "one driver runs a search: give one --profile"),
+        (["--profile", "any", "--jobs", "2"], "one driver runs a search: give one --profile"),
+        (["--profile", "any", "--gpu-types", "H100"], "unrecognized arguments: --gpu-types"),
+        (["--profile", "any", "--trials-per-gpu", "2"], "--trials-per-gpu is not for a job"),
+    ],
+)
+def test_what_a_job_of_a_search_cannot_do_is_refused(place, options, told):
+    code, _, err = place.submit(*options, file="search.py")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {told}")
+    assert not place.has_submitted and not (place.folder / "results").exists()
+
+
+def test_trials_of_a_search_share_a_gpu_as_the_profile_says(place):
+    text = PROFILES.replace('gpu_type = "H100"', 'gpu_type = "H100"\ntrials_per_gpu = 4')
+    (place.folder / "profiles.toml").write_text(text)
+    (driver,) = place.drivers("--profile", "h100", file="search.py")
+    plan = search.plan(search_parser(search).parse_args(driver))
+    assert plan.config("pendulum-spin", {}).runtime.gpu_fraction == 0.25
 
 
 @pytest.mark.parametrize("option", ["--addr=auto", "--pla", "--gpu-typ=A100"])

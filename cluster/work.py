@@ -1,0 +1,128 @@
+"""What a job is to run: what is left of a sweep, or of a search."""
+
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster import preflight, submissions
+from cluster.preflight import Trial
+from cluster.profiles import Profile
+from cluster.submissions import Submission
+from pwmray import plan as planning
+from pwmray import plan_text, prerequisites, search_plan, tables
+from pwmray.config import TrialConfig
+from pwmray.data.layouts import COLLECTED
+from pwmray.data.sources import imported_path
+from pwmray.search import Search, search_parser
+from pwmray.sweep import Sweep
+from pwmray.sweep_options import sweep_parser
+
+
+class Work(ABC):
+    """What is left to run of an experiment, as the options of its command choose it."""
+
+    name: str  # the experiment's
+    results: Path  # absolute
+    to_run: Sequence[Trial]
+    summary: str  # for people, in a few lines
+    table: str  # in all lines
+
+    @abstractmethod
+    def check(self, num_jobs: int) -> None:
+        """Raise ValueError for what would only fail in its jobs: data, world models, room."""
+
+    def options(self, profile: Profile) -> list[str]:
+        """Return the options with which a profile's job runs what its GPUs serve, and no more."""
+        return ["--trials-per-gpu", str(profile.trials_per_gpu)] if profile.gpus else []
+
+    @abstractmethod
+    def open(self, command: str) -> Path:
+        """Create or grow the experiment's folder, and return it."""
+
+    def queue(self, profile: Profile, submission: Submission) -> None:  # noqa: B027
+        """Record that the trials which a profile's job is to run wait for it."""
+
+
+def parser_of(experiment: Sweep | Search) -> ArgumentParser:
+    """Return the parser of an experiment's own command."""
+    if isinstance(experiment, Search):
+        return search_parser(experiment)
+    return sweep_parser(experiment.name, experiment.scales)
+
+
+def make_work(experiment: Sweep | Search, chosen: Namespace) -> Work:
+    """Return what is left to run; raise ValueError for what the command's --plan refuses."""
+    if isinstance(experiment, Search):
+        return _OfSearch(experiment, chosen)
+    return _OfSweep(experiment, chosen)
+
+
+class _OfSweep(Work):
+    def __init__(self, sweep: Sweep, chosen: Namespace):
+        self._plan, self._chosen = sweep.plan(chosen), chosen
+        self.name, self.results = sweep.name, self._plan.results
+        self.to_run = self._plan.to_run
+        self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
+
+    def check(self, num_jobs: int) -> None:
+        _check_data([trial.config for trial in self.to_run], self._chosen.data)
+        if not self._chosen.pretrain:
+            prerequisites.check_made(self._plan.prerequisites)
+        elif num_jobs > 1:
+            raise ValueError("--pretrain is for one job: the others would wait for it")
+        planning.check_disk(self._plan)
+
+    def options(self, profile: Profile) -> list[str]:
+        # Of an option given twice the last one counts: the types are ours, "" what asks for none.
+        types = self._chosen.gpu_types
+        served = profile.gpu_type if types is None or profile.gpu_type in types else ""
+        chosen = [] if profile.serves_all else ["--gpu-types", served]
+        return [*chosen, *super().options(profile)]
+
+    def open(self, command: str) -> Path:
+        return tables.open_sweep(self._plan, command)
+
+    def queue(self, profile: Profile, submission: Submission) -> None:
+        trials = preflight.trials_of(profile, self._plan.to_run)
+        submissions.queue(self.results, trials, submission)
+
+
+class _Proposed(NamedTuple):
+    """A trial that a search has yet to propose; what it asks of a machine is known."""
+
+    config: TrialConfig
+
+
+class _OfSearch(Work):
+    def __init__(self, search: Search, chosen: Namespace):
+        self._plan, self._chosen = search.plan(chosen), chosen
+        self.name, self.results = search.name, self._plan.results
+        left = self._plan.count_left()
+        defaults = {task: self._plan.config(task, {}) for task in left}
+        self.to_run = [_Proposed(defaults[task]) for task in left for _ in range(left[task])]
+        self.summary, self.table = (
+            search_plan.as_summary(self._plan),
+            search_plan.as_table(self._plan),
+        )
+
+    def check(self, num_jobs: int) -> None:
+        if num_jobs > 1:
+            raise ValueError(
+                "one driver runs a search: give one --profile, and --nodes N for more machines"
+            )
+        _check_data([trial.config for trial in self.to_run], self._chosen.data)
+        self._plan.check_disk(len(self.to_run))
+
+    def open(self, command: str) -> Path:
+        from pwmray.search_trials import open_tables
+
+        return open_tables(self._plan, [], command)
+
+
+def _check_data(configs: Sequence[TrialConfig], data: Path) -> None:
+    """Raise ValueError for a dataset that was not imported; what is collected, the job collects."""
+    for config in configs:
+        if config.data.source != COLLECTED:
+            imported_path(config.task, config.data.source, data.resolve())
