@@ -30,6 +30,7 @@ from analysis.tables import render_markdown, render_table
 from analysis.tex import render_tex
 from pwmray.commands import CommandParser, names, run_command
 from pwmray.files import replacing
+from pwmray.sweep_folders import SWEEP_FILE
 
 RENDERERS = {
     "table": render_table,
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summarize(options: argparse.Namespace) -> int:
     """Print the sweeps that `options` name; raise ValueError where there is none to print."""
+    _check_plot(options)
     folders = [find_sweep(name, options.results) for name in options.sweeps or [None]]
     if not options.sweeps:
         print(f"summarising {folders[0]}, the latest sweep there", file=sys.stderr)
@@ -66,6 +68,16 @@ def summarize(options: argparse.Namespace) -> int:
     if options.plot is not None:
         _draw(summary, options.plot or (options.out or sweep.folder) / "figures")
     return 0
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    """Raise ValueError for a sweep that --plot took for its folder."""
+    named = options.plot
+    if named and not options.sweeps and (options.results / named / SWEEP_FILE).exists():
+        raise ValueError(
+            f"--plot {named} would draw the latest sweep into a folder {named}, which is the name "
+            f"of a sweep; put that first: {named} --plot"
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -115,7 +115,7 @@ def load(path: Path) -> dict[str, Profile]:
     a missing key, or a value of the wrong type or outside its range.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # of tomllib, or for bytes that are no text
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     if not tables:

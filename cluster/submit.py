@@ -23,7 +23,7 @@ from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
-from pwmray.commands import CommandParser, nearest, run_command
+from pwmray.commands import CommandParser, as_typed, nearest, run_command
 from pwmray.search import Search
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import choose_scale, count
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
         _submit(wanted, each, command, cluster)
-    print(f"watch it: pwmray watch {wanted.name}")
+    print(f"watch it: {as_typed(f'pwmray watch {wanted.name}')}")
     return 0
 
 

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cluster.cancel import add_cancel_command
 from cluster.watch import add_watch_command
 from pwmray.checkpoint_cli import add_checkpoint_commands
-from pwmray.commands import CommandParser, run_command
+from pwmray.commands import CommandParser, run_command, unknown
 from pwmray.data_cli import add_data_commands
 from pwmray.evaluate_command import add_evaluate_command
 from pwmray.log_command import add_log_command
@@ -23,13 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int | None:
-    chosen = _build_parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = CommandParser(prog="pwmray", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_commands(commands)
+    _check_command(arguments, commands.choices)
+    chosen = parser.parse_args(arguments)
     return chosen.run(chosen)
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="pwmray", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _check_command(arguments: Sequence[str], known: Iterable[str]) -> None:
+    """Raise ValueError for an option before the command, and for a command that is none."""
+    first = arguments[0] if arguments else "--help"
+    if first.startswith("-") and first not in ("-h", "--help"):
+        raise ValueError(f"{first} stands before the command: pwmray COMMAND, then its options")
+    if not first.startswith("-") and first not in known:
+        raise ValueError(unknown("command", first, known))
+
+
+def _add_commands(commands: argparse._SubParsersAction) -> None:
     tasks = commands.add_parser("tasks", help="list the 30 tasks, their floors, published returns")
     tasks.set_defaults(run=_list_tasks)
     models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
@@ -46,7 +58,6 @@ def _build_parser() -> argparse.ArgumentParser:
     add_log_command(commands)
     add_prune_command(commands)
     add_wandb_command(commands)
-    return parser
 
 
 def _list_tasks(_: argparse.Namespace) -> None:

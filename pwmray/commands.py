@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,12 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> str:
     """Return the complaint about a name that is none of the valid ones, the nearest named."""
     valid = list(valid)
     return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
+
+
+def as_typed(command: str) -> str:
+    """Return a command as it is to be typed here: behind ./run where that started this process."""
+    run = os.environ.get("PWMRAY_RUN")
+    return f"{shlex.quote(run)} {command}" if run else command
 
 
 def names(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Mapping
 
 from pwmray import dashboard
@@ -16,6 +17,7 @@ from pwmray.precision import check_on_cpu
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 _REASON_LENGTH = 200
+_TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
 _SETTINGS = {
@@ -31,7 +33,8 @@ _SETTINGS = {
 def connect(address: str | None) -> str | None:
     """Start Ray here, or join the cluster at an address known to answer.
 
-    Returns what to tell of the dashboard, or None without one (ray[default] brings it).
+    Returns what to tell of the dashboard, or None without one (ray[default] brings it). Raises
+    ValueError where Ray does not start.
     """
     import ray
     from ray._private import ray_constants
@@ -42,14 +45,24 @@ def connect(address: str | None) -> str | None:
     # the machine's addresses.
     ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
-    context = ray.init(
-        # "local" never joins a cluster that happens to run here.
-        address=address or "local",
-        include_dashboard=None if address else _has_dashboard(),
-        runtime_env=None if address else _local_runtime_env(),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        context = ray.init(
+            # "local" never joins a cluster that happens to run here.
+            address=address or "local",
+            include_dashboard=None if address else _has_dashboard(),
+            runtime_env=None if address else _local_runtime_env(),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # of every kind, by what it could not start
+        said = f"{one_line(error):.{_REASON_LENGTH}}"
+        if address:
+            raise ValueError(f"cannot join Ray at {address}: {said}") from error
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise ValueError(
+            f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
+            f"of at most {_TEMPORARY_LENGTH} characters): {said}"
+        ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     url = context.dashboard_url

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import Progress, one_line
+from pwmray.commands import Progress, as_typed, one_line
 from pwmray.data.inventory import find_datasets, find_files, verify_file
 from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest
@@ -17,10 +17,8 @@ def describe_task(task: str, data_dir: Path) -> list[str]:
     """Describe every file of a task; raise ValueError where there is none."""
     files = find_files(data_dir, task)
     if not files:
-        raise ValueError(
-            f"no data of {task!r} in {data_dir}; make it with: pwmray data collect {task} --data "
-            f"{shlex.quote(str(data_dir))}"
-        )
+        command = f"pwmray data collect {task} --data {shlex.quote(str(data_dir))}"
+        raise ValueError(f"no data of {task!r} in {data_dir}; make it with: {as_typed(command)}")
     return [line for file in files for line in describe_file(file.path)]
 
 

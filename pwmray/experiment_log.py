@@ -26,6 +26,7 @@ ICONS = {
 _ENDED = (Status.EVALUATED, Status.FAILED, Status.CANCELLED)
 _SECTIONS = {
     "active": "\U0001f7e2 Active Experiments",
+    "stopped": "\U0001f6d1 Stopped (the same command goes on)",
     "completed": "\u2705 Completed Phases",
     "archived": "\U0001f4e6 Archived (checkpoints freed)",
 }
@@ -73,7 +74,13 @@ class Entry(NamedTuple):
         if any(row["status"] not in _ENDED for row in self.rows):
             return "active"
         is_pruned = [CHECKPOINT_FILE in _pruned(self.records[row["trial"]]) for row in self.rows]
-        return "archived" if is_pruned and all(is_pruned) else "completed"
+        if is_pruned and all(is_pruned):
+            return "archived"
+        is_stopped = any(
+            row["status"] == Status.CANCELLED and not self.records[row["trial"]].is_stopped_early
+            for row in self.rows
+        )
+        return "stopped" if is_stopped else "completed"
 
 
 def render(results_dir: Path) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwmray import connect, lost, notify, placement, registry, retries, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, show_progress
+from pwmray.commands import INTERRUPTED, as_typed, show_progress
 from pwmray.failures import is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
@@ -360,15 +360,16 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     here = plan.results == Path("results").resolve()
     results = "" if here else f" --results {shlex.quote(str(_shown(plan.results)))}"
     if failed:
-        print(f"see why: pwmray failures {plan.sweep.name}{results}")
+        print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials run on in other processes")
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more were not run")
     if num_done:
-        print(f"see who wins: python analysis/summarize.py {plan.sweep.name}{results} --plot")
+        summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
+        print(f"see who wins: {as_typed(summarize)}")
     if end.code or num_done + len(failed) < len(plan.trials):
-        print(f"go on with: {command}")
+        print(f"go on with: {as_typed(command)}")
     # Otherwise it is to go on, or the driver that ends last tells of it.
     if plan.to_run and not end.code and len(left) == len(open_ones):
         notices.end(num_done, len(failed), len(left))
@@ -389,5 +390,9 @@ def _shown(path: Path) -> Path:
 def _check_writable(results: Path) -> None:
     """Raise ValueError unless trials can be written into the results folder; writes nothing."""
     existing = existing_part(results)
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write to the results folder {results}: see {existing}")
+    if not existing.is_dir():
+        raise ValueError(f"cannot write to the results folder {results}: {existing} is no folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
+        why = "lies on a read-only file system" if is_locked else "is not yours to write to"
+        raise ValueError(f"cannot write to the results folder {results}: {existing} {why}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray.commands import unknown
+from pwmray.commands import as_typed, unknown
 from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
 from pwmray.pretrained import find_file, kind_of, misfit
@@ -159,7 +159,7 @@ def _command(sweep: Any, scale: str, results: Path) -> str:
     command = f"python sweeps/{sweep.pretraining}.py --scale {scale}"
     if results != Path("results").resolve():
         command += f" --results {shlex.quote(str(results))}"
-    return command
+    return as_typed(command)
 
 
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pwmray import pretraining_prices
 from pwmray.build import build_shapes, num_parameters
-from pwmray.commands import CommandParser, run_command, show_progress
+from pwmray.commands import CommandParser, as_typed, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import size_text
 from pwmray.plan_text import duration_text
@@ -128,7 +128,7 @@ def run_pretrainings(
             print(f"failed: {error}", file=sys.stderr)
             return DIVERGED
         except KeyboardInterrupt:
-            print(f"go on with: {command}", file=sys.stderr)
+            print(f"go on with: {as_typed(command)}", file=sys.stderr)
             raise
     return 0
 

@@ -93,6 +93,22 @@ class _Sums:
         self.minutes_done += number * trial.minutes * trial.share_done
 
 
+def _best_before(plan: Plan) -> dict[str, float]:
+    """Return by variant the best return of any curve of the trials that are done already."""
+    path = plan.results / plan.sweep.name / "curves.arrow"
+    variants = {t.config.fingerprint: t.config.variant for t in plan.trials if t.state == "done"}
+    best: dict[str, float] = {}
+    if not variants or not path.exists():
+        return best
+    with contextlib.suppress(OSError, ValueError):  # the next writing of the tables mends them
+        curves = read_table(path, columns=("trial", "return_mean"))
+        for row in curves.group_by("trial").aggregate([("return_mean", "max")]).to_pylist():
+            variant, value = variants.get(str(row["trial"])), row["return_mean_max"]
+            if variant is not None and isinstance(value, float):
+                best[variant] = max(best.get(variant, value), value)
+    return best
+
+
 class SweepProgress:
     """Collect reports and show them; a context manager around the run."""
 
@@ -113,6 +129,7 @@ class SweepProgress:
             for trial in plan.trials
         }
         self._sums = _Sums(self._trials.values())
+        self._sums.best = _best_before(plan)
         self._pace, self._num_places = _Pace(), 0
         self._is_terminal = sys.stdout.isatty()
         self._live: Live | None = None

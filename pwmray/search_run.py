@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import claim, connect, lost, notify, placement, study
-from pwmray.commands import INTERRUPTED, show_progress
+from pwmray.commands import INTERRUPTED, as_typed, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
@@ -80,7 +80,7 @@ def _run(
     ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
     left = sum(plan.count_left().values())
     if code or left:
-        print(f"go on with: {command}")
+        print(f"go on with: {as_typed(command)}")
     if is_working and code in (0, TRIALS_FAILED):
         num_failed = ends.count(TrialState.FAIL)
         notices.end(len(ends) - num_failed, num_failed, left - num_failed)

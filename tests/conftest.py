@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test here draws; dm_control would look for a screen when it is imported.
 os.environ.setdefault("MUJOCO_GL", "disable")
+# Commands are printed as they are, whether or not ./run started pytest.
+os.environ.pop("PWMRAY_RUN", None)
 
 from collections import Counter
 

@@ -339,6 +339,12 @@ def test_the_default_says_which_sweep_it_took(results, capsys):
     assert "36 of 36 trials evaluated" in printed.out
 
 
+def test_sweep_that_plot_took_for_its_folder_is_not_drawn_into(results, capsys):
+    assert run(results, "--plot", "phase6_epochs") == 2
+    assert "put that first: phase6_epochs --plot\n" in capsys.readouterr().err
+    assert not (results / "phase6_epochs" / "figures").exists()
+
+
 def test_the_table_fits_a_hundred_columns_without_colours(results, capsys):
     make_sweep(results / "long", tasks=("cartpole-balance-sparse", "walker-walk-backwards"))
     assert run(results, "long", "--per-seed") == 0

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pwmray import cli
-from pwmray.commands import run_command
+from pwmray.commands import as_typed, run_command
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS
 
@@ -45,7 +45,8 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["dta"], "invalid choice: 'dta' (choose from"),
+        (["dta"], "unknown command 'dta'; did you mean 'data'?; valid: tasks, models, data"),
+        (["--results", "r", "status"], "--results stands before the command: pwmray COMMAND"),
         (["data", "collect"], "the following arguments are required: TASK"),
         (
             ["data", "collect", "chetah-run"],
@@ -75,6 +76,24 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, cap
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
     assert message in err
+
+
+def test_package_is_the_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pwmray", "status"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no results folder results")
+
+
+@pytest.mark.parametrize(
+    ("run", "typed"),
+    [(None, "pwmray log"), ("./run", "./run pwmray log"), ("/a b/run", "'/a b/run' pwmray log")],
+)
+def test_commands_are_printed_as_they_are_typed(run, typed, monkeypatch):
+    if run is not None:
+        monkeypatch.setenv("PWMRAY_RUN", run)
+    assert as_typed("pwmray log") == typed
 
 
 def test_nothing_is_collected_when_one_of_several_tasks_is_wrong(tmp_path):

@@ -146,6 +146,10 @@ def test_account_and_qos_are_held_against_the_database_where_there_is_one(change
         check(profile, [Association("robotics", "", ("normal",))])
 
 
+def test_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
+    assert load(tmp_path, "\ufeff[h]\r\n" + LINES.replace("\n", "\r\n"))["h"].cpus == 8
+
+
 def test_profile_that_fits_is_taken():
     check(H100, [Association("robotics", "", ("normal",))])
     check(dataclasses.replace(H200, partition="gpu-h200", account="robotics", qos="normal", gpus=8))

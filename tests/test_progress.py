@@ -2,6 +2,7 @@
 
 import io
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from rich.live import Live
@@ -9,7 +10,7 @@ from rich.live import Live
 from pwmray import plan, registry, results
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
-from pwmray.registry import Record
+from pwmray.registry import Record, Status
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
@@ -38,6 +39,26 @@ def seconds_left(progress):
 def test_time_left_is_unknown_before_the_first_row(started):
     progress, _ = started
     assert progress.line().endswith("time left: not known yet")
+
+
+def test_best_return_is_also_that_of_trials_done_before(tmp_path):
+    done, left = sweep.trials("longer")[:2]
+    folder = registry.trial_folder(tmp_path, done.fingerprint)
+    registry.record(folder, Status.PENDING, config=done.to_dict())
+    for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status)
+    empty = dict.fromkeys(results.CURVE.names)
+    rows = [
+        {**empty, "trial": done.fingerprint, "epoch": epoch, "return_mean": value}
+        for epoch, value in ((2, 10.0), (4, 70.0), (6, 30.0))
+    ]
+    table = pa.Table.from_pylist(rows, schema=results.CURVE)
+    (tmp_path / "tiny").mkdir()
+    results.write_table(tmp_path / "tiny" / "curves.arrow", table)
+    progress = SweepProgress(plan.make(sweep, "longer", [done, left], tmp_path), Notices("", None))
+    assert f"1 done, 0 running, 0 failed, 1 waiting of 2; best return: {done.variant} 70; " in (
+        progress.line()
+    )
 
 
 def test_first_row_of_one_of_two_trials_tells_the_time_left(started):

@@ -399,6 +399,25 @@ def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
     assert log.count("<details>") == log.count("</details>") == 1
 
 
+def test_sweep_that_was_stopped_is_not_complete_in_the_log(tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    stand_at(tmp_path, 1, Status.CANCELLED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Stopped (the same command goes on)"]
+    registry.queue(folder_of(tmp_path, 1), TRIALS[1].to_dict())
+    registry.record(folder_of(tmp_path, 1), Status.CANCELLED, **{registry.STOPPED_EARLY: True})
+    assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
+    command = [sys.executable, "-m", "pwmray", "log", "--results", str(made)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert b"? 4 EVALUATED" in done.stdout
+
+
 def test_log_names_a_trial_that_cannot_be_read_and_shows_the_others(made, capsys):
     (folder_of(made, 0) / "evaluations.arrow").unlink()
     code, log, _ = run(capsys, made, "log")
@@ -453,7 +472,7 @@ def test_log_has_the_newest_first(made, capsys):
     assert re.findall(r"^### (\w+)", run(capsys, made, "log")[1], re.MULTILINE) == ["other", "tiny"]
     registry.record(folder_of(made, 3), Status.CANCELLED)
     log = run(capsys, made, "log")[1]
-    assert sections_of(log) == ["Active Experiments", "Completed Phases"]
+    assert sections_of(log) == ["Active Experiments", "Stopped (the same command goes on)"]
 
 
 def test_sweep_whose_checkpoints_were_freed_is_archived_and_never_deleted(tmp_path, capsys):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pwmray import claim
+from pwmray.commands import as_typed
 from pwmray.data.collect import Episodes, MakeVector, NoPolicyError, Progress
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.recipe import CollectionRecipe, collection_fingerprint
@@ -82,7 +83,7 @@ def check_name(store: Store) -> None:
 def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:
     """Return the command that makes this data, to be shown to people."""
     folder = shlex.quote(str(data_dir))
-    return f"pwmray data collect {task} {recipe.command_options} --data {folder}"
+    return as_typed(f"pwmray data collect {task} {recipe.command_options} --data {folder}")
 
 
 def _make(

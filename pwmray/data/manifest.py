@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray.commands import unknown
+from pwmray.commands import as_typed, unknown
 from pwmray.data.layouts import LAYOUTS
 from pwmray.files import replacing
 from pwmray.formats import explain_format
@@ -134,7 +134,5 @@ def import_command(folder: Path, task: str = "", rebuild: bool = False) -> str:
     """Return the command, for people, that imports a folder, or one task of it."""
     options = f" --tasks {task}" if task else ""
     options += " --rebuild" if rebuild else ""
-    return (
-        f"pwmray data import DIR --data {shlex.quote(str(folder.parent))}{options} "
-        "(DIR: where its chunk_*.pt are)"
-    )
+    command = f"pwmray data import DIR --data {shlex.quote(str(folder.parent))}{options}"
+    return f"{as_typed(command)} (DIR: where its chunk_*.pt are)"

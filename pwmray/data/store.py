@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from pwmray.commands import as_typed
 from pwmray.data.angles import wrap_observations
 from pwmray.files import replacing
 from pwmray.formats import explain_format
@@ -392,4 +393,4 @@ def _suggest_command(path: Path) -> str:
         return ""
     folder = shlex.quote(str(path.parent.parent))
     command = f"pwmray data collect {max(named, key=len)} --data {folder} --rebuild"
-    return f"{command} (with the options it was made with)"
+    return f"{as_typed(command)} (with the options it was made with)"

@@ -1,0 +1,7 @@
+"""`python -m pwmray`: the `pwmray` command."""
+
+import sys
+
+from pwmray.cli import main
+
+sys.exit(main())
