@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def read_description(path: Path) -> dict[str, Any]:
     for name, keys in described["axes"].items():
         check_kind(path, f"axes.{name}", keys, list)
     return described
+
+
+def check_once(path: Path, trials: Sequence[str]) -> None:
+    """Raise ValueError naming the file and a trial that it has more than once.
+
+    Tables are joined by trial: the episodes of two would be those of both.
+    """
+    if len(set(trials)) < len(trials):
+        trial, times = Counter(trials).most_common(1)[0]
+        raise ValueError(f"{path} has trial {trial} {times} times; run or import the sweep again")
 
 
 def check_records(path: Path, records: Sequence[dict[str, Any]]) -> None:

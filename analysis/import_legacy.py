@@ -10,7 +10,6 @@ Exit status: 0 when something was imported, 2 with one line on stderr when not.
 
 import argparse
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -65,12 +64,15 @@ def import_legacy(options: argparse.Namespace) -> int:
     """Import every source, say what was written and what contradicts; ValueError for bad input."""
     check_distinct(options.sources)
     files, found = [], []
-    for source in options.sources:
-        runs, contradictions = _read_source(source)
+    for source, label in zip(options.sources, _label_sources(options.sources), strict=True):
+        runs, contradictions = _read_source(source, label)
         files.append(runs)
         found += contradictions
     found += find_contradictions(files)
-    for name, runs in _group(files).items():
+    groups = _group(files)
+    for runs in groups.values():
+        _check_once(runs)
+    for name, runs in groups.items():
         folder = options.results / f"{PREFIX}{name}"
         _write_sweep(folder, runs)
         print(f"{len(runs)} runs -> {folder}")
@@ -79,13 +81,28 @@ def import_legacy(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read_source(source: Path) -> tuple[list[LegacyRun], list[Contradiction]]:
+def _label_sources(sources: Sequence[Path]) -> list[Path]:
+    """Return the end of each path that tells it from the others; nothing for the only folder."""
+    paths = [source.resolve() for source in sources]
+    folders = [path for path in paths if path.is_dir()]
+    return [Path() if folders == [path] else _shorten(path, paths) for path in paths]
+
+
+def _shorten(path: Path, paths: Sequence[Path]) -> Path:
+    parts = path.parts
+    lengths = range(1, len(parts) + 1)
+    same = [other.parts for other in paths if other != path]
+    length = next(n for n in lengths if all(other[-n:] != parts[-n:] for other in same))
+    return Path(*parts[-length:])
+
+
+def _read_source(source: Path, label: Path) -> tuple[list[LegacyRun], list[Contradiction]]:
     if source.is_file():
-        return read_table_of_runs(source), []
+        return read_table_of_runs(source, label), []
     folders = find_run_folders(source)
     if not folders:
         raise ValueError(f"{source} is neither a CSV file nor a folder with run folders of Hydra")
-    read = [read_run(folder, source) for folder in folders]
+    read = [read_run(folder, source, label) for folder in folders]
     return [run for run, _ in read], [one for _, some in read for one in some]
 
 
@@ -95,6 +112,15 @@ def _group(files: Sequence[Sequence[LegacyRun]]) -> dict[str, list[LegacyRun]]:
         for run in runs:
             groups.setdefault(run.group, []).append(run)
     return groups
+
+
+def _check_once(runs: Sequence[LegacyRun]) -> None:
+    """Raise ValueError for a run that two sources of one import have, one within the other."""
+    seen: dict[str, LegacyRun] = {}
+    for run in runs:
+        other = seen.setdefault(run.identity, run)
+        if other is not run:
+            raise ValueError(f"{run.source} is given twice: {other.origin} and {run.origin}")
 
 
 def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
@@ -129,7 +155,7 @@ def _to_row(run: LegacyRun) -> dict[str, Any]:
     world_model, policy = KINDS.get(run.variant, (None, None))
     epochs = run.epochs or run.epochs_reached
     return {
-        "trial": hashlib.sha256(f"{run.origin} {run}".encode()).hexdigest()[:16],
+        "trial": run.identity,
         "status": "FAILED" if run.failure else "EVALUATED",
         "reason": run.failure or None,
         "task": run.task,

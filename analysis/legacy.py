@@ -5,6 +5,7 @@ runs' files. Nothing is repaired: a run stays as its file has it, with its origi
 """
 
 import csv
+import hashlib
 import io
 import re
 from collections import defaultdict
@@ -45,7 +46,8 @@ SAME = 0.006  # two returns that agree to the two digits typed
 class LegacyRun(NamedTuple):
     """One run as its file has it; None where the file does not say."""
 
-    origin: str  # file and line, or folder
+    source: str  # full path of the file, with the line, or of the folder
+    origin: str  # as much of that as tells the sources of an import apart
     group: str  # the sweep that it goes to
     config: str
     task: str
@@ -69,6 +71,12 @@ class LegacyRun(NamedTuple):
         return VARIANTS.get(self.config, self.config)
 
     @property
+    def identity(self) -> str:
+        """Return 16 hex digits that no other run has, whatever else is imported beside it."""
+        said = self._replace(origin="", group="")
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+    @property
     def key(self) -> tuple[str, str, int]:
         """Return what names the run in both files."""
         return self.variant, self.task, self.seed
@@ -87,15 +95,16 @@ class Contradiction(NamedTuple):
     second: str
 
 
-def read_table_of_runs(path: Path) -> list[LegacyRun]:
+def read_table_of_runs(path: Path, label: Path) -> list[LegacyRun]:
     """Return the runs of one of the two CSV files, told by its columns.
 
-    Raises ValueError naming file, line and value for what cannot be read, and a table without runs.
+    `label` is what their origins and sweeps call the file. Raises ValueError naming file, line and
+    value for what cannot be read, and a table without runs.
     """
     rows = read_rows(path)
     for wanted, read in READERS:
         if wanted <= rows[0][1].keys():
-            return [_read_run(path, line, row, read) for line, row in rows]
+            return [_read_run(path, label, line, row, read) for line, row in rows]
     known = "; or ".join(", ".join(sorted(wanted)) for wanted, _ in READERS)
     raise ValueError(f"{path} is no table of runs: it must have the columns {known}")
 
@@ -148,27 +157,29 @@ def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradict
 
 def _read_run(
     path: Path,
+    label: Path,
     line: int,
     row: Mapping[str, str],
-    read: Callable[[Mapping[str, str], str, str], LegacyRun],
+    read: Callable[[Mapping[str, str], str], LegacyRun],
 ) -> LegacyRun:
     try:
-        run = read(row, f"{path.name}:{line}", path.stem)
+        run = read(row, "_".join(label.with_suffix("").parts))
         find_task(run.task)
         check_folder_name("its sweep", f"{PREFIX}{run.group}")
     except ValueError as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
-    return run
+    return run._replace(source=f"{path.resolve()}:{line}", origin=f"{label}:{line}")
 
 
-def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
+def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
     method = row["method"]
     if method not in METHODOLOGIES:
         raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODOLOGIES)}")
     minutes = _number(row, "runtime_min")
     return LegacyRun(
-        origin,
-        group=f"{stem}_{row['phase']}",
+        source="",
+        origin="",
+        group=f"{name}_{row['phase']}",
         config=row["config"],
         task=row["task"],
         seed=read_whole("seed", row["seed"]),
@@ -184,13 +195,14 @@ def _read_registry_row(row: Mapping[str, str], origin: str, stem: str) -> Legacy
     )
 
 
-def _read_summary_row(row: Mapping[str, str], origin: str, stem: str) -> LegacyRun:
+def _read_summary_row(row: Mapping[str, str], name: str) -> LegacyRun:
     last = row["Iteration"]
     job = re.search(r"/(\d+/\d+)_s\d+$", row["RunDir"])
     is_done = row["Status"] == "COMPLETED" and row["Episode Reward"]
     return LegacyRun(
-        origin,
-        group=stem,
+        source="",
+        origin="",
+        group=name,
         config=row["Algorithm"],
         task=row["Task"],
         seed=read_whole("Seed", row["Seed"]),

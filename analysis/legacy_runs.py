@@ -19,16 +19,19 @@ def find_run_folders(folder: Path) -> list[Path]:
     return sorted(path.parents[1] for path in folder.rglob(str(CONFIG)))
 
 
-def read_run(folder: Path, root: Path) -> tuple[LegacyRun, list[Contradiction]]:
+def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Contradiction]]:
     """Return the run in a folder, and where its config contradicts itself or its results.
 
+    `label` is what its origin calls the source `root`, nothing where that is the only one.
     The config's `general.seed` is the seed that trained; a `seed` elsewhere did nothing. Raises
     ValueError naming the file and the key that is missing or broken.
     """
     config = _Config(folder / CONFIG)
     checkpoint = config.text("general.checkpoint")
+    place = label / folder.relative_to(root)
     run = LegacyRun(
-        origin=str(folder.relative_to(root)) if folder != root else folder.name,
+        source=str(folder.resolve()),
+        origin=str(place) if place.parts else folder.resolve().name,
         group="runs",
         config=_read_name(folder, config),
         task=config.task,

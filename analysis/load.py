@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from analysis.checked import check_records, read_config, read_description
+from analysis.checked import check_once, check_records, read_config, read_description
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
 EVALUATED = "EVALUATED"
@@ -231,7 +231,10 @@ def _read_records(path: Path, grid: list[str]) -> list[dict[str, Any]]:
     """Return the grid's rows of `trials` in the grid's order."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the sweep has written no results yet")
-    rows = {row["trial"]: row for row in read_table(path, TRIALS).to_pylist()}
+    table = read_table(path, TRIALS).to_pylist()
+    check_once(path, [row["trial"] for row in table])
+    check_once(path.with_name("sweep.json"), grid)
+    rows = {row["trial"]: row for row in table}
     records = [rows[trial] for trial in grid if trial in rows]
     check_records(path, records)
     return records

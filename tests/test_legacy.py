@@ -1,9 +1,11 @@
 """Results from before this package: imported as they are, their contradictions listed."""
 
 import csv
+import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from analysis.arms import build_arms
@@ -12,6 +14,7 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main as summarize
 from pwmray import cli, registry
+from pwmray.results import read_table, write_table
 
 DATA = Path(__file__).parent / "data" / "legacy"
 REGISTRY, SUMMARY = DATA / "all_experiments.csv", DATA / "mt30_results_summary.csv"
@@ -232,6 +235,67 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
     trial = import_runs(tmp_path)[0]
     assert (trial.record["status"], trial.record["reason"]) == ("FAILED", reason)
     assert not trial.is_usable
+
+
+# Several sources of one name.
+
+
+def import_all(results: Path, *sources: Path) -> int:
+    return main([*map(str, sources), "--results", str(results)])
+
+
+def test_runs_of_one_name_in_two_folders_stay_apart(tmp_path):
+    worse = RESULTS.replace("970.5", "170.5")
+    roots = [tmp_path / name / "outputs" for name in "ab"]
+    for root, results in zip(roots, (RESULTS, worse), strict=True):
+        write_run(root / "0_s42", results=results)
+    assert import_all(tmp_path / "r", *roots) == 0
+    trials = load_sweep(tmp_path / "r" / "legacy_runs").trials
+    assert [(t.record["origin"], t.returns.tolist(), t.plan_returns.tolist()) for t in trials] == [
+        ("a/outputs/0_s42", [970.5], [940.25]),
+        ("b/outputs/0_s42", [170.5], [940.25]),
+    ]
+
+
+def test_tables_of_one_name_are_sweeps_apart_that_contradict_each_other(tmp_path):
+    tables = [tmp_path / name / "t.csv" for name in "ab"]
+    for table, final in zip(tables, ("981.20", "181.20"), strict=True):
+        table.parent.mkdir()
+        table.write_text(registry_row(final_reward=final))
+    assert import_all(tmp_path / "r", *tables) == 0
+    sweeps = [load_sweep(tmp_path / "r" / f"legacy_{name}_t_phase3") for name in "ab"]
+    assert [sweep.trials[0].final_return for sweep in sweeps] == [981.2, 181.2]
+    found = contradictions(tmp_path / "r", "return")
+    assert [(row["first"], row["second"]) for row in found] == [
+        ("981.20 (a/t.csv:2)", "181.20 (b/t.csv:2)")
+    ]
+
+
+def test_a_trial_is_the_same_whatever_is_imported_beside_it(tmp_path):
+    for name in "ab":
+        write_run(tmp_path / name / "0_s42")
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    import_all(alone, tmp_path / "a")
+    import_all(beside, tmp_path / "a", tmp_path / "b")
+    first, again = (load_sweep(r / "legacy_runs").trials[0].record for r in (alone, beside))
+    assert first["trial"] == again["trial"]
+    assert (first["origin"], again["origin"]) == ("0_s42", "a/0_s42")
+
+
+def test_a_folder_within_another_source_is_refused(tmp_path, capsys):
+    run = write_run(tmp_path / "outputs" / "4011713" / "0_s42")
+    assert import_all(tmp_path / "r", tmp_path / "outputs", run.parent) == 2
+    said = f"error: {run} is given twice: outputs/4011713/0_s42 and 4011713/0_s42\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sweep_that_has_a_trial_twice_is_refused(imported, tmp_path):
+    folder = shutil.copytree(imported / "legacy_all_experiments_phase3", tmp_path / "sweep")
+    rows = read_table(folder / "trials.arrow")
+    write_table(folder / "trials.arrow", pa.concat_tables([rows, rows.slice(0, 1)]))
+    with pytest.raises(ValueError, match=r"trials.arrow has trial \w{16} 2 times; run or import"):
+        load_sweep(folder)
 
 
 # Bad input.
