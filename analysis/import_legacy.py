@@ -5,6 +5,8 @@
 
 Writes a sweep a phase, or a file, to results/legacy_*/, every trial marked with its origin, and
 prints what the files contradict each other in; results/legacy_contradictions.csv has all of that.
+Importing again replaces what was imported from the same sources; a sweep with runs of others is
+left as it is, and the command says so.
 Exit status: 0 when something was imported, 2 with one line on stderr when not.
 """
 
@@ -31,7 +33,7 @@ from analysis.legacy_runs import find_run_folders, read_run
 from pwmray.commands import CommandParser, check_distinct, run_command
 from pwmray.files import replacing
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
-from pwmray.sweep_folders import IMPORTED
+from pwmray.sweep_folders import IMPORTED, SWEEP_FILE, check_kind, read_sweep
 
 KINDS = {
     "baseline": ("mlp", "gaussian"),
@@ -69,12 +71,13 @@ def import_legacy(options: argparse.Namespace) -> int:
         files.append(runs)
         found += contradictions
     found += find_contradictions(files)
-    groups = _group(files)
-    for runs in groups.values():
+    sweeps = _group(options.sources, files)
+    for name, (sources, runs) in sweeps.items():
         _check_once(runs)
-    for name, runs in groups.items():
-        folder = options.results / f"{PREFIX}{name}"
-        _write_sweep(folder, runs)
+        _check_replaced(options.results / name, sources)
+    for name, (sources, runs) in sweeps.items():
+        folder = options.results / name
+        _write_sweep(folder, sources, runs)
         print(f"{len(runs)} runs -> {folder}")
     _write_contradictions(options.results / "legacy_contradictions.csv", found)
     _print_contradictions(found)
@@ -106,12 +109,21 @@ def _read_source(source: Path, label: Path) -> tuple[list[LegacyRun], list[Contr
     return [run for run, _ in read], [one for _, some in read for one in some]
 
 
-def _group(files: Sequence[Sequence[LegacyRun]]) -> dict[str, list[LegacyRun]]:
-    groups: dict[str, list[LegacyRun]] = {}
-    for runs in files:
+def _group(
+    sources: Sequence[Path], files: Sequence[Sequence[LegacyRun]]
+) -> dict[str, tuple[list[Path], list[LegacyRun]]]:
+    """Return the sources and runs of each sweep; ValueError where a table would share one."""
+    sweeps: dict[str, tuple[list[Path], list[LegacyRun]]] = {}
+    for source, runs in zip(sources, files, strict=True):
         for run in runs:
-            groups.setdefault(run.group, []).append(run)
-    return groups
+            name = f"{PREFIX}{run.group}"
+            shared, there = sweeps.setdefault(name, ([], []))
+            if source not in shared:
+                shared.append(source)
+            if len(shared) > 1 and any(path.is_file() for path in shared):
+                raise ValueError(f"{' and '.join(map(str, shared))} would both be sweep {name}")
+            there.append(run)
+    return sweeps
 
 
 def _check_once(runs: Sequence[LegacyRun]) -> None:
@@ -123,7 +135,27 @@ def _check_once(runs: Sequence[LegacyRun]) -> None:
             raise ValueError(f"{run.source} is given twice: {other.origin} and {run.origin}")
 
 
-def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
+def _check_replaced(folder: Path, sources: Sequence[Path]) -> None:
+    """Raise ValueError where a sweep is there that has runs of more than `sources`."""
+    sweep = read_sweep(folder)
+    if not sweep:
+        return
+    if "sources" not in sweep:
+        raise ValueError(
+            f"{folder} does not say what was imported into it: move it away, or give another "
+            "--results"
+        )
+    check_kind(folder / SWEEP_FILE, "sources", sweep["sources"], list)
+    given = {source.resolve() for source in sources}
+    for before in map(Path, sweep["sources"]):
+        if given.isdisjoint([before, *before.parents]):
+            raise ValueError(
+                f"{folder} has runs of {before}, which would be lost: import it along with "
+                f"{sources[0]}, or give another --results"
+            )
+
+
+def _write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun]) -> None:
     """Write the sweep of some runs, its description last so that a part of it is no sweep."""
     rows = [_to_row(run) for run in runs]
     varies = _find_varied(rows)
@@ -134,6 +166,7 @@ def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
         "varies": [*varies, "task", "seed"],
         "axes": {"config_name": ["config_name", "variant"]} if "config_name" in varies else {},
         "trials": [row["trial"] for row in rows],
+        "sources": [str(source.resolve()) for source in sources],
     }
     folder.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([*TRIALS, *OWN_COLUMNS])
@@ -147,7 +180,7 @@ def _write_sweep(folder: Path, runs: Sequence[LegacyRun]) -> None:
         for epoch, value in run.curve
     ]
     write_rows(folder / "curves.arrow", points, CURVE)
-    with replacing(folder / "sweep.json") as draft:
+    with replacing(folder / SWEEP_FILE) as draft:
         draft.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
@@ -208,6 +241,11 @@ def _write_contradictions(path: Path, found: Sequence[Contradiction]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Contradiction._fields)
     writer.writerows(found)
+    if path.exists():
+        before = set(path.read_bytes().splitlines())
+        num_gone = len(before - set(text.getvalue().encode().splitlines()))
+        if num_gone:
+            print(f"{num_gone} contradictions of an import before are no longer in {path}")
     with replacing(path) as draft:
         draft.write_text(text.getvalue(), encoding="utf-8")
 

@@ -290,6 +290,51 @@ def test_a_folder_within_another_source_is_refused(tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
+def test_importing_again_replaces_runs_of_the_same_sources_alone(tmp_path, capsys):
+    for name in "ab":
+        write_run(tmp_path / name / "0_s42")
+    results = tmp_path / "r"
+    assert import_all(results, tmp_path / "a") == import_all(results, tmp_path / "a") == 0
+    once, again = capsys.readouterr().out.split("1 runs -> ")[1:]
+    assert once == again
+    assert import_all(results, tmp_path / "b") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {results}/legacy_runs has runs of {tmp_path}/a, which would be")
+    assert said.endswith(f"along with {tmp_path}/b, or give another --results\n")
+    assert import_all(results, tmp_path / "b", tmp_path / "a") == 0
+    assert import_all(results, tmp_path) == 0  # in which both are
+    assert len(load_sweep(results / "legacy_runs").trials) == 2
+
+
+def test_contradictions_that_are_no_longer_listed_are_announced(tmp_path, capsys):
+    import_all(tmp_path, REGISTRY, SUMMARY)
+    import_all(tmp_path, REGISTRY, SUMMARY)
+    assert "no longer" not in capsys.readouterr().out
+    import_all(tmp_path, SUMMARY)
+    gone = f"56 contradictions of an import before are no longer in {tmp_path}/legacy_contr"
+    assert gone in capsys.readouterr().out
+
+
+def test_a_sweep_of_unknown_sources_is_not_replaced(tmp_path, capsys):
+    import_all(tmp_path, SUMMARY)
+    path = tmp_path / "legacy_mt30_results_summary" / "sweep.json"
+    path.write_text(path.read_text().replace('"sources"', '"others"'))
+    before = path.read_text()
+    assert import_all(tmp_path, SUMMARY) == 2
+    assert "legacy_mt30_results_summary does not say what was" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_a_table_shares_its_sweep_with_no_other_source(tmp_path, capsys):
+    write_run(tmp_path / "outputs" / "0_s42")
+    table = tmp_path / "runs.csv"
+    table.write_text(SUMMARY.read_text())
+    assert import_all(tmp_path / "r", tmp_path / "outputs", table) == 2
+    said = f"error: {tmp_path}/outputs and {table} would both be sweep legacy_runs\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_sweep_that_has_a_trial_twice_is_refused(imported, tmp_path):
     folder = shutil.copytree(imported / "legacy_all_experiments_phase3", tmp_path / "sweep")
     rows = read_table(folder / "trials.arrow")
