@@ -121,7 +121,8 @@ def build_arms(sweep: Sweep) -> list[Arm]:
     """Return every arm, task by task in the grid's order, with its evaluated trials."""
     members: dict[tuple, list[Trial]] = {}
     for trial in sweep.trials:
-        members.setdefault(tuple(trial.factors.items()), []).append(trial)
+        if trial.factors["epochs"] is not None:  # else it failed, of which arm is not known
+            members.setdefault(tuple(trial.factors.items()), []).append(trial)
     seeds: dict[Any, set[int]] = {}  # of each task, which may run seeds that others do not
     for trial in sweep.trials:
         seeds.setdefault(_seeds_of(trial), set()).add(trial.seed)

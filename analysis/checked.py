@@ -12,7 +12,8 @@ from pwmray.sweep_folders import check_kind
 from pwmray.tasks import TASKS
 
 OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ
-NEEDED = ("status", "task", "variant", "epochs", "seed")  # of every trial, whatever its status
+NEEDED = ("status", "task", "variant", "seed")  # of every trial, whatever its status
+NEEDED_IF_EVALUATED = ("epochs",)  # an imported run that failed may not say what it was asked for
 # What sweep.json must hold, and may hold.
 REQUIRED = {"name": str, "scale": str, "compare": str, "varies": list, "trials": list}
 OPTIONAL = {"within": list, "axes": dict}
@@ -50,7 +51,9 @@ def check_once(path: Path, trials: Sequence[str]) -> None:
 def check_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Raise ValueError naming the file and the first row of `trials` that says too little."""
     for record in records:
-        lacking = [name for name in NEEDED if record[name] is None]
+        is_evaluated = record["status"] == "EVALUATED"
+        needed = (*NEEDED, *(NEEDED_IF_EVALUATED if is_evaluated else ()))
+        lacking = [name for name in needed if record[name] is None]
         if lacking:
             raise ValueError(f"{path}: trial {record['trial']} has no {', '.join(lacking)}")
         if record["task"] not in TASKS:

@@ -186,7 +186,8 @@ def _write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun
 
 def _to_row(run: LegacyRun) -> dict[str, Any]:
     world_model, policy = KINDS.get(run.variant, (None, None))
-    epochs = run.epochs or run.epochs_reached
+    # What ran to its end was asked for what it reached; of another run that is not known.
+    epochs = run.epochs or (None if run.failure else run.epochs_reached)
     return {
         "trial": run.identity,
         "status": "FAILED" if run.failure else "EVALUATED",
@@ -222,7 +223,7 @@ def _find_varied(rows: Sequence[dict[str, Any]]) -> list[str]:
         del names["config_name"]
     else:
         del names["variant"]
-    varied = [name for name, values in names.items() if len(values) > 1]
+    varied = [name for name, values in names.items() if len(values - {None}) > 1]
     return varied or ["variant"]
 
 

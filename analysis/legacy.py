@@ -132,18 +132,18 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(line, {k: cell for k, cell in row.items() if k is not None}) for line, row in rows]
 
 
-def read_whole(name: str, value: Any) -> int:
-    """Return a whole number from 0 that a table can hold; `value` may be text, or 42.0.
+def read_whole(name: str, value: Any, least: int = 0) -> int:
+    """Return a whole number from `least` that a table can hold; `value` may be text, or 42.0.
 
     Raises ValueError naming it.
     """
     try:
         number = Decimal(str(value))
-        if 0 <= number <= _MOST and number == int(number):
+        if least <= number <= _MOST and number == int(number):
             return int(number)
     except InvalidOperation:
         pass  # no number, or none that can be compared
-    raise ValueError(f"{name} is {value!r:.60}; valid: a whole number from 0 to {_MOST}")
+    raise ValueError(f"{name} is {value!r:.60}; valid: a whole number from {least} to {_MOST}")
 
 
 def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
@@ -185,7 +185,7 @@ def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
         seed=read_whole("seed", row["seed"]),
         final_return=_number(row, "final_reward"),
         plan_return=_number(row, "planning_reward"),
-        epochs=read_whole("epochs", row["epochs"]),
+        epochs=read_whole("epochs", row["epochs"], least=1),
         methodology=METHODOLOGIES[method],
         checkpoint="scratch" if row["checkpoint"] in ("", "none") else row["checkpoint"],
         device=row["hardware"] or None,
@@ -199,6 +199,7 @@ def _read_summary_row(row: Mapping[str, str], name: str) -> LegacyRun:
     last = row["Iteration"]
     job = re.search(r"/(\d+/\d+)_s\d+$", row["RunDir"])
     is_done = row["Status"] == "COMPLETED" and row["Episode Reward"]
+    is_known = last or is_done  # a run that failed may have ended before its first iteration
     return LegacyRun(
         source="",
         origin="",
@@ -209,7 +210,7 @@ def _read_summary_row(row: Mapping[str, str], name: str) -> LegacyRun:
         final_return=_number(row, "Episode Reward"),
         plan_return=_number(row, "Planning Reward"),
         # Iterations count from 0.
-        epochs_reached=read_whole("Iteration", last) + 1 if last else None,
+        epochs_reached=read_whole("Iteration", last) + 1 if is_known else None,
         job=job.group(1).replace("/", "_") if job else None,
         failure="" if is_done else f"status {row['Status']!r}",
     )

@@ -37,7 +37,7 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
         task=config.task,
         seed=config.whole("general.seed"),
         final_return=None,
-        epochs=config.whole("epochs"),
+        epochs=config.whole("epochs", least=1),
         methodology=_methodology(checkpoint, config),
         checkpoint=checkpoint or "scratch",
         num_episodes=config.find("general.eval_runs"),
@@ -85,12 +85,12 @@ class _Config:
             raise ValueError(f"{self._path}: {key} is {value!r:.60}, not text")
         return value
 
-    def whole(self, key: str) -> int:
-        """Return a whole number, which must be there."""
+    def whole(self, key: str, least: int = 0) -> int:
+        """Return a whole number from `least`, which must be there."""
         value = self.find(key)
         if value is None:
             raise ValueError(f"{self._path} lacks {key}")
-        return read_whole(f"{self._path}: {key}", value)
+        return read_whole(f"{self._path}: {key}", value, least)
 
     @property
     def task(self) -> str:

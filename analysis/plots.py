@@ -161,9 +161,11 @@ def _fill_panels(
 def _largest_budgets(trials: Sequence[Trial]) -> list[Trial]:
     largest: dict[str, int] = {}
     for trial in trials:
+        if trial.factors["epochs"] is None:  # an imported run that failed may not say
+            continue
         variant, epochs = trial.factors["variant"], trial.factors["epochs"]
         largest[variant] = max(epochs, largest.get(variant, 0))
-    return [t for t in trials if t.factors["epochs"] == largest[t.factors["variant"]]]
+    return [t for t in trials if t.factors["epochs"] == largest.get(t.factors["variant"], 0)]
 
 
 def _training_episodes(trial: Trial) -> str:

@@ -237,6 +237,21 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
     assert not trial.is_usable
 
 
+@pytest.mark.parametrize("iteration", ["", "500"])
+def test_a_failed_run_of_unknown_epochs_keeps_the_others_readable(tmp_path, capsys, iteration):
+    lines = SUMMARY.read_text().splitlines()
+    failed = summary_row(iteration, Status="FAILED", **{"Episode Reward": ""}).splitlines()[1]
+    (tmp_path / "t.csv").write_text("\n".join([lines[0], failed, *lines[2:]]))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    capsys.readouterr()
+    options = ["legacy_t", "--results", str(tmp_path), "--per-seed"]
+    assert summarize([*options, "--format", "html"]) == 0
+    page = capsys.readouterr().out
+    assert "17 of 18 trials evaluated, 1 failed (reasons: 1 x status &#39;FAILED&#39;)" in page
+    assert "in all of them epochs 10,000" in page
+    assert load_sweep(tmp_path / "legacy_t").varies == ("variant", "task", "seed")
+
+
 # Several sources of one name.
 
 
@@ -353,9 +368,10 @@ def registry_row(**cells: str) -> str:
     return f"{header}\n{','.join(row.values())}\n"
 
 
-def summary_row(iteration: str) -> str:
+def summary_row(iteration: str, **cells: str) -> str:
     header, run = SUMMARY.read_text().splitlines()[:2]
-    row = dict(zip(header.split(","), run.split(","), strict=True)) | {"Iteration": iteration}
+    row = dict(zip(header.split(","), run.split(","), strict=True))
+    row |= {"Iteration": iteration, **cells}
     return f"{header}\n{','.join(row.values())}\n"
 
 
@@ -390,7 +406,8 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
         (registry_row(seed="abc"), "t.csv, line 2: seed is 'abc'; valid: a whole number from 0"),
         (registry_row(seed="-3"), "t.csv, line 2: seed is '-3'; valid: a whole number from 0"),
         (registry_row(seed="9" * 23), "line 2: seed is '99999999999999999999999'; valid: a whole"),
-        (registry_row(epochs="-5"), "line 2: epochs is '-5'; valid: a whole number from 0 to 9"),
+        (registry_row(epochs="-5"), "line 2: epochs is '-5'; valid: a whole number from 1 to 9"),
+        (registry_row(epochs="0"), "t.csv, line 2: epochs is '0'; valid: a whole number from 1"),
         (registry_row(epochs="9" * 23), "line 2: epochs is '99999999999999999999999'; valid: a"),
         (registry_row(phase="../../evil"), "line 2: its sweep is called 'legacy_t_../../evil'; v"),
         (registry_row(phase="a b/\u00fc"), "line 2: its sweep is called 'legacy_t_a b/"),
@@ -401,6 +418,7 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
         (registry_row().splitlines()[0], "t.csv is a table without a row"),
         ("", "t.csv is a table without a row"),
         (summary_row("inf"), "line 2: Iteration is 'inf'; valid: a whole number from 0"),
+        (summary_row(""), "line 2: Iteration is ''; valid: a whole number from 0"),
         (summary_row("nan"), "line 2: Iteration is 'nan'; valid: a whole number from 0"),
         (summary_row(str(2**63 - 1)), "line 2: Iteration is '9223372036854775807'; valid: a"),
     ],
@@ -433,8 +451,9 @@ def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text,
         (changed("walker-stand", "7"), "config.yaml: task is 7, not text"),
         (changed("walker-stand", "''"), "config.yaml lacks task"),
         (changed("walker-stand", "walkr-run"), "config.yaml: unknown task 'walkr-run'; did you"),
-        (changed("10000", ".inf"), "config.yaml: epochs is inf; valid: a whole number from 0"),
-        (changed("10000", "many"), "config.yaml: epochs is 'many'; valid: a whole number from 0"),
+        (changed("10000", ".inf"), "config.yaml: epochs is inf; valid: a whole number from 1"),
+        (changed("10000", "0"), "config.yaml: epochs is 0; valid: a whole number from 1"),
+        (changed("10000", "many"), "config.yaml: epochs is 'many'; valid: a whole number from 1"),
         ("general: hello\n", "config.yaml: general is 'hello', not settings by name"),
     ],
 )
