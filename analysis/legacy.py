@@ -118,18 +118,26 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a CSV file, each with its line, as cells by column; missing ones are "".
+    """Return the rows of a CSV file, each with its line, as cells by column.
 
-    Raises ValueError naming the file, and the line, for what is no CSV or has no row.
+    Rows of empty cells, which Excel leaves at the end, are left out. Raises ValueError naming the
+    file, and the line, for what is no CSV, has no row, or a row with more or fewer cells than the
+    header: a decimal comma, or a file that was cut.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
-        rows = [(reader.line_num, row) for row in reader]
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
-    if not rows:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    if len(lines) < 2:
         raise ValueError(f"{path} is a table without a row")
-    return [(line, {k: cell for k, cell in row.items() if k is not None}) for line, row in rows]
+    header = lines[0][1]
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{path}, line {line} has {len(cells)} cells, the header {len(header)}"
+            )
+    return [(line, dict(zip(header, cells, strict=True))) for line, cells in lines[1:]]
 
 
 def read_whole(name: str, value: Any, least: int = 0) -> int:

@@ -380,6 +380,15 @@ def test_a_table_with_a_byte_order_mark_is_read(tmp_path):
     assert main([str(tmp_path / "t.csv"), "--results", str(tmp_path / "r")]) == 0
 
 
+@pytest.mark.parametrize("empty", ["", "  ", ",,,,,,,,,,,", " , "])
+def test_rows_of_empty_cells_are_left_out(tmp_path, empty):
+    header, run = registry_row().splitlines()
+    (tmp_path / "t.csv").write_text(f"{header}\n{empty}\n{run}\n{empty}\n")
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    (trial,) = load_sweep(tmp_path / "legacy_t_phase3").trials
+    assert trial.record["origin"] == "t.csv:3"
+
+
 def changed(old: str, new: str) -> str:
     """Return a run's config with another value."""
     assert old in CONFIG
@@ -417,6 +426,9 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
         (registry_row().encode("utf-16"), "t.csv is not in UTF-8: "),
         (registry_row().splitlines()[0], "t.csv is a table without a row"),
         ("", "t.csv is a table without a row"),
+        (registry_row(final_reward="981,20"), "t.csv, line 2 has 13 cells, the header 12"),
+        (SUMMARY.read_text().rpartition("9.900")[0], "t.csv, line 19 has 6 cells, the header 9"),
+        (summary_row("9999").rpartition(",")[0], "t.csv, line 2 has 8 cells, the header 9"),
         (summary_row("inf"), "line 2: Iteration is 'inf'; valid: a whole number from 0"),
         (summary_row(""), "line 2: Iteration is ''; valid: a whole number from 0"),
         (summary_row("nan"), "line 2: Iteration is 'nan'; valid: a whole number from 0"),
@@ -488,6 +500,7 @@ def test_broken_choices_are_named(tmp_path, capsys, choices, message):
     [
         ("", "walker-stand_results.csv is a table without a row"),
         ("iteration,total_time\n99,600\n", "_results.csv lacks the column episode_reward"),
+        (RESULTS.replace(",940.25", ""), "_results.csv, line 5 has 5 cells, the header 6"),
         ("episode_reward\n600\n", "_results.csv lacks the column iteration"),
         ("iteration,episode_reward\nx,1\n", "_results.csv, line 2: iteration is 'x'; valid: a"),
         ("iteration,episode_reward\n1e30,1\n", "_results.csv, line 2: iteration is '1e30'; val"),
