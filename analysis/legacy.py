@@ -7,6 +7,7 @@ runs' files. Nothing is repaired: a run stays as its file has it, with its origi
 import csv
 import hashlib
 import io
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.verdict import RETURN_MAX
 from pwmray.checks import MAX_INT, check_folder_name
 from pwmray.tasks import find_task
 
@@ -40,6 +42,8 @@ METHODOLOGIES = {
     "finetune_wm": "policy_and_wm_finetuning",
 }
 _MOST = MAX_INT - 1  # for iterations count from 0, epochs from 1
+# A number as tables have it; Python would also take 9_81, nan and inf.
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 SAME = 0.006  # two returns that agree to the two digits typed
 
 
@@ -146,12 +150,28 @@ def read_whole(name: str, value: Any, least: int = 0) -> int:
     Raises ValueError naming it.
     """
     try:
-        number = Decimal(str(value))
+        number = Decimal(str(value)) if _NUMBER.fullmatch(str(value)) else Decimal("nan")
         if least <= number <= _MOST and number == int(number):
             return int(number)
     except InvalidOperation:
         pass  # no number, or none that can be compared
     raise ValueError(f"{name} is {value!r:.60}; valid: a whole number from {least} to {_MOST}")
+
+
+def read_return(row: Mapping[str, str], name: str) -> float | None:
+    """Return a return in a row of a table, None for an empty cell; ValueError naming the column."""
+    number = _read_number(row[name])
+    if number is None or 0.0 <= number <= RETURN_MAX:
+        return number
+    raise ValueError(f"{name} is {row[name]!r:.60}; valid: a number from 0 to {RETURN_MAX:,.0f}")
+
+
+def read_duration(row: Mapping[str, str], name: str) -> float | None:
+    """Return a time in a row of a table, None for an empty cell; ValueError naming the column."""
+    number = _read_number(row[name])
+    if number is None or 0.0 < number < math.inf:
+        return number
+    raise ValueError(f"{name} is {row[name]!r:.60}; valid: a positive number")
 
 
 def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
@@ -183,7 +203,8 @@ def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
     method = row["method"]
     if method not in METHODOLOGIES:
         raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODOLOGIES)}")
-    minutes = _number(row, "runtime_min")
+    minutes = read_duration(row, "runtime_min")
+    final = read_return(row, "final_reward")
     return LegacyRun(
         source="",
         origin="",
@@ -191,22 +212,23 @@ def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
         config=row["config"],
         task=row["task"],
         seed=read_whole("seed", row["seed"]),
-        final_return=_number(row, "final_reward"),
-        plan_return=_number(row, "planning_reward"),
+        final_return=final,
+        plan_return=read_return(row, "planning_reward"),
         epochs=read_whole("epochs", row["epochs"], least=1),
         methodology=METHODOLOGIES[method],
         checkpoint="scratch" if row["checkpoint"] in ("", "none") else row["checkpoint"],
         device=row["hardware"] or None,
         train_seconds=None if minutes is None else 60.0 * minutes,
         job=row["job_id"] or None,
-        failure="" if row["final_reward"] else "no final reward in the registry",
+        failure="" if final is not None else "no final reward in the registry",
     )
 
 
 def _read_summary_row(row: Mapping[str, str], name: str) -> LegacyRun:
     last = row["Iteration"]
     job = re.search(r"/(\d+/\d+)_s\d+$", row["RunDir"])
-    is_done = row["Status"] == "COMPLETED" and row["Episode Reward"]
+    final = read_return(row, "Episode Reward")
+    is_done = row["Status"] == "COMPLETED" and final is not None
     is_known = last or is_done  # a run that failed may have ended before its first iteration
     return LegacyRun(
         source="",
@@ -215,8 +237,8 @@ def _read_summary_row(row: Mapping[str, str], name: str) -> LegacyRun:
         config=row["Algorithm"],
         task=row["Task"],
         seed=read_whole("Seed", row["Seed"]),
-        final_return=_number(row, "Episode Reward"),
-        plan_return=_number(row, "Planning Reward"),
+        final_return=final,
+        plan_return=read_return(row, "Planning Reward"),
         # Iterations count from 0.
         epochs_reached=read_whole("Iteration", last) + 1 if is_known else None,
         job=job.group(1).replace("/", "_") if job else None,
@@ -238,8 +260,11 @@ READERS = (
 )
 
 
-def _number(row: Mapping[str, str], name: str) -> float | None:
-    return float(row[name]) if row[name] else None
+def _read_number(text: str) -> float | None:
+    """Return a cell's number, None for an empty one and NaN for what is no number."""
+    if not text.strip():
+        return None
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
 def _find_shared_jobs(runs: Sequence[LegacyRun]) -> list[Contradiction]:

@@ -1,13 +1,20 @@
 """Read the run folders that Hydra left: `<task>_results.csv` beside `.hydra/config.yaml`."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from analysis.legacy import Contradiction, LegacyRun, read_rows, read_text, read_whole
+from analysis.legacy import (
+    Contradiction,
+    LegacyRun,
+    read_duration,
+    read_return,
+    read_rows,
+    read_text,
+    read_whole,
+)
 from pwmray.tasks import find_task
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -130,30 +137,35 @@ def _add_results(run: LegacyRun, path: Path) -> LegacyRun:
         raise ValueError(f"{path} lacks the column {missing[0]}")
     # Iterations count from 0.
     epochs = [read_whole(f"{path}, line {n}: iteration", row["iteration"]) + 1 for n, row in rows]
-    numbers = [{name: _to_number(text) for name, text in row.items()} for _, row in rows]
-    last = numbers[-1]
-    plan = last.get("episode_reward_planning", math.nan)
-    is_final = math.isfinite(plan)  # planning ran after the final evaluation, in the same row
-    curve = tuple(
-        (epoch, row["episode_reward"])
-        for epoch, row in zip(epochs, numbers, strict=True)
-        if math.isfinite(row["episode_reward"])
-    )
+    returns = [_read_cell(path, place, "episode_reward", read_return) for place in rows]
+    final, plan = returns[-1], _read_cell(path, rows[-1], "episode_reward_planning", read_return)
+    # Planning ran after the final evaluation, in the same row.
+    is_final = final is not None and plan is not None
+    pairs = zip(epochs, returns, strict=True)
     return run._replace(
-        final_return=last["episode_reward"] if is_final else None,
+        final_return=final if is_final else None,
         plan_return=plan if is_final else None,
         epochs_reached=epochs[-1],
-        train_seconds=last.get("total_time"),
+        train_seconds=_read_cell(path, rows[-1], "total_time", read_duration),
         failure="" if is_final else f"ended at iteration {epochs[-1] - 1}, not evaluated",
-        curve=curve,
+        curve=tuple((epoch, value) for epoch, value in pairs if value is not None),
     )
 
 
-def _to_number(text: str) -> float:
+def _read_cell(
+    path: Path,
+    place: tuple[int, Mapping[str, str]],
+    name: str,
+    read: Callable[[Mapping[str, str], str], float | None],
+) -> float | None:
+    """Return a number of a line and its row; None where it is missing or NaN."""
+    line, row = place
+    if row.get(name, "nan").strip().lower() == "nan":  # as runs wrote what they had not measured
+        return None
     try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
+        return read(row, name)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
 
 
 def _find_contradictions(run: LegacyRun, other: Any) -> Iterator[Contradiction]:

@@ -226,6 +226,7 @@ def test_a_seed_that_trained_nothing_is_a_contradiction(tmp_path):
     ("results", "reason"),
     [
         (None, "no results file"),
+        (RESULTS.replace("970.5", "nan"), "ended at iteration 9999, not evaluated"),
         ("\n".join(RESULTS.splitlines()[:4]), "ended at iteration 200, not evaluated"),
     ],
 )
@@ -235,6 +236,14 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
     trial = import_runs(tmp_path)[0]
     assert (trial.record["status"], trial.record["reason"]) == ("FAILED", reason)
     assert not trial.is_usable
+
+
+@pytest.mark.parametrize("cell", ["", " "])
+def test_a_run_without_a_final_reward_is_failed(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(registry_row(final_reward=cell))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    record = load_sweep(tmp_path / "legacy_t_phase3").trials[0].record
+    assert (record["status"], record["reason"]) == ("FAILED", "no final reward in the registry")
 
 
 @pytest.mark.parametrize("iteration", ["", "500"])
@@ -411,7 +420,26 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
             "line 2: unknown task 'reacher-esay'; did you mean 'reacher-easy'?",
         ),
         (REGISTRY.read_text().replace("frozen_wm", "frozen", 1), "unknown method 'frozen'; valid:"),
-        (REGISTRY.read_text().replace("981.20", "many", 1), "line 2: could not convert string"),
+        (
+            REGISTRY.read_text().replace("981.20", "many", 1),
+            "final_reward is 'many'; valid: a number",
+        ),
+        (registry_row(final_reward="-"), "t.csv, line 2: final_reward is '-'; valid: a number fr"),
+        (registry_row(final_reward="nan"), "line 2: final_reward is 'nan'; valid: a number from"),
+        (registry_row(final_reward="inf"), "line 2: final_reward is 'inf'; valid: a number from"),
+        (registry_row(final_reward="9812.0"), "final_reward is '9812.0'; valid: a number from 0"),
+        (registry_row(final_reward="-981.2"), "final_reward is '-981.2'; valid: a number from 0"),
+        (registry_row(final_reward="9_81"), "line 2: final_reward is '9_81'; valid: a number fr"),
+        (registry_row(planning_reward="1001"), "line 2: planning_reward is '1001'; valid: a num"),
+        (registry_row(runtime_min="0"), "line 2: runtime_min is '0'; valid: a positive number"),
+        (registry_row(runtime_min="-15"), "line 2: runtime_min is '-15'; valid: a positive num"),
+        (registry_row(runtime_min="nan"), "line 2: runtime_min is 'nan'; valid: a positive num"),
+        (registry_row(runtime_min="1e999"), "line 2: runtime_min is '1e999'; valid: a positive"),
+        (registry_row(seed="4_2"), "t.csv, line 2: seed is '4_2'; valid: a whole number from 0"),
+        (
+            summary_row("9999", **{"Planning Reward": "x"}),
+            "line 2: Planning Reward is 'x'; valid: a number from 0 to 1,000",
+        ),
         (registry_row(seed="abc"), "t.csv, line 2: seed is 'abc'; valid: a whole number from 0"),
         (registry_row(seed="-3"), "t.csv, line 2: seed is '-3'; valid: a whole number from 0"),
         (registry_row(seed="9" * 23), "line 2: seed is '99999999999999999999999'; valid: a whole"),
@@ -501,6 +529,9 @@ def test_broken_choices_are_named(tmp_path, capsys, choices, message):
         ("", "walker-stand_results.csv is a table without a row"),
         ("iteration,total_time\n99,600\n", "_results.csv lacks the column episode_reward"),
         (RESULTS.replace(",940.25", ""), "_results.csv, line 5 has 5 cells, the header 6"),
+        (RESULTS.replace("400.5", "4005"), "_results.csv, line 4: episode_reward is '4005'; val"),
+        (RESULTS.replace("940.25", "x"), "line 5: episode_reward_planning is 'x'; valid: a num"),
+        (RESULTS.replace("2400.0", "-1"), "line 5: total_time is '-1'; valid: a positive number"),
         ("episode_reward\n600\n", "_results.csv lacks the column iteration"),
         ("iteration,episode_reward\nx,1\n", "_results.csv, line 2: iteration is 'x'; valid: a"),
         ("iteration,episode_reward\n1e30,1\n", "_results.csv, line 2: iteration is '1e30'; val"),
