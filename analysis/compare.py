@@ -86,6 +86,7 @@ class Comparisons(NamedTuple):
     aggregates: tuple[Aggregate, ...]
     trends: tuple[Trend, ...]
     averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
+    apart: tuple[str, ...] = ()  # factors that keep the levels apart, where nothing is compared
 
 
 def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
@@ -134,8 +135,9 @@ def compare_arms(
             pairs, judged, evidence, strict=True
         )
     )
+    apart = () if rows else _find_apart(kept, factor, compared)
     return Comparisons(
-        factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)), tuple(left_out)
+        factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)), tuple(left_out), apart
     )
 
 
@@ -149,6 +151,22 @@ def _group_arms(arms: Sequence[Arm], compared: Sequence[str]) -> list[list[Arm]]
     for arm in arms:
         groups.setdefault(tuple(_others(arm, compared).items()), []).append(arm)
     return list(groups.values())
+
+
+def _find_apart(arms: Sequence[Arm], factor: str, compared: Sequence[str]) -> tuple[str, ...]:
+    """Return the factors that no two levels share a value of, else those that vary at all."""
+    by_level: dict[Any, list[dict[str, Any]]] = {}
+    for arm in arms:
+        by_level.setdefault(arm.factors[factor], []).append(_others(arm, compared))
+    if len(by_level) < 2:
+        return ()
+    values = {
+        name: [{others[name] for others in some} for some in by_level.values()]
+        for name in _others(arms[0], compared)
+    }
+    varied = [name for name, sets in values.items() if len(set().union(*sets)) > 1]
+    apart = [n for n in varied if len(set().union(*values[n])) == sum(map(len, values[n]))]
+    return tuple(apart or varied)
 
 
 def _find_baseline(arms: Sequence[Arm], compared: Sequence[str]) -> Arm:

@@ -93,6 +93,9 @@ def summarize_sweep(
 def describe_comparisons(table: Comparisons) -> list[str]:
     """Return what must be said beside one table of verdicts."""
     if not table.rows:
+        if table.apart:
+            said = f"the levels of {table.factor} differ in {' and '.join(table.apart)} too"
+            return [f"Nothing to compare: {said}."]
         return [f"Nothing to compare: {table.factor} has one level here."]
     notes = [_describe_averaging(table)] if table.averaged else []
     notes += [_describe_differences(row) for row in table.rows if row.differences]

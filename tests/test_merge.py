@@ -65,6 +65,17 @@ def test_two_sweeps_are_compared_by_their_names(tmp_path, capsys):
     )
 
 
+def test_what_keeps_two_sweeps_apart_is_named(tmp_path, capsys):
+    options = write_pair(tmp_path, epochs=200, epochs_reached=200)
+    assert main([*options, "--compare", "sweep"]) == 0
+    said = "Nothing to compare: the levels of sweep differ in epochs too."
+    assert said in capsys.readouterr().out
+    assert (
+        main([*options[:1], *options[2:], "--tasks", "reacher-easy", "--compare", "variant"]) == 0
+    )
+    assert "Nothing to compare" not in capsys.readouterr().out
+
+
 def test_arms_of_two_sweeps_are_never_one(tmp_path):
     write_pair(tmp_path)
     merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
