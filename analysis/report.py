@@ -243,12 +243,12 @@ def _describe_calls(sweep: Sweep) -> str:
     """Say where variants pay differently for a step: not a control, but part of a fair reading."""
     calls = {}
     for trial in sweep.usable:
-        calls.setdefault(trial.factors["variant"], set()).add(trial.record["velocity_calls"])
+        if trial.record["velocity_calls"] is not None:  # imported trials do not say
+            calls.setdefault(trial.factors["variant"], set()).add(trial.record["velocity_calls"])
     if len(set().union(*calls.values())) < 2:
         return ""
     listed = "; ".join(
-        f"{variant} {', '.join(str(num) for num in sorted(nums, key=str))}"
-        for variant, nums in calls.items()
+        f"{variant} {', '.join(map(str, sorted(nums)))}" for variant, nums in calls.items()
     )
     return f"Network calls of one model step plus one action differ: {listed}."
 

@@ -281,6 +281,24 @@ def test_trials_without_episodes_are_flagged(tmp_path):
 # Comparing.
 
 
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ({("baseline", 100): 1, ("fullflow", 100): 4}, "differ: baseline 1; fullflow 4."),
+        ({("fullflow", 100): 1, ("fullflow", 200): 4}, "differ: fullflow 1, 4."),
+        ({("fullflow", 100): 4}, None),
+    ],
+)
+def test_network_calls_are_compared_where_they_were_recorded(tmp_path, calls, said):
+    make_sweep(
+        tmp_path / "some",
+        lambda row: {"velocity_calls": calls.get((row["variant"], row["epochs"]))},
+    )
+    notes = summarize_sweep(load_sweep(tmp_path / "some")).notes
+    found = [note.partition("plus one action ")[2] for note in notes if "Network calls" in note]
+    assert found == ([said] if said else [])
+
+
 def test_epochs_are_compared_with_the_smallest_budget_within_variant_and_task(results):
     table = summarize_sweep(load_sweep(results / "phase6_epochs")).comparisons[0]
     assert table.factor == "epochs"
