@@ -182,7 +182,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "return": trial.final_return if trial.is_usable else None,
             "return_where_planned": trial.return_where_planned,
             "plan_return": trial.plan_return,
-            "episodes": len(trial.returns),
+            "episodes": trial.num_episodes,
             "signs": ", ".join(summary.names[trial.record["trial"]]),
             "trial": trial.record["trial"],
             "origin": trial.record.get("origin"),  # of an imported trial: file and line, or folder

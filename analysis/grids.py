@@ -126,7 +126,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             *name_levels(trial.factors, names),
             str(trial.seed),
             f"{trial.final_return:.2f}" if trial.is_usable else "-",
-            str(len(trial.returns)),
+            "-" if trial.num_episodes is None else str(trial.num_episodes),
             _format_value_at_start(trial.record["imagined_start_value"]),
             _format_value_at_start(trial.record["real_start_value"]),
             ", ".join(summary.names[trial.record["trial"]]) or "-",

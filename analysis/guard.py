@@ -309,7 +309,7 @@ def _is_misrecorded(trial: Trial) -> bool:
 
 
 def _is_miscounted(trial: Trial) -> bool:
-    return trial.record["evaluation_episodes"] != len(trial.returns)
+    return trial.record["evaluation_episodes"] != trial.num_episodes
 
 
 def _find_unusable(sweep: Sweep) -> list[Trial]:
@@ -358,7 +358,8 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:
-    fewest = min((len(trial.returns) for trial in trials), default=FULL_EPISODES)
+    counts = [trial.num_episodes for trial in trials]
+    fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
     if fewest >= FULL_EPISODES:
         return ""
     return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"

@@ -204,7 +204,7 @@ def _to_row(run: LegacyRun) -> dict[str, Any]:
         "world_model_from": run.checkpoint,
         "return_mean": run.final_return,
         "plan_return_mean": run.plan_return,
-        "evaluation_episodes": 1,
+        "evaluation_episodes": run.num_episodes,
         "evaluation_protocol": PROTOCOL,
         "train_seconds": run.train_seconds,
         "device": run.device,

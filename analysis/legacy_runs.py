@@ -35,6 +35,7 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
     """
     config = _Config(folder / CONFIG)
     checkpoint = config.text("general.checkpoint")
+    episodes = config.find("general.eval_runs")
     place = label / folder.relative_to(root)
     run = LegacyRun(
         source=str(folder.resolve()),
@@ -47,7 +48,7 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
         epochs=config.whole("epochs", least=1),
         methodology=_methodology(checkpoint, config),
         checkpoint=checkpoint or "scratch",
-        num_episodes=config.find("general.eval_runs"),
+        num_episodes=None if episodes is None else config.whole("general.eval_runs", least=1),
         failure="no results file",
     )
     results = sorted(folder.rglob(f"{run.task}_results.csv"))

@@ -62,6 +62,16 @@ class Trial:
         is_known = num and len(self.returns) >= num and not self.record.get("origin")
         return _mean(self.returns[:num]) if is_known else None
 
+    @property
+    def num_episodes(self) -> int | None:
+        """Return how many evaluation episodes the final return is the mean of; None if not known.
+
+        An imported trial has one row for all of them, and perhaps recorded their number.
+        """
+        if len(self.returns) and self.record.get("origin"):
+            return self.record["evaluation_episodes"]
+        return len(self.returns)
+
     @cached_property
     def is_usable(self) -> bool:
         """Tell whether the trial enters a verdict: evaluated, with finite episodes to show."""
@@ -191,6 +201,16 @@ def describe_progress(sweep: Sweep) -> str:
         return text
     listed = "; ".join(f"{num} x {' '.join(why.split())}" for why, num in reasons.most_common())
     return f"{text} (reasons: {listed})"
+
+
+def describe_episodes(trials: Iterable[Trial]) -> str:
+    """Say how many evaluation episodes the final returns of some trials rest on."""
+    counts = {trial.num_episodes for trial in trials}
+    known = sorted(count for count in counts if count is not None)
+    if not known:
+        return "an unrecorded number of" if counts else "0"
+    said = str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    return f"{said} or an unrecorded number of" if None in counts else said
 
 
 def find_factor(record: dict[str, Any], name: str) -> Any:

@@ -16,7 +16,7 @@ from analysis.layout import (
     name_series,
     order_ticks,
 )
-from analysis.load import Sweep, Trial
+from analysis.load import Sweep, Trial, describe_episodes
 from analysis.verdict import CONFIDENCE
 
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
@@ -131,7 +131,7 @@ def plan_starts(sweep: Sweep) -> Plot:
         layout,
         _fill_panels(sweep, layout, entries, ()),
         f"Discounted symlog rewards from the evaluation's starts. Marks: trials, n = {len(drawn)}; "
-        f"each the mean over {_span([len(trial.returns) for trial in drawn])} evaluation episodes; "
+        f"each the mean over {describe_episodes(drawn)} evaluation episodes; "
         "no interval. Above the line more is imagined than comes." + explain_names(layout),
     )
 
@@ -174,14 +174,14 @@ def _training_episodes(trial: Trial) -> str:
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
     sizes = [len(arm.counted) for arm in arms]
-    episodes = [len(trial.returns) for arm in arms for trial in arm.counted]
+    episodes = describe_episodes(trial for arm in arms for trial in arm.counted)
     interval = f"no interval below {INTERVAL_SEEDS} seeds"
     if max(sizes) >= INTERVAL_SEEDS:
         interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
     means = "lines" if layout.is_joined else "bars"
     return (
         f"Dots: training seeds, n = {_span(sizes)} an arm; {means}: means; {interval}. "
-        f"A final return: {_span(episodes)} evaluation episodes. Dotted: the task's floor."
+        f"A final return: {episodes} evaluation episodes. Dotted: the task's floor."
     )
 
 

@@ -206,12 +206,16 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
 
 
 def _describe_planning(sweep: Sweep) -> str:
-    counts = sorted({len(trial.plan_returns) for trial in sweep.usable if len(trial.plan_returns)})
-    if not counts:
+    planned = [trial for trial in sweep.usable if len(trial.plan_returns)]
+    if not planned:
         return ""
+    # An imported trial has one row for all its episodes, however many they were.
+    known = {len(trial.plan_returns) for trial in planned if not trial.record.get("origin")}
+    counts = " or ".join(map(str, sorted(known)))
+    where = f", on the first {counts} of the evaluation episodes" if known else ""
     return (
-        "Plan return: the same agent acting by the planner (MPPI over its world model), on the "
-        f"first {' or '.join(map(str, counts))} of the evaluation episodes; no verdict rests on it."
+        f"Plan return: the same agent acting by the planner (MPPI over its world model){where}; "
+        "no verdict rests on it."
     )
 
 

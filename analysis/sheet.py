@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
+from analysis.load import describe_episodes
 from analysis.report import Summary
 
 PAGE_INCHES = 10.0
@@ -66,11 +67,11 @@ def key(label: str, colour: str, marker: str = "o", line: Literal["", "-"] = "")
 def describe_sample(arms: Sequence[Arm], interval: str) -> str:
     """Say n, the interval's kind and the evaluation episodes of some arms."""
     parts = [part for arm in arms for part in (arm.parts or (arm,))]
+    trials = [trial for part in parts for trial in part.counted]
     seeds = [len(arm.returns) for arm in arms]
-    episodes = [len(trial.returns) for part in parts for trial in part.counted]
     return (
         f"n = {_span(seeds)} training seeds an arm; {interval}; a final return: "
-        f"{_span(episodes)} evaluation episodes."
+        f"{describe_episodes(trials)} evaluation episodes."
     )
 
 

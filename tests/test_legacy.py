@@ -10,7 +10,7 @@ import pytest
 
 from analysis.arms import build_arms
 from analysis.import_legacy import main
-from analysis.load import load_sweep
+from analysis.load import describe_episodes, load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main as summarize
 from pwmray import cli, registry
@@ -212,6 +212,30 @@ def test_a_run_folder_becomes_a_trial_with_its_curve(tmp_path):
     assert trial.record["world_model_from"] == "wm/mt30_48M.pt"
     assert trial.record["origin"] == "4011713/0_s42"
     assert trial.record["train_seconds"] == 2400.0
+
+
+@pytest.mark.parametrize(
+    ("runs", "recorded", "said"),
+    [("10", 10, "a final return rests on 10 evaluation episodes"), ("null", None, "")],
+)
+def test_the_number_of_evaluation_episodes_is_the_configs(tmp_path, capsys, runs, recorded, said):
+    write_run(tmp_path / "outputs" / "run", changed("eval_runs: 10", f"eval_runs: {runs}"))
+    assert import_runs(tmp_path)[0].record["evaluation_episodes"] == recorded
+    capsys.readouterr()
+    options = ["legacy_runs", "--results", str(tmp_path / "results"), "--per-seed"]
+    assert summarize([*options, "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert " 1 evaluation episodes" not in printed
+    assert "on the first 1 of" not in printed
+    assert "number of episodes is not the recorded one" not in printed
+    assert f"| 42 | 970.50 | {recorded or '-'} |" in printed
+
+
+def test_figures_say_that_the_number_of_episodes_was_not_recorded(imported):
+    trials = load_sweep(imported / "legacy_all_experiments_phase3").trials
+    assert describe_episodes(trials) == "an unrecorded number of"
+    assert describe_episodes([]) == "0"
 
 
 def test_a_seed_that_trained_nothing_is_a_contradiction(tmp_path):
@@ -493,6 +517,7 @@ def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text,
         (changed("walker-stand", "walkr-run"), "config.yaml: unknown task 'walkr-run'; did you"),
         (changed("10000", ".inf"), "config.yaml: epochs is inf; valid: a whole number from 1"),
         (changed("10000", "0"), "config.yaml: epochs is 0; valid: a whole number from 1"),
+        (changed("eval_runs: 10", "eval_runs: 0"), "general.eval_runs is 0; valid: a whole number"),
         (changed("10000", "many"), "config.yaml: epochs is 'many'; valid: a whole number from 1"),
         ("general: hello\n", "config.yaml: general is 'hello', not settings by name"),
     ],
