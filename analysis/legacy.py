@@ -203,6 +203,8 @@ def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
     method = row["method"]
     if method not in METHODOLOGIES:
         raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODOLOGIES)}")
+    if not row["phase"].strip():
+        raise ValueError("it has no phase, which is its sweep")
     minutes = read_duration(row, "runtime_min")
     final = read_return(row, "final_reward")
     return LegacyRun(

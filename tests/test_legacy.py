@@ -471,6 +471,7 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
         (registry_row(epochs="0"), "t.csv, line 2: epochs is '0'; valid: a whole number from 1"),
         (registry_row(epochs="9" * 23), "line 2: epochs is '99999999999999999999999'; valid: a"),
         (registry_row(phase="../../evil"), "line 2: its sweep is called 'legacy_t_../../evil'; v"),
+        (registry_row(phase=""), "t.csv, line 2: it has no phase, which is its sweep"),
         (registry_row(phase="a b/\u00fc"), "line 2: its sweep is called 'legacy_t_a b/"),
         (registry_row(phase="x" * 200), "line 2: its sweep is called 'legacy_t_xxx"),
         (registry_row(config="x" * 200_000), "t.csv, line 2: field larger than field limit"),
