@@ -11,6 +11,7 @@ from analysis.guard import find_differences
 from analysis.load import Trial
 from analysis.stats import (
     bootstrap_blocks,
+    compare_with,
     expected_false_winners,
     holm,
     sample_sd,
@@ -249,6 +250,14 @@ def test_welch_matches_hand_worked_numbers():
     assert found.standard_error == pytest.approx((5 / 3) ** 0.5)
     assert found.p == pytest.approx(0.22088, abs=1e-5)
     assert (found.low, found.high) == pytest.approx((-2.15540, 6.15540), abs=1e-5)
+
+
+def test_one_sample_against_a_number_matches_hand_worked_numbers():
+    # sd 10 over 3: error 5.7735; t = 3.4641 on 2 degrees, of which 95 % lie within 4.30265.
+    found = compare_with(100.0, [110.0, 120.0, 130.0], 0.95)
+    assert found == pytest.approx((20.0, 5.77350, -4.84138, 44.84138, 0.07418), abs=1e-5)
+    assert compare_with(100.0, [110.0], 0.95) == (10.0, None, None, None, None)
+    assert compare_with(100.0, [110.0, 110.0], 0.95) == (10.0, 0.0, 10.0, 10.0, None)
 
 
 def test_holm_matches_hand_worked_numbers():
