@@ -1,6 +1,7 @@
 """Verdicts, their statistics and the guard, against hand-worked numbers and real returns."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,19 @@ def test_arms_that_differ_in_the_factor_alone_are_comparable():
 def test_a_control_that_differs_is_named(field, value):
     found = find_differences("variant", *make_arms(**{field: value}))
     assert [difference.field for difference in found] == [field]
+
+
+def test_a_collection_for_each_training_seed_is_a_control_seed_by_seed():
+    arms = make_arms(data_fingerprint="d2")
+    for arm, num_episodes in zip(arms, (12, 24), strict=True):
+        for trial in arm:
+            data = {"num_episodes": num_episodes, "seed": trial.seed}
+            trial.record["config"] = json.dumps({"data": data})
+    assert find_differences("data.num_episodes", *arms) == []
+    last = arms[1][-1].record
+    last["config"] = last["config"].replace(f'"seed": {arms[1][-1].seed}', '"seed": 99')
+    (found,) = find_differences("data.num_episodes", *arms)
+    assert found.field == "data.seed"
 
 
 def test_a_factor_is_not_its_own_control():
