@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load import Sweep, Trial
-from analysis.stats import mean, sample_sd
+from analysis.stats import Welch, compare_with, mean, sample_sd
+from analysis.verdict import CONFIDENCE
 from pwmray.tasks import Task, find_task
 
 
@@ -50,6 +51,12 @@ class Arm:
     def sd(self) -> float | None:
         """Return the sample standard deviation over seeds; None below two trials."""
         return sample_sd(list(self.returns.values()))
+
+    @property
+    def over_floor(self) -> Welch | None:
+        """Return the mean less the task's floor, a number, over seeds; None without a trial."""
+        values = list(self.returns.values())
+        return compare_with(self.task.floor, values, CONFIDENCE) if values else None
 
     @property
     def plan_returns(self) -> list[float]:

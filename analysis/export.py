@@ -59,6 +59,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
 
 
 def _plain_arm(arm: Arm) -> dict[str, Any]:
+    over = arm.over_floor
     return {
         **arm.factors,
         "floor": arm.task.floor,
@@ -67,6 +68,10 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "n_planned": arm.num_planned,
         "return_mean": arm.mean,
         "return_sd": arm.sd,
+        "over_floor": over and over.difference,
+        "over_floor_low": over and over.low,
+        "over_floor_high": over and over.high,
+        "over_floor_p": over and over.p,
         "return_where_planned_mean": arm.mean_where_planned,
         "return_where_planned_sd": arm.sd_where_planned,
         "plan_return_mean": arm.plan_mean,

@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from analysis.arms import Arm
 from analysis.guard import Difference
 from analysis.pool import compare_controls
-from analysis.pretrainings import describe_pretrainings
+from analysis.shared import describe_shared
 from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
 
@@ -84,7 +84,7 @@ def find_effects(arms: Sequence[Arm], despite_differences: bool = False) -> Fact
         _judge_cells(group, kinds, cells, despite_differences)
         for group, kinds, cells in _find_squares(arms)
     ]
-    notes = describe_pretrainings(task.cells for task in tasks if not task.problem)
+    notes = describe_shared(task.cells for task in tasks if not task.problem)
     return Factorial(tuple(tasks), tuple(_pool(tasks)), tuple(notes))
 
 

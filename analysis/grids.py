@@ -11,6 +11,7 @@ from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
+from analysis.stats import Welch
 from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
@@ -23,6 +24,9 @@ VALUE_NOTE = (
 PLAN_NOTE = (
     "return there: the policy's, on the episodes that the planner acted in too; compare the plan "
     "return with that one"
+)
+FLOOR_NOTE = (
+    "Interval and p: t over seeds of one sample, the floor taken as known; p is of each task alone."
 )
 
 
@@ -45,6 +49,8 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
         grids.append(_seed_grid(summary, names))
     pairs = zip(summary.comparisons, summary.table_notes, strict=True)
     grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
+    if not any(table.rows for table in summary.comparisons):
+        grids.append(_floor_grid(summary.arms, names))
     held = find_held(summary.arms)
     grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
     return [_leave_out(grid, held) for grid in grids]
@@ -163,13 +169,28 @@ def _comparison_grids(table: Comparisons, notes: tuple[str, ...], names: ShortNa
     return grids + [_trend_grid(table, some, names) for some in levels]
 
 
+def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
+    """Return each arm against its task's floor, where there is no other arm to compare it with."""
+    rows = [
+        (
+            *name_levels(arm.factors, names),
+            f"{arm.task.floor:.1f} ({arm.floor_kind})",
+            _count_seeds(arm),
+            *_format_welch(arm.over_floor),
+        )
+        for arm in arms
+    ]
+    headers = (*arms[0].factors, "floor", "n", "diff", f"{CONFIDENCE:.0%} interval", "p")
+    return Grid("Returns over the floor", headers, rows, (FLOOR_NOTE,))
+
+
 def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
     rows = [
         (
             *(names.label(name, row.level.factors[name]) for name in shared),
             names.label(table.factor, row.level.factors[table.factor]),
-            *_format_welch(row),
+            *_format_welch(row.verdict.welch),
             _format_verdict(row, names),
             row.evidence,
         )
@@ -236,8 +257,7 @@ def _count_seeds(arm: Arm) -> str:
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
 
 
-def _format_welch(row: Comparison) -> tuple[str, str, str]:
-    found = row.verdict.welch
+def _format_welch(found: Welch | None) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
     known = found.low is not None and found.high is not None

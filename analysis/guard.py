@@ -38,6 +38,7 @@ PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters"
 SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
 # Settings that have a check of their own, and those of where and how fast a trial runs.
 APART = ("world_model_from", "runtime")
+DATA_SEED = "data.seed"  # may differ from seed to seed
 SETS = {  # settings beyond its own that a compared key changes
     "variant": ("world_model", "policy"),
     "world_model.kind": ("world_model",),
@@ -116,7 +117,8 @@ def _compare_settings(
 ) -> list[Difference]:
     """Compare the whole config: two sweeps may hold different settings, or one that was edited.
 
-    Left out is what is compared, the keys `varied`, and what follows from it.
+    Left out is what is compared, the keys `varied`, and what follows from it, and the seed of the
+    data where each training seed has one of its own, the same in both arms.
     """
     plain = {re.sub(r"\[\w+\]", "", key) for key in varied}  # without the kind that a key is for
     apart = (*APART, *plain, *(name for key in plain for name in SETS.get(key, ())))
@@ -126,6 +128,8 @@ def _compare_settings(
         for trial in (*baseline[1:], *level)
         for key in _find_odd(first, read_settings(trial.record), apart)
     }
+    if DATA_SEED in odd and _is_by_seed(DATA_SEED, (*baseline, *level)):
+        del odd[DATA_SEED]
     if not odd:
         return []
     ours, theirs = settings_of(baseline), settings_of(level)
@@ -133,6 +137,14 @@ def _compare_settings(
         Difference(key, _join(list(ours.get(key, ["-"]))), _join(list(theirs.get(key, ["-"]))))
         for key in odd
     ]
+
+
+def _is_by_seed(setting: str, trials: Sequence[Trial]) -> bool:
+    """Tell whether all trials of one training seed have the same setting."""
+    found: dict[int, set[Any]] = defaultdict(set)
+    for trial in trials:
+        found[trial.seed].add(dict(flat_settings(read_config(trial.record))).get(setting))
+    return all(len(values) == 1 for values in found.values())
 
 
 def _find_odd(

@@ -13,9 +13,9 @@ from analysis.factorial import Factorial, find_effects
 from analysis.guard import find_flags
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import find_left_out, pool_arms
-from analysis.pretrainings import describe_pretrainings
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
+from analysis.shared import describe_shared
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
 from analysis.verdict import (
@@ -102,7 +102,7 @@ def describe_comparisons(table: Comparisons) -> list[str]:
     decided = [row for row in table.rows if row.verdict.has_decision]
     if decided:
         notes += _describe_limits(decided)
-        notes += describe_pretrainings((row.baseline, row.level) for row in decided)
+        notes += describe_shared((row.baseline, row.level) for row in decided)
     if table.aggregates:
         notes.append(
             f"Over tasks: paired by seed within each task, {CONFIDENCE:.0%} bootstrap of the "

@@ -17,13 +17,16 @@ FALSE_WINNER_RATES = {2: 0.15, 3: 0.11, 4: 0.09, 5: 0.07, 10: 0.05}
 
 
 class Welch(NamedTuple):
-    """Difference of two means with Welch's interval; None where the spread is unknown."""
+    """Difference of two means, or of one and a number, with its t interval.
+
+    None where the spread is unknown.
+    """
 
     difference: float
     standard_error: float | None
     low: float | None
     high: float | None
-    p: float | None  # two-sided; None also when neither arm has any spread
+    p: float | None  # two-sided; None also when there is no spread at all
 
 
 class Interval(NamedTuple):
@@ -57,6 +60,19 @@ def welch(values: Sequence[float], baseline: Sequence[float], confidence: float)
     if error == 0.0:
         return Welch(difference, 0.0, difference, difference, None)
     degrees = (a + b) ** 2 / (a**2 / (len(values) - 1) + b**2 / (len(baseline) - 1))
+    half = t_quantile(degrees, confidence) * error
+    p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
+    return Welch(difference, error, difference - half, difference + half, p)
+
+
+def compare_with(number: float, values: Sequence[float], confidence: float) -> Welch:
+    """Return mean(values) - number with the t interval and p of one sample."""
+    difference, sd = mean(values) - number, sample_sd(values)
+    if sd is None:
+        return Welch(difference, None, None, None, None)
+    if sd == 0.0:
+        return Welch(difference, 0.0, difference, difference, None)
+    error, degrees = sd / math.sqrt(len(values)), len(values) - 1
     half = t_quantile(degrees, confidence) * error
     p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
     return Welch(difference, error, difference - half, difference + half, p)

@@ -55,37 +55,51 @@ def _make(task: str, recipe: CollectionRecipe, data_dir: Path, progress: Progres
 def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress) -> None:
     """Make the data in processes of their own, one a core; leave none of them running."""
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-    shared = _Shared(context.Array("i", len(wanted), lock=False), context.Event())
     num_workers = min(len(wanted), len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (shared,)) as executor:
-        with _interrupts_ignored():
-            futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in enumerate(wanted)]
+    with _signals_kept_here():  # from Python's keeper of shared memory too, a process of its own
+        shared = _Shared(context.Array("i", len(wanted), lock=False), context.Event())
+        executor = ProcessPoolExecutor(num_workers, context, _start_worker, (shared,))
+        futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in enumerate(wanted)]
+    with executor:
         try:
-            _follow(futures, shared.percents, progress)
+            _follow(futures, _count(wanted), shared.percents, progress)
         except BrokenProcessPool as error:
             raise ValueError("a process that collects data died, out of memory?") from error
-        except BaseException:  # Ctrl-C, or one that failed: the others need not go on
+        except BaseException:  # asked to stop, or one that failed: the others need not go on
             shared.stop.set()
             executor.shutdown(cancel_futures=True)
             raise
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Leave Ctrl-C to this process: those that start meanwhile ignore it from the first moment."""
+def _signals_kept_here() -> Iterator[None]:
+    """Leave Ctrl-C and SIGUSR1 to this process: those that start meanwhile never hear of them.
+
+    Schedulers send SIGUSR1 once, to all: it is blocked, which a process passes on too, so that one
+    that comes just then waits for this process.
+    """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         signal.signal(signal.SIGINT, before)
 
 
-def _follow(futures: list[Future], percents: Sequence[int], progress: Progress) -> None:
+def _count(wanted: list[Wanted]) -> str:
+    num_tasks = len({task for task, _ in wanted})
+    return f"{len(wanted)} {'tasks' if num_tasks == len(wanted) else 'collections'}"
+
+
+def _follow(
+    futures: list[Future], counted: str, percents: Sequence[int], progress: Progress
+) -> None:
     """Show how far all have come until the last is done; raise what one of them raised."""
     running = set(futures)
     while running:
         done, running = wait(running, _POLL_SECONDS, FIRST_EXCEPTION)
-        what = f"training and collecting in rounds, {len(futures)} tasks"
+        what = f"training and collecting in rounds, {counted}"
         progress(what, sum(percents), _PERCENT * len(futures))
         for future in done:
             future.result()

@@ -11,6 +11,7 @@ import time
 from types import FrameType
 
 from pwmray import slurm_jobs
+from pwmray.commands import Progress
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
@@ -20,6 +21,10 @@ _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, an
 _LEAST_SECONDS = 10.0
 _ASK_SECONDS = 5.0
 _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
+
+
+class AskedToStopError(Exception):
+    """What this process was doing ended early, for it was asked to stop."""
 
 
 class Interruption:
@@ -41,6 +46,16 @@ class Interruption:
         if self._row_seconds is None:
             self._row_seconds = _find_row_seconds()
         return self._row_seconds
+
+    def heeded(self, progress: Progress) -> Progress:
+        """Return `progress` for work that may stop anywhere: asked to, AskedToStopError ends it."""
+
+        def report(what: str, done: int, total: int) -> None:
+            if self.reason is not None:
+                raise AskedToStopError(f"{self.reason}: stopped at {what}")
+            progress(what, done, total)
+
+        return report
 
     def leave(self) -> None:
         """Give both signals their default meaning back."""

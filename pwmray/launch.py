@@ -22,7 +22,7 @@ from pwmray.commands import INTERRUPTED, as_typed, show_progress
 from pwmray.failures import is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
-from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
+from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.levels import title_trial
 from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
@@ -58,7 +58,7 @@ def run(
     `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
     what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
     processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then
-    each trial has its last row in its checkpoint.
+    each trial has its last row in its checkpoint, and data half made is made anew by who goes on.
     """
     notices = notify.from_environment(plan.sweep.name)
     with notices.telling_of_an_error():
@@ -87,7 +87,11 @@ def _run(
     _check_writable(plan.results)
     if address is not None:
         address = connect.answering(address)
-    data_paths, data_seconds = _make_data(plan, data_dir)
+    try:
+        data_paths, data_seconds = _make_data(plan, data_dir, interruption)
+    except AskedToStopError as stopped:
+        print(f"{stopped}\ngo on with: {command}")
+        return GO_ON
     folder = tables.open_sweep(plan, command)
     progress = SweepProgress(plan, notices)
     turns = Turns(plan, progress, interruption, patience_seconds)
@@ -114,7 +118,9 @@ class _End(NamedTuple):
     bug: str | None = None  # that all of the first trials died of
 
 
-def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
+def _make_data(
+    plan: Plan, data_dir: Path, interruption: Interruption
+) -> tuple[dict[str, Path], float]:
     """Return the data file of each trial that may run here, collecting what is missing."""
     if not plan.unfinished:
         return {}, 0.0
@@ -127,7 +133,8 @@ def _make_data(plan: Plan, data_dir: Path) -> tuple[dict[str, Path], float]:
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
         print(f"data: {source}")
     with show_progress("data") as progress:
-        paths = make_data([(c.task, c.data) for c in configs], data_dir, progress)
+        wanted = [(c.task, c.data) for c in configs]
+        paths = make_data(wanted, data_dir, interruption.heeded(progress))
     by_trial = {c.fingerprint: paths[c.task, c.data] for c in configs}
     return by_trial, time.perf_counter() - started
 

@@ -18,7 +18,7 @@ from pwmray import claim, connect, lost, notify, placement, study
 from pwmray.commands import INTERRUPTED, as_typed, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
-from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, Interruption
+from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.launch import TRIALS_FAILED
 from pwmray.recorder import Job
 from pwmray.registry import Status
@@ -103,7 +103,7 @@ def _run_tasks(
     code, why = 0, STOPPED
     with held:
         try:
-            paths = _prepare(plan, num_left, data_dir, address)
+            paths = _prepare(plan, num_left, data_dir, address, interruption)
             num_later = sum(num_left.values())
             for task in num_left:
                 interruption.listen()  # Ray, which started, takes the signals too
@@ -119,6 +119,9 @@ def _run_tasks(
                     print(f"stopped: the first trials all died of {trials.bug}")
                     code = TRIALS_FAILED
                     break
+        except AskedToStopError as stopped:
+            print(stopped)
+            code = GO_ON
         except KeyboardInterrupt:
             code = INTERRUPTED
             if interruption.reason == CANCELLED:
@@ -156,14 +159,18 @@ def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
 
 
 def _prepare(
-    plan: SearchPlan, tasks: Iterable[str], data_dir: Path, address: str | None
+    plan: SearchPlan,
+    tasks: Iterable[str],
+    data_dir: Path,
+    address: str | None,
+    interruption: Interruption,
 ) -> dict[str, Path]:
     """Set trials right, make the data, start or join Ray; return each task's data."""
     for line in _set_right(plan):
         print(line)
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:
-        made = make_data(wanted, data_dir, progress)
+        made = make_data(wanted, data_dir, interruption.heeded(progress))
     if dashboard := connect.connect(address):
         print(dashboard)
     if address is None and (said := _describe_missing_compiler(plan)):

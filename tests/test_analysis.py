@@ -415,6 +415,31 @@ def test_json_is_one_object(results, capsys):
     assert shown["comparisons"][1]["rows"][0]["evidence"] == "supported"
 
 
+def test_a_sweep_of_one_arm_a_task_is_held_against_the_floor(results, capsys):
+    path = results / "phase6_epochs" / "trials.arrow"
+    rows = [row for row in read_table(path).to_pylist() if row["epochs"] == 100]
+    write_rows(path, [row for row in rows if row["variant"] == "fullflow"], TRIALS)
+    # 400.42, 401.23, 404.56 less 45.1: sd 2.194, error 1.267, times 4.303.
+    run(results, "phase6_epochs", "--format", "md")
+    shown = capsys.readouterr().out
+    assert "Nothing to compare: epochs has one level here." in shown
+    assert "| reacher-easy | 45.1 (random) | 3 | +357.0 | [352, 362] | <.001 |" in shown
+    run(results, "phase6_epochs")
+    assert "Returns over the floor" in capsys.readouterr().out
+    run(results, "phase6_epochs", "--format", "json")
+    (arm, _) = json.loads(capsys.readouterr().out)["arms"]
+    assert arm["over_floor"] == pytest.approx(356.97)
+    assert arm["over_floor_low"] == pytest.approx(351.52, abs=0.01)
+    run(results, "phase6_epochs", "--format", "csv")
+    (row, _) = read_csv(capsys.readouterr().out)
+    assert float(row["over_floor_high"]) == arm["over_floor_high"]
+
+
+def test_sweeps_that_compare_arms_print_no_table_of_the_floor(results, capsys):
+    run(results, "phase6_epochs")
+    assert "Returns over the floor" not in capsys.readouterr().out
+
+
 def test_markdown_tables_are_regular(results, capsys):
     run(results, "phase6_epochs", "--format", "md", "--compare", "variant")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

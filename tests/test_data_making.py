@@ -13,6 +13,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data_making import make_data
 from pwmray.envs.vector import make_vector
+from pwmray.interruption import GO_ON
 
 TINY = CollectionRecipe(num_episodes=1, num_rounds=1, episodes_per_round=1, epochs_per_round=1)
 ENDLESS = CollectionRecipe(num_episodes=1, num_rounds=1, epochs_per_round=10**6)
@@ -32,6 +33,29 @@ def run():
 
 sys.exit(run_command(run))
 """
+DRIVER = """
+import sys
+from pathlib import Path
+from pwmray import launch, plan
+from pwmray.sweep import Sweep
+from pwmray.tracking import Mode
+from tests.test_data_making import ENDLESS
+from tests.tiny import SCALES
+
+rounds = {"data.num_rounds": 1, "data.epochs_per_round": ENDLESS.epochs_per_round}
+sweep = Sweep(
+    name="endless",
+    vary={"data.seed": [0, 1], "task": ["pendulum-spin"], "seed": [42]},
+    hold={"variant": "baseline", "epochs": 2, **rounds},
+    compare="data.seed",
+    within=["task"],
+    scales=SCALES,
+)
+if __name__ == "__main__":
+    results, data = (Path(sys.argv[1], name) for name in ("results", "data"))
+    made = plan.make(sweep, "tiny", sweep.trials("tiny"), results)
+    sys.exit(launch.run(made, data, None, "python x.py", Mode.OFF))
+"""
 
 
 @pytest.mark.slow
@@ -49,16 +73,19 @@ def test_data_made_side_by_side_is_that_made_alone(tmp_path):
 
 
 def test_one_that_fails_ends_the_others(tmp_path):
-    wanted = [("pendulum-spin", ENDLESS), ("pendulum-swingup", FAILING)]
-    with pytest.raises(ValueError, match="collects this data of pendulum-swingup"):
-        make_data(wanted, tmp_path, lambda *_: None)
+    said = []
+    wanted = [("pendulum-spin", ENDLESS), ("pendulum-spin", FAILING)]
+    with pytest.raises(ValueError, match="collects this data of pendulum-spin"):
+        make_data(wanted, tmp_path, lambda *step: said.append(step))
+    assert said[0] == ("training and collecting in rounds, 2 collections", 0, 200)
     assert multiprocessing.active_children() == []
     assert list((tmp_path / "collected").iterdir()) == []
 
 
-def start_sweep(folder):
+def start_sweep(folder, code=SWEEP):
     return subprocess.Popen(
-        [sys.executable, "-c", SWEEP, folder],
+        [sys.executable, "-c", code, folder],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that a signal to its group, as of Ctrl-C, is not ours too
@@ -86,3 +113,20 @@ def test_processes_at_work_end_with_the_one_that_asked(number, code, tmp_path):
     run.communicate(timeout=30)
     assert run.returncode == code
     assert list(tmp_path.glob("collected/*.arrow")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tell", [os.kill, os.killpg])  # the driver alone, or all of its processes
+def test_sweep_told_of_its_end_stops_collecting_and_is_to_go_on(tell, tmp_path):
+    run = start_sweep(tmp_path, DRIVER)
+    while len(list(tmp_path.glob("data/collected/*.claim"))) < 2:
+        assert run.stderr.readline()
+    tell(run.pid, signal.SIGUSR1)
+    out, errors = run.communicate(timeout=60)
+    assert run.returncode == GO_ON, errors
+    assert out.splitlines()[-2:] == [
+        "preempted: stopped at training and collecting in rounds, 2 collections",
+        "go on with: python x.py",
+    ]
+    assert "error" not in errors
+    assert list(tmp_path.glob("data/collected/*")) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pwmray import interruption, registry, slurm_jobs
-from pwmray.interruption import Interruption
+from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
 from tests import slow_rows
@@ -37,6 +37,16 @@ def test_signal_of_the_last_minutes_is_for_the_time_limit(listening, monkeypatch
         monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
     os.kill(os.getpid(), signal.SIGUSR1)
     assert listening.reason == reason
+
+
+def test_work_that_may_stop_anywhere_ends_at_its_next_progress(listening):
+    said = []
+    report = listening.heeded(lambda *step: said.append(step))
+    report("collecting", 1, 2)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(AskedToStopError, match=r"^preempted: stopped at collecting$"):
+        report("collecting", 2, 2)
+    assert said == [("collecting", 1, 2)]
 
 
 def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening):

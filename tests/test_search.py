@@ -20,7 +20,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from pwmray import claim, connect, deaths, registry, search_run, search_trials, study
+from pwmray import claim, connect, deaths, interruption, registry, search_run, search_trials, study
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -30,6 +30,7 @@ from pwmray.results import read_table
 from pwmray.search_plan import SearchPlan, as_json, as_table
 from pwmray.search_trials import SearchTrials
 from pwmray.study import FINGERPRINT
+from pwmray.tracking import Mode
 from pwmray.trial import Trial
 from pwmray.wandb_state import read_state
 from tests.test_sweep import run
@@ -194,6 +195,18 @@ def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys):
 
 
 # The study, with real trials.
+
+
+def test_search_that_is_to_end_while_it_makes_data_is_gone_on_with(tmp_path, capsys, monkeypatch):
+    def make_data(wanted, data_dir, progress):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        progress("collecting", 1, 2)
+
+    monkeypatch.setattr(search_run, "make_data", make_data)
+    plan, data = make_plan(tmp_path / "results"), tmp_path / "data"
+    assert search_run.run(plan, data, None, "python x.py", Mode.OFF) == interruption.GO_ON
+    assert "preempted: stopped at collecting" in capsys.readouterr().out
+    assert claim.owner(plan.folder / "claim.json") is None
 
 
 def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_path, data, capsys):

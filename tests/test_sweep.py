@@ -14,6 +14,8 @@ from pwmray import claim, plan, registry
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
+from pwmray.data.recipe import CollectionRecipe
+from pwmray.data.sources import missing_data
 from pwmray.data.store import write_store
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
@@ -289,6 +291,15 @@ def test_plan_names_the_data_that_is_missing(tmp_path, capsys):
     assert "pwmray data import" in line
     _, out, _ = run(capsys, *places, "--scale", "paper", "--format", "json", of=PHASE6)
     assert [f"missing: {said}" for said in json.loads(out)["missing_data"]] == [line]
+
+
+def test_plan_says_that_its_minutes_leave_out_collections_in_rounds(tmp_path):
+    recipes = [CollectionRecipe(num_rounds=rounds) for rounds in (0, 2, 3)]
+    (line,) = missing_data([("pendulum-spin", recipe) for recipe in recipes], tmp_path)
+    assert line == (
+        "data of pendulum-spin, which the sweep collects first; 2 collections in rounds, whose "
+        "minutes are not in those of the trials"
+    )
 
 
 def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Verdicts, their statistics and the guard, against hand-worked numbers and real returns."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from analysis.guard import find_differences
 from analysis.load import Trial
 from analysis.stats import (
     bootstrap_blocks,
+    compare_with,
     expected_false_winners,
     holm,
     sample_sd,
@@ -251,6 +253,14 @@ def test_welch_matches_hand_worked_numbers():
     assert (found.low, found.high) == pytest.approx((-2.15540, 6.15540), abs=1e-5)
 
 
+def test_one_sample_against_a_number_matches_hand_worked_numbers():
+    # sd 10 over 3: error 5.7735; t = 3.4641 on 2 degrees, of which 95 % lie within 4.30265.
+    found = compare_with(100.0, [110.0, 120.0, 130.0], 0.95)
+    assert found == pytest.approx((20.0, 5.77350, -4.84138, 44.84138, 0.07418), abs=1e-5)
+    assert compare_with(100.0, [110.0], 0.95) == (10.0, None, None, None, None)
+    assert compare_with(100.0, [110.0, 110.0], 0.95) == (10.0, 0.0, 10.0, 10.0, None)
+
+
 def test_holm_matches_hand_worked_numbers():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
@@ -309,6 +319,19 @@ def test_arms_that_differ_in_the_factor_alone_are_comparable():
 def test_a_control_that_differs_is_named(field, value):
     found = find_differences("variant", *make_arms(**{field: value}))
     assert [difference.field for difference in found] == [field]
+
+
+def test_a_collection_for_each_training_seed_is_a_control_seed_by_seed():
+    arms = make_arms(data_fingerprint="d2")
+    for arm, num_episodes in zip(arms, (12, 24), strict=True):
+        for trial in arm:
+            data = {"num_episodes": num_episodes, "seed": trial.seed}
+            trial.record["config"] = json.dumps({"data": data})
+    assert find_differences("data.num_episodes", *arms) == []
+    last = arms[1][-1].record
+    last["config"] = last["config"].replace(f'"seed": {arms[1][-1].seed}', '"seed": 99')
+    (found,) = find_differences("data.num_episodes", *arms)
+    assert found.field == "data.seed"
 
 
 def test_a_factor_is_not_its_own_control():

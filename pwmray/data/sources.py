@@ -64,13 +64,18 @@ def missing_data(wanted: Iterable[tuple[str, CollectionRecipe]], data_dir: Path)
     for task, recipe in dict.fromkeys(wanted):
         if recipe.source == COLLECTED:
             if not collected_path(task, recipe, data_dir).exists():
-                to_collect.append(task)
+                to_collect.append((task, recipe))
             continue
         try:
             imported_path(task, recipe.source, data_dir)
         except ValueError as error:
             lines[str(error)] = None
     if to_collect:
-        tasks = ", ".join(dict.fromkeys(to_collect))
-        lines[f"data of {tasks}, which the sweep collects first"] = None
+        tasks = ", ".join(dict.fromkeys(task for task, _ in to_collect))
+        in_rounds = sum(recipe.num_rounds > 0 for _, recipe in to_collect)
+        said = f"data of {tasks}, which the sweep collects first"
+        if in_rounds:
+            num = f"{in_rounds} collection{'s' if in_rounds > 1 else ''}"
+            said += f"; {num} in rounds, whose minutes are not in those of the trials"
+        lines[said] = None
     return list(lines)
