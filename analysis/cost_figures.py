@@ -14,7 +14,7 @@ from analysis.short_names import shorten_levels, shorten_number
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
 
-NUM_MAPS = 12  # panels of the flow's settings at most
+_MOST_ANSWERS = 6  # in a footnote; of more the table tells
 
 
 def draw_costs(summary: Summary) -> Figure | None:
@@ -72,13 +72,14 @@ def draw_scalings(summary: Summary) -> Figure | None:
         f"{scaling.answer}"
         for scaling in known
     ]
+    told = "; ".join(answers) if len(answers) <= _MOST_ANSWERS else "Answers: in the table"
     arms = [arm for arm in summary.arms if arm.trials]
     interval = f"{CONFIDENCE:.0%} profile interval of the epochs to {SHARE:.0%} of the plateau"
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
         "Dots: training seeds. Lines: the shape that fits best, and dashed the other where it fits "
-        f"as well. {describe_sample(arms, f'bars: {interval}')} {'; '.join(answers)}.",
+        f"as well. {describe_sample(arms, f'bars: {interval}')} {told}.",
         [key(names.label(factor, level), colour) for level, colour in colours.items()],
     )
 
@@ -96,11 +97,10 @@ def draw_flow_settings(summary: Summary) -> Figure | None:
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
         groups.setdefault(tuple(str(arm.factors[name]) for name in others), []).append(arm)
-    shown = list(groups.items())[:NUM_MAPS]
-    if not shown:
+    if not groups:
         return None
-    sheet = make_sheet(len(shown), (3.2, 2.2))
-    for axes, (group, some) in zip(sheet.panels, shown, strict=True):
+    sheet = make_sheet(len(groups), (3.2, 2.2))
+    for axes, (group, some) in zip(sheet.panels, groups.items(), strict=True):
         _draw_map(axes, some, x, y)
         axes.set_title(", ".join(group), fontsize=9)
     return finish_sheet(

@@ -3,12 +3,12 @@
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,6 +19,7 @@ from analysis.curves import load_curves
 from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
+from analysis.sheet import count_legend_columns
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
 
@@ -99,7 +100,7 @@ def draw_plot(plot: Plot) -> Figure:
         title=plot.title,
         title_fontsize=11,
         loc="outside upper center",
-        ncols=_count_legend_columns([handle.get_label() for handle in handles], size[0]),
+        ncols=count_legend_columns([handle.get_label() for handle in handles], size[0]),
         frameon=False,
     )
     return figure
@@ -140,15 +141,16 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot) -> None:
 
 
 def _style_series(plot: Plot) -> dict[str, Style]:
-    """Return each label's line style: its level's colour, and a dash pattern of its own."""
+    """Return each label's line style: its level's colour, and a dash pattern of its own in it."""
     levels = {series.label: series.level for panel in plot.panels for series in panel.series}
     colours = choose_colours(plot.layout.colour, levels.values())
-    seen: dict[Any, int] = {}
+    seen: Counter[str] = Counter()
     styles = {}
     for label, level in levels.items():
-        dash = LINE_STYLES[seen.get(level, 0) % len(LINE_STYLES)]
-        seen[level] = seen.get(level, 0) + 1
-        styles[label] = {"color": colours[level], "linestyle": dash}
+        colour = colours[level]
+        dash = LINE_STYLES[seen[colour] % len(LINE_STYLES)]
+        seen[colour] += 1
+        styles[label] = {"color": colour, "linestyle": dash}
     return styles
 
 
@@ -167,16 +169,6 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
         Line2D([], [], label=name, color="0.3", linestyle="", markersize=6, **marker)
         for name, marker in zip(names, choose_markers(ticks), strict=True)
     ]
-
-
-def _count_legend_columns(labels: Sequence[Any], inches: float) -> int:
-    """Return how many legend columns fit a width at most, by rough lengths of their labels."""
-    widths = [0.07 * len(str(label)) + 0.5 for label in labels]
-    for number in range(len(labels), 1, -1):
-        columns = np.array_split(widths, number)  # as matplotlib fills them
-        if sum(column.max() for column in columns) <= inches:
-            return number
-    return 1
 
 
 def _wrap(text: str, inches: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, is_numeric, rank_levels
+from analysis.colours import LEVEL_COLOURS
 from analysis.short_names import ShortNames, shorten_levels
 
 Factors = Mapping[str, Any]
@@ -41,10 +42,13 @@ def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
     """Choose the places of what differs between `arms`; `compare` is the factor compared.
 
     Epochs take the x axis where they vary; else the other factors do together. Variants have the
-    colours, or, of a single variant, the levels of the factor compared.
+    colours, or, of a single variant, the levels of the factor compared, unless they are many and
+    nothing else varies.
     """
     varied = [name for name in arms[0].factors if name != "task" and is_varied(arms, name)]
     is_compared = "variant" not in varied and compare in varied and compare != "epochs"
+    if varied == [compare] and len({arm.factors[compare] for arm in arms}) > len(LEVEL_COLOURS):
+        is_compared = False
     colour = compare if is_compared else "variant"
     free = [name for name in varied if name != colour]
     by = tuple(sorted(free, key=lambda name: name == compare))  # compared levels side by side

@@ -42,7 +42,8 @@ def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
     groups = list(dict.fromkeys(tick.group for tick in ticks))
     names = list(dict.fromkeys(tick.name for tick in ticks))
     if len(groups) == 1:
-        return [_marker(names.index(tick.name), 1) for tick in ticks]
+        places = [names.index(tick.name) for tick in ticks]
+        return [_marker(place, 1 + place // len(MARKERS)) for place in places]
     return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
 
 

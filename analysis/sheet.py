@@ -3,8 +3,9 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +15,8 @@ from analysis.load import describe_episodes
 from analysis.report import Summary
 
 PAGE_INCHES = 10.0
-TITLE_INCHES = 0.9  # for title, legend and footnote together
+TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
+_LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend and footnote beyond these
 
 
 class Sheet(NamedTuple):
@@ -46,17 +48,31 @@ def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line
     title = "\n".join(textwrap.wrap(title, int(characters / 1.6)))
     wrapped = "\n".join(textwrap.wrap(footnote, characters))
     figure.supxlabel(wrapped, fontsize=7.5, color="0.35")
+    width = float(figure.get_figwidth())
+    num_columns = count_legend_columns([handle.get_label() for handle in handles], width)
+    lines = -(-len(handles) // num_columns) + len(wrapped.splitlines())
+    figure.set_figheight(figure.get_figheight() + _LINE_INCHES * max(lines - _FREE_LINES, 0))
     figure.legend(
         handles=handles or [],
         title=title,
         title_fontsize=11,
         loc="outside upper center",
-        ncols=max(1, min(len(handles), int(figure.get_figwidth() / 1.6))),
+        ncols=num_columns,
         frameon=False,
     )
     for axes in sheet.panels:
         axes.set_axisbelow(True)
     return figure
+
+
+def count_legend_columns(labels: Sequence[Any], inches: float) -> int:
+    """Return how many legend columns fit a width at most, by rough lengths of their labels."""
+    widths = [0.07 * len(str(label)) + 0.5 for label in labels]
+    for number in range(len(labels), 1, -1):
+        columns = np.array_split(widths, number)  # as matplotlib fills them
+        if sum(column.max() for column in columns) <= inches:
+            return number
+    return 1
 
 
 def key(label: str, colour: str, marker: str = "o", line: Literal["", "-"] = "") -> Line2D:

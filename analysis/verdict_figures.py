@@ -17,7 +17,6 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 MARKERS = "os^Dv*PXh8<>"
-MAX_PANELS = 12
 
 
 def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
@@ -49,44 +48,51 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: verdicts along {table.factor}, against {against}",
         f"Numbers: difference of mean returns. Blue: the level wins; orange: {against} wins; grey: "
-        "tie; white: not decided. "
+        "tie; white: not decided; hatched: no verdict. "
         + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties")
         + names.explain(*summary.arms[0].factors),
     )
 
 
 def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
-    """Return what each seed returned under the baseline and under each level, a panel a level."""
+    """Return what each seed returned under the baseline and under each level.
+
+    A panel a level, and a row of them for each group of what varies besides.
+    """
     decided = [row for row in table.rows if row.verdict.has_decision]
-    levels = list(dict.fromkeys(row.level.factors[table.factor] for row in decided))[:MAX_PANELS]
-    if not levels:
+    if not decided:
         return None
     names = shorten_levels(summary.arms)
+    panels: dict[str, list[Comparison]] = {}
+    for row in decided:
+        panels.setdefault(_name_column(row, names), []).append(row)
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
-    sheet = make_sheet(len(levels), (3.2, 3.3))
-    for axes, level in zip(sheet.panels, levels, strict=True):
-        for row in (row for row in decided if row.level.factors[table.factor] == level):
+    has_shapes = len(tasks) <= len(MARKERS)
+    sheet = make_sheet(len(panels), (3.2, 3.4))
+    for axes, (title, rows) in zip(sheet.panels, panels.items(), strict=True):
+        level, against = (a.factors[table.factor] for a in (rows[0].level, rows[0].baseline))
+        for row in rows:
             seeds = row.baseline.returns.keys() & row.level.returns.keys()
             ours = [row.baseline.returns[seed] for seed in seeds]
             theirs = [row.level.returns[seed] for seed in seeds]
-            marker = MARKERS[tasks.index(row.level.factors["task"]) % len(MARKERS)]
+            marker = MARKERS[tasks.index(row.level.factors["task"])] if has_shapes else "o"
             axes.plot(ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75)
         axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
         axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
-        axes.set_title(names.named(table.factor, level), fontsize=9)
-        baseline = next(r for r in decided if r.level.factors[table.factor] == level).baseline
-        axes.set_xlabel(f"return, {names.named(table.factor, baseline.factors[table.factor])}")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
         axes.grid(color="0.94", linewidth=0.8)
-    shapes = [key(task, "0.3", MARKERS[i % len(MARKERS)]) for i, task in enumerate(tasks)]
+    shapes = [key(task, "0.3", MARKERS[i]) for i, task in enumerate(tasks) if has_shapes]
+    mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: pairs of seeds along {table.factor}",
-        "A mark: one task and seed. Above the line the level returns more. "
+        f"A mark: {mark}. Above the line the level returns more. "
         + describe_sample(arms, "no interval")
-        + names.explain(table.factor),
+        + names.explain(table.factor, *decided[0].shared),
         shapes,
     )
 
@@ -132,7 +138,7 @@ def draw_effects(summary: Summary) -> Figure | None:
 
 def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     """Return the share of runs above each return, a line a level and a panel a group."""
-    suites = [suite for suite in summary.suites if suite.factor == factor][:MAX_PANELS]
+    suites = [suite for suite in summary.suites if suite.factor == factor]
     if not suites:
         return None
     names = shorten_levels(summary.arms)
