@@ -67,7 +67,7 @@ def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:
     """Return how many legend columns fit a width at most, by rough lengths of their labels."""
-    widths = [0.07 * len(str(label)) + 0.5 for label in labels]
+    widths = [0.07 * len(str(label)) + 0.65 for label in labels]
     for number in range(len(labels), 1, -1):
         columns = np.array_split(widths, number)  # as matplotlib fills them
         if sum(column.max() for column in columns) <= inches:
