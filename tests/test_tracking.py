@@ -177,7 +177,8 @@ class FakeWriter:
 
     def __init__(self):
         self.kept, self.sent, self.open = [], [], set()
-        self.is_away, self.refused, self.meanwhile = False, set(), lambda: None
+        self.is_away, self.refused, self.late = False, set(), set()
+        self.meanwhile = lambda: None
 
     def write_offline(self, run, folder):
         assert run.id not in self.open
@@ -185,7 +186,8 @@ class FakeWriter:
         self.kept.append((run.id, len(run.rows)))
         return folder / "offline-run-x"
 
-    def open_stream(self, run):
+    def open_stream(self, run, num_left):
+        assert run.id not in self.open
         self.open.add(run.id)
         if self.is_away:
             raise ConnectionError("connection refused")
@@ -207,9 +209,9 @@ class FakeStream:
         self.next_step = int(run.rows[-1][run.axis]) + 1
 
     def finish(self, run):
+        if run.id in self.writer.late:  # then wandb goes on with it
+            raise TimeoutError("not in 30 s")
         self.writer.open.discard(run.id)
-        if self.writer.is_away:
-            raise ConnectionError("not within 30 s")
         self.writer.sent.append(run.id)
 
     def leave(self):
@@ -248,6 +250,30 @@ def test_run_that_the_server_does_not_take_holds_up_no_other(tmp_path):
     recorder.look()
     assert writer.sent == [second.name]
     assert recorder.report.problem == f"{first.name}: deleted"
+
+
+def test_run_that_the_server_takes_too_long_over_holds_up_no_other(tmp_path, monkeypatch):
+    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.late = {first.name}
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name], f"{first.name}: not in 30 s")
+    writer.late.clear()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
+
+
+def test_server_that_takes_too_long_over_two_runs_in_a_row_is_sent_no_more(tmp_path):
+    folders, writer = [leave_trial(tmp_path, trial) for trial in sweep.trials("tiny")], FakeWriter()
+    writer.late = {folder.name for folder in folders}
+    report = look(tmp_path, writer).report
+    assert (report.written, len(writer.open)) == (len(folders), 0)
+    assert report.problem.startswith(
+        "nothing is sent: the server took too long over 2 runs in a row; "
+    )
+    assert report.problem.endswith(": not in 30 s (and 1 more)")
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):
