@@ -70,7 +70,7 @@ class Report:
     sent: int = 0  # runs of which the server now has all
     # Of the last look:
     running: int = 0  # left alone, for a process is at work there
-    elsewhere: int = 0  # which another recorder writes at the moment
+    elsewhere: int = 0  # of the others, which another recorder writes at the moment
     failed: int = 0  # of those that were to be written
     problem: str = ""  # in a line
 
@@ -95,6 +95,8 @@ class Recorder:
         self._given_up = ""  # why nothing is sent until then
         self._has_said = False
         self._refused: set[Path] = set()  # whose runs the server does not take
+        self._written: set[Path] = set()
+        self._sent: set[Path] = set()
         self._late: dict[Path, float] = {}  # when runs are tried again that took too long
         self._late_in_a_row: set[Path] = set()
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
@@ -151,7 +153,7 @@ class Recorder:
             if folder not in self._sending:  # then it is ours already
                 held = claim.acquire(folder / wandb_state.FOLDER / wandb_state.CLAIM_FILE)
                 if held is None:
-                    self.report.elsewhere += 1
+                    self.report.elsewhere += not is_running  # which is counted above
                     return
                 ours.enter_context(held)
             run = self._reader.read(folder)
@@ -198,7 +200,8 @@ class Recorder:
         if state.get("digest") != run.digest:
             made = self._writer.write_offline(run, folder / wandb_state.FOLDER)
             state |= {"offline": made.name, "digest": run.digest}
-            self.report.written += 1
+            self._written.add(folder)
+            self.report.written = len(self._written)
         state["stamps"] = stamps
 
     def _send_all(
@@ -229,7 +232,8 @@ class Recorder:
             self._lasting[folder] = _other_rows(state["other_rows_from"])
         else:
             self._lasting.pop(folder, None)
-            self.report.sent += 1
+            self._sent.add(folder)
+            self.report.sent = len(self._sent)
 
     def _open(
         self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack

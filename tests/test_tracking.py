@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,14 +12,23 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
-from pwmray import claim, cli, pretraining_folder, registry, results, tables, wandb_state
+from pwmray import (
+    claim,
+    cli,
+    pretraining_folder,
+    registry,
+    results,
+    tables,
+    tracking,
+    wandb_state,
+)
 from pwmray import plan as planning
 from pwmray.commands import run_command
-from pwmray.recorder import Job, Recorder
+from pwmray.recorder import Job, Recorder, Report
 from pwmray.registry import Status
 from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracked_runs import RunReader, all_folders
-from pwmray.tracking import Mode, choose_mode
+from pwmray.tracking import Mode, RecorderProcess, choose_mode
 from pwmray.wandb_state import is_behind, stamps_of, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
@@ -325,6 +336,43 @@ def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_pat
     with claim.acquire(folder / "wandb" / "claim.json"):
         report = look(tmp_path, FakeWriter()).report
     assert (report.written, report.sent, report.elsewhere) == (1, 1, 1)
+
+
+def test_trial_that_runs_and_is_written_elsewhere_counts_once(tmp_path):
+    running = leave_trial(tmp_path, TRIALS[0], return_mean=None)
+    leave_trial(tmp_path, TRIALS[1])
+    job, writer = Job(str(tmp_path), is_online=True, is_watching=True), FakeWriter()
+    writer.meanwhile = lambda: 1 / 0
+    held = [claim.acquire(running / name) for name in ("claim.json", "wandb/claim.json")]
+    recorder = Recorder(job, writer)
+    recorder.look()
+    assert (recorder.report.running, recorder.report.elsewhere) == (1, 0)
+    assert tracking._describe(recorder.report, job).startswith("1 sent, 1 not kept yet, ")
+    for one in held:
+        one.release()
+
+
+def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
+    folder, writer = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None), FakeWriter()
+    recorder = look(tmp_path, writer)
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    recorder.look()
+    assert (writer.kept, writer.sent) == ([(folder.name, 1), (folder.name, 2)], [folder.name] * 2)
+    assert (recorder.report.written, recorder.report.sent) == (1, 1)
+
+
+def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
+    lines = rb"\xff\n5\nhello {\n"
+    program = f"import sys; sys.stdout.buffer.write(b'{lines.decode()}'); sys.stdout.flush()\n"
+    program += "from pwmray.recorder import main; main()"
+    popen = subprocess.Popen
+    run = [sys.executable, "-c", program]
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen(run, **options))
+    said = []
+    (tmp_path / "trials").mkdir()
+    report = RecorderProcess(Job(str(tmp_path)), lambda *of: said.append(of)).follow()
+    assert (said, report) == ([], Report())
 
 
 def test_only_the_recorders_process_can_load_wandb():
