@@ -128,7 +128,10 @@ def _publish(draft: Draft, kept: Manifest) -> Manifest:
     else:
         (folder / MANIFEST).unlink(missing_ok=True)
     draft.publish()
-    finished = dataclasses.replace(kept, tasks={**kept.tasks, **draft.sealed})
+    # An earlier version took no digests; now they tell these chunks from others of their sizes.
+    finished = dataclasses.replace(
+        kept, tasks={**kept.tasks, **draft.sealed}, digests=draft.survey.digests
+    )
     write_manifest(folder, finished)
     for name in before - set(finished.tasks):  # of other chunks, which had more tasks
         (folder / f"{name}.arrow").unlink(missing_ok=True)
