@@ -160,15 +160,13 @@ class Recorder:
             if run is None:
                 return
             if is_running:
-                self._send(folder, run, read_state(folder), ours)
+                self._send(folder, run, ours)
             else:
                 self._keep(folder, run, stamps, ours)
 
-    def _send(
-        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
-    ) -> None:
+    def _send(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> None:
         """Send what a running trial has by now."""
-        sending = self._open(folder, run, state, ours)
+        sending = self._open(folder, run, ours)
         if sending is not None:
             self._note(sending, run)
             sending.stream.send(run)
@@ -211,7 +209,7 @@ class Recorder:
         sent = [run.digest, *self._server_place()]
         if state.get("sent") == sent and folder not in self._sending:
             return
-        sending = self._open(folder, run, state, ours)
+        sending = self._open(folder, run, ours)
         if sending is None:
             return
         self._note(sending, run)
@@ -223,8 +221,10 @@ class Recorder:
             self._put_off(folder, error)
             return
         self._late_in_a_row.clear()
-        state |= {"url": sending.stream.url, "sent": sent, **self._rows_of(sending)}
-        state.pop("other_rows_from", None)
+        wandb_state.write_rows(folder, sending.rows, self._server_place())
+        state |= {"url": sending.stream.url, "sent": sent}
+        for name in ("other_rows_from", "rows", "rows_at"):  # the rows: of an earlier version
+            state.pop(name, None)
         wanted = run.row_digests
         other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
         if other:  # W&B keeps what it was sent once
@@ -235,14 +235,11 @@ class Recorder:
             self._sent.add(folder)
             self.report.sent = len(self._sent)
 
-    def _open(
-        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
-    ) -> _Sending | None:
+    def _open(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> _Sending | None:
         """Return the open run on the server, None where it does not take this one, or none."""
         is_left_out = folder in self._refused or folder in self._late
         if folder not in self._sending and self._may_send() and not is_left_out:
-            is_there = state.get("rows_at") == self._server_place()
-            rows = wandb_state.unpack_rows(state["rows"]) if is_there else {}
+            rows = wandb_state.read_rows(folder, self._server_place())
             # Beside a driver there is no time to wait for long.
             num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
@@ -301,11 +298,9 @@ class Recorder:
         for folder, sending in self._sending.items():
             with contextlib.suppress(OSError), sending.claim:
                 known = {"group": sending.run.group, "name": sending.run.name}
-                write_state(folder, read_state(folder) | known | self._rows_of(sending))
+                wandb_state.write_rows(folder, sending.rows, self._server_place())
+                write_state(folder, read_state(folder) | known)
         self._sending.clear()
-
-    def _rows_of(self, sending: _Sending) -> dict[str, Any]:
-        return {"rows": wandb_state.pack_rows(sending.rows), "rows_at": self._server_place()}
 
     def _may_send(self) -> bool:
         return time.monotonic() >= self._retry_at

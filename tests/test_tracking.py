@@ -328,7 +328,23 @@ def test_rows_are_the_same_however_long_they_took():
     digests = [wandb_state.row_digests(rows, "epoch") for rows in (ROWS, slower, other)]
     assert digests[0] == digests[1]
     assert [step for step in (2, 4) if digests[0][step] != digests[2][step]] == [4]
-    assert wandb_state.unpack_rows(wandb_state.pack_rows(digests[0])) == digests[0]
+
+
+def test_rows_that_the_server_has_are_kept_by_its_place_and_apart_from_what_is_read_often(tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    look(tmp_path, writer)
+    digests = wandb_state.row_digests(RunReader(tmp_path, None).read(folder).rows, "epoch")
+    assert wandb_state.read_rows(folder, [None, None]) == digests
+    assert wandb_state.read_rows(folder, ["mine", None]) == {}
+    assert "rows" not in wandb_state.read_state(folder)
+
+
+def test_rows_that_an_earlier_version_put_down_are_known(tmp_path):
+    folder = leave_trial(tmp_path)
+    write_state(folder, {"rows": "2:abcdef 4:012345", "rows_at": [None, None]})
+    assert wandb_state.read_rows(folder, [None, None]) == {2: "abcdef", 4: "012345"}
+    look(tmp_path, FakeWriter())  # whose server says that it has none
+    assert not {"rows", "rows_at"} & wandb_state.read_state(folder).keys()
 
 
 def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_path, capsys):
