@@ -21,6 +21,7 @@ from pwmray.status_command import (
     add_results_option,
     as_lines,
     count_lines,
+    describe_unreadable,
     how_far,
     imported_states,
     state_of,
@@ -50,11 +51,14 @@ class View(NamedTuple):
     trials: list[tuple[str, ...]]  # as _TRIAL_HEADER
     remarks: list[str]
     is_over: bool
+    is_whole: bool  # without a trial whose record cannot be read
 
     @property
     def is_done(self) -> bool:
         """Whether every trial is."""
-        return all(count["done"] == count.total() for count in self.counts.values())
+        return self.is_whole and all(
+            count["done"] == count.total() for count in self.counts.values()
+        )
 
 
 def add_watch_command(commands: argparse._SubParsersAction) -> None:
@@ -120,7 +124,8 @@ class Watcher:
         asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
         imported = imported_states(sweeps)
         recorded = {name for of in asked.values() for name in of} - imported.keys()
-        trials = list_trials(self._results, recorded)
+        unreadable: dict[str, str] = {}
+        trials = list_trials(self._results, recorded, unreadable)
         submitted = [s for folder in self._folders for s in submissions.read(folder)]
         jobs, remark = self._ask(submitted, trials)
         trials |= list_trials(self._results, self._set_right)
@@ -131,11 +136,20 @@ class Watcher:
         may_begin = "waiting" in states.values() and (not submitted or bool(remark))
         running = {name: trials[name] for name, state in states.items() if state == "running"}
         return View(
-            counts={name: Counter(states[t] for t in of) for name, of in asked.items()},
+            counts={
+                name: Counter(states[t] for t in of if t not in unreadable)
+                for name, of in asked.items()
+            },
             jobs=[_job_row(s, job, running.values()) for s, job in jobs],
             trials=self._trial_rows(running),
-            remarks=[*remark, *lost.describe(self._set_right), *self._dashboard_lines(jobs)],
+            remarks=[
+                *remark,
+                *lost.describe(self._set_right),
+                *describe_unreadable(unreadable),
+                *self._dashboard_lines(jobs),
+            ],
             is_over=not (running or is_active or may_begin or _NO_ANSWER in remark),
+            is_whole=not unreadable,
         )
 
     def _ask(

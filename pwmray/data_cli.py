@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pwmray.collect_command import add_collect_command
-from pwmray.commands import check_distinct, names, show_progress
+from pwmray.commands import CommandParser, check_distinct, names, show_progress
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
 
@@ -12,10 +13,26 @@ DEFAULT_DATA_DIR = Path("data")
 BROKEN = 1  # exit code of `data verify`
 
 
+class _Parser(CommandParser):
+    """Takes files and tasks behind options, too, where argparse by itself would leave them over."""
+
+    _is_within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse's intermixed parsing does, which itself calls this."""
+        if self._is_within:
+            return super().parse_known_args(args, namespace)
+        self._is_within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_within = False
+
+
 def add_data_commands(commands: argparse._SubParsersAction) -> None:
     """Add `data collect`, `import`, `export`, `info` and `verify`."""
     data = commands.add_parser("data", help="make, convert, describe and verify data")
-    actions = data.add_subparsers(required=True, metavar="COMMAND")
+    actions = data.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     add_collect_command(actions, _add_data_dir)
     _add_import(actions)
     _add_export(actions)

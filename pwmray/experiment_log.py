@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import registry, results, wandb_state
+from pwmray.commands import one_line
 from pwmray.levels import USUAL_AXES
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
 from pwmray.sweep_folders import IMPORTED, list_fingerprints, list_sweeps, read_sweep
@@ -56,7 +57,7 @@ class Entry(NamedTuple):
     axes: list[str]  # beyond those that every trial has
     rows: list[dict[str, Any]]  # of the table of trials
     folders: dict[str, Path]
-    records: dict[str, Record]
+    records: dict[str, Record]  # without those that cannot be read, which have no row either
     left_out: list[str]  # why trials have no row, a line each
 
     @property
@@ -86,7 +87,7 @@ class Entry(NamedTuple):
 def render(results_dir: Path) -> str:
     """Return the log of a results folder, with every trial that it has ever had."""
     entries = [_read_entry(results_dir / name) for name in list_sweeps(results_dir)]
-    seen = {trial for entry in entries for trial in entry.records}
+    seen = {trial for entry in entries for trial in entry.folders}
     lines = [_HEAD]
     for section, title in _SECTIONS.items():
         chosen = [entry for entry in entries if entry.section == section]
@@ -107,7 +108,7 @@ def _read_entry(folder: Path) -> Entry:
     else:
         rows = tables.join()["trials"].to_pylist()
     folders = {t: registry.trial_folder(folder.parent, t) for t in sweep["trials"]}
-    records = {trial: registry.read(path) for trial, path in folders.items()}
+    records, unreadable = _read_records(folders)
     axes = [axis for axis in sweep.get("axes", {}) if axis not in USUAL_AXES]
     return Entry(
         sweep.get("name", folder.name),
@@ -116,8 +117,19 @@ def _read_entry(folder: Path) -> Entry:
         rows,
         folders,
         records,
-        list(tables.left_out.values()),
+        list({**unreadable, **tables.left_out}.values()),
     )
+
+
+def _read_records(folders: Mapping[str, Path]) -> tuple[dict[str, Record], dict[str, str]]:
+    """Return the trials' records, and why others cannot be read, by fingerprint."""
+    records, unreadable = {}, {}
+    for trial, folder in folders.items():
+        try:
+            records[trial] = registry.read(folder)
+        except (ValueError, OSError) as error:
+            unreadable[trial] = f"{folder}: {one_line(error)}"
+    return records, unreadable
 
 
 def _entry_lines(entry: Entry) -> list[str]:
@@ -228,9 +240,11 @@ def _pruned(record: Record) -> list[str]:
 
 def _rest_lines(results_dir: Path, fingerprints: Sequence[str]) -> list[str]:
     """Return the trials whose sweep's folder is gone: their records are not."""
-    records = [(t, registry.read(registry.trial_folder(results_dir, t))) for t in fingerprints]
-    records = [(trial, record) for trial, record in records if record.events]
-    if not records:
+    found, unreadable = _read_records(
+        {trial: registry.trial_folder(results_dir, trial) for trial in fingerprints}
+    )
+    records = [(trial, record) for trial, record in found.items() if record.events]
+    if not records and not unreadable:
         return []
     head = ["Trial", "Task", "Seed", "Status", "Last event"]
     lines = ["---", "", "## Trials of no sweep here", "", _row(head), _row(["---"] * len(head))]
@@ -239,7 +253,7 @@ def _rest_lines(results_dir: Path, fingerprints: Sequence[str]) -> list[str]:
         status = f"{ICONS[record.status]} {record.status}" if record.status else None
         time = record.events[-1]["time"][:16].replace("T", " ")
         lines.append(_row([trial, config.get("task"), config.get("seed"), status, time]))
-    return lines
+    return [*lines, "", *(f"**Left out**: {_cell(line)}  " for line in unreadable.values())]
 
 
 def _minute(time: str) -> str:

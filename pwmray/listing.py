@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import registry
+from pwmray.commands import one_line
 from pwmray.files import replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 
@@ -43,10 +44,13 @@ class Summary(NamedTuple):
         return self.status in (Status.RUNNING, Status.COMPLETED)
 
 
-def list_trials(results: Path, fingerprints: Iterable[str]) -> dict[str, Summary]:
+def list_trials(
+    results: Path, fingerprints: Iterable[str], unreadable: dict[str, str] | None = None
+) -> dict[str, Summary]:
     """Return the summaries of these trials; those without a record have one without a status.
 
-    Raises ValueError naming an events file that cannot be read.
+    A trial whose events file cannot be read goes into `unreadable`, with why; who gives none, and
+    may act on what it finds, gets a ValueError or an OSError that names the file.
     """
     cache = results / CACHE_FILE
     known = _read_cache(cache)
@@ -63,7 +67,13 @@ def list_trials(results: Path, fingerprints: Iterable[str]) -> dict[str, Summary
         stamp = [found.st_mtime_ns, found.st_size]
         entry = known.get(fingerprint)
         if entry is None or entry[0] != stamp:
-            record = registry.read(registry.trial_folder(results, fingerprint))
+            try:
+                record = registry.read(registry.trial_folder(results, fingerprint))
+            except (ValueError, OSError) as error:
+                if unreadable is None:
+                    raise
+                unreadable[fingerprint] = one_line(error)
+                continue
             entry = [stamp, summarize(record)]
             known[fingerprint], is_news = entry, True
         trials[fingerprint] = Summary(*entry[1])

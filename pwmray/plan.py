@@ -29,14 +29,16 @@ class PlannedTrial:
     config: TrialConfig
     name: str  # readable, unique within the plan
     levels: dict[str, Any]  # on the axes that no trial's label names
-    state: str  # waits (for a world model), new, resumes, running (elsewhere), failed, done
+    # waits (for a world model), new, resumes, again (from epoch 0, its data changed), running
+    # (elsewhere), failed, done
+    state: str
     price: Price
     checkpoint_bytes: int  # to be written beside what is there
     curve_bytes: int
 
     @property
     def is_to_run(self) -> bool:
-        return self.state in ("waits", "new", "resumes", "failed")
+        return self.state in ("waits", "new", "resumes", "again", "failed")
 
     @property
     def minutes(self) -> float:
@@ -59,6 +61,7 @@ class Plan:
     prerequisites: Sequence[Prerequisite] = ()
     missing_data: Sequence[str] = ()  # a line each
     on_other_data: Sequence[PlannedTrial] = ()  # done, on other data than is there now
+    to_begin_again: Sequence[PlannedTrial] = ()  # not done, with a checkpoint of other data
 
     @property
     def to_run(self) -> list[PlannedTrial]:
@@ -125,14 +128,7 @@ def make(
             PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes)
         )
     plan = Plan(sweep, scale, results, trials, prerequisites)
-    if data_dir is None:
-        return plan
-    wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
-    return replace(
-        plan,
-        missing_data=missing_data(wanted, data_dir),
-        on_other_data=_find_on_other_data(trials, records, data_dir),
-    )
+    return plan if data_dir is None else _compare_data(plan, records, data_dir)
 
 
 def check_disk(plan: Plan) -> None:
@@ -155,15 +151,40 @@ def size_text(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
+def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path) -> Plan:
+    """Say in the plan which of its data is missing, and which is another than trials had."""
+    wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
+    changed = _find_on_other_data(plan, records, data_dir)
+    again = {trial.config.fingerprint for trial in changed if trial.state == "resumes"}
+    trials = [
+        replace(trial, state="again") if trial.config.fingerprint in again else trial
+        for trial in plan.trials
+    ]
+    return replace(
+        plan,
+        trials=trials,
+        missing_data=missing_data(wanted, data_dir),
+        on_other_data=[trial for trial in changed if trial.state == "done"],
+        to_begin_again=[trial for trial in changed if trial.state != "done"],
+    )
+
+
 def _find_on_other_data(
-    trials: Sequence[PlannedTrial], records: Sequence[registry.Record], data_dir: Path
+    plan: Plan, records: Sequence[registry.Record], data_dir: Path
 ) -> list[PlannedTrial]:
-    """Return the done trials whose data is another than what is there now, if any is."""
+    """Return the trials whose data is another than what is there now, if any is.
+
+    Those that are done, and those that would go on from a checkpoint.
+    """
     now: dict[tuple, str | None] = {}  # by task and recipe: trials of thousands share a few files
     found = []
-    for trial, record in zip(trials, records, strict=True):
+    for trial, record in zip(plan.trials, records, strict=True):
         trained_on = record.last("data_fingerprint")
-        if trial.state != "done" or trained_on is None:
+        folder = registry.trial_folder(plan.results, trial.config.fingerprint)
+        goes_on = trial.state == "resumes" or (
+            trial.state == "failed" and (folder / CHECKPOINT_FILE).exists()
+        )
+        if trained_on is None or not (trial.state == "done" or goes_on):
             continue
         wanted = (trial.config.task, trial.config.data)
         if wanted not in now:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from pwmray import pretraining_prices, prices
@@ -31,6 +32,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
         "missing_data": list(plan.missing_data),
         "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
+        "to_begin_again": [trial.config.fingerprint for trial in plan.to_begin_again],
         "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
     return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)
@@ -102,18 +104,33 @@ def _missing(plan: Plan) -> list[str]:
 
 
 def describe_other_data(plan: Plan) -> list[str]:
-    """Return a line about the done trials of other data than is there now; none without any."""
-    trials = [trial.config.fingerprint for trial in plan.on_other_data]
-    if not trials:
-        return []
-    tasks = ", ".join(dict.fromkeys(trial.config.task for trial in plan.on_other_data))
+    """Return a line about the done trials of other data than is there now, and one about others."""
+    lines = []
+    if trials := plan.on_other_data:
+        lines.append(
+            f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on "
+            f"other data of {_tasks(trials)} than is there now; to train again, delete from "
+            f"{plan.results}/trials: {_name(trials)}"
+        )
+    if trials := plan.to_begin_again:
+        lines.append(
+            f"note: {len(trials)} trial{'s begin' if len(trials) > 1 else ' begins'} again at "
+            f"epoch 0, for the data of {_tasks(trials)} changed: {_name(trials)}"
+        )
+    return lines
+
+
+def _tasks(trials: Sequence[PlannedTrial]) -> str:
+    return ", ".join(dict.fromkeys(trial.config.task for trial in trials))
+
+
+def _name(trials: Sequence[PlannedTrial]) -> str:
+    """Return the first trials' fingerprints, and how many more there are."""
+    named = ", ".join(trial.config.fingerprint for trial in trials[:_NUM_LISTED])
     num_more = len(trials) - _NUM_LISTED
-    more = f" and {num_more} more (--plan --format json names all)" if num_more > 0 else ""
-    return [
-        f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on other "
-        f"data of {tasks} than is there now; to train again, delete from {plan.results}/trials: "
-        f"{', '.join(trials[:_NUM_LISTED])}{more}"
-    ]
+    return (
+        f"{named} and {num_more} more (--plan --format json names all)" if num_more > 0 else named
+    )
 
 
 def _cost(plan: Plan, wanted: Prerequisite) -> str:

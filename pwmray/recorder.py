@@ -33,7 +33,8 @@ from pwmray.wandb_state import is_behind, read_state, stamps_of, write_state
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
 _LOOK_SHARE = 0.05  # of the time, at most, that goes into looking
-_RETRY_SECONDS = 300.0  # after which a server is tried again that was not to be reached
+_RETRY_SECONDS = 300.0  # after which a server is tried again that did not answer
+_MAX_LATE = 2  # runs in a row that the server takes too long over: then it is not the run
 _NICE = 10  # the trials come first
 
 
@@ -69,7 +70,7 @@ class Report:
     sent: int = 0  # runs of which the server now has all
     # Of the last look:
     running: int = 0  # left alone, for a process is at work there
-    elsewhere: int = 0  # which another recorder writes at the moment
+    elsewhere: int = 0  # of the others, which another recorder writes at the moment
     failed: int = 0  # of those that were to be written
     problem: str = ""  # in a line
 
@@ -94,6 +95,10 @@ class Recorder:
         self._given_up = ""  # why nothing is sent until then
         self._has_said = False
         self._refused: set[Path] = set()  # whose runs the server does not take
+        self._written: set[Path] = set()
+        self._sent: set[Path] = set()
+        self._late: dict[Path, float] = {}  # when runs are tried again that took too long
+        self._late_in_a_row: set[Path] = set()
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
         self._sending: dict[Path, _Sending] = {}
         self.report = Report()
@@ -101,6 +106,7 @@ class Recorder:
     def look(self, say: bool = False) -> None:
         """Bring every folder's run up to what is there."""
         self.report.running = self.report.elsewhere = self.report.failed = 0
+        self._try_late_ones_again()
         problems = []
         folders = [folder for folder in self._job.folders() if self._is_to_see(folder)]
         for number, folder in enumerate(folders, start=1):
@@ -147,22 +153,20 @@ class Recorder:
             if folder not in self._sending:  # then it is ours already
                 held = claim.acquire(folder / wandb_state.FOLDER / wandb_state.CLAIM_FILE)
                 if held is None:
-                    self.report.elsewhere += 1
+                    self.report.elsewhere += not is_running  # which is counted above
                     return
                 ours.enter_context(held)
             run = self._reader.read(folder)
             if run is None:
                 return
             if is_running:
-                self._send(folder, run, read_state(folder), ours)
+                self._send(folder, run, ours)
             else:
                 self._keep(folder, run, stamps, ours)
 
-    def _send(
-        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
-    ) -> None:
+    def _send(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> None:
         """Send what a running trial has by now."""
-        sending = self._open(folder, run, state, ours)
+        sending = self._open(folder, run, ours)
         if sending is not None:
             self._note(sending, run)
             sending.stream.send(run)
@@ -194,7 +198,8 @@ class Recorder:
         if state.get("digest") != run.digest:
             made = self._writer.write_offline(run, folder / wandb_state.FOLDER)
             state |= {"offline": made.name, "digest": run.digest}
-            self.report.written += 1
+            self._written.add(folder)
+            self.report.written = len(self._written)
         state["stamps"] = stamps
 
     def _send_all(
@@ -204,7 +209,7 @@ class Recorder:
         sent = [run.digest, *self._server_place()]
         if state.get("sent") == sent and folder not in self._sending:
             return
-        sending = self._open(folder, run, state, ours)
+        sending = self._open(folder, run, ours)
         if sending is None:
             return
         self._note(sending, run)
@@ -212,11 +217,14 @@ class Recorder:
         ours.push(sending.claim)
         try:
             sending.stream.finish(run)
-        except ConnectionError as error:  # for all runs alike
-            self._give_up(error)
-            raise
-        state |= {"url": sending.stream.url, "sent": sent, **self._rows_of(sending)}
-        state.pop("other_rows_from", None)
+        except TimeoutError as error:
+            self._put_off(folder, error)
+            return
+        self._late_in_a_row.clear()
+        wandb_state.write_rows(folder, sending.rows, self._server_place())
+        state |= {"url": sending.stream.url, "sent": sent}
+        for name in ("other_rows_from", "rows", "rows_at"):  # the rows: of an earlier version
+            state.pop(name, None)
         wanted = run.row_digests
         other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
         if other:  # W&B keeps what it was sent once
@@ -224,15 +232,18 @@ class Recorder:
             self._lasting[folder] = _other_rows(state["other_rows_from"])
         else:
             self._lasting.pop(folder, None)
-            self.report.sent += 1
+            self._sent.add(folder)
+            self.report.sent = len(self._sent)
 
-    def _open(
-        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
-    ) -> _Sending | None:
+    def _open(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> _Sending | None:
         """Return the open run on the server, None where it does not take this one, or none."""
-        if folder not in self._sending and self._may_send() and folder not in self._refused:
+        is_left_out = folder in self._refused or folder in self._late
+        if folder not in self._sending and self._may_send() and not is_left_out:
+            rows = wandb_state.read_rows(folder, self._server_place())
+            # Beside a driver there is no time to wait for long.
+            num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
-                stream = self._writer.open_stream(run)
+                stream = self._writer.open_stream(run, num_left)
             except (ConnectionError, PermissionError) as error:
                 self._give_up(error)
                 return None
@@ -243,8 +254,6 @@ class Recorder:
                     self._writer.reset()
                 return None
             self._given_up = ""
-            is_there = state.get("rows_at") == self._server_place()
-            rows = wandb_state.unpack_rows(state["rows"]) if is_there else {}
             self._sending[folder] = _Sending(stream, ours.pop_all(), run, rows)
         return self._sending.get(folder)
 
@@ -254,6 +263,22 @@ class Recorder:
         for step, digest in run.row_digests.items():
             if step >= sending.stream.next_step or step not in sending.rows:
                 sending.rows[step] = digest
+
+    def _put_off(self, folder: Path, error: TimeoutError) -> None:
+        """Leave a run that took too long for a later try; where others did before it, all."""
+        self._late[folder] = time.monotonic() + _RETRY_SECONDS
+        self._lasting[folder] = one_line(error)
+        self._late_in_a_row.add(folder)
+        if len(self._late_in_a_row) < _MAX_LATE:
+            self._let_go()
+            self._writer.reset()  # which still sends it
+            return
+        self._late_in_a_row.clear()
+        self._give_up(ConnectionError(f"the server took too long over {_MAX_LATE} runs in a row"))
+
+    def _try_late_ones_again(self) -> None:
+        for folder in [f for f, again in self._late.items() if time.monotonic() >= again]:
+            del self._late[folder], self._lasting[folder]
 
     def _give_up(self, error: Exception) -> None:
         """Send nothing for a while without a network, and nothing at all without a key."""
@@ -273,11 +298,9 @@ class Recorder:
         for folder, sending in self._sending.items():
             with contextlib.suppress(OSError), sending.claim:
                 known = {"group": sending.run.group, "name": sending.run.name}
-                write_state(folder, read_state(folder) | known | self._rows_of(sending))
+                wandb_state.write_rows(folder, sending.rows, self._server_place())
+                write_state(folder, read_state(folder) | known)
         self._sending.clear()
-
-    def _rows_of(self, sending: _Sending) -> dict[str, Any]:
-        return {"rows": wandb_state.pack_rows(sending.rows), "rows_at": self._server_place()}
 
     def _may_send(self) -> bool:
         return time.monotonic() >= self._retry_at

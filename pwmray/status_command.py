@@ -70,12 +70,17 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
     imported = imported_states(sweeps)
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
-    trials = list_trials(results, [name for name in every if name not in imported])
+    unreadable: dict[str, str] = {}
+    trials = list_trials(results, [name for name in every if name not in imported], unreadable)
     found = lost.settle_all(results, trials, _SLURM_SECONDS)
     trials |= list_trials(results, found)
     states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
-    counts = {name: Counter(states.get(t, "waiting") for t in of) for name, of in asked.items()}
+    counts = {
+        name: Counter(states.get(t, "waiting") for t in of if t not in unreadable)
+        for name, of in asked.items()
+    }
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
+    lines += describe_unreadable(unreadable)
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
@@ -131,6 +136,11 @@ def count_lines(counts: Mapping[str, Counter]) -> list[str]:
         for name, count in counts.items()
     ]
     return as_lines(("sweep", "trials", *STATES), rows)
+
+
+def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
+    """Return a line for each trial that is not counted, by what `list_trials` says of it."""
+    return [f"left out: {why}" for why in unreadable.values()]
 
 
 def _running_lines(

@@ -106,6 +106,7 @@ class RecorderProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -143,7 +144,12 @@ class RecorderProcess:
         """Pass on what it says until it ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            known = json.loads(line)
+            try:
+                known = json.loads(line)
+            except ValueError:
+                continue
+            if not isinstance(known, dict):  # nor is that its own: what it loads may print, too
+                continue
             if "said" in known:
                 print(f"W&B: {known['said']}", flush=True)
             elif progress is not None and "of" in known:

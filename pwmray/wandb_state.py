@@ -1,4 +1,4 @@
-"""What has become of a run at W&B: beside it in its folder, `wandb/run.json`."""
+"""What has become of a run at W&B: beside it in its folder, `wandb/run.json` and `rows.json`."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,7 @@ from pwmray.registry import CURVE_FILE, EVENTS_FILE
 FOLDER = "wandb"  # in a trial's or a pretraining's own
 CLAIM_FILE = "claim.json"  # in that: of whoever writes there
 _STATE_FILE = "run.json"
+_ROWS_FILE = "rows.json"  # apart, for a curve may have thousands, and the state is read often
 _READ = (CURVE_FILE, EVENTS_FILE, LAST_FILE)  # what a run is made from, where it is there
 
 
@@ -22,21 +23,29 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Return what is known of a run: nothing where it was never written or that cannot be read.
 
     `group` and `name`; of the run kept offline `offline` (its folder), `digest` and `stamps` (of
-    the files that it was made from); where it was sent `url` and `sent` (digest and place), with
-    `rows` (of the server, see row_digests) and, where they are others than the curve's,
-    `other_rows_from`.
+    the files that it was made from); where it was sent `url` and `sent` (digest and place), and
+    where the server's rows are others than the curve's `other_rows_from`.
     """
-    try:
-        state = json.loads((folder / FOLDER / _STATE_FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+    return _read(folder / FOLDER / _STATE_FILE)
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace it."""
     with replacing(folder / FOLDER / _STATE_FILE) as draft:
         draft.write_text(json.dumps(state, indent=2) + "\n")
+
+
+def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
+    """Return the digests (see row_digests) of the rows that the server has at that place."""
+    # An earlier version kept them in the state.
+    found = _read(folder / FOLDER / _ROWS_FILE) or read_state(folder)
+    return _unpack_rows(found["rows"]) if found.get("rows_at") == place else {}
+
+
+def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
+    """Replace them, those of another place, too."""
+    with replacing(folder / FOLDER / _ROWS_FILE) as draft:
+        draft.write_text(json.dumps({"rows": _pack_rows(rows), "rows_at": place}) + "\n")
 
 
 def place_of(folder: Path) -> str | None:
@@ -77,12 +86,19 @@ def row_digests(rows: Iterable[Mapping[str, float]], axis: str) -> dict[int, str
     return {step: hashlib.sha256(text.encode()).hexdigest()[:6] for step, text in texts.items()}
 
 
-def pack_rows(digests: Mapping[int, str]) -> str:
-    """Return row digests as one text for the state: a curve may have thousands."""
+def _read(path: Path) -> dict[str, Any]:
+    """Return an object in a file; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _pack_rows(digests: Mapping[int, str]) -> str:
     return " ".join(f"{step}:{digest}" for step, digest in sorted(digests.items()))
 
 
-def unpack_rows(text: str) -> dict[int, str]:
-    """Return the row digests of such a text."""
+def _unpack_rows(text: str) -> dict[int, str]:
     pairs = (word.partition(":") for word in text.split())
     return {int(step): digest for step, _, digest in pairs}

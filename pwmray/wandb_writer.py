@@ -24,7 +24,8 @@ from pwmray.tracked_runs import Run
 from pwmray.wandb_file import is_complete
 
 _INIT_SECONDS = 15.0  # for the server to answer
-_FINISH_SECONDS = 30.0  # for it to take the rest of a run
+_FINISH_SECONDS = 30.0  # for it to take the rest of a run, and so much more for each row of it:
+_ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
 _DELETED = "previously created and deleted"  # W&B takes a run of that id never again
@@ -71,8 +72,8 @@ class Writer:
         shutil.rmtree(scratch, ignore_errors=True)
         return target
 
-    def open_stream(self, run: Run) -> "Stream":
-        """Open the run on the server, or go on with it.
+    def open_stream(self, run: Run, num_left: int) -> "Stream":
+        """Open the run on the server, or go on with it; `num_left` rows are still to be sent.
 
         Raises PermissionError without a key or for a project's name that W&B does not take,
         ConnectionError without a network or an answer, both for all runs alike, and ValueError
@@ -85,6 +86,7 @@ class Writer:
                 Path(tempfile.mkdtemp(dir=self._scratch)),
                 mode="online",
                 project=self._project or run.project,
+                finish_seconds=_FINISH_SECONDS + _ROW_SECONDS * num_left,
                 entity=self._entity,
                 resume="allow",
             )
@@ -102,7 +104,9 @@ class Writer:
         """Begin anew with wandb's service, in which no run is open then."""
         wandb.teardown()
 
-    def _open(self, run: Run, scratch: Path, **where: Any) -> Any:
+    def _open(
+        self, run: Run, scratch: Path, finish_seconds: float = _FINISH_SECONDS, **where: Any
+    ) -> Any:
         opened = wandb.init(
             id=run.id,
             group=run.group or None,
@@ -110,7 +114,7 @@ class Writer:
             tags=run.tags,
             config=run.config,
             dir=str(scratch),
-            settings=_settings(),  # anew: wandb.init writes into them
+            settings=_settings(finish_seconds),  # anew: wandb.init writes into them
             reinit="create_new",  # several may be open at once
             **where,
         )
@@ -139,15 +143,15 @@ class Stream:
     def finish(self, run: Run) -> None:
         """Send the rest and wait until all of it is there.
 
-        Raises OSError where it is not, a ConnectionError where the server does not answer in time.
+        Raises OSError where it is not, a TimeoutError where the server takes too long over it.
         """
         self.send(run)
         self._opened.summary.update(run.summary)
         try:
             self._opened.finish(exit_code=run.exit_code)
         except TimeoutError as error:
-            said = f"the server did not take all of a run within {_FINISH_SECONDS:.0f} s"
-            raise ConnectionError(said) from error
+            seconds = self._opened.settings.finish_timeout
+            raise TimeoutError(f"the server did not take all of it in {seconds:.0f} s") from error
         if self._overheard.num_problems > self._num_problems:
             raise OSError("the server did not take all of the run")
 
@@ -181,14 +185,14 @@ class _Overheard(io.TextIOBase):
         self._stderr.flush()
 
 
-def _settings() -> wandb.Settings:
+def _settings(finish_seconds: float) -> wandb.Settings:
     return wandb.Settings(
         console="off",
         silent=True,
         disable_git=True,
         disable_code=True,
         init_timeout=_INIT_SECONDS,
-        finish_timeout=_FINISH_SECONDS,
+        finish_timeout=finish_seconds,
         finish_timeout_raises=True,
         # What the machine is and does stands in the trial's record.
         x_disable_meta=True,

@@ -8,6 +8,7 @@ import gzip
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ENTITY = "someone"
@@ -20,6 +21,7 @@ class FakeWandb:
         self.runs = {}
         self.is_refusing = False  # to take what a run sends
         self.deleted = set()  # ids of runs that it never takes again
+        self.seconds = {}  # that it takes over what runs send, by their ids
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.fake = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -113,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({}, 403)
         elif self.path.endswith("/file_stream"):
             _, _, _, project, name, _ = self.path.split("/")
+            time.sleep(fake.seconds.get(name, 0.0))
             fake.stream(project, name, json.loads(body).get("files") or {})
             self._answer({})
         else:  # how wandb itself is doing

@@ -161,6 +161,17 @@ def test_export_command_takes_the_imported_dataset_or_what_was_collected(source,
     assert "8 episodes in chunk_0.pt" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "order", ["OUT FILE --data DIR", "OUT --data DIR FILE", "--data DIR OUT FILE"]
+)
+def test_export_takes_files_before_and_behind_options(tmp_path, capsys, order):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    places = {"OUT": tmp_path / "out", "FILE": path, "DIR": tmp_path / "elsewhere"}
+    given = [str(places.get(word, word)) for word in order.split()]
+    assert cli.main(["data", "export", *given]) == 0
+    assert "2 episodes in chunk_0.pt" in capsys.readouterr().out
+
+
 def test_export_refuses_what_it_cannot_write_and_leaves_nothing(source, tmp_path, capsys):
     run_import(source, tmp_path / "data")
     arguments = ["data", "export", "--data", str(tmp_path / "data")]

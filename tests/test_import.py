@@ -15,7 +15,7 @@ from torch import serialization
 from pwmray import claim
 from pwmray.data import importing
 from pwmray.data.importing import import_dataset
-from pwmray.data.manifest import read_manifest
+from pwmray.data.manifest import read_manifest, write_manifest
 from pwmray.data.store import StoreDraft, open_store, write_store
 from pwmray.pickles import save_tensor_dict
 from tests.chunks import (
@@ -183,6 +183,10 @@ def test_full_disk_in_mid_import_is_one_line_and_what_is_done_is_kept(
     assert import_command(source, tmp_path) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device; what is done is kept (0 of 4 chunks)" in message
+    assert message.endswith("chunks): the same command goes on from there")
+    assert import_command(source, tmp_path, "--rebuild") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("; what was there stays as it was; --rebuild starts again")
     (source / "full").unlink()
     assert import_command(source, tmp_path) == 0
 
@@ -278,6 +282,34 @@ def test_rebuild_from_other_chunks_leaves_no_file_of_a_task_that_they_lack(sourc
     assert sorted(copied(tmp_path)) == ["manifest.json", "reacher-easy.arrow"]
 
 
+@pytest.mark.parametrize("rebuild", [True, False])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_rebuild_from_other_chunks_that_was_killed_at_its_end_leaves_no_file_either(
+    source, tmp_path, monkeypatch, is_listed, rebuild
+):
+    def write_and_die(*arguments):
+        if is_listed:
+            write_manifest(*arguments)
+        raise KeyboardInterrupt
+
+    run_import(source, tmp_path)
+    other = write_chunks(tmp_path / "other", [[REACHER]] * 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(importing, "write_manifest", write_and_die)
+        run_import(other, tmp_path, rebuild=True)
+    assert (tmp_path / "mt30" / "pendulum-swingup.arrow").exists()
+    run_import(other, tmp_path, rebuild=rebuild)
+    assert sorted(copied(tmp_path)) == ["manifest.json", "reacher-easy.arrow"]
+    assert not (tmp_path / "mt30" / "importing").exists()
+
+
+def test_rebuild_keeps_a_file_that_no_import_made(source, tmp_path):
+    run_import(source, tmp_path)
+    (tmp_path / "mt30" / "walker-run.arrow").write_bytes(b"a person's")
+    run_import(source, tmp_path, rebuild=True)
+    assert (tmp_path / "mt30" / "walker-run.arrow").exists()
+
+
 # Other chunks of the same names and sizes
 
 
@@ -314,7 +346,23 @@ def test_manifest_of_an_earlier_version_without_digests_is_added_to(source, tmp_
     content = json.loads(path.read_text())
     del content["digests"], content["is_export"]
     path.write_text(json.dumps(content))
+    assert run_import(source, tmp_path, tasks=["reacher-easy"]).digests == {}
     assert len(run_import(source, tmp_path).tasks) == 2
+    write_other_values(source)
+    with pytest.raises(ValueError, match="was imported from other chunks"):
+        run_import(source, tmp_path)
+
+
+def test_unfinished_import_of_an_earlier_version_is_named_as_one(source, tmp_path):
+    import_and_die(source, tmp_path, num_calls=8)
+    path = tmp_path / "mt30" / "importing" / "journal.json"
+    journal = json.loads(path.read_text())
+    journal["defining"]["chunks"] = {p.name: p.stat().st_size for p in source.glob("*.pt")}
+    del journal["defining"]["episodes"]
+    path.write_text(json.dumps(journal))
+    with pytest.raises(ValueError, match=r"of an earlier version; start again with --rebuild"):
+        run_import(source, tmp_path)
+    assert len(run_import(source, tmp_path, rebuild=True).tasks) == 2
 
 
 def test_chunk_without_checksums_is_another_one_when_it_was_written_again(source, tmp_path):

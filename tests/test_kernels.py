@@ -14,6 +14,7 @@ from pwmray.algorithm.replay import optimizer_tensors
 from pwmray.kernels import build, norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.models.layers import NormedLinear, SimNorm
+from tests import small_disk
 
 KINDS = {
     norms.MISH_NORM: lambda x, scale, shift: layer_norm(F.mish(x)) * scale + shift,
@@ -393,6 +394,25 @@ def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(compiler, built_a
     for _ in range(2):
         check_loading()
     assert compiler.read_text() == "\n\n"
+
+
+def test_kernels_without_room_to_be_kept_are_compiled_all_the_same(compiler, built_anew):
+    small_disk.mount(built_anew.parent, 1 << 16)
+    try:
+        check_loading()
+    finally:
+        small_disk.unmount(built_anew.parent)
+    assert compiler.read_text() == "\n"
+
+
+def test_compiler_that_fails_is_run_once(tmp_path, monkeypatch, built_anew):
+    made, program = tmp_path / "made", tmp_path / "compiler"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo >>{made}\nexit 1\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("CXX", str(program))
+    with pytest.raises(OSError, match="ended with 1"):
+        build.load()
+    assert made.read_text() == "\n"
 
 
 def test_compiler_that_fails_is_quoted(monkeypatch, built_anew):

@@ -490,3 +490,25 @@ def test_run_names_the_done_trials_of_other_data_than_is_there_now(tmp_path, cap
     with pytest.raises(SystemExit):
         sweep.main(["--scale", "tiny", "--wandb", "off", *places])
     assert "note: 4 done trials were trained on other data of" in capsys.readouterr().out
+
+
+def test_run_names_the_trials_that_begin_again_for_their_data_changed(
+    tmp_path, capsys, monkeypatch
+):
+    sweep = make_sweep("policy.num_substeps", [2])
+    trials = sweep.trials(next(iter(sweep.scales)))
+    for trial in trials:
+        folder = registry.trial_folder(tmp_path, trial.fingerprint)
+        registry.record(folder, Status.PENDING, config=trial.to_dict())
+        registry.record(folder, Status.QUEUED)
+        registry.record(folder, Status.RUNNING, data_fingerprint="0" * 16)
+        (folder / "checkpoint.pt").touch()
+    path = collected_path(TASK, trials[0].data, tmp_path / "data")
+    arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    write_store(path, TASK, *arrays, [5], ["uniform"], trials[0].data.collection)
+    monkeypatch.setattr("pwmray.plan.free_bytes", lambda path: 0)  # further it is not to go
+    places = ["--results", str(tmp_path), "--data", str(tmp_path / "data")]
+    with pytest.raises(SystemExit):
+        sweep.main(["--scale", "tiny", "--wandb", "off", *places])
+    said = f"note: {len(trials)} trials begin again at epoch 0, for the data of {TASK} changed: "
+    assert said in capsys.readouterr().out

@@ -557,11 +557,44 @@ def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
     )
 
 
-def test_broken_record_is_named_by_every_command(made, capsys):
+def test_broken_record_stops_who_asks_for_it_or_acts_on_it(made, capsys):
     (folder_of(made, 0) / "events.jsonl").write_text("{broken\n")
-    for command in (["status"], ["show", TRIALS[0].fingerprint], ["log"], ["prune"]):
+    for command in (["show", TRIALS[0].fingerprint], ["prune"]):
         code, _, err = run(capsys, made, *command)
         assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
+    with pytest.raises(ValueError, match=r"events\.jsonl line 1 is not an event"):
+        planning.make(sweep, "tiny", TRIALS[:7], made)
+
+
+def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_others(made, capsys):
+    path = folder_of(made, 0) / "events.jsonl"
+    path.write_text(path.read_text() + '{"note": 1}\n')
+    for command in (["status"], ["status", "tiny"], ["watch", "--once"]):
+        code, out, _ = run(capsys, made, *command)
+        assert code == 0
+        assert out.splitlines()[1].split() == ["tiny", "6", "3", "0", "0", "1", "2", "0", "0"]
+        assert f"left out: {path} line 6 is not an event: time is None, not text" in out
+
+
+def test_watch_of_a_sweep_with_a_broken_record_does_not_end_as_if_all_were_done(tmp_path, capsys):
+    for index in (0, 1):
+        stand_at(tmp_path, index, Status.EVALUATED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    assert run(capsys, tmp_path, "watch", "tiny")[0] == 0
+    (folder_of(tmp_path, 0) / "events.jsonl").write_text("{broken\n")
+    assert run(capsys, tmp_path, "watch", "tiny")[0] == 1
+
+
+@pytest.mark.parametrize("is_of_a_sweep", [True, False])
+def test_log_names_a_trial_whose_record_is_broken_and_shows_the_others(made, capsys, is_of_a_sweep):
+    folder = folder_of(made, 0)
+    (folder / "events.jsonl").write_text("{broken\n")
+    if not is_of_a_sweep:
+        (made / "tiny" / "sweep.json").unlink()
+    code, log, _ = run(capsys, made, "log")
+    assert code == 0
+    assert log.count(f"**Left out**: {folder}: {folder}/events.jsonl line 1 is not an event") == 1
+    assert all(trial.fingerprint in log for trial in TRIALS[1:5])
 
 
 @pytest.mark.parametrize(

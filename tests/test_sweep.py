@@ -321,6 +321,26 @@ def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, c
     assert "note: " not in out
 
 
+def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path, capsys):
+    first, second, third, *_ = sweep.trials("tiny")
+    path = collected_path(first.task, first.data, tmp_path / "data")
+    arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    now = write_store(path, first.task, *arrays, [5], ["uniform"], first.data.collection)
+    for trial, fingerprint in ((first, now), (second, "0" * 16), (third, "0" * 16)):
+        stand_at(tmp_path, trial, Status.CANCELLED, data_fingerprint=fingerprint)
+    for trial in (first, second):  # without a checkpoint the third has nothing to lose
+        (folder_of(tmp_path, trial) / "checkpoint.pt").touch()
+    places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
+    _, out, _ = run(capsys, *places)
+    assert out.splitlines()[-1] == (
+        "note: 1 trial begins again at epoch 0, for the data of pendulum-spin changed: "
+        f"{second.fingerprint}"
+    )
+    assert "(1 resumes, 1 again, 6 new)" in out
+    _, out, _ = run(capsys, *places, "--format", "json")
+    assert json.loads(out)["to_begin_again"] == [second.fingerprint]
+
+
 def test_a_data_file_is_opened_once_for_all_done_trials(tmp_path, capsys, monkeypatch):
     for trial in sweep.trials("tiny"):
         stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, data_fingerprint="0" * 16)

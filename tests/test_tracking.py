@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,14 +12,23 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
-from pwmray import claim, cli, pretraining_folder, registry, results, tables, wandb_state
+from pwmray import (
+    claim,
+    cli,
+    pretraining_folder,
+    registry,
+    results,
+    tables,
+    tracking,
+    wandb_state,
+)
 from pwmray import plan as planning
 from pwmray.commands import run_command
-from pwmray.recorder import Job, Recorder
+from pwmray.recorder import Job, Recorder, Report
 from pwmray.registry import Status
 from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracked_runs import RunReader, all_folders
-from pwmray.tracking import Mode, choose_mode
+from pwmray.tracking import Mode, RecorderProcess, choose_mode
 from pwmray.wandb_state import is_behind, stamps_of, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
@@ -177,7 +188,8 @@ class FakeWriter:
 
     def __init__(self):
         self.kept, self.sent, self.open = [], [], set()
-        self.is_away, self.refused, self.meanwhile = False, set(), lambda: None
+        self.is_away, self.refused, self.late = False, set(), set()
+        self.meanwhile = lambda: None
 
     def write_offline(self, run, folder):
         assert run.id not in self.open
@@ -185,7 +197,8 @@ class FakeWriter:
         self.kept.append((run.id, len(run.rows)))
         return folder / "offline-run-x"
 
-    def open_stream(self, run):
+    def open_stream(self, run, num_left):
+        assert run.id not in self.open
         self.open.add(run.id)
         if self.is_away:
             raise ConnectionError("connection refused")
@@ -207,9 +220,9 @@ class FakeStream:
         self.next_step = int(run.rows[-1][run.axis]) + 1
 
     def finish(self, run):
+        if run.id in self.writer.late:  # then wandb goes on with it
+            raise TimeoutError("not in 30 s")
         self.writer.open.discard(run.id)
-        if self.writer.is_away:
-            raise ConnectionError("not within 30 s")
         self.writer.sent.append(run.id)
 
     def leave(self):
@@ -248,6 +261,30 @@ def test_run_that_the_server_does_not_take_holds_up_no_other(tmp_path):
     recorder.look()
     assert writer.sent == [second.name]
     assert recorder.report.problem == f"{first.name}: deleted"
+
+
+def test_run_that_the_server_takes_too_long_over_holds_up_no_other(tmp_path, monkeypatch):
+    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.late = {first.name}
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name], f"{first.name}: not in 30 s")
+    writer.late.clear()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
+
+
+def test_server_that_takes_too_long_over_two_runs_in_a_row_is_sent_no_more(tmp_path):
+    folders, writer = [leave_trial(tmp_path, trial) for trial in sweep.trials("tiny")], FakeWriter()
+    writer.late = {folder.name for folder in folders}
+    report = look(tmp_path, writer).report
+    assert (report.written, len(writer.open)) == (len(folders), 0)
+    assert report.problem.startswith(
+        "nothing is sent: the server took too long over 2 runs in a row; "
+    )
+    assert report.problem.endswith(": not in 30 s (and 1 more)")
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):
@@ -291,7 +328,23 @@ def test_rows_are_the_same_however_long_they_took():
     digests = [wandb_state.row_digests(rows, "epoch") for rows in (ROWS, slower, other)]
     assert digests[0] == digests[1]
     assert [step for step in (2, 4) if digests[0][step] != digests[2][step]] == [4]
-    assert wandb_state.unpack_rows(wandb_state.pack_rows(digests[0])) == digests[0]
+
+
+def test_rows_that_the_server_has_are_kept_by_its_place_and_apart_from_what_is_read_often(tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    look(tmp_path, writer)
+    digests = wandb_state.row_digests(RunReader(tmp_path, None).read(folder).rows, "epoch")
+    assert wandb_state.read_rows(folder, [None, None]) == digests
+    assert wandb_state.read_rows(folder, ["mine", None]) == {}
+    assert "rows" not in wandb_state.read_state(folder)
+
+
+def test_rows_that_an_earlier_version_put_down_are_known(tmp_path):
+    folder = leave_trial(tmp_path)
+    write_state(folder, {"rows": "2:abcdef 4:012345", "rows_at": [None, None]})
+    assert wandb_state.read_rows(folder, [None, None]) == {2: "abcdef", 4: "012345"}
+    look(tmp_path, FakeWriter())  # whose server says that it has none
+    assert not {"rows", "rows_at"} & wandb_state.read_state(folder).keys()
 
 
 def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_path, capsys):
@@ -299,6 +352,43 @@ def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_pat
     with claim.acquire(folder / "wandb" / "claim.json"):
         report = look(tmp_path, FakeWriter()).report
     assert (report.written, report.sent, report.elsewhere) == (1, 1, 1)
+
+
+def test_trial_that_runs_and_is_written_elsewhere_counts_once(tmp_path):
+    running = leave_trial(tmp_path, TRIALS[0], return_mean=None)
+    leave_trial(tmp_path, TRIALS[1])
+    job, writer = Job(str(tmp_path), is_online=True, is_watching=True), FakeWriter()
+    writer.meanwhile = lambda: 1 / 0
+    held = [claim.acquire(running / name) for name in ("claim.json", "wandb/claim.json")]
+    recorder = Recorder(job, writer)
+    recorder.look()
+    assert (recorder.report.running, recorder.report.elsewhere) == (1, 0)
+    assert tracking._describe(recorder.report, job).startswith("1 sent, 1 not kept yet, ")
+    for one in held:
+        one.release()
+
+
+def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
+    folder, writer = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None), FakeWriter()
+    recorder = look(tmp_path, writer)
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    recorder.look()
+    assert (writer.kept, writer.sent) == ([(folder.name, 1), (folder.name, 2)], [folder.name] * 2)
+    assert (recorder.report.written, recorder.report.sent) == (1, 1)
+
+
+def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
+    lines = rb"\xff\n5\nhello {\n"
+    program = f"import sys; sys.stdout.buffer.write(b'{lines.decode()}'); sys.stdout.flush()\n"
+    program += "from pwmray.recorder import main; main()"
+    popen = subprocess.Popen
+    run = [sys.executable, "-c", program]
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen(run, **options))
+    said = []
+    (tmp_path / "trials").mkdir()
+    report = RecorderProcess(Job(str(tmp_path)), lambda *of: said.append(of)).follow()
+    assert (said, report) == ([], Report())
 
 
 def test_only_the_recorders_process_can_load_wandb():

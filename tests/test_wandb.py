@@ -194,6 +194,20 @@ def test_run_that_was_deleted_at_the_server_holds_up_no_other(server, tmp_path):
     assert epochs_of(run_of(gone)) == [2, 4]
 
 
+def test_run_that_the_server_is_slow_with_holds_up_no_other(server, tmp_path):
+    late, other = sorted(leave_sweep(tmp_path))
+    server.seconds[late.name] = 40.0
+    done = sync(tmp_path)
+    assert done.stderr.splitlines()[-1] == (
+        "error: W&B: 2 runs written, 1 sent; "
+        f"{late.name}: the server did not take all of it in 30 s"
+    )
+    assert server.epochs(PROJECT, other.name) == [2, 4]
+    server.seconds.clear()
+    assert sync(tmp_path).stdout == "W&B: 0 runs written, 1 sent\n"
+    assert server.epochs(PROJECT, late.name) == [2, 4]
+
+
 def test_sync_says_where_the_server_has_other_rows(server, tmp_path):
     folder = leave_trial(tmp_path, return_mean=None)
     sync(tmp_path)

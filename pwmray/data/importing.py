@@ -7,6 +7,7 @@ a killed import wrote beyond them are written again, to the same places.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,18 +53,14 @@ def import_dataset(
             draft = draft if rebuild else Draft.open(folder / _DRAFT, survey, wanted)
             draft.check_room()
             if rebuild:
-                draft.discard()
-            again = "--rebuild starts again" if rebuild else "the same command goes on from there"
-            kept = _fill(draft, kept, trust, progress, again)
-        draft.discard()
+                _discard(draft)
+            kept = _fill(draft, kept, trust, progress, rebuild)
+        _discard(draft)
     return kept
 
 
-def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, again: str) -> Manifest:
-    """Bring the draft from wherever it is to its end, beside what is kept of a finished import.
-
-    `again` says what happens next time where the disk takes no more.
-    """
+def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, rebuild: bool) -> Manifest:
+    """Bring the draft from wherever it is to its end, beside what is kept of a finished import."""
     try:
         draft.reserve()
         _write_chunks(draft, trust, progress)
@@ -71,9 +68,17 @@ def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, again: 
         return _publish(draft, kept)
     except OSError as error:
         raise ValueError(
-            f"cannot write to {draft.folder.parent}: {error.strerror or error}; what is done is "
-            f"kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks): {again}"
+            f"cannot write to {draft.folder.parent}: {error.strerror or error}; "
+            f"{_describe_left(draft, rebuild)}"
         ) from error
+
+
+def _describe_left(draft: Draft, rebuild: bool) -> str:
+    """Say what there is of the dataset where the disk took no more, and how to go on."""
+    if rebuild and len(draft.sealed) < len(draft.tasks):
+        return "what was there stays as it was; --rebuild starts again"
+    done = f"what is done is kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks)"
+    return f"{done}: the same command{' without --rebuild' * rebuild} goes on from there"
 
 
 def _write_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
@@ -122,17 +127,25 @@ def _publish(draft: Draft, kept: Manifest) -> Manifest:
     Meanwhile the manifest names no file that is being replaced: what a kill leaves is unfinished.
     """
     folder = draft.folder.parent
-    before = _listed(folder)
     if kept.tasks:
         write_manifest(folder, kept)
-    else:
-        (folder / MANIFEST).unlink(missing_ok=True)
+    elif (folder / MANIFEST).exists():
+        os.replace(folder / MANIFEST, draft.folder / MANIFEST)
     draft.publish()
-    finished = dataclasses.replace(kept, tasks={**kept.tasks, **draft.sealed})
+    # An earlier version took no digests; now they tell these chunks from others of their sizes.
+    finished = dataclasses.replace(
+        kept, tasks={**kept.tasks, **draft.sealed}, digests=draft.survey.digests
+    )
     write_manifest(folder, finished)
-    for name in before - set(finished.tasks):  # of other chunks, which had more tasks
-        (folder / f"{name}.arrow").unlink(missing_ok=True)
     return finished
+
+
+def _discard(draft: Draft) -> None:
+    """Delete the draft, and before it the files that only the manifest which it replaced names."""
+    folder = draft.folder.parent
+    for name in _listed(draft.folder) - _listed(folder):  # of other chunks, which had more tasks
+        (folder / f"{name}.arrow").unlink(missing_ok=True)
+    draft.discard()
 
 
 def _listed(folder: Path) -> set[str]:

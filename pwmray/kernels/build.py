@@ -20,6 +20,7 @@ SOURCES = [str(Path(__file__).with_name(name)) for name in ("norms.cpp", "adam.c
 _COMPILERS = ("c++", "g++", "clang++")
 _C_COMPILERS = ("gcc", "clang")  # that Triton looks for
 _DIGEST_BYTES = 32  # of a SHA-256
+_ROOM_BYTES = 1 << 20  # that the library takes, at most
 _TIMEOUT_SECONDS = 120  # seconds suffice; a machine under load takes longer
 # Sums may be in another order, and nothing is tested for being infinite or NaN: either still comes
 # out of whatever it went into.
@@ -34,6 +35,10 @@ _SAME_ON_ALL_CORES = (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+
+class _CompilerFailedError(OSError):
+    """Says what the compiler said: it would say so wherever its output is to go."""
 
 
 @functools.cache
@@ -52,10 +57,15 @@ def load() -> ctypes.CDLL:
         with contextlib.suppress(OSError):  # none yet, or from before the system changed
             if _is_ours_alone(kept) and _is_whole(kept):
                 return ctypes.CDLL(str(kept))
-        with contextlib.suppress(OSError):  # no room or rights, or nothing there may be executed
+        try:
             _take_over(kept.parent)
             with replacing(kept) as draft:
+                _check_place(draft)
                 return _compile(command, draft)
+        except _CompilerFailedError:
+            raise
+        except OSError:  # no room or rights, or nothing there may be executed
+            pass
     with tempfile.TemporaryDirectory(prefix="pwmray-kernels-") as folder:
         return _compile(command, Path(folder) / "kernels.so")
 
@@ -125,11 +135,17 @@ def _take_over(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def _check_place(library: Path) -> None:
+    """Raise OSError where it could not be written, which a compiler tells from no other failure."""
+    library.write_bytes(bytes(_ROOM_BYTES))
+    library.unlink()
+
+
 def _compile(command: list[str], library: Path) -> ctypes.CDLL:
     """Compile the kernels and load them; they stay, with the file or without."""
     done = _run([*command, "-o", str(library)])
     if done.returncode:
-        raise OSError(f"{command[0]} ended with {done.returncode}: {done.stderr}")
+        raise _CompilerFailedError(f"{command[0]} ended with {done.returncode}: {done.stderr}")
     with open(library, "ab") as file:  # behind its end, where nothing looks
         file.write(_digest(library.read_bytes()))
     library.chmod(0o600)
@@ -151,4 +167,5 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds") from error
+        said = f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds"
+        raise _CompilerFailedError(said) from error
