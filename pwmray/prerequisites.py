@@ -38,6 +38,7 @@ class Found(NamedTuple):
 
     configs: list[TrialConfig]
     prerequisites: list[Prerequisite]
+    words: dict[str, str]  # "pretrained:1", for which a trial's file stands, by fingerprint
 
 
 def find(
@@ -72,7 +73,12 @@ def find(
         needed[folder] = Prerequisite(pretraining, folder, command, number)
         found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
     _check_used(found, given or {})
-    return Found(found, list(needed.values()))
+    words = {
+        made.fingerprint: config.world_model_from
+        for config, made in zip(configs, found, strict=True)
+        if config.awaits_world_model
+    }
+    return Found(found, list(needed.values()), words)
 
 
 def check_made(prerequisites: Sequence[Prerequisite]) -> None:

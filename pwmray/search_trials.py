@@ -353,7 +353,7 @@ def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) 
     sweep = plan.search.as_sweep(plan.scale)
     names = names_of(configs, sweep.axes)
     rows = [_Named(config, name) for config, name in zip(configs, names, strict=True)]
-    return tables.open_sweep(_Tried(sweep, plan.scale, plan.results, rows), command)
+    return tables.open_sweep(_Tried(sweep, plan.scale, plan.results, rows, words={}), command)
 
 
 def _asked(plan: SearchPlan, task: str, tried: optuna.Study) -> dict[str, TrialConfig]:
@@ -387,3 +387,4 @@ class _Tried(NamedTuple):
     scale: str
     results: Path
     trials: list[_Named]
+    words: Mapping[str, str]

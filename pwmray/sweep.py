@@ -171,7 +171,9 @@ class Sweep:
         found = prerequisites.find(self, scale, configs, results, given)
         if not chosen.allow_unmatched:
             check_matched(found.configs)
-        return plan.make(self, scale, found.configs, results, found.prerequisites, data)
+        return plan.make(
+            self, scale, found.configs, results, found.prerequisites, data, found.words
+        )
 
     def _chosen_axes(self, chosen: Namespace) -> dict[str, Sequence[Any]]:
         axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}
