@@ -54,9 +54,9 @@ class SearchTrials:
         self.study = plan.open_study(task)
         self._space = study.read_space(plan.search.space)
         self._asked = _asked(plan, task, self.study)  # by fingerprint, the first first
-        self._left = self._take_up()
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
+        self._left = self._take_up()
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._write_at = 0.0
@@ -160,7 +160,7 @@ class SearchTrials:
         """
         outcomes = study.outcomes(self.study)
         ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
-        left = []
+        left: dict[str, optuna.Trial] = {}  # by fingerprint
         for trial in study.unfinished(self.study):
             if set(trial.params) != set(self._space):
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -172,13 +172,15 @@ class SearchTrials:
                 self._tell_as(trial, ended[config.fingerprint])
             elif epoch is not None:
                 self._stop_early(trial, self._folder(config), epoch)
+            elif config.fingerprint in left:  # two that ran at once: one will, and tells both
+                self._twins.append((trial, config.fingerprint))
             else:
-                left.append(trial)
+                left[config.fingerprint] = trial
         if retries.is_first_start():
-            known = {*ended, *(trial.user_attrs.get(FINGERPRINT) for trial in left)}
-            failed = [trial for name, trial in outcomes.items() if name not in known]
-            left += [study.ask_again(self.study, trial.params, self._space) for trial in failed]
-        return left[: self._plan.num_trials - len(ended)]
+            failed = {name: t for name, t in outcomes.items() if name not in {*ended, *left}}
+            for name, trial in failed.items():
+                left[name] = study.ask_again(self.study, trial.params, self._space)
+        return list(left.values())[: self._plan.num_trials - len(ended)]
 
     def _propose(self, is_again: bool) -> optuna.Trial | None:
         """Return a trial with settings that the study proposes, None where it has had enough.
@@ -258,6 +260,7 @@ class SearchTrials:
             self._twins.append((trial, config.fingerprint))
         else:
             return False
+        self._tell_twins(self.study.get_trials(deepcopy=False)[trial.number], config.fingerprint)
         return True
 
     def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:

@@ -308,6 +308,43 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
     assert len(study.best_trials(again.study, 5)) == 1
 
 
+THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
+
+
+def leave_twins(results, data):
+    """Leave what a killed search leaves that proposed a trial twice; return the trials' names."""
+    trials = open_trials(results, data, number=3, of=THREE)
+    for number in (1, 1, 2, 3):
+        chosen = {"policy.num_substeps": number}
+        trials._config(study.ask_again(trials.study, chosen, trials._space))
+    return list(trials._asked)
+
+
+def evaluate(folder):
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status, return_mean=5.0)
+
+
+def test_twins_that_a_killed_search_left_take_no_trials_place(tmp_path, data):
+    left = leave_twins(tmp_path, data)
+    again = open_trials(tmp_path, data, number=3, of=THREE)
+    assert [again.next(name)["grid"][FINGERPRINT] for name in "abc"] == left
+    assert again.next("d") is None
+    evaluate(registry.trial_folder(tmp_path, left[0]))
+    again.end("a", {"epoch": 6}, is_error=False)
+    assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None, None]
+
+
+def test_twin_of_a_trial_that_came_to_its_end_before_a_kill_is_told_with_it(tmp_path, data):
+    left = leave_twins(tmp_path, data)
+    ended = registry.trial_folder(tmp_path, left[0])
+    registry.queue(ended, THREE.config("tiny", TASK, {"policy.num_substeps": 1}).to_dict())
+    evaluate(ended)
+    again = open_trials(tmp_path, data, number=3, of=THREE)
+    assert [again.next(name)["grid"][FINGERPRINT] for name in "bc"] == left[1:]
+    assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None, None]
+
+
 def test_trial_whose_folder_was_deleted_is_told_what_the_study_knows(tmp_path, data):
     only = dataclasses.replace(search, space={"policy.num_substeps": [2]})
     trials = open_trials(tmp_path, data, of=only)
