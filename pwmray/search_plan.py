@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.study import FINGERPRINT
 
 _NUM_SHOWN = 5  # of the best trials of each task
-_MOST_CELLS = 200  # of a space that is looked through whole
+_MOST_CELLS = 4000  # of a space that is looked through whole, in less than a second
+_NUM_DRAWS = 200  # of a larger one, for settings that were not tried
 _FIRST_LOOK = 9  # ASHA looks first after a ninth of the epochs, then after a third
 
 _ConfigOf = Callable[[Mapping[str, Any]], TrialConfig]  # of settings chosen from a space
@@ -70,6 +72,24 @@ class SearchPlan:
     def config(self, task: str, chosen: dict[str, Any]) -> TrialConfig:
         """Return the trial of a task with the settings chosen."""
         return self.search.config(self.scale, task, chosen)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the space has an end: all its keys have choices or whole numbers."""
+        return all(map(_all_values, study.read_space(self.search.space).values()))
+
+    def draw_cells(self, rng: random.Random) -> list[dict[str, Any]]:
+        """Return settings of a space that has an end in random order: all, or some of a large one.
+
+        None of them are one trial, and all can run.
+        """
+        if self.cells:
+            return rng.sample(self.cells, len(self.cells))
+        space = study.read_space(self.search.space)
+        choices = {key: _all_values(distribution) for key, distribution in space.items()}
+        drawn = [{k: rng.choice(v) for k, v in choices.items()} for _ in range(_NUM_DRAWS)]
+        config_of = functools.partial(self.search.config, self.scale, self.tasks[0])
+        return list(_trials(drawn, config_of).values())
 
     def open_study(self, task: str) -> optuna.Study:
         """Open or create a task's study, to go on with it; for who holds the search's claim."""

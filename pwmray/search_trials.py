@@ -1,6 +1,7 @@
 """The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,9 @@ from pwmray.study import FINGERPRINT
 
 _TABLES_SECONDS = 5.0  # between two writings of the tables, at least
 _TABLES_SHARE = 0.05  # at most, of the driver's time
-_MOST_REPEATS = 100  # proposals in a row of what was tried or cannot run: there is nothing new
+# Proposals in a row of what was tried or cannot run.
+_FEW_REPEATS = 3  # then another is drawn, where the space has an end
+_MOST_REPEATS = 100  # then there is nothing new
 STOPPED = "the search stopped before it was done"
 _IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
 
@@ -57,6 +60,8 @@ class SearchTrials:
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
         self._left = self._take_up()
+        self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
+        self._has_nothing_new = False  # until a trial ends
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._write_at = 0.0
@@ -82,11 +87,13 @@ class SearchTrials:
 
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
+        if self._has_nothing_new:
+            return None
         num_repeats = 0
         while self.bug is None and num_repeats < _MOST_REPEATS:
-            trial = self._left.pop(0) if self._left else self._propose(is_again=num_repeats > 0)
+            trial = self._left.pop(0) if self._left else self._propose(num_repeats)
             if trial is None:
-                return None
+                break
             config = self._config(trial)
             if config is None or self._is_known(trial, config):
                 num_repeats += 1
@@ -94,6 +101,7 @@ class SearchTrials:
                 self._live[name] = trial, config
                 self._open_tables()
                 return {"grid": self._grid(config)}
+        self._has_nothing_new = True
         return None
 
     def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
@@ -112,6 +120,7 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
+        self._has_nothing_new = False
         folder = self._folder(config)
         if is_error:
             deaths.wait_for_death([folder])
@@ -182,19 +191,19 @@ class SearchTrials:
                 left[name] = study.ask_again(self.study, trial.params, self._space)
         return list(left.values())[: self._plan.num_trials - len(ended)]
 
-    def _propose(self, is_again: bool) -> optuna.Trial | None:
+    def _propose(self, num_repeats: int) -> optuna.Trial | None:
         """Return a trial with settings that the study proposes, None where it has had enough.
 
-        Of a space with few settings it is the next that was not tried, where what the study
-        proposes has been.
+        Where it repeats itself and the space has an end, they are drawn from what is left.
         """
         if len(self._asked) >= self._plan.num_trials:
             return None
-        if is_again:
-            for chosen in self._plan.cells:
-                if self._plan.config(self._task, chosen).fingerprint not in self._asked:
-                    return study.ask_again(self.study, chosen, self._space)
-        return self.study.ask(self._space)
+        if num_repeats < _FEW_REPEATS or not self._plan.is_finite:
+            return self.study.ask(self._space)
+        for chosen in self._plan.draw_cells(self._rng):
+            if self._plan.config(self._task, chosen).fingerprint not in self._asked:
+                return study.ask_again(self.study, chosen, self._space)
+        return None
 
     def _config(self, trial: optuna.Trial) -> TrialConfig | None:
         """Return a proposed trial's config, None for settings that cannot run together."""

@@ -37,6 +37,7 @@ from tests.tiny_search import search
 
 TASK = "pendulum-spin"
 TINY = Path(__file__).parent / "tiny_search.py"
+THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
 make_environments = functools.cache(make_vector)
 
 
@@ -79,6 +80,11 @@ def advance(trials, name, data, until=None):
     return grid[FINGERPRINT]
 
 
+def evaluate(folder):
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status, return_mean=5.0)
+
+
 # The space.
 
 
@@ -117,6 +123,25 @@ def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
     configs = [trials.next(str(number)) for number in range(4)]
     assert len({config["grid"][FINGERPRINT] for config in configs[:3]}) == 3
     assert configs[3] is None
+
+
+def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
+    space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
+    assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
+
+
+def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("pwmray.search_plan._MOST_CELLS", 0)  # as of a space that has too many
+    trials = open_trials(tmp_path, data, number=9, of=THREE)
+    assert all(trials.next(name) is not None for name in "abc")
+    assert [trials.next("d") for _ in range(20)] == [None] * 20
+    num_proposals = len(trials.study.get_trials())
+    assert num_proposals < 20
+    evaluate(registry.trial_folder(tmp_path, next(iter(trials._asked))))
+    trials.end("a", {"epoch": 6}, is_error=False)
+    assert trials.next("d") is None
+    assert len(trials.study.get_trials()) > num_proposals
+    assert not trials.is_over
 
 
 def test_scale_that_is_not_there_is_named():
@@ -308,9 +333,6 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
     assert len(study.best_trials(again.study, 5)) == 1
 
 
-THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
-
-
 def leave_twins(results, data):
     """Leave what a killed search leaves that proposed a trial twice; return the trials' names."""
     trials = open_trials(results, data, number=3, of=THREE)
@@ -318,11 +340,6 @@ def leave_twins(results, data):
         chosen = {"policy.num_substeps": number}
         trials._config(study.ask_again(trials.study, chosen, trials._space))
     return list(trials._asked)
-
-
-def evaluate(folder):
-    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
-        registry.record(folder, status, return_mean=5.0)
 
 
 def test_twins_that_a_killed_search_left_take_no_trials_place(tmp_path, data):
