@@ -70,7 +70,7 @@ def _run(
     code = 0
     with recording(mode, Job(str(plan.results), plan.search.name), is_working):
         if is_working:
-            code = _run_tasks(plan, data_dir, address, command, patience_seconds)
+            code = _run_tasks(plan, data_dir, address, command, patience_seconds, notices)
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
@@ -89,7 +89,12 @@ def _run(
 
 
 def _run_tasks(
-    plan: SearchPlan, data_dir: Path, address: str | None, command: str, patience_seconds: float
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    patience_seconds: float,
+    notices: notify.Notices,
 ) -> int:
     """Run the tasks' studies one after the other; return the exit code of what stopped them."""
     if address is not None:
@@ -109,7 +114,9 @@ def _run_tasks(
                 interruption.listen()  # Ray, which started, takes the signals too
                 offered = ray.cluster_resources()
                 num_later -= num_left[task]
-                trials = SearchTrials(plan, task, paths[task], offered, command, num_later)
+                trials = SearchTrials(
+                    plan, task, paths[task], offered, command, num_later, notices.failure
+                )
                 opened.append(trials)
                 _search(trials, scratch / task, offered, interruption)
                 if interruption.reason is not None:

@@ -47,9 +47,11 @@ class SearchTrials:
         offered: Mapping[str, float],
         command: str,
         num_later: int = 0,  # trials of the tasks after this one
+        tell_failure: Callable[[str, str], None] = lambda reason, line: None,
     ):
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
+        self._tell_failure = tell_failure
         self._deaths = retries.FirstDeaths()
         self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
         self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
@@ -142,8 +144,11 @@ class SearchTrials:
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
         self._tell_twins(told, config.fingerprint)
         number = f"{self._number_of(config)} of {self._plan.num_trials}"
-        said = f"{self._plan.search.name} {self._task} {number}: {said}"
-        print("; ".join([said, *self._progress()]), flush=True)
+        which = f"{self._plan.search.name} {self._task} {number}"
+        progress = self._progress()
+        print("; ".join([f"{which}: {said}", *progress]), flush=True)
+        if told.state is TrialState.FAIL:
+            self._tell_failure(str(record.last("reason")), "; ".join([which, *progress]))
         if time.monotonic() >= self._write_at:
             self._write_tables()
 

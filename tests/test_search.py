@@ -24,6 +24,7 @@ from pwmray import claim, connect, deaths, registry, search_run, search_trials, 
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
+from pwmray.notify import Notices
 from pwmray.prune_command import find_freeable
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.results import read_table
@@ -51,9 +52,9 @@ def make_plan(results, number=5, of=search):
     return SearchPlan.make(of, "tiny", [TASK], number, results)
 
 
-def open_trials(results, data, number=5, of=search, num_later=0):
+def open_trials(results, data, number=5, of=search, **options):
     plan = make_plan(results, number, of)
-    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", num_later)
+    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", **options)
 
 
 def advance(trials, name, data, until=None):
@@ -452,6 +453,19 @@ def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, da
     assert plan.num_left(plan.studies()[TASK]) == 0
     assert "pendulum-spin: 1 done\n" in as_table(plan)
     assert "confirm it in a sweep, with seeds other than 1" in as_table(plan)
+
+
+def test_failures_of_a_search_are_told_each_once(tmp_path, data):
+    notices = Notices("tiny_search", None)
+    told = []
+    notices.failures = lambda *said: told.append(said)
+    trials = open_trials(tmp_path, data, number=2, tell_failure=notices.failure)
+    for number in range(3):  # the first two are not its end
+        fail(trials, f"{number}")
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
+    assert [number for number, _, _ in told] == [1, 2]
+    assert told[0][1].startswith("its process died")
+    assert told[1][1:] == ("the loss is nan", "tiny_search pendulum-spin 2 of 2")
 
 
 def test_trial_whose_process_died_runs_again_until_it_had_its_retries(tmp_path, data, capsys):
