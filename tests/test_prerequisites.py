@@ -317,6 +317,18 @@ def test_files_of_a_kind_that_fit_no_trial_or_the_same_are_one_line(names, said,
     assert re.search(said, errors[0])
 
 
+def test_file_in_place_of_several_pretrainings_is_refused(tmp_path, capsys):
+    vary = {**sweep.vary, "variant": ["baseline"], "pretraining": [FIRST, SECOND]}
+    paired = dataclasses.replace(sweep, vary=vary, hold={"epochs": 2, "finetune_wm": False})
+    path = save(tmp_path / "mlp.ckpt")
+    options = ["--plan", "--world-model", path, "--results", tmp_path]
+    code, _, errors = run(capsys, *options, of=paired)
+    assert (code, len(errors)) == (2, 1)
+    assert f"{path} stands in for 'pretrained' and for 'pretrained:1'" in errors[0]
+    code, _, errors = run(capsys, *options, "--limit", "1", of=paired)
+    assert (code, errors) == (0, [])
+
+
 def test_file_that_no_trial_would_start_from_is_refused(tmp_path, capsys):
     path = save(tmp_path / "flow.ckpt", "flow")
     options = ["--plan", "--world-model", path, "--results", tmp_path]
