@@ -110,8 +110,7 @@ class SearchPlan:
 
     def studies(self) -> dict[str, optuna.Study]:
         """Return the studies that there are, by task, to look at; writes nothing."""
-        defining = {task: self._defining(self.config(task, {})) for task in self.tasks}
-        return study.load_studies(self.folder, defining)
+        return study.load_studies(self.folder, self._definitions())
 
     def count_left(self) -> dict[str, int]:
         """Return how many trials of each task have yet to come to an end; writes nothing."""
@@ -121,6 +120,19 @@ class SearchPlan:
     def check_disk(self, num_left: int) -> None:
         """Raise ValueError unless the files of so many trials fit on the disk."""
         check_room(self.results, num_left, num_left * self.trial_bytes)
+
+    def describe_others(self) -> list[str]:
+        """Return a line for each task of which the journal has trials that do not count here."""
+        counts = study.count_others(self.folder, self._definitions())
+        return [
+            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
+            "of the search; they do not count here"
+            for task, number in counts.items()
+            if number
+        ]
+
+    def _definitions(self) -> dict[str, dict[str, Any]]:
+        return {task: self._defining(self.config(task, {})) for task in self.tasks}
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
         """Return all that defines the study of a task, of which `base` is the default trial."""
@@ -162,7 +174,7 @@ def as_table(plan: SearchPlan) -> str:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
-    return "\n".join([*lines, *caution_lines(plan, studies), last])
+    return "\n".join([*lines, *caution_lines(plan, studies), *plan.describe_others(), last])
 
 
 def as_summary(plan: SearchPlan) -> str:

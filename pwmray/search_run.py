@@ -166,7 +166,7 @@ def _prepare(
     plan: SearchPlan, tasks: Iterable[str], data_dir: Path, address: str | None
 ) -> dict[str, Path]:
     """Set trials right, make the data, start or join Ray; return each task's data."""
-    for line in _set_right(plan):
+    for line in [*plan.describe_others(), *_set_right(plan)]:
         print(line)
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:
