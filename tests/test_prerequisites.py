@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, plan, prerequisites, registry, tables
+from pwmray import claim, plan, prerequisites, pretrained, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
@@ -292,6 +292,20 @@ def test_each_of_several_files_of_a_kind_stands_in_for_the_trials_that_it_fits(t
     files = {"flow": (corrected, published)}
     found = prerequisites.find(FIDELITIES, "tiny", FIDELITIES.cells("tiny"), tmp_path, files)
     assert [c.world_model_from for c in found.configs] == [str(published), str(corrected)]
+
+
+def test_each_of_many_files_is_read_once(tmp_path, monkeypatch):
+    sizes = [16 + 8 * number for number in range(6)]
+    key = "world_model.latent_dim"
+    files = tuple(save(tmp_path / f"{size}.ckpt", **{key: size}) for size in sizes)
+    vary = {"variant": ["baseline"], key: sizes, "task": [TASK], "seed": [1, 2]}
+    many = dataclasses.replace(sweep, vary=vary)
+    read = []
+    monkeypatch.setattr(
+        pretrained, "load_world_model", lambda *of: read.append(of) or load_world_model(*of)
+    )
+    prerequisites.find(many, "tiny", many.cells("tiny"), tmp_path, {"mlp": files})
+    assert sorted(path for path, _ in read) == sorted(files)
 
 
 @pytest.mark.parametrize(
