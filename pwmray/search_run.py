@@ -24,7 +24,8 @@ from pwmray.recorder import Job
 from pwmray.registry import Status
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines
-from pwmray.search_trials import STOPPED, SearchTrials, write_tables
+from pwmray.search_tables import write_tables
+from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable

@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,10 +15,10 @@ from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, failure_of, is_disk_full, share_of
 from pwmray.gauges import tags_of
-from pwmray.levels import names_of
 from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
 from pwmray.search_plan import SearchPlan
+from pwmray.search_tables import asked, open_tables
 from pwmray.study import FINGERPRINT
 
 _TABLES_SECONDS = 5.0  # between two writings of the tables, at least
@@ -58,7 +58,7 @@ class SearchTrials:
         self.default = plan.config(task, {})  # with the settings that none was chosen for
         self.study = plan.open_study(task)
         self._space = study.read_space(plan.search.space)
-        self._asked = _asked(plan, task, self.study)  # by fingerprint, the first first
+        self._asked = asked(plan, task, self.study)  # by fingerprint, the first first
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
         self._left = self._take_up()
@@ -356,52 +356,8 @@ class SearchTrials:
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
 
-def write_tables(plan: SearchPlan, studies: Mapping[str, optuna.Study], command: str) -> None:
-    """Give the search's folder the tables of a sweep, of all trials of its studies so far."""
-    for task, tried in studies.items():
-        open_tables(plan, _asked(plan, task, tried).values(), command)
-    if studies:
-        tables.Tables(plan.folder).write()
-
-
-def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) -> Path:
-    """Create or grow the search's folder, as a sweep's, with these trials; return it."""
-    configs = list(configs)
-    sweep = plan.search.as_sweep(plan.scale)
-    names = names_of(configs, sweep.axes)
-    rows = [_Named(config, name) for config, name in zip(configs, names, strict=True)]
-    return tables.open_sweep(_Tried(sweep, plan.scale, plan.results, rows, words={}), command)
-
-
-def _asked(plan: SearchPlan, task: str, tried: optuna.Study) -> dict[str, TrialConfig]:
-    """Return the trials that a study has proposed, by fingerprint, the first first."""
-    found = {}
-    for trial in tried.get_trials(deepcopy=False):
-        if FINGERPRINT in trial.user_attrs:
-            config = plan.config(task, trial.params)
-            found[config.fingerprint] = config
-    return found
-
-
 class _Failed(NamedTuple):
     """What a retry needs to know of a trial."""
 
     config: TrialConfig
     disk_bytes: int
-
-
-class _Named(NamedTuple):
-    """A trial and its readable name."""
-
-    config: TrialConfig
-    name: str
-
-
-class _Tried(NamedTuple):
-    """What the tables need to know of a sweep's plan."""
-
-    sweep: Any
-    scale: str
-    results: Path
-    trials: list[_Named]
-    words: Mapping[str, str]
