@@ -116,7 +116,7 @@ class _OfSearch(Work):
         self._plan.check_disk(len(self.to_run))
 
     def open(self, command: str) -> Path:
-        from pwmray.search_trials import open_tables
+        from pwmray.search_tables import open_tables
 
         return open_tables(self._plan, [], command)
 

@@ -232,7 +232,7 @@ class TrialConfig:
     @property
     def awaits_world_model(self) -> bool:
         """Whether the world model is a pretrained one whose file is not known yet."""
-        return _PRETRAINED_SEED.fullmatch(self.world_model_from) is not None
+        return names_pretraining(self.world_model_from)
 
     @property
     def pretraining_seed(self) -> int:
@@ -269,6 +269,11 @@ class TrialConfig:
                 "finetune_wm is False and world_model_from is 'scratch': nothing would ever train "
                 "the world model; name a checkpoint or set finetune_wm to True"
             )
+
+
+def names_pretraining(text: str) -> bool:
+    """Tell whether a `world_model_from` is "pretrained" or "pretrained:N", and no file."""
+    return _PRETRAINED_SEED.fullmatch(text) is not None
 
 
 def valid_keys(kinds: Mapping[str, str]) -> list[str]:

@@ -52,6 +52,26 @@ def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:
     return [value for value in values if value is not None]
 
 
+def choose(axis: str, levels: Levels, values: Sequence[Any]) -> Levels:
+    """Return the levels with these values of the axis's own key.
+
+    They take the place of plain levels; of levels that set more than that key, they choose. Raises
+    ValueError for a value that none of those has.
+    """
+    if not any(isinstance(level, Mapping) for level in levels):
+        return values
+    own = [_settings_of(axis, level, levels).get(axis) for level in levels]
+    for value in values:
+        if value not in own:
+            valid = dict.fromkeys(str(name) for name in own if name is not None)
+            raise ValueError(
+                f"{unknown(f'level of {axis}', str(value), valid)}, which set other keys, too"
+            )
+    return [
+        level for value in values for level, its in zip(levels, own, strict=True) if its == value
+    ]
+
+
 def cells(
     axes: Mapping[str, Levels], gpus: Mapping[str, Mapping[Any, str]]
 ) -> list[dict[str, Any]]:

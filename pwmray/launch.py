@@ -308,9 +308,8 @@ def _trainable_config(
     machine: Mapping[str, float],
 ) -> dict[str, Any]:
     config, sweep = trial.config, plan.sweep
-    named = sweep.named_levels(plan.scale)
     share = share_of(registry.read(_folder(plan, trial)))
-    title = title_trial(sweep.name, config, sweep.axes, trial.name, named)
+    title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
     return {
         "trial": json.dumps(config.to_dict()),
         "epochs": config.epochs,

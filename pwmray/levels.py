@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.config import PRETRAINED, TrialConfig, names_pretraining
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import TASKS
 
@@ -21,6 +21,7 @@ _MAX_NAME = 180  # a file's name may have 255 bytes
 
 Axes = Mapping[str, Sequence[str]]  # the config keys that each axis sets
 Named = Mapping[str, Mapping[str, Mapping[str, Any]]]  # the settings of an axis's levels, by name
+Words = Mapping[str, str]  # "pretrained:1", for which a trial's file stands, by fingerprint
 
 
 def level_of(
@@ -32,14 +33,16 @@ def level_of(
 ) -> Any:
     """Return a number or text, None where the axis does not apply to the trial.
 
-    `known` has what is known of some settings beyond the config, such as a checkpoint's content.
-    A level that has a name in `named` is called by it; of several that fit, the one that says most.
+    `known` has what is known of some settings beyond the config, such as a checkpoint's content, or
+    the word for which its file stands. A level that has a name in `named` is called by it; of
+    several that fit, the one that says most.
     """
-    fits = {name: _fit(config, level) for name, level in (named or {}).get(axis, {}).items()}
+    known = known or {}
+    fits = {name: _fit(config, level, known) for name, level in (named or {}).get(axis, {}).items()}
     name = max(fits, key=fits.__getitem__, default=None)  # the first of equals
     if name is not None and fits[name]:
         return name
-    values = {key: _read(config, key, known or {}) for key in (axis, *keys)}
+    values = {key: _read(config, key, known) for key in (axis, *keys)}
     if values[axis] is not None or set(keys) <= {axis}:
         return values[axis]
     applying = {key: values[key] for key in keys if values[key] is not None}
@@ -64,22 +67,37 @@ def setting_of(config: TrialConfig, key: str) -> Any:
     return getattr(value, name, None) if applies else None
 
 
-def levels_of(config: TrialConfig, axes: Axes, named: Named) -> dict[str, Any]:
+def levels_of(
+    config: TrialConfig, axes: Axes, named: Named, words: Words | None = None
+) -> dict[str, Any]:
     """Return the trial's level on every axis that no trial's label names."""
+    known = as_known(words[config.fingerprint]) if words and config.fingerprint in words else {}
     others = [axis for axis in axes if axis not in USUAL_AXES]
-    return {axis: level_of(config, axis, axes[axis], named=named) for axis in others}
+    return {axis: level_of(config, axis, axes[axis], known, named) for axis in others}
 
 
-def name_trial(config: TrialConfig, axes: Axes, named: Named | None = None) -> str:
+def as_known(word: str) -> dict[str, str]:
+    """Return as `level_of` takes it for which word a trial's file stands."""
+    return {"world_model_from": word}
+
+
+def name_trial(
+    config: TrialConfig, axes: Axes, named: Named | None = None, words: Words | None = None
+) -> str:
     """Return a name that is good for a file: the trial's label and its level on other axes."""
-    levels = levels_of(config, axes, named or {}).values()
+    levels = levels_of(config, axes, named or {}, words).values()
     parts = [str(level) for level in levels if level is not None]
     return "-".join([config.label, *(_plain(part) for part in parts)])[:_MAX_NAME]
 
 
-def names_of(configs: Sequence[TrialConfig], axes: Axes, named: Named | None = None) -> list[str]:
+def names_of(
+    configs: Sequence[TrialConfig],
+    axes: Axes,
+    named: Named | None = None,
+    words: Words | None = None,
+) -> list[str]:
     """Return a name for each trial, told apart by its fingerprint where two would be the same."""
-    names = [name_trial(config, axes, named) for config in configs]
+    names = [name_trial(config, axes, named, words) for config in configs]
     counts = Counter(names)
     return [
         tell_apart(name, config.fingerprint) if counts[name] > 1 else name
@@ -87,15 +105,17 @@ def names_of(configs: Sequence[TrialConfig], axes: Axes, named: Named | None = N
     ]
 
 
-def title_trial(sweep: str, config: TrialConfig, axes: Axes, name: str, named: Named) -> str:
+def title_trial(
+    sweep: str, config: TrialConfig, axes: Axes, name: str, levels: Mapping[str, Any]
+) -> str:
     """Return how dashboards call a trial, `phase6_epochs fullflow walker-stand 15000 s42`.
 
-    `name` is its readable name in the sweep.
+    `name` is its readable name in the sweep, `levels` those of `levels_of`.
     """
     epochs = [config.epochs] if "epochs" in axes else []
-    levels = [level for level in levels_of(config, axes, named).values() if level is not None]
+    others = [level for level in levels.values() if level is not None]
     told_apart = [config.fingerprint[:8]] if name.endswith(config.fingerprint[:8]) else []
-    parts = [sweep, config.variant, config.task, *epochs, *levels, f"s{config.seed}", *told_apart]
+    parts = [sweep, config.variant, config.task, *epochs, *others, f"s{config.seed}", *told_apart]
     return " ".join(map(str, parts))
 
 
@@ -140,13 +160,22 @@ def _read(config: TrialConfig, key: str, known: Mapping[str, Any]) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _fit(config: TrialConfig, settings: Mapping[str, Any]) -> int:
+def _fit(config: TrialConfig, settings: Mapping[str, Any], known: Mapping[str, Any]) -> int:
     """Return how many of a level's settings apply to the trial; 0 unless those are all its own."""
     found = {key: setting_of(config, key) for key in settings}
-    if config.is_pretrained and settings.get("world_model_from") == PRETRAINED:
-        found["world_model_from"] = PRETRAINED  # its file has taken the word's place
+    if config.is_pretrained and names_pretraining(settings.get("world_model_from", "")):
+        found["world_model_from"] = _word_of(config, known)
     applying = [(value, settings[key]) for key, value in found.items() if value is not None]
     return len(applying) if all(_plain_data(a) == _plain_data(b) for a, b in applying) else 0
+
+
+def _word_of(config: TrialConfig, known: Mapping[str, Any]) -> str:
+    """Return the word of a trial's pretrained world model, whose place a file may have taken.
+
+    Where nobody knows it any more, in results of an earlier version, it is the usual one.
+    """
+    told = (config.world_model_from, known.get("world_model_from") or "")
+    return next(filter(names_pretraining, told), PRETRAINED)
 
 
 def _plain_data(value: Any) -> Any:

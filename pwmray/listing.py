@@ -20,7 +20,7 @@ from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
 _IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
-_FORMAT = "pwmray-listing-3"
+_FORMAT = "pwmray-listing-4"
 _Driver = list  # machine, process and when that started
 
 

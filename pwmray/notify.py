@@ -34,7 +34,7 @@ class Notices:
     def __init__(self, sweep: str, url: str | None):
         self._sweep = sweep
         self._url = url
-        self._next = _FIRST_FAILURES
+        self._num_failures, self._next = 0, _FIRST_FAILURES
         self._sent: list[threading.Thread] = []
 
     def failures(self, number: int, reason: str, line: str) -> None:
@@ -45,6 +45,11 @@ class Notices:
             self._next *= 2
         text = f"{self._sweep}: {number} trials failed, the last: {reason}. {line}"
         self._send({"event": "failures", "text": text, "failed": number})
+
+    def failure(self, reason: str, line: str) -> None:
+        """One more trial failed; for who does not count them."""
+        self._num_failures += 1
+        self.failures(self._num_failures, reason, line)
 
     def end(self, done: int, failed: int, left: int) -> None:
         """The sweep's driver ended by itself; wait a moment for the words to get out."""

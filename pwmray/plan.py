@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from pwmray import pretraining_prices, prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sources import current_fingerprint, missing_data
-from pwmray.levels import levels_of, names_of
+from pwmray.levels import Words, levels_of, names_of
 from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
@@ -62,6 +62,7 @@ class Plan:
     missing_data: Sequence[str] = ()  # a line each
     on_other_data: Sequence[PlannedTrial] = ()  # done, on other data than is there now
     to_begin_again: Sequence[PlannedTrial] = ()  # not done, with a checkpoint of other data
+    words: Words = field(default_factory=dict)  # of pretrained world models
 
     @property
     def to_run(self) -> list[PlannedTrial]:
@@ -102,10 +103,12 @@ def make(
     results: Path,
     prerequisites: Sequence[Prerequisite] = (),
     data_dir: Path | None = None,
+    words: Words | None = None,
 ) -> Plan:
     """Look every config up in the results folder and price it; writes nothing.
 
-    Without the folder of the data, the plan does not say what of it is missing or another.
+    Without the folder of the data, the plan does not say what of it is missing or another. `words`
+    are those of `prerequisites.find`.
     Raises ValueError if the results folder holds this sweep at another scale.
     """
     tables.check_scale(results / sweep.name, scale)
@@ -116,18 +119,18 @@ def make(
     measured = prices.measure(results, zip(configs, records, strict=True))
     priced = prices.price(configs, measured, sweep.scales[scale])
     axes, named = sweep.axes, sweep.named_levels(scale)
-    names = names_of(configs, axes, named)
+    names = names_of(configs, axes, named, words)
     trials = []
     rows = zip(configs, names, folders, records, priced, count_disk_bytes(configs), strict=True)
     for config, name, folder, record, price, (checkpoint_bytes, curve_bytes) in rows:
         state = "waits" if config.awaits_world_model else _state(folder, record)
         if state in ("resumes", "failed"):
             checkpoint_bytes = max(checkpoint_bytes - _stored_bytes(folder), 0)
-        levels = levels_of(config, axes, named)
+        levels = levels_of(config, axes, named, words)
         trials.append(
             PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes)
         )
-    plan = Plan(sweep, scale, results, trials, prerequisites)
+    plan = Plan(sweep, scale, results, trials, prerequisites, words=words or {})
     return plan if data_dir is None else _compare_data(plan, records, data_dir)
 
 

@@ -38,6 +38,7 @@ class Found(NamedTuple):
 
     configs: list[TrialConfig]
     prerequisites: list[Prerequisite]
+    words: dict[str, str]  # "pretrained:1", for which a trial's file stands, by fingerprint
 
 
 def find(
@@ -52,7 +53,8 @@ def find(
     `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
     whose file is missing goes on awaiting it.
     Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
-    files of its kind fits or several, and for a file that fits none.
+    files of its kind fits or several, for a file that fits none, and for trials that were several
+    by the pretrainings that they name alone, all of which one file stands in for.
     """
     found, needed = [], {}
     for config in configs:
@@ -72,7 +74,13 @@ def find(
         needed[folder] = Prerequisite(pretraining, folder, command, number)
         found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
     _check_used(found, given or {})
-    return Found(found, list(needed.values()))
+    _check_distinct(configs, found)
+    words = {
+        made.fingerprint: config.world_model_from
+        for config, made in zip(configs, found, strict=True)
+        if config.awaits_world_model
+    }
+    return Found(found, list(needed.values()), words)
 
 
 def check_made(prerequisites: Sequence[Prerequisite]) -> None:
@@ -149,6 +157,21 @@ def _check_used(configs: Sequence[TrialConfig], given: Mapping[str, Sequence[Pat
             if str(path) not in used:
                 why = misfit(_start_from(config, path))
                 raise ValueError(f"--world-model: no trial starts from {path}: {why}")
+
+
+def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> None:
+    """Raise ValueError for trials that the file which they start from made one."""
+    seen: dict[str, TrialConfig] = {}
+    for config, made in zip(configs, found, strict=True):
+        if not config.awaits_world_model or made.awaits_world_model:
+            continue
+        before = seen.setdefault(made.fingerprint, config)
+        if before is not config:
+            raise ValueError(
+                f"{made.world_model_from} stands in for {before.world_model_from!r} and for "
+                f"{config.world_model_from!r}: {config.label} would run twice; of several "
+                "pretrainings that a sweep varies, --world-model takes the place of none"
+            )
 
 
 def _start_from(config: TrialConfig, path: Path) -> TrialConfig:

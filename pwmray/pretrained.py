@@ -70,19 +70,20 @@ def place_pretrained(trial: TrialConfig) -> TrialConfig:
 
 def kind_of(path: Path) -> str:
     """Return the kind of the world model in a file; raise ValueError for a file that has none."""
-    return _load(path, digest(path)).config.kind
+    return _look_at(path, digest(path)).config.kind
 
 
 def misfit(config: TrialConfig) -> str:
     """Say why the trial's checkpoint does not fit it; empty where it does."""
     path = _file_of(config)
-    wrong = _differences(config, _load(path, config.world_model_digest))
+    wrong = _differences(config, _look_at(path, config.world_model_digest))
     return f"{path} does not fit {config.label}: {'; '.join(wrong)}" if wrong else ""
 
 
 def load_pretrained(model: WorldModel, config: TrialConfig) -> None:
     """Give the model the weights and the observation scale of the trial's checkpoint."""
-    model.load_state_dict(fitting_state(_fitting(config)))
+    _fitting(config)
+    model.load_state_dict(fitting_state(_load(_file_of(config), config.world_model_digest)))
 
 
 def world_model_id(config: TrialConfig) -> str:
@@ -134,14 +135,23 @@ def _file_of(config: TrialConfig) -> Path:
 
 
 def _fitting(config: TrialConfig) -> WorldModelCheckpoint:
+    """Return what is known of the trial's checkpoint; raise ValueError where it does not fit."""
     if wrong := misfit(config):
         raise ValueError(wrong)
-    return _load(_file_of(config), config.world_model_digest)
+    return _look_at(_file_of(config), config.world_model_digest)
+
+
+@functools.cache
+def _look_at(path: Path, digest: str) -> WorldModelCheckpoint:
+    """Return a checkpoint without its numbers, read once for all the trials of a sweep."""
+    checkpoint = _load(path, digest)
+    state = {name: tensor.to("meta") for name, tensor in checkpoint.state.items()}
+    return dataclasses.replace(checkpoint, state=state)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, digest: str) -> WorldModelCheckpoint:
-    """Read a checkpoint once for all the trials of a sweep; refuse another content."""
+    """Read a checkpoint; refuse another content."""
     return load_world_model(path, digest)
 
 
@@ -173,7 +183,7 @@ def _num_iterations(path: Path, checkpoint: WorldModelCheckpoint) -> int | None:
     last = path.parent / LAST_FILE  # a file of an earlier version does not say it itself
     if path.name != BEST_FILE or not last.is_file():
         return checkpoint.iterations
-    return _load(last, digest(last)).iterations
+    return _look_at(last, digest(last)).iterations
 
 
 def _unmatched(ones: Sequence[_Training], others: Sequence[_Training]) -> list[str]:

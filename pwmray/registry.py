@@ -30,6 +30,7 @@ BEST_FILE = "best.pt"
 CURVE_FILE = "curve.arrow"
 EVALUATIONS_FILE = "evaluations.arrow"
 STOPPED_EARLY = "stopped_early"  # field of an event CANCELLED: a search is done with the trial
+_EARLY = "the search stopped early at "  # how its reason begins, in earlier versions without field
 
 
 class Status(StrEnum):
@@ -80,7 +81,9 @@ class Record:
     def is_stopped_early(self) -> bool:
         """Whether a search stopped the trial for good, and nobody has taken it up since."""
         moves = [event for event in self.events if "status" in event]
-        return bool(moves) and moves[-1].get(STOPPED_EARLY) is True
+        if not moves:
+            return False
+        return moves[-1].get(STOPPED_EARLY, str(moves[-1].get("reason")).startswith(_EARLY)) is True
 
     def last(self, name: str) -> Any:
         """Return the last value recorded for `name`, or None."""

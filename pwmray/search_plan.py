@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.study import FINGERPRINT
 
 _NUM_SHOWN = 5  # of the best trials of each task
-_MOST_CELLS = 200  # of a space that is looked through whole
+_MOST_CELLS = 4000  # of a space that is looked through whole, in less than a second
+_NUM_DRAWS = 200  # of a larger one, for settings that were not tried
 _FIRST_LOOK = 9  # ASHA looks first after a ninth of the epochs, then after a third
 
 _ConfigOf = Callable[[Mapping[str, Any]], TrialConfig]  # of settings chosen from a space
@@ -71,6 +73,24 @@ class SearchPlan:
         """Return the trial of a task with the settings chosen."""
         return self.search.config(self.scale, task, chosen)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the space has an end: all its keys have choices or whole numbers."""
+        return all(map(_all_values, study.read_space(self.search.space).values()))
+
+    def draw_cells(self, rng: random.Random) -> list[dict[str, Any]]:
+        """Return settings of a space that has an end in random order: all, or some of a large one.
+
+        None of them are one trial, and all can run.
+        """
+        if self.cells:
+            return rng.sample(self.cells, len(self.cells))
+        space = study.read_space(self.search.space)
+        choices = {key: _all_values(distribution) for key, distribution in space.items()}
+        drawn = [{k: rng.choice(v) for k, v in choices.items()} for _ in range(_NUM_DRAWS)]
+        config_of = functools.partial(self.search.config, self.scale, self.tasks[0])
+        return list(_trials(drawn, config_of).values())
+
     def open_study(self, task: str) -> optuna.Study:
         """Open or create a task's study, to go on with it; for who holds the search's claim."""
         base = self.config(task, {})
@@ -90,8 +110,7 @@ class SearchPlan:
 
     def studies(self) -> dict[str, optuna.Study]:
         """Return the studies that there are, by task, to look at; writes nothing."""
-        defining = {task: self._defining(self.config(task, {})) for task in self.tasks}
-        return study.load_studies(self.folder, defining)
+        return study.load_studies(self.folder, self._definitions())
 
     def count_left(self) -> dict[str, int]:
         """Return how many trials of each task have yet to come to an end; writes nothing."""
@@ -101,6 +120,19 @@ class SearchPlan:
     def check_disk(self, num_left: int) -> None:
         """Raise ValueError unless the files of so many trials fit on the disk."""
         check_room(self.results, num_left, num_left * self.trial_bytes)
+
+    def describe_others(self) -> list[str]:
+        """Return a line for each task of which the journal has trials that do not count here."""
+        counts = study.count_others(self.folder, self._definitions())
+        return [
+            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
+            "of the search; they do not count here"
+            for task, number in counts.items()
+            if number
+        ]
+
+    def _definitions(self) -> dict[str, dict[str, Any]]:
+        return {task: self._defining(self.config(task, {})) for task in self.tasks}
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
         """Return all that defines the study of a task, of which `base` is the default trial."""
@@ -142,7 +174,7 @@ def as_table(plan: SearchPlan) -> str:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
-    return "\n".join([*lines, *caution_lines(plan, studies), last])
+    return "\n".join([*lines, *caution_lines(plan, studies), *plan.describe_others(), last])
 
 
 def as_summary(plan: SearchPlan) -> str:

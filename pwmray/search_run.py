@@ -24,7 +24,8 @@ from pwmray.recorder import Job
 from pwmray.registry import Status
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines
-from pwmray.search_trials import STOPPED, SearchTrials, write_tables
+from pwmray.search_tables import write_tables
+from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
@@ -70,7 +71,7 @@ def _run(
     code = 0
     with recording(mode, Job(str(plan.results), plan.search.name), is_working):
         if is_working:
-            code = _run_tasks(plan, data_dir, address, command, patience_seconds)
+            code = _run_tasks(plan, data_dir, address, command, patience_seconds, notices)
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
@@ -89,7 +90,12 @@ def _run(
 
 
 def _run_tasks(
-    plan: SearchPlan, data_dir: Path, address: str | None, command: str, patience_seconds: float
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    patience_seconds: float,
+    notices: notify.Notices,
 ) -> int:
     """Run the tasks' studies one after the other; return the exit code of what stopped them."""
     if address is not None:
@@ -109,7 +115,9 @@ def _run_tasks(
                 interruption.listen()  # Ray, which started, takes the signals too
                 offered = ray.cluster_resources()
                 num_later -= num_left[task]
-                trials = SearchTrials(plan, task, paths[task], offered, command, num_later)
+                trials = SearchTrials(
+                    plan, task, paths[task], offered, command, num_later, notices.failure
+                )
                 opened.append(trials)
                 _search(trials, scratch / task, offered, interruption)
                 if interruption.reason is not None:
@@ -166,7 +174,7 @@ def _prepare(
     interruption: Interruption,
 ) -> dict[str, Path]:
     """Set trials right, make the data, start or join Ray; return each task's data."""
-    for line in _set_right(plan):
+    for line in [*plan.describe_others(), *_set_right(plan)]:
         print(line)
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:

@@ -1,8 +1,9 @@
 """The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
 
 import json
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,15 +15,17 @@ from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, failure_of, is_disk_full, share_of
 from pwmray.gauges import tags_of
-from pwmray.levels import names_of
 from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
 from pwmray.search_plan import SearchPlan
+from pwmray.search_tables import asked, open_tables
 from pwmray.study import FINGERPRINT
 
 _TABLES_SECONDS = 5.0  # between two writings of the tables, at least
 _TABLES_SHARE = 0.05  # at most, of the driver's time
-_MOST_REPEATS = 100  # proposals in a row of what was tried or cannot run: there is nothing new
+# Proposals in a row of what was tried or cannot run.
+_FEW_REPEATS = 3  # then another is drawn, where the space has an end
+_MOST_REPEATS = 100  # then there is nothing new
 STOPPED = "the search stopped before it was done"
 _IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
 
@@ -44,19 +47,23 @@ class SearchTrials:
         offered: Mapping[str, float],
         command: str,
         num_later: int = 0,  # trials of the tasks after this one
+        tell_failure: Callable[[str, str], None] = lambda reason, line: None,
     ):
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
+        self._tell_failure = tell_failure
         self._deaths = retries.FirstDeaths()
         self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
         self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # with the settings that none was chosen for
         self.study = plan.open_study(task)
         self._space = study.read_space(plan.search.space)
-        self._asked = _asked(plan, task, self.study)  # by fingerprint, the first first
-        self._left = self._take_up()
+        self._asked = asked(plan, task, self.study)  # by fingerprint, the first first
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
+        self._left = self._take_up()
+        self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
+        self._has_nothing_new = False  # until a trial ends
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._write_at = 0.0
@@ -82,11 +89,13 @@ class SearchTrials:
 
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
+        if self._has_nothing_new:
+            return None
         num_repeats = 0
         while self.bug is None and num_repeats < _MOST_REPEATS:
-            trial = self._left.pop(0) if self._left else self._propose(is_again=num_repeats > 0)
+            trial = self._left.pop(0) if self._left else self._propose(num_repeats)
             if trial is None:
-                return None
+                break
             config = self._config(trial)
             if config is None or self._is_known(trial, config):
                 num_repeats += 1
@@ -94,6 +103,7 @@ class SearchTrials:
                 self._live[name] = trial, config
                 self._open_tables()
                 return {"grid": self._grid(config)}
+        self._has_nothing_new = True
         return None
 
     def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
@@ -112,6 +122,7 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
+        self._has_nothing_new = False
         folder = self._folder(config)
         if is_error:
             deaths.wait_for_death([folder])
@@ -133,8 +144,11 @@ class SearchTrials:
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
         self._tell_twins(told, config.fingerprint)
         number = f"{self._number_of(config)} of {self._plan.num_trials}"
-        said = f"{self._plan.search.name} {self._task} {number}: {said}"
-        print("; ".join([said, *self._progress()]), flush=True)
+        which = f"{self._plan.search.name} {self._task} {number}"
+        progress = self._progress()
+        print("; ".join([f"{which}: {said}", *progress]), flush=True)
+        if told.state is TrialState.FAIL:
+            self._tell_failure(str(record.last("reason")), "; ".join([which, *progress]))
         if time.monotonic() >= self._write_at:
             self._write_tables()
 
@@ -160,7 +174,7 @@ class SearchTrials:
         """
         outcomes = study.outcomes(self.study)
         ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
-        left = []
+        left: dict[str, optuna.Trial] = {}  # by fingerprint
         for trial in study.unfinished(self.study):
             if set(trial.params) != set(self._space):
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -172,27 +186,29 @@ class SearchTrials:
                 self._tell_as(trial, ended[config.fingerprint])
             elif epoch is not None:
                 self._stop_early(trial, self._folder(config), epoch)
+            elif config.fingerprint in left:  # two that ran at once: one will, and tells both
+                self._twins.append((trial, config.fingerprint))
             else:
-                left.append(trial)
+                left[config.fingerprint] = trial
         if retries.is_first_start():
-            known = {*ended, *(trial.user_attrs.get(FINGERPRINT) for trial in left)}
-            failed = [trial for name, trial in outcomes.items() if name not in known]
-            left += [study.ask_again(self.study, trial.params, self._space) for trial in failed]
-        return left[: self._plan.num_trials - len(ended)]
+            failed = {name: t for name, t in outcomes.items() if name not in {*ended, *left}}
+            for name, trial in failed.items():
+                left[name] = study.ask_again(self.study, trial.params, self._space)
+        return list(left.values())[: self._plan.num_trials - len(ended)]
 
-    def _propose(self, is_again: bool) -> optuna.Trial | None:
+    def _propose(self, num_repeats: int) -> optuna.Trial | None:
         """Return a trial with settings that the study proposes, None where it has had enough.
 
-        Of a space with few settings it is the next that was not tried, where what the study
-        proposes has been.
+        Where it repeats itself and the space has an end, they are drawn from what is left.
         """
         if len(self._asked) >= self._plan.num_trials:
             return None
-        if is_again:
-            for chosen in self._plan.cells:
-                if self._plan.config(self._task, chosen).fingerprint not in self._asked:
-                    return study.ask_again(self.study, chosen, self._space)
-        return self.study.ask(self._space)
+        if num_repeats < _FEW_REPEATS or not self._plan.is_finite:
+            return self.study.ask(self._space)
+        for chosen in self._plan.draw_cells(self._rng):
+            if self._plan.config(self._task, chosen).fingerprint not in self._asked:
+                return study.ask_again(self.study, chosen, self._space)
+        return None
 
     def _config(self, trial: optuna.Trial) -> TrialConfig | None:
         """Return a proposed trial's config, None for settings that cannot run together."""
@@ -258,6 +274,7 @@ class SearchTrials:
             self._twins.append((trial, config.fingerprint))
         else:
             return False
+        self._tell_twins(self.study.get_trials(deepcopy=False)[trial.number], config.fingerprint)
         return True
 
     def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:
@@ -339,51 +356,8 @@ class SearchTrials:
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
 
-def write_tables(plan: SearchPlan, studies: Mapping[str, optuna.Study], command: str) -> None:
-    """Give the search's folder the tables of a sweep, of all trials of its studies so far."""
-    for task, tried in studies.items():
-        open_tables(plan, _asked(plan, task, tried).values(), command)
-    if studies:
-        tables.Tables(plan.folder).write()
-
-
-def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) -> Path:
-    """Create or grow the search's folder, as a sweep's, with these trials; return it."""
-    configs = list(configs)
-    sweep = plan.search.as_sweep(plan.scale)
-    names = names_of(configs, sweep.axes)
-    rows = [_Named(config, name) for config, name in zip(configs, names, strict=True)]
-    return tables.open_sweep(_Tried(sweep, plan.scale, plan.results, rows), command)
-
-
-def _asked(plan: SearchPlan, task: str, tried: optuna.Study) -> dict[str, TrialConfig]:
-    """Return the trials that a study has proposed, by fingerprint, the first first."""
-    found = {}
-    for trial in tried.get_trials(deepcopy=False):
-        if FINGERPRINT in trial.user_attrs:
-            config = plan.config(task, trial.params)
-            found[config.fingerprint] = config
-    return found
-
-
 class _Failed(NamedTuple):
     """What a retry needs to know of a trial."""
 
     config: TrialConfig
     disk_bytes: int
-
-
-class _Named(NamedTuple):
-    """A trial and its readable name."""
-
-    config: TrialConfig
-    name: str
-
-
-class _Tried(NamedTuple):
-    """What the tables need to know of a sweep's plan."""
-
-    sweep: Any
-    scale: str
-    results: Path
-    trials: list[_Named]

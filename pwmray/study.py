@@ -96,6 +96,20 @@ def load_studies(
     }
 
 
+def count_others(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return by task how many trials came to an end in its studies that other settings define."""
+    if not (folder / JOURNAL_FILE).exists():
+        return {}
+    counts = dict.fromkeys(settings, 0)
+    names = {_study_name(task, defining) for task, defining in settings.items()}
+    storage = _open_journal(folder / JOURNAL_FILE)
+    for name in (found.study_name for found in storage.get_all_studies()):
+        task = name.rpartition("-")[0]
+        if task in counts and name not in names:
+            counts[task] += len(outcomes(optuna.load_study(study_name=name, storage=storage)))
+    return counts
+
+
 def unfinished(study: optuna.Study) -> list[optuna.Trial]:
     """Return the trials of which nothing was told: a search that was stopped left them."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

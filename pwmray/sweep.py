@@ -85,22 +85,26 @@ class Sweep:
         """Return every trial of the grid at `scale` once, in the order in which they run.
 
         The last axis of `vary` changes slowest (a seed is finished before the next begins) and
-        the first one fastest. `chosen` gives an axis other values than the scale's own. A
-        `world_model_from` that is "pretrained" stays that; a path is taken from the current
-        folder, and is whole in the trial, whose process may have another.
-        Raises ValueError for an unknown scale, an axis that changes nothing, a config that cannot
-        run, or a file not there.
+        the first one fastest. `chosen` gives an axis other values than the scale's own, or chooses
+        among levels that set other keys, too. A `world_model_from` that is "pretrained" stays that;
+        a path is taken from the current folder, and is whole in the trial, whose process may have
+        another.
+        Raises ValueError for an unknown scale, a chosen value that no such level has, an axis that
+        changes nothing, a config that cannot run, or a file not there.
         """
         from pwmray.pretrained import place_pretrained
 
         settings = self.scales[choose_scale(scale, self.scales)]
         here = self.at_scale.get(scale, {})
         axes = {
-            axis: (chosen or {}).get(axis)
-            or here.get(axis)
-            or grid.scaled(levels, settings["instead"].get(axis, {}))
+            axis: here.get(axis) or grid.scaled(levels, settings["instead"].get(axis, {}))
             for axis, levels in self.vary.items()
         }
+        try:
+            for axis, values in (chosen or {}).items():
+                axes[axis] = grid.choose(axis, axes[axis], values)
+        except ValueError as error:
+            raise ValueError(f"sweep {self.name}: {error}") from error
         held = {**settings["set"], **self.hold, **{k: v for k, v in here.items() if k not in axes}}
         flats = grid.cells(axes, self.gpus)
         configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
@@ -171,7 +175,9 @@ class Sweep:
         found = prerequisites.find(self, scale, configs, results, given)
         if not chosen.allow_unmatched:
             check_matched(found.configs)
-        return plan.make(self, scale, found.configs, results, found.prerequisites, data)
+        return plan.make(
+            self, scale, found.configs, results, found.prerequisites, data, found.words
+        )
 
     def _chosen_axes(self, chosen: Namespace) -> dict[str, Sequence[Any]]:
         axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
-from pwmray.levels import Axes, Named, level_of, tell_apart
+from pwmray.levels import Axes, Named, Words, as_known, level_of, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
@@ -60,6 +60,7 @@ _PER_PROCESS = (
 )
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
+_WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
 _POLL_SECONDS = 0.05
 
 
@@ -91,8 +92,10 @@ def open_sweep(plan: Any, command: str) -> Path:
     }
     names = {trial.config.fingerprint: trial.name for trial in plan.trials}
     with _alone(folder):
-        before = read_sweep(folder).get("trials", [])
+        found = read_sweep(folder)
+        before = found.get("trials", [])
         content["trials"] = [*asked, *(name for name in before if name not in asked)]
+        content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
         _link(folder / "trials", names)
@@ -148,7 +151,9 @@ class Tables:
         trials = [parts for parts in found if parts is not None]
         rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
         return {
-            "trials": _with_levels(rows, sweep.get("axes", {}), sweep.get("named_levels", {})),
+            "trials": _with_levels(
+                rows, sweep.get("axes", {}), sweep.get("named_levels", {}), sweep.get(_WORDS, {})
+            ),
             "curves": _concatenated([trial.curve for trial in trials], results.CURVE),
             "evaluations": _concatenated(
                 [trial.evaluations for trial in trials], results.EVALUATIONS
@@ -259,12 +264,13 @@ def _joined(values: list[str]) -> str | None:
     return " and ".join(dict.fromkeys(values)) or None
 
 
-def _with_levels(trials: pa.Table, axes: Axes, named: Named) -> pa.Table:
+def _with_levels(trials: pa.Table, axes: Axes, named: Named, words: Words) -> pa.Table:
     others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
     if not others:
         return trials
     rows = trials.to_pylist()
     configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    rows = [{**r, **(as_known(words[r["trial"]]) if r["trial"] in words else {})} for r in rows]
     for axis, keys in others.items():
         levels = [
             level_of(config, axis, keys, row, named)

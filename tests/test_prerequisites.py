@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, plan, prerequisites
+from pwmray import claim, plan, prerequisites, pretrained, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import run_pretrainings
 from pwmray.pretrained import check_matched, world_model_training
-from pwmray.pretraining_folder import CLAIM_FILE, RESUME_FILE
+from pwmray.pretraining_folder import CLAIM_FILE, LAST_FILE, RESUME_FILE
+from pwmray.registry import Status
 from pwmray.results import TRAINED_WITH, read_table
+from pwmray.sweep_options import sweep_parser
 from pwmray.tracking import Mode
 from tests.test_sweep import run
 from tests.tiny import SETTINGS
@@ -44,6 +46,11 @@ def make(wanted, results, data):
 
 def find(results, given=None):
     return prerequisites.find(sweep, "tiny", sweep.cells("tiny"), results, given)
+
+
+def plan_of(sweep, results, *options):
+    arguments = ["--results", str(results), "--data", str(results), *options]
+    return sweep.plan(sweep_parser(sweep.name, sweep.scales).parse_args(arguments))
 
 
 def plan_as_json(capsys, results, *options):
@@ -105,6 +112,38 @@ def test_each_training_seed_may_have_a_pretrained_pair_of_its_own(tmp_path):
     usual = find(tmp_path).prerequisites[0]
     assert wanted[0].folder == usual.folder
     assert plan.make(paired, "tiny", cells, tmp_path, wanted).counts() == {"waits": 4}
+
+
+FIRST, SECOND = {"world_model_from": PRETRAINED}, {"world_model_from": f"{PRETRAINED}:1"}
+
+
+@pytest.mark.parametrize(
+    ("levels", "called"),
+    [
+        ({"first": FIRST, "second": SECOND}, ["first", "second"]),
+        ([FIRST, SECOND], [PRETRAINED, f"{PRETRAINED}:1"]),
+    ],
+)
+def test_levels_that_name_several_pretrainings_are_told_from_each_other(levels, called, tmp_path):
+    vary = {**sweep.vary, "pretraining": levels}
+    paired = dataclasses.replace(sweep, vary=vary, hold={"epochs": 2, "finetune_wm": False})
+    expected = [called[0], called[0], called[1], called[1]]
+    awaiting = plan_of(paired, tmp_path)
+    assert [trial.levels["pretraining"] for trial in awaiting.trials] == expected
+    for number, wanted in enumerate(awaiting.prerequisites):
+        for path in (wanted.path, wanted.folder / LAST_FILE):
+            save(path, wanted.pretraining.world_model.kind, data=f"d{number // 2}")
+    made = plan_of(paired, tmp_path)
+    assert [trial.levels["pretraining"] for trial in made.trials] == expected
+    for trial in made.trials:
+        place = registry.trial_folder(tmp_path, trial.config.fingerprint)
+        registry.record(place, Status.PENDING, config=trial.config.to_dict())
+        registry.record(place, Status.QUEUED)
+        registry.record(place, Status.RUNNING, world_model_id="mlp-200-0123abcd")
+    tables.open_sweep(made, "python x.py")
+    few = plan_of(paired, tmp_path, "--limit", "1")  # the others stay in the sweep, as they are
+    joined = tables.Tables(tables.open_sweep(few, "python x.py")).join()["trials"]
+    assert joined["pretraining"].to_pylist() == expected
 
 
 def test_limit_leaves_out_what_only_later_trials_need(tmp_path, capsys):
@@ -255,6 +294,20 @@ def test_each_of_several_files_of_a_kind_stands_in_for_the_trials_that_it_fits(t
     assert [c.world_model_from for c in found.configs] == [str(published), str(corrected)]
 
 
+def test_each_of_many_files_is_read_once(tmp_path, monkeypatch):
+    sizes = [16 + 8 * number for number in range(6)]
+    key = "world_model.latent_dim"
+    files = tuple(save(tmp_path / f"{size}.ckpt", **{key: size}) for size in sizes)
+    vary = {"variant": ["baseline"], key: sizes, "task": [TASK], "seed": [1, 2]}
+    many = dataclasses.replace(sweep, vary=vary)
+    read = []
+    monkeypatch.setattr(
+        pretrained, "load_world_model", lambda *of: read.append(of) or load_world_model(*of)
+    )
+    prerequisites.find(many, "tiny", many.cells("tiny"), tmp_path, {"mlp": files})
+    assert sorted(path for path, _ in read) == sorted(files)
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
@@ -276,6 +329,18 @@ def test_files_of_a_kind_that_fit_no_trial_or_the_same_are_one_line(names, said,
     code, out, errors = run(capsys, *options, of=FIDELITIES)
     assert (code, out, len(errors)) == (2, "", 1)
     assert re.search(said, errors[0])
+
+
+def test_file_in_place_of_several_pretrainings_is_refused(tmp_path, capsys):
+    vary = {**sweep.vary, "variant": ["baseline"], "pretraining": [FIRST, SECOND]}
+    paired = dataclasses.replace(sweep, vary=vary, hold={"epochs": 2, "finetune_wm": False})
+    path = save(tmp_path / "mlp.ckpt")
+    options = ["--plan", "--world-model", path, "--results", tmp_path]
+    code, _, errors = run(capsys, *options, of=paired)
+    assert (code, len(errors)) == (2, 1)
+    assert f"{path} stands in for 'pretrained' and for 'pretrained:1'" in errors[0]
+    code, _, errors = run(capsys, *options, "--limit", "1", of=paired)
+    assert (code, errors) == (0, [])
 
 
 def test_file_that_no_trial_would_start_from_is_refused(tmp_path, capsys):

@@ -138,8 +138,15 @@ def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
     assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "1", "0", "0", "0"]
 
 
-def test_trial_that_was_stopped_early_is_counted_apart(tmp_path, capsys):
-    stand_at(tmp_path, 0, Status.CANCELLED, reason="worse than others", stopped_early=True)
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"reason": "worse than others", "stopped_early": True},
+        {"reason": "the search stopped early at epoch 5"},  # by an earlier version
+    ],
+)
+def test_trial_that_was_stopped_early_is_counted_apart(recorded, tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.CANCELLED, **recorded)
     stand_at(tmp_path, 1, Status.CANCELLED)
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
     out = run(capsys, tmp_path, "status", "tiny")[1]
@@ -651,4 +658,4 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-3"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"

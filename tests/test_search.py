@@ -24,6 +24,7 @@ from pwmray import claim, connect, deaths, interruption, registry, search_run, s
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
+from pwmray.notify import Notices
 from pwmray.prune_command import find_freeable
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.results import read_table
@@ -38,6 +39,7 @@ from tests.tiny_search import search
 
 TASK = "pendulum-spin"
 TINY = Path(__file__).parent / "tiny_search.py"
+THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
 make_environments = functools.cache(make_vector)
 
 
@@ -51,9 +53,9 @@ def make_plan(results, number=5, of=search):
     return SearchPlan.make(of, "tiny", [TASK], number, results)
 
 
-def open_trials(results, data, number=5, of=search, num_later=0):
+def open_trials(results, data, number=5, of=search, **options):
     plan = make_plan(results, number, of)
-    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", num_later)
+    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", **options)
 
 
 def advance(trials, name, data, until=None):
@@ -78,6 +80,11 @@ def advance(trials, name, data, until=None):
     if until is None:
         trials.end(name, row, is_error=False)
     return grid[FINGERPRINT]
+
+
+def evaluate(folder):
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status, return_mean=5.0)
 
 
 # The space.
@@ -120,6 +127,25 @@ def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
     assert configs[3] is None
 
 
+def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
+    space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
+    assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
+
+
+def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("pwmray.search_plan._MOST_CELLS", 0)  # as of a space that has too many
+    trials = open_trials(tmp_path, data, number=9, of=THREE)
+    assert all(trials.next(name) is not None for name in "abc")
+    assert [trials.next("d") for _ in range(20)] == [None] * 20
+    num_proposals = len(trials.study.get_trials())
+    assert num_proposals < 20
+    evaluate(registry.trial_folder(tmp_path, next(iter(trials._asked))))
+    trials.end("a", {"epoch": 6}, is_error=False)
+    assert trials.next("d") is None
+    assert len(trials.study.get_trials()) > num_proposals
+    assert not trials.is_over
+
+
 def test_scale_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="search tiny_search: at_scale: unknown scale 'tny'"):
         dataclasses.replace(search, at_scale={"tny": {"num_trials": 1}})
@@ -143,6 +169,16 @@ def test_search_that_is_changed_is_another_study(tmp_path):
     ]
     assert names[0] == names[1]
     assert len(set(names)) == 3
+
+
+def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for number in range(2):
+        fail(trials, f"{number}", reason="the loss is nan", failure="non-finite")
+    said = "study.journal has 2 trials of pendulum-spin with other settings of the search; they do"
+    assert said not in as_table(make_plan(tmp_path))
+    changed = dataclasses.replace(search, hold={**search.hold, "epochs": 8})
+    assert said in as_table(make_plan(tmp_path, of=changed))
 
 
 # The command.
@@ -321,6 +357,35 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
     assert len(study.best_trials(again.study, 5)) == 1
 
 
+def leave_twins(results, data):
+    """Leave what a killed search leaves that proposed a trial twice; return the trials' names."""
+    trials = open_trials(results, data, number=3, of=THREE)
+    for number in (1, 1, 2, 3):
+        chosen = {"policy.num_substeps": number}
+        trials._config(study.ask_again(trials.study, chosen, trials._space))
+    return list(trials._asked)
+
+
+def test_twins_that_a_killed_search_left_take_no_trials_place(tmp_path, data):
+    left = leave_twins(tmp_path, data)
+    again = open_trials(tmp_path, data, number=3, of=THREE)
+    assert [again.next(name)["grid"][FINGERPRINT] for name in "abc"] == left
+    assert again.next("d") is None
+    evaluate(registry.trial_folder(tmp_path, left[0]))
+    again.end("a", {"epoch": 6}, is_error=False)
+    assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None, None]
+
+
+def test_twin_of_a_trial_that_came_to_its_end_before_a_kill_is_told_with_it(tmp_path, data):
+    left = leave_twins(tmp_path, data)
+    ended = registry.trial_folder(tmp_path, left[0])
+    registry.queue(ended, THREE.config("tiny", TASK, {"policy.num_substeps": 1}).to_dict())
+    evaluate(ended)
+    again = open_trials(tmp_path, data, number=3, of=THREE)
+    assert [again.next(name)["grid"][FINGERPRINT] for name in "bc"] == left[1:]
+    assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None, None]
+
+
 def test_trial_whose_folder_was_deleted_is_told_what_the_study_knows(tmp_path, data):
     only = dataclasses.replace(search, space={"policy.num_substeps": [2]})
     trials = open_trials(tmp_path, data, of=only)
@@ -411,6 +476,19 @@ def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, da
     assert plan.num_left(plan.studies()[TASK]) == 0
     assert "pendulum-spin: 1 done\n" in as_table(plan)
     assert "confirm it in a sweep, with seeds other than 1" in as_table(plan)
+
+
+def test_failures_of_a_search_are_told_each_once(tmp_path, data):
+    notices = Notices("tiny_search", None)
+    told = []
+    notices.failures = lambda *said: told.append(said)
+    trials = open_trials(tmp_path, data, number=2, tell_failure=notices.failure)
+    for number in range(3):  # the first two are not its end
+        fail(trials, f"{number}")
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
+    assert [number for number, _, _ in told] == [1, 2]
+    assert told[0][1].startswith("its process died")
+    assert told[1][1:] == ("the loss is nan", "tiny_search pendulum-spin 2 of 2")
 
 
 def test_trial_whose_process_died_runs_again_until_it_had_its_retries(tmp_path, data, capsys):

@@ -358,6 +358,16 @@ def test_options_choose_what_is_planned(tmp_path, capsys):
     assert {trial["seed"] for trial in trials} == {7}
 
 
+def test_options_choose_among_levels_that_set_other_keys_too(tmp_path, capsys):
+    seeds = [{"seed": seed, "learner.horizon": 3 + seed} for seed in (1, 2)]
+    paired = dataclasses.replace(sweep, vary={**sweep.vary, "seed": seeds})
+    trial = paired.cells("tiny", {"seed": [2]})[0]
+    assert (trial.seed, trial.learner.horizon) == (2, 5)
+    code, out, errors = run(capsys, "--plan", "--seeds", "2,7", "--results", tmp_path, of=paired)
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert "unknown level of seed '7'; valid: 1, 2" in errors[0]
+
+
 def test_phase6_is_planned_whole_at_every_scale(tmp_path, capsys):
     options = ["--plan", "--format", "json", "--results", tmp_path]
     _, paper, _ = run(capsys, *options, "--scale", "paper", of=PHASE6)
