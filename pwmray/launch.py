@@ -30,7 +30,7 @@ from pwmray.plan_text import describe_other_data
 from pwmray.progress import SweepProgress
 from pwmray.recorder import Job
 from pwmray.registry import Status
-from pwmray.room import existing_part
+from pwmray.room import check_writable
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.turns import Turns
 
@@ -84,7 +84,7 @@ def _run(
     for line in describe_other_data(plan):
         print(line)
     planning.check_disk(plan)
-    _check_writable(plan.results)
+    check_writable(plan.results)
     if address is not None:
         address = connect.answering(address)
     try:
@@ -391,14 +391,3 @@ def _shown(path: Path) -> Path:
     with contextlib.suppress(ValueError):
         return path.relative_to(Path.cwd())
     return path
-
-
-def _check_writable(results: Path) -> None:
-    """Raise ValueError unless trials can be written into the results folder; writes nothing."""
-    existing = existing_part(results)
-    if not existing.is_dir():
-        raise ValueError(f"cannot write to the results folder {results}: {existing} is no folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
-        why = "lies on a read-only file system" if is_locked else "is not yours to write to"
-        raise ValueError(f"cannot write to the results folder {results}: {existing} {why}")
