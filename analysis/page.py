@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from analysis.grid import is_text
+from analysis.grid import SortedCell, is_text
 from analysis.grids import headline, list_grids
 from analysis.provenance import list_failures, list_provenance
 from analysis.report import Summary
@@ -43,6 +43,7 @@ def render_html(summary: Summary, per_seed: bool) -> str:
         lstrip_blocks=True,
     )
     environment.tests["text_column"] = is_text
+    environment.tests["sorted_cell"] = lambda cell: isinstance(cell, SortedCell)
     return environment.get_template(TEMPLATE).render(
         name=summary.sweep.name,
         headline=headline(summary),
