@@ -21,6 +21,7 @@ FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # tables
 # A figure of thousands of curves is drawn as an image inside its axes, or no browser would open it.
 _MAX_SHAPES_BYTES = 1_000_000
 _DPI = 150  # of such images
+_LEAST_WIDTH = "60rem"  # that a wider figure shrinks to; in a narrower window it scrolls
 
 
 class Drawing(NamedTuple):
@@ -116,5 +117,6 @@ def _inline(svg: str, name: str, title: str) -> str:
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r"font-family: [^\";]*sans-serif", f"font-family: {FONTS}", body)
     label = html.escape(title, quote=True)
-    style = f"width:100%;max-width:{width.group(1)}pt"
+    full = f"{width.group(1)}pt"
+    style = f"width:100%;min-width:min({full},{_LEAST_WIDTH});max-width:{full}"
     return f'<svg role="img" aria-label="{label}" {view.group(0)} style="{style}">{body}'

@@ -161,6 +161,9 @@ def test_every_figure_is_an_image_with_a_name_and_a_caption(page):
     assert len(images) == len(page.all("figure")) == len(page.all("figcaption"))
     assert all(a["role"] == "img" and a["aria-label"] for a in images)
     assert all("viewbox" in a and "max-width" in str(a["style"]) for a in images)
+    least = [re.search(r"min-width:min\((\d[\d.]*pt),60rem\);max-width:\1", str(a["style"]))
+             for a in images]  # fmt: skip
+    assert all(least)  # a figure in a narrow window scrolls before it is too small to read
 
 
 def test_every_figure_says_n_interval_and_episodes(page):
