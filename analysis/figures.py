@@ -80,17 +80,22 @@ def draw_plot(plot: Plot) -> Figure:
     """Return the figure of `plot`: its panels in a grid, one legend above."""
     width, height = _size_panel(plot)
     num_columns = _count_columns(plot, width)
-    num_rows = math.ceil(len(plot.panels) / num_columns)
+    together = _count_together(plot)
+    rows_together = math.ceil(together / num_columns)
+    num_rows = rows_together * len(plot.panels) // together
     size = max(width * num_columns, 5.5), height * num_rows + 1.3
     figure = Figure(figsize=size, layout="constrained")
     is_common = plot.kind != "starts"
     grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=is_common)
     styles = _style_series(plot)
-    for axes, panel in zip(grid.flat, plot.panels, strict=False):
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, panel in enumerate(plot.panels):
+        block, place = divmod(number, together)
+        axes = grid[block * rows_together + place // num_columns, place % num_columns]
+        axes.set_axis_on()
         draw_panel(axes, panel, plot, styles)
-        _title_panel(axes, panel, plot)
-    for unused in list(grid.flat)[len(plot.panels) :]:
-        unused.set_axis_off()
+        _title_panel(axes, panel, plot, is_wrapped=rows_together > 1)
     if plot.panels[0].category is None:
         figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
     figure.supxlabel(_wrap(plot.footnote, size[0]), fontsize=7.5, color="0.35")
@@ -116,14 +121,24 @@ def _size_panel(plot: Plot) -> tuple[float, float]:
 
 
 def _count_columns(plot: Plot, width: float) -> int:
-    """Return the panels in a row: a task's categories, or as many tasks as the page has room."""
+    """Return the panels in a row: a task's categories, or as many tasks as the page has room.
+
+    More categories than a wide page has room for go on in further rows of the task, evenly.
+    """
     if plot.panels[0].category:
-        return len({panel.category for panel in plot.panels})
+        number = _count_together(plot)
+        return math.ceil(number / math.ceil(number * width / PAGE_INCHES[1]))
     page = PAGE_INCHES[len(plot.panels) >= MANY_PANELS]
     return min(len(plot.panels), max(1, int(page / width)))
 
 
-def _title_panel(axes: Axes, panel: Panel, plot: Plot) -> None:
+def _count_together(plot: Plot) -> int:
+    """Return the panels that begin a row of their own: a task's categories, or else all."""
+    categories = {panel.category for panel in plot.panels}
+    return len(plot.panels) if categories == {None} else len(categories)
+
+
+def _title_panel(axes: Axes, panel: Panel, plot: Plot, is_wrapped: bool) -> None:
     """Name the panel: by its task, or in a grid of categories by its row and column."""
     x_label = AXIS_NAMES[plot.kind][0]
     if plot.kind == "returns" and len(plot.layout.axis) == 1:
@@ -133,11 +148,12 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot) -> None:
         axes.set_title(panel.task)
         return
     place = axes.get_subplotspec()
-    if place and place.is_first_row():
+    if place and (place.is_first_row() or is_wrapped):
         axes.set_title("\n".join(filter(None, reversed(panel.category))), fontsize=9)
     if place and place.is_first_col():
         axes.set_ylabel(f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
-    axes.label_outer()
+    if not is_wrapped:  # else below some panel there is none to have the labels
+        axes.label_outer()
 
 
 def _style_series(plot: Plot) -> dict[str, Style]:

@@ -42,6 +42,18 @@ class Grid(NamedTuple):
     notes: tuple[str, ...]
 
 
+class SortedCell(str):
+    """A cell that a page sorts by a number of its own, in place of the one it begins with."""
+
+    number: float
+
+    def __new__(cls, text: str, number: float) -> "SortedCell":
+        """Return `text` as a cell sorted by `number`."""
+        cell = super().__new__(cls, text)
+        cell.number = number
+        return cell
+
+
 def is_text(header: str) -> bool:
     """Tell whether a column stands on the left: words, not numbers."""
     return header in TEXT_COLUMNS
@@ -74,5 +86,10 @@ def format_return(mean: float | None, sd: float | None) -> str:
 
 
 def format_time(seconds: float | None) -> str:
-    """Return a time as a cell."""
-    return "-" if seconds is None else format_duration(seconds)
+    """Return a time as a cell, sorted by its seconds: units differ from row to row."""
+    return "-" if seconds is None else SortedCell(format_duration(seconds), seconds)
+
+
+def format_floor(floor: float, kind: str) -> str:
+    """Return a task's floor as a cell, with what it is the return of."""
+    return SortedCell(f"{floor:.1f} ({kind})", floor)

@@ -6,7 +6,7 @@ from typing import Any
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
-from analysis.grid import Grid, format_p, format_return, format_time, name_levels
+from analysis.grid import Grid, format_floor, format_p, format_return, format_time, name_levels
 from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
@@ -76,7 +76,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     rows = [
         (
             *name_levels(arm.factors, names),
-            f"{arm.task.floor:.1f} ({arm.floor_kind})",
+            format_floor(arm.task.floor, arm.floor_kind),
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
             format_time(arm.train_seconds),
@@ -174,7 +174,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     rows = [
         (
             *name_levels(arm.factors, names),
-            f"{arm.task.floor:.1f} ({arm.floor_kind})",
+            format_floor(arm.task.floor, arm.floor_kind),
             _count_seeds(arm),
             *_format_welch(arm.over_floor),
         )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from analysis.grid import is_text
+from analysis.grid import SortedCell, is_text
 from analysis.grids import headline, list_grids
 from analysis.provenance import list_failures, list_provenance
 from analysis.report import Summary
@@ -21,6 +21,7 @@ FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # tables
 # A figure of thousands of curves is drawn as an image inside its axes, or no browser would open it.
 _MAX_SHAPES_BYTES = 1_000_000
 _DPI = 150  # of such images
+_LEAST_WIDTH = "60rem"  # that a wider figure shrinks to; in a narrower window it scrolls
 
 
 class Drawing(NamedTuple):
@@ -43,6 +44,7 @@ def render_html(summary: Summary, per_seed: bool) -> str:
         lstrip_blocks=True,
     )
     environment.tests["text_column"] = is_text
+    environment.tests["sorted_cell"] = lambda cell: isinstance(cell, SortedCell)
     return environment.get_template(TEMPLATE).render(
         name=summary.sweep.name,
         headline=headline(summary),
@@ -115,5 +117,6 @@ def _inline(svg: str, name: str, title: str) -> str:
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r"font-family: [^\";]*sans-serif", f"font-family: {FONTS}", body)
     label = html.escape(title, quote=True)
-    style = f"width:100%;max-width:{width.group(1)}pt"
+    full = f"{width.group(1)}pt"
+    style = f"width:100%;min-width:min({full},{_LEAST_WIDTH});max-width:{full}"
     return f'<svg role="img" aria-label="{label}" {view.group(0)} style="{style}">{body}'

@@ -38,13 +38,15 @@ def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -
 
 
 def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
-    """Return each tick's marker: a shape a group and a filling a level, or a shape a level."""
+    """Return each tick's marker: a shape a group and a filling a level, where there are enough.
+
+    Else a shape a tick, filled, and filled otherwise when the shapes begin again.
+    """
     groups = list(dict.fromkeys(tick.group for tick in ticks))
     names = list(dict.fromkeys(tick.name for tick in ticks))
-    if len(groups) == 1:
-        places = [names.index(tick.name) for tick in ticks]
-        return [_marker(place, 1 + place // len(MARKERS)) for place in places]
-    return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
+    if 1 < len(groups) <= len(MARKERS) and len(names) <= len(FILLS):
+        return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
+    return [_marker(place, 1 + place // len(MARKERS)) for place in range(len(ticks))]
 
 
 def _marker(shape: int, fill: int) -> Style:

@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from analysis.colours import VARIANT_COLOURS
+from analysis.grid import format_time
 from analysis.page import anchor
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
@@ -159,6 +161,9 @@ def test_every_figure_is_an_image_with_a_name_and_a_caption(page):
     assert len(images) == len(page.all("figure")) == len(page.all("figcaption"))
     assert all(a["role"] == "img" and a["aria-label"] for a in images)
     assert all("viewbox" in a and "max-width" in str(a["style"]) for a in images)
+    least = [re.search(r"min-width:min\((\d[\d.]*pt),60rem\);max-width:\1", str(a["style"]))
+             for a in images]  # fmt: skip
+    assert all(least)  # a figure in a narrow window scrolls before it is too small to read
 
 
 def test_every_figure_says_n_interval_and_episodes(page):
@@ -227,20 +232,48 @@ def find_node() -> str | None:
 
 @pytest.mark.skipif(find_node() is None, reason="no node to run the page's script")
 def test_cells_are_ordered_as_numbers_where_they_are(square, tmp_path):
-    script = re.findall(r"<script>(.*?)</script>", square.text, re.S)[0]
-    functions = script[: script.index("document.")]
     cells = ["+12.5", "-3", "1,200", "<.001", "[-5, 4]", "-", "42.0 (random)", "tie"]
-    program = functions + (
-        f"const cells = {json.dumps(cells)}.map((t) => ({{cells: [{{textContent: t}}]}}));"
+    found = sort_cells(square, tmp_path, [(text, "number", None) for text in cells])
+    assert found == ["[-5, 4]", "-3", "<.001", "+12.5", "42.0 (random)", "1,200", "-", "tie"]
+    script = re.findall(r"<script>(.*?)</script>", square.text, re.S)[0]
+    (tmp_path / "whole.js").write_text(script)
+    checked = subprocess.run(
+        [str(find_node()), "--check", str(tmp_path / "whole.js")], capture_output=True
+    )
+    assert checked.returncode == 0
+
+
+@pytest.mark.skipif(find_node() is None, reason="no node to run the page's script")
+def test_times_are_ordered_whatever_their_units(square, tmp_path):
+    times = [format_time(seconds) for seconds in (9000.0, 3000.0, None, 95.0)]
+    cells = [(text, "number", getattr(text, "number", None)) for text in times]
+    assert sort_cells(square, tmp_path, cells) == ["95 s", "50 min", "2.5 h", "-"]
+
+
+@pytest.mark.skipif(find_node() is None, reason="no node to run the page's script")
+def test_cells_of_text_are_ordered_as_text_though_they_begin_with_digits(square, tmp_path):
+    cells = [(text, "", None) for text in ("5a000000", "46f31b4b", "0828a592", "ae5c88b6")]
+    assert sort_cells(square, tmp_path, cells) == ["0828a592", "46f31b4b", "5a000000", "ae5c88b6"]
+
+
+def test_times_and_floors_carry_the_number_they_are_sorted_by(epochs):
+    assert re.search(r'<td class="number" data-value="1800.0">30 min</td>', epochs.text)
+    assert re.search(r'<td data-value="\d+\.\d+">\d+\.\d \((random|nothing)\)</td>', epochs.text)
+
+
+def sort_cells(page: Page, folder: Path, cells: Sequence[tuple[str, str, float | None]]) -> list:
+    """Return the texts of a column's cells, each with class and data-value, as the page sorts."""
+    script = re.findall(r"<script>(.*?)</script>", page.text, re.S)[0]
+    program = script[: script.index("document.")] + (
+        f"const cells = {json.dumps(cells)}.map(([text, kind, number]) => ({{cells: [{{"
+        "textContent: text, classList: {contains: (name) => name === kind},"
+        "dataset: number === null ? {} : {value: String(number)}}]}));"
         "cells.sort((a, b) => compare(value(a, 0), value(b, 0)));"
         "console.log(JSON.stringify(cells.map((c) => c.cells[0].textContent)));"
     )
-    (tmp_path / "sort.js").write_text(program)
-    node = str(find_node())
-    done = subprocess.run([node, str(tmp_path / "sort.js")], capture_output=True, text=True)
-    assert json.loads(done.stdout) == [
-        "[-5, 4]", "-3", "<.001", "+12.5", "42.0 (random)", "1,200", "-", "tie",
-    ], done.stderr  # fmt: skip
-    (tmp_path / "whole.js").write_text(script)
-    checked = subprocess.run([node, "--check", str(tmp_path / "whole.js")], capture_output=True)
-    assert checked.returncode == 0
+    (folder / "sort.js").write_text(program)
+    done = subprocess.run(
+        [str(find_node()), str(folder / "sort.js")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

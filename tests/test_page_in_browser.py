@@ -122,6 +122,21 @@ def test_a_wide_table_scrolls_inside_itself_on_a_phone(browser, page):
     assert browser.run("return scrollX") == 0
 
 
+def test_a_wide_figure_scrolls_on_a_phone_and_its_text_stays_legible(browser, page):
+    browser.open(page[0], PHONE)
+    shrunk = browser.run(
+        'return [...document.querySelectorAll("figure svg")].map((image) =>'
+        " image.getBoundingClientRect().width / image.viewBox.baseVal.width);"
+    )
+    moved = browser.run(
+        'return [...document.querySelectorAll("figure")].map((figure) => {'
+        " figure.scrollLeft = 1e6; return figure.scrollLeft; });"
+    )
+    assert min(shrunk) > 0.8  # CSS pixels a point, of text of 7.5 points and more
+    assert max(moved) > 0
+    assert browser.run("return scrollX") == 0
+
+
 def test_links_lead_to_their_sections(browser, page):
     browser.open(page[0])
     browser.driver.find_element("link text", "Provenance").click()

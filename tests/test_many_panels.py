@@ -1,0 +1,161 @@
+"""Figures of many tasks, levels or answers: nothing is left out, and each arm can be named."""
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.curves import load_curves
+from analysis.figures import draw_plot, list_figures
+from analysis.layout import Tick
+from analysis.load import load_sweep
+from analysis.panels import choose_markers
+from analysis.plots import plan_curves, plan_returns
+from analysis.report import summarize_sweep
+from pwmray.tasks import TASKS as MANY_TASKS
+from tests.squares import write_square, write_trials
+from tests.test_analysis import SEEDS, make_row, make_sweep
+from tests.test_figures import TASKS, Rows, make_corrections, write_corrections
+
+MANY = tuple(MANY_TASKS)
+
+
+def make_levels(number: int) -> Rows:
+    """Return the trials of one variant at many fidelities with long names."""
+    return [
+        row | {"fidelity": f"an_error_of_a_long_name_{level}", "trial": f"{row['trial']}-{level}"}
+        for row in make_corrections(["fullflow"], ["joint_from_scratch"])
+        if row["fidelity"] == "published"
+        for level in range(number)
+    ]
+
+
+def footnote(figure: Figure) -> str:
+    return " ".join(figure.get_supxlabel().split())
+
+
+def list_marks(figure: Figure) -> dict[str, int]:
+    """Return the number of marks in each panel, by its title."""
+    return {
+        axes.get_title(): sum(
+            len(line.get_xydata()) for line in axes.lines if line.get_linestyle() == "None"
+        )
+        for axes in figure.axes
+        if axes.axison
+    }
+
+
+def check_legend(figure: Figure) -> None:
+    """Assert that a figure's legend lies inside it and above its panels with their titles."""
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    panels = [axes.get_tightbbox() for axes in figure.axes if axes.axison]
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
+    assert box.y0 >= max(panel.y1 for panel in panels if panel) - 1.0
+
+
+# Panels.
+
+
+def test_pairs_have_a_panel_for_each_level_and_group(tmp_path):
+    figures = list_figures(summarize_sweep(load_sweep(make_sweep(tmp_path / "s"))))
+    by_epochs = list_marks(figures["pairs_of_seeds_by_epochs"])
+    assert by_epochs == {
+        f"epochs {epochs}\n{variant}": len(TASKS) * len(SEEDS)
+        for epochs in (200, 400)
+        for variant in ("baseline", "fullflow")
+    }
+    by_variant = list_marks(figures["pairs_of_seeds_by_variant"])
+    assert by_variant == {
+        f"fullflow\nepochs {epochs}": len(TASKS) * len(SEEDS) for epochs in (100, 200, 400)
+    }
+
+
+@pytest.mark.parametrize("num_tasks", [12, 30])
+def test_pairs_of_many_tasks_have_their_legend_above_the_panels(tmp_path, num_tasks):
+    returns = {task: {"baseline": (1.0, 2.0), "flowwm": (3.0, 4.0)} for task in MANY[:num_tasks]}
+    summary = summarize_sweep(load_sweep(write_square(tmp_path / "s", returns)))
+    figure = list_figures(summary)["pairs_of_seeds_by_variant"]
+    assert sum(list_marks(figure).values()) == 2 * num_tasks
+    shapes = {handle.get_marker() for handle in figure.legends[0].legend_handles}
+    assert len(shapes) == len(figure.legends[0].legend_handles)
+    check_legend(figure)
+
+
+def test_no_panel_is_left_out(tmp_path):
+    rows = [
+        make_row(task, "fullflow", 100, seed)
+        | {"trial": f"{task}-{substeps}-{integrator}-{seed}"}
+        | {"config": json.dumps({"policy": {"num_substeps": substeps, "integrator": integrator}})}
+        for task in MANY[:14]
+        for substeps in (2, 4)
+        for integrator in ("euler", "heun")
+        for seed in SEEDS[:1]
+    ]
+    varies = ["policy.num_substeps", "policy.integrator", "task", "seed"]
+    write_trials(tmp_path / "s", rows, varies, "policy.num_substeps")
+    figures = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))
+    drawn = [axes for axes in figures["flow_settings"].axes if axes.axison]
+    assert [axes.get_title() for axes in drawn] == [*MANY[:14]]
+
+
+def test_more_categories_than_a_page_has_room_for_go_on_in_further_rows(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_levels(15))
+    figure = draw_plot(plan_curves(sweep, load_curves(sweep)))
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert figure.get_figwidth() <= 16.5
+    assert [axes.get_title() for axes in drawn] == [*"ABCDEFGHIJKLMNO"] * len(TASKS)
+    firsts = [axes.get_ylabel().partition("\n")[0] for axes in drawn if axes.get_ylabel()]
+    assert firsts == [task for task in TASKS for _ in range(2)]
+
+
+# Levels.
+
+
+def test_many_levels_compared_stand_along_x_and_have_marks_of_their_own(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_levels(15))
+    ticks = plan_returns(sweep).layout.ticks
+    markers = [tuple(marker.values()) for marker in choose_markers(ticks)]
+    assert len(ticks) == len(set(markers)) == 15
+
+
+def test_many_levels_that_need_colours_have_one_each(tmp_path):
+    figures = list_figures(summarize_sweep(write_corrections(tmp_path / "s", make_levels(15))))
+    handles = figures["performance_profile_by_fidelity"].legends[0].legend_handles
+    assert len({handle.get_color() for handle in handles}) == len(handles) == 15
+    check_legend(figures["performance_profile_by_fidelity"])
+
+
+def test_lines_are_told_apart_beyond_all_colours(tmp_path):
+    rows = [
+        row | {"epochs": epochs, "trial": f"{row['trial']}-{epochs}"}
+        for row in make_levels(25)
+        for epochs in (100, 300)
+    ]
+    handles = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows))).legends[0]
+    lines = [(h.get_color(), h.get_linestyle()) for h in handles.legend_handles[:25]]
+    assert len(set(lines)) == 25
+
+
+def test_marks_are_told_apart_though_a_group_has_more_levels_than_fillings():
+    ticks = [Tick(name, group) for group in ("frozen", "scratch") for name in "ABCDEF"]
+    assert len({tuple(marker.values()) for marker in choose_markers(ticks)}) == len(ticks)
+
+
+# Footnotes.
+
+
+def test_a_map_of_winners_explains_its_hatching(tmp_path):
+    figure = list_figures(summarize_sweep(load_sweep(make_sweep(tmp_path / "s"))))
+    assert "hatched: no verdict." in footnote(figure["winners_by_variant"])
+
+
+def test_many_answers_are_left_to_the_table(tmp_path):
+    few = summarize_sweep(load_sweep(make_sweep(tmp_path / "few")))
+    many = summarize_sweep(load_sweep(make_sweep(tmp_path / "many", tasks=MANY[:4])))
+    said = [footnote(list_figures(some)["return_against_epochs"]) for some in (few, many)]
+    assert "reacher-easy, baseline: " in said[0]
+    assert "reacher-easy, baseline: " not in said[1]
+    assert "Answers: in the table." in said[1]
