@@ -90,7 +90,7 @@ def _run(
     try:
         data_paths, data_seconds = _make_data(plan, data_dir, interruption)
     except AskedToStopError as stopped:
-        print(f"{stopped}\ngo on with: {command}")
+        print(f"{stopped}\ngo on with: {as_typed(command)}")
         return GO_ON
     folder = tables.open_sweep(plan, command)
     progress = SweepProgress(plan, notices)
