@@ -11,7 +11,7 @@ from cluster.preflight import Trial
 from cluster.profiles import Profile
 from cluster.submissions import Submission
 from pwmray import plan as planning
-from pwmray import plan_text, prerequisites, search_plan, tables
+from pwmray import plan_text, prerequisites, search_plan, search_tables, tables
 from pwmray.config import TrialConfig
 from pwmray.data.layouts import COLLECTED
 from pwmray.data.sources import imported_path
@@ -99,13 +99,11 @@ class _OfSearch(Work):
     def __init__(self, search: Search, chosen: Namespace):
         self._plan, self._chosen = search.plan(chosen), chosen
         self.name, self.results = search.name, self._plan.results
-        left = self._plan.count_left()
+        left = self._plan.count_left(self._plan.studies())
         defaults = {task: self._plan.config(task, {}) for task in left}
         self.to_run = [_Proposed(defaults[task]) for task in left for _ in range(left[task])]
-        self.summary, self.table = (
-            search_plan.as_summary(self._plan),
-            search_plan.as_table(self._plan),
-        )
+        self.summary = search_plan.as_summary(self._plan)
+        self.table = search_plan.as_table(self._plan)
 
     def check(self, num_jobs: int) -> None:
         if num_jobs > 1:
@@ -116,13 +114,11 @@ class _OfSearch(Work):
         self._plan.check_disk(len(self.to_run))
 
     def open(self, command: str) -> Path:
-        from pwmray.search_tables import open_tables
-
-        return open_tables(self._plan, [], command)
+        return search_tables.open_tables(self._plan, [], command)
 
 
 def _check_data(configs: Sequence[TrialConfig], data: Path) -> None:
     """Raise ValueError for a dataset that was not imported; what is collected, the job collects."""
-    for config in configs:
-        if config.data.source != COLLECTED:
-            imported_path(config.task, config.data.source, data.resolve())
+    for task, source in dict.fromkeys((config.task, config.data.source) for config in configs):
+        if source != COLLECTED:
+            imported_path(task, source, data.resolve())

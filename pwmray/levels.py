@@ -71,14 +71,14 @@ def levels_of(
     config: TrialConfig, axes: Axes, named: Named, words: Words | None = None
 ) -> dict[str, Any]:
     """Return the trial's level on every axis that no trial's label names."""
-    known = as_known(words[config.fingerprint]) if words and config.fingerprint in words else {}
+    known = known_by(words or {}, config.fingerprint)
     others = [axis for axis in axes if axis not in USUAL_AXES]
     return {axis: level_of(config, axis, axes[axis], known, named) for axis in others}
 
 
-def as_known(word: str) -> dict[str, str]:
-    """Return as `level_of` takes it for which word a trial's file stands."""
-    return {"world_model_from": word}
+def known_by(words: Words, fingerprint: str) -> dict[str, str]:
+    """Return as `level_of` takes it for which word a trial's file stands, if for any."""
+    return {"world_model_from": words[fingerprint]} if fingerprint in words else {}
 
 
 def name_trial(

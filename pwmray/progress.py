@@ -98,7 +98,7 @@ def _best_before(plan: Plan) -> dict[str, float]:
     path = plan.results / plan.sweep.name / "curves.arrow"
     variants = {t.config.fingerprint: t.config.variant for t in plan.trials if t.state == "done"}
     best: dict[str, float] = {}
-    if not variants or not path.exists():
+    if not variants or not plan.unfinished or not path.exists():
         return best
     with contextlib.suppress(OSError, ValueError):  # the next writing of the tables mends them
         curves = read_table(path, columns=("trial", "return_mean"))

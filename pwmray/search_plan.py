@@ -112,9 +112,8 @@ class SearchPlan:
         """Return the studies that there are, by task, to look at; writes nothing."""
         return study.load_studies(self.folder, self._definitions())
 
-    def count_left(self) -> dict[str, int]:
-        """Return how many trials of each task have yet to come to an end; writes nothing."""
-        studies = self.studies()
+    def count_left(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
+        """Return how many trials of each task have yet to come to an end, by its `studies`."""
         return {task: self.num_left(studies.get(task)) for task in self.tasks}
 
     def check_disk(self, num_left: int) -> None:
@@ -149,7 +148,7 @@ def as_json(plan: SearchPlan) -> str:
         task: {"counts": _counts(studies.get(task)), "best": _best(studies.get(task))}
         for task in plan.tasks
     }
-    left = sum(plan.count_left().values())
+    left = sum(plan.count_left(studies).values())
     content = {
         "name": plan.search.name,
         "scale": plan.scale,
@@ -167,22 +166,29 @@ def as_json(plan: SearchPlan) -> str:
 def as_table(plan: SearchPlan) -> str:
     """Return the plan as text: what is searched, what was tried, the best of each task."""
     studies = plan.studies()
-    first, last = as_summary(plan).splitlines()
-    lines = [first]
+    lines = [_head(plan)]
     lines += [f"  {key}: {_shown(values)}" for key, values in _space(plan).items()]
     for task in plan.tasks:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
-    return "\n".join([*lines, *caution_lines(plan, studies), *plan.describe_others(), last])
+    lines += [*caution_lines(plan, studies), *plan.describe_others(), _tail(plan, studies)]
+    return "\n".join(lines)
 
 
 def as_summary(plan: SearchPlan) -> str:
     """Return the plan as two lines: what is searched at all, and what is left of it."""
-    left = sum(plan.count_left().values())
+    return f"{_head(plan)}\n{_tail(plan, plan.studies())}"
+
+
+def _head(plan: SearchPlan) -> str:
+    return f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials"
+
+
+def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
+    left = sum(plan.count_left(studies).values())
     device = plan.search.scales[plan.scale].get("device", "device")
     return (
-        f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials\n"
         f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
         f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
     )

@@ -65,7 +65,7 @@ def _run(
     patience_seconds: float,
     notices: notify.Notices,
 ) -> int:
-    left = sum(plan.count_left().values())
+    left = sum(plan.count_left(plan.studies()).values())
     plan.check_disk(left)
     is_working = left > 0
     code = 0
@@ -79,7 +79,7 @@ def _run(
     for line in caution_lines(plan, studies):
         print(line)
     ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
-    left = sum(plan.count_left().values())
+    left = sum(plan.count_left(studies).values())
     if code or left:
         print(f"go on with: {as_typed(command)}")
     if is_working and code in (0, TRIALS_FAILED):
@@ -101,7 +101,8 @@ def _run_tasks(
     if address is not None:
         address = connect.answering(address)
     held = _acquire(plan, patience_seconds)
-    num_left = {task: number for task, number in plan.count_left().items() if number}
+    left = plan.count_left(plan.studies())
+    num_left = {task: number for task, number in left.items() if number}
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
     interruption = Interruption()

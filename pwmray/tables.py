@@ -23,7 +23,7 @@ import pyarrow as pa
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
-from pwmray.levels import Axes, Named, Words, as_known, level_of, tell_apart
+from pwmray.levels import Axes, Named, Words, known_by, level_of, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
@@ -270,7 +270,8 @@ def _with_levels(trials: pa.Table, axes: Axes, named: Named, words: Words) -> pa
         return trials
     rows = trials.to_pylist()
     configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
-    rows = [{**r, **(as_known(words[r["trial"]]) if r["trial"] in words else {})} for r in rows]
+    if words:
+        rows = [row | known_by(words, row["trial"]) for row in rows]
     for axis, keys in others.items():
         levels = [
             level_of(config, axis, keys, row, named)
