@@ -4,6 +4,8 @@ A product of N rows with a weight [in, out] costs 2 N in out (a multiply and an 
 backward it costs as much again for the weight's gradient, unless the weight is frozen, and as much
 again for its input's gradient, unless nothing before it needs one. Norms, activations and the
 optimizers' steps are left out, as `torch.utils.flop_counter` does, against which this is tested.
+Every call of a flow's network counts in full, although on a CPU what its calls have in common is
+multiplied once (`pwmray.kernels.network.along`).
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,15 @@
 """What the flow world model has beside the contract: its velocity and its matching loss."""
 
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.models.layers import groups
 from pwmray.models.world_model_flow import FlowWorldModel
+from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from tests.model_inputs import (
     LATENT_DIM,
     actions,
@@ -69,3 +73,42 @@ def test_matching_loss_trains_the_velocity_between_latents_that_it_takes_as_give
     assert z.grad is None
     assert model.velocity_head.weight.grad.abs().max() > 0
     assert model.velocity_trunk[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("kind", "settings"), cases({"flow": FlowWorldModel}))
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_network_as_one_operation_moves_latents_as_the_plain_one_does(kind, settings, is_trained):
+    plain = trained(fresh_world_model(kind, settings)).requires_grad_(is_trained)
+    found = []
+    for model in (plain, with_kernels(plain)):
+        z, a = latents(3, 5).requires_grad_(), actions(3, 5).requires_grad_()
+        e = embedded(model).expand(3, 5, -1)
+        with autocast(FLOAT32, z.device):
+            y = model.next(z, e, a)
+            v = model.velocity(z, e, a, torch.full((3, 5, 1), 0.3))
+        (y.square().sum() + v.square().sum()).backward()
+        found.append([y, v, z.grad, a.grad, *(p.grad for p in model.parameters())])
+    assert [a is None for a in found[0]] == [b is None for b in found[1]]
+    for a, b in zip(*found, strict=True):
+        assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_network_as_one_operation_keeps_the_velocity_tangent():
+    model = with_kernels(trained(fresh_world_model("flow", {})))
+    v = model.velocity(latents(5), embedded(model), actions(5), torch.rand(5, 1))
+    assert v.abs().min() > 0
+    assert_close(groups(v).sum(-1), torch.zeros(5, 2), rtol=0, atol=1e-5)
+
+
+def test_products_in_bfloat16_take_means_of_the_velocity_itself():
+    """Weights without means, rounded, would have some again."""
+    model = with_kernels(trained(fresh_world_model("flow", {})))
+    with autocast(BFLOAT16, torch.device("cpu")):
+        v = model.velocity(latents(5), embedded(model), actions(5), torch.rand(5, 1))
+    assert_close(groups(v).sum(-1), torch.zeros(5, 2), rtol=0, atol=1e-5)
+
+
+def with_kernels(model):
+    model = copy.deepcopy(model)
+    assert compile_networks(model, []) == "on"
+    return model

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from pwmray import precision
 from pwmray.kernels import network
@@ -17,6 +18,7 @@ NETWORKS = {
     "trunk": lambda: normed_mlp(6, (16, 24), nn.Identity()),
     "policy": lambda: mish_mlp(6, (16, 24), 3),
 }
+LINEAR = {"one linear layer": lambda: normed_mlp(6, (), Linear(6, 5))}
 
 
 @pytest.fixture
@@ -24,14 +26,14 @@ def counted(monkeypatch):
     """Count the networks that run as one operation."""
     runs = []
     run = network.run
-    monkeypatch.setattr(network, "run", lambda x, layers: runs.append(x.shape) or run(x, layers))
+    monkeypatch.setattr(network, "run", lambda x, *rest: runs.append(x.shape) or run(x, *rest))
     return runs
 
 
 def make(name):
     """Return a network by kernels, one operation or a layer's at a time, of random parameters."""
     draws = torch.Generator().manual_seed(0)
-    whole = NETWORKS[name]()
+    whole = (NETWORKS | LINEAR)[name]()
     with torch.no_grad():
         for parameter in whole.parameters():
             parameter.normal_(generator=draws)
@@ -134,6 +136,46 @@ def test_other_products_are_made_layer_by_layer(name, has_bfloat16, counted, mon
         y = module(draw(7, 6))
     assert not counted
     assert not torch.equal(y, module(draw(7, 6)))
+
+
+def call_along(module, given, x, is_first):
+    return network.along(module.layers(), given, is_first)(x, 0.25)
+
+
+def call_with_all_inputs(module, given, x, is_first):
+    parts = [given, x] if is_first else [x, given]
+    return module(torch.cat([*parts, torch.full((*x.shape[:-1], 1), 0.25)], dim=-1))
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+@pytest.mark.parametrize("name", NETWORKS | LINEAR)
+def test_network_may_be_given_a_part_of_its_input_beforehand(name, shape, is_first, is_trained):
+    found = []
+    for module, run in zip(make(name), (call_along, call_with_all_inputs), strict=True):
+        module.requires_grad_(is_trained)
+        given, x = draw(*shape, 2).requires_grad_(), draw(*shape, 3).requires_grad_()
+        y = run(module, given, x, is_first)
+        y.backward(draw(*y.shape))
+        found.append([y, given.grad, x.grad, *(p.grad for p in module.parameters())])
+        with torch.no_grad():
+            assert torch.equal(run(module, given, x, is_first), y)
+    assert [a is None for a in found[0]] == [b is None for b in found[1]]
+    for a, b in zip(*found, strict=True):
+        assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_given_is_multiplied_once_for_all_calls():
+    module, _ = make("policy")
+    given, xs = draw(7, 2).requires_grad_(), draw(4, 7, 3).requires_grad_()
+    with FlopCounterMode(display=False) as once:
+        call = network.along(module.layers(), given, is_first=True)
+        torch.stack([call(x, 0.25) for x in xs]).sum().backward()
+    with FlopCounterMode(display=False) as each:
+        torch.stack([call_with_all_inputs(module, given, x, True) for x in xs]).sum().backward()
+    first_layer = 3 * 2 * 7 * 16  # forward and both gradients, for an entry of a row of 6
+    assert each.get_total_flops() - once.get_total_flops() == first_layer * (4 * 6 - (2 + 4 * 3))
 
 
 def test_network_with_a_layer_of_another_kind_runs_as_it_is_written(counted):

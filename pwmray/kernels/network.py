@@ -3,18 +3,20 @@
 It computes what its layers compute one by one, to the last bit, forward and backward, without what
 torch does between them: in a small network that takes longer than the arithmetic.
 
-Shapes: N rows; a layer takes U entries of a row to V. All is float32.
+Shapes: N rows; a layer takes U entries of a row to V. All is float32. What other inputs add to the
+first layer's product may be given: `along` multiplies once what stays the same from call to call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pwmray.kernels import norms
-from pwmray.precision import is_rounding, product_dtype
+from pwmray.precision import is_rounding, make_once, product_dtype
 
 
 class Layer(NamedTuple):
@@ -35,21 +37,55 @@ def can_run(x: Tensor) -> bool:
     return is_plain and product_dtype(x.device) == torch.float32
 
 
-def run(x: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Return what the layers make of x [..., U], with gradients."""
+def run(x: Tensor, layers: Sequence[Layer], given: Tensor | None = None) -> Tensor:
+    """Return what the layers make of x [..., U], with gradients.
+
+    `given` [..., V] is added to what the first weight makes of x.
+    """
     kinds = [layer.kind for layer in layers]
     parameters = []
     for _, weight, affine in layers:
         parameters += [weight, *affine, *[None] * (_NUM_PARAMETERS - 1 - len(affine))]
     if not torch.is_grad_enabled():
-        return _through(x, kinds, parameters)[0]
-    return _Network.apply(x, kinds, *parameters)  # type: ignore[return-value]
+        return _through(x, kinds, given, parameters)[0]
+    return _Network.apply(x, kinds, given, *parameters)  # type: ignore[return-value]
+
+
+def along(
+    layers: Sequence[Layer], given: Tensor, is_first: bool
+) -> Callable[[Tensor, float], Tensor]:
+    """Return what the layers make of x [..., X] and a time, called with these.
+
+    Their input is `given` [..., U], x, and the time in a column of its own; x stands before `given`
+    unless that `is_first`. Neither is put together: `given` is multiplied once, and the time, one
+    for all rows, is a part of the bias.
+    """
+    first, *others = layers
+    num_given = given.shape[-1]
+    num_others = first.weight.shape[1] - 1 - num_given
+    sizes = (num_given, num_others) if is_first else (num_others, num_given)
+    *parts, of_time = make_once(first.weight, lambda w: w.split((*sizes, 1), dim=1))
+    of_given, of_x = parts if is_first else reversed(parts)
+    product = F.linear(given, of_given)
+
+    def call(x: Tensor, time: float) -> Tensor:
+        bias, *affine = first.affine
+        bias = torch.add(bias, of_time.squeeze(1), alpha=time)
+        return run(x, [Layer(first.kind, of_x, (bias, *affine)), *others], product)
+
+    return call
 
 
 class _Network(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kinds: Sequence[str | None], *parameters: Tensor | None):
-        y, kept = _through(x, kinds, parameters)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        kinds: Sequence[str | None],
+        given: Tensor | None,
+        *parameters: Tensor | None,
+    ):
+        y, kept = _through(x, kinds, given, parameters)
         ctx.kinds, ctx.shape = kinds, x.shape
         ctx.save_for_backward(*parameters, *kept)
         return y
@@ -61,9 +97,9 @@ class _Network(torch.autograd.Function):
         num_layers = len(kinds)
         parameters = tensors[: _NUM_PARAMETERS * num_layers]
         kept = tensors[_NUM_PARAMETERS * num_layers :]
-        is_input_wanted, _, *wanted = ctx.needs_input_grad
+        is_input_wanted, _, is_given_wanted, *wanted = ctx.needs_input_grad
         is_trained, gradients = any(wanted), []
-        g_NV, is_ours = gy.reshape(-1, gy.shape[-1]).contiguous(), False
+        g_NV, is_ours = _rows(gy).contiguous(), False
         for i in reversed(range(num_layers)):
             weight, *affine = parameters[_NUM_PARAMETERS * i : _NUM_PARAMETERS * (i + 1)]
             x_NU, x_NV, moments = kept[_NUM_KEPT * i : _NUM_KEPT * (i + 1)]
@@ -76,24 +112,40 @@ class _Network(torch.autograd.Function):
                 sums, g_NV = norms.backward(*given), gx_NV
                 of_norm = of_norm if sums is None else sums.unbind()
             gradients.append((g_NV.t() @ x_NU if is_trained else None, *of_norm))
+            of_first = g_NV
             if i or is_input_wanted:
                 g_NV, is_ours = g_NV @ weight, True
         of_parameters = [found for of_layer in reversed(gradients) for found in of_layer]
-        return (g_NV.view(ctx.shape) if is_input_wanted else None), None, *of_parameters
+        of_input = g_NV.view(ctx.shape) if is_input_wanted else None
+        of_given = of_first.view(*ctx.shape[:-1], -1) if is_given_wanted else None
+        return of_input, None, of_given, *of_parameters
 
 
 def _through(
-    x: Tensor, kinds: Sequence[str | None], parameters: Sequence[Any]
+    x: Tensor, kinds: Sequence[str | None], given: Tensor | None, parameters: Sequence[Any]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Return y and what a backward pass needs of each layer."""
-    y_NV, kept = x.reshape(-1, x.shape[-1]), []
+    y_NV, kept = _rows(x), []
+    added_NV = None if given is None else _rows(given)
     for i, kind in enumerate(kinds):
         weight, bias, *affine = parameters[_NUM_PARAMETERS * i : _NUM_PARAMETERS * (i + 1)]
         x_NU, x_NV, moments = y_NV, None, None
         if kind is None:
-            y_NV = torch.addmm(bias, x_NU, weight.t())
+            added_NV = bias if added_NV is None else added_NV + bias
+            y_NV = torch.addmm(added_NV, x_NU, weight.t())
         else:
-            x_NV = torch.mm(x_NU, weight.t())
+            x_NV = _product(x_NU, weight, added_NV)
             y_NV, moments = norms.forward(kind, x_NV, (bias, *affine))
+        added_NV = None
         kept += [x_NU, x_NV, moments]
     return y_NV.view(*x.shape[:-1], y_NV.shape[-1]), kept
+
+
+def _product(x_NU: Tensor, weight: Tensor, added_NV: Tensor | None) -> Tensor:
+    if added_NV is None:
+        return torch.mm(x_NU, weight.t())
+    return torch.addmm(added_NV, x_NU, weight.t())
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])

@@ -64,10 +64,10 @@ class NormedNetwork(nn.Sequential):
     uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     def forward(self, input: Tensor) -> Tensor:
-        layers = self._layers() if self.uses_kernels and network.can_run(input) else None
+        layers = self.layers() if self.uses_kernels and network.can_run(input) else None
         return super().forward(input) if layers is None else network.run(input, layers)
 
-    def _layers(self) -> list[network.Layer] | None:
+    def layers(self) -> list[network.Layer] | None:
         """Return the layers as one operation takes them, or None if it does not know one."""
         layers = []
         for layer in self:
@@ -92,7 +92,7 @@ class MishNetwork(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         if not self.uses_kernels:
             return super().forward(input)
-        layers = self._layers()
+        layers = self.layers()
         if network.can_run(input):
             return network.run(input, layers)
         for kind, weight, affine in layers[:-1]:
@@ -100,7 +100,8 @@ class MishNetwork(nn.Sequential):
             input = norms.norm(kind, products.linear(input, weight), *affine)
         return self[-1](input)
 
-    def _layers(self) -> list[network.Layer]:
+    def layers(self) -> list[network.Layer]:
+        """Return the layers as one operation takes them."""
         *hidden, last = self
         layers = []
         for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):

@@ -1,10 +1,12 @@
 """A flow policy: the noise is carried to the action by an ODE in action space."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pwmray.kernels import network
 from pwmray.models import ode
 from pwmray.models.layers import mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
@@ -41,9 +43,10 @@ class FlowPolicy(Policy):
         self.velocity = mish_mlp(in_dim, self.config.units, MAX_ACTION_DIM)
 
     def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
+        network_at = self._velocity_along(z_BL)
+
         def velocity(x_BA: Tensor, tau: float) -> Tensor:
-            tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)
-            return self.velocity(torch.cat([z_BL, x_BA, tau_B1], dim=-1)) * mask_A
+            return network_at(x_BA, tau) * mask_A
 
         config = self.config
         return ode.integrate(velocity, scaled_noise_BA, config.integrator, config.num_substeps)
@@ -55,3 +58,14 @@ class FlowPolicy(Policy):
     @property
     def min_log_std(self) -> float:
         return super().min_log_std if self.fidelity.exploration_floor else _PUBLISHED_MIN_LOG_STD
+
+    def _velocity_along(self, z_BL: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """Return what the network makes of z, and of an x [B, A] and a tau."""
+        if self.velocity.uses_kernels and network.can_run(z_BL):
+            return network.along(self.velocity.layers(), z_BL, is_first=True)
+
+        def velocity(x_BA: Tensor, tau: float) -> Tensor:
+            tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)
+            return self.velocity(torch.cat([z_BL, x_BA, tau_B1], dim=-1))
+
+        return velocity

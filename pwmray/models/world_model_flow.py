@@ -5,15 +5,17 @@ velocity is projected onto the simplex's tangent (each group's mean is removed) 
 put back onto the simplex after the step. Source: Lipman et al., arXiv 2210.02747, for the loss.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pwmray.kernels import norms, products
+from pwmray.kernels import network, norms, products
 from pwmray.models import ode
 from pwmray.models.layers import Linear, NormedLinear, SimNorm, groups, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
+from pwmray.precision import make_once
 
 _EPSILON = 1e-6
 
@@ -61,12 +63,12 @@ class FlowWorldModel(WorldModel):
         inputs = torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1)
         if not self.fidelity.tangent_velocity:
             return self.published_velocity(inputs)
+        if self._runs_as_one(inputs):
+            return network.run(inputs, self._velocity_layers())
         head, x = self.velocity_head, self.velocity_trunk(inputs)
         if head.uses_kernels and x.is_cuda:
             return norms.tangent(products.linear(x, head.weight), head.bias)
-        v_BL = head(x)
-        v_groups = groups(v_BL)
-        return (v_groups - v_groups.mean(-1, keepdim=True)).flatten(-2)
+        return _without_means(head(x))
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         return self._put_back(z_BL + self._displacement(z_BL, e_BT, a_BA))
@@ -99,13 +101,36 @@ class FlowWorldModel(WorldModel):
 
     def _displacement(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return z(tau = 1) - z [B, L] along the velocity."""
+        velocity_at = self._velocity_along(e_BT, a_BA)
 
         def velocity(moved_BL: Tensor, tau: float) -> Tensor:
-            tau_B1 = moved_BL.new_full((*moved_BL.shape[:-1], 1), tau)
-            return self.velocity(z_BL + moved_BL, e_BT, a_BA, tau_B1)
+            return velocity_at(z_BL + moved_BL, tau)
 
         start_BL = torch.zeros_like(z_BL)
         return ode.integrate(velocity, start_BL, self.config.integrator, self.config.num_substeps)
+
+    def _velocity_along(self, e_BT: Tensor, a_BA: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """Return the velocity of a z [B, L] at a tau."""
+        if self._runs_as_one(a_BA):
+            given = torch.cat([e_BT, a_BA], dim=-1)
+            return network.along(self._velocity_layers(), given, is_first=False)
+
+        def velocity(z_BL: Tensor, tau: float) -> Tensor:
+            return self.velocity(z_BL, e_BT, a_BA, z_BL.new_full((*z_BL.shape[:-1], 1), tau))
+
+        return velocity
+
+    def _runs_as_one(self, x: Tensor) -> bool:
+        """Tell whether trunk and head are one operation here."""
+        if not self.fidelity.tangent_velocity:
+            return False
+        return self.velocity_head.uses_kernels and network.can_run(x)
+
+    def _velocity_layers(self) -> list[network.Layer]:
+        """Return trunk and head; means are taken of the head's few weights in place of all rows."""
+        head, trunk = self.velocity_head, self.velocity_trunk.layers()
+        assert trunk is not None
+        return [*trunk, make_once(head.weight, lambda _: _tangent_layer(head))]
 
     def _put_back(self, z_BL: Tensor) -> Tensor:
         return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
@@ -114,3 +139,14 @@ class FlowWorldModel(WorldModel):
 def _onto_simplex(z_BL: Tensor) -> Tensor:
     z_groups = groups(z_BL).clamp(min=_EPSILON)
     return (z_groups / z_groups.sum(-1, keepdim=True)).flatten(-2)
+
+
+def _without_means(x: Tensor) -> Tensor:
+    """Return x [..., L] without the mean of each group."""
+    x_groups = groups(x)
+    return (x_groups - x_groups.mean(-1, keepdim=True)).flatten(-2)
+
+
+def _tangent_layer(head: Linear) -> network.Layer:
+    weight, bias = _without_means(head.weight.t()).t(), _without_means(head.bias)
+    return network.Layer(None, weight, (bias,))
