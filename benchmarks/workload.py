@@ -111,8 +111,8 @@ def difference(found: nn.Module, expected: nn.Module, before: Sequence[Tensor]) 
     """Return how far apart two updates of the same weights `before` came, relative to the step.
 
     That is the ratio of two sums of absolute values over all weights. The largest difference of one
-    of them would tell less, and so would a sum of squares: Adam moves a weight without a gradient as
-    the rounding of its gradient happens to be.
+    of them would tell less, and so would a sum of squares: Adam moves a weight without a gradient
+    as the rounding of its gradient happens to be.
     """
     ours, theirs = (
         torch.cat([parameter.flatten().double() for parameter in module.parameters()])
