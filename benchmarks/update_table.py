@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         ("first_ms", pa.float64()),
         ("peak_mib", pa.float64()),
         ("reference_ms", pa.float64()),
-        ("agreement", pa.float64()),
+        ("agreement", pa.float64()),  # before 74a9c15 a ratio of two norms
         ("ratio", pa.float64()),  # how many times as fast as the plain one
         ("gflop", pa.float64()),  # of one update, counted from the shapes
         ("gflop_per_second", pa.float64()),  # of all copies

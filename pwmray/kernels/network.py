@@ -3,8 +3,10 @@
 It computes what its layers compute one by one, to the last bit, forward and backward, without what
 torch does between them: in a small network that takes longer than the arithmetic.
 
-Shapes: N rows; a layer takes U entries of a row to V. All is float32. What other inputs add to the
-first layer's product may be given: `along` multiplies once what stays the same from call to call.
+What other inputs add to the first layer's product may be given: `along` multiplies once what stays
+the same from call to call. Its sums are in another order, the same up to rounding.
+
+Shapes: N rows; a layer takes U entries of a row to V. All is float32.
 """
 
 from collections.abc import Callable, Sequence
