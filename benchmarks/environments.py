@@ -76,13 +76,16 @@ def time_evaluations(task: Task) -> list[float]:
     import torch
 
     from pwmray import envs
-    from pwmray.algorithm.evaluate import evaluate, policy_actor
+    from pwmray.algorithm.compiling import compile_networks
+    from pwmray.algorithm.evaluate import TRAINING_GROUP, evaluate, policy_actor
     from pwmray.build import build_learner
     from pwmray.config import TrialConfig
     from pwmray.envs.vector import make_vector
 
     torch.set_num_threads(1)
-    act = build_learner(TrialConfig.from_flat({**AGENT, "task": task.name})).act
+    learner = build_learner(TrialConfig.from_flat({**AGENT, "task": task.name}))
+    compile_networks(learner, [])
+    act = learner.act
     single, vector = envs.make(task.name), make_vector(task.name, NUM_EPISODES)
     seeds, device = range(NUM_EPISODES), torch.device("cpu")
 
@@ -95,7 +98,7 @@ def time_evaluations(task: Task) -> list[float]:
                 observation, *_ = single.step(act(padded)[0, : task.action_dim].numpy())
 
     def in_lockstep() -> None:
-        evaluate(policy_actor(act), vector, seeds, task.action_dim, device)
+        evaluate(policy_actor(act, TRAINING_GROUP), vector, seeds, task.action_dim, device)
 
     times = [
         [_seconds(run) for run in (one_by_one, in_lockstep)] for _ in range(EVALUATION_REPEATS)

@@ -17,8 +17,9 @@ import machine
 import torch
 import workload
 
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.epoch import make_epoch
-from pwmray.algorithm.evaluate import evaluate, policy_actor
+from pwmray.algorithm.evaluate import TRAINING_GROUP, evaluate, policy_actor
 from pwmray.build import build_learner
 from pwmray.checks import check_least
 from pwmray.commands import CommandParser, run_command, show_progress
@@ -87,12 +88,15 @@ def _time_epoch(config: TrialConfig, device: torch.device, options: argparse.Nam
 
 def _time_evaluation(config: TrialConfig, device: torch.device) -> float:
     learner, task = build_learner(config).to(device), find_task(config.task)
+    if config.runtime.compile:
+        compile_networks(learner, [])
     seeds = config.evaluation.training_seeds
     environments = make_vector(config.task, len(seeds), config.runtime.num_cpus)
     started = time.perf_counter()
     with show_progress(f"evaluating {config.task}") as progress:
         evaluate(
-            policy_actor(learner.act), environments, seeds, task.action_dim, device,
+            policy_actor(learner.act, TRAINING_GROUP),
+            environments, seeds, task.action_dim, device,
             on_step=lambda step: progress("steps", step, EPISODE_STEPS),
         )  # fmt: skip
     return time.perf_counter() - started

@@ -17,7 +17,14 @@ import torch
 from pwmray import failures, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
-from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments, evaluate, policy_actor
+from pwmray.algorithm.evaluate import (
+    TRAINING_GROUP,
+    Actor,
+    Episodes,
+    LockstepEnvironments,
+    evaluate,
+    policy_actor,
+)
 from pwmray.build import build_learner, build_planner, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
@@ -212,7 +219,8 @@ class Trial:
         metrics = self._train(stop)
         self._check_state()
         self.train_seconds += time.perf_counter() - started
-        episodes = self._evaluate(self.config.evaluation.training_seeds)
+        policy = policy_actor(self.learner.act, TRAINING_GROUP)
+        episodes = self._evaluate(self.config.evaluation.training_seeds, policy)
         returns = episodes.returns
         row = {
             "trial": self.folder.name,
@@ -276,7 +284,7 @@ class Trial:
         if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
             self._record(Status.COMPLETED, **self._progress())
         evaluation = self.config.evaluation
-        episodes = self._evaluate(evaluation.final_seeds)
+        episodes = self._evaluate(evaluation.final_seeds, policy_actor(self.learner.act))
         rows = self._episode_rows(results.POLICY, evaluation.final_seeds, episodes)
         final = {"return_mean": float(episodes.returns.mean()), **self._expectations(episodes)}
         if evaluation.plan_episodes:
@@ -299,15 +307,15 @@ class Trial:
             )
         ]
 
-    def _evaluate(self, seeds: Sequence[int], actor: Actor | None = None) -> Episodes:
-        """Run what acts, by default the deterministic policy, on one episode a seed."""
+    def _evaluate(self, seeds: Sequence[int], actor: Actor) -> Episodes:
+        """Run what acts on one episode a seed."""
         started = time.perf_counter()
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
         action_dim = find_task(task).action_dim
         discount = self.config.learner.discount
         episodes = evaluate(
-            actor or policy_actor(self.learner.act),
+            actor,
             environments,
             seeds,
             action_dim,

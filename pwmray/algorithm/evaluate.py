@@ -14,7 +14,8 @@ from torch import Tensor
 from pwmray.models.two_hot import symlog
 from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM
 
-POLICY_GROUP = 25  # hardly slower than fewer, and the final evaluation has 50
+POLICY_GROUP = 25  # the final evaluation has 50
+TRAINING_GROUP = 10  # of an evaluation during training, which has as many at paper scale
 PLANNER_GROUP = 10  # whose time grows with it, as many as a trial plans
 COLLECTION_GROUP = 10  # it decides how data rounds that is collected
 
