@@ -109,9 +109,17 @@ class Arm:
     @property
     def return_per_hour(self) -> float | None:
         """Return the mean return over the mean hours a trial trained on its device."""
+        return self._per_hour(0.0)
+
+    @property
+    def gain_per_hour(self) -> float | None:
+        """Return the mean return above the floor over the same hours."""
+        return self._per_hour(self.task.floor)
+
+    def _per_hour(self, above: float) -> float | None:
         if self.mean is None or not self.train_seconds:
             return None
-        return self.mean / (self.train_seconds / 3600.0)
+        return (self.mean - above) / (self.train_seconds / 3600.0)
 
     @property
     def task(self) -> Task:

@@ -26,9 +26,6 @@ def measure_costs(arms: Sequence[Arm]) -> list[Cost]:
 
 
 def _measure(arm: Arm) -> Cost:
-    per_hour, gain = arm.return_per_hour, None
-    if per_hour is not None and arm.mean:
-        gain = per_hour * (arm.mean - arm.task.floor) / arm.mean
     seconds = [_sum_seconds(trial) for trial in arm.counted]
     known = [one for one in seconds if one is not None]
     speeds = [speed for trial in arm.counted for speed in [_speed(trial)] if speed is not None]
@@ -39,8 +36,8 @@ def _measure(arm: Arm) -> Cost:
         seconds=sum(known) if len(known) == len(seconds) else None,
         epochs_per_second=mean(speeds) if speeds else None,
         velocity_calls=tuple(sorted(calls)),
-        return_per_hour=per_hour,
-        gain_per_hour=gain,
+        return_per_hour=arm.return_per_hour,
+        gain_per_hour=arm.gain_per_hour,
     )
 
 

@@ -10,13 +10,8 @@ import numpy as np
 
 from analysis.arms import build_arms
 from analysis.curves import POSITIVE, LearningCurve, load_curves
-from analysis.guard import (
-    describe_trials,
-    find_identical,
-    is_at_floor,
-    is_exploiting,
-    is_short,
-)
+from analysis.flags import describe_trials, find_identical, is_at_floor, is_exploiting
+from analysis.guard import is_short
 from analysis.load import Sweep, Trial
 from analysis.short_names import shorten_levels
 from pwmray.tasks import find_task

@@ -13,17 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.guard import settings_of
+from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
 from pwmray.commands import CommandParser, run_command
 from pwmray.sweep_folders import find_sweep, find_trial, list_sweeps
 
 PARTS = {
     "data": ("data_fingerprint",),
+    "world model": ("world_model_from", "world_model_training"),
     "code": ("code_version", "git_commit"),
     "versions": ("python_version", "torch_version", "mujoco_version", "ray_version"),
     "hardware": ("device", "host", "kernels", "cuda_graph"),
-    "outcome": ("status", "epochs_reached", "world_model_parameters", "policy_parameters"),
+    "evaluation": ("evaluation_protocol", "evaluation_episodes"),
+    "outcome": ("status", "epochs_reached", *PARAMETERS),
 }
 _MAX_VALUES = 4  # of a field that are printed
 

@@ -17,7 +17,17 @@ from analysis.report import Summary
 from analysis.scaling import Scaling
 from analysis.suite import THRESHOLDS, Suite
 
-COMPARED = ("against", "difference", "standard_error", "low", "high", "p", "verdict", "evidence")
+COMPARED = (
+    "against",
+    "difference",
+    "standard_error",
+    "low",
+    "high",
+    "p",
+    "verdict",
+    "evidence",
+    "averaged_over",
+)
 
 
 def render_csv(summary: Summary, per_seed: bool) -> str:
@@ -173,6 +183,8 @@ def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
     for table in summary.comparisons:
         rows = [r for r in table.rows if r.level.factors.items() <= arm.factors.items()]
         plain = _plain_comparison(rows[0]) if rows else {}
+        # The verdict is then of means over these, and not of the arm's own return.
+        plain["averaged_over"] = ", ".join(table.averaged) if rows else None
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
     return values | (export_row(summary.reference, arm) if summary.reference else {})
 

@@ -136,7 +136,9 @@ def _judge_cells(
     cells: tuple[Arm, ...],
     despite_differences: bool,
 ) -> TaskEffects:
-    found = [compare_controls("variant", cells[0], cell) for cell in cells[1:]]
+    pairs = [(cells[0], cell) for cell in cells[1:]]
+    pairs.append((cells[2], cells[3]))  # of one world model, which the first has not
+    found = [compare_controls("variant", one, other) for one, other in pairs]
     differences = tuple(dict.fromkeys(difference for some in found for difference in some))
     shared = set.intersection(*(set(cell.returns) for cell in cells))
     num_planned = max(cell.num_planned for cell in cells)

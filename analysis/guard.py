@@ -1,20 +1,17 @@
-"""The comparability guard: what differs between two arms that must not, and what looks odd.
+"""The comparability guard: what differs between two arms that must not.
 
-A difference blocks the verdict; a flag is only said beside the table.
+A difference blocks the verdict; what is only said beside a table is in flags.py.
 """
 
-import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.checked import read_config, read_settings
-from analysis.load import SETS_VARIANT, Sweep, Trial, format_value
-from analysis.verdict import RETURN_MAX
+from analysis.load import SETS_VARIANT, Trial, format_value
 from pwmray.registry import flat_settings
 from pwmray.results import TRAINED_WITH, UNKNOWN
-from pwmray.tasks import find_task
 
 CONTROLS = (
     "methodology",
@@ -40,19 +37,21 @@ SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users o
 APART = ("world_model_from", "runtime")
 DATA_SEED = "data.seed"  # may differ from seed to seed
 SETS = {  # settings beyond its own that a compared key changes
-    "variant": ("world_model", "policy"),
-    "world_model.kind": ("world_model",),
-    "policy.kind": ("policy",),
     "size": ("world_model", "policy", "critic"),
     "methodology": ("finetune_wm",),
 }
+SETS_KIND = {  # the parts whose kind a compared key changes
+    "variant": ("world_model", "policy"),
+    "world_model.kind": ("world_model",),
+    "policy.kind": ("policy",),
+}
+# What a kind brings with it, beside settings that it alone has: its widths match the other kind's
+# number of parameters.
+OF_A_KIND = ("kind", "units", "encoder_units")
 SCRATCH = "scratch"  # in place of a checkpoint
 NO_VALUE = object()  # in place of a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
 PARAMETER_TOLERANCE = 0.02
-FULL_EPISODES = 50  # evaluation episodes a final return should rest on
-EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
-SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
 
 
 class Difference(NamedTuple):
@@ -80,7 +79,8 @@ def find_differences(
     varied = {compare, *keys}
     parts = varied | {key.partition(".")[0] for key in varied}
     compared = {compare} | {name for name, causes in FOLLOWS.items() if parts & set(causes)}
-    found = [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
+    found = [_compare_identity(baseline, level)]
+    found += [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
     found += [
         _compare_by_seed(name, baseline, level, "methodology" in compared)
         for name in SEED_CONTROLS
@@ -91,25 +91,17 @@ def find_differences(
     found.append(_compare_epochs("epochs" in varied, baseline, level))
     found.append(_compare_seeds(baseline, level))
     if varied & set(SETS_VARIANT) and "size" not in varied:  # two kinds must match in size
-        found.append(_compare_parameters(baseline, level))
+        found.append(_compare_parameters("trained_parameters", _count_trained, baseline, level))
+        found.append(_compare_parameters("world_model_parameters", _count_frozen, baseline, level))
     found += _compare_settings(varied, baseline, level)
     return [difference for difference in found if difference is not None]
 
 
-def find_flags(sweep: Sweep) -> list[str]:
-    """Return what a reader should know about the sweep's evaluated trials, one line each."""
-    usable = sweep.usable
-    checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
-        ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
-        ("whose number of episodes is not the recorded one", _is_miscounted),
-    )
-    flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
-    flags.append(_find_repeated(usable))
-    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
-    flags.append(_find_several_data(usable))
-    flags.append(_find_few_episodes(usable))
-    flags += [_find_unmatched(field, usable) for field in PARAMETERS]
-    return [flag for flag in flags if flag]
+def _compare_identity(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
+    """Find trials that both arms have: two sweeps may share them, and nothing is compared."""
+    theirs = {trial.record["trial"] for trial in level}
+    shared = [trial.record["trial"] for trial in baseline if trial.record["trial"] in theirs]
+    return Difference("trial", join_values(shared), "the same") if shared else None
 
 
 def _compare_settings(
@@ -121,12 +113,14 @@ def _compare_settings(
     data where each training seed has one of its own, the same in both arms.
     """
     plain = {re.sub(r"\[\w+\]", "", key) for key in varied}  # without the kind that a key is for
-    apart = (*APART, *plain, *(name for key in plain for name in SETS.get(key, ())))
+    of_kinds = {part for key in plain for part in SETS_KIND.get(key, ())}
+    apart = {*APART, *plain, *(name for key in plain for name in SETS.get(key, ()))}
+    apart |= {f"{part}.{name}" for part in of_kinds for name in OF_A_KIND}
     odd = {
         key: None
         for first in [read_settings(baseline[0].record)]
         for trial in (*baseline[1:], *level)
-        for key in _find_odd(first, read_settings(trial.record), apart)
+        for key in _find_odd(first, read_settings(trial.record), apart, of_kinds)
     }
     if DATA_SEED in odd and _is_by_seed(DATA_SEED, (*baseline, *level)):
         del odd[DATA_SEED]
@@ -134,7 +128,9 @@ def _compare_settings(
         return []
     ours, theirs = settings_of(baseline), settings_of(level)
     return [
-        Difference(key, _join(list(ours.get(key, ["-"]))), _join(list(theirs.get(key, ["-"]))))
+        Difference(
+            key, join_values(list(ours.get(key, ["-"]))), join_values(list(theirs.get(key, ["-"])))
+        )
         for key in odd
     ]
 
@@ -148,18 +144,26 @@ def _is_by_seed(setting: str, trials: Sequence[Trial]) -> bool:
 
 
 def _find_odd(
-    one: dict[str, Any], other: dict[str, Any], apart: Sequence[str], prefix: str = ""
+    one: dict[str, Any],
+    other: dict[str, Any],
+    apart: Collection[str],
+    of_kinds: Collection[str],
+    prefix: str = "",
 ) -> Iterator[str]:
-    """Yield the dotted keys in which two configs differ, but for those in and below `apart`."""
+    """Yield the dotted keys in which two configs differ, but for those in and below `apart`.
+
+    In the parts `of_kinds` what only one config has is no difference: another kind lacks it.
+    """
     if one is other:
         return
     for name in one | other:
         key, ours, theirs = f"{prefix}{name}", one.get(name, NO_VALUE), other.get(name, NO_VALUE)
-        if ours == theirs or key in apart:
+        is_of_one = NO_VALUE in (ours, theirs)
+        if ours == theirs or key in apart or (is_of_one and prefix[:-1] in of_kinds):
             continue
         if all(value is NO_VALUE or isinstance(value, dict) for value in (ours, theirs)):
             sides = [value if isinstance(value, dict) else {} for value in (ours, theirs)]
-            yield from _find_odd(sides[0], sides[1], apart, f"{key}.")
+            yield from _find_odd(sides[0], sides[1], apart, of_kinds, f"{key}.")
         else:
             yield key
 
@@ -179,7 +183,7 @@ def _compare_control(
     ours, theirs = _values(field, baseline), _values(field, level)
     if len(set(ours) | set(theirs)) == 1:
         return None
-    return Difference(field, _join(ours), _join(theirs))
+    return Difference(field, join_values(ours), join_values(theirs))
 
 
 def _compare_by_seed(
@@ -199,7 +203,9 @@ def _compare_by_seed(
         odd = [seed for seed in odd if SCRATCH not in (ours[seed], theirs[seed])]
     if not odd:
         return None
-    return Difference(field, _join([ours[s] for s in odd]), _join([theirs[s] for s in odd]))
+    return Difference(
+        field, join_values([ours[s] for s in odd]), join_values([theirs[s] for s in odd])
+    )
 
 
 def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
@@ -218,7 +224,9 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
     ]
     if not odd:
         return None
-    return Difference(TRAINING, _join([one for one, _ in odd]), _join([two for _, two in odd]))
+    return Difference(
+        TRAINING, join_values([one for one, _ in odd]), join_values([two for _, two in odd])
+    )
 
 
 def _is_alike(one: str, other: str) -> bool:
@@ -241,10 +249,9 @@ def _compare_epochs(
     is_any_short = any(is_short(trial) for trial in (*baseline, *level))
     if not is_any_short and (may_differ or len(set(ours) | set(theirs)) == 1):
         return None
-    asked = _join(_values("epochs", baseline)), _join(_values("epochs", level))
-    return Difference(
-        "epochs_reached", f"{_join(ours)} of {asked[0]}", f"{_join(theirs)} of {asked[1]}"
-    )
+    sides = [(ours, _values("epochs", baseline)), (theirs, _values("epochs", level))]
+    said = [f"{join_values(reached)} of {join_values(asked)}" for reached, asked in sides]
+    return Difference("epochs_reached", *said)
 
 
 def _compare_seeds(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
@@ -255,34 +262,36 @@ def _compare_seeds(baseline: Sequence[Trial], level: Sequence[Trial]) -> Differe
     return Difference("seed", said[0], said[1])
 
 
-def _compare_parameters(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
-    """Compare the parameters that a trial trains; a frozen world model does not dilute them."""
-    ours = [_count_trained(trial) for trial in baseline]
-    theirs = [_count_trained(trial) for trial in level]
-    share = _spread([*ours, *theirs])
+def _compare_parameters(
+    what: str,
+    count: Callable[[Trial], int | None],
+    baseline: Sequence[Trial],
+    level: Sequence[Trial],
+) -> Difference | None:
+    """Compare numbers of parameters, where both arms tell them."""
+    ours, theirs = ([n for n in map(count, arm) if n is not None] for arm in (baseline, level))
+    share = spread([*ours, *theirs]) if ours and theirs else 0.0
     if share <= PARAMETER_TOLERANCE:
         return None
-    return Difference("trained_parameters", _join(ours), f"{_join(theirs)} ({share:.1%} apart)")
+    return Difference(what, join_values(ours), f"{join_values(theirs)} ({share:.1%} apart)")
 
 
 def _count_trained(trial: Trial) -> int:
+    """Return the parameters that a trial trains; a frozen world model does not dilute them."""
     is_frozen = trial.record["methodology"] == FROZEN
     counts = [trial.record[field] for field in PARAMETERS[1 if is_frozen else 0 :]]
     return sum(count for count in counts if count is not None)
 
 
-def _spread(counts: Sequence[int]) -> float:
+def _count_frozen(trial: Trial) -> int | None:
+    """Return the parameters of a frozen world model; None for a trained one."""
+    is_frozen = trial.record["methodology"] == FROZEN
+    return trial.record["world_model_parameters"] if is_frozen else None
+
+
+def spread(counts: Sequence[int]) -> float:
     """Return how much the largest count exceeds the smallest, as a share of the smallest."""
     return (max(counts) - min(counts)) / max(min(counts), 1)
-
-
-def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
-    """Say where variants give one part unlike sizes, though the sum may be within tolerance."""
-    sizes = {t.factors["variant"]: t.record[field] for t in trials if t.record[field] is not None}
-    if len(sizes) < 2 or _spread(list(sizes.values())) <= PARAMETER_TOLERANCE:
-        return ""
-    listed = "; ".join(f"{variant} {format_value(size)}" for variant, size in sizes.items())
-    return f"{field} differ by {_spread(list(sizes.values())):.1%} between variants: {listed}"
 
 
 def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
@@ -290,103 +299,10 @@ def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
     return list(dict.fromkeys(trial.record[field] for trial in trials))
 
 
-def _join(values: Sequence[Any]) -> str:
+def join_values(values: Sequence[Any]) -> str:
     return " and ".join(format_value(value) for value in dict.fromkeys(values))
 
 
 def is_short(trial: Trial) -> bool:
     """Tell whether a trial stopped before the epochs asked for."""
     return trial.record["epochs_reached"] != trial.record["epochs"]
-
-
-def is_at_floor(trial: Trial) -> bool:
-    """Tell whether an evaluated trial is no better than doing nothing or acting at random."""
-    return trial.final_return <= find_task(trial.record["task"]).floor
-
-
-def is_exploiting(trial: Trial) -> bool:
-    """Tell whether a trial imagines over twice what it gets."""
-    imagined = trial.record["imagined_start_value"]
-    real = trial.record["real_start_value"]
-    if imagined is None or real is None:
-        return False
-    return imagined > 2 * real and imagined - real > EXPLOITED
-
-
-def _is_misrecorded(trial: Trial) -> bool:
-    recorded = trial.record["return_mean"]
-    return recorded is None or not math.isclose(
-        recorded, trial.final_return, rel_tol=0.0, abs_tol=SAME_RETURN
-    )
-
-
-def _is_miscounted(trial: Trial) -> bool:
-    return trial.record["evaluation_episodes"] != trial.num_episodes
-
-
-def _find_unusable(sweep: Sweep) -> list[Trial]:
-    return [t for t in sweep.trials if t.record["status"] == "EVALUATED" and not t.is_usable]
-
-
-def find_identical(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials of one task that end on the same episodes as another: one run twice?
-
-    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
-    """
-    same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
-    for trial in trials:
-        same[(trial.record["task"], trial.returns.tobytes())][trial.record["trial"]] = trial
-    return [
-        trial
-        for group in same.values()
-        if len(group) > 1
-        for trial in group.values()
-        if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all())
-    ]
-
-
-def _find_repeated(trials: Sequence[Trial]) -> str:
-    """Name what was trained twice, under settings that the sweep held at different times."""
-    counts = Counter(str(trial) for trial in trials)
-    names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
-    said = "one seed of an arm, several trials, the last of which counts"
-    return f"{said}: {_list_first(names)}" if names else ""
-
-
-def _find_several_data(trials: Sequence[Trial]) -> str:
-    """Name the arms of which trials with the same settings of data had several data."""
-    arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
-    for trial in trials:
-        arm = tuple(map(format_value, trial.factors.values()))
-        arms[arm].setdefault(trial.record["data_fingerprint"], trial)
-    names = []
-    for arm, firsts in arms.items():
-        found = {name: trial for name, trial in firsts.items() if name is not None}
-        settings = {str(read_settings(trial.record).get("data")) for trial in found.values()}
-        if len(settings) < len(found):
-            names.append(f"{' '.join(arm)} ({_join(list(found))})")
-    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data"
-    return f"{said}: {_list_first(names)}" if names else ""
-
-
-def _find_few_episodes(trials: Sequence[Trial]) -> str:
-    counts = [trial.num_episodes for trial in trials]
-    fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
-    if fewest >= FULL_EPISODES:
-        return ""
-    return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
-
-
-def describe_trials(names: Sequence[str], text: str = "") -> str:
-    """Count some trials, say what of them, and name the first few."""
-    counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
-    return f"{counted}{text and f' {text}'}: {_list_first(names)}"
-
-
-def _list_first(names: Sequence[str], shown: int = 3) -> str:
-    more = f"; and {len(names) - shown} more" if len(names) > shown else ""
-    return "; ".join(names[:shown]) + more
-
-
-def _list_trials(text: str, trials: Sequence[Trial]) -> str:
-    return describe_trials([str(trial) for trial in trials], text) if trials else ""

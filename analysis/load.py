@@ -49,8 +49,12 @@ class Trial:
 
     @cached_property
     def plan_return(self) -> float | None:
-        """Return the mean over the planner's episodes; None without any. No verdict uses it."""
-        return _mean(self.plan_returns) if len(self.plan_returns) else None
+        """Return the mean over the planner's episodes; None without any. No verdict uses it.
+
+        None, too, where an episode's return is no number.
+        """
+        is_known = len(self.plan_returns) and np.isfinite(self.plan_returns).all()
+        return _mean(self.plan_returns) if is_known else None
 
     @cached_property
     def return_where_planned(self) -> float | None:
@@ -110,6 +114,10 @@ class Sweep(NamedTuple):
     def seeds(self) -> frozenset[int]:
         """Return every training seed of the grid that has a row, whatever its status."""
         return frozenset(trial.seed for trial in self.trials)
+
+    def find_names_of(self, key: str) -> tuple[str, ...]:
+        """Return the axes with names of their own that set `key` and nothing else."""
+        return tuple(name for name, keys in self.axes.items() if keys == (key,) and name != key)
 
     def find_bound(self, factor: str) -> tuple[str, ...]:
         """Return `factor` and the factors that its levels set, which change along with it.

@@ -30,12 +30,21 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         scale=" and ".join(dict.fromkeys(sweep.scale for sweep in sweeps)),
         compare=sweeps[0].compare,
         varies=(*varies, SWEEP),
-        axes={SWEEP: (SWEEP,)} | {k: keys for s in reversed(sweeps) for k, keys in s.axes.items()},
+        axes=_unite_axes(sweeps),
         within=(),
         trials=tuple(_place(trial, s.name, factors) for s in sweeps for trial in s.trials),
         num_planned=sum(sweep.num_planned for sweep in sweeps),
         other_folders=tuple(sweep.folder for sweep in sweeps[1:]),
     )
+
+
+def _unite_axes(sweeps: Sequence[Sweep]) -> dict[str, tuple[str, ...]]:
+    """Return the keys that each axis sets in any of the sweeps."""
+    keys: dict[str, dict[str, None]] = {SWEEP: {SWEEP: None}}
+    for sweep in sweeps:
+        for axis, some in sweep.axes.items():
+            keys.setdefault(axis, {}).update(dict.fromkeys(some))
+    return {axis: tuple(some) for axis, some in keys.items()}
 
 
 def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:

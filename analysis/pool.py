@@ -5,6 +5,7 @@ factors left out, so that three collections of data do not turn three seeds into
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from analysis.arms import Arm
 from analysis.guard import Difference, find_differences
@@ -14,7 +15,8 @@ from analysis.load import format_value
 def pool_arms(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[Arm]:
     """Return one arm for each level of `compared` in each combination of `within`, and of task.
 
-    `compared` has the factor compared first, then those that its levels set.
+    `compared` has the factor compared first, then those that its levels set: a variant that other
+    factors set too is not kept apart.
     Raises ValueError for a name in `within` that is no factor of the arms.
     """
     factors = list(arms[0].factors)
@@ -22,15 +24,17 @@ def pool_arms(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str
         if name not in factors:
             valid = ", ".join(factor for factor in factors if factor not in compared)
             raise ValueError(f"--within: {name!r} does not vary here; valid: {valid}")
-    kept = [name for name in factors if name in ("task", *compared, *within)]
+    if not find_left_out(arms, compared, within):
+        return list(arms)  # every factor that varies is kept apart
+    kept = ("task", compared[0], *within)
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
-        groups.setdefault(tuple((name, arm.factors[name]) for name in kept), []).append(arm)
-    if len(groups) == len(arms):
-        return list(arms)  # every factor that varies is kept apart
+        key = tuple(level for name, level in arm.factors.items() if name in kept)
+        groups.setdefault(key, []).append(arm)
+    named = [name for name in factors if name in (*kept, *compared)]
     return [
-        Arm(dict(key), (), _all_planned(parts), _shared_kinds(parts), tuple(parts))
-        for key, parts in groups.items()
+        Arm(_join_factors(parts, named), (), _all_planned(parts), _shared_kinds(parts), parts)
+        for parts in map(tuple, groups.values())
     ]
 
 
@@ -80,6 +84,15 @@ def _say(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> str:
         for key in parts
     ]
     return "; ".join(listed)
+
+
+def _join_factors(parts: Sequence[Arm], names: Sequence[str]) -> dict[str, Any]:
+    """Return the levels that the parts stand at; several, of a factor that is set, as text."""
+    found = {name: list(dict.fromkeys(part.factors[name] for part in parts)) for name in names}
+    return {
+        name: levels[0] if len(levels) == 1 else " and ".join(map(format_value, levels))
+        for name, levels in found.items()
+    }
 
 
 def _shared_kinds(parts: Sequence[Arm]) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from analysis.arms import Arm, build_arms
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
 from analysis.diagnose import describe_names, diagnose
-from analysis.factorial import Factorial, find_effects
-from analysis.guard import find_flags
+from analysis.factorial import OF_A_CELL, Factorial, find_effects
+from analysis.flags import find_flags
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import find_left_out, pool_arms
 from analysis.reference import ReferenceTable, list_beside
@@ -73,7 +73,7 @@ def summarize_sweep(
     notes = describe_sweep(sweep, arms)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
-    of_a_cell = arms if within is None else pool_arms(arms, ["variant"], within)
+    of_a_cell = arms if within is None else pool_arms(arms, OF_A_CELL, within)
     return Summary(
         sweep=sweep,
         progress=progress,
@@ -82,7 +82,7 @@ def summarize_sweep(
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
         factorial=find_effects(of_a_cell, despite_differences),
         costs=tuple(measure_costs(arms)),
-        scalings=tuple(scale_epochs(arms)),
+        scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"))),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
         notes=tuple(notes + describe_names(sweep, names)),

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from analysis.scaling import SHAPES as CURVES
+from analysis.scaling import Shape, fit_curve, foretell
 from analysis.verdict import (
     CONFIDENCE,
     CONFIRM_SEEDS,
@@ -33,6 +35,9 @@ FEW_TASKS = 3  # of the tasks that a phase takes by default
 DRAWS = 2_000  # of a bootstrap
 BLOCK = 100  # data sets whose bootstraps are drawn at once
 RELATIVE = 0.05, 700.0  # the share of "5 % better", and the mean that it is tried at
+BUDGETS = (15_000, 50_000, 100_000, 150_000)  # epochs
+TAUS = (0.15, 0.3)  # how slowly a curve rises, in units of the largest budget
+FLOOR, GAIN = 50.0, 700.0  # of such a curve
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -180,6 +185,36 @@ def confirm(outcome: Outcome, num_seeds: int) -> np.ndarray:
     return (passes & wins).sum(axis=1) * (num_seeds >= CONFIRM_SEEDS)
 
 
+class Foretold(NamedTuple):
+    """How the epochs needed were foretold in many draws of one true curve; shares of them."""
+
+    needed: float  # the truth
+    missed: float  # the range does not hold it, where one is given
+    given: float  # a number of epochs was named
+    wrong: float  # of these, its range does not hold the truth
+
+
+def foretell_many(
+    curve: Shape, tau: float, num_seeds: int, repeats: int, rng: np.random.Generator
+) -> Foretold:
+    """Ask `repeats` times how many epochs a curve of known shape needs."""
+    scale = tau * max(BUDGETS)
+    epochs = np.repeat(np.array(BUDGETS, float), num_seeds)
+    means = FLOOR + GAIN * curve.rise(epochs / scale)
+    needed, missed, wrong = scale * curve.needed, [], []
+    for noise in draw_normal(rng, (repeats, len(epochs))):
+        returns = means + noise
+        fits = fit_curve(epochs, returns, FLOOR)
+        low, high, answer = foretell(fits, BUDGETS, returns.reshape(len(BUDGETS), -1).tolist())
+        if "F test" in answer:
+            continue
+        missed.append(not low <= needed <= high)
+        if answer.startswith("needs about"):
+            wrong.append(missed[-1])
+    share_wrong = float(np.mean(wrong)) if wrong else 0.0
+    return Foretold(needed, float(np.mean(missed)), len(wrong) / repeats, share_wrong)
+
+
 def main() -> int:
     """Print the tables; return the exit status."""
     parser = CommandParser(description="Simulate the verdict's errors.")
@@ -199,6 +234,7 @@ def report(options: argparse.Namespace) -> None:
     print_tables_of_tasks(repeats, rng)
     print_coverage(repeats, rng)
     print_main_effects(repeats, rng)
+    print_epochs_needed(max(repeats // 200, 30), rng)
 
 
 def print_false_winners(repeats: int, rng: np.random.Generator) -> None:
@@ -273,6 +309,25 @@ def print_main_effects(repeats: int, rng: np.random.Generator) -> None:
     rows = [["50 points", *(f"{main_effect_power(n, repeats // 4, rng):.2f}" for n in SEEDS)]]
     title = f"Power of the 2x2's main effect over {FEW_TASKS} tasks (t over task x seed blocks)"
     print_table(title, ["effect", *(f"n={n}" for n in SEEDS)], rows)
+
+
+def print_epochs_needed(repeats: int, rng: np.random.Generator) -> None:
+    """Print how often the range of the epochs that a curve needs does not hold them."""
+    rows = []
+    for curve in CURVES:
+        for tau in TAUS:
+            found = [foretell_many(curve, tau, n, repeats, rng) for n in SEEDS]
+            row = [f"{curve.name}, {found[0].needed:,.0f}"]
+            for shares in ("missed", "given", "wrong"):
+                row += [f"{getattr(one, shares):.0%}" for one in found]
+            rows.append(row)
+    title = (
+        f"Epochs needed, from budgets of {', '.join(f'{budget:,}' for budget in BUDGETS)}: how "
+        f"often the range does not hold the truth, how often a number is named, and how often the "
+        f"range beside it is wrong ({repeats:,} draws a cell)"
+    )
+    heads = [f"{what}, n={n}" for what in ("missed", "named", "wrong") for n in SEEDS]
+    print_table(title, ["truth", *heads], rows)
 
 
 def percent(claims: np.ndarray) -> str:

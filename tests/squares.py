@@ -21,7 +21,11 @@ def write_square(folder: Path, returns: Returns, epochs: int = 100, **changes: A
     """Write a sweep whose trials end on exactly `returns`; seeds count from 1."""
     rows = [
         CONTROLS
-        | {"trial": f"{task}-{variant}-{epochs}-{seed}", "task": task, "variant": variant}
+        | {
+            "trial": f"{folder.name}-{task}-{variant}-{epochs}-{seed}",
+            "task": task,
+            "variant": variant,
+        }
         | {"world_model": KINDS[variant][0], "policy": KINDS[variant][1], "seed": seed}
         | {"epochs": epochs, "epochs_reached": epochs, "return_mean": float(value)}
         | changes

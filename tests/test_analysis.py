@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from analysis.guard import find_flags
-from analysis.load import find_factor, find_sweep, load_sweep
+from analysis.flags import find_flags
+from analysis.load import Trial, find_factor, find_sweep, load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
@@ -230,6 +231,11 @@ def test_tables_of_an_earlier_version_hold_the_policy_alone(results):
     trial = load_sweep(folder).trials[0]
     assert len(trial.returns) == 3
     assert trial.plan_return is None
+
+
+def test_planned_episodes_without_a_return_are_none():
+    planned = np.array([500.0, np.nan])
+    assert Trial({}, {}, np.array([500.0, 510.0]), planned).plan_return is None
 
 
 # Flags.

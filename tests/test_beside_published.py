@@ -85,6 +85,16 @@ def test_methodology_and_epochs_do_not_apply_to_one_agent_for_all_tasks(tmp_path
     assert (row.published, row.published_sd) == (981.4, 8.96)
 
 
+def test_difference_to_a_planner_is_that_of_the_plan_return(tmp_path):
+    folder = make(tmp_path / "s")
+    assert {row.difference for row in beside(folder, "tdmpc2").rows} == {None}
+    episodes = read_table(folder / "evaluations.arrow").to_pylist()
+    planned = [row | {"actor": "planner", "return": row["return"] + 20.0} for row in episodes]
+    write_rows(folder / "evaluations.arrow", [*episodes, *planned], EVALUATIONS)
+    row = beside(folder, "tdmpc2").rows[0]
+    assert row.difference == pytest.approx(950.0 + 20.0 - 981.4)
+
+
 def test_task_without_a_published_return_has_none(tmp_path):
     arms = build_arms(load_sweep(make(tmp_path / "s")))
     known = {"walker-stand": PUBLISHED_RETURNS["walker-stand"]}
@@ -154,7 +164,7 @@ def test_plan_return_stands_beside_that_of_a_planning_agent(tmp_path, capsys):
     planned = [row | {"actor": "planner", "return": row["return"] + 10.0} for row in rows]
     write_rows(folder / "evaluations.arrow", rows + planned, EVALUATIONS)
     run(folder, "--format", "md", "--reference", "tdmpc2")
-    assert "| 950.0 +- 50.0 | 960.0 +- 50.0 | 981.4 +- 9.0 | -31.4 |" in capsys.readouterr().out
+    assert "| 950.0 +- 50.0 | 960.0 +- 50.0 | 981.4 +- 9.0 | -21.4 |" in capsys.readouterr().out
 
 
 def test_unknown_reference_is_one_line(tmp_path, capsys):

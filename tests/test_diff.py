@@ -54,6 +54,13 @@ def test_sweeps_are_compared_field_by_field(results, capsys):
     assert lines[-1] == ["kernels", "None", "off:", "no", "C++", "compiler"]
 
 
+def test_another_world_model_under_the_same_path_is_a_difference(results, capsys):
+    make_sweep(results / "made_again", lambda _: {"world_model_from": "5f3a0c11"}, TASKS)
+    assert run(results, "before", "made_again") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [["world", "model:"], ["world_model_from", "scratch", "5f3a0c11"]]
+
+
 def test_sweeps_alike_differ_in_nothing(results, capsys):
     assert run(results, "before", "again") == 0
     out = capsys.readouterr().out

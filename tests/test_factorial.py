@@ -108,6 +108,19 @@ def write_pretrained(folder, models_of_kind):
     return folder
 
 
+def test_the_cells_of_the_other_world_model_are_compared_with_each_other(tmp_path):
+    folder = write_pretrained(tmp_path / "s", 1)
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    for row in rows:
+        if row["variant"] == "fullflow":
+            row["world_model_from"] = "flow-700-0"
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    found = effects_of(folder).tasks[0]
+    assert found.problem == "Not comparable"
+    said = [str(difference) for difference in found.differences]
+    assert said == ["world_model_from: flow-600-0 against flow-700-0"]
+
+
 @pytest.mark.parametrize("format", ["table", "md", "html", "tex", "json"])
 def test_verdicts_and_effects_on_one_pretrained_model_a_kind_say_so(format, tmp_path, capsys):
     write_pretrained(tmp_path / "s", 1)

@@ -13,7 +13,7 @@ from analysis.report import summarize_sweep
 from analysis.summarize import main
 from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
-from tests.squares import write_square, write_trials
+from tests.squares import KINDS, write_square, write_trials
 from tests.test_analysis import CONTROLS
 
 CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
@@ -23,6 +23,9 @@ HORIZONS = {
     "published": {4: (300.0, 310.0), 8: (320.0, 330.0)},
     "corrected": {4: (400.0, 440.0), 8: (420.0, 440.0)},
 }
+
+PARTS = ("world_model", "policy")
+FLOW_OR_MLP = "world_model.kind"
 
 
 def write_pair(folder: Path, **changes: Any) -> list[str]:
@@ -182,7 +185,7 @@ def test_csv_gives_an_averages_verdict_to_all_its_arms(tmp_path, capsys):
     options = ["s", "--results", str(tmp_path), "--within", "task", "--compare", "fidelity"]
     assert main([*options, "--format", "csv"]) == 0
     printed = capsys.readouterr().out
-    assert len(re.findall("corrected.*Corrected wins", printed)) == 2
+    assert len(re.findall("corrected.*Corrected wins,[^,]*,learner.horizon", printed)) == 2
 
 
 def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
@@ -194,6 +197,56 @@ def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
     assert said in " ".join(capsys.readouterr().out.split())
     assert main(["s", "--results", str(tmp_path), "--within", "task"]) == 0
     assert said not in " ".join(capsys.readouterr().out.split())
+
+
+def test_arms_of_two_sweeps_are_compared_where_the_sweep_is_averaged_over(tmp_path):
+    write_square(tmp_path / "first", {"reacher-easy": {"baseline": LOWER["baseline"]}})
+    write_square(tmp_path / "second", {"reacher-easy": {"fullflow": CELLS["fullflow"]}})
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    (row,) = summarize_sweep(merged, "variant", within=["task"]).comparisons[0].rows
+    assert (row.verdict.name, row.baseline_name) == ("Fullflow wins", "baseline")
+
+
+def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path):
+    returns = {"baseline": 100.0, "flowpolicy": 200.0, "flowwm": 400.0, "fullflow": 600.0}
+    rows = [
+        CONTROLS
+        | {"trial": f"{name}-{seed}", "task": "reacher-easy", "variant": name, "epochs": 100}
+        | {"world_model": KINDS[name][0], "policy": KINDS[name][1], "epochs_reached": 100}
+        | {"seed": seed, "return_mean": value + seed}
+        | {"config": json.dumps({k: {"kind": v} for k, v in zip(PARTS, KINDS[name], strict=True)})}
+        for name, value in returns.items()
+        for seed in (1, 2)
+    ]
+    write_trials(tmp_path / "s", rows, [*(f"{p}.kind" for p in PARTS), "task", "seed"], FLOW_OR_MLP)
+    sweep = load_sweep(tmp_path / "s")
+    (row,) = summarize_sweep(sweep, FLOW_OR_MLP, within=["task"]).comparisons[0].rows
+    assert (row.baseline.mean, row.level.mean) == (151.5, 501.5)
+    assert (row.verdict.name, row.differences) == ("Flow wins", ())
+    (square,) = summarize_sweep(sweep, within=["policy.kind", "task"]).factorial.tasks
+    assert square.problem == ""
+    assert [effect.estimate for effect in square.effects] == [350.0, 150.0, 100.0]
+
+
+def test_an_axis_that_sets_other_keys_in_each_sweep_is_compared_as_all_of_them(tmp_path):
+    for name, key, levels in (("a", "horizon", (4, 8)), ("b", "discount", (0.9, 0.99))):
+        rows = [
+            CONTROLS
+            | {"trial": f"{name}-{level}-{seed}", "task": "reacher-easy", "variant": "baseline"}
+            | {"world_model": "mlp", "policy": "gaussian", "epochs": 100, "epochs_reached": 100}
+            | {"seed": seed, "return_mean": 100.0 * place + seed}
+            | {"config": json.dumps({"learner": {key: level}, "tuning": f"{name}{place}"})}
+            for place, level in enumerate(levels, start=2)
+            for seed in (1, 2)
+        ]
+        write_trials(tmp_path / name, rows, ["tuning", "task", "seed"], "tuning")
+        described = json.loads((tmp_path / name / "sweep.json").read_text())
+        described["axes"] = {"tuning": [f"learner.{key}"], "task": ["task"], "seed": ["seed"]}
+        (tmp_path / name / "sweep.json").write_text(json.dumps(described))
+    for order in (("a", "b"), ("b", "a")):
+        merged = merge_sweeps([load_sweep(tmp_path / name) for name in order])
+        rows = summarize_sweep(merged, "tuning").comparisons[0].rows
+        assert [row.differences for row in rows] == [(), ()]
 
 
 # Some tasks.

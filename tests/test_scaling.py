@@ -1,5 +1,6 @@
 """Epochs against return, and what arms cost: known curves, hand-worked numbers, honest doubt."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -127,6 +128,19 @@ def test_what_the_data_do_not_show_is_not_told(tmp_path, curves, why):
     assert not found.is_known
 
 
+def test_an_axis_with_a_name_that_sets_the_epochs_alone_is_one_of_budgets(tmp_path):
+    arms = build_arms(load_sweep(write_budgets(tmp_path / "s", around(exponential))))
+    named = [
+        dataclasses.replace(arm, factors=arm.factors | {"budget": f"b{arm.factors['epochs']}"})
+        for arm in arms
+    ]
+    assert scale_epochs(named) == []
+    assert scale_epochs(named, ["budget"]) == scale_epochs(arms)
+    sweep = load_sweep(tmp_path / "s")
+    axes = {"budget": ("epochs",), "arm": ("epochs", "variant"), "epochs": ("epochs",)}
+    assert sweep._replace(axes=axes).find_names_of("epochs") == ("budget",)
+
+
 def test_a_sweep_of_one_budget_has_no_scaling(tmp_path):
     curves = {100: [300.0, 310.0]}
     assert (
@@ -147,6 +161,13 @@ def test_cost_is_of_all_seeds_and_the_gain_is_above_the_floor(tmp_path):
     # 450 points in 50 s; 404.9 above the floor.
     assert cost.return_per_hour == pytest.approx(450.0 * 72)
     assert cost.gain_per_hour == pytest.approx(404.9 * 72)
+
+
+def test_an_arm_that_returns_nothing_has_lost_what_the_floor_gives(tmp_path):
+    folder = write_budgets(tmp_path / "s", {100: [0.0, 0.0]}, train_seconds=50.0)
+    cost = measure_costs(build_arms(load_sweep(folder)))[0]
+    assert cost.return_per_hour == 0.0
+    assert cost.gain_per_hour == pytest.approx(-45.1 * 72)
 
 
 def test_cost_that_was_not_recorded_is_a_dash(tmp_path, capsys):

@@ -72,7 +72,11 @@ def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
     """Return a baseline and a full flow arm; `changed` edits every row of the latter."""
     arms = [
         [
-            Trial(RECORD | kind | {"seed": seed} | edit, {}, np.array([500.0, 510.0, 520.0]))
+            Trial(
+                RECORD | kind | {"trial": f"{kind['variant']}-{seed}", "seed": seed} | edit,
+                {},
+                np.array([500.0, 510.0, 520.0]),
+            )
             for seed in (42, 123, 456)
         ]
         for kind, edit in ((MLP, {}), (FLOW, changed))
@@ -351,6 +355,38 @@ def test_a_frozen_world_model_does_not_dilute_the_parameters():
         trial.record["methodology"] = "policy_finetuning"
     found = find_differences("variant", baseline, level)
     assert str(found[0]) == "trained_parameters: 1,578,000 against 1,618,000 (2.5% apart)"
+
+
+def test_frozen_world_models_must_match_in_size_of_themselves():
+    baseline, level = make_arms(world_model_parameters=48_000_000)
+    for trial in (*baseline, *level):
+        trial.record["methodology"] = "policy_finetuning"
+    (found,) = find_differences("variant", baseline, level)
+    assert str(found) == "world_model_parameters: 18,980,000 against 48,000,000 (152.9% apart)"
+    for trial in level:
+        trial.record["world_model_parameters"] = None  # not recorded
+    assert find_differences("variant", baseline, level) == []
+
+
+def test_settings_that_no_kind_brings_with_it_are_controls_of_a_variant():
+    def give(arm, **settings):
+        for trial in arm:
+            trial.record["config"] = json.dumps({"world_model": settings})
+
+    baseline, level = make_arms()
+    give(baseline, kind="mlp", units=[512], standardize=False)
+    give(level, kind="flow", units=[508], standardize=False, num_substeps=4)
+    assert find_differences("variant", baseline, level) == []
+    give(level, kind="flow", units=[508], standardize=True, num_substeps=4)
+    (found,) = find_differences("variant", baseline, level)
+    assert str(found) == "world_model.standardize: False against True"
+    assert find_differences("policy.kind", baseline, level)[0].field == "world_model.kind"
+
+
+def test_trials_are_not_compared_with_themselves():
+    baseline, level = make_arms()
+    (found,) = find_differences("sweep", baseline, [*level[:2], baseline[2]])[:1]
+    assert str(found) == "trial: baseline-456 against the same"
 
 
 def test_parameter_counts_are_no_control_of_other_factors():

@@ -1,0 +1,134 @@
+"""What looks odd about a sweep's trials: said beside its tables; no verdict is lost by it."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from analysis.checked import read_settings
+from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
+from analysis.load import Sweep, Trial, format_value
+from analysis.verdict import RETURN_MAX
+from pwmray.tasks import find_task
+
+FULL_EPISODES = 50  # evaluation episodes a final return should rest on
+EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
+SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
+
+
+def find_flags(sweep: Sweep) -> list[str]:
+    """Return what a reader should know about the sweep's evaluated trials, one line each."""
+    usable = sweep.usable
+    checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
+        ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
+        ("whose number of episodes is not the recorded one", _is_miscounted),
+    )
+    flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
+    flags.append(_find_repeated(usable))
+    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
+    flags.append(_find_several_data(usable))
+    flags.append(_find_few_episodes(usable))
+    flags += [_find_unmatched(field, usable) for field in PARAMETERS]
+    return [flag for flag in flags if flag]
+
+
+def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
+    """Say where variants give one part unlike sizes, though the sum may be within tolerance."""
+    sizes = {t.factors["variant"]: t.record[field] for t in trials if t.record[field] is not None}
+    if len(sizes) < 2 or spread(list(sizes.values())) <= PARAMETER_TOLERANCE:
+        return ""
+    listed = "; ".join(f"{variant} {format_value(size)}" for variant, size in sizes.items())
+    return f"{field} differ by {spread(list(sizes.values())):.1%} between variants: {listed}"
+
+
+def is_at_floor(trial: Trial) -> bool:
+    """Tell whether an evaluated trial is no better than doing nothing or acting at random."""
+    return trial.final_return <= find_task(trial.record["task"]).floor
+
+
+def is_exploiting(trial: Trial) -> bool:
+    """Tell whether a trial imagines over twice what it gets."""
+    imagined = trial.record["imagined_start_value"]
+    real = trial.record["real_start_value"]
+    if imagined is None or real is None:
+        return False
+    return imagined > 2 * real and imagined - real > EXPLOITED
+
+
+def _is_misrecorded(trial: Trial) -> bool:
+    recorded = trial.record["return_mean"]
+    return recorded is None or not math.isclose(
+        recorded, trial.final_return, rel_tol=0.0, abs_tol=SAME_RETURN
+    )
+
+
+def _is_miscounted(trial: Trial) -> bool:
+    return trial.record["evaluation_episodes"] != trial.num_episodes
+
+
+def _find_unusable(sweep: Sweep) -> list[Trial]:
+    return [t for t in sweep.trials if t.record["status"] == "EVALUATED" and not t.is_usable]
+
+
+def find_identical(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of one task that end on the same episodes as another: one run twice?
+
+    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
+    """
+    same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
+    for trial in trials:
+        same[(trial.record["task"], trial.returns.tobytes())][trial.record["trial"]] = trial
+    return [
+        trial
+        for group in same.values()
+        if len(group) > 1
+        for trial in group.values()
+        if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all())
+    ]
+
+
+def _find_repeated(trials: Sequence[Trial]) -> str:
+    """Name what was trained twice, under settings that the sweep held at different times."""
+    counts = Counter(str(trial) for trial in trials)
+    names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
+    said = "one seed of an arm, several trials, the last of which counts"
+    return f"{said}: {_list_first(names)}" if names else ""
+
+
+def _find_several_data(trials: Sequence[Trial]) -> str:
+    """Name the arms of which trials with the same settings of data had several data."""
+    arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
+    for trial in trials:
+        arm = tuple(map(format_value, trial.factors.values()))
+        arms[arm].setdefault(trial.record["data_fingerprint"], trial)
+    names = []
+    for arm, firsts in arms.items():
+        found = {name: trial for name, trial in firsts.items() if name is not None}
+        settings = {str(read_settings(trial.record).get("data")) for trial in found.values()}
+        if len(settings) < len(found):
+            names.append(f"{' '.join(arm)} ({join_values(list(found))})")
+    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data"
+    return f"{said}: {_list_first(names)}" if names else ""
+
+
+def _find_few_episodes(trials: Sequence[Trial]) -> str:
+    counts = [trial.num_episodes for trial in trials]
+    fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
+    if fewest >= FULL_EPISODES:
+        return ""
+    return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
+
+
+def describe_trials(names: Sequence[str], text: str = "") -> str:
+    """Count some trials, say what of them, and name the first few."""
+    counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
+    return f"{counted}{text and f' {text}'}: {_list_first(names)}"
+
+
+def _list_first(names: Sequence[str], shown: int = 3) -> str:
+    more = f"; and {len(names) - shown} more" if len(names) > shown else ""
+    return "; ".join(names[:shown]) + more
+
+
+def _list_trials(text: str, trials: Sequence[Trial]) -> str:
+    return describe_trials([str(trial) for trial in trials], text) if trials else ""
