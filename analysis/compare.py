@@ -123,7 +123,7 @@ def compare_arms(
     pairs = [
         (baseline, level)
         for group in _group_arms(kept, compared)
-        for baseline in [_find_baseline(group, compared)]
+        for baseline in [_find_baseline(group, _find_exempt(group[0], kept, compared), compared)]
         for level in group
         if level.factors[factor] != baseline.factors[factor]
     ]
@@ -169,10 +169,30 @@ def _find_apart(arms: Sequence[Arm], factor: str, compared: Sequence[str]) -> tu
     return tuple(apart or varied)
 
 
-def _find_baseline(arms: Sequence[Arm], compared: Sequence[str]) -> Arm:
-    """Return the level or variant "baseline", else the smallest number, else the first."""
+def _find_exempt(arm: Arm, arms: Sequence[Arm], compared: Sequence[str]) -> list[Arm]:
+    """Return the arms to which some factor of an arm's group does not apply, alike in the others.
+
+    Without a flow there are no substeps: one baseline stands beside each number of them.
+    """
+    group = _others(arm, compared)
+    return [
+        other
+        for other in arms
+        for theirs in [_others(other, compared)]
+        if theirs != group and all(theirs[name] in (level, None) for name, level in group.items())
+    ]
+
+
+def _find_baseline(group: Sequence[Arm], exempt: Sequence[Arm], compared: Sequence[str]) -> Arm:
+    """Return the level or variant "baseline", else the smallest number, else the first.
+
+    It is one of the group; an `exempt` one where the group has none, or has nothing to compare.
+    """
+    arms = [*group, *exempt]
     named = [arm for name in compared for arm in arms if arm.factors[name] == BASELINE_VARIANT]
-    return named[0] if named else arms[0]
+    if named:
+        return named[0]
+    return exempt[0] if exempt and len(group) == 1 else group[0]
 
 
 def _judge_pair(

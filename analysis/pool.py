@@ -4,6 +4,7 @@ The training seed stays the unit: an arm's return at a seed becomes the mean ove
 factors left out, so that three collections of data do not turn three seeds into nine.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,18 +55,27 @@ def compare_controls(
     """Return the controls that differ between two arms, of pooled ones part by part.
 
     Parts are paired by the factors averaged over; where these differ, that is the difference,
-    unless there is one part on either side, which then are compared as they are.
+    unless there is one part on either side, which then are compared as they are, or on one side
+    one to which such a factor does not apply, which is compared with each.
     """
     if not baseline.parts or not level.parts:
         return find_differences(compare, baseline.trials, level.trials, keys)
     ours, theirs = _by_left_out(baseline), _by_left_out(level)
     pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
-    if len(ours) == len(theirs) == 1:
-        pairs = [(*ours.values(), *theirs.values())]
+    if len(ours) == len(theirs) == 1 or _is_exempt(ours, theirs) or _is_exempt(theirs, ours):
+        pairs = list(itertools.product(ours.values(), theirs.values()))
     elif set(ours) != set(theirs):
         return [Difference("averaged over", _say(ours, theirs), _say(theirs, ours))]
     found = [find_differences(compare, a.trials, b.trials, keys) for a, b in pairs]
     return list(dict.fromkeys(difference for some in found for difference in some))
+
+
+def _is_exempt(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> bool:
+    """Tell whether there is one part, which agrees with all others where a factor applies to it."""
+    if len(parts) != 1:
+        return False
+    own = dict(next(iter(parts)))
+    return all(own.get(name) in (level, None) for key in others for name, level in key)
 
 
 def _by_left_out(arm: Arm) -> dict[tuple, Arm]:

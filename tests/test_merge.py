@@ -26,6 +26,7 @@ HORIZONS = {
 
 PARTS = ("world_model", "policy")
 FLOW_OR_MLP = "world_model.kind"
+SUBSTEPS = "num_substeps"
 
 
 def write_pair(folder: Path, **changes: Any) -> list[str]:
@@ -247,6 +248,29 @@ def test_an_axis_that_sets_other_keys_in_each_sweep_is_compared_as_all_of_them(t
         merged = merge_sweeps([load_sweep(tmp_path / name) for name in order])
         rows = summarize_sweep(merged, "tuning").comparisons[0].rows
         assert [row.differences for row in rows] == [(), ()]
+
+
+def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_levels(tmp_path):
+    gaussian = ("baseline", {"kind": "gaussian"})
+    flows = [("flowpolicy", {"kind": "flow", SUBSTEPS: steps}) for steps in (2, 4)]
+    rows = [
+        CONTROLS
+        | {"trial": f"{variant}-{place}-{seed}", "task": "reacher-easy", "variant": variant}
+        | {"world_model": "mlp", "policy": policy["kind"], "epochs": 100, "epochs_reached": 100}
+        | {"seed": seed, "return_mean": 200.0 * place + seed}
+        | {"config": json.dumps({"policy": policy})}
+        for place, (variant, policy) in enumerate((gaussian, *flows))
+        for seed in (1, 2)
+    ]
+    axes = ["variant", f"policy[flow].{SUBSTEPS}", "task", "seed"]
+    write_trials(tmp_path / "s", rows, axes, "variant")
+    sweep = load_sweep(tmp_path / "s")
+    table = summarize_sweep(sweep).comparisons[0]
+    assert [row.baseline_name for row in table.rows] == ["baseline", "baseline"]
+    assert [row.level.mean for row in table.rows] == [201.5, 401.5]
+    assert [row.differences for row in table.rows] == [(), ()]
+    (row,) = summarize_sweep(sweep, within=["task"]).comparisons[0].rows
+    assert (row.baseline.mean, row.level.mean, row.differences) == (1.5, 301.5, ())
 
 
 # Some tasks.
