@@ -558,6 +558,33 @@ def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):
     assert trials.next("d") is None
 
 
+def test_search_with_a_trial_done_goes_on_whatever_its_failures(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    evaluate(Path(trials.next("a")["grid"]["folder"]))
+    trials.end("a", None, is_error=False)
+    for number in range(2):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    trials = open_trials(tmp_path, data)
+    for number in range(4):  # those two again, and two new ones
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    assert len(study.outcomes(trials.study)) == 5
+
+
+def test_search_waits_for_the_trial_that_started_before_those_that_died(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    trials.next("slow")
+    for number in range(3):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    registry.record(
+        trials._folder(trials._live["slow"][1]), Status.FAILED, reason="TypeError: no",
+        failure="code",
+    )  # fmt: skip
+    trials.end("slow", None, is_error=True)
+    assert trials.bug == "TypeError: no"
+
+
 def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
     plan = make_plan(tmp_path)
     space = study.read_space(search.space)
