@@ -127,6 +127,20 @@ def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
     assert configs[3] is None
 
 
+def test_choices_that_are_tuples_are_searched_and_gone_on_with(tmp_path, recwarn):
+    space = {"policy.units": [(16,), (32,), (8, 8)], **search.space}
+    widths = dataclasses.replace(search, space=space)
+    for _ in range(2):  # TPE begins with ten draws
+        plan = make_plan(tmp_path, of=widths)
+        found = plan.open_study(TASK)
+        for value in range(12):
+            trial = found.ask(study.read_space(space))
+            units = plan.config(TASK, trial.params).policy.units
+            assert units in space["policy.units"]
+            found.tell(trial, value)
+    assert not recwarn.list
+
+
 def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
     space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
     assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
