@@ -89,9 +89,9 @@ def _run(
         address = connect.answering(address)
     try:
         data_paths, data_seconds = _make_data(plan, data_dir, interruption)
-    except AskedToStopError as stopped:
-        print(f"{stopped}\ngo on with: {as_typed(command)}")
-        return GO_ON
+    except (AskedToStopError, KeyboardInterrupt) as stopped:
+        print("\n".join([*filter(None, [str(stopped)]), f"go on with: {as_typed(command)}"]))
+        return interruption.exit_code(stopped)
     folder = tables.open_sweep(plan, command)
     progress = SweepProgress(plan, notices)
     turns = Turns(plan, progress, interruption, patience_seconds)
