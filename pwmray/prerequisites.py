@@ -47,11 +47,13 @@ def find(
     configs: Sequence[TrialConfig],
     results: Path,
     given: Mapping[str, Sequence[Path]] | None = None,
+    data_dir: Path = Path("data"),
 ) -> Found:
     """Look the pretrained world models of a sweep's trials up in the results folder.
 
     `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
-    whose file is missing goes on awaiting it.
+    whose file is missing goes on awaiting it. The command that makes it names `results` and
+    `data_dir` where they are not those that it takes by itself.
     Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
     files of its kind fits or several, and for trials that were several by the pretrainings that
     they name alone, all of which one file stands in for.
@@ -66,7 +68,7 @@ def find(
             found.append(_start_from(config, _choose(config, given[kind])))
             continue
         pretraining = PretrainingConfig.behind(config, sweep.scales[scale])
-        command = _command(sweep, scale, results)
+        command = _command(sweep, scale, results, data_dir)
         _check_task(config, pretraining, command)
         folder = pretraining.folder(results)
         before = needed.get(folder)
@@ -181,10 +183,11 @@ def _start_from(config: TrialConfig, path: Path) -> TrialConfig:
     return dataclasses.replace(config, world_model_from=str(path))
 
 
-def _command(sweep: Any, scale: str, results: Path) -> str:
+def _command(sweep: Any, scale: str, results: Path, data_dir: Path) -> str:
     command = f"python sweeps/{sweep.pretraining}.py --scale {scale}"
-    if results != Path("results").resolve():
-        command += f" --results {shlex.quote(str(results))}"
+    for name, path in (("results", results), ("data", data_dir)):
+        if path.resolve() != Path(name).resolve():
+            command += f" --{name} {shlex.quote(str(path))}"
     return as_typed(command)
 
 

@@ -172,7 +172,7 @@ class Sweep:
         configs = _for_gpus(cells[: chosen.limit], chosen.gpu_types, chosen.trials_per_gpu)
         given = prerequisites.read_files(chosen.world_model)
         prerequisites.check_given(self, cells, given)
-        found = prerequisites.find(self, scale, configs, results, given)
+        found = prerequisites.find(self, scale, configs, results, given, data)
         if not chosen.allow_unmatched:
             check_matched(found.configs)
         return plan.make(

@@ -94,6 +94,13 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_command_that_makes_them_has_the_sweeps_folders(tmp_path, capsys):
+    places = ["--results", tmp_path / "r", "--data", tmp_path / "d d"]
+    _, _, errors = run(capsys, *places, of=sweep)
+    wanted = f"--scale tiny --results {tmp_path}/r --data '{tmp_path}/d d' (or add"
+    assert wanted in errors[0]
+
+
 def test_each_training_seed_may_have_a_pretrained_pair_of_its_own(tmp_path):
     of_a_seed = [
         {"seed": 42, "world_model_from": PRETRAINED},
