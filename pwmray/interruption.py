@@ -11,7 +11,7 @@ import time
 from types import FrameType
 
 from pwmray import slurm_jobs
-from pwmray.commands import Progress
+from pwmray.commands import INTERRUPTED, Progress
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
@@ -56,6 +56,12 @@ class Interruption:
             progress(what, done, total)
 
         return report
+
+    def exit_code(self, stopped: BaseException) -> int:
+        """Return the exit code of work that AskedToStopError or KeyboardInterrupt ended."""
+        if self.reason == CANCELLED:
+            return TERMINATED
+        return GO_ON if isinstance(stopped, AskedToStopError) else INTERRUPTED
 
     def leave(self) -> None:
         """Give both signals their default meaning back."""

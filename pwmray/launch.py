@@ -89,9 +89,9 @@ def _run(
         address = connect.answering(address)
     try:
         data_paths, data_seconds = _make_data(plan, data_dir, interruption)
-    except AskedToStopError as stopped:
-        print(f"{stopped}\ngo on with: {as_typed(command)}")
-        return GO_ON
+    except (AskedToStopError, KeyboardInterrupt) as stopped:
+        print("\n".join([*filter(None, [str(stopped)]), f"go on with: {as_typed(command)}"]))
+        return interruption.exit_code(stopped)
     folder = tables.open_sweep(plan, command)
     progress = SweepProgress(plan, notices)
     turns = Turns(plan, progress, interruption, patience_seconds)
@@ -104,7 +104,8 @@ def _run(
         try:
             if not turns.is_over:
                 engine = _Engine(plan, data_paths, address, interruption, trainable)
-                end = _work(engine, turns, progress, joined, interruption)
+                deaths = retries.FirstDeaths(is_over="done" in plan.counts())
+                end = _work(engine, turns, progress, joined, interruption, deaths)
         finally:
             _write_the_end(plan, folder, turns, joined, end, started, data_seconds)
     return _say_the_end(plan, folder, end, command, notices)
@@ -145,15 +146,15 @@ def _work(
     progress: SweepProgress,
     joined: tables.Tables,
     interruption: Interruption,
+    deaths: retries.FirstDeaths,
 ) -> _End:
     """Run trials in rounds, each all that may run then, until none is left."""
-    deaths = retries.FirstDeaths()
     try:
         with progress:
             while to_run := turns.next(engine.machine):
                 engine.run(to_run, turns, progress, joined, deaths)
                 if deaths.bug is not None:
-                    why = f"not run, for the first trials all died of {deaths.bug}"
+                    why = f"stopped, for the first trials all died of {deaths.bug}"
                     return _End(why=why, bug=deaths.bug)
         if interruption.reason is not None:
             return _End(code=GO_ON, why=interruption.reason)
@@ -370,7 +371,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials run on in other processes")
     if end.bug is not None:
-        print(f"stopped: the first trials all died of {end.bug}; {len(left)} more were not run")
+        print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
     if num_done:
         summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
         print(f"see who wins: {as_typed(summarize)}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,14 +47,16 @@ def find(
     configs: Sequence[TrialConfig],
     results: Path,
     given: Mapping[str, Sequence[Path]] | None = None,
+    data_dir: Path = Path("data"),
 ) -> Found:
     """Look the pretrained world models of a sweep's trials up in the results folder.
 
     `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
-    whose file is missing goes on awaiting it.
+    whose file is missing goes on awaiting it. The command that makes it names `results` and
+    `data_dir` where they are not those that it takes by itself.
     Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
-    files of its kind fits or several, for a file that fits none, and for trials that were several
-    by the pretrainings that they name alone, all of which one file stands in for.
+    files of its kind fits or several, and for trials that were several by the pretrainings that
+    they name alone, all of which one file stands in for.
     """
     found, needed = [], {}
     for config in configs:
@@ -66,14 +68,13 @@ def find(
             found.append(_start_from(config, _choose(config, given[kind])))
             continue
         pretraining = PretrainingConfig.behind(config, sweep.scales[scale])
-        command = _command(sweep, scale, results)
+        command = _command(sweep, scale, results, data_dir)
         _check_task(config, pretraining, command)
         folder = pretraining.folder(results)
         before = needed.get(folder)
         number = 1 + (before.num_trials if before else 0)
         needed[folder] = Prerequisite(pretraining, folder, command, number)
         found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
-    _check_used(found, given or {})
     _check_distinct(configs, found)
     words = {
         made.fingerprint: config.world_model_from
@@ -124,16 +125,30 @@ def read_files(text: str | None) -> dict[str, tuple[Path, ...]]:
     return files
 
 
-def check_given(sweep: Any, configs: Sequence[TrialConfig], given: Iterable[str]) -> None:
-    """Raise ValueError for a kind of given files that no trial of the sweep starts from."""
-    awaited = {config.world_model.kind for config in configs if config.awaits_world_model}
-    for kind in given:
-        if kind not in awaited:
-            others = f"; they take: {', '.join(sorted(awaited))}" if awaited else ""
+def check_given(
+    sweep: Any, cells: Sequence[TrialConfig], given: Mapping[str, Sequence[Path]]
+) -> None:
+    """Raise ValueError for a kind of given files, or a file, that no trial of a sweep starts from.
+
+    `cells` are all of its trials, however few are to run: the others may need it later.
+    """
+    waiting: dict[str, list[TrialConfig]] = {}
+    for config in cells:
+        if config.awaits_world_model:
+            waiting.setdefault(config.world_model.kind, []).append(config)
+    for kind, paths in given.items():
+        if kind not in waiting:
+            others = f"; they take: {', '.join(sorted(waiting))}" if waiting else ""
             raise ValueError(
                 f"--world-model gives a {kind} world model, but no trial of {sweep.name} starts "
                 f"from a pretrained one of that kind{others}"
             )
+        for path in paths:
+            started = [_start_from(config, path) for config in waiting[kind]]
+            if all(map(misfit, started)):
+                raise ValueError(
+                    f"--world-model: no trial starts from {path}: {misfit(started[0])}"
+                )
 
 
 def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
@@ -147,16 +162,6 @@ def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
             f"--world-model: {' and '.join(map(str, fitting))} both fit {config.label}; give one"
         )
     return fitting[0]
-
-
-def _check_used(configs: Sequence[TrialConfig], given: Mapping[str, Sequence[Path]]) -> None:
-    """Raise ValueError for a file that fits no trial of its kind, and why not the first."""
-    used = {config.world_model_from for config in configs}
-    for config in configs:
-        for path in given.get(config.world_model.kind, ()) if config.is_pretrained else ():
-            if str(path) not in used:
-                why = misfit(_start_from(config, path))
-                raise ValueError(f"--world-model: no trial starts from {path}: {why}")
 
 
 def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> None:
@@ -178,10 +183,11 @@ def _start_from(config: TrialConfig, path: Path) -> TrialConfig:
     return dataclasses.replace(config, world_model_from=str(path))
 
 
-def _command(sweep: Any, scale: str, results: Path) -> str:
+def _command(sweep: Any, scale: str, results: Path, data_dir: Path) -> str:
     command = f"python sweeps/{sweep.pretraining}.py --scale {scale}"
-    if results != Path("results").resolve():
-        command += f" --results {shlex.quote(str(results))}"
+    for name, path in (("results", results), ("data", data_dir)):
+        if path.resolve() != Path(name).resolve():
+            command += f" --{name} {shlex.quote(str(path))}"
     return as_typed(command)
 
 

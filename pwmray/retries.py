@@ -3,6 +3,7 @@
 How often a trial was retried is in its own events, so a driver that takes over knows it.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from pwmray.failures import (
     share_of,
 )
 from pwmray.placement import request
-from pwmray.registry import Record
+from pwmray.registry import Record, Status
 from pwmray.room import free_bytes
 
 if TYPE_CHECKING:
@@ -38,14 +39,26 @@ def is_first_start() -> bool:
 
 
 class FirstDeaths:
-    """Find out whether the first trials of a run all die of one bug."""
+    """Find out whether the first trials of a sweep all die of one bug.
 
-    def __init__(self) -> None:
+    Where one was brought to its end, now or in an earlier run, there is none that all share. Nor
+    does a trial count that had failed before this run: of what has not been tried it tells nothing.
+    """
+
+    def __init__(self, is_over: bool = False) -> None:
         self.bug: str | None = None  # the reason, once it is found
         self._reasons: list[str] = []
+        self._is_over = is_over
+        self._running: dict[str, int] = {}  # by fingerprint: the how manieth to start
+        self._num_started = 0
+        self._last_start = 0  # among the first three of the dead
         self._dead_at = 0  # the furthest epoch of the dead
         self._alive_at = 0  # and of the others
-        self._is_over = False
+
+    def start(self, fingerprint: str) -> None:
+        """A trial started."""
+        self._num_started += 1
+        self._running[fingerprint] = self._num_started
 
     def survive(self, epoch: int) -> None:
         """A trial came to an epoch."""
@@ -55,18 +68,34 @@ class FirstDeaths:
         """A trial came to its end, so there is no bug that all share."""
         self._is_over = True
 
-    def die(self, record: Record) -> None:
+    def leave(self, fingerprint: str) -> None:
+        """A trial is not run here any more, of which nothing is known."""
+        self._running.pop(fingerprint, None)
+        self._decide()
+
+    def die(self, fingerprint: str, record: Record) -> None:
         """A trial failed; after the third of one bug `bug` has its reason.
 
-        Other trials that came further than the dead ones show that it is not everyone's.
+        Other trials that came further than the dead ones show that it is not everyone's, and those
+        that started with them may yet.
         """
-        if failure_of(record) not in (Failure.CONFIG, Failure.CODE):
-            self._is_over = True
-        self._reasons.append(str(record.last("reason")))
-        self._dead_at = max(self._dead_at, record.last("epochs_reached") or 0)
+        start = self._running.pop(fingerprint, self._num_started)
+        if record.count(Status.FAILED) <= 1:
+            if failure_of(record) not in (Failure.CONFIG, Failure.CODE):
+                self._is_over = True
+            if len(self._reasons) < NUM_FIRST:
+                self._last_start = max(self._last_start, start)
+            self._reasons.append(str(record.last("reason")))
+            self._dead_at = max(self._dead_at, record.last("epochs_reached") or 0)
+        self._decide()
+
+    def _decide(self) -> None:
         is_one_bug = len(set(map(essence, self._reasons))) == 1
-        if not self._is_over and is_one_bug and len(self._reasons) >= NUM_FIRST:
-            self.bug = self._reasons[0] if self._alive_at <= self._dead_at else None
+        if self._is_over or not is_one_bug or len(self._reasons) < NUM_FIRST:
+            return
+        may_come_further = min(self._running.values(), default=math.inf) < self._last_start
+        if self._alive_at <= self._dead_at and not may_come_further:
+            self.bug = self._reasons[0]
 
 
 class Retriable(Protocol):

@@ -52,7 +52,6 @@ class SearchTrials:
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
         self._tell_failure = tell_failure
-        self._deaths = retries.FirstDeaths()
         self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
         self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # with the settings that none was chosen for
@@ -62,6 +61,8 @@ class SearchTrials:
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
         self._left = self._take_up()
+        ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
+        self._deaths = retries.FirstDeaths(is_over=bool(ended))
         self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
         self._has_nothing_new = False  # until a trial ends
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
@@ -101,6 +102,7 @@ class SearchTrials:
                 num_repeats += 1
             elif self._queue(config):
                 self._live[name] = trial, config
+                self._deaths.start(config.fingerprint)
                 self._open_tables()
                 return {"grid": self._grid(config)}
         self._has_nothing_new = True
@@ -134,6 +136,7 @@ class SearchTrials:
             self.study.tell(trial, record.last("return_mean"))
             said = f"return {record.last('return_mean'):.1f}"
         elif result is not None and "elsewhere" in result:
+            self._deaths.leave(config.fingerprint)
             said = result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
@@ -238,15 +241,17 @@ class SearchTrials:
         and the next run takes the trial up.
         """
         if record.status is not Status.FAILED:
+            self._deaths.leave(config.fingerprint)
             return "its process died and still holds it: the next run takes it up"
         reason = record.last("reason")
         failed = _Failed(config, self._plan.trial_bytes)
         machine = connect.largest_machine
         if retries.can_retry(failed, record, self._plan.results, machine):
+            self._deaths.leave(config.fingerprint)
             self._left.insert(0, trial)
             self._retried[config.fingerprint] = failure_of(record)
             return f"failed: {reason}; it runs again"
-        self._deaths.die(record)
+        self._deaths.die(config.fingerprint, record)
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
 

@@ -23,7 +23,8 @@ from pwmray.sweep_folders import (
     read_sweep,
 )
 
-STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early")
+NEW = "new"  # without a record: no driver has come to it yet, or its folder was deleted
+STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early", NEW)
 _OF_STATUS = {
     Status.EVALUATED: "done",
     Status.FAILED: "failed",
@@ -76,7 +77,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     trials |= list_trials(results, found)
     states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
     counts = {
-        name: Counter(states.get(t, "waiting") for t in of if t not in unreadable)
+        name: Counter(states.get(t, NEW) for t in of if t not in unreadable)
         for name, of in asked.items()
     }
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
@@ -84,6 +85,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
+    # Nobody need come for a new one; a driver that does queues it as it starts.
     return "\n".join(lines), not {"running", "waiting"} & set(states.values())
 
 
@@ -98,7 +100,7 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
             return "early"
         if trial.drivers and all(_is_gone(*driver, _second()) for driver in trial.drivers):
             return "stopped"
-        return _OF_STATUS[Status(trial.status)] if trial.status else "waiting"
+        return _OF_STATUS[Status(trial.status)] if trial.status else NEW
     is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
     return "running" if is_alive else "stopped"
 
@@ -130,12 +132,13 @@ def imported_states(sweeps: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def count_lines(counts: Mapping[str, Counter]) -> list[str]:
-    """Return the table of how many trials of each sweep are in each of STATES."""
+    """Return the table of how many trials of each sweep are in each of STATES, new if any is."""
+    states = STATES if any(count[NEW] for count in counts.values()) else STATES[:-1]
     rows = [
-        (name, str(count.total()), *(str(count[state]) for state in STATES))
+        (name, str(count.total()), *(str(count[state]) for state in states))
         for name, count in counts.items()
     ]
-    return as_lines(("sweep", "trials", *STATES), rows)
+    return as_lines(("sweep", "trials", *states), rows)
 
 
 def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:

@@ -194,7 +194,7 @@ class _Journal(JournalFileBackend):
 
 def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
     """Open a journal, made where there is none; raise ValueError for a file that is none."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _quieten()
     try:
         if path.exists():
             _check_lines(path.read_bytes())
@@ -205,6 +205,12 @@ def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
             f"{path} is no journal of Optuna's that can be read: {what}; move it "
             "away to search anew"
         ) from error
+
+
+def _quieten() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Which warns of lists, such as layers' widths, whenever it meets one.
+    warnings.filterwarnings("ignore", message="Choices for a categorical distribution should be")
 
 
 def _check_lines(content: bytes) -> None:
@@ -226,7 +232,9 @@ def _distribution(key: str, values: Any) -> BaseDistribution:
             return _range(values)
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ValueError("valid: a list of choices, or a mapping with low, high and log")
-        return CategoricalDistribution(list(values))
+        _quieten()
+        # As the journal gives them back: in JSON there are no tuples.
+        return CategoricalDistribution(json.loads(json.dumps(list(values))))
     except (TypeError, ValueError) as error:
         raise ValueError(f"the search space of {key!r} is {values!r}: {error}") from error
 

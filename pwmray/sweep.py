@@ -168,11 +168,11 @@ class Sweep:
 
         scale = choose_scale(chosen.scale, self.scales)
         results, data = chosen.results.resolve(), chosen.data.resolve()
-        configs = self.cells(scale, self._chosen_axes(chosen))[: chosen.limit]
-        configs = _for_gpus(configs, chosen.gpu_types, chosen.trials_per_gpu)
+        cells = self.cells(scale, self._chosen_axes(chosen))
+        configs = _for_gpus(cells[: chosen.limit], chosen.gpu_types, chosen.trials_per_gpu)
         given = prerequisites.read_files(chosen.world_model)
-        prerequisites.check_given(self, configs, given)
-        found = prerequisites.find(self, scale, configs, results, given)
+        prerequisites.check_given(self, cells, given)
+        found = prerequisites.find(self, scale, configs, results, given, data)
         if not chosen.allow_unmatched:
             check_matched(found.configs)
         return plan.make(

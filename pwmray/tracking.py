@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import unknown
+from pwmray.commands import as_typed, unknown
 from pwmray.recorder import Job, Report
 from pwmray.wandb_state import is_behind
 
@@ -193,4 +193,4 @@ def _describe(report: Report, job: Job) -> str:
     here = Path(job.results) == Path("results").resolve()
     options = [job.sweep or "", *([] if here else ["--results", job.results])]
     sync = shlex.join(["pwmray", "wandb", "sync", *filter(None, options)])
-    return f"{', '.join(said)}; to send what is kept: {sync}"
+    return f"{', '.join(said)}; to send what is kept: {as_typed(sync)}"

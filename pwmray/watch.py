@@ -48,6 +48,7 @@ class TuneWatch(tune.Callback):
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._deaths.start(_fingerprint(trial))
         self._progress.start(_fingerprint(trial))
 
     def on_trial_result(
@@ -68,13 +69,14 @@ class TuneWatch(tune.Callback):
             return  # it was stopped, not completed
         if "elsewhere" in trial.last_result:
             self._turns.skip(_fingerprint(trial))
+            self._deaths.leave(_fingerprint(trial))
         else:
             self._deaths.finish()
         self._progress.finish(_fingerprint(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = self._turns.bury(_fingerprint(trial), told_of(trial))
-        self._deaths.die(record)
+        self._deaths.die(_fingerprint(trial), record)
         self._progress.fail(_fingerprint(trial), record)
 
     def _write_tables(self) -> None:

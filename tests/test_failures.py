@@ -248,9 +248,9 @@ def test_reasons_that_differ_in_numbers_are_one():
 def test_three_deaths_of_one_bug_are_everyones():
     deaths = FirstDeaths()
     for seed in (1, 2):
-        deaths.die(failed("code", reason=f"KeyError: {seed}"))
+        deaths.die(f"{seed}", failed("code", reason=f"KeyError: {seed}"))
         assert deaths.bug is None
-    deaths.die(failed("code", reason="KeyError: 3"))
+    deaths.die("3", failed("code", reason="KeyError: 3"))
     assert deaths.bug == "KeyError: 1"
 
 
@@ -259,22 +259,72 @@ def test_three_deaths_of_one_bug_are_everyones():
     [
         lambda deaths: deaths.finish(),
         lambda deaths: deaths.survive(100),
-        lambda deaths: deaths.die(failed("code", reason="another")),
-        lambda deaths: deaths.die(failed("preempted")),
-        lambda deaths: deaths.die(Record([])),  # whose death a full disk did not take
+        lambda deaths: deaths.die("x", failed("code", reason="another")),
+        lambda deaths: deaths.die("x", failed("preempted")),
+        lambda deaths: deaths.die("x", Record([])),  # whose death a full disk did not take
     ],
 )
 def test_bug_that_not_all_share_stops_nothing(spare):
     deaths = FirstDeaths()
     spare(deaths)
-    for _ in range(5):
-        deaths.die(failed("code", epochs_reached=50))
+    for number in range(5):
+        deaths.die(f"{number}", failed("code", epochs_reached=50))
     assert deaths.bug is None
 
 
 def test_bug_at_the_end_of_training_stops_those_that_came_no_further():
     deaths = FirstDeaths()
     deaths.survive(50)
-    for _ in range(3):
-        deaths.die(failed("config", epochs_reached=50))
+    for number in range(3):
+        deaths.die(f"{number}", failed("config", epochs_reached=50))
     assert deaths.bug is not None
+
+
+def start_and_die(deaths, *names):
+    for name in names:
+        deaths.start(name)
+        deaths.die(name, failed("code", reason="TypeError"))
+
+
+def test_trial_that_started_before_the_dead_is_waited_for():
+    deaths = FirstDeaths()
+    deaths.start("slow")
+    start_and_die(deaths, "b", "c", "d", "e")
+    assert deaths.bug is None
+    deaths.survive(1)
+    start_and_die(deaths, "f")
+    assert deaths.bug is None
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        lambda deaths: deaths.die("slow", failed("code", reason="TypeError")),
+        lambda deaths: deaths.leave("slow"),
+    ],
+)
+def test_bug_is_declared_once_nobody_is_waited_for(go):
+    deaths = FirstDeaths()
+    deaths.start("slow")
+    start_and_die(deaths, "b", "c", "d")
+    deaths.start("later")
+    go(deaths)
+    assert deaths.bug == "TypeError"
+
+
+def test_what_failed_before_tells_nothing_of_what_has_not_been_tried():
+    deaths = FirstDeaths()
+    again = failed("code")
+    again.events *= 2
+    for name in "abcd":
+        deaths.die(name, again)
+    start_and_die(deaths, "e", "f")
+    assert deaths.bug is None
+    start_and_die(deaths, "g")
+    assert deaths.bug == "TypeError"
+
+
+def test_sweep_with_a_trial_done_has_no_bug_that_all_share():
+    deaths = FirstDeaths(is_over=True)
+    start_and_die(deaths, "a", "b", "c")
+    assert deaths.bug is None

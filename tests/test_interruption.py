@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import interruption, registry, slurm_jobs
+from pwmray import data_making, interruption, launch, plan, registry, slurm_jobs
 from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
+from pwmray.tracking import Mode
 from tests import slow_rows
 from tests.test_launch import curves, run, start, trial_statuses
+from tests.tiny import sweep
 
 LIMIT = "PWMRAY_LIMIT_AT"
 SLOW_ROWS = Path(__file__).parent / "slow_rows.py"
@@ -55,6 +57,27 @@ def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening)
     listening.listen()
     os.kill(os.getpid(), signal.SIGTERM)
     assert listening.reason == interruption.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, ""),
+        (signal.SIGUSR1, 75, "preempted: stopped at collecting\n"),
+    ],
+)
+def test_sweep_that_is_stopped_while_it_makes_data_says_how_to_go_on(
+    number, code, said, listening, tmp_path, monkeypatch, capsys
+):
+    def make_data(wanted, data_dir, progress):
+        os.kill(os.getpid(), number)
+        progress("collecting", 1, 2)
+
+    monkeypatch.setattr(data_making, "make_data", make_data)
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results")
+    assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
+    assert capsys.readouterr().out.endswith(f"{said}go on with: python x.py\n")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_command_that_makes_them_has_the_sweeps_folders(tmp_path, capsys):
+    places = ["--results", tmp_path / "r", "--data", tmp_path / "d d"]
+    _, _, errors = run(capsys, *places, of=sweep)
+    wanted = f"--scale tiny --results {tmp_path}/r --data '{tmp_path}/d d' (or add"
+    assert wanted in errors[0]
+
+
 def test_each_training_seed_may_have_a_pretrained_pair_of_its_own(tmp_path):
     of_a_seed = [
         {"seed": 42, "world_model_from": PRETRAINED},
@@ -349,9 +356,26 @@ def test_file_that_no_trial_would_start_from_is_refused(tmp_path, capsys):
     code, _, errors = run(capsys, *options, of=scratch_sweep)
     assert (code, len(errors)) == (2, 1)
     assert "no trial of tiny starts from a pretrained one of that kind" in errors[0]
-    code, _, errors = run(capsys, *options, "--limit", "1", of=sweep)
+    of_mlp = dataclasses.replace(sweep, vary={**sweep.vary, "variant": ["baseline"]})
+    code, _, errors = run(capsys, *options, of=of_mlp)
     assert (code, len(errors)) == (2, 1)
     assert "of that kind; they take: mlp" in errors[0]
+
+
+def test_files_that_only_later_trials_start_from_are_taken(tmp_path, capsys):
+    mlp, flow = save(tmp_path / "a.ckpt"), save(tmp_path / "b.ckpt", "flow")
+    given = f"mlp={mlp},flow={flow}"
+    content = plan_as_json(capsys, tmp_path, "--world-model", given, "--limit", "1")
+    assert [trial["state"] for trial in content["trials"]] == ["new"]
+
+
+def test_file_of_a_kind_that_only_a_later_trial_starts_from_is_taken(tmp_path, capsys):
+    published = save(tmp_path / "p.ckpt", "flow", fidelity="published")
+    corrected = save(tmp_path / "c.ckpt", "flow")
+    given = f"flow={corrected},flow={published}"
+    options = ["--plan", "--limit", "1", "--results", tmp_path, "--world-model", given]
+    code, _, errors = run(capsys, *options, of=FIDELITIES)
+    assert (code, errors) == (0, [])
 
 
 # Matched.

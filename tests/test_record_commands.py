@@ -170,6 +170,15 @@ def test_status_watches_until_nothing_runs(made):
     assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
 
 
+def test_trial_whose_folder_was_deleted_is_counted_apart_and_not_waited_for(made, capsys):
+    shutil.rmtree(folder_of(made, 0))
+    for command in (["status", "tiny"], ["status"], ["status", "tiny", "--watch"]):
+        _, out, _ = run(capsys, made, *command)
+        header, counts = map(str.split, out.splitlines()[:2])
+        assert header[-1] == "new"
+        assert counts == ["tiny", "7", "3", "0", "0", "1", "2", "0", "0", "1"]
+
+
 def test_listing_is_folded_again_when_a_record_grows_and_its_cache_is_only_a_cache(made):
     before = listing.list_trials(made, [TRIALS[3].fingerprint])
     assert before[TRIALS[3].fingerprint].status == "RUNNING"

@@ -1,11 +1,17 @@
 """Which failed trials run again, with what; on records as trials leave them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
-from pwmray import placement, plan, registry, retries
+from pwmray import placement, plan, registry, retries, tables
+from pwmray.interruption import Interruption
+from pwmray.notify import Notices
+from pwmray.progress import SweepProgress
 from pwmray.registry import Status
+from pwmray.turns import Turns
+from pwmray.watch import StopEarly, TuneWatch
 from tests import small_disk
 from tests.test_turns import driver, folder_of, stand_at
 from tests.tiny import sweep
@@ -82,3 +88,32 @@ def test_driver_survives_a_disk_too_full_for_its_own_events(tmp_path, capsys):
         assert "could not be recorded" in capsys.readouterr().out
     finally:
         small_disk.unmount(disk)
+
+
+def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:5], tmp_path)
+    tunes = [
+        SimpleNamespace(config={"grid": {"fingerprint": t.config.fingerprint}}, error_file=None)
+        for t in made.trials
+    ]
+    joined = tables.Tables(tables.open_sweep(made, "python tiny.py"))
+    deaths, progress = retries.FirstDeaths(), SweepProgress(made, Notices("tiny", None))
+    with progress:
+        turns = Turns(made, progress)
+        turns.next(machine)
+        watch = TuneWatch(made, turns, progress, joined, deaths, Interruption())
+        stopper = StopEarly(deaths)
+
+        def die(index):
+            folder = folder_of(tmp_path, made.trials[index])
+            registry.record(folder, Status.FAILED, reason="TypeError", failure="code")
+            watch.on_trial_error(0, tunes, tunes[index])
+
+        watch.on_trial_start(0, tunes, tunes[0])
+        for index in (1, 2, 3):
+            watch.on_trial_start(0, tunes, tunes[index])
+            die(index)
+        assert not stopper.stop_all()
+        watch.on_trial_start(0, tunes, tunes[4])
+        die(0)
+        assert stopper.stop_all()

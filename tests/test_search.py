@@ -127,6 +127,20 @@ def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
     assert configs[3] is None
 
 
+def test_choices_that_are_tuples_are_searched_and_gone_on_with(tmp_path, recwarn):
+    space = {"policy.units": [(16,), (32,), (8, 8)], **search.space}
+    widths = dataclasses.replace(search, space=space)
+    for _ in range(2):  # TPE begins with ten draws
+        plan = make_plan(tmp_path, of=widths)
+        found = plan.open_study(TASK)
+        for value in range(12):
+            trial = found.ask(study.read_space(space))
+            units = plan.config(TASK, trial.params).policy.units
+            assert units in space["policy.units"]
+            found.tell(trial, value)
+    assert not recwarn.list
+
+
 def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
     space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
     assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
@@ -556,6 +570,33 @@ def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):
         fail(trials, f"{number}", reason="TypeError: no", failure="code")
     assert trials.bug == "TypeError: no"
     assert trials.next("d") is None
+
+
+def test_search_with_a_trial_done_goes_on_whatever_its_failures(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    evaluate(Path(trials.next("a")["grid"]["folder"]))
+    trials.end("a", None, is_error=False)
+    for number in range(2):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    trials = open_trials(tmp_path, data)
+    for number in range(4):  # those two again, and two new ones
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    assert len(study.outcomes(trials.study)) == 5
+
+
+def test_search_waits_for_the_trial_that_started_before_those_that_died(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    trials.next("slow")
+    for number in range(3):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    registry.record(
+        trials._folder(trials._live["slow"][1]), Status.FAILED, reason="TypeError: no",
+        failure="code",
+    )  # fmt: skip
+    trials.end("slow", None, is_error=True)
+    assert trials.bug == "TypeError: no"
 
 
 def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):

@@ -368,6 +368,12 @@ def test_trial_that_runs_and_is_written_elsewhere_counts_once(tmp_path):
         one.release()
 
 
+def test_command_that_sends_is_as_it_is_to_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PWMRAY_RUN", "./run")
+    told = tracking._describe(Report(written=1), Job(str(tmp_path), "tiny"))
+    assert told.endswith(f"to send what is kept: ./run pwmray wandb sync tiny --results {tmp_path}")
+
+
 def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
     folder, writer = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None), FakeWriter()
     recorder = look(tmp_path, writer)
