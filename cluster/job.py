@@ -24,6 +24,7 @@ from typing import Any
 
 from cluster import raynode, slurm
 from cluster.slurm import SlurmError
+from pwmray import slurm_jobs
 from pwmray.commands import run_command
 from pwmray.files import replacing
 from pwmray.interruption import GO_ON, TERMINATED
@@ -54,9 +55,9 @@ _OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_NAMESPACE", "RAY_AUTH_TOKEN")  # le
 class Job:
     """A job's Ray and its driver; `run` returns the driver's exit code."""
 
-    def __init__(self, chosen: argparse.Namespace, job_id: str):
-        self._chosen, self._id = chosen, job_id
-        self._log = chosen.jobs / f"{_log_name(job_id)}.ray.log"
+    def __init__(self, chosen: argparse.Namespace, job_id: str, name: str):
+        self._chosen, self._name = chosen, name
+        self._log = chosen.jobs / f"{name}.ray.log"
         self._token = chosen.jobs / f".{job_id}.token"
         self._record = chosen.jobs / f"{job_id}.json"
         self._steps: dict[str, subprocess.Popen] = {}  # by node
@@ -69,12 +70,12 @@ class Job:
         """Start Ray and the driver, and see to both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
-        details = slurm.ask("scontrol", "--details", "--oneliner", "show", "job", self._id)
+        details = slurm.ask("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
             **_environment(self._token),
-            "PWMRAY_LOG": str(self._chosen.jobs / f"{_log_name(self._id)}.log"),
+            "PWMRAY_LOG": str(self._chosen.jobs / f"{self._name}.log"),
             "PWMRAY_LIMIT_AT": str(limit_at),
         }
         try:
@@ -203,9 +204,10 @@ def main() -> int:
     """Run the job; requeue it if there is more to be done. Returns the exit code."""
     chosen = _parser().parse_args()
     job_id = os.environ["SLURM_JOB_ID"]
+    name = slurm_jobs.own_name() or job_id
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     _say(f"job {job_id} on {os.environ['SLURM_JOB_NODELIST']}, restart {restarts}")
-    job = Job(chosen, job_id)
+    job = Job(chosen, job_id, name)
     code = job.run()
     _say(f"driver ended with {code}")
     if job.signal == signal.SIGTERM:
@@ -213,14 +215,14 @@ def main() -> int:
     if code == GO_ON and restarts >= chosen.max_requeues:
         _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
     elif code == GO_ON:
-        return _requeue(job_id)
+        return _requeue(name)
     return code
 
 
-def _requeue(job_id: str) -> int:
+def _requeue(name: str) -> int:
     """Put the job back into the queue; Slurm ends what is left of it here."""
     try:
-        slurm.ask("scontrol", "requeue", job_id)
+        slurm.ask("scontrol", "requeue", name)
     except SlurmError as error:
         _say(f"could not requeue: {error}; submit the sweep again to go on")
         return GO_ON
@@ -278,11 +280,6 @@ def _environment(token: Path) -> dict[str, str]:
 
 def _head(nodes: Mapping[str, Any]) -> dict[str, Any]:
     return next(iter(nodes.values()))
-
-
-def _log_name(job_id: str) -> str:
-    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{array}_{task}" if array else job_id
 
 
 def _say(text: str) -> None:

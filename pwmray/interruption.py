@@ -74,7 +74,7 @@ class Interruption:
 
 
 def _find_row_seconds() -> float:
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_jobs.own_name()
     if job is None:
         return _ROW_SECONDS
     end = slurm_jobs.ends_at(job, _ASK_SECONDS)

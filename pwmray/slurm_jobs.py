@@ -4,6 +4,7 @@ Only `ask` starts a program; the rest is text read by pure functions. It needs n
 database: squeue knows an ended job for the site's MinJobAge, five minutes unless changed.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -107,12 +108,21 @@ def cluster_name(seconds: float) -> str | None:
     return found[1] if found else ""
 
 
-def ends_at(job_id: str, seconds: float) -> float | None:
-    """Return when a job's time is up, in seconds since 1970; a preemption's grace counts.
+def own_name(variables: Mapping[str, str] = os.environ) -> str | None:
+    """Return by which name Slurm's commands take this process's job alone; None outside of one.
+
+    Each task of an array has a number, but one of them has the array's, which stands for all.
+    """
+    array, task = (variables.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else variables.get("SLURM_JOB_ID")
+
+
+def ends_at(name: str, seconds: float) -> float | None:
+    """Return when a single job's time is up, in seconds since 1970; a preemption's grace counts.
 
     None where Slurm does not answer within `seconds`, or knows of no end.
     """
-    told = _run(("squeue", "--noheader", f"--jobs={job_id}", "-O", "EndTime:|"), seconds) or ""
+    told = _run(("squeue", "--noheader", f"--jobs={name}", "-O", "EndTime:|"), seconds) or ""
     return read_time(told.strip().rstrip("|"))
 
 

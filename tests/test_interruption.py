@@ -75,6 +75,13 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
     assert Interruption().row_seconds == 3600
 
 
+def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
+    monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, _: {"77_3": time.time() + 300}.get(job))
+    for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert Interruption().row_seconds == pytest.approx(240, abs=5)
+
+
 @pytest.mark.slow
 def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
     pipe, paths = subprocess.PIPE, {"PYTHONPATH": str(SLOW_ROWS.parent.parent)}

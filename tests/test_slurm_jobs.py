@@ -12,6 +12,7 @@ from pwmray.slurm_jobs import (
     ends_at,
     find,
     is_here,
+    own_name,
     read_sacct,
     read_squeue,
 )
@@ -173,6 +174,19 @@ def test_machine_without_slurm_is_of_no_cluster(monkeypatch, tmp_path):
 def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", "exec sleep 5")
     assert ask(["1"], 0.05) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"SLURM_JOB_ID": "77"}, "77"),
+        ({"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3"}, "77_3"),
+        ({"SLURM_JOB_ID": "75", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "0"}, "77_0"),
+        ({}, None),
+    ],
+)
+def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name):
+    assert own_name(variables) == name
 
 
 @pytest.mark.parametrize(

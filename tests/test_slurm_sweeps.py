@@ -132,7 +132,7 @@ class Workplace(NamedTuple):
                     return
             time.sleep(0.1)
 
-    def wait(self, job: int, *states: str) -> dict[str, str]:
+    def wait(self, job: int | str, *states: str) -> dict[str, str]:
         try:
             return self.slurm.wait(job, *states, seconds=150)
         except TimeoutError as error:
@@ -249,6 +249,23 @@ def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     assert_each_ran_whole(place, "H200")
     assert max(stopped) >= 3
     assert [record.all("epoch")[-1] for record in place.records("H200")] == stopped
+
+
+def test_task_of_an_array_that_is_told_of_its_end_requeues_itself_alone(place):
+    one_node = ["--profile", "h200", "--nodes", "1", "--gpu-types", "H200"]
+    (array,) = place.submitted(*one_node, "--jobs", "2")
+    tasks = [f"{array}_1", f"{array}_2"]
+    for task in tasks:
+        place.wait(task, "RUNNING")
+    place.wait_for_rows()
+    tasks.sort(key=lambda task: place.slurm.job(task)["JobId"] != str(array))
+    told, other = tasks  # the first has the array's own number
+    place.slurm.run("scancel", "--signal=USR1", "--batch", told)
+    assert place.wait(told, "PENDING")["Restarts"] == "1", place.logs()
+    place.wait_for_all()
+    assert place.slurm.job(other)["Restarts"] == "0"
+    assert "within 10 s" not in place.logs()
+    assert_each_ran_whole(place, "H200")
 
 
 def test_sweep_goes_on_without_a_node_that_is_lost(place):
