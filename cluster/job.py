@@ -108,7 +108,8 @@ class Job:
     def _start_step(self, name: str, role: str, port: int, node: Mapping[str, Any]) -> None:
         chosen = self._chosen
         command = [
-            "srun", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
+            # The job itself may have been given nothing of the submission's environment.
+            "srun", "--export=ALL", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
             f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
             *([f"--gres={chosen.gres}"] if chosen.gres else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
@@ -210,6 +211,8 @@ def main() -> int:
     job = Job(chosen, job_id, name)
     code = job.run()
     _say(f"driver ended with {code}")
+    if code < 0:  # by a signal: as a shell tells it, for an exit code has no sign
+        code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
     if code == GO_ON and restarts >= chosen.max_requeues:

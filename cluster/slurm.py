@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pwmray.slurm_jobs import read_time
+from pwmray.slurm_jobs import environment, read_time
 
 ASK_SECONDS = 20.0  # that a busy controller may take to answer
 ALL = "ALL"  # in Slurm's lists of who may use a partition
@@ -177,8 +177,9 @@ def ask(*command: str, given: str | None = None) -> str:
     """
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=ASK_SECONDS
-        )
+            command, env=environment(command[0]), input=given, capture_output=True, text=True,
+            timeout=ASK_SECONDS,
+        )  # fmt: skip
     except FileNotFoundError:
         raise SlurmError(f"no {command[0]} here: is this a login node of a Slurm?") from None
     except subprocess.TimeoutExpired:

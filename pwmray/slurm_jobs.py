@@ -1,6 +1,6 @@
 """What Slurm says of jobs: squeue, and of those that it has forgotten sacct where there is one.
 
-Only `ask` starts a program; the rest is text read by pure functions. It needs no accounting
+Only what asks starts a program; the rest is text read by pure functions. It needs no accounting
 database: squeue knows an ended job for the site's MinJobAge, five minutes unless changed.
 """
 
@@ -23,6 +23,10 @@ _ENDED = {
     "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
 ANY_TASK = "_*"
+# Of a person's own: they change what the commands look at, and how they print it.
+_OPTIONS = re.compile(r"(SQUEUE|SINFO|SACCT|SCONTROL|SCANCEL)_|SLURM_(TIME_FORMAT|BITSTR_LEN)$")
+# Those that count more than a script's own lines, and those of the job that submits another.
+_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$)")
 _NOTHING = ("", "N/A", "(null)", "Unknown", "None")
 
 
@@ -50,6 +54,18 @@ class Job(NamedTuple):
     def is_over(self) -> bool:
         """Whether it has ended for good; a state that we do not know has not."""
         return self.state in _ENDED
+
+
+def environment(command: str) -> dict[str, str]:
+    """Return the environment in which one of Slurm's commands does what it is told, and no more.
+
+    A script that sbatch takes says itself what it wants, and its job is started with nothing of
+    another one.
+    """
+    kept = {key: value for key, value in os.environ.items() if not _OPTIONS.match(key)}
+    if command != "sbatch":
+        return kept
+    return {key: value for key, value in kept.items() if not _OF_JOBS.match(key)}
 
 
 def is_here() -> bool:
@@ -270,7 +286,10 @@ def _ask_accounting(names: list[str], seconds: float) -> list[Job]:
 
 def _run(command: tuple[str, ...], seconds: float) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
+        done = subprocess.run(
+            command, env=environment(command[0]), capture_output=True, text=True, timeout=seconds,
+            check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from pwmray import slurm_jobs
 from pwmray.slurm_jobs import (
     Job,
     ask,
@@ -200,3 +201,9 @@ def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name):
 def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", f"echo '{said}|'")
     assert ends_at("77", 5.0) == end
+
+
+def test_end_of_a_job_is_read_whatever_form_a_shell_gives_to_times(monkeypatch, tmp_path):
+    put_command(tmp_path, monkeypatch, "squeue", "echo ${SLURM_TIME_FORMAT:-2026-11-26T03:40:00}")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    assert ends_at("77", 5.0) == slurm_jobs.read_time("2026-11-26T03:40:00")

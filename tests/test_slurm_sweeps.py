@@ -61,13 +61,30 @@ account = "physics"
 cpus = 1
 time_limit = "30"
 
+[bare]
+partition = "h100"
+gpus = 2
+gpu_type = "H100"
+cpus = 2
+time_limit = "30"
+activate = ["export PATH=%(bin)s:/usr/bin:/bin PYTHONPATH=%(root)s"]
+dashboard = false
+simulated_gpus = true
+sbatch = ["--export=NONE"]
+
 [l40s]
 partition = "h100"
 gpus = 1
 gpu_type = "L40S"
 cpus = 1
 time_limit = "30"
-"""
+""" % {"root": ROOT, "bin": Path(sys.executable).parent}  # noqa: UP031
+# What another job, and a person's own shell, leave to a submission.
+OTHERS = {
+    "SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1",
+    "SLURM_MEM_PER_CPU": "100", "SLURM_RESTART_COUNT": "3", "SLURM_TIME_FORMAT": "relative",
+    "SBATCH_TIMELIMIT": "7", "SBATCH_PARTITION": "h200", "SQUEUE_PARTITION": "h200",
+}  # fmt: skip
 # Rows of half a second, as in tests/tiny_gpus.py.
 SEARCH = """
 import dataclasses
@@ -89,19 +106,21 @@ class Workplace(NamedTuple):
     folder: Path
     data: Path
 
-    def submit(self, *options: str, file: str = TINY_GPUS) -> subprocess.CompletedProcess:
+    def submit(
+        self, *options: str, file: str = TINY_GPUS, **variables: str
+    ) -> subprocess.CompletedProcess:
         """Submit a sweep with these options, in a process as a person would."""
         fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
         return subprocess.run(
             [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options],
-            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT)},
+            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    def submitted(self, *options: str) -> list[int]:
+    def submitted(self, *options: str, **variables: str) -> list[int]:
         """Submit the sweep and return the ids of the jobs that its record has since."""
         before = len(submissions.read(self.sweep_folder))
-        done = self.submit(*options)
+        done = self.submit(*options, **variables)
         assert done.returncode == 0, done.stderr
         return [int(job.job_id) for job in submissions.read(self.sweep_folder)[before:]]
 
@@ -228,6 +247,18 @@ def test_trials_of_one_job_land_on_nodes_with_their_gpus(place):
     for gpu_type in ("H100", "H200"):
         nodes = {record.last("slurm_node") for record in place.records(gpu_type)}
         assert {NODE_TYPES[node] for node in nodes} == {gpu_type}
+
+
+@pytest.mark.parametrize(("profile", "variables"), [("bare", {}), ("h100", OTHERS)])
+def test_job_is_the_profiles_whatever_it_inherits(place, profile, variables):
+    (job,) = place.submitted("--profile", profile, "--gpu-types", "H100", **variables)
+    ended = place.wait(job)
+    assert ended["JobState"] == "COMPLETED", place.logs()
+    assert (ended["Partition"], ended["TimeLimit"]) == ("h100", "00:30:00")
+    assert_each_ran_whole(place, "H100")
+    for record in place.records("H100"):
+        assert record.all("slurm_array_job_id") == []
+        assert Path(record.last("log")).name == f"{job}.log"
 
 
 def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
