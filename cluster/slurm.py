@@ -192,7 +192,9 @@ def ask(*command: str, given: str | None = None) -> str:
 def partitions() -> dict[str, Partition]:
     """Ask for the partitions, hidden ones too."""
     told = ask("scontrol", "--all", "--oneliner", "show", "partition")
-    return read_partitions(told, ask("sinfo", "--all", "--noheader", f"--format={_SINFO}"))
+    return read_partitions(
+        told, ask("sinfo", "--all", "--noconvert", "--noheader", f"--format={_SINFO}")
+    )
 
 
 def associations(user: str) -> list[Association] | None:

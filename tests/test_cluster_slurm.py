@@ -154,6 +154,15 @@ def test_missing_slurm_is_told_in_one_line(monkeypatch, tmp_path):
     assert slurm.associations("someone") is None
 
 
+def test_nodes_of_a_thousand_cpus_are_counted(monkeypatch, tmp_path):
+    line = "gpu-h200|up|2-00:00:00|$cpus|1031000|12|gpu:h200:8"
+    convert = "cpus=1K; case $* in *--noconvert*) cpus=1024 ;; esac"
+    put_command(tmp_path, monkeypatch, "sinfo", f'{convert}; echo "{line}"')
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo '{PARTITIONS}'")
+    (kind,) = slurm.partitions()["gpu-h200"].kinds
+    assert kind.cpus == 1024
+
+
 OF_A_SHELL = {
     "SQUEUE_PARTITION": "h200", "SINFO_FORMAT": "%N", "SLURM_TIME_FORMAT": "relative",
     "SLURM_CONF": "/etc/slurm.conf", "SLURM_CLUSTERS": "big", "HOME": "/home/me",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pwmray import interruption, registry, slurm_jobs
+from pwmray.commands import run_command
 from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
@@ -55,6 +56,17 @@ def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening)
     listening.listen()
     os.kill(os.getpid(), signal.SIGTERM)
     assert listening.reason == interruption.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "cancelled by SIGTERM\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_command_that_is_ended_before_its_trials_begin_says_by_what(
+    listening, number, code, said, capsys
+):
+    assert run_command(lambda: os.kill(os.getpid(), number)) == code
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(
