@@ -70,13 +70,14 @@ class Job:
         """Start Ray and the driver, and see to both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
-        details = slurm.ask("scontrol", "--details", "--oneliner", "show", "job", self._name)
+        details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
             **_environment(self._token),
             "PWMRAY_LOG": str(self._chosen.jobs / f"{self._name}.log"),
             "PWMRAY_LIMIT_AT": str(limit_at),
+            "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
         }
         try:
             port = self._start_head(nodes)
@@ -225,7 +226,7 @@ def main() -> int:
 def _requeue(name: str) -> int:
     """Put the job back into the queue; Slurm ends what is left of it here."""
     try:
-        slurm.ask("scontrol", "requeue", name)
+        slurm.ask_again("scontrol", "requeue", name)
     except SlurmError as error:
         _say(f"could not requeue: {error}; submit the sweep again to go on")
         return GO_ON

@@ -26,8 +26,8 @@ def run_command(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
     ValueError and OSError, which are written for people, become `error: ...` in one line on
-    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, one of
-    its kind the `exit_code` that it has.
+    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, and
+    what is of its kind the `exit_code` that it has.
     """
     try:
         code = function() or 0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from cluster import job, slurm
+from cluster.slurm import SlurmError
 from pwmray.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
 
@@ -107,6 +108,19 @@ def test_driver_that_is_killed_is_no_bug_of_its_own(place):
     done = place.run("import os; os.kill(os.getpid(), 9)")
     assert done.returncode == 128 + signal.SIGKILL
     assert "driver ended with -9" in done.stdout
+
+
+def test_job_asks_again_where_slurm_has_a_weak_moment(place):
+    weak = "test -e weak || { touch weak; echo Unable to contact slurm controller >&2; exit 1; }"
+    put_command(place.folder, place.monkeypatch, "scontrol", f"{weak}\n{SCONTROL}")
+    assert place.run("").returncode == 0
+
+
+def test_question_that_slurm_never_answers_fails_as_it_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(slurm, "PATIENCE_SECONDS", 0.0)
+    put_command(tmp_path, monkeypatch, "scontrol", "echo Access denied >&2; exit 1")
+    with pytest.raises(SlurmError, match=r"^Access denied$"):
+        slurm.ask_again("scontrol", "requeue", "5")
 
 
 def test_ray_has_the_token_where_the_job_inherits_nothing(place):
