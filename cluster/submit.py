@@ -23,10 +23,12 @@ from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
+from pwmray import notify
 from pwmray.commands import CommandParser, as_typed, nearest, run_command
 from pwmray.search import Search
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import choose_scale, count
+from pwmray.tracking import choose_mode
 
 # What the driver in a job is told by us.
 _OURS = {
@@ -60,6 +62,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     experiment = load_experiment(chosen.experiment)
     asked = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
+    # The job inherits the environment, and would end on its first line.
+    choose_mode(of_command.wandb)
+    notify.from_environment(experiment.name)
     if of_command.scale is None:  # a login node has no GPU, the job has
         preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
         scales = experiment.scales
