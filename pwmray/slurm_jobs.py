@@ -55,6 +55,14 @@ class Job(NamedTuple):
         """Whether it has ended for good; a state that we do not know has not."""
         return self.state in _ENDED
 
+    @property
+    def shown_id(self) -> str:
+        """Its number as people know it: 4012555_7 in an array, 4012555_1..6 of those that wait."""
+        tasks = self.array_tasks
+        if len(tasks) < 2:
+            return tasks[0] if tasks else self.job_id
+        return f"{tasks[0]}..{tasks[-1].rpartition('_')[2]}"
+
 
 def environment(command: str) -> dict[str, str]:
     """Return the environment in which one of Slurm's commands does what it is told, and no more.
