@@ -214,6 +214,18 @@ def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
     assert shlex.split(last)[-3:] == ["sweeps/a b.py", "--scale", "paper"]
 
 
+def test_unusual_path_is_quoted_as_sbatch_reads_it():
+    text = fill(H100, folder=Path('/w/a#b it\'s "x"'), jobs_folder=Path("/r/a#b"))
+    assert '#SBATCH --chdir="/w/a#b it\'s \\"x\\""\n' in text
+    assert '#SBATCH --output="/r/a#b/%j.log"\n' in text
+
+
+@pytest.mark.parametrize("path", ["/r/p%jq", "/r/p\\q", "/r/p\nq"])
+def test_path_that_sbatch_would_change_is_refused(path):
+    with pytest.raises(ValueError, match=r"the path .* has .* in it, which sbatch replaces"):
+        fill(H100, jobs_folder=Path(path))
+
+
 def test_several_jobs_alike_are_an_array_with_a_log_for_each():
     text = fill(H100, num_jobs=3)
     assert "#SBATCH --array=1-3\n" in text
