@@ -150,6 +150,14 @@ def test_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
     assert load(tmp_path, "\ufeff[h]\r\n" + LINES.replace("\n", "\r\n"))["h"].cpus == 8
 
 
+def test_gpus_without_a_type_in_slurm_are_taken_for_what_the_profile_says():
+    untyped = slurm.read_partitions(PARTITIONS, "main|up|infinite|8|4000|1|gpu:2\n")
+    assert preflight.check_profile(H100, untyped, None).gres == "gpu:2"
+    assert dataclasses.replace(H100, slurm_gpu="none").gres == "gpu:2"
+    with pytest.raises(ValueError, match="gpus is 3, but nodes of partition main have at most 2"):
+        preflight.check_profile(dataclasses.replace(H100, gpus=3), untyped, None)
+
+
 def test_profile_that_fits_is_taken():
     check(H100, [Association("robotics", "", ("normal",))])
     check(dataclasses.replace(H200, partition="gpu-h200", account="robotics", qos="normal", gpus=8))
