@@ -102,8 +102,9 @@ def _agrees(sweep: str, number: int) -> bool:
 def _scancel(jobs: Sequence[str]) -> None:
     try:
         done = subprocess.run(
-            ["scancel", *jobs], capture_output=True, text=True, timeout=_END_SECONDS
-        )
+            ["scancel", *jobs], env=slurm_jobs.environment("scancel"), capture_output=True,
+            text=True, timeout=_END_SECONDS,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ValueError(_NO_ANSWER) from None
     if done.returncode:

@@ -31,4 +31,4 @@ def _read(sweep_folder: Path, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[s
         except FileNotFoundError:  # its Ray is not up yet
             continue
         if "dashboard" in where:
-            yield job.job_id, where
+            yield job.shown_id, where

@@ -24,6 +24,7 @@ from typing import Any
 
 from cluster import raynode, slurm
 from cluster.slurm import SlurmError
+from pwmray import slurm_jobs
 from pwmray.commands import run_command
 from pwmray.files import replacing
 from pwmray.interruption import GO_ON, TERMINATED
@@ -54,9 +55,9 @@ _OTHERS = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_NAMESPACE", "RAY_AUTH_TOKEN")  # le
 class Job:
     """A job's Ray and its driver; `run` returns the driver's exit code."""
 
-    def __init__(self, chosen: argparse.Namespace, job_id: str):
-        self._chosen, self._id = chosen, job_id
-        self._log = chosen.jobs / f"{_log_name(job_id)}.ray.log"
+    def __init__(self, chosen: argparse.Namespace, job_id: str, name: str):
+        self._chosen, self._name = chosen, name
+        self._log = chosen.jobs / f"{name}.ray.log"
         self._token = chosen.jobs / f".{job_id}.token"
         self._record = chosen.jobs / f"{job_id}.json"
         self._steps: dict[str, subprocess.Popen] = {}  # by node
@@ -69,13 +70,14 @@ class Job:
         """Start Ray and the driver, and see to both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
-        details = slurm.ask("scontrol", "--details", "--oneliner", "show", "job", self._id)
+        details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
             **_environment(self._token),
-            "PWMRAY_LOG": str(self._chosen.jobs / f"{_log_name(self._id)}.log"),
+            "PWMRAY_LOG": str(self._chosen.jobs / f"{self._name}.log"),
             "PWMRAY_LIMIT_AT": str(limit_at),
+            "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
         }
         try:
             port = self._start_head(nodes)
@@ -107,7 +109,8 @@ class Job:
     def _start_step(self, name: str, role: str, port: int, node: Mapping[str, Any]) -> None:
         chosen = self._chosen
         command = [
-            "srun", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
+            # The job itself may have been given nothing of the submission's environment.
+            "srun", "--export=ALL", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
             f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
             *([f"--gres={chosen.gres}"] if chosen.gres else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
@@ -203,24 +206,27 @@ def main() -> int:
     """Run the job; requeue it if there is more to be done. Returns the exit code."""
     chosen = _parser().parse_args()
     job_id = os.environ["SLURM_JOB_ID"]
+    name = slurm_jobs.own_name() or job_id
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     _say(f"job {job_id} on {os.environ['SLURM_JOB_NODELIST']}, restart {restarts}")
-    job = Job(chosen, job_id)
+    job = Job(chosen, job_id, name)
     code = job.run()
     _say(f"driver ended with {code}")
+    if code < 0:  # by a signal: as a shell tells it, for an exit code has no sign
+        code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
     if code == GO_ON and restarts >= chosen.max_requeues:
         _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
     elif code == GO_ON:
-        return _requeue(job_id)
+        return _requeue(name)
     return code
 
 
-def _requeue(job_id: str) -> int:
+def _requeue(name: str) -> int:
     """Put the job back into the queue; Slurm ends what is left of it here."""
     try:
-        slurm.ask("scontrol", "requeue", job_id)
+        slurm.ask_again("scontrol", "requeue", name)
     except SlurmError as error:
         _say(f"could not requeue: {error}; submit the sweep again to go on")
         return GO_ON
@@ -278,11 +284,6 @@ def _environment(token: Path) -> dict[str, str]:
 
 def _head(nodes: Mapping[str, Any]) -> dict[str, Any]:
     return next(iter(nodes.values()))
-
-
-def _log_name(job_id: str) -> str:
-    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{array}_{task}" if array else job_id
 
 
 def _say(text: str) -> None:

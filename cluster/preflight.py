@@ -1,11 +1,12 @@
 """Whether a profile fits a cluster, and the trials to run: before anything is queued."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cluster import slurm
-from cluster.profiles import Profile
+from cluster.profiles import UNTYPED, Profile
 from cluster.slurm import ALL, Association, NodeKind, Partition
 from pwmray.commands import unknown
 from pwmray.config import TrialConfig
@@ -25,19 +26,23 @@ def check_profile(
     profile: Profile,
     partitions: Mapping[str, Partition],
     associations: Sequence[Association] | None,
-) -> None:
+) -> Profile:
     """Raise ValueError for the first thing that a profile asks for and this cluster has not.
 
-    `associations` are what the user may charge, None where no accounting database tells.
+    `associations` are what the user may charge, None where no accounting database tells. Returns
+    the profile, which names no type of GPU to Slurm where the partition has none with a name.
     """
     try:
         partition = _find_partition(profile, partitions)
+        if profile.gpu_type and partition.gpu_types == [""]:
+            profile = dataclasses.replace(profile, slurm_gpu=UNTYPED)
         _check_account(profile, partition, associations)
         _check_qos(profile, partition, associations)
         _check_nodes(profile, partition)
         _check_time(profile, partition)
     except ValueError as error:
         raise ValueError(f"profile {profile.name}: {error}") from None
+    return profile
 
 
 def trials_of(profile: Profile, trials: Iterable[T]) -> list[T]:
@@ -164,16 +169,20 @@ def _check_nodes(profile: Profile, partition: Partition) -> None:
 
 def _gpus_in(kind: NodeKind, profile: Profile) -> int:
     """Return how many GPUs of the type that a profile asks for a node of this kind has."""
-    wanted = profile.gres.split(":")[1].lower() if profile.gres.count(":") == 2 else ""
+    wanted = _slurm_type(profile)
     return kind.gpus.get(wanted, 0) if wanted else sum(kind.gpus.values())
+
+
+def _slurm_type(profile: Profile) -> str:
+    return profile.gres.split(":")[1].lower() if profile.gres.count(":") == 2 else ""
 
 
 def _describe_missing_gpus(profile: Profile, partition: Partition) -> str:
     if not partition.gpu_types:
         return f"gpus is {profile.gpus}, but no node of partition {partition.name} has one"
-    wanted = (profile.slurm_gpu or profile.gpu_type).lower()
+    wanted = _slurm_type(profile)
     if wanted and wanted not in partition.gpu_types:
-        told = unknown("type of GPU", wanted, partition.gpu_types)
+        told = unknown("type of GPU", wanted, filter(None, partition.gpu_types))
         return f"{told} (in partition {partition.name}, as Slurm calls them: slurm_gpu)"
     most = max(_gpus_in(kind, profile) for kind in partition.kinds)
     return f"gpus is {profile.gpus}, but nodes of partition {partition.name} have at most {most}"

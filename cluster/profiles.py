@@ -15,6 +15,7 @@ from pwmray.commands import unknown
 
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
+UNTYPED = "none"  # in place of Slurm's name of a type of GPU, where Slurm has only their number
 # Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
 # takes 66 of them, our private folder for it 19.
 MAX_SCRATCH = 22
@@ -33,7 +34,7 @@ class Profile:
     nodes: int = 1
     gpus: int = 0
     gpu_type: str = ""  # as sweeps name it (`gpus` in a sweep's file), such as H100; empty: any
-    slurm_gpu: str = ""  # Slurm's name of that type; empty: the same in lower case
+    slurm_gpu: str = ""  # Slurm's name of that type; empty: the same in lower case; UNTYPED
     memory_gb: int = 0  # 0: the cluster's default
     trials_per_gpu: int = 1
     signal_seconds: int = 300  # before the time limit trials are told to stop at their next row
@@ -64,7 +65,7 @@ class Profile:
         """The GPUs of a node as sbatch and srun take them; empty without any."""
         if not self.gpus:
             return ""
-        kind = self.slurm_gpu or self.gpu_type.lower()
+        kind = "" if self.slurm_gpu == UNTYPED else self.slurm_gpu or self.gpu_type.lower()
         return f"gpu:{kind}:{self.gpus}" if kind else f"gpu:{self.gpus}"
 
     @property

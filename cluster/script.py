@@ -1,5 +1,6 @@
 """A profile and a sweep's command as a batch script."""
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from cluster.profiles import Profile
 
 _HERE = Path(__file__).resolve().parent
 _TEMPLATE = _HERE / "ray.sbatch"
+_MEANINGFUL = "%\\\n"  # in the name of an output file
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,16 @@ class Task:
 
 
 def fill(profile: Profile, task: Task) -> str:
-    """Return the script that submits `task` as `profile` says."""
+    """Return the script that submits `task` as `profile` says.
+
+    Raises ValueError for a path that has another meaning in it.
+    """
+    for path in (task.folder, task.jobs_folder):
+        wrong = [character for character in _MEANINGFUL if character in str(path)]
+        if wrong:
+            raise ValueError(
+                f"the path {str(path)!r} has {wrong[0]!r} in it, which sbatch replaces"
+            )
     parts = {
         "OPTIONS": "\n".join(f"#SBATCH {option}" for option in _options(profile, task)),
         "ACTIVATE": "\n".join(profile.activate),
@@ -100,5 +111,9 @@ def _arguments(profile: Profile, task: Task) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    """Quote a path as #SBATCH lines want it, where it has spaces."""
-    return f'"{path}"' if " " in str(path) else str(path)
+    """Quote a path as #SBATCH lines want it, where it has anything unusual."""
+    text = str(path)
+    if re.fullmatch(r"[\w/.%+=:@,-]+", text):
+        return text
+    escaped = text.replace('"', '\\"')
+    return f'"{escaped}"'

@@ -5,14 +5,17 @@ Recorded text of each command is in tests/test_cluster_slurm.py.
 
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pwmray.slurm_jobs import read_time
+from pwmray.slurm_jobs import environment, read_time
 
 ASK_SECONDS = 20.0  # that a busy controller may take to answer
+PATIENCE_SECONDS = 60.0  # of a job with its questions, which a controller may be too busy for
+_AGAIN_SECONDS = 2.0
 ALL = "ALL"  # in Slurm's lists of who may use a partition
 _SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it is the only one that may be long
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
@@ -177,8 +180,9 @@ def ask(*command: str, given: str | None = None) -> str:
     """
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=ASK_SECONDS
-        )
+            command, env=environment(command[0]), input=given, capture_output=True, text=True,
+            timeout=ASK_SECONDS,
+        )  # fmt: skip
     except FileNotFoundError:
         raise SlurmError(f"no {command[0]} here: is this a login node of a Slurm?") from None
     except subprocess.TimeoutExpired:
@@ -188,10 +192,24 @@ def ask(*command: str, given: str | None = None) -> str:
     return done.stdout
 
 
+def ask_again(*command: str) -> str:
+    """`ask` for who cannot come back: again and again, for a minute, where that fails."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ask(*command)
+        except SlurmError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+
+
 def partitions() -> dict[str, Partition]:
     """Ask for the partitions, hidden ones too."""
     told = ask("scontrol", "--all", "--oneliner", "show", "partition")
-    return read_partitions(told, ask("sinfo", "--all", "--noheader", f"--format={_SINFO}"))
+    return read_partitions(
+        told, ask("sinfo", "--all", "--noconvert", "--noheader", f"--format={_SINFO}")
+    )
 
 
 def associations(user: str) -> list[Association] | None:
@@ -236,12 +254,12 @@ def submit(script: Path) -> str:
 
 def hostnames(nodes: Iterable[str]) -> list[str]:
     """Return the single nodes of lists such as n[1-3], in order."""
-    return ask("scontrol", "show", "hostnames", ",".join(nodes)).split()
+    return ask_again("scontrol", "show", "hostnames", ",".join(nodes)).split()
 
 
 def node_address(node: str) -> str:
     """Return the address at which Slurm reaches a node: its name, or a number where given."""
-    return read_fields(ask("scontrol", "--oneliner", "show", "node", node))["NodeAddr"]
+    return read_fields(ask_again("scontrol", "--oneliner", "show", "node", node))["NodeAddr"]
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -23,10 +23,12 @@ from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
+from pwmray import notify
 from pwmray.commands import CommandParser, as_typed, nearest, run_command
 from pwmray.search import Search
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import choose_scale, count
+from pwmray.tracking import choose_mode
 
 # What the driver in a job is told by us.
 _OURS = {
@@ -60,6 +62,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     experiment = load_experiment(chosen.experiment)
     asked = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
+    # The job inherits the environment, and would end on its first line.
+    choose_mode(of_command.wandb)
+    notify.from_environment(experiment.name)
     if of_command.scale is None:  # a login node has no GPU, the job has
         preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
         scales = experiment.scales
@@ -71,7 +76,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         print("nothing to run: all trials are done, or running")
         return 0
     wanted.check(len(asked) * chosen.jobs)
-    _check_fit(wanted, asked, chosen)
+    asked = _check_fit(wanted, asked, chosen)
     prepared = [_prepare(wanted, profile, chosen, options, command) for profile in asked]
     _check_with_slurm(prepared)
     print(wanted.table if chosen.dry_run else wanted.summary)
@@ -107,20 +112,24 @@ def load_experiment(path: Path) -> Sweep | Search:
     return found[0]
 
 
-def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> None:
-    """Raise ValueError unless the cluster has what the profiles ask for, and they fit the work."""
+def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> list[Profile]:
+    """Raise ValueError unless the cluster has what the profiles ask for, and they fit the work.
+
+    Returns the profiles as the cluster takes them.
+    """
     available = profiles.load(chosen.profiles)
     others = [p for p in available.values() if p.name not in {a.name for a in asked}]
     preflight.check_served(wanted.to_run, asked, others)
     user = getpass.getuser()
     partitions, associations = slurm.partitions(), slurm.associations(user)
-    for profile in asked:
-        preflight.check_profile(profile, partitions, associations)
+    fitting = [preflight.check_profile(profile, partitions, associations) for profile in asked]
+    for profile in fitting:
         trials = preflight.trials_of(profile, wanted.to_run)
         if told := preflight.check_cpus(profile, trials):
             print(f"note: {told}")
     if not chosen.again:
         _check_not_queued(wanted, asked, slurm.live_jobs(user))
+    return fitting
 
 
 def _check_not_queued(wanted: Work, asked: Sequence[Profile], live: set[str]) -> None:

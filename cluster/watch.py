@@ -16,6 +16,7 @@ from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
 from pwmray.listing import Summary, list_trials
 from pwmray.lost import Lost
+from pwmray.registry import Status
 from pwmray.slurm_jobs import Job
 from pwmray.status_command import (
     add_results_option,
@@ -132,23 +133,28 @@ class Watcher:
         states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
         states |= imported
         is_active = any(not job.is_over for _, job in jobs)
-        # Where Slurm tells that no job is left, nobody comes for the trials that wait.
-        may_begin = "waiting" in states.values() and (not submitted or bool(remark))
+        waiting = [trials[n] for n, state in states.items() if state == "waiting" and n in trials]
+        # Where Slurm tells that no job is left, only a driver outside it comes for those that wait.
+        may_begin = bool(waiting) and (
+            not submitted or bool(remark) or any(map(_is_outside, waiting))
+        )
         running = {name: trials[name] for name, state in states.items() if state == "running"}
+        is_over = not (running or is_active or may_begin)
+        all_done = not unreadable and set(states.values()) <= {"done"}
         return View(
             counts={
                 name: Counter(states[t] for t in of if t not in unreadable)
                 for name, of in asked.items()
             },
             jobs=[_job_row(s, job, running.values()) for s, job in jobs],
-            trials=self._trial_rows(running),
+            trials=self._trial_rows(running, {job.job_id: job.shown_id for _, job in jobs}),
             remarks=[
                 *remark,
                 *lost.describe(self._set_right),
                 *describe_unreadable(unreadable),
                 *self._dashboard_lines(jobs),
             ],
-            is_over=not (running or is_active or may_begin or _NO_ANSWER in remark),
+            is_over=all_done if _NO_ANSWER in remark else is_over,
             is_whole=not unreadable,
         )
 
@@ -178,15 +184,20 @@ class Watcher:
         found = [job for _, job in jobs]
         return [line for folder in self._folders for line in dashboards.describe(folder, found)]
 
-    def _trial_rows(self, running: Mapping[str, Summary]) -> list[tuple[str, ...]]:
+    def _trial_rows(
+        self, running: Mapping[str, Summary], ids: Mapping[str, str]
+    ) -> list[tuple[str, ...]]:
+        """Return the trials that run, their jobs by `ids` as the table of jobs has them."""
         names = {k: v for f in self._folders for k, v in names_in(f).items()} if running else {}
         rows = []
         for fingerprint, trial in running.items():
             folder = registry.trial_folder(self._results, fingerprint)
             record = registry.read(folder)
-            place = [str(record.last(key) or "-") for key in ("slurm_job_id", "host", "device")]
+            job, *place = (
+                str(record.last(key) or "-") for key in ("slurm_job_id", "host", "device")
+            )
             name = names.get(fingerprint, fingerprint)
-            rows.append((name, *how_far(folder, trial), *place))
+            rows.append((name, *how_far(folder, trial), ids.get(job, job), *place))
         return sorted(rows)
 
 
@@ -209,15 +220,13 @@ def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> Jo
     in_it = {job.job_id, *job.array_tasks}
     number = sum(not in_it.isdisjoint(trial.jobs) for trial in running)
     cells = (
-        _shown_id(job), submission.profile, job.state, str(job.num_nodes), job.nodes or "-",
+        job.shown_id, submission.profile, job.state, str(job.num_nodes), job.nodes or "-",
         job.time_used or "-", job.time_limit or "-", str(job.restarts), str(number),
     )  # fmt: skip
     how = slurm_jobs.describe_end(job)
     return JobRow(cells, slurm_jobs.describe_wait(job) or ("" if how == job.state else how))
 
 
-def _shown_id(job: Job) -> str:
-    tasks = job.array_tasks
-    if len(tasks) < 2:
-        return tasks[0] if tasks else job.job_id
-    return f"{tasks[0]}..{tasks[-1].rpartition('_')[2]}"
+def _is_outside(trial: Summary) -> bool:
+    """Whether a driver outside Slurm has a trial that waits on its list."""
+    return trial.status == Status.QUEUED and not trial.jobs

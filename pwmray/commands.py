@@ -26,7 +26,8 @@ def run_command(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
     ValueError and OSError, which are written for people, become `error: ...` in one line on
-    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130.
+    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, and
+    what is of its kind the `exit_code` that it has.
     """
     try:
         code = function() or 0
@@ -41,9 +42,9 @@ def run_command(function: Callable[[], int | None]) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return getattr(stop, "exit_code", INTERRUPTED)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -27,6 +27,12 @@ class AskedToStopError(Exception):
     """What this process was doing ended early, for it was asked to stop."""
 
 
+class TerminatedError(KeyboardInterrupt):
+    """What SIGTERM raises: as Ctrl-C it passes through what handles errors."""
+
+    exit_code = TERMINATED
+
+
 class Interruption:
     """What this process was asked to do; `listen` before each thing that sets handlers itself."""
 
@@ -76,11 +82,11 @@ class Interruption:
         # A scheduler tells every process of a job, and the job's script tells its children.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.reason = CANCELLED
-        raise KeyboardInterrupt  # which passes through what handles errors
+        raise TerminatedError(CANCELLED)
 
 
 def _find_row_seconds() -> float:
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_jobs.own_name()
     if job is None:
         return _ROW_SECONDS
     end = slurm_jobs.ends_at(job, _ASK_SECONDS)

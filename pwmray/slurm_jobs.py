@@ -1,9 +1,10 @@
 """What Slurm says of jobs: squeue, and of those that it has forgotten sacct where there is one.
 
-Only `ask` starts a program; the rest is text read by pure functions. It needs no accounting
+Only what asks starts a program; the rest is text read by pure functions. It needs no accounting
 database: squeue knows an ended job for the site's MinJobAge, five minutes unless changed.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,10 @@ _ENDED = {
     "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
 ANY_TASK = "_*"
+# Of a person's own: they change what the commands look at, and how they print it.
+_OPTIONS = re.compile(r"(SQUEUE|SINFO|SACCT|SCONTROL|SCANCEL)_|SLURM_(TIME_FORMAT|BITSTR_LEN)$")
+# Those that count more than a script's own lines, and those of the job that submits another.
+_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$)")
 _NOTHING = ("", "N/A", "(null)", "Unknown", "None")
 
 
@@ -49,6 +54,26 @@ class Job(NamedTuple):
     def is_over(self) -> bool:
         """Whether it has ended for good; a state that we do not know has not."""
         return self.state in _ENDED
+
+    @property
+    def shown_id(self) -> str:
+        """Its number as people know it: 4012555_7 in an array, 4012555_1..6 of those that wait."""
+        tasks = self.array_tasks
+        if len(tasks) < 2:
+            return tasks[0] if tasks else self.job_id
+        return f"{tasks[0]}..{tasks[-1].rpartition('_')[2]}"
+
+
+def environment(command: str) -> dict[str, str]:
+    """Return the environment in which one of Slurm's commands does what it is told, and no more.
+
+    A script that sbatch takes says itself what it wants, and its job is started with nothing of
+    another one.
+    """
+    kept = {key: value for key, value in os.environ.items() if not _OPTIONS.match(key)}
+    if command != "sbatch":
+        return kept
+    return {key: value for key, value in kept.items() if not _OF_JOBS.match(key)}
 
 
 def is_here() -> bool:
@@ -107,12 +132,21 @@ def cluster_name(seconds: float) -> str | None:
     return found[1] if found else ""
 
 
-def ends_at(job_id: str, seconds: float) -> float | None:
-    """Return when a job's time is up, in seconds since 1970; a preemption's grace counts.
+def own_name(variables: Mapping[str, str] = os.environ) -> str | None:
+    """Return by which name Slurm's commands take this process's job alone; None outside of one.
+
+    Each task of an array has a number, but one of them has the array's, which stands for all.
+    """
+    array, task = (variables.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else variables.get("SLURM_JOB_ID")
+
+
+def ends_at(name: str, seconds: float) -> float | None:
+    """Return when a single job's time is up, in seconds since 1970; a preemption's grace counts.
 
     None where Slurm does not answer within `seconds`, or knows of no end.
     """
-    told = _run(("squeue", "--noheader", f"--jobs={job_id}", "-O", "EndTime:|"), seconds) or ""
+    told = _run(("squeue", "--noheader", f"--jobs={name}", "-O", "EndTime:|"), seconds) or ""
     return read_time(told.strip().rstrip("|"))
 
 
@@ -260,7 +294,10 @@ def _ask_accounting(names: list[str], seconds: float) -> list[Job]:
 
 def _run(command: tuple[str, ...], seconds: float) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
+        done = subprocess.run(
+            command, env=environment(command[0]), capture_output=True, text=True, timeout=seconds,
+            check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -109,12 +109,12 @@ class MiniSlurm:
         folder = f"--chdir={self.folder}"
         return int(self.run("sbatch", "--parsable", folder, *options, path).partition(";")[0])
 
-    def job(self, job_id: int) -> dict[str, str]:
+    def job(self, job_id: int | str) -> dict[str, str]:
         """Return the fields of `scontrol show job`."""
         shown = self.run("scontrol", "--oneliner", "show", "job", str(job_id))
         return dict(re.findall(r"(\S+?)=(\S*)", shown))
 
-    def wait(self, job_id: int, *states: str, seconds: float = 60.0) -> dict[str, str]:
+    def wait(self, job_id: int | str, *states: str, seconds: float = 60.0) -> dict[str, str]:
         """Wait until a job is in one of `states`, by default ended; return its fields."""
         states = states or ENDED
         _wait_for(lambda: self.job(job_id)["JobState"] in states, seconds, f"{job_id}: {states}")

@@ -154,6 +154,42 @@ def test_missing_slurm_is_told_in_one_line(monkeypatch, tmp_path):
     assert slurm.associations("someone") is None
 
 
+def test_nodes_of_a_thousand_cpus_are_counted(monkeypatch, tmp_path):
+    line = "gpu-h200|up|2-00:00:00|$cpus|1031000|12|gpu:h200:8"
+    convert = "cpus=1K; case $* in *--noconvert*) cpus=1024 ;; esac"
+    put_command(tmp_path, monkeypatch, "sinfo", f'{convert}; echo "{line}"')
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo '{PARTITIONS}'")
+    (kind,) = slurm.partitions()["gpu-h200"].kinds
+    assert kind.cpus == 1024
+
+
+OF_A_SHELL = {
+    "SQUEUE_PARTITION": "h200", "SINFO_FORMAT": "%N", "SLURM_TIME_FORMAT": "relative",
+    "SLURM_CONF": "/etc/slurm.conf", "SLURM_CLUSTERS": "big", "HOME": "/home/me",
+}  # fmt: skip
+OF_A_JOB = {
+    "SBATCH_TIMELIMIT": "7", "SLURM_MEM_PER_CPU": "100", "SLURM_ARRAY_JOB_ID": "5",
+    "SLURM_JOB_ID": "6", "SLURMD_NODENAME": "n1", "SRUN_DEBUG": "3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("sbatch", {"SLURM_CONF", "SLURM_CLUSTERS", "HOME"}),
+        ("squeue", {"SLURM_CONF", "SLURM_CLUSTERS", "HOME", *OF_A_JOB}),
+    ],
+)
+def test_commands_heed_none_of_the_options_that_a_shell_has_for_them(
+    command, kept, monkeypatch, tmp_path
+):
+    put_command(tmp_path, monkeypatch, command, "env")
+    for name, value in {**OF_A_SHELL, **OF_A_JOB}.items():
+        monkeypatch.setenv(name, value)
+    names = {line.partition("=")[0] for line in slurm.ask(command).splitlines()}
+    assert names & {*OF_A_SHELL, *OF_A_JOB} == kept
+
+
 def test_submission_without_an_answer_may_have_been_taken(monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "sbatch", "exec sleep 5")
     monkeypatch.setattr(slurm, "ASK_SECONDS", 0.05)

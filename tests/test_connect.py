@@ -1,5 +1,7 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
+import socket
+import subprocess
 import tempfile
 
 import pytest
@@ -28,6 +30,32 @@ def test_one_machine_has_all_that_a_trial_asks_for(machines, num_cpus, said, mon
         return
     with pytest.raises(ValueError, match=said):
         connect.check_resources(num_cpus)
+
+
+@pytest.mark.parametrize(("patience", "num_asked"), [("60", 3), (None, 1)])
+def test_ray_that_listens_but_is_slow_to_answer_is_asked_again_where_it_is_known_to_come(
+    patience, num_asked, monkeypatch
+):
+    asked = []
+
+    def check(command, timeout, **_):
+        asked.append(timeout)
+        if len(asked) < 3:
+            raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", check)
+    monkeypatch.setattr(connect, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.delenv("PWMRAY_RAY_SECONDS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if patience is None:
+            with pytest.raises(ValueError, match=rf"no Ray .* {address} \(TimeoutExpired\)"):
+                connect.answering(address)
+        else:
+            monkeypatch.setenv("PWMRAY_RAY_SECONDS", patience)
+            assert connect.answering(address) == address
+            assert asked[0] > 50  # it may take as long to start Python there
+    assert len(asked) == num_asked
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pwmray import data_making, interruption, launch, plan, registry, slurm_jobs
+from pwmray.commands import run_command
 from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
@@ -81,6 +82,17 @@ def test_sweep_that_is_stopped_while_it_makes_data_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "cancelled by SIGTERM\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_command_that_is_ended_before_its_trials_begin_says_by_what(
+    listening, number, code, said, capsys
+):
+    assert run_command(lambda: os.kill(os.getpid(), number)) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
     ("ends_in", "left"),
     [
         (300, 240),
@@ -96,6 +108,13 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
     assert Interruption().row_seconds == pytest.approx(left, abs=5)
     monkeypatch.delenv("SLURM_JOB_ID")
     assert Interruption().row_seconds == 3600
+
+
+def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
+    monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, _: {"77_3": time.time() + 300}.get(job))
+    for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert Interruption().row_seconds == pytest.approx(240, abs=5)
 
 
 @pytest.mark.slow

@@ -150,6 +150,14 @@ def test_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
     assert load(tmp_path, "\ufeff[h]\r\n" + LINES.replace("\n", "\r\n"))["h"].cpus == 8
 
 
+def test_gpus_without_a_type_in_slurm_are_taken_for_what_the_profile_says():
+    untyped = slurm.read_partitions(PARTITIONS, "main|up|infinite|8|4000|1|gpu:2\n")
+    assert preflight.check_profile(H100, untyped, None).gres == "gpu:2"
+    assert dataclasses.replace(H100, slurm_gpu="none").gres == "gpu:2"
+    with pytest.raises(ValueError, match="gpus is 3, but nodes of partition main have at most 2"):
+        preflight.check_profile(dataclasses.replace(H100, gpus=3), untyped, None)
+
+
 def test_profile_that_fits_is_taken():
     check(H100, [Association("robotics", "", ("normal",))])
     check(dataclasses.replace(H200, partition="gpu-h200", account="robotics", qos="normal", gpus=8))
@@ -212,6 +220,18 @@ def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     *_, last = text.splitlines()
     assert shlex.split(last)[-3:] == ["sweeps/a b.py", "--scale", "paper"]
+
+
+def test_unusual_path_is_quoted_as_sbatch_reads_it():
+    text = fill(H100, folder=Path('/w/a#b it\'s "x"'), jobs_folder=Path("/r/a#b"))
+    assert '#SBATCH --chdir="/w/a#b it\'s \\"x\\""\n' in text
+    assert '#SBATCH --output="/r/a#b/%j.log"\n' in text
+
+
+@pytest.mark.parametrize("path", ["/r/p%jq", "/r/p\\q", "/r/p\nq"])
+def test_path_that_sbatch_would_change_is_refused(path):
+    with pytest.raises(ValueError, match=r"the path .* has .* in it, which sbatch replaces"):
+        fill(H100, jobs_folder=Path(path))
 
 
 def test_several_jobs_alike_are_an_array_with_a_log_for_each():

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from pwmray import slurm_jobs
 from pwmray.slurm_jobs import (
     Job,
     ask,
@@ -12,6 +13,7 @@ from pwmray.slurm_jobs import (
     ends_at,
     find,
     is_here,
+    own_name,
     read_sacct,
     read_squeue,
 )
@@ -176,6 +178,19 @@ def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"SLURM_JOB_ID": "77"}, "77"),
+        ({"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3"}, "77_3"),
+        ({"SLURM_JOB_ID": "75", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "0"}, "77_0"),
+        ({}, None),
+    ],
+)
+def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name):
+    assert own_name(variables) == name
+
+
+@pytest.mark.parametrize(
     ("said", "end"),
     [
         ("2026-11-26T03:40:00", time.mktime((2026, 11, 26, 3, 40, 0, 0, 0, -1))),
@@ -186,3 +201,9 @@ def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_
 def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", f"echo '{said}|'")
     assert ends_at("77", 5.0) == end
+
+
+def test_end_of_a_job_is_read_whatever_form_a_shell_gives_to_times(monkeypatch, tmp_path):
+    put_command(tmp_path, monkeypatch, "squeue", "echo ${SLURM_TIME_FORMAT:-2026-11-26T03:40:00}")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    assert ends_at("77", 5.0) == slurm_jobs.read_time("2026-11-26T03:40:00")

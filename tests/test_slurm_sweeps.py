@@ -61,13 +61,30 @@ account = "physics"
 cpus = 1
 time_limit = "30"
 
+[bare]
+partition = "h100"
+gpus = 2
+gpu_type = "H100"
+cpus = 2
+time_limit = "30"
+activate = ["export PATH=%(bin)s:/usr/bin:/bin PYTHONPATH=%(root)s"]
+dashboard = false
+simulated_gpus = true
+sbatch = ["--export=NONE"]
+
 [l40s]
 partition = "h100"
 gpus = 1
 gpu_type = "L40S"
 cpus = 1
 time_limit = "30"
-"""
+""" % {"root": ROOT, "bin": Path(sys.executable).parent}  # noqa: UP031
+# What another job, and a person's own shell, leave to a submission.
+OTHERS = {
+    "SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1",
+    "SLURM_MEM_PER_CPU": "100", "SLURM_RESTART_COUNT": "3", "SLURM_TIME_FORMAT": "relative",
+    "SBATCH_TIMELIMIT": "7", "SBATCH_PARTITION": "h200", "SQUEUE_PARTITION": "h200",
+}  # fmt: skip
 # Rows of half a second, as in tests/tiny_gpus.py.
 SEARCH = """
 import dataclasses
@@ -89,19 +106,21 @@ class Workplace(NamedTuple):
     folder: Path
     data: Path
 
-    def submit(self, *options: str, file: str = TINY_GPUS) -> subprocess.CompletedProcess:
+    def submit(
+        self, *options: str, file: str = TINY_GPUS, **variables: str
+    ) -> subprocess.CompletedProcess:
         """Submit a sweep with these options, in a process as a person would."""
         fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
         return subprocess.run(
             [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options],
-            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT)},
+            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    def submitted(self, *options: str) -> list[int]:
+    def submitted(self, *options: str, **variables: str) -> list[int]:
         """Submit the sweep and return the ids of the jobs that its record has since."""
         before = len(submissions.read(self.sweep_folder))
-        done = self.submit(*options)
+        done = self.submit(*options, **variables)
         assert done.returncode == 0, done.stderr
         return [int(job.job_id) for job in submissions.read(self.sweep_folder)[before:]]
 
@@ -132,7 +151,7 @@ class Workplace(NamedTuple):
                     return
             time.sleep(0.1)
 
-    def wait(self, job: int, *states: str) -> dict[str, str]:
+    def wait(self, job: int | str, *states: str) -> dict[str, str]:
         try:
             return self.slurm.wait(job, *states, seconds=150)
         except TimeoutError as error:
@@ -230,6 +249,18 @@ def test_trials_of_one_job_land_on_nodes_with_their_gpus(place):
         assert {NODE_TYPES[node] for node in nodes} == {gpu_type}
 
 
+@pytest.mark.parametrize(("profile", "variables"), [("bare", {}), ("h100", OTHERS)])
+def test_job_is_the_profiles_whatever_it_inherits(place, profile, variables):
+    (job,) = place.submitted("--profile", profile, "--gpu-types", "H100", **variables)
+    ended = place.wait(job)
+    assert ended["JobState"] == "COMPLETED", place.logs()
+    assert (ended["Partition"], ended["TimeLimit"]) == ("h100", "00:30:00")
+    assert_each_ran_whole(place, "H100")
+    for record in place.records("H100"):
+        assert record.all("slurm_array_job_id") == []
+        assert Path(record.last("log")).name == f"{job}.log"
+
+
 def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows()
@@ -249,6 +280,23 @@ def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     assert_each_ran_whole(place, "H200")
     assert max(stopped) >= 3
     assert [record.all("epoch")[-1] for record in place.records("H200")] == stopped
+
+
+def test_task_of_an_array_that_is_told_of_its_end_requeues_itself_alone(place):
+    one_node = ["--profile", "h200", "--nodes", "1", "--gpu-types", "H200"]
+    (array,) = place.submitted(*one_node, "--jobs", "2")
+    tasks = [f"{array}_1", f"{array}_2"]
+    for task in tasks:
+        place.wait(task, "RUNNING")
+    place.wait_for_rows()
+    tasks.sort(key=lambda task: place.slurm.job(task)["JobId"] != str(array))
+    told, other = tasks  # the first has the array's own number
+    place.slurm.run("scancel", "--signal=USR1", "--batch", told)
+    assert place.wait(told, "PENDING")["Restarts"] == "1", place.logs()
+    place.wait_for_all()
+    assert place.slurm.job(other)["Restarts"] == "0"
+    assert "within 10 s" not in place.logs()
+    assert_each_ran_whole(place, "H200")
 
 
 def test_sweep_goes_on_without_a_node_that_is_lost(place):

@@ -159,6 +159,30 @@ def test_profile_whose_gpus_nothing_asks_for_is_refused(place):
     assert (code, err) == (2, "error: profile h100: no trial to run asks for its GPUs\n")
 
 
+def test_gpus_without_a_type_in_slurm_are_asked_for_by_number(place):
+    place.answers["sinfo"] = "main|up|infinite|8|4000|3|gpu:2\n"
+    code, out, err = place.submit("--profile", "h100", "--gpu-types", "H100", "--dry-run")
+    assert code == 0, err
+    assert "#SBATCH --gres=gpu:1\n" in out
+    assert "--gres=gpu:1 --gpu-type=H100 " in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PWMRAY_WEBHOOK", "http://hooks.example.org/x", "PWMRAY_WEBHOOK must be https"),
+        ("WANDB_MODE", "onlin", "unknown WANDB_MODE 'onlin'; did you mean 'online'?"),
+    ],
+)
+@pytest.mark.parametrize("file", ["sweep.py", "search.py"])
+def test_variable_that_would_end_the_job_is_refused(place, monkeypatch, name, value, told, file):
+    monkeypatch.setenv(name, value)
+    code, _, err = place.submit("--profile", "h100", file=file)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {told}")
+    assert not place.asked
+
+
 # Recording.
 
 

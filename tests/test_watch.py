@@ -128,6 +128,20 @@ def test_watch_opens_the_dashboard_through_ssh(tmp_path, capsys, told):
         assert ("/home/me/.41.token" in out) == is_shown
 
 
+def test_task_of_an_array_has_one_number_throughout(tmp_path, capsys, told):
+    sweep_folder = queue(tmp_path, submission(40, "h200", num_tasks=4))
+    told.append(TASK)
+    (sweep_folder / "jobs").mkdir()
+    where = {"token": "/home/me/.42.token", "dashboard": "10.0.0.1:8231"}
+    (sweep_folder / "jobs" / "42.json").write_text(json.dumps(where))
+    with claim.acquire(begin(tmp_path, 1, 42) / CLAIM_FILE):
+        _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    lines = out.splitlines()
+    assert lines[4].split()[0] == "40_0"
+    assert any(line.startswith("dashboard of 40_0: ssh ") for line in lines)
+    assert lines[-1].split()[-4:] == ["40_0", "n1", "NVIDIA", "H100"]
+
+
 def test_jobs_of_another_cluster_are_looked_for_there(tmp_path, capsys, told):
     queue(tmp_path, submission(41, cluster="other"))
     told.append(RUNS)
@@ -238,6 +252,31 @@ def test_watch_ends_with_the_sweep(tmp_path, capsys, told, monkeypatch):
     assert code == watch.NOT_ALL_DONE
     assert "job 41 ended before it began: COMPLETED" in out.splitlines()[-1]
     assert out.count("sweep  trials") == 2  # what is not new is not printed again
+
+
+@pytest.mark.parametrize("was_cancelled", [True, False])
+def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, was_cancelled):
+    folder = queue(tmp_path, submission(41))
+    told.append(RUNS.replace("RUNNING", "COMPLETED"))
+    for index, trial in enumerate(TRIALS):
+        if was_cancelled:
+            registry.record(folder_of(tmp_path, index), Status.CANCELLED)
+        registry.queue(folder_of(tmp_path, index), trial.to_dict())
+    assert not watch.Watcher(tmp_path, [folder]).look().is_over
+
+
+def test_watch_of_a_sweep_all_done_ends_also_where_slurm_does_not_answer(tmp_path, told):
+    watcher = watch.Watcher(tmp_path, [queue(tmp_path, submission(41))])
+    told.append(RUNS)
+    assert not watcher.look().is_over
+    for index in range(4):
+        folder = begin(tmp_path, index, 41)
+        registry.record(folder, Status.COMPLETED)
+        registry.record(folder, Status.EVALUATED, return_mean=1.0)
+    assert not watcher.look().is_over
+    told[:] = [None]
+    view = watcher.look()
+    assert (view.is_over, view.is_done) == (True, True)
 
 
 def test_watch_of_a_sweep_all_done_gives_0(tmp_path, capsys, told):
