@@ -166,6 +166,17 @@ def test_marks_of_numbers_are_told_once_with_what_these_are_numbers_of(tmp_path)
     assert names == ["baseline", "fullflow", "epochs 100", "300"]
 
 
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    rows = [
+        row | {"fidelity": f"$10^{{$ {row['fidelity']}"}
+        for row in make_corrections(["baseline"], ["joint_from_scratch"])
+    ]
+    folder = write_corrections(tmp_path / "s", rows).folder
+    assert "returns_by_fidelity.png" in draw(folder)
+    assert main([str(folder), "--format", "html", "--out", str(tmp_path)]) == 0
+    assert "$10^{$ published" in (tmp_path / "summary.html").read_text()
+
+
 # Along x.
 
 
