@@ -15,6 +15,8 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
 
 _MOST_ANSWERS = 6  # in a footnote; of more the table tells
+_LOWEST_BAR, _BAR_STEP = 18.0, 32.0  # heights of the intervals' bars, in points of return
+_BARS_ROOM = 400.0  # which they fill at most
 
 
 def draw_costs(summary: Summary) -> Figure | None:
@@ -60,8 +62,10 @@ def draw_scalings(summary: Summary) -> Figure | None:
     colours = choose_colours(factor, [scaling.group[factor] for scaling in known])
     sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
     for axes, task in zip(sheet.panels, tasks, strict=True):
-        for scaling in (scaling for scaling in known if scaling.group["task"] == task):
+        here = [scaling for scaling in known if scaling.group["task"] == task]
+        for scaling in here:
             _draw_scaling(axes, scaling, colours[scaling.group[factor]])
+        _draw_needed(axes, here, [colours[scaling.group[factor]] for scaling in here])
         _finish_returns(axes, task, "epochs")
         budgets = sorted({b for s in known if s.group["task"] == task for b in s.budgets})
         axes.set_xscale("log")
@@ -119,16 +123,32 @@ def _draw_scaling(axes: Axes, scaling: Scaling, colour: str) -> None:
         )  # fmt: skip
     if not scaling.fits:
         return
-    epochs = np.geomspace(min(scaling.budgets) / 2.0, max(scaling.budgets) * 1.5, 100)
+    epochs = np.geomspace(*_reach(scaling), 100)
     for place, fit in enumerate(scaling.fits):
         shape = next(shape for shape in SHAPES if shape.name == fit.shape)
         curve = scaling.floor + fit.gain * shape.rise(epochs / fit.tau)
         line = "-" if place == 0 else "--"
         axes.plot(epochs, curve, line, color=colour, linewidth=1.2, alpha=0.9, zorder=2)
-    if scaling.is_known and scaling.low is not None and scaling.high is not None:
-        low, high = max(scaling.low, epochs[0]), min(scaling.high, epochs[-1])
-        if low < high:
-            axes.plot([low, high], [15, 15], color=colour, linewidth=4, solid_capstyle="butt")
+
+
+def _draw_needed(axes: Axes, scalings: list[Scaling], colours: list[str]) -> None:
+    """Draw the interval of the epochs that each arm needs, each at a height of its own."""
+    bars = []
+    for scaling, colour in zip(scalings, colours, strict=True):
+        if scaling.is_known and scaling.low is not None and scaling.high is not None:
+            first, last = _reach(scaling)
+            bars.append((max(scaling.low, first), min(scaling.high, last), colour))
+    bars = [bar for bar in bars if bar[0] < bar[1]]
+    step = min(_BAR_STEP, _BARS_ROOM / max(len(bars), 1))
+    for place, (low, high, colour) in enumerate(bars):
+        height = _LOWEST_BAR + step * place
+        line = {"color": colour, "linewidth": 0.1 * step, "solid_capstyle": "butt"}
+        axes.plot([low, high], [height, height], **line)
+
+
+def _reach(scaling: Scaling) -> tuple[float, float]:
+    """Return the epochs between which a scaling's curve is drawn."""
+    return min(scaling.budgets) / 2.0, max(scaling.budgets) * 1.5
 
 
 def _draw_map(axes: Axes, arms: list[Arm], x: str, y: str) -> None:

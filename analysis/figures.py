@@ -34,6 +34,7 @@ PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where th
 MANY_PANELS = 10
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
+STYLE |= {"text.parse_math": False}  # names are people's: a "$" in one begins no formula
 
 
 def draw_figures(summary: Summary, folder: Path) -> list[Path]:

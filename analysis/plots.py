@@ -86,13 +86,13 @@ def plan_returns(sweep: Sweep) -> Plot:
 
 
 def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
-    """Lay out every seed's learning curve at each variant's largest budget.
+    """Lay out every seed's learning curve at the largest budget of each arm.
 
     Where a panel a task would be crowded, every category of a task has a panel of its own.
     """
     arms = build_arms(sweep)
     layout = lay_out(arms, sweep.compare)
-    largest = [t for t in _largest_budgets(sweep.trials) if t.record["trial"] in curves]
+    largest = [t for t in _largest_budgets(sweep) if t.record["trial"] in curves]
     points = [(trial, tuple(curves[trial.record["trial"]].points)) for trial in largest]
     drawn = [trial for trial, some in points if some]
     entries = [(trial.factors, some) for trial, some in points if some]
@@ -158,14 +158,22 @@ def _fill_panels(
     )
 
 
-def _largest_budgets(trials: Sequence[Trial]) -> list[Trial]:
-    largest: dict[str, int] = {}
-    for trial in trials:
-        if trial.factors["epochs"] is None:  # an imported run that failed may not say
+def _largest_budgets(sweep: Sweep) -> list[Trial]:
+    """Return the trials of the largest budget among those that differ in epochs alone.
+
+    An axis that sets nothing but epochs is as good as them.
+    """
+    budgets = [name for name, keys in sweep.axes.items() if keys == ("epochs",)]
+    largest: dict[tuple, int] = {}
+    placed = []
+    for trial in sweep.trials:
+        epochs = trial.factors["epochs"]
+        if epochs is None:  # an imported run that failed may not say
             continue
-        variant, epochs = trial.factors["variant"], trial.factors["epochs"]
-        largest[variant] = max(epochs, largest.get(variant, 0))
-    return [t for t in trials if t.factors["epochs"] == largest.get(t.factors["variant"], 0)]
+        arm = tuple(i for i in trial.factors.items() if i[0] not in ("epochs", *budgets))
+        largest[arm] = max(epochs, largest.get(arm, 0))
+        placed.append((trial, arm, epochs))
+    return [trial for trial, arm, epochs in placed if epochs == largest[arm]]
 
 
 def _training_episodes(trial: Trial) -> str:

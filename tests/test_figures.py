@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from analysis.colours import VARIANT_COLOURS
 from analysis.curves import load_curves
 from analysis.figures import draw_plot, list_figures
 from analysis.load import Sweep, load_sweep
+from analysis.merge import merge_sweeps
 from analysis.plots import plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows, write_table
 from tests.squares import write_square, write_trials
 from tests.test_analysis import SEEDS, curve, episodes, make_row, make_sweep
 
@@ -166,6 +168,17 @@ def test_marks_of_numbers_are_told_once_with_what_these_are_numbers_of(tmp_path)
     assert names == ["baseline", "fullflow", "epochs 100", "300"]
 
 
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    rows = [
+        row | {"fidelity": f"$10^{{$ {row['fidelity']}"}
+        for row in make_corrections(["baseline"], ["joint_from_scratch"])
+    ]
+    folder = write_corrections(tmp_path / "s", rows).folder
+    assert "returns_by_fidelity.png" in draw(folder)
+    assert main([str(folder), "--format", "html", "--out", str(tmp_path)]) == 0
+    assert "$10^{$ published" in (tmp_path / "summary.html").read_text()
+
+
 # Along x.
 
 
@@ -306,6 +319,43 @@ def test_the_curve_of_a_category_without_an_evaluated_trial_is_drawn(tmp_path):
 
 def unfinished(row: dict[str, Any], methodology: str) -> dict[str, Any]:
     return {"status": "RUNNING"} if row["methodology"] == methodology else {}
+
+
+def test_curves_are_those_of_each_tasks_and_each_sweeps_largest_budget(tmp_path):
+    returns = {"reacher-easy": {"baseline": (1.0, 2.0)}, "walker-stand": {"baseline": (1.0, 2.0)}}
+    folders = [
+        write_square(tmp_path / "long", {"reacher-easy": returns["reacher-easy"]}, epochs=300),
+        write_square(tmp_path / "short", returns, epochs=200),
+    ]
+    sweep = merge_sweeps([load_sweep(folder) for folder in folders])
+    panels = plan_curves(sweep, load_curves(sweep)).panels
+    assert {(p.task, s.label): len(s.marks) for p in panels for s in p.series} == {
+        ("reacher-easy", "baseline, sweep long"): 2,
+        ("reacher-easy", "baseline, sweep short"): 2,
+        ("walker-stand", "baseline, sweep short"): 2,
+    }
+
+
+def test_an_axis_of_budgets_shows_the_curves_of_the_largest_alone(tmp_path):
+    rows = [
+        make_row("reacher-easy", variant, epochs, seed) | {"budget": f"{epochs} long"}
+        for variant in ("baseline", "fullflow")
+        for epochs in (100, 300)
+        for seed in SEEDS
+    ]
+    sweep = load_budgets(tmp_path / "s", rows)
+    panels = plan_curves(sweep, load_curves(sweep)).panels
+    assert {series.marks[0][-1][0] for series in panels[0].series} == {300}
+    assert [len(series.marks) for series in panels[0].series] == [3, 3]
+
+
+def load_budgets(folder: Path, rows: Rows) -> Sweep:
+    """Write and load a sweep with an axis whose levels set the epochs alone."""
+    write_trials(folder, rows, ["variant", "budget", "task", "seed"], "variant")
+    table = pa.Table.from_pylist(rows, TRIALS.append(pa.field("budget", pa.string())))
+    write_table(folder / "trials.arrow", table)
+    sweep = load_sweep(folder)
+    return sweep._replace(axes=sweep.axes | {"budget": ("epochs",)})
 
 
 # Imagined against real.
