@@ -29,9 +29,9 @@ def load_experiment(path: Path) -> Sweep | Search:
     for names in (_run_by(path), _USUAL, found):
         chosen = {id(found[name]): name for name in names if name in found}
         if len(chosen) > 1:
+            several = ", ".join(chosen.values())
             raise ValueError(
-                f"{path} has several: {', '.join(chosen.values())}; let the one to submit be called sweep "
-                "or search"
+                f"{path} has several: {several}; let the one to submit be called sweep or search"
             )
         for name in chosen.values():
             return found[name]
