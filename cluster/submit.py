@@ -8,7 +8,6 @@ Options of the file's own command, such as --scale or --tasks, are passed on to 
 import argparse
 import dataclasses
 import getpass
-import importlib.util
 import os
 import shlex
 import sys
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster import preflight, profiles, script, slurm, submissions, work
+from cluster.experiment_file import load_experiment
 from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
 from pwmray import notify
-from pwmray.commands import CommandParser, as_typed, nearest, run_command
-from pwmray.search import Search
-from pwmray.sweep import Sweep
+from pwmray.commands import CommandParser, as_typed, run_command
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking import choose_mode
 
@@ -90,26 +88,6 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         _submit(wanted, each, command, cluster)
     print(f"watch it: {as_typed(f'pwmray watch {wanted.name}')}")
     return 0
-
-
-def load_experiment(path: Path) -> Sweep | Search:
-    """Return the sweep or search of a file in sweeps/; raise ValueError for one with neither."""
-    if not path.is_file():
-        files = sorted(map(str, path.parent.glob("[!_.]*.py")))
-        known = f"; valid: {', '.join(files)}" if files else ""
-        raise ValueError(f"no sweep's file {path}{nearest(str(path), files)}{known}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = [value for value in vars(module).values() if isinstance(value, Sweep | Search)]
-    if not found:
-        raise ValueError(
-            f"{path} defines no Sweep and no Search; pretrainings are submitted with a sweep that "
-            "starts from them, by its option --pretrain"
-        )
-    return found[0]
 
 
 def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> list[Profile]:

@@ -29,6 +29,7 @@ def run_command(function: Callable[[], int | None]) -> int:
     stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, and
     what is of its kind the `exit_code` that it has.
     """
+    _open_closed_streams()
     try:
         code = function() or 0
         sys.stdout.flush()
@@ -45,6 +46,18 @@ def run_command(function: Callable[[], int | None]) -> int:
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return getattr(stop, "exit_code", INTERRUPTED)
+
+
+def _open_closed_streams() -> None:
+    """Let a stream that the command was started without lead nowhere.
+
+    In this order they get the lowest numbers, which are the streams of child processes too.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -159,7 +159,7 @@ class TrialConfig:
         Raises ValueError naming an unknown key and the nearest valid one, a missing key, a value
         of the wrong type or outside its range.
         """
-        flat = fidelities.expand(_expand_size(_expand_variant(flat)))
+        flat = spell_out(flat)
         keys = [(key, _parse(key), value) for key, value in flat.items()]
         kinds = {
             part: next((v for k, _, v in reversed(keys) if k == f"{part}.kind"), default)
@@ -274,6 +274,14 @@ class TrialConfig:
 def names_pretraining(text: str) -> bool:
     """Tell whether a `world_model_from` is "pretrained" or "pretrained:N", and no file."""
     return _PRETRAINED_SEED.fullmatch(text) is not None
+
+
+def spell_out(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat settings with `variant`, `size` and `fidelity` as the keys they stand for.
+
+    Raises ValueError for a value that none of them has.
+    """
+    return fidelities.expand(_expand_size(_expand_variant(flat)))
 
 
 def valid_keys(kinds: Mapping[str, str]) -> list[str]:

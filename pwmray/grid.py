@@ -92,6 +92,13 @@ def cells(
     return found
 
 
+def levels_in_cells(axes: Mapping[str, Levels], axis: str) -> list[Any]:
+    """Return an axis's level, or its name, in each of `cells`."""
+    order = list(axes)[::-1]
+    place = order.index(axis)
+    return [levels[place] for levels in itertools.product(*(axes[axis] for axis in order))]
+
+
 def check_axes(axes: Mapping[str, Levels], trials: Sequence[Hashable]) -> None:
     """Raise ValueError for an axis whose levels, unlike as they are, stand for the same trials.
 

@@ -9,18 +9,23 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from pwmray.config import PRETRAINED, TrialConfig, names_pretraining
+from pwmray.config import PRETRAINED, SCRATCH, TrialConfig, names_pretraining, spell_out
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import TASKS
 
 USUAL_AXES = ("task", "variant", "epochs", "seed")  # those that every trial's label names
 _MAX_NAME = 180  # a file's name may have 255 bytes
 
+_BRACKETS = re.compile(r"\[\w+\]")
+_KINDS = ("world_model.kind", "policy.kind")  # which a variant sets, whatever else does
+
 Axes = Mapping[str, Sequence[str]]  # the config keys that each axis sets
-Named = Mapping[str, Mapping[str, Mapping[str, Any]]]  # the settings of an axis's levels, by name
+_Levels = Mapping[str, Mapping[str, Any]]  # the settings of an axis's levels, by name
+Named = Mapping[str, _Levels]  # the same, by axis
 Words = Mapping[str, str]  # "pretrained:1", for which a trial's file stands, by fingerprint
 
 
@@ -38,9 +43,8 @@ def level_of(
     several that fit, the one that says most.
     """
     known = known or {}
-    fits = {name: _fit(config, level, known) for name, level in (named or {}).get(axis, {}).items()}
-    name = max(fits, key=fits.__getitem__, default=None)  # the first of equals
-    if name is not None and fits[name]:
+    name = _name_of(config, (named or {}).get(axis, {}), known)
+    if name is not None:
         return name
     values = {key: _read(config, key, known) for key in (axis, *keys)}
     if values[axis] is not None or set(keys) <= {axis}:
@@ -65,6 +69,55 @@ def setting_of(config: TrialConfig, key: str) -> Any:
         return value if isinstance(value, str | int | float) else None
     applies = not kind or kind == getattr(value, "kind", None)
     return getattr(value, name, None) if applies else None
+
+
+def spell_out_level(settings: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
+    """Return a level's settings as trials have them: shorthands spelled out, a file's whole path.
+
+    A width or a switch that `elsewhere`, the other keys which trials are built from, names on its
+    own is left out: it wins there over what the level's `size` or `fidelity` says.
+    """
+    spelled = spell_out(settings)
+    source = spelled.get("world_model_from", SCRATCH)
+    if source != SCRATCH and not names_pretraining(source):
+        spelled["world_model_from"] = str(Path(source).expanduser().resolve())
+    given = {_bare(key) for key in elsewhere}
+    return {
+        key: value
+        for key, value in spelled.items()
+        if key in settings or key in _KINDS or _bare(key) not in given
+    }
+
+
+def check_names(
+    axis: str, configs: Sequence[TrialConfig], names: Sequence[str], levels: _Levels
+) -> None:
+    """Raise ValueError where a trial would not be called by the level that it is built from.
+
+    `names` are those of the levels, one a trial; `levels` are their settings, spelled out.
+    """
+    built: dict[str, set[str]] = {}  # by trial: a level may change nothing of some
+    for config, name in zip(configs, names, strict=True):
+        built.setdefault(config.fingerprint, set()).add(name)
+    found = {config.fingerprint: _name_of(config, levels, {}) for config in configs}
+    for config, name in zip(configs, names, strict=True):
+        shown = found[config.fingerprint]
+        if shown is None and _applying(config, levels[name], {}):
+            raise ValueError(
+                f"axis {axis!r}: {config.label} of level {name!r} has not all of its settings: "
+                "another axis sets them too"
+            )
+        if shown is not None and shown not in built[config.fingerprint]:
+            raise ValueError(
+                f"axis {axis!r}: {config.label} of level {name!r} would be shown as {shown!r}, all "
+                f"of whose settings it has: let level {name!r} set them too, and what differs"
+            )
+    for name in levels:
+        if name not in found.values():
+            raise ValueError(
+                f"axis {axis!r}: no trial would be shown as level {name!r}: what it sets is "
+                "another level's too, or belongs to another kind of world model or policy"
+            )
 
 
 def levels_of(
@@ -160,13 +213,42 @@ def _read(config: TrialConfig, key: str, known: Mapping[str, Any]) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
+def _name_of(config: TrialConfig, levels: _Levels, known: Mapping[str, Any]) -> str | None:
+    """Return the name of the level that says most of the trial, the first of equals, if any."""
+    fits = {name: _fit(config, settings, known) for name, settings in levels.items()}
+    name = max(fits, key=fits.__getitem__, default=None)
+    return name if name is not None and fits[name] else None
+
+
 def _fit(config: TrialConfig, settings: Mapping[str, Any], known: Mapping[str, Any]) -> int:
-    """Return how many of a level's settings apply to the trial; 0 unless those are all its own."""
-    found = {key: setting_of(config, key) for key in settings}
-    if config.is_pretrained and names_pretraining(settings.get("world_model_from", "")):
-        found["world_model_from"] = _word_of(config, known)
-    applying = [(value, settings[key]) for key, value in found.items() if value is not None]
-    return len(applying) if all(_plain_data(a) == _plain_data(b) for a, b in applying) else 0
+    """Return how well a level fits: 0 for not, 1 where it sets nothing, else by its settings."""
+    if not settings:
+        return 1
+    applying = _applying(config, settings, known)
+    fits = all(_plain_data(has) == _plain_data(asked) for has, asked in applying.values())
+    return len(applying) + 1 if applying and fits else 0
+
+
+def _applying(
+    config: TrialConfig, settings: Mapping[str, Any], known: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return what the trial has and what the level asks, of the settings that apply to the trial.
+
+    As where a config is built, of two that set one thing the later counts.
+    """
+    found = {}
+    for key, asked in spell_out_level(settings).items():
+        has = setting_of(config, key)
+        if key == "world_model_from" and config.is_pretrained and names_pretraining(asked):
+            has = _word_of(config, known)
+        if has is not None:
+            found[_bare(key)] = (has, asked)
+    return found
+
+
+def _bare(key: str) -> str:
+    """Return a key without the kind that it is for."""
+    return _BRACKETS.sub("", key)
 
 
 def _word_of(config: TrialConfig, known: Mapping[str, Any]) -> str:

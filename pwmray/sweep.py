@@ -18,6 +18,7 @@ from pwmray.checks import check_folder_name
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
+from pwmray.levels import check_names, spell_out_level
 from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
 from pwmray.tracking import Mode, choose_mode
 
@@ -70,14 +71,19 @@ class Sweep:
         return grid.axes_of(self.vary, self.at_scale)
 
     def named_levels(self, scale: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the settings of the levels that have names at a scale, by axis."""
+        """Return the settings, spelled out, of the levels that have names at a scale, by axis."""
         here = self.at_scale.get(scale, {})
         choices = {axis: here.get(axis, levels) for axis, levels in self.vary.items()}
-        return {
-            axis: {name: dict(settings) for name, settings in levels.items()}
-            for axis, levels in choices.items()
-            if isinstance(levels, Mapping)
-        }
+        held, axes = self._held(scale), self.axes
+        found = {}
+        for axis, levels in choices.items():
+            if isinstance(levels, Mapping):
+                others = [key for other in axes if other != axis for key in axes[other]]
+                elsewhere = {*held, *others}
+                found[axis] = {
+                    name: spell_out_level(settings, elsewhere) for name, settings in levels.items()
+                }
+        return found
 
     def cells(
         self, scale: str, chosen: Mapping[str, Sequence[Any]] | None = None
@@ -105,16 +111,25 @@ class Sweep:
                 axes[axis] = grid.choose(axis, axes[axis], values)
         except ValueError as error:
             raise ValueError(f"sweep {self.name}: {error}") from error
-        held = {**settings["set"], **self.hold, **{k: v for k, v in here.items() if k not in axes}}
+        held = self._held(scale)
         flats = grid.cells(axes, self.gpus)
         configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
         configs = [place_pretrained(config) for config in configs]
         fingerprints = [config.fingerprint for config in configs]
         try:
             grid.check_axes(axes, fingerprints)
+            for axis, levels in self.named_levels(scale).items():
+                names = grid.levels_in_cells(axes, axis)
+                check_names(axis, configs, names, levels)
         except ValueError as error:
             raise ValueError(f"sweep {self.name}: {error}") from error
         return list(dict(zip(fingerprints, configs, strict=True)).values())
+
+    def _held(self, scale: str) -> dict[str, Any]:
+        """Return what all its trials hold at a scale, unless an axis sets it."""
+        here = self.at_scale.get(scale, {})
+        own = {key: value for key, value in here.items() if key not in self.vary}
+        return {**self.scales[scale]["set"], **self.hold, **own}
 
     def trials(
         self,

@@ -42,6 +42,18 @@ def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("closed", "episodes", "code"),
+    [("<&- >&- 2>&-", "1", 0), (">&-", "0", 2), ("2>&-", "0", 2)],
+)
+def test_closed_streams_change_nothing_but_what_is_said(closed, episodes, code, tmp_path):
+    asked = command("data", "collect", "pendulum-spin", "--data", tmp_path, "--episodes", episodes)
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *asked]
+    run = subprocess.run(shell, capture_output=True, text=True)
+    assert (run.returncode, "Traceback" in run.stderr) == (code, False)
+    assert len(list(tmp_path.rglob("*.arrow"))) == (code == 0)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
