@@ -1,10 +1,12 @@
 """A trial's folder in the hands of the process that runs it: claim, watchdog and writes."""
 
+import logging
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pwmray import claim, registry
+from pwmray import claim, failures, registry
 from pwmray.files import DRAFTS
 from pwmray.registry import CLAIM_FILE, Status
 from pwmray.room import with_room
@@ -13,6 +15,9 @@ from pwmray.watchdog import STACKS_FILE, Watchdog
 if TYPE_CHECKING:
     from pwmray.config import RuntimeConfig
 
+_TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
+
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -35,7 +40,7 @@ class Hold:
         try:
             self._check_unended()
             for draft in folder.glob(DRAFTS):  # of a process killed while it wrote
-                draft.unlink()
+                draft.unlink(missing_ok=True)
             path, seconds = folder / STACKS_FILE, runtime.hang_minutes * 60
             self.watchdog = self._with_room(lambda: Watchdog(path, seconds))
         except BaseException:
@@ -50,17 +55,45 @@ class Hold:
     def check(self) -> None:
         """Raise RunningElsewhereError if another process took the trial over."""
         if not self.is_held:
-            holder = registry.running_elsewhere(self._folder)
+            self._check_unended()
+            holder = registry.running_elsewhere(self._folder) or "a process that is gone"
             raise RunningElsewhereError(f"taken over by {holder}")
 
     def write(self, write: Callable[[], T]) -> T:
-        """Return what `write` returns, once the disk has room; to the watchdog a sign of life."""
+        """Return what `write` returns, once the disk has room; to the watchdog a sign of life.
+
+        Raises RunningElsewhereError, and writes nothing, if another process took the trial over.
+        """
 
         def attempt() -> T:
             self.watchdog.beat()
+            self.check()
             return write()
 
         return self._with_room(attempt)
+
+    def record_failure(self, error: Exception, epochs_reached: int) -> bool:
+        """Record FAILED with the reason, its class and its traceback; False without room for it.
+
+        Raises RunningElsewhereError if another process took the trial over: what fails here since
+        then says nothing of the trial.
+        """
+        self.check()
+        fields = {
+            "failure": failures.of_exception(error),
+            "reason": " ".join(f"{type(error).__name__}: {error}".split()),
+            "epochs_reached": epochs_reached,
+        }
+        told = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+        for more in ({"traceback": told}, {}):  # a full disk may still take a short line
+            try:
+                registry.record(self._folder, Status.FAILED, **fields, **more)
+            except OSError as full:
+                # The first error is the one to tell; the driver records it when there is room.
+                log.warning("trial=%s could not record its failure: %s", self._folder.name, full)
+            else:
+                return True
+        return False
 
     def close(self) -> None:
         """Give the folder back; another process may go on with it."""

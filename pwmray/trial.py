@@ -4,17 +4,18 @@ The trial owns its folder while it runs: its claim, events, curve and checkpoint
 its own last checkpoint and then reports the curve that it would have reported uninterrupted.
 """
 
+import contextlib
+import functools
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pwmray import failures, provenance, registry, results
+from pwmray import provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import (
@@ -30,7 +31,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
-from pwmray.hold import Hold
+from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.pretrained import (
     check_unchanged,
     known_tasks,
@@ -45,8 +46,6 @@ from pwmray.tasks import find_task
 from pwmray.tensorboard_file import write_events
 
 log = logging.getLogger(__name__)
-
-_TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
 
 MakeEnvironments = Callable[[str, int], LockstepEnvironments]  # task, number of episodes
 
@@ -104,8 +103,8 @@ class Trial:
         """Save what the last checkpoint has not, and give the trial back for others to go on."""
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
         # Only at a row: in the middle of one there would be epochs that the curve does not know.
-        if is_new and self._rows[-1]["epoch"] == self.epoch and self._hold.is_held:
-            with self._hold.watchdog:
+        if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
+            with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
                 self._save()
         self._hold.close()
 
@@ -168,7 +167,7 @@ class Trial:
         log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, said)
         # The checkpoint first: without it a trial starts afresh whatever else is there.
         for name in (CHECKPOINT_FILE, BEST_FILE, CURVE_FILE):
-            (self.folder / name).unlink(missing_ok=True)
+            self._hold.write(functools.partial((self.folder / name).unlink, missing_ok=True))
         return {"began_again": said}
 
     def _resume(self, store: Store) -> None:
@@ -370,21 +369,8 @@ class Trial:
         self.status = status
 
     def _record_failure(self, error: Exception) -> None:
-        fields = {
-            "failure": failures.of_exception(error),
-            "reason": " ".join(f"{type(error).__name__}: {error}".split()),
-            "epochs_reached": getattr(self, "epoch", 0),
-        }
-        told = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
-        for more in ({"traceback": told}, {}):  # a full disk may still take a short line
-            try:
-                registry.record(self.folder, Status.FAILED, **fields, **more)
-            except OSError as full:
-                # The first error is the one to tell; the driver records it when there is room.
-                log.warning("trial=%s could not record its failure: %s", self.folder.name, full)
-            else:
-                self.status = Status.FAILED
-                return
+        if self._hold.record_failure(error, getattr(self, "epoch", 0)):
+            self.status = Status.FAILED
 
     def _sizes(self) -> dict[str, int]:
         learner = self.learner

@@ -22,6 +22,8 @@ class Watchdog:
         self._least = least_seconds
         self._longest = self._armed_at = 0.0
         self._is_on = False
+        # A new file: a process that stood still and lost the trial may yet write into its own.
+        path.unlink(missing_ok=True)
         self._file = open(path, "w")  # noqa: SIM115  # written to in the end, by faulthandler
 
     def __enter__(self) -> "Watchdog":

@@ -215,6 +215,32 @@ def test_unfinished_import_of_other_tasks_is_named_and_rebuild_starts_again(sour
     assert list(manifest.tasks) == ["reacher-easy"]
 
 
+@pytest.mark.parametrize("num_calls", [8, 12], ids=["reading", "taking the fingerprints"])
+def test_unfinished_import_stays_where_the_tasks_asked_for_are_there(
+    source, tmp_path, caplog, num_calls
+):
+    run_import(source, tmp_path / "whole")
+    run_import(source, tmp_path / "data", tasks=["reacher-easy"])
+    import_and_die(source, tmp_path / "data", num_calls)
+    (tmp_path / "data" / "mt30" / "import.claim").unlink()  # of the killed process
+    before = content(tmp_path / "data")
+    assert before.keys() >= {"journal.json", "pendulum-swingup.arrow"}
+    run_import(source, tmp_path / "data", tasks=["reacher-easy"])
+    assert content(tmp_path / "data") == before
+    assert "an unfinished import of pendulum-swingup stays in" in caplog.text
+    run_import(source, tmp_path / "data")
+    assert content(tmp_path / "data") == content(tmp_path / "whole")
+
+
+def test_unfinished_rebuild_stays_where_what_it_replaces_is_there(source, tmp_path, monkeypatch):
+    run_import(source, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(importing, "_seal", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        run_import(source, tmp_path, tasks=["reacher-easy"], rebuild=True)
+    run_import(source, tmp_path, tasks=["reacher-easy"])
+    assert (tmp_path / "mt30" / "importing" / "reacher-easy.arrow").exists()
+
+
 # Rebuilt
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,6 +152,21 @@ class Draft:
                 f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "
                 f"which has {free / 1e9:.3g} GB free"
             )
+
+
+def unfinished_tasks(folder: Path, finished: Container[str]) -> list[str]:
+    """Return the tasks that the draft in `folder` is still to bring; none where a kill left it.
+
+    `finished` are those of the dataset's manifest.
+    """
+    drafts = [path.stem for path in sorted(folder.glob("*.arrow"))]
+    try:
+        noted = json.loads((folder / _JOURNAL).read_text())["defining"]["tasks"]
+    except FileNotFoundError:  # killed while it began, or while it was deleted
+        return []
+    except (ValueError, KeyError, TypeError):  # damaged: whose rows these are a person may know
+        return drafts
+    return [task for task in noted if task in drafts or task not in finished]
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

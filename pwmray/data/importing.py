@@ -7,12 +7,13 @@ a killed import wrote beyond them are written again, to the same places.
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pwmray.data.chunks import open_chunk, read_slabs
-from pwmray.data.draft import Draft
+from pwmray.data.draft import Draft, unfinished_tasks
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from pwmray.data.one_writer import claimed
 from pwmray.data.records import RecordCheck
@@ -21,6 +22,8 @@ from pwmray.files import remove_drafts
 from pwmray.tasks import TASKS, Task, find_task
 
 _DRAFT, _CLAIM = "importing", "import.claim"
+
+log = logging.getLogger(__name__)
 
 
 def import_dataset(
@@ -36,7 +39,8 @@ def import_dataset(
 
     A second call goes on where a killed one stopped and adds tasks to a finished store; `rebuild`
     starts again, and what it replaces stays until the new files are done. `is_partial` takes the
-    chunks that are there although others are not.
+    chunks that are there although others are not. An unfinished import of other tasks is left as
+    it is, with a warning, where nothing is to be done.
     Raises ValueError for chunks that cannot be used, another import at work, or no room.
     """
     for task in tasks:
@@ -55,7 +59,13 @@ def import_dataset(
             if rebuild:
                 _discard(draft)
             kept = _fill(draft, kept, trust, progress, rebuild)
-        _discard(draft)
+        if left := unfinished_tasks(draft.folder, kept.tasks):
+            log.warning(
+                "an unfinished import of %s stays in %s: the command that began it goes on with "
+                "it, and --rebuild starts again", ", ".join(left), draft.folder,
+            )  # fmt: skip
+        else:
+            _discard(draft)
     return kept
 
 

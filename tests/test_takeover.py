@@ -1,0 +1,140 @@
+"""A process that stood still and lost its trial to another leaves that one's work alone."""
+
+import dataclasses
+import errno
+
+import pytest
+
+from pwmray import registry
+from pwmray import trial as trials
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.hold import Hold, RunningElsewhereError
+from pwmray.registry import Status
+from pwmray.trial import Trial
+from pwmray.watchdog import STACKS_FILE, Watchdog, has_hung
+from tests.test_trial import CPU, ask_for, make_config, make_environments, open_trial
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    config = make_config()
+    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
+def take_over(folder):
+    """Give the trial's claim to another process; return what that one finds."""
+    (folder / registry.CLAIM_FILE).write_text('{"token": "another", "host": "h", "pid": 1}')
+    return contents(folder)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Standstill:
+    """Environments in whose given reset the trial is taken over; then they may raise."""
+
+    def __init__(self, folder, at_reset, error):
+        self.found, self._folder, self._resets_left = None, folder, at_reset
+        self._error = error
+
+    def make(self, task, num_episodes):
+        self._environments = make_environments(task, num_episodes)
+        self.num_envs = num_episodes
+        return self
+
+    def reset(self, *, seed):
+        self._resets_left -= 1
+        if self._resets_left == 0:
+            self.found = take_over(self._folder)
+            if self._error is not None:
+                raise self._error
+        return self._environments.reset(seed=seed)
+
+    def step(self, actions):
+        return self._environments.step(actions)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("the other one's draft is gone")])
+@pytest.mark.parametrize("piece", [1, 2, 3], ids=["first row", "last row", "evaluation"])
+def test_trial_taken_over_inside_a_piece_writes_nothing_more(piece, error, tmp_path, data):
+    config = make_config("baseline", epochs=4)
+    ask_for(config, tmp_path)
+    environments = Standstill(tmp_path, piece, error)
+    trial = Trial(config, tmp_path, data, environments.make, CPU)
+    for _ in range(piece - 1):
+        trial.advance()
+    with pytest.raises(RunningElsewhereError, match="taken over by"):
+        trial.advance()
+    trial.close()
+    assert contents(tmp_path) == environments.found
+
+
+def test_trial_that_another_process_brought_to_its_end_is_left_there(tmp_path, data):
+    config = make_config("baseline", epochs=2)
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    (tmp_path / registry.CLAIM_FILE).unlink()
+    registry.record(tmp_path, Status.EVALUATED)
+    before = contents(tmp_path)
+    with pytest.raises(RunningElsewhereError, match="EVALUATED in another process"):
+        trial.advance()
+    trial.close()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_readable", [True, False], ids=["other data", "no data"])
+def test_trial_taken_over_while_it_opens_deletes_and_records_nothing(
+    is_readable, tmp_path, data, monkeypatch
+):
+    config, folder = make_config("baseline"), tmp_path / "trial"
+    ask_for(config, folder)
+    trial = open_trial(config, folder, data)
+    trial.advance()
+    trial.close()
+    other = dataclasses.replace(config.data, seed=1)
+    other = ensure_data(config.task, other, tmp_path / "data", make_vector)
+    found = {}
+
+    def open_slowly(path, task):
+        store = open_store(path, task=task)
+        found.update(take_over(folder))
+        if not is_readable:
+            raise ValueError("the file went away")
+        return store
+
+    open_store = trials.open_store
+    monkeypatch.setattr(trials, "open_store", open_slowly)
+    with pytest.raises(RunningElsewhereError):
+        open_trial(config, folder, other)
+    assert contents(folder) == found
+
+
+def test_trial_taken_over_while_it_waits_for_room_does_not_write(tmp_path, monkeypatch):
+    config = make_config()
+    ask_for(config, tmp_path)
+    hold = Hold(tmp_path, config.runtime)
+    attempts = []
+
+    def write():
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pwmray.room.time.sleep", lambda _: take_over(tmp_path))
+    with pytest.raises(RunningElsewhereError):
+        hold.write(write)
+    hold.close()
+    assert attempts == [1]
+
+
+def test_watchdog_of_who_lost_the_trial_writes_not_into_that_of_who_has_it(tmp_path):
+    path = tmp_path / STACKS_FILE
+    with open(path, "w") as of_who_lost_it:
+        watchdog = Watchdog(path, 60.0)
+        of_who_lost_it.write("Timeout (0:00:30)!")
+        of_who_lost_it.flush()
+        assert not has_hung(tmp_path)
+        watchdog.close()
