@@ -283,7 +283,7 @@ def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_pa
     assert len(said) == 5
     for index, line in enumerate(said):
         best = max(t.value for t in tried[: index + 1] if t.state is TrialState.COMPLETE)
-        assert (f"; best {best:.1f}; " in line and line.endswith(" s left")) == (index < 4)
+        assert (f"; best {best:.1f}; " in line and line.endswith(" left")) == (index < 4)
 
 
 def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
