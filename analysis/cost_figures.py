@@ -1,16 +1,28 @@
 """Draw what returns cost, how they grow with epochs, and how the flow's settings matter."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
 from analysis.colours import choose_colours
+from analysis.layout import Factors, choose_coloured, list_varied
 from analysis.panels import FLOOR_LINE
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
-from analysis.sheet import describe_sample, finish_sheet, key, list_tasks, make_sheet
-from analysis.short_names import shorten_levels, shorten_number
+from analysis.sheet import (
+    MARKERS,
+    describe_sample,
+    finish_sheet,
+    key,
+    list_tasks,
+    make_sheet,
+)
+from analysis.short_names import ShortNames, shorten_levels, shorten_number
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
 
@@ -19,35 +31,65 @@ _LOWEST_BAR, _BAR_STEP = 18.0, 32.0  # heights of the intervals' bars, in points
 _BARS_ROOM = 400.0  # which they fill at most
 
 
+class _Looks(NamedTuple):
+    """How arms are told apart: by a factor's colours, and by a shape for what varies besides."""
+
+    factor: str
+    colours: dict[Any, str]
+    others: tuple[str, ...]
+    shapes: dict[tuple, str]  # by the levels of `others`; empty where one is enough, or none are
+    names: ShortNames
+
+    def find(self, factors: Factors) -> tuple[str, str]:
+        """Return an arm's colour and shape."""
+        group = tuple(factors[name] for name in self.others)
+        return self.colours[factors[self.factor]], self.shapes.get(group, MARKERS[0])
+
+    def list_keys(self) -> list[Line2D]:
+        """Return the legend's entries: the colours, then the shapes."""
+        named = self.names.named
+        colours = [key(named(self.factor, level), c) for level, c in self.colours.items()]
+        return colours + [
+            key(self._name(group), "0.3", shape) for group, shape in self.shapes.items()
+        ]
+
+    def _name(self, group: tuple) -> str:
+        levels = zip(self.others, group, strict=True)
+        applying = [self.names.named(name, level) for name, level in levels if level is not None]
+        return ", ".join(applying) or "no such setting"
+
+    def explain(self) -> str:
+        """Say what short names stand for, and what is not told apart."""
+        if self.shapes or not self.others:
+            return self.names.explain(self.factor, *self.others)
+        return f" Not told apart: {', '.join(self.others)}." + self.names.explain(self.factor)
+
+
 def draw_costs(summary: Summary) -> Figure | None:
     """Return the return of every seed against its time of training, a panel a task."""
     costly = [arm for arm in summary.arms if arm.trials and arm.train_seconds]
     tasks = [task for task in list_tasks(summary) if any(a.factors["task"] == task for a in costly)]
     if not tasks:
         return None
-    names, factor = shorten_levels(summary.arms), _find_coloured(summary)
-    colours = choose_colours(factor, [arm.factors[factor] for arm in costly])
+    looks = _choose_looks(summary, [arm.factors for arm in costly])
     unit, seconds = _choose_unit(max(arm.train_seconds or 0.0 for arm in costly))
     sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True, sharex=True)
     for axes, task in zip(sheet.panels, tasks, strict=True):
         for arm in (arm for arm in costly if arm.factors["task"] == task):
-            colour = colours[arm.factors[factor]]
-            known = [trial for trial in arm.counted if trial.record["train_seconds"]]
-            times = [trial.record["train_seconds"] / seconds for trial in known]
-            returns = [trial.final_return for trial in known]
-            axes.scatter(times, returns, s=14, color=colour, alpha=0.6, edgecolors="none", zorder=3)
-            middle = float(np.mean(times)), float(np.mean(returns))
-            axes.plot(*middle, "D", color=colour, markersize=6, markeredgecolor="white", zorder=4)
+            _draw_cost(axes, arm, seconds, looks)
         _finish_returns(axes, task, f"{unit} of training a trial")
         axes.set_xlim(left=0.0)
         axes.tick_params(labelbottom=True)  # below it there may be no panel to have them
     devices = sorted({name for cost in summary.costs for name in cost.devices})
+    marks = (
+        "Small marks: training seeds; large" if looks.shapes else "Dots: training seeds; diamonds"
+    )
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return and what it cost",
-        f"Dots: training seeds; diamonds: means of arms. Device: {', '.join(devices)}. Dotted: the "
-        "task's floor. " + describe_sample(costly, "no interval") + names.explain(factor),
-        [key(names.label(factor, level), colour) for level, colour in colours.items()],
+        f"{marks}: means of arms. Device: {', '.join(devices)}. Dotted: the "
+        "task's floor. " + describe_sample(costly, "no interval") + looks.explain(),
+        looks.list_keys(),
     )
 
 
@@ -56,35 +98,34 @@ def draw_scalings(summary: Summary) -> Figure | None:
     known = [scaling for scaling in summary.scalings if scaling.budgets]
     if not known:
         return None
-    names = shorten_levels(summary.arms)
     tasks = list(dict.fromkeys(scaling.group["task"] for scaling in known))
-    factor = _find_coloured(summary)
-    colours = choose_colours(factor, [scaling.group[factor] for scaling in known])
+    looks = _choose_looks(summary, [scaling.group for scaling in known])
     sheet = make_sheet(len(tasks), (3.2, 2.7), sharey=True)
     for axes, task in zip(sheet.panels, tasks, strict=True):
         here = [scaling for scaling in known if scaling.group["task"] == task]
         for scaling in here:
-            _draw_scaling(axes, scaling, colours[scaling.group[factor]])
-        _draw_needed(axes, here, [colours[scaling.group[factor]] for scaling in here])
+            _draw_scaling(axes, scaling, looks)
+        _draw_needed(axes, here, looks)
         _finish_returns(axes, task, "epochs")
-        budgets = sorted({b for s in known if s.group["task"] == task for b in s.budgets})
+        budgets = sorted({budget for scaling in here for budget in scaling.budgets})
         axes.set_xscale("log")
         axes.set_xticks(budgets, [shorten_number(budget) for budget in budgets])
         axes.minorticks_off()
     answers = [
-        f"{', '.join(names.label(name, level) for name, level in scaling.group.items())}: "
+        f"{', '.join(looks.names.named(name, level) for name, level in scaling.group.items())}: "
         f"{scaling.answer}"
         for scaling in known
     ]
     told = "; ".join(answers) if len(answers) <= _MOST_ANSWERS else "Answers: in the table"
     arms = [arm for arm in summary.arms if arm.trials]
     interval = f"{CONFIDENCE:.0%} profile interval of the epochs to {SHARE:.0%} of the plateau"
+    marks = "Marks" if looks.shapes else "Dots"
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
-        "Dots: training seeds. Lines: the shape that fits best, and dashed the other where it fits "
-        f"as well. {describe_sample(arms, f'bars: {interval}')} {told}.",
-        [key(names.label(factor, level), colour) for level, colour in colours.items()],
+        f"{marks}: training seeds. Lines: the shape that fits best, and dashed the other where it "
+        f"fits as well. {describe_sample(arms, f'bars: {interval}')} {told}." + looks.explain(),
+        looks.list_keys(),
     )
 
 
@@ -115,11 +156,41 @@ def draw_flow_settings(summary: Summary) -> Figure | None:
     )
 
 
-def _draw_scaling(axes: Axes, scaling: Scaling, colour: str) -> None:
+def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
+    """Choose colours and shapes for arms: epochs stand along x, and few shapes are told apart."""
+    factor = choose_coloured(summary.arms, summary.comparisons[0].factor)
+    colours = choose_colours(factor, [factors[factor] for factors in shown])
+    others = [
+        name
+        for name in list_varied(summary.arms)
+        if name not in (factor, "epochs") and len({factors[name] for factors in shown}) > 1
+    ]
+    groups = list(dict.fromkeys(tuple(factors[name] for name in others) for factors in shown))
+    shapes = dict(zip(groups, MARKERS, strict=False)) if 1 < len(groups) <= len(MARKERS) else {}
+    return _Looks(factor, colours, tuple(others), shapes, shorten_levels(summary.arms))
+
+
+def _draw_cost(axes: Axes, arm: Arm, seconds: float, looks: _Looks) -> None:
+    """Draw an arm's seeds, and their mean where they are several."""
+    colour, shape = looks.find(arm.factors)
+    known = [trial for trial in arm.counted if trial.record["train_seconds"]]
+    times = [trial.record["train_seconds"] / seconds for trial in known]
+    returns = [trial.final_return for trial in known]
+    axes.scatter(
+        times, returns, s=14, color=colour, marker=shape, alpha=0.6, edgecolors="none", zorder=3
+    )
+    if len(known) > 1:
+        middle = float(np.mean(times)), float(np.mean(returns))
+        shape = shape if looks.shapes else "D"
+        axes.plot(*middle, shape, color=colour, markersize=6, markeredgecolor="white", zorder=4)
+
+
+def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
+    colour, shape = looks.find(scaling.group)
     for budget, returns in zip(scaling.budgets, scaling.returns, strict=True):
         axes.scatter(
-            [budget] * len(returns), returns, s=16, color=colour, alpha=0.7, edgecolors="none",
-            zorder=3,
+            [budget] * len(returns), returns, s=16, color=colour, marker=shape, alpha=0.7,
+            edgecolors="none", zorder=3,
         )  # fmt: skip
     if not scaling.fits:
         return
@@ -131,19 +202,22 @@ def _draw_scaling(axes: Axes, scaling: Scaling, colour: str) -> None:
         axes.plot(epochs, curve, line, color=colour, linewidth=1.2, alpha=0.9, zorder=2)
 
 
-def _draw_needed(axes: Axes, scalings: list[Scaling], colours: list[str]) -> None:
+def _draw_needed(axes: Axes, scalings: Sequence[Scaling], looks: _Looks) -> None:
     """Draw the interval of the epochs that each arm needs, each at a height of its own."""
     bars = []
-    for scaling, colour in zip(scalings, colours, strict=True):
+    for scaling in scalings:
         if scaling.is_known and scaling.low is not None and scaling.high is not None:
             first, last = _reach(scaling)
-            bars.append((max(scaling.low, first), min(scaling.high, last), colour))
+            bars.append((max(scaling.low, first), min(scaling.high, last), scaling.group))
     bars = [bar for bar in bars if bar[0] < bar[1]]
     step = min(_BAR_STEP, _BARS_ROOM / max(len(bars), 1))
-    for place, (low, high, colour) in enumerate(bars):
+    for place, (low, high, group) in enumerate(bars):
         height = _LOWEST_BAR + step * place
+        colour, shape = looks.find(group)
         line = {"color": colour, "linewidth": 0.1 * step, "solid_capstyle": "butt"}
         axes.plot([low, high], [height, height], **line)
+        if looks.shapes:  # bars of one colour are of several arms
+            axes.plot([(low * high) ** 0.5], [height], shape, color="black", markersize=2.5)
 
 
 def _reach(scaling: Scaling) -> tuple[float, float]:
@@ -181,13 +255,6 @@ def _choose_unit(seconds: float) -> tuple[str, float]:
     if seconds < 120.0:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 7200.0 else ("hours", 3600.0)
-
-
-def _find_coloured(summary: Summary) -> str:
-    """Return the factor that has the colours: variants, or of a single one what is compared."""
-    compared = summary.comparisons[0].factor
-    is_compared = compared != "epochs" and not _is_varied(summary, "variant")
-    return compared if is_compared else "variant"
 
 
 def _is_varied(summary: Summary, name: str) -> bool:

@@ -16,14 +16,14 @@ from matplotlib.lines import Line2D
 from analysis.colours import choose_colours
 from analysis.cost_figures import draw_costs, draw_flow_settings, draw_scalings
 from analysis.curves import load_curves
-from analysis.panels import FLOOR_LINE, Style, choose_markers, draw_panel
+from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
 from analysis.sheet import count_legend_columns
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
 
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # where arms of one colour differ in another factor
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # of arms of one colour; then the marker changes
 AXIS_NAMES = {
     "returns": ("", "return"),
     "curves": ("epoch", "return"),
@@ -88,7 +88,7 @@ def draw_plot(plot: Plot) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     is_common = plot.kind != "starts"
     grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=is_common)
-    styles = _style_series(plot)
+    styles = style_series(plot)
     for axes in grid.flat:
         axes.set_axis_off()
     for number, panel in enumerate(plot.panels):
@@ -157,24 +157,29 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot, is_wrapped: bool) -> None
         axes.label_outer()
 
 
-def _style_series(plot: Plot) -> dict[str, Style]:
-    """Return each label's line style: its level's colour, and a dash pattern of its own in it."""
-    levels = {series.label: series.level for panel in plot.panels for series in panel.series}
+def style_series(plot: Plot) -> dict[str, Style]:
+    """Return each label's style: its level's colour, and a dash and marker of its own in it."""
+    series = sorted((some for panel in plot.panels for some in panel.series), key=lambda s: s.place)
+    levels = {some.label: some.level for some in series}
     colours = choose_colours(plot.layout.colour, levels.values())
     seen: Counter[str] = Counter()
     styles = {}
     for label, level in levels.items():
         colour = colours[level]
-        dash = LINE_STYLES[seen[colour] % len(LINE_STYLES)]
+        round_of, dash = divmod(seen[colour], len(LINE_STYLES))
         seen[colour] += 1
-        styles[label] = {"color": colour, "linestyle": dash}
+        styles[label] = {
+            "color": colour,
+            "linestyle": LINE_STYLES[dash],
+            "marker": MARKERS[round_of % len(MARKERS)],
+        }
     return styles
 
 
 def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
     """Return the legend's entries: series, and markers or the floor."""
     if plot.kind != "starts":
-        shown = {"linewidth": 1.6, "marker": "o", "markersize": 4}
+        shown = {"linewidth": 1.6, "markersize": 4}
         handles = [Line2D([], [], label=label, **shown, **styles[label]) for label in styles]
         return [*handles, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
     colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]

@@ -41,15 +41,13 @@ class Layout(NamedTuple):
 def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
     """Choose the places of what differs between `arms`; `compare` is the factor compared.
 
-    Epochs take the x axis where they vary; else the other factors do together. Variants have the
-    colours, or, of a single variant, the levels of the factor compared, unless they are many and
-    nothing else varies.
+    Epochs take the x axis where they vary; else the other factors do together. Levels of a single
+    factor, where they are many, stand along x too and have no colours.
     """
-    varied = [name for name in arms[0].factors if name != "task" and is_varied(arms, name)]
-    is_compared = "variant" not in varied and compare in varied and compare != "epochs"
-    if varied == [compare] and len({arm.factors[compare] for arm in arms}) > len(LEVEL_COLOURS):
-        is_compared = False
-    colour = compare if is_compared else "variant"
+    varied = list_varied(arms)
+    colour = choose_coloured(arms, compare)
+    if varied == [colour] and len({arm.factors[colour] for arm in arms}) > len(LEVEL_COLOURS):
+        colour = "variant"
     free = [name for name in varied if name != colour]
     by = tuple(sorted(free, key=lambda name: name == compare))  # compared levels side by side
     by = ("epochs",) if "epochs" in free else by
@@ -59,6 +57,24 @@ def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
     is_joined = len(axis) == 1 < len(ticks) and is_numeric([a.factors[axis[0]] for a in arms])
     others = tuple(name for name in free if name not in axis)
     return Layout(colour, axis, others, by or (colour,), is_joined, ticks, names)
+
+
+def choose_coloured(arms: Sequence[Arm], compare: str) -> str:
+    """Return the factor that has the colours: variants, or of a single one what is compared.
+
+    Epochs have none. Where they vary along x, the levels of another factor need them.
+    """
+    others = [name for name in list_varied(arms) if name != "epochs"]
+    if "variant" in others or not others:
+        return "variant"
+    if compare in others:
+        return compare
+    return others[0] if is_varied(arms, "epochs") else "variant"
+
+
+def list_varied(arms: Sequence[Arm]) -> list[str]:
+    """Return the factors besides the task in which arms differ."""
+    return [name for name in arms[0].factors if name != "task" and is_varied(arms, name)]
 
 
 def is_varied(arms: Sequence[Arm], factor: str) -> bool:

@@ -14,11 +14,12 @@ from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
 
-Style = dict[str, Any]  # of a series' lines: color and linestyle
+Style = dict[str, Any]  # of a series: color, linestyle and marker
 DODGE = {True: 0.09, False: 0.2}  # between the arms of one tick, joined by lines or not; in ticks
 SPREAD = 0.8  # of a tick's room: as much as its arms fill, closer together if need be
 MARKERS = "os^Dv*PX"
 FILLS = ("none", "full", "left", "top")  # where a marker's shape tells the group
+CURVE_MARKERS = 8  # on a learning curve that needs them
 FLOOR_LINE: Style = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 
 
@@ -65,20 +66,21 @@ def _draw_returns(
         if layout.is_joined:
             positions = [point.position + shift for point in series.marks]
             means = [mean(point.returns) for point in series.marks]
-            axes.plot(positions, means, linewidth=1.6, zorder=3, **style)
+            line = {**style, "marker": ""}
+            axes.plot(positions, means, linewidth=1.6, zorder=3, **line)
+        bar = 0.0 if layout.is_joined and len(series.marks) > 1 else 0.42 * step
         for point in series.marks:
-            bar = 0.0 if layout.is_joined else 0.42 * step
-            _draw_seeds(axes, point, point.position + shift, bar, style["color"])
+            _draw_seeds(axes, point, point.position + shift, bar, style)
     axes.set_xlim(-0.5, len(layout.ticks) - 0.5)
     _name_ticks(axes, layout.ticks)
 
 
-def _draw_seeds(axes: Axes, point: Point, position: float, bar: float, colour: str) -> None:
+def _draw_seeds(axes: Axes, point: Point, position: float, bar: float, style: Style) -> None:
     """Draw an arm's seeds around `position`, and their mean as a bar of half width `bar`."""
-    at = [position] * len(point.returns)
+    at, colour = [position] * len(point.returns), style["color"]
     axes.scatter(
-        at, point.returns, s=18, color=colour, alpha=0.75, zorder=4, clip_on=False,
-        edgecolors="white", linewidths=0.5,
+        at, point.returns, s=18, color=colour, marker=style["marker"], alpha=0.75, zorder=4,
+        clip_on=False, edgecolors="white", linewidths=0.5,
     )  # fmt: skip
     middle = mean(point.returns)
     if bar:
@@ -119,9 +121,13 @@ def _draw_curves(
     for series in panel:
         for curve in series.marks:
             epochs, returns = zip(*curve, strict=True)
-            marker = "." if len(curve) == 1 else None
             style = styles[series.label]
-            axes.plot(epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, marker=marker, **style)
+            if style["marker"] == MARKERS[0]:  # the line alone tells it
+                style = {**style, "marker": "." if len(curve) == 1 else ""}
+            axes.plot(
+                epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, markersize=3.5,
+                markevery=max(1, len(curve) // CURVE_MARKERS), **style,
+            )  # fmt: skip
         _draw_band(axes, series.marks, styles[series.label]["color"])
     axes.xaxis.set_major_formatter(lambda value, _: shorten_number(value))
     axes.set_xlim(left=0)

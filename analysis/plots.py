@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from analysis.arms import Arm, build_arms
+from analysis.arms import Arm, build_arms, rank_levels
 from analysis.checked import find_setting
 from analysis.curves import Curves
 from analysis.layout import (
@@ -44,6 +44,7 @@ class Series(NamedTuple):
     """What one legend entry draws in one panel: marks of its plot's kind."""
 
     label: str
+    place: tuple[int, ...]  # in the legend
     level: Any  # of the factor that has the colours
     marks: tuple[Any, ...]  # Points, Starts, or curves: (epoch, return) pairs in order
 
@@ -147,13 +148,16 @@ def _fill_panels(
     drawn = {factors["task"] for factors, _ in entries}
     tasks = dict.fromkeys(trial.factors["task"] for trial in sweep.trials)
     places = [(task, tick) for task in tasks if task in drawn for tick in columns or (None,)]
-    panels: dict[Any, dict[tuple[str, Any], list[Any]]] = {place: {} for place in places}
+    ranks = rank_levels(build_arms(sweep))
+    told = (layout.colour, *others)
+    panels: dict[Any, dict[Series, list[Any]]] = {place: {} for place in places}
     for factors, mark in entries:
         tick = make_tick(factors, layout.categories, layout.names) if columns else None
-        key = name_series(factors, layout, others), factors[layout.colour]
+        rank = tuple(ranks[(name, factors[name])] for name in told)
+        key = Series(name_series(factors, layout, others), rank, factors[layout.colour], ())
         panels[(factors["task"], tick)].setdefault(key, []).append(mark)
     return tuple(
-        Panel(task, tick, tuple(Series(*key, tuple(marks)) for key, marks in panel.items()))
+        Panel(task, tick, tuple(key._replace(marks=tuple(m)) for key, m in panel.items()))
         for (task, tick), panel in panels.items()
     )
 

@@ -14,6 +14,7 @@ from analysis.arms import Arm
 from analysis.load import describe_episodes
 from analysis.report import Summary
 
+MARKERS = "os^Dv*PXh8<>"
 PAGE_INCHES = 10.0
 TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
 _LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend and footnote beyond these

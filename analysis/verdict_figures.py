@@ -9,14 +9,13 @@ from analysis.colours import choose_colours
 from analysis.compare import Comparison, Comparisons
 from analysis.plots import INTERVAL_SEEDS
 from analysis.report import Summary
-from analysis.sheet import describe_sample, finish_sheet, key, make_sheet
+from analysis.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
-MARKERS = "os^Dv*PXh8<>"
 
 
 def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:

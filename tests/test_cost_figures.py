@@ -1,5 +1,6 @@
 """Figures of cost and of the epochs needed: each arm can be told from the others."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from analysis.report import summarize_sweep
 from tests.squares import write_trials
 from tests.test_analysis import make_row
 from tests.test_figures import Rows
+from tests.test_many_panels import check_legend, footnote
 from tests.test_scaling import BUDGETS, NOISE, exponential
 
 
@@ -45,3 +47,49 @@ def test_intervals_of_the_epochs_needed_do_not_lie_on_one_another(tmp_path):
     assert len(bars) == 2
     assert len({*bars.values()}) == 2
     assert max(bars) - min(bars) == pytest.approx(32.0)
+
+
+@pytest.mark.parametrize("figure", ["return_against_epochs", "return_against_cost"])
+def test_levels_of_one_variant_have_a_colour_and_an_entry_each(tmp_path, figure):
+    rows = [row for level in ("t1", "t2", "t3") for row in make_rising(fidelity=level)]
+    handles = draw_rising(tmp_path / "s", rows, "fidelity")[figure].legends[0].legend_handles
+    assert [handle.get_label() for handle in handles] == ["t1", "t2", "t3"]
+    assert len({handle.get_color() for handle in handles}) == 3
+
+
+@pytest.mark.parametrize("figure", ["return_against_epochs", "return_against_cost"])
+def test_what_varies_beside_the_colours_has_shapes(tmp_path, figure):
+    rows = [
+        row
+        for variant in ("baseline", "fullflow")
+        for level in ("t1", "t2")
+        for row in make_rising(variant=variant, fidelity=level)
+    ]
+    drawn = draw_rising(tmp_path / "s", rows, "variant", "fidelity")[figure]
+    handles = drawn.legends[0].legend_handles
+    assert [handle.get_label() for handle in handles] == ["baseline", "fullflow", "t1", "t2"]
+    assert len({handle.get_marker() for handle in handles[2:]}) == 2
+    check_legend(drawn)
+
+
+def test_more_arms_than_shapes_are_said_not_to_be_told_apart(tmp_path):
+    rows = [
+        row
+        for variant in ("baseline", "fullflow")
+        for level in range(15)
+        for row in make_rising(variant=variant, fidelity=f"t{level}")
+    ]
+    drawn = draw_rising(tmp_path / "s", rows, "variant", "fidelity")["return_against_cost"]
+    assert len(drawn.legends[0].legend_handles) == 2
+    assert "Not told apart: fidelity." in footnote(drawn)
+
+
+def test_a_number_in_the_legend_of_costs_has_its_name(tmp_path):
+    rows = [
+        row
+        for substeps in (2, 4)
+        for row in make_rising(config=json.dumps({"policy": {"num_substeps": substeps}}))
+    ]
+    drawn = draw_rising(tmp_path / "s", rows, "policy.num_substeps")["return_against_cost"]
+    labels = [handle.get_label() for handle in drawn.legends[0].legend_handles]
+    assert labels == ["num_substeps 2", "num_substeps 4"]

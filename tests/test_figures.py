@@ -10,10 +10,10 @@ import pytest
 
 from analysis.colours import VARIANT_COLOURS
 from analysis.curves import load_curves
-from analysis.figures import draw_plot, list_figures
+from analysis.figures import draw_plot, list_figures, style_series
 from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
-from analysis.plots import plan_curves, plan_returns, plan_starts
+from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows, write_table
@@ -44,6 +44,23 @@ def make_corrections(variants=("baseline", "fullflow"), methodologies=METHODOLOG
         for methodology in methodologies
         for seed in SEEDS
     ]
+
+
+def make_budgets(variants, number: int) -> Rows:
+    """Return the trials of a sweep over variant, epochs and a number of fidelities."""
+    return [
+        make_row(task, variant, epochs, seed)
+        | {"fidelity": f"t{level}", "trial": f"{task}-{variant}-{epochs}-{level}-{seed}"}
+        for task in TASKS
+        for variant in variants
+        for level in range(number)
+        for epochs in (100, 300)
+        for seed in SEEDS[:2]
+    ]
+
+
+def plan_curves_of(sweep: Sweep) -> Plot:
+    return plan_curves(sweep, load_curves(sweep))
 
 
 def write_corrections(folder: Path, rows: Rows) -> Sweep:
@@ -190,6 +207,15 @@ def test_epochs_that_vary_are_joined_along_x(tmp_path):
     assert [point.position for point in plot.panels[0].series[0].marks] == [0, 1, 2]
 
 
+def test_the_mean_of_an_arm_with_one_budget_is_a_bar_where_others_are_joined(tmp_path):
+    returns = {"reacher-easy": {"baseline": (300.0, 500.0)}}
+    folders = [write_square(tmp_path / f"s{n}", returns, epochs=n) for n in (100, 200)]
+    plot = plan_returns(merge_sweeps([load_sweep(folder) for folder in folders]))
+    bars = [some.get_segments()[0] for some in draw_plot(plot).axes[0].collections[1::2]]
+    assert plot.layout.is_joined
+    assert [[end[1] for end in bar] for bar in bars] == [[400.0, 400.0]] * 2
+
+
 def test_other_factors_are_categories_with_the_compared_one_innermost(tmp_path):
     plot = plan_returns(write_corrections(tmp_path / "s", make_corrections()))
     assert not plot.layout.is_joined
@@ -247,6 +273,39 @@ def test_a_single_place_along_x_is_named_by_what_is_compared(tmp_path):
     plot = plan_returns(write_corrections(tmp_path / "s", rows))
     assert plot.layout.by == ("fidelity",)
     assert [tick.name for tick in plot.layout.ticks] == ["100"]
+
+
+@pytest.mark.parametrize("compare", ["epochs", "fidelity", "variant"])
+def test_levels_of_one_variant_have_the_colours_where_epochs_stand_along_x(tmp_path, compare):
+    sweep = write_corrections(tmp_path / "s", make_budgets(["baseline"], 6))
+    colours = legend_colours(plan_returns(sweep._replace(compare=compare)))
+    levels = [f"fidelity t{number}" for number in range(6)]
+    assert list(colours) == [*levels, "floor (doing nothing or at random)"]
+    assert len({colours[level] for level in levels}) == 6
+
+
+def test_arms_of_one_colour_are_told_apart_however_many(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_budgets(["baseline", "fullflow"], 6))
+    styles = style_series(plan_returns(sweep)).values()
+    assert len(styles) == 12
+    assert len({tuple(style.values()) for style in styles}) == 12
+
+
+def test_an_arm_looks_the_same_in_every_figure(tmp_path):
+    rows = [
+        row | {"status": "FAILED"} if is_first_of_the_first_task(row) else row
+        for row in make_budgets(["baseline", "fullflow"], 3)
+    ]
+    sweep = write_corrections(tmp_path / "s", rows)
+    looks = [
+        {h.get_label(): (h.get_color(), h.get_linestyle()) for h in plot.legends[0].legend_handles}
+        for plot in (draw_plot(plan_returns(sweep)), draw_plot(plan_curves_of(sweep)))
+    ]
+    assert looks[0] == looks[1]
+
+
+def is_first_of_the_first_task(row: dict[str, Any]) -> bool:
+    return (row["task"], row["fidelity"]) == (TASKS[0], "t0")
 
 
 @pytest.mark.parametrize("plan", [plan_returns, plan_starts])
@@ -330,9 +389,9 @@ def test_curves_are_those_of_each_tasks_and_each_sweeps_largest_budget(tmp_path)
     sweep = merge_sweeps([load_sweep(folder) for folder in folders])
     panels = plan_curves(sweep, load_curves(sweep)).panels
     assert {(p.task, s.label): len(s.marks) for p in panels for s in p.series} == {
-        ("reacher-easy", "baseline, sweep long"): 2,
-        ("reacher-easy", "baseline, sweep short"): 2,
-        ("walker-stand", "baseline, sweep short"): 2,
+        ("reacher-easy", "sweep long"): 2,
+        ("reacher-easy", "sweep short"): 2,
+        ("walker-stand", "sweep short"): 2,
     }
 
 
