@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pwmray import grid
+from pwmray import grid, notify
 from pwmray.checks import check_folder_name
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
@@ -167,7 +167,7 @@ class Sweep:
         os.environ.setdefault("MUJOCO_GL", "disable")
         data = chosen.data.resolve()
         if chosen.pretrain and not planned.is_ready:
-            code = _pretrain(planned, data, command, mode)
+            code = _pretrain(planned, data, command, mode, notify.from_environment(self.name))
             if code:
                 return code
             planned = self.plan(chosen)
@@ -222,12 +222,18 @@ def _for_gpus(
     return [replace(c, runtime=replace(c.runtime, gpu_fraction=share)) for c in configs]
 
 
-def _pretrain(planned: "Plan", data: Path, command: str, mode: Mode) -> int:
-    """Make the world models that are missing; return the exit code."""
+def _pretrain(
+    planned: "Plan", data: Path, command: str, mode: Mode, notices: notify.Notices
+) -> int:
+    """Make the world models that are missing; return the exit code, after telling of a failure."""
     from pwmray import plan
     from pwmray.pretrain_command import run_pretrainings
 
-    plan.check_disk(planned)
     wanted = [needed.pretraining for needed in planned.prerequisites]
     phase = planned.sweep.pretraining
-    return run_pretrainings(wanted, planned.results, data, command, phase, mode)
+    with notices.telling_of_an_error():
+        plan.check_disk(planned)
+        code = run_pretrainings(wanted, planned.results, data, command, phase, mode)
+    if code:
+        notices.end(len(planned.trials) - len(planned.to_run), 0, len(planned.to_run))
+    return code

@@ -5,6 +5,7 @@ import http.server
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, launch, notify, plan, registry
+from pwmray import claim, launch, notify, plan, pretrain_command, registry
 from pwmray.notify import VARIABLE, Notices, from_environment
 from pwmray.registry import Status
 from pwmray.tracking import Mode
+from tests import tiny_pretrained
 from tests.tiny import sweep
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +85,23 @@ def server():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_end_while_world_models_are_made_is_told(server, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("cuDNN error")
+
+    monkeypatch.setenv(VARIABLE, server.url)
+    options = ["--scale", "tiny", "--pretrain", "--results", str(tmp_path)]
+    monkeypatch.setattr(pretrain_command, "run_pretrainings", fail)
+    with pytest.raises(RuntimeError):
+        tiny_pretrained.sweep.main(options)
+    monkeypatch.setattr(pretrain_command, "run_pretrainings", lambda *_: 1)
+    with pytest.raises(SystemExit):
+        tiny_pretrained.sweep.main(options)
+    told = [post[2]["text"] for post in server.posts]
+    assert told[0] == "tiny_pretrained ended with an error: cuDNN error"
+    assert re.fullmatch(r"tiny_pretrained ended: 0 done, 0 failed, [1-9]\d* not run", told[1])
 
 
 def test_end_is_posted_as_json(server, monkeypatch):
