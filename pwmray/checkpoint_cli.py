@@ -56,9 +56,11 @@ def _import(chosen: argparse.Namespace) -> None:
     from pwmray.models import checkpoints
     from pwmray.models.published import read_published
 
+    header = checkpoint_file.read_header(chosen.file)
+    if chosen.out.exists() and chosen.out.samefile(chosen.file):
+        raise ValueError(f"{chosen.out} is the published file itself; give OUT another name")
     if chosen.out.exists() and not chosen.force:
         raise ValueError(f"{chosen.out} exists; pass --force to replace it")
-    header = checkpoint_file.read_header(chosen.file)
     for ours in (checkpoint.FORMAT, checkpoints.FORMAT):
         if checkpoint_file.is_of(header, ours):
             raise ValueError(f"{chosen.file} is a checkpoint of ours already: {header.format}")
