@@ -52,18 +52,18 @@ def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:
     """
     path = path / CHECKPOINT_FILE if path.is_dir() else path
     _check_is_trial(path)
-    found = checkpoint.read_metadata(path)
-    trained = _read_config(path, found["config"])
+    saved = checkpoint.read(path, torch.device("cpu"))  # once: the trial may be running
+    trained = _read_config(path, saved.metadata["config"])
     config = dataclasses.replace(trained, task=task or trained.task)
-    _check_task(path, config.task, found["tasks"])
+    _check_task(path, config.task, saved.metadata["tasks"])
     learner = build_learner(config)
-    progress = checkpoint.load(path, learner, {}, torch.device("cpu"))
+    progress = checkpoint.restore(saved, learner, {})
     learner.to(device)
     if config.runtime.compile:  # as in the trial: it decides how numbers round
         compile_networks(learner, [])
     return Agent(
         path=path,
-        digest=checkpoint_file.read_header(path).digest,
+        digest=saved.digest,
         config=config,
         learner=learner,
         trained_on=trained.task,

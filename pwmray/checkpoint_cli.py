@@ -56,9 +56,11 @@ def _import(chosen: argparse.Namespace) -> None:
     from pwmray.models import checkpoints
     from pwmray.models.published import read_published
 
+    header = checkpoint_file.read_header(chosen.file)
+    if chosen.out.exists() and chosen.out.samefile(chosen.file):
+        raise ValueError(f"{chosen.out} is the published file itself; give OUT another name")
     if chosen.out.exists() and not chosen.force:
         raise ValueError(f"{chosen.out} exists; pass --force to replace it")
-    header = checkpoint_file.read_header(chosen.file)
     for ours in (checkpoint.FORMAT, checkpoints.FORMAT):
         if checkpoint_file.is_of(header, ours):
             raise ValueError(f"{chosen.file} is a checkpoint of ours already: {header.format}")
@@ -68,6 +70,8 @@ def _import(chosen: argparse.Namespace) -> None:
 
 
 def _describe(path: Path, trust: bool) -> _Rows:
+    import torch
+
     from pwmray import checkpoint_file
     from pwmray.algorithm import checkpoint
     from pwmray.models import checkpoints
@@ -76,7 +80,8 @@ def _describe(path: Path, trust: bool) -> _Rows:
     size = f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
     header = checkpoint_file.read_header(path)
     if checkpoint_file.is_of(header, checkpoint.FORMAT):
-        rows = _trial_rows(checkpoint.read_metadata(path))
+        saved = checkpoint.read(path, torch.device("cpu"))
+        rows, header = _trial_rows(saved.metadata), header._replace(digest=saved.digest)
     elif checkpoint_file.is_of(header, checkpoints.FORMAT):
         rows = _world_model_rows(checkpoints.load_world_model(path))
     else:

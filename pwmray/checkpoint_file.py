@@ -44,6 +44,13 @@ def read(
     Raises ValueError for a file of another format, of a newer version, or damaged, and for one
     whose digest is not the `expected` one.
     """
+    return read_with_digest(path, format, device, expected)[0]
+
+
+def read_with_digest(
+    path: Path, format: str, device: torch.device, expected: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """Return what `read` returns and its digest, of one look at a file that may be replaced."""
     with open(path, "rb") as file:
         header = _parse(file.readline(_MAX_HEADER))
         content = file.read()
@@ -53,9 +60,10 @@ def read(
     if hashlib.sha256(content).hexdigest() != header.digest:
         raise ValueError(f"{path} is not a readable checkpoint: its content is damaged")
     try:
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        loaded = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not a readable checkpoint: it holds more than data") from error
+    return loaded, header.digest
 
 
 def read_header(path: Path) -> Header:

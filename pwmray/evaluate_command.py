@@ -54,6 +54,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     # dm_control picks a renderer when it is imported.
     os.environ.setdefault("MUJOCO_GL", "egl" if chosen.video else "disable")
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # and one beside each error
     from pwmray.agent import load_agent
     from pwmray.devices import choose_device
 
@@ -63,7 +64,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         video.check_place(chosen.video, chosen.force)
     agent = load_agent(chosen.checkpoint, choose_device(chosen.device), chosen.task)
     seeds = _seeds(agent, chosen)
-    environment = video.open_environment(agent.config.task) if chosen.video else None
+    environment = None
+    if chosen.video:
+        environment = video.open_environment(agent.config.task)
+        video.check_ffmpeg(chosen.video, environment)
     print(_describe(agent, seeds))
     returns = run_episodes(agent, seeds, agent.policy).returns
     print(_summary("return", returns))

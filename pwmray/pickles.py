@@ -14,8 +14,12 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from pwmray.records import check_records
+
 _STATISTICS = "RunningMeanStd"
 _ZIP_START = b"PK\x03\x04"  # torch writes zip files, whose table of contents is at the end
+_OLD_NUMBER = bytes.fromhex("6cfc9c46f9206aa85019")  # with which torch's earlier format begins
+_START_BYTES = 32
 
 
 class RunningMeanStd:
@@ -54,7 +58,7 @@ def load_pickled(path: Path, trust: bool, is_mapped: bool = False) -> Any:
     """Return what torch saved in a file, on the CPU; tensors read when used if `is_mapped`.
 
     Raises ValueError naming a file that is damaged, that torch did not write, or that needs more
-    than tensors and is not to be trusted.
+    than tensors and is not to be trusted. The checksums of what is read later are the caller's.
     """
     names = _needed_names(path)
     stand_ins = {name: _stand_in(name) for name in names if _stand_in(name)}
@@ -64,10 +68,11 @@ def load_pickled(path: Path, trust: bool, is_mapped: bool = False) -> Any:
             f"{path} is refused: it needs more than tensors ({', '.join(more)}), and loading that "
             "may run code of whoever wrote the file; pass --trust where you trust them"
         )
+    if not is_mapped:
+        check_records(path)
     if more:
         return _load_trusted(path)
     try:
-        is_mapped = is_mapped and zipfile.is_zipfile(path)  # torch's old format cannot be
         with safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # damaged pickles fail in every way there is
@@ -115,8 +120,12 @@ def _stand_in(name: str) -> Any:
 def _needed_names(path: Path) -> list[str]:
     """List the classes and functions that a file needs beyond tensors; nothing is run."""
     with open(path, "rb") as file:  # absent, or not ours to read: it says so itself
-        is_zip = file.read(len(_ZIP_START)) == _ZIP_START
-    if is_zip and not zipfile.is_zipfile(path):
+        start = file.read(_START_BYTES)
+    if _OLD_NUMBER in start:
+        raise ValueError(
+            f"{path} is in torch's format from before 1.6; save it again with a newer torch"
+        )
+    if start.startswith(_ZIP_START) and not zipfile.is_zipfile(path):
         raise _unreadable(path, "its end is missing")
     try:
         return get_unsafe_globals_in_checkpoint(str(path))

@@ -2,17 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
 
-from pwmray.files import replacing
+from pwmray.files import draft_path, replacing
+from pwmray.room import free_bytes
 from pwmray.tasks import EPISODE_STEPS
 
 _INSTALL = "apt install libegl1 libopengl0 libgl1-mesa-dri"
+
+Write = Callable[[np.ndarray], None]  # takes a picture
 
 
 class Recorder:
@@ -20,8 +23,8 @@ class Recorder:
 
     num_envs = 1
 
-    def __init__(self, environment: Any, writer: Any):
-        self._environment, self._writer = environment, writer
+    def __init__(self, environment: Any, write: Write):
+        self._environment, self._write = environment, write
 
     def reset(self, *, seed: list[int]) -> tuple[np.ndarray, dict]:
         """Start the episode; return its observation [1, obs_dim]."""
@@ -36,7 +39,7 @@ class Recorder:
         return obs[np.newaxis], *map(np.atleast_1d, outcome), info
 
     def _draw(self) -> None:
-        self._writer.send(np.ascontiguousarray(self._environment.render()))
+        self._write(self._environment.render())
 
 
 def open_environment(task: str) -> Any:
@@ -64,25 +67,71 @@ def open_environment(task: str) -> Any:
     return environment
 
 
+def check_ffmpeg(path: Path, environment: Any) -> None:
+    """Raise ValueError unless ffmpeg makes a video of one picture where `path` is to be."""
+    draft = draft_path(path)
+    try:
+        with _encoding(path, draft, environment) as write:
+            write(environment.render())
+        _check_length(path, draft, 1)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def recording(path: Path, environment: Any) -> Iterator[Recorder]:
-    """Yield the environment for one episode, which becomes the file at `path` when it is whole."""
-    size = environment.render().shape[1::-1]
+    """Yield the environment for one episode, which becomes the file at `path` when it is whole.
+
+    Raises ValueError where ffmpeg fails, also for want of room.
+    """
     with replacing(path) as draft:
+        with _encoding(path, draft, environment) as write:
+            yield Recorder(environment, write)
+        _check_length(path, draft, EPISODE_STEPS + 1)
+
+
+@contextlib.contextmanager
+def _encoding(path: Path, draft: Path, environment: Any) -> Iterator[Write]:
+    """Yield what takes the pictures of a video in `draft`, which is to be at `path`."""
+    size = environment.render().shape[1::-1]
+    with _failures_in_one_line(path):
         writer = imageio_ffmpeg.write_frames(
             str(draft),
             size,
             fps=environment.metadata["render_fps"],
+            ffmpeg_log_level="quiet",
             output_params=["-f", "mp4"],  # the draft's name does not say so
         )
         writer.send(None)
-        try:
-            yield Recorder(environment, writer)
-        finally:
-            writer.close()
+
+    def write(picture: np.ndarray) -> None:
+        with _failures_in_one_line(path):
+            writer.send(np.ascontiguousarray(picture))
+
+    try:
+        yield write
+    finally:
+        writer.close()
+
+
+def _check_length(path: Path, draft: Path, expected: int) -> None:
+    with _failures_in_one_line(path):
         num_frames, _ = imageio_ffmpeg.count_frames_and_secs(str(draft))
-        if num_frames != EPISODE_STEPS + 1:
-            raise ValueError(f"{path} not written: ffmpeg took {num_frames} pictures")
+    if num_frames != expected:
+        raise ValueError(f"{path} not written: ffmpeg took {num_frames} pictures")
+
+
+@contextlib.contextmanager
+def _failures_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # imageio fails in other ways wherever ffmpeg does
+        free = free_bytes(path.parent) / 1e6
+        program = os.environ.get("IMAGEIO_FFMPEG_EXE", "ffmpeg")
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path} not written: {program} failed ({reason[:100]}); {free:.0f} MB are free there"
+        ) from error
 
 
 def check_place(path: Path, is_forced: bool) -> None:

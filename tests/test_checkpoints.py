@@ -22,6 +22,7 @@ from pwmray.models.checkpoints import (
     save_world_model,
 )
 from pwmray.models.published import read_published
+from pwmray.pickles import load_pickled
 from pwmray.tasks import TASKS
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -197,6 +198,16 @@ def test_import_does_not_replace_a_file_unless_told_to(tmp_path, capsys):
     assert load_world_model(tmp_path / "model.pt").num_tasks == 3
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_import_does_not_replace_what_it_reads(options, tmp_path, capsys):
+    published, link = tmp_path / "published.pt", tmp_path / "link.pt"
+    published.write_bytes(TDMPC2.read_bytes())
+    link.symlink_to(published)
+    code, _, error = run(capsys, "import", published, link, *options)
+    assert (code, published.read_bytes()) == (2, TDMPC2.read_bytes())
+    assert error == f"error: {link} is the published file itself; give OUT another name\n"
+
+
 def test_import_into_a_task_set_of_another_size_writes_nothing(tmp_path, capsys):
     arguments = ("import", TDMPC2, tmp_path / "model.pt", "--task-set", "mt30")
     code, _, error = run(capsys, *arguments)
@@ -216,6 +227,18 @@ def write_cut(path):
     path.write_bytes(PWM.read_bytes()[:500_000])
 
 
+def write_old(path):
+    torch.save({"a": 1}, path, _use_new_zipfile_serialization=False)
+
+
+def write_hole(path):
+    damaged = bytearray(PWM.read_bytes())
+    weight = load_pickled(PWM, trust=False)["world_model"]["_dynamics.0.weight"].numpy().tobytes()
+    start = damaged.index(weight[:64])
+    damaged[start : start + 4] = bytes(4)
+    path.write_bytes(damaged)
+
+
 def write_flipped(path):
     save_small(path)
     damaged = bytearray(path.read_bytes())
@@ -225,6 +248,8 @@ def write_flipped(path):
 
 BAD_FILES = {
     "cut": (write_cut, "is cut short"),
+    "old": (write_old, "in torch's format from before 1.6; save it again with a newer torch"),
+    "hole": (write_hole, "does not match its checksum; fetch the file again"),
     "flipped": (write_flipped, "its content is damaged"),
     "absent": (lambda path: None, "No such file or directory"),
     "empty": (lambda path: path.touch(), "torch did not write it"),

@@ -136,6 +136,14 @@ def test_truncated_chunk_is_named(source, tmp_path, capsys):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--trust",)])
+def test_chunk_in_torchs_earlier_format_is_named_as_one(source, tmp_path, capsys, options):
+    tensors = chunk_tensors(TASKS[0])
+    torch.save(tensors, source / "chunk_0.pt", _use_new_zipfile_serialization=False)
+    assert import_command(source, tmp_path, *options) == 2
+    assert "chunk_0.pt is in torch's format from before 1.6; save it" in capsys.readouterr().err
+
+
 class Foreign:
     """A class that a chunk might bring along."""
 

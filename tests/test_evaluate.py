@@ -10,7 +10,7 @@ import pytest
 import torch
 from dm_control.rl.control import PhysicsError
 
-from pwmray import cli, registry, results, video
+from pwmray import checkpoint_file, cli, registry, results, video
 from pwmray.agent import load_agent
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import PLANNER_GROUP, POLICY_GROUP
@@ -19,6 +19,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.evaluate_command import _SIDE_BY_SIDE, run_episodes
 from pwmray.tasks import EPISODE_STEPS
+from tests import small_disk
 from tests.test_trial import ask_for, make_config, open_trial, run_to_the_end
 
 CPU = torch.device("cpu")
@@ -70,6 +71,22 @@ def test_agent_of_a_file_is_that_of_its_folder(trial, agent):
     assert loaded.digest == agent.digest
     assert loaded.epochs_reached == 6
     assert loaded.config == make_config("baseline")
+
+
+def test_agent_of_a_running_trial_is_of_one_checkpoint(tmp_path, monkeypatch):
+    path = write_checkpoint(tmp_path, ["pendulum-spin"])
+    digest = checkpoint_file.read_header(path).digest
+
+    def build_while_it_saves(config):
+        learner = build_learner(config)
+        about = {"config": config.to_dict(), "tasks": ["pendulum-spin"]}
+        checkpoint.save(path, about, learner, {}, {"epochs_reached": 4})
+        return learner
+
+    monkeypatch.setattr("pwmray.agent.build_learner", build_while_it_saves)
+    loaded = load_agent(path, CPU)
+    assert (loaded.epochs_reached, loaded.digest) == (3, digest)
+    assert checkpoint_file.read_header(path).digest != digest
 
 
 @pytest.mark.parametrize(("actor", "num"), [("policy", 30), ("planner", 12)])
@@ -245,6 +262,39 @@ def test_video_holds_every_step_at_the_pace_of_the_environment(tmp_path):
 def test_video_of_half_an_episode_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"out\.mp4 not written: ffmpeg took 4 pictures"):
         record(tmp_path / "out.mp4", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_of_which_ffmpeg_ends_early_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    program, folder = tmp_path / "ending", tmp_path / "videos"
+    program.write_text("#!/bin/sh\nhead -c 100000 > /dev/null\n")
+    program.chmod(0o755)
+    folder.mkdir()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    said = r"^.*out\.mp4 not written: .*ending failed \(.+\); \d+ MB are free there$"
+    with pytest.raises(ValueError, match=said):
+        record(folder / "out.mp4", EPISODE_STEPS)
+    assert list(folder.iterdir()) == []
+
+
+def test_video_for_which_there_is_no_room_is_one_line(tmp_path, monkeypatch):
+    folder = tmp_path / "small"
+    small_disk.mount(folder, 1 << 20)
+    try:
+        video.check_ffmpeg(folder / "out.mp4", Drawn())
+        small_disk.fill(folder)
+        with pytest.raises(ValueError, match=r"^.*out\.mp4 not written: .*; 0 MB are free there$"):
+            record(folder / "out.mp4", EPISODE_STEPS)
+        assert [path.name for path in folder.iterdir()] == ["filler"]
+    finally:
+        small_disk.unmount(folder)
+
+
+def test_ffmpeg_is_tried_before_the_episodes(trial, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/bin/false")
+    monkeypatch.setattr(video, "open_environment", lambda task: Drawn())
+    line = refused(capsys, trial, "--video", tmp_path / "out.mp4")
+    assert f"{tmp_path}/out.mp4 not written: /bin/false failed (" in line
     assert list(tmp_path.iterdir()) == []
 
 

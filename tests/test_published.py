@@ -216,6 +216,8 @@ def test_published_file_with_a_sparse_tensor_is_named(tmp_path):
     [
         ({"act_dim": 4}, r"says obs_dim, act_dim = \(24, 4\), its tensors say \(24, 6\)"),
         ({"iter": "many"}, r"its iter is 'many'; it must be a whole number"),
+        ({"iter": True}, r"its iter is True; it must be a whole number"),
+        ({"iter": -3}, r"its iter is -3; it must be a whole number"),
         ({"task_set": "mt30"}, r"has 3 tasks; mt30 has 30"),
     ],
 )

@@ -1,7 +1,7 @@
 """A trial's checkpoint: all that it takes to go on, and what the file says of itself."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -9,7 +9,7 @@ from pwmray import checkpoint_file
 from pwmray.algorithm import replay
 from pwmray.algorithm.pwm import Learner
 from pwmray.models.world_model import INPUT_ORDER
-from pwmray.seeding import restore
+from pwmray.seeding import restore as restore_stream
 
 FORMAT = "pwmray-checkpoint-2"
 
@@ -37,6 +37,25 @@ def save(
     checkpoint_file.write(path, FORMAT, state)
 
 
+class Saved(NamedTuple):
+    """What a file held when it was read."""
+
+    path: Path
+    digest: str  # SHA-256 of the content
+    state: dict[str, Any]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file says of itself. Keys: config; tasks; parameters by part; progress."""
+        return self.state["metadata"] | {"progress": self.state["progress"]}
+
+
+def read(path: Path, device: torch.device) -> Saved:
+    """Read a checkpoint; raise ValueError naming one that is damaged or of another format."""
+    state, digest = checkpoint_file.read_with_digest(path, FORMAT, device)
+    return Saved(path, digest, state)
+
+
 def load(
     path: Path, learner: Learner, generators: dict[str, torch.Generator], device: torch.device
 ) -> dict[str, Any]:
@@ -44,26 +63,27 @@ def load(
 
     Raises ValueError naming a file that is damaged, of another format or of another architecture.
     """
-    state = checkpoint_file.read(path, FORMAT, device)
+    return restore(read(path, device), learner, generators)
+
+
+def restore(
+    saved: Saved, learner: Learner, generators: dict[str, torch.Generator]
+) -> dict[str, Any]:
+    """Restore everything that was read and return `progress`.
+
+    Raises ValueError naming a file of another architecture.
+    """
+    state = saved.state
     try:
         learner.load_state_dict(state["learner"])
     except RuntimeError as error:  # torch lists every key and shape that differs
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} does not fit this learner: {reason}") from error
+        raise ValueError(f"{saved.path} does not fit this learner: {reason}") from error
     for name, optimizer in learner.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     for name, generator in generators.items():
-        restore(generator, state["generators"][name], name)
+        restore_stream(generator, state["generators"][name], name)
     return state["progress"]
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what the file says of itself, without a learner to load it into.
-
-    Keys: config; tasks; parameters by part; progress.
-    """
-    state = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
-    return state["metadata"] | {"progress": state["progress"]}
 
 
 def _count_parameters(learner: Learner) -> dict[str, int]:

@@ -16,9 +16,9 @@ from pwmray.data.chunks import open_chunk, read_slabs
 from pwmray.data.draft import Draft, unfinished_tasks
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from pwmray.data.one_writer import claimed
-from pwmray.data.records import RecordCheck
 from pwmray.data.survey import Progress, Survey, SurveyedChunk, survey_chunks
 from pwmray.files import remove_drafts
+from pwmray.records import RecordCheck
 from pwmray.tasks import TASKS, Task, find_task
 
 _DRAFT, _CLAIM = "importing", "import.claim"

@@ -10,7 +10,7 @@ import numpy as np
 
 from pwmray.data.chunks import open_chunk, read_tasks
 from pwmray.data.layouts import Layout
-from pwmray.data.records import take_digest
+from pwmray.records import take_digest
 from pwmray.tasks import Task
 
 # Written by `pwmray data export`, whose chunks are as many as it says, and which says what acted.

@@ -126,7 +126,7 @@ def _detect(path: Path, content: Any) -> _Found:
     if "actor" in content:
         rest = sorted(keys - {"world_model", "iter_count"})
         count = content.get("iter_count")  # the fork's
-        iterations = count if isinstance(count, int) else None
+        iterations = count if _is_count(count) else None
         return _Found("PWM agent", content["world_model"], rest, iterations=iterations)
     return _pretraining(path, content)
 
@@ -137,8 +137,8 @@ def _pretraining(path: Path, content: Mapping[str, Any]) -> _Found:
         raise ValueError(f"{path} lacks {', '.join(missing)}, which PWM's pretraining writes")
     numbers = {key: content[key] for key in ("iter", "obs_dim", "act_dim")}
     for key, value in numbers.items():
-        if not isinstance(value, int):
-            raise ValueError(f"{path}: its {key} is {value!r}; it must be a whole number")
+        if not _is_count(value):
+            raise ValueError(f"{path}: its {key} is {value!r}; it must be a whole number from 0 on")
     return _Found(
         "PWM pretraining",
         content["world_model"],
@@ -147,6 +147,10 @@ def _pretraining(path: Path, content: Mapping[str, Any]) -> _Found:
         iterations=numbers["iter"],
         dims=(numbers["obs_dim"], numbers["act_dim"]),
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _rename(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

@@ -1,7 +1,7 @@
-"""The records of a chunk: torch writes zip files, whose directory holds the CRC-32 of each.
+"""The records of a file of torch: it is a zip file, whose directory holds the CRC-32 of each.
 
-They tell a chunk from another of its name and size without a look at its data, and a damaged one
-from what was written.
+They tell a file from another of its name and size without a look at its data, and a damaged one
+from what was written; torch itself does not look at them.
 """
 
 import hashlib
@@ -27,8 +27,6 @@ class Record(NamedTuple):
 
 def list_records(path: Path) -> list[Record]:
     """Return the records with a checksum; raise ValueError for a damaged directory."""
-    if not zipfile.is_zipfile(path):  # torch's old format
-        return []
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
@@ -43,7 +41,7 @@ def list_records(path: Path) -> list[Record]:
 
 
 def take_digest(path: Path) -> str:
-    """Return 16 hex digits that stand for a chunk's content; nothing of its data is read.
+    """Return 16 hex digits that stand for a file's content; nothing of its data is read.
 
     Without checksums they stand for its name, size and time.
     """
@@ -54,8 +52,14 @@ def take_digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
+def check_records(path: Path) -> None:
+    """Read a file and raise ValueError naming the first record that is not what was written."""
+    with RecordCheck(path) as check:
+        check.advance(1, 1)
+
+
 class RecordCheck:
-    """Compare a chunk's records with their checksums, piece by piece while others read it."""
+    """Compare a file's records with their checksums, piece by piece while others read it."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -75,14 +79,14 @@ class RecordCheck:
     def advance(self, done: int, total: int) -> None:
         """Go on to the share `done` / `total` of every record, what has just been read of them.
 
-        Raises ValueError naming the chunk and the record that is not what was written.
+        Raises ValueError naming the file and the record that is not what was written.
         """
         for number, record in enumerate(self._records):
             self._read_to(number, record.num_bytes * done // total)
             if done == total and self._crcs[number] != record.crc:
                 raise ValueError(
                     f"{self._path} is damaged: its record {record.name} does not match its "
-                    "checksum; fetch the chunk again"
+                    "checksum; fetch the file again"
                 )
 
     def _read_to(self, number: int, stop: int) -> None:
