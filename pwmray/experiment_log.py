@@ -74,14 +74,18 @@ class Entry(NamedTuple):
         """The key of _SECTIONS under which it stands."""
         if any(row["status"] not in _ENDED for row in self.rows):
             return "active"
-        is_pruned = [CHECKPOINT_FILE in _pruned(self.records[row["trial"]]) for row in self.rows]
-        if is_pruned and all(is_pruned):
+        if self.rows and all(self._is_freed(row["trial"]) for row in self.rows):
             return "archived"
         is_stopped = any(
             row["status"] == Status.CANCELLED and not self.records[row["trial"]].is_stopped_early
             for row in self.rows
         )
         return "stopped" if is_stopped else "completed"
+
+    def _is_freed(self, trial: str) -> bool:
+        """Whether its last checkpoint was freed, and is not there again."""
+        is_there = (self.folders[trial] / CHECKPOINT_FILE).exists()
+        return CHECKPOINT_FILE in _pruned(self.records[trial]) and not is_there
 
 
 def render(results_dir: Path) -> str:

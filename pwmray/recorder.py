@@ -207,7 +207,7 @@ class Recorder:
     ) -> None:
         """Send all of a run unless that was done, and put down what there is to know of it then."""
         sent = [run.digest, *self._server_place()]
-        if state.get("sent") == sent and folder not in self._sending:
+        if wandb_state.sent_to(state) == sent and folder not in self._sending:
             return
         sending = self._open(folder, run, ours)
         if sending is None:
@@ -307,10 +307,11 @@ class Recorder:
 
     def _is_sent(self, state: dict[str, Any]) -> bool:
         """Tell whether the server has the run as it was last written."""
-        return state.get("sent") == [state.get("digest"), *self._server_place()]
+        return wandb_state.sent_to(state) == [state.get("digest"), *self._server_place()]
 
     def _server_place(self) -> list[str | None]:
-        return [self._job.project, self._job.entity]
+        """Return project, entity and server, None for what is ours or W&B's by default."""
+        return [self._job.project, self._job.entity or self._writer.entity, self._writer.server]
 
 
 def main() -> None:

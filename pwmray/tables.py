@@ -23,7 +23,7 @@ import pyarrow as pa
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import replacing
-from pwmray.levels import Axes, Named, Words, known_by, level_of, tell_apart
+from pwmray.levels import Axes, Named, Words, known_by, level_of, name_trial, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
@@ -93,12 +93,14 @@ def open_sweep(plan: Any, command: str) -> Path:
     names = {trial.config.fingerprint: trial.name for trial in plan.trials}
     with _alone(folder):
         found = read_sweep(folder)
-        before = found.get("trials", [])
-        content["trials"] = [*asked, *(name for name in before if name not in asked)]
+        earlier = [name for name in found.get("trials", []) if name not in names]
+        content["trials"] = [*asked, *earlier]
         content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
-        _link(folder / "trials", names)
+        is_renamed = found.get("named_levels", {}) != content["named_levels"]
+        renamed = _name_anew(plan.results, earlier, content) if is_renamed else {}
+        _link(folder / "trials", names, renamed)
     return folder
 
 
@@ -309,13 +311,35 @@ def _evaluations(path: Path) -> pa.Table:
     return results.read_table(path, results.EVALUATIONS)
 
 
-def _link(folder: Path, names: Mapping[str, str]) -> None:
+def _name_anew(
+    results_dir: Path, fingerprints: Sequence[str], sweep: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return what trials are called by the sweep's levels of today, of those that can be read."""
+    names = {}
+    for fingerprint in fingerprints:
+        with contextlib.suppress(ValueError, OSError):
+            record = registry.read(registry.trial_folder(results_dir, fingerprint))
+            config = TrialConfig.from_dict(record.last("config") or {})
+            names[fingerprint] = name_trial(
+                config, sweep["axes"], sweep["named_levels"], sweep[_WORDS]
+            )
+    return names
+
+
+def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) -> None:
     """Point readable names at the folders of trials; a file system without links goes without.
 
-    `names` are by fingerprint. A name that another trial of the sweep has had stays with it.
+    `names` are by fingerprint. A name that another trial of the sweep has had stays with it, unless
+    it is one of the `renamed`, by fingerprint, and called otherwise now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
+    names, used = dict(names), set(names.values())
+    for before, fingerprint in taken.items():
+        name = renamed.get(fingerprint, before)
+        if before not in (name, tell_apart(name, fingerprint)):
+            names[fingerprint] = tell_apart(name, fingerprint) if name in used else name
+            used.add(names[fingerprint])
     for name, fingerprint in taken.items():
         if names.get(fingerprint, name) != name:
             (folder / name).unlink(missing_ok=True)

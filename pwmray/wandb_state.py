@@ -35,11 +35,21 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         draft.write_text(json.dumps(state, indent=2) + "\n")
 
 
+def sent_to(state: Mapping[str, Any]) -> list[str | None]:
+    """Return the digest of the run as it was last sent, and the place: project, entity, server.
+
+    Empty where it never was.
+    """
+    digest, *place = state.get("sent") or [None]
+    return [digest, *_with_server(place)] if digest else []
+
+
 def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
     """Return the digests (see row_digests) of the rows that the server has at that place."""
     # An earlier version kept them in the state.
     found = _read(folder / FOLDER / _ROWS_FILE) or read_state(folder)
-    return _unpack_rows(found["rows"]) if found.get("rows_at") == place else {}
+    is_there = "rows" in found and _with_server(found["rows_at"]) == place
+    return _unpack_rows(found["rows"]) if is_there else {}
 
 
 def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
@@ -93,6 +103,11 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _with_server(place: list[str | None]) -> list[str | None]:
+    """Return a place with its server: earlier versions did not put it down."""
+    return [*place, None][:3]
 
 
 def _pack_rows(digests: Mapping[int, str]) -> str:

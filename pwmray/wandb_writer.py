@@ -6,7 +6,9 @@ that the server has, and show them twice. Without it what is uploaded last stand
 A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
 """
 
+import contextlib
 import datetime
+import functools
 import io
 import os
 import shutil
@@ -23,6 +25,7 @@ from pwmray.files import replacing
 from pwmray.tracked_runs import Run
 from pwmray.wandb_file import is_complete
 
+_SERVER = "https://api.wandb.ai"  # where wandb sends runs by itself
 _INIT_SECONDS = 15.0  # for the server to answer
 _FINISH_SECONDS = 30.0  # for it to take the rest of a run, and so much more for each row of it:
 _ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
@@ -44,6 +47,24 @@ class Writer:
         os.environ["WANDB_CACHE_DIR"] = str(self._scratch / "cache")  # its own logs go there
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline nothing is to be sent
         self._overheard = _Overheard()
+
+    @property
+    def entity(self) -> str | None:
+        """Whose runs are at the server where nobody says it; None for whose the key is."""
+        return self._found.entity if self._found else None
+
+    @property
+    def server(self) -> str | None:
+        """The address of the server, None for W&B's own."""
+        address = self._found.base_url if self._found else None
+        return None if address == _SERVER else address
+
+    @functools.cached_property
+    def _found(self) -> wandb.Settings | None:
+        """What wandb itself finds, in the environment or in its files; None where that is odd."""
+        with contextlib.suppress(ValueError):  # it is told of each run that is opened
+            return wandb.setup().settings
+        return None
 
     def __enter__(self) -> "Writer":
         self._overheard.__enter__()

@@ -309,6 +309,22 @@ def test_a_link_of_an_earlier_trial_is_not_taken_from_it(tmp_path):
     assert len({path.resolve() for path in (folder / "trials").iterdir()}) == 4
 
 
+@pytest.mark.parametrize(
+    "order", [["2_calls", "1_calls", "3_calls"], ["3_calls", "1_calls", "2_calls"]]
+)
+def test_links_of_levels_that_were_renamed_follow_them_though_few_are_run(order, tmp_path):
+    settings = [{"policy[flow].num_substeps": n} for n in (1, 2, 3)]
+    wrong = dict(zip(order, settings, strict=True))
+    right = {f"{n}_calls": level for n, level in zip((1, 2, 3), settings, strict=True)}
+    leave_results(make_sweep("tuning", wrong, within=["tuning"]), tmp_path)
+    sweep = make_sweep("tuning", right, within=["tuning"])
+    few = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    folder = tables.open_sweep(few, "python few.py")
+    expected = {t.name: t.config.fingerprint for t in make_plan(sweep, tmp_path).trials}
+    links = {path.name: path.resolve().name for path in (folder / "trials").iterdir()}
+    assert links == expected
+
+
 def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
     sweep = make_sweep("learner.horizon", [3, 5])
     planned = make_plan(sweep, tmp_path)

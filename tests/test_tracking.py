@@ -190,6 +190,7 @@ class FakeWriter:
         self.kept, self.sent, self.open = [], [], set()
         self.is_away, self.refused, self.late = False, set(), set()
         self.meanwhile = lambda: None
+        self.entity = self.server = None
 
     def write_offline(self, run, folder):
         assert run.id not in self.open
@@ -334,15 +335,35 @@ def test_rows_that_the_server_has_are_kept_by_its_place_and_apart_from_what_is_r
     folder, writer = leave_trial(tmp_path), FakeWriter()
     look(tmp_path, writer)
     digests = wandb_state.row_digests(RunReader(tmp_path, None).read(folder).rows, "epoch")
-    assert wandb_state.read_rows(folder, [None, None]) == digests
-    assert wandb_state.read_rows(folder, ["mine", None]) == {}
+    assert wandb_state.read_rows(folder, [None, None, None]) == digests
+    assert wandb_state.read_rows(folder, ["mine", None, None]) == {}
     assert "rows" not in wandb_state.read_state(folder)
+
+
+@pytest.mark.parametrize("place", [{"server": "https://b"}, {"entity": "team"}])
+def test_other_server_or_team_lacks_what_the_first_has(place, tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    look(tmp_path, writer)
+    for name, value in place.items():
+        setattr(writer, name, value)
+    for _ in range(2):
+        look(tmp_path, writer)
+    assert writer.sent == [folder.name] * 2
+
+
+def test_what_an_earlier_version_sent_is_not_sent_again(tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    look(tmp_path, writer)
+    state = wandb_state.read_state(folder)
+    write_state(folder, {**state, "sent": state["sent"][:3]})  # it did not put down the server
+    look(tmp_path, writer)
+    assert writer.sent == [folder.name]
 
 
 def test_rows_that_an_earlier_version_put_down_are_known(tmp_path):
     folder = leave_trial(tmp_path)
     write_state(folder, {"rows": "2:abcdef 4:012345", "rows_at": [None, None]})
-    assert wandb_state.read_rows(folder, [None, None]) == {2: "abcdef", 4: "012345"}
+    assert wandb_state.read_rows(folder, [None, None, None]) == {2: "abcdef", 4: "012345"}
     look(tmp_path, FakeWriter())  # whose server says that it has none
     assert not {"rows", "rows_at"} & wandb_state.read_state(folder).keys()
 

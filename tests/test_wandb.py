@@ -173,6 +173,20 @@ def test_sync_to_another_project_sends_again(server, tmp_path):
     assert server.runs["mine", folder.name]["entity"] == "team"
 
 
+def test_sync_to_another_server_or_team_sends_again(server, tmp_path, monkeypatch):
+    folder = leave_trial(tmp_path)
+    sync(tmp_path)
+    again = "W&B: 0 runs written, 1 sent\n"
+    with FakeWandb() as other:
+        monkeypatch.setenv("WANDB_BASE_URL", other.url)
+        assert sync(tmp_path).stdout == again
+        assert list(other.runs) == [(PROJECT, folder.name)]
+        monkeypatch.setenv("WANDB_ENTITY", "team")
+        assert sync(tmp_path).stdout == again
+        assert other.runs[PROJECT, folder.name]["entity"] == "team"
+        assert sync(tmp_path).stdout == "W&B: has all there is\n"
+
+
 def test_what_the_server_refuses_is_sent_the_next_time(server, tmp_path):
     folder = leave_trial(tmp_path)
     server.is_refusing = True
