@@ -87,9 +87,12 @@ def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(
     filler = small_disk.fill(disk)
     thread = threading.Thread(target=trial.advance)
     thread.start()
+    said, deadline = "disk full: waiting up to 1800 s for room", time.monotonic() + 60
+    while thread.is_alive() and said not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert said in caplog.text
     thread.join(timeout=1.0)
     assert thread.is_alive()
-    assert "disk full: waiting up to 1800 s for room" in caplog.text
     assert curve_of(disk / "trial")["epoch"].to_pylist() == [2]
 
     filler.unlink()
