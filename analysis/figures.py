@@ -19,7 +19,8 @@ from analysis.curves import load_curves
 from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
-from analysis.sheet import count_legend_columns
+from analysis.sheet import count_legend_columns, make_room
+from analysis.short_names import fold
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
 
@@ -30,6 +31,7 @@ AXIS_NAMES = {
     "starts": ("real start value", "imagined start value"),
 }
 TICK_INCHES = 0.85  # room for a category's name
+COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
 PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
 MANY_PANELS = 10
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
@@ -99,14 +101,17 @@ def draw_plot(plot: Plot) -> Figure:
         _title_panel(axes, panel, plot, is_wrapped=rows_together > 1)
     if plot.panels[0].category is None:
         figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
-    figure.supxlabel(_wrap(plot.footnote, size[0]), fontsize=7.5, color="0.35")
+    footnote = _wrap(plot.footnote, size[0])
+    figure.supxlabel(footnote, fontsize=7.5, color="0.35")
     handles = _list_handles(plot, styles)
+    num_columns = count_legend_columns([handle.get_label() for handle in handles], size[0])
+    make_room(figure, len(handles), num_columns, footnote)
     figure.legend(
         handles=handles,
         title=plot.title,
         title_fontsize=11,
         loc="outside upper center",
-        ncols=count_legend_columns([handle.get_label() for handle in handles], size[0]),
+        ncols=num_columns,
         frameon=False,
     )
     return figure
@@ -150,7 +155,8 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot, is_wrapped: bool) -> None
         return
     place = axes.get_subplotspec()
     if place and (place.is_first_row() or is_wrapped):
-        axes.set_title("\n".join(filter(None, reversed(panel.category))), fontsize=9)
+        names = [fold(name, COLUMN_CHARACTERS) for name in reversed(panel.category) if name]
+        axes.set_title("\n".join(names), fontsize=9)
     if place and place.is_first_col():
         axes.set_ylabel(f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
     if not is_wrapped:  # else below some panel there is none to have the labels

@@ -246,10 +246,10 @@ def _format_verdict(row: Comparison, names: ShortNames) -> str:
     if row.winner is None:
         return row.verdict_name
     level = row.winner.factors[row.factor]
-    label = names.label(row.factor, level)
-    if label == format_value(level):
+    if names.label(row.factor, level) == format_value(level):
         return row.verdict_name
-    return row.verdict_name.replace(row.verdict.name, f"{label} wins", 1)
+    name = names.named(row.factor, level)
+    return row.verdict_name.replace(row.verdict.name, f"{name} wins", 1)
 
 
 def _count_seeds(arm: Arm) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analysis.layout import Tick
 from analysis.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
-from analysis.short_names import shorten_number
+from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 from pwmray.tasks import find_task
@@ -19,6 +19,7 @@ DODGE = {True: 0.09, False: 0.2}  # between the arms of one tick, joined by line
 SPREAD = 0.8  # of a tick's room: as much as its arms fill, closer together if need be
 MARKERS = "os^Dv*PX"
 FILLS = ("none", "full", "left", "top")  # where a marker's shape tells the group
+TICK_CHARACTERS = 11  # in a line of a tick's name: as wide as its room
 CURVE_MARKERS = 8  # on a learning curve that needs them
 FLOOR_LINE: Style = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 
@@ -92,15 +93,17 @@ def _draw_seeds(axes: Axes, point: Point, position: float, bar: float, style: St
 
 def _name_ticks(axes: Axes, ticks: Sequence[Tick]) -> None:
     """Name each tick; groups are named once below their ticks, with a line between groups."""
-    axes.set_xticks(range(len(ticks)), [tick.name for tick in ticks])
+    names = [fold(tick.name, TICK_CHARACTERS) for tick in ticks]
+    axes.set_xticks(range(len(ticks)), names)
     groups = list(_span_groups(ticks))
     if len(groups) == 1 and not groups[0][0]:
         return
+    num_lines = max(name.count("\n") + 1 for name in names)
     axes.tick_params(axis="x", length=0)
     below = axes.secondary_xaxis(location=0)
     below.set_xticks(
         [(first + last) / 2.0 for _, first, last in groups],
-        [f"\n{name}" for name, _, _ in groups],
+        ["\n" * num_lines + name for name, _, _ in groups],
         fontweight="bold",
     )
     below.tick_params(axis="x", length=0)

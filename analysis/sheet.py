@@ -51,8 +51,7 @@ def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line
     figure.supxlabel(wrapped, fontsize=7.5, color="0.35")
     width = float(figure.get_figwidth())
     num_columns = count_legend_columns([handle.get_label() for handle in handles], width)
-    lines = -(-len(handles) // num_columns) + len(wrapped.splitlines())
-    figure.set_figheight(figure.get_figheight() + _LINE_INCHES * max(lines - _FREE_LINES, 0))
+    make_room(figure, len(handles), num_columns, wrapped)
     figure.legend(
         handles=handles or [],
         title=title,
@@ -64,6 +63,12 @@ def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line
     for axes in sheet.panels:
         axes.set_axisbelow(True)
     return figure
+
+
+def make_room(figure: Figure, num_handles: int, num_columns: int, footnote: str) -> None:
+    """Make a figure higher by what its legend and its footnote take beyond a few lines."""
+    lines = math.ceil(num_handles / num_columns) + len(footnote.splitlines())
+    figure.set_figheight(figure.get_figheight() + _LINE_INCHES * max(lines - _FREE_LINES, 0))
 
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:

@@ -15,9 +15,11 @@ SHORT_NAMES = {
     "policy_and_wm_finetuning": "fine-tuned",
     "joint_from_scratch": "scratch",
 }
-LONGEST = 16  # characters of a label; what is longer even when shortened becomes a letter
+LONGEST = 24  # characters of a label; what is longer even when shortened becomes a letter
+LONGEST_NUMBER = 8  # of a number that is not a whole one
 UNSHORTENED = ("task", "variant", "sweep")  # names that readers know
 SETTING = re.compile(r"([\w.\[\]]+)=([^,]*)(?:, |$)")  # of a level that sets several keys
+PIECE = re.compile(r"[^_/.\- ]*[_/.\- ]|[^_/.\- ]+")  # up to where a label may be broken
 
 
 class ShortNames(NamedTuple):
@@ -41,7 +43,7 @@ class ShortNames(NamedTuple):
 
     def tick(self, factor: str, level: Any) -> str:
         """Return the level as a figure prints it: numbers in few characters too."""
-        if is_numeric([level]) and math.isfinite(level):
+        if is_numeric([level]) and math.isfinite(level) and not _is_long(level):
             return shorten_number(level)
         return self.label(factor, level)
 
@@ -75,20 +77,59 @@ def shorten_number(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
+def fold(label: str, longest: int) -> str:
+    """Return a label in lines of so many characters at most, broken behind a separator."""
+    lines = [""]
+    for piece in PIECE.findall(label):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > longest:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:
     """Return a label for each level: shortened, or a letter where that is no use."""
     if factor in UNSHORTENED:
         return [format_value(level) for level in levels]
+    if is_numeric([level for level in levels if level is not None]):
+        return _round_apart(levels)
     labels = [shorten_level(level) for level in levels]
-    is_told_apart = len(set(labels)) == len(levels)
-    if (is_told_apart and max(map(len, labels)) <= LONGEST) or len(levels) > len(ascii_uppercase):
+    if len(levels) > len(ascii_uppercase):
         return labels
-    return list(ascii_uppercase[: len(levels)])
+    letters = list(ascii_uppercase[: len(levels)])
+    pairs = zip(labels, letters, strict=True)
+    short = [label if len(label) <= LONGEST else letter for label, letter in pairs]
+    is_told_apart = len({*labels}) == len({*short}) == len(levels)
+    return short if is_told_apart else letters
+
+
+def _round_apart(levels: Sequence[Any]) -> list[str]:
+    """Return numbers in few digits, in as many as tell them apart."""
+    for digits in range(4, 17):
+        labels = [_round(level, digits) for level in levels]
+        if len({*labels}) == len(levels):
+            return labels
+    return [format_value(level) for level in levels]
+
+
+def _round(level: float | None, digits: int) -> str:
+    return f"{level:.{digits}g}" if _is_long(level) else format_value(level)
+
+
+def _is_long(level: Any) -> bool:
+    return isinstance(level, float) and len(str(level)) > LONGEST_NUMBER
 
 
 def _explain(factor: str, labels: Mapping[Any, str]) -> str:
-    """Return the legend's line of one factor: the keys once, or every shortened level."""
-    changed = {level: label for level, label in labels.items() if label != format_value(level)}
+    """Return the legend's line of one factor: the keys once, or every shortened level.
+
+    A number that is rounded needs no other name.
+    """
+    changed = {
+        level: label
+        for level, label in labels.items()
+        if label != format_value(level) and not is_numeric([level])
+    }
     if not changed:
         return ""
     keys = {tuple(key for key, _ in SETTING.findall(str(level))) for level in changed}

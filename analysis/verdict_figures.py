@@ -10,12 +10,13 @@ from analysis.compare import Comparison, Comparisons
 from analysis.plots import INTERVAL_SEEDS
 from analysis.report import Summary
 from analysis.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
-from analysis.short_names import ShortNames, shorten_levels
+from analysis.short_names import ShortNames, fold, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
+_COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
 
 
 def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
@@ -32,7 +33,8 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
         place = columns.index(_name_column(row, names)), tasks.index(row.level.factors["task"])
         _draw_cell(axes, place, row)
     axes.set(xlim=(0, len(columns)), ylim=(len(tasks), 0))
-    axes.set_xticks([place + 0.5 for place in range(len(columns))], columns)
+    said = ["\n".join(fold(n, _COLUMN_CHARACTERS) for n in name.split("\n")) for name in columns]
+    axes.set_xticks([place + 0.5 for place in range(len(columns))], said)
     axes.set_yticks([place + 0.5 for place in range(len(tasks))], tasks)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -1,18 +1,21 @@
 """Figures of many tasks, levels or answers: nothing is left out, and each arm can be named."""
 
+import itertools
 import json
 
+import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
 from analysis.curves import load_curves
-from analysis.figures import draw_plot, list_figures
+from analysis.figures import STYLE, draw_plot, list_figures
 from analysis.layout import Tick
 from analysis.load import load_sweep
 from analysis.panels import choose_markers
-from analysis.plots import plan_curves, plan_returns
+from analysis.plots import plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from pwmray.tasks import TASKS as MANY_TASKS
+from search_spaces import ERRORS
 from tests.squares import write_square, write_trials
 from tests.test_analysis import SEEDS, make_row, make_sweep
 from tests.test_figures import TASKS, Rows, make_corrections, write_corrections
@@ -142,6 +145,29 @@ def test_lines_are_told_apart_beyond_all_colours(tmp_path):
 def test_marks_are_told_apart_though_a_group_has_more_levels_than_fillings():
     ticks = [Tick(name, group) for group in ("frozen", "scratch") for name in "ABCDEF"]
     assert len({tuple(marker.values()) for marker in choose_markers(ticks)}) == len(ticks)
+
+
+def test_many_marks_leave_their_panels_room(tmp_path):
+    rows = [row | {"real_start_value": float(row["seed"])} for row in make_levels(26)]
+    with matplotlib.rc_context(STYLE):
+        figure = draw_plot(plan_starts(write_corrections(tmp_path / "s", rows)))
+        check_legend(figure)
+        panel = figure.axes[0].get_window_extent()
+    assert panel.height > 2.0 * figure.dpi
+
+
+def test_long_names_of_ticks_do_not_lie_on_one_another(tmp_path):
+    rows = [
+        row | {"fidelity": list(ERRORS)[int(row["fidelity"].rpartition("_")[2])]}
+        for row in make_levels(len(ERRORS))
+    ]
+    with matplotlib.rc_context(STYLE):
+        figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows)))
+        figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert labels[2].get_text() == "reward_\ncross_\nentropy"
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 # Footnotes.

@@ -11,10 +11,12 @@ from analysis.compare import compare_arms
 from analysis.grids import list_grids
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
-from analysis.short_names import shorten_levels
+from analysis.short_names import fold, shorten_levels
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
-from tests.test_analysis import make_sweep
+from search_spaces import ERRORS, FLOW_TUNINGS
+from tests.squares import write_trials
+from tests.test_analysis import SEEDS, make_row, make_sweep
 
 FIXED = "data.num_episodes=120, data.num_rounds=0"
 ROUNDS = "data.num_episodes=120, data.num_rounds=14"
@@ -56,6 +58,60 @@ def test_files_of_one_name_in_two_folders_are_told_apart_by_letters():
     names = shorten("world_model_from", "a/model.pt", "b/model.pt")
     assert names.label("world_model_from", "b/model.pt") == "B"
     assert names.legend["world_model_from"] == "world_model_from: A = a/model.pt; B = b/model.pt"
+
+
+@pytest.mark.parametrize("levels", [FLOW_TUNINGS, ERRORS])
+def test_the_shipped_levels_are_called_by_their_names(levels):
+    names = shorten("tuning", *levels)
+    assert [names.label("tuning", level) for level in levels] == [*levels]
+    assert names.legend == {}
+
+
+def test_a_very_long_name_alone_becomes_a_letter():
+    long = "a_name_that_is_far_too_long_for_a_table"
+    names = shorten("tuning", "fast", long)
+    assert [names.label("tuning", level) for level in ("fast", long)] == ["fast", "B"]
+    assert names.legend == {"tuning": f"tuning: B = {long}"}
+    assert shorten("tuning", "B", long).label("tuning", "B") == "A"
+
+
+def test_long_numbers_are_rounded_as_far_as_they_stay_apart():
+    rates = (0.000849706659, 0.0021, 0.000849706671, None)
+    names = shorten("learner.model_lr", *rates)
+    labels = [names.label("learner.model_lr", level) for level in rates]
+    assert labels == ["0.00084970666", "0.0021", "0.00084970667", "-"]
+    assert [names.tick("learner.model_lr", level) for level in rates] == labels
+    assert names.legend == {}
+
+
+def test_a_winner_at_a_rounded_number_is_told_with_what_it_is_a_number_of(tmp_path, capsys):
+    rows = [
+        make_row("reacher-easy", "fullflow", 100, seed)
+        | {"trial": f"{rate}-{seed}", "return_mean": returns + seed / 100.0}
+        | {"config": json.dumps({"learner": {"model_lr": rate}})}
+        for rate, returns in ((0.000849706659, 300.0), (0.00212399826, 600.0))
+        for seed in SEEDS
+    ]
+    write_trials(tmp_path / "s", rows, ["learner.model_lr", "task", "seed"], "learner.model_lr")
+    assert main(["s", "--results", str(tmp_path)]) == 0
+    assert "model_lr 0.002124 wins" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("label", "folded"),
+    [
+        ("shuffled_critic_batches", "shuffled_\ncritic_\nbatches"),
+        ("td_lambda", "td_lambda"),
+        ("120/14", "120/14"),
+        ("incomprehensible", "incomprehensible"),
+        ("a b", "a b"),
+        ("an incomprehensible one", "an\nincomprehensible\none"),
+        ("_hidden__twice_", "_hidden__\ntwice_"),
+        ("", ""),
+    ],
+)
+def test_a_long_name_is_broken_behind_its_separators(label, folded):
+    assert fold(label, 11) == folded
 
 
 def test_tasks_variants_and_short_levels_stay_as_they_are():
