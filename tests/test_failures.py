@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pwmray import registry
+from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
 from pwmray.failures import (
     POLICIES,
@@ -278,3 +278,26 @@ def test_bug_at_the_end_of_training_stops_those_that_came_no_further():
     for _ in range(3):
         deaths.die(failed("config", epochs_reached=50))
     assert deaths.bug is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "node", "failure"),
+    [
+        ("The actor died unexpectedly before finishing", "n1", Failure.PREEMPTED),
+        ("The actor is dead because its node has died", "n1", Failure.PREEMPTED),
+        (None, "n1", Failure.PREEMPTED),
+        ("oom-kill", "n1", Failure.OUT_OF_MEMORY),
+        ("The actor died unexpectedly before finishing", "n2", Failure.PROCESS_DIED),
+        ("The actor died unexpectedly before finishing", None, Failure.PROCESS_DIED),
+    ],
+)
+def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
+    told, node, failure, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    (tmp_path / ".41.ended.n1").touch()
+    folder = tmp_path / "a1"
+    registry.queue(folder, {}, slurm_job_id="41")
+    registry.record(folder, Status.RUNNING, slurm_node=node)
+    assert deaths.record_death(folder, told)
+    assert registry.read(folder).last("failure") == failure
