@@ -81,6 +81,9 @@ class Job:
             "PWMRAY_LIMIT_AT": str(limit_at),
             "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
             "PWMRAY_ENDED_NODES": self._ended_nodes,
+            "PWMRAY_COMING_GPUS": " ".join(
+                {n for node in nodes.values() for n in node["resources"]}
+            ),
         }
         try:
             port = self._start_head(nodes)

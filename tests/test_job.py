@@ -24,7 +24,7 @@ ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID"
 SCONTROL = """
 echo "$@" >> asked
 case "$*" in
-    *"show job"*) echo "JobId=41 EndTime=Unknown  Nodes=n1 CPU_IDs=0 Mem=0 GRES= " ;;
+    *"show job"*) echo "JobId=41 EndTime=Unknown $GPUS" ;;
     *"show hostnames"*) echo "$3" | tr , "\\n" ;;
     *"show node"*) echo "NodeName=n1 NodeAddr=127.0.0.1" ;;
 esac
@@ -231,6 +231,13 @@ def test_job_whose_first_node_answers_is_left_alone(tmp_path, monkeypatch):
         port = str(head.getsockname()[1])
         lost = raynode._has_lost_head("41", {"head": "127.0.0.1", "head_node": "n2"}, port)
     assert lost is False
+
+
+def test_driver_knows_what_gpus_are_coming(place):
+    gpus = [f" Nodes=n{i} CPU_IDs=0 Mem=0 GRES=gpu:h{i}00:1(IDX:0)" for i in (1, 2)]
+    driver = "import os; print(sorted(os.environ['PWMRAY_COMING_GPUS'].split()))"
+    done = place.run(driver, GPUS=" ".join(gpus), SLURM_JOB_NODELIST="n1,n2")
+    assert "['H100', 'H200', 'accelerator_type:H100', 'accelerator_type:H200']" in done.stdout
 
 
 def test_ray_has_the_token_where_the_job_inherits_nothing(place):
