@@ -60,9 +60,11 @@ class Job:
         self._log = chosen.jobs / f"{name}.ray.log"
         self._token = chosen.jobs / f".{job_id}.token"
         self._record = chosen.jobs / f"{job_id}.json"
+        self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
         self._steps: dict[str, subprocess.Popen] = {}  # by node
         self._starts: dict[str, int] = {}
         self._failed_at: dict[str, float] = {}
+        self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
         self.signal: int | None = None  # the last that came
 
@@ -78,6 +80,10 @@ class Job:
             "PWMRAY_LOG": str(self._chosen.jobs / f"{self._name}.log"),
             "PWMRAY_LIMIT_AT": str(limit_at),
             "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
+            "PWMRAY_ENDED_NODES": self._ended_nodes,
+            "PWMRAY_COMING_GPUS": " ".join(
+                {n for node in nodes.values() for n in node["resources"]}
+            ),
         }
         try:
             port = self._start_head(nodes)
@@ -88,7 +94,8 @@ class Job:
             return self._see_to_it(nodes, port)
         finally:
             self._end_steps()
-            for path in (self._token, self._record):
+            ended = [Path(self._ended_nodes + name) for name in nodes]
+            for path in (self._token, self._record, *ended):
                 path.unlink(missing_ok=True)
 
     def _start_head(self, nodes: Mapping[str, Any]) -> int:
@@ -104,7 +111,8 @@ class Job:
 
     def _start_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
         self._starts[name] = self._starts.get(name, 0) + 1
-        self._start_step(name, "worker", port, {**nodes[name], "head": _head(nodes)["ip"]})
+        head = {"head": _head(nodes)["ip"], "head_node": next(iter(nodes))}
+        self._start_step(name, "worker", port, {**nodes[name], **head})
 
     def _start_step(self, name: str, role: str, port: int, node: Mapping[str, Any]) -> None:
         chosen = self._chosen
@@ -163,15 +171,20 @@ class Job:
 
     def _see_to_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
         """Start a worker that ended again, a while later: its node may be back by then."""
-        if self._steps[name].poll() is None or self.signal is not None:
+        if self._steps[name].poll() is None or self.signal is not None or name in self._given_up:
+            return
+        if self._starts[name] >= _WORKER_STARTS:
+            self._given_up.add(name)
+            _say(
+                f"ray on {name} ended {_WORKER_STARTS} times: going on without it; see {self._log}"
+            )
             return
         failed_at = self._failed_at.setdefault(name, time.monotonic())
         if time.monotonic() - failed_at < _RESTART_SECONDS:
             return
         del self._failed_at[name]
-        if self._starts[name] < _WORKER_STARTS:
-            _say(f"ray on {name} ended with {self._steps[name].returncode}: starting it again")
-            self._start_worker(name, nodes, port)
+        _say(f"ray on {name} ended with {self._steps[name].returncode}: starting it again")
+        self._start_worker(name, nodes, port)
 
     def _end_driver(self) -> None:
         assert self._driver is not None

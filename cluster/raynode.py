@@ -2,10 +2,14 @@
 
     python cluster/raynode.py head|worker IP PORT JSON
 
-PORT is that of the head, whose IP a worker finds in the JSON as "head". Beside it there are
-scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard, its port. Ray stays in
-the foreground, so that it ends with the step even where Slurm does not follow processes that leave
-their session.
+PORT is that of the head, whose IP a worker finds in the JSON as "head", its node as "head_node".
+Beside them there are scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard,
+its port. Ray stays in the foreground, so that it ends with the step even where Slurm does not
+follow processes that leave their session.
+
+With its first node a job loses the process that sees to it, but goes on for Slurm, which was told
+so for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues it once
+Slurm has seen it, too.
 """
 
 import json
@@ -16,12 +20,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+
+from cluster import slurm
+from cluster.slurm import SlurmError
+from pwmray import slurm_jobs
+from pwmray.commands import run_command
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
 END_SIGNAL = signal.SIGUSR2
+_HEADLESS_STATES = ("RUNNING", "COMPLETING", "FAILED", "NODE_FAIL")  # of a job without a head
+_LOST_SECONDS = 900.0  # that Slurm may take to see it; five minutes are usual
+_LOOK_SECONDS = 5.0
+_LISTEN_SECONDS = 5.0  # that a head may take to let one in
 _STORE_BYTES = 200_000_000  # trials pass next to nothing through Ray's object store
 
 
@@ -69,24 +84,75 @@ def main(arguments: Sequence[str]) -> int:
     role, ip, port, text = arguments
     node = json.loads(text)
     scratch = os.path.expandvars(node["scratch"])
+    if not os.path.isabs(scratch):
+        raise ValueError(f"scratch is {node['scratch']!r}, here {scratch!r}: no absolute path")
     os.makedirs(scratch, exist_ok=True)
     # Of its own for every start, and for nobody else's eyes: Ray opens its folder to all, but not
     # the one around it.
+    told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + os.environ["SLURMD_NODENAME"])
+    told_to_end.unlink(missing_ok=True)  # by an earlier start
     private = tempfile.mkdtemp(prefix=f"r{os.environ['SLURM_JOB_ID']}.", dir=scratch)
     try:
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
+        signals = []
 
         def end(number: int, _: Any) -> None:
+            signals.append(number)
             ray.terminate()
-            if number == signal.SIGTERM:  # the whole job is cancelled: SIGKILL may come first
+            if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
+                told_to_end.touch()  # for the driver, who sees that trials die
                 shutil.rmtree(private, ignore_errors=True)
 
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
-        return ray.wait()
+        code = ray.wait()
+        if role == "worker" and END_SIGNAL not in signals:
+            _requeue_without_head(node, port)
+        return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
 
+def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:
+    """Requeue the job if its first node is lost, once Slurm has taken that out of the job."""
+    name = slurm_jobs.own_name() or ""
+    deadline = time.monotonic() + _LOST_SECONDS
+    try:
+        while (is_lost := _has_lost_head(name, node, port)) is None:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_LOOK_SECONDS)
+        if is_lost is not False:
+            _log(f"{node['head_node']}, the job's first node, is lost: it is requeued")
+            slurm.ask_again("scontrol", "requeue", name)
+    except SlurmError as error:
+        _log(f"{node['head_node']} may be lost, but the job was not requeued: {error}")
+
+
+def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None:
+    """Tell whether a job has lost its first node, None where Slurm may yet find that out."""
+    job = slurm.read_fields(slurm.ask_again("scontrol", "--oneliner", "show", "job", name))
+    state, nodes = job["JobState"], job["NodeList"]
+    if state not in _HEADLESS_STATES or nodes in ("", "(null)"):
+        return False
+    if node["head_node"] not in slurm.hostnames([nodes]):
+        return True
+    return None if state == "RUNNING" and not _listens(node["head"], int(port)) else False
+
+
+def _log(text: str) -> None:
+    """Write into the job's log: who passes on what steps print may be lost."""
+    with open(os.environ["PWMRAY_LOG"], "a") as log:
+        log.write(f"{time.strftime('%F %T')} {text}\n")
+
+
+def _listens(ip: str, port: int) -> bool:
+    try:
+        socket.create_connection((ip, port), timeout=_LISTEN_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

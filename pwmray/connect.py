@@ -21,6 +21,9 @@ _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 # answers.
 _PATIENCE_VARIABLE = "PWMRAY_RAY_SECONDS"
 _AGAIN_SECONDS = 1.0
+# Ray's names of the types of GPU that nodes on their way to it will offer, and how long to wait.
+_COMING_VARIABLE = "PWMRAY_COMING_GPUS"
+_COMING_SECONDS = 60.0
 _REASON_LENGTH = 200
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
@@ -70,6 +73,8 @@ def connect(address: str | None) -> str | None:
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if address:
+        _await_types(os.environ.get(_COMING_VARIABLE, "").split())
     url = context.dashboard_url
     return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
 
@@ -145,6 +150,18 @@ def describe_missing_compiler(available: Mapping[str, float]) -> str:
         said = one_line(error)[:_REASON_LENGTH]
         return f"{said}; trials run without compiled kernels, which takes longer"
     return ""
+
+
+def _await_types(names: Collection[str]) -> None:
+    """Wait a while until a cluster that grows has GPUs of all these types.
+
+    A trial takes any GPU where there is none of its type.
+    """
+    import ray
+
+    deadline = time.monotonic() + _COMING_SECONDS
+    while not set(names) <= set(ray.cluster_resources()) and time.monotonic() < deadline:
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _has_dashboard() -> bool:

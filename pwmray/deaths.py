@@ -1,5 +1,6 @@
 """What is recorded of a trial whose process died before it could do so itself."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ from pwmray.registry import Status
 from pwmray.watchdog import take_stacks
 
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
+_OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
+# A node's name after what this says is a file that is there when Slurm told the node to end.
+_ENDED_NODES = "PWMRAY_ENDED_NODES"
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
 
 
@@ -33,8 +37,20 @@ def record_death(folder: Path, told: str | None) -> bool:
         if record is None:
             return False
         if record.status not in (*registry.ENDS, Status.CANCELLED):
-            registry.record(folder, Status.FAILED, **_death(told, take_stacks(folder)))
+            death = _death(told, take_stacks(folder))
+            if death["failure"] in _OF_NODES and _was_told_to_end(record.last("slurm_node")):
+                death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}
+            registry.record(folder, Status.FAILED, **death)
     return True
+
+
+def _was_told_to_end(node: str | None) -> bool:
+    """Whether Slurm ended a node of this job, which is told of it later or at the same time.
+
+    So begins a preemption where jobs have a time of grace.
+    """
+    start = os.environ.get(_ENDED_NODES)
+    return start is not None and node is not None and Path(start + node).exists()
 
 
 def _death(told: str | None, stacks: str) -> dict[str, Any]:

@@ -58,6 +58,22 @@ def test_ray_that_listens_but_is_slow_to_answer_is_asked_again_where_it_is_known
     assert len(asked) == num_asked
 
 
+@pytest.mark.parametrize(("comes", "num_looks"), [(True, 3), (False, 6)])
+def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, monkeypatch):
+    clock, looks = iter(range(100)), []
+
+    def look():
+        looks.append({"H100": 2.0, **({"H200": 1.0} if comes and len(looks) == 2 else {})})
+        return looks[-1]
+
+    monkeypatch.setattr(ray, "cluster_resources", look)
+    monkeypatch.setattr(connect, "_COMING_SECONDS", 5.5)
+    monkeypatch.setattr(connect.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(connect.time, "sleep", lambda _: None)
+    connect._await_types(["H100", "H200"])
+    assert len(looks) == num_looks
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

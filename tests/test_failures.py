@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pwmray import registry
+from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
 from pwmray.failures import (
     POLICIES,
@@ -328,3 +328,26 @@ def test_sweep_with_a_trial_done_has_no_bug_that_all_share():
     deaths = FirstDeaths(is_over=True)
     start_and_die(deaths, "a", "b", "c")
     assert deaths.bug is None
+
+
+@pytest.mark.parametrize(
+    ("told", "node", "failure"),
+    [
+        ("The actor died unexpectedly before finishing", "n1", Failure.PREEMPTED),
+        ("The actor is dead because its node has died", "n1", Failure.PREEMPTED),
+        (None, "n1", Failure.PREEMPTED),
+        ("oom-kill", "n1", Failure.OUT_OF_MEMORY),
+        ("The actor died unexpectedly before finishing", "n2", Failure.PROCESS_DIED),
+        ("The actor died unexpectedly before finishing", None, Failure.PROCESS_DIED),
+    ],
+)
+def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
+    told, node, failure, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    (tmp_path / ".41.ended.n1").touch()
+    folder = tmp_path / "a1"
+    registry.queue(folder, {}, slurm_job_id="41")
+    registry.record(folder, Status.RUNNING, slurm_node=node)
+    assert deaths.record_death(folder, told)
+    assert registry.read(folder).last("failure") == failure

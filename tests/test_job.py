@@ -1,16 +1,19 @@
 """What a job does with its Ray and its driver, on a Slurm that is made up."""
 
+import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from cluster import job, slurm
+from cluster import job, raynode, slurm
 from cluster.slurm import SlurmError
 from pwmray.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
@@ -21,7 +24,7 @@ ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID"
 SCONTROL = """
 echo "$@" >> asked
 case "$*" in
-    *"show job"*) echo "JobId=41 EndTime=Unknown  Nodes=n1 CPU_IDs=0 Mem=0 GRES= " ;;
+    *"show job"*) echo "JobId=41 EndTime=Unknown $GPUS" ;;
     *"show hostnames"*) echo "$3" | tr , "\\n" ;;
     *"show node"*) echo "NodeName=n1 NodeAddr=127.0.0.1" ;;
 esac
@@ -33,6 +36,8 @@ exec {sys.executable} -c '
 import signal, socket, sys
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
 role, ip, port, _ = sys.argv[-4:]
+if role in open("failing").read():
+    sys.exit(3)
 if role == "head":
     listening = socket.create_server((ip, int(port)))
 while True:
@@ -47,13 +52,14 @@ class Place(NamedTuple):
     folder: Path
     monkeypatch: pytest.MonkeyPatch
 
-    def run(self, driver: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run a job with this driver in a process of its own."""
+    def run(self, driver: str, changes: str = "", **variables: str) -> subprocess.CompletedProcess:
+        """Run a job with this driver in a process of its own; `changes` are made to the module."""
         (self.folder / "driver.py").write_text(driver)
         here = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}
-        command = [sys.executable, str(ROOT / "cluster" / "job.py"), "--jobs", str(self.folder)]
+        lines = ["import sys", "from cluster import job", changes, "sys.exit(job.main())"]
+        options = ["--jobs", str(self.folder), "--cpus", "1", "--", "driver.py"]
         return subprocess.run(
-            [*command, "--cpus", "1", "--", "driver.py"],
+            [sys.executable, "-c", "\n".join(lines), *options],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
@@ -66,6 +72,7 @@ class Place(NamedTuple):
 def place(tmp_path, monkeypatch):
     put_command(tmp_path, monkeypatch, "scontrol", SCONTROL)
     put_command(tmp_path, monkeypatch, "srun", SRUN)
+    (tmp_path / "failing").touch()
     return Place(tmp_path, monkeypatch)
 
 
@@ -121,6 +128,116 @@ def test_question_that_slurm_never_answers_fails_as_it_says(monkeypatch, tmp_pat
     put_command(tmp_path, monkeypatch, "scontrol", "echo Access denied >&2; exit 1")
     with pytest.raises(SlurmError, match=r"^Access denied$"):
         slurm.ask_again("scontrol", "requeue", "5")
+
+
+WAIT_FOR_FIVE_STEPS = """
+import time
+while open("started").read().count("--nodelist") < 5:
+    time.sleep(0.05)
+time.sleep(0.5)
+"""
+
+
+def test_node_that_is_given_up_is_named_once(place):
+    (place.folder / "failing").write_text("worker")
+    changes = "job._RESTART_SECONDS = job._LOOK_SECONDS = 0.05"
+    done = place.run(WAIT_FOR_FIVE_STEPS, changes, SLURM_JOB_NODELIST="n1,n2")
+    assert done.returncode == 0
+    assert done.stdout.count("ray on n2 ended with 3: starting it again") == 3
+    assert done.stdout.count("ray on n2 ended 4 times: going on without it; see ") == 1
+
+
+def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
+    node = '{"scratch": "$NOT_SET"}'
+    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: scratch is '$NOT_SET', here '$NOT_SET': no absolute path\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def catches(pid: int, number: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """A Ray node, whose Ray only waits, as a process that listens to its signals."""
+    (tmp_path / "ray" / "scripts").mkdir(parents=True)
+    (tmp_path / "ray" / "scripts" / "scripts.py").write_text("import signal\nsignal.pause()\n")
+    variables = {
+        "PWMRAY_ENDED_NODES": f"{tmp_path}/ended.", "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "41",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+    }  # fmt: skip
+    told = {"scratch": str(tmp_path / "scratch"), "cpus": 1, "gpus": 0, "resources": {}}
+    told |= {"has_dashboard": False, "dashboard": 1}
+    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1"]
+    process = subprocess.Popen([*command, json.dumps(told)], env={**os.environ, **variables})
+    deadline = time.monotonic() + 30
+    while not catches(process.pid, signal.SIGTERM):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "is_slurms"), [(signal.SIGTERM, True), (raynode.END_SIGNAL, False)]
+)
+def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number, is_slurms):
+    node.send_signal(number)
+    node.wait(30)
+    assert (tmp_path / "ended.n1").exists() == is_slurms
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "nodes", "is_requeued"),
+    [
+        ("RUNNING", "n3", True),
+        ("FAILED", "n3", True),
+        ("RUNNING", "n2,n3", True),  # Slurm takes too long to see it
+        ("COMPLETING", "n2,n3", False),  # it was cancelled
+        ("CANCELLED", "n3", False),
+        ("PENDING", "(null)", False),
+    ],
+)
+def test_job_that_lost_its_first_node_is_requeued_by_another(
+    state, nodes, is_requeued, tmp_path, monkeypatch
+):
+    asked = tmp_path / "asked"
+    answer = f"case $* in *hostnames*) echo '{nodes.replace(',', ' ')}' ;; "
+    answer += f"*) echo JobState={state} NodeList='{nodes}' ;; esac"
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {asked}; {answer}")
+    for name, value in {**ARRAY, "PWMRAY_LOG": str(tmp_path / "log")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(raynode, "_LOST_SECONDS", 0.0)
+    (port,) = raynode.free_ports("127.0.0.1", 1)
+    raynode._requeue_without_head({"head": "127.0.0.1", "head_node": "n2"}, str(port))
+    assert ("requeue 41_3" in asked.read_text().splitlines()) == is_requeued
+    assert (tmp_path / "log").exists() == is_requeued
+
+
+def test_job_whose_first_node_answers_is_left_alone(tmp_path, monkeypatch):
+    state = "case $* in *hostnames*) echo n2 n3 ;; *) echo JobState=RUNNING NodeList=n2,n3 ;; esac"
+    put_command(tmp_path, monkeypatch, "scontrol", state)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = str(head.getsockname()[1])
+        lost = raynode._has_lost_head("41", {"head": "127.0.0.1", "head_node": "n2"}, port)
+    assert lost is False
+
+
+def test_driver_knows_what_gpus_are_coming(place):
+    gpus = [f" Nodes=n{i} CPU_IDs=0 Mem=0 GRES=gpu:h{i}00:1(IDX:0)" for i in (1, 2)]
+    driver = "import os; print(sorted(os.environ['PWMRAY_COMING_GPUS'].split()))"
+    done = place.run(driver, GPUS=" ".join(gpus), SLURM_JOB_NODELIST="n1,n2")
+    assert "['H100', 'H200', 'accelerator_type:H100', 'accelerator_type:H200']" in done.stdout
 
 
 def test_ray_has_the_token_where_the_job_inherits_nothing(place):

@@ -1,6 +1,9 @@
 """What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
 
+import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +204,39 @@ def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name):
 def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", f"echo '{said}|'")
     assert ends_at("77", 5.0) == end
+
+
+OWN = """#!/bin/bash
+python -c "
+from pwmray.slurm_jobs import ends_at, own_name
+print(own_name(), ends_at(own_name(), 20.0))
+"
+sleep 1000
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_each_task_of_an_array_knows_its_end_and_is_requeued_alone(slurm, monkeypatch):
+    monkeypatch.setitem(slurm.environment, "PYTHONPATH", str(Path(__file__).parent.parent))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{slurm.environment['PATH']}"
+    monkeypatch.setitem(slurm.environment, "PATH", path)
+    array = slurm.submit(OWN, "--array=1-2", "--requeue", "--time=30", "--output=%A_%a.log")
+    tasks = sorted(
+        (f"{array}_{index}" for index in (1, 2)),
+        key=lambda task: slurm.wait(task, "RUNNING")["JobId"] != str(array),
+    )
+    assert slurm.job(tasks[0])["JobId"] == str(array)
+    deadline = time.monotonic() + 60
+    for task in tasks:
+        while not (told := (slurm.folder / f"{task}.log").read_text().split()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert (told[0], 0 < float(told[1]) - time.time() <= 1800) == (task, True)
+    slurm.run("scontrol", "requeue", tasks[0])
+    slurm.wait(tasks[0], "PENDING")
+    assert slurm.job(tasks[1])["JobState"] == "RUNNING"
+    slurm.clear()
 
 
 def test_end_of_a_job_is_read_whatever_form_a_shell_gives_to_times(monkeypatch, tmp_path):

@@ -22,6 +22,7 @@ from tests.tiny_gpus import sweep
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 ROOT = Path(__file__).parent.parent
+PATHS = f"export PATH={Path(sys.executable).parent}:/usr/bin:/bin PYTHONPATH={ROOT}"
 PROFILES = """
 [h100]
 partition = "h100"
@@ -67,10 +68,21 @@ gpus = 2
 gpu_type = "H100"
 cpus = 2
 time_limit = "30"
-activate = ["export PATH=%(bin)s:/usr/bin:/bin PYTHONPATH=%(root)s"]
+activate = ["%(paths)s"]
 dashboard = false
 simulated_gpus = true
 sbatch = ["--export=NONE"]
+
+[hasty]
+partition = "h200"
+gpus = 1
+gpu_type = "H200"
+cpus = 1
+nodes = 2
+time_limit = "30"
+activate = ["%(paths)s", "export RAY_gcs_rpc_server_reconnect_timeout_s=10"]
+dashboard = false
+simulated_gpus = true
 
 [l40s]
 partition = "h100"
@@ -78,7 +90,7 @@ gpus = 1
 gpu_type = "L40S"
 cpus = 1
 time_limit = "30"
-""" % {"root": ROOT, "bin": Path(sys.executable).parent}  # noqa: UP031
+""" % {"paths": PATHS}  # noqa: UP031
 # What another job, and a person's own shell, leave to a submission.
 OTHERS = {
     "SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1",
@@ -249,9 +261,8 @@ def test_trials_of_one_job_land_on_nodes_with_their_gpus(place):
         assert {NODE_TYPES[node] for node in nodes} == {gpu_type}
 
 
-@pytest.mark.parametrize(("profile", "variables"), [("bare", {}), ("h100", OTHERS)])
-def test_job_is_the_profiles_whatever_it_inherits(place, profile, variables):
-    (job,) = place.submitted("--profile", profile, "--gpu-types", "H100", **variables)
+def test_job_is_the_profiles_whatever_it_inherits(place):
+    (job,) = place.submitted("--profile", "bare", "--gpu-types", "H100", **OTHERS)
     ended = place.wait(job)
     assert ended["JobState"] == "COMPLETED", place.logs()
     assert (ended["Partition"], ended["TimeLimit"]) == ("h100", "00:30:00")
@@ -282,23 +293,6 @@ def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
     assert [record.all("epoch")[-1] for record in place.records("H200")] == stopped
 
 
-def test_task_of_an_array_that_is_told_of_its_end_requeues_itself_alone(place):
-    one_node = ["--profile", "h200", "--nodes", "1", "--gpu-types", "H200"]
-    (array,) = place.submitted(*one_node, "--jobs", "2")
-    tasks = [f"{array}_1", f"{array}_2"]
-    for task in tasks:
-        place.wait(task, "RUNNING")
-    place.wait_for_rows()
-    tasks.sort(key=lambda task: place.slurm.job(task)["JobId"] != str(array))
-    told, other = tasks  # the first has the array's own number
-    place.slurm.run("scancel", "--signal=USR1", "--batch", told)
-    assert place.wait(told, "PENDING")["Restarts"] == "1", place.logs()
-    place.wait_for_all()
-    assert place.slurm.job(other)["Restarts"] == "0"
-    assert "within 10 s" not in place.logs()
-    assert_each_ran_whole(place, "H200")
-
-
 def test_sweep_goes_on_without_a_node_that_is_lost(place):
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows("n3")
@@ -310,6 +304,19 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
     (again,) = [r for r in place.records("H200") if "n3" in r.all("slurm_node")]
     assert again.last("slurm_node") == "n2"
     assert again.all("epoch")[-1] >= reached - 1  # it has a checkpoint at every row
+
+
+def test_job_begins_again_when_its_first_node_is_lost(place):
+    (job,) = place.submitted("--profile", "hasty", "--gpu-types", "H200")
+    place.wait_for_rows()
+    first = place.slurm.job(job)["BatchHost"]
+    place.slurm.lose(first)
+    place.wait(job, "PENDING")
+    place.slurm.find_again(first)
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert f"{first}, the job's first node, is lost: it is requeued" in place.logs()
+    assert_each_ran_whole(place, "H200")
+    assert max(record.all("epoch")[-1] for record in place.records("H200")) >= 2
 
 
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
