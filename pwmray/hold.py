@@ -35,7 +35,7 @@ class Hold:
         self._folder, self._disk_wait_seconds = folder, runtime.disk_wait_seconds
         held = self._with_room(lambda: claim.acquire(folder / CLAIM_FILE))
         if held is None:
-            raise RunningElsewhereError(f"running in {registry.running_elsewhere(folder)}")
+            raise RunningElsewhereError(f"running in {_holder(folder)}")
         self._claim = held
         try:
             self._check_unended()
@@ -56,8 +56,7 @@ class Hold:
         """Raise RunningElsewhereError if another process took the trial over."""
         if not self.is_held:
             self._check_unended()
-            holder = registry.running_elsewhere(self._folder) or "a process that is gone"
-            raise RunningElsewhereError(f"taken over by {holder}")
+            raise RunningElsewhereError(f"taken over by {_holder(self._folder)}")
 
     def write(self, write: Callable[[], T]) -> T:
         """Return what `write` returns, once the disk has room; to the watchdog a sign of life.
@@ -108,6 +107,11 @@ class Hold:
 
     def _with_room(self, write: Callable[[], T]) -> T:
         return with_room(write, self._folder, self._disk_wait_seconds)
+
+
+def _holder(folder: Path) -> str:
+    found = registry.running_elsewhere(folder)
+    return f"process {claim.describe(found)}" if found else "a process that is gone"
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -40,6 +40,13 @@ def disk(tmp_path):
     small_disk.unmount(folder)
 
 
+def wait_for(is_so, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def temporary_files(folder):
     return [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
@@ -87,11 +94,7 @@ def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(
     filler = small_disk.fill(disk)
     thread = threading.Thread(target=trial.advance)
     thread.start()
-    said, deadline = "disk full: waiting up to 1800 s for room", time.monotonic() + 60
-    while thread.is_alive() and said not in caplog.text and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert said in caplog.text
-    thread.join(timeout=1.0)
+    wait_for(lambda: "disk full: waiting up to 1800 s for room" in caplog.text)
     assert thread.is_alive()
     assert curve_of(disk / "trial")["epoch"].to_pylist() == [2]
 

@@ -65,7 +65,7 @@ def test_trial_taken_over_inside_a_piece_writes_nothing_more(piece, error, tmp_p
     trial = Trial(config, tmp_path, data, environments.make, CPU)
     for _ in range(piece - 1):
         trial.advance()
-    with pytest.raises(RunningElsewhereError, match="taken over by"):
+    with pytest.raises(RunningElsewhereError, match="taken over by process 1 on h"):
         trial.advance()
     trial.close()
     assert contents(tmp_path) == environments.found
