@@ -398,7 +398,7 @@ def test_named_level_of_another_kind_is_not_the_trials():
 )
 def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
     with pytest.raises(ValueError, match="sweep few: axis ") as refused:
-        make_sweep(axis, levels)
+        make_sweep(axis, levels).check()
     assert said in str(refused.value)
 
 
@@ -431,7 +431,7 @@ def test_lists_are_levels_too():
 
 def test_scale_of_a_sweep_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="sweep few: at_scale: unknown scale 'tny'"):
-        make_sweep("tuning", TUNINGS, at_scale={"tny": {"epochs": 2}})
+        make_sweep("tuning", TUNINGS, at_scale={"tny": {"epochs": 2}}).check()
 
 
 # A config read by the keys that sweeps write.
