@@ -221,3 +221,9 @@ def _shown_id(job: Job) -> str:
     if len(tasks) < 2:
         return tasks[0] if tasks else job.job_id
     return f"{tasks[0]}..{tasks[-1].rpartition('_')[2]}"
+
+
+if __name__ == "__main__":
+    from pwmray.cli import main  # which gathers this command with the others
+
+    sys.exit(main(["watch", *sys.argv[1:]]))

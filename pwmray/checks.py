@@ -70,17 +70,19 @@ def check_widths(part: str, config: Any, *names: str) -> None:
             )
 
 
-def typed(what: str, name: str, value: Any, wanted: type) -> Any:
+def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> Any:
     """Return `value` as `wanted`, taking ints for floats and lists for tuples.
 
-    Raises ValueError that begins with `what` is being set, such as "config key".
+    Raises ValueError that begins with `what` is being set, such as "config key", and says how the
+    type is `called` there.
     """
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
         return tuple(value)
     if type(value) is not wanted:
-        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {wanted.__name__}")
+        called = called or wanted.__name__
+        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {called}")
     return value
 
 
