@@ -150,3 +150,9 @@ def _count(results: Path, folder: Path) -> str:
     trials = list_trials(results, read_sweep(folder).get("trials", []))
     counts = Counter(trial.status or "not asked for" for trial in trials.values())
     return f"{folder.name}: {', '.join(f'{number} {status}' for status, number in counts.items())}"
+
+
+if __name__ == "__main__":
+    from pwmray.cli import main  # which gathers this command with the others
+
+    sys.exit(main(["cancel", *sys.argv[1:]]))

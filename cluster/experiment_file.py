@@ -34,6 +34,7 @@ def load_experiment(path: Path) -> Sweep | Search:
                 f"{path} has several: {several}; let the one to submit be called sweep or search"
             )
         for name in chosen.values():
+            found[name].check()
             return found[name]
     raise ValueError(
         f"{path} defines no Sweep and no Search; pretrainings are submitted with a sweep that "

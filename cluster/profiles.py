@@ -143,7 +143,7 @@ def _read(path: Path, name: str, table: Any) -> Profile:
     missing = [key for key in _REQUIRED if key not in table]
     if missing:
         raise ValueError(f"{place} lacks {', '.join(missing)}")
-    values = {k: typed(f"{place}: key", k, v, _type_of(k)) for k, v in table.items()}
+    values = {k: _typed(place, k, v) for k, v in table.items()}
     profile = Profile(name, **values)
     try:
         profile.check()
@@ -152,5 +152,6 @@ def _read(path: Path, name: str, table: Any) -> Profile:
     return profile
 
 
-def _type_of(key: str) -> type:
-    return _FIELDS[key].type  # type: ignore[return-value]
+def _typed(place: str, key: str, value: Any) -> Any:
+    wanted: type = _FIELDS[key].type  # type: ignore[assignment]
+    return typed(f"{place}: key", key, value, wanted, "list" if wanted is tuple else "")

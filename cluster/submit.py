@@ -2,7 +2,8 @@
 
     python cluster/submit.py sweeps/phase6_epochs.py --profile h100 --profile h200 --nodes 2
 
-Options of the file's own command, such as --scale or --tasks, are passed on to it.
+Options of the file's own command, such as --scale or --tasks, follow the file and are passed on
+to it.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, command: str) -> int:
     chosen, options = _parser().parse_known_args(arguments)
     _check_options(options)
+    _check_order(chosen.experiment, options)
     experiment = load_experiment(chosen.experiment)
     asked = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
@@ -209,6 +211,16 @@ def _check_options(options: Sequence[str]) -> None:
     for name in _names(options):
         if name in _OURS:
             raise ValueError(f"{name} is not for a job: {_OURS[name]}")
+
+
+def _check_order(file: Path, options: Sequence[str]) -> None:
+    """Raise ValueError where an option of the sweep's own has its value taken as the file."""
+    behind = [option for option in options if Path(option).is_file()]
+    if behind and not file.is_file():
+        raise ValueError(
+            f"no sweep's file {file}; {options[0]} is an option of the sweep's own, which follow "
+            f"its file: {behind[0]} {options[0]} {file}"
+        )
 
 
 def _names(options: Sequence[str]) -> list[str]:

@@ -230,3 +230,9 @@ def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> Jo
 def _is_outside(trial: Summary) -> bool:
     """Whether a driver outside Slurm has a trial that waits on its list."""
     return trial.status == Status.QUEUED and not trial.jobs
+
+
+if __name__ == "__main__":
+    from pwmray.cli import main  # which gathers this command with the others
+
+    sys.exit(main(["watch", *sys.argv[1:]]))

@@ -4,6 +4,7 @@ A key is `part.name`, as sweeps write it; top-level settings have an empty part.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
@@ -11,13 +12,26 @@ MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 _RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
 
 
-def check_folder_name(what: str, name: str) -> None:
+def check_folder_name(what: str, name: Any) -> None:
     """Check that a name can be that of a folder in the results, and of nothing outside them."""
-    if not re.fullmatch(r"\w[\w.+=-]{0,99}", name, re.ASCII) or name in _RESERVED:
+    fits = isinstance(name, str) and re.fullmatch(r"\w[\w.+=-]{0,99}", name, re.ASCII)
+    if not fits or name in _RESERVED:
         raise ValueError(
             f"{what} is called {name!r}; valid: up to 100 letters, digits and _ . + = -, the first "
             f"a letter, digit or _, and not {' or '.join(_RESERVED)}"
         )
+
+
+def check_mapping(what: str, value: Any, of: str = "config keys") -> None:
+    """Check that a value is a mapping whose keys are texts."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{what} is {value!r:.80}; it must be a mapping of {of}")
+
+
+def check_list(what: str, value: Any) -> None:
+    """Check that a value is a list of several; a text is none."""
+    if not isinstance(value, list | tuple | range):
+        raise ValueError(f"{what} is {value!r:.80}; it must be a list")
 
 
 def check_least(part: str, config: Any, least: int, *names: str) -> None:
@@ -56,17 +70,19 @@ def check_widths(part: str, config: Any, *names: str) -> None:
             )
 
 
-def typed(what: str, name: str, value: Any, wanted: type) -> Any:
+def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> Any:
     """Return `value` as `wanted`, taking ints for floats and lists for tuples.
 
-    Raises ValueError that begins with `what` is being set, such as "config key".
+    Raises ValueError that begins with `what` is being set, such as "config key", and says how the
+    type is `called` there.
     """
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
         return tuple(value)
     if type(value) is not wanted:
-        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {wanted.__name__}")
+        called = called or wanted.__name__
+        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {called}")
     return value
 
 

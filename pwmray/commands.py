@@ -73,6 +73,12 @@ class CommandParser(argparse.ArgumentParser):
         """Raise ValueError in place of printing the usage and exiting."""
         raise ValueError(f"{message} (see {self.prog} --help)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an option that is given an empty text, which would stand for its default."""
+        if action.option_strings and "" in arg_strings and action.type in (None, Path):
+            raise argparse.ArgumentError(action, "it is empty")
+        return super()._get_values(action, arg_strings)
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the valid name most like `name`, or nothing."""

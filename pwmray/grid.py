@@ -5,43 +5,56 @@ keys. An axis that is itself a mapping gives such levels names.
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
+from pwmray.checks import check_mapping
 from pwmray.commands import unknown
 from pwmray.results import TRIALS
 
 Levels = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 
 
-def check_levels(axis: str, levels: Levels) -> None:
-    """Raise ValueError for an axis without levels, or with named levels that cannot be told."""
+def check_levels(axis: str, levels: Any) -> None:
+    """Raise ValueError for an axis without a list of levels, or with named ones that go untold."""
+    if isinstance(levels, Mapping):
+        _check_named(axis, levels)
+    elif not isinstance(levels, list | tuple | range):
+        raise ValueError(
+            f"axis {axis!r} is {levels!r:.80}; it must be a list of levels, or a mapping of their "
+            "names"
+        )
     if not levels:
         raise ValueError(f"axis {axis!r} has no levels")
-    if isinstance(levels, Mapping):
-        if axis in TRIALS.names:
-            raise ValueError(
-                f"axis {axis!r} has named levels, but {axis!r} is a column of every sweep's "
-                "trials; give the axis another name"
-            )
-        for name, settings in levels.items():
-            if not isinstance(settings, Mapping):
-                raise ValueError(
-                    f"axis {axis!r}: level {name!r} is {settings!r}; it must be a mapping of "
-                    "config keys"
-                )
+    if any(level is None for level in levels):
+        raise ValueError(f"axis {axis!r} has a level None, which is no value")
 
 
-def check_gpus(gpus: Mapping[str, Mapping[Any, str]], vary: Mapping[str, Levels]) -> None:
+def check_gpus(gpus: Any, vary: Mapping[str, Levels]) -> None:
     """Raise ValueError for GPUs by an axis or a level that is not there."""
+    check_mapping("gpus", gpus, "axes")
     for axis, by_level in gpus.items():
         if axis not in vary:
             raise ValueError(f"gpus: {unknown('axis', axis, vary)}")
+        if not isinstance(by_level, Mapping):
+            raise ValueError(
+                f"gpus: {axis!r} is {by_level!r:.80}; it must be a mapping of the axis's levels"
+            )
         for level in by_level:
             if level not in vary[axis]:
                 raise ValueError(
                     f"gpus: {unknown(f'level of {axis}', level, map(str, vary[axis]))}"
                 )
+
+
+def check_held(held: Collection[str], axes: Mapping[str, Levels]) -> None:
+    """Raise ValueError for a key that is held where each level of an axis sets it."""
+    for axis, levels in axes.items():
+        settings = [_settings_of(axis, level, levels) for level in levels]
+        for key in held:
+            # A variant sets both kinds, whatever else does.
+            if all(key in s or (key.endswith(".kind") and "variant" in s) for s in settings):
+                raise ValueError(f"{key!r} is held, but axis {axis!r} sets it; leave one away")
 
 
 def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:
@@ -129,6 +142,17 @@ def axes_of(
                 keys += _settings_of(axis, level, choice)
         axes[axis] = tuple(dict.fromkeys(keys))
     return axes
+
+
+def _check_named(axis: str, levels: Mapping[str, Any]) -> None:
+    if axis in TRIALS.names:
+        raise ValueError(
+            f"axis {axis!r} has named levels, but {axis!r} is a column of every sweep's "
+            "trials; give the axis another name"
+        )
+    check_mapping(f"axis {axis!r}", levels, "names")
+    for name, settings in levels.items():
+        check_mapping(f"axis {axis!r}: level {name!r}", settings)
 
 
 def _settings_of(axis: str, level: Any, levels: Levels) -> Mapping[str, Any]:

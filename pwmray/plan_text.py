@@ -42,12 +42,15 @@ def as_table(plan: Plan, num_devices: int | None = None) -> str:
     """Return the plan as text: one line a trial, then the sums, then what is missing."""
     width = max(len(trial.config.task) for trial in plan.trials)
     axes, levels = _level_columns(plan)
-    header = f"{'trial':<16}  {'task':<{width}}  {'variant':<10} {'epochs':>7} {'seed':>6}  {axes}"
+    wide = max(10, *(len(trial.config.variant) for trial in plan.trials))
+    header = (
+        f"{'trial':<16}  {'task':<{width}}  {'variant':<{wide}} {'epochs':>7} {'seed':>6}  {axes}"
+    )
     lines = [f"{header}{'state':<8} {'minutes':>8} {'disk MB':>8}  resources"]
     for trial, level in zip(plan.trials, levels, strict=True):
         config = trial.config
         lines.append(
-            f"{_fingerprint(trial) or _PENDING}  {config.task:<{width}}  {config.variant:<10} "
+            f"{_fingerprint(trial) or _PENDING}  {config.task:<{width}}  {config.variant:<{wide}} "
             f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
             f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config.runtime)}"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import claim, registry
+from pwmray.commands import names
 from pwmray.pretraining_folder import (
     PRETRAINED_FOLDER,
     clear_leftovers,
@@ -176,8 +177,9 @@ def _age(text: str) -> datetime.timedelta:
 
 
 def _kept(text: str) -> list[str]:
-    names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    for name in names:
+    kept = [] if text == "none" else names(text)
+    for name in kept:
         if name not in _FILES:
-            raise argparse.ArgumentTypeError(f"{name!r} cannot be kept; valid: last, best, none")
-    return names
+            wrong = "stands alone" if name == "none" else "cannot be kept"
+            raise argparse.ArgumentTypeError(f"{name!r} {wrong}; valid: last, best, none")
+    return kept

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pwmray.checks import check_folder_name
+from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
@@ -20,6 +20,7 @@ from pwmray.sweep_options import (
     count,
     task_names,
 )
+from pwmray.tasks import find_task
 from pwmray.tracking import choose_mode
 
 if TYPE_CHECKING:
@@ -46,17 +47,33 @@ class Search:
     hold: Mapping[str, Any] = field(default_factory=dict)
     at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ValueError for what its file cannot mean."""
         check_folder_name("a search", self.name)
-        for key in self.space:
-            if key.partition(".")[0] in _FIXED:
-                raise ValueError(f"search {self.name}: {key!r} cannot be searched over")
-        if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
-            raise ValueError(f"search {self.name}: its trials must start from scratch")
         try:
             check_scales(self.at_scale, self.scales)
+            self._check_space()
+            for here in ({}, *self.at_scale.values()):
+                _check_tasks(here.get("tasks", self.tasks))
+                _check_num_trials(here.get("num_trials", self.num_trials))
         except ValueError as error:
             raise ValueError(f"search {self.name}: {error}") from error
+
+    def _check_space(self) -> None:
+        check_mapping("space", self.space)
+        check_mapping("hold", self.hold)
+        for key, values in self.space.items():
+            if key.partition(".")[0] in _FIXED:
+                raise ValueError(f"{key!r} cannot be searched over")
+            if isinstance(values, Mapping) and not isinstance(values.get("log", False), bool):
+                raise ValueError(f"{key!r} has log {values['log']!r}; valid: True, False")
+        if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
+            raise ValueError("its trials must start from scratch")
+        for here in (self.hold, *self.at_scale.values()):
+            for key in here:
+                if key in self.space or key == "task":
+                    setter = "space" if key in self.space else "tasks"
+                    raise ValueError(f"{key!r} is held, but {setter} sets it; leave one away")
 
     def settings(self, scale: str) -> dict[str, Any]:
         """Return what all its trials hold at a scale."""
@@ -99,6 +116,7 @@ class Search:
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        self.check()
         chosen = search_parser(self).parse_args(arguments)
         from pwmray.search_plan import as_json, as_table
 
@@ -117,6 +135,7 @@ class Search:
         """Return the plan of what the options of the command line choose."""
         from pwmray.search_plan import SearchPlan
 
+        self.check()
         scale = choose_scale(chosen.scale, self.scales)
         tasks = chosen.tasks or list(self.tasks_at(scale))
         number = min(chosen.limit or self.num_trials_at(scale), self.num_trials_at(scale))
@@ -128,6 +147,21 @@ class Search:
 
     def _here(self, scale: str) -> Mapping[str, Any]:
         return self.at_scale.get(scale, {})
+
+
+def _check_tasks(tasks: Any) -> None:
+    check_list("tasks", tasks)
+    if not tasks:
+        raise ValueError("tasks is empty")
+    for task in tasks:
+        find_task(str(task))
+        if list(tasks).count(task) > 1:
+            raise ValueError(f"tasks has {task!r} twice")
+
+
+def _check_num_trials(number: Any) -> None:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"num_trials is {number!r}; it must be a whole number from 1")
 
 
 def search_parser(search: Search) -> ArgumentParser:

@@ -4,17 +4,18 @@ A phase file builds one `Sweep` and calls `main`; the command line says what to 
 what the experiment is.
 """
 
+import contextlib
 import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray import grid, notify
-from pwmray.checks import check_folder_name
+from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
@@ -52,18 +53,23 @@ class Sweep:
     gpus: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     pretraining: str = "phase8_pretrain"  # the file in sweeps/ that makes pretrained world models
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ValueError for what its file cannot mean."""
         check_folder_name("a sweep", self.name)
-        try:
-            for axis, levels in self.vary.items():
-                grid.check_levels(axis, levels)
-            grid.check_gpus(self.gpus, self.vary)
+        with self._named():
             check_scales(self.at_scale, self.scales)
-        except ValueError as error:
-            raise ValueError(f"sweep {self.name}: {error}") from error
-        for axis in (self.compare, *self.within):
-            if axis not in self.vary:
-                raise ValueError(f"sweep {self.name}: {axis!r} is compared but does not vary")
+            check_mapping("vary", self.vary, "axes")
+            check_mapping("hold", self.hold)
+            check_list("within", self.within)
+            for here in ({}, *self.at_scale.values()):
+                axes = {axis: here.get(axis, levels) for axis, levels in self.vary.items()}
+                for axis, levels in axes.items():
+                    grid.check_levels(axis, levels)
+                grid.check_held({**self.hold, **_without(here, axes)}, axes)
+            grid.check_gpus(self.gpus, self.vary)
+            for axis in (self.compare, *self.within):
+                if axis not in list(self.vary):
+                    raise ValueError(f"{axis!r} is compared but does not vary")
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
@@ -72,11 +78,9 @@ class Sweep:
 
     def named_levels(self, scale: str) -> dict[str, dict[str, dict[str, Any]]]:
         """Return the settings, spelled out, of the levels that have names at a scale, by axis."""
-        here = self.at_scale.get(scale, {})
-        choices = {axis: here.get(axis, levels) for axis, levels in self.vary.items()}
         held, axes = self._held(scale), self.axes
         found = {}
-        for axis, levels in choices.items():
+        for axis, levels in self._levels_at(scale).items():
             if isinstance(levels, Mapping):
                 others = [key for other in axes if other != axis for key in axes[other]]
                 elsewhere = {*held, *others}
@@ -100,36 +104,22 @@ class Sweep:
         """
         from pwmray.pretrained import place_pretrained
 
-        settings = self.scales[choose_scale(scale, self.scales)]
-        here = self.at_scale.get(scale, {})
-        axes = {
-            axis: here.get(axis) or grid.scaled(levels, settings["instead"].get(axis, {}))
-            for axis, levels in self.vary.items()
-        }
-        try:
+        self.check()
+        with self._named():
+            axes = self._levels_at(choose_scale(scale, self.scales))
             for axis, values in (chosen or {}).items():
                 axes[axis] = grid.choose(axis, axes[axis], values)
-        except ValueError as error:
-            raise ValueError(f"sweep {self.name}: {error}") from error
         held = self._held(scale)
         flats = grid.cells(axes, self.gpus)
         configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
         configs = [place_pretrained(config) for config in configs]
         fingerprints = [config.fingerprint for config in configs]
-        try:
+        with self._named():
             grid.check_axes(axes, fingerprints)
             for axis, levels in self.named_levels(scale).items():
                 names = grid.levels_in_cells(axes, axis)
                 check_names(axis, configs, names, levels)
-        except ValueError as error:
-            raise ValueError(f"sweep {self.name}: {error}") from error
         return list(dict(zip(fingerprints, configs, strict=True)).values())
-
-    def _held(self, scale: str) -> dict[str, Any]:
-        """Return what all its trials hold at a scale, unless an axis sets it."""
-        here = self.at_scale.get(scale, {})
-        own = {key: value for key, value in here.items() if key not in self.vary}
-        return {**self.scales[scale]["set"], **self.hold, **own}
 
     def trials(
         self,
@@ -154,6 +144,7 @@ class Sweep:
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        self.check()
         chosen = sweep_parser(self.name, self.scales).parse_args(arguments)
         planned = self.plan(chosen)
         if chosen.plan:
@@ -194,6 +185,31 @@ class Sweep:
             self, scale, found.configs, results, found.prerequisites, data, found.words
         )
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in a complaint whose it is."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"sweep {self.name}: {error}") from error
+
+    def _levels_at(self, scale: str) -> dict[str, Levels]:
+        """Return the levels of each axis at a scale."""
+        here, instead = self.at_scale.get(scale, {}), self.scales[scale]["instead"]
+        axes = {
+            axis: here[axis] if axis in here else grid.scaled(levels, instead.get(axis, {}))
+            for axis, levels in self.vary.items()
+        }
+        for axis, levels in axes.items():
+            if not levels:
+                raise ValueError(f"scale {scale!r} leaves axis {axis!r} no level")
+        return axes
+
+    def _held(self, scale: str) -> dict[str, Any]:
+        """Return what all its trials hold at a scale, unless an axis sets it."""
+        here = _without(self.at_scale.get(scale, {}), self.vary)
+        return {**self.scales[scale]["set"], **self.hold, **here}
+
     def _chosen_axes(self, chosen: Namespace) -> dict[str, Sequence[Any]]:
         axes = {axis: getattr(chosen, axis) for axis in _AXIS_OPTIONS if getattr(chosen, axis)}
         for axis in axes:
@@ -202,6 +218,10 @@ class Sweep:
                     f"{_AXIS_OPTIONS[axis]} is given, but sweep {self.name} does not vary {axis}"
                 )
         return axes
+
+
+def _without(settings: Mapping[str, Any], axes: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in axes}
 
 
 def _for_gpus(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pwmray.checks import check_mapping
 from pwmray.commands import CommandParser, distinct, names, unknown
 from pwmray.tasks import TASKS
 from pwmray.tracking import MODES
@@ -75,11 +76,28 @@ def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
     return name
 
 
-def check_scales(at_scale: Mapping[str, Any], scales: Mapping[str, Any]) -> None:
-    """Raise ValueError for what is given at a scale that is not there."""
-    for name in at_scale:
+def check_scales(at_scale: Any, scales: Any) -> None:
+    """Raise ValueError for scales that say too little, or what is given at one not there."""
+    check_mapping("scales", scales, "names")
+    if not scales:
+        raise ValueError("scales is empty: it must have one scale at least")
+    for name, scale in scales.items():
+        check_mapping(f"scale {name!r}", scale, "instead, set and others")
+        for part in ("instead", "set"):
+            if part not in scale:
+                raise ValueError(f"scale {name!r} lacks {part!r}, which may be empty: {{}}")
+            check_mapping(f"scale {name!r}: {part!r}", scale[part])
+        for axis, values in scale["instead"].items():
+            if not isinstance(values, Mapping):
+                raise ValueError(
+                    f"scale {name!r}: 'instead' of {axis!r} is {values!r:.80}; it must be a "
+                    "mapping of values"
+                )
+    check_mapping("at_scale", at_scale, "scales")
+    for name, here in at_scale.items():
         if name not in scales:
             raise ValueError(f"at_scale: {unknown('scale', name, scales)}")
+        check_mapping(f"at_scale: {name!r}", here)
 
 
 def count(text: str) -> int:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,9 @@ def test_closed_streams_change_nothing_but_what_is_said(closed, episodes, code, 
         (["models", "--size", "49"], "unknown size '49'; did you mean '48'?; valid: laptop, 1, 5"),
         (["models", "--variant", "ful"], "unknown variant 'ful'; did you mean 'fullflow'"),
         (["models", "48"], "unrecognized arguments: 48"),
+        (["models", "--size", ""], "argument --size: it is empty (see pwmray models --help)"),
+        (["data", "info", "--data="], "argument --data: it is empty"),
+        (["evaluate", "x", "--task", ""], "argument --task: it is empty"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys):
@@ -161,3 +165,11 @@ def test_commands_do_not_load_torch_or_ray():
 def test_sweep_of_which_all_is_done_does_not_load_ray():
     program = "import sys, pwmray.launch; assert not {'ray', 'mujoco', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", ["watch", "cancel"])
+def test_files_of_the_clusters_commands_run_them(name):
+    file = [sys.executable, str(Path(__file__).parent.parent / "cluster" / f"{name}.py")]
+    run = subprocess.run([*file, "--help"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(f"usage: pwmray {name} ")

@@ -64,7 +64,7 @@ def test_gpu_is_no_part_of_what_defines_a_trial():
 )
 def test_gpus_of_an_axis_or_level_that_is_not_there_are_refused(gpus, said):
     with pytest.raises(ValueError, match=f"sweep tiny: {said}"):
-        dataclasses.replace(sweep, gpus=gpus)
+        dataclasses.replace(sweep, gpus=gpus).check()
 
 
 def test_gpus_are_given_by_the_names_of_levels_and_beside_levels_that_have_none():

@@ -414,7 +414,7 @@ def test_named_level_of_another_kind_is_not_the_trials():
 )
 def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
     with pytest.raises(ValueError, match="sweep few: axis ") as refused:
-        make_sweep(axis, levels)
+        make_sweep(axis, levels).check()
     assert said in str(refused.value)
 
 
@@ -447,7 +447,17 @@ def test_lists_are_levels_too():
 
 def test_scale_of_a_sweep_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="sweep few: at_scale: unknown scale 'tny'"):
-        make_sweep("tuning", TUNINGS, at_scale={"tny": {"epochs": 2}})
+        make_sweep("tuning", TUNINGS, at_scale={"tny": {"epochs": 2}}).check()
+
+
+def test_columns_of_a_plan_stand_below_their_names_whatever_a_variant_is_called(
+    tmp_path, monkeypatch
+):
+    planned = make_plan(make_sweep("learner.horizon", [3, 5], ["baseline", "fullflow"]), tmp_path)
+    monkeypatch.setattr("pwmray.variants.VARIANTS", {})  # so that they are called by their kinds
+    header, *rows = plan_text.as_table(planned).splitlines()[:9]
+    assert {row.split()[2] for row in rows} == {"mlp+gaussian", "flow+flow"}
+    assert {row.index(" new ") for row in rows} == {header.index(" state ")}
 
 
 # A config read by the keys that sweeps write.

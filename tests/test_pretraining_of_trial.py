@@ -33,7 +33,7 @@ def make_sweep(vary, **hold):
     return Sweep(
         name="few",
         vary=vary,
-        hold={**HOLD, **hold},
+        hold={key: value for key, value in {**HOLD, **hold}.items() if key not in vary},
         compare=next(iter(vary)),
         within=[],
         scales=SCALES_WITH_PRETRAINING,

@@ -51,6 +51,7 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         ("cpus = 8\n", r"\[h\] lacks time_limit"),
         (LINES.replace("8", "0"), r"\[h\]: cpus is 0; it must be at least 1"),
         (LINES.replace("8", '"8"'), r"\[h\]: key 'cpus' is '8'; it must be of type int"),
+        (LINES + 'sbatch = "--x"', r"\[h\]: key 'sbatch' is '--x'; it must be of type list"),
         (LINES + "gpus = -1", r"\[h\]: gpus is -1"),
         (LINES + 'gpu_type = "H100"', r"\[h\]: gpu_type is 'H100', but gpus is 0"),
         (LINES + 'gpus = 1\ngpu_type = "h100"', r"gpu_type is 'h100'; valid: capitals"),

@@ -162,13 +162,13 @@ def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, 
 
 def test_scale_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="search tiny_search: at_scale: unknown scale 'tny'"):
-        dataclasses.replace(search, at_scale={"tny": {"num_trials": 1}})
+        dataclasses.replace(search, at_scale={"tny": {"num_trials": 1}}).check()
 
 
 @pytest.mark.parametrize("key", ["seed", "epochs", "task", "data.num_episodes", "runtime.num_cpus"])
 def test_what_makes_returns_incomparable_is_not_searched_over(key):
     with pytest.raises(ValueError, match=f"search tiny_search: '{key}' cannot be searched over"):
-        dataclasses.replace(search, space={key: [1, 2]})
+        dataclasses.replace(search, space={key: [1, 2]}).check()
 
 
 def test_search_that_is_changed_is_another_study(tmp_path):

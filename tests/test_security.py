@@ -23,14 +23,14 @@ HOSTILE = ["", ".", "..", "../out", "/out", "a/b", "a\nb", "a\0b", "-a", "trials
 @pytest.mark.parametrize("name", HOSTILE)
 def test_name_that_would_leave_the_results_folder_is_refused(specified, name):
     with pytest.raises(ValueError, match=r"is called .*; valid: up to 100 letters") as refused:
-        dataclasses.replace(specified, name=name)
+        dataclasses.replace(specified, name=name).check()
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("level", ["../../out", "/etc/passwd", "a\nb", "a\0b", ".."])
 def test_level_of_an_axis_leads_nowhere_in_a_trials_name(level):
     varied = dataclasses.replace(
-        sweep, vary={**sweep.vary, "kind": {level: {"epochs": 4}}}, within=["variant"]
+        sweep, vary={**sweep.vary, "kind": {level: {"learner.horizon": 4}}}, within=["variant"]
     )
     config = varied.trials("tiny")[0]
     name = name_trial(config, varied.axes, varied.named_levels("tiny"))

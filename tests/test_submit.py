@@ -109,6 +109,14 @@ def test_file_without_a_sweep_is_refused():
         load_experiment(SWEEPS / "phase8_pretrain.py")
 
 
+def test_sweeps_own_option_before_its_file_is_told_to_follow_it(place, capsys):
+    assert submit.main(["--limit", "2", "sweep.py", "--profile", "h100"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no sweep's file 2; --limit is an option of the sweep's own, which follow its file: "
+        "sweep.py --limit 2\n"
+    )
+
+
 def run_by(place, driver):
     """Return the epochs of the trials that a job's driver runs; they tell the types of GPU."""
     sweep = load_experiment(place.folder / "sweep.py")

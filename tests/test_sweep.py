@@ -119,9 +119,10 @@ def test_cells_that_are_the_same_trial_count_once():
     assert [trial.epochs for trial in trials] == [6, 6, 6, 6]
 
 
-def test_held_value_wins_over_the_scale_and_a_varied_one_over_both():
-    held = {"learner.horizon": 9, "epochs": 99}
-    trials = dataclasses.replace(sweep, hold=held).trials("tiny")
+def test_held_value_wins_over_the_scale_and_so_does_a_varied_one():
+    scales = {"tiny": {**SCALES["tiny"], "set": {**SCALES["tiny"]["set"], "epochs": 99}}}
+    held = {"learner.horizon": 9}
+    trials = dataclasses.replace(sweep, hold=held, scales=scales).trials("tiny")
     assert {trial.learner.horizon for trial in trials} == {9}
     assert {trial.epochs for trial in trials} == {4, 6}
 
@@ -129,7 +130,7 @@ def test_held_value_wins_over_the_scale_and_a_varied_one_over_both():
 @pytest.mark.parametrize("axes", [{"compare": "optimizer"}, {"within": ["optimizer"]}])
 def test_axis_that_is_compared_but_does_not_vary_is_named(axes):
     with pytest.raises(ValueError, match="sweep tiny: 'optimizer' is compared but does not vary"):
-        dataclasses.replace(sweep, **axes)
+        dataclasses.replace(sweep, **axes).check()
 
 
 def test_unknown_scale_is_shown_with_the_valid_ones():

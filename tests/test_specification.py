@@ -1,0 +1,109 @@
+"""What the file of a sweep or a search cannot mean: one line and exit code 2, before anything."""
+
+import dataclasses
+
+import pytest
+
+from cluster import submit
+from tests.tiny import SCALES, sweep
+from tests.tiny_search import search
+
+TINY = SCALES["tiny"]
+LAPTOP = {"instead": {"epochs": {4: None, 6: None}}, "set": {}}
+
+
+def said_by(experiment, capsys, **changes):
+    """Return what the changed sweep or search says when its file is run with --plan."""
+    with pytest.raises(SystemExit) as ended:
+        dataclasses.replace(experiment, **changes).main(["--plan", "--scale", "tiny"])
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert (ended.value.code, out) == (2, "")
+    return line
+
+
+def at_tiny(**here):
+    return {"at_scale": {"tiny": here}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "mine sweep"}, "a sweep is called 'mine sweep'; valid: "),
+        ({"name": 3}, "a sweep is called 3; valid: "),
+        ({"compare": "policy"}, "sweep tiny: 'policy' is compared but does not vary"),
+        ({"compare": ["epochs"]}, "sweep tiny: ['epochs'] is compared but does not vary"),
+        ({"within": ["variant", "horizon"]}, "'horizon' is compared but does not vary"),
+        ({"within": "variant"}, "within is 'variant'; it must be a list"),
+        ({"vary": {}}, "'epochs' is compared but does not vary"),
+        ({"vary": ["epochs"]}, "vary is ['epochs']; it must be a mapping of axes"),
+        ({"vary": {**sweep.vary, "seed": 1}}, "axis 'seed' is 1; it must be a list of levels"),
+        ({"vary": {**sweep.vary, "variant": "baseline"}}, "axis 'variant' is 'baseline'; it must"),
+        ({"vary": {**sweep.vary, "seed": {1, 2}}}, "axis 'seed' is {1, 2}; it must be a list"),
+        ({"vary": {**sweep.vary, "variant": ["baseline", None]}}, "'variant' has a level None"),
+        ({"vary": {**sweep.vary, "methodology": {"a": {}}}}, "axis 'methodology' has named levels"),
+        ({"hold": ["learner.horizon"]}, "hold is ['learner.horizon']; it must be a mapping of"),
+        ({"hold": {"epochs": 8}}, "'epochs' is held, but axis 'epochs' sets it; leave one away"),
+        ({"hold": {"policy.kind": "flow"}}, "'policy.kind' is held, but axis 'variant' sets it"),
+        ({"gpus": "H100"}, "gpus is 'H100'; it must be a mapping of axes"),
+        ({"gpus": {"epochs": "H100"}}, "gpus: 'epochs' is 'H100'; it must be a mapping of the"),
+        ({"gpus": {"arm": {"a": "H100"}}}, "gpus: unknown axis 'arm'"),
+        ({"scales": {}}, "scales is empty"),
+        ({"scales": {"tiny": {}}}, "scale 'tiny' lacks 'instead'"),
+        ({"scales": {"tiny": {"instead": {}}}}, "scale 'tiny' lacks 'set'"),
+        ({"scales": {"tiny": {**TINY, "instead": {"epochs": 4}}}}, "'instead' of 'epochs' is 4"),
+        ({"scales": {"tiny": LAPTOP}}, "scale 'tiny' leaves axis 'epochs' no level"),
+        (at_tiny(epochs=20), "axis 'epochs' is 20; it must be a list of levels"),
+        (at_tiny(epochs=[]), "axis 'epochs' has no levels"),
+        ({"at_scale": {"tiny": 20}}, "at_scale: 'tiny' is 20; it must be a mapping"),
+    ],
+)
+def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
+    assert said in said_by(sweep, capsys, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space": {"epochs": [1, 2]}}, "search tiny_search: 'epochs' cannot be searched over"),
+        ({"space": ["learner.horizon"]}, "space is ['learner.horizon']; it must be a mapping"),
+        (
+            {"space": {"learner.actor_lr": {"low": 1e-4, "high": 1e-2, "log": "yes"}}},
+            "'learner.actor_lr' has log 'yes'; valid: True, False",
+        ),
+        ({"hold": {**search.hold, "policy.num_substeps": 2}}, "'policy.num_substeps' is held, but"),
+        ({"hold": {**search.hold, "task": "walker-run"}}, "'task' is held, but tasks sets it"),
+        (at_tiny(**{"learner.actor_lr": 1e-3}), "'learner.actor_lr' is held, but space sets it"),
+        ({"tasks": []}, "tasks is empty"),
+        ({"tasks": "pendulum-spin"}, "tasks is 'pendulum-spin'; it must be a list"),
+        ({"tasks": ["pendulum-spin"] * 2}, "tasks has 'pendulum-spin' twice"),
+        ({"tasks": [3]}, "unknown task '3'"),
+        (at_tiny(tasks=[]), "tasks is empty"),
+        *(
+            ({"num_trials": number}, f"num_trials is {number!r}; it must be a whole number from 1")
+            for number in ("3", -3, 0, 2.5, True)
+        ),
+        (at_tiny(num_trials=0), "num_trials is 0"),
+        ({"scales": {}}, "scales is empty"),
+    ],
+)
+def test_search_that_cannot_be_meant_is_one_line(changes, said, capsys):
+    assert said in said_by(search, capsys, **changes)
+
+
+def test_what_some_levels_set_may_be_held_for_the_others():
+    arms = {"arm": {"usual": {}, "short": {"learner.horizon": 2}}}
+    wide = {"hold": {"learner.horizon": 5}, "compare": "arm", "vary": {**sweep.vary, **arms}}
+    found = dataclasses.replace(sweep, **wide).cells("tiny")
+    assert {config.learner.horizon for config in found} == {2, 5}
+
+
+def test_submitting_a_sweep_that_cannot_be_meant_is_one_line(tmp_path, capsys):
+    file = tmp_path / "few.py"
+    file.write_text(
+        "import dataclasses\nfrom tests.tiny import sweep as tiny\n"
+        'sweep = dataclasses.replace(tiny, compare="policy")\n'
+    )
+    assert submit.main([str(file), "--profile", "h100"]) == 2
+    said = "error: sweep tiny: 'policy' is compared but does not vary"
+    assert capsys.readouterr().err.splitlines() == [said]
