@@ -1,4 +1,4 @@
-"""Draw what returns cost, how they grow with epochs, and how the flow's settings matter."""
+"""Draw what returns cost, and how they grow with epochs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -129,33 +129,6 @@ def draw_scalings(summary: Summary) -> Figure | None:
     )
 
 
-def draw_flow_settings(summary: Summary) -> Figure | None:
-    """Return mean returns by substeps and integrator, a panel a task and a group."""
-    varied = [name for name in summary.arms[0].factors if _is_varied(summary, name)]
-    substeps = [name for name in varied if name.endswith("num_substeps")]
-    integrators = [name for name in varied if name.endswith("integrator")]
-    if not substeps or not integrators:
-        return None
-    x, y = substeps[0], integrators[0]
-    arms = [a for a in summary.arms if a.trials and None not in (a.factors[x], a.factors[y])]
-    others = [name for name in varied if name not in (x, y)]
-    groups: dict[tuple, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(tuple(str(arm.factors[name]) for name in others), []).append(arm)
-    if not groups:
-        return None
-    sheet = make_sheet(len(groups), (3.2, 2.2))
-    for axes, (group, some) in zip(sheet.panels, groups.items(), strict=True):
-        _draw_map(axes, some, x, y)
-        axes.set_title(", ".join(group), fontsize=9)
-    return finish_sheet(
-        sheet,
-        f"{summary.sweep.name}: mean return by {x} and {y}",
-        f"Dark: 0, light: {RETURN_MAX:.0f}. "
-        + describe_sample(arms, "sample sd over seeds after +-"),
-    )
-
-
 def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
     """Choose colours and shapes for arms: epochs stand along x, and few shapes are told apart."""
     factor = choose_coloured(summary.arms, summary.comparisons[0].factor)
@@ -225,24 +198,6 @@ def _reach(scaling: Scaling) -> tuple[float, float]:
     return min(scaling.budgets) / 2.0, max(scaling.budgets) * 1.5
 
 
-def _draw_map(axes: Axes, arms: list[Arm], x: str, y: str) -> None:
-    columns = sorted({arm.factors[x] for arm in arms})
-    rows = list(dict.fromkeys(arm.factors[y] for arm in arms))
-    values = np.full((len(rows), len(columns)), np.nan)
-    for arm in arms:
-        values[rows.index(arm.factors[y]), columns.index(arm.factors[x])] = arm.mean
-    axes.imshow(values, vmin=0.0, vmax=RETURN_MAX, cmap="cividis", aspect="auto")
-    for arm in arms:
-        place = columns.index(arm.factors[x]), rows.index(arm.factors[y])
-        text = f"{arm.mean:.0f}" + ("" if arm.sd is None else f"\n+- {arm.sd:.0f}")
-        colour = "black" if (arm.mean or 0.0) > RETURN_MAX / 2.0 else "white"
-        axes.text(*place, text, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(columns)), [str(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [str(value) for value in rows])
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-
-
 def _finish_returns(axes: Axes, task: str, x_label: str) -> None:
     axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
     axes.set(ylim=(0.0, RETURN_MAX), xlabel=x_label, ylabel="return")
@@ -255,7 +210,3 @@ def _choose_unit(seconds: float) -> tuple[str, float]:
     if seconds < 120.0:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 7200.0 else ("hours", 3600.0)
-
-
-def _is_varied(summary: Summary, name: str) -> bool:
-    return len({arm.factors[name] for arm in summary.arms}) > 1

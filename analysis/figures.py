@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.colours import choose_colours
-from analysis.cost_figures import draw_costs, draw_flow_settings, draw_scalings
+from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
+from analysis.flow_figures import draw_flow_settings
 from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary

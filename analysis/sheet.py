@@ -28,11 +28,22 @@ class Sheet(NamedTuple):
 
 
 def make_sheet(
-    num_panels: int, size: tuple[float, float], sharey: bool = False, sharex: bool = False
+    num_panels: int,
+    size: tuple[float, float],
+    sharey: bool = False,
+    sharex: bool = False,
+    together: int = 1,
 ) -> Sheet:
-    """Return a figure of panels of `size` inches, as many in a row as the page has room for."""
+    """Return a figure of panels of `size` inches, as many in a row as the page has room for.
+
+    In a row is a multiple of `together`, or else one of its parts, so that no row has another's.
+    """
     width, height = size
     num_columns = max(1, min(num_panels, int(PAGE_INCHES / width)))
+    if num_columns >= together:
+        num_columns -= num_columns % together
+    else:
+        num_columns = math.ceil(together / math.ceil(together / num_columns))
     num_rows = math.ceil(num_panels / num_columns)
     inches = max(width * num_columns, 5.5), height * num_rows + TITLE_INCHES
     figure = Figure(figsize=inches, layout="constrained")

@@ -154,6 +154,51 @@ def test_flow_settings_have_a_map(tmp_path):
     assert axes.images[0].get_array().tolist() == pytest.approx(np.full((2, 2), 402.07), abs=0.01)
 
 
+def test_flow_settings_that_named_levels_set_have_a_map_for_each_flow(tmp_path):
+    settings = {"wm_fine": (8, 2, "heun"), "policy_fine": (4, 4, "heun"), "fast": (4, 2, "euler")}
+    rows = [
+        make_row("reacher-easy", "fullflow", 100, seed)
+        | {"trial": f"{name}-{seed}", "fidelity": name}
+        | {"config": json.dumps(make_flows(*setting))}
+        for name, setting in settings.items()
+        for seed in SEEDS
+    ]
+    write_trials(tmp_path / "s", rows, ["fidelity", "task", "seed"], "fidelity")
+    keys = [f"{part}.{key}" for part in make_flows(0, 0, "") for key in make_flows(0, 0, "")[part]]
+    sweep = load_sweep(tmp_path / "s")
+    sweep = sweep._replace(axes=sweep.axes | {"fidelity": tuple(keys)})
+    figure = list_figures(summarize_sweep(sweep))["flow_settings"]
+    sides = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+    told = [{text.get_text() for text in axes.texts} for axes in figure.axes]
+    assert sides == [
+        ("world_model.num_substeps", "world_model.integrator"),
+        ("policy.num_substeps", "policy.integrator"),
+    ]
+    assert told == [{f"{name}\n402 +- 2" for name in settings}] * 2
+
+
+def test_levels_with_the_same_settings_of_a_flow_share_its_cell(tmp_path):
+    settings = {"a": (4, 2, "heun"), "b": (4, 4, "heun"), "c": (2, 4, "euler")}
+    rows = [
+        make_row("reacher-easy", "fullflow", 100, 1)
+        | {"trial": name, "fidelity": name, "config": json.dumps(make_flows(*setting))}
+        for name, setting in settings.items()
+    ]
+    write_trials(tmp_path / "s", rows, ["fidelity", "task", "seed"], "fidelity")
+    sweep = load_sweep(tmp_path / "s")
+    keys = ("world_model.num_substeps", "world_model.integrator")
+    sweep = sweep._replace(axes=sweep.axes | {"fidelity": keys})
+    axes = list_figures(summarize_sweep(sweep))["flow_settings"].axes[0]
+    assert {text.get_text() for text in axes.texts} == {"a\n400\nb\n400", "c\n400"}
+
+
+def make_flows(world_model: int, policy: int, integrator: str) -> dict[str, dict[str, Any]]:
+    return {
+        "world_model": {"num_substeps": world_model, "integrator": integrator},
+        "policy": {"num_substeps": policy, "integrator": integrator},
+    }
+
+
 def test_winners_map_tells_who_wins_by_words_and_by_colour(tmp_path):
     cells = {"baseline": (300.0, 310.0), "flowpolicy": (400.0, 410.0), "flowwm": (200.0, 201.0)}
     cells["fullflow"] = (302.0, 309.0)
