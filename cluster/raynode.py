@@ -33,7 +33,6 @@ from pwmray.commands import run_command
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
 END_SIGNAL = signal.SIGUSR2
-_HEADLESS_STATES = ("RUNNING", "COMPLETING", "FAILED", "NODE_FAIL")  # of a job without a head
 _LOST_SECONDS = 900.0  # that Slurm may take to see it; five minutes are usual
 _LOOK_SECONDS = 5.0
 _LISTEN_SECONDS = 5.0  # that a head may take to let one in
@@ -132,12 +131,11 @@ def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:
 def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None:
     """Tell whether a job has lost its first node, None where Slurm may yet find that out."""
     job = slurm.read_fields(slurm.ask_again("scontrol", "--oneliner", "show", "job", name))
-    state, nodes = job["JobState"], job["NodeList"]
-    if state not in _HEADLESS_STATES or nodes in ("", "(null)"):
+    if job.get("JobState") != "RUNNING":  # Slurm ends it, or it waits already
         return False
-    if node["head_node"] not in slurm.hostnames([nodes]):
+    if node["head_node"] not in slurm.hostnames([job["NodeList"]]):
         return True
-    return None if state == "RUNNING" and not _listens(node["head"], int(port)) else False
+    return False if _listens(node["head"], int(port)) else None
 
 
 def _log(text: str) -> None:

@@ -135,12 +135,12 @@ class Watcher:
         is_active = any(not job.is_over for _, job in jobs)
         waiting = [trials[n] for n, state in states.items() if state == "waiting" and n in trials]
         # Where Slurm tells that no job is left, only a driver outside it comes for those that wait.
-        may_begin = bool(waiting) and (
-            not submitted or bool(remark) or any(map(_is_outside, waiting))
-        )
+        is_slurms = submitted and not remark
+        may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
         is_over = not (running or is_active or may_begin)
-        all_done = not unreadable and set(states.values()) <= {"done"}
+        if _NO_ANSWER in remark:
+            is_over = not unreadable and _are_all_done(states, submitted)
         return View(
             counts={
                 name: Counter(states[t] for t in of if t not in unreadable)
@@ -154,7 +154,7 @@ class Watcher:
                 *describe_unreadable(unreadable),
                 *self._dashboard_lines(jobs),
             ],
-            is_over=all_done if _NO_ANSWER in remark else is_over,
+            is_over=is_over,
             is_whole=not unreadable,
         )
 
@@ -225,6 +225,12 @@ def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> Jo
     )  # fmt: skip
     how = slurm_jobs.describe_end(job)
     return JobRow(cells, slurm_jobs.describe_wait(job) or ("" if how == job.state else how))
+
+
+def _are_all_done(states: Mapping[str, str], submitted: Sequence[Submission]) -> bool:
+    """Whether every trial is, with those that a search has yet to propose for its job."""
+    num_expected = max((submission.trials for submission in submitted), default=0)
+    return set(states.values()) == {"done"} and len(states) >= num_expected
 
 
 def _is_outside(trial: Summary) -> bool:

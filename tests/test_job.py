@@ -201,7 +201,7 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     ("state", "nodes", "is_requeued"),
     [
         ("RUNNING", "n3", True),
-        ("FAILED", "n3", True),
+        ("FAILED", "n3", False),  # Slurm heard of its end first
         ("RUNNING", "n2,n3", True),  # Slurm takes too long to see it
         ("COMPLETING", "n2,n3", False),  # it was cancelled
         ("CANCELLED", "n3", False),

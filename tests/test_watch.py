@@ -1,5 +1,6 @@
 """`pwmray watch` and `pwmray cancel` over recorded words of Slurm, and on a real one."""
 
+import dataclasses
 import getpass
 import json
 import os
@@ -277,6 +278,17 @@ def test_watch_of_a_sweep_all_done_ends_also_where_slurm_does_not_answer(tmp_pat
     told[:] = [None]
     view = watcher.look()
     assert (view.is_over, view.is_done) == (True, True)
+
+
+def test_watch_of_a_search_waits_for_what_it_has_yet_to_propose(tmp_path, told):
+    more = dataclasses.replace(submission(41), trials=5)
+    told.append(None)
+    watcher = watch.Watcher(tmp_path, [queue(tmp_path, more)])
+    for index in range(4):
+        folder = begin(tmp_path, index, 41)
+        registry.record(folder, Status.COMPLETED)
+        registry.record(folder, Status.EVALUATED, return_mean=1.0)
+    assert not watcher.look().is_over
 
 
 def test_watch_of_a_sweep_all_done_gives_0(tmp_path, capsys, told):
