@@ -14,6 +14,7 @@ from analysis.layout import Factors, choose_coloured, list_varied
 from analysis.panels import FLOOR_LINE
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
+from analysis.scattered import is_scattered
 from analysis.sheet import (
     MARKERS,
     describe_sample,
@@ -81,14 +82,17 @@ def draw_costs(summary: Summary) -> Figure | None:
         axes.set_xlim(left=0.0)
         axes.tick_params(labelbottom=True)  # below it there may be no panel to have them
     devices = sorted({name for cost in summary.costs for name in cost.devices})
-    marks = (
-        "Small marks: training seeds; large" if looks.shapes else "Dots: training seeds; diamonds"
-    )
+    marks = "Dots: training seeds; diamonds: means of arms"
+    if looks.shapes:
+        marks = "Small marks: training seeds; large: means of arms"
+    if all(len(arm.counted) == 1 for arm in costly):
+        marks = "Marks: trials"
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return and what it cost",
-        f"{marks}: means of arms. Device: {', '.join(devices)}. Dotted: the "
-        "task's floor. " + describe_sample(costly, "no interval") + looks.explain(),
+        f"{marks}. Device: {', '.join(devices)}. Dotted: the task's floor. "
+        + describe_sample(costly, "no interval")
+        + looks.explain(),
         looks.list_keys(),
     )
 
@@ -131,6 +135,10 @@ def draw_scalings(summary: Summary) -> Figure | None:
 
 def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
     """Choose colours and shapes for arms: epochs stand along x, and few shapes are told apart."""
+    names = shorten_levels(summary.arms)
+    if is_scattered(summary.sweep):  # too many settings to tell its trials apart
+        variants = choose_colours("variant", [factors["variant"] for factors in shown])
+        return _Looks("variant", variants, (), {}, names)
     factor = choose_coloured(summary.arms, summary.comparisons[0].factor)
     colours = choose_colours(factor, [factors[factor] for factors in shown])
     others = [
@@ -140,7 +148,7 @@ def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
     ]
     groups = list(dict.fromkeys(tuple(factors[name] for name in others) for factors in shown))
     shapes = dict(zip(groups, MARKERS, strict=False)) if 1 < len(groups) <= len(MARKERS) else {}
-    return _Looks(factor, colours, tuple(others), shapes, shorten_levels(summary.arms))
+    return _Looks(factor, colours, tuple(others), shapes, names)
 
 
 def _draw_cost(axes: Axes, arm: Arm, seconds: float, looks: _Looks) -> None:

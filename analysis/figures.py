@@ -1,5 +1,6 @@
 """Draw a sweep's figures, and write them as PNG and SVG or return them for a page."""
 
+import itertools
 import math
 import re
 import textwrap
@@ -18,8 +19,10 @@ from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
 from analysis.flow_figures import draw_flow_settings
 from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
-from analysis.plots import Panel, Plot, plan_curves, plan_returns, plan_starts
+from analysis.plots import Panel, Plot, plan_all_curves, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
+from analysis.scattered import is_scattered
+from analysis.search_figures import draw_settings
 from analysis.sheet import count_legend_columns, make_room
 from analysis.short_names import fold
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
@@ -35,6 +38,7 @@ TICK_INCHES = 0.85  # room for a category's name
 COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
 PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
 MANY_PANELS = 10
+FILE_CHARACTERS = 100  # of factors in a file's name, which may have 255 bytes with all
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
 STYLE |= {"text.parse_math": False}  # names are people's: a "$" in one begins no formula
@@ -54,17 +58,10 @@ def list_figures(summary: Summary) -> dict[str, Figure]:
 
     To be called, and the figures drawn, with STYLE in force.
     """
-    sweep = summary.sweep
-    returns = plan_returns(sweep)
-    plots = {
-        f"returns_by_{_file_name(returns.layout.by)}": returns,
-        "learning_curves": plan_curves(sweep, load_curves(sweep)),
-        "imagined_against_real": plan_starts(sweep),
-    }
     found: dict[str, Figure | None] = {}
     for table in summary.comparisons:
         found[f"winners_by_{_file_name([table.factor])}"] = draw_winners(summary, table)
-    found |= {name: draw_plot(plot) for name, plot in plots.items() if plot.panels}
+    found |= _draw_trials(summary)
     found["return_against_epochs"] = draw_scalings(summary)
     found["effects_of_the_2x2"] = draw_effects(summary)
     for table in summary.comparisons:
@@ -72,12 +69,33 @@ def list_figures(summary: Summary) -> dict[str, Figure]:
         found[f"pairs_of_seeds_by_{factor}"] = draw_pairs(summary, table)
         found[f"performance_profile_by_{factor}"] = draw_profiles(summary, table.factor)
     found["return_against_cost"] = draw_costs(summary)
-    found["flow_settings"] = draw_flow_settings(summary)
+    if not is_scattered(summary.sweep):
+        found["flow_settings"] = draw_flow_settings(summary)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
+def _draw_trials(summary: Summary) -> dict[str, Figure | None]:
+    """Return the figures that show every trial: of a search against each setting, else by arm."""
+    sweep = summary.sweep
+    curves = load_curves(sweep)
+    if is_scattered(sweep):
+        found = {"return_against_settings": draw_settings(summary, curves)}
+        plots = {"learning_curves": plan_all_curves(sweep, curves)}
+    else:
+        found, returns = {}, plan_returns(sweep)
+        plots = {f"returns_by_{_file_name(returns.layout.by)}": returns}
+        plots["learning_curves"] = plan_curves(sweep, curves)
+    plots["imagined_against_real"] = plan_starts(sweep)
+    return found | {name: draw_plot(plot) for name, plot in plots.items() if plot.panels}
+
+
 def _file_name(factors: Sequence[str]) -> str:
-    return re.sub(r"\W+", "_", "_".join(factors)).strip("_")
+    """Return factors as a part of a file's name: of many those that there is room for."""
+    names = [re.sub(r"\W+", "_", factor).strip("_") for factor in factors]
+    lengths = itertools.accumulate(len(name) + 1 for name in names)
+    num_kept = max(1, sum(length <= FILE_CHARACTERS for length in lengths))
+    more = [f"and_{len(names) - num_kept}_more"] if num_kept < len(names) else []
+    return "_".join([*names[:num_kept], *more])[:FILE_CHARACTERS]
 
 
 def draw_plot(plot: Plot) -> Figure:
@@ -123,7 +141,7 @@ def _size_panel(plot: Plot) -> tuple[float, float]:
     if plot.panels[0].category:
         return 1.6, 1.7
     if plot.kind == "returns" and not plot.layout.is_joined:
-        return max(3.2, TICK_INCHES * len(plot.layout.ticks)), 2.5
+        return max(3.2, min(TICK_INCHES * len(plot.layout.ticks), PAGE_INCHES[1])), 2.5
     return 3.2, 3.1 if plot.kind == "starts" else 2.7
 
 

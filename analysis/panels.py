@@ -20,6 +20,8 @@ SPREAD = 0.8  # of a tick's room: as much as its arms fill, closer together if n
 MARKERS = "os^Dv*PX"
 FILLS = ("none", "full", "left", "top")  # where a marker's shape tells the group
 TICK_CHARACTERS = 11  # in a line of a tick's name: as wide as its room
+MOST_LEVEL_NAMES = 19  # ticks whose names fit side by side on the widest page; more stand upright
+UPRIGHT_LINES = 0.5  # that a character of an upright name takes
 CURVE_MARKERS = 8  # on a learning curve that needs them
 FLOOR_LINE: Style = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 
@@ -93,12 +95,16 @@ def _draw_seeds(axes: Axes, point: Point, position: float, bar: float, style: St
 
 def _name_ticks(axes: Axes, ticks: Sequence[Tick]) -> None:
     """Name each tick; groups are named once below their ticks, with a line between groups."""
-    names = [fold(tick.name, TICK_CHARACTERS) for tick in ticks]
-    axes.set_xticks(range(len(ticks)), names)
+    is_crowded = len(ticks) > MOST_LEVEL_NAMES
+    names = [tick.name if is_crowded else fold(tick.name, TICK_CHARACTERS) for tick in ticks]
+    axes.set_xticks(range(len(ticks)), names, rotation=90 if is_crowded else 0)
     groups = list(_span_groups(ticks))
     if len(groups) == 1 and not groups[0][0]:
         return
-    num_lines = max(name.count("\n") + 1 for name in names)
+    num_lines = max(
+        math.ceil(UPRIGHT_LINES * len(name)) if is_crowded else name.count("\n") + 1
+        for name in names
+    )
     axes.tick_params(axis="x", length=0)
     below = axes.secondary_xaxis(location=0)
     below.set_xticks(

@@ -17,10 +17,12 @@ from analysis.layout import (
     order_ticks,
 )
 from analysis.load import Sweep, Trial, describe_episodes
+from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
 PANEL_SERIES = 8  # more than these in a panel of curves are taken apart
+MOST_MARKS = 32  # that are told apart (see panels.choose_markers)
 REAL, IMAGINED = "real_start_value", "imagined_start_value"  # columns of `trials`
 Entries = Sequence[tuple[Factors, Any]]  # marks, and what each belongs to
 
@@ -117,10 +119,42 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     )
 
 
+def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
+    """Lay out the curve of every trial, alike: each has settings of its own (see scattered.py)."""
+    sweep = leave_out_settings(sweep)
+    layout = lay_out(build_arms(sweep), sweep.compare)
+    found = [
+        (t, curves[t.record["trial"]].points) for t in sweep.trials if t.record["trial"] in curves
+    ]
+    drawn = [trial for trial, points in found if points]
+    entries = [(trial.factors, tuple(points)) for trial, points in found if points]
+    panels = _fill_panels(sweep, layout, entries, layout.categories)
+    sizes = [sum(len(series.marks) for series in panel.series) for panel in panels]
+    apart = tuple(
+        panel._replace(series=tuple(s._replace(marks=(m,)) for s in panel.series for m in s.marks))
+        for panel in panels
+    )
+    episodes = sorted({_training_episodes(trial) for trial in drawn})
+    return Plot(
+        "curves",
+        f"{sweep.name}: return during training",
+        layout,
+        apart,
+        f"Thin lines: trials, {_span(sizes)} a task, each with settings of its own and one seed; "
+        f"no interval. Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's "
+        "floor." + explain_names(layout),
+    )
+
+
 def plan_starts(sweep: Sweep) -> Plot:
-    """Lay out what each trial imagines from its evaluation's starts against what it then got."""
-    arms = build_arms(sweep)
-    layout = lay_out(arms, sweep.compare)
+    """Lay out what each trial imagines from its evaluation's starts against what it then got.
+
+    A search's trials, and those of more places than there are marks, look alike.
+    """
+    layout, told = lay_out(build_arms(sweep), sweep.compare), ""
+    if is_scattered(sweep) or len(layout.ticks) > MOST_MARKS:
+        sweep, told = leave_out_settings(sweep), " Settings are not told apart."
+        layout = lay_out(build_arms(sweep), sweep.compare)
     drawn = [t for t in sweep.usable if None not in (t.record[REAL], t.record[IMAGINED])]
     entries = [
         (t.factors, Start(layout.find_tick(t.factors), t.record[REAL], t.record[IMAGINED]))
@@ -133,7 +167,7 @@ def plan_starts(sweep: Sweep) -> Plot:
         _fill_panels(sweep, layout, entries, ()),
         f"Discounted symlog rewards from the evaluation's starts. Marks: trials, n = {len(drawn)}; "
         f"each the mean over {describe_episodes(drawn)} evaluation episodes; "
-        "no interval. Above the line more is imagined than comes." + explain_names(layout),
+        f"no interval. Above the line more is imagined than comes.{told}" + explain_names(layout),
     )
 
 

@@ -15,6 +15,7 @@ from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import find_left_out, pool_arms
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
+from analysis.scattered import is_scattered
 from analysis.shared import describe_shared
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
@@ -28,6 +29,10 @@ from analysis.verdict import (
 )
 
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
+SCATTERED = (
+    "The trials of a search have settings of their own and one seed: no verdict compares them, and "
+    "the best is flattered by the choice. A sweep has to confirm it, on other seeds."
+)
 
 
 class Summary(NamedTuple):
@@ -119,6 +124,7 @@ def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
         _describe_planning(sweep),
         _describe_missing(sweep, arms),
+        SCATTERED if is_scattered(sweep) else "",
         _describe_calls(sweep),
         _describe_devices(sweep),
         *find_flags(sweep),
@@ -232,7 +238,7 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
 
 def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
     """Say how to get the comparison that the sweep's file asks for, where it averages."""
-    if not sweep.within:
+    if not sweep.within or is_scattered(sweep):
         return []
     left_out = find_left_out(arms, sweep.find_bound(sweep.compare), sweep.within)
     if not left_out:

@@ -36,21 +36,24 @@ def make_sheet(
 ) -> Sheet:
     """Return a figure of panels of `size` inches, as many in a row as the page has room for.
 
-    In a row is a multiple of `together`, or else one of its parts, so that no row has another's.
+    So many of them as belong `together` have rows of their own, or else share one with others.
     """
     width, height = size
     num_columns = max(1, min(num_panels, int(PAGE_INCHES / width)))
     if num_columns >= together:
         num_columns -= num_columns % together
-    else:
-        num_columns = math.ceil(together / math.ceil(together / num_columns))
-    num_rows = math.ceil(num_panels / num_columns)
+        together = num_columns
+    num_columns = math.ceil(together / math.ceil(together / num_columns))
+    block = num_columns * math.ceil(together / num_columns)
+    places = [n // together * block + n % together for n in range(num_panels)]
+    num_rows = math.ceil((places[-1] + 1) / num_columns)
     inches = max(width * num_columns, 5.5), height * num_rows + TITLE_INCHES
     figure = Figure(figsize=inches, layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey, sharex=sharex)
-    for unused in list(grid.flat)[num_panels:]:
-        unused.set_axis_off()
-    return Sheet(figure, list(grid.flat)[:num_panels])
+    for place, unused in enumerate(grid.flat):
+        if place not in places:
+            unused.set_axis_off()
+    return Sheet(figure, [grid.flat[place] for place in places])
 
 
 def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line2D] = ()) -> Figure:
@@ -103,7 +106,7 @@ def describe_sample(arms: Sequence[Arm], interval: str) -> str:
     trials = [trial for part in parts for trial in part.counted]
     seeds = [len(arm.returns) for arm in arms]
     return (
-        f"n = {_span(seeds)} training seeds an arm; {interval}; a final return: "
+        f"n = {say_span(seeds)} training seeds an arm; {interval}; a final return: "
         f"{describe_episodes(trials)} evaluation episodes."
     )
 
@@ -113,7 +116,8 @@ def list_tasks(summary: Summary) -> list[str]:
     return list(dict.fromkeys(arm.factors["task"] for arm in summary.arms if arm.trials))
 
 
-def _span(counts: Sequence[int]) -> str:
+def say_span(counts: Sequence[int]) -> str:
+    """Return the least and the largest of some numbers."""
     if not counts:
         return "0"
     low, high = min(counts), max(counts)

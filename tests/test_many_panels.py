@@ -170,6 +170,20 @@ def test_long_names_of_ticks_do_not_lie_on_one_another(tmp_path):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
+def test_more_ticks_than_a_page_is_wide_stand_upright(tmp_path):
+    figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", make_levels(25))))
+    labels = figure.axes[0].get_xticklabels()
+    assert figure.get_figwidth() <= 16.5
+    assert {label.get_rotation() for label in labels} == {90.0}
+
+
+def test_more_places_than_marks_are_not_told_apart_and_that_is_said(tmp_path):
+    plot = plan_starts(write_corrections(tmp_path / "s", make_levels(33)))
+    assert len(plot.layout.ticks) == 1
+    assert len(plot.panels[0].series[0].marks) == 33 * len(SEEDS)
+    assert "Settings are not told apart." in plot.footnote
+
+
 # Footnotes.
 
 

@@ -1,0 +1,168 @@
+"""What is drawn of a search, whose trials each have settings of their own, and what is not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.figures import draw_figures, list_figures
+from analysis.load import Sweep, load_sweep
+from analysis.merge import merge_sweeps
+from analysis.report import Summary, summarize_sweep
+from analysis.scattered import is_scattered
+from tests.squares import write_square, write_trials
+from tests.test_analysis import make_row, make_sweep
+from tests.test_figures import TASKS, Rows, make_corrections, make_flows, write_corrections
+from tests.test_many_panels import check_legend, footnote
+
+FLOWS = [
+    f"{part}.{key}" for part in ("world_model", "policy") for key in make_flows(0, 0, "")[part]
+]
+
+
+def draw_space(number: int, num_rates: int = 2, tasks=TASKS) -> Rows:
+    """Return the trials of a search over both flows and some learning rates, the last cut short."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for task in tasks:
+        for place in range(number):
+            flows = make_flows(2 ** rng.integers(3), 2 ** rng.integers(3), rng.choice(["a", "b"]))
+            rates = {f"rate{name}": 10 ** rng.uniform(-4.0, -2.0) for name in range(num_rates)}
+            row = make_row(task, "fullflow", 100, 7) | {"trial": f"{task}-{place}"}
+            row |= {"config": json.dumps({**flows, "learner": rates}, default=int)}
+            rows.append(row | {"return_mean": 300.0 + place})
+        rows[-1] |= {"status": "CANCELLED"}
+    return rows
+
+
+def load_search(folder: Path, rows: Rows, num_rates: int = 2) -> Sweep:
+    varies = [*FLOWS, *(f"learner.rate{name}" for name in range(num_rates)), "task", "seed"]
+    write_trials(folder, rows, varies, FLOWS[0])
+    return load_sweep(folder)
+
+
+@pytest.fixture
+def summary(tmp_path: Path) -> Summary:
+    return summarize_sweep(load_search(tmp_path / "s", draw_space(12)))
+
+
+def list_panels(figure: Any) -> list[tuple[str, str]]:
+    """Return the task and the setting of every panel; a row of panels names its task once."""
+    drawn, task = [], ""
+    for axes in figure.axes:
+        task = axes.get_ylabel().partition("\n")[0] or task
+        if axes.axison:
+            drawn.append((task, axes.get_xlabel()))
+    return drawn
+
+
+# Which sweeps are searches.
+
+
+def test_a_search_is_told_from_a_grid_by_the_little_of_its_space_that_it_fills(tmp_path):
+    assert is_scattered(load_search(tmp_path / "search", draw_space(12)))
+    assert is_scattered(load_search(tmp_path / "begun", draw_space(2)))
+    assert not is_scattered(load_sweep(make_sweep(tmp_path / "grid")))
+    assert not is_scattered(write_corrections(tmp_path / "corrections", make_corrections()))
+
+
+def test_a_grid_with_one_seed_that_has_hardly_begun_is_no_search(tmp_path):
+    rows = [row for row in make_corrections() if row["seed"] == 42]
+    sweep = write_corrections(tmp_path / "s", rows)
+    begun = sweep._replace(trials=(sweep.trials[0], sweep.trials[-1]))
+    assert not is_scattered(sweep)
+    assert not is_scattered(begun)
+
+
+def test_a_search_beside_the_sweep_that_confirms_it_is_still_one(tmp_path):
+    search = load_search(tmp_path / "search", draw_space(12))
+    sweep = load_sweep(write_square(tmp_path / "sweep", {TASKS[0]: {"fullflow": (1.0, 2.0)}}))
+    both = merge_sweeps([search, sweep])
+    assert is_scattered(both)
+    assert "return_against_settings" in list_figures(summarize_sweep(both))
+
+
+# What is drawn.
+
+
+def test_a_search_has_the_figures_that_need_no_arms(summary):
+    assert set(list_figures(summary)) == {
+        "return_against_settings",
+        "learning_curves",
+        "return_against_cost",
+    }
+
+
+def test_every_setting_has_a_panel_for_each_task(summary):
+    figure = list_figures(summary)["return_against_settings"]
+    settings = [*FLOWS, "learner.rate0", "learner.rate1"]
+    assert list_panels(figure) == [(task, name) for task in TASKS for name in settings]
+    check_legend(figure)
+
+
+def test_every_trial_has_a_mark_and_the_best_a_star(summary):
+    rate = list_figures(summary)["return_against_settings"].axes[4]
+    dots, star = (line for line in rate.lines if line.get_marker() in ("o", "*"))
+    assert len(dots.get_ydata()) == 10  # 12, without the best and the one that was cut short
+    assert star.get_ydata().tolist() == [310.0]
+    assert rate.get_xscale() == "log"
+
+
+def test_a_trial_that_was_cut_short_stands_at_its_last_return_during_training(tmp_path):
+    rows = [row | {"status": "EVALUATED"} for row in draw_space(12)]
+    sweep = load_search(tmp_path / "s", rows)
+    first, *others = sweep.trials
+    cut = replace(first, record=first.record | {"status": "CANCELLED"}, returns=first.returns[:0])
+    figure = list_figures(summarize_sweep(sweep._replace(trials=(cut, *others))))
+    axes = figure["return_against_settings"].axes[4]
+    hollow = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    assert [line.get_ydata().tolist() for line in hollow] == [[300.0]]
+
+
+def test_curves_of_a_search_share_a_panel_without_an_interval(summary):
+    figure = list_figures(summary)["learning_curves"]
+    assert [axes.get_title() for axes in figure.axes] == [*TASKS]
+    assert [len(axes.lines) for axes in figure.axes] == [11 + 1] * 2  # the floor
+    assert not any(axes.collections for axes in figure.axes)
+    assert "trials, 11 a task, each with settings of its own" in footnote(figure)
+
+
+def test_figures_of_many_settings_are_written_under_names_that_files_may_have(tmp_path):
+    summary = summarize_sweep(load_search(tmp_path / "s", draw_space(4, 16), 16))
+    drawn = draw_figures(summary, tmp_path / "drawn")
+    assert "return_against_settings.png" in {path.name for path in drawn}
+
+
+def test_a_file_of_many_factors_is_named_by_the_first(tmp_path):
+    names = [f"learner.a_setting_of_a_long_name_{number}" for number in range(12)]
+    learner = [name.partition(".")[2] for name in names]
+    rows = [
+        make_row("reacher-easy", variant, 100, 7)
+        | {"trial": f"{variant}-{level}"}
+        | {"config": json.dumps({"learner": dict.fromkeys(learner, level)})}
+        for variant in ("baseline", "fullflow")
+        for level in (1, 2)
+    ]
+    write_trials(tmp_path / "s", rows, ["variant", *names, "task", "seed"], "variant")
+    sweep = load_sweep(tmp_path / "s")._replace(num_planned=2**13)
+    found = [name for name in list_figures(summarize_sweep(sweep)) if name.startswith("returns_by")]
+    long = "learner_a_setting_of_a_long_name"
+    assert found == [f"returns_by_{long}_0_{long}_1_and_10_more"]
+
+
+# What is said.
+
+
+def test_a_search_is_not_told_to_average_what_cannot_be_compared(tmp_path):
+    sweep = load_search(tmp_path / "s", draw_space(12))._replace(within=("task",))
+    notes = " ".join(summarize_sweep(sweep).notes)
+    assert "--within" not in notes
+    assert "A sweep has to confirm it, on other seeds." in notes
+
+
+def test_a_sweep_is_not_said_to_be_a_search(tmp_path):
+    notes = summarize_sweep(load_sweep(make_sweep(tmp_path / "s"))).notes
+    assert not any("search" in note for note in notes)
