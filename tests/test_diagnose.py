@@ -14,7 +14,7 @@ from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
 from tests.squares import write_square
 
-FIRST, SECOND = "reacher-easy-baseline-100-1", "reacher-easy-baseline-100-2"
+FIRST, SECOND = "s-reacher-easy-baseline-100-1", "s-reacher-easy-baseline-100-2"
 STEADY = [100, 300, 400, 450, 470, 480, 485, 480, 488, 482, 485, 487]
 
 
@@ -28,7 +28,7 @@ def write_curves(
     ends = {"reacher-easy": {"baseline": [curve[-1] + 0.25 * i for i, curve in enumerate(curves)]}}
     write_square(folder, ends)
     rows = [
-        {"trial": f"reacher-easy-baseline-100-{seed}", "epoch": 10 * place, "return_mean": value}
+        {"trial": f"s-reacher-easy-baseline-100-{seed}", "epoch": 10 * place, "return_mean": value}
         | {"critic_loss": losses[place] if losses else 1.0 + seed / 100.0}
         for seed, curve in enumerate(curves, start=1)
         for place, value in enumerate(curve)
@@ -94,7 +94,7 @@ def test_two_seeds_with_the_same_curve_are_named(tmp_path):
     folder = write_curves(tmp_path / "s", STEADY, STEADY, STEADY[::-1], losses=[1.0] * 12)
     found = diagnose(load_sweep(folder))
     assert [found[name] for name in (FIRST, SECOND)] == [["identical"], ["identical"]]
-    assert "identical" not in found["reacher-easy-baseline-100-3"]
+    assert "identical" not in found["s-reacher-easy-baseline-100-3"]
 
 
 def test_the_same_returns_with_other_losses_are_two_runs(tmp_path):
