@@ -140,9 +140,9 @@ def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
         f"{sweep.name}: return during training",
         layout,
         apart,
-        f"Thin lines: trials, {_span(sizes)} a task, each with settings of its own and one seed; "
-        f"no interval. Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's "
-        "floor." + explain_names(layout),
+        f"Thin lines: trials, {_span(sizes)} a task, of settings that differ; no interval. "
+        f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
+        + explain_names(layout),
     )
 
 

@@ -102,9 +102,9 @@ def draw_settings(summary: Summary, curves: Curves) -> Figure | None:
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against each setting",
-        f"Dots: trials, {say_span(counts)} a task, each with settings of its own and "
-        "one seed; no interval. A panel shows one setting, and the others differ too. The best is "
-        "flattered by the choice. Trials at one level are spread sideways. A final return: "
+        f"Dots: trials, {say_span(counts)} a task; no interval. A panel shows one setting, and the "
+        "others differ too. The best is flattered by the choice. Trials at one level are spread "
+        "sideways. A final return: "
         f"{describe_episodes(summary.sweep.usable)} evaluation episodes."
         + names.explain(*(setting for setting in settings if scales[setting].names)),
         _list_keys(colours, any(not draw.is_evaluated for draw in draws)),

@@ -127,7 +127,7 @@ def test_curves_of_a_search_share_a_panel_without_an_interval(summary):
     assert [axes.get_title() for axes in figure.axes] == [*TASKS]
     assert [len(axes.lines) for axes in figure.axes] == [11 + 1] * 2  # the floor
     assert not any(axes.collections for axes in figure.axes)
-    assert "trials, 11 a task, each with settings of its own" in footnote(figure)
+    assert "trials, 11 a task, of settings that differ" in footnote(figure)
 
 
 def test_figures_of_many_settings_are_written_under_names_that_files_may_have(tmp_path):
