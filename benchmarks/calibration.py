@@ -321,11 +321,8 @@ def print_epochs_needed(repeats: int, rng: np.random.Generator) -> None:
             for shares in ("missed", "given", "wrong"):
                 row += [f"{getattr(one, shares):.0%}" for one in found]
             rows.append(row)
-    title = (
-        f"Epochs needed, from budgets of {', '.join(f'{budget:,}' for budget in BUDGETS)}: how "
-        f"often the range does not hold the truth, how often a number is named, and how often the "
-        f"range beside it is wrong ({repeats:,} draws a cell)"
-    )
+    what = "the range misses them, a number is named, its range is wrong"
+    title = f"Epochs needed: {what} ({repeats} draws)"
     heads = [f"{what}, n={n}" for what in ("missed", "named", "wrong") for n in SEEDS]
     print_table(title, ["truth", *heads], rows)
 

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -132,26 +131,6 @@ class MiniSlurm:
         for name in sorted(set(self.run(*down).split())):
             self.run("scontrol", "update", f"nodename={name}", "state=RESUME")
 
-    def lose(self, name: str) -> None:
-        """Kill all that runs on a node at once, as when its power fails."""
-        self._daemons[f"slurmd-{name}"].kill()
-        on_it = [p for p in _processes() if f"SLURMD_NODENAME={name}" in _environment(p)]
-        on_it = [
-            p for p in on_it if f"SLURM_CONF={self.environment['SLURM_CONF']}" in _environment(p)
-        ]
-        shepherds = {_parent(p) for p in on_it} - set(on_it)
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # none is to see the end of another
-            for pid in [*shepherds, *on_it]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
-    def find_again(self, name: str) -> None:
-        """Start a node that was lost."""
-        self._spawn(f"slurmd-{name}", "slurmd", "-D", "-N", name)
-        states = "--states=idle,allocated,mixed"  # a job may wait for it
-        there = ("sinfo", "--noheader", "--Node", states, f"--nodes={name}", "-o", "%N")
-        self._await(lambda: bool(self.run(*there)), name)
-
     def stop(self) -> None:
         """End everything that was started, jobs first, and delete the folder."""
         if "slurmctld" in self._daemons and self._daemons["slurmctld"].poll() is None:
@@ -269,21 +248,6 @@ def _free_ports(number: int) -> list[int]:
 def _is_open(host: str, port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((host, port)) == 0
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-
-
-def _environment(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _wait_for(is_there: Callable[[], bool], seconds: float, what: str) -> None:

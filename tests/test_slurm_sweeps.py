@@ -306,19 +306,6 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
     assert again.all("epoch")[-1] >= reached - 1  # it has a checkpoint at every row
 
 
-def test_job_begins_again_when_its_first_node_is_lost(place):
-    (job,) = place.submitted("--profile", "hasty", "--gpu-types", "H200")
-    place.wait_for_rows()
-    first = place.slurm.job(job)["BatchHost"]
-    place.slurm.lose(first)
-    place.wait(job, "PENDING")
-    place.slurm.find_again(first)
-    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
-    assert f"{first}, the job's first node, is lost: it is requeued" in place.logs()
-    assert_each_ran_whole(place, "H200")
-    assert max(record.all("epoch")[-1] for record in place.records("H200")) >= 2
-
-
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
     before_it = place.slurm.submit("#!/bin/bash\nsleep 1000\n", *H200_NODES)
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")

@@ -382,7 +382,7 @@ def test_real_jobs_and_their_trials_are_shown(real, tmp_path, capsys):
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     print(out)
     rows = [line.split() for line in out.splitlines()]
-    assert ["tiny", "4", "0", "2", "2", "0", "0", "0", "0"] in rows
+    assert ["tiny", "4", "0", "2", "1", "0", "0", "0", "0", "1"] in rows  # one asked of nobody yet
     (row,) = [row for row in rows if row[:2] == [str(first), "h100"]]
     assert (row[2:5], row[6:]) == (["RUNNING", "1", "n1"], ["30:00", "0", "2"])
     assert [str(second), "late", "PENDING"] in [row[:3] for row in rows]
