@@ -98,7 +98,8 @@ def open_sweep(plan: Any, command: str) -> Path:
         content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
-        is_renamed = found.get("named_levels", {}) != content["named_levels"]
+        plain = json.loads(json.dumps(content["named_levels"]))  # in a file there are no tuples
+        is_renamed = found.get("named_levels", {}) != plain
         renamed = _name_anew(plan.results, earlier, content) if is_renamed else {}
         _link(folder / "trials", names, renamed)
     return folder

@@ -325,6 +325,17 @@ def test_links_of_levels_that_were_renamed_follow_them_though_few_are_run(order,
     assert links == expected
 
 
+def test_levels_of_widths_are_not_taken_for_renamed_ones(tmp_path, monkeypatch):
+    levels = {"thin": {"policy.units": (8,)}, "wide": {"policy.units": (16, 8)}}
+    sweep = make_sweep("width", levels, within=["width"])
+    few = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    named = []
+    monkeypatch.setattr(tables, "_name_anew", lambda *asked: named.append(asked) or {})
+    for planned in (make_plan(sweep, tmp_path), few, few):
+        tables.open_sweep(planned, "python few.py")
+    assert len(named) == 1  # the first knows of no levels yet
+
+
 def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
     sweep = make_sweep("learner.horizon", [3, 5])
     planned = make_plan(sweep, tmp_path)
