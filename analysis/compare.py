@@ -120,10 +120,11 @@ def compare_arms(
     compared = sweep.find_bound(factor)
     left_out = [] if within is None else find_left_out(arms, compared, within)
     kept = arms if within is None else pool_arms(arms, compared, within)
+    exempt = [arm for arm in kept if None in _others(arm, compared).values()]
     pairs = [
         (baseline, level)
         for group in _group_arms(kept, compared)
-        for baseline in [_find_baseline(group, _find_exempt(group[0], kept, compared), compared)]
+        for baseline in [_find_baseline(group, _find_exempt(group[0], exempt, compared), compared)]
         for level in group
         if level.factors[factor] != baseline.factors[factor]
     ]
@@ -170,7 +171,7 @@ def _find_apart(arms: Sequence[Arm], factor: str, compared: Sequence[str]) -> tu
 
 
 def _find_exempt(arm: Arm, arms: Sequence[Arm], compared: Sequence[str]) -> list[Arm]:
-    """Return the arms to which some factor of an arm's group does not apply, alike in the others.
+    """Return those of `arms` to which factors of an arm's group do not apply, alike in the others.
 
     Without a flow there are no substeps: one baseline stands beside each number of them.
     """

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -211,13 +211,21 @@ def describe_progress(sweep: Sweep) -> str:
     return f"{text} (reasons: {listed})"
 
 
+def say_span(counts: Sequence[int]) -> str:
+    """Return the least and the largest of some numbers."""
+    if not counts:
+        return "0"
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def describe_episodes(trials: Iterable[Trial]) -> str:
     """Say how many evaluation episodes the final returns of some trials rest on."""
     counts = {trial.num_episodes for trial in trials}
-    known = sorted(count for count in counts if count is not None)
+    known = [count for count in counts if count is not None]
     if not known:
         return "an unrecorded number of" if counts else "0"
-    said = str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+    said = say_span(known)
     return f"{said} or an unrecorded number of" if None in counts else said
 
 

@@ -16,7 +16,7 @@ from analysis.layout import (
     name_series,
     order_ticks,
 )
-from analysis.load import Sweep, Trial, describe_episodes
+from analysis.load import Sweep, Trial, describe_episodes, say_span
 from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
@@ -95,10 +95,7 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     """
     arms = build_arms(sweep)
     layout = lay_out(arms, sweep.compare)
-    largest = [t for t in _largest_budgets(sweep) if t.record["trial"] in curves]
-    points = [(trial, tuple(curves[trial.record["trial"]].points)) for trial in largest]
-    drawn = [trial for trial, some in points if some]
-    entries = [(trial.factors, some) for trial, some in points if some]
+    drawn, entries = _list_curves(_largest_budgets(sweep), curves)
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
     largest_panel = max((len(panel.series) for panel in panels), default=0)
@@ -107,14 +104,13 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
             arms, layout.categories, layout.names, [trial.factors for trial in drawn]
         )
         panels = _fill_panels(sweep, layout, entries, (), columns)
-    episodes = sorted({_training_episodes(trial) for trial in drawn})
     return Plot(
         "curves",
         f"{sweep.name}: return during training, largest budget",
         layout,
         panels,
-        f"Thin lines: one a training seed, {_span(sizes)} an arm; {_describe_band(sizes)}. "
-        f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
+        f"Thin lines: one a training seed, {say_span(sizes)} an arm; {_describe_band(sizes)}. "
+        + _describe_points(drawn)
         + explain_names(layout),
     )
 
@@ -123,25 +119,20 @@ def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
     """Lay out the curve of every trial, alike: each has settings of its own (see scattered.py)."""
     sweep = leave_out_settings(sweep)
     layout = lay_out(build_arms(sweep), sweep.compare)
-    found = [
-        (t, curves[t.record["trial"]].points) for t in sweep.trials if t.record["trial"] in curves
-    ]
-    drawn = [trial for trial, points in found if points]
-    entries = [(trial.factors, tuple(points)) for trial, points in found if points]
+    drawn, entries = _list_curves(sweep.trials, curves)
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [sum(len(series.marks) for series in panel.series) for panel in panels]
     apart = tuple(
         panel._replace(series=tuple(s._replace(marks=(m,)) for s in panel.series for m in s.marks))
         for panel in panels
     )
-    episodes = sorted({_training_episodes(trial) for trial in drawn})
     return Plot(
         "curves",
         f"{sweep.name}: return during training",
         layout,
         apart,
-        f"Thin lines: trials, {_span(sizes)} a task, of settings that differ; no interval. "
-        f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
+        f"Thin lines: trials, {say_span(sizes)} a task, of settings that differ; no interval. "
+        + _describe_points(drawn)
         + explain_names(layout),
     )
 
@@ -169,6 +160,18 @@ def plan_starts(sweep: Sweep) -> Plot:
         f"each the mean over {describe_episodes(drawn)} evaluation episodes; "
         f"no interval. Above the line more is imagined than comes.{told}" + explain_names(layout),
     )
+
+
+def _list_curves(trials: Sequence[Trial], curves: Curves) -> tuple[list[Trial], Entries]:
+    """Return the trials that have a curve, and their curves."""
+    found = [(t, curves[t.record["trial"]].points) for t in trials if t.record["trial"] in curves]
+    drawn = [trial for trial, points in found if points]
+    return drawn, [(trial.factors, tuple(points)) for trial, points in found if points]
+
+
+def _describe_points(drawn: Sequence[Trial]) -> str:
+    episodes = sorted({_training_episodes(trial) for trial in drawn})
+    return f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
 
 
 def _fill_panels(
@@ -201,7 +204,7 @@ def _largest_budgets(sweep: Sweep) -> list[Trial]:
 
     An axis that sets nothing but epochs is as good as them.
     """
-    budgets = [name for name, keys in sweep.axes.items() if keys == ("epochs",)]
+    budgets = sweep.find_names_of("epochs")
     largest: dict[tuple, int] = {}
     placed = []
     for trial in sweep.trials:
@@ -226,7 +229,7 @@ def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
         interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
     means = "lines" if layout.is_joined else "bars"
     return (
-        f"Dots: training seeds, n = {_span(sizes)} an arm; {means}: means; {interval}. "
+        f"Dots: training seeds, n = {say_span(sizes)} an arm; {means}: means; {interval}. "
         f"A final return: {episodes} evaluation episodes. Dotted: the task's floor."
     )
 
@@ -235,10 +238,3 @@ def _describe_band(sizes: Sequence[int]) -> str:
     if max(sizes, default=0) < INTERVAL_SEEDS:
         return f"no interval below {INTERVAL_SEEDS} seeds"
     return f"bands: {CONFIDENCE:.0%} t interval of the mean, none below {INTERVAL_SEEDS} seeds"
-
-
-def _span(counts: Sequence[int]) -> str:
-    if not counts:
-        return "0"
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"

@@ -11,11 +11,11 @@ from matplotlib.ticker import LogLocator
 from analysis.arms import is_numeric, rank_levels
 from analysis.colours import choose_colours
 from analysis.curves import Curves
-from analysis.load import Trial, describe_episodes
+from analysis.load import Trial, describe_episodes, say_span
 from analysis.panels import FLOOR_LINE, Style
 from analysis.report import Summary
 from analysis.scattered import list_settings
-from analysis.sheet import finish_sheet, key, make_sheet, say_span
+from analysis.sheet import finish_sheet, key, make_sheet
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
 from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
-from analysis.load import describe_episodes
+from analysis.load import describe_episodes, say_span
 from analysis.report import Summary
 
 MARKERS = "os^Dv*PXh8<>"
@@ -114,11 +114,3 @@ def describe_sample(arms: Sequence[Arm], interval: str) -> str:
 def list_tasks(summary: Summary) -> list[str]:
     """Return the tasks with an evaluated trial, in order."""
     return list(dict.fromkeys(arm.factors["task"] for arm in summary.arms if arm.trials))
-
-
-def say_span(counts: Sequence[int]) -> str:
-    """Return the least and the largest of some numbers."""
-    if not counts:
-        return "0"
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
 from analysis.grid import Grid, format_p, format_range, name_levels
+from analysis.load import say_span
 from analysis.report import Summary
 from analysis.short_names import ShortNames
 from analysis.stats import Interval
@@ -97,7 +98,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
             *name_levels(suite.group, names),
             names.label(suite.factor, level.level),
             str(len(suite.tasks)),
-            _span(suite.num_seeds),
+            say_span(suite.num_seeds),
             f"{level.mean:.0f}",
             _format_interval(level.interquartile),
             _format_interval(level.gap),
@@ -140,8 +141,3 @@ def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
 
 def _format_interval(interval: Interval) -> str:
     return f"{interval.estimate:.2f} {format_range(interval.low, interval.high, 2)}"
-
-
-def _span(counts: tuple[int, int]) -> str:
-    low, high = counts
-    return str(low) if low == high else f"{low} to {high}"

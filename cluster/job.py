@@ -9,7 +9,6 @@ same happens when Ray's head is lost. After SIGTERM (scancel) nothing is requeue
 """
 
 import argparse
-import contextlib
 import json
 import os
 import secrets
@@ -132,7 +131,7 @@ class Job:
     def _listens(self, ip: str, port: int, head: subprocess.Popen) -> bool:
         deadline = time.monotonic() + _HEAD_SECONDS
         while head.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection((ip, port), timeout=1):
+            if raynode.listens(ip, port, seconds=1.0):
                 return True
             time.sleep(_LOOK_SECONDS)
         return False

@@ -135,7 +135,7 @@ def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None
         return False
     if node["head_node"] not in slurm.hostnames([job["NodeList"]]):
         return True
-    return False if _listens(node["head"], int(port)) else None
+    return False if listens(node["head"], int(port), _LISTEN_SECONDS) else None
 
 
 def _log(text: str) -> None:
@@ -144,9 +144,10 @@ def _log(text: str) -> None:
         log.write(f"{time.strftime('%F %T')} {text}\n")
 
 
-def _listens(ip: str, port: int) -> bool:
+def listens(ip: str, port: int, seconds: float) -> bool:
+    """Tell whether somebody lets one in at an address within some seconds."""
     try:
-        socket.create_connection((ip, port), timeout=_LISTEN_SECONDS).close()
+        socket.create_connection((ip, port), timeout=seconds).close()
     except OSError:
         return False
     return True

@@ -73,17 +73,6 @@ dashboard = false
 simulated_gpus = true
 sbatch = ["--export=NONE"]
 
-[hasty]
-partition = "h200"
-gpus = 1
-gpu_type = "H200"
-cpus = 1
-nodes = 2
-time_limit = "30"
-activate = ["%(paths)s", "export RAY_gcs_rpc_server_reconnect_timeout_s=10"]
-dashboard = false
-simulated_gpus = true
-
 [l40s]
 partition = "h100"
 gpus = 1
