@@ -30,6 +30,8 @@ from pwmray.tasks import find_task
 _MOST_ANSWERS = 6  # in a footnote; of more the table tells
 _LOWEST_BAR, _BAR_STEP = 18.0, 32.0  # heights of the intervals' bars, in points of return
 _BARS_ROOM = 400.0  # which they fill at most
+_REACH = 0.5, 1.5  # of the smallest and of the largest budget: where curves begin and end
+_AXIS_CHARACTERS = 32  # that fit along a panel
 
 
 class _Looks(NamedTuple):
@@ -79,8 +81,8 @@ def draw_costs(summary: Summary) -> Figure | None:
         for arm in (arm for arm in costly if arm.factors["task"] == task):
             _draw_cost(axes, arm, seconds, looks)
         _finish_returns(axes, task, f"{unit} of training a trial")
-        axes.set_xlim(left=0.0)
         axes.tick_params(labelbottom=True)  # below it there may be no panel to have them
+    sheet.panels[0].set_xlim(left=0.0)  # once all are drawn: they share it, and it ends growing
     devices = sorted({name for cost in summary.costs for name in cost.devices})
     marks = "Dots: training seeds; diamonds: means of arms"
     if looks.shapes:
@@ -111,10 +113,7 @@ def draw_scalings(summary: Summary) -> Figure | None:
             _draw_scaling(axes, scaling, looks)
         _draw_needed(axes, here, looks)
         _finish_returns(axes, task, "epochs")
-        budgets = sorted({budget for scaling in here for budget in scaling.budgets})
-        axes.set_xscale("log")
-        axes.set_xticks(budgets, [shorten_number(budget) for budget in budgets])
-        axes.minorticks_off()
+        _name_budgets(axes, here)
     answers = [
         f"{', '.join(looks.names.named(name, level) for name, level in scaling.group.items())}: "
         f"{scaling.answer}"
@@ -183,6 +182,18 @@ def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
         axes.plot(epochs, curve, line, color=colour, linewidth=1.2, alpha=0.9, zorder=2)
 
 
+def _name_budgets(axes: Axes, scalings: Sequence[Scaling]) -> None:
+    """Name each budget along a log axis; upright where two names side by side would touch."""
+    budgets = sorted({budget for scaling in scalings for budget in scaling.budgets})
+    names = [shorten_number(budget) for budget in budgets]
+    places = np.log(budgets) / np.log(_REACH[1] * budgets[-1] / (_REACH[0] * budgets[0]))
+    room = np.diff(places) * _AXIS_CHARACTERS
+    is_crowded = any(len(name) >= space for name, space in zip(names[1:], room, strict=True))
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, names, rotation=90 if is_crowded else 0)
+    axes.minorticks_off()
+
+
 def _draw_needed(axes: Axes, scalings: Sequence[Scaling], looks: _Looks) -> None:
     """Draw the interval of the epochs that each arm needs, each at a height of its own."""
     bars = []
@@ -203,7 +214,7 @@ def _draw_needed(axes: Axes, scalings: Sequence[Scaling], looks: _Looks) -> None
 
 def _reach(scaling: Scaling) -> tuple[float, float]:
     """Return the epochs between which a scaling's curve is drawn."""
-    return min(scaling.budgets) / 2.0, max(scaling.budgets) * 1.5
+    return min(scaling.budgets) * _REACH[0], max(scaling.budgets) * _REACH[1]
 
 
 def _finish_returns(axes: Axes, task: str, x_label: str) -> None:

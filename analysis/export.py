@@ -181,12 +181,17 @@ def _finite(value: float | None) -> float | None:
 def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
     values = _plain_arm(arm)
     for table in summary.comparisons:
-        rows = [r for r in table.rows if r.level.factors.items() <= arm.factors.items()]
+        rows = [r for r in table.rows if _has_part(r.level, arm)]
         plain = _plain_comparison(rows[0]) if rows else {}
         # The verdict is then of means over these, and not of the arm's own return.
         plain["averaged_over"] = ", ".join(table.averaged) if rows else None
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
     return values | (export_row(summary.reference, arm) if summary.reference else {})
+
+
+def _has_part(level: Arm, arm: Arm) -> bool:
+    """Tell whether a level is an arm, or an average over it and others."""
+    return any(part.factors == arm.factors for part in level.parts or (level,))
 
 
 def _list_seeds(summary: Summary) -> list[dict[str, Any]]:

@@ -9,14 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy.special import stdtr
 
 from analysis.arms import Arm
 from analysis.guard import Difference
 from analysis.pool import compare_controls
 from analysis.shared import describe_shared
-from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, t_quantile
+from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, sample_variance, t_quantile
 from analysis.verdict import CONFIDENCE
 
 BASE = ("mlp", "gaussian")  # the cell that the others are compared with
@@ -97,7 +96,7 @@ def contrast(cells: Sequence[Sequence[float]], name: str) -> Effect:
     value = math.fsum(w * mean(cell) for w, cell in zip(weights, cells, strict=True))
     if min(len(cell) for cell in cells) < 2:
         return Effect(name, value, None, None, None, None)
-    parts = [w**2 * float(np.var(c, ddof=1)) / len(c) for w, c in zip(weights, cells, strict=True)]
+    parts = [w**2 * sample_variance(c) / len(c) for w, c in zip(weights, cells, strict=True)]
     sizes = [part**2 / (len(cell) - 1) for part, cell in zip(parts, cells, strict=True)]
     degrees = sum(parts) ** 2 / sum(sizes) if sum(sizes) else math.inf
     return _with_interval(name, value, math.sqrt(sum(parts)), degrees)

@@ -60,11 +60,13 @@ class Trial:
     def return_where_planned(self) -> float | None:
         """Return the mean over the episodes that the planner acted in too: the first ones.
 
-        None without any, and for an imported trial, whose episodes are not known one by one.
+        None without any, where one of theirs is no number, and for an imported trial, whose
+        episodes are not known one by one.
         """
         num = len(self.plan_returns)
-        is_known = num and len(self.returns) >= num and not self.record.get("origin")
-        return _mean(self.returns[:num]) if is_known else None
+        there = self.returns[:num]
+        is_known = num and len(there) == num and not self.record.get("origin")
+        return _mean(there) if is_known and np.isfinite(there).all() else None
 
     @property
     def num_episodes(self) -> int | None:

@@ -1,5 +1,6 @@
 """Lay out a sweep's figures as plain data: panels, series, what must be said under them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from analysis.verdict import CONFIDENCE
 
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
 PANEL_SERIES = 8  # more than these in a panel of curves are taken apart
+PLAIN_SERIES = 4  # and more than these of one colour: as many as there are dashes
 MOST_MARKS = 32  # that are told apart (see panels.choose_markers)
 REAL, IMAGINED = "real_start_value", "imagined_start_value"  # columns of `trials`
 Entries = Sequence[tuple[Factors, Any]]  # marks, and what each belongs to
@@ -99,7 +101,8 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     panels = _fill_panels(sweep, layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
     largest_panel = max((len(panel.series) for panel in panels), default=0)
-    if layout.categories and largest_panel > PANEL_SERIES:
+    has_colours = len({series.level for panel in panels for series in panel.series}) > 1
+    if layout.categories and largest_panel > (PANEL_SERIES if has_colours else PLAIN_SERIES):
         columns = order_ticks(
             arms, layout.categories, layout.names, [trial.factors for trial in drawn]
         )
@@ -146,7 +149,7 @@ def plan_starts(sweep: Sweep) -> Plot:
     if is_scattered(sweep) or len(layout.ticks) > MOST_MARKS:
         sweep, told = leave_out_settings(sweep), " Settings are not told apart."
         layout = lay_out(build_arms(sweep), sweep.compare)
-    drawn = [t for t in sweep.usable if None not in (t.record[REAL], t.record[IMAGINED])]
+    drawn = [t for t in sweep.usable if _is_number(t.record[REAL], t.record[IMAGINED])]
     entries = [
         (t.factors, Start(layout.find_tick(t.factors), t.record[REAL], t.record[IMAGINED]))
         for t in drawn
@@ -160,6 +163,10 @@ def plan_starts(sweep: Sweep) -> Plot:
         f"each the mean over {describe_episodes(drawn)} evaluation episodes; "
         f"no interval. Above the line more is imagined than comes.{told}" + explain_names(layout),
     )
+
+
+def _is_number(*values: float | None) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)
 
 
 def _list_curves(trials: Sequence[Trial], curves: Curves) -> tuple[list[Trial], Entries]:

@@ -87,7 +87,7 @@ def summarize_sweep(
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
         factorial=find_effects(of_a_cell, despite_differences),
         costs=tuple(measure_costs(arms)),
-        scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"))),
+        scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
         notes=tuple(notes + describe_names(sweep, names)),

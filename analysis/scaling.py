@@ -14,6 +14,8 @@ import numpy as np
 from scipy.special import fdtrc, fdtri
 
 from analysis.arms import Arm
+from analysis.pool import compare_controls
+from analysis.stats import sample_variance
 from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
 
 SHARE = 0.9  # of the way from floor to plateau: what "needs" means
@@ -69,16 +71,23 @@ SHAPES = (
 )
 
 
-def scale_epochs(arms: Sequence[Arm], budgets: Sequence[str] = ()) -> list[Scaling]:
+def scale_epochs(
+    arms: Sequence[Arm], budgets: Sequence[str] = (), despite_differences: bool = False
+) -> list[Scaling]:
     """Return the scaling of every group of arms that differ in epochs alone, where several do.
 
-    `budgets` are factors whose levels set the epochs and nothing else.
+    `budgets` are factors whose levels set the epochs and nothing else. Arms that the guard rejects
+    are no curve, unless `despite_differences`; the answer says so.
     """
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
         key = tuple(item for item in arm.factors.items() if item[0] not in ("epochs", *budgets))
         groups.setdefault(key, []).append(arm)
-    return [_scale(dict(key), some) for key, some in groups.items() if len(some) > 1]
+    return [
+        _scale(dict(key), some, despite_differences)
+        for key, some in groups.items()
+        if len(some) > 1
+    ]
 
 
 def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: float) -> Fit:
@@ -133,7 +142,7 @@ def lack_of_fit(returns: Sequence[Sequence[float]], residual: float) -> float:
 
     1 where seeds leave no spread to compare with, or budgets no degree of freedom.
     """
-    pure = sum(float(np.var(some)) * len(some) for some in returns)
+    pure = sum(sample_variance(some) * (len(some) - 1) for some in returns)
     free = sum(len(some) - 1 for some in returns)
     extra = len(returns) - 2
     if pure <= 0.0 or free == 0 or extra == 0:
@@ -142,12 +151,16 @@ def lack_of_fit(returns: Sequence[Sequence[float]], residual: float) -> float:
     return float(fdtrc(extra, free, ratio))
 
 
-def _scale(group: dict[str, Any], arms: Sequence[Arm]) -> Scaling:
+def _scale(group: dict[str, Any], arms: Sequence[Arm], despite_differences: bool) -> Scaling:
     ran = [arm for arm in arms if arm.returns]
     floor = arms[0].task.floor
     budgets = tuple(arm.factors["epochs"] for arm in ran)
     returns = tuple(tuple(arm.returns.values()) for arm in ran)
     empty = Scaling(group, floor, budgets, returns, (), None, None, "")
+    found = [one for arm in ran[1:] for one in compare_controls("epochs", ran[0], arm)]
+    if found and not despite_differences:
+        fields = ", ".join(dict.fromkeys(difference.field for difference in found))
+        return empty._replace(answer=f"cannot tell: budgets are not comparable ({fields})")
     if len(ran) < MIN_BUDGETS:
         return empty._replace(answer=f"cannot tell: {len(ran)} budgets; it takes {MIN_BUDGETS}")
     if max(float(np.mean(some)) for some in returns) < low_threshold(floor):
@@ -158,6 +171,7 @@ def _scale(group: dict[str, Any], arms: Sequence[Arm]) -> Scaling:
         return empty._replace(answer="cannot tell: one seed a budget shows no spread")
     fits = fit_curve(epochs, flat, floor)
     low, high, answer = foretell(fits, budgets, returns)
+    answer = f"{answer} [despite differences]" if found else answer
     return empty._replace(fits=tuple(fits), low=low, high=high, answer=answer)
 
 

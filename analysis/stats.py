@@ -42,11 +42,17 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+def sample_variance(values: Sequence[float]) -> float:
+    """Return the variance with n - 1 in the denominator, of two values or more.
+
+    Equal values have none: what rounding of their mean leaves would make any difference certain.
+    """
+    return 0.0 if min(values) == max(values) else float(np.var(values, ddof=1))
+
+
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the standard deviation with n - 1 in the denominator; None for a single value."""
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1))
+    return math.sqrt(sample_variance(values)) if len(values) > 1 else None
 
 
 def welch(values: Sequence[float], baseline: Sequence[float], confidence: float) -> Welch:
@@ -54,8 +60,8 @@ def welch(values: Sequence[float], baseline: Sequence[float], confidence: float)
     difference = mean(values) - mean(baseline)
     if min(len(values), len(baseline)) < 2:
         return Welch(difference, None, None, None, None)
-    a = float(np.var(values, ddof=1)) / len(values)
-    b = float(np.var(baseline, ddof=1)) / len(baseline)
+    a = sample_variance(values) / len(values)
+    b = sample_variance(baseline) / len(baseline)
     error = math.sqrt(a + b)
     if error == 0.0:
         return Welch(difference, 0.0, difference, difference, None)
@@ -151,10 +157,15 @@ def seed_correlation(blocks: Sequence[Sequence[tuple[float, float]]]) -> float |
 
     None where an arm does not vary over seeds.
     """
-    centred = [np.asarray(pairs) - np.mean(pairs, axis=0) for pairs in blocks]
-    x, y = np.concatenate(centred).T
+    x, y = np.concatenate([_centre(np.asarray(pairs)) for pairs in blocks]).T
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return None if scale == 0.0 else float(x @ y) / scale
+
+
+def _centre(pairs: np.ndarray) -> np.ndarray:
+    """Return columns less their means; zeros, without what rounding leaves, for equal numbers."""
+    is_equal = pairs.min(axis=0) == pairs.max(axis=0)
+    return np.where(is_equal, 0.0, pairs - pairs.mean(axis=0))
 
 
 def _false_winner_rate(num_seeds: int) -> float:

@@ -236,6 +236,7 @@ def test_tables_of_an_earlier_version_hold_the_policy_alone(results):
 def test_planned_episodes_without_a_return_are_none():
     planned = np.array([500.0, np.nan])
     assert Trial({}, {}, np.array([500.0, 510.0]), planned).plan_return is None
+    assert Trial({}, {}, planned, np.array([500.0, 510.0])).return_where_planned is None
 
 
 # Flags.

@@ -93,3 +93,21 @@ def test_a_number_in_the_legend_of_costs_has_its_name(tmp_path):
     drawn = draw_rising(tmp_path / "s", rows, "policy.num_substeps")["return_against_cost"]
     labels = [handle.get_label() for handle in drawn.legends[0].legend_handles]
     assert labels == ["num_substeps 2", "num_substeps 4"]
+
+
+def test_tasks_that_take_longer_than_the_first_are_drawn_whole(tmp_path):
+    rows = [
+        make_row(task, "baseline", 100, seed) | {"train_seconds": seconds}
+        for task, seconds in (("reacher-easy", 600.0), ("walker-stand", 3600.0))
+        for seed in (1, 2)
+    ]
+    axes = draw_rising(tmp_path / "s", rows)["return_against_cost"].axes[0]
+    assert axes.get_xlim()[0] == 0.0
+    assert axes.get_xlim()[1] > 60.0  # minutes
+
+
+@pytest.mark.parametrize(("budgets", "rotation"), [((50, 100, 400), 0.0), ((10, 400, 420), 90.0)])
+def test_budgets_close_to_one_another_stand_upright(tmp_path, budgets, rotation):
+    rows = [make_row("reacher-easy", "baseline", n, seed) for n in budgets for seed in (1, 2)]
+    axes = draw_rising(tmp_path / "s", rows)["return_against_epochs"].axes[0]
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {rotation}

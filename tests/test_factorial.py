@@ -73,6 +73,12 @@ def test_effects_of_one_seed_have_no_interval_and_of_equal_ones_no_p():
     assert contrast([(1, 1), (2, 2), (3, 3), (5, 5)], "policy").p is None
 
 
+def test_equal_returns_whose_mean_is_rounded_have_no_p_either():
+    uneven = [435.01] * 5
+    assert np.var(uneven) > 0.0
+    assert contrast([uneven, uneven, uneven, [500.0] * 5], "policy").p is None
+
+
 def test_a_sweep_of_the_four_variants_has_its_effects_by_task(tmp_path):
     found = effects_of(write_square(tmp_path / "s", {"reacher-easy": CELLS}))
     assert [effect.name for effect in found.tasks[0].effects] == list(CONTRASTS)

@@ -468,11 +468,12 @@ def load_budgets(folder: Path, rows: Rows) -> Sweep:
 def test_every_trial_that_knows_both_values_has_a_mark(tmp_path):
     rows = make_corrections()
     rows[0] |= {"imagined_start_value": None}
+    rows[1] |= {"imagined_start_value": np.inf}
     plot = plan_starts(write_corrections(tmp_path / "s", rows))
     baseline = plot.panels[0].series[0]
-    assert len(baseline.marks) == 3 * 6 - 1
+    assert len(baseline.marks) == 3 * 6 - 2
     assert {(start.real, start.imagined) for start in baseline.marks} == {(10.0, 15.0)}
-    assert "n = 71;" in plot.footnote
+    assert "n = 70;" in plot.footnote
 
 
 def test_marks_tell_group_by_shape_and_level_by_filling(tmp_path):

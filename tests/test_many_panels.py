@@ -199,3 +199,10 @@ def test_many_answers_are_left_to_the_table(tmp_path):
     assert "reacher-easy, baseline: " in said[0]
     assert "reacher-easy, baseline: " not in said[1]
     assert "Answers: in the table." in said[1]
+
+
+def test_curves_of_more_levels_than_colours_have_a_panel_each(tmp_path):
+    sweep = write_corrections(tmp_path / "s", make_levels(8))
+    panels = plan_curves(sweep, load_curves(sweep)).panels
+    assert {len(panel.series) for panel in panels} == {1}
+    assert len(panels) == 8 * len(TASKS)

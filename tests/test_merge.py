@@ -14,7 +14,7 @@ from analysis.summarize import main
 from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.squares import KINDS, write_square, write_trials
-from tests.test_analysis import CONTROLS
+from tests.test_analysis import CONTROLS, read_csv
 
 CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
 LOWER = {"baseline": (200.0, 210.0, 220.0), "fullflow": (400.0, 410.0, 420.0)}
@@ -208,7 +208,7 @@ def test_arms_of_two_sweeps_are_compared_where_the_sweep_is_averaged_over(tmp_pa
     assert (row.verdict.name, row.baseline_name) == ("Fullflow wins", "baseline")
 
 
-def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path):
+def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path, capsys):
     returns = {"baseline": 100.0, "flowpolicy": 200.0, "flowwm": 400.0, "fullflow": 600.0}
     rows = [
         CONTROLS
@@ -224,6 +224,9 @@ def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path):
     (row,) = summarize_sweep(sweep, FLOW_OR_MLP, within=["task"]).comparisons[0].rows
     assert (row.baseline.mean, row.level.mean) == (151.5, 501.5)
     assert (row.verdict.name, row.differences) == ("Flow wins", ())
+    main(["s", "--results", str(tmp_path), "--within", "task", "--format", "csv"])
+    verdicts = [row["world_model.kind_verdict"] for row in read_csv(capsys.readouterr().out)]
+    assert verdicts == ["", "", "Flow wins", "Flow wins"]
     (square,) = summarize_sweep(sweep, within=["policy.kind", "task"]).factorial.tasks
     assert square.problem == ""
     assert [effect.estimate for effect in square.effects] == [350.0, 150.0, 100.0]

@@ -141,6 +141,20 @@ def test_an_axis_with_a_name_that_sets_the_epochs_alone_is_one_of_budgets(tmp_pa
     assert sweep._replace(axes=axes).find_names_of("epochs") == ("budget",)
 
 
+def test_seeds_without_spread_say_nothing_of_lack_of_fit():
+    assert lack_of_fit([[435.01] * 5, [500.0] * 5, [468.22] * 5], 1.0) == 1.0
+
+
+def test_budgets_that_are_not_comparable_are_no_curve(tmp_path):
+    folder = write_budgets(tmp_path / "s", around(exponential), epochs_reached=50)
+    (found,) = summarize_sweep(load_sweep(folder)).scalings
+    assert found.answer == "cannot tell: budgets are not comparable (epochs_reached)"
+    assert found.fits == ()
+    (found,) = summarize_sweep(load_sweep(folder), despite_differences=True).scalings
+    assert found.answer.startswith("needs about 180 epochs (")
+    assert found.answer.endswith(") [despite differences]")
+
+
 def test_a_sweep_of_one_budget_has_no_scaling(tmp_path):
     curves = {100: [300.0, 310.0]}
     assert (

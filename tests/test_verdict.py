@@ -223,6 +223,19 @@ def test_arms_without_any_spread_do_not_divide_by_zero():
     assert grade_evidence([verdict]) == ["suggestive"]
 
 
+# Its mean over five seeds is rounded, as one number of six is.
+UNEVEN = 435.01
+
+
+def test_arms_without_any_spread_are_no_more_certain_where_their_mean_is_rounded():
+    assert np.var([UNEVEN] * 5) > 0.0
+    verdict = decide_at([UNEVEN] * 5, [UNEVEN + 80.0] * 5)
+    assert verdict.welch is not None
+    assert (verdict.welch.standard_error, verdict.welch.p) == (0.0, None)
+    assert grade_evidence([verdict]) == ["suggestive"]
+    assert sample_sd([UNEVEN] * 5) == 0.0
+
+
 # Evidence.
 
 
@@ -289,6 +302,7 @@ def test_seed_correlation_leaves_task_means_out():
     assert seed_correlation([[(1, 2), (3, 4)], [(110, 105), (112, 107)]]) == pytest.approx(1.0)
     assert seed_correlation([[(1, 2), (3, 4)], [(10, 5), (12, 3)]]) == pytest.approx(0.0)
     assert seed_correlation([[(1, 2), (1, 4)]]) is None
+    assert seed_correlation([[(UNEVEN, float(seed)) for seed in range(5)]]) is None
 
 
 def test_bootstrap_weighs_tasks_alike_and_repeats_itself():
