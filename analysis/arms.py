@@ -150,6 +150,11 @@ def build_arms(sweep: Sweep) -> list[Arm]:
         )
         for trials in members.values()
     ]
+    return order_arms(arms)
+
+
+def order_arms(arms: Sequence[Arm]) -> list[Arm]:
+    """Return arms by the places of their levels, factor by factor."""
     places = rank_levels(arms)
     return sorted(arms, key=lambda arm: [places[item] for item in arm.factors.items()])
 

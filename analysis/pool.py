@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.arms import Arm
+from analysis.arms import Arm, order_arms
 from analysis.guard import Difference, find_differences
 from analysis.load import format_value
 
@@ -33,10 +33,11 @@ def pool_arms(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str
         key = tuple(level for name, level in arm.factors.items() if name in kept)
         groups.setdefault(key, []).append(arm)
     named = [name for name in factors if name in (*kept, *compared)]
-    return [
+    pooled = [
         Arm(_join_factors(parts, named), (), _all_planned(parts), _shared_kinds(parts), parts)
         for parts in map(tuple, groups.values())
     ]
+    return order_arms(pooled)  # a variant without the factor compared came first, perhaps
 
 
 def find_left_out(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[str]:

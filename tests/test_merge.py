@@ -274,6 +274,8 @@ def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_l
     assert [row.differences for row in table.rows] == [(), ()]
     (row,) = summarize_sweep(sweep, within=["task"]).comparisons[0].rows
     assert (row.baseline.mean, row.level.mean, row.differences) == (1.5, 301.5, ())
+    row = summarize_sweep(sweep, f"policy[flow].{SUBSTEPS}", within=["task"]).comparisons[0].rows[0]
+    assert (row.baseline_name, row.level_name, row.differences) == ("2", "4", ())
 
 
 # Some tasks.
