@@ -217,17 +217,16 @@ def _name_level(arm: Arm, factor: str) -> str:
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
-    """Pool the decided comparisons over tasks, where there are two tasks or more."""
+    """Pool the decided comparisons over tasks, where there are two tasks of several seeds or more.
+
+    One seed shows no spread: a task of which an arm has one is left out.
+    """
     pools: dict[tuple, list[Comparison]] = {}
     for row in rows:
-        if row.verdict.has_decision:
+        if row.verdict.has_decision and row.verdict.num_seeds > 1:
             key = (*row.shared.items(), row.level_name, row.baseline_name)
             pools.setdefault(key, []).append(row)
-    return [
-        _aggregate_pool(pool)
-        for pool in pools.values()
-        if len(pool) > 1 and all(row.verdict.num_seeds > 1 for row in pool)
-    ]
+    return [_aggregate_pool(pool) for pool in pools.values() if len(pool) > 1]
 
 
 def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:

@@ -268,6 +268,14 @@ def test_suite_of_one_seed_has_no_spread_and_is_left_out(tmp_path):
     assert summarize_sweep(load_sweep(folder)).suites == ()
 
 
+def test_a_task_of_one_seed_leaves_the_aggregates_of_the_others(tmp_path):
+    single = {name: returns[:1] for name, returns in CELLS.items()}
+    tasks = {"reacher-easy": CELLS, "walker-stand": OTHER, "cheetah-run": single}
+    summary = summarize_sweep(load_sweep(write_square(tmp_path / "s", tasks)))
+    assert {found.num_tasks for found in summary.comparisons[0].aggregates} == {2}
+    assert summary.suites[0].tasks == ("reacher-easy", "walker-stand")
+
+
 # Printed.
 
 
