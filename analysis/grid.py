@@ -11,6 +11,7 @@ TEXT_COLUMNS = (
     "variant",
     "methodology",
     "fidelity",
+    "against",
     "verdict",
     "evidence",
     "trial",

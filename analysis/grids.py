@@ -186,26 +186,32 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
 
 def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
+    against = _list_baselines(table, names)
+    is_told = len({*against}) > 1  # else the title says it
     rows = [
         (
             *(names.label(name, row.level.factors[name]) for name in shared),
             names.label(table.factor, row.level.factors[table.factor]),
+            *([baseline] if is_told else []),
             *_format_welch(row.verdict.welch),
             _format_verdict(row, names),
             row.evidence,
         )
-        for row in table.rows
+        for row, baseline in zip(table.rows, against, strict=True)
     ]
     numbers = ("diff", f"{CONFIDENCE:.0%} interval", "p")
-    headers = (*shared, table.factor, *numbers, "verdict", "evidence")
+    told = ("against",) if is_told else ()
+    headers = (*shared, table.factor, *told, *numbers, "verdict", "evidence")
     return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, notes)
 
 
 def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
+    is_told = len({*_list_baselines(table, names)}) > 1
     rows = [
         (
             *name_levels(row.group, names),
             names.label(table.factor, row.level),
+            *([names.label(table.factor, row.against)] if is_told else []),
             str(row.num_tasks),
             str(row.num_blocks),
             f"{row.interval.estimate:+.1f}",
@@ -215,7 +221,8 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
         for row in table.aggregates
     ]
     numbers = ("tasks", "blocks", "mean diff", f"{CONFIDENCE:.0%} bootstrap", "seed correlation")
-    headers = (*table.aggregates[0].group, table.factor, *numbers)
+    told = ("against",) if is_told else ()
+    headers = (*table.aggregates[0].group, table.factor, *told, *numbers)
     return Grid(f"Over tasks, along {_name_factor(table, names)}", headers, rows, ())
 
 
@@ -236,9 +243,13 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
 
 def _name_factor(table: Comparisons, names: ShortNames) -> str:
     """Name the factor and what its levels are compared with."""
-    levels = dict.fromkeys(row.baseline.factors[table.factor] for row in table.rows)
-    against = [names.label(table.factor, level) for level in levels]
+    against = dict.fromkeys(_list_baselines(table, names))
     return f"{table.factor}, each against {' or '.join(against)}"
+
+
+def _list_baselines(table: Comparisons, names: ShortNames) -> list[str]:
+    """Return what each row's level is compared with: not the same where a group lacks it."""
+    return [names.label(table.factor, row.baseline.factors[table.factor]) for row in table.rows]
 
 
 def _format_verdict(row: Comparison, names: ShortNames) -> str:

@@ -24,7 +24,7 @@ _MOST_PLACES = 6  # levels of a number that stand side by side, if trials share 
 _LOG_RATIO, _MANY_DECADES = 10.0, 3000.0  # of the largest to the smallest number: a log axis
 _MARGIN = 0.04  # of an axis, on either side
 _SPREAD, _GOLDEN = 0.5, 0.618  # of the marks of one level, sideways, as if at random
-_LINE_CHARACTERS = 26  # of the names of levels in one line below a panel
+_LINE_CHARACTERS = 26  # of the names of levels or numbers in one line below a panel
 _DOT: Style = {"marker": "o", "markersize": 4, "markeredgewidth": 0.0, "linestyle": ""}
 _CUT: Style = {"marker": "o", "markersize": 4, "fillstyle": "none", "linestyle": "", "color": "0.5"}
 _BEST: Style = {"marker": "*", "markersize": 11, "markeredgecolor": "white", "linestyle": ""}
@@ -165,6 +165,14 @@ def _finish_axis(axes: Axes, scale: Scale) -> None:
     if not scale.names:
         axes.xaxis.set_major_formatter(lambda value, _: shorten_number(value))
     axes.set_xlim(*scale.ends)
+    if scale.is_log and sum(map(len, _list_shown(axes))) > _LINE_CHARACTERS:
+        axes.tick_params(axis="x", labelrotation=90)
+
+
+def _list_shown(axes: Axes) -> list[str]:
+    """Return the names of the ticks of numbers within the axis."""
+    low, high = axes.get_xlim()
+    return [shorten_number(place) for place in axes.get_xticks() if low <= place <= high]
 
 
 def _list_keys(colours: dict[Any, str], has_cut: bool) -> list[Line2D]:

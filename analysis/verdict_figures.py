@@ -29,9 +29,10 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
     size = max(5.5, 2.2 + 1.45 * len(columns)), 0.6 * len(tasks) + 0.6
     sheet = make_sheet(1, size)
     axes = sheet.panels[0]
-    for row in table.rows:
+    baselines = [names.named(table.factor, r.baseline.factors[table.factor]) for r in table.rows]
+    for row, baseline in zip(table.rows, baselines, strict=True):
         place = columns.index(_name_column(row, names)), tasks.index(row.level.factors["task"])
-        _draw_cell(axes, place, row)
+        _draw_cell(axes, place, row, f"against {baseline}" if len({*baselines}) > 1 else "")
     axes.set(xlim=(0, len(columns)), ylim=(len(tasks), 0))
     said = ["\n".join(fold(n, _COLUMN_CHARACTERS) for n in name.split("\n")) for name in columns]
     axes.set_xticks([place + 0.5 for place in range(len(columns))], said)
@@ -39,11 +40,7 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    against = " or ".join(
-        dict.fromkeys(
-            names.named(table.factor, r.baseline.factors[table.factor]) for r in table.rows
-        )
-    )
+    against = " or ".join(dict.fromkeys(baselines))
     arms = [arm for row in table.rows for arm in (row.baseline, row.level)]
     return finish_sheet(
         sheet,
@@ -58,20 +55,21 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
 def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
     """Return what each seed returned under the baseline and under each level.
 
-    A panel a level, and a row of them for each group of what varies besides.
+    A panel a level and what it is compared with, a row of them for each group of what varies
+    besides.
     """
     decided = [row for row in table.rows if row.verdict.has_decision]
     if not decided:
         return None
     names = shorten_levels(summary.arms)
-    panels: dict[str, list[Comparison]] = {}
+    panels: dict[tuple[str, str], list[Comparison]] = {}
     for row in decided:
-        panels.setdefault(_name_column(row, names), []).append(row)
+        panels.setdefault((_name_column(row, names), row.baseline_name), []).append(row)
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)
     sheet = make_sheet(len(panels), (3.2, 3.4))
-    for axes, (title, rows) in zip(sheet.panels, panels.items(), strict=True):
+    for axes, ((title, _), rows) in zip(sheet.panels, panels.items(), strict=True):
         level, against = (a.factors[table.factor] for a in (rows[0].level, rows[0].baseline))
         for row in rows:
             seeds = row.baseline.returns.keys() & row.level.returns.keys()
@@ -194,7 +192,7 @@ def _is_varied(factor: str, names: ShortNames) -> bool:
     return sum(name == factor for name, _ in names.labels) > 1
 
 
-def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison) -> None:
+def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str) -> None:
     fill, word = OPEN, row.verdict.name.partition(" (")[0]
     if row.winner is row.level:
         fill, word = WIN, "wins"
@@ -208,6 +206,7 @@ def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison) -> None:
     number = "" if found is None else f"{found.difference:+.0f}\n"
     mark = "*" if row.differences and row.verdict.has_decision else ""
     text = f"{number}{word}{mark}" if "\n" not in word else f"{number.strip()} {word}"
+    text = f"{text}\n{fold(against, _COLUMN_CHARACTERS)}".rstrip()
     box = {"facecolor": fill, "edgecolor": "none", "pad": 0.6}
     axes.text(
         place[0] + 0.5, place[1] + 0.5, text, ha="center", va="center", fontsize=7.5, bbox=box

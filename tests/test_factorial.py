@@ -16,6 +16,7 @@ from analysis.aggregates import (
     probability_of_improvement,
 )
 from analysis.factorial import CONTRASTS, contrast
+from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
@@ -274,6 +275,28 @@ def test_a_task_of_one_seed_leaves_the_aggregates_of_the_others(tmp_path):
     summary = summarize_sweep(load_sweep(write_square(tmp_path / "s", tasks)))
     assert {found.num_tasks for found in summary.comparisons[0].aggregates} == {2}
     assert summary.suites[0].tasks == ("reacher-easy", "walker-stand")
+
+
+# Of several baselines.
+
+
+def test_levels_compared_with_several_baselines_say_with_which(tmp_path, capsys):
+    whole = {name: CELLS[name] for name in ("baseline", "flowpolicy", "fullflow")}
+    lacking = {name: CELLS[name] for name in ("flowpolicy", "fullflow")}
+    tasks = {"reacher-easy": whole, "walker-stand": whole}
+    tasks |= {"cup-spin": lacking, "cheetah-run": lacking}
+    write_square(tmp_path / "s", tasks)
+    assert main(["s", "--results", str(tmp_path), "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    assert "| walker-stand | fullflow | baseline | +400.0 |" in printed
+    assert "| cup-spin | fullflow | flowpolicy | +350.0 |" in printed
+    assert "| fullflow | baseline | 2 | 4 | +400.0 |" in printed
+    assert "| fullflow | flowpolicy | 2 | 4 | +350.0 |" in printed
+    figures = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))
+    cells = [text.get_text() for text in figures["winners_by_variant"].axes[0].texts]
+    assert sum(cell.endswith("against flowpolicy") for cell in cells) == 2
+    shown = [axes.get_xlabel() for axes in figures["pairs_of_seeds_by_variant"].axes]
+    assert shown == ["return, baseline", "return, baseline", "return, flowpolicy"]
 
 
 # Printed.

@@ -111,6 +111,20 @@ def test_every_trial_has_a_mark_and_the_best_a_star(summary):
     assert rate.get_xscale() == "log"
 
 
+@pytest.mark.parametrize(("decades", "rotation"), [(1.0, 0.0), (3.0, 90.0)])
+def test_many_numbers_of_a_log_axis_stand_upright(tmp_path, decades, rotation):
+    rows = draw_space(12, num_rates=1)
+    for place, row in enumerate(rows):
+        rate = 10.0 ** (-5.0 + decades * place / (len(rows) - 1))
+        row["config"] = json.dumps(json.loads(row["config"]) | {"learner": {"rate0": rate}})
+    figure = list_figures(summarize_sweep(load_search(tmp_path / "s", rows, 1)))[
+        "return_against_settings"
+    ]
+    (axes, *_) = [axes for axes in figure.axes if axes.get_xlabel() == "learner.rate0"]
+    assert axes.get_xscale() == "log"
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {rotation}
+
+
 def test_a_trial_that_was_cut_short_stands_at_its_last_return_during_training(tmp_path):
     rows = [row | {"status": "EVALUATED"} for row in draw_space(12)]
     sweep = load_search(tmp_path / "s", rows)
