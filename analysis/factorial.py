@@ -136,7 +136,8 @@ def _judge_cells(
     despite_differences: bool,
 ) -> TaskEffects:
     pairs = [(cells[0], cell) for cell in cells[1:]]
-    pairs.append((cells[2], cells[3]))  # of one world model, which the first has not
+    # Of one world model, and of one policy, which the first has not.
+    pairs += [(cells[2], cells[3]), (cells[1], cells[3])]
     found = [compare_controls("variant", one, other) for one, other in pairs]
     differences = tuple(dict.fromkeys(difference for some in found for difference in some))
     shared = set.intersection(*(set(cell.returns) for cell in cells))

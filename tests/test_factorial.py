@@ -128,6 +128,22 @@ def test_the_cells_of_the_other_world_model_are_compared_with_each_other(tmp_pat
     assert said == ["world_model_from: flow-600-0 against flow-700-0"]
 
 
+def test_the_cells_of_the_other_policy_are_compared_with_each_other(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    flows = {"flowpolicy": {"kind": "flow", "num_substeps": 2}}
+    flows["fullflow"] = {"kind": "flow", "num_substeps": 4}
+    for row in rows:
+        parts = {"policy": flows.get(row["variant"], {"kind": "gaussian"})}
+        row["config"] = json.dumps({**parts, "world_model": {"kind": row["world_model"]}})
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    found = effects_of(folder).tasks[0]
+    assert found.problem == "Not comparable"
+    assert [str(difference) for difference in found.differences] == [
+        "policy.num_substeps: 2 against 4"
+    ]
+
+
 @pytest.mark.parametrize("format", ["table", "md", "html", "tex", "json"])
 def test_verdicts_and_effects_on_one_pretrained_model_a_kind_say_so(format, tmp_path, capsys):
     write_pretrained(tmp_path / "s", 1)
