@@ -78,14 +78,13 @@ def summarize_sweep(
     notes = describe_sweep(sweep, arms)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
-    of_a_cell = arms if within is None else pool_arms(arms, OF_A_CELL, within)
     return Summary(
         sweep=sweep,
         progress=progress,
         arms=arms,
         comparisons=compared,
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
-        factorial=find_effects(of_a_cell, despite_differences),
+        factorial=_find_effects(arms, despite_differences, within),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
@@ -102,7 +101,8 @@ def describe_comparisons(table: Comparisons) -> list[str]:
             said = f"the levels of {table.factor} differ in {' and '.join(table.apart)} too"
             return [f"Nothing to compare: {said}."]
         return [f"Nothing to compare: {table.factor} has one level here."]
-    notes = [_describe_averaging(table)] if table.averaged else []
+    num_parts = len(table.rows[0].level.parts)
+    notes = [_describe_averaging(table.averaged, num_parts)] if table.averaged else []
     notes += [_describe_differences(row) for row in table.rows if row.differences]
     decided = [row for row in table.rows if row.verdict.has_decision]
     if decided:
@@ -148,10 +148,23 @@ def _describe_differences(row: Comparison) -> str:
     )
 
 
-def _describe_averaging(table: Comparisons) -> str:
-    num_parts = len(table.rows[0].level.parts)
+def _find_effects(
+    arms: Sequence[Arm], despite_differences: bool, within: Sequence[str] | None
+) -> Factorial:
+    """Return the 2x2; with `within` of averages over all other factors, the compared one too."""
+    if within is None:
+        return find_effects(arms, despite_differences)
+    found = find_effects(pool_arms(arms, OF_A_CELL, within), despite_differences)
+    averaged = find_left_out(arms, OF_A_CELL, within)
+    if not averaged or not found.tasks:
+        return found
+    note = _describe_averaging(averaged, len(found.tasks[0].cells[-1].parts))
+    return found._replace(notes=(note, *found.notes))
+
+
+def _describe_averaging(averaged: Sequence[str], num_parts: int) -> str:
     return (
-        f"Each seed's return is the mean over {' and '.join(table.averaged)} ({num_parts} trials), "
+        f"Each seed's return is the mean over {' and '.join(averaged)} ({num_parts} trials), "
         "so that n stays the number of training seeds."
     )
 

@@ -21,7 +21,7 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
-from tests.squares import write_square
+from tests.squares import write_square, write_trials
 
 # Means 150, 200, 350, 550; every variance 5,000 over two seeds.
 CELLS = {
@@ -185,6 +185,20 @@ def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings
 
 
 # Over tasks.
+
+
+def test_effects_of_averages_say_over_what(tmp_path):
+    rows = [
+        row | {"trial": f"{row['trial']}-{epochs}", "epochs": epochs, "epochs_reached": epochs}
+        for folder in [write_square(tmp_path / "first", {"reacher-easy": CELLS})]
+        for row in read_table(folder / "trials.arrow").to_pylist()
+        for epochs in (100, 200)
+    ]
+    write_trials(tmp_path / "s", rows, ["variant", "epochs", "task", "seed"], "epochs")
+    sweep = load_sweep(tmp_path / "s")
+    assert summarize_sweep(sweep).factorial.notes == ()
+    (note,) = summarize_sweep(sweep, within=["variant", "task"]).factorial.notes
+    assert note.startswith("Each seed's return is the mean over epochs (2 trials)")
 
 
 def test_effects_over_tasks_are_paired_by_seed(tmp_path):
