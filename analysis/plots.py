@@ -149,6 +149,8 @@ def plan_starts(sweep: Sweep) -> Plot:
     if is_scattered(sweep) or len(layout.ticks) > MOST_MARKS:
         sweep, told = leave_out_settings(sweep), " Settings are not told apart."
         layout = lay_out(build_arms(sweep), sweep.compare)
+    if layout.others:  # epochs have the marks
+        told = f" Not told apart: {', '.join(layout.others)}.{told}"
     drawn = [t for t in sweep.usable if _is_number(t.record[REAL], t.record[IMAGINED])]
     entries = [
         (t.factors, Start(layout.find_tick(t.factors), t.record[REAL], t.record[IMAGINED]))

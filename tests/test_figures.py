@@ -476,6 +476,13 @@ def test_every_trial_that_knows_both_values_has_a_mark(tmp_path):
     assert "n = 70;" in plot.footnote
 
 
+def test_what_marks_of_budgets_do_not_tell_is_said(tmp_path):
+    values = {"imagined_start_value": 9.0, "real_start_value": 8.0}
+    rows = [row | values for row in make_budgets(["baseline", "fullflow"], 2)]
+    write_trials(tmp_path / "s", rows, ["variant", "epochs", "fidelity", "task", "seed"], "epochs")
+    assert plan_starts(load_sweep(tmp_path / "s")).footnote.endswith("Not told apart: fidelity.")
+
+
 def test_marks_tell_group_by_shape_and_level_by_filling(tmp_path):
     plot = plan_starts(write_corrections(tmp_path / "s", make_corrections()))
     handles = draw_plot(plot).legends[0].legend_handles[2:]
