@@ -77,11 +77,16 @@ class Factorial(NamedTuple):
     notes: tuple[str, ...] = ()  # on what both rest
 
 
-def find_effects(arms: Sequence[Arm], despite_differences: bool = False) -> Factorial:
-    """Return the effects of every complete 2x2 among `arms`; empty where there is none."""
+def find_effects(
+    arms: Sequence[Arm], despite_differences: bool = False, names: Sequence[str] = ()
+) -> Factorial:
+    """Return the effects of every complete 2x2 among `arms`; empty where there is none.
+
+    `names` are factors whose levels set the variant and nothing else.
+    """
     tasks = [
         _judge_cells(group, kinds, cells, despite_differences)
-        for group, kinds, cells in _find_squares(arms)
+        for group, kinds, cells in _find_squares(arms, (*OF_A_CELL, *names))
     ]
     notes = describe_shared(task.cells for task in tasks if not task.problem)
     return Factorial(tuple(tasks), tuple(_pool(tasks)), tuple(notes))
@@ -112,12 +117,12 @@ def block_differences(cells: Sequence[dict[int, float]], name: str) -> list[floa
 
 
 def _find_squares(
-    arms: Sequence[Arm],
+    arms: Sequence[Arm], of_a_cell: Sequence[str]
 ) -> list[tuple[dict[str, Any], tuple[str, str], tuple[Arm, ...]]]:
     """Return every four arms that differ in world model and policy alone."""
     groups: dict[tuple, dict[tuple[str, str], Arm]] = {}
     for arm in arms:
-        key = tuple(item for item in arm.factors.items() if item[0] not in OF_A_CELL)
+        key = tuple(item for item in arm.factors.items() if item[0] not in of_a_cell)
         groups.setdefault(key, {})[arm.kinds] = arm
     squares = []
     for key, cells in groups.items():

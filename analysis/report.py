@@ -84,7 +84,7 @@ def summarize_sweep(
         arms=arms,
         comparisons=compared,
         table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
-        factorial=_find_effects(arms, despite_differences, within),
+        factorial=_find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
@@ -149,13 +149,17 @@ def _describe_differences(row: Comparison) -> str:
 
 
 def _find_effects(
-    arms: Sequence[Arm], despite_differences: bool, within: Sequence[str] | None
+    arms: Sequence[Arm],
+    despite_differences: bool,
+    within: Sequence[str] | None,
+    names: Sequence[str],
 ) -> Factorial:
     """Return the 2x2; with `within` of averages over all other factors, the compared one too."""
     if within is None:
-        return find_effects(arms, despite_differences)
-    found = find_effects(pool_arms(arms, OF_A_CELL, within), despite_differences)
-    averaged = find_left_out(arms, OF_A_CELL, within)
+        return find_effects(arms, despite_differences, names)
+    of_a_cell = (*OF_A_CELL, *names)
+    found = find_effects(pool_arms(arms, of_a_cell, within), despite_differences, names)
+    averaged = find_left_out(arms, of_a_cell, within)
     if not averaged or not found.tasks:
         return found
     note = _describe_averaging(averaged, len(found.tasks[0].cells[-1].parts))

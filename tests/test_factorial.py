@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from analysis.aggregates import (
@@ -185,6 +186,21 @@ def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings
 
 
 # Over tasks.
+
+
+def test_variants_that_an_axis_of_another_name_sets_are_a_square(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    schema = TRIALS.append(pa.field("arm", pa.string()))
+    rows = [row | {"arm": f"the {row['variant']}"} for row in rows]
+    write_rows(folder / "trials.arrow", rows, schema)
+    described = json.loads((folder / "sweep.json").read_text())
+    described |= {"compare": "arm", "varies": ["arm", "task", "seed"], "axes": {"arm": ["variant"]}}
+    (folder / "sweep.json").write_text(json.dumps(described))
+    sweep = load_sweep(folder)
+    for within in (None, ["task"]):
+        (task,) = summarize_sweep(sweep, within=within).factorial.tasks
+        assert [effect.estimate for effect in task.effects] == [275.0, 125.0, 150.0]
 
 
 def test_effects_of_averages_say_over_what(tmp_path):
