@@ -124,30 +124,28 @@ def _is_blown_up(loss: np.ndarray) -> bool:
 
 
 def _has_collapsed(trial: Trial, curve: LearningCurve | None) -> bool:
-    smooth = _smooth(curve)
-    if smooth is None:
+    known = _find_returns(curve)
+    if known is None:
         return False
+    smooth = np.convolve(known, np.full(SMOOTH, 1.0 / SMOOTH), mode="valid")
     best, last = float(smooth.max()), float(smooth[-1])
     points, share = FALL
     return best - last >= max(points, share * (best - find_task(trial.record["task"]).floor))
 
 
 def _is_undertrained(trial: Trial, curve: LearningCurve | None) -> bool:
-    smooth = _smooth(curve)
-    if smooth is None or curve is None:
+    known = _find_returns(curve)
+    if known is None:
         return False
-    known = curve.returns[np.isfinite(curve.returns)]
     quarter = len(known) // 4
     last, before = known[-quarter:], known[-2 * quarter : -quarter]
     error = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / quarter)
     return bool(last.mean() - before.mean() >= max(RISE, 2.0 * error))
 
 
-def _smooth(curve: LearningCurve | None) -> np.ndarray | None:
-    """Return the moving mean of the returns; None of a curve too short to judge."""
+def _find_returns(curve: LearningCurve | None) -> np.ndarray | None:
+    """Return the returns of a curve that are known; None of one too short to judge."""
     if curve is None:
         return None
     known = curve.returns[np.isfinite(curve.returns)]
-    if len(known) < MIN_POINTS:
-        return None
-    return np.convolve(known, np.full(SMOOTH, 1.0 / SMOOTH), mode="valid")
+    return known if len(known) >= MIN_POINTS else None

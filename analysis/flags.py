@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from analysis.checked import read_settings
 from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
@@ -104,7 +103,7 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
     names = []
     for arm, firsts in arms.items():
         found = {name: trial for name, trial in firsts.items() if name is not None}
-        settings = {str(read_settings(trial.record).get("data")) for trial in found.values()}
+        settings = {str(trial.settings.get("data")) for trial in found.values()}
         if len(settings) < len(found):
             names.append(f"{' '.join(arm)} ({join_values(list(found))})")
     said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data"

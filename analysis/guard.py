@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from analysis.checked import read_config, read_settings
+from analysis.checked import read_config
 from analysis.load import SETS_VARIANT, Trial, format_value
 from pwmray.registry import flat_settings
 from pwmray.results import TRAINED_WITH, UNKNOWN
@@ -118,9 +118,9 @@ def _compare_settings(
     apart |= {f"{part}.{name}" for part in of_kinds for name in OF_A_KIND}
     odd = {
         key: None
-        for first in [read_settings(baseline[0].record)]
+        for first in [baseline[0].settings]
         for trial in (*baseline[1:], *level)
-        for key in _find_odd(first, read_settings(trial.record), apart, of_kinds)
+        for key in _find_odd(first, trial.settings, apart, of_kinds)
     }
     if DATA_SEED in odd and _is_by_seed(DATA_SEED, (*baseline, *level)):
         del odd[DATA_SEED]

@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from analysis.checked import check_once, check_records, read_config, read_description
+from analysis.checked import (
+    check_once,
+    check_records,
+    read_config,
+    read_description,
+    read_settings,
+)
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
 EVALUATED = "EVALUATED"
@@ -41,6 +47,14 @@ class Trial:
     def seed(self) -> int:
         """Return the training seed."""
         return self.record["seed"]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return its config without task, seed and epochs; not to be changed.
+
+        Raises ValueError naming the trial where it is no JSON object.
+        """
+        return read_settings(self.record)
 
     @cached_property
     def final_return(self) -> float:
