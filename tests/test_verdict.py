@@ -391,6 +391,7 @@ def test_settings_that_no_kind_brings_with_it_are_controls_of_a_variant():
     give(baseline, kind="mlp", units=[512], standardize=False)
     give(level, kind="flow", units=[508], standardize=False, num_substeps=4)
     assert find_differences("variant", baseline, level) == []
+    _, level = make_arms()
     give(level, kind="flow", units=[508], standardize=True, num_substeps=4)
     (found,) = find_differences("variant", baseline, level)
     assert str(found) == "world_model.standardize: False against True"
