@@ -119,7 +119,7 @@ class Job:
             # The job itself may have been given nothing of the submission's environment.
             "srun", "--export=ALL", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
             f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
-            *([f"--gres={chosen.gres}"] if chosen.gres else []),
+            *([f"--gres={node['gres']}"] if node["gres"] else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
             role, node["ip"], str(port), json.dumps(node),
         ]  # fmt: skip
@@ -261,11 +261,20 @@ def _node(name: str, gpus: Mapping[str, int], chosen: argparse.Namespace) -> dic
     return {
         "ip": socket.gethostbyname(slurm.node_address(name)),
         "cpus": chosen.cpus,
+        "gres": _gres(chosen.gres, sum(gpus.values())),
         "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
         "resources": resources(gpus, chosen.gres, chosen.gpu_type),
         "scratch": chosen.scratch,
         "has_dashboard": chosen.dashboard,
     }
+
+
+def _gres(asked: str, number: int) -> str:
+    """Return what a step asks for, so that it has all the GPUs of its node that the job has.
+
+    An exclusive job has more than were asked for, and Ray does not start where its step has fewer.
+    """
+    return asked if not number or asked.endswith(f":{number}") else f"gpu:{number}"
 
 
 def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, float]:

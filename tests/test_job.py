@@ -52,12 +52,14 @@ class Place(NamedTuple):
     folder: Path
     monkeypatch: pytest.MonkeyPatch
 
-    def run(self, driver: str, changes: str = "", **variables: str) -> subprocess.CompletedProcess:
+    def run(
+        self, driver: str, changes: str = "", gres: str = "", **variables: str
+    ) -> subprocess.CompletedProcess:
         """Run a job with this driver in a process of its own; `changes` are made to the module."""
         (self.folder / "driver.py").write_text(driver)
         here = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}
         lines = ["import sys", "from cluster import job", changes, "sys.exit(job.main())"]
-        options = ["--jobs", str(self.folder), "--cpus", "1", "--", "driver.py"]
+        options = ["--jobs", str(self.folder), "--cpus=1", f"--gres={gres}", "--", "driver.py"]
         return subprocess.run(
             [sys.executable, "-c", "\n".join(lines), *options],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
@@ -244,3 +246,25 @@ def test_ray_has_the_token_where_the_job_inherits_nothing(place):
     place.run("")
     (step,) = place.lines("started")
     assert step.startswith("--export=ALL ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "of_step"),
+    [
+        ("gpu:h100:1", "gpu:h100:1(IDX:0)", "gpu:h100:1"),
+        ("gpu:h100:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:h100:1", "", "gpu:h100:1"),
+    ],
+)
+def test_ray_has_all_the_gpus_of_an_exclusive_job(place, asked, given, of_step):
+    place.run("", gres=asked, GPUS=f" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES={given}")
+    (step,) = place.lines("started")
+    assert f" --gres={of_step} " in step
+
+
+def test_step_of_a_job_without_gpus_asks_for_none(place):
+    place.run("", GPUS=" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES=")
+    (step,) = place.lines("started")
+    assert "--gres" not in step
