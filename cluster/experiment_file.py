@@ -85,11 +85,11 @@ def _run_by(path: Path) -> list[str]:
 
 
 def _owners_of_main(path: Path) -> list[ast.expr]:
-    """Return whose `main` a file calls, as it is written there."""
+    """Return whose `main` a file calls, or has another call, as it is written there."""
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    without_call = [node.value for node in nodes if isinstance(node, ast.Expr)]
     return [
-        call.func.value
-        for call in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "main"
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Attribute) and node.attr == "main" and node not in without_call
     ]

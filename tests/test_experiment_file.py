@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import submit
-from cluster.experiment_file import load_experiment
+from cluster.experiment_file import check_run, load_experiment
 
 ROOT = Path(__file__).parent.parent
 RENAMED = """
@@ -72,6 +72,11 @@ def test_file_that_cannot_be_submitted_is_one_line(file, text, said, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert re.search(re.escape(said), error)
+
+
+def test_main_that_another_function_calls_is_one(file):
+    file.write_text(RENAMED + 'sweep = heads\nif __name__ == "__main__":\n    run(sweep.main)\n')
+    check_run(file)
 
 
 def test_file_imports_what_lies_beside_it_as_python_lets_it(file):
