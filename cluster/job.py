@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,12 +254,15 @@ def _nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]
     }
     here = os.environ["SLURMD_NODENAME"]
     others = [n for n in slurm.hostnames([os.environ["SLURM_JOB_NODELIST"]]) if n != here]
-    return {name: _node(name, gpus.get(name, {}), chosen) for name in (here, *others)}
+    hosts = [*others, os.environ.get("SLURM_SUBMIT_HOST", "")]
+    return {name: _node(name, gpus.get(name, {}), chosen, hosts) for name in (here, *others)}
 
 
-def _node(name: str, gpus: Mapping[str, int], chosen: argparse.Namespace) -> dict[str, Any]:
+def _node(
+    name: str, gpus: Mapping[str, int], chosen: argparse.Namespace, hosts: Sequence[str]
+) -> dict[str, Any]:
     return {
-        "ip": socket.gethostbyname(slurm.node_address(name)),
+        "ip": _ip_of(slurm.node_address(name), hosts),
         "cpus": chosen.cpus,
         "gres": _gres(chosen.gres, sum(gpus.values())),
         "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
@@ -267,6 +270,27 @@ def _node(name: str, gpus: Mapping[str, int], chosen: argparse.Namespace) -> dic
         "scratch": chosen.scratch,
         "has_dashboard": chosen.dashboard,
     }
+
+
+def _ip_of(address: str, hosts: Sequence[str]) -> str:
+    """Return a node's number for others, by which it reaches `hosts` where it names itself only.
+
+    Debian's /etc/hosts leads a machine's own name to a loopback address.
+    """
+    ip = socket.gethostbyname(address)
+    if ip == address or not ip.startswith("127."):
+        return ip
+    return next(filter(None, map(_ip_towards, hosts)), ip)
+
+
+def _ip_towards(host: str) -> str:
+    """Return the address by which this machine reaches another, empty where it does not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # which sends nothing
+        except OSError:
+            return ""
+        return "" if probe.getsockname()[0].startswith("127.") else probe.getsockname()[0]
 
 
 def _gres(asked: str, number: int) -> str:

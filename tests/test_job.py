@@ -268,3 +268,30 @@ def test_step_of_a_job_without_gpus_asks_for_none(place):
     place.run("", GPUS=" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES=")
     (step,) = place.lines("started")
     assert "--gres" not in step
+
+
+OWN_NAME, OTHERS_NAME = ("127.0.1.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("address", "reached", "ip"),
+    [
+        ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
+        ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
+        ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
+        ("n2", {}, OTHERS_NAME),
+        (OWN_NAME, {}, OWN_NAME),  # Slurm itself says so
+    ],
+)
+def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(
+    address, reached, ip, monkeypatch
+):
+    names = {"n1": OWN_NAME, "n2": OTHERS_NAME, OWN_NAME: OWN_NAME}
+    monkeypatch.setattr(socket, "gethostbyname", names.__getitem__)
+    monkeypatch.setattr(job, "_ip_towards", reached.__getitem__)
+    assert job._ip_of(address, list(reached)) == ip
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", ""])
+def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
+    assert job._ip_towards(host) == ""
