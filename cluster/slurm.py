@@ -116,6 +116,8 @@ def read_partitions(scontrol: str, sinfo: str) -> dict[str, Partition]:
     """Return the partitions by name, from what `scontrol show partition` and sinfo print."""
     kinds: dict[str, list[NodeKind]] = {}
     for line in sinfo.splitlines():
+        if line.count("|") < _SINFO.count("|"):  # "CLUSTER: big", where SLURM_CLUSTERS names one
+            continue
         name, _, _, cpus, memory, number, gres = line.split("|", 6)
         sizes = (int(text.rstrip("+")) for text in (cpus, memory, number))
         kinds.setdefault(name, []).append(NodeKind(read_gpus(gres), *sizes))

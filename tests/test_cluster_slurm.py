@@ -165,6 +165,11 @@ def test_nodes_of_a_thousand_cpus_are_counted(monkeypatch, tmp_path):
     assert kind.cpus == 1024
 
 
+def test_line_that_is_none_of_a_partition_is_left_out():
+    found = slurm.read_partitions(PARTITIONS, f"CLUSTER: big\n{SINFO}\n")
+    assert found == slurm.read_partitions(PARTITIONS, SINFO)
+
+
 def test_each_kind_of_node_counts_also_where_its_gpus_are_anothers(monkeypatch, tmp_path):
     both = 'echo "gpu-h200|up|1:00:00|8+|4000+|3|gpu:h200:2"'
     each = 'echo "gpu-h200|up|1:00:00|8|4000|1|gpu:h200:2"; echo "$B"'
