@@ -3,7 +3,7 @@
 import getpass
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cluster.submissions import JOBS_FOLDER
@@ -12,9 +12,9 @@ from pwmray.slurm_jobs import Job
 _PORT = 8265  # on the user's own machine; one more for each further job
 
 
-def describe(sweep_folder: Path, jobs: Iterable[Job]) -> list[str]:
-    """Return a line for each running job that wrote where its dashboard is."""
-    found = _read(sweep_folder, jobs)
+def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each running job of some sweeps that wrote where its dashboard is."""
+    found = [each for folder in sweep_folders for each in _read(folder, jobs)]
     login = f"{getpass.getuser()}@{socket.getfqdn()}"
     return [
         f"dashboard of {job_id}: ssh -N -L {port}:{where['dashboard']} {login}   then "

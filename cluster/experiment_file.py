@@ -42,6 +42,15 @@ def load_experiment(path: Path) -> Sweep | Search:
     )
 
 
+def check_run(path: Path) -> None:
+    """Raise ValueError for a file that runs nothing: its job would end well, and do nothing."""
+    if not _owners_of_main(path):
+        raise ValueError(
+            f"{path} calls no main, so a job would run nothing: end it with if __name__ == "
+            '"__main__": and main() of its sweep or search'
+        )
+
+
 def _load(path: Path) -> dict[str, Any]:
     """Return what a file defines; raise ValueError where it fails."""
     try:
@@ -72,10 +81,15 @@ def _beside(path: Path) -> Iterator[None]:
 
 def _run_by(path: Path) -> list[str]:
     """Return the names whose `main` a file calls."""
+    return [owner.id for owner in _owners_of_main(path) if isinstance(owner, ast.Name)]
+
+
+def _owners_of_main(path: Path) -> list[ast.expr]:
+    """Return whose `main` a file calls, or has another call, as it is written there."""
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    without_call = [node.value for node in nodes if isinstance(node, ast.Expr)]
     return [
-        called.value.id
-        for called in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(called, ast.Attribute)
-        and called.attr == "main"
-        and isinstance(called.value, ast.Name)
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Attribute) and node.attr == "main" and node not in without_call
     ]

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ class Job:
             # The job itself may have been given nothing of the submission's environment.
             "srun", "--export=ALL", "--nodes=1", "--ntasks=1", "--exact", f"--nodelist={name}",
             f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
-            *([f"--gres={chosen.gres}"] if chosen.gres else []),
+            *([f"--gres={node['gres']}"] if node["gres"] else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
             role, node["ip"], str(port), json.dumps(node),
         ]  # fmt: skip
@@ -254,18 +254,51 @@ def _nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]
     }
     here = os.environ["SLURMD_NODENAME"]
     others = [n for n in slurm.hostnames([os.environ["SLURM_JOB_NODELIST"]]) if n != here]
-    return {name: _node(name, gpus.get(name, {}), chosen) for name in (here, *others)}
+    hosts = [*others, os.environ.get("SLURM_SUBMIT_HOST", "")]
+    return {name: _node(name, gpus.get(name, {}), chosen, hosts) for name in (here, *others)}
 
 
-def _node(name: str, gpus: Mapping[str, int], chosen: argparse.Namespace) -> dict[str, Any]:
+def _node(
+    name: str, gpus: Mapping[str, int], chosen: argparse.Namespace, hosts: Sequence[str]
+) -> dict[str, Any]:
     return {
-        "ip": socket.gethostbyname(slurm.node_address(name)),
+        "ip": _ip_of(slurm.node_address(name), hosts),
         "cpus": chosen.cpus,
+        "gres": _gres(chosen.gres, sum(gpus.values())),
         "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
         "resources": resources(gpus, chosen.gres, chosen.gpu_type),
         "scratch": chosen.scratch,
         "has_dashboard": chosen.dashboard,
     }
+
+
+def _ip_of(address: str, hosts: Sequence[str]) -> str:
+    """Return a node's number for others, by which it reaches `hosts` where it names itself only.
+
+    Debian's /etc/hosts leads a machine's own name to a loopback address.
+    """
+    ip = socket.gethostbyname(address)
+    if ip == address or not ip.startswith("127."):
+        return ip
+    return next(filter(None, map(_ip_towards, hosts)), ip)
+
+
+def _ip_towards(host: str) -> str:
+    """Return the address by which this machine reaches another, empty where it does not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # which sends nothing
+        except OSError:
+            return ""
+        return "" if probe.getsockname()[0].startswith("127.") else probe.getsockname()[0]
+
+
+def _gres(asked: str, number: int) -> str:
+    """Return what a step asks for, so that it has all the GPUs of its node that the job has.
+
+    An exclusive job has more than were asked for, and Ray does not start where its step has fewer.
+    """
+    return asked if not number or asked.endswith(f":{number}") else f"gpu:{number}"
 
 
 def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, float]:

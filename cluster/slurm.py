@@ -116,8 +116,9 @@ def read_partitions(scontrol: str, sinfo: str) -> dict[str, Partition]:
     """Return the partitions by name, from what `scontrol show partition` and sinfo print."""
     kinds: dict[str, list[NodeKind]] = {}
     for line in sinfo.splitlines():
+        if line.count("|") < _SINFO.count("|"):  # "CLUSTER: big", where SLURM_CLUSTERS names one
+            continue
         name, _, _, cpus, memory, number, gres = line.split("|", 6)
-        # A number with + is the least of several kinds.
         sizes = (int(text.rstrip("+")) for text in (cpus, memory, number))
         kinds.setdefault(name, []).append(NodeKind(read_gpus(gres), *sizes))
     partitions = {}
@@ -152,7 +153,8 @@ def read_complaint(printed: str) -> str:
 
 def read_job_id(parsable: str) -> str:
     """Return the job id that `sbatch --parsable` prints, alone or as id;cluster."""
-    job_id = parsable.strip().partition(";")[0]
+    # Last: a site's own sbatch may greet one first.
+    job_id = parsable.strip().rpartition("\n")[2].partition(";")[0]
     if not job_id.isdecimal():
         raise SlurmError(f"sbatch printed {parsable.strip()!r} in place of a job id")
     return job_id
@@ -207,16 +209,17 @@ def ask_again(*command: str) -> str:
 def partitions() -> dict[str, Partition]:
     """Ask for the partitions, hidden ones too."""
     told = ask("scontrol", "--all", "--oneliner", "show", "partition")
-    return read_partitions(
-        told, ask("sinfo", "--all", "--noconvert", "--noheader", f"--format={_SINFO}")
-    )
+    # Without --exact, nodes that differ in CPUs or memory alone are one kind, with the least.
+    options = ("--all", "--exact", "--noconvert", "--noheader", f"--format={_SINFO}")
+    return read_partitions(told, ask("sinfo", *options))
 
 
 def associations(user: str) -> list[Association] | None:
-    """Ask what the user may charge; None where there is no accounting database to ask."""
+    """Ask what the user may charge; None where no accounting database knows the user."""
     wanted = ("show", "associations", f"user={user}", "format=account,partition,qos")
     try:
-        return read_associations(ask("sacctmgr", "--noheader", "--parsable2", *wanted))
+        # A site that only counts what jobs use may have nobody in it.
+        return read_associations(ask("sacctmgr", "--noheader", "--parsable2", *wanted)) or None
     except SlurmError:
         return None
 

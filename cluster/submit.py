@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster import preflight, profiles, script, slurm, submissions, work
-from cluster.experiment_file import load_experiment
+from cluster.experiment_file import check_run, load_experiment
 from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import SlurmError
@@ -60,6 +60,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     _check_options(options)
     _check_order(chosen.experiment, options)
     experiment = load_experiment(chosen.experiment)
+    check_run(chosen.experiment)
     asked = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
     # The job inherits the environment, and would end on its first line.

@@ -152,7 +152,7 @@ class Watcher:
                 *remark,
                 *lost.describe(self._set_right),
                 *describe_unreadable(unreadable),
-                *self._dashboard_lines(jobs),
+                *dashboards.describe(self._folders, [job for _, job in jobs]),
             ],
             is_over=is_over,
             is_whole=not unreadable,
@@ -179,10 +179,6 @@ class Watcher:
         self._jobs = [(s, job) for s in ours for job in s.find(told)]
         others = sorted({s.cluster for s in submitted} - {here})
         return self._jobs, [f"more jobs were submitted on {name}: look there" for name in others]
-
-    def _dashboard_lines(self, jobs: Iterable[tuple[Submission, Job]]) -> list[str]:
-        found = [job for _, job in jobs]
-        return [line for folder in self._folders for line in dashboards.describe(folder, found)]
 
     def _trial_rows(
         self, running: Mapping[str, Summary], ids: Mapping[str, str]

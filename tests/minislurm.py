@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -131,6 +132,28 @@ class MiniSlurm:
         for name in sorted(set(self.run(*down).split())):
             self.run("scontrol", "update", f"nodename={name}", "state=RESUME")
 
+    def lose(self, name: str) -> None:
+        """Kill all that runs on a node at once, as when its power fails: none sees another end."""
+        self._daemons[f"slurmd-{name}"].kill()
+        ours = {f"SLURM_CONF={self.environment['SLURM_CONF']}", f"SLURMD_NODENAME={name}"}
+        on_it = {pid for pid in _processes() if ours <= _environment(pid)}
+        # Those that started a step there have an environment of their own.
+        on_it |= {above for pid in on_it for above in _ancestors(pid) if _is_of_a_step(above)}
+        # Children first: to a group that is stopped when its last parent outside of it ends, the
+        # system sends SIGHUP and SIGCONT, at which srun ends its step on another node.
+        children_first = sorted(on_it, key=lambda pid: len(_ancestors(pid)), reverse=True)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in children_first:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def find_again(self, name: str) -> None:
+        """Start a node that was lost."""
+        self._spawn(f"slurmd-{name}", "slurmd", "-D", "-N", name)
+        states = "--states=idle,allocated,mixed"  # a job may wait for it
+        there = ("sinfo", "--noheader", "--Node", states, f"--nodes={name}", "-o", "%N")
+        self._await(lambda: bool(self.run(*there)), name)
+
     def stop(self) -> None:
         """End everything that was started, jobs first, and delete the folder."""
         if "slurmctld" in self._daemons and self._daemons["slurmctld"].poll() is None:
@@ -248,6 +271,33 @@ def _free_ports(number: int) -> list[int]:
 def _is_open(host: str, port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((host, port)) == 0
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _environment(pid: int) -> set[str]:
+    try:
+        return set(Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0"))
+    except OSError:
+        return set()
+
+
+def _ancestors(pid: int) -> list[int]:
+    """Return a process's parent, the parent of that, and so on; none of one that is gone."""
+    found = []
+    with contextlib.suppress(OSError):
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            found.append(pid)
+    return found
+
+
+def _is_of_a_step(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
+    return False
 
 
 def _wait_for(is_there: Callable[[], bool], seconds: float, what: str) -> None:

@@ -137,7 +137,9 @@ def test_complaint_becomes_one_line(printed, told):
     assert "sbatch:" not in slurm.read_complaint(printed)
 
 
-@pytest.mark.parametrize("printed", ["34900\n", "34900;mini\n"])
+@pytest.mark.parametrize(
+    "printed", ["34900\n", "34900;mini\n", "Welcome!\n\n--> 2 nodes: OK\n34900;mini\n"]
+)
 def test_job_id_is_read_with_and_without_the_cluster(printed):
     assert slurm.read_job_id(printed) == "34900"
 
@@ -161,6 +163,29 @@ def test_nodes_of_a_thousand_cpus_are_counted(monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "scontrol", f"echo '{PARTITIONS}'")
     (kind,) = slurm.partitions()["gpu-h200"].kinds
     assert kind.cpus == 1024
+
+
+def test_line_that_is_none_of_a_partition_is_left_out():
+    found = slurm.read_partitions(PARTITIONS, f"CLUSTER: big\n{SINFO}\n")
+    assert found == slurm.read_partitions(PARTITIONS, SINFO)
+
+
+def test_each_kind_of_node_counts_also_where_its_gpus_are_anothers(monkeypatch, tmp_path):
+    both = 'echo "gpu-h200|up|1:00:00|8+|4000+|3|gpu:h200:2"'
+    each = 'echo "gpu-h200|up|1:00:00|8|4000|1|gpu:h200:2"; echo "$B"'
+    put_command(tmp_path, monkeypatch, "sinfo", f"case $* in *--exact*) {each};; *) {both};; esac")
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo '{PARTITIONS}'")
+    monkeypatch.setenv("B", "gpu-h200|up|1:00:00|64|1031000|2|gpu:h200:2")
+    kinds = slurm.partitions()["gpu-h200"].kinds
+    assert [(kind.cpus, kind.memory_mb, kind.number) for kind in kinds] == [
+        (8, 4000, 1),
+        (64, 1031000, 2),
+    ]
+
+
+def test_database_that_does_not_know_the_user_tells_nothing(monkeypatch, tmp_path):
+    put_command(tmp_path, monkeypatch, "sacctmgr", "true")
+    assert slurm.associations("someone") is None
 
 
 OF_A_SHELL = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import submit
-from cluster.experiment_file import load_experiment
+from cluster.experiment_file import check_run, load_experiment
 
 ROOT = Path(__file__).parent.parent
 RENAMED = """
@@ -55,6 +55,15 @@ def test_the_sweep_that_a_file_runs_is_taken(file, end):
         ("x = 1\nsweep = Sweep(\n", "cannot be loaded: SyntaxError: '(' was never closed"),
         ("x = {}\nx['a']\n", "cannot be loaded (line 2): KeyError: 'a'"),
         (RENAMED + "heads.main(['--limit', '0'])\n", "heads.py runs where it is loaded: call main"),
+        (RENAMED + "sweep = heads\n", "heads.py calls no main, so a job would run nothing"),
+        (
+            RENAMED + 'sweep = heads\nif __name__ == "__main__":\n    heads.mian()\n',
+            "heads.py calls no main, so a job would run nothing",
+        ),
+        (
+            RENAMED + 'sweep = heads\nif __name__ == "__main__":\n    heads.main\n',
+            "heads.py calls no main, so a job would run nothing",
+        ),
     ],
 )
 def test_file_that_cannot_be_submitted_is_one_line(file, text, said, capsys):
@@ -63,6 +72,11 @@ def test_file_that_cannot_be_submitted_is_one_line(file, text, said, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert re.search(re.escape(said), error)
+
+
+def test_main_that_another_function_calls_is_one(file):
+    file.write_text(RENAMED + 'sweep = heads\nif __name__ == "__main__":\n    run(sweep.main)\n')
+    check_run(file)
 
 
 def test_file_imports_what_lies_beside_it_as_python_lets_it(file):

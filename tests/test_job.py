@@ -52,12 +52,14 @@ class Place(NamedTuple):
     folder: Path
     monkeypatch: pytest.MonkeyPatch
 
-    def run(self, driver: str, changes: str = "", **variables: str) -> subprocess.CompletedProcess:
+    def run(
+        self, driver: str, changes: str = "", gres: str = "", **variables: str
+    ) -> subprocess.CompletedProcess:
         """Run a job with this driver in a process of its own; `changes` are made to the module."""
         (self.folder / "driver.py").write_text(driver)
         here = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}
         lines = ["import sys", "from cluster import job", changes, "sys.exit(job.main())"]
-        options = ["--jobs", str(self.folder), "--cpus", "1", "--", "driver.py"]
+        options = ["--jobs", str(self.folder), "--cpus=1", f"--gres={gres}", "--", "driver.py"]
         return subprocess.run(
             [sys.executable, "-c", "\n".join(lines), *options],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
@@ -244,3 +246,52 @@ def test_ray_has_the_token_where_the_job_inherits_nothing(place):
     place.run("")
     (step,) = place.lines("started")
     assert step.startswith("--export=ALL ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "of_step"),
+    [
+        ("gpu:h100:1", "gpu:h100:1(IDX:0)", "gpu:h100:1"),
+        ("gpu:h100:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:h100:1", "", "gpu:h100:1"),
+    ],
+)
+def test_ray_has_all_the_gpus_of_an_exclusive_job(place, asked, given, of_step):
+    place.run("", gres=asked, GPUS=f" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES={given}")
+    (step,) = place.lines("started")
+    assert f" --gres={of_step} " in step
+
+
+def test_step_of_a_job_without_gpus_asks_for_none(place):
+    place.run("", GPUS=" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES=")
+    (step,) = place.lines("started")
+    assert "--gres" not in step
+
+
+OWN_NAME, OTHERS_NAME = ("127.0.1.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("address", "reached", "ip"),
+    [
+        ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
+        ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
+        ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
+        ("n2", {}, OTHERS_NAME),
+        (OWN_NAME, {}, OWN_NAME),  # Slurm itself says so
+    ],
+)
+def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(
+    address, reached, ip, monkeypatch
+):
+    names = {"n1": OWN_NAME, "n2": OTHERS_NAME, OWN_NAME: OWN_NAME}
+    monkeypatch.setattr(socket, "gethostbyname", names.__getitem__)
+    monkeypatch.setattr(job, "_ip_towards", reached.__getitem__)
+    assert job._ip_of(address, list(reached)) == ip
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", ""])
+def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
+    assert job._ip_towards(host) == ""

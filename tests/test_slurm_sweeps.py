@@ -73,6 +73,17 @@ dashboard = false
 simulated_gpus = true
 sbatch = ["--export=NONE"]
 
+[hasty]
+partition = "h200"
+gpus = 1
+gpu_type = "H200"
+cpus = 1
+nodes = 2
+time_limit = "30"
+activate = ["%(paths)s", "export RAY_gcs_rpc_server_reconnect_timeout_s=10"]
+dashboard = false
+simulated_gpus = true
+
 [l40s]
 partition = "h100"
 gpus = 1
@@ -293,6 +304,19 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
     (again,) = [r for r in place.records("H200") if "n3" in r.all("slurm_node")]
     assert again.last("slurm_node") == "n2"
     assert again.all("epoch")[-1] >= reached - 1  # it has a checkpoint at every row
+
+
+def test_job_begins_again_when_its_first_node_is_lost(place):
+    (job,) = place.submitted("--profile", "hasty", "--gpu-types", "H200")
+    place.wait_for_rows()
+    first = place.slurm.job(job)["BatchHost"]
+    place.slurm.lose(first)
+    place.wait(job, "PENDING")
+    place.slurm.find_again(first)
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert f"{first}, the job's first node, is lost: it is requeued" in place.logs()
+    assert_each_ran_whole(place, "H200")
+    assert max(record.all("epoch")[-1] for record in place.records("H200")) >= 2
 
 
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):

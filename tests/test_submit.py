@@ -39,6 +39,13 @@ import dataclasses
 from tests import tiny_gpus
 vary = {**tiny_gpus.sweep.vary, "epochs": [5, 10, 20]}
 sweep = dataclasses.replace(tiny_gpus.sweep, vary=vary)
+if __name__ == "__main__":
+    sweep.main()
+"""
+SEARCH = """
+from tests.tiny_search import search
+if __name__ == "__main__":
+    search.main()
 """
 ANSWERS = {
     "scontrol --all --oneliner show partition": PARTITIONS,
@@ -91,7 +98,7 @@ class Place:
 def place(tmp_path, monkeypatch, capsys):
     (tmp_path / "profiles.toml").write_text(PROFILES)
     (tmp_path / "sweep.py").write_text(SWEEP)
-    (tmp_path / "search.py").write_text("from tests.tiny_search import search\n")
+    (tmp_path / "search.py").write_text(SEARCH)
     monkeypatch.chdir(tmp_path)
     found = Place(tmp_path, capsys)
     monkeypatch.setattr(slurm, "ask", found.ask)
@@ -161,7 +168,8 @@ def test_plan_counts_for_each_profile_what_its_job_runs(place):
 
 
 def test_profile_whose_gpus_nothing_asks_for_is_refused(place):
-    (place.folder / "sweep.py").write_text("from tests.tiny_gpus import sweep\n")
+    main = 'if __name__ == "__main__":\n    sweep.main()\n'
+    (place.folder / "sweep.py").write_text(f"from tests.tiny_gpus import sweep\n{main}")
     both = ["--profile", "h100", "--profile", "h200"]
     code, _, err = place.submit(*both, "--gpu-types", "H200", "--dry-run")
     assert (code, err) == (2, "error: profile h100: no trial to run asks for its GPUs\n")

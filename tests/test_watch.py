@@ -129,6 +129,20 @@ def test_watch_opens_the_dashboard_through_ssh(tmp_path, capsys, told):
         assert ("/home/me/.41.token" in out) == is_shown
 
 
+def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
+    for name, number in (("tiny", 41), ("other", 45)):
+        named = dataclasses.replace(sweep, name=name)
+        planned = planning.make(named, "tiny", TRIALS, tmp_path)
+        folder = tables.open_sweep(planned, "python tiny.py")
+        submissions.append(folder, submission(number))
+        told.append(RUNS.replace("41", str(number)))
+        (folder / "jobs").mkdir()
+        where = {"dashboard": f"10.0.0.1:{number}", "token": "/home/me/.token"}
+        (folder / "jobs" / f"{number}.json").write_text(json.dumps(where))
+    _, out, _ = run(capsys, tmp_path, "watch", "--once")
+    assert "-L 8265:10.0.0.1:45 " in out and "-L 8266:10.0.0.1:41 " in out
+
+
 def test_task_of_an_array_has_one_number_throughout(tmp_path, capsys, told):
     sweep_folder = queue(tmp_path, submission(40, "h200", num_tasks=4))
     told.append(TASK)
