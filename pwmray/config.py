@@ -20,6 +20,7 @@ from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
 from pwmray.checks import MAX_EPISODE_SEED, check_least, check_positive, check_share, typed
 from pwmray.commands import nearest, unknown
+from pwmray.data.layouts import num_episode_rows
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import Fidelity
 from pwmray.models import (
@@ -124,7 +125,7 @@ class RuntimeConfig:
                 "letters, digits, - and _, such as H100"
             )
         for name in ("checkpoint_seconds", "disk_wait_seconds"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"runtime.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
@@ -269,6 +270,8 @@ class TrialConfig:
                 "finetune_wm is False and world_model_from is 'scratch': nothing would ever train "
                 "the world model; name a checkpoint or set finetune_wm to True"
             )
+        windows = "wm_horizon" if self.fidelity.world_model_batches else "horizon"
+        self.learner.check_data(windows, self.data.source, num_episode_rows(self.data.source))
 
 
 def names_pretraining(text: str) -> bool:

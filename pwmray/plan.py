@@ -14,12 +14,14 @@ from pwmray.levels import Words, levels_of, names_of
 from pwmray.prerequisites import Prerequisite
 from pwmray.pretrained import check_pretrained
 from pwmray.prices import Price
-from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
+from pwmray.results import read_table
 from pwmray.room import existing_part, free_bytes
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
 _CURVE_ROW_BYTES = 200
+_BEGUN_AGAIN = {"resumes": "again"}  # a failed trial's state says more than that its data changed
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class PlannedTrial:
     price: Price
     checkpoint_bytes: int  # to be written beside what is there
     curve_bytes: int
+    epochs_done: int = 0  # that a run goes on from
 
     @property
     def is_to_run(self) -> bool:
@@ -44,6 +47,11 @@ class PlannedTrial:
     def minutes(self) -> float:
         """Minutes of its share of a device, for the whole trial."""
         return self.price.minutes_per_epoch * self.config.epochs
+
+    @property
+    def minutes_left(self) -> float:
+        """Minutes of its share of a device, from where it stands."""
+        return self.price.minutes_per_epoch * (self.config.epochs - self.epochs_done)
 
     @property
     def disk_bytes(self) -> int:
@@ -81,7 +89,7 @@ class Plan:
     @property
     def minutes(self) -> float:
         """Minutes still to run, one trial after another."""
-        return sum(trial.minutes for trial in self.to_run)
+        return sum(trial.minutes_left for trial in self.to_run)
 
     @property
     def disk_bytes(self) -> int:
@@ -126,9 +134,9 @@ def make(
         state = "waits" if config.awaits_world_model else _state(folder, record)
         if state in ("resumes", "failed"):
             checkpoint_bytes = max(checkpoint_bytes - _stored_bytes(folder), 0)
-        levels = levels_of(config, axes, named, words)
+        levels, done = levels_of(config, axes, named, words), _epochs_done(folder, state)
         trials.append(
-            PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes)
+            PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes, done)
         )
     plan = Plan(sweep, scale, results, trials, prerequisites, words=words or {})
     return plan if data_dir is None else _compare_data(plan, records, data_dir)
@@ -158,9 +166,12 @@ def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path
     """Say in the plan which of its data is missing, and which is another than trials had."""
     wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
     changed = _find_on_other_data(plan, records, data_dir)
-    again = {trial.config.fingerprint for trial in changed if trial.state == "resumes"}
+    to_begin_again = [trial for trial in changed if trial.state != "done"]
+    again = {trial.config.fingerprint for trial in to_begin_again}
     trials = [
-        replace(trial, state="again") if trial.config.fingerprint in again else trial
+        replace(trial, state=_BEGUN_AGAIN.get(trial.state, trial.state), epochs_done=0)
+        if trial.config.fingerprint in again
+        else trial
         for trial in plan.trials
     ]
     return replace(
@@ -168,7 +179,7 @@ def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path
         trials=trials,
         missing_data=missing_data(wanted, data_dir),
         on_other_data=[trial for trial in changed if trial.state == "done"],
-        to_begin_again=[trial for trial in changed if trial.state != "done"],
+        to_begin_again=to_begin_again,
     )
 
 
@@ -205,6 +216,17 @@ def _state(folder: Path, record: registry.Record) -> str:
     if record.status is Status.FAILED:
         return "failed"
     return "resumes" if (folder / CHECKPOINT_FILE).exists() else "new"
+
+
+def _epochs_done(folder: Path, state: str) -> int:
+    """Return the last epoch of the curve that a trial goes on with, 0 where it begins anew."""
+    if state not in ("resumes", "failed") or not (folder / CHECKPOINT_FILE).exists():
+        return 0
+    try:
+        curve = read_table(folder / CURVE_FILE, columns=("epoch",))
+    except (ValueError, OSError):  # a trial without a curve that can be read begins anew, too
+        return 0
+    return max(curve["epoch"].to_pylist(), default=0)
 
 
 def _stored_bytes(folder: Path) -> int:

@@ -51,8 +51,9 @@ def as_table(plan: Plan, num_devices: int | None = None) -> str:
         config = trial.config
         lines.append(
             f"{_fingerprint(trial) or _PENDING}  {config.task:<{width}}  {config.variant:<{wide}} "
-            f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} {trial.minutes:>8.1f} "
-            f"{trial.disk_bytes / 1e6:>8.1f}  {_resources(config.runtime)}"
+            f"{config.epochs:>7} {config.seed:>6}  {level}{trial.state:<8} "
+            f"{trial.minutes_left:>8.1f} {trial.disk_bytes / 1e6:>8.1f}  "
+            f"{_resources(config.runtime)}"
         )
     return "\n".join([*lines, "", as_summary(plan, num_devices)])
 
@@ -73,7 +74,7 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
     curves = sum(trial.curve_bytes for trial in plan.to_run)
     sources = ", ".join(f"{source} ({number})" for source, number in _sources(plan).items())
     num_devices = _num_devices(plan, num_devices)
-    longest = max(trial.minutes for trial in plan.to_run) / 60
+    longest = max(trial.minutes_left for trial in plan.to_run) / 60
     return [
         first,
         f"to run: {len(plan.to_run)} trials, about {duration_text(sum(hours.values()), device)}"
@@ -178,7 +179,8 @@ def _trial(trial: PlannedTrial) -> dict[str, Any]:
         "num_cpus": config.runtime.num_cpus,
         "gpu_fraction": config.runtime.gpu_fraction,
         "gpu_type": config.runtime.gpu_type,
-        "minutes": round(trial.minutes, 3),
+        "minutes": round(trial.minutes, 3),  # of the whole trial
+        "minutes_left": round(trial.minutes_left, 3),
         "priced_by": trial.price.source,
         "disk_mb": round(trial.disk_bytes / 1e6, 3),
     }
@@ -216,12 +218,12 @@ def _hours_by_gpu(plan: Plan) -> dict[str, float]:
     for trial in plan.to_run:
         device = _device(plan)
         name = (trial.config.runtime.gpu_type or device) if device == "GPU" else device
-        hours[name] = hours.get(name, 0.0) + trial.minutes * _share(plan, trial) / 60
+        hours[name] = hours.get(name, 0.0) + trial.minutes_left * _share(plan, trial) / 60
     return hours
 
 
 def _wall_hours(plan: Plan, num_devices: int) -> float:
-    trials = [(trial.minutes, _share(plan, trial)) for trial in plan.to_run]
+    trials = [(trial.minutes_left, _share(plan, trial)) for trial in plan.to_run]
     return prices.wall_minutes(trials, num_devices) / 60
 
 

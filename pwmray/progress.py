@@ -33,7 +33,7 @@ class _Seen:
     minutes: float  # expected, of the whole trial
     status: str  # waiting, running, done, failed, elsewhere
     epoch: int = 0
-    best_return: float = float("-inf")
+    best_return: float = float("-inf")  # of the rows that this driver saw
 
     @property
     def share_done(self) -> float:
@@ -84,7 +84,7 @@ class _Sums:
         self._count(trial, -1)
         yield trial
         self._count(trial, 1)
-        if trial.epoch and trial.status != "elsewhere":
+        if trial.best_return > float("-inf") and trial.status != "elsewhere":
             best = self.best.get(trial.variant, 0.0)
             self.best[trial.variant] = max(best, trial.best_return)
 
@@ -125,6 +125,7 @@ class SweepProgress:
                 trial.config.evaluation.every_epochs,
                 trial.minutes,
                 {"done": "done", "running": "elsewhere"}.get(trial.state, "waiting"),
+                trial.epochs_done,
             )
             for trial in plan.trials
         }
@@ -258,7 +259,8 @@ class SweepProgress:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for trial in self._trials.values():
             if trial.status == "running":
-                best = f"{trial.best_return:.1f}" if trial.epoch else "-"
+                has_return = trial.best_return > float("-inf")
+                best = f"{trial.best_return:.1f}" if has_return else "-"
                 table.add_row(Text(trial.label), f"{trial.epoch}/{trial.epochs}", best)
         return table
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -309,12 +310,37 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("runtime.gpu_fraction", 0.0),
         ("runtime.gpu_fraction", 1.5),
         ("runtime.checkpoint_seconds", -1.0),
+        ("runtime.checkpoint_seconds", math.nan),
+        ("learner.wm_horizon", 501),
+        ("learner.wm_buffer_size", 500),
     ],
 )
 def test_value_outside_its_range_is_named(key, value):
     field = key.replace("[flow]", "")
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
         make_full_flow({key: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "most", "what"),
+    [
+        ({}, 500, "wm_horizon"),
+        ({"data.source": "mt30"}, 500, "wm_horizon"),
+        ({"data.source": "mt80"}, 100, "wm_horizon"),
+        ({"fidelity": "published"}, 500, "horizon"),
+    ],
+)
+def test_windows_and_buffer_must_fit_the_episodes_of_the_data(settings, most, what):
+    fitting = {**settings, f"learner.{what}": most, "learner.wm_buffer_size": most + 1}
+    make_full_flow(fitting)
+    with pytest.raises(ValueError, match=rf"learner\.{what} is {most + 1}; .* at most {most}"):
+        make_full_flow({**fitting, f"learner.{what}": most + 1})
+    with pytest.raises(ValueError, match=rf"wm_buffer_size is {most}; .* at least {most + 1}"):
+        make_full_flow({**fitting, "learner.wm_buffer_size": most})
+
+
+def test_policy_may_imagine_further_than_an_episode_of_the_data():
+    assert make_full_flow({"learner.horizon": 501}).learner.horizon == 501
 
 
 @pytest.mark.parametrize("name", ["task", "seed", "epochs"])

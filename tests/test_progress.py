@@ -1,13 +1,14 @@
 """The time left that a sweep shows: by its trials' own pieces, not by the clock since it began."""
 
 import io
+import json
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 from rich.live import Live
 
-from pwmray import plan, registry, results
+from pwmray import plan, plan_text, registry, results
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Record, Status
@@ -73,6 +74,34 @@ def test_what_a_trial_resumed_from_was_not_done_in_this_run(started):
     progress.report(names[0], EPOCHS - EPOCHS_A_ROW, 1.0, SECONDS)
     rows_left = (NUM_TRIALS - 1) * EPOCHS / EPOCHS_A_ROW + 1
     assert seconds_left(progress) == pytest.approx(rows_left / 2 * SECONDS, abs=0.5)
+
+
+def test_trials_that_go_on_from_a_checkpoint_have_only_the_rest_left(tmp_path):
+    trial, other = [t for t in sweep.trials("longer") if t.epochs == EPOCHS][:2]
+    folder = registry.trial_folder(tmp_path, other.fingerprint)
+    registry.queue(folder, other.to_dict())
+    empty = dict.fromkeys(results.CURVE.names)
+    rows = [{**empty, "trial": other.fingerprint, "epoch": 30, "return_mean": 5.0}]
+    results.write_rows(folder / registry.CURVE_FILE, rows, results.CURVE)
+    assert [t.epochs_done for t in plan.make(sweep, "longer", [trial, other], tmp_path).trials] == [
+        0,
+        0,  # without a checkpoint it begins anew
+    ]
+    (folder / registry.CHECKPOINT_FILE).touch()
+    made = plan.make(sweep, "longer", [trial, other], tmp_path)
+    assert [t.state for t in made.trials] == ["new", "resumes"]
+    whole = made.trials[0].minutes
+    assert made.minutes == pytest.approx(whole * (1 + 10 / EPOCHS))
+    told = json.loads(plan_text.as_json(made, 1))
+    assert told["minutes_to_run"] == pytest.approx(whole * (1 + 10 / EPOCHS), abs=0.01)
+
+    progress = SweepProgress(made, Notices("tiny", None))
+    progress.start(trial.fingerprint)
+    progress.start(other.fingerprint)
+    assert "best return: none yet" in progress.line()
+    progress.report(trial.fingerprint, EPOCHS_A_ROW, 1.0, SECONDS)
+    progress.finish(trial.fingerprint, {"return_mean": 1.0})
+    assert seconds_left(progress) == pytest.approx(10 / EPOCHS_A_ROW * SECONDS, abs=0.5)
 
 
 def test_final_evaluation_counts(started):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import claim, plan, registry
+from pwmray import claim, plan, registry, results
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
@@ -338,6 +338,12 @@ def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path,
         f"{second.fingerprint}"
     )
     assert "(1 resumes, 1 again, 6 new)" in out
+    empty = dict.fromkeys(results.CURVE.names)
+    for trial in (first, second):
+        rows = [{**empty, "trial": trial.fingerprint, "epoch": 2}]
+        results.write_rows(folder_of(tmp_path, trial) / "curve.arrow", rows, results.CURVE)
+    made = plan.make(sweep, "tiny", [first, second], tmp_path, data_dir=tmp_path / "data")
+    assert [trial.epochs_done for trial in made.trials] == [2, 0]
     _, out, _ = run(capsys, *places, "--format", "json")
     assert json.loads(out)["to_begin_again"] == [second.fingerprint]
 

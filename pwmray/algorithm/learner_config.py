@@ -48,6 +48,22 @@ class LearnerConfig:
         if self.matmul not in MATMULS:
             raise ValueError(unknown("learner.matmul", self.matmul, MATMULS))
 
+    def check_data(self, windows: str, source: str, num_rows: int) -> None:
+        """Raise ValueError for what data in episodes of `num_rows` rows does not have.
+
+        `windows` names the setting, horizon or wm_horizon, that says how long its windows are.
+        """
+        if getattr(self, windows) >= num_rows:
+            raise ValueError(
+                f"learner.{windows} is {getattr(self, windows)}; it must be at most "
+                f"{num_rows - 1}, the steps of an episode of {source} data"
+            )
+        if 0 < self.wm_buffer_size < num_rows:
+            raise ValueError(
+                f"learner.wm_buffer_size is {self.wm_buffer_size}; valid: 0 for all the data, or "
+                f"at least {num_rows}, the rows of an episode of {source} data"
+            )
+
 
 _COUNTS = (
     "horizon",

@@ -6,6 +6,8 @@ long as Meta-World's, so that it cuts the longer ones of MT30's tasks into five.
 
 from typing import NamedTuple
 
+from pwmray.tasks import EPISODE_STEPS
+
 COLLECTED = "collected"  # not published: made here, see pwmray.data.collect
 
 
@@ -26,3 +28,8 @@ LAYOUTS = {
     "mt80": Layout("mt80", 101, 39, 6, num_tasks=80, num_chunks=20, num_episodes=None),
 }
 SOURCES = (COLLECTED, *LAYOUTS)  # where a trial's data can come from
+
+
+def num_episode_rows(source: str) -> int:
+    """Return the rows of each episode of a source of data; row 0 is the reset."""
+    return LAYOUTS[source].num_rows if source in LAYOUTS else EPISODE_STEPS + 1
