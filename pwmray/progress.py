@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pwmray.commands import say
 from pwmray.durations import format_duration
 from pwmray.notify import Notices
 from pwmray.plan import Plan
@@ -142,7 +143,7 @@ class SweepProgress:
             self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
             self._live.start()
         else:
-            print(self.line(), flush=True)
+            say(self.line())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -249,7 +250,7 @@ class SweepProgress:
 
     def _say(self, text: str) -> None:
         if not self._is_terminal:
-            print(text, flush=True)
+            say(text)
             self._said_at = time.monotonic()
 
     def _table(self) -> Table:

@@ -1,6 +1,5 @@
 """Run a search on Ray: Tune runs the trials, the study proposes them and stops the worse ones."""
 
-import functools
 import shutil
 import tempfile
 import time
@@ -15,7 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import claim, connect, lost, notify, placement, study
-from pwmray.commands import INTERRUPTED, as_typed, show_progress
+from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
@@ -220,7 +219,7 @@ def _search(
             name=scratch.name,
             storage_path=str(scratch.parent),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Listening(interruption, functools.partial(print, flush=True)), NamedTasks()],
+            callbacks=[Listening(interruption, say), NamedTasks()],
             verbose=0,
         ),
     )
