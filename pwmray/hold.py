@@ -15,6 +15,7 @@ from pwmray.watchdog import STACKS_FILE, Watchdog
 if TYPE_CHECKING:
     from pwmray.config import RuntimeConfig
 
+_REASON_CHARACTERS = 2000  # of the beginning; an exception's message may be a whole tensor
 _TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,17 @@ T = TypeVar("T")
 
 
 class RunningElsewhereError(RuntimeError):
-    """Another process has the trial, or brought it to an end since it was queued here."""
+    """Another process has the trial, or brought it to an end since it was queued here.
+
+    Or somebody deleted its folder meanwhile: it is to be queued anew.
+    """
 
 
 class Hold:
     """The right to write into a trial's folder, until `close`.
 
-    Raises RunningElsewhereError when another process has it or has ended the trial.
+    Raises RunningElsewhereError when another process has it or has ended the trial, or its folder
+    was deleted.
     """
 
     def __init__(self, folder: Path, runtime: "RuntimeConfig"):
@@ -80,7 +85,7 @@ class Hold:
         self.check()
         fields = {
             "failure": failures.of_exception(error),
-            "reason": " ".join(f"{type(error).__name__}: {error}".split()),
+            "reason": " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARACTERS],
             "epochs_reached": epochs_reached,
         }
         told = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
@@ -102,6 +107,8 @@ class Hold:
 
     def _check_unended(self) -> None:
         status = registry.read(self._folder).status
+        if status is None:  # who queued it would have written that
+            raise RunningElsewhereError("its folder was deleted")
         if status in registry.ENDS:
             raise RunningElsewhereError(f"{status} in another process")
 

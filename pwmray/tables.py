@@ -137,6 +137,8 @@ class Tables:
                 self._write()
 
     def _write(self) -> None:
+        if not (self._folder / SWEEP_FILE).exists():
+            return  # somebody deleted it: which trials are the sweep's its driver writes anew
         for name, table in self.join().items():
             results.write_table(self._folder / f"{name}.arrow", table)
 

@@ -168,8 +168,11 @@ class Turns:
 
 
 def _goes_on(record: Record) -> bool:
-    """Whether a trial that nobody runs has not ended, or only until it is resumed."""
+    """Whether a trial that nobody runs has not ended, or only until it is resumed.
+
+    Of one whose folder was deleted there is nothing to tell.
+    """
     failure = failure_of(record)
     if failure is not None:
         return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
-    return record.status not in (*registry.ENDS, Status.CANCELLED)
+    return record.status not in (None, *registry.ENDS, Status.CANCELLED)

@@ -1,6 +1,7 @@
 """Several drivers on one results folder: whose turn a trial is; on records, without Ray."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -204,6 +205,17 @@ def test_death_on_a_lost_machine_is_recorded_when_its_claim_is_free(tmp_path, mo
     assert ours.next(no_machine) == trials
     record = registry.read(folder_of(tmp_path, trials[0]))
     assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+
+
+def test_trial_whose_folder_is_deleted_under_its_driver_is_queued_anew(tmp_path):
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    shutil.rmtree(folder_of(tmp_path, trial))
+    assert ours.bury(trial.config.fingerprint, "The actor is dead").events == []
+    assert ours.next(no_machine) == [trial]
+    shutil.rmtree(folder_of(tmp_path, trial))
+    ours.settle("the sweep stopped before it was done")
+    assert registry.read(folder_of(tmp_path, trial)).events == []
 
 
 def test_process_that_cannot_be_loaded_is_a_bug_and_not_tried_again(tmp_path):
