@@ -64,15 +64,16 @@ def list_trials(
         except FileNotFoundError:
             trials[fingerprint] = summarize(Record())
             continue
+        except OSError as error:  # a file is where its folder was, or the folder is another user's
+            _leave_out(fingerprint, error, unreadable)
+            continue
         stamp = [found.st_mtime_ns, found.st_size]
         entry = known.get(fingerprint)
         if entry is None or entry[0] != stamp:
             try:
                 record = registry.read(registry.trial_folder(results, fingerprint))
             except (ValueError, OSError) as error:
-                if unreadable is None:
-                    raise
-                unreadable[fingerprint] = one_line(error)
+                _leave_out(fingerprint, error, unreadable)
                 continue
             entry = [stamp, summarize(record)]
             known[fingerprint], is_news = entry, True
@@ -80,6 +81,13 @@ def list_trials(
     if is_news:
         _write_cache(cache, known)
     return trials
+
+
+def _leave_out(fingerprint: str, error: Exception, unreadable: dict[str, str] | None) -> None:
+    """Put down why a trial's events file cannot be read; raise that where nobody asks for it."""
+    if unreadable is None:
+        raise error
+    unreadable[fingerprint] = one_line(error)
 
 
 def summarize(record: Record) -> Summary:

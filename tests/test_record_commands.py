@@ -597,6 +597,25 @@ def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_othe
         assert f"left out: {path} line 6 is not an event: time is None, not text" in out
 
 
+def test_status_names_a_trial_whose_folder_is_none_and_counts_the_others(made, capsys):
+    folder = folder_of(made, 0)
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    for command in (["status"], ["status", "tiny"], ["watch", "--once"]):
+        code, out, _ = run(capsys, made, *command)
+        assert (code, out.splitlines()[1].split()[:3]) == (0, ["tiny", "6", "3"])
+        assert f"left out: Not a directory: {folder}/events.jsonl" in out
+
+
+def test_failures_name_a_trial_whose_record_is_broken_and_show_the_others(made, capsys):
+    path = folder_of(made, 5) / "events.jsonl"
+    path.write_text("{broken\n")
+    code, out, _ = run(capsys, made, "failures", "tiny")
+    assert code == 0
+    assert f"left out: {path} line 1 is not an event" in out
+    assert "config, 1 trial: ValueError: no window of 6 steps" in out
+
+
 def test_watch_of_a_sweep_with_a_broken_record_does_not_end_as_if_all_were_done(tmp_path, capsys):
     for index in (0, 1):
         stand_at(tmp_path, index, Status.EVALUATED)
