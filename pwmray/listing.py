@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pwmray import registry
 from pwmray.commands import one_line
-from pwmray.files import replacing
+from pwmray.files import remove_drafts, replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
@@ -156,6 +156,9 @@ def _read_cache(path: Path) -> dict[str, list]:
 
 
 def _write_cache(path: Path, known: dict[str, list]) -> None:
-    # Whoever may not write here, or has no room, folds again the next time.
-    with contextlib.suppress(OSError), replacing(path) as draft:
-        draft.write_text(json.dumps({"format": _FORMAT, "trials": known}))
+    # Whoever may not write here, has no room, or loses its draft to another, folds again the next
+    # time.
+    with contextlib.suppress(OSError):
+        remove_drafts(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps({"format": _FORMAT, "trials": known}))

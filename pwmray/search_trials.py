@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pwmray import connect, deaths, placement, provenance, registry, retries, study, tables
-from pwmray.commands import say
+from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, failure_of, is_disk_full, share_of
@@ -354,10 +354,9 @@ class SearchTrials:
             self._tables.write()
             for line in self._tables.newly_left_out():
                 say(line)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            say(f"disk full: the tables in {self._plan.folder} are behind")
+        except OSError as error:  # at the end they are joined again
+            why = "disk full" if is_disk_full(error) else one_line(error)
+            say(f"{why}: the tables in {self._plan.folder} are behind")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 

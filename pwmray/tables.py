@@ -209,6 +209,8 @@ def _alone(folder: Path) -> Iterator[None]:
     while (held := claim.acquire(folder / _CLAIM_FILE)) is None:
         time.sleep(_POLL_SECONDS)
     with held:
+        for draft in claim.find_drafts(folder):  # of a process killed while it wrote
+            draft.unlink(missing_ok=True)
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 
 from pwmray import connect, registry
+from pwmray.commands import one_line
 from pwmray.durations import format_duration
 from pwmray.failures import is_disk_full
 from pwmray.interruption import Interruption
@@ -87,12 +88,11 @@ class TuneWatch(tune.Callback):
             self._tables.write_if_alone()
             for line in self._tables.newly_left_out():
                 self._progress.say(line)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            self._progress.say(
-                "disk full: the sweep's tables are behind; `pwmray prune` frees room"
-            )
+        except OSError as error:  # the trials are what counts; at the end they are joined again
+            is_full = is_disk_full(error)
+            why = "disk full" if is_full else one_line(error)
+            remedy = "; `pwmray prune` frees room" if is_full else ""
+            self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 

@@ -9,10 +9,14 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from pwmray import plan, registry, results
+from pwmray import plan, registry, results, tables
+from pwmray.interruption import Interruption
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Record, Status
+from pwmray.retries import FirstDeaths
+from pwmray.turns import Turns
+from pwmray.watch import TuneWatch
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
@@ -165,6 +169,18 @@ def test_lines_that_find_no_room_come_out_when_there_is_some(started, monkeypatc
     progress.say("there is room")
     assert b"final return 1.5; tiny: 1 done" in disk.written
     assert disk.written.endswith(b"\nthere is room\n")
+
+
+def test_tables_that_cannot_be_written_do_not_end_the_sweep(tmp_path, capsys):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    folder = tables.open_sweep(made, "python tiny.py")
+    (folder / "curves.arrow").mkdir()
+    progress = SweepProgress(made, Notices("tiny", None))
+    joined, stop = tables.Tables(folder), Interruption()
+    watch = TuneWatch(made, Turns(made, progress), progress, joined, FirstDeaths(), stop)
+    watch.on_trial_result(0, [], None, {})
+    said = f"Is a directory: {folder}/curves.arrow: the sweep's tables are behind\n"
+    assert capsys.readouterr().out == said
 
 
 class _FullDisk(io.RawIOBase):

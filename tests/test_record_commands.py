@@ -597,6 +597,21 @@ def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_othe
         assert f"left out: {path} line 6 is not an event: time is None, not text" in out
 
 
+def test_what_killed_processes_left_half_written_is_cleared_by_the_next(made, capsys):
+    folder = made / "tiny"
+    drafts = [
+        folder / ".curves.arrow.0123abcd.tmp",
+        folder / ".sweep.json.0123abcd.tmp",
+        folder / f".tables.claim.{'0' * 32}.tmp",
+        made / "..listing.json.0123abcd.tmp",
+    ]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:7], made), "python tiny.py")
+    assert run(capsys, made, "status")[0] == 0
+    assert not [draft for draft in drafts if draft.exists()]
+
+
 def test_status_names_a_trial_whose_folder_is_none_and_counts_the_others(made, capsys):
     folder = folder_of(made, 0)
     shutil.rmtree(folder)
