@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
-_MAX_LOSSES = 5  # of Ray, in one run of the driver
+MAX_LOSSES = 5  # of Ray, in one run of the driver
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class _Engine:
     def _recover(self, turns: Turns, progress: SweepProgress) -> None:
         """Leave a Ray whose node here is gone; the next run starts or joins one again."""
         self._num_losses += 1
-        if self._num_losses >= _MAX_LOSSES:
+        if self._num_losses >= MAX_LOSSES:
             raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
         progress.say("Ray's node on this machine died; going on with another")
         self.stop()

@@ -146,12 +146,12 @@ class NamedTasks(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run whose first trials all died of one bug, or without a Ray.
+    """Stop a run without a Ray, or whose first trials, by its `deaths`, all died of one bug.
 
     Tune waits for ever for places for its trials on a node that is gone.
     """
 
-    def __init__(self, deaths: FirstDeaths):
+    def __init__(self, deaths: FirstDeaths | None = None):
         self._deaths = deaths
         self.is_ray_lost = False
         self._looked_at = time.monotonic()
@@ -167,7 +167,7 @@ class StopEarly(tune.Stopper):
             self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
         if self.is_ray_lost:
             return True
-        return self._deaths.bug is not None
+        return self._deaths is not None and self._deaths.bug is not None
 
 
 def told_of(trial: Any) -> str:
