@@ -176,8 +176,10 @@ class SweepProgress:
         """A trial failed, as its record says."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
             trial.status = "failed"
-        self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
-        self._notices.failures(self._sums.counts["failed"], str(record.last("reason")), self.line())
+        # Where a process that dies still holds it, that is recorded later.
+        reason = record.last("reason") if record.status is Status.FAILED else "its process died"
+        self._say(f"failed {trial.label}: {reason}; {self.line()}")
+        self._notices.failures(self._sums.counts["failed"], str(reason), self.line())
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
         """A trial is to run, again after a `failure` where there is one."""

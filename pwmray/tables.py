@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
-from pwmray.files import replacing
+from pwmray.files import append_lines, replacing
 from pwmray.levels import Axes, Named, Words, known_by, level_of, name_trial, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
@@ -107,8 +107,8 @@ def open_sweep(plan: Any, command: str) -> Path:
 
 def log_run(folder: Path, **fields: Any) -> None:
     """Append one line about a run of the driver."""
-    with _alone(folder), open(folder / "runs.jsonl", "a") as file:
-        file.write(json.dumps(fields) + "\n")
+    with _alone(folder):
+        append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
 
 
 class Tables:

@@ -207,3 +207,10 @@ def test_sweep_whose_output_nobody_reads_any_more_stops_as_after_ctrl_c(started,
             started[0].say("who reads this?")
         monkeypatch.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # for what is still to be flushed
+
+
+def test_failure_that_is_not_recorded_yet_has_a_reason(started, capsys):
+    progress, names = started
+    earlier = Record([{"status": "FAILED", "reason": "it burns"}, {"status": "RUNNING"}])
+    progress.fail(names[0], earlier)
+    assert ": its process died; tiny: 0 done" in capsys.readouterr().out

@@ -707,3 +707,11 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
     assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"
+
+
+def test_run_that_a_kill_cut_off_spoils_no_later_line(tmp_path):
+    tables.log_run(tmp_path, seconds=1.0)
+    with open(tmp_path / "runs.jsonl", "a") as file:
+        file.write('{"seconds": 2')
+    tables.log_run(tmp_path, seconds=3.0)
+    assert (tmp_path / "runs.jsonl").read_text() == '{"seconds": 1.0}\n{"seconds": 3.0}\n'
