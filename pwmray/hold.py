@@ -1,5 +1,6 @@
 """A trial's folder in the hands of the process that runs it: claim, watchdog and writes."""
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -125,7 +126,8 @@ def clear_leftovers(folder: Path) -> None:
     """Delete what a process left that was killed after it brought the trial to its end."""
     if not (folder / CLAIM_FILE).exists() and not any(folder.glob(DRAFTS)):
         return
-    with registry.claimed(folder) as record:
+    # Where that cannot be, the next run may.
+    with contextlib.suppress(OSError), registry.claimed(folder) as record:
         if record is not None and record.status is Status.EVALUATED:
             for draft in folder.glob(DRAFTS):
                 draft.unlink(missing_ok=True)
