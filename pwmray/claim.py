@@ -191,7 +191,7 @@ def _is_stale(path: Path, lease_seconds: float, now: float) -> bool:
         if _is_local(path, found):
             return not _is_alive(found["pid"], found.get("started"))
         # A time far ahead is no life either: it was written before a clock was put back.
-        return abs(now - path.stat().st_mtime) > lease_seconds
+        return abs(now - path.lstat().st_mtime) > lease_seconds
     except FileNotFoundError:
         return True
 
@@ -204,7 +204,7 @@ def _is_still(path: Path, lease_seconds: float) -> bool:
 
     A clock that jumps makes every claim look old until its next beat.
     """
-    beat = path.stat().st_mtime_ns
+    beat = path.lstat().st_mtime_ns
     seen, since = _watched.get(path, (None, 0.0))
     if seen != beat:
         _watched[path] = (beat, time.monotonic())
@@ -214,7 +214,7 @@ def _is_still(path: Path, lease_seconds: float) -> bool:
 
 def _is_local(path: Path, owner: dict[str, Any]) -> bool:
     """Tell whether the claim was made here: by a process that could be seen, and in this file."""
-    return owner.get("machine") == _machine() and owner.get("inode") == path.stat().st_ino
+    return owner.get("machine") == _machine() and owner.get("inode") == path.lstat().st_ino
 
 
 def this_process() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from pwmray.durations import format_duration
 
@@ -34,7 +34,7 @@ def run_command(function: Callable[[], int | None]) -> int:
         code = function() or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except (BrokenPipeError, _NobodyReadsError):
         # Python flushes stdout once more on its way out and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
@@ -58,6 +58,24 @@ def _open_closed_streams() -> None:
             stream = open(os.devnull, mode)  # noqa: SIM115
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line about work that goes on whether or not it can be written.
+
+    On a full disk it comes out once there is room. Where nobody reads any more the work ends as
+    after Ctrl-C: an error Ray Tune would take to be a trial's.
+    """
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError as error:
+        raise _NobodyReadsError from error
+    except OSError:
+        pass  # nor is there another place to say so
+
+
+class _NobodyReadsError(KeyboardInterrupt):
+    """What ends work whose output goes into a pipe that was closed at the other end."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -169,7 +187,7 @@ class _Lines:
         elif now - self._said < _SECONDS_PER_LINE:
             return
         self._said = now
-        print(f"{self._title}: {what}{self._amount(done, total, now)}", file=sys.stderr)
+        say(f"{self._title}: {what}{self._amount(done, total, now)}", sys.stderr)
 
     def _amount(self, done: int, total: int, now: float) -> str:
         if not total:

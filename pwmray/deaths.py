@@ -36,7 +36,7 @@ def record_death(folder: Path, told: str | None) -> bool:
     with registry.claimed(folder) as record:
         if record is None:
             return False
-        if record.status not in (*registry.ENDS, Status.CANCELLED):
+        if record.status not in (None, *registry.ENDS, Status.CANCELLED):  # none: it was deleted
             death = _death(told, take_stacks(folder))
             if death["failure"] in _OF_NODES and _was_told_to_end(record.last("slurm_node")):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}

@@ -1,5 +1,6 @@
 """A trial's folder in the hands of the process that runs it: claim, watchdog and writes."""
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pwmray.watchdog import STACKS_FILE, Watchdog
 if TYPE_CHECKING:
     from pwmray.config import RuntimeConfig
 
+_REASON_CHARACTERS = 2000  # of the beginning; an exception's message may be a whole tensor
 _TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,17 @@ T = TypeVar("T")
 
 
 class RunningElsewhereError(RuntimeError):
-    """Another process has the trial, or brought it to an end since it was queued here."""
+    """Another process has the trial, or brought it to an end since it was queued here.
+
+    Or somebody deleted its folder meanwhile: it is to be queued anew.
+    """
 
 
 class Hold:
     """The right to write into a trial's folder, until `close`.
 
-    Raises RunningElsewhereError when another process has it or has ended the trial.
+    Raises RunningElsewhereError when another process has it or has ended the trial, or its folder
+    was deleted.
     """
 
     def __init__(self, folder: Path, runtime: "RuntimeConfig"):
@@ -80,7 +86,7 @@ class Hold:
         self.check()
         fields = {
             "failure": failures.of_exception(error),
-            "reason": " ".join(f"{type(error).__name__}: {error}".split()),
+            "reason": " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARACTERS],
             "epochs_reached": epochs_reached,
         }
         told = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
@@ -102,6 +108,8 @@ class Hold:
 
     def _check_unended(self) -> None:
         status = registry.read(self._folder).status
+        if status is None:  # who queued it would have written that
+            raise RunningElsewhereError("its folder was deleted")
         if status in registry.ENDS:
             raise RunningElsewhereError(f"{status} in another process")
 
@@ -118,7 +126,8 @@ def clear_leftovers(folder: Path) -> None:
     """Delete what a process left that was killed after it brought the trial to its end."""
     if not (folder / CLAIM_FILE).exists() and not any(folder.glob(DRAFTS)):
         return
-    with registry.claimed(folder) as record:
+    # Where that cannot be, the next run may.
+    with contextlib.suppress(OSError), registry.claimed(folder) as record:
         if record is not None and record.status is Status.EVALUATED:
             for draft in folder.glob(DRAFTS):
                 draft.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwmray import connect, lost, notify, placement, registry, retries, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, as_typed, show_progress
+from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
 from pwmray.failures import is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
@@ -31,6 +31,7 @@ from pwmray.progress import SweepProgress
 from pwmray.recorder import Job
 from pwmray.registry import Status
 from pwmray.room import check_writable
+from pwmray.sweep_folders import SWEEP_FILE
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.turns import Turns
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
 
 TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
-_MAX_LOSSES = 5  # of Ray, in one run of the driver
+MAX_LOSSES = 5  # of Ray, in one run of the driver
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _run(
                 deaths = retries.FirstDeaths(is_over="done" in plan.counts())
                 end = _work(engine, turns, progress, joined, interruption, deaths)
         finally:
-            _write_the_end(plan, folder, turns, joined, end, started, data_seconds)
+            _write_the_end(plan, folder, command, turns, joined, end, started, data_seconds)
     return _say_the_end(plan, folder, end, command, notices)
 
 
@@ -235,7 +236,7 @@ class _Engine:
     def _recover(self, turns: Turns, progress: SweepProgress) -> None:
         """Leave a Ray whose node here is gone; the next run starts or joins one again."""
         self._num_losses += 1
-        if self._num_losses >= _MAX_LOSSES:
+        if self._num_losses >= MAX_LOSSES:
             raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
         progress.say("Ray's node on this machine died; going on with another")
         self.stop()
@@ -327,6 +328,7 @@ def _trainable_config(
 def _write_the_end(
     plan: Plan,
     folder: Path,
+    command: str,
     turns: Turns,
     joined: tables.Tables,
     end: _End,
@@ -338,9 +340,11 @@ def _write_the_end(
     status = Status.QUEUED if end.code == GO_ON else Status.CANCELLED
     try:
         turns.settle(end.why, status)
+        if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
+            tables.open_sweep(plan, command)
         joined.write()
         for line in joined.newly_left_out():
-            print(line)
+            say(line)
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
         tables.log_run(
@@ -350,7 +354,7 @@ def _write_the_end(
     except OSError as error:
         if not is_disk_full(error):
             raise
-        print(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
+        say(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
 
 
 def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Notices) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pwmray import registry
 from pwmray.commands import one_line
-from pwmray.files import replacing
+from pwmray.files import remove_drafts, replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
@@ -64,15 +64,16 @@ def list_trials(
         except FileNotFoundError:
             trials[fingerprint] = summarize(Record())
             continue
+        except OSError as error:  # a file is where its folder was, or the folder is another user's
+            _leave_out(fingerprint, error, unreadable)
+            continue
         stamp = [found.st_mtime_ns, found.st_size]
         entry = known.get(fingerprint)
         if entry is None or entry[0] != stamp:
             try:
                 record = registry.read(registry.trial_folder(results, fingerprint))
             except (ValueError, OSError) as error:
-                if unreadable is None:
-                    raise
-                unreadable[fingerprint] = one_line(error)
+                _leave_out(fingerprint, error, unreadable)
                 continue
             entry = [stamp, summarize(record)]
             known[fingerprint], is_news = entry, True
@@ -80,6 +81,13 @@ def list_trials(
     if is_news:
         _write_cache(cache, known)
     return trials
+
+
+def _leave_out(fingerprint: str, error: Exception, unreadable: dict[str, str] | None) -> None:
+    """Put down why a trial's events file cannot be read; raise that where nobody asks for it."""
+    if unreadable is None:
+        raise error
+    unreadable[fingerprint] = one_line(error)
 
 
 def summarize(record: Record) -> Summary:
@@ -148,6 +156,9 @@ def _read_cache(path: Path) -> dict[str, list]:
 
 
 def _write_cache(path: Path, known: dict[str, list]) -> None:
-    # Whoever may not write here, or has no room, folds again the next time.
-    with contextlib.suppress(OSError), replacing(path) as draft:
-        draft.write_text(json.dumps({"format": _FORMAT, "trials": known}))
+    # Whoever may not write here, has no room, or loses its draft to another, folds again the next
+    # time.
+    with contextlib.suppress(OSError):
+        remove_drafts(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps({"format": _FORMAT, "trials": known}))

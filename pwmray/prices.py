@@ -202,7 +202,7 @@ def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, str, f
     for path in sorted(results_dir.glob("*/trials.arrow")):
         try:
             table = results.read_table(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # it may be another user's
             log.warning("the plan learns nothing from a table: %s", error)
             continue
         rows = table.select(["trial", *_COLUMNS]).to_pylist()

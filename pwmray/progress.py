@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pwmray.commands import say
 from pwmray.durations import format_duration
 from pwmray.notify import Notices
 from pwmray.plan import Plan
@@ -143,7 +144,7 @@ class SweepProgress:
             self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
             self._live.start()
         else:
-            print(self.line(), flush=True)
+            say(self.line())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,8 +177,10 @@ class SweepProgress:
         """A trial failed, as its record says."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
             trial.status = "failed"
-        self._say(f"failed {trial.label}: {record.last('reason')}; {self.line()}")
-        self._notices.failures(self._sums.counts["failed"], str(record.last("reason")), self.line())
+        # Where a process that dies still holds it, that is recorded later.
+        reason = record.last("reason") if record.status is Status.FAILED else "its process died"
+        self._say(f"failed {trial.label}: {reason}; {self.line()}")
+        self._notices.failures(self._sums.counts["failed"], str(reason), self.line())
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
         """A trial is to run, again after a `failure` where there is one."""
@@ -250,7 +253,7 @@ class SweepProgress:
 
     def _say(self, text: str) -> None:
         if not self._is_terminal:
-            print(text, flush=True)
+            say(text)
             self._said_at = time.monotonic()
 
     def _table(self) -> Table:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from pwmray.commands import say
 from pwmray.failures import (
     POLICIES,
     Failure,
@@ -132,7 +133,7 @@ def _wait_for_room(trial: Retriable, results: Path) -> bool:
     limit = trial.config.runtime.disk_wait_seconds
     deadline = time.monotonic() + limit
     if free_bytes(results) < trial.disk_bytes:
-        print(f"disk full: waiting up to {limit:.0f} s for room in {results}", flush=True)
+        say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
     while free_bytes(results) < trial.disk_bytes:
         if time.monotonic() >= deadline:
             return False

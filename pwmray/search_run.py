@@ -4,7 +4,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import claim, connect, lost, notify, placement, study
-from pwmray.commands import INTERRUPTED, as_typed, show_progress
+from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
-from pwmray.launch import TRIALS_FAILED
+from pwmray.launch import MAX_LOSSES, TRIALS_FAILED
 from pwmray.recorder import Job
 from pwmray.registry import Status
 from pwmray.scheduling import InOrder
@@ -29,7 +29,7 @@ from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
-from pwmray.watch import Listening, NamedTasks, told_of
+from pwmray.watch import Listening, NamedTasks, StopEarly, told_of
 
 _LOOK_SECONDS = 1.0
 
@@ -113,14 +113,12 @@ def _run_tasks(
             paths = _prepare(plan, num_left, data_dir, address, interruption)
             num_later = sum(num_left.values())
             for task in num_left:
-                interruption.listen()  # Ray, which started, takes the signals too
-                offered = ray.cluster_resources()
                 num_later -= num_left[task]
-                trials = SearchTrials(
-                    plan, task, paths[task], offered, command, num_later, notices.failure
+                known = {"num_later": num_later, "tell_failure": notices.failure}
+                begin = functools.partial(
+                    SearchTrials, plan, task, paths[task], command=command, **known
                 )
-                opened.append(trials)
-                _search(trials, scratch / task, offered, interruption)
+                trials = _search_task(begin, opened, scratch, address, interruption)
                 if interruption.reason is not None:
                     code, why = GO_ON, interruption.reason
                     break
@@ -200,17 +198,43 @@ def _describe_missing_compiler(plan: SearchPlan) -> str:
     return connect.describe_missing_compiler(ray.cluster_resources())
 
 
+def _search_task(
+    begin: Callable[..., SearchTrials],
+    opened: list[SearchTrials],
+    scratch: Path,
+    address: str | None,
+    interruption: Interruption,
+) -> SearchTrials:
+    """Run a task's study to its end or an interruption, on another Ray where this one dies.
+
+    `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
+    """
+    for _ in range(MAX_LOSSES):
+        interruption.listen()  # Ray, which started, takes the signals too
+        offered = ray.cluster_resources()
+        trials = begin(offered=offered)
+        opened.append(trials)
+        is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+        if not is_lost or interruption.reason is not None:
+            return trials
+        say("Ray's node on this machine died; going on with another")
+        ray.shutdown()
+        trials.settle("Ray's node on this machine died")
+        connect.connect(address and connect.answering(address))
+    raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
+
+
 def _search(
     trials: SearchTrials, scratch: Path, offered: Mapping[str, float], interruption: Interruption
-) -> None:
-    """Run a task's study to its end, or until an interruption."""
-    runtime = trials.default.runtime
+) -> bool:
+    """Run a task's study as far as it comes; return whether Ray's node here died meanwhile."""
+    runtime, stopper = trials.default.runtime, StopEarly()
     connect.check_resources(runtime.num_cpus)
     connect.check_matmuls({trials.default.learner.matmul}, offered)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, placement.resources),
         tune_config=tune.TuneConfig(
-            search_alg=_StudySearcher(trials, interruption),
+            search_alg=_StudySearcher(trials, interruption, stopper),
             scheduler=_StudyScheduler(trials, interruption),
             num_samples=-1,  # until the searcher says that it has finished
             reuse_actors=True,
@@ -220,12 +244,14 @@ def _search(
             name=scratch.name,
             storage_path=str(scratch.parent),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Listening(interruption, functools.partial(print, flush=True)), NamedTasks()],
+            callbacks=[Listening(interruption, say), NamedTasks()],
+            stop=stopper,
             verbose=0,
         ),
     )
     with without_wandb():
         tuner.fit()
+    return stopper.is_ray_lost
 
 
 def _count_places(runtime: RuntimeConfig) -> int:
@@ -240,9 +266,9 @@ def _count_places(runtime: RuntimeConfig) -> int:
 class _StudySearcher(Searcher):
     """Tune's view of a study: what to run next, and what became of it."""
 
-    def __init__(self, trials: SearchTrials, interruption: Interruption):
+    def __init__(self, trials: SearchTrials, interruption: Interruption, stopper: StopEarly):
         super().__init__(metric="return_mean", mode="max")
-        self._trials, self._interruption = trials, interruption
+        self._trials, self._interruption, self._stopper = trials, interruption, stopper
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial once there is room for it: later proposals know more."""
@@ -254,7 +280,8 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if self._interruption.reason is None:  # otherwise it was stopped, and is settled
+        is_stopped = self._interruption.reason is not None or self._stopper.is_ray_lost
+        if not is_stopped:  # otherwise it is settled
             self._trials.end(trial_id, result, error)
 
 

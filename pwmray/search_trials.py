@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pwmray import connect, deaths, placement, provenance, registry, retries, study, tables
+from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, failure_of, is_disk_full, share_of
@@ -149,7 +150,7 @@ class SearchTrials:
         number = f"{self._number_of(config)} of {self._plan.num_trials}"
         which = f"{self._plan.search.name} {self._task} {number}"
         progress = self._progress()
-        print("; ".join([f"{which}: {said}", *progress]), flush=True)
+        say("; ".join([f"{which}: {said}", *progress]))
         if told.state is TrialState.FAIL:
             self._tell_failure(str(record.last("reason")), "; ".join([which, *progress]))
         if time.monotonic() >= self._write_at:
@@ -219,7 +220,7 @@ class SearchTrials:
             config = self._plan.config(self._task, trial.params)
         except ValueError as error:
             self.study.tell(trial, state=TrialState.FAIL)
-            print(f"{self._plan.search.name} {self._task}: left out, for {error}", flush=True)
+            say(f"{self._plan.search.name} {self._task}: left out, for {error}")
             return None
         trial.set_user_attr(FINGERPRINT, config.fingerprint)
         self._asked.setdefault(config.fingerprint, config)
@@ -352,11 +353,10 @@ class SearchTrials:
             open_tables(self._plan, self._asked.values(), self._command)
             self._tables.write()
             for line in self._tables.newly_left_out():
-                print(line, flush=True)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            print(f"disk full: the tables in {self._plan.folder} are behind", flush=True)
+                say(line)
+        except OSError as error:  # at the end they are joined again
+            why = "disk full" if is_disk_full(error) else one_line(error)
+            say(f"{why}: the tables in {self._plan.folder} are behind")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
-from pwmray.files import replacing
+from pwmray.files import append_lines, replacing
 from pwmray.levels import Axes, Named, Words, known_by, level_of, name_trial, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
@@ -107,8 +107,8 @@ def open_sweep(plan: Any, command: str) -> Path:
 
 def log_run(folder: Path, **fields: Any) -> None:
     """Append one line about a run of the driver."""
-    with _alone(folder), open(folder / "runs.jsonl", "a") as file:
-        file.write(json.dumps(fields) + "\n")
+    with _alone(folder):
+        append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
 
 
 class Tables:
@@ -137,6 +137,8 @@ class Tables:
                 self._write()
 
     def _write(self) -> None:
+        if not (self._folder / SWEEP_FILE).exists():
+            return  # somebody deleted it: which trials are the sweep's its driver writes anew
         for name, table in self.join().items():
             results.write_table(self._folder / f"{name}.arrow", table)
 
@@ -207,6 +209,8 @@ def _alone(folder: Path) -> Iterator[None]:
     while (held := claim.acquire(folder / _CLAIM_FILE)) is None:
         time.sleep(_POLL_SECONDS)
     with held:
+        for draft in claim.find_drafts(folder):  # of a process killed while it wrote
+            draft.unlink(missing_ok=True)
         yield
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import as_typed, unknown
+from pwmray.commands import as_typed, say, unknown
 from pwmray.recorder import Job, Report
 from pwmray.wandb_state import is_behind
 
@@ -74,7 +74,7 @@ def recording(mode: Mode, job: Job, is_working: bool) -> Iterator[None]:
     finally:
         report = recorder.end(grace + _DYING_SECONDS)
         if said := _describe(report, job):
-            print(f"W&B: {said}")
+            say(f"W&B: {said}")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ class RecorderProcess:
             if not isinstance(known, dict):  # nor is that its own: what it loads may print, too
                 continue
             if "said" in known:
-                print(f"W&B: {known['said']}", flush=True)
+                say(f"W&B: {known['said']}")
             elif progress is not None and "of" in known:
                 progress(known["done"], known["of"])
             else:

@@ -171,14 +171,18 @@ class Trial:
         return {"began_again": said}
 
     def _resume(self, store: Store) -> None:
-        """Take up the last checkpoint and the curve up to it, where there is one."""
+        """Take up the last checkpoint and the curve up to it, where there is one.
+
+        A damaged one is no more; what the storage or the system does not let this process read may
+        be whole, and raises OSError: begun anew, the trial would replace it.
+        """
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
             return
         try:
             progress = checkpoint.load(path, self.learner, self._generators, self._device)
             rows = results.read_table(self.folder / CURVE_FILE).to_pylist()
-        except (ValueError, OSError) as error:
+        except (ValueError, FileNotFoundError) as error:
             log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, error)
             self._start_afresh(store)
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, registry, wandb_state
+from pwmray.commands import one_line
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -150,7 +151,11 @@ def _list_failures(chosen: argparse.Namespace) -> None:
     names = names_in(sweep)
     groups: dict[tuple[Failure, str], list[tuple[str, Record]]] = defaultdict(list)
     for fingerprint in read_sweep(sweep).get("trials", []):
-        record = registry.read(registry.trial_folder(chosen.results, fingerprint))
+        try:
+            record = registry.read(registry.trial_folder(chosen.results, fingerprint))
+        except (ValueError, OSError) as error:
+            print(f"left out: {one_line(error)}")
+            continue
         failure = failure_of(record)
         if failure is not None:
             shown = names.get(fingerprint) or fingerprint

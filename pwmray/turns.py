@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, deaths, provenance, registry, retries
+from pwmray.commands import one_line
 from pwmray.failures import POLICIES, Remedy, failure_of, has_retry, is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
@@ -102,9 +103,14 @@ class Turns:
         deaths.wait_for_death([self._folder(fingerprint) for fingerprint in left])
         for fingerprint in left:
             folder = self._folder(fingerprint)
-            with registry.claimed(folder) as record:
-                if record is not None and _goes_on(record):
-                    registry.record(folder, status, reason=why, **fields)
+            try:
+                with registry.claimed(folder) as record:
+                    if record is not None and _goes_on(record):
+                        registry.record(folder, status, reason=why, **fields)
+            except OSError as error:
+                if is_disk_full(error):  # which will hold for all
+                    raise
+                self._say_unwritten(fingerprint, error)
 
     def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
         """Queue a trial if no process runs it and it may run; drop it if it never will."""
@@ -138,9 +144,10 @@ class Turns:
                     return False
                 registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
         except OSError as error:
-            if self._is_first or not is_disk_full(error):
+            if self._is_first:
                 raise
-            del self._open[fingerprint]
+            self._say_unwritten(fingerprint, error)
+            del self._open[fingerprint]  # the others go on
             return False
         self._ours.add(fingerprint)
         return True
@@ -154,9 +161,12 @@ class Turns:
             if deaths.record_death(folder, self._told.get(fingerprint)):
                 self._told.pop(fingerprint, None)
         except OSError as error:
-            if not is_disk_full(error):
-                raise
-            self._progress.say(f"disk full: the failure of {fingerprint} could not be recorded")
+            self._say_unwritten(fingerprint, error)
+
+    def _say_unwritten(self, fingerprint: str, error: OSError) -> None:
+        """Say that a trial's folder cannot be written any more, which is no end of the sweep's."""
+        why = "disk full" if is_disk_full(error) else one_line(error)
+        self._progress.say(f"{why}: what became of {fingerprint} could not be recorded")
 
     def _others(self) -> Counter[str]:
         """Return how many of the open trials each other process has."""
@@ -168,8 +178,11 @@ class Turns:
 
 
 def _goes_on(record: Record) -> bool:
-    """Whether a trial that nobody runs has not ended, or only until it is resumed."""
+    """Whether a trial that nobody runs has not ended, or only until it is resumed.
+
+    Of one whose folder was deleted there is nothing to tell.
+    """
     failure = failure_of(record)
     if failure is not None:
         return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
-    return record.status not in (*registry.ENDS, Status.CANCELLED)
+    return record.status not in (None, *registry.ENDS, Status.CANCELLED)

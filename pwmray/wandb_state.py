@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.files import replacing
+from pwmray.files import remove_drafts, replacing
 from pwmray.pretraining_folder import LAST_FILE
 from pwmray.registry import CURVE_FILE, EVENTS_FILE
 
@@ -30,7 +30,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace it."""
+    """Replace it; for who holds the claim there."""
+    remove_drafts(folder / FOLDER / _STATE_FILE)
     with replacing(folder / FOLDER / _STATE_FILE) as draft:
         draft.write_text(json.dumps(state, indent=2) + "\n")
 
@@ -53,7 +54,8 @@ def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
 
 
 def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
-    """Replace them, those of another place, too."""
+    """Replace them, those of another place, too; for who holds the claim there."""
+    remove_drafts(folder / FOLDER / _ROWS_FILE)
     with replacing(folder / FOLDER / _ROWS_FILE) as draft:
         draft.write_text(json.dumps({"rows": _pack_rows(rows), "rows_at": place}) + "\n")
 

@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 
 from pwmray import connect, registry
+from pwmray.commands import one_line
 from pwmray.durations import format_duration
 from pwmray.failures import is_disk_full
 from pwmray.interruption import Interruption
@@ -87,12 +88,11 @@ class TuneWatch(tune.Callback):
             self._tables.write_if_alone()
             for line in self._tables.newly_left_out():
                 self._progress.say(line)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            self._progress.say(
-                "disk full: the sweep's tables are behind; `pwmray prune` frees room"
-            )
+        except OSError as error:  # the trials are what counts; at the end they are joined again
+            is_full = is_disk_full(error)
+            why = "disk full" if is_full else one_line(error)
+            remedy = "; `pwmray prune` frees room" if is_full else ""
+            self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 
@@ -146,12 +146,12 @@ class NamedTasks(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run whose first trials all died of one bug, or without a Ray.
+    """Stop a run without a Ray, or whose first trials, by its `deaths`, all died of one bug.
 
     Tune waits for ever for places for its trials on a node that is gone.
     """
 
-    def __init__(self, deaths: FirstDeaths):
+    def __init__(self, deaths: FirstDeaths | None = None):
         self._deaths = deaths
         self.is_ray_lost = False
         self._looked_at = time.monotonic()
@@ -167,7 +167,7 @@ class StopEarly(tune.Stopper):
             self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
         if self.is_ray_lost:
             return True
-        return self._deaths.bug is not None
+        return self._deaths is not None and self._deaths.bug is not None
 
 
 def told_of(trial: Any) -> str:

@@ -397,3 +397,12 @@ def test_forked_process_does_not_give_back_what_its_parent_holds(tmp_path):
     os.waitpid(child, 0)
     assert held.is_held
     held.release()
+
+
+def test_claim_that_is_a_link_to_nowhere_is_stale_like_any(tmp_path):
+    path = tmp_path / "claim.json"
+    path.symlink_to(tmp_path / "nowhere")
+    os.utime(path, (0, 0), follow_symlinks=False)
+    with claim.acquire(path, lease_seconds=0.1) as held:
+        assert held.is_held
+        assert list(tmp_path.iterdir()) == [path]

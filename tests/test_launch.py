@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,3 +231,14 @@ def _address_of(log):
             return found[1]
         time.sleep(0.5)
     raise TimeoutError(log.read_text())
+
+
+def test_results_that_are_deleted_under_a_sweep_are_made_anew(tmp_path):
+    process = start(tmp_path, "--scale", "tiny", "--limit", "3")
+    wait_for_event(tmp_path, Status.EVALUATED)
+    (tmp_path / "results").rename(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 3

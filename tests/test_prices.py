@@ -1,6 +1,7 @@
 """What a plan says that trials cost, and how it knows."""
 
 import dataclasses
+import errno
 import json
 
 import pytest
@@ -273,3 +274,15 @@ def test_half_done_pretraining_is_priced_by_its_own_pace(tmp_path):
     found = pretraining_prices.price(config, {"pretraining_minutes": {"mlp": 4.0}}, tmp_path)
 
     assert found == (pytest.approx(7.5), "its own pace")
+
+
+def test_table_that_is_not_ours_to_read_stops_no_plan(tmp_path, monkeypatch, caplog):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "trials.arrow").write_text("x")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(results, "read_table", refuse)
+    assert make_plan(tmp_path).minutes > 0
+    assert "the plan learns nothing from a table" in caplog.text

@@ -1,17 +1,23 @@
 """The time left that a sweep shows: by its trials' own pieces, not by the clock since it began."""
 
+import errno
 import io
 import json
+import os
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 from rich.live import Live
 
-from pwmray import plan, plan_text, registry, results
+from pwmray import plan, plan_text, registry, results, tables
+from pwmray.interruption import Interruption
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Record, Status
+from pwmray.retries import FirstDeaths
+from pwmray.turns import Turns
+from pwmray.watch import TuneWatch
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
@@ -180,3 +186,60 @@ def test_what_trials_run_without_is_told_once_a_reason(started, capsys):
     assert first.startswith("kernels off: no C++ compiler (first seen: ")
     assert first.endswith(" on node1)")
     assert second.startswith("cuda_graph off: it differs (first seen: ")
+
+
+def test_lines_that_find_no_room_come_out_when_there_is_some(started, monkeypatch):
+    progress, names = started
+    disk = _FullDisk()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(disk)))
+    progress.finish(names[0], {"return_mean": 1.5})
+    assert disk.written == b""
+    disk.has_room = True
+    progress.say("there is room")
+    assert b"final return 1.5; tiny: 1 done" in disk.written
+    assert disk.written.endswith(b"\nthere is room\n")
+
+
+def test_tables_that_cannot_be_written_do_not_end_the_sweep(tmp_path, capsys):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    folder = tables.open_sweep(made, "python tiny.py")
+    (folder / "curves.arrow").mkdir()
+    progress = SweepProgress(made, Notices("tiny", None))
+    joined, stop = tables.Tables(folder), Interruption()
+    watch = TuneWatch(made, Turns(made, progress), progress, joined, FirstDeaths(), stop)
+    watch.on_trial_result(0, [], None, {})
+    said = f"Is a directory: {folder}/curves.arrow: the sweep's tables are behind\n"
+    assert capsys.readouterr().out == said
+
+
+class _FullDisk(io.RawIOBase):
+    """A file on a disk that has no room yet."""
+
+    has_room, written = False, b""
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        if not self.has_room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.written += bytes(content)
+        return len(content)
+
+
+def test_sweep_whose_output_nobody_reads_any_more_stops_as_after_ctrl_c(started, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        with pytest.raises(KeyboardInterrupt):
+            started[0].say("who reads this?")
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # for what is still to be flushed
+
+
+def test_failure_that_is_not_recorded_yet_has_a_reason(started, capsys):
+    progress, names = started
+    earlier = Record([{"status": "FAILED", "reason": "it burns"}, {"status": "RUNNING"}])
+    progress.fail(names[0], earlier)
+    assert ": its process died; tiny: 0 done" in capsys.readouterr().out

@@ -597,6 +597,40 @@ def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_othe
         assert f"left out: {path} line 6 is not an event: time is None, not text" in out
 
 
+def test_what_killed_processes_left_half_written_is_cleared_by_the_next(made, capsys):
+    folder = made / "tiny"
+    drafts = [
+        folder / ".curves.arrow.0123abcd.tmp",
+        folder / ".sweep.json.0123abcd.tmp",
+        folder / f".tables.claim.{'0' * 32}.tmp",
+        made / "..listing.json.0123abcd.tmp",
+    ]
+    for draft in drafts:
+        draft.write_bytes(b"half")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:7], made), "python tiny.py")
+    assert run(capsys, made, "status")[0] == 0
+    assert not [draft for draft in drafts if draft.exists()]
+
+
+def test_status_names_a_trial_whose_folder_is_none_and_counts_the_others(made, capsys):
+    folder = folder_of(made, 0)
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    for command in (["status"], ["status", "tiny"], ["watch", "--once"]):
+        code, out, _ = run(capsys, made, *command)
+        assert (code, out.splitlines()[1].split()[:3]) == (0, ["tiny", "6", "3"])
+        assert f"left out: Not a directory: {folder}/events.jsonl" in out
+
+
+def test_failures_name_a_trial_whose_record_is_broken_and_show_the_others(made, capsys):
+    path = folder_of(made, 5) / "events.jsonl"
+    path.write_text("{broken\n")
+    code, out, _ = run(capsys, made, "failures", "tiny")
+    assert code == 0
+    assert f"left out: {path} line 1 is not an event" in out
+    assert "config, 1 trial: ValueError: no window of 6 steps" in out
+
+
 def test_watch_of_a_sweep_with_a_broken_record_does_not_end_as_if_all_were_done(tmp_path, capsys):
     for index in (0, 1):
         stand_at(tmp_path, index, Status.EVALUATED)
@@ -673,3 +707,11 @@ def test_commands_about_records_load_neither_torch_nor_ray(made):
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
     assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"
+
+
+def test_run_that_a_kill_cut_off_spoils_no_later_line(tmp_path):
+    tables.log_run(tmp_path, seconds=1.0)
+    with open(tmp_path / "runs.jsonl", "a") as file:
+        file.write('{"seconds": 2')
+    tables.log_run(tmp_path, seconds=3.0)
+    assert (tmp_path / "runs.jsonl").read_text() == '{"seconds": 1.0}\n{"seconds": 3.0}\n'

@@ -34,6 +34,7 @@ from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode
 from pwmray.trial import Trial
 from pwmray.wandb_state import read_state
+from pwmray.watch import StopEarly
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -719,3 +720,36 @@ def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
     out, err = start(tmp_path).communicate(timeout=120)
     assert "tiny_search, the best first" in out
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monkeypatch, capsys):
+    opened, ran = [], []
+
+    def begin(offered):
+        return SearchTrials(make_plan(tmp_path), TASK, data, offered, "python search.py")
+
+    def search_until_ray_dies(trials, *_):
+        ran.append(trials.next("a")["grid"][FINGERPRINT])
+        return len(ran) == 1
+
+    monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
+    monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict, shutdown=list))
+    monkeypatch.setattr(search_run.connect, "connect", lambda address: None)
+    stop = interruption.Interruption()
+    trials = search_run._search_task(begin, opened, tmp_path, None, stop)
+    stop.leave()
+    assert trials is opened[1]
+    assert ran[0] == ran[1]  # what the first left, and no other
+    moves = [e["status"] for e in registry.read(registry.trial_folder(tmp_path, ran[0])).events]
+    assert moves == ["PENDING", "QUEUED", "CANCELLED", "QUEUED"]
+    assert "Ray's node on this machine died; going on with another" in capsys.readouterr().out
+
+
+def test_trials_that_tune_stops_without_a_ray_are_not_stopped_early(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    stopper = StopEarly()
+    searcher = search_run._StudySearcher(trials, interruption.Interruption(), stopper)
+    trials.next("a")
+    stopper.is_ray_lost = True
+    searcher.on_trial_complete("a", {"epoch": 2, "return_mean": 1.0})
+    assert [trial.state for trial in trials.study.get_trials()] == [TrialState.RUNNING]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import shutil
 
 import pytest
 
@@ -138,3 +139,16 @@ def test_watchdog_of_who_lost_the_trial_writes_not_into_that_of_who_has_it(tmp_p
         of_who_lost_it.flush()
         assert not has_hung(tmp_path)
         watchdog.close()
+
+
+def test_trial_whose_folder_was_deleted_is_none_to_run(tmp_path, data):
+    config = make_config()
+    with pytest.raises(RunningElsewhereError, match="its folder was deleted"):
+        open_trial(config, tmp_path / "trial", data)
+    ask_for(config, tmp_path / "trial")
+    trial = open_trial(config, tmp_path / "trial", data)
+    shutil.rmtree(tmp_path / "trial")
+    with pytest.raises(RunningElsewhereError, match="its folder was deleted"):
+        trial.advance()
+    trial.close()
+    assert not (tmp_path / "trial").exists()

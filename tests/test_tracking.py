@@ -29,7 +29,7 @@ from pwmray.registry import Status
 from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracked_runs import RunReader, all_folders
 from pwmray.tracking import Mode, RecorderProcess, choose_mode
-from pwmray.wandb_state import is_behind, stamps_of, write_state
+from pwmray.wandb_state import is_behind, stamps_of, write_rows, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
 from tests.tiny_pretrained import sweep as pretrained_sweep
@@ -158,6 +158,15 @@ def test_trial_without_a_curve_has_no_run(tmp_path):
     registry.record(folder, Status.PENDING, config=TRIALS[0].to_dict())
     assert not is_behind(folder)
     assert RunReader(tmp_path, None).read(folder) is None
+
+
+def test_state_that_a_killed_recorder_left_half_written_goes_with_the_next(tmp_path):
+    (tmp_path / "wandb").mkdir()
+    for name in ("run", "rows"):
+        (tmp_path / "wandb" / f".{name}.json.0123abcd.tmp").write_text("half")
+    write_state(tmp_path, {"group": "tiny"})
+    write_rows(tmp_path, {2: "abcdef"}, [None, None, None])
+    assert sorted(p.name for p in (tmp_path / "wandb").iterdir()) == ["rows.json", "run.json"]
 
 
 def test_place_is_in_the_log_and_in_what_show_says(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A trial without Ray: what it leaves behind, and that resuming is exact."""
 
 import dataclasses
+import errno
 import functools
 import gc
 import json
@@ -182,7 +183,42 @@ def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
 
 
-def test_trial_whose_data_changed_begins_again_and_says_so(tmp_path, data, caplog):
+def test_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, data, monkeypatch):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    trial.close()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pwmray.checkpoint_file.read_with_digest", fail)
+        with pytest.raises(OSError, match="Stale file handle"):
+            open_trial(config, tmp_path, data)
+    assert registry.read(tmp_path).last("failure") == "node lost"
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    registry.record(tmp_path, Status.QUEUED)
+    trial = open_trial(config, tmp_path, data)
+    assert trial.epoch == 2
+    trial.close()
+
+
+def test_reason_of_a_failure_is_kept_short(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial._run_epoch = lambda _: exec("raise RuntimeError('x' * 1_000_000)")
+    with pytest.raises(RuntimeError):
+        trial.advance()
+    trial.close()
+    assert registry.read(tmp_path).last("reason").startswith("RuntimeError: xxx")
+    assert (tmp_path / "events.jsonl").stat().st_size < 50_000
+
+
+def test_data_of_another_task_data_changed_begins_again_and_says_so(tmp_path, data, caplog):
     config = make_config()
     other = dataclasses.replace(config.data, seed=1)
     other = ensure_data(config.task, other, tmp_path / "data", make_vector)

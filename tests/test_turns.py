@@ -1,6 +1,8 @@
 """Several drivers on one results folder: whose turn a trial is; on records, without Ray."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -204,6 +206,38 @@ def test_death_on_a_lost_machine_is_recorded_when_its_claim_is_free(tmp_path, mo
     assert ours.next(no_machine) == trials
     record = registry.read(folder_of(tmp_path, trials[0]))
     assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+
+
+def test_trial_whose_folder_is_deleted_under_its_driver_is_queued_anew(tmp_path):
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    shutil.rmtree(folder_of(tmp_path, trial))
+    assert ours.bury(trial.config.fingerprint, "The actor is dead").events == []
+    assert ours.next(no_machine) == [trial]
+    shutil.rmtree(folder_of(tmp_path, trial))
+    ours.settle("the sweep stopped before it was done")
+    assert registry.read(folder_of(tmp_path, trial)).events == []
+
+
+def test_trial_whose_folder_cannot_be_written_any_more_ends_no_sweep(tmp_path, monkeypatch, capsys):
+    ours, (locked, other) = driver(tmp_path, 2)
+    ours.next(no_machine)
+    for trial in (locked, other):
+        registry.record(folder_of(tmp_path, trial), Status.RUNNING)
+    acquire = claim.acquire
+
+    def acquire_unlocked(path, **options):
+        if path.parent.name == locked.config.fingerprint:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return acquire(path, **options)
+
+    monkeypatch.setattr(claim, "acquire", acquire_unlocked)
+    ours.bury(locked.config.fingerprint, "The actor is dead")
+    ours.settle("it is looked at before it is dropped")
+    said = f"claim.json: what became of {locked.config.fingerprint} could not be recorded"
+    assert capsys.readouterr().out.count(said) == 2
+    assert statuses(tmp_path, other)[-1] == "CANCELLED"
+    assert ours.next(no_machine) == [other]
 
 
 def test_process_that_cannot_be_loaded_is_a_bug_and_not_tried_again(tmp_path):
