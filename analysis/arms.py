@@ -28,10 +28,21 @@ class Arm:
         A sweep lists first what it was asked for last (see pwmray.tables.open_sweep); an imported
         one has its rows in the order of their source.
         """
-        is_imported = any(trial.record.get("origin") for trial in self.trials)
-        oldest_first = self.trials if is_imported else self.trials[::-1]
+        oldest_first = self.trials if self._is_imported else self.trials[::-1]
         last = {trial.seed: trial for trial in oldest_first}
         return tuple(trial for trial in self.trials if trial is last[trial.seed])
+
+    @property
+    def compared(self) -> tuple[Trial, ...]:
+        """Return the trials that a comparison must find alike: those that count.
+
+        Of an imported sweep they are all, for nobody said that one of them replaced another.
+        """
+        return self.trials if self._is_imported else self.counted
+
+    @property
+    def _is_imported(self) -> bool:
+        return any(trial.record.get("origin") for trial in self.trials)
 
     @cached_property
     def returns(self) -> dict[int, float]:

@@ -60,14 +60,14 @@ def compare_controls(
     one to which such a factor does not apply, which is compared with each.
     """
     if not baseline.parts or not level.parts:
-        return find_differences(compare, baseline.trials, level.trials, keys)
+        return find_differences(compare, baseline.compared, level.compared, keys)
     ours, theirs = _by_left_out(baseline), _by_left_out(level)
     pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
     if len(ours) == len(theirs) == 1 or _is_exempt(ours, theirs) or _is_exempt(theirs, ours):
         pairs = list(itertools.product(ours.values(), theirs.values()))
     elif set(ours) != set(theirs):
         return [Difference("averaged over", _say(ours, theirs), _say(theirs, ours))]
-    found = [find_differences(compare, a.trials, b.trials, keys) for a, b in pairs]
+    found = [find_differences(compare, a.compared, b.compared, keys) for a, b in pairs]
     return list(dict.fromkeys(difference for some in found for difference in some))
 
 

@@ -313,7 +313,7 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
     if part not in _KINDS:
         return _FIELDS[part].default_factory  # type: ignore[return-value]
     registry, kind = _KINDS[part], kinds[part]
-    if kind not in registry:
+    if kind not in list(registry):  # by equality: a person's list has no hash
         raise ValueError(unknown(f"{part}.kind", kind, registry))
     return registry[kind].Config
 
@@ -323,7 +323,7 @@ def _expand_variant(flat: Mapping[str, Any]) -> dict[str, Any]:
     variant = flat.pop("variant", None)
     if variant is None:
         return flat
-    if variant not in VARIANTS:
+    if variant not in list(VARIANTS):
         raise ValueError(unknown("variant", variant, VARIANTS))
     world_model, policy = VARIANTS[variant]
     return {**flat, "world_model.kind": world_model, "policy.kind": policy}

@@ -30,6 +30,7 @@ _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their pat
 # What a sweep needs of Ray, unless the user's environment says otherwise.
 _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # a failure that Tune no longer looks at is in its record
     "RAY_memory_monitor_refresh_ms": "0",  # a kill by Ray's own monitor ends the whole sweep
     "RAY_prestart_worker_first_driver": "0",  # one a core, none of which suits what Tune starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write their own

@@ -81,7 +81,7 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
     preset = flat.pop("fidelity", None)
     if preset is None:
         return flat
-    if preset not in FIDELITIES:
+    if preset not in list(FIDELITIES):
         raise ValueError(unknown("fidelity", preset, FIDELITIES))
     switches = dataclasses.asdict(FIDELITIES[preset])
     return {f"fidelity.{name}": value for name, value in switches.items()} | flat

@@ -15,6 +15,7 @@ from typing import Any
 
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig, names_pretraining, spell_out
 from pwmray.models.sizes import SIZES
+from pwmray.registry import flat_settings
 from pwmray.tasks import TASKS
 
 USUAL_AXES = ("task", "variant", "epochs", "seed")  # those that every trial's label names
@@ -117,6 +118,22 @@ def check_names(
             raise ValueError(
                 f"axis {axis!r}: no trial would be shown as level {name!r}: what it sets is "
                 "another level's too, or belongs to another kind of world model or policy"
+            )
+
+
+def check_told_apart(configs: Sequence[TrialConfig], axes: Axes, named: Named) -> None:
+    """Raise ValueError for two trials that stand at the same levels, as all tables show them."""
+    seen: dict[tuple, TrialConfig] = {}
+    for config in configs:
+        shown = (config.label, *levels_of(config, axes, named).values())
+        other = seen.setdefault(shown, config)
+        if other.fingerprint != config.fingerprint:
+            settings, others = (dict(flat_settings(c.to_dict())) for c in (config, other))
+            differing = [key for key in settings if settings[key] != others.get(key)]
+            raise ValueError(
+                f"two trials would both be shown as {name_trial(config, axes, named)}: no axis "
+                f"tells their {' and '.join(differing)}; give those levels names, on an axis that "
+                "is called otherwise than a setting"
             )
 
 

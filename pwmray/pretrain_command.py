@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pwmray import pretraining_prices
+from pwmray import grid, pretraining_prices
 from pwmray.build import build_shapes, num_parameters
+from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import CommandParser, as_typed, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import size_text
@@ -30,7 +31,7 @@ from pwmray.pretraining_folder import (
 )
 from pwmray.recorder import Job
 from pwmray.room import free_bytes
-from pwmray.sweep_options import add_place_options, choose_scale, task_names
+from pwmray.sweep_options import add_place_options, check_scales, choose_scale, task_names
 from pwmray.tasks import TASKS
 from pwmray.tracking import Mode, choose_mode, recording
 
@@ -51,11 +52,26 @@ class Pretraining:
     scales: Mapping[str, Mapping[str, Any]]
     hold: Mapping[str, Any] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Raise ValueError for what its file cannot mean."""
+        check_folder_name("a pretraining", self.name)
+        try:
+            check_scales({}, self.scales)
+            check_mapping("vary", self.vary)
+            check_mapping("hold", self.hold)
+            for key, levels in self.vary.items():
+                check_list(f"axis {key!r}", levels)
+                grid.check_levels(key, levels)
+            grid.check_held(self.hold, self.vary)
+        except ValueError as error:
+            raise ValueError(f"pretraining {self.name}: {error}") from error
+
     def configs(self, scale: str, tasks: Sequence[str] = ()) -> list[PretrainingConfig]:
         """Return every pretraining once; `tasks` replaces the scale's own.
 
         Raises ValueError for a key or a value that is not valid.
         """
+        self.check()
         for key in ("task", "epochs"):
             if key in self.vary or key in self.hold:
                 raise ValueError(
@@ -79,6 +95,7 @@ class Pretraining:
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
+        self.check()
         chosen = _build_parser(self).parse_args(arguments)
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)

@@ -19,7 +19,7 @@ from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.grid import Levels
-from pwmray.levels import check_names, spell_out_level
+from pwmray.levels import check_names, check_told_apart, spell_out_level
 from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
 from pwmray.tracking import Mode, choose_mode
 
@@ -100,7 +100,8 @@ class Sweep:
         a path is taken from the current folder, and is whole in the trial, whose process may have
         another.
         Raises ValueError for an unknown scale, a chosen value that no such level has, an axis that
-        changes nothing, a config that cannot run, or a file not there.
+        changes nothing, trials that no table could tell apart, a config that cannot run, or a file
+        not there.
         """
         from pwmray.pretrained import place_pretrained
 
@@ -116,9 +117,11 @@ class Sweep:
         fingerprints = [config.fingerprint for config in configs]
         with self._named():
             grid.check_axes(axes, fingerprints)
-            for axis, levels in self.named_levels(scale).items():
+            named = self.named_levels(scale)
+            for axis, levels in named.items():
                 names = grid.levels_in_cells(axes, axis)
                 check_names(axis, configs, names, levels)
+            check_told_apart(configs, self.axes, named)
         return list(dict(zip(fingerprints, configs, strict=True)).values())
 
     def trials(

@@ -181,6 +181,29 @@ def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path):
     assert set(trial_statuses(tmp_path)) == {"CANCELLED", "FAILED"}
 
 
+FORGOTTEN = """
+import time, ray
+from pwmray import connect
+
+@ray.remote
+def fail():
+    raise RuntimeError("a bug")
+
+connect.connect(None)
+forgotten = fail.remote()
+time.sleep(5)  # whoever waited for it would have looked at it
+del forgotten
+ray.get(ray.put(1))
+"""
+
+
+def test_failure_that_tune_no_longer_looks_at_is_not_printed(tmp_path):
+    command = [sys.executable, "-c", FORGOTTEN]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert "a bug" not in ended.stdout + ended.stderr
+
+
 def test_diverging_trials_fail_with_their_reason(tmp_path):
     code, out, err = run(tmp_path, "--scale", "diverging", "--limit", "2")
     assert code == 1

@@ -1,5 +1,6 @@
 """Levels with names: a trial is called by the level that it is built from, or the sweep refuses."""
 
+import dataclasses
 import json
 import re
 
@@ -14,6 +15,7 @@ from tests.test_prerequisites import save
 BARE = {"bare": {"instead": {}, "set": {}}}  # no widths, so that a size acts
 BASELINE = {"variant": "baseline"}
 PUBLISHED = {"fidelity": "published", "fidelity.td_lambda": True}
+PRETRAINED_TWICE = ("pretrained", "pretrained:1")
 LAPTOP = {"variant": "fullflow", "size": "laptop"}
 
 
@@ -113,6 +115,29 @@ def test_level_whose_setting_another_axis_sets_is_refused():
     sweep = make_sweep(levels, **{"learner.horizon": [3, 4]})
     sweep = Sweep(**{**vars(sweep), "vary": dict(reversed(sweep.vary.items()))})
     with pytest.raises(ValueError, match="level 'a' has not all of its settings: another axis"):
+        sweep.cells("bare")
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels", "said"),
+    [
+        (
+            "variant",
+            [{"variant": "fullflow", "policy.num_substeps": n} for n in (1, 2)],
+            "policy.n",
+        ),
+        ("seed", [{"seed": 1, "data.seed": n} for n in (0, 1)], "data.seed"),
+        (
+            "methodology",
+            [{"world_model_from": word, "finetune_wm": False} for word in PRETRAINED_TWICE],
+            "world_model_from",
+        ),
+    ],
+)
+def test_levels_that_no_table_would_tell_apart_are_refused(axis, levels, said):
+    sweep = make_sweep({"a": {"learner.horizon": 4}, "b": {"learner.horizon": 5}})
+    sweep = dataclasses.replace(sweep, vary={**sweep.vary, axis: levels})
+    with pytest.raises(ValueError, match=f"shown as pendulum-spin-.*: no axis tells their {said}"):
         sweep.cells("bare")
 
 

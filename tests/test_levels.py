@@ -185,6 +185,18 @@ def test_the_trial_that_the_sweep_asked_for_last_counts_for_its_seed(tmp_path, c
     assert summarise(capsys, tmp_path)["arms"][0]["return_mean"] == 166.0
 
 
+def test_trials_that_others_replaced_are_not_compared(tmp_path, capsys):
+    both = ["baseline", "fullflow"]
+    leave_results(make_sweep("policy.units", [(8,)], variants=both), tmp_path)
+    held = {"hold": {"epochs": 4, "learner.horizon": 4}}
+    leave_results(make_sweep("policy.units", [(8,)], variants=both[:1], **held), tmp_path)
+    (row,) = summarise(capsys, tmp_path, "--compare", "variant")["comparisons"][0]["rows"]
+    assert [difference["field"] for difference in row["differences"]] == ["learner.horizon"]
+    leave_results(make_sweep("policy.units", [(8,)], variants=both, **held), tmp_path)
+    (row,) = summarise(capsys, tmp_path, "--compare", "variant")["comparisons"][0]["rows"]
+    assert (row["differences"], row["verdict"]) == ([], "Tie (Both Low)")
+
+
 def test_what_varies_beside_the_compared_factor_groups_it(tmp_path, capsys):
     sweep = make_sweep(
         "learner.horizon",

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from cluster import submit
+from pwmray.pretrain_command import Pretraining
 from tests.tiny import SCALES, sweep
 from tests.tiny_search import search
 
@@ -53,6 +54,15 @@ def at_tiny(**here):
         ({"scales": {"tiny": {"instead": {}}}}, "scale 'tiny' lacks 'set'"),
         ({"scales": {"tiny": {**TINY, "instead": {"epochs": 4}}}}, "'instead' of 'epochs' is 4"),
         ({"scales": {"tiny": LAPTOP}}, "scale 'tiny' leaves axis 'epochs' no level"),
+        *(
+            ({"hold": {key: [one]}}, f"unknown {key} ['{one}']; did you mean '{one}'?")
+            for key, one in (("fidelity", "published"), ("size", "19"))
+        ),
+        ({"vary": {**sweep.vary, "variant": [["baseline"]]}}, "unknown variant ['baseline']"),
+        (
+            {"vary": {**sweep.vary, "variant": [{"policy.kind": ["flow"]}]}, "compare": "epochs"},
+            "unknown policy.kind ['flow']; did you mean 'flow'?",
+        ),
         (at_tiny(epochs=20), "axis 'epochs' is 20; it must be a list of levels"),
         (at_tiny(epochs=[]), "axis 'epochs' has no levels"),
         ({"at_scale": {"tiny": 20}}, "at_scale: 'tiny' is 20; it must be a mapping"),
@@ -89,6 +99,28 @@ def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
 )
 def test_search_that_cannot_be_meant_is_one_line(changes, said, capsys):
     assert said in said_by(search, capsys, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "my pair"}, "a pretraining is called 'my pair'; valid: "),
+        ({"vary": ["seed"]}, "pretraining pair: vary is ['seed']; it must be a mapping"),
+        ({"vary": {"seed": 3}}, "pretraining pair: axis 'seed' is 3; it must be a list"),
+        ({"vary": {"world_model.kind": "mlp"}}, "axis 'world_model.kind' is 'mlp'; it must be a"),
+        ({"vary": {"world_model.kind": {"mlp": {}}}}, "axis 'world_model.kind' is {'mlp': {}}; it"),
+        ({"vary": {"world_model.kind": []}}, "axis 'world_model.kind' has no levels"),
+        ({"vary": {"world_model.kind": [["mlp"]]}}, "unknown world_model.kind ['mlp']; did you"),
+        ({"hold": ["seed"]}, "pretraining pair: hold is ['seed']; it must be a mapping"),
+        ({"hold": {"world_model.kind": "mlp"}}, "'world_model.kind' is held, but axis"),
+        ({"scales": {}}, "pretraining pair: scales is empty"),
+        ({"scales": {"tiny": {"set": {}}}}, "scale 'tiny' lacks 'instead'"),
+    ],
+)
+def test_pretraining_that_cannot_be_meant_is_one_line(changes, said, capsys):
+    scales = {"tiny": {**TINY, "pretrain": {"tasks": ["pendulum-spin"]}}}
+    pair = Pretraining("pair", {"world_model.kind": ["mlp", "flow"]}, scales)
+    assert said in said_by(pair, capsys, **changes)
 
 
 def test_what_some_levels_set_may_be_held_for_the_others():
