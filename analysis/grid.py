@@ -66,9 +66,11 @@ def name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:
 
 
 def format_p(p: float | None) -> str:
-    """Return a p value in three digits."""
+    """Return a p value in three digits, rounded down where .050 would contradict the evidence."""
     if p is None:
         return "-"
+    if p < 0.05 <= round(p, 3):
+        p = 0.049
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
 
 

@@ -3,6 +3,7 @@
 A key is `part.name`, as sweeps write it; top-level settings have an empty part.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,17 +40,18 @@ def check_least(part: str, config: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not least <= value <= MAX_INT:
-            bound = "at least" if value < least else "at most"
-            limit = least if value < least else MAX_INT
-            raise ValueError(f"{_key(part, name)} is {value}; it must be {bound} {limit}")
+            limit = f"at most {MAX_INT}" if value > MAX_INT else f"at least {least}"
+            raise ValueError(f"{_key(part, name)} is {value}; it must be {limit}")
 
 
-def check_positive(part: str, config: Any, *names: str) -> None:
-    """Check that each number is positive."""
+def check_positive(part: str, config: Any, *names: str, or_infinite: bool = False) -> None:
+    """Check that each number is positive, and finite unless it may be `or_infinite`."""
     for name in names:
         value = getattr(config, name)
         if not value > 0:
             raise ValueError(f"{_key(part, name)} is {value}; it must be positive")
+        if math.isinf(value) and not or_infinite:
+            raise ValueError(f"{_key(part, name)} is {value}; it must be finite")
 
 
 def check_share(part: str, config: Any, *names: str) -> None:

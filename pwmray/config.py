@@ -117,7 +117,8 @@ class RuntimeConfig:
     def check(self) -> None:
         """Raise ValueError for resources that no machine has."""
         check_least("runtime", self, 1, "num_cpus")
-        check_positive("runtime", self, "gpu_fraction", "hang_minutes")
+        check_positive("runtime", self, "gpu_fraction")
+        check_positive("runtime", self, "hang_minutes", or_infinite=True)  # then none hangs
         check_share("runtime", self, "gpu_fraction")
         if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
             raise ValueError(

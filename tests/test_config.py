@@ -272,10 +272,12 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("learner.horizon", 0),
         ("learner.discount", 1.5),
         ("learner.model_lr", 0.0),
+        ("learner.final_lr", math.inf),
         ("world_model.latent_dim", 12),
         ("world_model.latent_dim", 0),
         ("world_model.num_bins", 1),
         ("world_model.bin_range", 0.0),
+        ("world_model.bin_range", math.inf),
         ("world_model.task_dim", -1),
         ("world_model.units", ()),
         ("world_model.units", (0,)),
@@ -319,6 +321,17 @@ def test_value_outside_its_range_is_named(key, value):
     field = key.replace("[flow]", "")
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
         make_full_flow({key: value})
+
+
+def test_what_may_be_infinite_is_without_a_limit():
+    learner = make_full_flow({"learner.actor_clip": math.inf}).learner
+    assert learner.actor_clip == math.inf
+    assert make_full_flow({"runtime.hang_minutes": math.inf}).runtime.hang_minutes == math.inf
+
+
+def test_no_number_where_one_from_0_belongs_is_one_too_small():
+    with pytest.raises(ValueError, match=r"action_penalty is nan; it must be at least 0"):
+        make_full_flow({"learner.action_penalty": math.nan})
 
 
 @pytest.mark.parametrize(

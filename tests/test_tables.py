@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.grid import Grid
+from analysis.grid import Grid, format_p
 from analysis.tables import WIDTH, draw_grid
 
 WORDS = ("12", "+-", "3.5", "a-long-word", "fullflow", "joint_from_scratch", "[-1, 2]", "-")
@@ -43,3 +43,18 @@ def test_long_cell_goes_on_below_its_own_column():
         f"{'':60}  there wins here and there",
         f"v{'':59}  tie",
     ]
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [
+        (None, "-"),
+        (1.0, "1.000"),
+        (0.05, ".050"),
+        (0.0497, ".049"),
+        (0.012, ".012"),
+        (4e-4, "<.001"),
+    ],
+)
+def test_p_below_the_threshold_of_evidence_is_not_shown_as_the_threshold(p, shown):
+    assert format_p(p) == shown

@@ -45,6 +45,7 @@ class LearnerConfig:
         check_least("learner", self, 0, "wm_buffer_size", "action_penalty")
         check_share("learner", self, "discount", "td_lambda")
         check_positive("learner", self, *_POSITIVE)
+        check_positive("learner", self, *_CLIPS, or_infinite=True)
         if self.matmul not in MATMULS:
             raise ValueError(unknown("learner.matmul", self.matmul, MATMULS))
 
@@ -79,10 +80,8 @@ _POSITIVE = (
     "actor_lr",
     "critic_lr",
     "final_lr",
-    "model_clip",
-    "actor_clip",
-    "critic_clip",
     "consistency_weight",
     "matching_weight",
     "reward_weight",
 )
+_CLIPS = ("model_clip", "actor_clip", "critic_clip")  # infinite ones clip nothing
