@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import gc
 import importlib.util
 import os
 import shlex
@@ -30,6 +31,8 @@ def run_command(function: Callable[[], int | None]) -> int:
     what is of its kind the `exit_code` that it has.
     """
     _open_closed_streams()
+    if not gc.get_freeze_count():  # what was imported stays: the collector need not walk it again
+        gc.freeze()
     try:
         code = function() or 0
         sys.stdout.flush()
