@@ -26,7 +26,7 @@ SMALL = ("--size", "laptop", "--device", "cpu", "--threads", "1", "--repeat", "1
 def runs(tmp_path_factory):
     """Two runs into one file, the second of two copies: what each prints, its rows, the file."""
     out = tmp_path_factory.mktemp("update") / "rows.arrow"
-    turns = ("--variants", "baseline,fullflow")
+    turns = ("--variants", "baseline,fullflow", "--repeat", "3")  # the least: others work, too
     copies = ("--variants", "baseline", "--methodologies", "frozen", "--copies", "2")
     return [(run("--out", out, *options), rows(out), out) for options in (turns, copies)]
 
