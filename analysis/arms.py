@@ -32,7 +32,7 @@ class Arm:
         last = {trial.seed: trial for trial in oldest_first}
         return tuple(trial for trial in self.trials if trial is last[trial.seed])
 
-    @property
+    @cached_property
     def compared(self) -> tuple[Trial, ...]:
         """Return the trials that a comparison must find alike: those that count.
 

@@ -10,6 +10,7 @@ import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pwmray.commands import one_line
 from pwmray.registry import Record, Status
 
 
@@ -93,6 +94,11 @@ _BAD_INPUT = 2  # the exit code of our commands
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether a write failed because the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in _FULL
+
+
+def describe_unwritten(error: OSError) -> str:
+    """Return why something could not be written, in one line."""
+    return "disk full" if is_disk_full(error) else one_line(error)
 
 
 def of_exception(error: BaseException) -> Failure:

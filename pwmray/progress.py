@@ -37,6 +37,10 @@ class _Seen:
     best_return: float = float("-inf")  # of the rows that this driver saw
 
     @property
+    def has_return(self) -> bool:
+        return self.best_return > float("-inf")
+
+    @property
     def share_done(self) -> float:
         return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
 
@@ -85,7 +89,7 @@ class _Sums:
         self._count(trial, -1)
         yield trial
         self._count(trial, 1)
-        if trial.best_return > float("-inf") and trial.status != "elsewhere":
+        if trial.has_return and trial.status != "elsewhere":
             best = self.best.get(trial.variant, 0.0)
             self.best[trial.variant] = max(best, trial.best_return)
 
@@ -262,8 +266,7 @@ class SweepProgress:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for trial in self._trials.values():
             if trial.status == "running":
-                has_return = trial.best_return > float("-inf")
-                best = f"{trial.best_return:.1f}" if has_return else "-"
+                best = f"{trial.best_return:.1f}" if trial.has_return else "-"
                 table.add_row(Text(trial.label), f"{trial.epoch}/{trial.epochs}", best)
         return table
 

@@ -11,10 +11,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pwmray import connect, deaths, placement, provenance, registry, retries, study, tables
-from pwmray.commands import one_line, say
+from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
-from pwmray.failures import Failure, failure_of, is_disk_full, share_of
+from pwmray.failures import Failure, describe_unwritten, failure_of, share_of
 from pwmray.gauges import tags_of
 from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
@@ -355,8 +355,7 @@ class SearchTrials:
             for line in self._tables.newly_left_out():
                 say(line)
         except OSError as error:  # at the end they are joined again
-            why = "disk full" if is_disk_full(error) else one_line(error)
-            say(f"{why}: the tables in {self._plan.folder} are behind")
+            say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
 

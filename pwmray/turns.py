@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, deaths, provenance, registry, retries
-from pwmray.commands import one_line
-from pwmray.failures import POLICIES, Remedy, failure_of, has_retry, is_disk_full
+from pwmray.failures import (
+    POLICIES,
+    Remedy,
+    describe_unwritten,
+    failure_of,
+    has_retry,
+    is_disk_full,
+)
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.progress import SweepProgress
@@ -165,7 +171,7 @@ class Turns:
 
     def _say_unwritten(self, fingerprint: str, error: OSError) -> None:
         """Say that a trial's folder cannot be written any more, which is no end of the sweep's."""
-        why = "disk full" if is_disk_full(error) else one_line(error)
+        why = describe_unwritten(error)
         self._progress.say(f"{why}: what became of {fingerprint} could not be recorded")
 
     def _others(self) -> Counter[str]:

@@ -8,9 +8,8 @@ from typing import Any
 from ray import tune
 
 from pwmray import connect, registry
-from pwmray.commands import one_line
 from pwmray.durations import format_duration
-from pwmray.failures import is_disk_full
+from pwmray.failures import describe_unwritten, is_disk_full
 from pwmray.interruption import Interruption
 from pwmray.plan import Plan
 from pwmray.progress import SweepProgress
@@ -89,9 +88,8 @@ class TuneWatch(tune.Callback):
             for line in self._tables.newly_left_out():
                 self._progress.say(line)
         except OSError as error:  # the trials are what counts; at the end they are joined again
-            is_full = is_disk_full(error)
-            why = "disk full" if is_full else one_line(error)
-            remedy = "; `pwmray prune` frees room" if is_full else ""
+            remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
+            why = describe_unwritten(error)
             self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
         took = time.monotonic() - started
         self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
