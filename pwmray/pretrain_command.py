@@ -109,6 +109,12 @@ class Pretraining:
         for config in configs:
             described = describe(config)
             print(_line(described))
+            if not described["is_found"]:
+                print(
+                    f"note: {config.label}: sweeps do not find it by themselves, for it has other "
+                    f"tasks or settings than the scale says; give them --world-model "
+                    f"{described['path']}"
+                )
             if described["on_other_data"]:
                 print(describe_pretrained(config.label, config.folder(results_dir)))
         if chosen.plan:
@@ -207,6 +213,7 @@ def _describe(
         "fingerprint": config.fingerprint,
         "what": config.label,
         "state": state_of(folder),
+        "is_found": config.is_found(scale),  # by sweeps
         "on_other_data": is_of_other_data(config, folder, data_dir),
         "iterations": config.settings.iterations,
         "batch_size": config.settings.batch_size,
