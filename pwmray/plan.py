@@ -12,7 +12,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sources import current_fingerprint, missing_data
 from pwmray.levels import Words, levels_of, names_of
 from pwmray.prerequisites import Prerequisite
-from pwmray.pretrained import check_pretrained
+from pwmray.pretrained import check_pretrained, is_of_other_data
 from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
 from pwmray.results import read_table
@@ -70,6 +70,7 @@ class Plan:
     missing_data: Sequence[str] = ()  # a line each
     on_other_data: Sequence[PlannedTrial] = ()  # done, on other data than is there now
     to_begin_again: Sequence[PlannedTrial] = ()  # not done, with a checkpoint of other data
+    pretrained_on_other_data: Sequence[Prerequisite] = ()  # done, like trials
     words: Words = field(default_factory=dict)  # of pretrained world models
 
     @property
@@ -180,6 +181,11 @@ def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path
         missing_data=missing_data(wanted, data_dir),
         on_other_data=[trial for trial in changed if trial.state == "done"],
         to_begin_again=to_begin_again,
+        pretrained_on_other_data=[
+            wanted
+            for wanted in plan.prerequisites
+            if is_of_other_data(wanted.pretraining, wanted.folder, data_dir)
+        ],
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pwmray import pretraining_prices, prices
@@ -108,8 +109,13 @@ def _missing(plan: Plan) -> list[str]:
 
 
 def describe_other_data(plan: Plan) -> list[str]:
-    """Return a line about the done trials of other data than is there now, and one about others."""
-    lines = []
+    """Return a line about the done trials of other data than is there now, and one about others.
+
+    Each pretrained world model of other data has a line of its own.
+    """
+    lines = [
+        describe_pretrained(w.pretraining.label, w.folder) for w in plan.pretrained_on_other_data
+    ]
     if trials := plan.on_other_data:
         lines.append(
             f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on "
@@ -122,6 +128,14 @@ def describe_other_data(plan: Plan) -> list[str]:
             f"epoch 0, for the data of {_tasks(trials)} changed: {_name(trials)}"
         )
     return lines
+
+
+def describe_pretrained(label: str, folder: Path) -> str:
+    """Return a line about a pretraining that is done, on other data than is there now."""
+    return (
+        f"note: {label}: pretrained on other data than is there now; to train it again, "
+        f"delete {folder}"
+    )
 
 
 def _tasks(trials: Sequence[PlannedTrial]) -> str:
@@ -158,6 +172,7 @@ def _prerequisite(plan: Plan, wanted: Prerequisite) -> dict[str, Any]:
         "iterations": wanted.pretraining.settings.iterations,
         "minutes_left": None if price is None else round(price.minutes, 3),
         "trials": wanted.num_trials,
+        "on_other_data": wanted in plan.pretrained_on_other_data,
         "path": str(wanted.path),
         "command": wanted.command,
     }

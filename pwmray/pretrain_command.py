@@ -19,7 +19,8 @@ from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import CommandParser, as_typed, run_command, show_progress
 from pwmray.config import TrialConfig
 from pwmray.plan import size_text
-from pwmray.plan_text import duration_text
+from pwmray.plan_text import describe_pretrained, duration_text
+from pwmray.pretrained import is_of_other_data
 from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
 from pwmray.pretraining_folder import (
     BEST_FILE,
@@ -100,19 +101,28 @@ class Pretraining:
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
         results_dir = chosen.results.resolve()
-        describe = functools.partial(_describe, scale=self.scales[scale], results_dir=results_dir)
+        places = {"results_dir": results_dir, "data_dir": chosen.data.resolve()}
+        describe = functools.partial(_describe, scale=self.scales[scale], **places)
         if chosen.plan and chosen.format == "json":
             print(json.dumps([describe(config) for config in configs], indent=2))
             return 0
         for config in configs:
-            print(_line(describe(config)))
+            described = describe(config)
+            print(_line(described))
+            if not described["is_found"]:
+                print(
+                    f"note: {config.label}: sweeps do not find it by themselves, for it has other "
+                    f"tasks or settings than the scale says; give them --world-model "
+                    f"{described['path']}"
+                )
+            if described["on_other_data"]:
+                print(describe_pretrained(config.label, config.folder(results_dir)))
         if chosen.plan:
             return 0
         mode = choose_mode(chosen.wandb)
         os.environ.setdefault("MUJOCO_GL", "disable")
-        data_dir = chosen.data.resolve()
         _check_room(configs, results_dir)
-        return run_pretrainings(configs, results_dir, data_dir, command, self.name, mode)
+        return run_pretrainings(configs, **places, command=command, phase=self.name, mode=mode)
 
 
 def run_pretrainings(
@@ -193,15 +203,18 @@ def _check_room(configs: Sequence[PretrainingConfig], results_dir: Path) -> None
 
 
 def _describe(
-    config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path
+    config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path, data_dir: Path
 ) -> dict[str, Any]:
     """Return what a pretraining is, where it stands and what it takes, as plain data."""
     number = num_parameters(build_shapes(config.trial).world_model)
     price = pretraining_prices.price(config, scale, results_dir)
+    folder = config.folder(results_dir)
     return {
         "fingerprint": config.fingerprint,
         "what": config.label,
-        "state": state_of(config.folder(results_dir)),
+        "state": state_of(folder),
+        "is_found": config.is_found(scale),  # by sweeps
+        "on_other_data": is_of_other_data(config, folder, data_dir),
         "iterations": config.settings.iterations,
         "batch_size": config.settings.batch_size,
         "tasks": list(config.tasks),
@@ -210,7 +223,7 @@ def _describe(
         "priced_by": None if price is None else price.source,
         "device": scale.get("device", "device"),
         "disk_mb": round(number * pretraining_prices.MOST_BYTES / 1e6, 3),
-        "path": str(config.folder(results_dir) / BEST_FILE),
+        "path": str(folder / BEST_FILE),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
+from pwmray.data.sources import current_fingerprint, join_fingerprints
 from pwmray.levels import setting_of
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
@@ -18,8 +19,8 @@ from pwmray.models.checkpoints import (
     fitting_state,
     load_world_model,
 )
-from pwmray.pretraining_config import FREE
-from pwmray.pretraining_folder import BEST_FILE, LAST_FILE
+from pwmray.pretraining_config import FREE, PretrainingConfig
+from pwmray.pretraining_folder import BEST_FILE, LAST_FILE, is_done
 from pwmray.results import TRAINED_WITH, UNKNOWN
 from pwmray.tasks import TASKS
 
@@ -115,6 +116,23 @@ def world_model_training(config: TrialConfig) -> str | None:
 def known_tasks(config: TrialConfig) -> tuple[str, ...]:
     """Return the tasks that the trial's world model was trained on, here or before."""
     return _fitting(config).tasks if config.is_pretrained else (config.task,)
+
+
+def is_of_other_data(pretraining: PretrainingConfig, folder: Path, data_dir: Path) -> bool:
+    """Tell whether a pretraining is done, on other data than is in `data_dir` now.
+
+    Nothing is told by data that is not there, or a checkpoint that cannot be read.
+    """
+    if not is_done(folder):
+        return False
+    now = [current_fingerprint(task, pretraining.data, data_dir) for task in pretraining.tasks]
+    known = [fingerprint for fingerprint in now if fingerprint is not None]
+    path = folder / BEST_FILE
+    try:
+        trained_on = _look_at(path, digest(path)).data_fingerprint
+    except (ValueError, OSError):
+        return False
+    return len(known) == len(now) and trained_on not in ("", join_fingerprints(known))
 
 
 def find_file(value: str, what: str) -> Path:

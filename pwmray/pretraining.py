@@ -1,7 +1,6 @@
 """The run of a pretraining, which fills its folder (see pwmray.pretraining_folder)."""
 
 import dataclasses
-import hashlib
 import logging
 import math
 import time
@@ -15,6 +14,7 @@ import torch
 from pwmray import checkpoint_file, claim, results
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
+from pwmray.data.sources import join_fingerprints
 from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
@@ -123,8 +123,7 @@ class _Run:
         held: claim.Claim,
     ):
         self._config, self._folder = config, folder
-        joined = "+".join(store.fingerprint for store in stores)
-        self._data_fingerprint = hashlib.sha256(joined.encode()).hexdigest()[:16]
+        self._data_fingerprint = join_fingerprints([store.fingerprint for store in stores])
         self._begun, self._held = begun, held
         model = WORLD_MODELS[config.world_model.kind](
             config.world_model, generator(config.seed, "initialisation"), fidelity=config.fidelity

@@ -11,7 +11,7 @@ from typing import Any
 from pwmray.algorithm.pretrain import PretrainConfig
 from pwmray.checks import typed
 from pwmray.commands import unknown
-from pwmray.config import TrialConfig
+from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models import WorldModelConfig
@@ -77,6 +77,12 @@ class PretrainingConfig:
         world_model = dataclasses.replace(trial.world_model, **free)
         described = dataclasses.replace(plain, world_model=world_model, fidelity=trial.fidelity)
         return cls.of(described, pretrain, trial.pretraining_seed)
+
+    def is_found(self, scale: Mapping[str, Any]) -> bool:
+        """Tell whether trials at a scale, of its kind, sizes, fidelity and seed, start from it."""
+        word = f"{PRETRAINED}:{self.seed}" if self.seed else PRETRAINED
+        trial = dataclasses.replace(self.trial, world_model_from=word)
+        return self.behind(trial, scale).fingerprint == self.fingerprint
 
     @property
     def world_model(self) -> WorldModelConfig:

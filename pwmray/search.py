@@ -143,7 +143,8 @@ class Search:
         if chosen.trials_per_gpu is not None:
             here = {**self._here(scale), "runtime.gpu_fraction": 1 / chosen.trials_per_gpu}
             search = replace(self, at_scale={**self.at_scale, scale: here})
-        return SearchPlan.make(search, scale, tasks, number, chosen.results.resolve())
+        results, data = chosen.results.resolve(), chosen.data.resolve()
+        return SearchPlan.make(search, scale, tasks, number, results, data)
 
     def _here(self, scale: str) -> Mapping[str, Any]:
         return self.at_scale.get(scale, {})

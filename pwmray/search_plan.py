@@ -16,8 +16,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from pwmray import prices, study, tables
+from pwmray import prices, registry, study, tables
 from pwmray.config import TrialConfig
+from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.study import FINGERPRINT
 
@@ -41,10 +42,17 @@ class SearchPlan:
     minutes: float  # of a trial with the default settings that runs to its end
     trial_bytes: int  # of its files
     cells: Sequence[dict[str, Any]]  # all settings of a space that has few, else none
+    data_dir: Path | None = None  # None: whether the data changed is not told
 
     @classmethod
     def make(
-        cls, search: Any, scale: str, tasks: list[str], num_trials: int, results: Path
+        cls,
+        search: Any,
+        scale: str,
+        tasks: list[str],
+        num_trials: int,
+        results: Path,
+        data_dir: Path | None = None,
     ) -> "SearchPlan":
         """Check every task's settings and the space, and price a trial; writes nothing.
 
@@ -62,7 +70,8 @@ class SearchPlan:
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
         minutes = priced.minutes_per_epoch * configs[0].epochs
         num_bytes = max(map(sum, count_disk_bytes(configs)))
-        return cls(search, scale, tasks, num_trials, results, minutes, num_bytes, cells)
+        sizes = (minutes, num_bytes, cells)
+        return cls(search, scale, tasks, num_trials, results, *sizes, data_dir)
 
     @property
     def folder(self) -> Path:
@@ -121,14 +130,38 @@ class SearchPlan:
         check_room(self.results, num_left, num_left * self.trial_bytes)
 
     def describe_others(self) -> list[str]:
-        """Return a line for each task of which the journal has trials that do not count here."""
+        """Return a line for each task of which the journal has trials that do not count here.
+
+        And one for each of which trials that do count came to their end on other data than is
+        there now.
+        """
         counts = study.count_others(self.folder, self._definitions())
-        return [
+        lines = [
             f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
             "of the search; they do not count here"
             for task, number in counts.items()
             if number
         ]
+        lines += [
+            f"note: {number} of {task}'s trials ended on other data of it than is there now, and "
+            "count beside those of this data"
+            for task, number in self._count_on_other_data().items()
+            if number
+        ]
+        return lines
+
+    def _count_on_other_data(self) -> dict[str, int]:
+        """Return how many of each task's trials with an outcome had other data than is there."""
+        if self.data_dir is None:
+            return {}
+        counts = {}
+        for task, found in self.studies().items():
+            now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
+            ends = study.outcomes(found)
+            folders = [registry.trial_folder(self.results, name) for name in ends]
+            trained_on = [registry.read(folder).last("data_fingerprint") for folder in folders]
+            counts[task] = sum(now is not None and one not in (None, now) for one in trained_on)
+        return counts
 
     def _definitions(self) -> dict[str, dict[str, Any]]:
         return {task: self._defining(self.config(task, {})) for task in self.tasks}

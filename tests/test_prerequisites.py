@@ -4,18 +4,22 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pwmray import claim, plan, prerequisites, pretrained, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.data.collected import collected_path
+from pwmray.data.store import write_store
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
-from pwmray.pretrain_command import run_pretrainings
+from pwmray.pretrain_command import Pretraining, run_pretrainings
 from pwmray.pretrained import check_matched, world_model_training
 from pwmray.pretraining_folder import CLAIM_FILE, LAST_FILE, RESUME_FILE
 from pwmray.registry import Status
@@ -28,6 +32,9 @@ from tests.tiny import sweep as scratch_sweep
 from tests.tiny_pretrained import TASK, sweep
 
 HERE = Path(__file__).parent
+tiny_pretraining = Pretraining(
+    name="tiny_pretrain", vary={"world_model.kind": ["mlp", "flow"]}, scales=sweep.scales
+)
 
 
 def save(path, kind="mlp", iterations=200, data="d1", tasks=(TASK,), told=(), **settings):
@@ -225,6 +232,36 @@ def test_pretrainings_that_are_done_are_not_run_again(made, tmp_path, capsys):
     assert make(wanted, made, tmp_path / "no data is made") == 0
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.ckpt")} == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_those_of_other_data_than_is_there_now_are_named(made, tmp_path, capsys):
+    needed = find(made).prerequisites
+    recipe = needed[0].pretraining.data
+    path = collected_path(TASK, recipe, tmp_path)
+    arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    write_store(path, TASK, *arrays, [5], ["uniform"], recipe.collection)
+    said = [
+        f"note: {w.pretraining.label}: pretrained on other data than is there now; to train it "
+        f"again, delete {w.folder}"
+        for w in needed
+    ]
+    for folder, notes in ((made.parent / "data", []), (tmp_path, said), (tmp_path / "none", [])):
+        places = ["--plan", "--results", made, "--data", folder]
+        _, out, _ = run(capsys, *places, of=sweep)
+        assert [line for line in out.splitlines() if line.startswith("note: ")] == notes
+        _, out, _ = run(capsys, *places, "--format", "json", of=sweep)
+        told = [wanted["on_other_data"] for wanted in json.loads(out)["prerequisites"]]
+        assert told == [bool(notes)] * 2
+        _, out, _ = run(capsys, *places, of=tiny_pretraining)
+        assert [line for line in out.splitlines() if line.startswith("note: ")] == notes
+    damaged = tmp_path / "damaged"
+    shutil.copytree(made, damaged)
+    for path in damaged.rglob("best.ckpt"):
+        path.write_bytes(b"no checkpoint")
+    code, out, _ = run(
+        capsys, "--plan", "--results", damaged, "--data", tmp_path, of=tiny_pretraining
+    )
+    assert (code, "note: " in out) == (0, False)
 
 
 def test_world_model_of_another_scale_or_size_does_not_count(made):

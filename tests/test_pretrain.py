@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -467,6 +468,26 @@ def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):
     assert code == 0
     assert out.count("missing; 6 iterations of 8 windows of pendulum-spin") == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("hold", "options", "is_found"),
+    [
+        ({}, (), True),
+        ({"seed": 2, "size": "laptop", "fidelity": "published"}, (), True),
+        ({"learner.model_lr": 0.01}, (), False),
+        ({"data.seed": 1}, (), False),
+        ({}, ("--tasks", "cup-spin"), False),
+    ],
+)
+def test_model_that_no_sweep_finds_by_itself_is_told(hold, options, is_found, capsys, tmp_path):
+    held = dataclasses.replace(pair, hold=hold)
+    places = ("--plan", "--results", tmp_path / "r", "--data", tmp_path / "d")
+    _, out, _ = run(capsys, *places, *options, of=held)
+    paths = re.findall(r"note: .* do not find it by themselves, .* --world-model (.*)", out)
+    _, listed, _ = run(capsys, *places, *options, "--format", "json", of=held)
+    assert paths == ([] if is_found else [made["path"] for made in json.loads(listed)])
+    assert [made["is_found"] for made in json.loads(listed)] == [is_found] * 2
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,24 @@ def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
     assert said in as_table(make_plan(tmp_path, of=changed))
 
 
+def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
+    tmp_path, data, monkeypatch, capsys
+):
+    trials = open_trials(tmp_path, data)
+    advance(trials, "0", data)
+    advance(trials, "1", data)
+    data_dir = data.parent.parent
+    for folder, notes in ((None, 0), (data_dir, 0), (tmp_path / "none", 0)):
+        plan = dataclasses.replace(make_plan(tmp_path), data_dir=folder)
+        assert as_table(plan).count("note: ") == notes
+    monkeypatch.setattr("pwmray.search_plan.current_fingerprint", lambda *_: "0" * 16)
+    said = f"note: 2 of {TASK}'s trials ended on other data of it than is there now"
+    plan = dataclasses.replace(make_plan(tmp_path), data_dir=data_dir)
+    assert said in as_table(plan)
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", data_dir, of=search)
+    assert said in out
+
+
 # The command.
 
 

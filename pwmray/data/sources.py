@@ -1,6 +1,7 @@
 """The data of a trial: from a published dataset that was imported, or collected."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pwmray.data.collect import MakeVector, Progress
@@ -55,6 +56,11 @@ def current_fingerprint(task: str, recipe: CollectionRecipe, data_dir: Path) -> 
         return read_manifest(data_dir / recipe.source).tasks[task].fingerprint
     except (ValueError, OSError, KeyError):
         return None
+
+
+def join_fingerprints(fingerprints: Sequence[str]) -> str:
+    """Return 16 hex digits that stand for the data of several tasks, in order."""
+    return hashlib.sha256("+".join(fingerprints).encode()).hexdigest()[:16]
 
 
 def missing_data(wanted: Iterable[tuple[str, CollectionRecipe]], data_dir: Path) -> list[str]:
