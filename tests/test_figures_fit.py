@@ -1,6 +1,7 @@
 """What stands in a figure fits into it: names, titles and marks of many levels or of extremes."""
 
 import itertools
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -143,3 +144,20 @@ def test_effects_of_several_kinds_are_told_apart(tmp_path):
         for place in ("reacher-easy", "walker-stand", "all tasks")
         for kinds in ("flow + flow", "ssm + flow")
     ]
+
+
+def test_columns_of_numbers_say_what_they_are(tmp_path):
+    rows = [
+        make_row("reacher-easy", variant, 100, seed)
+        | {"learner.horizon": horizon, "trial": f"{variant}-{horizon}-{seed}"}
+        for variant in VARIANTS
+        for horizon in (2, 4, 8, 16, 32)
+        for seed in SEEDS
+    ]
+    for row in rows:
+        row["config"] = json.dumps({"learner": {"horizon": row.pop("learner.horizon")}})
+    varies = ["variant", "learner.horizon", "task", "seed"]
+    write_trials(tmp_path / "s", rows, varies, "variant")
+    figure = draw(tmp_path / "s")["learning_curves"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"horizon {horizon}" for horizon in (2, 4, 8, 16, 32)]
