@@ -32,6 +32,7 @@ _LOWEST_BAR, _BAR_STEP = 18.0, 32.0  # heights of the intervals' bars, in points
 _BARS_ROOM = 400.0  # which they fill at most
 _REACH = 0.5, 1.5  # of the smallest and of the largest budget: where curves begin and end
 _AXIS_CHARACTERS = 32  # that fit along a panel
+_UPRIGHT_CHARACTERS = 2.0  # whose room an upright name takes
 
 
 class _Looks(NamedTuple):
@@ -157,12 +158,14 @@ def _draw_cost(axes: Axes, arm: Arm, seconds: float, looks: _Looks) -> None:
     times = [trial.record["train_seconds"] / seconds for trial in known]
     returns = [trial.final_return for trial in known]
     axes.scatter(
-        times, returns, s=14, color=colour, marker=shape, alpha=0.6, edgecolors="none", zorder=3
-    )
+        times, returns, s=14, color=colour, marker=shape, alpha=0.6, edgecolors="none", zorder=3,
+        clip_on=False,
+    )  # fmt: skip
     if len(known) > 1:
         middle = float(np.mean(times)), float(np.mean(returns))
         shape = shape if looks.shapes else "D"
-        axes.plot(*middle, shape, color=colour, markersize=6, markeredgecolor="white", zorder=4)
+        mark = {"color": colour, "markersize": 6, "markeredgecolor": "white"}
+        axes.plot(*middle, shape, zorder=4, clip_on=False, **mark)
 
 
 def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
@@ -170,7 +173,7 @@ def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
     for budget, returns in zip(scaling.budgets, scaling.returns, strict=True):
         axes.scatter(
             [budget] * len(returns), returns, s=16, color=colour, marker=shape, alpha=0.7,
-            edgecolors="none", zorder=3,
+            edgecolors="none", zorder=3, clip_on=False,
         )  # fmt: skip
     if not scaling.fits:
         return
@@ -183,14 +186,23 @@ def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
 
 
 def _name_budgets(axes: Axes, scalings: Sequence[Scaling]) -> None:
-    """Name each budget along a log axis; upright where two names side by side would touch."""
+    """Name each budget along a log axis; upright where two names side by side would touch.
+
+    Where upright names would, too, the smaller of the two budgets has none.
+    """
     budgets = sorted({budget for scaling in scalings for budget in scaling.budgets})
     names = [shorten_number(budget) for budget in budgets]
     places = np.log(budgets) / np.log(_REACH[1] * budgets[-1] / (_REACH[0] * budgets[0]))
-    room = np.diff(places) * _AXIS_CHARACTERS
+    places *= _AXIS_CHARACTERS
+    room = np.diff(places)
     is_crowded = any(len(name) >= space for name, space in zip(names[1:], room, strict=True))
+    shown = [len(budgets) - 1]
+    for place in reversed(range(len(budgets) - 1)):
+        if places[shown[0]] - places[place] > _UPRIGHT_CHARACTERS:
+            shown.insert(0, place)
     axes.set_xscale("log")
-    axes.set_xticks(budgets, names, rotation=90 if is_crowded else 0)
+    told = [name if place in shown else "" for place, name in enumerate(names)]
+    axes.set_xticks(budgets, told, rotation=90 if is_crowded else 0)
     axes.minorticks_off()
 
 

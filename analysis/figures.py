@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from analysis.plots import Panel, Plot, plan_all_curves, plan_curves, plan_retur
 from analysis.report import Summary
 from analysis.scattered import is_scattered
 from analysis.search_figures import draw_settings
-from analysis.sheet import count_legend_columns, make_room
+from analysis.sheet import finish_figure
 from analysis.short_names import fold
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
@@ -35,6 +34,7 @@ AXIS_NAMES = {
     "starts": ("real start value", "imagined start value"),
 }
 TICK_INCHES = 0.85  # room for a category's name
+NUMBER_INCHES = 0.08  # for a character of a number's
 COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
 PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
 MANY_PANELS = 10
@@ -120,19 +120,7 @@ def draw_plot(plot: Plot) -> Figure:
         _title_panel(axes, panel, plot, is_wrapped=rows_together > 1)
     if plot.panels[0].category is None:
         figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
-    footnote = _wrap(plot.footnote, size[0])
-    figure.supxlabel(footnote, fontsize=7.5, color="0.35")
-    handles = _list_handles(plot, styles)
-    num_columns = count_legend_columns([handle.get_label() for handle in handles], size[0])
-    make_room(figure, len(handles), num_columns, footnote)
-    figure.legend(
-        handles=handles,
-        title=plot.title,
-        title_fontsize=11,
-        loc="outside upper center",
-        ncols=num_columns,
-        frameon=False,
-    )
+    finish_figure(figure, plot.title, plot.footnote, _list_handles(plot, styles))
     return figure
 
 
@@ -140,8 +128,12 @@ def _size_panel(plot: Plot) -> tuple[float, float]:
     """Return one panel's width and height in inches."""
     if plot.panels[0].category:
         return 1.6, 1.7
+    ticks = plot.layout.ticks
     if plot.kind == "returns" and not plot.layout.is_joined:
-        return max(3.2, min(TICK_INCHES * len(plot.layout.ticks), PAGE_INCHES[1])), 2.5
+        return max(3.2, min(TICK_INCHES * len(ticks), PAGE_INCHES[1])), 2.5
+    if plot.kind == "returns":
+        room = NUMBER_INCHES * max(len(tick.name) for tick in ticks) + 0.1
+        return max(3.2, min(0.6 + room * len(ticks), PAGE_INCHES[1])), 2.7
     return 3.2, 3.1 if plot.kind == "starts" else 2.7
 
 
@@ -216,10 +208,6 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
         Line2D([], [], label=name, color="0.3", linestyle="", markersize=6, **marker)
         for name, marker in zip(names, choose_markers(ticks), strict=True)
     ]
-
-
-def _wrap(text: str, inches: float) -> str:
-    return "\n".join(textwrap.wrap(text, int(inches * 17)))
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

@@ -83,17 +83,27 @@ def is_varied(arms: Sequence[Arm], factor: str) -> bool:
 
 
 def order_ticks(
-    arms: Sequence[Arm], axis: Sequence[str], names: ShortNames, shown: Sequence[Factors]
+    arms: Sequence[Arm],
+    axis: Sequence[str],
+    names: ShortNames,
+    shown: Sequence[Factors],
+    is_title: bool = False,
 ) -> tuple[Tick, ...]:
     """Return the ticks that `shown` stand at, each factor's levels in the order of all arms."""
     places = rank_levels(arms)
     ordered = sorted(shown, key=lambda factors: [places[(name, factors[name])] for name in axis])
-    return tuple(dict.fromkeys(make_tick(factors, axis, names) for factors in ordered))
+    return tuple(dict.fromkeys(make_tick(factors, axis, names, is_title) for factors in ordered))
 
 
-def make_tick(factors: Factors, axis: Sequence[str], names: ShortNames) -> Tick:
-    """Return the tick at which `factors` stand along `axis`."""
-    *group, name = (names.tick(factor, factors[factor]) for factor in axis)
+def make_tick(
+    factors: Factors, axis: Sequence[str], names: ShortNames, is_title: bool = False
+) -> Tick:
+    """Return the tick at which `factors` stand along `axis`.
+
+    Of a title's numbers it says what they are: there is no axis that would.
+    """
+    tell = names.named if is_title else names.tick
+    *group, name = (tell(factor, factors[factor]) for factor in axis)
     return Tick(name, " / ".join(group))
 
 

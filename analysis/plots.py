@@ -103,9 +103,8 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     largest_panel = max((len(panel.series) for panel in panels), default=0)
     has_colours = len({series.level for panel in panels for series in panel.series}) > 1
     if layout.categories and largest_panel > (PANEL_SERIES if has_colours else PLAIN_SERIES):
-        columns = order_ticks(
-            arms, layout.categories, layout.names, [trial.factors for trial in drawn]
-        )
+        shown = [trial.factors for trial in drawn]
+        columns = order_ticks(arms, layout.categories, layout.names, shown, is_title=True)
         panels = _fill_panels(sweep, layout, entries, (), columns)
     return Plot(
         "curves",
@@ -198,7 +197,7 @@ def _fill_panels(
     told = (layout.colour, *others)
     panels: dict[Any, dict[Series, list[Any]]] = {place: {} for place in places}
     for factors, mark in entries:
-        tick = make_tick(factors, layout.categories, layout.names) if columns else None
+        tick = make_tick(factors, layout.categories, layout.names, True) if columns else None
         rank = tuple(ranks[(name, factors[name])] for name in told)
         key = Series(name_series(factors, layout, others), rank, factors[layout.colour], ())
         panels[(factors["task"], tick)].setdefault(key, []).append(mark)

@@ -17,7 +17,7 @@ from analysis.report import Summary
 MARKERS = "os^Dv*PXh8<>"
 PAGE_INCHES = 10.0
 TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
-_LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend and footnote beyond these
+_LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend, footnote and title beyond these
 
 
 class Sheet(NamedTuple):
@@ -58,31 +58,30 @@ def make_sheet(
 
 def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line2D] = ()) -> Figure:
     """Write the title above, over a legend of `handles`, and the footnote below."""
-    figure = sheet.figure
-    characters = int(figure.get_figwidth() * 17)
-    title = "\n".join(textwrap.wrap(title, int(characters / 1.6)))
-    wrapped = "\n".join(textwrap.wrap(footnote, characters))
-    figure.supxlabel(wrapped, fontsize=7.5, color="0.35")
+    finish_figure(sheet.figure, title, footnote, handles)
+    for axes in sheet.panels:
+        axes.set_axisbelow(True)
+    return sheet.figure
+
+
+def finish_figure(figure: Figure, title: str, footnote: str, handles: Sequence[Line2D]) -> None:
+    """Write the title above, over a legend of `handles`, and the footnote below, in lines."""
     width = float(figure.get_figwidth())
+    title_lines = textwrap.wrap(title, int(width * 17 / 1.75))
+    lines = textwrap.wrap(footnote, int(width * 17))
+    figure.supxlabel("\n".join(lines), fontsize=7.5, color="0.35")
     num_columns = count_legend_columns([handle.get_label() for handle in handles], width)
-    make_room(figure, len(handles), num_columns, wrapped)
+    num_lines = math.ceil(len(handles) / num_columns) + len(lines) + len(title_lines) - 1
+    height = figure.get_figheight() + _LINE_INCHES * max(num_lines - _FREE_LINES, 0)
+    figure.set_figheight(height)
     figure.legend(
-        handles=handles or [],
-        title=title,
+        handles=list(handles),
+        title="\n".join(title_lines),
         title_fontsize=11,
         loc="outside upper center",
         ncols=num_columns,
         frameon=False,
     )
-    for axes in sheet.panels:
-        axes.set_axisbelow(True)
-    return figure
-
-
-def make_room(figure: Figure, num_handles: int, num_columns: int, footnote: str) -> None:
-    """Make a figure higher by what its legend and its footnote take beyond a few lines."""
-    lines = math.ceil(num_handles / num_columns) + len(footnote.splitlines())
-    figure.set_figheight(figure.get_figheight() + _LINE_INCHES * max(lines - _FREE_LINES, 0))
 
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:

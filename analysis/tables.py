@@ -37,15 +37,15 @@ def render_table(summary: Summary, per_seed: bool) -> str:
 
 def render_markdown(summary: Summary, per_seed: bool) -> str:
     """Return the summary as Markdown: a heading and a pipe table for each table, then notes."""
-    lines = [f"# {summary.sweep.name}", "", headline(summary)]
+    lines = [f"# {summary.sweep.name}", "", _keep_tags(headline(summary))]
     for grid in list_grids(summary, per_seed):
-        lines += ["", f"## {grid.title}", ""]
+        lines += ["", f"## {_keep_tags(grid.title)}", ""]
         if grid.rows:
             rule = ["---" if is_text(name) else "---:" for name in grid.headers]
             lines += [_join_cells(row) for row in (grid.headers, rule, *grid.rows)]
             lines.append("")
-        lines += [f"* {note}" for note in grid.notes]
-    lines += ["", "## Notes", "", *(f"* {note}" for note in summary.notes), ""]
+        lines += [f"* {_keep_tags(note)}" for note in grid.notes]
+    lines += ["", "## Notes", "", *(f"* {_keep_tags(note)}" for note in summary.notes), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
@@ -140,4 +140,12 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _join_cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_keep_tags(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _keep_tags(text: str) -> str:
+    """Return text in which what looks like a tag of HTML is shown: Markdown would take it for one.
+
+    "<.001" is none, and stays.
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

@@ -1,12 +1,16 @@
 """Draw who wins: the map of winners, pairs of seeds, the 2x2's effects, performance profiles."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.colours import choose_colours
 from analysis.compare import Comparison, Comparisons
+from analysis.factorial import SuiteEffect, TaskEffects
 from analysis.plots import INTERVAL_SEEDS
 from analysis.report import Summary
 from analysis.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
@@ -17,29 +21,33 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 _COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
+_MOST_COLUMNS = 9  # of verdicts beside each other: 16.5 inches with the tasks' names
 
 
 def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
-    """Return a map of verdicts: a row a task, a column a level in its group."""
+    """Return a map of verdicts: a row a task, a column a level in its group.
+
+    Columns beyond what a wide page has room for go on below, evenly.
+    """
     if not table.rows:
         return None
     names = shorten_levels(summary.arms)
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in table.rows))
     columns = list(dict.fromkeys(_name_column(row, names) for row in table.rows))
-    size = max(5.5, 2.2 + 1.45 * len(columns)), 0.6 * len(tasks) + 0.6
-    sheet = make_sheet(1, size)
-    axes = sheet.panels[0]
+    num_parts = math.ceil(len(columns) / _MOST_COLUMNS)
+    num_columns = math.ceil(len(columns) / num_parts)
+    parts = [columns[at : at + num_columns] for at in range(0, len(columns), num_columns)]
+    size = max(5.5, 2.2 + 1.45 * num_columns), 0.6 * len(tasks) + 0.6
+    sheet = make_sheet(len(parts), size)
     baselines = [names.named(table.factor, r.baseline.factors[table.factor]) for r in table.rows]
     for row, baseline in zip(table.rows, baselines, strict=True):
-        place = columns.index(_name_column(row, names)), tasks.index(row.level.factors["task"])
-        _draw_cell(axes, place, row, f"against {baseline}" if len({*baselines}) > 1 else "")
-    axes.set(xlim=(0, len(columns)), ylim=(len(tasks), 0))
-    said = ["\n".join(fold(n, _COLUMN_CHARACTERS) for n in name.split("\n")) for name in columns]
-    axes.set_xticks([place + 0.5 for place in range(len(columns))], said)
-    axes.set_yticks([place + 0.5 for place in range(len(tasks))], tasks)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+        part, place = divmod(columns.index(_name_column(row, names)), num_columns)
+        at = place, tasks.index(row.level.factors["task"])
+        _draw_cell(
+            sheet.panels[part], at, row, f"against {baseline}" if len({*baselines}) > 1 else ""
+        )
+    for axes, part in zip(sheet.panels, parts, strict=True):
+        _finish_map(axes, tasks, part, num_columns)
     against = " or ".join(dict.fromkeys(baselines))
     arms = [arm for row in table.rows for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -76,7 +84,9 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
             ours = [row.baseline.returns[seed] for seed in seeds]
             theirs = [row.level.returns[seed] for seed in seeds]
             marker = MARKERS[tasks.index(row.level.factors["task"])] if has_shapes else "o"
-            axes.plot(ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75)
+            axes.plot(
+                ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75, clip_on=False
+            )  # a return of 0 or 1,000 lies on an edge
         axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
         axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
         axes.set_title(title, fontsize=9)
@@ -101,22 +111,19 @@ def draw_effects(summary: Summary) -> Figure | None:
     given = [task for task in summary.factorial.tasks if task.effects]
     if not given:
         return None
-    varied = [n for n in given[0].group if len({task.group[n] for task in given}) > 1] or ["task"]
-    labels = [" ".join(str(task.group[name]) for name in varied) for task in given]
-    pooled = summary.factorial.suite
-    over = list(
-        dict.fromkeys(" ".join(str(row.group[n]) for n in varied if n != "task") for row in pooled)
-    )
+    names = shorten_levels(summary.arms)
+    pooled = [row for row in summary.factorial.suite if row.name == given[0].effects[0].name]
+    labels = _name_squares(given, pooled, names)
     effects = [effect.name for effect in given[0].effects]
-    sheet = make_sheet(len(effects), (3.2, 0.32 * (len(labels) + len(over)) + 0.8), sharey=True)
+    sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True)
     for place, (axes, name) in enumerate(zip(sheet.panels, effects, strict=True)):
         rows = [(task.effects[place].estimate, task.effects[place].low, task.effects[place].high)
                 for task in given]  # fmt: skip
         rows += [(r.over_blocks.estimate, r.over_blocks.low, r.over_blocks.high)
-                 for r in pooled if r.name == name]  # fmt: skip
+                 for r in summary.factorial.suite if r.name == name]  # fmt: skip
         for at, (value, low, high) in enumerate(rows):
-            colour = "#000000" if at >= len(labels) else "#332288"
-            axes.plot(value, at, "D" if at >= len(labels) else "o", color=colour, markersize=5)
+            colour = "#000000" if at >= len(given) else "#332288"
+            axes.plot(value, at, "D" if at >= len(given) else "o", color=colour, markersize=5)
             if low is not None and high is not None:
                 axes.plot([low, high], [at, at], color=colour, linewidth=1.4)
         axes.axvline(0.0, color="0.3", linewidth=0.9)
@@ -124,15 +131,32 @@ def draw_effects(summary: Summary) -> Figure | None:
         axes.set_xlabel("points of return")
         axes.grid(axis="x", color="0.92", linewidth=0.8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-    said = [*labels, *(f"all tasks {group}".strip() for group in over)]
-    sheet.panels[0].set_yticks(range(len(said)), said)
+    sheet.panels[0].set_yticks(range(len(labels)), labels)
     arms = [cell for task in given for cell in task.cells]
     interval = (
         f"{CONFIDENCE:.0%} t intervals, by task over seeds, over tasks (diamonds) over task x seed "
         "blocks paired by seed"
     )
     title = f"{summary.sweep.name}: the 2x2, effects against MLP and Gaussian policy"
-    return finish_sheet(sheet, title, describe_sample(arms, interval))
+    return finish_sheet(
+        sheet, title, describe_sample(arms, interval) + names.explain(*given[0].group)
+    )
+
+
+def _name_squares(
+    given: Sequence[TaskEffects], pooled: Sequence[SuiteEffect], names: ShortNames
+) -> list[str]:
+    """Name each 2x2 by its task and by what else varies among them, kinds among that."""
+    varied = [n for n in given[0].group if n != "task" and len({row.group[n] for row in given}) > 1]
+    has_kinds = len({row.kinds for row in given}) > 1
+    rows = [*((row.group["task"], row) for row in given), *(("all tasks", row) for row in pooled)]
+    return [
+        ", ".join(
+            [task, *(names.named(name, row.group[name]) for name in varied)]
+            + ([" + ".join(row.kinds)] if has_kinds else [])
+        )
+        for task, row in rows
+    ]
 
 
 def draw_profiles(summary: Summary, factor: str) -> Figure | None:
@@ -190,6 +214,17 @@ def _name_column(row: Comparison, names: ShortNames) -> str:
 
 def _is_varied(factor: str, names: ShortNames) -> bool:
     return sum(name == factor for name, _ in names.labels) > 1
+
+
+def _finish_map(axes: Axes, tasks: Sequence[str], names: Sequence[str], room: int) -> None:
+    """Name the rows and columns of a map that has room for so many columns."""
+    axes.set(xlim=(0, room), ylim=(len(tasks), 0))
+    said = ["\n".join(fold(n, _COLUMN_CHARACTERS) for n in name.split("\n")) for name in names]
+    axes.set_xticks([place + 0.5 for place in range(len(names))], said)
+    axes.set_yticks([place + 0.5 for place in range(len(tasks))], tasks)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str) -> None:

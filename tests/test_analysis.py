@@ -453,6 +453,16 @@ def test_markdown_tables_are_regular(results, capsys):
     assert len({line.count("|") for line in lines[:14]}) == 1
 
 
+def test_markdown_shows_what_looks_like_a_tag(tmp_path, capsys):
+    reasons = {"status": "FAILED", "reason": "<urlopen error> for <b>"}
+    make_sweep(tmp_path / "s", lambda row: fail_one(row) and reasons)
+    run(tmp_path, "s", "--format", "md")
+    printed = capsys.readouterr().out
+    assert "&lt;urlopen error> for &lt;b>" in printed
+    assert "<u" not in printed
+    assert "<.001" in printed
+
+
 # Bad input: one line on stderr and exit code 2.
 
 

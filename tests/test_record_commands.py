@@ -434,6 +434,17 @@ def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
     assert b"? 4 EVALUATED" in done.stdout
 
 
+@pytest.mark.parametrize(("name", "shown"), [("\u03c0", rb"\u03c0"), ("\udcff", rb"\udcff")])
+def test_a_name_that_the_output_lacks_comes_out_as_its_codes(name, shown, made, tmp_path):
+    folder = tmp_path / name
+    shutil.copytree(made, folder)
+    command = [sys.executable, "-m", "pwmray", "status", "--results", str(folder)]
+    encoding = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "1"}
+    done = subprocess.run(command, env={**os.environ, **encoding}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
 def test_log_names_a_trial_that_cannot_be_read_and_shows_the_others(made, capsys):
     (folder_of(made, 0) / "evaluations.arrow").unlink()
     code, log, _ = run(capsys, made, "log")
