@@ -216,7 +216,10 @@ def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
     record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
     jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
     jobs = jobs or list(filter(None, [row["slurm_job_id"]]))
-    notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in registry.read_notes(folder)]
+    broken: list[str] = []
+    found = registry.read_notes(folder, broken)
+    notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in found]
+    notes += [f"left out: {why}" for why in broken]
     return [
         ", ".join(jobs) or None,
         *(row[name] for name in ("task", "variant", "epochs", *entry.axes, "seed")),

@@ -597,6 +597,31 @@ def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_othe
         assert f"left out: {path} line 6 is not an event: time is None, not text" in out
 
 
+def test_broken_note_is_named_and_the_others_are_shown(made, capsys):
+    path = folder_of(made, 0) / "notes.jsonl"
+    for text in ("before", "after"):
+        run(capsys, made, "note", NAMES[0], text)
+    before, after = path.read_text().splitlines(keepends=True)
+    path.write_text(f"{before}<<<<<<< HEAD\n{after}")
+    for command in (["show", NAMES[0]], ["log"]):
+        code, out, err = run(capsys, made, *command)
+        assert (code, err) == (0, "")
+        assert "before" in out and "after" in out
+        assert f"left out: {path} line 2 is not an event" in out
+        assert "put it right or delete it" in out
+    run(capsys, made, "note", NAMES[0], "later")
+    assert "later" in run(capsys, made, "log")[1]
+
+
+def test_part_of_a_trial_that_cannot_be_read_hides_no_other(made, capsys):
+    (folder_of(made, 0) / "curve.arrow").write_bytes(b"half")
+    (folder_of(made, 0) / "notes.jsonl").mkdir()
+    code, out, err = run(capsys, made, "show", NAMES[0])
+    assert (code, err) == (0, "")
+    assert "policy   2 episodes, return 30.00" in out
+    assert out.count("left out: ") == 2
+
+
 def test_what_killed_processes_left_half_written_is_cleared_by_the_next(made, capsys):
     folder = made / "tiny"
     drafts = [
