@@ -201,5 +201,5 @@ def _last_lines(record: Record) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:z.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -345,6 +345,17 @@ def test_what_the_seeds_support_follows_from_the_spread(tmp_path, capsys):
     assert "a true one of 57 points would win about four times in five" in printed
 
 
+def test_what_rounds_to_nothing_is_shown_without_a_sign_of_less(tmp_path, capsys):
+    lower = {name: [value - 0.02 for value in (0.0, 10.0, 20.0)] for name in KINDS}
+    cells = {**lower, "baseline": (0.0, 10.0, 20.0)}
+    write_square(tmp_path / "s", {"reacher-easy": cells, "walker-stand": cells})
+    for within in ([], ["--within", "task"]):
+        main(["s", "--results", str(tmp_path), *within])
+        printed = capsys.readouterr().out
+        assert "+0.0" in printed
+        assert not re.search(r"(?<![\d.])-0(\.0+)?(?![\d.])", printed)
+
+
 def test_arms_without_spread_count_in_what_the_seeds_support(tmp_path, capsys):
     # sds 0, 0, 0, 0, 0, 10: half of them and more have none.
     same = {name: (100.0, 100.0, 100.0) for name in CELLS}
