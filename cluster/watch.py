@@ -21,6 +21,7 @@ from pwmray.slurm_jobs import Job
 from pwmray.status_command import (
     add_results_option,
     as_lines,
+    begins,
     count_lines,
     describe_unreadable,
     how_far,
@@ -138,14 +139,16 @@ class Watcher:
         is_slurms = submitted and not remark
         may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
+        counts = {
+            name: Counter(states[t] for t in of if t not in unreadable)
+            for name, of in asked.items()
+        }
+        may_begin |= any(begins(folder, counts[folder.name]) for folder in self._folders)
         is_over = not (running or is_active or may_begin)
         if _NO_ANSWER in remark:
             is_over = not unreadable and _are_all_done(states, submitted)
         return View(
-            counts={
-                name: Counter(states[t] for t in of if t not in unreadable)
-                for name, of in asked.items()
-            },
+            counts=counts,
             jobs=[_job_row(s, job, running.values()) for s, job in jobs],
             trials=self._trial_rows(running, {job.job_id: job.shown_id for _, job in jobs}),
             remarks=[

@@ -13,9 +13,11 @@ import time
 
 import pytest
 
+from cluster.watch import Watcher
 from pwmray import claim, cli, launch, listing, prune_command, registry, results, tables
 from pwmray import plan as planning
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.status_command import _status
 from pwmray.tracking import Mode
 from tests.tiny import sweep
 
@@ -168,6 +170,15 @@ def test_status_watches_until_nothing_runs(made):
     assert process.returncode == 0
     assert first[1].split()[3] == "1"
     assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
+
+
+def test_sweep_of_which_nothing_is_queued_yet_is_watched_for_a_while(tmp_path, capsys):
+    planned = planning.make(sweep, "tiny", TRIALS[:2], tmp_path)
+    folder = tables.open_sweep(planned, "python tiny.py")
+    watcher = Watcher(tmp_path, [folder])
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (False, False)
+    os.utime(folder / "sweep.json", (0, time.time() - 60))
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (True, True)
 
 
 def test_trial_whose_folder_was_deleted_is_counted_apart_and_not_waited_for(made, capsys):
