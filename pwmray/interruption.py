@@ -12,10 +12,12 @@ from types import FrameType
 
 from pwmray import slurm_jobs
 from pwmray.commands import INTERRUPTED, Progress
+from pwmray.registry import Status
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
@@ -68,6 +70,18 @@ class Interruption:
         if self.reason == CANCELLED:
             return TERMINATED
         return GO_ON if isinstance(stopped, AskedToStopError) else INTERRUPTED
+
+    def why_terminated(self) -> str:
+        """Return why SIGTERM came: CANCELLED, or REQUEUED where Slurm starts the job once more."""
+        return REQUEUED if slurm_jobs.was_requeued(_ASK_SECONDS) else CANCELLED
+
+    @staticmethod
+    def left_at(code: int, why: str) -> Status:
+        """Return where trials stand that a process left which ended with `code`, and `why`.
+
+        What goes on by itself stays in the queue.
+        """
+        return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
 
     def leave(self) -> None:
         """Give both signals their default meaning back."""

@@ -163,8 +163,11 @@ def _work(
     except KeyboardInterrupt:
         if interruption.reason != CANCELLED:
             return _End(code=INTERRUPTED)
-        turns.settle(CANCELLED)  # leaving a Ray that dies, too, may take longer than there is time
-        return _End(code=TERMINATED, why=CANCELLED)
+        end = _End(code=TERMINATED, why=interruption.why_terminated())
+        turns.settle(
+            end.why, Interruption.left_at(end.code, end.why)
+        )  # leaving Ray may take too long
+        return end
     finally:
         engine.stop()
 
@@ -336,10 +339,8 @@ def _write_the_end(
     data_seconds: float,
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
-    # What goes on by itself stays in the queue.
-    status = Status.QUEUED if end.code == GO_ON else Status.CANCELLED
     try:
-        turns.settle(end.why, status)
+        turns.settle(end.why, Interruption.left_at(end.code, end.why))
         if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
             tables.open_sweep(plan, command)
         joined.write()

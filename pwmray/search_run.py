@@ -21,7 +21,6 @@ from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.launch import MAX_LOSSES, TRIALS_FAILED
 from pwmray.recorder import Job
-from pwmray.registry import Status
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines
 from pwmray.search_tables import write_tables
@@ -132,11 +131,10 @@ def _run_tasks(
         except KeyboardInterrupt:
             code = INTERRUPTED
             if interruption.reason == CANCELLED:
-                code, why = TERMINATED, CANCELLED
+                code, why = TERMINATED, interruption.why_terminated()
         finally:
             ray.shutdown()
-            # What goes on by itself stays in the queue.
-            status = Status.QUEUED if code == GO_ON else Status.CANCELLED
+            status = Interruption.left_at(code, why)
             for trials in opened:  # now that no worker writes any more
                 trials.settle(why, status)
             interruption.leave()
