@@ -5,6 +5,7 @@ jobs that go before. Trials have until shortly before that to come to their row.
 with the sweep then sees it by the exit code.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -43,10 +44,15 @@ class Interruption:
         self._row_seconds: float | None = None
 
     def listen(self) -> None:
-        """Take both signals; Ray, when it starts, and Tune, for each run, take them too."""
+        """Take the signals; Ray, when it starts, and Tune, for each run, take two of them too.
+
+        Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
+        """
         signal.signal(signal.SIGUSR1, self._ask)
         if self.reason != CANCELLED:
             signal.signal(signal.SIGTERM, self._terminate)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
 
     @property
     def row_seconds(self) -> float:
@@ -84,13 +90,22 @@ class Interruption:
         return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
 
     def leave(self) -> None:
-        """Give both signals their default meaning back."""
+        """Give the signals their default meaning back, but for a Ctrl-C that came already."""
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ask(self, *_: int | FrameType | None) -> None:
         limit_at = float(os.environ.get(_LIMIT_VARIABLE, "inf"))
         self.reason = TIME_LIMIT if time.time() >= limit_at else PREEMPTED
+
+    def _interrupt(self, *_: int | FrameType | None) -> None:
+        # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # not by print, in which the signal may have come
+            os.write(2, b"\ninterrupted: leaving, which takes some seconds\n")
+        raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:
         # A scheduler tells every process of a job, and the job's script tells its children.

@@ -29,6 +29,7 @@ def listening():
     asked.listen()
     yield asked
     asked.leave()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,21 @@ def test_work_that_may_stop_anywhere_ends_at_its_next_progress(listening):
     with pytest.raises(AskedToStopError, match=r"^preempted: stopped at collecting$"):
         report("collecting", 2, 2)
     assert said == [("collecting", 1, 2)]
+
+
+def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGINT)
+    listening.leave()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening):
