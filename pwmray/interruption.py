@@ -6,19 +6,27 @@ with the sweep then sees it by the exit code.
 """
 
 import contextlib
+import math
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
 from pwmray import slurm_jobs
 from pwmray.commands import INTERRUPTED, Progress
-from pwmray.registry import Status
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+from pwmray.retries import is_first_start
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
+_IN_VAIN = (
+    "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
+    "for rows more often (evaluation.every_epochs)"
+)
+_TRIALS_LEFT = 1  # exit code, as where trials failed
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
@@ -42,6 +50,28 @@ class Interruption:
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
         self._row_seconds: float | None = None
+        self._started_at, self._began_at = time.monotonic(), math.inf
+        self._begun: dict[Path, list[int]] = {}  # what there was of each trial
+
+    def begin(self, folder: Path) -> None:
+        """A trial begins, or goes on, in its folder."""
+        self._began_at = min(self._began_at, time.monotonic())
+        self._begun.setdefault(folder, _written(folder))
+
+    def outcome(self) -> tuple[int, str]:
+        """Return the exit code, and why, of trials that were asked to stop at their rows.
+
+        A job that was requeued and came to its time limit again, without a row in all that time, is
+        not to go on: it would do so as often as Slurm lets it.
+        """
+        assert self.reason is not None
+        now = time.monotonic()
+        is_most = now - self._began_at > self._began_at - self._started_at  # of this process's time
+        is_new = any(_written(folder) != before for folder, before in self._begun.items())
+        if self.reason != TIME_LIMIT or is_first_start() or not is_most or is_new:
+            return GO_ON, self.reason
+        print(f"stopped: {_IN_VAIN}", flush=True)
+        return _TRIALS_LEFT, _IN_VAIN
 
     def listen(self) -> None:
         """Take the signals; Ray, when it starts, and Tune, for each run, take two of them too.
@@ -112,6 +142,12 @@ class Interruption:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.reason = CANCELLED
         raise TerminatedError(CANCELLED)
+
+
+def _written(folder: Path) -> list[int]:
+    """Return when a trial's rows were written, in nanoseconds since 1970, as far as there are."""
+    paths = (folder / CURVE_FILE, folder / EVALUATIONS_FILE)
+    return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
 def _find_row_seconds() -> float:

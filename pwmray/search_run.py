@@ -119,7 +119,7 @@ def _run_tasks(
                 )
                 trials = _search_task(begin, opened, scratch, address, interruption)
                 if interruption.reason is not None:
-                    code, why = GO_ON, interruption.reason
+                    code, why = interruption.outcome()
                     break
                 if trials.bug is not None:
                     print(f"stopped: the first trials all died of {trials.bug}")

@@ -121,6 +121,9 @@ class Listening(tune.Callback):
         self._interruption, self._say = interruption, say
         self._has_said = False
 
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._interruption.begin(Path(trial.config["grid"]["folder"]))
+
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self._interruption.listen()
         if self._interruption.reason is not None and not self._has_said:

@@ -126,6 +126,38 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
     assert Interruption().row_seconds == 3600
 
 
+@pytest.mark.parametrize(
+    ("restarts", "limit_in", "starts_after", "has_row", "code"),
+    [
+        ("1", -1, 0, False, 1),
+        ("0", -1, 0, False, 75),  # in its first life a job may have made the data
+        ("1", 3600, 0, False, 75),  # preempted
+        ("1", -1, 0, True, 75),
+        ("1", -1, 0.2, False, 75),  # it waited for most of the time
+    ],
+)
+def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
+    restarts, limit_in, starts_after, has_row, code, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
+    (tmp_path / registry.CURVE_FILE).write_bytes(b"of the job's life before")
+    asked = Interruption()
+    asked.listen()
+    time.sleep(starts_after)
+    asked.begin(tmp_path)
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    asked.leave()
+    if has_row:
+        (tmp_path / registry.EVALUATIONS_FILE).write_bytes(b"its last")
+    found, why = asked.outcome()
+    assert found == code
+    assert ("stopped: no trial came to its next row" in capsys.readouterr().out) == (code == 1)
+    stands = Status.QUEUED if code == interruption.GO_ON else Status.CANCELLED
+    assert Interruption.left_at(found, why) is stands
+
+
 def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
     monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, _: {"77_3": time.time() + 300}.get(job))
     for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():
