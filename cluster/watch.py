@@ -128,8 +128,10 @@ class Watcher:
         recorded = {name for of in asked.values() for name in of} - imported.keys()
         unreadable: dict[str, str] = {}
         trials = list_trials(self._results, recorded, unreadable)
-        submitted = [s for folder in self._folders for s in submissions.read(folder)]
+        broken: list[str] = []  # lines of jobs, which may be those that run
+        submitted = [s for folder in self._folders for s in submissions.read(folder, broken)]
         jobs, remark = self._ask(submitted, trials)
+        remark += [f"left out: {why}" for why in broken]
         trials |= list_trials(self._results, self._set_right)
         states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
         states |= imported
@@ -158,7 +160,7 @@ class Watcher:
                 *dashboards.describe(self._folders, [job for _, job in jobs]),
             ],
             is_over=is_over,
-            is_whole=not unreadable,
+            is_whole=not (unreadable or broken),
         )
 
     def _ask(
