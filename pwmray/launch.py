@@ -281,7 +281,7 @@ def _tune(
 ) -> None:
     from ray import tune
 
-    from pwmray.watch import NamedTasks
+    from pwmray.watch import NamedTasks, unwrapped
 
     waiting = spaces[::-1]
     tuner = tune.Tuner(
@@ -301,7 +301,7 @@ def _tune(
             verbose=0,
         ),
     )
-    with without_wandb():
+    with without_wandb(), unwrapped():
         tuner.fit()
 
 

@@ -28,7 +28,7 @@ from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
-from pwmray.watch import Listening, NamedTasks, StopEarly, told_of
+from pwmray.watch import Listening, NamedTasks, StopEarly, told_of, unwrapped
 
 _LOOK_SECONDS = 1.0
 
@@ -247,7 +247,7 @@ def _search(
             verbose=0,
         ),
     )
-    with without_wandb():
+    with without_wandb(), unwrapped():
         tuner.fit()
     return stopper.is_ray_lost
 

@@ -389,6 +389,7 @@ def _spared(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_disk_full(error) or not folder.is_dir():
+            error.filename = error.filename or str(folder)
             raise
         why = describe_unwritten(error)
         say(f"{why}: what became of {folder.name} could not be recorded")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from ray.tune.error import TuneError
 
 from pwmray import claim, connect, deaths, interruption, registry, search_run, search_trials, study
+from pwmray.commands import run_command
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -35,7 +38,7 @@ from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode
 from pwmray.trial import Trial
 from pwmray.wandb_state import read_state
-from pwmray.watch import StopEarly
+from pwmray.watch import StopEarly, unwrapped
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -494,6 +497,23 @@ def test_trial_whose_folder_cannot_be_written_any_more_ends_no_search(
     assert again.next("a")["grid"]["folder"] == str(locked)
     lock(other)
     assert again.next("b")["grid"]["folder"] != str(other)
+
+
+def test_full_disk_ends_a_search_in_one_line(capsys):
+    def end_trial():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "study.journal")
+        except OSError:
+            raise TuneError(traceback.format_exc())  # noqa: B904 (as Tune does)
+
+    def search():
+        with unwrapped():
+            end_trial()
+
+    assert run_command(search) == 2
+    assert capsys.readouterr().err == "error: No space left on device: study.journal\n"
+    with pytest.raises(TuneError), unwrapped():
+        raise TuneError("its own")
 
 
 def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
