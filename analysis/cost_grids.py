@@ -65,8 +65,8 @@ def _describe_plateau(scaling: Scaling) -> str:
     best = scaling.fits[0]
     low = min(fit.plateau[0] for fit in scaling.fits)
     high = max(fit.plateau[1] for fit in scaling.fits)
-    return f"{scaling.floor + best.gain:.0f} [{low:.0f}, {high:.0f}]"
+    return f"{scaling.floor + best.gain:z.0f} [{low:z.0f}, {high:z.0f}]"
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+    return "-" if value is None else f"{value:z,.{digits}f}"

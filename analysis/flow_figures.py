@@ -163,5 +163,5 @@ def _write(cells: Sequence[Cell]) -> str:
         gap = " " if cell.name else "\n"
         spread = "" if cell.arm.sd is None else f"{gap}+- {cell.arm.sd:.0f}"
         name = [fold(cell.name, _CELL_CHARACTERS)] if cell.name else []
-        lines += [*name, f"{cell.arm.mean:.0f}{spread}"]
+        lines += [*name, f"{cell.arm.mean:z.0f}{spread}"]
     return "\n".join(lines)

@@ -78,14 +78,14 @@ def format_range(low: float | None, high: float | None, digits: int = 0) -> str:
     """Return an interval's limits."""
     if low is None or high is None:
         return "-"
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"[{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def format_return(mean: float | None, sd: float | None) -> str:
     """Return a mean return with its sample sd, where there is one."""
     if mean is None:
         return "-"
-    return f"{mean:.1f}" if sd is None else f"{mean:.1f} +- {sd:.1f}"
+    return f"{mean:z.1f}" if sd is None else f"{mean:z.1f} +- {sd:.1f}"
 
 
 def format_time(seconds: float | None) -> str:

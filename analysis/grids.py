@@ -6,7 +6,15 @@ from typing import Any
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.cost_grids import list_cost_grids
-from analysis.grid import Grid, format_floor, format_p, format_return, format_time, name_levels
+from analysis.grid import (
+    Grid,
+    format_floor,
+    format_p,
+    format_range,
+    format_return,
+    format_time,
+    name_levels,
+)
 from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
@@ -114,9 +122,9 @@ def _list_plans(arm: Arm) -> list[tuple[str, ...]]:
     return [
         (
             str(trial.seed),
-            f"{trial.final_return:.2f}",
-            "-" if trial.return_where_planned is None else f"{trial.return_where_planned:.2f}",
-            f"{trial.plan_return:.2f}",
+            f"{trial.final_return:z.2f}",
+            "-" if trial.return_where_planned is None else f"{trial.return_where_planned:z.2f}",
+            f"{trial.plan_return:z.2f}",
         )
         for trial in arm.counted
         if trial.plan_return is not None
@@ -131,7 +139,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
         (
             *name_levels(trial.factors, names),
             str(trial.seed),
-            f"{trial.final_return:.2f}" if trial.is_usable else "-",
+            f"{trial.final_return:z.2f}" if trial.is_usable else "-",
             "-" if trial.num_episodes is None else str(trial.num_episodes),
             _format_value_at_start(trial.record["imagined_start_value"]),
             _format_value_at_start(trial.record["real_start_value"]),
@@ -155,7 +163,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
 
 
 def _format_value_at_start(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:z.1f}"
 
 
 def _comparison_grids(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> list[Grid]:
@@ -214,9 +222,9 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
             *([names.label(table.factor, row.against)] if is_told else []),
             str(row.num_tasks),
             str(row.num_blocks),
-            f"{row.interval.estimate:+.1f}",
-            f"[{row.interval.low:.0f}, {row.interval.high:.0f}]",
-            "-" if row.correlation is None else f"{row.correlation:.2f}",
+            f"{row.interval.estimate:+z.1f}",
+            format_range(row.interval.low, row.interval.high),
+            "-" if row.correlation is None else f"{row.correlation:z.2f}",
         )
         for row in table.aggregates
     ]
@@ -231,7 +239,7 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
     rows = [
         (
             *name_levels(trend.group, names),
-            " -> ".join(f"{mean:.0f}" for mean in trend.means),
+            " -> ".join(f"{mean:z.0f}" for mean in trend.means),
             trend.direction,
         )
         for trend in trends
@@ -271,6 +279,4 @@ def _count_seeds(arm: Arm) -> str:
 def _format_welch(found: Welch | None) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
-    known = found.low is not None and found.high is not None
-    interval = f"[{found.low:.0f}, {found.high:.0f}]" if known else "-"
-    return f"{found.difference:+.1f}", interval, "-" if found.p is None else format_p(found.p)
+    return f"{found.difference:+z.1f}", format_range(found.low, found.high), format_p(found.p)

@@ -5,7 +5,8 @@ factors left out, so that three collections of data do not turn three seeds into
 """
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from analysis.arms import Arm, order_arms
@@ -56,27 +57,39 @@ def compare_controls(
     """Return the controls that differ between two arms, of pooled ones part by part.
 
     Parts are paired by the factors averaged over; where these differ, that is the difference,
-    unless there is one part on either side, which then are compared as they are, or on one side
-    one to which such a factor does not apply, which is compared with each.
+    unless there is one part on either side, which then are compared as they are, or such a factor
+    does not apply to one side, each of whose parts is compared with as many of the other's.
     """
     if not baseline.parts or not level.parts:
         return find_differences(compare, baseline.compared, level.compared, keys)
     ours, theirs = _by_left_out(baseline), _by_left_out(level)
     pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
-    if len(ours) == len(theirs) == 1 or _is_exempt(ours, theirs) or _is_exempt(theirs, ours):
+    if len(ours) == len(theirs) == 1:
         pairs = list(itertools.product(ours.values(), theirs.values()))
+    elif wider := _spread_over(ours, theirs):
+        pairs = [(ours[own], theirs[key]) for key, own in wider.items()]
+    elif wider := _spread_over(theirs, ours):
+        pairs = [(ours[key], theirs[own]) for key, own in wider.items()]
     elif set(ours) != set(theirs):
         return [Difference("averaged over", _say(ours, theirs), _say(theirs, ours))]
     found = [find_differences(compare, a.compared, b.compared, keys) for a, b in pairs]
     return list(dict.fromkeys(difference for some in found for difference in some))
 
 
-def _is_exempt(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> bool:
-    """Tell whether there is one part, which agrees with all others where a factor applies to it."""
-    if len(parts) != 1:
-        return False
-    own = dict(next(iter(parts)))
-    return all(own.get(name) in (level, None) for key in others for name, level in key)
+def _spread_over(parts: Collection[tuple], others: Collection[tuple]) -> dict[tuple, tuple]:
+    """Return for each of `others` the one of `parts` that it agrees with where a factor applies.
+
+    Empty where that is not one, or where not each of `parts` has as many: it would weigh otherwise.
+    """
+    found = {
+        key: [own for own in parts if all(dict(own).get(n) in (level, None) for n, level in key)]
+        for key in others
+    }
+    counts = Counter(own for owns in found.values() for own in owns)
+    is_even = len(counts) == len(parts) and len(set(counts.values())) == 1
+    if not is_even or any(len(owns) != 1 for owns in found.values()):
+        return {}
+    return {key: own for key, (own,) in found.items()}
 
 
 def _by_left_out(arm: Arm) -> dict[tuple, Arm]:

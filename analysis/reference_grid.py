@@ -23,7 +23,7 @@ def draw_reference(table: ReferenceTable, names: ShortNames) -> Grid:
             format_return(row.arm.mean, row.arm.sd),
             *([format_return(row.arm.plan_mean, row.arm.plan_sd)] if has_plans else []),
             format_return(row.published, row.published_sd),
-            "-" if row.difference is None else f"{row.difference:+.1f}",
+            "-" if row.difference is None else f"{row.difference:+z.1f}",
             *([", ".join(row.differs_in) or "-"] if is_mixed else []),
         )
         for row in table.rows

@@ -214,11 +214,11 @@ def _describe_exact_tests(num_seeds: int) -> str:
 
 def _describe_power(decided: Sequence[Comparison]) -> str:
     """Say what n seeds can support here: the difference that wins, with this table's spread."""
-    variances = [arm.sd**2 for row in decided for arm in (row.baseline, row.level) if arm.sd]
+    sds = [arm.sd for row in decided for arm in (row.baseline, row.level) if arm.sd is not None]
     num_seeds = min(row.verdict.num_seeds for row in decided)
-    if not variances or num_seeds < 2:
+    if not any(sds) or num_seeds < 2:
         return ""
-    sd = math.sqrt(median(variances))
+    sd = math.sqrt(median(sd**2 for sd in sds))
     error = sd * math.sqrt(2.0 / num_seeds)
     wins = max(MIN_DIFFERENCE, MIN_STANDARD_ERRORS * error)
     return (

@@ -44,7 +44,7 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
                 *shared,
                 effect.name,
                 str(min(len(cell.returns) for cell in task.cells)),
-                f"{effect.estimate:+.1f}",
+                f"{effect.estimate:+z.1f}",
                 format_range(effect.low, effect.high),
                 format_p(effect.p),
             )
@@ -75,7 +75,7 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
             effect.name,
             str(effect.num_tasks),
             str(effect.num_blocks),
-            f"{effect.interval.estimate:+.1f}",
+            f"{effect.interval.estimate:+z.1f}",
             format_range(effect.interval.low, effect.interval.high),
             format_range(effect.over_blocks.low, effect.over_blocks.high),
             format_p(effect.over_blocks.p),
@@ -99,7 +99,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
             names.label(suite.factor, level.level),
             str(len(suite.tasks)),
             say_span(suite.num_seeds),
-            f"{level.mean:.0f}",
+            f"{level.mean:z.0f}",
             _format_interval(level.interquartile),
             _format_interval(level.gap),
             "-" if level.improvement is None else _format_interval(level.improvement),
@@ -129,7 +129,7 @@ def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
         (
             *name_levels(suite.group, names),
             names.label(suite.factor, level.level),
-            *(f"{level.profile[place].estimate:.2f}" for place in places),
+            *(f"{level.profile[place].estimate:z.2f}" for place in places),
         )
         for suite in suites
         for level in suite.levels
@@ -140,4 +140,4 @@ def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
 
 
 def _format_interval(interval: Interval) -> str:
-    return f"{interval.estimate:.2f} {format_range(interval.low, interval.high, 2)}"
+    return f"{interval.estimate:z.2f} {format_range(interval.low, interval.high, 2)}"

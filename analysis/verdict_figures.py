@@ -238,7 +238,7 @@ def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str)
     hatch = None if row.verdict.has_decision else "///"
     axes.add_patch(Rectangle(place, 1, 1, facecolor=fill, edgecolor="0.6", hatch=hatch, lw=0.8))
     found = row.verdict.welch
-    number = "" if found is None else f"{found.difference:+.0f}\n"
+    number = "" if found is None else f"{found.difference:+z.0f}\n"
     mark = "*" if row.differences and row.verdict.has_decision else ""
     text = f"{number}{word}{mark}" if "\n" not in word else f"{number.strip()} {word}"
     text = f"{text}\n{fold(against, _COLUMN_CHARACTERS)}".rstrip()

@@ -85,10 +85,11 @@ def append(sweep_folder: Path, submission: Submission) -> None:
     append_lines(sweep_folder / JOBS_FILE, json.dumps(asdict(submission)) + "\n")
 
 
-def read(sweep_folder: Path) -> list[Submission]:
+def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission]:
     """Return the jobs ever submitted of a sweep, the oldest first.
 
-    A last line cut by a kill is left out; anything else unreadable raises ValueError.
+    A last line cut by a kill is left out; why another one is no job is put down in `broken`, or
+    raised as ValueError for who gives none.
     """
     path = sweep_folder / JOBS_FILE
     lines = path.read_text().split("\n") if path.exists() else [""]
@@ -97,7 +98,10 @@ def read(sweep_folder: Path) -> list[Submission]:
         try:
             found.append(Submission(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} line {number} is not a job: {error}") from error
+            said = f"{path} line {number} is not a job: {error}; put it right or delete it"
+            if broken is None:
+                raise ValueError(said) from error
+            broken.append(said)
     return found
 
 

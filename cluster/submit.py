@@ -162,7 +162,10 @@ def _submit(wanted: Work, prepared: Prepared, command: str, cluster: str) -> Non
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
     submissions.check_writable(folder)
-    job_id = slurm.submit(path)
+    try:
+        job_id = slurm.submit(path)
+    except SlurmError as error:
+        raise ValueError(f"profile {profile.name}: {error}") from None
     log = str(task.log).replace("%j", job_id).replace("%A", job_id)
     submission = Submission(
         submissions.now(), job_id, task.num_jobs, cluster, profile.name,

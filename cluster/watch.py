@@ -21,6 +21,7 @@ from pwmray.slurm_jobs import Job
 from pwmray.status_command import (
     add_results_option,
     as_lines,
+    begins,
     count_lines,
     describe_unreadable,
     how_far,
@@ -127,8 +128,10 @@ class Watcher:
         recorded = {name for of in asked.values() for name in of} - imported.keys()
         unreadable: dict[str, str] = {}
         trials = list_trials(self._results, recorded, unreadable)
-        submitted = [s for folder in self._folders for s in submissions.read(folder)]
+        broken: list[str] = []  # lines of jobs, which may be those that run
+        submitted = [s for folder in self._folders for s in submissions.read(folder, broken)]
         jobs, remark = self._ask(submitted, trials)
+        remark += [f"left out: {why}" for why in broken]
         trials |= list_trials(self._results, self._set_right)
         states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
         states |= imported
@@ -138,14 +141,16 @@ class Watcher:
         is_slurms = submitted and not remark
         may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
+        counts = {
+            name: Counter(states[t] for t in of if t not in unreadable)
+            for name, of in asked.items()
+        }
+        may_begin |= any(begins(folder, counts[folder.name]) for folder in self._folders)
         is_over = not (running or is_active or may_begin)
         if _NO_ANSWER in remark:
             is_over = not unreadable and _are_all_done(states, submitted)
         return View(
-            counts={
-                name: Counter(states[t] for t in of if t not in unreadable)
-                for name, of in asked.items()
-            },
+            counts=counts,
             jobs=[_job_row(s, job, running.values()) for s, job in jobs],
             trials=self._trial_rows(running, {job.job_id: job.shown_id for _, job in jobs}),
             remarks=[
@@ -155,7 +160,7 @@ class Watcher:
                 *dashboards.describe(self._folders, [job for _, job in jobs]),
             ],
             is_over=is_over,
-            is_whole=not unreadable,
+            is_whole=not (unreadable or broken),
         )
 
     def _ask(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import fidelity as fidelities
+from pwmray import variants
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
 from pwmray.checks import MAX_EPISODE_SEED, check_least, check_positive, check_share, typed
@@ -33,7 +34,8 @@ from pwmray.models import (
 from pwmray.models.checkpoints import digest
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import find_task
-from pwmray.variants import SCRATCH, VARIANTS, methodology_of, variant_of
+from pwmray.variants import SCRATCH, methodology_of, variant_of
+from pwmray.variants import VARIANTS as VARIANTS
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 # In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
@@ -168,7 +170,7 @@ class TrialConfig:
             for part, default in (("world_model", "mlp"), ("policy", "gaussian"))
         }
         classes = {part: _part_class(part, kinds) for part in _part_names()}
-        values: dict[str, dict[str, Any]] = {part: {} for part in classes}
+        values: dict[str, dict[str, Any]] = {p: _float_defaults(c) for p, c in classes.items()}
         top: dict[str, Any] = {}
         for key, (part, kind, name), value in keys:
             if kind is not None and kinds.get(part) != kind:
@@ -285,7 +287,7 @@ def spell_out(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for a value that none of them has.
     """
-    return fidelities.expand(_expand_size(_expand_variant(flat)))
+    return fidelities.expand(_expand_size(variants.expand(flat)))
 
 
 def valid_keys(kinds: Mapping[str, str]) -> list[str]:
@@ -319,22 +321,11 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
     return registry[kind].Config
 
 
-def _expand_variant(flat: Mapping[str, Any]) -> dict[str, Any]:
-    flat = dict(flat)
-    variant = flat.pop("variant", None)
-    if variant is None:
-        return flat
-    if variant not in list(VARIANTS):
-        raise ValueError(unknown("variant", variant, VARIANTS))
-    world_model, policy = VARIANTS[variant]
-    return {**flat, "world_model.kind": world_model, "policy.kind": policy}
-
-
 def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
+    if "size" not in flat:
+        return dict(flat)
     flat = dict(flat)
-    size = flat.pop("size", None)
-    if size is None:
-        return flat
+    size = flat.pop("size")
     if str(size) not in SIZES:
         raise ValueError(unknown("size", size, SIZES))
     # A key that is in both goes to the end: there it also wins over the size's [flow] key.
@@ -385,5 +376,17 @@ def _field_names(part: type) -> tuple[str, ...]:
 
 @functools.cache
 def _type_of(part: type, name: str) -> type:
-    default = next(f for f in dataclasses.fields(part) if f.name == name).default
-    return type(default)
+    found = next(f for f in dataclasses.fields(part) if f.name == name)
+    return float if found.type in (float, "float") else type(found.default)
+
+
+def _float_defaults(part: type) -> dict[str, float]:
+    """Return as floats the defaults of a part's floats that are written as whole numbers.
+
+    Otherwise the default and the same value given would be two trials.
+    """
+    return {
+        field.name: float(field.default)
+        for field in dataclasses.fields(part)
+        if type(field.default) is int and _type_of(part, field.name) is float
+    }

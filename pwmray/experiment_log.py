@@ -177,7 +177,7 @@ def _aggregate_lines(entry: Entry) -> list[str]:
             returns = [row["return_mean"] for row in rows if row["status"] == Status.EVALUATED]
             if returns:
                 sd = f" \u00b1 {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
-                shown = f"{statistics.mean(returns):.1f}{sd}"
+                shown = f"{statistics.mean(returns):z.1f}{sd}"
                 lines.append([*cell, settings, shown, f"{len(returns)} of {len(rows)}"])
     if not lines:
         return []
@@ -216,7 +216,10 @@ def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
     record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
     jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
     jobs = jobs or list(filter(None, [row["slurm_job_id"]]))
-    notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in registry.read_notes(folder)]
+    broken: list[str] = []
+    found = registry.read_notes(folder, broken)
+    notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in found]
+    notes += [f"left out: {why}" for why in broken]
     return [
         ", ".join(jobs) or None,
         *(row[name] for name in ("task", "variant", "epochs", *entry.axes, "seed")),
@@ -265,7 +268,7 @@ def _minute(time: str) -> str:
 
 
 def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+    return None if value is None else f"{value:z.2f}"
 
 
 def _row(cells: Sequence[Any]) -> str:

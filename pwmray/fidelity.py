@@ -77,10 +77,10 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for a name that is no preset.
     """
+    if "fidelity" not in flat:
+        return dict(flat)
     flat = dict(flat)
-    preset = flat.pop("fidelity", None)
-    if preset is None:
-        return flat
+    preset = flat.pop("fidelity")
     if preset not in list(FIDELITIES):
         raise ValueError(unknown("fidelity", preset, FIDELITIES))
     switches = dataclasses.asdict(FIDELITIES[preset])

@@ -5,17 +5,28 @@ jobs that go before. Trials have until shortly before that to come to their row.
 with the sweep then sees it by the exit code.
 """
 
+import contextlib
+import math
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
 from pwmray import slurm_jobs
 from pwmray.commands import INTERRUPTED, Progress
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+from pwmray.retries import is_first_start
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
+_IN_VAIN = (
+    "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
+    "for rows more often (evaluation.every_epochs)"
+)
+_TRIALS_LEFT = 1  # exit code, as where trials failed
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
@@ -39,12 +50,39 @@ class Interruption:
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
         self._row_seconds: float | None = None
+        self._started_at, self._began_at = time.monotonic(), math.inf
+        self._begun: dict[Path, list[int]] = {}  # what there was of each trial
+
+    def begin(self, folder: Path) -> None:
+        """A trial begins, or goes on, in its folder."""
+        self._began_at = min(self._began_at, time.monotonic())
+        self._begun.setdefault(folder, _written(folder))
+
+    def outcome(self) -> tuple[int, str]:
+        """Return the exit code, and why, of trials that were asked to stop at their rows.
+
+        A job that was requeued and came to its time limit again, without a row in all that time, is
+        not to go on: it would do so as often as Slurm lets it.
+        """
+        assert self.reason is not None
+        now = time.monotonic()
+        is_most = now - self._began_at > self._began_at - self._started_at  # of this process's time
+        is_new = any(_written(folder) != before for folder, before in self._begun.items())
+        if self.reason != TIME_LIMIT or is_first_start() or not is_most or is_new:
+            return GO_ON, self.reason
+        print(f"stopped: {_IN_VAIN}", flush=True)
+        return _TRIALS_LEFT, _IN_VAIN
 
     def listen(self) -> None:
-        """Take both signals; Ray, when it starts, and Tune, for each run, take them too."""
+        """Take the signals; Ray, when it starts, and Tune, for each run, take two of them too.
+
+        Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
+        """
         signal.signal(signal.SIGUSR1, self._ask)
         if self.reason != CANCELLED:
             signal.signal(signal.SIGTERM, self._terminate)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
 
     @property
     def row_seconds(self) -> float:
@@ -69,20 +107,47 @@ class Interruption:
             return TERMINATED
         return GO_ON if isinstance(stopped, AskedToStopError) else INTERRUPTED
 
+    def why_terminated(self) -> str:
+        """Return why SIGTERM came: CANCELLED, or REQUEUED where Slurm starts the job once more."""
+        return REQUEUED if slurm_jobs.was_requeued(_ASK_SECONDS) else CANCELLED
+
+    @staticmethod
+    def left_at(code: int, why: str) -> Status:
+        """Return where trials stand that a process left which ended with `code`, and `why`.
+
+        What goes on by itself stays in the queue.
+        """
+        return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
+
     def leave(self) -> None:
-        """Give both signals their default meaning back."""
+        """Give the signals their default meaning back, but for a Ctrl-C that came already."""
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ask(self, *_: int | FrameType | None) -> None:
         limit_at = float(os.environ.get(_LIMIT_VARIABLE, "inf"))
         self.reason = TIME_LIMIT if time.time() >= limit_at else PREEMPTED
+
+    def _interrupt(self, *_: int | FrameType | None) -> None:
+        # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # not by print, in which the signal may have come
+            os.write(2, b"\ninterrupted: leaving, which takes some seconds\n")
+        raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:
         # A scheduler tells every process of a job, and the job's script tells its children.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.reason = CANCELLED
         raise TerminatedError(CANCELLED)
+
+
+def _written(folder: Path) -> list[int]:
+    """Return when a trial's rows were written, in nanoseconds since 1970, as far as there are."""
+    paths = (folder / CURVE_FILE, folder / EVALUATIONS_FILE)
+    return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
 def _find_row_seconds() -> float:

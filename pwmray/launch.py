@@ -22,7 +22,7 @@ from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
 from pwmray.failures import is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
-from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
+from pwmray.interruption import CANCELLED, TERMINATED, AskedToStopError, Interruption
 from pwmray.levels import title_trial
 from pwmray.notify import Notices
 from pwmray.plan import Plan, PlannedTrial
@@ -158,13 +158,16 @@ def _work(
                     why = f"stopped, for the first trials all died of {deaths.bug}"
                     return _End(why=why, bug=deaths.bug)
         if interruption.reason is not None:
-            return _End(code=GO_ON, why=interruption.reason)
+            return _End(*interruption.outcome())
         return _End()
     except KeyboardInterrupt:
         if interruption.reason != CANCELLED:
             return _End(code=INTERRUPTED)
-        turns.settle(CANCELLED)  # leaving a Ray that dies, too, may take longer than there is time
-        return _End(code=TERMINATED, why=CANCELLED)
+        end = _End(code=TERMINATED, why=interruption.why_terminated())
+        turns.settle(
+            end.why, Interruption.left_at(end.code, end.why)
+        )  # leaving Ray may take too long
+        return end
     finally:
         engine.stop()
 
@@ -278,7 +281,7 @@ def _tune(
 ) -> None:
     from ray import tune
 
-    from pwmray.watch import NamedTasks
+    from pwmray.watch import NamedTasks, unwrapped
 
     waiting = spaces[::-1]
     tuner = tune.Tuner(
@@ -298,7 +301,7 @@ def _tune(
             verbose=0,
         ),
     )
-    with without_wandb():
+    with without_wandb(), unwrapped():
         tuner.fit()
 
 
@@ -336,10 +339,8 @@ def _write_the_end(
     data_seconds: float,
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
-    # What goes on by itself stays in the queue.
-    status = Status.QUEUED if end.code == GO_ON else Status.CANCELLED
     try:
-        turns.settle(end.why, status)
+        turns.settle(end.why, Interruption.left_at(end.code, end.why))
         if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
             tables.open_sweep(plan, command)
         joined.write()
@@ -382,7 +383,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if end.code or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {as_typed(command)}")
     # Otherwise it is to go on, or the driver that ends last tells of it.
-    if plan.to_run and not end.code and len(left) == len(open_ones):
+    if plan.to_run and end.code in (0, TRIALS_FAILED) and len(left) == len(open_ones):
         notices.end(num_done, len(failed), len(left))
     return end.code or (TRIALS_FAILED if failed or left else 0)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim
+from pwmray.commands import one_line
 from pwmray.files import append_lines
 
 EVENTS_FILE = "events.jsonl"
@@ -121,9 +122,19 @@ def read(folder: Path) -> Record:
     return Record(_read_lines(folder / EVENTS_FILE))
 
 
-def read_notes(folder: Path) -> list[dict[str, Any]]:
-    """Return what people wrote about the trial, the oldest first: each has time, note, user."""
-    return _read_lines(folder / NOTES_FILE, "note", "user")
+def read_notes(folder: Path, broken: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return what people wrote about the trial, the oldest first: each has time, note, user.
+
+    What cannot be read is put down in `broken`, with why; who gives none gets a ValueError or an
+    OSError.
+    """
+    try:
+        return _read_lines(folder / NOTES_FILE, "note", "user", broken=broken)
+    except OSError as error:
+        if broken is None:
+            raise
+        broken.append(one_line(error))
+        return []
 
 
 def record(folder: Path, status: Status, **fields: Any) -> None:
@@ -190,8 +201,11 @@ def running_elsewhere(folder: Path) -> dict | None:
     return claim.owner(folder / CLAIM_FILE)
 
 
-def _read_lines(path: Path, *names: str) -> list[dict[str, Any]]:
-    """Return a file's events, each with its time and texts of these names."""
+def _read_lines(path: Path, *names: str, broken: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return a file's events, each with its time and texts of these names.
+
+    Why a line is none goes into `broken`, or is raised without one.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -206,7 +220,10 @@ def _read_lines(path: Path, *names: str) -> list[dict[str, Any]]:
             _check_event(event, names)
             events.append(event)
         except ValueError as error:
-            raise ValueError(f"{path} line {number} is not an event: {error}") from error
+            said = f"{path} line {number} is not an event: {error}; put it right or delete it"
+            if broken is None:
+                raise ValueError(said) from error
+            broken.append(said)
     return events
 
 

@@ -22,6 +22,7 @@ from pwmray.sweep_options import (
 )
 from pwmray.tasks import find_task
 from pwmray.tracking import choose_mode
+from pwmray.variants import check_kinds
 
 if TYPE_CHECKING:
     from pwmray.search_plan import SearchPlan
@@ -69,6 +70,8 @@ class Search:
                 raise ValueError(f"{key!r} has log {values['log']!r}; valid: True, False")
         if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
             raise ValueError("its trials must start from scratch")
+        for here in ({}, *self.at_scale.values()):
+            check_kinds({**self.hold, **here})
         for here in (self.hold, *self.at_scale.values()):
             for key in here:
                 if key in self.space or key == "task":

@@ -21,7 +21,6 @@ from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.launch import MAX_LOSSES, TRIALS_FAILED
 from pwmray.recorder import Job
-from pwmray.registry import Status
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines
 from pwmray.search_tables import write_tables
@@ -29,7 +28,7 @@ from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
-from pwmray.watch import Listening, NamedTasks, StopEarly, told_of
+from pwmray.watch import Listening, NamedTasks, StopEarly, told_of, unwrapped
 
 _LOOK_SECONDS = 1.0
 
@@ -120,7 +119,7 @@ def _run_tasks(
                 )
                 trials = _search_task(begin, opened, scratch, address, interruption)
                 if interruption.reason is not None:
-                    code, why = GO_ON, interruption.reason
+                    code, why = interruption.outcome()
                     break
                 if trials.bug is not None:
                     print(f"stopped: the first trials all died of {trials.bug}")
@@ -132,11 +131,10 @@ def _run_tasks(
         except KeyboardInterrupt:
             code = INTERRUPTED
             if interruption.reason == CANCELLED:
-                code, why = TERMINATED, CANCELLED
+                code, why = TERMINATED, interruption.why_terminated()
         finally:
             ray.shutdown()
-            # What goes on by itself stays in the queue.
-            status = Status.QUEUED if code == GO_ON else Status.CANCELLED
+            status = Interruption.left_at(code, why)
             for trials in opened:  # now that no worker writes any more
                 trials.settle(why, status)
             interruption.leave()
@@ -249,7 +247,7 @@ def _search(
             verbose=0,
         ),
     )
-    with without_wandb():
+    with without_wandb(), unwrapped():
         tuner.fit()
     return stopper.is_ray_lost
 

@@ -1,9 +1,10 @@
 """The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
 
+import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from pwmray import connect, deaths, placement, provenance, registry, retries, st
 from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.durations import format_duration
-from pwmray.failures import Failure, describe_unwritten, failure_of, share_of
+from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
@@ -130,7 +131,8 @@ class SearchTrials:
         if is_error:
             deaths.wait_for_death([folder])
             of_ray = self._told.pop(name, None)
-            self._when_room(lambda: deaths.record_death(folder, of_ray))
+            with _spared(folder):
+                self._when_room(lambda: deaths.record_death(folder, of_ray))
         record = registry.read(folder)
         if record.status is Status.EVALUATED:
             self._deaths.finish()
@@ -165,7 +167,7 @@ class SearchTrials:
         folders = [self._folder(config) for _, config in self._live.values()]
         deaths.wait_for_death(folders)
         for folder in folders:
-            with registry.claimed(folder) as record:
+            with _spared(folder), registry.claimed(folder) as record:
                 if record is not None and record.status in _IN_HANDS:
                     registry.record(folder, status, reason=why, **fields)
         self._write_tables()
@@ -231,7 +233,10 @@ class SearchTrials:
         said = f"stopped early at epoch {epoch}"
         if registry.read(folder).status in _IN_HANDS:
             fields = {"reason": f"the search {said}", STOPPED_EARLY: True}
-            self._when_room(lambda: registry.record(folder, Status.CANCELLED, **fields))
+            with _spared(folder):
+                self._when_room(lambda: registry.record(folder, Status.CANCELLED, **fields))
+            if registry.read(folder).status in _IN_HANDS:
+                return f"{said}; the next run records it"
         self.study.tell(trial, state=TrialState.PRUNED)
         return said
 
@@ -239,11 +244,13 @@ class SearchTrials:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
 
         The claim of a process on a lost machine outlives it for a while: then nothing is recorded,
-        and the next run takes the trial up.
+        as where its folder cannot be written, and the next run takes the trial up.
         """
         if record.status is not Status.FAILED:
             self._deaths.leave(config.fingerprint)
-            return "its process died and still holds it: the next run takes it up"
+            is_held = registry.running_elsewhere(self._folder(config))
+            why = "its process died and still holds it" if is_held else "its end is not recorded"
+            return f"{why}: the next run takes it up"
         reason = record.last("reason")
         failed = _Failed(config, self._plan.trial_bytes)
         machine = connect.largest_machine
@@ -299,7 +306,10 @@ class SearchTrials:
         self.study.tell(trial, value, state=before.state)
 
     def _queue(self, config: TrialConfig) -> bool:
-        """Record that a trial is in Tune's hands; return False if it ended meanwhile elsewhere."""
+        """Record that a trial is in Tune's hands; return False if it ended meanwhile elsewhere.
+
+        Or if its folder cannot be written any more: the next run takes it up.
+        """
         folder = self._folder(config)
         failure = self._retried.pop(config.fingerprint, None)
         fields = {**({"retry": failure} if failure else {}), **provenance.job()}
@@ -313,7 +323,9 @@ class SearchTrials:
                 registry.queue(folder, config.to_dict(), **fields)
                 return True
 
-        return self._when_room(write)
+        with _spared(folder):
+            return self._when_room(write)
+        return False
 
     def _grid(self, config: TrialConfig) -> dict[str, Any]:
         folder = self._folder(config)
@@ -365,3 +377,19 @@ class _Failed(NamedTuple):
 
     config: TrialConfig
     disk_bytes: int
+
+
+@contextlib.contextmanager
+def _spared(folder: Path) -> Iterator[None]:
+    """Say where a trial's folder cannot be written any more, which is no end of the search's.
+
+    A full disk is, and a folder that cannot be made: that holds for all.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error) or not folder.is_dir():
+            error.filename = error.filename or str(folder)
+            raise
+        why = describe_unwritten(error)
+        say(f"{why}: what became of {folder.name} could not be recorded")

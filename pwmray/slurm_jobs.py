@@ -150,6 +150,19 @@ def ends_at(name: str, seconds: float) -> float | None:
     return read_time(told.strip().rstrip("|"))
 
 
+def was_requeued(seconds: float, variables: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether Slurm has put this process's job back into its queue, and ends it for that.
+
+    By its state it cannot be told from a cancelled one before it has ended. False outside of a job,
+    and where Slurm does not answer within `seconds`.
+    """
+    name = own_name(variables)
+    if name is None:
+        return False
+    started = int(variables.get("SLURM_RESTART_COUNT", "0"))
+    return any(job.restarts > started for job in find(ask([name], seconds) or [], name))
+
+
 def read_time(text: str) -> float | None:
     """Return a time as Slurm writes it in seconds since 1970, None for N/A or Unknown."""
     try:

@@ -16,6 +16,7 @@ from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
 from pwmray.sweep_folders import (
     IMPORTED,
+    SWEEP_FILE,
     find_sweep,
     list_fingerprints,
     list_sweeps,
@@ -33,6 +34,7 @@ _OF_STATUS = {
     Status.QUEUED: "waiting",
 }
 _WATCH_SECONDS = 2.0
+_BEGIN_SECONDS = 30.0  # from a sweep's file to the first of its trials, at most
 _SLURM_SECONDS = 2.0  # for Slurm to tell of trials in its hands; without an answer they stand
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
@@ -86,7 +88,15 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
     # Nobody need come for a new one; a driver that does queues it as it starts.
-    return "\n".join(lines), not {"running", "waiting"} & set(states.values())
+    is_beginning = any(begins(folder, counts[folder.name]) for folder in folders)
+    is_over = not is_beginning and not {"running", "waiting"} & set(states.values())
+    return "\n".join(lines), is_over
+
+
+def begins(folder: Path, count: Counter) -> bool:
+    """Tell whether a driver opened a sweep a moment ago and has queued none of its trials yet."""
+    age = time.time() - (folder / SWEEP_FILE).stat().st_mtime
+    return count[NEW] == count.total() and abs(age) < _BEGIN_SECONDS
 
 
 def state_of(results: Path, fingerprint: str, trial: Summary) -> str:

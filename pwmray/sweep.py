@@ -22,6 +22,7 @@ from pwmray.grid import Levels
 from pwmray.levels import check_names, check_told_apart, spell_out_level
 from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
 from pwmray.tracking import Mode, choose_mode
+from pwmray.variants import check_kinds
 
 if TYPE_CHECKING:
     from pwmray.plan import Plan
@@ -122,6 +123,8 @@ class Sweep:
                 names = grid.levels_in_cells(axes, axis)
                 check_names(axis, configs, names, levels)
             check_told_apart(configs, self.axes, named)
+            for flat in flats:
+                check_kinds({**held, **flat})
         return list(dict(zip(fingerprints, configs, strict=True)).values())
 
     def trials(

@@ -4,6 +4,7 @@ import argparse
 import getpass
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,18 @@ def _show(chosen: argparse.Namespace) -> None:
     for name in ("kernels", "cuda_graph"):
         if record.last(name):
             print(f"{name:<12} {record.last(name)}")
-    sections = {
-        "config": _config_lines(record),
-        "events": _event_lines(record),
-        "curve": _curve_lines(folder),
-        "evaluation": _evaluation_lines(folder),
-        "checkpoints": _checkpoint_lines(folder),
-        "tracking": _tracking_lines(folder),
-        "traceback": _last_lines(record) if record.status is Status.FAILED else [],
-        "notes": [
-            f"{n['time'][:19]} {n['user']}: {n['note']}" for n in registry.read_notes(folder)
-        ],
+    sections: dict[str, Callable[[], list[str]]] = {
+        "config": lambda: _config_lines(record),
+        "events": lambda: _event_lines(record),
+        "curve": lambda: _curve_lines(folder),
+        "evaluation": lambda: _evaluation_lines(folder),
+        "checkpoints": lambda: _checkpoint_lines(folder),
+        "tracking": lambda: _tracking_lines(folder),
+        "traceback": lambda: _last_lines(record) if record.status is Status.FAILED else [],
+        "notes": lambda: _note_lines(folder),
     }
-    for title, lines in sections.items():
-        if lines:
+    for title, read in sections.items():
+        if lines := _readable(read):
             print("\n".join(["", title, *(f"  {line}" for line in lines)]))
 
 
@@ -182,10 +181,25 @@ def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str
     return lines
 
 
+def _readable(read: Callable[[], list[str]]) -> list[str]:
+    """Return the lines of a part, or why it cannot be read: the others may tell what happened."""
+    try:
+        return read()
+    except (ValueError, OSError) as error:
+        return [f"left out: {one_line(error)}"]
+
+
+def _note_lines(folder: Path) -> list[str]:
+    broken: list[str] = []
+    notes = registry.read_notes(folder, broken)
+    lines = [f"{note['time'][:19]} {note['user']}: {note['note']}" for note in notes]
+    return lines + [f"left out: {why}" for why in broken]
+
+
 def _last_lines(record: Record) -> list[str]:
     return str(record.last("traceback") or "").rstrip().splitlines()[-_NUM_LINES:]
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:z.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,5 +1,10 @@
 """The words by which trials are told apart, derived from settings; needs nothing that trains."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from pwmray.commands import unknown
+
 SCRATCH = "scratch"
 # The 2x2: a variant is a kind of world model with a kind of policy.
 VARIANTS = {
@@ -15,6 +20,35 @@ def variant_of(world_model_kind: str, policy_kind: str) -> str:
     kinds = (world_model_kind, policy_kind)
     names = {pair: name for name, pair in VARIANTS.items()}
     return names.get(kinds, "+".join(kinds))
+
+
+def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the key `variant` by those of both kinds, which stand after all others.
+
+    Raises ValueError for a name that is none.
+    """
+    if "variant" not in flat:
+        return dict(flat)
+    flat = dict(flat)
+    variant = flat.pop("variant")
+    if variant not in list(VARIANTS):
+        raise ValueError(unknown("variant", variant, VARIANTS))
+    return flat | _kinds_of(variant)
+
+
+def check_kinds(flat: Mapping[str, Any]) -> None:
+    """Raise ValueError for a kind that is given beside a variant of another one, which wins."""
+    variant = flat.get("variant")
+    for key, kind in _kinds_of(variant).items() if variant in list(VARIANTS) else ():
+        if flat.get(key, kind) != kind:
+            raise ValueError(
+                f"{key!r} is {flat[key]!r}, but variant {variant!r} sets it to {kind!r}; "
+                "leave one away"
+            )
+
+
+def _kinds_of(variant: str) -> dict[str, str]:
+    return dict(zip(("world_model.kind", "policy.kind"), VARIANTS[variant], strict=True))
 
 
 def methodology_of(world_model_from: str, finetune_wm: bool) -> str:

@@ -1,11 +1,13 @@
 """Tune's callback: what happens in the trials, passed on to the display and the tables."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 
 from pwmray import connect, registry
 from pwmray.durations import format_duration
@@ -121,6 +123,9 @@ class Listening(tune.Callback):
         self._interruption, self._say = interruption, say
         self._has_said = False
 
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._interruption.begin(Path(trial.config["grid"]["folder"]))
+
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self._interruption.listen()
         if self._interruption.reason is not None and not self._has_said:
@@ -166,6 +171,18 @@ class StopEarly(tune.Stopper):
         if self.is_ray_lost:
             return True
         return self._deaths is not None and self._deaths.bug is not None
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise what our own callbacks raise for people: Tune makes its traceback the message."""
+    try:
+        yield
+    except TuneError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError | ValueError):
+            raise cause from None
+        raise
 
 
 def told_of(trial: Any) -> str:

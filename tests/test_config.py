@@ -55,6 +55,20 @@ def test_config_takes_every_default_but_task_seed_and_epochs():
     assert (trial.world_model.kind, trial.policy.kind) == ("mlp", "gaussian")
 
 
+def test_float_whose_default_is_a_whole_number_takes_every_float(monkeypatch):
+    mlp = WORLD_MODELS["mlp"]
+
+    @dataclasses.dataclass(frozen=True)
+    class Weighted(mlp.Config):
+        weight: float = 1
+
+    monkeypatch.setitem(WORLD_MODELS, "weighted", type("Model", (mlp,), {"Config": Weighted}))
+    kind = {"world_model.kind": "weighted"}
+    assert make(**kind, **{"world_model.weight": 0.5}).world_model.weight == 0.5
+    by_default, given = make(**kind), make(**kind, **{"world_model.weight": 1})
+    assert by_default.fingerprint == given.fingerprint
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_config_survives_the_way_through_a_dict(variant):
     trial = make(variant=variant)
@@ -238,6 +252,9 @@ def test_protocol_states_what_a_comparison_must_share():
         ({"fidelity": "publishd"}, ["'publishd'", "did you mean 'published'", "valid: corrected"]),
         ({"fidelity.td_lamda": False}, ["'fidelity.td_lamda'", "'fidelity.td_lambda'"]),
         ({"finetune_wm": False}, ["finetune_wm is False", "name a checkpoint"]),
+        ({"variant": None}, ["unknown variant None", "valid: baseline, flowpolicy"]),
+        ({"size": None}, ["unknown size None", "valid: laptop, 1, 5"]),
+        ({"fidelity": None}, ["unknown fidelity None", "valid: corrected"]),
     ],
 )
 def test_unknown_name_is_shown_with_the_valid_ones(settings, messages):

@@ -29,6 +29,7 @@ def listening():
     asked.listen()
     yield asked
     asked.leave()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,21 @@ def test_work_that_may_stop_anywhere_ends_at_its_next_progress(listening):
     with pytest.raises(AskedToStopError, match=r"^preempted: stopped at collecting$"):
         report("collecting", 2, 2)
     assert said == [("collecting", 1, 2)]
+
+
+def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGINT)
+    listening.leave()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening):
@@ -108,6 +124,38 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
     assert Interruption().row_seconds == pytest.approx(left, abs=5)
     monkeypatch.delenv("SLURM_JOB_ID")
     assert Interruption().row_seconds == 3600
+
+
+@pytest.mark.parametrize(
+    ("restarts", "limit_in", "starts_after", "has_row", "code"),
+    [
+        ("1", -1, 0, False, 1),
+        ("0", -1, 0, False, 75),  # in its first life a job may have made the data
+        ("1", 3600, 0, False, 75),  # preempted
+        ("1", -1, 0, True, 75),
+        ("1", -1, 0.2, False, 75),  # it waited for most of the time
+    ],
+)
+def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
+    restarts, limit_in, starts_after, has_row, code, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
+    (tmp_path / registry.CURVE_FILE).write_bytes(b"of the job's life before")
+    asked = Interruption()
+    asked.listen()
+    time.sleep(starts_after)
+    asked.begin(tmp_path)
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    asked.leave()
+    if has_row:
+        (tmp_path / registry.EVALUATIONS_FILE).write_bytes(b"its last")
+    found, why = asked.outcome()
+    assert found == code
+    assert ("stopped: no trial came to its next row" in capsys.readouterr().out) == (code == 1)
+    stands = Status.QUEUED if code == interruption.GO_ON else Status.CANCELLED
+    assert Interruption.left_at(found, why) is stands
 
 
 def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):

@@ -278,6 +278,44 @@ def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_l
     assert (row.baseline_name, row.level_name, row.differences) == ("2", "4", ())
 
 
+def test_a_square_whose_flow_settings_are_varied_apart_is_one_of_averages(tmp_path):
+    settings = {
+        "baseline": [(None, None)],
+        "flowpolicy": [(None, 1), (None, 2)],
+        "flowwm": [(1, None), (2, None)],
+        "fullflow": [(1, 1), (1, 2), (2, 1), (2, 2)],
+    }
+    returns = {"baseline": 100.0, "flowpolicy": 200.0, "flowwm": 400.0, "fullflow": 600.0}
+    rows = [
+        CONTROLS
+        | {"trial": f"{name}-{steps}-{seed}", "task": "reacher-easy", "variant": name}
+        | {"world_model": KINDS[name][0], "policy": KINDS[name][1], "epochs": 100}
+        | {"epochs_reached": 100, "seed": seed, "return_mean": returns[name] + seed}
+        | {"config": json.dumps(flow_parts(KINDS[name], steps))}
+        for name, levels in settings.items()
+        for steps in levels
+        for seed in (1, 2)
+    ]
+    axes = ["variant", *(f"{part}[flow].{SUBSTEPS}" for part in PARTS), "task", "seed"]
+    write_trials(tmp_path / "s", rows, axes, "variant")
+    (square,) = summarize_sweep(load_sweep(tmp_path / "s"), within=["task"]).factorial.tasks
+    assert (square.problem, square.differences) == ("", ())
+    assert [effect.estimate for effect in square.effects] == [350.0, 150.0, 100.0]
+    uneven = [row for row in rows if not row["trial"].startswith("fullflow-(2, 2)")]
+    write_trials(tmp_path / "uneven", uneven, axes, "variant")
+    (square,) = summarize_sweep(load_sweep(tmp_path / "uneven"), within=["task"]).factorial.tasks
+    assert square.problem == "Not comparable"
+    assert {difference.field for difference in square.differences} == {"averaged over"}
+
+
+def flow_parts(kinds: tuple[str, str], steps: tuple[int | None, int | None]) -> dict:
+    """Return a trial's parts; the steps of one that is no flow are None."""
+    return {
+        part: {"kind": kind} if number is None else {"kind": kind, SUBSTEPS: number}
+        for part, kind, number in zip(PARTS, kinds, steps, strict=True)
+    }
+
+
 # Some tasks.
 
 
@@ -305,6 +343,28 @@ def test_what_the_seeds_support_follows_from_the_spread(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "at this table's median sd of 10 a difference wins from 50 points on" in printed
     assert "a true one of 57 points would win about four times in five" in printed
+
+
+def test_what_rounds_to_nothing_is_shown_without_a_sign_of_less(tmp_path, capsys):
+    lower = {name: [value - 0.02 for value in (0.0, 10.0, 20.0)] for name in KINDS}
+    cells = {**lower, "baseline": (0.0, 10.0, 20.0)}
+    write_square(tmp_path / "s", {"reacher-easy": cells, "walker-stand": cells})
+    for within in ([], ["--within", "task"]):
+        main(["s", "--results", str(tmp_path), *within])
+        printed = capsys.readouterr().out
+        assert "+0.0" in printed
+        assert not re.search(r"(?<![\d.])-0(\.0+)?(?![\d.])", printed)
+
+
+def test_arms_without_spread_count_in_what_the_seeds_support(tmp_path, capsys):
+    # sds 0, 0, 0, 0, 0, 10: half of them and more have none.
+    same = {name: (100.0, 100.0, 100.0) for name in CELLS}
+    tasks = {"reacher-easy": same, "walker-stand": same, "cheetah-run": {**same, **CELLS}}
+    tasks["cheetah-run"]["baseline"] = (100.0, 100.0, 100.0)
+    write_square(tmp_path / "s", tasks)
+    main(["s", "--results", str(tmp_path)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "at this table's median sd of 0 a difference wins from 50 points on" in printed
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import time
 
 import pytest
 
+from cluster.watch import Watcher
 from pwmray import claim, cli, launch, listing, prune_command, registry, results, tables
 from pwmray import plan as planning
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.status_command import _status
 from pwmray.tracking import Mode
 from tests.tiny import sweep
 
@@ -168,6 +170,15 @@ def test_status_watches_until_nothing_runs(made):
     assert process.returncode == 0
     assert first[1].split()[3] == "1"
     assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
+
+
+def test_sweep_of_which_nothing_is_queued_yet_is_watched_for_a_while(tmp_path, capsys):
+    planned = planning.make(sweep, "tiny", TRIALS[:2], tmp_path)
+    folder = tables.open_sweep(planned, "python tiny.py")
+    watcher = Watcher(tmp_path, [folder])
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (False, False)
+    os.utime(folder / "sweep.json", (0, time.time() - 60))
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (True, True)
 
 
 def test_trial_whose_folder_was_deleted_is_counted_apart_and_not_waited_for(made, capsys):
@@ -606,6 +617,31 @@ def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_othe
         assert code == 0
         assert out.splitlines()[1].split() == ["tiny", "6", "3", "0", "0", "1", "2", "0", "0"]
         assert f"left out: {path} line 6 is not an event: time is None, not text" in out
+
+
+def test_broken_note_is_named_and_the_others_are_shown(made, capsys):
+    path = folder_of(made, 0) / "notes.jsonl"
+    for text in ("before", "after"):
+        run(capsys, made, "note", NAMES[0], text)
+    before, after = path.read_text().splitlines(keepends=True)
+    path.write_text(f"{before}<<<<<<< HEAD\n{after}")
+    for command in (["show", NAMES[0]], ["log"]):
+        code, out, err = run(capsys, made, *command)
+        assert (code, err) == (0, "")
+        assert "before" in out and "after" in out
+        assert f"left out: {path} line 2 is not an event" in out
+        assert "put it right or delete it" in out
+    run(capsys, made, "note", NAMES[0], "later")
+    assert "later" in run(capsys, made, "log")[1]
+
+
+def test_part_of_a_trial_that_cannot_be_read_hides_no_other(made, capsys):
+    (folder_of(made, 0) / "curve.arrow").write_bytes(b"half")
+    (folder_of(made, 0) / "notes.jsonl").mkdir()
+    code, out, err = run(capsys, made, "show", NAMES[0])
+    assert (code, err) == (0, "")
+    assert "policy   2 episodes, return 30.00" in out
+    assert out.count("left out: ") == 2
 
 
 def test_what_killed_processes_left_half_written_is_cleared_by_the_next(made, capsys):

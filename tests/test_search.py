@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import errno
 import functools
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +21,10 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from ray.tune.error import TuneError
 
 from pwmray import claim, connect, deaths, interruption, registry, search_run, search_trials, study
+from pwmray.commands import run_command
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
@@ -34,7 +38,7 @@ from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode
 from pwmray.trial import Trial
 from pwmray.wandb_state import read_state
-from pwmray.watch import StopEarly
+from pwmray.watch import StopEarly, unwrapped
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -472,6 +476,78 @@ def test_settling_leaves_alone_what_another_process_runs(tmp_path, data, monkeyp
     assert registry.read(theirs).status is Status.RUNNING
     assert registry.read(ours).last("reason") == "preempted"
     assert registry.read(ours).status is Status.QUEUED
+
+
+@pytest.fixture
+def lock(monkeypatch):
+    """Return a function after which nothing in a folder can be written, as it looks from here."""
+
+    def lock(folder):
+        acquire, append = claim.acquire, registry.append_lines
+
+        def refuse(write, path, *arguments, **options):
+            if path.parent == folder:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return write(path, *arguments, **options)
+
+        monkeypatch.setattr(claim, "acquire", functools.partial(refuse, acquire))
+        monkeypatch.setattr(registry, "append_lines", functools.partial(refuse, append))
+
+    return lock
+
+
+def test_trial_whose_folder_cannot_be_written_any_more_ends_no_search(
+    tmp_path, data, lock, monkeypatch, capsys
+):
+    trials = open_trials(tmp_path, data, number=3)
+    locked, other = (Path(trials.next(name)["grid"]["folder"]) for name in "ab")
+    lock(locked)
+    trials.die("a", "The actor died unexpectedly")
+    trials.end("a", None, is_error=True)
+    assert trials.next("c") is not None
+    trials.settle("it is looked at before it is dropped")
+    monkeypatch.undo()
+    out = capsys.readouterr().out
+    assert f"claim.json: what became of {locked.name} could not be recorded" in out
+    assert "its end is not recorded: the next run takes it up" in out
+    assert registry.read(other).status is Status.CANCELLED
+    again = open_trials(tmp_path, data, number=3)
+    assert again.next("a")["grid"]["folder"] == str(locked)
+    lock(other)
+    assert again.next("b")["grid"]["folder"] != str(other)
+
+
+def test_full_disk_ends_a_search_in_one_line(capsys):
+    def end_trial():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "study.journal")
+        except OSError:
+            raise TuneError(traceback.format_exc())  # noqa: B904 (as Tune does)
+
+    def search():
+        with unwrapped():
+            end_trial()
+
+    assert run_command(search) == 2
+    assert capsys.readouterr().err == "error: No space left on device: study.journal\n"
+    with pytest.raises(TuneError), unwrapped():
+        raise TuneError("its own")
+
+
+def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
+    tmp_path, data, lock, monkeypatch
+):
+    trials = open_trials(tmp_path, data, number=2)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
+    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
+    lock(folder)
+    trials.end("a", {"epoch": 2}, is_error=False)
+    monkeypatch.undo()
+    again = open_trials(tmp_path, data, number=2)
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.PRUNED]
+    assert registry.read(folder).is_stopped_early
 
 
 def fail(trials, name, **fields):

@@ -206,6 +206,19 @@ def test_end_of_a_job_is_read(said, end, monkeypatch, tmp_path):
     assert ends_at("77", 5.0) == end
 
 
+@pytest.mark.parametrize(("restarts", "is_requeued"), [("1", False), ("2", True)])
+def test_job_that_slurm_put_back_into_its_queue_is_known(
+    restarts, is_requeued, monkeypatch, tmp_path
+):
+    line = f"77||N/A|COMPLETING|None|0|{restarts}|1|n1|p|0:10|1:00|N/A|me|run.sh|sweep|"
+    put_command(tmp_path, monkeypatch, "squeue", f"echo '{line}'")
+    job = {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": "1"}
+    assert slurm_jobs.was_requeued(5.0, job) is is_requeued
+    assert not slurm_jobs.was_requeued(5.0, {})
+    put_command(tmp_path, monkeypatch, "squeue", "exit 1")
+    assert not slurm_jobs.was_requeued(5.0, job)
+
+
 OWN = """#!/bin/bash
 python -c "
 from pwmray.slurm_jobs import ends_at, own_name

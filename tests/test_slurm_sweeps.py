@@ -319,6 +319,18 @@ def test_job_begins_again_when_its_first_node_is_lost(place):
     assert max(record.all("epoch")[-1] for record in place.records("H200")) >= 2
 
 
+def test_requeued_job_keeps_its_trials_in_the_queue(place):
+    (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
+    place.wait_for_rows()
+    place.slurm.run("scontrol", "requeue", str(job))
+    place.slurm.wait(job, "PENDING")
+    deadline = time.monotonic() + 15  # its processes have some seconds to end in
+    while {r.status for r in place.records("H200")} != {Status.QUEUED}:
+        assert time.monotonic() < deadline, place.logs()
+        time.sleep(0.1)
+    assert "requeued by Slurm" in {r.last("reason") for r in place.records("H200")}
+
+
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
     before_it = place.slurm.submit("#!/bin/bash\nsleep 1000\n", *H200_NODES)
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")

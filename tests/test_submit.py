@@ -211,6 +211,19 @@ def test_submitted_job_is_recorded_with_its_trials(place):
     assert place.asked.count(f"sbatch --parsable {job.script}") == 1
 
 
+def test_profile_that_slurm_refuses_after_another_was_submitted_is_named(place, monkeypatch):
+    def ask(*command, given=None):
+        if command[:2] == ("sbatch", "--parsable") and "h200-1" in command[2]:
+            raise SlurmError("sbatch: QOSMaxSubmitJobPerUserLimit")
+        return place.ask(*command, given=given)
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    code, out, err = place.submit("--profile", "h100", "--profile", "h200")
+    assert (code, err) == (2, "error: profile h200: sbatch: QOSMaxSubmitJobPerUserLimit\n")
+    assert "submitted job 41: profile h100" in out
+    assert [job.profile for job in submissions.read(place.sweep_folder)] == ["h100"]
+
+
 def test_nothing_is_submitted_while_slurm_does_not_tell_its_name(place):
     del place.answers["scontrol show config"]
     code, _, err = place.submit("--profile", "any")

@@ -105,6 +105,18 @@ def test_watch_shows_jobs_and_trials_in_one_table(tmp_path, capsys, told):
     assert (row[:2], row[-4:]) == ([NAMES[1], "2/4"], ["41", "n1", "NVIDIA", "H100"])
 
 
+def test_watch_names_a_broken_line_of_jobs_and_shows_the_others(tmp_path, capsys, told):
+    queue(tmp_path, submission(41))
+    told += [RUNS]
+    path = tmp_path / "tiny" / submissions.JOBS_FILE
+    path.write_text("<<<<<<< HEAD\n" + path.read_text())
+    code, out, _ = run(capsys, tmp_path, "watch", "--once")
+    assert code == 0
+    assert ["41", "h100", "RUNNING"] in [line.split()[:3] for line in out.splitlines()]
+    assert f"left out: {path} line 1 is not a job" in out
+    assert "put it right or delete it" in out
+
+
 def test_watch_says_how_a_job_ended(tmp_path, capsys, told):
     queue(tmp_path, submission(44))
     told.append(ENDED)
