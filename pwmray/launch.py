@@ -164,9 +164,8 @@ def _work(
         if interruption.reason != CANCELLED:
             return _End(code=INTERRUPTED)
         end = _End(code=TERMINATED, why=interruption.why_terminated())
-        turns.settle(
-            end.why, Interruption.left_at(end.code, end.why)
-        )  # leaving Ray may take too long
+        # Leaving a Ray that dies, too, may take longer than there is time.
+        turns.settle(end.why, Interruption.left_at(end.code, end.why))
         return end
     finally:
         engine.stop()
