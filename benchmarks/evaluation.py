@@ -28,7 +28,7 @@ from pwmray.data.sampler import WindowSampler
 from pwmray.devices import choose_device, set_up_torch
 from pwmray.envs.vector import make_vector
 from pwmray.seeding import generator
-from pwmray.tasks import EPISODE_STEPS, find_task
+from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM, find_task
 from search_spaces import BASELINE, DEV3, SCALES
 
 
@@ -92,6 +92,8 @@ def _time_evaluation(config: TrialConfig, device: torch.device) -> float:
         compile_networks(learner, [])
     seeds = config.evaluation.training_seeds
     environments = make_vector(config.task, len(seeds), config.runtime.num_cpus)
+    # Once without the clock: kernels for a GPU are compiled when first called.
+    learner.act(torch.zeros(TRAINING_GROUP, MAX_OBS_DIM, device=device))
     started = time.perf_counter()
     with show_progress(f"evaluating {config.task}") as progress:
         evaluate(

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 from pwmray import dashboard
 from pwmray.commands import one_line
+from pwmray.devices import check_gpu
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
 
@@ -130,6 +131,15 @@ def check_resources(num_cpus: int) -> None:
     if num_cpus > largest:
         where = "here" if len(found) == 1 else "on the largest machine that could run it"
         raise ValueError(f"runtime.num_cpus is {num_cpus}, but Ray has {largest:g} CPUs {where}")
+
+
+def check_gpus(address: str | None, available: Mapping[str, float]) -> None:
+    """Raise ValueError for a GPU that Ray found on this machine and torch cannot use.
+
+    Of a cluster's machines their trials tell.
+    """
+    if address is None and available.get("GPU", 0):
+        check_gpu()
 
 
 def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:

@@ -1,11 +1,12 @@
 """The device that a command runs on, and torch on it."""
 
 import ctypes
+import gc
 
 import torch
 
 from pwmray import precision
-from pwmray.commands import unknown
+from pwmray.commands import one_line, unknown
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -15,14 +16,44 @@ _KEPT_BYTES = (2**30, 2**25)  # the latter is the most that glibc before 2.35 ta
 def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision.FLOAT32) -> None:
     """Set what torch keeps for the whole process: threads, denormals, how products are computed.
 
-    Raises ValueError for a `matmul` that the device lacks.
+    What an earlier trial of the process took of a GPU's memory counts no more. Raises ValueError
+    for a GPU that torch cannot use, and for a `matmul` that the device lacks.
     """
+    if device.type == "cuda":
+        check_gpu()
     torch.set_num_threads(num_threads)
     # Adam's moments of parameters at rest decay into denormals, which cost time, not accuracy.
     torch.set_flush_denormal(True)
     precision.set_matmul(matmul, device)
     if device.type == "cpu":
         _keep_freed_memory()
+    elif torch.cuda.is_initialized():
+        _start_memory(device)
+
+
+def check_gpu() -> None:
+    """Raise ValueError where torch cannot use the GPU that there is said to be here."""
+    if torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.init()
+        reason = "it finds none"
+    except (RuntimeError, AssertionError) as error:  # a driver too old or hidden, torch for CPUs
+        reason = one_line(error)
+    raise ValueError(
+        f"torch {torch.__version__} cannot use the GPU that Ray found here: {reason}; install a "
+        "torch that fits the driver, or hide the GPU (CUDA_VISIBLE_DEVICES=) to train on the CPUs"
+    )
+
+
+def _start_memory(device: torch.device) -> None:
+    """Give back what the process has freed, and count the most that is in use from here on.
+
+    torch keeps it: other trials on this GPU lack it, and so would the room for a trial's rows.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
 
 
 def _keep_freed_memory() -> None:

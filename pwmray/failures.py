@@ -66,6 +66,7 @@ _TEXTS: tuple[tuple[str, Failure], ...] = (
     (r"DUE TO TIME LIMIT|DUE TO DEADLINE", _F.TIME_LIMIT),
     (r"No space left on device|Disk quota exceeded", _F.DISK_FULL),
     (r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED", _F.OUT_OF_MEMORY),
+    (r"Triton Error \[CUDA\]: out of memory", _F.OUT_OF_MEMORY),  # a kernel is loaded
     (r"can't allocate memory|Cannot allocate memory|MemoryError", _F.OUT_OF_MEMORY),
     (r"oom[-_]kill|Out Of Memory|node running low on memory", _F.OUT_OF_MEMORY),
     (r"DUE TO NODE FAILURE|node has died|node was terminated|NODE_FAIL", _F.NODE_LOST),

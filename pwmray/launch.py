@@ -258,6 +258,7 @@ class _Engine:
         runtimes = [trial.config.runtime for trial in self._plan.unfinished]
         offered = ray.cluster_resources()
         connect.check_resources(max(runtime.num_cpus for runtime in runtimes))
+        connect.check_gpus(self._address, offered)
         connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
         gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
         if said := placement.describe_missing_gpus(gpu_types, offered):

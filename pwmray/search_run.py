@@ -178,6 +178,7 @@ def _prepare(
         made = make_data(wanted, data_dir, interruption.heeded(progress))
     if dashboard := connect.connect(address):
         print(dashboard)
+    connect.check_gpus(address, ray.cluster_resources())
     if address is None and (said := _describe_missing_compiler(plan)):
         print(said)
     return {task: made[task, recipe] for task, recipe in wanted}

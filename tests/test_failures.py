@@ -112,6 +112,7 @@ def test_real_exception_has_its_class(function, expected):
     ("error", "expected"),
     [
         (torch.OutOfMemoryError(CUDA), Failure.OUT_OF_MEMORY),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), Failure.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), Failure.NODE_LOST),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), Failure.DISK_FULL),
         (OSError(errno.ESTALE, "Stale file handle"), Failure.NODE_LOST),

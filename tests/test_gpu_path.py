@@ -1,0 +1,173 @@
+"""The way that an epoch takes on a GPU, where there is none: shapes, devices and calls alone.
+
+torch's meta device, whose tensors have no numbers, stands in for the GPU, and functions that do
+nothing for Triton's kernels. What mixes devices, waits for a number, or calls a kernel wrongly
+fails here; what kernels compute is for test_kernels_for_gpu.py and test_gpu.py.
+"""
+
+import contextlib
+import importlib
+import inspect
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pwmray import kernels
+from pwmray.algorithm import pretrain, replay
+from pwmray.algorithm.clipped_step import Adam
+from pwmray.algorithm.compiling import compile_networks
+from pwmray.config import VARIANTS
+from pwmray.data.sampler import WindowSampler
+from pwmray.data.store import Store
+from pwmray.precision import BFLOAT16, FLOAT32
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
+from tests.test_gpu import UNEVEN
+from tests.test_reference import make_learner
+
+GPU = torch.device("meta")
+TASK, NUM_EPISODES, NUM_ROWS = "reacher-easy", 4, 9
+SETTINGS = {**UNEVEN, "learner.horizon": 2, "learner.wm_horizon": 2, "learner.wm_iterations": 1}
+
+
+class Kernel:
+    """A kernel that looks at what it is given, and at the grid."""
+
+    num_calls = 0
+
+    def __init__(self, function):
+        self._signature = inspect.signature(function)
+
+    def __getitem__(self, grid):
+        assert all(isinstance(size, int) and size > 0 for size in grid)
+        return self
+
+    def __call__(self, *given, num_warps=4):
+        self._signature.bind(*given)
+        tensors = [t for t in tree_leaves(given) if isinstance(t, torch.Tensor)]
+        assert all(t.is_cuda and t.is_contiguous() for t in tensors)
+        Kernel.num_calls += 1
+
+
+def next_power_of_2(number):
+    return 1 << (number - 1).bit_length()
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """Let the meta device pass for a GPU with Triton."""
+    triton, language = types.ModuleType("triton"), types.ModuleType("triton.language")
+    triton.jit, triton.language = Kernel, language
+    triton.cdiv, triton.next_power_of_2 = lambda a, b: -(-a // b), next_power_of_2
+    language.constexpr = lambda value: value
+    for name in ("norms_gpu", "adam_gpu"):
+        path = f"{kernels.__name__}.{name}"
+        monkeypatch.setitem(sys.modules, path, None)  # both to be put back
+        monkeypatch.setattr(kernels, name, None, raising=False)
+        del sys.modules[path]
+        with pytest.MonkeyPatch.context() as alone:  # torch looks for Triton, too
+            alone.setitem(sys.modules, "triton", triton)
+            alone.setitem(sys.modules, "triton.language", language)
+            importlib.import_module(path)
+    is_on = [False]
+
+    @contextlib.contextmanager
+    def autocast(device_type, dtype=None, enabled=True):
+        is_on.append(enabled)
+        yield
+        is_on.pop()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: is_on[-1])
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: t.device.type == GPU.type))
+    monkeypatch.setattr(Kernel, "num_calls", 0)
+
+
+class OnDevice(TorchDispatchMode):
+    """Refuse tensors elsewhere: a recording cannot copy them, and a replay would not see them."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        is_step = function.overloadpacket is torch.ops.aten._fused_adam_  # unknown to the device
+        found = None if is_step else function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
+        assert all(t.device == GPU for t in tensors), function
+        return found
+
+
+def make_store():
+    task, num_rows = find_task(TASK), NUM_EPISODES * NUM_ROWS
+    return Store(
+        path=Path("zeros"),
+        task=TASK,
+        obs=np.zeros((num_rows, task.obs_dim), np.float32),
+        action=np.zeros((num_rows, task.action_dim), np.float32),
+        reward=np.zeros(num_rows, np.float32),
+        episode_lengths=np.full(NUM_EPISODES, NUM_ROWS),
+        episode_starts=np.arange(NUM_EPISODES) * NUM_ROWS,
+        behaviours=("random",) * NUM_EPISODES,
+        recipe={},
+        fingerprint="",
+        remake="",
+    )
+
+
+def on_gpu(variant, **settings):
+    """A learner on the device, whose optimizers have made a step, as a recording finds it."""
+    with GPU:
+        learner = make_learner(variant, **SETTINGS, **settings)
+    optimizers = list(learner.optimizers.values())
+    assert compile_networks(learner, optimizers) == "on"
+    begin(optimizers)
+    return learner
+
+
+def begin(optimizers: list[Adam]):
+    replay.prepare_rates(optimizers, GPU)
+    for optimizer in optimizers:
+        for parameter in optimizer.param_groups[0]["params"]:
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=GPU), **moments}
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "published"])
+@pytest.mark.parametrize("matmul", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_epoch_stays_on_the_device(variant, matmul, fidelity):
+    learner = on_gpu(variant, **{"learner.matmul": matmul, "fidelity": fidelity})
+    draws = torch.Generator()
+    sampler = WindowSampler(make_store(), learner.window_horizon, 16, GPU, draws, place="memory")
+    with OnDevice():
+        metrics = learner.run_epoch(sampler.sample, draws)
+    assert {tuple(value.shape) for value in metrics.values()} == {()}
+    assert Kernel.num_calls
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_acting_and_its_imagined_return_stay_on_the_device(variant):
+    learner = on_gpu(variant, world_model_from="nowhere", finetune_wm=False)
+    obs_BO = torch.zeros(10, MAX_OBS_DIM, device=GPU)
+    with OnDevice():
+        assert learner.act(obs_BO).shape == (10, MAX_ACTION_DIM)
+        assert learner.predict_return(obs_BO).shape == (10, 1)
+
+
+@pytest.mark.parametrize("matmul", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, monkeypatch):
+    make = pretrain.generator  # the device has no generators of its own
+    monkeypatch.setattr(pretrain, "generator", lambda seed, name, device=None: make(seed, name))
+    learner = on_gpu(variant, **{"learner.matmul": matmul})
+    settings = pretrain.PretrainConfig(batch_size=8, held_out_share=0.3)
+    stores, config = [make_store(), make_store()], learner.config
+    pretrainer = pretrain.Pretrainer(learner.world_model, stores, settings, config, 0, GPU)
+    compile_networks(pretrainer.model, [pretrainer.optimizer])
+    begin([pretrainer.optimizer])
+    with OnDevice():
+        losses = pretrainer._step()
+    assert {tuple(value.shape) for value in losses.values()} == {()}
