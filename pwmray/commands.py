@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import gc
 import importlib.util
+import io
 import os
 import shlex
 import sys
@@ -31,6 +32,7 @@ def run_command(function: Callable[[], int | None]) -> int:
     what is of its kind the `exit_code` that it has.
     """
     _open_closed_streams()
+    _replace_unprintable()
     if not gc.get_freeze_count():  # what was imported stays: the collector need not walk it again
         gc.freeze()
     try:
@@ -61,6 +63,12 @@ def _open_closed_streams() -> None:
             stream = open(os.devnull, mode)  # noqa: SIM115
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
+
+
+def _replace_unprintable() -> None:
+    """Print a question mark for what of a note or a file's name stdout cannot take."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -37,6 +37,9 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
 }
+# A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
+# nothing where they are set.
+_REFUSED_BY_TUNE = ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR")
 
 
 def connect(address: str | None) -> str | None:
@@ -50,6 +53,8 @@ def connect(address: str | None) -> str | None:
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    for name in _REFUSED_BY_TUNE:
+        os.environ.pop(name, None)
     # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
     # the machine's addresses.
     ray_constants.ENABLE_RAY_CLUSTER = address is not None

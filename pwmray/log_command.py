@@ -1,8 +1,6 @@
 """`pwmray log`: write the experiment log."""
 
 import argparse
-import io
-import sys
 from pathlib import Path
 
 from pwmray.files import replacing
@@ -22,8 +20,6 @@ def _log(chosen: argparse.Namespace) -> None:
 
     text = render(chosen.results)
     if chosen.out is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # its signs may be none of the locale's
-            sys.stdout.reconfigure(errors="replace")
         print(text, end="")
         return
     with replacing(chosen.out) as draft:

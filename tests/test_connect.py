@@ -1,8 +1,10 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
+import os
 import socket
 import subprocess
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -91,3 +93,11 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     told = str(refused.value)
     assert told.startswith(said.format(folder=tempfile.gettempdir()))
     assert "\n" not in told and len(told) < 400
+
+
+@pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
+def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypatch):
+    monkeypatch.setenv(name, "/scratch/ray_results")
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
+    connect.connect(None)
+    assert name not in os.environ

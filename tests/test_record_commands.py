@@ -434,6 +434,17 @@ def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
     assert b"? 4 EVALUATED" in done.stdout
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_the_locale_cannot_write_is_a_question_mark_and_no_error(encoding, made):
+    results = os.fsencode(made) + b"/of \xfcber"  # in Latin-1, which is no UTF-8
+    shutil.copytree(os.fsencode(made), results)
+    command = [sys.executable, "-m", "pwmray", "status", "--results", results]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"/of ?ber\n")
+
+
 def test_log_names_a_trial_that_cannot_be_read_and_shows_the_others(made, capsys):
     (folder_of(made, 0) / "evaluations.arrow").unlink()
     code, log, _ = run(capsys, made, "log")
