@@ -425,7 +425,7 @@ def test_sweep_that_was_stopped_is_not_complete_in_the_log(tmp_path, capsys):
     assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "ascii:surrogateescape"])
 def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
     command = [sys.executable, "-m", "pwmray", "log", "--results", str(made)]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
