@@ -25,6 +25,7 @@ _AGAIN_SECONDS = 1.0
 _COMING_VARIABLE = "PWMRAY_COMING_GPUS"
 _COMING_SECONDS = 60.0
 _REASON_LENGTH = 200
+_REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
@@ -69,13 +70,13 @@ def connect(address: str | None) -> str | None:
             logging_level=logging.ERROR,
         )
     except Exception as error:  # of every kind, by what it could not start
-        said = f"{one_line(error):.{_REASON_LENGTH}}"
+        said = _shortened(one_line(error))
         if address:
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         raise ValueError(
             f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
-            f"of at most {_TEMPORARY_LENGTH} characters): {said}"
+            f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -168,6 +169,12 @@ def _await_types(names: Collection[str]) -> None:
     deadline = time.monotonic() + _COMING_SECONDS
     while not set(names) <= set(ray.cluster_resources()) and time.monotonic() < deadline:
         time.sleep(_AGAIN_SECONDS)
+
+
+def _shortened(reason: str) -> str:
+    if len(reason) <= _REASON_LENGTH:
+        return reason
+    return f"{reason[:_REASON_START]} ... {reason[_REASON_START - _REASON_LENGTH :]}"
 
 
 def _has_dashboard() -> bool:

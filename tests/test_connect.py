@@ -85,7 +85,7 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
 )
 def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     def fail(**_):
-        raise Exception("The last lines\nof the log: " + 90 * "no room ")
+        raise Exception("The last lines\nof the log: " + 90 * "no room " + "TypeError: the cause")
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(ValueError) as refused:
@@ -93,6 +93,7 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     told = str(refused.value)
     assert told.startswith(said.format(folder=tempfile.gettempdir()))
     assert "\n" not in told and len(told) < 400
+    assert told.endswith("no room TypeError: the cause")
 
 
 @pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
