@@ -1,5 +1,6 @@
 """Start Ray on this machine, or join a cluster that answers."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pwmray import dashboard
 from pwmray.commands import one_line
@@ -61,14 +62,15 @@ def connect(address: str | None) -> str | None:
     ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
     try:
-        context = ray.init(
-            # "local" never joins a cluster that happens to run here.
-            address=address or "local",
-            include_dashboard=None if address else _has_dashboard(),
-            runtime_env=None if address else _local_runtime_env(),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _sigterm_left_alone():
+            context = ray.init(
+                # "local" never joins a cluster that happens to run here.
+                address=address or "local",
+                include_dashboard=None if address else _has_dashboard(),
+                runtime_env=None if address else _local_runtime_env(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # of every kind, by what it could not start
         said = _shortened(one_line(error))
         if address:
@@ -169,6 +171,22 @@ def _await_types(names: Collection[str]) -> None:
     deadline = time.monotonic() + _COMING_SECONDS
     while not set(names) <= set(ray.cluster_resources()) and time.monotonic() < deadline:
         time.sleep(_AGAIN_SECONDS)
+
+
+@contextlib.contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Leave SIGTERM to who listens to it already.
+
+    Ray takes it as it starts, which takes seconds, and ends the process with exit codes of its own.
+    """
+    from ray._private import utils
+
+    take = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
 
 
 def _shortened(reason: str) -> str:

@@ -41,7 +41,7 @@ class Interruption:
         self._row_seconds: float | None = None
 
     def listen(self) -> None:
-        """Take both signals; Ray, when it starts, and Tune, for each run, take them too."""
+        """Take both signals; Tune, for each run, takes SIGUSR1 too."""
         signal.signal(signal.SIGUSR1, self._ask)
         if self.reason != CANCELLED:
             signal.signal(signal.SIGTERM, self._terminate)

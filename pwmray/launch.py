@@ -252,7 +252,6 @@ class _Engine:
 
         self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
         dashboard = connect.connect(self._address)
-        self._interruption.listen()
         runtimes = [trial.config.runtime for trial in self._plan.unfinished]
         offered = ray.cluster_resources()
         connect.check_resources(max(runtime.num_cpus for runtime in runtimes))

@@ -1,15 +1,19 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
 import os
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from types import SimpleNamespace
 
 import pytest
 import ray
+from ray._private import utils
 
 from pwmray import connect
+from pwmray.interruption import CANCELLED, Interruption, TerminatedError
 
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}
 
@@ -102,3 +106,21 @@ def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypa
     monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
     connect.connect(None)
     assert name not in os.environ
+
+
+def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypatch):
+    def start(**_):
+        utils.set_sigterm_handler(lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(ray, "init", start)
+    take, interruption = utils.set_sigterm_handler, Interruption()
+    interruption.listen()
+    try:
+        with pytest.raises(TerminatedError):
+            connect.connect(None)
+    finally:
+        interruption.leave()
+    assert interruption.reason == CANCELLED
+    assert utils.set_sigterm_handler is take
