@@ -108,8 +108,9 @@ def answering(address: str) -> str:
 
 
 def largest_machine() -> dict[str, float]:
-    """Return the CPUs and GPUs of the largest machine that Ray has."""
-    return {name: max(m.get(name, 0) for m in machines()) for name in ("CPU", "GPU")}
+    """Return the CPUs and GPUs of the largest machine that Ray has; of a Ray that is gone, none."""
+    found = machines()
+    return {name: max((m.get(name, 0) for m in found), default=0) for name in ("CPU", "GPU")}
 
 
 def machines() -> list[dict[str, float]]:

@@ -12,8 +12,10 @@ import pytest
 import ray
 from ray._private import utils
 
-from pwmray import connect
+from pwmray import connect, launch
+from pwmray import plan as planning
 from pwmray.interruption import CANCELLED, Interruption, TerminatedError
+from tests.tiny import sweep
 
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}
 
@@ -124,3 +126,20 @@ def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypa
         interruption.leave()
     assert interruption.reason == CANCELLED
     assert utils.set_sigterm_handler is take
+
+
+def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(
+    tmp_path, monkeypatch, capsys
+):
+    started = []
+    monkeypatch.setattr(connect, "connect", started.append)
+    monkeypatch.setattr(connect, "is_connected", lambda: len(started) > 1)
+    monkeypatch.setattr(connect, "machines", lambda: [SMALL])
+    monkeypatch.setattr(connect, "describe_missing_compiler", lambda _: "")
+    monkeypatch.setattr(ray, "cluster_resources", lambda: SMALL)
+    plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
+    engine = launch._Engine(plan, {}, None, Interruption(), None)
+    assert [engine.machine() for _ in range(3)] == [{"CPU": 4.0, "GPU": 0}] * 3
+    engine.stop()
+    assert started == [None, None]
+    assert capsys.readouterr().out == "Ray's node on this machine died; going on with another\n"
