@@ -67,7 +67,9 @@ def _open_closed_streams() -> None:
 
 def _write_any_name() -> None:
     """Let a name that stdout's encoding lacks come out as its codes: no command ends for that."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    # Python lets through what it could not read itself, of the locale C, and nothing more.
+    is_strict = sys.stdout.errors in ("strict", "surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper) and is_strict:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -209,6 +211,8 @@ class _Lines:
 
 def one_line(error: Exception) -> str:
     """Return what an error says to people, in one line."""
+    if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
+        return f"{error.object!a:.200} cannot be written in {error.encoding}; name it otherwise"
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"

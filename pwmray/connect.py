@@ -1,5 +1,6 @@
 """Start Ray on this machine, or join a cluster that answers."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pwmray import dashboard
 from pwmray.commands import one_line
@@ -26,6 +27,7 @@ _AGAIN_SECONDS = 1.0
 _COMING_VARIABLE = "PWMRAY_COMING_GPUS"
 _COMING_SECONDS = 60.0
 _REASON_LENGTH = 200
+_REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
@@ -38,6 +40,9 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
 }
+# A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
+# nothing where they are set.
+_REFUSED_BY_TUNE = ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR")
 
 
 def connect(address: str | None) -> str | None:
@@ -51,27 +56,30 @@ def connect(address: str | None) -> str | None:
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    for name in _REFUSED_BY_TUNE:
+        os.environ.pop(name, None)
     # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
     # the machine's addresses.
     ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
     try:
-        context = ray.init(
-            # "local" never joins a cluster that happens to run here.
-            address=address or "local",
-            include_dashboard=None if address else _has_dashboard(),
-            runtime_env=None if address else _local_runtime_env(),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _sigterm_left_alone():
+            context = ray.init(
+                # "local" never joins a cluster that happens to run here.
+                address=address or "local",
+                include_dashboard=None if address else _has_dashboard(),
+                runtime_env=None if address else _local_runtime_env(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # of every kind, by what it could not start
-        said = f"{one_line(error):.{_REASON_LENGTH}}"
+        said = _shortened(one_line(error))
         if address:
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         raise ValueError(
             f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
-            f"of at most {_TEMPORARY_LENGTH} characters): {said}"
+            f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -101,8 +109,9 @@ def answering(address: str) -> str:
 
 
 def largest_machine() -> dict[str, float]:
-    """Return the CPUs and GPUs of the largest machine that Ray has."""
-    return {name: max(m.get(name, 0) for m in machines()) for name in ("CPU", "GPU")}
+    """Return the CPUs and GPUs of the largest machine that Ray has; of a Ray that is gone, none."""
+    found = machines()
+    return {name: max((m.get(name, 0) for m in found), default=0) for name in ("CPU", "GPU")}
 
 
 def machines() -> list[dict[str, float]]:
@@ -173,6 +182,28 @@ def _await_types(names: Collection[str]) -> None:
     deadline = time.monotonic() + _COMING_SECONDS
     while not set(names) <= set(ray.cluster_resources()) and time.monotonic() < deadline:
         time.sleep(_AGAIN_SECONDS)
+
+
+@contextlib.contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Leave SIGTERM to who listens to it already.
+
+    Ray takes it as it starts, which takes seconds, and ends the process with exit codes of its own.
+    """
+    from ray._private import utils
+
+    take = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
+
+
+def _shortened(reason: str) -> str:
+    if len(reason) <= _REASON_LENGTH:
+        return reason
+    return f"{reason[:_REASON_START]} ... {reason[_REASON_START - _REASON_LENGTH :]}"
 
 
 def _has_dashboard() -> bool:

@@ -14,6 +14,8 @@ from pwmray.watchdog import take_stacks
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
+# None and pending: somebody deleted the trial's record, or cut it, since it was queued.
+_NOT_IN_HANDS = (None, Status.PENDING, Status.CANCELLED, *registry.ENDS)
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
@@ -36,7 +38,7 @@ def record_death(folder: Path, told: str | None) -> bool:
     with registry.claimed(folder) as record:
         if record is None:
             return False
-        if record.status not in (None, *registry.ENDS, Status.CANCELLED):  # none: it was deleted
+        if record.status not in _NOT_IN_HANDS:
             death = _death(told, take_stacks(folder))
             if death["failure"] in _OF_NODES and _was_told_to_end(record.last("slurm_node")):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}

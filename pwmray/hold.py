@@ -26,7 +26,7 @@ T = TypeVar("T")
 class RunningElsewhereError(RuntimeError):
     """Another process has the trial, or brought it to an end since it was queued here.
 
-    Or somebody deleted its folder meanwhile: it is to be queued anew.
+    Or somebody deleted its folder or cut its record meanwhile: it is to be queued anew.
     """
 
 
@@ -34,7 +34,7 @@ class Hold:
     """The right to write into a trial's folder, until `close`.
 
     Raises RunningElsewhereError when another process has it or has ended the trial, or its folder
-    was deleted.
+    was deleted, or its record cut to before it was queued.
     """
 
     def __init__(self, folder: Path, runtime: "RuntimeConfig"):
@@ -108,8 +108,9 @@ class Hold:
 
     def _check_unended(self) -> None:
         status = registry.read(self._folder).status
-        if status is None:  # who queued it would have written that
-            raise RunningElsewhereError("its folder was deleted")
+        if status in (None, Status.PENDING):  # who queued it had written that
+            what = "folder was deleted" if status is None else "record was cut"
+            raise RunningElsewhereError(f"its {what}")
         if status in registry.ENDS:
             raise RunningElsewhereError(f"{status} in another process")
 

@@ -74,7 +74,7 @@ class Interruption:
         return _TRIALS_LEFT, _IN_VAIN
 
     def listen(self) -> None:
-        """Take the signals; Ray, when it starts, and Tune, for each run, take two of them too.
+        """Take the signals; Tune, for each run, takes SIGUSR1 too.
 
         Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
         """

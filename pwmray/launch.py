@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -204,7 +204,7 @@ class _Engine:
         deaths: retries.FirstDeaths,
     ) -> None:
         """Run the trials to whatever end they come to."""
-        scratch = self._start()
+        scratch = self._start(progress.say)
         import ray
 
         from pwmray.scheduling import InOrder
@@ -223,7 +223,8 @@ class _Engine:
         watches = [Listening(self._interruption, progress.say), watch]
         _tune(self._trainable or TrialTrainable, spaces, place, watches, stopper, scheduler)
         if stopper.is_ray_lost:
-            self._recover(turns, progress)
+            self._leave_lost(progress.say)
+            turns.release()
 
     def stop(self) -> None:
         """Leave Ray, and stop it if it was started here."""
@@ -235,26 +236,26 @@ class _Engine:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch = None
 
-    def _recover(self, turns: Turns, progress: SweepProgress) -> None:
+    def _leave_lost(self, tell: Callable[[str], None]) -> None:
         """Leave a Ray whose node here is gone; the next run starts or joins one again."""
         self._num_losses += 1
         if self._num_losses >= MAX_LOSSES:
             raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
-        progress.say("Ray's node on this machine died; going on with another")
+        tell("Ray's node on this machine died; going on with another")
         self.stop()
-        turns.release()
         if self._address is not None:
             self._address = connect.answering(self._address)
 
-    def _start(self) -> Path:
-        """Start or join Ray, once; return the folder for what Tune keeps."""
+    def _start(self, tell: Callable[[str], None] = say) -> Path:
+        """Start or join Ray, once while it lives; return the folder for what Tune keeps."""
         if self._scratch is not None:
-            return self._scratch
+            if connect.is_connected():
+                return self._scratch
+            self._leave_lost(tell)  # while this process waited for others' trials
         import ray
 
         self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
         dashboard = connect.connect(self._address)
-        self._interruption.listen()
         runtimes = [trial.config.runtime for trial in self._plan.unfinished]
         offered = ray.cluster_resources()
         connect.check_resources(max(runtime.num_cpus for runtime in runtimes))

@@ -20,6 +20,8 @@ _JOB = {
     "log": "PWMRAY_LOG",
 }
 _ROOT = Path(__file__).resolve().parent.parent
+# What git tells those that it starts, as its hooks, of the repository that it is at work in.
+_OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
 
 @functools.cache
@@ -59,7 +61,9 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Return the commit of this checkout, with "+changes" when tracked files differ from it."""
-    commit = _git("rev-parse", "HEAD")
+    # A copy of this code may lie in a repository that knows nothing of it.
+    is_ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is not None
+    commit = _git("rev-parse", "HEAD") if is_ours else None
     if commit is None:
         return None
     changes = _git("status", "--porcelain", "--untracked-files=no")
@@ -68,8 +72,11 @@ def _git_commit() -> str | None:
 
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(_ROOT), *arguments]
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            command, env=kept, capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -209,7 +209,6 @@ def _search_task(
     `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
     """
     for _ in range(MAX_LOSSES):
-        interruption.listen()  # Ray, which started, takes the signals too
         offered = ray.cluster_resources()
         trials = begin(offered=offered)
         opened.append(trials)

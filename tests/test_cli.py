@@ -138,10 +138,11 @@ def test_model_table_shows_the_chosen_size_and_variant(capsys):
 def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
     assert run_command(lambda: int("x")) == 2
     assert run_command(lambda: os.mkdir("/absent/folder")) == 2
-    assert (
-        capsys.readouterr().err.splitlines()[1]
-        == "error: No such file or directory: /absent/folder"
-    )
+    assert run_command(lambda: len("b\udcfccher".encode())) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "error: No such file or directory: /absent/folder",
+        r"error: 'b\udcfccher' cannot be written in utf-8; name it otherwise",
+    ]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
 

@@ -1,13 +1,21 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
+import os
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray._private import utils
 
-from pwmray import connect
+from pwmray import connect, launch
+from pwmray import plan as planning
+from pwmray.interruption import CANCELLED, Interruption, TerminatedError
+from tests.tiny import sweep
 
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}
 
@@ -83,7 +91,7 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
 )
 def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     def fail(**_):
-        raise Exception("The last lines\nof the log: " + 90 * "no room ")
+        raise Exception("The last lines\nof the log: " + 90 * "no room " + "TypeError: the cause")
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(ValueError) as refused:
@@ -91,3 +99,47 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     told = str(refused.value)
     assert told.startswith(said.format(folder=tempfile.gettempdir()))
     assert "\n" not in told and len(told) < 400
+    assert told.endswith("no room TypeError: the cause")
+
+
+@pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
+def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypatch):
+    monkeypatch.setenv(name, "/scratch/ray_results")
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
+    connect.connect(None)
+    assert name not in os.environ
+
+
+def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypatch):
+    def start(**_):
+        utils.set_sigterm_handler(lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(ray, "init", start)
+    take, interruption = utils.set_sigterm_handler, Interruption()
+    interruption.listen()
+    try:
+        with pytest.raises(TerminatedError):
+            connect.connect(None)
+    finally:
+        interruption.leave()
+    assert interruption.reason == CANCELLED
+    assert utils.set_sigterm_handler is take
+
+
+def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(
+    tmp_path, monkeypatch, capsys
+):
+    started = []
+    monkeypatch.setattr(connect, "connect", started.append)
+    monkeypatch.setattr(connect, "is_connected", lambda: len(started) > 1)
+    monkeypatch.setattr(connect, "machines", lambda: [SMALL])
+    monkeypatch.setattr(connect, "describe_missing_compiler", lambda _: "")
+    monkeypatch.setattr(ray, "cluster_resources", lambda: SMALL)
+    plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
+    engine = launch._Engine(plan, {}, None, Interruption(), None)
+    assert [engine.machine() for _ in range(3)] == [{"CPU": 4.0, "GPU": 0}] * 3
+    engine.stop()
+    assert started == [None, None]
+    assert capsys.readouterr().out == "Ray's node on this machine died; going on with another\n"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import registry
+from pwmray import claim, registry
 from pwmray.failures import POLICIES, Failure
-from pwmray.registry import Status
+from pwmray.registry import CLAIM_FILE, Status
 from pwmray.results import read_table
 from tests.fault_rounds import below
 from tests.tiny import sweep
@@ -55,6 +55,22 @@ def wait_for_event(folder, status):
                 return path
         time.sleep(0.2)
     raise TimeoutError(f"no trial became {status}")
+
+
+def test_ray_that_dies_while_its_driver_waits_for_others_trials_is_started_again(tmp_path):
+    theirs = sweep.cells("tiny")[1].fingerprint
+    held = claim.acquire(registry.trial_folder(tmp_path / "results", theirs) / CLAIM_FILE)
+    process = start(tmp_path, "--scale", "tiny", "--limit", "2")
+    wait_for_event(tmp_path, Status.EVALUATED)
+    for pid, name in below(process.pid).items():
+        if name == "raylet":
+            os.kill(pid, signal.SIGTERM)  # of a kill Ray knows only after a while
+    time.sleep(5)
+    held.release()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.count("Ray's node on this machine died; going on with another") == 1
+    assert trial_statuses(tmp_path) == ["EVALUATED"] * 2
 
 
 def test_sweep_without_a_compiler_says_so_once_and_its_tables_do(tmp_path):

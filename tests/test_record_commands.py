@@ -436,7 +436,7 @@ def test_sweep_that_was_stopped_is_not_complete_in_the_log(tmp_path, capsys):
     assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "ascii:surrogateescape"])
 def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
     command = [sys.executable, "-m", "pwmray", "log", "--results", str(made)]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
@@ -446,11 +446,12 @@ def test_log_is_printed_where_the_locale_lacks_its_signs(encoding, made):
 
 
 @pytest.mark.parametrize(("name", "shown"), [("\u03c0", rb"\u03c0"), ("\udcff", rb"\udcff")])
-def test_a_name_that_the_output_lacks_comes_out_as_its_codes(name, shown, made, tmp_path):
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii:surrogateescape"])
+def test_a_name_that_the_output_lacks_comes_out_as_its_codes(encoding, name, shown, made, tmp_path):
     folder = tmp_path / name
     shutil.copytree(made, folder)
     command = [sys.executable, "-m", "pwmray", "status", "--results", str(folder)]
-    encoding = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "1"}
+    encoding = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
     done = subprocess.run(command, env={**os.environ, **encoding}, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout

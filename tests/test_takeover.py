@@ -152,3 +152,13 @@ def test_trial_whose_folder_was_deleted_is_none_to_run(tmp_path, data):
         trial.advance()
     trial.close()
     assert not (tmp_path / "trial").exists()
+
+
+def test_trial_whose_record_was_cut_to_before_it_was_queued_is_none_to_run(tmp_path, data):
+    config, folder = make_config(), tmp_path / "trial"
+    ask_for(config, folder)
+    events = folder / registry.EVENTS_FILE
+    events.write_text(events.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(RunningElsewhereError, match="its record was cut"):
+        open_trial(config, folder, data)
+    assert [event["status"] for event in registry.read(folder).events] == ["PENDING"]

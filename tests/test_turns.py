@@ -219,6 +219,16 @@ def test_trial_whose_folder_is_deleted_under_its_driver_is_queued_anew(tmp_path)
     assert registry.read(folder_of(tmp_path, trial)).events == []
 
 
+def test_trial_whose_record_is_cut_under_its_driver_is_queued_anew(tmp_path):
+    ours, (trial,) = driver(tmp_path, 1)
+    ours.next(no_machine)
+    events = folder_of(tmp_path, trial) / registry.EVENTS_FILE
+    events.write_text(events.read_text().splitlines(keepends=True)[0])
+    assert ours.bury(trial.config.fingerprint, "The actor is dead").status is Status.PENDING
+    assert ours.next(no_machine) == [trial]
+    assert statuses(tmp_path, trial) == ["PENDING", "QUEUED"]
+
+
 def test_trial_whose_folder_cannot_be_written_any_more_ends_no_sweep(tmp_path, monkeypatch, capsys):
     ours, (locked, other) = driver(tmp_path, 2)
     ours.next(no_machine)
