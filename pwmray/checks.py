@@ -75,6 +75,16 @@ def check_widths(part: str, config: Any, *names: str) -> None:
             )
 
 
+def check_defines(kind: type, base: type, *names: str) -> None:
+    """Check that a kind has methods of its own for those that its base leaves open."""
+    missing = [name for name in names if getattr(kind, name) is getattr(base, name)]
+    if missing:
+        raise ValueError(
+            f"{kind.__module__}: {kind.__name__} lacks the method {missing[0]}; a {base.__name__} "
+            f"defines {' and '.join(names)}"
+        )
+
+
 @functools.cache
 def check_defaults(config: type) -> None:
     """Check that each field of a part's config has as its default plain data, which is its type.

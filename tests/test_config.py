@@ -5,8 +5,9 @@ import math
 import pytest
 
 from pwmray import config
+from pwmray.build import count_parameters
 from pwmray.config import VARIANTS, TrialConfig
-from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models import POLICIES, WORLD_MODELS, Policy, WorldModel
 
 REQUIRED = {"task": "reacher-easy", "seed": 42, "epochs": 15_000}
 FLOW_KINDS = {"world_model": "flow", "policy": "flow"}
@@ -136,6 +137,19 @@ def test_new_kind_whose_setting_has_no_plain_default_is_refused_at_once(
 
     with pytest.raises(ValueError, match=rf"Wide\.width {problem}"):
         make(**{"world_model.kind": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("part", "base", "lacks"),
+    [("world_model", WorldModel, "_build_dynamics"), ("policy", Policy, "_build")],
+)
+def test_new_kind_without_a_method_is_refused_where_shapes_are_built(
+    part, base, lacks, monkeypatch
+):
+    registry = WORLD_MODELS if part == "world_model" else POLICIES
+    monkeypatch.setitem(registry, "mine", type("Mine", (base,), {}))
+    with pytest.raises(ValueError, match=f"Mine lacks the method {lacks}; a {base.__name__} def"):
+        count_parameters(make(**{f"{part}.kind": "mine"}))
 
 
 def test_list_within_a_setting_is_a_tuple_too(monkeypatch):
