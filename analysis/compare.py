@@ -192,7 +192,10 @@ def _find_baseline(group: Sequence[Arm], exempt: Sequence[Arm], compared: Sequen
     arms = [*group, *exempt]
     named = [arm for name in compared for arm in arms if arm.factors[name] == BASELINE_VARIANT]
     if named:
-        return named[0]
+        # At the level of a variant that stands outside the group, this may have one of another.
+        level = named[0].factors[compared[0]]
+        inside = [arm for arm in group if arm.factors[compared[0]] == level]
+        return next((arm for arm in inside if arm is named[0]), (inside or named)[0])
     return exempt[0] if exempt and len(group) == 1 else group[0]
 
 

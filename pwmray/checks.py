@@ -3,6 +3,8 @@
 A key is `part.name`, as sweeps write it; top-level settings have an empty part.
 """
 
+import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from typing import Any
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
 MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
+_SETTING_TYPES = (bool, int, float, str, tuple)
 _RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
 
 
@@ -72,6 +75,35 @@ def check_widths(part: str, config: Any, *names: str) -> None:
             )
 
 
+def check_defines(kind: type, base: type, *names: str) -> None:
+    """Check that a kind has methods of its own for those that its base leaves open."""
+    missing = [name for name in names if getattr(kind, name) is getattr(base, name)]
+    if missing:
+        raise ValueError(
+            f"{kind.__module__}: {kind.__name__} lacks the method {missing[0]}; a {base.__name__} "
+            f"defines {' and '.join(names)}"
+        )
+
+
+@functools.cache
+def check_defaults(config: type) -> None:
+    """Check that each field of a part's config has as its default plain data, which is its type.
+
+    Else a new kind's mistake would be found where it is first set, if it ever can be.
+    """
+    for setting in dataclasses.fields(config):
+        default, where = setting.default, f"{config.__module__}: {config.__name__}.{setting.name}"
+        if type(default) not in _SETTING_TYPES:
+            missing = default is dataclasses.MISSING
+            types = ", ".join(wanted.__name__ for wanted in _SETTING_TYPES)
+            raise ValueError(
+                f"{where} has {'no default' if missing else f'the default {default!r}'}; valid: "
+                f"one of {types}, which is then the setting's type"
+            )
+        if setting.type in (float, "float") and type(default) is int:
+            raise ValueError(f"{where} is a float with the default {default}; write {default}.0")
+
+
 def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> Any:
     """Return `value` as `wanted`, taking ints for floats and lists for tuples.
 
@@ -81,11 +113,16 @@ def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> A
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(value)
+        return _as_tuple(value)
     if type(value) is not wanted:
         called = called or wanted.__name__
         raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {called}")
     return value
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return lists as tuples, those within them too: what a file holds equals what was set."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 def _key(part: str, name: str) -> str:

@@ -19,7 +19,14 @@ from pwmray import fidelity as fidelities
 from pwmray import variants
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
-from pwmray.checks import MAX_EPISODE_SEED, check_least, check_positive, check_share, typed
+from pwmray.checks import (
+    MAX_EPISODE_SEED,
+    check_defaults,
+    check_least,
+    check_positive,
+    check_share,
+    typed,
+)
 from pwmray.commands import nearest, unknown
 from pwmray.data.layouts import num_episode_rows
 from pwmray.data.recipe import CollectionRecipe
@@ -173,14 +180,15 @@ class TrialConfig:
         values: dict[str, dict[str, Any]] = {p: _float_defaults(c) for p, c in classes.items()}
         top: dict[str, Any] = {}
         for key, (part, kind, name), value in keys:
-            if kind is not None and kinds.get(part) != kind:
-                continue
             if name is None:
-                _check_known(key, part in _top_names(), kinds)
+                if kind is not None or part not in _top_names():
+                    raise ValueError(_unknown(key, kinds))
                 top[part] = typed("config key", key, value, _TOP_TYPES[part])
-            else:
-                _check_known(key, name in _field_names(classes[part]), kinds)
-                values[part][name] = typed("config key", key, value, _type_of(classes[part], name))
+            elif kind in (None, kinds.get(part)):
+                values[part][name] = _setting(key, value, classes[part], kinds)
+            else:  # it sets nothing here, but is to be one that its kind has
+                others = {**kinds, part: kind}
+                _setting(key, value, _part_class(part, others), others)
         _check_required(top)
         config = cls(**top, **{part: classes[part](**values[part]) for part in classes})
         config.check()
@@ -318,6 +326,7 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
     registry, kind = _KINDS[part], kinds[part]
     if kind not in list(registry):  # by equality: a person's list has no hash
         raise ValueError(unknown(f"{part}.kind", kind, registry))
+    check_defaults(registry[kind].Config)
     return registry[kind].Config
 
 
@@ -346,9 +355,11 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
     return match["part"], match["kind"], match["name"]
 
 
-def _check_known(key: str, is_known: bool, kinds: Mapping[str, str]) -> None:
-    if not is_known:
+def _setting(key: str, value: Any, its: type, kinds: Mapping[str, str]) -> Any:
+    _, kind, name = _parse(key)
+    if name not in _field_names(its) or (kind and name == "kind"):  # brackets choose no kind
         raise ValueError(_unknown(key, kinds))
+    return typed("config key", key, value, _type_of(its, str(name)))
 
 
 def _unknown(key: str, kinds: Mapping[str, str]) -> str:

@@ -103,7 +103,9 @@ def _missing(plan: Plan) -> list[str]:
                 f"{_NOT_DONE[wanted.state]}: {wanted.pretraining.label}, {settings.iterations} "
                 f"iterations{_cost(plan, wanted)}, for {wanted.num_trials} trials, at "
                 f"{wanted.path}",
-                f"  make it with: {wanted.command}, or add --pretrain",
+                f"  make it with: {wanted.command}, or add --pretrain"
+                if wanted.command
+                else "  make it by adding --pretrain to this command",
             ]
     return lines
 
@@ -174,7 +176,7 @@ def _prerequisite(plan: Plan, wanted: Prerequisite) -> dict[str, Any]:
         "trials": wanted.num_trials,
         "on_other_data": wanted in plan.pretrained_on_other_data,
         "path": str(wanted.path),
-        "command": wanted.command,
+        "command": wanted.command or None,
     }
 
 

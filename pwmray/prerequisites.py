@@ -1,6 +1,7 @@
 """What a sweep's trials start from: the pretrained world models that they need, made or missing."""
 
 import dataclasses
+import runpy
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,15 @@ from pwmray.pretrained import find_file, kind_of, misfit
 from pwmray.pretraining_config import PretrainingConfig
 from pwmray.pretraining_folder import BEST_FILE, holder_of, is_done, state_of
 
+_SWEEPS = Path(__file__).parents[1] / "sweeps"  # where `./run python sweeps/x.py` looks, too
+
 
 class Prerequisite(NamedTuple):
     """A pretrained world model that trials of a sweep start from."""
 
     pretraining: PretrainingConfig
     folder: Path
-    command: str  # that makes it
+    command: str  # that makes it; empty where only --pretrain does
     num_trials: int  # that start from it
 
     @property
@@ -71,6 +74,8 @@ def find(
         command = _command(sweep, scale, results, data_dir)
         _check_task(config, pretraining, command)
         folder = pretraining.folder(results)
+        if not (is_done(folder) or _makes(sweep, scale, pretraining)):
+            command = ""
         before = needed.get(folder)
         number = 1 + (before.num_trials if before else 0)
         needed[folder] = Prerequisite(pretraining, folder, command, number)
@@ -96,6 +101,8 @@ def check_made(prerequisites: Sequence[Prerequisite]) -> None:
         )
         if all(holders):
             raise ValueError(f"{what}; wait for it, or add --pretrain to this command")
+        if not all(wanted.command for wanted in missing):
+            raise ValueError(f"{what}; add --pretrain to this command, which makes it")
         commands = " and ".join(dict.fromkeys(wanted.command for wanted in missing))
         raise ValueError(f"{what}; make it with: {commands} (or add --pretrain to this command)")
 
@@ -189,6 +196,26 @@ def _command(sweep: Any, scale: str, results: Path, data_dir: Path) -> str:
         if path.resolve() != Path(name).resolve():
             command += f" --{name} {shlex.quote(str(path))}"
     return as_typed(command)
+
+
+def _makes(sweep: Any, scale: str, pretraining: PretrainingConfig) -> bool:
+    """Tell whether the sweep's pretraining file makes it, as far as that can be told.
+
+    It has kinds, sizes and seeds of its own, and a trial may start from others.
+    """
+    from pwmray.pretrain_command import Pretraining
+
+    found = [folder / f"{sweep.pretraining}.py" for folder in (Path("sweeps"), _SWEEPS)]
+    file = next((file for file in found if file.is_file()), None)
+    if file is None:
+        return False
+    try:
+        values = runpy.run_path(str(file), run_name=file.stem).values()
+        sets = [value for value in values if isinstance(value, Pretraining)]
+        made = [config.fingerprint for one in sets for config in one.configs(scale)]
+    except Exception:  # the file is a person's program, and tells when it is run
+        return True
+    return pretraining.fingerprint in made
 
 
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:

@@ -70,7 +70,8 @@ class Sweep:
             grid.check_gpus(self.gpus, self.vary)
             for axis in (self.compare, *self.within):
                 if axis not in list(self.vary):
-                    raise ValueError(f"{axis!r} is compared but does not vary")
+                    where = "" if axis == self.compare else " (within)"
+                    raise ValueError(f"{axis!r} is compared but does not vary{where}")
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:

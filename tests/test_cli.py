@@ -1,15 +1,24 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from pwmray import cli
 from pwmray.commands import as_typed, run_command
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+# A Python that says it is of another version.
+OTHER_PYTHON = """#!/bin/sh
+exec {python} -c 'import sys; sys.version_info = {version}; exec(sys.argv[1])' "$2"
+"""
 
 
 def command(*arguments):
@@ -174,3 +183,23 @@ def test_files_of_the_clusters_commands_run_them(name):
     run = subprocess.run([*file, "--help"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"usage: pwmray {name} ")
+
+
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 13, 0)])
+def test_run_refuses_a_python_that_pyproject_refuses_before_it_installs(version, tmp_path):
+    for name in ("run", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    other = tmp_path / "python"
+    other.write_text(OTHER_PYTHON.format(python=sys.executable, version=version))
+    other.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(other)}
+
+    done = subprocess.run(
+        [tmp_path / "run", "true"], env=environment, capture_output=True, text=True
+    )
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.endswith("is not Python 3.11 or 3.12; set PYTHON to one\n")
+    assert not (tmp_path / ".venv").exists()
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not SpecifierSet(described["requires-python"]).contains(".".join(map(str, version)))

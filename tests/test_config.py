@@ -5,8 +5,9 @@ import math
 import pytest
 
 from pwmray import config
+from pwmray.build import count_parameters
 from pwmray.config import VARIANTS, TrialConfig
-from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models import POLICIES, WORLD_MODELS, Policy, WorldModel
 
 REQUIRED = {"task": "reacher-easy", "seed": 42, "epochs": 15_000}
 FLOW_KINDS = {"world_model": "flow", "policy": "flow"}
@@ -103,14 +104,77 @@ def test_variant_sets_both_kinds(variant, kinds):
     assert trial == make(**{"world_model.kind": kinds[0], "policy.kind": kinds[1]})
 
 
-def test_every_pair_of_kinds_is_a_variant():
-    assert set(VARIANTS.values()) == {(w, p) for w in WORLD_MODELS for p in POLICIES}
+def test_variants_are_the_2x2_of_kinds_and_other_pairs_have_both_names(monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mine", type("Mine", (WORLD_MODELS["mlp"],), {}))
+
+    assert len(VARIANTS) == 4
+    assert set(VARIANTS.values()) == {(w, p) for w in ("mlp", "flow") for p in ("gaussian", "flow")}
+    assert all(w in WORLD_MODELS and p in POLICIES for w, p in VARIANTS.values())
+    assert make(**{"world_model.kind": "mine", "policy.kind": "flow"}).variant == "mine+flow"
 
 
 def test_key_in_brackets_holds_for_that_kind_alone():
     settings = {"world_model[flow].num_substeps": 2, "world_model.latent_dim": 64}
     assert make(variant="fullflow", **settings).world_model.num_substeps == 2
     assert make(variant="baseline", **settings) == make(**{"world_model.latent_dim": 64})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("world_model[flow].num_substep", 2, "unknown config key .*did you mean .*num_substeps"),
+        ("world_model[flow].num_substeps", "two", "'two'; it must be of type int"),
+        ("world_model[flow].kind", "mlp", "unknown config key"),
+        ("world_model[flow]", 2, "unknown config key"),
+    ],
+)
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_key_in_brackets_is_one_of_its_kind_whichever_is_chosen(variant, key, value, problem):
+    with pytest.raises(ValueError, match=problem):
+        make(variant=variant, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "problem"),
+    [
+        (int | None, None, "has the default None; valid: one of bool, int, float, str, tuple"),
+        (list, dataclasses.field(default_factory=list), "has no default"),
+        (float, 1, "is a float with the default 1; write 1.0"),
+    ],
+)
+def test_new_kind_whose_setting_has_no_plain_default_is_refused_at_once(
+    annotation, default, problem, monkeypatch
+):
+    fields, base = [("width", annotation, default)], WORLD_MODELS["mlp"]
+    config = dataclasses.make_dataclass("Wide", fields, bases=(base.Config,), frozen=True)
+    monkeypatch.setitem(WORLD_MODELS, "mine", type("Mine", (base,), {"Config": config}))
+
+    with pytest.raises(ValueError, match=rf"Wide\.width {problem}"):
+        make(**{"world_model.kind": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("part", "base", "lacks"),
+    [("world_model", WorldModel, "_build_dynamics"), ("policy", Policy, "_build")],
+)
+def test_new_kind_without_a_method_is_refused_where_shapes_are_built(
+    part, base, lacks, monkeypatch
+):
+    registry = WORLD_MODELS if part == "world_model" else POLICIES
+    monkeypatch.setitem(registry, "mine", type("Mine", (base,), {}))
+    with pytest.raises(ValueError, match=f"Mine lacks the method {lacks}; a {base.__name__} def"):
+        count_parameters(make(**{f"{part}.kind": "mine"}))
+
+
+def test_list_within_a_setting_is_a_tuple_too(monkeypatch):
+    fields, base = [("pairs", tuple, ((1, 2),))], WORLD_MODELS["mlp"]
+    config = dataclasses.make_dataclass("Paired", fields, bases=(base.Config,), frozen=True)
+    monkeypatch.setitem(WORLD_MODELS, "mine", type("Mine", (base,), {"Config": config}))
+
+    trial = make(**{"world_model.kind": "mine", "world_model.pairs": [[1, 2], [3, 4]]})
+
+    assert trial.world_model.pairs == ((1, 2), (3, 4))
+    assert TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict()))) == trial
 
 
 def test_key_in_brackets_follows_the_order_of_the_keys():

@@ -53,6 +53,25 @@ def write_horizons(folder: Path, horizons: dict = HORIZONS, **changes: Any) -> P
     return folder
 
 
+def write_kinds(folder: Path) -> Path:
+    """Write a sweep over both kinds and the substeps of the flow world model."""
+    rows = [
+        CONTROLS
+        | {"trial": f"{world_model}-{substeps}-{policy}-{seed}", "task": "reacher-easy"}
+        | {"variant": {kinds: name for name, kinds in KINDS.items()}[world_model, policy]}
+        | {"world_model": world_model, "policy": policy, "seed": seed, "return_mean": value}
+        | {"epochs": 100, "epochs_reached": 100, "config": json.dumps(config)}
+        for world_model, substeps in (("mlp", None), ("flow", 2), ("flow", 4))
+        for policy, returns in (("gaussian", (300.0, 310.0)), ("flow", (500.0, 510.0)))
+        for seed, value in enumerate(returns, start=1)
+        for steps in [{SUBSTEPS: substeps} if substeps else {}]
+        for config in [{"world_model": {"kind": world_model} | steps, "policy": {"kind": policy}}]
+    ]
+    axes = [FLOW_OR_MLP, f"world_model[flow].{SUBSTEPS}", "policy.kind", "task", "seed"]
+    write_trials(folder, rows, axes, "policy.kind")
+    return folder
+
+
 def compare_fidelity(folder: Path):
     return summarize_sweep(load_sweep(folder), "fidelity", within=["task"]).comparisons[0]
 
@@ -411,3 +430,14 @@ def test_latex_is_balanced_and_every_row_has_its_cells(tmp_path, capsys):
         assert len(rows) > 1
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(sides)}
     assert r"\section*{a\_b}" in text
+
+
+def test_level_of_the_group_is_the_baseline_before_a_variant_that_stands_outside(tmp_path):
+    sweep = load_sweep(write_kinds(tmp_path / "kinds"))
+    (compared, *_) = summarize_sweep(
+        sweep, "policy.kind", within=[f"world_model[flow].{SUBSTEPS}"]
+    ).comparisons
+    pairs = [(row.baseline.kinds, row.level.kinds) for row in compared.rows]
+    of_a_flow = (("flow", "gaussian"), ("flow", "flow"))
+    assert pairs == [(("mlp", "gaussian"), ("mlp", "flow")), of_a_flow, of_a_flow]
+    assert [row.verdict.name for row in compared.rows] == ["Flow wins"] * 3

@@ -101,6 +101,37 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert list(tmp_path.iterdir()) == []
 
 
+MLP_ALONE = """
+from pwmray.pretrain_command import Pretraining
+from tests.test_prerequisites import sweep
+
+pretraining = Pretraining("mine", {"world_model.kind": ["mlp"]}, sweep.scales)
+"""
+
+
+def test_file_is_named_for_the_world_models_that_it_makes_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/mine.py").write_text(MLP_ALONE)
+    mine = dataclasses.replace(sweep, pretraining="mine")
+
+    _, out, _ = run(capsys, "--plan", of=mine)
+    _, _, errors = run(capsys, of=mine)
+
+    assert re.findall(r"  make it .*", out) == [
+        "  make it with: python sweeps/mine.py --scale tiny, or add --pretrain",
+        "  make it by adding --pretrain to this command",
+    ]
+    assert errors[0].endswith("; add --pretrain to this command, which makes it")
+
+
+def test_file_that_is_not_there_is_not_named(tmp_path, capsys):
+    none = dataclasses.replace(sweep, pretraining="nowhere")
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, of=none)
+    assert "nowhere" not in out
+    assert out.count("make it by adding --pretrain to this command") == 2
+
+
 def test_command_that_makes_them_has_the_sweeps_folders(tmp_path, capsys):
     places = ["--results", tmp_path / "r", "--data", tmp_path / "d d"]
     _, _, errors = run(capsys, *places, of=sweep)

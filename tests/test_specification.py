@@ -34,7 +34,7 @@ def at_tiny(**here):
         ({"name": 3}, "a sweep is called 3; valid: "),
         ({"compare": "policy"}, "sweep tiny: 'policy' is compared but does not vary"),
         ({"compare": ["epochs"]}, "sweep tiny: ['epochs'] is compared but does not vary"),
-        ({"within": ["variant", "horizon"]}, "'horizon' is compared but does not vary"),
+        ({"within": ["variant", "horizon"]}, "'horizon' is compared but does not vary (within)"),
         ({"within": "variant"}, "within is 'variant'; it must be a list"),
         ({"vary": {}}, "'epochs' is compared but does not vary"),
         ({"vary": ["epochs"]}, "vary is ['epochs']; it must be a mapping of axes"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pwmray.checks import check_widths
+from pwmray.checks import check_defines, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models.layers import initialise_truncated
 from pwmray.tasks import MAX_ACTION_DIM
@@ -43,6 +43,7 @@ class Policy(nn.Module):
         fidelity: Fidelity = FIDELITIES[CORRECTED],
     ):
         super().__init__()
+        check_defines(type(self), Policy, "_build", "pre_squash")
         self.config = config
         self.fidelity = fidelity
         self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
@@ -60,7 +61,7 @@ class Policy(nn.Module):
 
     @property
     def num_calls(self) -> int:
-        """Network calls of one action."""
+        """Calls of its networks for one action: how often each of their weights is used."""
         return 1
 
     @property

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwmray.checks import check_least, check_positive, check_widths
+from pwmray.checks import check_defines, check_least, check_positive, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models import two_hot
 from pwmray.models.layers import (
@@ -75,6 +75,7 @@ class WorldModel(nn.Module):
         fidelity: Fidelity = FIDELITIES[CORRECTED],
     ):
         super().__init__()
+        check_defines(type(self), WorldModel, "_build_dynamics", "next")
         self.config = config
         self.fidelity = fidelity
         self.latent_dim = config.latent_dim
@@ -115,7 +116,7 @@ class WorldModel(nn.Module):
 
     @property
     def num_calls(self) -> int:
-        """Network calls of one `next`."""
+        """Calls of its networks in one `next`: how often each of their weights is used."""
         return 1
 
     def next_and_given(
