@@ -42,7 +42,6 @@ from pwmray.models.checkpoints import digest
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
-from pwmray.variants import VARIANTS as VARIANTS
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 # In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
@@ -177,7 +176,7 @@ class TrialConfig:
             for part, default in (("world_model", "mlp"), ("policy", "gaussian"))
         }
         classes = {part: _part_class(part, kinds) for part in _part_names()}
-        values: dict[str, dict[str, Any]] = {p: _float_defaults(c) for p, c in classes.items()}
+        values: dict[str, dict[str, Any]] = {part: {} for part in classes}
         top: dict[str, Any] = {}
         for key, (part, kind, name), value in keys:
             if name is None:
@@ -387,17 +386,5 @@ def _field_names(part: type) -> tuple[str, ...]:
 
 @functools.cache
 def _type_of(part: type, name: str) -> type:
-    found = next(f for f in dataclasses.fields(part) if f.name == name)
-    return float if found.type in (float, "float") else type(found.default)
-
-
-def _float_defaults(part: type) -> dict[str, float]:
-    """Return as floats the defaults of a part's floats that are written as whole numbers.
-
-    Otherwise the default and the same value given would be two trials.
-    """
-    return {
-        field.name: float(field.default)
-        for field in dataclasses.fields(part)
-        if type(field.default) is int and _type_of(part, field.name) is float
-    }
+    default = next(f for f in dataclasses.fields(part) if f.name == name).default
+    return type(default)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pwmray.build import build_shapes, count_parameters
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
 from pwmray.models.sizes import SIZES
 from pwmray.tasks import TASKS
+from pwmray.variants import VARIANTS
 
 BASELINE = "baseline"
 

@@ -18,9 +18,10 @@ from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.pwm import Rollout
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
+from pwmray.variants import VARIANTS
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")

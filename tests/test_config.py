@@ -6,8 +6,9 @@ import pytest
 
 from pwmray import config
 from pwmray.build import count_parameters
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.models import POLICIES, WORLD_MODELS, Policy, WorldModel
+from pwmray.variants import VARIANTS
 
 REQUIRED = {"task": "reacher-easy", "seed": 42, "epochs": 15_000}
 FLOW_KINDS = {"world_model": "flow", "policy": "flow"}
@@ -54,20 +55,6 @@ def test_config_takes_every_default_but_task_seed_and_epochs():
     trial = make()
     assert trial == TrialConfig(task="reacher-easy", seed=42, epochs=15_000)
     assert (trial.world_model.kind, trial.policy.kind) == ("mlp", "gaussian")
-
-
-def test_float_whose_default_is_a_whole_number_takes_every_float(monkeypatch):
-    mlp = WORLD_MODELS["mlp"]
-
-    @dataclasses.dataclass(frozen=True)
-    class Weighted(mlp.Config):
-        weight: float = 1
-
-    monkeypatch.setitem(WORLD_MODELS, "weighted", type("Model", (mlp,), {"Config": Weighted}))
-    kind = {"world_model.kind": "weighted"}
-    assert make(**kind, **{"world_model.weight": 0.5}).world_model.weight == 0.5
-    by_default, given = make(**kind), make(**kind, **{"world_model.weight": 1})
-    assert by_default.fingerprint == given.fingerprint
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.model_table import as_table, make_rows
 from pwmray.models.sizes import SIZES
+from pwmray.variants import VARIANTS
 from tests.model_inputs import (
     TRIAL,
     measure_pretraining_flops,

@@ -16,13 +16,13 @@ from pwmray.algorithm import replay
 from pwmray.algorithm.clipped_step import clip_and_step
 from pwmray.algorithm.compiling import reason_against
 from pwmray.algorithm.epoch import make_epoch
-from pwmray.config import VARIANTS
 from pwmray.data.sampler import Batch
 from pwmray.devices import set_up_torch
 from pwmray.kernels import norms
 from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.variants import VARIANTS
 from tests.test_kernels import KINDS, ROUNDING, check_norm, draw
 from tests.test_reference import make_learner
 

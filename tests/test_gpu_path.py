@@ -22,11 +22,11 @@ from pwmray import kernels
 from pwmray.algorithm import pretrain, replay
 from pwmray.algorithm.clipped_step import Adam
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.config import VARIANTS
 from pwmray.data.sampler import WindowSampler
 from pwmray.data.store import Store
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
+from pwmray.variants import VARIANTS
 from tests.test_gpu import UNEVEN
 from tests.test_reference import make_learner
 

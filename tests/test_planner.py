@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from pwmray.algorithm.evaluate import PLANNER_GROUP, Actor, evaluate
 from pwmray.algorithm.planner import MAX_ROWS, Planner, PlannerConfig
 from pwmray.build import build_learner
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.variants import VARIANTS
 from tests.test_algorithm import (
     CPU,
     POINT_SETTINGS,

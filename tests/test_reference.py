@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pwmray.build import build_learner
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.variants import VARIANTS
 from tests.reference import Reference
 from tests.tiny import SETTINGS
 

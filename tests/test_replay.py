@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pwmray.algorithm import replay
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.build import build_learner
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
+from pwmray.variants import VARIANTS
 from tests.test_reference import CHANGES, make_learner, windows
 from tests.tiny import SETTINGS
 

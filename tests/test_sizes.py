@@ -3,8 +3,9 @@
 import pytest
 
 from pwmray.build import count_parameters
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.models.sizes import SIZES
+from pwmray.variants import VARIANTS
 from search_spaces import NAMED, SCALES
 from tests.model_inputs import TRIAL
 

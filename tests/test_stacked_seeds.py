@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pwmray.build import build_learner
-from pwmray.config import VARIANTS, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler
 from pwmray.seeding import generator
+from pwmray.variants import VARIANTS
 from tests.test_imports import ROOT
 from tests.tiny import SETTINGS
 
