@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from pwmray import slurm_jobs
-from pwmray.commands import INTERRUPTED, Progress
+from pwmray.commands import INTERRUPTED, STARTED_AT, Progress, say
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 from pwmray.retries import is_first_start
 
@@ -27,6 +27,7 @@ _IN_VAIN = (
     "for rows more often (evaluation.every_epochs)"
 )
 _TRIALS_LEFT = 1  # exit code, as where trials failed
+_WHOLE = 0.9  # of a job's time, in which its trials ran
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
@@ -50,7 +51,8 @@ class Interruption:
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
         self._row_seconds: float | None = None
-        self._started_at, self._began_at = time.monotonic(), math.inf
+        self._is_interrupted = False
+        self._started_at, self._began_at = STARTED_AT, math.inf
         self._begun: dict[Path, list[int]] = {}  # what there was of each trial
 
     def begin(self, folder: Path) -> None:
@@ -66,11 +68,12 @@ class Interruption:
         """
         assert self.reason is not None
         now = time.monotonic()
-        is_most = now - self._began_at > self._began_at - self._started_at  # of this process's time
+        # Before them may go what the next job need not do again: data, a pretraining.
+        is_whole = now - self._began_at > _WHOLE * (now - self._started_at)
         is_new = any(_written(folder) != before for folder, before in self._begun.items())
-        if self.reason != TIME_LIMIT or is_first_start() or not is_most or is_new:
+        if self.reason != TIME_LIMIT or is_first_start() or not is_whole or is_new:
             return GO_ON, self.reason
-        print(f"stopped: {_IN_VAIN}", flush=True)
+        say(f"stopped: {_IN_VAIN}")
         return _TRIALS_LEFT, _IN_VAIN
 
     def listen(self) -> None:
@@ -83,6 +86,11 @@ class Interruption:
             signal.signal(signal.SIGTERM, self._terminate)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._interrupt)
+
+    def raise_lost(self) -> None:
+        """Raise KeyboardInterrupt where one was raised and lost: Python drops it in a `__del__`."""
+        if self._is_interrupted:
+            raise KeyboardInterrupt
 
     @property
     def row_seconds(self) -> float:
@@ -133,8 +141,10 @@ class Interruption:
     def _interrupt(self, *_: int | FrameType | None) -> None:
         # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._is_interrupted = True
         with contextlib.suppress(OSError):  # not by print, in which the signal may have come
-            os.write(2, b"\ninterrupted: leaving, which takes some seconds\n")
+            said = f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}"
+            os.write(2, f"\n{said}\n".encode())
         raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:
@@ -146,8 +156,11 @@ class Interruption:
 
 def _written(folder: Path) -> list[int]:
     """Return when a trial's rows were written, in nanoseconds since 1970, as far as there are."""
-    paths = (folder / CURVE_FILE, folder / EVALUATIONS_FILE)
-    return [path.stat().st_mtime_ns for path in paths if path.exists()]
+    times = []
+    for name in (CURVE_FILE, EVALUATIONS_FILE):
+        with contextlib.suppress(OSError):
+            times.append((folder / name).stat().st_mtime_ns)
+    return times
 
 
 def _find_row_seconds() -> float:

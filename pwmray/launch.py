@@ -60,6 +60,7 @@ def run(
     what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
     processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then
     each trial has its last row in its checkpoint, and data half made is made anew by who goes on.
+    Of a requeued job without a row of any trial it is 1 (`Interruption.outcome`).
     """
     notices = notify.from_environment(plan.sweep.name)
     with notices.telling_of_an_error():

@@ -1,6 +1,10 @@
 """What a sweep's trials start from: the pretrained world models that they need, made or missing."""
 
+import ast
+import contextlib
 import dataclasses
+import functools
+import io
 import runpy
 import shlex
 from collections.abc import Mapping, Sequence
@@ -203,19 +207,41 @@ def _makes(sweep: Any, scale: str, pretraining: PretrainingConfig) -> bool:
 
     It has kinds, sizes and seeds of its own, and a trial may start from others.
     """
-    from pwmray.pretrain_command import Pretraining
-
     found = [folder / f"{sweep.pretraining}.py" for folder in (Path("sweeps"), _SWEEPS)]
-    file = next((file for file in found if file.is_file()), None)
+    file = next((file.resolve() for file in found if file.is_file()), None)
     if file is None:
         return False
+    made = _made_by(file, scale)
+    return made is None or pretraining.fingerprint in made
+
+
+@functools.cache
+def _made_by(file: Path, scale: str) -> frozenset[str] | None:
+    """Return the fingerprints of what a pretraining's file makes, None where it does not tell.
+
+    It is a person's program: it tells what is wrong with it when it is run.
+    """
+    from pwmray.pretrain_command import Pretraining
+
     try:
-        values = runpy.run_path(str(file), run_name=file.stem).values()
+        if _runs_when_loaded(file):
+            return None
+        with contextlib.redirect_stdout(io.StringIO()):
+            values = runpy.run_path(str(file), run_name=file.stem).values()
         sets = [value for value in values if isinstance(value, Pretraining)]
-        made = [config.fingerprint for one in sets for config in one.configs(scale)]
-    except Exception:  # the file is a person's program, and tells when it is run
-        return True
-    return pretraining.fingerprint in made
+        return frozenset(config.fingerprint for one in sets for config in one.configs(scale))
+    except (Exception, SystemExit):
+        return None
+
+
+def _runs_when_loaded(file: Path) -> bool:
+    """Tell whether a file calls some `main` whoever loads it, outside of any `if`."""
+    plain = [line for line in ast.parse(file.read_bytes()).body if isinstance(line, ast.Expr)]
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == "main"
+        for line in plain
+        for node in ast.walk(line)
+    )
 
 
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:

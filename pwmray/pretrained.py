@@ -127,12 +127,14 @@ def is_of_other_data(pretraining: PretrainingConfig, folder: Path, data_dir: Pat
         return False
     now = [current_fingerprint(task, pretraining.data, data_dir) for task in pretraining.tasks]
     known = [fingerprint for fingerprint in now if fingerprint is not None]
+    if len(known) < len(now):
+        return False
     path = folder / BEST_FILE
     try:
         trained_on = _look_at(path, digest(path)).data_fingerprint
     except (ValueError, OSError):
         return False
-    return len(known) == len(now) and trained_on not in ("", join_fingerprints(known))
+    return trained_on not in ("", join_fingerprints(known))
 
 
 def find_file(value: str, what: str) -> Path:

@@ -70,8 +70,15 @@ class Search:
                 raise ValueError(f"{key!r} has log {values['log']!r}; valid: True, False")
         if self.hold.get("world_model_from", SCRATCH) != SCRATCH:
             raise ValueError("its trials must start from scratch")
+        choices = [
+            {key: value}
+            for key in ("variant", "world_model.kind", "policy.kind")
+            if not isinstance(values := self.space.get(key, ()), Mapping)
+            for value in values
+        ]
         for here in ({}, *self.at_scale.values()):
-            check_kinds({**self.hold, **here})
+            for choice in ({}, *choices):
+                check_kinds({**self.hold, **here, **choice})
         for here in (self.hold, *self.at_scale.values()):
             for key in here:
                 if key in self.space or key == "task":

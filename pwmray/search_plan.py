@@ -159,7 +159,7 @@ class SearchPlan:
             now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
             ends = study.outcomes(found)
             folders = [registry.trial_folder(self.results, name) for name in ends]
-            trained_on = [registry.read(folder).last("data_fingerprint") for folder in folders]
+            trained_on = map(_data_fingerprint, folders)
             counts[task] = sum(now is not None and one not in (None, now) for one in trained_on)
         return counts
 
@@ -172,6 +172,14 @@ class SearchPlan:
         del config["runtime"]
         config["data"] = base.data.definition
         return {"space": dict(self.search.space), "config": config}
+
+
+def _data_fingerprint(folder: Path) -> str | None:
+    """Return what data a trial was trained on, None where that is not known or cannot be read."""
+    try:
+        return registry.read(folder).last("data_fingerprint")
+    except (ValueError, OSError):  # the tables say what is wrong with it
+        return None
 
 
 def as_json(plan: SearchPlan) -> str:

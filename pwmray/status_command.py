@@ -95,7 +95,10 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
 
 def begins(folder: Path, count: Counter) -> bool:
     """Tell whether a driver opened a sweep a moment ago and has queued none of its trials yet."""
-    age = time.time() - (folder / SWEEP_FILE).stat().st_mtime
+    try:
+        age = time.time() - (folder / SWEEP_FILE).stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return False
     return count[NEW] == count.total() and abs(age) < _BEGIN_SECONDS
 
 

@@ -128,6 +128,7 @@ class Listening(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self._interruption.listen()
+        self._interruption.raise_lost()
         if self._interruption.reason is not None and not self._has_said:
             self._has_said = True
             seconds = format_duration(self._interruption.row_seconds)

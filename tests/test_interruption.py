@@ -15,6 +15,7 @@ from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking import Mode
+from pwmray.watch import Listening
 from tests import slow_rows
 from tests.test_launch import curves, run, start, trial_statuses
 from tests.tiny import sweep
@@ -60,6 +61,19 @@ def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
     os.kill(os.getpid(), signal.SIGINT)
     listening.leave()
     os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_drops_is_raised_at_the_next_step(listening):
+    class Dropping:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    steps = Listening(listening, print)
+    steps.on_step_begin(1, [])
+    Dropping()
+    with pytest.raises(KeyboardInterrupt):
+        steps.on_step_begin(2, [])
 
 
 def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
@@ -133,7 +147,7 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
         ("0", -1, 0, False, 75),  # in its first life a job may have made the data
         ("1", 3600, 0, False, 75),  # preempted
         ("1", -1, 0, True, 75),
-        ("1", -1, 0.2, False, 75),  # it waited for most of the time
+        ("1", -1, 0.1, False, 75),  # it pretrained, or waited, for a part of the time
     ],
 )
 def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
@@ -142,11 +156,12 @@ def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
     (tmp_path / registry.CURVE_FILE).write_bytes(b"of the job's life before")
+    monkeypatch.setattr(interruption, "STARTED_AT", time.monotonic())
     asked = Interruption()
     asked.listen()
     time.sleep(starts_after)
     asked.begin(tmp_path)
-    time.sleep(0.05)
+    time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGUSR1)
     asked.leave()
     if has_row:

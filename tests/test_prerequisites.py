@@ -125,6 +125,22 @@ def test_file_is_named_for_the_world_models_that_it_makes_alone(tmp_path, capsys
     assert errors[0].endswith("; add --pretrain to this command, which makes it")
 
 
+@pytest.mark.parametrize(
+    "end", ["pretraining.main()\n", "print('hello')\nraise SystemExit(3)\n", "1 / 0\n"]
+)
+def test_plan_runs_nothing_that_the_pretrainings_file_does(end, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps/mine.py").write_text(MLP_ALONE + end)
+    mine = dataclasses.replace(sweep, pretraining="mine")
+
+    code, out, _ = run(capsys, "--plan", "--limit", 2, of=mine)
+
+    assert code == 0
+    assert "hello" not in out
+    assert out.count("make it with: python sweeps/mine.py --scale tiny") == 2
+
+
 def test_file_that_is_not_there_is_not_named(tmp_path, capsys):
     none = dataclasses.replace(sweep, pretraining="nowhere")
     _, out, _ = run(capsys, "--plan", "--results", tmp_path, of=none)

@@ -179,6 +179,8 @@ def test_sweep_of_which_nothing_is_queued_yet_is_watched_for_a_while(tmp_path, c
     assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (False, False)
     os.utime(folder / "sweep.json", (0, time.time() - 60))
     assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (True, True)
+    shutil.rmtree(folder)
+    assert watcher.look().is_over
 
 
 def test_trial_whose_folder_was_deleted_is_counted_apart_and_not_waited_for(made, capsys):

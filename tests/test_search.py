@@ -216,6 +216,9 @@ def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
     assert said in as_table(plan)
     _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", data_dir, of=search)
     assert said in out
+    one = next((tmp_path / "trials").iterdir())
+    (one / "events.jsonl").write_text("<<<<<<< HEAD\n")
+    assert said.replace("2 of", "1 of") in as_table(plan)
 
 
 # The command.

@@ -94,6 +94,14 @@ def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
             {"hold": {**search.hold, "policy.kind": "gaussian"}},
             "'policy.kind' is 'gaussian', but variant 'flowpolicy' sets it to 'flow'",
         ),
+        (
+            {"space": {"variant": ["fullflow", "baseline"]}, "hold": {"policy.kind": "flow"}},
+            "'policy.kind' is 'flow', but variant 'baseline' sets it to 'gaussian'",
+        ),
+        (
+            {"space": {"policy.kind": ["gaussian", "flow"]}, "hold": {"variant": "fullflow"}},
+            "'policy.kind' is 'gaussian', but variant 'fullflow' sets it to 'flow'",
+        ),
         ({"hold": {**search.hold, "variant": None}}, "unknown variant None; valid: baseline"),
         ({"tasks": []}, "tasks is empty"),
         ({"tasks": "pendulum-spin"}, "tasks is 'pendulum-spin'; it must be a list"),
