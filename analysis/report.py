@@ -216,9 +216,9 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
     """Say what n seeds can support here: the difference that wins, with this table's spread."""
     sds = [arm.sd for row in decided for arm in (row.baseline, row.level) if arm.sd is not None]
     num_seeds = min(row.verdict.num_seeds for row in decided)
-    if not any(sds) or num_seeds < 2:
+    sd = math.sqrt(median(sd**2 for sd in sds)) if sds else 0.0
+    if not sd or num_seeds < 2:  # without spread nothing is to be said of those that have some
         return ""
-    sd = math.sqrt(median(sd**2 for sd in sds))
     error = sd * math.sqrt(2.0 / num_seeds)
     wins = max(MIN_DIFFERENCE, MIN_STANDARD_ERRORS * error)
     return (

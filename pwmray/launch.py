@@ -58,9 +58,8 @@ def run(
     Failed trials run again where that can help. What other processes run is waited for, as long as
     `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
     what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
-    processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75: then
-    each trial has its last row in its checkpoint, and data half made is made anew by who goes on.
-    Of a requeued job without a row of any trial it is 1 (`Interruption.outcome`).
+    processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75 (see
+    `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
     """
     notices = notify.from_environment(plan.sweep.name)
     with notices.telling_of_an_error():

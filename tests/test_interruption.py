@@ -147,7 +147,8 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
         ("0", -1, 0, False, 75),  # in its first life a job may have made the data
         ("1", 3600, 0, False, 75),  # preempted
         ("1", -1, 0, True, 75),
-        ("1", -1, 0.1, False, 75),  # it pretrained, or waited, for a part of the time
+        ("1", -1, 50, False, 1),
+        ("1", -1, 60, False, 75),  # it pretrained, or waited, for a part of the time
     ],
 )
 def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
@@ -156,12 +157,14 @@ def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
     (tmp_path / registry.CURVE_FILE).write_bytes(b"of the job's life before")
-    monkeypatch.setattr(interruption, "STARTED_AT", time.monotonic())
+    now = 1000.0
+    monkeypatch.setattr(interruption, "STARTED_AT", now)
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
     asked = Interruption()
     asked.listen()
-    time.sleep(starts_after)
+    now += starts_after
     asked.begin(tmp_path)
-    time.sleep(0.5)
+    now += 500
     os.kill(os.getpid(), signal.SIGUSR1)
     asked.leave()
     if has_row:

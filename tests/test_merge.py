@@ -376,14 +376,17 @@ def test_what_rounds_to_nothing_is_shown_without_a_sign_of_less(tmp_path, capsys
 
 
 def test_arms_without_spread_count_in_what_the_seeds_support(tmp_path, capsys):
-    # sds 0, 0, 0, 0, 0, 10: half of them and more have none.
     same = {name: (100.0, 100.0, 100.0) for name in CELLS}
-    tasks = {"reacher-easy": same, "walker-stand": same, "cheetah-run": {**same, **CELLS}}
-    tasks["cheetah-run"]["baseline"] = (100.0, 100.0, 100.0)
-    write_square(tmp_path / "s", tasks)
-    main(["s", "--results", str(tmp_path)])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "at this table's median sd of 0 a difference wins from 50 points on" in printed
+    some = {name: (mean - 40.0, mean, mean + 40.0) for name in CELLS for mean in (300.0,)}
+    for name, tasks, sd in (
+        ("few", {"reacher-easy": same, "walker-stand": some, "cheetah-run": some}, 40),
+        ("most", {"reacher-easy": same, "walker-stand": same, "cheetah-run": some}, None),
+    ):
+        write_square(tmp_path / name, tasks)
+        main([name, "--results", str(tmp_path)])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"at this table's median sd of {sd} a" in printed or sd is None
+        assert ("this table's median sd" in printed) is (sd is not None)
 
 
 @pytest.mark.parametrize(

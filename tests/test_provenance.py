@@ -12,19 +12,28 @@ import pwmray
 
 PACKAGE = Path(pwmray.__file__).parent
 ASK = [sys.executable, "-P", "-c", "from pwmray import provenance as p; print(p._git_commit())"]
-ONESELF = ["-c", "user.name=a", "-c", "user.email=a@b"]
+# A git that knows of this repository alone: not of one whose hook runs the tests, or its settings.
+NO_GIT = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+ALONE = {**NO_GIT, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+
+
+def git(folder: Path, *arguments: str) -> None:
+    oneself = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *oneself, *arguments], cwd=folder, env=ALONE, check=True)
 
 
 @pytest.fixture
 def other(tmp_path):
     """Return another repository, of one commit."""
-    for command in (["init", "-q"], [*ONESELF, "commit", "-q", "--allow-empty", "-m", "theirs"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "theirs")
     return tmp_path
 
 
 def commit_by(code: Path, **variables) -> str:
-    asked = {**os.environ, "PYTHONPATH": str(code), **variables}
+    asked = {**NO_GIT, "PYTHONPATH": str(code), **variables}
     return subprocess.run(ASK, env=asked, check=True, capture_output=True, text=True).stdout
 
 
@@ -39,6 +48,6 @@ def test_copy_of_the_code_has_not_the_commit_of_the_repository_that_it_lies_in(o
     for name in ("__init__.py", "provenance.py"):
         shutil.copy(PACKAGE / name, copy)
     assert commit_by(copy.parent) == "None\n"
-    subprocess.run(["git", "add", "."], cwd=other, check=True)
-    subprocess.run(["git", *ONESELF, "commit", "-q", "-m", "copied"], cwd=other, check=True)
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "copied")
     assert commit_by(copy.parent) != "None\n"
