@@ -5,11 +5,13 @@ import errno
 import glob
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 DRAFTS = ".*.tmp"  # the names of files that are being written
+_DEVICES = Path("/dev")  # where /dev/stdout may lead to a file
 
 
 def check_no_folder(path: Path) -> None:
@@ -36,9 +38,16 @@ def remove_drafts(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
 
+    A device or a pipe is written into: in the place of /dev/null a file would harm the machine.
     Raises IsADirectoryError for a folder.
     """
     check_no_folder(path)
+    if path.exists() and (not path.is_file() or path.parent == _DEVICES):
+        with tempfile.TemporaryDirectory(prefix="pwmray-") as folder:
+            yield (draft := Path(folder) / path.name)
+            with open(draft, "rb") as file, open(path, "wb") as target:
+                shutil.copyfileobj(file, target)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_path(path)
     try:

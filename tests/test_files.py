@@ -1,0 +1,60 @@
+"""Files are written whole or not at all, and what is no file is not replaced by one."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from pwmray.files import replacing
+
+
+def write(path: Path, text: str) -> None:
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+def test_file_is_replaced_when_it_is_whole(tmp_path):
+    path = tmp_path / "table.md"
+    write(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    write(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pipe_is_written_into(tmp_path):
+    path, read = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: read.append(path.read_text()))
+    reader.start()
+    write(path, "a table")
+    reader.join()
+    assert read == ["a table"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+def test_device_is_written_into(tmp_path):
+    path = tmp_path / "null"
+    os.mknod(path, stat.S_IFCHR | 0o666, os.stat(os.devnull).st_rdev)
+    write(path, "nobody reads this")
+    assert stat.S_ISCHR(path.stat().st_mode)
+
+
+def test_what_stdout_leads_to_is_written_into(tmp_path):
+    kept = tmp_path / "kept"
+    link = tmp_path / "dev" / "stdout"
+    link.parent.mkdir()
+    link.symlink_to(kept)
+    kept.write_text("before")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pwmray.files._DEVICES", link.parent)
+        write(link, "after")
+    assert link.is_symlink()
+    assert kept.read_text() == "after"
