@@ -39,10 +39,13 @@ def test_pipe_is_written_into(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
 def test_device_is_written_into(tmp_path):
     path = tmp_path / "null"
-    os.mknod(path, stat.S_IFCHR | 0o666, os.stat(os.devnull).st_rdev)
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.stat(os.devnull).st_rdev)
+        path.write_text("")
+    except PermissionError as error:
+        pytest.skip(f"no device can be made here: {error}")
     write(path, "nobody reads this")
     assert stat.S_ISCHR(path.stat().st_mode)
 
