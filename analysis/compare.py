@@ -195,7 +195,8 @@ def _find_baseline(group: Sequence[Arm], exempt: Sequence[Arm], compared: Sequen
         # At the level of a variant that stands outside the group, this may have one of another.
         level = named[0].factors[compared[0]]
         inside = [arm for arm in group if arm.factors[compared[0]] == level]
-        return next((arm for arm in inside if arm is named[0]), (inside or named)[0])
+        is_own = not inside or any(arm is named[0] for arm in inside)
+        return named[0] if is_own else inside[0]
     return exempt[0] if exempt and len(group) == 1 else group[0]
 
 

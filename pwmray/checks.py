@@ -8,11 +8,14 @@ import functools
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pwmray.commands import unknown
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
 MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 _SETTING_TYPES = (bool, int, float, str, tuple)
+T = TypeVar("T")
 _RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
 
 
@@ -102,6 +105,22 @@ def check_defaults(config: type) -> None:
             )
         if setting.type in (float, "float") and type(default) is int:
             raise ValueError(f"{where} is a float with the default {default}; write {default}.0")
+
+
+def take_preset(
+    flat: Mapping[str, Any], key: str, presets: Mapping[str, T]
+) -> tuple[dict[str, Any], T | None]:
+    """Return the settings without `key`, and which preset it names: None where it is not there.
+
+    Raises ValueError for a name that none has.
+    """
+    rest = dict(flat)
+    if key not in rest:
+        return rest, None
+    name = rest.pop(key)
+    if str(name) not in presets:
+        raise ValueError(unknown(key, name, presets))
+    return rest, presets[str(name)]
 
 
 def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> Any:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 from pwmray.durations import format_duration
 
 STARTED_AT = time.monotonic()  # of this process, which loads this before it does anything
+TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
 FAILED = 2  # exit code for something the user can put right
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 _PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left

@@ -25,6 +25,7 @@ from pwmray.checks import (
     check_least,
     check_positive,
     check_share,
+    take_preset,
     typed,
 )
 from pwmray.commands import nearest, unknown
@@ -330,14 +331,9 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
 
 
 def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
-    if "size" not in flat:
-        return dict(flat)
-    flat = dict(flat)
-    size = flat.pop("size")
-    if str(size) not in SIZES:
-        raise ValueError(unknown("size", size, SIZES))
+    rest, widths = take_preset(flat, "size", SIZES)
     # A key that is in both goes to the end: there it also wins over the size's [flow] key.
-    return {key: value for key, value in SIZES[str(size)].items() if key not in flat} | flat
+    return {key: value for key, value in (widths or {}).items() if key not in rest} | rest
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pwmray.commands import unknown
+from pwmray.checks import take_preset
 
 CORRECTED = "corrected"
 PUBLISHED = "published"
@@ -77,11 +77,6 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for a name that is no preset.
     """
-    if "fidelity" not in flat:
-        return dict(flat)
-    flat = dict(flat)
-    preset = flat.pop("fidelity")
-    if preset not in list(FIDELITIES):
-        raise ValueError(unknown("fidelity", preset, FIDELITIES))
-    switches = dataclasses.asdict(FIDELITIES[preset])
-    return {f"fidelity.{name}": value for name, value in switches.items()} | flat
+    rest, preset = take_preset(flat, "fidelity", FIDELITIES)
+    switches = dataclasses.asdict(preset) if preset else {}
+    return {f"fidelity.{name}": value for name, value in switches.items()} | rest

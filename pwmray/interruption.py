@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from pwmray import slurm_jobs
-from pwmray.commands import INTERRUPTED, STARTED_AT, Progress, say
+from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 from pwmray.retries import is_first_start
 
@@ -26,7 +26,6 @@ _IN_VAIN = (
     "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
     "for rows more often (evaluation.every_epochs)"
 )
-_TRIALS_LEFT = 1  # exit code, as where trials failed
 _WHOLE = 0.9  # of a job's time, in which its trials ran
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
@@ -52,7 +51,7 @@ class Interruption:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
         self._row_seconds: float | None = None
         self._is_interrupted = False
-        self._started_at, self._began_at = STARTED_AT, math.inf
+        self._began_at = math.inf  # the first of its trials
         self._begun: dict[Path, list[int]] = {}  # what there was of each trial
 
     def begin(self, folder: Path) -> None:
@@ -69,12 +68,12 @@ class Interruption:
         assert self.reason is not None
         now = time.monotonic()
         # Before them may go what the next job need not do again: data, a pretraining.
-        is_whole = now - self._began_at > _WHOLE * (now - self._started_at)
+        is_whole = now - self._began_at > _WHOLE * (now - STARTED_AT)
         is_new = any(_written(folder) != before for folder, before in self._begun.items())
         if self.reason != TIME_LIMIT or is_first_start() or not is_whole or is_new:
             return GO_ON, self.reason
         say(f"stopped: {_IN_VAIN}")
-        return _TRIALS_LEFT, _IN_VAIN
+        return TRIALS_FAILED, _IN_VAIN
 
     def listen(self) -> None:
         """Take the signals; Tune, for each run, takes SIGUSR1 too.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwmray import connect, lost, notify, placement, registry, retries, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.failures import is_disk_full, share_of
 from pwmray.gauges import tags_of
 from pwmray.hold import clear_leftovers
@@ -38,7 +38,6 @@ from pwmray.turns import Turns
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
 
-TRIALS_FAILED = 1  # exit code: the sweep ended, some trials failed
 MAX_LOSSES = 5  # of Ray, in one run of the driver
 
 log = logging.getLogger(__name__)

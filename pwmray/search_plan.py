@@ -70,8 +70,7 @@ class SearchPlan:
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
         minutes = priced.minutes_per_epoch * configs[0].epochs
         num_bytes = max(map(sum, count_disk_bytes(configs)))
-        sizes = (minutes, num_bytes, cells)
-        return cls(search, scale, tasks, num_trials, results, *sizes, data_dir)
+        return cls(search, scale, tasks, num_trials, results, minutes, num_bytes, cells, data_dir)
 
     @property
     def folder(self) -> Path:

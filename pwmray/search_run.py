@@ -15,11 +15,11 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import claim, connect, lost, notify, placement, study
-from pwmray.commands import INTERRUPTED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
-from pwmray.launch import MAX_LOSSES, TRIALS_FAILED
+from pwmray.launch import MAX_LOSSES
 from pwmray.recorder import Job
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines

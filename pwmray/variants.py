@@ -1,9 +1,9 @@
 """The words by which trials are told apart, derived from settings; needs nothing that trains."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pwmray.commands import unknown
+from pwmray.checks import take_preset
 
 SCRATCH = "scratch"
 # The 2x2: a variant is a kind of world model with a kind of policy.
@@ -27,19 +27,16 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for a name that is none.
     """
-    if "variant" not in flat:
-        return dict(flat)
-    flat = dict(flat)
-    variant = flat.pop("variant")
-    if variant not in list(VARIANTS):
-        raise ValueError(unknown("variant", variant, VARIANTS))
-    return flat | _kinds_of(variant)
+    rest, kinds = take_preset(flat, "variant", VARIANTS)
+    return rest | (_as_settings(kinds) if kinds else {})
 
 
 def check_kinds(flat: Mapping[str, Any]) -> None:
     """Raise ValueError for a kind that is given beside a variant of another one, which wins."""
     variant = flat.get("variant")
-    for key, kind in _kinds_of(variant).items() if variant in list(VARIANTS) else ():
+    if variant not in list(VARIANTS):
+        return
+    for key, kind in _as_settings(VARIANTS[variant]).items():
         if flat.get(key, kind) != kind:
             raise ValueError(
                 f"{key!r} is {flat[key]!r}, but variant {variant!r} sets it to {kind!r}; "
@@ -47,8 +44,8 @@ def check_kinds(flat: Mapping[str, Any]) -> None:
             )
 
 
-def _kinds_of(variant: str) -> dict[str, str]:
-    return dict(zip(("world_model.kind", "policy.kind"), VARIANTS[variant], strict=True))
+def _as_settings(kinds: Iterable[str]) -> dict[str, str]:
+    return dict(zip(("world_model.kind", "policy.kind"), kinds, strict=True))
 
 
 def methodology_of(world_model_from: str, finetune_wm: bool) -> str:
