@@ -45,7 +45,10 @@ class TerminatedError(KeyboardInterrupt):
 
 
 class Interruption:
-    """What this process was asked to do; `listen` before each thing that sets handlers itself."""
+    """What this process was asked to do, while it is entered.
+
+    It listens from then on; `listen` once more before each thing that sets handlers itself.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
@@ -53,6 +56,13 @@ class Interruption:
         self._is_interrupted = False
         self._began_at = math.inf  # the first of its trials
         self._begun: dict[Path, list[int]] = {}  # what there was of each trial
+
+    def __enter__(self) -> "Interruption":
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def begin(self, folder: Path) -> None:
         """A trial begins, or goes on, in its folder."""

@@ -61,8 +61,11 @@ def run(
     `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
     """
     notices = notify.from_environment(plan.sweep.name)
-    with notices.telling_of_an_error():
-        return _run(plan, data_dir, address, command, mode, patience_seconds, trainable, notices)
+    with notices.telling_of_an_error(), Interruption() as interruption:
+        return _run(
+            plan, data_dir, address, command, mode, patience_seconds, trainable, notices,
+            interruption,
+        )  # fmt: skip
 
 
 def _run(
@@ -74,10 +77,9 @@ def _run(
     patience_seconds: float,
     trainable: "type[TrialTrainable] | None",
     notices: Notices,
+    interruption: Interruption,
 ) -> int:
     started = time.time()
-    interruption = Interruption()
-    interruption.listen()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
     for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
         print(line)
@@ -97,10 +99,8 @@ def _run(
     turns = Turns(plan, progress, interruption, patience_seconds)
     joined = tables.Tables(folder)
     end = _End()
-    with contextlib.ExitStack() as stack:
-        stack.callback(interruption.leave)
-        job = Job(str(plan.results), plan.sweep.name)
-        stack.enter_context(recording(mode, job, is_working=not turns.is_over))
+    job = Job(str(plan.results), plan.sweep.name)
+    with recording(mode, job, is_working=not turns.is_over):
         try:
             if not turns.is_over:
                 engine = _Engine(plan, data_paths, address, interruption, trainable)

@@ -105,10 +105,8 @@ def _run_tasks(
     num_left = {task: number for task, number in left.items() if number}
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
-    interruption = Interruption()
-    interruption.listen()
     code, why = 0, STOPPED
-    with held:
+    with held, Interruption() as interruption:
         try:
             paths = _prepare(plan, num_left, data_dir, address, interruption)
             num_later = sum(num_left.values())
@@ -138,7 +136,6 @@ def _run_tasks(
             status = Interruption.left_at(code, why)
             for trials in opened:  # now that no worker writes any more
                 trials.settle(why, status)
-            interruption.leave()
             shutil.rmtree(scratch, ignore_errors=True)
     return code
 

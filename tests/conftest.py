@@ -9,6 +9,7 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 # Commands are printed as they are, whether or not ./run started pytest.
 os.environ.pop("PWMRAY_RUN", None)
 
+import signal
 from collections import Counter
 
 import pytest
@@ -48,6 +49,18 @@ def numbers():
     """Give each test torch as it starts: training sets it up for all of the process."""
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Refuse a test after which a signal does what it did not before: to those that follow, too."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    left = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    assert left == before
 
 
 @pytest.fixture
