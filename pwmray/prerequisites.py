@@ -1,16 +1,15 @@
 """What a sweep's trials start from: the pretrained world models that they need, made or missing."""
 
-import ast
 import contextlib
 import dataclasses
 import functools
 import io
-import runpy
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pwmray import sweep_file
 from pwmray.commands import as_typed, unknown
 from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
@@ -224,24 +223,12 @@ def _made_by(file: Path, scale: str) -> frozenset[str] | None:
     from pwmray.pretrain_command import Pretraining
 
     try:
-        if _runs_when_loaded(file):
-            return None
         with contextlib.redirect_stdout(io.StringIO()):
-            values = runpy.run_path(str(file), run_name=file.stem).values()
+            values = sweep_file.load(file).values()
         sets = [value for value in values if isinstance(value, Pretraining)]
         return frozenset(config.fingerprint for one in sets for config in one.configs(scale))
-    except (Exception, SystemExit):
+    except Exception:
         return None
-
-
-def _runs_when_loaded(file: Path) -> bool:
-    """Tell whether a file calls some `main` whoever loads it, outside of any `if`."""
-    plain = [line for line in ast.parse(file.read_bytes()).body if isinstance(line, ast.Expr)]
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == "main"
-        for line in plain
-        for node in ast.walk(line)
-    )
 
 
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:

@@ -55,6 +55,7 @@ def test_the_sweep_that_a_file_runs_is_taken(file, end):
         ("x = 1\nsweep = Sweep(\n", "cannot be loaded: SyntaxError: '(' was never closed"),
         ("x = {}\nx['a']\n", "cannot be loaded (line 2): KeyError: 'a'"),
         (RENAMED + "heads.main(['--limit', '0'])\n", "heads.py runs where it is loaded: call main"),
+        ("1 / 0\nheads.main()\n", "heads.py runs where it is loaded: call main"),  # it did not run
         (RENAMED + "sweep = heads\n", "heads.py calls no main, so a job would run nothing"),
         (
             RENAMED + 'sweep = heads\nif __name__ == "__main__":\n    heads.mian()\n',
