@@ -116,9 +116,17 @@ class SearchPlan:
         outcomes = study.outcomes(found).values() if found else ()
         return max(0, self.num_trials - sum(t.state is not TrialState.FAIL for t in outcomes))
 
+    def read_journal(self) -> study.Studies:
+        """Return the studies that there are, to look at; writes nothing.
+
+        Raises ValueError for a journal that cannot be read.
+        """
+        definitions = {task: self._defining(self.config(task, {})) for task in self.tasks}
+        return study.load_studies(self.folder, definitions)
+
     def studies(self) -> dict[str, optuna.Study]:
-        """Return the studies that there are, by task, to look at; writes nothing."""
-        return study.load_studies(self.folder, self._definitions())
+        """Return the studies that this search defines, by task, as `read_journal`."""
+        return self.read_journal().by_task
 
     def count_left(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
         """Return how many trials of each task have yet to come to an end, by its `studies`."""
@@ -128,13 +136,16 @@ class SearchPlan:
         """Raise ValueError unless the files of so many trials fit on the disk."""
         check_room(self.results, num_left, num_left * self.trial_bytes)
 
-    def describe_others(self) -> list[str]:
+    def describe_others(self, journal: study.Studies) -> list[str]:
         """Return a line for each task of which the journal has trials that do not count here.
 
         And one for each of which trials that do count came to their end on other data than is
         there now.
         """
-        counts = study.count_others(self.folder, self._definitions())
+        counts = {
+            task: sum(len(study.outcomes(other)) for other in others)
+            for task, others in journal.others.items()
+        }
         lines = [
             f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
             "of the search; they do not count here"
@@ -144,26 +155,23 @@ class SearchPlan:
         lines += [
             f"note: {number} of {task}'s trials ended on other data of it than is there now, and "
             "count beside those of this data"
-            for task, number in self._count_on_other_data().items()
+            for task, number in self._count_on_other_data(journal.by_task).items()
             if number
         ]
         return lines
 
-    def _count_on_other_data(self) -> dict[str, int]:
+    def _count_on_other_data(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
         """Return how many of each task's trials with an outcome had other data than is there."""
         if self.data_dir is None:
             return {}
         counts = {}
-        for task, found in self.studies().items():
+        for task, found in studies.items():
             now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
             ends = study.outcomes(found)
             folders = [registry.trial_folder(self.results, name) for name in ends]
             trained_on = map(_data_fingerprint, folders)
             counts[task] = sum(now is not None and one not in (None, now) for one in trained_on)
         return counts
-
-    def _definitions(self) -> dict[str, dict[str, Any]]:
-        return {task: self._defining(self.config(task, {})) for task in self.tasks}
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
         """Return all that defines the study of a task, of which `base` is the default trial."""
@@ -205,14 +213,15 @@ def as_json(plan: SearchPlan) -> str:
 
 def as_table(plan: SearchPlan) -> str:
     """Return the plan as text: what is searched, what was tried, the best of each task."""
-    studies = plan.studies()
+    journal = plan.read_journal()
+    studies = journal.by_task
     lines = [_head(plan)]
     lines += [f"  {key}: {_shown(values)}" for key, values in _space(plan).items()]
     for task in plan.tasks:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
         lines += [f"{task}: {said}", *best_lines(studies.get(task))]
-    lines += [*caution_lines(plan, studies), *plan.describe_others(), _tail(plan, studies)]
+    lines += [*caution_lines(plan, studies), *plan.describe_others(journal), _tail(plan, studies)]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 from optuna.trial import TrialState
 from ray import tune
@@ -169,7 +170,8 @@ def _prepare(
     interruption: Interruption,
 ) -> dict[str, Path]:
     """Set trials right, make the data, start or join Ray; return each task's data."""
-    for line in [*plan.describe_others(), *_set_right(plan)]:
+    journal = plan.read_journal()
+    for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
         print(line)
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:
@@ -182,9 +184,9 @@ def _prepare(
     return {task: made[task, recipe] for task, recipe in wanted}
 
 
-def _set_right(plan: SearchPlan) -> list[str]:
+def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
     """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
-    left = [trial for found in plan.studies().values() for trial in study.unfinished(found)]
+    left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
     return lost.set_right(plan.results, names)
 

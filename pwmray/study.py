@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import (
@@ -33,6 +33,13 @@ _RANGE_KEYS = {"low", "high", "log"}
 _RECORD = b'{"op_code":'  # how every line of a journal begins
 # What Optuna raises where a journal is of JSON objects, but not of its own.
 _UNREADABLE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class Studies(NamedTuple):
+    """The studies in a search's journal."""
+
+    by_task: dict[str, optuna.Study]  # that the search's settings define, of tasks that have one
+    others: dict[str, list[optuna.Study]]  # of each task, that other settings define
 
 
 def read_space(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -76,38 +83,24 @@ def open_study(
     return study
 
 
-def load_studies(
-    folder: Path, settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, optuna.Study]:
-    """Return the studies that there are to look at, by task; writes nothing.
+def load_studies(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> Studies:
+    """Return the studies that there are to look at; writes nothing, and reads the journal once.
 
     `settings` are by task what defines its study. Raises ValueError for a journal that cannot be
     read.
     """
+    found = Studies({}, {task: [] for task in settings})
     if not (folder / JOURNAL_FILE).exists():
-        return {}
+        return found
     storage = _open_journal(folder / JOURNAL_FILE)
-    known = {study.study_name for study in storage.get_all_studies()}
     names = {task: _study_name(task, defining) for task, defining in settings.items()}
-    return {
-        task: optuna.load_study(study_name=name, storage=storage)
-        for task, name in names.items()
-        if name in known
-    }
-
-
-def count_others(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Return by task how many trials came to an end in its studies that other settings define."""
-    if not (folder / JOURNAL_FILE).exists():
-        return {}
-    counts = dict.fromkeys(settings, 0)
-    names = {_study_name(task, defining) for task, defining in settings.items()}
-    storage = _open_journal(folder / JOURNAL_FILE)
-    for name in (found.study_name for found in storage.get_all_studies()):
+    for name in (known.study_name for known in storage.get_all_studies()):
         task = name.rpartition("-")[0]
-        if task in counts and name not in names:
-            counts[task] += len(outcomes(optuna.load_study(study_name=name, storage=storage)))
-    return counts
+        if name == names.get(task):
+            found.by_task[task] = optuna.load_study(study_name=name, storage=storage)
+        elif task in names:
+            found.others[task].append(optuna.load_study(study_name=name, storage=storage))
+    return found
 
 
 def unfinished(study: optuna.Study) -> list[optuna.Trial]:
