@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray import registry, slurm_jobs
-from pwmray.files import append_lines
+from pwmray.files import append_lines, read_lines
 from pwmray.registry import Status
 from pwmray.slurm_jobs import ANY_TASK, Job
 
@@ -91,18 +91,7 @@ def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission
     A last line cut by a kill is left out; why another one is no job is put down in `broken`, or
     raised as ValueError for who gives none.
     """
-    path = sweep_folder / JOBS_FILE
-    lines = path.read_text().split("\n") if path.exists() else [""]
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            found.append(Submission(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            said = f"{path} line {number} is not a job: {error}; put it right or delete it"
-            if broken is None:
-                raise ValueError(said) from error
-            broken.append(said)
-    return found
+    return read_lines(sweep_folder / JOBS_FILE, _read_submission, "a job", broken)
 
 
 def queue(results: Path, trials: "Sequence[PlannedTrial]", submission: Submission) -> None:
@@ -113,3 +102,7 @@ def queue(results: Path, trials: "Sequence[PlannedTrial]", submission: Submissio
             if record is None or record.status is Status.EVALUATED:
                 continue
             registry.queue(folder, trial.config.to_dict(), **submission.event)
+
+
+def _read_submission(line: bytes) -> Submission:
+    return Submission(**json.loads(line))

@@ -1,4 +1,4 @@
-"""Write files, and lines of them, whole or not at all."""
+"""Write files, and lines of them, whole or not at all, and read such lines."""
 
 import contextlib
 import errno
@@ -7,11 +7,14 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 DRAFTS = ".*.tmp"  # the names of files that are being written
 _DEVICES = Path("/dev")  # where /dev/stdout may lead to a file
+
+T = TypeVar("T")
 
 
 def check_no_folder(path: Path) -> None:
@@ -92,3 +95,27 @@ def drop_cut_line(path: Path) -> None:
         is_whole = file.read(1) in (b"", b"\n")  # no more: another may be appending
     if not is_whole:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def read_lines(
+    path: Path, read: Callable[[bytes], T], what: str, broken: list[str] | None = None
+) -> list[T]:
+    """Read each line of a file that `append_lines` made by `read`; none where there is no file.
+
+    A last line cut by a kill is left out. Why another one is no `what`, "an event" say, is put
+    down in `broken`: `read` raised ValueError or TypeError. Who gives none gets a ValueError.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(read(line))
+        except (ValueError, TypeError) as error:
+            said = f"{path} line {number} is not {what}: {error}; put it right or delete it"
+            if broken is None:
+                raise ValueError(said) from error
+            broken.append(said)
+    return found

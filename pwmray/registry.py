@@ -12,6 +12,7 @@ results/trials/<fingerprint>/
 
 import contextlib
 import datetime
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any
 
 from pwmray import claim
 from pwmray.commands import one_line
-from pwmray.files import append_lines
+from pwmray.files import append_lines, read_lines
 
 EVENTS_FILE = "events.jsonl"
 NOTES_FILE = "notes.jsonl"
@@ -119,7 +120,7 @@ def read(folder: Path) -> Record:
 
     A last line cut by a kill is left out; anything else unreadable raises ValueError.
     """
-    return Record(_read_lines(folder / EVENTS_FILE))
+    return Record(read_lines(folder / EVENTS_FILE, _read_event, "an event"))
 
 
 def read_notes(folder: Path, broken: list[str] | None = None) -> list[dict[str, Any]]:
@@ -128,8 +129,9 @@ def read_notes(folder: Path, broken: list[str] | None = None) -> list[dict[str, 
     What cannot be read is put down in `broken`, with why; who gives none gets a ValueError or an
     OSError.
     """
+    read_note = functools.partial(_read_event, names=("note", "user"))
     try:
-        return _read_lines(folder / NOTES_FILE, "note", "user", broken=broken)
+        return read_lines(folder / NOTES_FILE, read_note, "an event", broken)
     except OSError as error:
         if broken is None:
             raise
@@ -201,33 +203,12 @@ def running_elsewhere(folder: Path) -> dict | None:
     return claim.owner(folder / CLAIM_FILE)
 
 
-def _read_lines(path: Path, *names: str, broken: list[str] | None = None) -> list[dict[str, Any]]:
-    """Return a file's events, each with its time and texts of these names.
-
-    Why a line is none goes into `broken`, or is raised without one.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    events = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            event = json.loads(line)
-            if b"\\ud" in line:  # bytes that are no text, of a file's name or an earlier note
-                text = json.dumps(event, ensure_ascii=False)
-                event = json.loads(text.encode(errors="replace"))
-            _check_event(event, names)
-            events.append(event)
-        except ValueError as error:
-            said = f"{path} line {number} is not an event: {error}; put it right or delete it"
-            if broken is None:
-                raise ValueError(said) from error
-            broken.append(said)
-    return events
-
-
-def _check_event(event: Any, names: Sequence[str]) -> None:
+def _read_event(line: bytes, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Read an event with its time and texts of these names; raise ValueError for what is none."""
+    event = json.loads(line)
+    if b"\\ud" in line:  # bytes that are no text, of a file's name or an earlier note
+        text = json.dumps(event, ensure_ascii=False)
+        event = json.loads(text.encode(errors="replace"))
     if not isinstance(event, dict):
         raise ValueError("no JSON object")
     for name in ("time", *names):
@@ -237,6 +218,7 @@ def _check_event(event: Any, names: Sequence[str]) -> None:
         raise ValueError(f"the time {event['time']!r} has no zone")
     if "status" in event and event["status"] not in _STATUSES:
         raise ValueError(f"unknown status {event['status']!r}; valid: {', '.join(Status)}")
+    return event
 
 
 def _append(path: Path, *events: dict[str, Any]) -> None:
