@@ -10,28 +10,26 @@ import importlib
 import inspect
 import sys
 import types
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.workload import random_store
 from pwmray import kernels
 from pwmray.algorithm import pretrain, replay
 from pwmray.algorithm.clipped_step import Adam
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.data.sampler import WindowSampler
-from pwmray.data.store import Store
 from pwmray.precision import BFLOAT16, FLOAT32
-from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
 from tests.test_gpu import UNEVEN
 from tests.test_reference import make_learner
 
 GPU = torch.device("meta")
-TASK, NUM_EPISODES, NUM_ROWS = "reacher-easy", 4, 9
+TASK, NUM_EPISODES = "reacher-easy", 4
 SETTINGS = {**UNEVEN, "learner.horizon": 2, "learner.wm_horizon": 2, "learner.wm_iterations": 1}
 
 
@@ -100,23 +98,6 @@ class OnDevice(TorchDispatchMode):
         return found
 
 
-def make_store():
-    task, num_rows = find_task(TASK), NUM_EPISODES * NUM_ROWS
-    return Store(
-        path=Path("zeros"),
-        task=TASK,
-        obs=np.zeros((num_rows, task.obs_dim), np.float32),
-        action=np.zeros((num_rows, task.action_dim), np.float32),
-        reward=np.zeros(num_rows, np.float32),
-        episode_lengths=np.full(NUM_EPISODES, NUM_ROWS),
-        episode_starts=np.arange(NUM_EPISODES) * NUM_ROWS,
-        behaviours=("random",) * NUM_EPISODES,
-        recipe={},
-        fingerprint="",
-        remake="",
-    )
-
-
 def on_gpu(variant, **settings):
     """A learner on the device, whose optimizers have made a step, as a recording finds it."""
     with GPU:
@@ -141,7 +122,8 @@ def begin(optimizers: list[Adam]):
 def test_epoch_stays_on_the_device(variant, matmul, fidelity):
     learner = on_gpu(variant, **{"learner.matmul": matmul, "fidelity": fidelity})
     draws = torch.Generator()
-    sampler = WindowSampler(make_store(), learner.window_horizon, 16, GPU, draws, place="memory")
+    store, horizon = random_store(TASK, NUM_EPISODES), learner.window_horizon
+    sampler = WindowSampler(store, horizon, 16, GPU, draws, place="memory")
     with OnDevice():
         metrics = learner.run_epoch(sampler.sample, draws)
     assert {tuple(value.shape) for value in metrics.values()} == {()}
@@ -164,7 +146,7 @@ def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, monkeyp
     monkeypatch.setattr(pretrain, "generator", lambda seed, name, device=None: make(seed, name))
     learner = on_gpu(variant, **{"learner.matmul": matmul})
     settings = pretrain.PretrainConfig(batch_size=8, held_out_share=0.3)
-    stores, config = [make_store(), make_store()], learner.config
+    stores, config = [random_store(TASK, NUM_EPISODES)] * 2, learner.config
     pretrainer = pretrain.Pretrainer(learner.world_model, stores, settings, config, 0, GPU)
     compile_networks(pretrainer.model, [pretrainer.optimizer])
     begin([pretrainer.optimizer])
