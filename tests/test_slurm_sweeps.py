@@ -322,6 +322,8 @@ def test_job_begins_again_when_its_first_node_is_lost(place):
 def test_requeued_job_keeps_its_trials_in_the_queue(place):
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows()
+    nodes = ("scontrol", "update", "nodename=n2,n3")
+    place.slurm.run(*nodes, "state=DRAIN", "reason=test")  # it is to wait until it was looked at
     place.slurm.run("scontrol", "requeue", str(job))
     place.slurm.wait(job, "PENDING")
     deadline = time.monotonic() + 15  # its processes have some seconds to end in
