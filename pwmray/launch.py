@@ -60,25 +60,34 @@ def run(
     processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75 (see
     `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
     """
+    asked = _Asked(data_dir, address, command, mode, patience_seconds, trainable)
     notices = notify.from_environment(plan.sweep.name)
     with notices.telling_of_an_error(), Interruption() as interruption:
-        return _run(
-            plan, data_dir, address, command, mode, patience_seconds, trainable, notices,
-            interruption,
-        )  # fmt: skip
+        return _run(plan, asked, notices, interruption)
 
 
-def _run(
-    plan: Plan,
-    data_dir: Path,
-    address: str | None,
-    command: str,
-    mode: Mode,
-    patience_seconds: float,
-    trainable: "type[TrialTrainable] | None",
-    notices: Notices,
-    interruption: Interruption,
-) -> int:
+class _Asked(NamedTuple):
+    """What is asked of a run, see `run`."""
+
+    data_dir: Path
+    address: str | None
+    command: str
+    mode: Mode
+    patience_seconds: float
+    trainable: "type[TrialTrainable] | None"
+
+
+class _Following(NamedTuple):
+    """What follows the trials while Tune runs them, in the order in which TuneWatch takes it."""
+
+    turns: Turns
+    progress: SweepProgress
+    joined: tables.Tables
+    deaths: retries.FirstDeaths
+    interruption: Interruption
+
+
+def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption) -> int:
     started = time.time()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
     for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
@@ -87,28 +96,28 @@ def _run(
         print(line)
     planning.check_disk(plan)
     check_writable(plan.results)
-    if address is not None:
-        address = connect.answering(address)
+    address = None if asked.address is None else connect.answering(asked.address)
     try:
-        data_paths, data_seconds = _make_data(plan, data_dir, interruption)
+        data_paths, data_seconds = _make_data(plan, asked.data_dir, interruption)
     except (AskedToStopError, KeyboardInterrupt) as stopped:
-        print("\n".join([*filter(None, [str(stopped)]), f"go on with: {as_typed(command)}"]))
+        go_on = f"go on with: {as_typed(asked.command)}"
+        print("\n".join([*filter(None, [str(stopped)]), go_on]))
         return interruption.exit_code(stopped)
-    folder = tables.open_sweep(plan, command)
+    folder = tables.open_sweep(plan, asked.command)
     progress = SweepProgress(plan, notices)
-    turns = Turns(plan, progress, interruption, patience_seconds)
-    joined = tables.Tables(folder)
+    turns = Turns(plan, progress, interruption, asked.patience_seconds)
+    deaths = retries.FirstDeaths(is_over="done" in plan.counts())
+    following = _Following(turns, progress, tables.Tables(folder), deaths, interruption)
     end = _End()
     job = Job(str(plan.results), plan.sweep.name)
-    with recording(mode, job, is_working=not turns.is_over):
+    with recording(asked.mode, job, is_working=not turns.is_over):
         try:
             if not turns.is_over:
-                engine = _Engine(plan, data_paths, address, interruption, trainable)
-                deaths = retries.FirstDeaths(is_over="done" in plan.counts())
-                end = _work(engine, turns, progress, joined, interruption, deaths)
+                engine = _Engine(plan, data_paths, address, interruption, asked.trainable)
+                end = _work(engine, following)
         finally:
-            _write_the_end(plan, folder, command, turns, joined, end, started, data_seconds)
-    return _say_the_end(plan, folder, end, command, notices)
+            _write_the_end(plan, folder, asked.command, following, end, started, data_seconds)
+    return _say_the_end(plan, folder, end, asked.command, notices)
 
 
 class _End(NamedTuple):
@@ -140,19 +149,13 @@ def _make_data(
     return by_trial, time.perf_counter() - started
 
 
-def _work(
-    engine: "_Engine",
-    turns: Turns,
-    progress: SweepProgress,
-    joined: tables.Tables,
-    interruption: Interruption,
-    deaths: retries.FirstDeaths,
-) -> _End:
+def _work(engine: "_Engine", following: _Following) -> _End:
     """Run trials in rounds, each all that may run then, until none is left."""
+    turns, deaths, interruption = following.turns, following.deaths, following.interruption
     try:
-        with progress:
+        with following.progress:
             while to_run := turns.next(engine.machine):
-                engine.run(to_run, turns, progress, joined, deaths)
+                engine.run(to_run, following)
                 if deaths.bug is not None:
                     why = f"stopped, for the first trials all died of {deaths.bug}"
                     return _End(why=why, bug=deaths.bug)
@@ -194,16 +197,10 @@ class _Engine:
         self._start()
         return connect.largest_machine()
 
-    def run(
-        self,
-        trials: Sequence[PlannedTrial],
-        turns: Turns,
-        progress: SweepProgress,
-        joined: tables.Tables,
-        deaths: retries.FirstDeaths,
-    ) -> None:
+    def run(self, trials: Sequence[PlannedTrial], following: _Following) -> None:
         """Run the trials to whatever end they come to."""
-        scratch = self._start(progress.say)
+        tell = following.progress.say
+        scratch = self._start(tell)
         import ray
 
         from pwmray.scheduling import InOrder
@@ -215,15 +212,14 @@ class _Engine:
             _trainable_config(self._plan, trial, self._data_paths, offered, machine)
             for trial in trials
         ]
-        watch = TuneWatch(self._plan, turns, progress, joined, deaths, self._interruption)
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        stopper = StopEarly(deaths)
+        stopper = StopEarly(following.deaths)
         scheduler = InOrder(self._interruption)
-        watches = [Listening(self._interruption, progress.say), watch]
+        watches = [Listening(self._interruption, tell), TuneWatch(self._plan, *following)]
         _tune(self._trainable or TrialTrainable, spaces, place, watches, stopper, scheduler)
         if stopper.is_ray_lost:
-            self._leave_lost(progress.say)
-            turns.release()
+            self._leave_lost(tell)
+            following.turns.release()
 
     def stop(self) -> None:
         """Leave Ray, and stop it if it was started here."""
@@ -332,13 +328,13 @@ def _write_the_end(
     plan: Plan,
     folder: Path,
     command: str,
-    turns: Turns,
-    joined: tables.Tables,
+    following: _Following,
     end: _End,
     started: float,
     data_seconds: float,
 ) -> None:
     """Write what remains to be written of a run; on a full disk the next run does it."""
+    turns, joined = following.turns, following.joined
     try:
         turns.settle(end.why, Interruption.left_at(end.code, end.why))
         if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
