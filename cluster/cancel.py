@@ -13,11 +13,10 @@ from cluster import submissions
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
 from pwmray.claim import LEASE_SECONDS
-from pwmray.commands import unknown
+from pwmray.commands import Subcommands, add_results_option, unknown
 from pwmray.listing import list_trials
 from pwmray.lost import Lost
 from pwmray.slurm_jobs import Job
-from pwmray.status_command import add_results_option
 from pwmray.sweep_folders import find_sweep, read_sweep
 
 _POLL_SECONDS = 1.0
@@ -26,7 +25,7 @@ _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
 _END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their nodes' epilogs
 
 
-def add_cancel_command(commands: argparse._SubParsersAction) -> None:
+def add_cancel_command(commands: Subcommands) -> None:
     """Add `cancel`."""
     cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; their trials may go on")
     cancel.add_argument("sweep", metavar="SWEEP")

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from cluster import dashboards, submissions
 from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.listing import Summary, list_trials
 from pwmray.lost import Lost
 from pwmray.registry import Status
 from pwmray.slurm_jobs import Job
 from pwmray.status_command import (
-    add_results_option,
     as_lines,
     begins,
     count_lines,
@@ -63,7 +63,7 @@ class View(NamedTuple):
         )
 
 
-def add_watch_command(commands: argparse._SubParsersAction) -> None:
+def add_watch_command(commands: Subcommands) -> None:
     """Add `watch`."""
     watch = commands.add_parser("watch", help="Slurm jobs and trials, until the sweep is over")
     watch.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")

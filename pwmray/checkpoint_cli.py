@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pwmray.commands import Subcommands
 from pwmray.tasks import TASK_SETS, find_task
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
@@ -14,7 +15,7 @@ _BUFFERS = ("obs_mean", "obs_std")
 _Rows = list[tuple[str, str]]  # what, and the value
 
 
-def add_checkpoint_commands(commands: argparse._SubParsersAction) -> None:
+def add_checkpoint_commands(commands: Subcommands) -> None:
     """Add `checkpoint info` and `checkpoint import`."""
     checkpoint = commands.add_parser("checkpoint", help="look at and convert checkpoints")
     actions = checkpoint.add_subparsers(required=True, metavar="COMMAND")

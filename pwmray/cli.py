@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from cluster.cancel import add_cancel_command
 from cluster.watch import add_watch_command
 from pwmray.checkpoint_cli import add_checkpoint_commands
-from pwmray.commands import CommandParser, run_command, unknown
+from pwmray.commands import CommandParser, Subcommands, run_command, unknown
 from pwmray.data_cli import add_data_commands
 from pwmray.evaluate_command import add_evaluate_command
 from pwmray.log_command import add_log_command
@@ -41,7 +41,7 @@ def _check_command(arguments: Sequence[str], known: Iterable[str]) -> None:
         raise ValueError(unknown("command", first, known))
 
 
-def _add_commands(commands: argparse._SubParsersAction) -> None:
+def _add_commands(commands: Subcommands) -> None:
     tasks = commands.add_parser("tasks", help="list the 30 tasks, their floors, published returns")
     tasks.set_defaults(run=_list_tasks)
     models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pwmray.commands import show_progress
+from pwmray.commands import Subcommands, show_progress
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import Episodes
 from pwmray.data.collect import collect as collect_round
@@ -22,7 +22,7 @@ _DEFAULTS = CollectionRecipe()
 
 
 def add_collect_command(
-    commands: argparse._SubParsersAction, add_data_dir: Callable[[argparse.ArgumentParser], None]
+    commands: Subcommands, add_data_dir: Callable[[argparse.ArgumentParser], None]
 ) -> None:
     """Add `collect`; `add_data_dir` adds the option that all data commands have."""
     collect = commands.add_parser("collect", help="collect a small offline dataset of each task")

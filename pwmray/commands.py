@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
 
@@ -24,6 +24,7 @@ _PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left
 _SECONDS_PER_LINE = 5.0
 
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
+Subcommands: TypeAlias = argparse._SubParsersAction  # which argparse has no public name for
 
 
 def run_command(function: Callable[[], int | None]) -> int:
@@ -111,6 +112,13 @@ class CommandParser(argparse.ArgumentParser):
         if action.option_strings and "" in arg_strings and action.type in (None, Path):
             raise argparse.ArgumentError(action, "it is empty")
         return super()._get_values(action, arg_strings)
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--results`, which every command about trials takes."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+    )
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.collect_command import add_collect_command
-from pwmray.commands import CommandParser, check_distinct, names, show_progress
+from pwmray.commands import CommandParser, Subcommands, check_distinct, names, show_progress
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
 
@@ -29,7 +29,7 @@ class _Parser(CommandParser):
             self._is_within = False
 
 
-def add_data_commands(commands: argparse._SubParsersAction) -> None:
+def add_data_commands(commands: Subcommands) -> None:
     """Add `data collect`, `import`, `export`, `info` and `verify`."""
     data = commands.add_parser("data", help="make, convert, describe and verify data")
     actions = data.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -49,7 +49,7 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 # Import and export
 
 
-def _add_import(commands: argparse._SubParsersAction) -> None:
+def _add_import(commands: Subcommands) -> None:
     parser = commands.add_parser(
         "import",
         help="make the store of a published dataset from its chunks",
@@ -72,7 +72,7 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_import)
 
 
-def _add_export(commands: argparse._SubParsersAction) -> None:
+def _add_export(commands: Subcommands) -> None:
     parser = commands.add_parser(
         "export", help="write data as chunk_*.pt, which TD-MPC2's own code loads"
     )
@@ -156,14 +156,14 @@ def _task_of(path: Path) -> str:
 # Info and verify
 
 
-def _add_info(commands: argparse._SubParsersAction) -> None:
+def _add_info(commands: Subcommands) -> None:
     info = commands.add_parser("info", help="describe data: all, a task's, a dataset or a file")
     info.add_argument("what", nargs="?", default="", metavar="TASK|DIR|FILE")
     _add_data_dir(info)
     info.set_defaults(run=_describe)
 
 
-def _add_verify(commands: argparse._SubParsersAction) -> None:
+def _add_verify(commands: Subcommands) -> None:
     verify = commands.add_parser("verify", help="read all data and check it; 1 if any is broken")
     _add_data_dir(verify)
     verify.set_defaults(run=_verify)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray.checks import MAX_EPISODE_SEED
-from pwmray.commands import Progress, show_progress
+from pwmray.commands import Progress, Subcommands, show_progress
 from pwmray.tasks import EPISODE_STEPS, find_task
 
 # So many simulations at once, of half a megabyte each; a multiple of the groups of what acts.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments
 
 
-def add_evaluate_command(commands: argparse._SubParsersAction) -> None:
+def add_evaluate_command(commands: Subcommands) -> None:
     """Add `evaluate`."""
     evaluate = commands.add_parser("evaluate", help="run the episodes of a trained agent")
     evaluate.add_argument(

@@ -5,11 +5,11 @@ import io
 import sys
 from pathlib import Path
 
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.files import replacing
-from pwmray.status_command import add_results_option
 
 
-def add_log_command(commands: argparse._SubParsersAction) -> None:
+def add_log_command(commands: Subcommands) -> None:
     """Add `log`."""
     log = commands.add_parser("log", help="the experiment log as Markdown")
     log.add_argument("--out", type=Path, metavar="FILE", help="default: print it")

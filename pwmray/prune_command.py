@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import claim, registry
-from pwmray.commands import names
+from pwmray.commands import Subcommands, add_results_option, names
 from pwmray.pretraining_folder import (
     PRETRAINED_FOLDER,
     clear_leftovers,
@@ -18,7 +18,6 @@ from pwmray.pretraining_folder import (
     holder_of,
 )
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
-from pwmray.status_command import add_results_option
 from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, name_of, read_sweep
 
 _FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
@@ -34,7 +33,7 @@ class Freed(NamedTuple):
     num_bytes: int
 
 
-def add_prune_command(commands: argparse._SubParsersAction) -> None:
+def add_prune_command(commands: Subcommands) -> None:
     """Add `prune`."""
     prune = commands.add_parser(
         "prune", help="free the room of checkpoints; a dry run without --yes"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, lost, registry
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.durations import format_duration
 from pwmray.listing import Summary, list_trials
 from pwmray.registry import CURVE_FILE, Status
@@ -39,20 +40,13 @@ _SLURM_SECONDS = 2.0  # for Slurm to tell of trials in its hands; without an ans
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
 
-def add_status_command(commands: argparse._SubParsersAction) -> None:
+def add_status_command(commands: Subcommands) -> None:
     """Add `status`."""
     status = commands.add_parser("status", help="how many trials stand where")
     status.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
     status.add_argument("--watch", action="store_true", help="again and again, until all ended")
     add_results_option(status)
     status.set_defaults(run=_show)
-
-
-def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--results`, which every command about trials takes."""
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
-    )
 
 
 def _show(chosen: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import claim, registry, wandb_state
-from pwmray.commands import one_line
+from pwmray.commands import Subcommands, add_results_option, one_line
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -19,7 +19,7 @@ from pwmray.registry import (
     Record,
     Status,
 )
-from pwmray.status_command import add_results_option, as_lines, last_row
+from pwmray.status_command import as_lines, last_row
 from pwmray.sweep_folders import find_sweep, find_trial, name_of, names_in, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
 
@@ -28,7 +28,7 @@ _NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its li
 _NUM_LINES = 6  # of the end of a traceback
 
 
-def add_trial_commands(commands: argparse._SubParsersAction) -> None:
+def add_trial_commands(commands: Subcommands) -> None:
     """Add `show`, `note` and `failures`."""
     show = commands.add_parser("show", help="everything about a trial")
     show.add_argument("trial", metavar="TRIAL", help=_TRIAL)

@@ -2,14 +2,13 @@
 
 import argparse
 
-from pwmray.commands import show_progress
+from pwmray.commands import Subcommands, add_results_option, show_progress
 from pwmray.recorder import Job
-from pwmray.status_command import add_results_option
 from pwmray.sweep_folders import find_sweep, list_sweeps
 from pwmray.tracking import RecorderProcess
 
 
-def add_wandb_command(commands: argparse._SubParsersAction) -> None:
+def add_wandb_command(commands: Subcommands) -> None:
     """Add `wandb sync`."""
     parser = commands.add_parser("wandb", help="send runs to Weights & Biases")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
