@@ -219,6 +219,11 @@ class _Lines:
         return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")
 
 
+def first_line(error: Exception | str) -> str:
+    """Return the first line of what an error says: those of other libraries go on for many."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def one_line(error: Exception) -> str:
     """Return what an error says to people, in one line."""
     if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale

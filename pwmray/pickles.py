@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from pwmray.commands import first_line
 from pwmray.records import check_records
 
 _STATISTICS = "RunningMeanStd"
@@ -160,5 +161,5 @@ class _TrustingUnpickler(pickle.Unpickler):
 
 
 def _unreadable(path: Path, error: Exception | str) -> ValueError:
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    reason = first_line(error)
     return ValueError(f"{path} is not a readable file of torch, or is cut short: {reason[:200]}")

@@ -9,6 +9,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
+from pwmray.commands import first_line
 from pwmray.files import draft_path, replacing
 from pwmray.room import free_bytes
 from pwmray.tasks import EPISODE_STEPS
@@ -60,7 +61,7 @@ def open_environment(task: str) -> Any:
         environment.reset(seed=0)
         environment.render()
     except Exception as error:  # each driver fails in its own way
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(
             f"no video: there is no working GL driver ({reason[:100]}); on Debian: {_INSTALL}"
         ) from error
@@ -128,7 +129,7 @@ def _failures_in_one_line(path: Path) -> Iterator[None]:
     except Exception as error:  # imageio fails in other ways wherever ffmpeg does
         free = free_bytes(path.parent) / 1e6
         program = os.environ.get("IMAGEIO_FFMPEG_EXE", "ffmpeg")
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(
             f"{path} not written: {program} failed ({reason[:100]}); {free:.0f} MB are free there"
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pwmray.commands import first_line
 from pwmray.data.layouts import LAYOUTS, Layout
 from pwmray.data.one_writer import claimed
 from pwmray.data.store import Store
@@ -53,7 +54,7 @@ def _export(stores: Sequence[Store], layout: Layout, out: Path, progress: Progre
         (draft / EXPORT_LIST).write_text(json.dumps(content))
         draft.rename(out)
     except RuntimeError as error:  # what torch makes of a disk that takes no more
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"cannot write to {out.parent}: is its disk full? ({reason})") from error
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
