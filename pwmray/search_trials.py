@@ -23,8 +23,6 @@ from pwmray.search_plan import SearchPlan
 from pwmray.search_tables import asked, open_tables
 from pwmray.study import FINGERPRINT
 
-_TABLES_SECONDS = 5.0  # between two writings of the tables, at least
-_TABLES_SHARE = 0.05  # at most, of the driver's time
 # Proposals in a row of what was tried or cannot run.
 _FEW_REPEATS = 3  # then another is drawn, where the space has an end
 _MOST_REPEATS = 100  # then there is nothing new
@@ -69,7 +67,7 @@ class SearchTrials:
         self._has_nothing_new = False  # until a trial ends
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
-        self._write_at = 0.0
+        self._pace = tables.Pace()
         self._write_tables()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -155,7 +153,7 @@ class SearchTrials:
         say("; ".join([f"{which}: {said}", *progress]))
         if told.state is TrialState.FAIL:
             self._tell_failure(str(record.last("reason")), "; ".join([which, *progress]))
-        if time.monotonic() >= self._write_at:
+        if self._pace.is_due:
             self._write_tables()
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
@@ -360,16 +358,14 @@ class SearchTrials:
         self._when_room(lambda: open_tables(self._plan, self._asked.values(), self._command))
 
     def _write_tables(self) -> None:
-        started = time.monotonic()
-        try:
-            open_tables(self._plan, self._asked.values(), self._command)
-            self._tables.write()
-            for line in self._tables.newly_left_out():
-                say(line)
-        except OSError as error:  # at the end they are joined again
-            say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
-        took = time.monotonic() - started
-        self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
+        with self._pace.writing():
+            try:
+                open_tables(self._plan, self._asked.values(), self._command)
+                self._tables.write()
+                for line in self._tables.newly_left_out():
+                    say(line)
+            except OSError as error:  # at the end they are joined again
+                say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
 
 
 class _Failed(NamedTuple):

@@ -62,6 +62,8 @@ _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
 _POLL_SECONDS = 0.05
+_LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
+_MOST_SHARE = 0.05  # of its time that they take
 
 
 def check_scale(folder: Path, scale: str) -> None:
@@ -109,6 +111,26 @@ def log_run(folder: Path, **fields: Any) -> None:
     """Append one line about a run of the driver."""
     with _alone(folder):
         append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
+
+
+class Pace:
+    """When a driver writes its tables again, which takes the longer the more trials there are."""
+
+    def __init__(self) -> None:
+        self._due_at = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to."""
+        return time.monotonic() >= self._due_at
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Take the time of a writing, by which the next one is due."""
+        started = time.monotonic()
+        yield
+        took = time.monotonic() - started
+        self._due_at = time.monotonic() + max(_LEAST_SECONDS, took / _MOST_SHARE)
 
 
 class Tables:

@@ -17,12 +17,10 @@ from pwmray.plan import Plan
 from pwmray.progress import SweepProgress
 from pwmray.retries import FirstDeaths
 from pwmray.room import free_bytes
-from pwmray.tables import Tables
+from pwmray.tables import Pace, Tables
 from pwmray.trainable import PIECE_SECONDS
 from pwmray.turns import Turns
 
-_TABLES_SECONDS = 5.0  # between two writings of the sweep's tables, at least
-_TABLES_SHARE = 0.05  # at most, of the driver's time
 _RAY_SECONDS = 5.0  # between two looks at whether Ray is there
 _DISK_SECONDS = 60.0  # between two looks at the disk's room
 
@@ -45,7 +43,7 @@ class TuneWatch(tune.Callback):
         self._progress = progress
         self._tables = tables
         self._deaths = deaths
-        self._write_at = self._looked_at = 0.0
+        self._pace, self._looked_at = Pace(), 0.0
         self._looked_into: set[str] = set()
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
@@ -82,19 +80,17 @@ class TuneWatch(tune.Callback):
         self._progress.fail(_fingerprint(trial), record)
 
     def _write_tables(self) -> None:
-        if time.monotonic() < self._write_at:
+        if not self._pace.is_due:
             return
-        started = time.monotonic()
-        try:
-            self._tables.write_if_alone()
-            for line in self._tables.newly_left_out():
-                self._progress.say(line)
-        except OSError as error:  # the trials are what counts; at the end they are joined again
-            remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
-            why = describe_unwritten(error)
-            self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
-        took = time.monotonic() - started
-        self._write_at = time.monotonic() + max(_TABLES_SECONDS, took / _TABLES_SHARE)
+        with self._pace.writing():
+            try:
+                self._tables.write_if_alone()
+                for line in self._tables.newly_left_out():
+                    self._progress.say(line)
+            except OSError as error:  # the trials are what counts; at the end they are joined again
+                remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
+                why = describe_unwritten(error)
+                self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
 
     def _look_into(self, fingerprint: str) -> None:
         """Tell of what a trial runs without, once it has come to its first row."""
