@@ -54,25 +54,23 @@ def run(
     """
     notices = notify.from_environment(plan.search.name)
     with notices.telling_of_an_error():
-        return _run(plan, data_dir, address, command, mode, patience_seconds, notices)
+        work = functools.partial(
+            _run_tasks, plan, data_dir, address, command, patience_seconds, notices
+        )
+        return _run(plan, work, command, mode, notices)
 
 
 def _run(
-    plan: SearchPlan,
-    data_dir: Path,
-    address: str | None,
-    command: str,
-    mode: Mode,
-    patience_seconds: float,
-    notices: notify.Notices,
+    plan: SearchPlan, work: Callable[[], int], command: str, mode: Mode, notices: notify.Notices
 ) -> int:
+    """Do the `work`, if any is left, and say what came of the search; return the exit code."""
     left = sum(plan.count_left(plan.studies()).values())
     plan.check_disk(left)
     is_working = left > 0
     code = 0
     with recording(mode, Job(str(plan.results), plan.search.name), is_working):
         if is_working:
-            code = _run_tasks(plan, data_dir, address, command, patience_seconds, notices)
+            code = work()
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
@@ -110,21 +108,15 @@ def _run_tasks(
     with held, Interruption() as interruption:
         try:
             paths = _prepare(plan, num_left, data_dir, address, interruption)
-            num_later = sum(num_left.values())
-            for task in num_left:
-                num_later -= num_left[task]
-                known = {"num_later": num_later, "tell_failure": notices.failure}
-                begin = functools.partial(
-                    SearchTrials, plan, task, paths[task], command=command, **known
+            numbers = list(num_left.values())
+            begins = [
+                functools.partial(
+                    SearchTrials, plan, task, paths[task], command=command,
+                    num_later=sum(numbers[place:]), tell_failure=notices.failure,
                 )
-                trials = _search_task(begin, opened, scratch, address, interruption)
-                if interruption.reason is not None:
-                    code, why = interruption.outcome()
-                    break
-                if trials.bug is not None:
-                    print(f"stopped: the first trials all died of {trials.bug}")
-                    code = TRIALS_FAILED
-                    break
+                for place, task in enumerate(num_left, start=1)
+            ]  # fmt: skip
+            code, why = _search_tasks(begins, opened, scratch, address, interruption)
         except AskedToStopError as stopped:
             print(stopped)
             code = GO_ON
@@ -195,6 +187,27 @@ def _describe_missing_compiler(plan: SearchPlan) -> str:
     if not plan.config(plan.tasks[0], {}).runtime.compile:
         return ""
     return connect.describe_missing_compiler(ray.cluster_resources())
+
+
+def _search_tasks(
+    begins: Iterable[Callable[..., SearchTrials]],
+    opened: list[SearchTrials],
+    scratch: Path,
+    address: str | None,
+    interruption: Interruption,
+) -> tuple[int, str]:
+    """Run the studies until all are at their end; return the exit code of what stops them, and why.
+
+    For the rest see `_search_task`.
+    """
+    for begin in begins:
+        trials = _search_task(begin, opened, scratch, address, interruption)
+        if interruption.reason is not None:
+            return interruption.outcome()
+        if trials.bug is not None:
+            print(f"stopped: the first trials all died of {trials.bug}")
+            return TRIALS_FAILED, STOPPED
+    return 0, STOPPED
 
 
 def _search_task(
