@@ -205,7 +205,7 @@ class _Engine:
 
         from pwmray.scheduling import InOrder
         from pwmray.trainable import TrialTrainable
-        from pwmray.watch import Listening, StopEarly, TuneWatch
+        from pwmray.tune_callbacks import Listening, StopEarly, TuneWatch
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
         spaces = [
@@ -277,7 +277,7 @@ def _tune(
 ) -> None:
     from ray import tune
 
-    from pwmray.watch import NamedTasks, unwrapped
+    from pwmray.tune_callbacks import NamedTasks, unwrapped
 
     waiting = spaces[::-1]
     tuner = tune.Tuner(

@@ -29,7 +29,7 @@ from pwmray.search_trials import STOPPED, SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode, recording, without_wandb
 from pwmray.trainable import TrialTrainable
-from pwmray.watch import Listening, NamedTasks, StopEarly, told_of, unwrapped
+from pwmray.tune_callbacks import Listening, NamedTasks, StopEarly, told_of, unwrapped
 
 _LOOK_SECONDS = 1.0
 

@@ -1,6 +1,7 @@
 """Imports follow one direction; these tests read them from the source and fail on an arrow back."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,13 @@ def arrows(folder, forbidden):
         for name in sorted(imported_modules(path))
         if any(f"{name}.".startswith(f"{module}.") for module in forbidden)
     ]
+
+
+def test_map_in_the_readme_names_every_module():
+    code_map = (ROOT / "README.md").read_text().partition("## Map")[2]
+    folders = ("pwmray", "pwmray/data", "analysis", "cluster", "benchmarks")
+    modules = [path for folder in folders for path in (ROOT / folder).glob("[!_]*.py")]
+    assert [path.name for path in modules if not re.search(rf"\b{path.name}", code_map)] == []
 
 
 def in_pwmray(*names):

@@ -15,7 +15,7 @@ from pwmray.interruption import AskedToStopError, Interruption
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking import Mode
-from pwmray.watch import Listening
+from pwmray.tune_callbacks import Listening
 from tests import slow_rows
 from tests.test_launch import curves, run, start, trial_statuses
 from tests.tiny import sweep

@@ -16,8 +16,8 @@ from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Record, Status
 from pwmray.retries import FirstDeaths
+from pwmray.tune_callbacks import TuneWatch
 from pwmray.turns import Turns
-from pwmray.watch import TuneWatch
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2

@@ -10,8 +10,8 @@ from pwmray.interruption import Interruption
 from pwmray.notify import Notices
 from pwmray.progress import SweepProgress
 from pwmray.registry import Status
+from pwmray.tune_callbacks import StopEarly, TuneWatch
 from pwmray.turns import Turns
-from pwmray.watch import StopEarly, TuneWatch
 from tests import small_disk
 from tests.test_turns import driver, folder_of, stand_at
 from tests.tiny import sweep

@@ -37,8 +37,8 @@ from pwmray.search_trials import SearchTrials
 from pwmray.study import FINGERPRINT
 from pwmray.tracking import Mode
 from pwmray.trial import Trial
+from pwmray.tune_callbacks import StopEarly, unwrapped
 from pwmray.wandb_state import read_state
-from pwmray.watch import StopEarly, unwrapped
 from tests.test_sweep import run
 from tests.tiny_search import search
 

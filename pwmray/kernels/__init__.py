@@ -1,4 +1,4 @@
-"""Operations in C++ for CPUs: compiled by the machine's own compiler, in seconds, when asked for.
+"""Operations as kernels, compiled in seconds where a trial runs: C++ for a CPU, Triton for a GPU.
 
-Where they cannot be, everything runs as its PyTorch is written. A GPU never sees them.
+Where they cannot be, everything runs as its PyTorch is written.
 """

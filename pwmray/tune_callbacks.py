@@ -1,4 +1,4 @@
-"""Tune's callback: what happens in the trials, passed on to the display and the tables."""
+"""Tune's callbacks: what happens in the trials, passed on to the display and the tables."""
 
 import contextlib
 import time
