@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
-from tests.test_analysis import CONTROLS
+from tests.made_sweeps import CONTROLS
 
 KINDS = {
     "baseline": ("mlp", "gaussian"),

@@ -1,12 +1,9 @@
 """The analysis of a sweep's tables: what it reads, guards against and prints."""
 
-import csv
-import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,118 +14,18 @@ from analysis.flags import find_flags
 from analysis.load import Trial, find_factor, find_sweep, load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
+from pwmray.results import EVALUATIONS, TRIALS, read_table, write_rows, write_table
+from tests.made_sweeps import (
+    change_fullflow,
+    fail_all,
+    fail_one,
+    make_row,
+    make_sweep,
+    read_csv,
+    write_description,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEDS = (42, 123, 456)
-EPISODES = (-10.0, 0.0, 10.0)  # around a trial's final return
-MODELS = {"baseline": ("mlp", "gaussian"), "fullflow": ("flow", "flow")}
-CONTROLS = {
-    "status": "EVALUATED",
-    "methodology": "joint_from_scratch",
-    "fidelity": "corrected",
-    "world_model_from": "scratch",
-    "world_model_parameters": 18_980_000,
-    "policy_parameters": 410_000,
-    "critic_parameters": 1_168_000,
-    "velocity_calls": 1,
-    "data_fingerprint": "d1",
-    "evaluation_episodes": 3,
-    "evaluation_protocol": "seeds 1-3, action repeat 2, deterministic",
-    "train_seconds": 1800.0,
-    "code_version": "0.1.0",
-    "git_commit": "c1",
-    "torch_version": "2.13.0",
-    "mujoco_version": "3.17.0",
-    "config": json.dumps({"evaluation": {"num_episodes": 10}, "policy": {"num_substeps": 2}}),
-}
-Change = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-def no_change(row: dict[str, Any]) -> dict[str, Any]:
-    return {}
-
-
-def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
-    world_model, policy = MODELS[variant]
-    final = 300.0 + epochs + 110.0 * (variant == "baseline") + seed / 100.0
-    return CONTROLS | {
-        "trial": f"{task}-{variant}-{epochs}-{seed}",
-        "task": task,
-        "variant": variant,
-        "world_model": world_model,
-        "policy": policy,
-        "epochs": epochs,
-        "epochs_reached": epochs,
-        "seed": seed,
-        "return_mean": final,
-    }
-
-
-def make_sweep(folder: Path, change: Change = no_change, tasks=("reacher-easy", "walker-stand")):
-    """Write a sweep of 2 variants x 3 budgets x tasks x 3 seeds; `change` edits each row."""
-    rows = [
-        make_row(task, variant, epochs, seed)
-        for variant in MODELS
-        for epochs in (100, 200, 400)
-        for task in tasks
-        for seed in SEEDS
-    ]
-    rows = [row | change(row) for row in rows]
-    done = [row for row in rows if row["status"] == "EVALUATED"]
-    write_description(folder, [row["trial"] for row in rows])
-    write_rows(folder / "trials.arrow", rows, TRIALS)
-    write_rows(
-        folder / "evaluations.arrow", [e for row in done for e in episodes(row)], EVALUATIONS
-    )
-    write_rows(folder / "curves.arrow", [p for row in done for p in curve(row)], CURVE)
-    return folder
-
-
-def write_description(folder: Path, trials: list[str]) -> None:
-    folder.mkdir(parents=True)
-    described = {
-        "name": folder.name,
-        "scale": "laptop",
-        "compare": "epochs",
-        "varies": ["variant", "epochs", "task", "seed"],
-        "trials": trials,
-    }
-    (folder / "sweep.json").write_text(json.dumps(described))
-
-
-def episodes(row: dict[str, Any]) -> list[dict[str, Any]]:
-    base = make_row(row["task"], row["variant"], row["epochs"], row["seed"])["return_mean"]
-    return [
-        {"trial": row["trial"], "episode": index, "seed": index, "return": base + shift}
-        for index, shift in enumerate(EPISODES)
-    ]
-
-
-def curve(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"trial": row["trial"], "epoch": epoch, "return_mean": 2.0 * epoch}
-        for epoch in (0, row["epochs"] // 2, row["epochs"])
-    ]
-
-
-def fail_one(row: dict[str, Any]) -> dict[str, Any]:
-    is_chosen = (row["task"], row["variant"], row["epochs"], row["seed"]) == (
-        "walker-stand", "fullflow", 400, 456,
-    )  # fmt: skip
-    return {"status": "FAILED", "reason": "out of memory"} if is_chosen else {}
-
-
-def fail_all(row: dict[str, Any]) -> dict[str, Any]:
-    return {"status": "PENDING"} if row["seed"] == 42 else {"status": "FAILED", "reason": "disk"}
-
-
-def change_fullflow(**values: Any) -> Change:
-    return lambda row: values if row["variant"] == "fullflow" else {}
-
-
-def read_csv(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
+from tests.made_sweeps import make_row
 from tests.squares import write_trials
-from tests.test_analysis import make_row
 from tests.test_figures import Rows
 from tests.test_many_panels import check_legend, footnote
 from tests.test_scaling import BUDGETS, NOISE, exponential

@@ -18,10 +18,10 @@ from pwmray.data.store import (
     BrokenDataError,
     observation_statistics,
     open_store,
-    verify_store,
     write_store,
 )
 from pwmray.tasks import find_task
+from tests.stores import write_rows
 
 SMALL = CollectionRecipe(num_episodes=2)
 
@@ -49,20 +49,6 @@ class CountingEnvs:
     def _observe(self, action):
         step = np.full(self.num_envs, self.step_index)
         return np.stack([self.seeds, step, action], axis=1).astype(np.float32)
-
-
-def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
-    """Write a store whose observation column 0 is the episode and column 1 the row."""
-    num_rows = sum(lengths)
-    obs = np.zeros((num_rows, 6), np.float32)
-    obs[:, 0] = np.repeat(np.arange(len(lengths)), lengths)
-    obs[:, 1] = np.arange(num_rows)
-    action = np.tile(obs[:, 1:2], (1, 2)) + 0.5
-    reward = np.arange(num_rows, dtype=np.float32)
-    firsts = np.cumsum(lengths) - lengths
-    action[firsts], reward[firsts] = np.nan, np.nan
-    write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), recipe or {})
-    return open_store(path)
 
 
 def command(*arguments):
@@ -257,7 +243,9 @@ def test_large_file_is_read_whole_by_verifying_alone_which_shows_how_far_it_is(
     path = tmp_path / "rows.arrow"
     store = write_rows(path)
     said = []
-    assert verify_store(path, lambda *step: said.append(step)).fingerprint == store.fingerprint
+    opened_again = open_store(path)
+    opened_again.verify(lambda *step: said.append(step))
+    assert opened_again.fingerprint == store.fingerprint
     assert said[:3] == [("verifying", done, 36) for done in (5, 10, 12)]
     assert said[-1] == ("verifying", 36, 36)
 
@@ -265,7 +253,7 @@ def test_large_file_is_read_whole_by_verifying_alone_which_shows_how_far_it_is(
     wrong = flip(content, content.index(store.reward.tobytes()) + 8)
     assert opened(path, wrong) == store.fingerprint
     with pytest.raises(BrokenDataError, match=f"{path} is broken: its content does not match"):
-        verify_store(path)
+        open_store(path).verify()
 
 
 def test_every_flipped_byte_of_the_rows_is_noticed(tmp_path):

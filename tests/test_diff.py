@@ -5,7 +5,7 @@ import json
 import pytest
 
 from analysis.diff import main
-from tests.test_analysis import make_sweep, no_change
+from tests.made_sweeps import make_sweep, no_change
 
 TASKS = ("reacher-easy",)
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.summarize import RENDERERS, main
 from pwmray.results import SCHEMAS, read_table, write_rows
-from tests.test_analysis import make_sweep
+from tests.made_sweeps import make_sweep
 
 
 @pytest.fixture

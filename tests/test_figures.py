@@ -17,8 +17,8 @@ from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows, write_table
+from tests.made_sweeps import SEEDS, curve, episodes, make_row, make_sweep
 from tests.squares import write_square, write_trials
-from tests.test_analysis import SEEDS, curve, episodes, make_row, make_sweep
 
 TASKS = ("reacher-easy", "walker-stand")
 METHODOLOGIES = ("policy_finetuning", "policy_and_wm_finetuning", "joint_from_scratch")

@@ -16,8 +16,8 @@ from analysis.plots import plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from pwmray.tasks import TASKS as MANY_TASKS
 from search_spaces import ERRORS
+from tests.made_sweeps import SEEDS, make_row, make_sweep
 from tests.squares import write_square, write_trials
-from tests.test_analysis import SEEDS, make_row, make_sweep
 from tests.test_figures import TASKS, Rows, make_corrections, write_corrections
 
 MANY = tuple(MANY_TASKS)

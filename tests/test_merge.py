@@ -13,8 +13,8 @@ from analysis.report import summarize_sweep
 from analysis.summarize import main
 from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
+from tests.made_sweeps import CONTROLS, read_csv
 from tests.squares import KINDS, write_square, write_trials
-from tests.test_analysis import CONTROLS, read_csv
 
 CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
 LOWER = {"baseline": (200.0, 210.0, 220.0), "fullflow": (400.0, 410.0, 420.0)}

@@ -18,8 +18,8 @@ from analysis.grid import format_time
 from analysis.page import anchor
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
+from tests.made_sweeps import fail_one, make_sweep
 from tests.squares import write_square
-from tests.test_analysis import fail_one, make_sweep
 
 CELLS = {
     "baseline": (300.0, 310.0, 320.0),

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from tests.browser import DESKTOP, PHONE
+from tests.made_sweeps import fail_one, make_sweep
 from tests.squares import write_square
-from tests.test_analysis import fail_one, make_sweep
 from tests.test_page import CELLS, make_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

@@ -13,24 +13,11 @@ from pwmray.data.rows import MappedRows, PackedRows, place_rows
 from pwmray.data.sampler import WindowSampler
 from pwmray.data.store import open_store, write_store
 from pwmray.data.windows import EpisodeWindows
+from tests.stores import write_rows
 
 CPU = torch.device("cpu")
 PLACES = ["memory", "map"]
 ROWS_BYTES = 4 * 12 * (1 + 6 + 6)  # of write_rows' default, packed
-
-
-def write_rows(path, lengths=(5, 7), task="reacher-easy"):
-    """Write a store of reacher's sizes: column 0 is the episode, column 1 the row."""
-    num_rows = sum(lengths)
-    obs = np.zeros((num_rows, 6), np.float32)
-    obs[:, 0] = np.repeat(np.arange(len(lengths)), lengths)
-    obs[:, 1] = np.arange(num_rows)
-    action = np.tile(obs[:, 1:2], (1, 2)) + 0.5
-    reward = np.arange(num_rows, dtype=np.float32)
-    firsts = np.cumsum(lengths) - lengths
-    action[firsts], reward[firsts] = np.nan, np.nan
-    write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), {})
-    return open_store(path)
 
 
 def write_noise(path, task, obs_dim, action_dim, lengths):

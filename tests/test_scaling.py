@@ -12,8 +12,8 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.scaling import SHAPES, fit_shape, lack_of_fit, scale_epochs
 from analysis.summarize import main
+from tests.made_sweeps import CONTROLS
 from tests.squares import write_trials
-from tests.test_analysis import CONTROLS
 
 FLOOR = 45.1  # of reacher-easy
 BUDGETS = (50, 100, 200, 400)

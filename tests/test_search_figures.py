@@ -13,8 +13,8 @@ from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.report import Summary, summarize_sweep
 from analysis.scattered import is_scattered
+from tests.made_sweeps import make_row, make_sweep
 from tests.squares import write_square, write_trials
-from tests.test_analysis import make_row, make_sweep
 from tests.test_figures import TASKS, Rows, make_corrections, make_flows, write_corrections
 from tests.test_many_panels import check_legend, footnote
 

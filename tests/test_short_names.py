@@ -15,8 +15,8 @@ from analysis.short_names import fold, shorten_levels
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from search_spaces import ERRORS, FLOW_TUNINGS
+from tests.made_sweeps import SEEDS, make_row, make_sweep
 from tests.squares import write_trials
-from tests.test_analysis import SEEDS, make_row, make_sweep
 
 FIXED = "data.num_episodes=120, data.num_rounds=0"
 ROUNDS = "data.num_episodes=120, data.num_rounds=14"

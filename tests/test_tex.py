@@ -10,8 +10,8 @@ import pytest
 from analysis.summarize import main
 from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
+from tests.made_sweeps import fail_one, make_sweep
 from tests.squares import write_square
-from tests.test_analysis import fail_one, make_sweep
 
 HOSTILE = r"100% of $5 & #1_{x}^2 ~ <a|b> \end{document} 'q' \"r\" [z]"
 COMPILERS = {

@@ -1,0 +1,19 @@
+"""Small stores of rows that tell which they are, for the tests of the data."""
+
+import numpy as np
+
+from pwmray.data.store import open_store, write_store
+
+
+def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
+    """Write and open a store whose observation column 0 is the episode, column 1 the row."""
+    num_rows = sum(lengths)
+    obs = np.zeros((num_rows, 6), np.float32)
+    obs[:, 0] = np.repeat(np.arange(len(lengths)), lengths)
+    obs[:, 1] = np.arange(num_rows)
+    action = np.tile(obs[:, 1:2], (1, 2)) + 0.5
+    reward = np.arange(num_rows, dtype=np.float32)
+    firsts = np.cumsum(lengths) - lengths
+    action[firsts], reward[firsts] = np.nan, np.nan
+    write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), recipe or {})
+    return open_store(path)
