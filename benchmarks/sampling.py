@@ -33,7 +33,6 @@ HORIZON, BATCH_SIZE = 16, 256
 NUM_TASKS = 30
 ROUND = 20  # batches
 NUM_ROUNDS = 2000
-MIB = 2**20
 
 
 class Opening(NamedTuple):

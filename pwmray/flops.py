@@ -27,6 +27,7 @@ class UpdateFlops(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Floating-point operations of the whole epoch."""
         return sum(self)
 
 

@@ -41,6 +41,7 @@ class PlannedTrial:
 
     @property
     def is_to_run(self) -> bool:
+        """Whether it is this driver's to bring to its end, once its world model is there."""
         return self.state in ("waits", "new", "resumes", "again", "failed")
 
     @property
@@ -55,6 +56,7 @@ class PlannedTrial:
 
     @property
     def disk_bytes(self) -> int:
+        """Bytes of its files that are still to be written."""
         return self.checkpoint_bytes + self.curve_bytes
 
 
@@ -75,6 +77,7 @@ class Plan:
 
     @property
     def to_run(self) -> list[PlannedTrial]:
+        """The trials that are not done and that no other process runs."""
         return [trial for trial in self.trials if trial.is_to_run]
 
     @property

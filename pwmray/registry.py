@@ -76,6 +76,7 @@ class Record:
 
     @property
     def status(self) -> Status | None:
+        """Where the trial stands; None for one never asked for."""
         status = self.last("status")
         return None if status is None else Status(status)
 

@@ -50,7 +50,7 @@ class FirstDeaths:
         self.bug: str | None = None  # the reason, once it is found
         self._reasons: list[str] = []
         self._is_over = is_over
-        self._running: dict[str, int] = {}  # by fingerprint: the how manieth to start
+        self._running: dict[str, int] = {}  # by fingerprint: its place in the order of starts
         self._num_started = 0
         self._last_start = 0  # among the first three of the dead
         self._dead_at = 0  # the furthest epoch of the dead

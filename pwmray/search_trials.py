@@ -76,6 +76,7 @@ class SearchTrials:
 
     @property
     def bug(self) -> str | None:
+        """The reason that all of the first trials died of, None as long as there is none."""
         return self._deaths.bug
 
     @property

@@ -79,6 +79,7 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
+        """Whether its last checkpoint was evaluated."""
         return self.status is Status.EVALUATED
 
     def advance(self) -> dict[str, Any]:

@@ -53,4 +53,5 @@ class ReturnScale(nn.Module):
 
     @property
     def std(self) -> Tensor:
+        """The standard deviation of all returns so far [], never below 0.003."""
         return torch.sqrt(self.var + 1e-5)

@@ -200,7 +200,7 @@ def open_store(path: Path, remake: str = "", task: str = "") -> Store:
     """Map the file at `path`; small files are also checked byte for byte.
 
     Of a large one only the format and the counts are checked, which notices every file that was
-    cut or grew, and takes no time; `verify_store` reads it all.
+    cut or grew, and takes no time; `Store.verify` reads it all.
 
     Raises BrokenDataError naming the file, the fault and the command `remake`, or the one that
     the file's name suggests; also for a file of another task than `task`, where that is given.
@@ -232,13 +232,6 @@ def _open(path: Path, remake: str) -> Store:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
-    return store
-
-
-def verify_store(path: Path, progress: Progress | None = None) -> Store:
-    """Open the file at `path` and read it all; raise BrokenDataError if it is not as written."""
-    store = open_store(path)
-    store.verify(progress)
     return store
 
 

@@ -149,6 +149,7 @@ class WorldModel(nn.Module):
         self.obs_std[: len(std)] = std.clamp(min=_MIN_STD)
 
     def reward_logits(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
+        """Return the reward head's logits [B, K], over the bins of symlog rewards."""
         return self.reward_head(torch.cat([z_BL, e_BT, a_BA], dim=-1))
 
     def reward(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
