@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import stdtrit
 
 from analysis.aggregates import (
     draw_seeds,
@@ -227,6 +228,28 @@ def test_effects_over_tasks_are_paired_by_seed(tmp_path):
     assert interaction.interval.estimate == 160.0
     # sd 20 over 4 blocks: error 10 on 3 degrees of freedom.
     assert interaction.over_blocks.high == pytest.approx(160.0 + 3.182446 * 10.0)
+
+
+def test_over_tasks_of_unlike_numbers_of_seeds_the_t_interval_is_around_the_mean_over_tasks(
+    tmp_path,
+):
+    rest = {"baseline": 300.0, "flowpolicy": 300.0}  # the world model's effect is that of fullflow
+    returns = {
+        task: {name: [value] * len(effects) for name, value in rest.items()}
+        | {"flowwm": [300.0 + effect for effect in effects]}
+        | {"fullflow": [300.0 + effect for effect in effects]}
+        for task, effects in (
+            ("reacher-easy", (90.0, 110.0)),
+            ("walker-stand", (10.0, 10.0, 30.0, 30.0)),
+        )
+    }
+    world_model = effects_of(write_square(tmp_path / "s", returns)).suite[0]
+    found = world_model.over_blocks
+    assert world_model.interval.estimate == found.estimate == pytest.approx(60.0)
+    # Seeds weigh 1/4 and 1/8: squares 212.5 + 106.25, on 1 / 0.1875 - 1 = 13/3 degrees.
+    assert found.standard_error == pytest.approx((318.75 * 16 / 13) ** 0.5)
+    half = stdtrit(13 / 3, 0.975) * found.standard_error
+    assert (found.low, found.high) == pytest.approx((60.0 - half, 60.0 + half))
 
 
 # The suite's aggregates.
