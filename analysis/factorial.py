@@ -67,6 +67,7 @@ class SuiteEffect(NamedTuple):
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
     over_blocks: Effect  # t interval over all blocks, each as if it stood alone; tasks weigh alike
+    despite_differences: bool = False  # between the cells of some task
 
 
 class Factorial(NamedTuple):
@@ -185,6 +186,7 @@ def _pool_effect(
         num_blocks=sum(map(len, blocks)),
         interval=interval,
         over_blocks=_over_blocks(name, blocks, interval.estimate),
+        despite_differences=any(row.differences for row in rows),
     )
 
 

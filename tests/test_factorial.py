@@ -391,3 +391,37 @@ def test_json_has_effects_and_aggregates(tmp_path, capsys):
     assert shown["effects"]["tasks"][0]["effects"][2]["estimate"] == 150.0
     assert shown["effects"]["suite"][0]["interval"]["estimate"] == 280.0
     assert shown["suites"][0]["levels"][1]["improvement"]["estimate"] == 0.75
+
+
+def test_all_that_rests_on_arms_that_differ_is_marked_where_they_are_judged_anyway(
+    tmp_path, capsys
+):
+    first = write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    rows = read_table(first / "trials.arrow").to_pylist()
+    for row in rows:
+        row["git_commit"] = "c2" if row["variant"] == "fullflow" else "c1"
+    write_trials(tmp_path / "s", rows, ["variant", "task", "seed"], "variant")
+    assert main([str(tmp_path / "s"), "--anyway", "--format", "md"]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
+    assert [title[3:] for title in titles if title.endswith(" [despite differences]")] == [
+        "Over tasks, along variant, each against baseline [despite differences]",
+        "The 2x2: effects over tasks [despite differences]",
+        "Over the suite, by variant [despite differences]",
+        "Performance profile: share of runs above a return, by variant [despite differences]",
+    ]
+    summary = summarize_sweep(load_sweep(tmp_path / "s"), despite_differences=True)
+    aggregates = summary.comparisons[0].aggregates
+    assert [row.despite_differences for row in aggregates] == [False, False, True]
+    figures = list_figures(summary)
+    told = {name for name, figure in figures.items() if "despite differences" in texts(figure)}
+    assert told == {
+        "winners_by_variant",
+        "effects_of_the_2x2",
+        "pairs_of_seeds_by_variant",
+        "performance_profile_by_variant",
+    }
+
+
+def texts(figure) -> str:
+    found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return " ".join(" ".join(artist.get_text().split()) for artist in found)
