@@ -164,6 +164,22 @@ def build_arms(sweep: Sweep) -> list[Arm]:
     return order_arms(arms)
 
 
+def leave_out_replaced(sweep: Sweep) -> Sweep:
+    """Return the sweep with one trial a seed of each arm: that which counts, else the latest.
+
+    Of an imported sweep all stay, as in `Arm.compared`.
+    """
+    last: dict[tuple, Trial] = {}
+    for trial in sweep.trials:
+        place = *trial.factors.items(), trial.seed
+        if place not in last or (trial.is_usable and not last[place].is_usable):
+            last[place] = trial
+    kept = {id(trial) for trial in last.values()}
+    return sweep._replace(
+        trials=tuple(t for t in sweep.trials if id(t) in kept or t.record.get("origin"))
+    )
+
+
 def order_arms(arms: Sequence[Arm]) -> list[Arm]:
     """Return arms by the places of their levels, factor by factor."""
     places = rank_levels(arms)

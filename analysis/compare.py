@@ -14,6 +14,7 @@ from analysis.verdict import CONFIDENCE, Verdict, grade_evidence, judge
 
 BASELINE_VARIANT = "baseline"
 UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
+DESPITE = "[despite differences]"  # marks what rests on arms that the guard rejects
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,12 @@ class Comparison:
     @property
     def verdict_name(self) -> str:
         """Return the verdict as printed, marked where it was given despite differences."""
-        is_marked = self.differences and self.verdict.has_decision
-        return f"{self.verdict.name} [despite differences]" if is_marked else self.verdict.name
+        return mark_despite(self.verdict.name, self.is_despite)
+
+    @property
+    def is_despite(self) -> bool:
+        """Tell whether it was judged despite differences."""
+        return bool(self.differences) and self.verdict.has_decision
 
 
 class Aggregate(NamedTuple):
@@ -67,6 +72,7 @@ class Aggregate(NamedTuple):
     num_blocks: int  # task x seed
     interval: Interval  # of the mean paired difference
     correlation: float | None  # of paired returns over seeds
+    despite_differences: bool = False  # between the arms of some task
 
 
 class Trend(NamedTuple):
@@ -87,6 +93,16 @@ class Comparisons(NamedTuple):
     trends: tuple[Trend, ...]
     averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
     apart: tuple[str, ...] = ()  # factors that keep the levels apart, where nothing is compared
+
+    @property
+    def is_despite(self) -> bool:
+        """Tell whether some arms were judged despite differences."""
+        return any(row.is_despite for row in self.rows)
+
+
+def mark_despite(text: str, is_despite: bool) -> str:
+    """Return text, marked where what it names rests on arms that the guard rejects."""
+    return f"{text} {DESPITE}" if is_despite else text
 
 
 def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
@@ -248,6 +264,7 @@ def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:
         num_blocks=sum(len(pairs) for pairs in blocks),
         interval=bootstrap_blocks(differences, CONFIDENCE),
         correlation=seed_correlation(blocks),
+        despite_differences=any(row.is_despite for row in pool),
     )
 
 

@@ -66,7 +66,8 @@ class SuiteEffect(NamedTuple):
     num_tasks: int
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
-    over_blocks: Effect  # t interval over all blocks, of these tasks, each as if it stood alone
+    over_blocks: Effect  # t interval over all blocks, each as if it stood alone; tasks weigh alike
+    despite_differences: bool = False  # between the cells of some task
 
 
 class Factorial(NamedTuple):
@@ -176,17 +177,31 @@ def _pool_effect(
     group: dict[str, Any], kinds: tuple[str, str], rows: Sequence[TaskEffects], name: str
 ) -> SuiteEffect:
     blocks = [block_differences([cell.returns for cell in row.cells], name) for row in rows]
-    together = [difference for block in blocks for difference in block]
-    error = (sample_sd(together) or 0.0) / math.sqrt(len(together))
+    interval = bootstrap_blocks(blocks, CONFIDENCE)
     return SuiteEffect(
         group=group,
         kinds=kinds,
         name=name,
         num_tasks=len(blocks),
-        num_blocks=len(together),
-        interval=bootstrap_blocks(blocks, CONFIDENCE),
-        over_blocks=_with_interval(name, mean(together), error, len(together) - 1),
+        num_blocks=sum(map(len, blocks)),
+        interval=interval,
+        over_blocks=_over_blocks(name, blocks, interval.estimate),
+        despite_differences=any(row.differences for row in rows),
     )
+
+
+def _over_blocks(name: str, blocks: Sequence[Sequence[float]], value: float) -> Effect:
+    """Return the t interval around the mean over tasks, which weigh the same.
+
+    Where tasks have unlike numbers of seeds, so many seeds count as would weigh as much if all
+    weighed the same (Kish); else it is the t interval of one sample.
+    """
+    seeds = [(1.0 / (len(blocks) * len(b)), difference) for b in blocks for difference in b]
+    if not sample_sd([difference for _, difference in seeds]):
+        return _with_interval(name, value, 0.0, 0.0)
+    degrees = 1.0 / math.fsum(weight**2 for weight, _ in seeds) - 1.0
+    squares = math.fsum((weight * (difference - value)) ** 2 for weight, difference in seeds)
+    return _with_interval(name, value, math.sqrt(squares * (1.0 + 1.0 / degrees)), degrees)
 
 
 def _with_interval(name: str, value: float, error: float, degrees: float) -> Effect:

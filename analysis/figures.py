@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.arms import leave_out_replaced
 from analysis.colours import choose_colours
 from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
@@ -76,9 +77,9 @@ def list_figures(summary: Summary) -> dict[str, Figure]:
 
 def _draw_trials(summary: Summary) -> dict[str, Figure | None]:
     """Return the figures that show every trial: of a search against each setting, else by arm."""
-    sweep = summary.sweep
+    sweep = leave_out_replaced(summary.sweep)
     curves = load_curves(sweep)
-    if is_scattered(sweep):
+    if is_scattered(summary.sweep):
         found = {"return_against_settings": draw_settings(summary, curves)}
         plots = {"learning_curves": plan_all_curves(sweep, curves)}
     else:

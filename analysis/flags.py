@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from analysis.arms import leave_out_replaced
 from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import Sweep, Trial, format_value
 from analysis.verdict import RETURN_MAX
@@ -16,14 +17,14 @@ SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agr
 
 
 def find_flags(sweep: Sweep) -> list[str]:
-    """Return what a reader should know about the sweep's evaluated trials, one line each."""
-    usable = sweep.usable
+    """Return what a reader should know about the trials that count, one line each."""
+    usable = leave_out_replaced(sweep).usable
     checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
         ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
         ("whose number of episodes is not the recorded one", _is_miscounted),
     )
     flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
-    flags.append(_find_repeated(usable))
+    flags.append(_find_repeated(sweep.usable))
     flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
     flags.append(_find_several_data(usable))
     flags.append(_find_few_episodes(usable))

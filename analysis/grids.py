@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons
+from analysis.compare import Comparison, Comparisons, mark_despite
 from analysis.cost_grids import list_cost_grids
 from analysis.grid import (
     Grid,
@@ -231,7 +231,8 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
     numbers = ("tasks", "blocks", "mean diff", f"{CONFIDENCE:.0%} bootstrap", "seed correlation")
     told = ("against",) if is_told else ()
     headers = (*table.aggregates[0].group, table.factor, *told, *numbers)
-    return Grid(f"Over tasks, along {_name_factor(table, names)}", headers, rows, ())
+    title = mark_despite(f"Over tasks, along {_name_factor(table, names)}", table.is_despite)
+    return Grid(title, headers, rows, ())
 
 
 def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames) -> Grid:
@@ -246,7 +247,8 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
     ]
     headers = (*trends[0].group, "mean return", "direction")
     shown = " -> ".join(format_value(level) for level in levels)
-    return Grid(f"Trend along {table.factor}: {shown}", headers, rows, ())
+    title = mark_despite(f"Trend along {table.factor}: {shown}", table.is_despite)
+    return Grid(title, headers, rows, ())
 
 
 def _name_factor(table: Comparisons, names: ShortNames) -> str:

@@ -82,7 +82,7 @@ def _place(reference: Reference, arm: Arm, returns: Mapping[str, PublishedReturn
     differs_in = tuple(
         setting.name
         for setting in reference.settings
-        if not all(setting.is_met(trial) for trial in arm.trials)
+        if not all(setting.is_met(trial) for trial in arm.compared)
     )
     found = returns.get(arm.factors["task"])
     if found is None:
@@ -98,7 +98,7 @@ def _describe_protocol(reference: Reference, rows: Sequence[ReferenceRow]) -> li
     notes = [_describe_standing(reference, rows)]
     for setting in reference.settings:
         odd = [row.arm for row in rows if setting.name in row.differs_in]
-        ours = dict.fromkeys(setting.read(trial) for arm in odd for trial in arm.trials)
+        ours = dict.fromkeys(setting.read(trial) for arm in odd for trial in arm.compared)
         if ours:
             listed = ", ".join(map(_name, ours))
             notes.append(f"{setting.name}: {_name(setting.published)} published, ours {listed}.")

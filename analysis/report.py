@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from analysis.arms import Arm, build_arms
+from analysis.arms import Arm, build_arms, leave_out_replaced
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
 from analysis.diagnose import describe_names, diagnose
@@ -89,7 +89,7 @@ def summarize_sweep(
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
-        notes=tuple(notes + describe_names(sweep, names)),
+        notes=tuple(notes + describe_names(leave_out_replaced(sweep), names)),
         reference=None if reference is None else list_beside(reference, arms),
     )
 
@@ -118,15 +118,16 @@ def describe_comparisons(table: Comparisons) -> list[str]:
 
 def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
     """Return what must be said about the sweep as a whole."""
+    counting = leave_out_replaced(sweep)
     notes = [
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
-        _describe_planning(sweep),
+        _describe_planning(counting),
         _describe_missing(sweep, arms),
         SCATTERED if is_scattered(sweep) else "",
-        _describe_calls(sweep),
-        _describe_devices(sweep),
+        _describe_calls(counting),
+        _describe_devices(counting),
         *find_flags(sweep),
     ]
     return [note for note in notes if note]

@@ -98,7 +98,9 @@ def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: floa
     taus = GRID * epochs.max()
     rise = shape.rise(epochs[None, :] / taus[:, None])  # [taus, trials]
     above = returns - floor
-    gains = np.clip((rise @ above) / (rise**2).sum(axis=1), 0.0, RETURN_MAX - floor)
+    weight = (rise**2).sum(axis=1)
+    free = (rise @ above) / weight
+    gains = np.clip(free, 0.0, RETURN_MAX - floor)
     residuals = ((above - gains[:, None] * rise) ** 2).sum(axis=1)
     best = int(np.argmin(residuals))
     degrees = len(returns) - 2
@@ -107,13 +109,16 @@ def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: floa
     first, last = inside[0], inside[-1]
     low = 0.0 if first == 0 else taus[first] * shape.needed
     high = np.inf if last == len(taus) - 1 else taus[last] * shape.needed
-    plateaus = floor + gains[inside]
+    # The gain is uncertain at each tau, too: its sum of squares is a parabola around `free`.
+    slack = np.maximum(limit - residuals + weight * (gains - free) ** 2, 0.0)
+    half = np.sqrt(slack / weight)[inside]
+    ends = np.clip([free[inside] - half, free[inside] + half], 0.0, RETURN_MAX - floor)
     return Fit(
         shape.name,
         float(taus[best]),
         float(gains[best]),
         float(residuals[best]),
-        (float(plateaus.min()), float(plateaus.max())),
+        (floor + float(ends.min()), floor + float(ends.max())),
         (float(low), float(high)),
     )
 

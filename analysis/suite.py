@@ -46,6 +46,7 @@ class Suite(NamedTuple):
     left_out: tuple[str, ...]  # tasks where a level is missing, incomplete or not comparable
     num_seeds: tuple[int, int]  # fewest and most of a task
     levels: tuple[Level, ...]  # the baseline first
+    despite_differences: bool = False  # between the levels on some task
 
 
 def build_suites(table: Comparisons) -> list[Suite]:
@@ -86,6 +87,7 @@ def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]
         left_out=tuple(task for task in tasks if task not in whole),
         num_seeds=(min(counts), max(counts)),
         levels=tuple(_list_levels(factor, list(whole.values()))),
+        despite_differences=any(row.is_despite for task in whole for row in tasks[task]),
     )
 
 

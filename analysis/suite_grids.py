@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from analysis.compare import mark_despite
 from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
 from analysis.grid import Grid, format_p, format_range, name_levels
 from analysis.load import say_span
@@ -89,7 +90,8 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         "over all task x seed blocks as if each stood alone, so that tasks that differ widen it; p "
         "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
     )
-    return Grid("The 2x2: effects over tasks", headers, rows, (note, *found.notes))
+    title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
+    return Grid(title, headers, rows, (note, *found.notes))
 
 
 def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
@@ -120,7 +122,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
             else []
         ),
     )
-    return Grid(f"Over the suite, by {suites[0].factor}", headers, rows, notes)
+    return Grid(_mark_title("Over the suite", suites), headers, rows, notes)
 
 
 def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
@@ -135,8 +137,13 @@ def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
         for level in suite.levels
     ]
     headers = (*suites[0].group, suites[0].factor, *(f"> {at}" for at in SHOWN_THRESHOLDS))
-    return Grid(f"Performance profile: share of runs above a return, by {suites[0].factor}",
-                headers, rows, ())  # fmt: skip
+    title = _mark_title("Performance profile: share of runs above a return", suites)
+    return Grid(title, headers, rows, ())
+
+
+def _mark_title(title: str, suites: Sequence[Suite]) -> str:
+    is_despite = any(suite.despite_differences for suite in suites)
+    return mark_despite(f"{title}, by {suites[0].factor}", is_despite)
 
 
 def _format_interval(interval: Interval) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.colours import choose_colours
-from analysis.compare import Comparison, Comparisons
+from analysis.compare import DESPITE, Comparison, Comparisons, mark_despite
 from analysis.factorial import SuiteEffect, TaskEffects
 from analysis.plots import INTERVAL_SEEDS
 from analysis.report import Summary
@@ -21,6 +21,7 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 _COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
+_MARK_SAID = f"*: {DESPITE[1:-1]}. "
 _MOST_COLUMNS = 9  # of verdicts beside each other: 16.5 inches with the tasks' names
 
 
@@ -54,7 +55,7 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: verdicts along {table.factor}, against {against}",
         f"Numbers: difference of mean returns. Blue: the level wins; orange: {against} wins; grey: "
-        "tie; white: not decided; hatched: no verdict. "
+        f"tie; white: not decided; hatched: no verdict. {_MARK_SAID if table.is_despite else ''}"
         + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties")
         + names.explain(*summary.arms[0].factors),
     )
@@ -98,7 +99,9 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
         sheet,
-        f"{summary.sweep.name}: pairs of seeds along {table.factor}",
+        mark_despite(
+            f"{summary.sweep.name}: pairs of seeds along {table.factor}", table.is_despite
+        ),
         f"A mark: {mark}. Above the line the level returns more. "
         + describe_sample(arms, "no interval")
         + names.explain(table.factor, *decided[0].shared),
@@ -137,7 +140,10 @@ def draw_effects(summary: Summary) -> Figure | None:
         f"{CONFIDENCE:.0%} t intervals, by task over seeds, over tasks (diamonds) over task x seed "
         "blocks paired by seed"
     )
-    title = f"{summary.sweep.name}: the 2x2, effects against MLP and Gaussian policy"
+    title = mark_despite(
+        f"{summary.sweep.name}: the 2x2, effects against MLP and Gaussian policy",
+        any(task.differences for task in given),
+    )
     return finish_sheet(
         sheet, title, describe_sample(arms, interval) + names.explain(*given[0].group)
     )
@@ -183,7 +189,10 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     )  # fmt: skip
     return finish_sheet(
         sheet,
-        f"{summary.sweep.name}: performance profile by {factor}",
+        mark_despite(
+            f"{summary.sweep.name}: performance profile by {factor}",
+            any(suite.despite_differences for suite in suites),
+        ),
         f"{max(tasks)} tasks, each weighing the same. {describe_sample(arms, kind)}"
         + names.explain(factor, *varied),
         handles,

@@ -235,6 +235,7 @@ def report(options: argparse.Namespace) -> None:
     print_coverage(repeats, rng)
     print_main_effects(repeats, rng)
     print_epochs_needed(max(repeats // 200, 30), rng)
+    print_confirmed(repeats, rng)
 
 
 def print_false_winners(repeats: int, rng: np.random.Generator) -> None:
@@ -325,6 +326,18 @@ def print_epochs_needed(repeats: int, rng: np.random.Generator) -> None:
     title = f"Epochs needed: {what} ({repeats} draws)"
     heads = [f"{what}, n={n}" for what in ("missed", "named", "wrong") for n in SEEDS]
     print_table(title, ["truth", *heads], rows)
+
+
+def print_confirmed(repeats: int, rng: np.random.Generator) -> None:
+    """Print how many tables of equal pairs have a confirmed winner, by what seeds look like."""
+    enough = [n for n in SEEDS if n >= CONFIRM_SEEDS]
+    rows = []
+    for shape in SHAPES:
+        size = repeats // TASKS * TASKS
+        found = [confirm(simulate(shape, n, 0.0, size, rng), n) for n in enough]
+        rows.append([shape, *(percent(confirmed > 0) for confirmed in found)])
+    title = f"Tables of {TASKS} equal pairs with a confirmed winner"
+    print_table(title, ["seeds", *(f"n={n}" for n in enough)], rows)
 
 
 def percent(claims: np.ndarray) -> str:

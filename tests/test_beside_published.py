@@ -15,7 +15,7 @@ from analysis.summarize import main
 from pwmray.published_returns import PUBLISHED_RETURNS
 from pwmray.results import EVALUATIONS, read_table, write_rows
 from pwmray.tasks import TASKS
-from tests.squares import write_square
+from tests.squares import write_square, write_trials
 
 OURS = {
     "reacher-easy": {"baseline": (900.0, 950.0, 1000.0)},
@@ -93,6 +93,13 @@ def test_difference_to_a_planner_is_that_of_the_plan_return(tmp_path):
     write_rows(folder / "evaluations.arrow", [*episodes, *planned], EVALUATIONS)
     row = beside(folder, "tdmpc2").rows[0]
     assert row.difference == pytest.approx(950.0 + 20.0 - 981.4)
+
+
+def test_trials_that_others_replaced_have_no_say(tmp_path):
+    rows = read_table(make(tmp_path / "first") / "trials.arrow").to_pylist()
+    replaced = [row | {"trial": f"{row['trial']}-old", "epochs_reached": 9_000} for row in rows]
+    write_trials(tmp_path / "s", [*rows, *replaced], ["variant", "task", "seed"], "variant")
+    assert [row.differs_in for row in beside(tmp_path / "s").rows] == [(), ()]
 
 
 def test_task_without_a_published_return_has_none(tmp_path):

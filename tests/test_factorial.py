@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import stdtrit
 
 from analysis.aggregates import (
     draw_seeds,
@@ -229,6 +230,28 @@ def test_effects_over_tasks_are_paired_by_seed(tmp_path):
     assert interaction.over_blocks.high == pytest.approx(160.0 + 3.182446 * 10.0)
 
 
+def test_over_tasks_of_unlike_numbers_of_seeds_the_t_interval_is_around_the_mean_over_tasks(
+    tmp_path,
+):
+    rest = {"baseline": 300.0, "flowpolicy": 300.0}  # the world model's effect is that of fullflow
+    returns = {
+        task: {name: [value] * len(effects) for name, value in rest.items()}
+        | {"flowwm": [300.0 + effect for effect in effects]}
+        | {"fullflow": [300.0 + effect for effect in effects]}
+        for task, effects in (
+            ("reacher-easy", (90.0, 110.0)),
+            ("walker-stand", (10.0, 10.0, 30.0, 30.0)),
+        )
+    }
+    world_model = effects_of(write_square(tmp_path / "s", returns)).suite[0]
+    found = world_model.over_blocks
+    assert world_model.interval.estimate == found.estimate == pytest.approx(60.0)
+    # Seeds weigh 1/4 and 1/8: squares 212.5 + 106.25, on 1 / 0.1875 - 1 = 13/3 degrees.
+    assert found.standard_error == pytest.approx((318.75 * 16 / 13) ** 0.5)
+    half = stdtrit(13 / 3, 0.975) * found.standard_error
+    assert (found.low, found.high) == pytest.approx((60.0 - half, 60.0 + half))
+
+
 # The suite's aggregates.
 
 
@@ -368,3 +391,37 @@ def test_json_has_effects_and_aggregates(tmp_path, capsys):
     assert shown["effects"]["tasks"][0]["effects"][2]["estimate"] == 150.0
     assert shown["effects"]["suite"][0]["interval"]["estimate"] == 280.0
     assert shown["suites"][0]["levels"][1]["improvement"]["estimate"] == 0.75
+
+
+def test_all_that_rests_on_arms_that_differ_is_marked_where_they_are_judged_anyway(
+    tmp_path, capsys
+):
+    first = write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    rows = read_table(first / "trials.arrow").to_pylist()
+    for row in rows:
+        row["git_commit"] = "c2" if row["variant"] == "fullflow" else "c1"
+    write_trials(tmp_path / "s", rows, ["variant", "task", "seed"], "variant")
+    assert main([str(tmp_path / "s"), "--anyway", "--format", "md"]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
+    assert [title[3:] for title in titles if title.endswith(" [despite differences]")] == [
+        "Over tasks, along variant, each against baseline [despite differences]",
+        "The 2x2: effects over tasks [despite differences]",
+        "Over the suite, by variant [despite differences]",
+        "Performance profile: share of runs above a return, by variant [despite differences]",
+    ]
+    summary = summarize_sweep(load_sweep(tmp_path / "s"), despite_differences=True)
+    aggregates = summary.comparisons[0].aggregates
+    assert [row.despite_differences for row in aggregates] == [False, False, True]
+    figures = list_figures(summary)
+    told = {name for name, figure in figures.items() if "despite differences" in texts(figure)}
+    assert told == {
+        "winners_by_variant",
+        "effects_of_the_2x2",
+        "pairs_of_seeds_by_variant",
+        "performance_profile_by_variant",
+    }
+
+
+def texts(figure) -> str:
+    found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return " ".join(" ".join(artist.get_text().split()) for artist in found)

@@ -16,7 +16,7 @@ from analysis.merge import merge_sweeps
 from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows, write_table
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
 from tests.made_sweeps import SEEDS, curve, episodes, make_row, make_sweep
 from tests.squares import write_square, write_trials
 
@@ -351,6 +351,18 @@ def test_an_arm_looks_the_same_in_every_figure(tmp_path):
 
 def is_first_of_the_first_task(row: dict[str, Any]) -> bool:
     return (row["task"], row["fidelity"]) == (TASKS[0], "t0")
+
+
+def test_curves_of_trials_that_others_replaced_are_not_drawn(tmp_path):
+    first = write_square(tmp_path / "first", {TASKS[0]: {"baseline": (500.0, 600.0, 700.0)}})
+    rows = read_table(first / "trials.arrow").to_pylist()
+    replaced = [row | {"trial": f"{row['trial']}-old", "return_mean": 100.0} for row in rows]
+    write_trials(tmp_path / "s", [*rows, *replaced], ["variant", "task", "seed"], "variant")
+    figure = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))["learning_curves"]
+    ends = [line.get_ydata()[-1] for line in figure.axes[0].lines if len(line.get_ydata()) > 1]
+    assert ends[:3] == [500.0, 600.0, 700.0]
+    assert 100.0 not in ends
+    assert not figure.axes[0].collections  # no interval of six seeds where there are three
 
 
 @pytest.mark.parametrize("plan", [plan_returns, plan_starts])

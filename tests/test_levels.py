@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from analysis.arms import leave_out_replaced
 from analysis.load import load_sweep
 from analysis.summarize import main
 from pwmray import plan, plan_text, registry, results, tables
@@ -195,6 +196,16 @@ def test_trials_that_others_replaced_are_not_compared(tmp_path, capsys):
     leave_results(make_sweep("policy.units", [(8,)], variants=both, **held), tmp_path)
     (row,) = summarise(capsys, tmp_path, "--compare", "variant")["comparisons"][0]["rows"]
     assert (row["differences"], row["verdict"]) == ([], "Tie (Both Low)")
+
+
+def test_trials_that_others_replaced_are_in_no_note_of_what_looks_odd(tmp_path, capsys):
+    leave_results(make_sweep("policy.units", [(8,)]), tmp_path)
+    assert "At floor" in " ".join(summarise(capsys, tmp_path)["notes"])  # 116 on pendulum-spin
+    later = make_sweep("policy.units", [(8,)], hold={"epochs": 4, "learner.horizon": 4})
+    folder = leave_results(later, tmp_path, better_by=500.0)
+    assert "At floor" not in " ".join(summarise(capsys, tmp_path)["notes"])
+    counting = leave_out_replaced(load_sweep(folder))
+    assert [trial.final_return for trial in counting.trials] == [616.0, 716.0]
 
 
 def test_what_varies_beside_the_compared_factor_groups_it(tmp_path, capsys):

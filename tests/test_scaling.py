@@ -81,6 +81,18 @@ def test_interval_of_the_epochs_needed_covers_as_it_says():
     assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
 
 
+@pytest.mark.parametrize("tau", [8.0, 80.0])  # saturated at every budget; still rising at some
+def test_interval_of_the_plateau_covers_as_it_says(tau):
+    rng = np.random.default_rng(3)
+    epochs = np.repeat(np.array(BUDGETS, float), 3)
+    truth = exponential(epochs, tau=tau)
+    fits = [
+        fit_shape(SHAPES[0], epochs, truth + rng.normal(0.0, 40.0, 12), FLOOR) for _ in range(400)
+    ]
+    inside = [fit.plateau[0] <= FLOOR + 600.0 <= fit.plateau[1] for fit in fits]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+
+
 def test_lack_of_fit_is_the_f_test_against_each_budgets_mean():
     # Pure error 2 + 2 + 2 on 3 degrees; residual 14 leaves 8 on 1: F = 8 / 2 = 4, p = .1393.
     assert lack_of_fit([[1, 3], [5, 7], [9, 11]], 14.0) == pytest.approx(0.1393, abs=1e-4)
