@@ -83,6 +83,10 @@ class Profile:
             raise ValueError(
                 f"gpu_type is {self.gpu_type!r}; valid: capitals, digits, - and _, such as H100"
             )
+        if self.gpu_type in ("CPU", "GPU"):  # Ray starts no node that offers its own words
+            raise ValueError(
+                f"gpu_type is {self.gpu_type!r}, which is no type; leave it away where any will do"
+            )
 
     def _check_time(self) -> None:
         try:
