@@ -1,7 +1,6 @@
 """`pwmray cancel`: end a sweep's Slurm jobs and record what became of their trials."""
 
 import argparse
-import getpass
 import subprocess
 import sys
 import time
@@ -84,7 +83,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
     for submission in submitted:
         jobs = [job for job in submission.find(told) if not job.is_over]
         for job in jobs:
-            if job.user != getpass.getuser():
+            if job.user != slurm_jobs.user():
                 raise ValueError(f"job {job.job_id} is of {job.user}, who alone may cancel it")
         if jobs:
             living.append((submission, jobs))

@@ -1,12 +1,12 @@
 """How to open the Ray dashboards of running jobs from outside: one line of ssh each."""
 
-import getpass
 import json
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cluster.submissions import JOBS_FOLDER
+from pwmray import slurm_jobs
 from pwmray.slurm_jobs import Job
 
 _PORT = 8265  # on the user's own machine; one more for each further job
@@ -15,7 +15,7 @@ _PORT = 8265  # on the user's own machine; one more for each further job
 def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
     """Return a line for each running job of some sweeps that wrote where its dashboard is."""
     found = [each for folder in sweep_folders for each in _read(folder, jobs)]
-    login = f"{getpass.getuser()}@{socket.getfqdn()}"
+    login = f"{slurm_jobs.user()}@{socket.getfqdn()}"
     return [
         f"dashboard of {job_id}: ssh -N -L {port}:{where['dashboard']} {login}   then "
         f"http://localhost:{port}, which asks for the token in {where['token']}"

@@ -30,7 +30,8 @@ from pwmray.interruption import GO_ON, TERMINATED
 
 _HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
 _HEAD_TRIES = 3  # another process may take the free port first
-_WORKER_STARTS = 4  # of a node, until it is given up
+_WORKER_STARTS = 4  # of a node in a row, until it is given up
+_SOUND_SECONDS = 600.0  # after which an end is the first in a row: jobs last for days
 _RESTART_SECONDS = 10.0  # between two of them
 _END_SECONDS = 10.0  # that a step may take to end
 _LOOK_SECONDS = 0.2
@@ -61,7 +62,8 @@ class Job:
         self._record = chosen.jobs / f"{job_id}.json"
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
         self._steps: dict[str, subprocess.Popen] = {}  # by node
-        self._starts: dict[str, int] = {}
+        self._starts: dict[str, int] = {}  # of workers, in a row
+        self._started_at: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
@@ -110,6 +112,7 @@ class Job:
 
     def _start_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
         self._starts[name] = self._starts.get(name, 0) + 1
+        self._started_at[name] = time.monotonic()
         head = {"head": _head(nodes)["ip"], "head_node": next(iter(nodes))}
         self._start_step(name, "worker", port, {**nodes[name], **head})
 
@@ -172,13 +175,15 @@ class Job:
         """Start a worker that ended again, a while later: its node may be back by then."""
         if self._steps[name].poll() is None or self.signal is not None or name in self._given_up:
             return
+        failed_at = self._failed_at.setdefault(name, time.monotonic())
+        if failed_at - self._started_at[name] > _SOUND_SECONDS:
+            self._starts[name] = 0
         if self._starts[name] >= _WORKER_STARTS:
             self._given_up.add(name)
             _say(
                 f"ray on {name} ended {_WORKER_STARTS} times: going on without it; see {self._log}"
             )
             return
-        failed_at = self._failed_at.setdefault(name, time.monotonic())
         if time.monotonic() - failed_at < _RESTART_SECONDS:
             return
         del self._failed_at[name]

@@ -16,6 +16,11 @@ from pwmray.commands import unknown
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
 UNTYPED = "none"  # in place of Slurm's name of a type of GPU, where Slurm has only their number
+# Options of sbatch by which the record of jobs would not be that of what Slurm runs.
+_OURS = {
+    **dict.fromkeys(("--array", "-a"), "cluster/submit.py --jobs N submits an array"),
+    **dict.fromkeys(("--output", "-o"), "a job's log lies in its sweep's folder"),
+}
 # Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
 # takes 66 of them, our private folder for it 19.
 MAX_SCRATCH = 22
@@ -56,6 +61,10 @@ class Profile:
         wrong = [line for line in self.sbatch if not line.startswith("-")]
         if wrong:
             raise ValueError(f"sbatch holds {wrong[0]!r}; valid: options such as --constraint=x")
+        for line in self.sbatch:
+            name = re.split("[= ]", line)[0]
+            if name in _OURS:
+                raise ValueError(f"sbatch holds {line!r}, not for a profile: {_OURS[name]}")
         self._check_gpus()
         self._check_time()
         self._check_scratch()
@@ -82,6 +91,10 @@ class Profile:
         if self.gpu_type and not re.fullmatch(r"[A-Z0-9][A-Z0-9_-]*", self.gpu_type):
             raise ValueError(
                 f"gpu_type is {self.gpu_type!r}; valid: capitals, digits, - and _, such as H100"
+            )
+        if self.gpu_type in ("CPU", "GPU"):  # Ray starts no node that offers its own words
+            raise ValueError(
+                f"gpu_type is {self.gpu_type!r}, which is no type; leave it away where any will do"
             )
 
     def _check_time(self) -> None:

@@ -14,6 +14,7 @@ Slurm has seen it, too.
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -66,7 +67,21 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
         options += [f"--dashboard-host={ip}", f"--dashboard-port={node['dashboard']}"]
     else:
         options += [f"--address={node['head']}:{port}"]
-    return [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
+    return [_interpreter(folder), "-m", "ray.scripts.scripts", "start", *options]
+
+
+def _interpreter(folder: str) -> str:
+    """Return this interpreter by a path that Ray may paste into shell commands, as it does.
+
+    Where its own has blanks or the like, that leads through a link beside `folder`, to the whole
+    environment: Python finds its packages by the path that it was started by.
+    """
+    if shlex.quote(sys.executable) == sys.executable:
+        return sys.executable
+    programs = Path(sys.executable).parent
+    link = Path(folder).with_name("e")
+    link.symlink_to(programs.parent)
+    return str(link / programs.name / Path(sys.executable).name)
 
 
 def free_ports(ip: str, number: int) -> list[int]:

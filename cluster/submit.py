@@ -8,7 +8,6 @@ to it.
 
 import argparse
 import dataclasses
-import getpass
 import os
 import shlex
 import sys
@@ -24,7 +23,7 @@ from cluster.script import Task
 from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
-from pwmray import notify
+from pwmray import notify, slurm_jobs
 from pwmray.commands import CommandParser, as_typed, run_command
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking import choose_mode
@@ -101,7 +100,7 @@ def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> lis
     available = profiles.load(chosen.profiles)
     others = [p for p in available.values() if p.name not in {a.name for a in asked}]
     preflight.check_served(wanted.to_run, asked, others)
-    user = getpass.getuser()
+    user = slurm_jobs.user()
     partitions, associations = slurm.partitions(), slurm.associations(user)
     fitting = [preflight.check_profile(profile, partitions, associations) for profile in asked]
     for profile in fitting:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from pwmray import plan as planning
 from pwmray import plan_text, prerequisites, search_plan, search_tables, tables
 from pwmray.config import TrialConfig
 from pwmray.data.layouts import COLLECTED
+from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import imported_path
 from pwmray.search import Search, search_parser
 from pwmray.sweep import Sweep
@@ -67,11 +68,15 @@ class _OfSweep(Work):
         self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
 
     def check(self, num_jobs: int) -> None:
-        _check_data([trial.config for trial in self.to_run], self._chosen.data)
+        wanted = [(trial.config.task, trial.config.data) for trial in self.to_run]
         if not self._chosen.pretrain:
             prerequisites.check_made(self._plan.prerequisites)
         elif num_jobs > 1:
             raise ValueError("--pretrain is for one job: the others would wait for it")
+        else:  # a pretraining may see more tasks than its trials
+            to_make = [p.pretraining for p in self._plan.prerequisites if p.state != "done"]
+            wanted += [(task, made.data) for made in to_make for task in made.tasks]
+        _check_data(wanted, self._chosen.data)
         planning.check_disk(self._plan)
 
     def options(self, profile: Profile) -> list[str]:
@@ -110,15 +115,16 @@ class _OfSearch(Work):
             raise ValueError(
                 "one driver runs a search: give one --profile, and --nodes N for more machines"
             )
-        _check_data([trial.config for trial in self.to_run], self._chosen.data)
+        wanted = [(trial.config.task, trial.config.data) for trial in self.to_run]
+        _check_data(wanted, self._chosen.data)
         self._plan.check_disk(len(self.to_run))
 
     def open(self, command: str) -> Path:
         return search_tables.open_tables(self._plan, [], command)
 
 
-def _check_data(configs: Sequence[TrialConfig], data: Path) -> None:
+def _check_data(wanted: Iterable[tuple[str, CollectionRecipe]], data: Path) -> None:
     """Raise ValueError for a dataset that was not imported; what is collected, the job collects."""
-    for task, source in dict.fromkeys((config.task, config.data.source) for config in configs):
+    for task, source in dict.fromkeys((task, recipe.source) for task, recipe in wanted):
         if source != COLLECTED:
             imported_path(task, source, data.resolve())

@@ -1,16 +1,19 @@
 """A set of pretrainings as a specification, and the command that runs it."""
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pwmray import grid, pretraining_prices
@@ -18,6 +21,7 @@ from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import CommandParser, as_typed, run_command, show_progress
 from pwmray.config import TrialConfig
+from pwmray.interruption import GO_ON
 from pwmray.plan import size_text
 from pwmray.plan_text import describe_pretrained, duration_text
 from pwmray.pretrained import is_of_other_data
@@ -137,11 +141,12 @@ def run_pretrainings(
 
     What other processes run comes last: it is waited for, and taken over where they die. `phase` is
     the name of the set and, with `mode`, how W&B has them.
-    Returns 0, or 1 when a loss was not finite.
+    Returns 0, or 1 when a loss was not finite. SIGUSR1 ends the process at once, with 75.
     """
     fingerprints = tuple(config.fingerprint for config in configs)
     is_working = not all(is_done(config.folder(results_dir)) for config in configs)
-    with recording(mode, Job(str(results_dir), pretrained=fingerprints), is_working):
+    job = Job(str(results_dir), pretrained=fingerprints)
+    with _ending_when_asked(command), recording(mode, job, is_working):
         left = list(configs)
         try:
             while left:
@@ -158,6 +163,25 @@ def run_pretrainings(
             print(f"go on with: {as_typed(command)}", file=sys.stderr)
             raise
     return 0
+
+
+@contextlib.contextmanager
+def _ending_when_asked(command: str) -> Iterator[None]:
+    """Have SIGUSR1 end this process as one to be gone on with.
+
+    Its next check may be further away than who takes the machine waits.
+    """
+
+    def end(*_: int | FrameType | None) -> None:
+        with contextlib.suppress(OSError):  # not by print, in which the signal may have come
+            os.write(2, f"\nasked to stop; go on with: {as_typed(command)}\n".encode())
+        os._exit(GO_ON)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _finish(config: PretrainingConfig, folder: Path, data_dir: Path, phase: str) -> bool:

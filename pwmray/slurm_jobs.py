@@ -5,6 +5,7 @@ database: squeue knows an ended job for the site's MinJobAge, five minutes unles
 """
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -74,6 +75,18 @@ def environment(command: str) -> dict[str, str]:
     if command != "sbatch":
         return kept
     return {key: value for key, value in kept.items() if not _OF_JOBS.match(key)}
+
+
+def user() -> str:
+    """Return who this process is for Slurm, which goes by its number.
+
+    LOGNAME may be another's, as after `su` without a dash.
+    """
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # in a container
+        return str(number)
 
 
 def is_here() -> bool:

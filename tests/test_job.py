@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,6 +150,15 @@ def test_node_that_is_given_up_is_named_once(place):
     assert done.stdout.count("ray on n2 ended 4 times: going on without it; see ") == 1
 
 
+def test_node_that_ends_now_and_then_in_a_long_job_is_not_given_up(place):
+    (place.folder / "failing").write_text("worker")
+    changes = "job._RESTART_SECONDS = job._LOOK_SECONDS = 0.05; job._SOUND_SECONDS = 0.0"
+    driver = WAIT_FOR_FIVE_STEPS.replace("5", "7")
+    done = place.run(driver, changes, SLURM_JOB_NODELIST="n1,n2")
+    assert done.returncode == 0
+    assert "going on without it" not in done.stdout
+
+
 def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     node = '{"scratch": "$NOT_SET"}'
     command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
@@ -159,6 +169,22 @@ def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: scratch is '$NOT_SET', here '$NOT_SET': no absolute path\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeypatch):
+    environment, private = tmp_path / "an environment", tmp_path / "r41.x"
+    environment.symlink_to(Path(sys.executable).parent.parent)
+    private.mkdir()
+    programs = Path(sys.executable).relative_to(Path(sys.executable).parent.parent)
+    monkeypatch.setattr(sys, "executable", str(environment / programs))
+    node = {"cpus": 1, "gpus": 0, "resources": {}, "head": "127.0.0.1"}
+    python, *_ = raynode.command("worker", "127.0.0.1", "1", node, str(private / "t"))
+    assert shlex.quote(python) == python  # Ray makes a shell run it, unquoted
+    prints = "import importlib.util as u, sys; print(sys.executable, u.find_spec('ray').name)"
+    done = subprocess.run([python, "-c", prints], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{python} ray\n"
+    shutil.rmtree(private)  # as when the node ends
+    assert (environment / programs).exists()
 
 
 def catches(pid: int, number: int) -> bool:

@@ -5,7 +5,9 @@ import errno
 import json
 import os
 import re
+import signal
 import socket
+import sys
 import threading
 import time
 
@@ -550,6 +552,28 @@ def test_wait_for_another_process_ends_with_ctrl_c(capsys, tmp_path, monkeypatch
         code, _, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
     assert code == 130
     assert err[-2].startswith("go on with: python ")
+
+
+def test_process_told_of_its_end_is_to_be_gone_on_with(capfd, tmp_path, monkeypatch):
+    told = []
+
+    def tell(_):
+        assert not told
+        told.append(os.kill(os.getpid(), signal.SIGUSR1))
+
+    for config in pair.configs("tiny")[1:]:
+        held = claim.acquire(config.folder(tmp_path / "r") / "claim")
+    monkeypatch.setattr(pretrain_command.time, "sleep", tell)
+    monkeypatch.setattr(pretrain_command.os, "_exit", sys.exit)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with held:
+            code, _, err = run(capfd, "--results", tmp_path / "r", "--data", tmp_path / "d")
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert code == 75
+    assert [line for line in err if line.startswith("asked to stop; go on with: python ")]
 
 
 def test_full_disk_is_told_before_anything_runs(capsys, tmp_path, monkeypatch):

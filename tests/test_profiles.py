@@ -54,7 +54,10 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         (LINES + 'sbatch = "--x"', r"\[h\]: key 'sbatch' is '--x'; it must be of type list"),
         (LINES + "gpus = -1", r"\[h\]: gpus is -1"),
         (LINES + 'gpu_type = "H100"', r"\[h\]: gpu_type is 'H100', but gpus is 0"),
+        (LINES + 'sbatch = ["--array=1-4%2"]', "sbatch holds '--array=1-4%2', .*: .*--jobs N"),
+        (LINES + 'sbatch = ["-o x.log"]', "sbatch holds '-o x.log', not for a profile"),
         (LINES + 'gpus = 1\ngpu_type = "h100"', r"gpu_type is 'h100'; valid: capitals"),
+        (LINES + 'gpus = 1\ngpu_type = "GPU"', r"gpu_type is 'GPU', which is no type; leave it"),
         (LINES.replace('"60"', '"1h"'), r"time_limit: '1h' is not a time of Slurm's"),
         (
             LINES + "signal_seconds = 3600",

@@ -1,6 +1,7 @@
 """What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
 
 import os
+import pwd
 import sys
 import time
 from pathlib import Path
@@ -256,3 +257,10 @@ def test_end_of_a_job_is_read_whatever_form_a_shell_gives_to_times(monkeypatch, 
     put_command(tmp_path, monkeypatch, "squeue", "echo ${SLURM_TIME_FORMAT:-2026-11-26T03:40:00}")
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     assert ends_at("77", 5.0) == slurm_jobs.read_time("2026-11-26T03:40:00")
+
+
+def test_user_is_who_runs_this_whatever_a_shell_calls_them(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert slurm_jobs.user() == pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)  # as in a container, without a name
+    assert slurm_jobs.user() == "4000000000"

@@ -68,7 +68,7 @@ gpus = 2
 gpu_type = "H100"
 cpus = 2
 time_limit = "30"
-activate = ["%(paths)s"]
+activate = ["%(paths)s", 'PATH="$PWD/an environment/bin:$PATH"']
 dashboard = false
 simulated_gpus = true
 sbatch = ["--export=NONE"]
@@ -209,6 +209,7 @@ def data(tmp_path_factory):
 def place(slurm, data):
     with tempfile.TemporaryDirectory(prefix="pw") as folder:
         (Path(folder) / "profiles.toml").write_text(PROFILES)
+        (Path(folder) / "an environment").symlink_to(Path(sys.executable).parent.parent)
         yield Workplace(slurm, Path(folder), data)
         slurm.clear()
 
@@ -266,6 +267,7 @@ def test_job_is_the_profiles_whatever_it_inherits(place):
     ended = place.wait(job)
     assert ended["JobState"] == "COMPLETED", place.logs()
     assert (ended["Partition"], ended["TimeLimit"]) == ("h100", "00:30:00")
+    assert "driver: " + str(place.folder / "an environment" / "bin" / "python") in place.logs()
     assert_each_ran_whole(place, "H100")
     for record in place.records("H100"):
         assert record.all("slurm_array_job_id") == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm, submissions, submit
+from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
 from pwmray.search import search_parser
@@ -39,6 +39,16 @@ import dataclasses
 from tests import tiny_gpus
 vary = {**tiny_gpus.sweep.vary, "epochs": [5, 10, 20]}
 sweep = dataclasses.replace(tiny_gpus.sweep, vary=vary)
+if __name__ == "__main__":
+    sweep.main()
+"""
+PRETRAINED = """
+import dataclasses
+from tests.tiny_pretrained import sweep
+(scale,) = sweep.scales.values()
+pretrain = {**scale["pretrain"], "tasks": ("pendulum-spin", "reacher-easy")}
+scale = {**scale, "set": {**scale["set"], "data.source": "mt30"}, "pretrain": pretrain}
+sweep = dataclasses.replace(sweep, scales={"tiny": scale})
 if __name__ == "__main__":
     sweep.main()
 """
@@ -287,6 +297,22 @@ def test_trials_of_a_search_share_a_gpu_as_the_profile_says(place):
     (driver,) = place.drivers("--profile", "h100", file="search.py")
     plan = search.plan(search_parser(search).parse_args(driver))
     assert plan.config("pendulum-spin", {}).runtime.gpu_fraction == 0.25
+
+
+def test_data_of_a_pretraining_is_looked_for_before_its_job_waits(place, monkeypatch):
+    (place.folder / "sweep.py").write_text(PRETRAINED)
+    asked = []
+
+    def find(task, *_):
+        asked.append(task)
+        if task != "pendulum-spin":
+            raise ValueError(f"mt30 has no {task}")
+
+    monkeypatch.setattr(work, "imported_path", find)
+    code, _, err = place.submit("--profile", "any", "--pretrain")
+    assert (code, err) == (2, "error: mt30 has no reacher-easy\n")
+    assert asked == ["pendulum-spin", "reacher-easy"]  # its trials' task, then what it sees too
+    assert not place.has_submitted
 
 
 @pytest.mark.parametrize("option", ["--addr=auto", "--pla", "--gpu-typ=A100"])

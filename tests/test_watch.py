@@ -1,7 +1,6 @@
 """`pwmray watch` and `pwmray cancel` over recorded words of Slurm, and on a real one."""
 
 import dataclasses
-import getpass
 import json
 import os
 import sys
@@ -231,7 +230,8 @@ def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, told
 
 def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", getpass.getuser()))
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    told.append(RUNS.replace("root", slurm_jobs.user()))
     put_command(tmp_path, monkeypatch, "scancel", "exec sleep 5")
     monkeypatch.setattr(cancel, "_END_SECONDS", 0.05)
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
