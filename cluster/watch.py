@@ -180,10 +180,12 @@ class Watcher:
         told = slurm_jobs.ask(names, _ANSWER_SECONDS, self._past)
         if told is None:
             return self._jobs, [_NO_ANSWER]
-        self._set_right |= lost.settle(self._results, doubtful, told)
+        unwritten: set[str] = set()
+        self._set_right |= lost.settle(self._results, doubtful, told, unwritten)
         self._jobs = [(s, job) for s in ours for job in s.find(told)]
         others = sorted({s.cluster for s in submitted} - {here})
-        return self._jobs, [f"more jobs were submitted on {name}: look there" for name in others]
+        remark = [f"more jobs were submitted on {name}: look there" for name in others]
+        return self._jobs, [*remark, *sorted(unwritten)]
 
     def _trial_rows(
         self, running: Mapping[str, Summary], ids: Mapping[str, str]

@@ -168,8 +168,8 @@ def _aggregate_lines(entry: Entry) -> list[str]:
     """
     names = ("task", "variant", "epochs", *entry.axes)
     cells: dict[tuple, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in entry.rows:
-        cells[tuple(row[name] for name in names)][json.dumps(_settings(row))].append(row)
+    for row, settings in zip(entry.rows, _settings_of(entry.rows), strict=True):
+        cells[tuple(row[name] for name in names)][json.dumps(settings)].append(row)
     lines = []
     for cell, parts in cells.items():
         said = _differing([json.loads(settings) for settings in parts])
@@ -194,6 +194,23 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
         return {name: row[name] for name in _WITHOUT_CONFIG}
     flat = registry.flat_settings(json.loads(row["config"]))
     return {key: value for key, value in flat if key.partition(".")[0] not in _OF_THE_TRIAL}
+
+
+def _settings_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settings of rows, a world model's file by what it holds: it may be moved.
+
+    Of a trial that has not begun that is known where another one has the same file.
+    """
+    found = [_settings(row) for row in rows]
+    ids = {
+        settings["world_model_from"]: row["world_model_from"]
+        for row, settings in zip(rows, found, strict=True)
+        if row["world_model_from"] is not None
+    }
+    for row, settings in zip(rows, found, strict=True):
+        source = settings["world_model_from"]
+        settings["world_model_from"] = row["world_model_from"] or ids.get(source, source)
+    return found
 
 
 def _differing(parts: Sequence[Mapping[str, Any]]) -> list[str]:

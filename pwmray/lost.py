@@ -33,10 +33,16 @@ def set_right(results: Path, fingerprints: Iterable[str], seconds: float = 10.0)
     return describe(settle_all(results, list_trials(results, fingerprints), seconds))
 
 
-def settle_all(results: Path, trials: Mapping[str, Summary], seconds: float) -> dict[str, Lost]:
+def settle_all(
+    results: Path,
+    trials: Mapping[str, Summary],
+    seconds: float,
+    unwritten: set[str] | None = None,
+) -> dict[str, Lost]:
     """Ask Slurm about the trials in its jobs' hands and set right which are lost.
 
     Returns those by their fingerprints: none without Slurm, or where it does not answer in time.
+    Why others could not be recorded goes into `unwritten`; see `settle`.
     """
     if not slurm_jobs.is_here() or not any(trial.jobs for trial in trials.values()):
         return {}
@@ -45,7 +51,7 @@ def settle_all(results: Path, trials: Mapping[str, Summary], seconds: float) -> 
         return {}
     doubtful = find_doubtful(results, trials, here)
     known = slurm_jobs.ask({name for trial in doubtful.values() for name in trial.jobs}, seconds)
-    return {} if known is None else settle(results, doubtful, known)
+    return {} if known is None else settle(results, doubtful, known, unwritten)
 
 
 def describe(found: Mapping[str, Lost]) -> list[str]:
@@ -72,11 +78,30 @@ def find_doubtful(results: Path, trials: Mapping[str, Summary], here: str) -> di
     }
 
 
-def settle(results: Path, trials: Mapping[str, Summary], known: Iterable[Job]) -> dict[str, Lost]:
-    """Record how trials stand whose jobs are gone by what Slurm knows; return those."""
-    known = list(known)
-    found = {name: _settle(results, name, known) for name in trials if judge(trials[name], known)}
-    return {name: lost for name, lost in found.items() if lost is not None}
+def settle(
+    results: Path,
+    trials: Mapping[str, Summary],
+    known: Iterable[Job],
+    unwritten: set[str] | None = None,
+) -> dict[str, Lost]:
+    """Record how trials stand whose jobs are gone by what Slurm knows; return those.
+
+    Why one cannot be recorded, in results that are read-only, goes into `unwritten` as a line, and
+    the trial stands as it says; who gives none gets an OSError.
+    """
+    known, found = list(known), {}
+    for name in (name for name in trials if judge(trials[name], known)):
+        try:
+            lost = _settle(results, name, known)
+        except OSError as error:
+            if unwritten is None:
+                raise
+            why = error.strerror or str(error)
+            unwritten.add(f"trials in {results} whose job is gone cannot be set right: {why}")
+            continue
+        if lost is not None:
+            found[name] = lost
+    return found
 
 
 def judge(trial: Summary, known: Iterable[Job]) -> Lost | None:

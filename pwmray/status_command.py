@@ -69,7 +69,8 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
     unreadable: dict[str, str] = {}
     trials = list_trials(results, [name for name in every if name not in imported], unreadable)
-    found = lost.settle_all(results, trials, _SLURM_SECONDS)
+    unwritten: set[str] = set()
+    found = lost.settle_all(results, trials, _SLURM_SECONDS, unwritten)
     trials |= list_trials(results, found)
     states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
     counts = {
@@ -77,7 +78,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
         for name, of in asked.items()
     }
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
-    lines += describe_unreadable(unreadable)
+    lines += [*describe_unreadable(unreadable), *sorted(unwritten)]
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)

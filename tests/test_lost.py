@@ -1,11 +1,14 @@
 """Trials whose job is gone: what Slurm says decides, and who runs or may run one is left alone."""
 
+import errno
+import json
 import os
 import threading
 
 import pytest
 
 from pwmray import claim, listing, lost, registry, slurm_jobs
+from pwmray.cli import main
 from pwmray.failures import Failure
 from pwmray.listing import summarize
 from pwmray.registry import CLAIM_FILE, Record, Status
@@ -52,7 +55,7 @@ def here(monkeypatch):
     known = []
     monkeypatch.setattr(slurm_jobs, "is_here", lambda: True)
     monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "here")
-    monkeypatch.setattr(slurm_jobs, "ask", lambda names, seconds: list(known) if names else [])
+    monkeypatch.setattr(slurm_jobs, "ask", lambda names, *_: list(known) if names else [])
     return known
 
 
@@ -203,6 +206,23 @@ def test_trial_of_another_user_is_left_alone(tmp_path, here):
     folder = write_trial(tmp_path, queued(), running())
     os.chown(folder / "events.jsonl", 12345, -1)
     assert settle_all(tmp_path, ["a1"]) == {}
+
+
+def test_trial_that_cannot_be_set_right_hides_no_status(tmp_path, here, monkeypatch, capsys):
+    write_trial(tmp_path, queued(), running(), name="0" * 16)
+    (tmp_path / "some").mkdir()
+    described = {"name": "some", "trials": ["0" * 16]}
+    (tmp_path / "some" / "sweep.json").write_text(json.dumps(described))
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
+
+    monkeypatch.setattr(claim, "acquire", refuse)
+    for command in (["status"], ["watch", "--once"]):
+        assert main([*command, "--results", str(tmp_path)]) == 0
+        told = capsys.readouterr().out
+        assert "set right: Read-only file system" in told.replace("\n", " ")
+        assert told.splitlines()[1].split()[:2] == ["some", "1"]
 
 
 def test_without_an_answer_of_slurm_nothing_is_lost(tmp_path, here, monkeypatch):

@@ -491,6 +491,17 @@ def test_log_averages_no_trials_of_unlike_settings(made, capsys):
     assert f"| baseline | 4 | learner.discount {usual} | 32.0 \u00b1 2.8 | 2 of 2 |" in log
 
 
+def test_log_averages_seeds_over_a_pretrained_world_model_that_was_moved(made, capsys):
+    places = {0: "/scratch/pretrained/a/best.ckpt", 4: "/home/pretrained/a/best.ckpt"}
+    for index, place in places.items():
+        events = folder_of(made, index) / "events.jsonl"
+        moved = events.read_text().replace('"scratch"', f'"{place}"')
+        events.write_text(moved.replace('"epoch": 0', '"world_model_id": "mlp-2-ab12"'))
+    log = run(capsys, made, "log")[1]
+    assert "| pendulum-spin | baseline | 4 | 32.0 \u00b1 2.8 | 2 of 2 |" in log
+    assert "| Held |" not in log
+
+
 def test_log_shows_the_trials_of_an_imported_sweep(tmp_path, capsys):
     row = {"trial": "f" * 16, "status": "EVALUATED", "task": "walker-stand", "variant": "baseline"}
     row |= {"epochs": 15000, "seed": 42, "return_mean": 958.1, "slurm_job_id": "4012434_0"}
