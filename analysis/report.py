@@ -215,7 +215,8 @@ def _describe_exact_tests(num_seeds: int) -> str:
 
 def _describe_power(decided: Sequence[Comparison]) -> str:
     """Say what n seeds can support here: the difference that wins, with this table's spread."""
-    sds = [arm.sd for row in decided for arm in (row.baseline, row.level) if arm.sd is not None]
+    arms = {id(arm): arm for row in decided for arm in (row.baseline, row.level)}  # each once
+    sds = [arm.sd for arm in arms.values() if arm.sd is not None]
     num_seeds = min(row.verdict.num_seeds for row in decided)
     sd = math.sqrt(median(sd**2 for sd in sds)) if sds else 0.0
     if not sd or num_seeds < 2:  # without spread nothing is to be said of those that have some

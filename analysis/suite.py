@@ -98,7 +98,7 @@ def _list_levels(factor: str, tasks: Sequence[Sequence[Arm]]) -> list[Level]:
         Level(
             name=str(level[0].factors[factor]),
             level=level[0].factors[factor],
-            returns=tuple(tuple(arm.returns.values()) for arm in level),
+            returns=tuple(map(_list_returns, level)),
             interquartile=estimate(interquartile_mean, ours, confidence=CONFIDENCE)[0],
             gap=estimate(optimality_gap, ours, confidence=CONFIDENCE)[0],
             profile=tuple(_profile(ours)),
@@ -109,8 +109,12 @@ def _list_levels(factor: str, tasks: Sequence[Sequence[Arm]]) -> list[Level]:
 
 
 def _score(arm: Arm) -> np.ndarray:
-    """Return the arm's scores in order of seed, so that arms are paired."""
-    return np.array([arm.returns[seed] for seed in sorted(arm.returns)]) / RETURN_MAX
+    return np.array(_list_returns(arm)) / RETURN_MAX
+
+
+def _list_returns(arm: Arm) -> tuple[float, ...]:
+    """Return the arm's returns in order of seed, so that arms are paired."""
+    return tuple(arm.returns[seed] for seed in sorted(arm.returns))
 
 
 def _profile(scores: list[np.ndarray]) -> list[Interval]:

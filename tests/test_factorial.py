@@ -312,6 +312,17 @@ def test_suite_compares_every_variant_with_the_baseline(tmp_path):
     assert suite.levels[3].gap.estimate == pytest.approx(0.44)
 
 
+def test_returns_of_the_suite_stand_by_seed_however_the_trials_are_listed(tmp_path):
+    first = write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    rows = read_table(first / "trials.arrow").to_pylist()
+    rows.sort(key=lambda row: -row["seed"] if row["variant"] == "fullflow" else row["seed"])
+    write_trials(tmp_path / "s", rows, ["variant", "task", "seed"], "variant")
+    levels = summarize_sweep(load_sweep(tmp_path / "s")).suites[0].levels
+    returns = {level.name: level.returns for level in levels}
+    assert returns["baseline"] == ((100.0, 200.0), (100.0, 200.0))
+    assert returns["fullflow"] == ((500.0, 600.0), (500.0, 640.0))
+
+
 def test_tasks_that_are_not_decided_are_left_out_of_the_suite_by_name(tmp_path):
     tasks = {"reacher-easy": CELLS, "walker-stand": OTHER, "cheetah-run": CELLS}
     folder = write_square(tmp_path / "s", tasks)

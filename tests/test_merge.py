@@ -364,6 +364,13 @@ def test_what_the_seeds_support_follows_from_the_spread(tmp_path, capsys):
     assert "a true one of 57 points would win about four times in five" in printed
 
 
+def test_the_arm_that_all_are_compared_with_counts_once_in_the_tables_spread(tmp_path, capsys):
+    cells = {name: (500.0, 510.0, 520.0) for name in KINDS} | {"baseline": (300.0, 600.0, 900.0)}
+    write_square(tmp_path / "s", {"reacher-easy": cells})
+    main(["s", "--results", str(tmp_path)])
+    assert "median sd of 10 a" in " ".join(capsys.readouterr().out.split())  # of 300, 10, 10, 10
+
+
 def test_what_rounds_to_nothing_is_shown_without_a_sign_of_less(tmp_path, capsys):
     lower = {name: [value - 0.02 for value in (0.0, 10.0, 20.0)] for name in KINDS}
     cells = {**lower, "baseline": (0.0, 10.0, 20.0)}

@@ -12,6 +12,7 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.scaling import SHAPES, fit_shape, lack_of_fit, scale_epochs
 from analysis.summarize import main
+from pwmray.results import read_table
 from tests.made_sweeps import CONTROLS
 from tests.squares import write_trials
 
@@ -216,3 +217,16 @@ def test_table_says_how_many_epochs_are_needed(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "needs about 180 epochs" in printed
     assert max(len(line) for line in printed.splitlines()) <= 100
+
+
+def test_budgets_that_lack_seeds_are_no_curve(tmp_path):
+    folder = write_budgets(tmp_path / "s", around(exponential))
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    for row in rows:
+        if row["epochs"] > 100 and row["seed"] == 2:
+            row["status"], row["reason"] = "FAILED", "out of memory"
+    write_trials(tmp_path / "t", rows, ["epochs", "task", "seed"], "epochs")
+    summary = summarize_sweep(load_sweep(tmp_path / "t"))
+    assert summary.comparisons[0].rows[-1].verdict.name == "Incomplete (2/3 seeds)"
+    assert summary.scalings[0].answer == "cannot tell: seeds are missing at 200, 400 epochs"
+    assert summary.scalings[0].fits == ()
