@@ -19,7 +19,8 @@ from pwmray.listing import Summary, list_trials
 from pwmray.lost import Lost
 from pwmray.registry import Status
 from pwmray.slurm_jobs import Job
-from pwmray.status_command import (
+from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
+from pwmray.trial_states import (
     as_lines,
     begins,
     count_lines,
@@ -28,7 +29,6 @@ from pwmray.status_command import (
     imported_states,
     state_of,
 )
-from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
 
 NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
 _REFRESH_SECONDS = 5.0  # all users' commands ask one controller

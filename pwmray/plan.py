@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pwmray import pretraining_prices, prices, registry, tables
 from pwmray.build import count_parameters
@@ -21,7 +21,12 @@ from pwmray.room import existing_part, free_bytes
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
 _CURVE_ROW_BYTES = 200
-_BEGUN_AGAIN = {"resumes": "again"}  # a failed trial's state says more than that its data changed
+
+# Of a trial in a plan: it waits for a world model, is new, resumes from its checkpoint, begins
+# again at epoch 0 since its data changed, runs in another process, failed or is done.
+State = Literal["waits", "new", "resumes", "again", "running", "failed", "done"]
+# A failed trial's state says more than that its data changed.
+_BEGUN_AGAIN: dict[State, State] = {"resumes": "again"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,7 @@ class PlannedTrial:
     config: TrialConfig
     name: str  # readable, unique within the plan
     levels: dict[str, Any]  # on the axes that no trial's label names
-    # waits (for a world model), new, resumes, again (from epoch 0, its data changed), running
-    # (elsewhere), failed, done
-    state: str
+    state: State
     price: Price
     checkpoint_bytes: int  # to be written beside what is there
     curve_bytes: int
@@ -217,7 +220,7 @@ def _find_on_other_data(
     return found
 
 
-def _state(folder: Path, record: registry.Record) -> str:
+def _state(folder: Path, record: registry.Record) -> State:
     if record.status is Status.EVALUATED:
         return "done"
     if registry.running_elsewhere(folder):

@@ -19,9 +19,9 @@ from pwmray.registry import (
     Record,
     Status,
 )
-from pwmray.status_command import as_lines, last_row
 from pwmray.sweep_folders import find_sweep, find_trial, name_of, names_in, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
+from pwmray.trial_states import as_lines, last_row
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line
