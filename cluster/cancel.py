@@ -94,7 +94,12 @@ def _agrees(sweep: str, number: int) -> bool:
     if not sys.stdin.isatty():
         raise ValueError("nobody is here to be asked; --yes cancels without asking")
     which = "this job" if number == 1 else f"these {number} jobs"
-    return input(f"cancel {which} of {sweep}? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        answer = input(f"cancel {which} of {sweep}? [y/N] ")
+    except EOFError:  # Ctrl-D, which leaves the cursor behind the question
+        print()
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _scancel(jobs: Sequence[str]) -> None:

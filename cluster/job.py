@@ -60,6 +60,7 @@ class Job:
         self._log = chosen.jobs / f"{name}.ray.log"
         self._token = chosen.jobs / f".{job_id}.token"
         self._record = chosen.jobs / f"{job_id}.json"
+        self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # there before it requeues itself
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
         self._steps: dict[str, subprocess.Popen] = {}  # by node
         self._starts: dict[str, int] = {}  # of workers, in a row
@@ -73,6 +74,7 @@ class Job:
         """Start Ray and the driver, and see to both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
+        self._goes_on.unlink(missing_ok=True)  # of a life that was cut off
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
@@ -82,6 +84,7 @@ class Job:
             "PWMRAY_LIMIT_AT": str(limit_at),
             "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
             "PWMRAY_ENDED_NODES": self._ended_nodes,
+            "PWMRAY_GOES_ON": str(self._goes_on),
             "PWMRAY_COMING_GPUS": " ".join(
                 {n for node in nodes.values() for n in node["resources"]}
             ),
@@ -96,7 +99,7 @@ class Job:
         finally:
             self._end_steps()
             ended = [Path(self._ended_nodes + name) for name in nodes]
-            for path in (self._token, self._record, *ended):
+            for path in (self._token, self._record, self._goes_on, *ended):
                 path.unlink(missing_ok=True)
 
     def _start_head(self, nodes: Mapping[str, Any]) -> int:
@@ -163,11 +166,16 @@ class Job:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
+                if _num_restarts() < self._chosen.max_requeues:
+                    self._goes_on.touch()
                 self._end_driver()
                 return GO_ON
             for name in list(nodes)[1:]:
                 self._see_to_worker(name, nodes, port)
         code = self._driver.returncode
+        if code and self.signal is None and Path(self._ended_nodes + head).exists():
+            _say(f"Slurm ended ray's head on {head}, and the driver with it")
+            return GO_ON
         # Told to stop before it could listen.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
 
@@ -224,7 +232,7 @@ def main() -> int:
     chosen = _parser().parse_args()
     job_id = os.environ["SLURM_JOB_ID"]
     name = slurm_jobs.own_name() or job_id
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    restarts = _num_restarts()
     _say(f"job {job_id} on {os.environ['SLURM_JOB_NODELIST']}, restart {restarts}")
     job = Job(chosen, job_id, name)
     code = job.run()
@@ -238,6 +246,10 @@ def main() -> int:
     elif code == GO_ON:
         return _requeue(name)
     return code
+
+
+def _num_restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _requeue(name: str) -> int:

@@ -112,9 +112,10 @@ def main(arguments: Sequence[str]) -> int:
 
         def end(number: int, _: Any) -> None:
             signals.append(number)
-            ray.terminate()
             if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
                 told_to_end.touch()  # for the driver, who sees that trials die
+            ray.terminate()
+            if number == signal.SIGTERM:
                 shutil.rmtree(private, ignore_errors=True)
 
         signal.signal(END_SIGNAL, end)

@@ -45,6 +45,8 @@ def fill(profile: Profile, task: Task) -> str:
     parts = {
         "OPTIONS": "\n".join(f"#SBATCH {option}" for option in _options(profile, task)),
         "ACTIVATE": "\n".join(profile.activate),
+        # It may have gone to where its environment lies; the sweep's paths are from here.
+        "FOLDER": f"cd {shlex.quote(str(task.folder))}" if profile.activate else "",
         "PROFILE": shlex.quote(profile.name),
         "COMMAND": shlex.quote(task.command),
         # What is activated decides; without it, what submits also runs.

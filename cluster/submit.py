@@ -88,8 +88,14 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
         _submit(wanted, each, command, cluster)
-    print(f"watch it: {as_typed(f'pwmray watch {wanted.name}')}")
+    print(f"watch it: {as_typed(_watch_command(wanted))}")
     return 0
+
+
+def _watch_command(wanted: Work) -> str:
+    words = ["pwmray", "watch", wanted.name]
+    is_default = wanted.results == Path("results").resolve()
+    return shlex.join(words if is_default else [*words, "--results", str(wanted.results)])
 
 
 def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> list[Profile]:

@@ -1,5 +1,6 @@
 """What is recorded of a trial whose process died before it could do so itself."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from pwmray.watchdog import take_stacks
 
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
+_WORD_SECONDS = 1.0  # that word of a node's end may come later than its trials' deaths
+_BURST_SECONDS = 10.0  # in which those of one node die
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 # None and pending: somebody deleted the trial's record, or cut it, since it was queued.
 _NOT_IN_HANDS = (None, Status.PENDING, Status.CANCELLED, *registry.ENDS)
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
+_awaited_at: dict[str, float] = {}  # by node, when such word was last waited for
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
 
 
@@ -35,18 +39,33 @@ def record_death(folder: Path, told: str | None) -> bool:
     unfinished after the process of another was killed. Returns False, and records nothing, while a
     process holds the trial. Raises OSError on a full disk.
     """
+    seen = registry.read(folder)
+    if told is not None and seen.status not in _NOT_IN_HANDS:
+        _wait_for_word(seen.last("slurm_node"))
     with registry.claimed(folder) as record:
         if record is None:
             return False
         if record.status not in _NOT_IN_HANDS:
             death = _death(told, take_stacks(folder))
-            if death["failure"] in _OF_NODES and _was_told_to_end(record.last("slurm_node")):
+            if death["failure"] in _OF_NODES and was_told_to_end(record.last("slurm_node")):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}
             registry.record(folder, Status.FAILED, **death)
     return True
 
 
-def _was_told_to_end(node: str | None) -> bool:
+def _wait_for_word(node: str | None) -> None:
+    """Wait a little, once for all its trials, for word that Slurm ended a node of this job."""
+    now = time.monotonic()
+    if node is None or _ENDED_NODES not in os.environ:
+        return
+    if now - _awaited_at.get(node, -math.inf) < _BURST_SECONDS:
+        return
+    _awaited_at[node] = now
+    while not was_told_to_end(node) and time.monotonic() < now + _WORD_SECONDS:
+        time.sleep(_WORD_SECONDS / 20)
+
+
+def was_told_to_end(node: str | None) -> bool:
     """Whether Slurm ended a node of this job, which is told of it later or at the same time.
 
     So begins a preemption where jobs have a time of grace.

@@ -31,6 +31,7 @@ _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
 _ASK_SECONDS = 5.0
+_GOES_ON_VARIABLE = "PWMRAY_GOES_ON"  # a file that is there when this process's job requeues itself
 _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
 
 
@@ -126,6 +127,9 @@ class Interruption:
 
     def why_terminated(self) -> str:
         """Return why SIGTERM came: CANCELLED, or REQUEUED where Slurm starts the job once more."""
+        goes_on = os.environ.get(_GOES_ON_VARIABLE)
+        if goes_on is not None and Path(goes_on).exists():
+            return REQUEUED
         return REQUEUED if slurm_jobs.was_requeued(_ASK_SECONDS) else CANCELLED
 
     @staticmethod

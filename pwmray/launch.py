@@ -297,7 +297,7 @@ def _tune(
             verbose=0,
         ),
     )
-    with without_wandb(), unwrapped():
+    with without_wandb(), unwrapped(stopper):
         tuner.fit()
 
 

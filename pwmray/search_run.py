@@ -260,7 +260,7 @@ def _search(
             verbose=0,
         ),
     )
-    with without_wandb(), unwrapped():
+    with without_wandb(), unwrapped(stopper):
         tuner.fit()
     return stopper.is_ray_lost
 

@@ -1,6 +1,7 @@
 """Tune's callbacks: what happens in the trials, passed on to the display and the tables."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 
-from pwmray import connect, registry
+from pwmray import connect, deaths, registry
 from pwmray.durations import format_duration
 from pwmray.failures import describe_unwritten, is_disk_full
 from pwmray.interruption import Interruption
@@ -171,15 +172,26 @@ class StopEarly(tune.Stopper):
 
 
 @contextlib.contextmanager
-def unwrapped() -> Iterator[None]:
-    """Raise what our own callbacks raise for people: Tune makes its traceback the message."""
+def unwrapped(stopper: StopEarly) -> Iterator[None]:
+    """Raise what our own callbacks raise for people: Tune makes its traceback the message.
+
+    What Tune itself cannot write lay in the folder of a Ray that is gone.
+    """
     try:
         yield
     except TuneError as error:
         cause = error.__context__
+        if isinstance(cause, FileNotFoundError) and is_ray_gone():
+            stopper.is_ray_lost = True
+            return
         if isinstance(cause, OSError | ValueError):
             raise cause from None
         raise
+
+
+def is_ray_gone() -> bool:
+    """Tell whether Ray's node here died, or is ended by Slurm, which deletes its folder first."""
+    return deaths.was_told_to_end(os.environ.get("SLURMD_NODENAME")) or not connect.is_connected()
 
 
 def told_of(trial: Any) -> str:

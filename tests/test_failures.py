@@ -3,6 +3,8 @@
 import errno
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -352,3 +354,20 @@ def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
     registry.record(folder, Status.RUNNING, slurm_node=node)
     assert deaths.record_death(folder, told)
     assert registry.read(folder).last("failure") == failure
+
+
+def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    monkeypatch.setattr(deaths, "_awaited_at", {})
+    for name in ("a1", "a2", "a3"):
+        registry.queue(tmp_path / name, {}, slurm_job_id="41")
+        registry.record(tmp_path / name, Status.RUNNING, slurm_node="n2" if name == "a3" else "n1")
+    word = threading.Timer(0.2, (tmp_path / ".41.ended.n2").touch)
+    started = time.monotonic()
+    assert deaths.record_death(tmp_path / "a1", "The actor died unexpectedly")
+    assert deaths.record_death(tmp_path / "a2", "The actor died unexpectedly")
+    assert time.monotonic() - started < 1.9  # waited for once, in vain
+    word.start()
+    assert deaths.record_death(tmp_path / "a3", "The actor died unexpectedly")
+    failures = [registry.read(tmp_path / name).last("failure") for name in ("a1", "a2", "a3")]
+    assert failures == [Failure.PROCESS_DIED, Failure.PROCESS_DIED, Failure.PREEMPTED]

@@ -176,6 +176,14 @@ def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
     assert Interruption.left_at(found, why) is stands
 
 
+def test_job_that_requeues_itself_has_not_cancelled_its_trials(monkeypatch, tmp_path):
+    monkeypatch.setattr(slurm_jobs, "was_requeued", lambda _: False)  # it is about to be
+    monkeypatch.setenv("PWMRAY_GOES_ON", str(tmp_path / "goes-on"))
+    assert Interruption().why_terminated() == interruption.CANCELLED
+    (tmp_path / "goes-on").touch()
+    assert Interruption().why_terminated() == interruption.REQUEUED
+
+
 def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
     monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, _: {"77_3": time.time() + 300}.get(job))
     for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():

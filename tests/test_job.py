@@ -133,6 +133,45 @@ def test_question_that_slurm_never_answers_fails_as_it_says(monkeypatch, tmp_pat
         slurm.ask_again("scontrol", "requeue", "5")
 
 
+TELL_AT_THE_END = """
+import os, pathlib, signal, sys, time
+def end(*_):
+    pathlib.Path("told").write_text(str(os.path.exists(os.environ["PWMRAY_GOES_ON"])))
+    sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("listens").touch()
+time.sleep(30)
+"""
+END_THE_HEAD = """
+import os, time
+job._LOOK_SECONDS, see_to_it = 0.05, job.Job._see_to_it
+def end_the_head(self, nodes, port):
+    while not os.path.exists("listens"):
+        time.sleep(0.05)
+    self._steps["n1"].terminate()
+    return see_to_it(self, nodes, port)
+job.Job._see_to_it = end_the_head
+"""
+
+
+@pytest.mark.parametrize(("restarts", "goes_on"), [("0", True), ("5", False)])
+def test_driver_knows_that_its_job_goes_on_when_the_head_is_lost(place, restarts, goes_on):
+    changes = f"{END_THE_HEAD}\nsys.argv.insert(1, '--max-requeues=5')"
+    (place.folder / ".41.goes-on").touch()  # of a life that was cut off
+    done = place.run(TELL_AT_THE_END, changes, SLURM_RESTART_COUNT=restarts)
+    assert "ray's head on n1 ended" in done.stdout
+    assert (place.folder / "told").read_text() == str(goes_on)
+    assert ("requeue 41" in place.lines("asked")) == goes_on
+    assert not (place.folder / ".41.goes-on").exists()
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [(2, True), (0, False)])
+def test_driver_whose_head_slurm_ended_first_is_to_go_on(place, code, goes_on):
+    end = f"import os, sys; open(os.environ['PWMRAY_ENDED_NODES'] + 'n1', 'w'); sys.exit({code})"
+    assert place.run(end, "sys.argv.insert(1, '--max-requeues=5')").returncode == 0
+    assert ("requeue 41" in place.lines("asked")) == goes_on
+
+
 WAIT_FOR_FIVE_STEPS = """
 import time
 while open("started").read().count("--nodelist") < 5:

@@ -226,6 +226,15 @@ def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
     assert shlex.split(last)[-3:] == ["sweeps/a b.py", "--scale", "paper"]
 
 
+def test_sweep_runs_where_it_was_submitted_wherever_the_activation_goes(tmp_path):
+    place = tmp_path / "a place"
+    place.mkdir()
+    text = fill(dataclasses.replace(H100, activate=("cd / && true",)), folder=place)
+    script = text[: text.index("exec python ")] + "pwd\n"
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{place}\n"
+
+
 def test_unusual_path_is_quoted_as_sbatch_reads_it():
     text = fill(H100, folder=Path('/w/a#b it\'s "x"'), jobs_folder=Path("/r/a#b"))
     assert '#SBATCH --chdir="/w/a#b it\'s \\"x\\""\n' in text

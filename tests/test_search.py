@@ -1,5 +1,6 @@
 """A search: its space, its study that is kept, early stopping, and going on with it."""
 
+import contextlib
 import dataclasses
 import datetime
 import errno
@@ -528,13 +529,29 @@ def test_full_disk_ends_a_search_in_one_line(capsys):
             raise TuneError(traceback.format_exc())  # noqa: B904 (as Tune does)
 
     def search():
-        with unwrapped():
+        with unwrapped(StopEarly()):
             end_trial()
 
     assert run_command(search) == 2
     assert capsys.readouterr().err == "error: No space left on device: study.journal\n"
-    with pytest.raises(TuneError), unwrapped():
+    with pytest.raises(TuneError), unwrapped(StopEarly()):
         raise TuneError("its own")
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_file_that_went_with_ray_is_no_error_of_the_persons(is_gone, tmp_path, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(connect, "is_connected", lambda: True)
+    (tmp_path / f"ended.n{1 if is_gone else 2}").touch()
+    stopper = StopEarly()
+    raised = contextlib.nullcontext() if is_gone else pytest.raises(FileNotFoundError)
+    with raised, unwrapped(stopper):
+        try:
+            (tmp_path / "error.pkl").read_bytes()
+        except FileNotFoundError:
+            raise TuneError("a traceback")  # noqa: B904
+    assert stopper.is_ray_lost == is_gone
 
 
 def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(

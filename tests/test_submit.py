@@ -260,6 +260,15 @@ def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, mo
     assert err.endswith("; cancel it by scancel 41\n")
 
 
+def test_command_that_watches_the_sweep_names_its_results_folder(place):
+    _, out, _ = place.submit("--profile", "any", "--results", "my results")
+    command = out.splitlines()[-1].removeprefix("watch it: ")
+    results = str(place.folder / "my results")
+    assert shlex.split(command) == ["pwmray", "watch", "tiny_gpus", "--results", results]
+    _, out, _ = place.submit("--profile", "any")
+    assert out.splitlines()[-1] == "watch it: pwmray watch tiny_gpus"
+
+
 def test_search_is_submitted_with_its_trials_to_come(place):
     (driver,) = place.drivers("--profile", "h100", "--limit", "4", file="search.py")
     chosen = search_parser(search).parse_args(driver)

@@ -228,6 +228,19 @@ def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, told
     assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
 
 
+def test_question_that_ctrl_d_answers_cancels_nothing(tmp_path, capsys, told, monkeypatch):
+    def end_of_input(_):
+        raise EOFError
+
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", end_of_input)
+    code, out, err = run(capsys, tmp_path, "cancel", "tiny")
+    assert (code, err) == (0, "")
+    assert out.endswith("\nnothing was cancelled\n")
+
+
 def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     monkeypatch.setenv("LOGNAME", "somebody-else")
