@@ -183,6 +183,23 @@ def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
 
 
+def test_curve_older_than_its_checkpoint_starts_the_trial_again(tmp_path, data, caplog):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    curve = (tmp_path / "curve.arrow").read_bytes()
+    trial.advance()
+    trial.close()
+    (tmp_path / "curve.arrow").write_bytes(curve)  # as a copy taken while it ran may have it
+
+    trial = open_trial(config, tmp_path, data)
+    assert trial.epoch == 0
+    assert "its curve ends at epoch 2, its checkpoint is of 4" in caplog.text
+    run_to_the_end(trial)
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+
+
 def test_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, data, monkeypatch):
     config = make_config()
     ask_for(config, tmp_path)
