@@ -9,6 +9,7 @@ results/<sweep>/
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -23,7 +24,7 @@ import pyarrow as pa
 from pwmray import claim, registry, results
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing
-from pwmray.levels import Axes, Named, Words, known_by, level_of, name_trial, tell_apart
+from pwmray.levels import known_by, level_of, name_trial, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
@@ -61,6 +62,7 @@ _PER_PROCESS = (
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
+_FILES = "world_models"  # there: where a world model's file lies now, by its id in the tables
 _POLL_SECONDS = 0.05
 
 
@@ -96,6 +98,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         earlier = [name for name in found.get("trials", []) if name not in names]
         content["trials"] = [*asked, *earlier]
         content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
+        content[_FILES] = {**found.get(_FILES, {}), **_world_models(configs)}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
         plain = json.loads(json.dumps(content["named_levels"]))  # in a file there are no tuples
@@ -139,7 +142,8 @@ class Tables:
     def _write(self) -> None:
         if not (self._folder / SWEEP_FILE).exists():
             return  # somebody deleted it: which trials are the sweep's its driver writes anew
-        for name, table in self.join().items():
+        # The trials last: who reads them meanwhile then finds the episodes of those evaluated.
+        for name, table in reversed(self.join().items()):
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def newly_left_out(self) -> list[str]:
@@ -156,9 +160,7 @@ class Tables:
         trials = [parts for parts in found if parts is not None]
         rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
         return {
-            "trials": _with_levels(
-                rows, sweep.get("axes", {}), sweep.get("named_levels", {}), sweep.get(_WORDS, {})
-            ),
+            "trials": _with_levels(rows, sweep),
             "curves": _concatenated([trial.curve for trial in trials], results.CURVE),
             "evaluations": _concatenated(
                 [trial.evaluations for trial in trials], results.EVALUATIONS
@@ -271,12 +273,41 @@ def _joined(values: list[str]) -> str | None:
     return " and ".join(dict.fromkeys(values)) or None
 
 
-def _with_levels(trials: pa.Table, axes: Axes, named: Named, words: Words) -> pa.Table:
+def _world_models(configs: Sequence[TrialConfig]) -> dict[str, str]:
+    """Return where the world models' files of trials lie that are there, by their ids.
+
+    They may be moved: a trial's record has the place that its file had when it was asked for.
+    """
+    files = {c.world_model_from: c for c in configs if c.is_pretrained and not c.awaits_world_model}
+    if not files:
+        return {}
+    from pwmray.pretrained import world_model_id  # which loads torch
+
+    places = {}
+    for file, config in files.items():
+        with contextlib.suppress(ValueError, OSError):
+            places[world_model_id(config)] = file
+    return places
+
+
+def _as_placed(config: TrialConfig, world_model: str | None, sweep: Mapping[str, Any]) -> Any:
+    """Return a recorded config with the place that the file of its world model has now."""
+    file = sweep.get(_FILES, {}).get(world_model, config.world_model_from)
+    return dataclasses.replace(config, world_model_from=file)
+
+
+def _with_levels(trials: pa.Table, sweep: Mapping[str, Any]) -> pa.Table:
+    axes, named = sweep.get("axes", {}), sweep.get("named_levels", {})
+    words = sweep.get(_WORDS, {})
     others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
     if not others:
         return trials
     rows = trials.to_pylist()
-    configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    recorded = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    configs = [
+        _as_placed(config, row["world_model_from"], sweep)
+        for config, row in zip(recorded, rows, strict=True)
+    ]
     if words:
         rows = [row | known_by(words, row["trial"]) for row in rows]
     for axis, keys in others.items():
@@ -324,7 +355,8 @@ def _name_anew(
     for fingerprint in fingerprints:
         with contextlib.suppress(ValueError, OSError):
             record = registry.read(registry.trial_folder(results_dir, fingerprint))
-            config = TrialConfig.from_dict(record.last("config") or {})
+            recorded = TrialConfig.from_dict(record.last("config") or {})
+            config = _as_placed(recorded, record.last("world_model_id"), sweep)
             names[fingerprint] = name_trial(
                 config, sweep["axes"], sweep["named_levels"], sweep[_WORDS]
             )

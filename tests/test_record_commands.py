@@ -722,6 +722,8 @@ def test_log_names_a_trial_whose_record_is_broken_and_shows_the_others(made, cap
         ('{"trials": ["ab", null]}', "trials is ['ab', None], not a list of texts"),
         ('{"trials": [], "name": 5}', "name is 5, not text"),
         ('{"trials": [], "axes": []}', "axes is [], not an object"),
+        ('{"trials": [], "named_levels": "x"}', "named_levels is 'x', not an object"),
+        ('{"trials": [], "world_models": ["x"]}', "world_models is ['x'], not an object"),
     ],
 )
 @pytest.mark.parametrize(

@@ -456,6 +456,23 @@ def test_unreadable_trials_are_left_out_of_the_tables_and_named_once(tmp_path):
     assert tables.newly_left_out() == []
 
 
+def test_who_reads_while_the_tables_are_written_finds_the_episodes_of_every_trial(
+    tmp_path, monkeypatch
+):
+    fingerprint, _ = evaluate_by_hand(tmp_path, [episode_row("policy", 1.0)])
+    tables, seen = write_sweep(tmp_path / "sweep", fingerprint), []
+    write_table = results.write_table
+
+    def write_and_look(path, table):
+        write_table(path, table)
+        found = results.load(tmp_path / "sweep")
+        seen.append(found.trials.num_rows <= found.evaluations.num_rows)
+
+    monkeypatch.setattr(results, "write_table", write_and_look)
+    tables.write()
+    assert seen == [True] * 3
+
+
 def test_trial_that_runs_again_has_not_ended(tmp_path):
     config = make_config()
     folder = registry.trial_folder(tmp_path, config.fingerprint)
