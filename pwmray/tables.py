@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from pwmray import claim, registry, results
+from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing
 from pwmray.levels import known_by, level_of, name_trial, tell_apart
@@ -109,9 +110,12 @@ def open_sweep(plan: Any, command: str) -> Path:
 
 
 def log_run(folder: Path, **fields: Any) -> None:
-    """Append one line about a run of the driver."""
+    """Append one line about a run of the driver; into another user's file it may not, and says."""
     with _alone(folder):
-        append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
+        try:
+            append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
+        except PermissionError as error:  # no reason to end a run as if it had failed
+            say(f"{one_line(error)}: this run is not noted there")
 
 
 class Tables:
