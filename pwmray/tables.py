@@ -374,6 +374,8 @@ def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) ->
     it is one of the `renamed`, by fingerprint, and called otherwise now.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # From where the links lie in truth: the sweep's folder may be a link to another disk.
+    trials = Path(os.path.relpath(folder.parents[1].resolve() / "trials", folder.resolve()))
     taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
     names, used = dict(names), set(names.values())
     for before, fingerprint in taken.items():
@@ -388,4 +390,6 @@ def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) ->
         if taken.get(name, fingerprint) not in names:
             name = tell_apart(name, fingerprint)
         with contextlib.suppress(OSError):
-            os.symlink(Path("..") / ".." / "trials" / fingerprint, folder / name)
+            if taken.get(name) == fingerprint and not (folder / name).exists():  # moved since
+                (folder / name).unlink()
+            os.symlink(trials / fingerprint, folder / name)
