@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
-from pwmray.commands import CommandParser, run_command
+from pwmray.commands import CommandParser, one_line, run_command
 from pwmray.sweep_folders import find_sweep, find_trial, list_sweeps
 
 PARTS = {
@@ -68,11 +68,18 @@ def find_side(name: str, results: Path) -> list[Trial]:
             raise ValueError(f"sweep {name} in {results} has no trials to compare yet")
         return trials
     fingerprint = find_trial(results, name).name
+    unread = []
     for sweep in sweeps:
-        for trial in load_sweep(results / sweep).trials:
+        try:
+            trials = load_sweep(results / sweep).trials
+        except (ValueError, OSError) as error:  # another one may have the trial
+            unread.append(one_line(error))
+            continue
+        for trial in trials:
             if trial.record["trial"] == fingerprint:
                 return [trial]
-    raise ValueError(f"trial {fingerprint} is in no table of a sweep in {results} yet")
+    why = f": {'; '.join(unread)}" if unread else ""
+    raise ValueError(f"trial {fingerprint} is in no table of a sweep in {results} yet{why}")
 
 
 def compare(one: Sequence[Trial], other: Sequence[Trial]) -> list[Difference]:

@@ -1,5 +1,6 @@
 """Several sweeps as one, told apart by a factor `sweep`; or some tasks of a sweep alone."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,14 +15,12 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
     """Return one sweep that varies what any of them varies, and the sweep itself.
 
     Where a sweep holds what another varies, its trials stand at the level that it holds; where
-    the factor does not apply to it, at None. Raises ValueError for a sweep given twice.
+    the factor does not apply to it, at None. Raises ValueError for two sweeps of one name.
     """
     if len(sweeps) == 1:
         return sweeps[0]
     names = [sweep.name for sweep in sweeps]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"sweep {twice[0]!r} is given twice")
+    _check_told_apart(sweeps)
     varies = tuple(dict.fromkeys(name for sweep in sweeps for name in sweep.varies))
     factors = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
     return Sweep(
@@ -36,6 +35,19 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         num_planned=sum(sweep.num_planned for sweep in sweeps),
         other_folders=tuple(sweep.folder for sweep in sweeps[1:]),
     )
+
+
+def _check_told_apart(sweeps: Sequence[Sweep]) -> None:
+    """Raise ValueError for a sweep given twice, and for two that have one name."""
+    folders = [(sweep.name, sweep.folder) for sweep in sweeps]
+    for (name, folder), (other, its) in itertools.combinations(folders, 2):
+        if name == other and folder.resolve() == its.resolve():
+            raise ValueError(f"sweep {name!r} is given twice")
+        if name == other:
+            raise ValueError(
+                f"{folder} and {its} are both of sweep {name!r}, and sweeps are told apart by "
+                "their names; give one of them another in its sweep.json"
+            )
 
 
 def _unite_axes(sweeps: Sequence[Sweep]) -> dict[str, tuple[str, ...]]:

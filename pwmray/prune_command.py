@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import claim, registry
-from pwmray.commands import Subcommands, add_results_option, names
+from pwmray.commands import Subcommands, add_results_option, names, one_line
 from pwmray.pretraining_folder import (
     PRETRAINED_FOLDER,
     clear_leftovers,
     find_leftovers,
     holder_of,
 )
-from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status
 from pwmray.sweep_folders import find_sweep, list_fingerprints, list_sweeps, name_of, read_sweep
 
 _FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
@@ -64,7 +65,11 @@ def _prune(chosen: argparse.Namespace) -> None:
     total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes)
     for freed in find_freeable(results, fingerprints, chosen.keep, before):
         if chosen.yes:
-            freed = free(results, freed.fingerprint, chosen.keep, before)
+            try:
+                freed = free(results, freed.fingerprint, chosen.keep, before)
+            except PermissionError as error:  # another user's, beside which ours are freed
+                print(f"left out: {one_line(error)}")
+                continue
         if freed is not None:
             total += freed.num_bytes
             names = ", ".join(path.name for path in freed.files)
@@ -110,7 +115,8 @@ def free(
 ) -> Freed | None:
     """Delete what may be freed of a trial and record it; None where it runs by now.
 
-    The trial is claimed meanwhile, so that no process takes it up.
+    The trial is claimed meanwhile, so that no process takes it up. Raises PermissionError, and
+    deletes nothing, where that could not be recorded.
     """
     folder = registry.trial_folder(results, fingerprint)
     held = claim.acquire(folder / CLAIM_FILE)
@@ -120,6 +126,9 @@ def free(
         freed = _freeable(folder, keep, before, is_ours=True)
         if freed is None:
             return None
+        events = folder / EVENTS_FILE  # written last: a full disk has room for a line only then
+        if not os.access(events, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
         for path in freed.files:
             path.unlink(missing_ok=True)
         registry.remark(

@@ -11,7 +11,9 @@ from pwmray.commands import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
-_KINDS = {"name": str, "scale": str, "trials": list, "axes": dict}  # of what is read here
+# Of what is read here, objects and others.
+_OBJECTS = ("axes", "named_levels", "pretrained", "world_models")
+_KINDS = {"name": str, "scale": str, "trials": list, **dict.fromkeys(_OBJECTS, dict)}
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
 

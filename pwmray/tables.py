@@ -9,6 +9,7 @@ results/<sweep>/
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -21,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from pwmray import claim, registry, results
+from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing
-from pwmray.levels import Axes, Named, Words, known_by, level_of, name_trial, tell_apart
+from pwmray.levels import known_by, level_of, name_trial, tell_apart
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 from pwmray.sweep_folders import SWEEP_FILE, read_sweep
 
@@ -61,6 +63,7 @@ _PER_PROCESS = (
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
+_FILES = "world_models"  # there: where a world model's file lies now, by its id in the tables
 _POLL_SECONDS = 0.05
 _LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
 _MOST_SHARE = 0.05  # of its time that they take
@@ -98,6 +101,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         earlier = [name for name in found.get("trials", []) if name not in names]
         content["trials"] = [*asked, *earlier]
         content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
+        content[_FILES] = {**found.get(_FILES, {}), **_world_models(configs)}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
         plain = json.loads(json.dumps(content["named_levels"]))  # in a file there are no tuples
@@ -108,9 +112,12 @@ def open_sweep(plan: Any, command: str) -> Path:
 
 
 def log_run(folder: Path, **fields: Any) -> None:
-    """Append one line about a run of the driver."""
+    """Append one line about a run of the driver; into another user's file it may not, and says."""
     with _alone(folder):
-        append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
+        try:
+            append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
+        except PermissionError as error:  # no reason to end a run as if it had failed
+            say(f"{one_line(error)}: this run is not noted there")
 
 
 class Pace:
@@ -161,7 +168,8 @@ class Tables:
     def _write(self) -> None:
         if not (self._folder / SWEEP_FILE).exists():
             return  # somebody deleted it: which trials are the sweep's its driver writes anew
-        for name, table in self.join().items():
+        # The trials last: who reads them meanwhile then finds the episodes of those evaluated.
+        for name, table in reversed(self.join().items()):
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def newly_left_out(self) -> list[str]:
@@ -178,9 +186,7 @@ class Tables:
         trials = [parts for parts in found if parts is not None]
         rows = pa.Table.from_pylist([trial.row for trial in trials], schema=results.TRIALS)
         return {
-            "trials": _with_levels(
-                rows, sweep.get("axes", {}), sweep.get("named_levels", {}), sweep.get(_WORDS, {})
-            ),
+            "trials": _with_levels(rows, sweep),
             "curves": _concatenated([trial.curve for trial in trials], results.CURVE),
             "evaluations": _concatenated(
                 [trial.evaluations for trial in trials], results.EVALUATIONS
@@ -293,12 +299,41 @@ def _joined(values: list[str]) -> str | None:
     return " and ".join(dict.fromkeys(values)) or None
 
 
-def _with_levels(trials: pa.Table, axes: Axes, named: Named, words: Words) -> pa.Table:
+def _world_models(configs: Sequence[TrialConfig]) -> dict[str, str]:
+    """Return where the world models' files of trials lie that are there, by their ids.
+
+    They may be moved: a trial's record has the place that its file had when it was asked for.
+    """
+    files = {c.world_model_from: c for c in configs if c.is_pretrained and not c.awaits_world_model}
+    if not files:
+        return {}
+    from pwmray.pretrained import world_model_id  # which loads torch
+
+    places = {}
+    for file, config in files.items():
+        with contextlib.suppress(ValueError, OSError):
+            places[world_model_id(config)] = file
+    return places
+
+
+def _as_placed(config: TrialConfig, world_model: str | None, sweep: Mapping[str, Any]) -> Any:
+    """Return a recorded config with the place that the file of its world model has now."""
+    file = sweep.get(_FILES, {}).get(world_model, config.world_model_from)
+    return dataclasses.replace(config, world_model_from=file)
+
+
+def _with_levels(trials: pa.Table, sweep: Mapping[str, Any]) -> pa.Table:
+    axes, named = sweep.get("axes", {}), sweep.get("named_levels", {})
+    words = sweep.get(_WORDS, {})
     others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
     if not others:
         return trials
     rows = trials.to_pylist()
-    configs = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    recorded = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
+    configs = [
+        _as_placed(config, row["world_model_from"], sweep)
+        for config, row in zip(recorded, rows, strict=True)
+    ]
     if words:
         rows = [row | known_by(words, row["trial"]) for row in rows]
     for axis, keys in others.items():
@@ -346,7 +381,8 @@ def _name_anew(
     for fingerprint in fingerprints:
         with contextlib.suppress(ValueError, OSError):
             record = registry.read(registry.trial_folder(results_dir, fingerprint))
-            config = TrialConfig.from_dict(record.last("config") or {})
+            recorded = TrialConfig.from_dict(record.last("config") or {})
+            config = _as_placed(recorded, record.last("world_model_id"), sweep)
             names[fingerprint] = name_trial(
                 config, sweep["axes"], sweep["named_levels"], sweep[_WORDS]
             )
@@ -360,6 +396,8 @@ def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) ->
     it is one of the `renamed`, by fingerprint, and called otherwise now.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # From where the links lie in truth: the sweep's folder may be a link to another disk.
+    trials = Path(os.path.relpath(folder.parents[1].resolve() / "trials", folder.resolve()))
     taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
     names, used = dict(names), set(names.values())
     for before, fingerprint in taken.items():
@@ -374,4 +412,6 @@ def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) ->
         if taken.get(name, fingerprint) not in names:
             name = tell_apart(name, fingerprint)
         with contextlib.suppress(OSError):
-            os.symlink(Path("..") / ".." / "trials" / fingerprint, folder / name)
+            if taken.get(name) == fingerprint and not (folder / name).exists():  # moved since
+                (folder / name).unlink()
+            os.symlink(trials / fingerprint, folder / name)

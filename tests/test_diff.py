@@ -88,6 +88,21 @@ def test_name_of_nothing_is_one_line(results, name, said, capsys):
     assert line.startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize("content", [None, b"half"])
+def test_trial_is_found_beside_a_sweep_that_cannot_be_read(content, results, capsys):
+    described = json.loads((results / "before" / "sweep.json").read_text())
+    trial = described["trials"][0]
+    (results / "aaa").mkdir()
+    (results / "aaa" / "sweep.json").write_text(json.dumps(described))
+    if content is not None:
+        (results / "aaa" / "trials.arrow").write_bytes(content)
+    (results / "before" / "trials").mkdir()
+    (results / "before" / "trials" / "some").symlink_to(f"../../trials/{trial}")
+    assert run(results, "some", "after") == 0
+    assert run(results, "0123456", "after") == 2
+    assert "aaa/trials.arrow" in capsys.readouterr().err
+
+
 def test_no_results_folder_is_one_line(tmp_path, capsys):
     assert run(tmp_path / "nowhere", "a", "b") == 2
     assert "there is no results folder" in capsys.readouterr().err

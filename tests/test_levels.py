@@ -370,6 +370,23 @@ def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
     assert sorted(path.name for path in links.iterdir()) == sorted(t.name for t in planned.trials)
 
 
+def test_links_lead_to_the_trials_from_a_sweep_moved_to_another_disk(tmp_path):
+    results, disk = tmp_path / "results", tmp_path / "some" / "disk"
+    planned = make_plan(make_sweep("learner.horizon", [3, 5]), results)
+    for trial in planned.trials:
+        registry.trial_folder(results, trial.config.fingerprint).mkdir(parents=True)
+    folder = tables.open_sweep(planned, "python few.py")
+    disk.mkdir(parents=True)
+    (results / "few").rename(disk / "few")
+    folder.symlink_to(disk / "few")
+    tables.open_sweep(planned, "python few.py")
+    links = {path.name: path.resolve() for path in (folder / "trials").iterdir()}
+    assert links == {
+        trial.name: registry.trial_folder(results, trial.config.fingerprint).resolve()
+        for trial in planned.trials
+    }
+
+
 def test_plan_shows_the_axes_of_the_sweep(tmp_path):
     planned = make_plan(make_sweep("learner.horizon", [3, 5]), tmp_path)
     assert plan_text.as_table(planned).splitlines()[0].split()[:6] == [

@@ -159,6 +159,18 @@ def test_a_sweep_given_twice_is_refused(tmp_path, capsys):
     assert capsys.readouterr().err == "error: sweep 's' is given twice\n"
 
 
+def test_two_sweeps_of_one_name_are_not_taken_for_one(tmp_path, capsys):
+    for results in ("laptop", "cluster"):
+        write_square(tmp_path / results / "s", {"reacher-easy": CELLS})
+    folders = [str(tmp_path / results / "s") for results in ("laptop", "cluster")]
+    assert main(folders) == 2
+    told = f"error: {folders[0]} and {folders[1]} are both of sweep 's', and sweeps are told apart"
+    assert capsys.readouterr().err.startswith(told)
+    described = json.loads((tmp_path / "cluster" / "s" / "sweep.json").read_text())
+    (tmp_path / "cluster" / "s" / "sweep.json").write_text(json.dumps({**described, "name": "t"}))
+    assert main([*folders, "--compare", "sweep"]) == 0
+
+
 # Averaging.
 
 

@@ -15,12 +15,12 @@ from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.failures import Failure
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
-from pwmray.pretrained import check_pretrained, load_pretrained
+from pwmray.pretrained import check_pretrained, load_pretrained, world_model_id
 from pwmray.pretraining import pretrain
 from pwmray.pretraining_config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.sweep import PRETRAINED, Sweep
-from pwmray.tables import Tables
+from pwmray.tables import Tables, open_sweep
 from pwmray.trainable import TrialTrainable
 from pwmray.trial import Trial
 from tests.tiny import SCALES, SETTINGS
@@ -125,15 +125,36 @@ def test_table_names_methodology_and_content(checkpoint, tmp_path, data):
     folder = registry.trial_folder(tmp_path / "results", config.fingerprint)
     run_to_the_end(open_trial(config, folder, data))
     sweep = make_sweep()
-    from pwmray import tables
-
     planned = plan.make(sweep, "tiny", [config], tmp_path / "results")
-    Tables(tables.open_sweep(planned, "python sweep.py")).write()
+    Tables(open_sweep(planned, "python sweep.py")).write()
     row = results.read_table(tmp_path / "results" / "few" / "trials.arrow").to_pylist()[0]
     assert row["methodology"] == "policy_finetuning"
     assert row["world_model_from"].startswith("mlp-200-")
     assert row["world_model_training"] == "200 iterations on data d1 of 1 task"
     assert row["imagined_start_value"] is not None
+
+
+def test_named_level_keeps_its_trials_when_its_world_model_is_moved(checkpoint, tmp_path):
+    files = [checkpoint, save(tmp_path / "other.ckpt", seed=8)]
+    found = tmp_path / "results"
+
+    def open_again(seeds, files):
+        levels = {name: {"world_model_from": str(f)} for name, f in zip("AB", files, strict=True)}
+        vary = {"wm": levels, "task": [TASK], "seed": seeds}
+        sweep = make_sweep(vary=vary, compare="wm")
+        trials = sweep.trials("tiny", results=found)
+        for trial in trials:
+            folder = registry.trial_folder(found, trial.fingerprint)
+            if not folder.exists():
+                registry.queue(folder, trial.to_dict())
+                registry.record(folder, Status.RUNNING, world_model_id=world_model_id(trial))
+        opened = open_sweep(plan.make(sweep, "tiny", trials, found), "python few.py")
+        rows = Tables(opened).join()["trials"].select(["wm", "seed"]).to_pylist()
+        return sorted((row["wm"], row["seed"]) for row in rows)
+
+    assert open_again([1], files) == [("A", 1), ("B", 1)]
+    moved = [file.rename(file.with_name(f"moved-{file.name}")) for file in files]
+    assert open_again([2], moved) == [("A", 1), ("A", 2), ("B", 1), ("B", 2)]
 
 
 def test_fingerprint_follows_the_content_of_the_checkpoint(checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import errno
 import json
 import os
 import re
@@ -394,6 +395,18 @@ def test_prune_frees_only_what_is_old_enough(made, capsys):
     assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == [NAMES[1]]
 
 
+def test_prune_frees_nothing_that_it_may_not_record_and_goes_on(made, capsys, monkeypatch):
+    mine, theirs = folder_of(made, 0), folder_of(made, 1)
+    may = os.access
+    is_mine = lambda path, mode: theirs not in path.parents and may(path, mode)  # noqa: E731
+    monkeypatch.setattr(os, "access", is_mine)
+    code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
+    assert code == 0
+    assert f"left out: Permission denied: {theirs}/events.jsonl" in out
+    assert (theirs / CHECKPOINT_FILE).exists()
+    assert not (mine / CHECKPOINT_FILE).exists()
+
+
 def test_pruned_trial_is_still_done(made, capsys):
     run(capsys, made, "prune", "--keep", "none", "--yes")
     planned = planning.make(sweep, "tiny", TRIALS[:7], made)
@@ -722,6 +735,8 @@ def test_log_names_a_trial_whose_record_is_broken_and_shows_the_others(made, cap
         ('{"trials": ["ab", null]}', "trials is ['ab', None], not a list of texts"),
         ('{"trials": [], "name": 5}', "name is 5, not text"),
         ('{"trials": [], "axes": []}', "axes is [], not an object"),
+        ('{"trials": [], "named_levels": "x"}', "named_levels is 'x', not an object"),
+        ('{"trials": [], "world_models": ["x"]}', "world_models is ['x'], not an object"),
     ],
 )
 @pytest.mark.parametrize(
@@ -776,3 +791,13 @@ def test_run_that_a_kill_cut_off_spoils_no_later_line(tmp_path):
         file.write('{"seconds": 2')
     tables.log_run(tmp_path, seconds=3.0)
     assert (tmp_path / "runs.jsonl").read_text() == '{"seconds": 1.0}\n{"seconds": 3.0}\n'
+
+
+def test_run_is_no_failure_where_another_user_keeps_the_list_of_runs(tmp_path, monkeypatch, capsys):
+    def refuse(path, _):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(tables, "append_lines", refuse)
+    tables.log_run(tmp_path, seconds=1.0)
+    said = f"Permission denied: {tmp_path}/runs.jsonl: this run is not noted there\n"
+    assert capsys.readouterr().out == said

@@ -183,6 +183,23 @@ def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
 
 
+def test_curve_older_than_its_checkpoint_starts_the_trial_again(tmp_path, data, caplog):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    curve = (tmp_path / "curve.arrow").read_bytes()
+    trial.advance()
+    trial.close()
+    (tmp_path / "curve.arrow").write_bytes(curve)  # as a copy taken while it ran may have it
+
+    trial = open_trial(config, tmp_path, data)
+    assert trial.epoch == 0
+    assert "its curve ends at epoch 2, its checkpoint is of 4" in caplog.text
+    run_to_the_end(trial)
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+
+
 def test_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, data, monkeypatch):
     config = make_config()
     ask_for(config, tmp_path)
@@ -437,6 +454,23 @@ def test_unreadable_trials_are_left_out_of_the_tables_and_named_once(tmp_path):
     assert "valid:" not in of_another_version
     tables.write()
     assert tables.newly_left_out() == []
+
+
+def test_who_reads_while_the_tables_are_written_finds_the_episodes_of_every_trial(
+    tmp_path, monkeypatch
+):
+    fingerprint, _ = evaluate_by_hand(tmp_path, [episode_row("policy", 1.0)])
+    tables, seen = write_sweep(tmp_path / "sweep", fingerprint), []
+    write_table = results.write_table
+
+    def write_and_look(path, table):
+        write_table(path, table)
+        found = results.load(tmp_path / "sweep")
+        seen.append(found.trials.num_rows <= found.evaluations.num_rows)
+
+    monkeypatch.setattr(results, "write_table", write_and_look)
+    tables.write()
+    assert seen == [True] * 3
 
 
 def test_trial_that_runs_again_has_not_ended(tmp_path):
