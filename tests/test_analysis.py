@@ -315,6 +315,22 @@ def test_epochs_are_compared_with_the_smallest_budget_within_variant_and_task(re
     assert [trend.direction for trend in table.trends] == ["rises"] * 4
 
 
+@pytest.mark.parametrize(
+    ("finals", "direction"),
+    [((900.0, 600.0, 300.0), "falls"), ((300.0, 900.0, 600.0), "is mixed")],
+)
+def test_trend_falls_or_is_mixed(tmp_path, finals, direction):
+    by_epochs = dict(zip((100, 200, 400), finals, strict=True))
+    folder = make_sweep(tmp_path / "s")
+    rows = read_table(folder / "evaluations.arrow").to_pylist()
+    for row in rows:
+        row["return"] = by_epochs[int(row["trial"].split("-")[-2])] + row["seed"]
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    table = summarize_sweep(load_sweep(folder)).comparisons[0]
+    assert [trend.direction for trend in table.trends] == [direction] * 4
+    assert table.trends[0].levels == (100, 200, 400)
+
+
 def test_the_variant_is_compared_at_each_budget_too(results):
     table = summarize_sweep(load_sweep(results / "phase6_epochs")).comparisons[1]
     assert table.factor == "variant"

@@ -63,6 +63,11 @@ def test_interval_of_an_effect_matches_hand_worked_numbers():
     assert contrast(list(CELLS.values()), "interaction").standard_error == pytest.approx(100.0)
 
 
+def test_a_negative_effect_is_as_certain_as_a_positive_one():
+    found = contrast([CELLS[name] for name in reversed(CELLS)], "world model")
+    assert (found.estimate, found.p) == (-275.0, pytest.approx(0.005328, abs=1e-6))
+
+
 def test_unequal_spreads_cost_degrees_of_freedom():
     # Variances 0, 0, 0 and 5,000: error sqrt(0.25 * 2500) = 25 on one degree of freedom.
     found = contrast([(100, 100), (100, 100), (100, 100), (100, 200)], "policy")
