@@ -118,6 +118,11 @@ def test_episodes_are_trained_on_or_held_out(stores):
     assert sorted([*split.training, *split.held_out]) == list(range(10))
 
 
+def test_at_least_one_episode_is_held_out(stores):
+    split = split_episodes(stores[0], 0.01, stream())
+    assert (len(split.training), len(split.held_out)) == (9, 1)
+
+
 def test_holding_out_every_episode_is_refused(stores):
     with pytest.raises(ValueError, match="none is left to train on"):
         split_episodes(stores[0], 1.0, stream())
