@@ -314,6 +314,29 @@ def test_suite_is_of_the_tasks_that_have_the_same_levels(tmp_path):
     assert [level.name for level in suite.levels] == ["baseline", "fullflow"]
 
 
+def test_suite_takes_the_more_levels_where_as_many_tasks_have_fewer(tmp_path):
+    few = {name: CELLS[name] for name in ("baseline", "fullflow")}
+    tasks = {"reacher-easy": few, "reacher-hard": few, "walker-stand": CELLS, "walker-walk": CELLS}
+    (suite,) = summarize_sweep(load_sweep(write_square(tmp_path / "s", tasks))).suites
+    assert (suite.tasks, len(suite.levels)) == (("walker-stand", "walker-walk"), 4)
+
+
+def test_suite_counts_the_fewest_and_the_most_seeds_of_a_task(tmp_path):
+    more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": more})
+    assert summarize_sweep(load_sweep(folder)).suites[0].num_seeds == (2, 3)
+
+
+def test_suite_pairs_arms_by_seed_whatever_the_order_of_their_trials(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    expected = summarize_sweep(load_sweep(folder)).suites[0].levels[1].improvement
+    described = json.loads((folder / "sweep.json").read_text())
+    described["trials"].sort(key=lambda name: "flowpolicy" in name and name.endswith("-1"))
+    (folder / "sweep.json").write_text(json.dumps(described))
+    levels = {level.name: level for level in summarize_sweep(load_sweep(folder)).suites[0].levels}
+    assert levels["flowpolicy"].improvement == expected
+
+
 def test_suite_of_one_seed_has_no_spread_and_is_left_out(tmp_path):
     single = {name: returns[:1] for name, returns in CELLS.items()}
     folder = write_square(tmp_path / "s", {"reacher-easy": single, "walker-stand": single})
