@@ -145,6 +145,15 @@ def test_final_return_is_recomputed_from_the_episodes(tmp_path):
     assert load_sweep(folder).trials[0].final_return == pytest.approx(510.42)
 
 
+def test_final_return_is_of_all_episodes_in_whatever_order_their_rows_are(results):
+    folder = results / "phase6_epochs"
+    expected = [trial.returns.tolist() for trial in load_sweep(folder).trials]
+    rows = read_table(folder / "evaluations.arrow").to_pylist()
+    rows.sort(key=lambda row: row["episode"])  # each trial's lie apart
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    assert [trial.returns.tolist() for trial in load_sweep(folder).trials] == expected
+
+
 def test_a_factor_is_a_column_or_a_dotted_key_of_the_config():
     row = make_row("reacher-easy", "baseline", 100, 42)
     assert find_factor(row, "epochs") == 100
@@ -237,6 +246,13 @@ def test_planned_episodes_without_a_return_are_none():
     planned = np.array([500.0, np.nan])
     assert Trial({}, {}, np.array([500.0, 510.0]), planned).plan_return is None
     assert Trial({}, {}, planned, np.array([500.0, 510.0])).return_where_planned is None
+
+
+def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_planned():
+    returns, planned = np.array([500.0, 510.0, 580.0]), np.array([600.0, 610.0])
+    assert Trial({}, {}, returns, planned).return_where_planned == 505.0
+    assert Trial({}, {}, returns[:1], planned).return_where_planned is None
+    assert Trial({"origin": "run 1"}, {}, returns, planned).return_where_planned is None
 
 
 # Flags.

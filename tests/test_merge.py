@@ -149,6 +149,7 @@ def test_each_sweep_is_complete_with_the_seeds_of_its_own(tmp_path):
     write_square(tmp_path / "second", {"reacher-easy": more})
     merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
     assert [arm.num_planned for arm in summarize_sweep(merged).arms] == [3, 4, 3, 4]
+    assert merged.num_planned == len(merged.trials) == 14
     row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
     assert row.verdict.name == "Incomplete (3/4 seeds)"
 
