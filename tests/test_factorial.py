@@ -91,6 +91,7 @@ def test_a_sweep_of_the_four_variants_has_its_effects_by_task(tmp_path):
     assert [effect.name for effect in found.tasks[0].effects] == list(CONTRASTS)
     assert [effect.estimate for effect in found.tasks[0].effects] == [275.0, 125.0, 150.0]
     assert found.suite == ()
+    assert summarize_sweep(load_sweep(tmp_path / "s")).comparisons[0].aggregates == ()
 
 
 def test_a_sweep_without_all_four_cells_has_none(tmp_path):

@@ -485,6 +485,24 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         assert find_differences("x", *arms, keys=("world_model_from", "variant")) == []
 
 
+def test_one_checkpoint_of_unknown_training_is_the_same_in_both_arms():
+    known = {"world_model_from": "mlp-1", "world_model_training": "unknown iterations on data d1"}
+    baseline, level = make_arms(world_model="mlp", **known)
+    for trial in baseline:
+        trial.record.update(known)
+    assert find_differences("variant", baseline, level) == []
+
+
+def test_a_methodology_from_scratch_has_no_checkpoint_to_share():
+    finetuned = {"methodology": "policy_and_wm_finetuning", "world_model_from": "mlp-1"}
+    baseline, level = make_arms(world_model="mlp", **finetuned)
+    assert find_differences("methodology", baseline, level) == []
+    for trial in baseline:
+        trial.record["world_model_from"] = "mlp-2"
+    (found,) = find_differences("methodology", baseline, level)
+    assert str(found) == "world_model_from: mlp-2 against mlp-1"
+
+
 def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     arms = make_arms(epochs=200, epochs_reached=200)
     assert find_differences("arm", *arms, keys=("variant", "epochs")) == []
