@@ -151,7 +151,7 @@ def lack_of_fit(returns: Sequence[Sequence[float]], residual: float) -> float:
     pure = sum(sample_variance(some) * (len(some) - 1) for some in returns)
     free = sum(len(some) - 1 for some in returns)
     extra = len(returns) - 2
-    if pure <= 0.0 or free == 0 or extra == 0:
+    if pure <= 0.0 or extra == 0:
         return 1.0
     ratio = max(residual - pure, 0.0) / extra / (pure / free)
     return float(fdtrc(extra, free, ratio))

@@ -54,6 +54,14 @@ def fresh_policy(kind, settings, seed=0):
     return part(part.Config(units=(24, 20), **settings), LATENT_DIM, stream(seed))
 
 
+def initial_spread(module):
+    """Return the standard deviation of the linear weights that do not start at zero."""
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    assert not any(layer.bias.any() for layer in layers)
+    drawn = [layer.weight.flatten() for layer in layers if layer.weight.any()]
+    return torch.cat(drawn).std().item()
+
+
 def trained(module, seed=9):
     """Move every weight away from its initial value, as training does."""
     draws = stream(seed)

@@ -214,6 +214,13 @@ def test_policy_update_leaves_the_other_parts_trainable():
     assert all(p.requires_grad for p in learner.parameters())
 
 
+def test_policy_update_leaves_no_noise_below_its_floor():
+    learner = make_learner()
+    torch.nn.init.constant_(learner.policy.log_std, -3.0)
+    learner.update_policy(random_batch().obs_HBO[0], stream())
+    assert_close(learner.policy.log_std.detach(), torch.full((6,), -1.427))
+
+
 def test_policy_sees_detached_latents(monkeypatch):
     learner, seen = make_learner(), []
     pre_squash = learner.policy.pre_squash
@@ -313,8 +320,9 @@ def test_critic_update_changes_the_critics_alone():
     learner = make_learner()
     before = {name: copy_state(part) for name, part in learner.named_children()}
 
-    learner.update_critics(random_rollout(), stream())
+    metrics = learner.update_critics(random_rollout(), stream())
 
+    assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
     assert_trained(learner.critics, before["critics"])
     assert_unchanged(learner.world_model, before["world_model"])
     assert_unchanged(learner.policy, before["policy"])
@@ -549,6 +557,18 @@ def test_evaluation_sums_the_rewards_of_each_episode_until_it_ends():
     episodes = evaluate(policy_actor(stand_still), ThreeEpisodes(), [5, 6, 7], 2, CPU)
     assert episodes.returns.tolist() == [500.0, 6.0, 1500.0]
     assert episodes.lengths.tolist() == [500, 3, 500]
+
+
+def test_evaluation_discounts_symlog_rewards_from_the_first():
+    heard = []
+    settings = {"discount": 0.5, "on_step": heard.append}
+    episodes = evaluate(policy_actor(stand_still), ThreeEpisodes(), [5, 6, 7], 2, CPU, **settings)
+    # 1 + 1/2 + 1/4 + ... = 2, of the one that ends on its third step 7/4.
+    expected = [2 * np.log(2), 1.75 * np.log(3), 2 * np.log(4)]
+    assert episodes.discounted == pytest.approx(expected)
+    assert episodes.first_obs.shape == (3, MAX_OBS_DIM)
+    assert episodes.first_obs[0, :3].tolist() == [7.0, 7.0, 0.0]
+    assert heard == list(range(1, EPISODE_STEPS + 1))
 
 
 def test_evaluation_pads_observations_and_cuts_actions():

@@ -42,6 +42,15 @@ def test_final_return_is_recomputed_from_the_episodes(tmp_path):
     assert load_sweep(folder).trials[0].final_return == pytest.approx(510.42)
 
 
+def test_final_return_is_of_all_episodes_in_whatever_order_their_rows_are(results):
+    folder = results / "phase6_epochs"
+    expected = [trial.returns.tolist() for trial in load_sweep(folder).trials]
+    rows = read_table(folder / "evaluations.arrow").to_pylist()
+    rows.sort(key=lambda row: row["episode"])  # each trial's lie apart
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    assert [trial.returns.tolist() for trial in load_sweep(folder).trials] == expected
+
+
 def test_a_factor_is_a_column_or_a_dotted_key_of_the_config():
     row = make_row("reacher-easy", "baseline", 100, 42)
     assert find_factor(row, "epochs") == 100
@@ -136,6 +145,13 @@ def test_planned_episodes_without_a_return_are_none():
     assert Trial({}, {}, planned, np.array([500.0, 510.0])).return_where_planned is None
 
 
+def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_planned():
+    returns, planned = np.array([500.0, 510.0, 580.0]), np.array([600.0, 610.0])
+    assert Trial({}, {}, returns, planned).return_where_planned == 505.0
+    assert Trial({}, {}, returns[:1], planned).return_where_planned is None
+    assert Trial({"origin": "run 1"}, {}, returns, planned).return_where_planned is None
+
+
 # Flags.
 
 
@@ -210,6 +226,22 @@ def test_epochs_are_compared_with_the_smallest_budget_within_variant_and_task(re
     assert {row.baseline.factors["epochs"] for row in table.rows} == {100}
     assert table.rows[0].verdict.name == "Epochs 200 wins"
     assert [trend.direction for trend in table.trends] == ["rises"] * 4
+
+
+@pytest.mark.parametrize(
+    ("finals", "direction"),
+    [((900.0, 600.0, 300.0), "falls"), ((300.0, 900.0, 600.0), "is mixed")],
+)
+def test_trend_falls_or_is_mixed(tmp_path, finals, direction):
+    by_epochs = dict(zip((100, 200, 400), finals, strict=True))
+    folder = make_sweep(tmp_path / "s")
+    rows = read_table(folder / "evaluations.arrow").to_pylist()
+    for row in rows:
+        row["return"] = by_epochs[int(row["trial"].split("-")[-2])] + row["seed"]
+    write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
+    table = summarize_sweep(load_sweep(folder)).comparisons[0]
+    assert [trend.direction for trend in table.trends] == [direction] * 4
+    assert table.trends[0].levels == (100, 200, 400)
 
 
 def test_the_variant_is_compared_at_each_budget_too(results):

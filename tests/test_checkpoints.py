@@ -10,7 +10,7 @@ from torch import nn
 
 from pwmray import checkpoint_file, cli
 from pwmray.algorithm import checkpoint
-from pwmray.build import build_learner
+from pwmray.build import build_learner, count_parameters
 from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import (
@@ -187,6 +187,9 @@ def test_info_of_a_trial_tells_its_task_and_epochs(tmp_path, capsys):
     assert "trial: mlp world model, flow policy" in shown
     assert "task         cheetah-run" in shown
     assert "epochs       7" in shown
+    counts = count_parameters(config)
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items())
+    assert f"parameters   {sum(counts.values())}: {parts}" in shown
 
 
 def test_import_does_not_replace_a_file_unless_told_to(tmp_path, capsys):

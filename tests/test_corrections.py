@@ -286,7 +286,9 @@ def test_every_episode_is_used_once(store):
 
 
 def test_buffer_holds_whole_episodes_up_to_its_size(store):
-    assert len(draw_episodes(store, 23, with_replacement=False, generator=stream())) == 4
+    for num_rows, num_episodes in ((5, 1), (19, 3), (20, 4), (23, 4)):
+        drawn = draw_episodes(store, num_rows, with_replacement=False, generator=stream())
+        assert len(drawn) == num_episodes
     with pytest.raises(ValueError, match="wm_buffer_size is 4 rows, fewer than one episode"):
         draw_episodes(store, 4, with_replacement=False, generator=stream())
 

@@ -10,7 +10,7 @@ import pytest
 
 from pwmray import claim
 from pwmray.data.angles import wrap_observations
-from pwmray.data.behaviours import BEHAVIOURS
+from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import collect
 from pwmray.data.collected import collected_path, ensure_data
 from pwmray.data.recipe import CollectionRecipe
@@ -74,6 +74,35 @@ def test_behaviour_gives_actions_in_range(name):
     assert len(np.unique(actions[0])) > 1 or name == "bang-bang"
 
 
+# Data is found by its recipe: what a behaviour does may change with COLLECTION_FORMAT alone.
+OF_FORMAT_1 = {
+    "uniform": (0.273923, 0.459311, 0.956531),
+    "held-4": (0.273923, -0.918053, -0.831969),
+    "held-16": (0.273923, 0.273923, 0.714809),
+    "ornstein-uhlenbeck": (0.031433, -0.854146, -0.668867),
+    "bang-bang": (1.0, -1.0, -1.0),
+    "constant": (0.273923, 0.273923, 0.273923),
+    "policy": (0.0, 0.0, 0.0),
+    "noisy-policy": (-0.014671, -0.110029, 0.066845),
+}
+
+
+@pytest.mark.parametrize(("name", "steps"), OF_FORMAT_1.items())
+def test_behaviour_does_what_it_did_for_the_data_that_there_is(name, steps):
+    actions = (BEHAVIOURS | POLICY_NOISES)[name](np.random.default_rng(0), 500, 2)
+    assert actions[[0, 7, 99], 0] == pytest.approx(steps, abs=2e-6)
+
+
+def test_every_behaviour_is_one_whose_actions_are_known():
+    assert list(OF_FORMAT_1) == [*BEHAVIOURS, *POLICY_NOISES]
+
+
+def test_episode_has_the_streams_that_it_had_in_the_data_that_there_is():
+    episodes = collect("pendulum-spin", SMALL, CountingEnvs)
+    assert episodes.obs[:, 0, 0] == pytest.approx([1_053_049_216, 2_750_207_744])
+    assert episodes.action[:, 1, 0] == pytest.approx([-0.237312, 0.309395], abs=2e-6)
+
+
 def test_held_behaviours_hold_and_bang_bang_is_at_its_limits():
     rng = np.random.default_rng(0)
     assert len(np.unique(BEHAVIOURS["held-4"](rng, 500, 1))) == 125
@@ -133,6 +162,17 @@ def test_policy_acts_in_its_behaviours_and_noise_is_added_to_some():
     assert np.abs(noisy).max() <= 1
     assert 0 < np.abs(noisy - 0.75).mean() < 0.75
     assert len(np.unique(open_loop)) == 125
+
+
+def test_policy_acts_on_what_it_sees_before_the_step():
+    recipe = CollectionRecipe(num_episodes=2, behaviours=("policy",), policy="0" * 64)
+    episodes = collect("pendulum-spin", recipe, CountingEnvs, make_policy=follow_the_step)
+    expected = np.arange(500, dtype=np.float32) / 1000
+    np.testing.assert_array_equal(episodes.action[:, 1:, 0], [expected, expected])
+
+
+def follow_the_step(num_envs):
+    return lambda obs: np.repeat(obs[:, 1:2] / 1000, 6, axis=1)
 
 
 def always_up(num_envs):

@@ -115,11 +115,14 @@ def test_the_same_episodes_are_one_run(tmp_path):
     assert names_of(folder) == ["identical"]
 
 
-def test_episodes_that_all_return_nothing_are_not_called_one_run(tmp_path):
+@pytest.mark.parametrize(("value", "names"), [(0.0, ["at floor"]), (1000.0, [])])
+def test_episodes_that_all_return_nothing_or_all_there_is_are_not_called_one_run(
+    value, names, tmp_path
+):
     folder = write_curves(tmp_path / "s", STEADY, STEADY[::-1])
-    rows = [{"trial": trial, "return": 0.0} for trial in (FIRST, SECOND)]
+    rows = [{"trial": trial, "return": value} for trial in (FIRST, SECOND)]
     write_rows(folder / "evaluations.arrow", rows, EVALUATIONS)
-    assert names_of(folder) == ["at floor"]
+    assert names_of(folder) == names
 
 
 # Printed.

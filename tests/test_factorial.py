@@ -64,6 +64,11 @@ def test_interval_of_an_effect_matches_hand_worked_numbers():
     assert contrast(list(CELLS.values()), "interaction").standard_error == pytest.approx(100.0)
 
 
+def test_a_negative_effect_is_as_certain_as_a_positive_one():
+    found = contrast([CELLS[name] for name in reversed(CELLS)], "world model")
+    assert (found.estimate, found.p) == (-275.0, pytest.approx(0.005328, abs=1e-6))
+
+
 def test_unequal_spreads_cost_degrees_of_freedom():
     # Variances 0, 0, 0 and 5,000: error sqrt(0.25 * 2500) = 25 on one degree of freedom.
     found = contrast([(100, 100), (100, 100), (100, 100), (100, 200)], "policy")
@@ -87,6 +92,7 @@ def test_a_sweep_of_the_four_variants_has_its_effects_by_task(tmp_path):
     assert [effect.name for effect in found.tasks[0].effects] == list(CONTRASTS)
     assert [effect.estimate for effect in found.tasks[0].effects] == [275.0, 125.0, 150.0]
     assert found.suite == ()
+    assert summarize_sweep(load_sweep(tmp_path / "s")).comparisons[0].aggregates == ()
 
 
 def test_a_sweep_without_all_four_cells_has_none(tmp_path):
@@ -341,6 +347,29 @@ def test_suite_is_of_the_tasks_that_have_the_same_levels(tmp_path):
     (suite,) = summarize_sweep(load_sweep(folder)).suites
     assert (suite.tasks, suite.left_out) == (("walker-stand", "cheetah-run"), ("reacher-easy",))
     assert [level.name for level in suite.levels] == ["baseline", "fullflow"]
+
+
+def test_suite_takes_the_more_levels_where_as_many_tasks_have_fewer(tmp_path):
+    few = {name: CELLS[name] for name in ("baseline", "fullflow")}
+    tasks = {"reacher-easy": few, "reacher-hard": few, "walker-stand": CELLS, "walker-walk": CELLS}
+    (suite,) = summarize_sweep(load_sweep(write_square(tmp_path / "s", tasks))).suites
+    assert (suite.tasks, len(suite.levels)) == (("walker-stand", "walker-walk"), 4)
+
+
+def test_suite_counts_the_fewest_and_the_most_seeds_of_a_task(tmp_path):
+    more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": more})
+    assert summarize_sweep(load_sweep(folder)).suites[0].num_seeds == (2, 3)
+
+
+def test_suite_pairs_arms_by_seed_whatever_the_order_of_their_trials(tmp_path):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    expected = summarize_sweep(load_sweep(folder)).suites[0].levels[1].improvement
+    described = json.loads((folder / "sweep.json").read_text())
+    described["trials"].sort(key=lambda name: "flowpolicy" in name and name.endswith("-1"))
+    (folder / "sweep.json").write_text(json.dumps(described))
+    levels = {level.name: level for level in summarize_sweep(load_sweep(folder)).suites[0].levels}
+    assert levels["flowpolicy"].improvement == expected
 
 
 def test_suite_of_one_seed_has_no_spread_and_is_left_out(tmp_path):

@@ -149,8 +149,22 @@ def test_each_sweep_is_complete_with_the_seeds_of_its_own(tmp_path):
     write_square(tmp_path / "second", {"reacher-easy": more})
     merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
     assert [arm.num_planned for arm in summarize_sweep(merged).arms] == [3, 4, 3, 4]
+    assert merged.num_planned == len(merged.trials) == 14
     row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
     assert row.verdict.name == "Incomplete (3/4 seeds)"
+
+
+def test_a_seed_that_one_sweep_alone_planned_and_lost_is_missing(tmp_path):
+    more = {name: (*values, 1.0) for name, values in CELLS.items()}
+    write_square(tmp_path / "first", {"reacher-easy": CELLS})
+    folder = write_square(tmp_path / "second", {"reacher-easy": more})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    rows = [row | ({"status": "FAILED"} if row["seed"] == 4 else {}) for row in rows]
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    for compare, within in (("sweep", None), ("variant", ["task"])):
+        rows = summarize_sweep(merged, compare, within=within).comparisons[0].rows
+        assert {row.verdict.name for row in rows} == {"Incomplete (3/4 seeds)"}
 
 
 def test_a_sweep_given_twice_is_refused(tmp_path, capsys):
@@ -284,21 +298,35 @@ def test_an_axis_that_sets_other_keys_in_each_sweep_is_compared_as_all_of_them(t
         assert [row.differences for row in rows] == [(), ()]
 
 
-def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_levels(tmp_path):
+def load_substeps(folder, *tasks):
+    """Write a Gaussian policy and a flow policy of 2 and 4 substeps, and read them."""
     gaussian = ("baseline", {"kind": "gaussian"})
     flows = [("flowpolicy", {"kind": "flow", SUBSTEPS: steps}) for steps in (2, 4)]
     rows = [
         CONTROLS
-        | {"trial": f"{variant}-{place}-{seed}", "task": "reacher-easy", "variant": variant}
+        | {"trial": f"{task}-{variant}-{place}-{seed}", "task": task, "variant": variant}
         | {"world_model": "mlp", "policy": policy["kind"], "epochs": 100, "epochs_reached": 100}
         | {"seed": seed, "return_mean": 200.0 * place + seed}
         | {"config": json.dumps({"policy": policy})}
+        for task in tasks
         for place, (variant, policy) in enumerate((gaussian, *flows))
         for seed in (1, 2)
     ]
     axes = ["variant", f"policy[flow].{SUBSTEPS}", "task", "seed"]
-    write_trials(tmp_path / "s", rows, axes, "variant")
-    sweep = load_sweep(tmp_path / "s")
+    write_trials(folder, rows, axes, "variant")
+    return load_sweep(folder)
+
+
+def test_a_baseline_to_which_a_factor_does_not_apply_is_that_of_the_same_task(tmp_path):
+    sweep = load_substeps(tmp_path / "s", "reacher-easy", "walker-stand")
+    rows = summarize_sweep(sweep).comparisons[0].rows
+    compared = [(row.baseline.factors["task"], row.level.factors["task"]) for row in rows]
+    tasks = ("reacher-easy", "walker-stand")
+    assert sorted(compared) == [(task, task) for task in tasks for _ in range(2)]
+
+
+def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_levels(tmp_path):
+    sweep = load_substeps(tmp_path / "s", "reacher-easy")
     table = summarize_sweep(sweep).comparisons[0]
     assert [row.baseline_name for row in table.rows] == ["baseline", "baseline"]
     assert [row.level.mean for row in table.rows] == [201.5, 401.5]

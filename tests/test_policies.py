@@ -25,6 +25,7 @@ from tests.model_inputs import (
     count_calls,
     fresh_policy,
     has_finite_gradients,
+    initial_spread,
     latents,
     load_saved,
     measure_update_flops,
@@ -88,6 +89,20 @@ def noise_that_came_down_to_its_floor_may_grow_again(kind, settings):
 
     assert_close(policy.log_std.detach(), torch.full((6,), MIN_LOG_STD))
     assert policy.log_std.grad.abs().min() > 0
+
+
+@clause
+def noise_starts_and_stops_falling_where_that_of_pwm_does(kind, settings):
+    policy = fresh_policy(kind, settings)
+    assert_close(policy.log_std.detach(), torch.full((6,), -1.0))
+    torch.nn.init.constant_(policy.log_std, -5.0)
+    policy.keep_exploring()
+    assert_close(policy.log_std.detach(), torch.full((6,), -1.427))
+
+
+@clause
+def weights_start_with_the_spread_of_tdmpc2(kind, settings):
+    assert_close(initial_spread(fresh_policy(kind, settings)), 0.02, atol=0.001, rtol=0)
 
 
 @clause

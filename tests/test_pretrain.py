@@ -76,6 +76,18 @@ def make_store(folder, task, num_episodes=10, length=9):
     return open_store(path)
 
 
+def make_arm(folder, num_turns):
+    """Episodes of reacher's sizes whose shoulder has wound up so many turns more each."""
+    rng = np.random.default_rng(0)
+    obs = rng.uniform(-3, 3, (90, 6)).astype(np.float32)
+    obs[:, 0] += np.repeat(np.arange(10), 9) * num_turns * 2 * np.pi
+    columns = {"obs": obs, "action": np.zeros((90, 2), np.float32)}
+    path = folder / "arm.arrow"
+    write_store(path, "reacher-easy", **columns, reward=np.zeros(90, np.float32),
+                episode_lengths=[9] * 10, behaviours=["uniform"] * 10, recipe={})  # fmt: skip
+    return open_store(path)
+
+
 @pytest.fixture
 def stores(tmp_path):
     return [make_store(tmp_path, task) for task in TASKS]
@@ -120,6 +132,11 @@ def test_episodes_are_trained_on_or_held_out(stores):
     assert sorted([*split.training, *split.held_out]) == list(range(10))
 
 
+def test_at_least_one_episode_is_held_out(stores):
+    split = split_episodes(stores[0], 0.01, stream())
+    assert (len(split.training), len(split.held_out)) == (9, 1)
+
+
 def test_holding_out_every_episode_is_refused(stores):
     with pytest.raises(ValueError, match="none is left to train on"):
         split_episodes(stores[0], 1.0, stream())
@@ -139,6 +156,19 @@ def test_windows_stay_in_a_chosen_episode_of_their_task(stores):
 
 
 # A run.
+
+
+def test_pretraining_learns_from_an_arm_that_wound_up_as_from_one_that_did_not(tmp_path):
+    def losses(name, num_turns, wrap_angles):
+        (tmp_path / name).mkdir()
+        arms = [make_arm(tmp_path / name, num_turns)]
+        settings = {"world_model.wrap_angles": wrap_angles, "world_model.standardize": True}
+        pretrain(make_config(settings), tmp_path / name / "run", arms, CPU, quiet)
+        return [row["consistency_loss"] for row in curve(tmp_path / name / "run")]
+
+    straight = losses("straight", 0, True)
+    assert losses("wound", 3, True) == pytest.approx(straight, rel=1e-3)
+    assert losses("raw", 3, False) != pytest.approx(straight, rel=1e-2)
 
 
 def test_run_keeps_the_last_and_the_best_model_and_the_loss_by_part(stores, tmp_path):

@@ -10,7 +10,7 @@ from analysis.arms import build_arms
 from analysis.cost import measure_costs
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
-from analysis.scaling import SHAPES, fit_shape, lack_of_fit, scale_epochs
+from analysis.scaling import SHAPES, Fit, fit_shape, foretell, lack_of_fit, scale_epochs
 from analysis.summarize import main
 from pwmray.results import read_table
 from tests.made_sweeps import CONTROLS
@@ -108,6 +108,41 @@ def test_a_clear_plateau_says_how_many_epochs_it_takes(tmp_path):
     assert found.is_known
     assert found.answer.startswith("needs about 180 epochs (1")
     assert found.low < 80.0 * np.log(10.0) < found.high
+
+
+def test_range_is_that_of_both_shapes_where_they_fit_nearly_as_well(tmp_path):
+    # Residuals 9,801 and 12,823: 12 ln(12,823 / 9,801) = 3.2, and more with less noise.
+    both = scale(tmp_path, around(exponential, noise=(-40.0, 15.0, 25.0)))
+    assert [fit.shape for fit in both.fits] == ["exponential", "power"]
+    assert (both.low, both.high) == (both.fits[0].needed[0], both.fits[1].needed[1])
+    assert both.fits[0].needed[1] < both.fits[1].needed[0]
+    assert both.answer == "cannot tell: 150 epochs or many more"
+
+
+def test_a_shape_that_fits_clearly_worse_does_not_count(tmp_path):
+    # 12 ln of the residuals' ratio is 7.4.
+    found = scale(tmp_path, around(exponential, noise=(-24.0, 9.0, 15.0)))
+    assert [fit.shape for fit in found.fits] == ["exponential"]
+    assert found.answer == "needs about 180 epochs (170 to 210)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (40.0, 50.0, "needs at most 50 epochs"),
+        (60.0, 230.0, "needs about 120 epochs (60 to 230)"),
+        (60.0, 250.0, "cannot tell: 60 epochs or up to 250"),
+        (40.0, 210.0, "cannot tell: under 50 epochs or up to 210"),
+        (250.0, 800.0, "needs about 450 epochs (250 to 800)"),
+        (250.0, 801.0, "cannot tell: 250 epochs or many more"),
+        (400.0, 2000.0, "cannot tell: 400 epochs or many more"),
+        (401.0, np.inf, "needs more than 400 epochs"),
+    ],
+)
+def test_answer_follows_from_the_range_and_the_budgets(low, high, answer):
+    fit = Fit("exponential", 80.0, 600.0, 0.0, (600.0, 700.0), (low, high))
+    returns = [(100.0 * place,) * 2 for place in range(4)]
+    assert foretell([fit], BUDGETS, returns) == (low, high, answer)
 
 
 def test_a_plateau_at_the_smallest_budget_says_at_most(tmp_path):

@@ -7,6 +7,7 @@ import gc
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from pwmray import registry, results
 from pwmray.algorithm import compiling
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
+from pwmray.data.store import write_store
 from pwmray.envs.vector import make_vector
 from pwmray.hold import RunningElsewhereError
 from pwmray.registry import Status
@@ -74,6 +76,36 @@ def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
     assert record.last("return_mean") == pytest.approx(returns[:3].mean())
     assert record.last("plan_return_mean") == pytest.approx(returns[3:].mean())
     assert set(returns[:3]).isdisjoint(returns[3:])
+
+
+def write_arm(folder, num_turns):
+    """Write episodes of reacher's sizes whose shoulder has wound up so many turns more each."""
+    rng = np.random.default_rng(0)
+    lengths = [20, 24, 30]
+    obs = rng.uniform(-3, 3, (sum(lengths), 6)).astype(np.float32)
+    obs[:, 0] += np.repeat(np.arange(3), lengths) * num_turns * 2 * np.pi
+    action = rng.uniform(-1, 1, (len(obs), 2)).astype(np.float32)
+    reward = rng.uniform(0, 2, len(obs)).astype(np.float32)
+    folder.mkdir()
+    path = folder / "arm.arrow"
+    write_store(path, "reacher-easy", obs, action, reward, lengths, ["uniform"] * 3, {})
+    return path
+
+
+def test_trial_learns_from_an_arm_that_wound_up_as_from_one_that_did_not(tmp_path):
+    def losses(name, num_turns, wrap_angles):
+        settings = {"world_model.wrap_angles": wrap_angles, "world_model.standardize": True}
+        settings |= {"evaluation.num_episodes": 1}
+        config = make_config("baseline", task="reacher-easy", **settings)
+        ask_for(config, tmp_path / name)
+        trial = open_trial(config, tmp_path / name, write_arm(tmp_path / f"{name}-data", num_turns))
+        trial.advance()
+        trial.close()
+        return curve_of(tmp_path / name)["consistency_loss"].to_pylist()
+
+    straight = losses("straight", 0, True)
+    assert losses("wound", 3, True) == pytest.approx(straight, rel=1e-3)
+    assert losses("raw", 3, False) != pytest.approx(straight, rel=1e-2)
 
 
 def live_bytes():

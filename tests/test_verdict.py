@@ -146,6 +146,7 @@ def test_arms_that_differ_in_a_control_are_not_comparable():
         ({1: 900.0, 2: 900.0}, {1: 100.0, 2: 100.0}, (1, 2, 3), "Incomplete (2/3 seeds)"),
         ({1: 900.0, 2: 900.0}, {1: 100.0, 3: 100.0}, (), "Incomplete (1/3 seeds)"),
         ({1: 900.0}, {}, (1, 2, 3), "Incomplete (0/3 seeds)"),
+        ({}, {}, (), "Incomplete (0/0 seeds)"),
     ],
 )
 def test_arms_with_missing_seeds_are_incomplete(baseline, level, planned, name):
@@ -204,6 +205,21 @@ def test_seeds_for_a_tie_come_from_the_interval():
     assert seeds_to_decide([600.0, 620.0, 640.0], [620.0, 640.0, 660.0]) == 5
 
 
+def test_seeds_to_decide_do_not_depend_on_which_arm_is_better():
+    assert seeds_to_decide([620.0, 640.0, 660.0], [600.0, 620.0, 640.0]) == 5
+
+
+def test_seeds_for_a_tie_take_the_degrees_of_freedom_of_unequal_spreads():
+    # sd 0 and 40, difference 20: t(n - 1) * 40 / sqrt(n) <= 30 first at n = 10 (28.6).
+    assert seeds_to_decide([620.0, 620.0, 620.0], [600.0, 640.0, 680.0]) == 10
+
+
+def test_a_hundred_seeds_are_the_most_that_are_counted():
+    # A win takes n > 8 sd^2 / 60^2: 99.5 and 100.3.
+    assert seeds_to_decide([288.4, 500.0, 711.6], [348.4, 560.0, 771.6]) == 100
+    assert seeds_to_decide([287.5, 500.0, 712.5], [347.5, 560.0, 772.5]) is None
+
+
 def test_a_difference_close_to_the_margin_needs_more_seeds_than_are_counted():
     verdict = decide_at([400.0, 500.0, 600.0], [449.0, 549.0, 649.0])
     assert verdict.name == "Inconclusive (over 100 seeds)"
@@ -244,6 +260,11 @@ def test_three_seeds_are_never_confirmed():
     assert grade_evidence([verdict]) == ["supported"]
 
 
+def test_four_seeds_are_too_few_to_be_confirmed():
+    verdict = decide_at([300.0, 301.0, 302.0, 303.0], [900.0, 901.0, 902.0, 903.0])
+    assert grade_evidence([verdict]) == ["supported"]
+
+
 def test_five_seeds_and_a_small_p_are_confirmed():
     verdict = decide_at([300.0, 301.0, 302.0, 303.0, 304.0], [900.0, 901.0, 902.0, 903.0, 904.0])
     assert grade_evidence([verdict]) == ["confirmed"]
@@ -268,6 +289,12 @@ def test_welch_matches_hand_worked_numbers():
     assert found.standard_error == pytest.approx((5 / 3) ** 0.5)
     assert found.p == pytest.approx(0.22088, abs=1e-5)
     assert (found.low, found.high) == pytest.approx((-2.15540, 6.15540), abs=1e-5)
+
+
+def test_welch_matches_hand_worked_numbers_for_unequal_numbers_of_seeds():
+    # 2.5 / 5 and 4 / 3: error sqrt(1.8333); degrees 1.8333^2 / (.5^2 / 4 + 1.3333^2 / 2) = 3.533.
+    found = welch([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 4.0, 6.0], 0.95)
+    assert found == pytest.approx((-1.0, 1.354006, -4.963726, 2.963726, 0.506214), abs=1e-5)
 
 
 def test_one_sample_against_a_number_matches_hand_worked_numbers():
@@ -448,6 +475,7 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         (f"{long}, settings 1a2b3c4d", f"{long}, settings 1a2b3c4d", []),
         (f"{long}, settings 1a2b3c4d", f"{long}, settings 5e6f7a8b", ["world_model_training"]),
         (f"{long}, settings 1a2b3c4d", long, []),  # of an earlier version
+        (long, f"{long}, settings 1a2b3c4d", []),
         (f"{long}, settings 1a2b3c4d", short, ["world_model_training"]),
     ]:
         arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
@@ -457,6 +485,24 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         assert find_differences("x", *arms, keys=("world_model_from", "variant")) == []
 
 
+def test_one_checkpoint_of_unknown_training_is_the_same_in_both_arms():
+    known = {"world_model_from": "mlp-1", "world_model_training": "unknown iterations on data d1"}
+    baseline, level = make_arms(world_model="mlp", **known)
+    for trial in baseline:
+        trial.record.update(known)
+    assert find_differences("variant", baseline, level) == []
+
+
+def test_a_methodology_from_scratch_has_no_checkpoint_to_share():
+    finetuned = {"methodology": "policy_and_wm_finetuning", "world_model_from": "mlp-1"}
+    baseline, level = make_arms(world_model="mlp", **finetuned)
+    assert find_differences("methodology", baseline, level) == []
+    for trial in baseline:
+        trial.record["world_model_from"] = "mlp-2"
+    (found,) = find_differences("methodology", baseline, level)
+    assert str(found) == "world_model_from: mlp-2 against mlp-1"
+
+
 def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     arms = make_arms(epochs=200, epochs_reached=200)
     assert find_differences("arm", *arms, keys=("variant", "epochs")) == []
@@ -464,6 +510,12 @@ def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     (found,) = find_differences("arm", *arms, keys=("variant", "learner.horizon"))
     assert found.field == "trained_parameters"
     assert find_differences("arm", *arms, keys=("variant", "size")) == []
+
+
+def test_an_arm_without_trials_differs_in_nothing():
+    baseline, level = make_arms(git_commit="c2")
+    assert find_differences("variant", [], level) == []
+    assert find_differences("variant", baseline, []) == []
 
 
 def test_an_arm_that_mixes_two_commits_is_a_difference():

@@ -23,6 +23,7 @@ from tests.model_inputs import (
     embedded,
     fresh_world_model,
     has_finite_gradients,
+    initial_spread,
     latents,
     load_saved,
     measure_update_flops,
@@ -179,6 +180,31 @@ def task_embedding_has_a_norm_of_at_most_one(kind, settings):
 
     assert_close(norms[1].item(), 1.0)
     assert_close(norms[0].item(), model.task_embedding.weight[0].norm().item())
+
+
+@clause
+def scale_of_a_long_task_embedding_is_a_constant(kind, settings):
+    model = fresh_world_model(kind, settings)
+    with torch.no_grad():
+        model.task_embedding.weight[1] = 50.0  # four times: a norm of 100
+
+    model.embed(torch.tensor(1)).sum().backward()
+
+    assert_close(model.task_embedding.weight.grad[1], torch.full((4,), 0.01))
+
+
+@clause
+def weights_start_with_the_spread_of_tdmpc2(kind, settings):
+    model = fresh_world_model(kind, settings)
+    assert_close(initial_spread(model), 0.02, atol=0.001, rtol=0)
+    assert 0.019 < model.task_embedding.weight.abs().max() <= 0.02
+
+
+@clause
+def an_observation_that_hardly_varies_is_not_blown_up(kind, settings):
+    model = fresh_world_model(kind, settings)
+    model.set_observation_scale(torch.zeros(2), torch.tensor([0.0, 1e-5]))
+    assert_close(model.obs_std[:3], torch.tensor([1e-3, 1e-3, 1.0]))
 
 
 @clause
