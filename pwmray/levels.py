@@ -5,6 +5,7 @@ names. The levels are read off the trial's config, so that a sweep that has grow
 them of the trials that it ran before.
 """
 
+import dataclasses
 import functools
 import json
 import re
@@ -28,6 +29,17 @@ Axes = Mapping[str, Sequence[str]]  # the config keys that each axis sets
 _Levels = Mapping[str, Mapping[str, Any]]  # the settings of an axis's levels, by name
 Named = Mapping[str, _Levels]  # the same, by axis
 Words = Mapping[str, str]  # "pretrained:1", for which a trial's file stands, by fingerprint
+
+
+def as_placed(
+    config: TrialConfig, world_model: str | None, files: Mapping[str, str]
+) -> TrialConfig:
+    """Return a recorded config with the place that its world model's file has now.
+
+    `files` are places by the model's id in tables; the file may have been moved since.
+    """
+    file = files.get(world_model or "", config.world_model_from)
+    return dataclasses.replace(config, world_model_from=file)
 
 
 def level_of(

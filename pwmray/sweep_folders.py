@@ -11,8 +11,10 @@ from pwmray.commands import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
+WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
+FILES = "world_models"  # there: where a world model's file lies now, by its id in the tables
 # Of what is read here, objects and others.
-_OBJECTS = ("axes", "named_levels", "pretrained", "world_models")
+_OBJECTS = ("axes", "named_levels", WORDS, FILES)
 _KINDS = {"name": str, "scale": str, "trials": list, **dict.fromkeys(_OBJECTS, dict)}
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them

@@ -9,10 +9,8 @@ results/<sweep>/
 """
 
 import contextlib
-import dataclasses
 import datetime
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,9 +23,10 @@ from pwmray import claim, registry, results
 from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing
-from pwmray.levels import known_by, level_of, name_trial, tell_apart
+from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
-from pwmray.sweep_folders import SWEEP_FILE, read_sweep
+from pwmray.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
+from pwmray.trial_links import link, name_anew
 
 _FROM_EVENTS = (
     "reason",
@@ -62,8 +61,6 @@ _PER_PROCESS = (
 )
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
-_WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
-_FILES = "world_models"  # there: where a world model's file lies now, by its id in the tables
 _POLL_SECONDS = 0.05
 _LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
 _MOST_SHARE = 0.05  # of its time that they take
@@ -100,14 +97,14 @@ def open_sweep(plan: Any, command: str) -> Path:
         found = read_sweep(folder)
         earlier = [name for name in found.get("trials", []) if name not in names]
         content["trials"] = [*asked, *earlier]
-        content[_WORDS] = {**found.get(_WORDS, {}), **plan.words}
-        content[_FILES] = {**found.get(_FILES, {}), **_world_models(configs)}
+        content[WORDS] = {**found.get(WORDS, {}), **plan.words}
+        content[FILES] = {**found.get(FILES, {}), **_world_models(configs)}
         with replacing(folder / SWEEP_FILE) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
         plain = json.loads(json.dumps(content["named_levels"]))  # in a file there are no tuples
         is_renamed = found.get("named_levels", {}) != plain
-        renamed = _name_anew(plan.results, earlier, content) if is_renamed else {}
-        _link(folder / "trials", names, renamed)
+        renamed = name_anew(plan.results, earlier, content) if is_renamed else {}
+        link(folder / "trials", names, renamed)
     return folder
 
 
@@ -316,22 +313,16 @@ def _world_models(configs: Sequence[TrialConfig]) -> dict[str, str]:
     return places
 
 
-def _as_placed(config: TrialConfig, world_model: str | None, sweep: Mapping[str, Any]) -> Any:
-    """Return a recorded config with the place that the file of its world model has now."""
-    file = sweep.get(_FILES, {}).get(world_model, config.world_model_from)
-    return dataclasses.replace(config, world_model_from=file)
-
-
 def _with_levels(trials: pa.Table, sweep: Mapping[str, Any]) -> pa.Table:
     axes, named = sweep.get("axes", {}), sweep.get("named_levels", {})
-    words = sweep.get(_WORDS, {})
+    words = sweep.get(WORDS, {})
     others = {axis: keys for axis, keys in axes.items() if axis not in results.TRIALS.names}
     if not others:
         return trials
     rows = trials.to_pylist()
     recorded = [TrialConfig.from_dict(json.loads(row["config"])) for row in rows]
     configs = [
-        _as_placed(config, row["world_model_from"], sweep)
+        as_placed(config, row["world_model_from"], sweep.get(FILES, {}))
         for config, row in zip(recorded, rows, strict=True)
     ]
     if words:
@@ -371,47 +362,3 @@ def _evaluations(path: Path) -> pa.Table:
     if not path.exists():
         raise ValueError(f"EVALUATED without {path.name}; delete the folder to run the trial again")
     return results.read_table(path, results.EVALUATIONS)
-
-
-def _name_anew(
-    results_dir: Path, fingerprints: Sequence[str], sweep: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return what trials are called by the sweep's levels of today, of those that can be read."""
-    names = {}
-    for fingerprint in fingerprints:
-        with contextlib.suppress(ValueError, OSError):
-            record = registry.read(registry.trial_folder(results_dir, fingerprint))
-            recorded = TrialConfig.from_dict(record.last("config") or {})
-            config = _as_placed(recorded, record.last("world_model_id"), sweep)
-            names[fingerprint] = name_trial(
-                config, sweep["axes"], sweep["named_levels"], sweep[_WORDS]
-            )
-    return names
-
-
-def _link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) -> None:
-    """Point readable names at the folders of trials; a file system without links goes without.
-
-    `names` are by fingerprint. A name that another trial of the sweep has had stays with it, unless
-    it is one of the `renamed`, by fingerprint, and called otherwise now.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # From where the links lie in truth: the sweep's folder may be a link to another disk.
-    trials = Path(os.path.relpath(folder.parents[1].resolve() / "trials", folder.resolve()))
-    taken = {path.name: path.readlink().name for path in folder.iterdir() if path.is_symlink()}
-    names, used = dict(names), set(names.values())
-    for before, fingerprint in taken.items():
-        name = renamed.get(fingerprint, before)
-        if before not in (name, tell_apart(name, fingerprint)):
-            names[fingerprint] = tell_apart(name, fingerprint) if name in used else name
-            used.add(names[fingerprint])
-    for name, fingerprint in taken.items():
-        if names.get(fingerprint, name) != name:
-            (folder / name).unlink(missing_ok=True)
-    for fingerprint, name in names.items():
-        if taken.get(name, fingerprint) not in names:
-            name = tell_apart(name, fingerprint)
-        with contextlib.suppress(OSError):
-            if taken.get(name) == fingerprint and not (folder / name).exists():  # moved since
-                (folder / name).unlink()
-            os.symlink(trials / fingerprint, folder / name)
