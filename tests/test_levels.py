@@ -353,7 +353,7 @@ def test_levels_of_widths_are_not_taken_for_renamed_ones(tmp_path, monkeypatch):
     sweep = make_sweep("width", levels, within=["width"])
     few = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
     named = []
-    monkeypatch.setattr(tables, "_name_anew", lambda *asked: named.append(asked) or {})
+    monkeypatch.setattr(tables, "name_anew", lambda *asked: named.append(asked) or {})
     for planned in (make_plan(sweep, tmp_path), few, few):
         tables.open_sweep(planned, "python few.py")
     assert len(named) == 1  # the first knows of no levels yet
