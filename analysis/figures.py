@@ -80,7 +80,7 @@ def _draw_trials(summary: Summary) -> dict[str, Figure | None]:
     sweep = leave_out_replaced(summary.sweep)
     curves = load_curves(sweep)
     if is_scattered(summary.sweep):
-        found = {"return_against_settings": draw_settings(summary, curves)}
+        found = {"return_against_settings": draw_settings(summary._replace(sweep=sweep), curves)}
         plots = {"learning_curves": plan_all_curves(sweep, curves)}
     else:
         found, returns = {}, plan_returns(sweep)

@@ -17,15 +17,19 @@ SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agr
 
 
 def find_flags(sweep: Sweep) -> list[str]:
-    """Return what a reader should know about the trials that count, one line each."""
-    usable = leave_out_replaced(sweep).usable
+    """Return what a reader should know about the trials that count, one line each.
+
+    Evaluations that two trials share are told of all: a copy may have replaced its original.
+    """
+    counting = leave_out_replaced(sweep)
+    usable = counting.usable
     checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
         ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
         ("whose number of episodes is not the recorded one", _is_miscounted),
     )
     flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
     flags.append(_find_repeated(sweep.usable))
-    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(sweep)))
+    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(counting)))
     flags.append(_find_several_data(usable))
     flags.append(_find_few_episodes(usable))
     flags += [_find_unmatched(field, usable) for field in PARAMETERS]

@@ -75,7 +75,8 @@ def summarize_sweep(
     )
     names = diagnose(sweep)
     arms = tuple(build_arms(sweep))
-    notes = describe_sweep(sweep, arms)
+    counting = leave_out_replaced(sweep)
+    notes = describe_sweep(sweep, counting, arms)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
     return Summary(
@@ -89,7 +90,7 @@ def summarize_sweep(
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         names=names,
-        notes=tuple(notes + describe_names(leave_out_replaced(sweep), names)),
+        notes=tuple(notes + describe_names(counting, names)),
         reference=None if reference is None else list_beside(reference, arms),
     )
 
@@ -116,9 +117,8 @@ def describe_comparisons(table: Comparisons) -> list[str]:
     return notes
 
 
-def describe_sweep(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
-    """Return what must be said about the sweep as a whole."""
-    counting = leave_out_replaced(sweep)
+def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[str]:
+    """Return what must be said about the sweep as a whole, by its trials that count and by all."""
     notes = [
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "

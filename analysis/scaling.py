@@ -77,8 +77,7 @@ def scale_epochs(
     """Return the scaling of every group of arms that differ in epochs alone, where several do.
 
     `budgets` are factors whose levels set the epochs and nothing else. Arms that the guard rejects
-    are no curve, unless `despite_differences`; the answer says so; nor are those
-    short of seeds.
+    are no curve, unless `despite_differences`; the answer says so. Nor are those that lack seeds.
     """
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
@@ -167,7 +166,7 @@ def _scale(group: dict[str, Any], arms: Sequence[Arm], despite_differences: bool
     if found and not despite_differences:
         fields = ", ".join(dict.fromkeys(difference.field for difference in found))
         return empty._replace(answer=f"cannot tell: budgets are not comparable ({fields})")
-    missing = [f"{arm.factors['epochs']:,}" for arm in ran if not arm.is_complete]
+    missing = [f"{arm.factors['epochs']:,}" for arm in arms if not arm.is_complete]
     if missing:
         return empty._replace(
             answer=f"cannot tell: seeds are missing at {', '.join(missing)} epochs"

@@ -9,6 +9,7 @@ same happens when Ray's head is lost. After SIGTERM (scancel) nothing is requeue
 """
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -167,7 +168,8 @@ class Job:
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
                 if _num_restarts() < self._chosen.max_requeues:
-                    self._goes_on.touch()
+                    with contextlib.suppress(OSError):  # a full disk: the driver then knows less
+                        self._goes_on.touch()
                 self._end_driver()
                 return GO_ON
             for name in list(nodes)[1:]:

@@ -1,6 +1,7 @@
 """Profiles: what a job asks of Slurm, by name, in a TOML file that is checked when it is read."""
 
 import dataclasses
+import itertools
 import os
 import re
 import tomllib
@@ -16,10 +17,11 @@ from pwmray.commands import unknown
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
 UNTYPED = "none"  # in place of Slurm's name of a type of GPU, where Slurm has only their number
-# Options of sbatch by which the record of jobs would not be that of what Slurm runs.
+# Options of sbatch by which the record of jobs would not be that of what Slurm runs, in all forms
+# that sbatch takes.
 _OURS = {
-    **dict.fromkeys(("--array", "-a"), "cluster/submit.py --jobs N submits an array"),
-    **dict.fromkeys(("--output", "-o"), "a job's log lies in its sweep's folder"),
+    r"-a.*|--ar(r(a(y)?)?)?(=.*)?": "cluster/submit.py --jobs N submits an array",
+    r"-o.*|--ou(t(p(u(t)?)?)?)?(=.*)?": "a job's log lies in its sweep's folder",
 }
 # Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
 # takes 66 of them, our private folder for it 19.
@@ -61,10 +63,9 @@ class Profile:
         wrong = [line for line in self.sbatch if not line.startswith("-")]
         if wrong:
             raise ValueError(f"sbatch holds {wrong[0]!r}; valid: options such as --constraint=x")
-        for line in self.sbatch:
-            name = re.split("[= ]", line)[0]
-            if name in _OURS:
-                raise ValueError(f"sbatch holds {line!r}, not for a profile: {_OURS[name]}")
+        for line, (form, instead) in itertools.product(self.sbatch, _OURS.items()):
+            if any(re.fullmatch(form, word) for word in line.split()):
+                raise ValueError(f"sbatch holds {line!r}, not for a profile: {instead}")
         self._check_gpus()
         self._check_time()
         self._check_scratch()

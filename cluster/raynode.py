@@ -12,6 +12,7 @@ so for the sake of the other nodes. Then a worker, whose Ray ends a minute later
 Slurm has seen it, too.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -23,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def _interpreter(folder: str) -> str:
 
 def free_ports(ip: str, number: int) -> list[int]:
     """Return ports that nobody listens on at this address, all different."""
-    with ExitStack() as held:
+    with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
             each.bind((ip, 0))
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         def end(number: int, _: Any) -> None:
             signals.append(number)
             if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
-                told_to_end.touch()  # for the driver, who sees that trials die
+                with contextlib.suppress(OSError):  # a full disk
+                    told_to_end.touch()  # for the driver, who sees that trials die
             ray.terminate()
             if number == signal.SIGTERM:
                 shutil.rmtree(private, ignore_errors=True)

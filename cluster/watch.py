@@ -119,6 +119,7 @@ class Watcher:
         self._past: dict[str, list[Job]] = {}  # what accounting says of jobs that squeue forgot
         self._jobs: list[tuple[Submission, Job]] = []
         self._set_right: dict[str, Lost] = {}
+        self._unwritten: set[str] = set()  # why some cannot be
 
     def look(self) -> View:
         """Return the view, after setting right the trials whose jobs are gone."""
@@ -156,6 +157,7 @@ class Watcher:
             remarks=[
                 *remark,
                 *lost.describe(self._set_right),
+                *sorted(self._unwritten),
                 *describe_unreadable(unreadable),
                 *dashboards.describe(self._folders, [job for _, job in jobs]),
             ],
@@ -180,12 +182,11 @@ class Watcher:
         told = slurm_jobs.ask(names, _ANSWER_SECONDS, self._past)
         if told is None:
             return self._jobs, [_NO_ANSWER]
-        unwritten: set[str] = set()
-        self._set_right |= lost.settle(self._results, doubtful, told, unwritten)
+        self._unwritten.clear()
+        self._set_right |= lost.settle(self._results, doubtful, told, self._unwritten)
         self._jobs = [(s, job) for s in ours for job in s.find(told)]
         others = sorted({s.cluster for s in submitted} - {here})
-        remark = [f"more jobs were submitted on {name}: look there" for name in others]
-        return self._jobs, [*remark, *sorted(unwritten)]
+        return self._jobs, [f"more jobs were submitted on {name}: look there" for name in others]
 
     def _trial_rows(
         self, running: Mapping[str, Summary], ids: Mapping[str, str]

@@ -204,7 +204,9 @@ def _settings_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = [_settings(row) for row in rows]
     ids = {
         settings["world_model_from"]: row["world_model_from"]
-        for row, settings in zip(rows, found, strict=True)
+        for row, settings in reversed(
+            list(zip(rows, found, strict=True))
+        )  # asked for last come first
         if row["world_model_from"] is not None
     }
     for row, settings in zip(rows, found, strict=True):

@@ -90,7 +90,13 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
             continue
         num_bytes = _bytes_of(files)
         newest = max((found.st_mtime for found in _stats_of(files)), default=0.0)
-        if newest > before.timestamp() or (does_it and not clear_leftovers(folder)):
+        if newest > before.timestamp():
+            continue
+        try:
+            if does_it and not clear_leftovers(folder):
+                continue
+        except PermissionError as error:  # another user's, beside which ours are freed
+            print(f"left out: {one_line(error)}")
             continue
         total += num_bytes
         names = ", ".join(path.name for path in files)

@@ -22,6 +22,7 @@ from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.launch import MAX_LOSSES
 from pwmray.recorder import Job
+from pwmray.registry import Status
 from pwmray.scheduling import InOrder
 from pwmray.search_plan import SearchPlan, best_lines, caution_lines
 from pwmray.search_tables import write_tables
@@ -230,7 +231,7 @@ def _search_task(
             return trials
         say("Ray's node on this machine died; going on with another")
         ray.shutdown()
-        trials.settle("Ray's node on this machine died")
+        trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
         connect.connect(address and connect.answering(address))
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 

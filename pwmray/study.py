@@ -94,12 +94,14 @@ def load_studies(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> Stu
         return found
     storage = _open_journal(folder / JOURNAL_FILE)
     names = {task: _study_name(task, defining) for task, defining in settings.items()}
-    for name in (known.study_name for known in storage.get_all_studies()):
-        task = name.rpartition("-")[0]
-        if name == names.get(task):
-            found.by_task[task] = optuna.load_study(study_name=name, storage=storage)
-        elif task in names:
-            found.others[task].append(optuna.load_study(study_name=name, storage=storage))
+    known = [known.study_name for known in storage.get_all_studies()]
+    for task, own in names.items():
+        for name in (name for name in known if name.rpartition("-")[0] == task):
+            loaded = optuna.load_study(study_name=name, storage=storage)
+            if name == own:
+                found.by_task[task] = loaded
+            else:
+                found.others[task].append(loaded)
     return found
 
 

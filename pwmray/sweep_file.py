@@ -34,13 +34,17 @@ def load(path: Path) -> dict[str, Any]:
 
 def owners_of_main(path: Path) -> list[ast.expr]:
     """Return whose `main` a file calls, or has another call, as it is written there."""
-    return _owners(ast.parse(path.read_bytes()))
+    return _owners(_parse(path))
 
 
 def _runs_when_loaded(path: Path) -> bool:
     """Tell whether a file calls some `main` whoever loads it, outside of any `if`."""
-    statements = ast.parse(path.read_bytes()).body
+    statements = _parse(path).body
     return any(_owners(one) for one in statements if isinstance(one, ast.Expr))
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes(), filename=str(path))
 
 
 def _owners(tree: ast.AST) -> list[ast.expr]:

@@ -183,7 +183,7 @@ class Trial:
         try:
             progress = checkpoint.load(path, self.learner, self._generators, self._device)
             rows = results.read_table(self.folder / CURVE_FILE).to_pylist()
-            last, reached = max(r["epoch"] for r in rows), progress["epochs_reached"]
+            last, reached = max((r["epoch"] for r in rows), default=0), progress["epochs_reached"]
             if last < reached:  # of two moments, in a copy that was made while the trial ran
                 raise ValueError(f"its curve ends at epoch {last}, its checkpoint is of {reached}")
         except (ValueError, FileNotFoundError) as error:

@@ -181,7 +181,7 @@ def unwrapped(stopper: StopEarly) -> Iterator[None]:
         yield
     except TuneError as error:
         cause = error.__context__
-        if isinstance(cause, FileNotFoundError) and is_ray_gone():
+        if isinstance(cause, FileNotFoundError) and _is_ray_gone():
             stopper.is_ray_lost = True
             return
         if isinstance(cause, OSError | ValueError):
@@ -189,7 +189,7 @@ def unwrapped(stopper: StopEarly) -> Iterator[None]:
         raise
 
 
-def is_ray_gone() -> bool:
+def _is_ray_gone() -> bool:
     """Tell whether Ray's node here died, or is ended by Slurm, which deletes its folder first."""
     return deaths.was_told_to_end(os.environ.get("SLURMD_NODENAME")) or not connect.is_connected()
 

@@ -52,7 +52,10 @@ def test_the_sweep_that_a_file_runs_is_taken(file, end):
         ),
         (RENAMED + "sweep, search = heads, other\n", "has several: sweep, search;"),
         ("import absent_package\n", "line 1): ModuleNotFoundError: No module named 'absent_pack"),
-        ("x = 1\nsweep = Sweep(\n", "cannot be loaded: SyntaxError: '(' was never closed"),
+        (
+            "x = 1\nsweep = Sweep(\n",
+            "cannot be loaded: SyntaxError: '(' was never closed (heads.py, line 2)",
+        ),
         ("x = {}\nx['a']\n", "cannot be loaded (line 2): KeyError: 'a'"),
         (RENAMED + "heads.main(['--limit', '0'])\n", "heads.py runs where it is loaded: call main"),
         ("1 / 0\nheads.main()\n", "heads.py runs where it is loaded: call main"),  # it did not run

@@ -3,9 +3,8 @@
 import errno
 import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -348,6 +347,8 @@ def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
     told, node, failure, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(deaths, "_awaited_at", {})
     (tmp_path / ".41.ended.n1").touch()
     folder = tmp_path / "a1"
     registry.queue(folder, {}, slurm_job_id="41")
@@ -362,12 +363,22 @@ def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeyp
     for name in ("a1", "a2", "a3"):
         registry.queue(tmp_path / name, {}, slurm_job_id="41")
         registry.record(tmp_path / name, Status.RUNNING, slurm_node="n2" if name == "a3" else "n1")
-    word = threading.Timer(0.2, (tmp_path / ".41.ended.n2").touch)
-    started = time.monotonic()
+    now, comes_at, waited_at = 0.0, 5.5, []
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+        waited_at.append(now)
+        if now > comes_at:
+            (tmp_path / ".41.ended.n2").touch()
+
+    monkeypatch.setattr(deaths, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     assert deaths.record_death(tmp_path / "a1", "The actor died unexpectedly")
+    assert 1.0 <= now < 1.1
+    num_waits, now = len(waited_at), 5.0
     assert deaths.record_death(tmp_path / "a2", "The actor died unexpectedly")
-    assert time.monotonic() - started < 1.9  # waited for once, in vain
-    word.start()
+    assert len(waited_at) == num_waits  # once for all of its node
     assert deaths.record_death(tmp_path / "a3", "The actor died unexpectedly")
+    assert 5.5 < now < 5.7
     failures = [registry.read(tmp_path / name).last("failure") for name in ("a1", "a2", "a3")]
     assert failures == [Failure.PROCESS_DIED, Failure.PROCESS_DIED, Failure.PREEMPTED]

@@ -1,6 +1,7 @@
 """Trials that ask for a type of GPU: by the specification, of Ray, and where there is none."""
 
 import dataclasses
+import signal
 
 import pytest
 
@@ -121,7 +122,9 @@ def test_ray_places_what_is_asked_for_on_a_cluster_that_offers_it():
     import ray
     from ray.util.placement_group import placement_group
 
+    left = signal.getsignal(signal.SIGTERM)  # Ray takes it
     ray.init("local", num_cpus=2, num_gpus=2, resources={"H100": 1}, include_dashboard=False)
+    signal.signal(signal.SIGTERM, left)
     try:
         offered = ray.cluster_resources()
         groups = [placement_group([bundle_of("H100", offered)]) for _ in range(2)]

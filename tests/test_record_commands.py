@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -398,7 +399,7 @@ def test_prune_frees_only_what_is_old_enough(made, capsys):
 def test_prune_frees_nothing_that_it_may_not_record_and_goes_on(made, capsys, monkeypatch):
     mine, theirs = folder_of(made, 0), folder_of(made, 1)
     may = os.access
-    is_mine = lambda path, mode: theirs not in path.parents and may(path, mode)  # noqa: E731
+    is_mine = lambda path, mode: theirs not in Path(path).parents and may(path, mode)  # noqa: E731
     monkeypatch.setattr(os, "access", is_mine)
     code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
     assert code == 0
@@ -513,6 +514,17 @@ def test_log_averages_seeds_over_a_pretrained_world_model_that_was_moved(made, c
     log = run(capsys, made, "log")[1]
     assert "| pendulum-spin | baseline | 4 | 32.0 \u00b1 2.8 | 2 of 2 |" in log
     assert "| Held |" not in log
+
+
+def test_log_counts_a_trial_that_has_not_begun_with_the_model_that_is_there_now(made, capsys):
+    for index, model in {0: "mlp-2-new", 1: "mlp-2-old", 4: None}.items():
+        events = folder_of(made, index) / "events.jsonl"
+        text = events.read_text().replace('"scratch"', '"/pretrained/best.ckpt"')
+        if model is None:
+            text = text.partition("\n")[0] + "\n"
+        events.write_text(text.replace('"epoch": 0', f'"world_model_id": "{model}"'))
+    log = run(capsys, made, "log")[1]
+    assert "| pendulum-spin | baseline | 4 |  | 30.0 | 1 of 2 |" in log
 
 
 def test_log_shows_the_trials_of_an_imported_sweep(tmp_path, capsys):

@@ -258,10 +258,13 @@ def test_budgets_that_lack_seeds_are_no_curve(tmp_path):
     folder = write_budgets(tmp_path / "s", around(exponential))
     rows = read_table(folder / "trials.arrow").to_pylist()
     for row in rows:
-        if row["epochs"] > 100 and row["seed"] == 2:
+        if row["epochs"] == 400 or (row["epochs"] > 100 and row["seed"] == 2):
             row["status"], row["reason"] = "FAILED", "out of memory"
     write_trials(tmp_path / "t", rows, ["epochs", "task", "seed"], "epochs")
     summary = summarize_sweep(load_sweep(tmp_path / "t"))
-    assert summary.comparisons[0].rows[-1].verdict.name == "Incomplete (2/3 seeds)"
+    assert [row.verdict.name for row in summary.comparisons[0].rows][-2:] == [
+        "Incomplete (2/3 seeds)",
+        "Incomplete (0/3 seeds)",
+    ]
     assert summary.scalings[0].answer == "cannot tell: seeds are missing at 200, 400 epochs"
     assert summary.scalings[0].fits == ()

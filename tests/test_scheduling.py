@@ -10,6 +10,7 @@ import pytest
 from ray.tune.utils.object_cache import _ObjectCache
 
 from pwmray import connect
+from pwmray.interruption import Interruption
 from pwmray.scheduling import InOrder
 
 NUM_CPUS, NUM_TRIALS = 2, 400
@@ -91,7 +92,8 @@ def test_processes_come_up_beside_one_that_ends_trials_faster_than_they_start(
                 verbose=0,
             ),
         )
-        done = [result.metrics for result in tuner.fit()]
+        with Interruption():  # Tune takes its signals
+            done = [result.metrics for result in tuner.fit()]
     finally:
         ray.shutdown()
     num_of = Counter(metrics["pid"] for metrics in done)

@@ -1,6 +1,7 @@
 """`pwmray watch` and `pwmray cancel` over recorded words of Slurm, and on a real one."""
 
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -303,6 +304,21 @@ def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, w
             registry.record(folder_of(tmp_path, index), Status.CANCELLED)
         registry.queue(folder_of(tmp_path, index), trial.to_dict())
     assert not watch.Watcher(tmp_path, [folder]).look().is_over
+
+
+def test_watch_ends_where_trials_whose_job_is_gone_cannot_be_set_right(
+    tmp_path, capsys, told, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
+
+    queue(tmp_path, submission(41))
+    begin(tmp_path, 0, 41)
+    monkeypatch.setattr(claim, "acquire", refuse)
+    monkeypatch.setattr(watch.time, "sleep", lambda _: pytest.fail("it looks again"))
+    code, out, _ = run(capsys, tmp_path, "watch", "tiny")
+    assert code == watch.NOT_ALL_DONE
+    assert out.count("whose job is gone cannot be set right: Read-only file system") == 1
 
 
 def test_watch_of_a_sweep_all_done_ends_also_where_slurm_does_not_answer(tmp_path, told):
