@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import fdtrc, fdtri
 
 from analysis.arms import Arm
+from analysis.compare import mark_despite
 from analysis.pool import compare_controls
 from analysis.stats import sample_variance
 from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
@@ -181,7 +182,7 @@ def _scale(group: dict[str, Any], arms: Sequence[Arm], despite_differences: bool
         return empty._replace(answer="cannot tell: one seed a budget shows no spread")
     fits = fit_curve(epochs, flat, floor)
     low, high, answer = foretell(fits, budgets, returns)
-    answer = f"{answer} [despite differences]" if found else answer
+    answer = mark_despite(answer, bool(found))
     return empty._replace(fits=tuple(fits), low=low, high=high, answer=answer)
 
 

@@ -167,7 +167,7 @@ class Job:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                if _num_restarts() < self._chosen.max_requeues:
+                if slurm_jobs.num_restarts() < self._chosen.max_requeues:
                     with contextlib.suppress(OSError):  # a full disk: the driver then knows less
                         self._goes_on.touch()
                 self._end_driver()
@@ -234,7 +234,7 @@ def main() -> int:
     chosen = _parser().parse_args()
     job_id = os.environ["SLURM_JOB_ID"]
     name = slurm_jobs.own_name() or job_id
-    restarts = _num_restarts()
+    restarts = slurm_jobs.num_restarts()
     _say(f"job {job_id} on {os.environ['SLURM_JOB_NODELIST']}, restart {restarts}")
     job = Job(chosen, job_id, name)
     code = job.run()
@@ -248,10 +248,6 @@ def main() -> int:
     elif code == GO_ON:
         return _requeue(name)
     return code
-
-
-def _num_restarts() -> int:
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _requeue(name: str) -> int:

@@ -17,12 +17,12 @@ from pwmray.commands import unknown
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
 UNTYPED = "none"  # in place of Slurm's name of a type of GPU, where Slurm has only their number
-# Options of sbatch by which the record of jobs would not be that of what Slurm runs, in all forms
-# that sbatch takes.
+# Options of sbatch by which the record of jobs would not be that of what Slurm runs.
 _OURS = {
-    r"-a.*|--ar(r(a(y)?)?)?(=.*)?": "cluster/submit.py --jobs N submits an array",
-    r"-o.*|--ou(t(p(u(t)?)?)?)?(=.*)?": "a job's log lies in its sweep's folder",
+    "--array": "cluster/submit.py --jobs N submits an array",
+    "--output": "a job's log lies in its sweep's folder",
 }
+_LEAST_OF_A_NAME = len("--ar")  # by which sbatch knows such an option
 # Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
 # takes 66 of them, our private folder for it 19.
 MAX_SCRATCH = 22
@@ -63,8 +63,8 @@ class Profile:
         wrong = [line for line in self.sbatch if not line.startswith("-")]
         if wrong:
             raise ValueError(f"sbatch holds {wrong[0]!r}; valid: options such as --constraint=x")
-        for line, (form, instead) in itertools.product(self.sbatch, _OURS.items()):
-            if any(re.fullmatch(form, word) for word in line.split()):
+        for line, (option, instead) in itertools.product(self.sbatch, _OURS.items()):
+            if any(_gives(word, option) for word in line.split()):
                 raise ValueError(f"sbatch holds {line!r}, not for a profile: {instead}")
         self._check_gpus()
         self._check_time()
@@ -164,6 +164,13 @@ def _read(path: Path, name: str, table: Any) -> Profile:
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
     return profile
+
+
+def _gives(word: str, option: str) -> bool:
+    """Tell whether a word gives an option of sbatch, whole, cut short or by its letter."""
+    name = word.partition("=")[0]
+    is_named = len(name) >= _LEAST_OF_A_NAME and option.startswith(name)
+    return is_named or word.startswith(option[1:3])
 
 
 def _typed(place: str, key: str, value: Any) -> Any:

@@ -19,14 +19,15 @@ from pwmray.listing import Summary, list_trials
 from pwmray.lost import Lost
 from pwmray.registry import Status
 from pwmray.slurm_jobs import Job
-from pwmray.sweep_folders import find_sweep, list_sweeps, names_in, read_sweep
+from pwmray.sweep_folders import find_sweep, list_sweeps, names_in
 from pwmray.trial_states import (
     as_lines,
     begins,
     count_lines,
+    count_states,
     describe_unreadable,
     how_far,
-    imported_states,
+    read_asked,
     state_of,
 )
 
@@ -123,9 +124,7 @@ class Watcher:
 
     def look(self) -> View:
         """Return the view, after setting right the trials whose jobs are gone."""
-        sweeps = {folder: read_sweep(folder) for folder in self._folders}
-        asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
-        imported = imported_states(sweeps)
+        asked, imported = read_asked(self._folders)
         recorded = {name for of in asked.values() for name in of} - imported.keys()
         unreadable: dict[str, str] = {}
         trials = list_trials(self._results, recorded, unreadable)
@@ -142,10 +141,7 @@ class Watcher:
         is_slurms = submitted and not remark
         may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
-        counts = {
-            name: Counter(states[t] for t in of if t not in unreadable)
-            for name, of in asked.items()
-        }
+        counts = count_states(asked, states, unreadable)
         may_begin |= any(begins(folder, counts[folder.name]) for folder in self._folders)
         is_over = not (running or is_active or may_begin)
         if _NO_ANSWER in remark:

@@ -90,6 +90,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
         pass  # nor is there another place to say so
 
 
+def say_in_handler(text: str) -> None:
+    """Print a line on stderr from a signal's handler: the signal may have come within a print."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+
+
 class _NobodyReadsError(KeyboardInterrupt):
     """What ends work whose output goes into a pipe that was closed at the other end."""
 

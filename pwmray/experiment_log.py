@@ -202,13 +202,10 @@ def _settings_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Of a trial that has not begun that is known where another one has the same file.
     """
     found = [_settings(row) for row in rows]
-    ids = {
-        settings["world_model_from"]: row["world_model_from"]
-        for row, settings in reversed(
-            list(zip(rows, found, strict=True))
-        )  # asked for last come first
-        if row["world_model_from"] is not None
-    }
+    ids: dict[Any, str] = {}
+    for row, settings in zip(rows, found, strict=True):
+        if row["world_model_from"] is not None:  # those asked for last come first
+            ids.setdefault(settings["world_model_from"], row["world_model_from"])
     for row, settings in zip(rows, found, strict=True):
         source = settings["world_model_from"]
         settings["world_model_from"] = row["world_model_from"] or ids.get(source, source)

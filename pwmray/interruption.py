@@ -14,7 +14,14 @@ from pathlib import Path
 from types import FrameType
 
 from pwmray import slurm_jobs
-from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say
+from pwmray.commands import (
+    INTERRUPTED,
+    STARTED_AT,
+    TRIALS_FAILED,
+    Progress,
+    say,
+    say_in_handler,
+)
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 from pwmray.retries import is_first_start
 
@@ -155,9 +162,7 @@ class Interruption:
         # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._is_interrupted = True
-        with contextlib.suppress(OSError):  # not by print, in which the signal may have come
-            said = f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}"
-            os.write(2, f"\n{said}\n".encode())
+        say_in_handler(f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}")
         raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pwmray import grid, pretraining_prices
 from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping
-from pwmray.commands import CommandParser, as_typed, run_command, show_progress
+from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
 from pwmray.interruption import GO_ON
 from pwmray.plan import size_text
@@ -173,8 +173,7 @@ def _ending_when_asked(command: str) -> Iterator[None]:
     """
 
     def end(*_: int | FrameType | None) -> None:
-        with contextlib.suppress(OSError):  # not by print, in which the signal may have come
-            os.write(2, f"\nasked to stop; go on with: {as_typed(command)}\n".encode())
+        say_in_handler(f"asked to stop; go on with: {as_typed(command)}")
         os._exit(GO_ON)
 
     before = signal.signal(signal.SIGUSR1, end)

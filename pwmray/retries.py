@@ -4,12 +4,12 @@ How often a trial was retried is in its own events, so a driver that takes over 
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from pwmray import slurm_jobs
 from pwmray.commands import say
 from pwmray.failures import (
     POLICIES,
@@ -36,7 +36,7 @@ def is_first_start() -> bool:
 
     Then what failed is tried again, whatever the cause.
     """
-    return os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+    return slurm_jobs.num_restarts() == 0
 
 
 class FirstDeaths:

@@ -101,13 +101,16 @@ def _run_tasks(
     if address is not None:
         address = connect.answering(address)
     held = _acquire(plan, patience_seconds)
-    left = plan.count_left(plan.studies())
+    journal = plan.read_journal()
+    left = plan.count_left(journal.by_task)
     num_left = {task: number for task, number in left.items() if number}
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
     code, why = 0, STOPPED
     with held, Interruption() as interruption:
         try:
+            for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
+                print(line)
             paths = _prepare(plan, num_left, data_dir, address, interruption)
             numbers = list(num_left.values())
             begins = [
@@ -162,10 +165,7 @@ def _prepare(
     address: str | None,
     interruption: Interruption,
 ) -> dict[str, Path]:
-    """Set trials right, make the data, start or join Ray; return each task's data."""
-    journal = plan.read_journal()
-    for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
-        print(line)
+    """Make the data, start or join Ray; return each task's data."""
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:
         made = make_data(wanted, data_dir, interruption.heeded(progress))

@@ -163,6 +163,11 @@ def ends_at(name: str, seconds: float) -> float | None:
     return read_time(told.strip().rstrip("|"))
 
 
+def num_restarts(variables: Mapping[str, str] = os.environ) -> int:
+    """Return how often this process's job was requeued before this start; 0 outside of a job."""
+    return int(variables.get("SLURM_RESTART_COUNT", "0"))
+
+
 def was_requeued(seconds: float, variables: Mapping[str, str] = os.environ) -> bool:
     """Tell whether Slurm has put this process's job back into its queue, and ends it for that.
 
@@ -172,7 +177,7 @@ def was_requeued(seconds: float, variables: Mapping[str, str] = os.environ) -> b
     name = own_name(variables)
     if name is None:
         return False
-    started = int(variables.get("SLURM_RESTART_COUNT", "0"))
+    started = num_restarts(variables)
     return any(job.restarts > started for job in find(ask([name], seconds) or [], name))
 
 

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,16 +14,15 @@ from pwmray.sweep_folders import (
     list_fingerprints,
     list_sweeps,
     names_in,
-    read_sweep,
 )
 from pwmray.trial_states import (
-    NEW,
     as_lines,
     begins,
     count_lines,
+    count_states,
     describe_unreadable,
     how_far,
-    imported_states,
+    read_asked,
     state_of,
 )
 
@@ -56,9 +54,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     """Return the text, and whether nothing runs or waits any more."""
     folders = [results / n for n in list_sweeps(results)] if sweep is None else []
     folders = folders or ([find_sweep(results, sweep)] if sweep is not None else [])
-    sweeps = {folder: read_sweep(folder) for folder in folders}
-    asked = {folder.name: found.get("trials", []) for folder, found in sweeps.items()}
-    imported = imported_states(sweeps)
+    asked, imported = read_asked(folders)
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
     unreadable: dict[str, str] = {}
     trials = list_trials(results, [name for name in every if name not in imported], unreadable)
@@ -66,10 +62,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     found = lost.settle_all(results, trials, _SLURM_SECONDS, unwritten)
     trials |= list_trials(results, found)
     states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
-    counts = {
-        name: Counter(states.get(t, NEW) for t in of if t not in unreadable)
-        for name, of in asked.items()
-    }
+    counts = count_states(asked, states, unreadable)
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
     lines += [*describe_unreadable(unreadable), *sorted(unwritten)]
     running = [name for name, state in states.items() if state == "running"]

@@ -4,7 +4,7 @@ import datetime
 import functools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pwmray import claim, registry
 from pwmray.durations import format_duration
 from pwmray.listing import Summary
 from pwmray.registry import CURVE_FILE, Status
-from pwmray.sweep_folders import IMPORTED, SWEEP_FILE
+from pwmray.sweep_folders import IMPORTED, SWEEP_FILE, read_sweep
 
 NEW = "new"  # without a record: no driver has come to it yet, or its folder was deleted
 STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early", NEW)
@@ -61,20 +61,32 @@ def _second() -> int:
     return int(time.monotonic())
 
 
-def imported_states(sweeps: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the states of those sweeps' trials that were imported, by fingerprint.
+def read_asked(folders: Iterable[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the trials that sweeps ask for, by the sweep's name, and the states of imported ones.
 
-    `sweeps` is by folder what it says of itself. Such trials have a row in its table, no record.
+    Such trials have a row in their sweep's table, no record.
     """
-    states = {}
-    for folder, sweep in sweeps.items():
+    asked, states = {}, {}
+    for folder in folders:
+        sweep = read_sweep(folder)
+        asked[folder.name] = sweep.get("trials", [])
         if sweep.get("scale") == IMPORTED:
             from pwmray.results import read_table  # see last_row
 
             table = read_table(folder / "trials.arrow", columns=("trial", "status"))
             rows = zip(table["trial"].to_pylist(), table["status"].to_pylist(), strict=True)
             states |= {name: _OF_STATUS[Status(status)] for name, status in rows}
-    return states
+    return asked, states
+
+
+def count_states(
+    asked: Mapping[str, Iterable[str]], states: Mapping[str, str], unreadable: Collection[str]
+) -> dict[str, Counter]:
+    """Return how many trials of each sweep are in each state, of those that can be read."""
+    return {
+        name: Counter(states.get(trial, NEW) for trial in of if trial not in unreadable)
+        for name, of in asked.items()
+    }
 
 
 def count_lines(counts: Mapping[str, Counter]) -> list[str]:

@@ -22,24 +22,9 @@ from analysis.stats import (
 )
 from analysis.verdict import decide, grade_evidence, judge, seeds_to_decide
 from pwmray.tasks import find_task
+from tests.made_sweeps import CONTROLS
 
-RECORD = {
-    "epochs": 100,
-    "epochs_reached": 100,
-    "methodology": "joint_from_scratch",
-    "fidelity": "corrected",
-    "world_model_from": "scratch",
-    "world_model_parameters": 18_980_000,
-    "policy_parameters": 410_000,
-    "critic_parameters": 1_168_000,
-    "data_fingerprint": "d1",
-    "evaluation_episodes": 3,
-    "evaluation_protocol": "seeds 1-3",
-    "code_version": "0.1.0",
-    "git_commit": "c1",
-    "torch_version": "2.13.0",
-    "mujoco_version": "3.17.0",
-}
+RECORD = {**CONTROLS, "epochs": 100, "epochs_reached": 100}
 MLP = {"variant": "baseline", "world_model": "mlp", "policy": "gaussian"}
 FLOW = {"variant": "fullflow", "world_model": "flow", "policy": "flow"}
 NAMES = ("baseline", "fullflow")
