@@ -81,8 +81,9 @@ class Interruption:
         """Return the exit code, and why, of trials that were asked to stop at their rows.
 
         A job that was requeued and came to its time limit again, without a row in all that time, is
-        not to go on: it would do so as often as Slurm lets it.
+        not to go on: it would do so as often as Slurm lets it. Raises as `raise_lost`.
         """
+        self.raise_lost()
         assert self.reason is not None
         now = time.monotonic()
         # Before them may go what the next job need not do again: data, a pretraining.
@@ -105,9 +106,11 @@ class Interruption:
             signal.signal(signal.SIGINT, self._interrupt)
 
     def raise_lost(self) -> None:
-        """Raise KeyboardInterrupt where one was raised and lost: Python drops it in a `__del__`."""
+        """Raise what a signal raised and was lost: Python drops it in a `__del__`."""
         if self._is_interrupted:
             raise KeyboardInterrupt
+        if self.reason == CANCELLED:
+            raise TerminatedError(CANCELLED)
 
     @property
     def row_seconds(self) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from pwmray import data_making, interruption, launch, plan, registry, slurm_jobs
 from pwmray.commands import run_command
-from pwmray.interruption import AskedToStopError, Interruption
+from pwmray.interruption import AskedToStopError, Interruption, TerminatedError
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking import Mode
@@ -64,16 +64,21 @@ def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_that_python_drops_is_raised_at_the_next_step(listening):
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)]
+)
+def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, raised):
     class Dropping:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     steps = Listening(listening, print)
     steps.on_step_begin(1, [])
     Dropping()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         steps.on_step_begin(2, [])
+    with pytest.raises(raised):
+        listening.outcome()
 
 
 def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
