@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray.sweep_folders import check_kind
+from pwmray.registry.sweep_folders import check_kind
 from pwmray.tasks import TASKS
 
 OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
 from pwmray.commands import CommandParser, one_line, run_command
-from pwmray.sweep_folders import find_sweep, find_trial, list_sweeps
+from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
 
 PARTS = {
     "data": ("data_fingerprint",),

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from analysis.legacy import LegacyRun
 from pwmray.files import replacing
+from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, check_kind, read_sweep
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
-from pwmray.sweep_folders import IMPORTED, SWEEP_FILE, check_kind, read_sweep
 
 KINDS = {
     "baseline": ("mlp", "gaussian"),

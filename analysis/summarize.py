@@ -30,7 +30,7 @@ from analysis.tables import render_markdown, render_table
 from analysis.tex import render_tex
 from pwmray.commands import CommandParser, names, run_command
 from pwmray.files import replacing
-from pwmray.sweep_folders import SWEEP_FILE
+from pwmray.registry.sweep_folders import SWEEP_FILE
 
 RENDERERS = {
     "table": render_table,

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def collect(options: argparse.Namespace) -> int:
     """Make the data of every task, and say where it is."""
-    from pwmray.data_making import make_data
+    from pwmray.driver.data_making import make_data
 
     recipes = [(task, _config(options, task, SEEDS[0]).data) for task in options.tasks]
     found = make_data(recipes, options.folder, lambda *_: None)

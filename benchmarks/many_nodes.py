@@ -2,7 +2,7 @@
 
     python benchmarks/many_nodes.py [--nodes 100] [--trials 2000] [--seconds 2]
 
-Runs the real driver (pwmray.launch: the plan, the events, Tune, retries, the tables) on a Ray of so
+Runs the real driver (pwmray.driver.launch: plan, events, Tune, retries, tables) on a Ray of so
 many nodes on this machine. Each node is a raylet of its own that offers one CPU, so that Ray's
 control plane and the driver see and use all of them; but they share this machine's cores, and run
 without the agents that serve the dashboard, for which there is no memory here. A trial claims its
@@ -27,12 +27,12 @@ from typing import Any
 from no_trial import SECONDS, NoTrainable
 from noop import prepare, read_records
 
-from pwmray import launch
 from pwmray.commands import CommandParser, run_command
+from pwmray.driver import launch
 from pwmray.plan import Plan
 from pwmray.registry import Status
 from pwmray.sweep_options import count
-from pwmray.tracking import Mode
+from pwmray.tracking.recording import Mode
 
 _STORE_BYTES = 80_000_000  # of a node's object store, in which nothing is put
 _AGENT = "--dashboard_agent_command"

@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 import ray
 from no_trial import NoTrainable
 
-from pwmray import connect, launch, registry
 from pwmray import plan as planning
+from pwmray import registry
 from pwmray.commands import CommandParser, run_command
-from pwmray.data_making import make_data
+from pwmray.driver import connect, launch
+from pwmray.driver.data_making import make_data
 from pwmray.plan import Plan
 from pwmray.registry import Record
 from pwmray.results import read_table
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import count
-from pwmray.tracking import Mode
+from pwmray.tracking.recording import Mode
 from search_spaces.scales import SCALES
 
 SWEEP = Sweep(

@@ -20,7 +20,7 @@ from pwmray import registry, results
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import TrialConfig
 from pwmray.sweep import Sweep
-from pwmray.wandb_state import read_state
+from pwmray.tracking.wandb_state import read_state
 from search_spaces.scales import SCALES
 
 _NUM_ROWS, _NUM_EPISODES = 12, 10  # of a trial at laptop scale

@@ -22,10 +22,10 @@ from pathlib import Path
 from registry import make_trials
 
 from pwmray.commands import CommandParser, run_command
-from pwmray.recorder import Job
 from pwmray.registry import CURVE_FILE
 from pwmray.results import read_table
 from pwmray.tensorboard_file import EVENT_FILES, write_events
+from pwmray.tracking.recorder import Job
 
 _ALONE = """
 import sys, wandb
@@ -65,7 +65,7 @@ def _record(num_trials: int, with_curves: bool = True) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as made:
         make_trials(Path(made), num_trials, with_tables=with_curves)
         job = json.dumps(asdict(Job(str(Path(made).resolve())))) + "\n"
-        command = [sys.executable, "-m", "pwmray.recorder"]
+        command = [sys.executable, "-m", "pwmray.tracking.recorder"]
         return _timed(lambda: subprocess.run(command, input=job, text=True, **_QUIET))
 
 

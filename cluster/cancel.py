@@ -11,12 +11,12 @@ from pathlib import Path
 from cluster import submissions
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
-from pwmray.claim import LEASE_SECONDS
 from pwmray.commands import Subcommands, add_results_option, unknown
-from pwmray.listing import list_trials
 from pwmray.lost import Lost
+from pwmray.registry.claim import LEASE_SECONDS
+from pwmray.registry.listing import list_trials
+from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
-from pwmray.sweep_folders import find_sweep, read_sweep
 
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 20.0

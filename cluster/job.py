@@ -26,8 +26,8 @@ from cluster import raynode, slurm
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
+from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
-from pwmray.interruption import GO_ON, TERMINATED
 
 _HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
 _HEAD_TRIES = 3  # another process may take the free port first

@@ -15,12 +15,10 @@ from cluster import dashboards, submissions
 from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
 from pwmray.commands import Subcommands, add_results_option
-from pwmray.listing import Summary, list_trials
 from pwmray.lost import Lost
 from pwmray.registry import Status
-from pwmray.slurm_jobs import Job
-from pwmray.sweep_folders import find_sweep, list_sweeps, names_in
-from pwmray.trial_states import (
+from pwmray.registry.listing import Summary, list_trials
+from pwmray.registry.states import (
     as_lines,
     begins,
     count_lines,
@@ -30,6 +28,8 @@ from pwmray.trial_states import (
     read_asked,
     state_of,
 )
+from pwmray.registry.sweep_folders import find_sweep, list_sweeps, names_in
+from pwmray.slurm_jobs import Job
 
 NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
 _REFRESH_SECONDS = 5.0  # all users' commands ask one controller

@@ -11,12 +11,15 @@ from cluster.preflight import Trial
 from cluster.profiles import Profile
 from cluster.submissions import Submission
 from pwmray import plan as planning
-from pwmray import plan_text, prerequisites, search_plan, search_tables, tables
+from pwmray import plan_text, tables
 from pwmray.config import TrialConfig
 from pwmray.data.layouts import COLLECTED
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import imported_path
+from pwmray.pretraining import prerequisites
 from pwmray.search import Search, search_parser
+from pwmray.search import plan as search_plan
+from pwmray.search import tables as search_tables
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import sweep_parser
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from cluster.cancel import add_cancel_command
 from cluster.watch import add_watch_command
-from pwmray.checkpoint_cli import add_checkpoint_commands
 from pwmray.commands import CommandParser, Subcommands, run_command, unknown
-from pwmray.data_cli import add_data_commands
-from pwmray.evaluate_command import add_evaluate_command
-from pwmray.log_command import add_log_command
-from pwmray.prune_command import add_prune_command
-from pwmray.status_command import add_status_command
-from pwmray.trial_commands import add_trial_commands
-from pwmray.wandb_command import add_wandb_command
+from pwmray.commands.checkpoint import add_checkpoint_commands
+from pwmray.commands.data import add_data_commands
+from pwmray.commands.evaluate import add_evaluate_command
+from pwmray.commands.log import add_log_command
+from pwmray.commands.prune import add_prune_command
+from pwmray.commands.status import add_status_command
+from pwmray.commands.trials import add_trial_commands
+from pwmray.commands.wandb_sync import add_wandb_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,13 +61,13 @@ def _add_commands(commands: Subcommands) -> None:
 
 
 def _list_tasks(_: argparse.Namespace) -> None:
-    from pwmray.task_table import as_table
+    from pwmray.commands.task_table import as_table
 
     print(as_table())
 
 
 def _show_models(chosen: argparse.Namespace) -> None:
-    from pwmray.model_table import as_table, make_rows
+    from pwmray.commands.model_table import as_table, make_rows
 
     print(as_table(make_rows(chosen.size, chosen.variant)))
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pwmray import claim, failures, registry
+from pwmray import failures, registry
 from pwmray.files import DRAFTS
-from pwmray.registry import CLAIM_FILE, Status
+from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.room import with_room
 from pwmray.watchdog import STACKS_FILE, Watchdog
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import failures, registry, slurm_jobs
+from pwmray.driver.interruption import GO_ON
 from pwmray.failures import Failure
-from pwmray.interruption import GO_ON
-from pwmray.listing import Summary, list_trials, summarize
 from pwmray.registry import EVENTS_FILE, Status
+from pwmray.registry.listing import Summary, list_trials, summarize
 from pwmray.slurm_jobs import Job
 
 _OPEN = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)

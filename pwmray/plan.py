@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pwmray import pretraining_prices, prices, registry, tables
+from pwmray import prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sources import current_fingerprint, missing_data
 from pwmray.levels import Words, levels_of, names_of
-from pwmray.prerequisites import Prerequisite
-from pwmray.pretrained import check_pretrained, is_of_other_data
+from pwmray.pretraining import prices as pretraining_prices
+from pwmray.pretraining.prerequisites import Prerequisite
+from pwmray.pretraining.pretrained import check_pretrained, is_of_other_data
 from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
 from pwmray.results import read_table

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray import pretraining_prices, prices
+from pwmray import prices
 from pwmray.config import RuntimeConfig
 from pwmray.plan import Plan, PlannedTrial, size_text
-from pwmray.prerequisites import Prerequisite
+from pwmray.pretraining import prices as pretraining_prices
+from pwmray.pretraining.prerequisites import Prerequisite
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line

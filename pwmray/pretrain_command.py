@@ -16,17 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pwmray import grid, pretraining_prices
+from pwmray import grid
 from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
-from pwmray.interruption import GO_ON
+from pwmray.driver.interruption import GO_ON
 from pwmray.plan import size_text
 from pwmray.plan_text import describe_pretrained, duration_text
-from pwmray.pretrained import is_of_other_data
-from pwmray.pretraining_config import PretrainingConfig, check_tasks, read_pretrain
-from pwmray.pretraining_folder import (
+from pwmray.pretraining import prices as pretraining_prices
+from pwmray.pretraining.config import PretrainingConfig, check_tasks, read_pretrain
+from pwmray.pretraining.folder import (
     BEST_FILE,
     ElsewhereError,
     clear_leftovers,
@@ -34,11 +34,12 @@ from pwmray.pretraining_folder import (
     is_done,
     state_of,
 )
-from pwmray.recorder import Job
+from pwmray.pretraining.pretrained import is_of_other_data
 from pwmray.room import free_bytes
 from pwmray.sweep_options import add_place_options, check_scales, choose_scale, task_names
 from pwmray.tasks import TASKS
-from pwmray.tracking import Mode, choose_mode, recording
+from pwmray.tracking.recorder import Job
+from pwmray.tracking.recording import Mode, choose_mode, recording
 
 DIVERGED = 1  # exit code: a loss was not finite
 _POLL_SECONDS = 1.0
@@ -268,9 +269,9 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, phase: st
     import torch
 
     from pwmray.data.store import open_store
-    from pwmray.data_making import make_data
     from pwmray.devices import set_up_torch
-    from pwmray.pretraining import pretrain
+    from pwmray.driver.data_making import make_data
+    from pwmray.pretraining.run import pretrain
 
     with show_progress("data") as progress:
         wanted = [(task, config.data) for task in config.tasks]

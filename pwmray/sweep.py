@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pwmray import grid, notify
+from pwmray import grid
 from pwmray.checks import check_folder_name, check_list, check_mapping
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.driver import notify
 from pwmray.grid import Levels
 from pwmray.levels import check_names, check_told_apart, spell_out_level
 from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
-from pwmray.tracking import Mode, choose_mode
+from pwmray.tracking.recording import Mode, choose_mode
 from pwmray.variants import check_kinds
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Sweep:
         changes nothing, trials that no table could tell apart, a config that cannot run, or a file
         not there.
         """
-        from pwmray.pretrained import place_pretrained
+        from pwmray.pretraining.pretrained import place_pretrained
 
         self.check()
         with self._named():
@@ -138,7 +139,7 @@ class Sweep:
 
         Raises ValueError with the command that makes one which is missing.
         """
-        from pwmray import prerequisites
+        from pwmray.pretraining import prerequisites
 
         found = prerequisites.find(self, scale, self.cells(scale, chosen), results)
         prerequisites.check_made(found.prerequisites)
@@ -169,15 +170,17 @@ class Sweep:
             if code:
                 return code
             planned = self.plan(chosen)
-        from pwmray import launch, prerequisites
+        from pwmray.driver import launch
+        from pwmray.pretraining import prerequisites
 
         prerequisites.check_made(planned.prerequisites)
         return launch.run(planned, data, chosen.address, command, mode, chosen.patience)
 
     def plan(self, chosen: Namespace) -> "Plan":
         """Return the plan of what the options of the command line choose."""
-        from pwmray import plan, prerequisites
-        from pwmray.pretrained import check_matched
+        from pwmray import plan
+        from pwmray.pretraining import prerequisites
+        from pwmray.pretraining.pretrained import check_matched
 
         scale = choose_scale(chosen.scale, self.scales)
         results, data = chosen.results.resolve(), chosen.data.resolve()

@@ -8,7 +8,7 @@ from typing import Any
 from pwmray.checks import check_mapping
 from pwmray.commands import CommandParser, distinct, names, unknown
 from pwmray.tasks import TASKS
-from pwmray.tracking import MODES
+from pwmray.tracking.recording import MODES
 
 _MOST = 10**9  # of what is counted on a command line: more than any machine has
 

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pwmray import claim, registry, results
+from pwmray import registry, results
 from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing
 from pwmray.levels import as_placed, known_by, level_of
-from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
-from pwmray.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
+from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
 from pwmray.trial_links import link, name_anew
 
 _FROM_EVENTS = (
@@ -304,7 +304,7 @@ def _world_models(configs: Sequence[TrialConfig]) -> dict[str, str]:
     files = {c.world_model_from: c for c in configs if c.is_pretrained and not c.awaits_world_model}
     if not files:
         return {}
-    from pwmray.pretrained import world_model_id  # which loads torch
+    from pwmray.pretraining.pretrained import world_model_id  # which loads torch
 
     places = {}
     for file, config in files.items():

@@ -32,7 +32,7 @@ from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
 from pwmray.hold import Hold, RunningElsewhereError
-from pwmray.pretrained import (
+from pwmray.pretraining.pretrained import (
     check_unchanged,
     known_tasks,
     load_pretrained,

@@ -9,7 +9,7 @@ from typing import Any
 from pwmray import registry
 from pwmray.config import TrialConfig
 from pwmray.levels import as_placed, name_trial, tell_apart
-from pwmray.sweep_folders import FILES, WORDS
+from pwmray.registry.sweep_folders import FILES, WORDS
 
 
 def name_anew(

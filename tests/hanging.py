@@ -4,8 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-from pwmray import launch, plan
-from pwmray.tracking import Mode
+from pwmray import plan
+from pwmray.driver import launch
+from pwmray.tracking.recording import Mode
 from pwmray.trainable import TrialTrainable
 from tests.tiny import sweep
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pwmray import claim
+from pwmray.registry import claim
 
 NUM_CLAIMS = 40
 # Takes every claim it can get once it is told to, says which, and holds them until told to stop.

@@ -173,7 +173,10 @@ def test_commands_do_not_load_torch_or_ray():
 
 
 def test_sweep_of_which_all_is_done_does_not_load_ray():
-    program = "import sys, pwmray.launch; assert not {'ray', 'mujoco', 'pandas'} & set(sys.modules)"
+    program = (
+        "import sys, pwmray.driver.launch\n"
+        "assert not {'ray', 'mujoco', 'pandas'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pwmray import connect
 from pwmray.algorithm import compiling
 from pwmray.algorithm.compiling import compile_networks
+from pwmray.driver import connect
 from pwmray.variants import VARIANTS
 from tests.test_reference import EPOCHS, make_learner, relative_error, windows
 

@@ -12,9 +12,9 @@ import pytest
 import ray
 from ray._private import utils
 
-from pwmray import connect, launch
 from pwmray import plan as planning
-from pwmray.interruption import CANCELLED, Interruption, TerminatedError
+from pwmray.driver import connect, launch
+from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}

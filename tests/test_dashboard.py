@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import dashboard, gauges
+from pwmray import gauges
+from pwmray.driver import dashboard
 from pwmray.gauges import GAUGES, TAGS
 from tests.dashboard_file import (
     list_expressions,

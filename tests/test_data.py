@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pwmray import claim
 from pwmray.data.angles import wrap_observations
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import collect
@@ -20,6 +19,7 @@ from pwmray.data.store import (
     open_store,
     write_store,
 )
+from pwmray.registry import claim
 from pwmray.tasks import find_task
 from tests.stores import write_rows
 

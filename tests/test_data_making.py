@@ -11,9 +11,9 @@ import pytest
 from pwmray import rounds
 from pwmray.data.collected import ensure_data
 from pwmray.data.recipe import CollectionRecipe
-from pwmray.data_making import make_data
+from pwmray.driver.data_making import make_data
+from pwmray.driver.interruption import GO_ON
 from pwmray.envs.vector import make_vector
-from pwmray.interruption import GO_ON
 
 TINY = CollectionRecipe(num_episodes=1, num_rounds=1, episodes_per_round=1, epochs_per_round=1)
 ENDLESS = CollectionRecipe(num_episodes=1, num_rounds=1, epochs_per_round=10**6)

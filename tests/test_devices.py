@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from pwmray import connect, precision
+from pwmray import precision
 from pwmray.devices import set_up_torch
+from pwmray.driver import connect
 
 GPU = torch.device("cuda")
 

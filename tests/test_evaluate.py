@@ -15,9 +15,9 @@ from pwmray.agent import load_agent
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import PLANNER_GROUP, POLICY_GROUP
 from pwmray.build import build_learner
+from pwmray.commands.evaluate import _SIDE_BY_SIDE, run_episodes
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
-from pwmray.evaluate_command import _SIDE_BY_SIDE, run_episodes
 from pwmray.tasks import EPISODE_STEPS
 from tests import small_disk
 from tests.test_trial import ask_for, make_config, open_trial, run_to_the_end
@@ -102,7 +102,7 @@ def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent):
 @pytest.mark.parametrize("actor", ["policy", "planner"])
 def test_episodes_run_in_several_rounds_are_those_run_at_once(actor, agent, monkeypatch):
     at_once = run_episodes(agent, range(60), getattr(agent, actor))
-    monkeypatch.setattr("pwmray.evaluate_command._SIDE_BY_SIDE", 50)
+    monkeypatch.setattr("pwmray.commands.evaluate._SIDE_BY_SIDE", 50)
     in_rounds = run_episodes(agent, range(60), getattr(agent, actor))
     for one, other in zip(in_rounds, at_once, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -8,13 +8,14 @@ import os
 import numpy as np
 import pytest
 
-from pwmray import claim, cli
+from pwmray import cli
 from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import describe_source, find_data
 from pwmray.data.store import BrokenDataError, open_store, write_store
 from pwmray.pickles import load_pickled
+from pwmray.registry import claim
 from tests import tiny
 from tests.chunks import (
     CARTPOLE,

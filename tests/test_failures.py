@@ -11,6 +11,8 @@ import torch
 
 from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
+from pwmray.driver.placement import request
+from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
     POLICIES,
     Failure,
@@ -24,9 +26,7 @@ from pwmray.failures import (
     of_text,
     share_of,
 )
-from pwmray.placement import request
 from pwmray.registry import Record, Status
-from pwmray.retries import FirstDeaths
 
 RAY_DIED = (
     "Failure # 1 (occurred at 2026-11-26_00-58-17)\nThe actor died unexpectedly before finishing "

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from pwmray.commands.model_table import as_table, make_rows
 from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
-from pwmray.model_table import as_table, make_rows
 from pwmray.models.sizes import SIZES
 from pwmray.variants import VARIANTS
 from tests.model_inputs import (

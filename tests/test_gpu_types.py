@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from pwmray import placement
 from pwmray.config import TrialConfig
+from pwmray.driver import placement
 from pwmray.sweep_options import sweep_parser
 from tests.test_sweep import PHASE6
 from tests.tiny import sweep

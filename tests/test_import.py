@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import serialization
 
-from pwmray import claim
 from pwmray.data import importing
 from pwmray.data.importing import import_dataset
 from pwmray.data.manifest import read_manifest, write_manifest
 from pwmray.data.store import StoreDraft, open_store, write_store
 from pwmray.pickles import save_tensor_dict
+from pwmray.registry import claim
 from tests.chunks import (
     PENDULUM,
     PENDULUM_EPISODES,

@@ -56,13 +56,27 @@ def arrows(folder, forbidden):
     ]
 
 
-def test_map_in_the_readme_names_every_module():
+def parts_of_the_map():
+    """Return what the README's map says of each folder; a module that stands alone is pwmray/'s."""
     code_map = (ROOT / "README.md").read_text().partition("## Map")[2]
-    parts = ("", "/algorithm", "/data", "/models")  # a family of environments is named as one
-    folders = (*(f"pwmray{part}" for part in parts), "analysis", "cluster", "benchmarks")
-    names = {path.name for folder in folders for path in (ROOT / folder).glob("[!_]*.py")}
-    named = set(re.findall(r"\b\w+\.py\b", code_map))
-    assert names - named == set()
+    parts = dict.fromkeys(["pwmray/"], "")
+    for text in re.split(r"^ {4}(?=\w+/)", code_map, flags=re.M)[1:]:
+        inside = "pwmray/" if text.startswith("pwmray/") else ""
+        for entry in re.split(r"^ {6}(?=\S)", text.removeprefix(inside), flags=re.M):
+            folder = re.match(r"\w+/", entry)
+            name = f"{inside}{folder[0]}" if folder else "pwmray/"
+            parts[name] = parts.get(name, "") + entry
+    return parts
+
+
+def test_map_in_the_readme_names_every_module():
+    families = {"pwmray/envs/", "sweeps/", "search_spaces/", "tests/"}  # each named as one
+    parts = parts_of_the_map()
+    packages = {f"pwmray/{path.parent.name}/" for path in (ROOT / "pwmray").glob("*/__init__.py")}
+    assert packages | {"pwmray/", "analysis/", "cluster/", "benchmarks/"} <= parts.keys()
+    for folder in parts.keys() - families:
+        modules = {path.name for path in (ROOT / folder).glob("[!_]*.py")}
+        assert modules - set(re.findall(r"\b\w+\.py\b", parts[folder])) == set(), folder
 
 
 def in_pwmray(*names):
@@ -84,11 +98,15 @@ def in_pwmray(*names):
         ("pwmray/data", in_pwmray("algorithm", "models", "envs", "config", "trial")),
         (
             "pwmray/algorithm",
-            in_pwmray("config", "trial", "trainable", "sweep", "launch", "registry", "results"),
+            in_pwmray("config", "trial", "trainable", "sweep", "driver", "registry", "results"),
         ),
-        ("pwmray/algorithm", in_pwmray("envs", "build", "plan", "tables", "claim")),
+        ("pwmray/algorithm", in_pwmray("envs", "build", "plan", "tables")),
+        ("pwmray/registry", in_pwmray("driver", "search", "tracking", "pretraining", "plan")),
+        ("pwmray/pretraining", in_pwmray("driver", "search", "tracking", "sweep", "plan")),
+        ("pwmray/tracking", in_pwmray("driver", "search", "sweep", "plan")),
+        ("pwmray/driver", in_pwmray("search", "sweep", "cli")),
         ("pwmray/envs", in_pwmray("algorithm", "models", "config", "data", "trial")),
-        ("pwmray/trial.py", ("ray", *in_pwmray("trainable", "sweep", "launch", "tables"))),
+        ("pwmray/trial.py", ("ray", *in_pwmray("trainable", "sweep", "driver", "tables"))),
         ("search_spaces", ("torch", "ray", "sweeps", "analysis")),
     ],
 )

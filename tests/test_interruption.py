@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import data_making, interruption, launch, plan, registry, slurm_jobs
+from pwmray import plan, registry, slurm_jobs
 from pwmray.commands import run_command
-from pwmray.interruption import AskedToStopError, Interruption, TerminatedError
+from pwmray.driver import data_making, interruption, launch
+from pwmray.driver.interruption import AskedToStopError, Interruption, TerminatedError
+from pwmray.driver.tune_callbacks import Listening
 from pwmray.registry import Status
 from pwmray.results import read_table
-from pwmray.tracking import Mode
-from pwmray.tune_callbacks import Listening
+from pwmray.tracking.recording import Mode
 from tests import slow_rows
 from tests.test_launch import curves, run, start, trial_statuses
 from tests.tiny import sweep

@@ -16,7 +16,7 @@ import pytest
 
 from cluster import job, raynode, slurm
 from cluster.slurm import SlurmError
-from pwmray.interruption import GO_ON, TERMINATED
+from pwmray.driver.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
 
 ROOT = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pwmray import pretraining
 from pwmray.data.store import open_store, write_store
+from pwmray.pretraining import run as pretraining
 from pwmray.tasks import find_task
 
 TASKS = ("pendulum-spin", "cartpole-swingup")  # 3 and 5 observations

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from pwmray import room, study
-from pwmray.search_plan import as_table
+from pwmray import room
+from pwmray.search import study
+from pwmray.search.plan import as_table
 from tests.test_search import TASK, make_plan
 from tests.tiny_search import search
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, registry
+from pwmray import registry
 from pwmray.failures import POLICIES, Failure
-from pwmray.registry import CLAIM_FILE, Status
+from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
 from tests.fault_rounds import below
 from tests.tiny import sweep

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from pwmray import claim, listing, lost, registry, slurm_jobs
+from pwmray import lost, registry, slurm_jobs
 from pwmray.cli import main
 from pwmray.failures import Failure
-from pwmray.listing import summarize
-from pwmray.registry import CLAIM_FILE, Record, Status
+from pwmray.registry import CLAIM_FILE, Record, Status, claim, listing
+from pwmray.registry.listing import summarize
 from pwmray.slurm_jobs import Job
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, launch, notify, plan, pretrain_command, registry
-from pwmray.notify import VARIABLE, Notices, from_environment
-from pwmray.registry import Status
-from pwmray.tracking import Mode
+from pwmray import plan, pretrain_command, registry
+from pwmray.driver import launch, notify
+from pwmray.driver.notify import VARIABLE, Notices, from_environment
+from pwmray.registry import Status, claim
+from pwmray.tracking.recording import Mode
 from tests import tiny_pretrained
 from tests.tiny import sweep
 

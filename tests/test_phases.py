@@ -11,9 +11,9 @@ import pytest
 
 from pwmray.fidelity import Fidelity
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining.config import PretrainingConfig
 from pwmray.search import Search
-from pwmray.search_plan import SearchPlan
+from pwmray.search.plan import SearchPlan
 from pwmray.sweep import Sweep
 from pwmray.tasks import TASKS
 from search_spaces import SEARCH_SEED, TRAIN_SEEDS

@@ -5,10 +5,11 @@ import contextlib
 import pytest
 import torch
 
-from pwmray import connect, precision
+from pwmray import precision
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import TrialConfig
 from pwmray.devices import set_up_torch
+from pwmray.driver import connect
 from pwmray.models.layers import Linear
 from tests.test_reference import windows
 from tests.tiny import SETTINGS

@@ -13,19 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import claim, plan, prerequisites, pretrained, registry, tables
+from pwmray import plan, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.collected import collected_path
 from pwmray.data.store import write_store
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import Pretraining, run_pretrainings
-from pwmray.pretrained import check_matched, world_model_training
-from pwmray.pretraining_folder import CLAIM_FILE, LAST_FILE, RESUME_FILE
-from pwmray.registry import Status
+from pwmray.pretraining import prerequisites, pretrained
+from pwmray.pretraining.folder import CLAIM_FILE, LAST_FILE, RESUME_FILE
+from pwmray.pretraining.pretrained import check_matched, world_model_training
+from pwmray.registry import Status, claim
 from pwmray.results import TRAINED_WITH, read_table
 from pwmray.sweep_options import sweep_parser
-from pwmray.tracking import Mode
+from pwmray.tracking.recording import Mode
 from tests.test_sweep import run
 from tests.tiny import SETTINGS
 from tests.tiny import sweep as scratch_sweep

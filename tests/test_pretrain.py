@@ -15,22 +15,24 @@ import numpy as np
 import pytest
 import torch
 
-from pwmray import checkpoint_file, claim, pretrain_command, pretraining, results, room
+from pwmray import checkpoint_file, pretrain_command, results, room
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.config import TrialConfig
 from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
 from pwmray.models.checkpoints import load_world_model
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining import pretrain
-from pwmray.pretraining_config import FORMAT, PretrainingConfig
-from pwmray.pretraining_folder import (
+from pwmray.pretraining import run as pretraining
+from pwmray.pretraining.config import FORMAT, PretrainingConfig
+from pwmray.pretraining.folder import (
     CURVE_FILE,
     ElsewhereError,
     best_iteration,
     clear_leftovers,
     is_done,
 )
+from pwmray.pretraining.run import pretrain
+from pwmray.registry import claim
 from pwmray.tasks import find_task
 from tests.tiny import SCALES, SETTINGS
 

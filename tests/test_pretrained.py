@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pwmray import plan, pretrained, registry, results
+from pwmray import plan, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
@@ -15,9 +15,10 @@ from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.failures import Failure
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
-from pwmray.pretrained import check_pretrained, load_pretrained, world_model_id
-from pwmray.pretraining import pretrain
-from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining import pretrained
+from pwmray.pretraining.config import PretrainingConfig
+from pwmray.pretraining.pretrained import check_pretrained, load_pretrained, world_model_id
+from pwmray.pretraining.run import pretrain
 from pwmray.registry import Status
 from pwmray.sweep import PRETRAINED, Sweep
 from pwmray.tables import Tables, open_sweep

@@ -11,8 +11,8 @@ from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.pretrain_command import Pretraining
-from pwmray.pretraining import pretrain
-from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining.config import PretrainingConfig
+from pwmray.pretraining.run import pretrain
 from pwmray.sweep import PRETRAINED, Sweep
 from tests.tiny import SCALES, SETTINGS
 

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from pwmray import plan, plan_text, pretraining_prices, prices, registry, results, tables
+from pwmray import plan, plan_text, prices, registry, results, tables
 from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
-from pwmray.pretraining_config import PretrainingConfig
+from pwmray.pretraining import prices as pretraining_prices
+from pwmray.pretraining.config import PretrainingConfig
 from pwmray.registry import Status
 from search_spaces import SCALES as REAL_SCALES
 from tests.test_sweep import PHASE6, cell, run, stand_at

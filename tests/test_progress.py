@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from pwmray import plan, plan_text, registry, results, tables
-from pwmray.interruption import Interruption
-from pwmray.notify import Notices
-from pwmray.progress import SweepProgress
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.progress import SweepProgress
+from pwmray.driver.retries import FirstDeaths
+from pwmray.driver.tune_callbacks import TuneWatch
+from pwmray.driver.turns import Turns
 from pwmray.registry import Record, Status
-from pwmray.retries import FirstDeaths
-from pwmray.tune_callbacks import TuneWatch
-from pwmray.turns import Turns
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2

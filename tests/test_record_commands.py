@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from cluster.watch import Watcher
-from pwmray import claim, cli, launch, listing, prune_command, registry, results, tables
+from pwmray import cli, registry, results, tables
 from pwmray import plan as planning
-from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status
-from pwmray.status_command import _status
-from pwmray.tracking import Mode
+from pwmray.commands import prune as prune_command
+from pwmray.commands.status import _status
+from pwmray.driver import launch
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status, claim, listing
+from pwmray.tracking.recording import Mode
 from tests.tiny import sweep
 
 REACHED = {

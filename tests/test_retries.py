@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import placement, plan, registry, retries, tables
-from pwmray.interruption import Interruption
-from pwmray.notify import Notices
-from pwmray.progress import SweepProgress
+from pwmray import plan, registry, tables
+from pwmray.driver import placement, retries
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.progress import SweepProgress
+from pwmray.driver.tune_callbacks import StopEarly, TuneWatch
+from pwmray.driver.turns import Turns
 from pwmray.registry import Status
-from pwmray.tune_callbacks import StopEarly, TuneWatch
-from pwmray.turns import Turns
 from tests import small_disk
 from tests.test_turns import driver, folder_of, stand_at
 from tests.tiny import sweep

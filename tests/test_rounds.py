@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from pwmray import rounds
+from pwmray.commands.data_info import describe_path
 from pwmray.data.collect import collect
 from pwmray.data.collected import ensure_data
 from pwmray.data.collector import COLLECTOR
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import open_store
-from pwmray.data_info import describe_path
 from pwmray.envs.vector import make_vector
 
 TASK = "pendulum-spin"

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pytest
 from ray.tune.utils.object_cache import _ObjectCache
 
-from pwmray import connect
-from pwmray.interruption import Interruption
-from pwmray.scheduling import InOrder
+from pwmray.driver import connect
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.scheduling import InOrder
 
 NUM_CPUS, NUM_TRIALS = 2, 400
 

@@ -24,22 +24,26 @@ import torch
 from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
-from pwmray import claim, connect, deaths, interruption, registry, search_run, search_trials, study
+from pwmray import deaths, registry
 from pwmray.commands import run_command
+from pwmray.commands.prune import find_freeable
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
+from pwmray.driver import connect, interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.tune_callbacks import StopEarly, unwrapped
 from pwmray.envs.vector import make_vector
-from pwmray.notify import Notices
-from pwmray.prune_command import find_freeable
-from pwmray.registry import CLAIM_FILE, Status
+from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
-from pwmray.search_plan import SearchPlan, as_json, as_table
-from pwmray.search_trials import SearchTrials
-from pwmray.study import FINGERPRINT
-from pwmray.tracking import Mode
+from pwmray.search import run as search_run
+from pwmray.search import study
+from pwmray.search import trials as search_trials
+from pwmray.search.plan import SearchPlan, as_json, as_table
+from pwmray.search.study import FINGERPRINT
+from pwmray.search.trials import SearchTrials
+from pwmray.tracking.recording import Mode
+from pwmray.tracking.wandb_state import read_state
 from pwmray.trial import Trial
-from pwmray.tune_callbacks import StopEarly, unwrapped
-from pwmray.wandb_state import read_state
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -153,7 +157,7 @@ def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
 
 
 def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, data, monkeypatch):
-    monkeypatch.setattr("pwmray.search_plan._MOST_CELLS", 0)  # as of a space that has too many
+    monkeypatch.setattr("pwmray.search.plan._MOST_CELLS", 0)  # as of a space that has too many
     trials = open_trials(tmp_path, data, number=9, of=THREE)
     assert all(trials.next(name) is not None for name in "abc")
     assert [trials.next("d") for _ in range(20)] == [None] * 20
@@ -211,7 +215,7 @@ def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
     for folder, notes in ((None, 0), (data_dir, 0), (tmp_path / "none", 0)):
         plan = dataclasses.replace(make_plan(tmp_path), data_dir=folder)
         assert as_table(plan).count("note: ") == notes
-    monkeypatch.setattr("pwmray.search_plan.current_fingerprint", lambda *_: "0" * 16)
+    monkeypatch.setattr("pwmray.search.plan.current_fingerprint", lambda *_: "0" * 16)
     said = f"note: 2 of {TASK}'s trials ended on other data of it than is there now"
     plan = dataclasses.replace(make_plan(tmp_path), data_dir=data_dir)
     assert said in as_table(plan)

@@ -8,8 +8,8 @@ import pytest
 from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
+from pwmray.registry.sweep_folders import read_sweep
 from pwmray.search import search_parser
-from pwmray.sweep_folders import read_sweep
 from pwmray.sweep_options import sweep_parser
 from tests.test_cluster_slurm import PARTITIONS, SINFO
 from tests.tiny_search import search

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import claim, plan, registry, results
+from pwmray import plan, registry, results
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import missing_data
 from pwmray.data.store import write_store
-from pwmray.registry import Status
+from pwmray.registry import Status, claim
 from pwmray.sweep import Sweep
 from tests.tiny import SCALES, sweep
 

@@ -12,24 +12,18 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
-from pwmray import (
-    claim,
-    cli,
-    pretraining_folder,
-    registry,
-    results,
-    tables,
-    tracking,
-    wandb_state,
-)
+from pwmray import cli, registry, results, tables
 from pwmray import plan as planning
 from pwmray.commands import run_command
-from pwmray.recorder import Job, Recorder, Report
-from pwmray.registry import Status
+from pwmray.pretraining import folder as pretraining_folder
+from pwmray.registry import Status, claim
 from pwmray.tensorboard_file import EVENT_FILES, write_events
-from pwmray.tracked_runs import RunReader, all_folders
-from pwmray.tracking import Mode, RecorderProcess, choose_mode
-from pwmray.wandb_state import is_behind, stamps_of, write_rows, write_state
+from pwmray.tracking import recording as tracking
+from pwmray.tracking import wandb_state
+from pwmray.tracking.recorder import Job, Recorder, Report
+from pwmray.tracking.recording import Mode, RecorderProcess, choose_mode
+from pwmray.tracking.runs import RunReader, all_folders
+from pwmray.tracking.wandb_state import is_behind, stamps_of, write_rows, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
 from tests.tiny_pretrained import sweep as pretrained_sweep
@@ -417,7 +411,7 @@ def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
 def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
     lines = rb"\xff\n5\nhello {\n"
     program = f"import sys; sys.stdout.buffer.write(b'{lines.decode()}'); sys.stdout.flush()\n"
-    program += "from pwmray.recorder import main; main()"
+    program += "from pwmray.tracking.recorder import main; main()"
     popen = subprocess.Popen
     run = [sys.executable, "-c", program]
     monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen(run, **options))
@@ -430,11 +424,11 @@ def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
 def test_only_the_recorders_process_can_load_wandb():
     importers = {
         module: {Path(a.partition(":")[0]).stem for a in arrows("pwmray", [module])}
-        for module in ("wandb", "pwmray.wandb_writer")
+        for module in ("wandb", "pwmray.tracking.wandb_writer")
     }
     assert importers == {
         "wandb": {"wandb_writer", "wandb_file"},
-        "pwmray.wandb_writer": {"recorder"},
+        "pwmray.tracking.wandb_writer": {"recorder"},
     }
 
 

@@ -10,13 +10,14 @@ import time
 
 import pytest
 
-from pwmray import claim, deaths, plan, registry, results, tables, turns
+from pwmray import deaths, plan, registry, results, tables
+from pwmray.driver import turns
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.progress import SweepProgress
+from pwmray.driver.turns import Turns
 from pwmray.failures import Failure
-from pwmray.interruption import Interruption
-from pwmray.notify import Notices
-from pwmray.progress import SweepProgress
-from pwmray.registry import CLAIM_FILE, Status
-from pwmray.turns import Turns
+from pwmray.registry import CLAIM_FILE, Status, claim
 from tests.tiny import sweep
 
 NUM_DRIVERS = 3

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import claim, registry, results
+from pwmray import registry, results
 from pwmray.pretrain_command import run_pretrainings
-from pwmray.recorder import Job
-from pwmray.registry import Status
+from pwmray.registry import Status, claim
 from pwmray.results import read_table
-from pwmray.tracking import Mode, RecorderProcess
-from pwmray.wandb_file import is_complete, read_run_file
-from pwmray.wandb_state import place_of
+from pwmray.tracking.recorder import Job
+from pwmray.tracking.recording import Mode, RecorderProcess
+from pwmray.tracking.wandb_file import is_complete, read_run_file
+from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
 from tests.test_launch import run, start, wait_for_event
 from tests.test_prerequisites import find
@@ -357,7 +357,9 @@ def test_off_loads_wandb_nowhere_and_otherwise_the_recorder_alone_does(alone, da
 
     code, out, err = run(tmp_path, *two, PYTHONPATH=paths)
     assert code == 0, err  # training is not harmed
-    assert {line.split()[-1] for line in told.read_text().splitlines()} == {"pwmray.recorder"}
+    assert {line.split()[-1] for line in told.read_text().splitlines()} == {
+        "pwmray.tracking.recorder"
+    }
     (said,) = [line for line in out.splitlines() if line.startswith("W&B: ")]
     assert "exit code 1: ImportError: no wandb here" in said
 

@@ -13,9 +13,9 @@ import pytest
 
 from cluster import cancel, submissions, watch
 from cluster.submissions import Submission
-from pwmray import claim, cli, registry, results, slurm_jobs, tables
+from pwmray import cli, registry, results, slurm_jobs, tables
 from pwmray import plan as planning
-from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status
+from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status, claim
 from pwmray.slurm_jobs import read_squeue
 from tests.commands_here import put_command
 from tests.minislurm import MiniSlurm

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pwmray import claim
 from pwmray.commands import as_typed
 from pwmray.data.collect import Episodes, MakeVector, NoPolicyError, Progress
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.recipe import CollectionRecipe, collection_fingerprint
 from pwmray.data.store import BrokenDataError, Store, open_store, write_store
 from pwmray.files import remove_drafts
+from pwmray.registry import claim
 from pwmray.tasks import find_task
 
 _POLL_SECONDS = 0.2

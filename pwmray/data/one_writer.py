@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pwmray import claim
+from pwmray.registry import claim
 
 
 @contextlib.contextmanager

@@ -1,0 +1,200 @@
+"""`pwmray prune`: free the room of checkpoints by rule; what was freed stays in the record."""
+
+import argparse
+import contextlib
+import datetime
+import errno
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pwmray import registry
+from pwmray.commands import Subcommands, add_results_option, names, one_line
+from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
+from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
+from pwmray.registry.sweep_folders import (
+    find_sweep,
+    list_fingerprints,
+    list_sweeps,
+    name_of,
+    read_sweep,
+)
+
+_FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_OLDEST = datetime.timedelta(days=36_500)  # before any trial, and after the calendar's first year
+
+
+class Freed(NamedTuple):
+    """The files of one trial that the rule does not keep."""
+
+    fingerprint: str
+    files: list[Path]
+    num_bytes: int
+
+
+def add_prune_command(commands: Subcommands) -> None:
+    """Add `prune`."""
+    prune = commands.add_parser(
+        "prune", help="free the room of checkpoints; a dry run without --yes"
+    )
+    prune.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all trials")
+    prune.add_argument(
+        "--older-than", type=_age, default=datetime.timedelta(), metavar="30d",
+        help="only trials that nothing happened to for so long: 12h, 30d, 8w",
+    )  # fmt: skip
+    prune.add_argument(
+        "--keep", type=_kept, default="last,best", metavar="last,best",
+        help="the checkpoints to keep: last, best, both (the default), or none; what a trial that "
+        "is to go on needs for it is always kept",
+    )  # fmt: skip
+    prune.add_argument("--yes", action="store_true", help="do it")
+    add_results_option(prune)
+    prune.set_defaults(run=_prune)
+
+
+def _prune(chosen: argparse.Namespace) -> None:
+    results = chosen.results
+    if chosen.sweep is None:
+        list_sweeps(results)  # raises where there is no such folder
+        fingerprints = list_fingerprints(results)
+    else:
+        fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
+    before = datetime.datetime.now(datetime.UTC) - chosen.older_than
+    total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes)
+    for freed in find_freeable(results, fingerprints, chosen.keep, before):
+        if chosen.yes:
+            try:
+                freed = free(results, freed.fingerprint, chosen.keep, before)
+            except PermissionError as error:  # another user's, beside which ours are freed
+                print(f"left out: {one_line(error)}")
+                continue
+        if freed is not None:
+            total += freed.num_bytes
+            names = ", ".join(path.name for path in freed.files)
+            name = name_of(results, freed.fingerprint)
+            print(f"{name}: {names}, {freed.num_bytes / 1e6:.1f} MB")
+    if chosen.yes:
+        print(f"{total / 1e6:.1f} MB freed")
+    else:
+        print(f"{total / 1e6:.1f} MB would be freed; --yes does it")
+
+
+def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
+    """Say, and do if asked, what killed pretrainings left half written; return its bytes."""
+    total = 0
+    for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
+        files = find_leftovers(folder)
+        if not files or holder_of(folder) is not None:
+            continue
+        num_bytes = _bytes_of(files)
+        newest = max((found.st_mtime for found in _stats_of(files)), default=0.0)
+        if newest > before.timestamp():
+            continue
+        try:
+            if does_it and not clear_leftovers(folder):
+                continue
+        except PermissionError as error:  # another user's, beside which ours are freed
+            print(f"left out: {one_line(error)}")
+            continue
+        total += num_bytes
+        names = ", ".join(path.name for path in files)
+        print(f"{PRETRAINED_FOLDER}/{folder.name}: {names}, {num_bytes / 1e6:.1f} MB")
+    return total
+
+
+def find_freeable(
+    results: Path, fingerprints: Iterable[str], keep: Sequence[str], before: datetime.datetime
+) -> list[Freed]:
+    """Return what may be freed of each trial of which anything may; writes nothing."""
+    found = []
+    for fingerprint in fingerprints:
+        freed = _freeable(registry.trial_folder(results, fingerprint), keep, before)
+        if freed is not None:
+            found.append(freed)
+    return found
+
+
+def free(
+    results: Path, fingerprint: str, keep: Sequence[str], before: datetime.datetime
+) -> Freed | None:
+    """Delete what may be freed of a trial and record it; None where it runs by now.
+
+    The trial is claimed meanwhile, so that no process takes it up. Raises PermissionError, and
+    deletes nothing, where that could not be recorded.
+    """
+    folder = registry.trial_folder(results, fingerprint)
+    held = claim.acquire(folder / CLAIM_FILE)
+    if held is None:
+        return None
+    with held:
+        freed = _freeable(folder, keep, before, is_ours=True)
+        if freed is None:
+            return None
+        events = folder / EVENTS_FILE  # written last: a full disk has room for a line only then
+        if not os.access(events, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
+        for path in freed.files:
+            path.unlink(missing_ok=True)
+        registry.remark(
+            folder, pruned=[path.name for path in freed.files], freed_bytes=freed.num_bytes
+        )
+        return freed
+
+
+def _freeable(
+    folder: Path, keep: Sequence[str], before: datetime.datetime, is_ours: bool = False
+) -> Freed | None:
+    if not is_ours and registry.running_elsewhere(folder):
+        return None
+    record = registry.read(folder)
+    moved = record.time_of(*Status)
+    if moved is None or moved > before:
+        return None
+    kept = {_FILES[name] for name in keep}
+    if record.status is not Status.EVALUATED and not record.is_stopped_early:
+        kept.add(CHECKPOINT_FILE)
+    if not (folder / BEST_FILE).exists() and "best" in keep:
+        kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
+    files = [folder / name for name in _FILES.values() if name not in kept]
+    # Whoever wrote a draft was killed: the trial is not running.
+    files = [path for path in files if path.exists()] + claim.find_drafts(folder)
+    return Freed(folder.name, files, _bytes_of(files)) if files else None
+
+
+def _bytes_of(files: Sequence[Path]) -> int:
+    """Return the room that the files give back: one of two names of a file gives none."""
+    stats = _stats_of(files)
+    names = [found.st_ino for found in stats]
+    by_file = {found.st_ino: found for found in stats}
+    return sum(f.st_size for i, f in by_file.items() if names.count(i) == f.st_nlink)
+
+
+def _stats_of(files: Iterable[Path]) -> list[os.stat_result]:
+    """Return the stats of the files that are still there: one may be another process's by now."""
+    stats = []
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            stats.append(path.stat())
+    return stats
+
+
+def _age(text: str) -> datetime.timedelta:
+    match = re.fullmatch(r"(\d{1,6})([hdw])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; valid: 12h, 30d, 8w and the like")
+    age = datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if age > _OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; valid: up to {_OLDEST.days}d")
+    return age
+
+
+def _kept(text: str) -> list[str]:
+    kept = [] if text == "none" else names(text)
+    for name in kept:
+        if name not in _FILES:
+            wrong = "stands alone" if name == "none" else "cannot be kept"
+            raise argparse.ArgumentTypeError(f"{name!r} {wrong}; valid: last, best, none")
+    return kept

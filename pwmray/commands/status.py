@@ -1,0 +1,82 @@
+"""`pwmray status`: how many trials stand where, and how far the running ones are."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pwmray import lost, registry
+from pwmray.commands import Subcommands, add_results_option
+from pwmray.registry.listing import Summary, list_trials
+from pwmray.registry.states import (
+    as_lines,
+    begins,
+    count_lines,
+    count_states,
+    describe_unreadable,
+    how_far,
+    read_asked,
+    state_of,
+)
+from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in
+
+_WATCH_SECONDS = 2.0
+_SLURM_SECONDS = 2.0  # for Slurm to tell of trials in its hands; without an answer they stand
+_CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
+
+
+def add_status_command(commands: Subcommands) -> None:
+    """Add `status`."""
+    status = commands.add_parser("status", help="how many trials stand where")
+    status.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
+    status.add_argument("--watch", action="store_true", help="again and again, until all ended")
+    add_results_option(status)
+    status.set_defaults(run=_show)
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    while True:
+        text, is_over = _status(chosen.results, chosen.sweep)
+        is_screen = chosen.watch and sys.stdout.isatty()
+        print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
+        if is_over or not chosen.watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
+    """Return the text, and whether nothing runs or waits any more."""
+    folders = [results / n for n in list_sweeps(results)] if sweep is None else []
+    folders = folders or ([find_sweep(results, sweep)] if sweep is not None else [])
+    asked, imported = read_asked(folders)
+    every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
+    unreadable: dict[str, str] = {}
+    trials = list_trials(results, [name for name in every if name not in imported], unreadable)
+    unwritten: set[str] = set()
+    found = lost.settle_all(results, trials, _SLURM_SECONDS, unwritten)
+    trials |= list_trials(results, found)
+    states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
+    counts = count_states(asked, states, unreadable)
+    lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
+    lines += [*describe_unreadable(unreadable), *sorted(unwritten)]
+    running = [name for name, state in states.items() if state == "running"]
+    names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
+    lines += _running_lines(results, running, trials, names)
+    # Nobody need come for a new one; a driver that does queues it as it starts.
+    is_beginning = any(begins(folder, counts[folder.name]) for folder in folders)
+    is_over = not is_beginning and not {"running", "waiting"} & set(states.values())
+    return "\n".join(lines), is_over
+
+
+def _running_lines(
+    results: Path, running: Iterable[str], trials: Mapping[str, Summary], names: Mapping[str, str]
+) -> list[str]:
+    rows = []
+    for fingerprint in running:
+        folder = registry.trial_folder(results, fingerprint)
+        rows.append((names.get(fingerprint, fingerprint), *how_far(folder, trials[fingerprint])))
+    if not rows:
+        return []
+    header = ("running", "epoch", "epochs/s", "time left", "return")
+    return ["", *as_lines(header, sorted(rows))]

@@ -1,0 +1,207 @@
+"""`pwmray show`, `pwmray note` and `pwmray failures`: single trials, looked at and remarked on."""
+
+import argparse
+import getpass
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pwmray import registry
+from pwmray.commands import Subcommands, add_results_option, one_line
+from pwmray.failures import Failure, essence, failure_of
+from pwmray.registry import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    CURVE_FILE,
+    EVALUATIONS_FILE,
+    Record,
+    Status,
+    claim,
+)
+from pwmray.registry.states import as_lines, last_row
+from pwmray.registry.sweep_folders import find_sweep, find_trial, name_of, names_in, read_sweep
+from pwmray.tensorboard_file import EVENT_FILES
+from pwmray.tracking import wandb_state
+
+_TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
+_NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line
+_NUM_LINES = 6  # of the end of a traceback
+
+
+def add_trial_commands(commands: Subcommands) -> None:
+    """Add `show`, `note` and `failures`."""
+    show = commands.add_parser("show", help="everything about a trial")
+    show.add_argument("trial", metavar="TRIAL", help=_TRIAL)
+    add_results_option(show)
+    show.set_defaults(run=_show)
+    note = commands.add_parser("note", help="write a remark into a trial's record, for good")
+    note.add_argument("trial", metavar="TRIAL", help=_TRIAL)
+    note.add_argument("text", metavar="TEXT")
+    add_results_option(note)
+    note.set_defaults(run=_note)
+    failures = commands.add_parser("failures", help="a sweep's failed trials by cause")
+    failures.add_argument("sweep", metavar="SWEEP")
+    add_results_option(failures)
+    failures.set_defaults(run=_list_failures)
+
+
+def _note(chosen: argparse.Namespace) -> None:
+    folder = find_trial(chosen.results, chosen.trial)
+    if not chosen.text.strip():
+        raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
+    if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
+        raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
+    registry.add_note(folder, chosen.text, _user())
+    print(f"noted on {name_of(chosen.results, folder.name)}")
+
+
+def _user() -> str:
+    """Return who types this; in some containers a user has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    folder = find_trial(chosen.results, chosen.trial)
+    record = registry.read(folder)
+    print(f"trial        {folder.name}")
+    print(f"name         {name_of(chosen.results, folder.name)}")
+    print(f"status       {_describe_status(folder, record)}")
+    for name in ("kernels", "cuda_graph"):
+        if record.last(name):
+            print(f"{name:<12} {record.last(name)}")
+    sections: dict[str, Callable[[], list[str]]] = {
+        "config": lambda: _config_lines(record),
+        "events": lambda: _event_lines(record),
+        "curve": lambda: _curve_lines(folder),
+        "evaluation": lambda: _evaluation_lines(folder),
+        "checkpoints": lambda: _checkpoint_lines(folder),
+        "tracking": lambda: _tracking_lines(folder),
+        "traceback": lambda: _last_lines(record) if record.status is Status.FAILED else [],
+        "notes": lambda: _note_lines(folder),
+    }
+    for title, read in sections.items():
+        if lines := _readable(read):
+            print("\n".join(["", title, *(f"  {line}" for line in lines)]))
+
+
+def _describe_status(folder: Path, record: Record) -> str:
+    if record.status is None:
+        return "never asked for"
+    owner = registry.running_elsewhere(folder)
+    where = f", in process {claim.describe(owner)}" if owner else ""
+    failure = failure_of(record)
+    return f"{record.status}{f' ({failure})' if failure else ''}{where}"
+
+
+def _config_lines(record: Record) -> list[str]:
+    flat = dict(registry.flat_settings(record.last("config") or {}))
+    width = max(map(len, flat), default=0)
+    return [f"{key:<{width}}  {value}" for key, value in flat.items()]
+
+
+def _event_lines(record: Record) -> list[str]:
+    return [
+        f"{event['time'][:19]} {event.get('status', '-'):<9} "
+        + ", ".join(f"{k} {_short(v)}" for k, v in event.items() if k not in _NOT_SHOWN)
+        for event in record.events
+    ]
+
+
+def _curve_lines(folder: Path) -> list[str]:
+    path = folder / CURVE_FILE
+    row = last_row(path) if path.exists() else None
+    return [] if row is None else [f"{k:<26} {_short(v)}" for k, v in row.items() if k != "trial"]
+
+
+def _evaluation_lines(folder: Path) -> list[str]:
+    path = folder / EVALUATIONS_FILE
+    if not path.exists():
+        return []
+    import numpy as np
+
+    from pwmray.results import EVALUATIONS, POLICY, read_table
+
+    returns: dict[str, list[float]] = defaultdict(list)
+    for row in read_table(path, EVALUATIONS).to_pylist():
+        returns[row["actor"] or POLICY].append(row["return"])
+    return [
+        f"{actor:<8} {len(values)} episodes, return {np.mean(values):.2f}, "
+        f"min {min(values):.2f}, max {max(values):.2f}"
+        for actor, values in returns.items()
+    ]
+
+
+def _checkpoint_lines(folder: Path) -> list[str]:
+    paths = [folder / name for name in (CHECKPOINT_FILE, BEST_FILE)]
+    return [f"{p.name:<14} {p.stat().st_size / 1e6:.1f} MB  {p}" for p in paths if p.exists()]
+
+
+def _tracking_lines(folder: Path) -> list[str]:
+    place = wandb_state.place_of(folder)
+    lines = [f"W&B          {place}"] if place else []
+    return lines + [f"TensorBoard  {path}" for path in sorted(folder.glob(EVENT_FILES))]
+
+
+def _list_failures(chosen: argparse.Namespace) -> None:
+    sweep = find_sweep(chosen.results, chosen.sweep)
+    names = names_in(sweep)
+    groups: dict[tuple[Failure, str], list[tuple[str, Record]]] = defaultdict(list)
+    for fingerprint in read_sweep(sweep).get("trials", []):
+        try:
+            record = registry.read(registry.trial_folder(chosen.results, fingerprint))
+        except (ValueError, OSError) as error:
+            print(f"left out: {one_line(error)}")
+            continue
+        failure = failure_of(record)
+        if failure is not None:
+            shown = names.get(fingerprint) or fingerprint
+            groups[failure, essence(str(record.last("reason")))].append((shown, record))
+    if not groups:
+        print(f"no trial of {chosen.sweep} has failed")
+    for (failure, _), trials in sorted(groups.items(), key=lambda item: -len(item[1])):
+        print("\n".join([*_group_lines(failure, trials), ""]))
+
+
+def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str]:
+    """Return a group's cause, its trials, and each different end of their tracebacks."""
+    count = f"{len(trials)} trial{'s' if len(trials) > 1 else ''}"
+    lines = [f"{failure}, {count}: {trials[0][1].last('reason')}"]
+    header = ("  trial", "epoch", "retries")
+    rows = [
+        (f"  {name}", str(r.last("epochs_reached") or 0), str(r.all("retry").count(failure)))
+        for name, r in trials
+    ]
+    lines += as_lines(header, rows)
+    ends = {essence("\n".join(end)): end for _, record in trials if (end := _last_lines(record))}
+    for end in ends.values():
+        lines += [f"    {line}" for line in end]
+    return lines
+
+
+def _readable(read: Callable[[], list[str]]) -> list[str]:
+    """Return the lines of a part, or why it cannot be read: the others may tell what happened."""
+    try:
+        return read()
+    except (ValueError, OSError) as error:
+        return [f"left out: {one_line(error)}"]
+
+
+def _note_lines(folder: Path) -> list[str]:
+    broken: list[str] = []
+    notes = registry.read_notes(folder, broken)
+    lines = [f"{note['time'][:19]} {note['user']}: {note['note']}" for note in notes]
+    return lines + [f"left out: {why}" for why in broken]
+
+
+def _last_lines(record: Record) -> list[str]:
+    return str(record.last("traceback") or "").rstrip().splitlines()[-_NUM_LINES:]
+
+
+def _short(value: Any) -> str:
+    text = f"{value:z.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

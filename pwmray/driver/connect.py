@@ -1,0 +1,234 @@
+"""Start Ray on this machine, or join a cluster that answers."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping
+
+from pwmray.commands import one_line
+from pwmray.devices import check_gpu
+from pwmray.driver import dashboard
+from pwmray.kernels import build
+from pwmray.precision import check_on_cpu
+
+_ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
+# How long to ask where a Ray is known to be: on a busy machine it listens some time before it
+# answers.
+_PATIENCE_VARIABLE = "PWMRAY_RAY_SECONDS"
+_AGAIN_SECONDS = 1.0
+# Ray's names of the types of GPU that nodes on their way to it will offer, and how long to wait.
+_COMING_VARIABLE = "PWMRAY_COMING_GPUS"
+_COMING_SECONDS = 60.0
+_REASON_LENGTH = 200
+_REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
+_TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
+
+# What a sweep needs of Ray, unless the user's environment says otherwise.
+_SETTINGS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # a failure that Tune no longer looks at is in its record
+    "RAY_memory_monitor_refresh_ms": "0",  # a kill by Ray's own monitor ends the whole sweep
+    "RAY_prestart_worker_first_driver": "0",  # one a core, none of which suits what Tune starts
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write their own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
+}
+# A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
+# nothing where they are set.
+_REFUSED_BY_TUNE = ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR")
+
+
+def connect(address: str | None) -> str | None:
+    """Start Ray here, or join the cluster at an address known to answer.
+
+    Returns what to tell of the dashboard, or None without one (ray[default] brings it). Raises
+    ValueError where Ray does not start.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in _REFUSED_BY_TUNE:
+        os.environ.pop(name, None)
+    # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
+    # the machine's addresses.
+    ray_constants.ENABLE_RAY_CLUSTER = address is not None
+    token = None if address else dashboard.close_to_others()
+    try:
+        with _sigterm_left_alone():
+            context = ray.init(
+                # "local" never joins a cluster that happens to run here.
+                address=address or "local",
+                include_dashboard=None if address else _has_dashboard(),
+                runtime_env=None if address else _local_runtime_env(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # of every kind, by what it could not start
+        said = _shortened(one_line(error))
+        if address:
+            raise ValueError(f"cannot join Ray at {address}: {said}") from error
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise ValueError(
+            f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
+            f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
+        ) from error
+    for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if address:
+        _await_types(os.environ.get(_COMING_VARIABLE, "").split())
+    url = context.dashboard_url
+    return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
+
+
+def answering(address: str) -> str:
+    """Return host:port of the Ray cluster at `address` (auto or host:port).
+
+    Raises ValueError if none answers there within about 15 seconds, or PWMRAY_RAY_SECONDS.
+    """
+    deadline = time.monotonic() + float(os.environ.get(_PATIENCE_VARIABLE, "0"))
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return _health_checked(address, max(left, _ANSWER_SECONDS))
+        except (OSError, subprocess.SubprocessError) as error:
+            if left <= 0:
+                raise ValueError(
+                    f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
+                    "start one with `ray start --head`, or leave --address away to start one here"
+                ) from error
+            time.sleep(_AGAIN_SECONDS)
+
+
+def largest_machine() -> dict[str, float]:
+    """Return the CPUs and GPUs of the largest machine that Ray has; of a Ray that is gone, none."""
+    found = machines()
+    return {name: max((m.get(name, 0) for m in found), default=0) for name in ("CPU", "GPU")}
+
+
+def machines() -> list[dict[str, float]]:
+    """Return what each living machine of Ray's cluster has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def is_connected() -> bool:
+    """Tell whether the node of Ray that this process belongs to is alive."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
+
+
+def check_resources(num_cpus: int) -> None:
+    """Raise ValueError for a trial that would wait for its CPUs for ever: one machine has them.
+
+    Where any machine has a GPU, it is one of those.
+    """
+    found = machines()
+    fitting = [machine for machine in found if machine.get("GPU", 0)] or found
+    largest = max(machine.get("CPU", 0) for machine in fitting)
+    if num_cpus > largest:
+        where = "here" if len(found) == 1 else "on the largest machine that could run it"
+        raise ValueError(f"runtime.num_cpus is {num_cpus}, but Ray has {largest:g} CPUs {where}")
+
+
+def check_gpus(address: str | None, available: Mapping[str, float]) -> None:
+    """Raise ValueError for a GPU that Ray found on this machine and torch cannot use.
+
+    Of a cluster's machines their trials tell.
+    """
+    if address is None and available.get("GPU", 0):
+        check_gpu()
+
+
+def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:
+    """Raise ValueError for a way to multiply that only a GPU has, where Ray has none."""
+    if not available.get("GPU", 0):
+        for matmul in matmuls:
+            check_on_cpu(matmul)
+
+
+def describe_missing_compiler(available: Mapping[str, float]) -> str:
+    """Return what to tell of trials on this machine without a compiler that works, or nothing.
+
+    For its CPUs the kernels are loaded, which compiles them the first time, before every trial
+    would; for a GPU Triton, which is torch's, needs a C compiler.
+    """
+    try:
+        build.find_c_compiler() if available.get("GPU", 0) else build.load()
+    except OSError as error:
+        said = one_line(error)[:_REASON_LENGTH]
+        return f"{said}; trials run without compiled kernels, which takes longer"
+    return ""
+
+
+def _await_types(names: Collection[str]) -> None:
+    """Wait a while until a cluster that grows has GPUs of all these types.
+
+    A trial takes any GPU where there is none of its type.
+    """
+    import ray
+
+    deadline = time.monotonic() + _COMING_SECONDS
+    while not set(names) <= set(ray.cluster_resources()) and time.monotonic() < deadline:
+        time.sleep(_AGAIN_SECONDS)
+
+
+@contextlib.contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Leave SIGTERM to who listens to it already.
+
+    Ray takes it as it starts, which takes seconds, and ends the process with exit codes of its own.
+    """
+    from ray._private import utils
+
+    take = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
+
+
+def _shortened(reason: str) -> str:
+    if len(reason) <= _REASON_LENGTH:
+        return reason
+    return f"{reason[:_REASON_START]} ... {reason[_REASON_START - _REASON_LENGTH :]}"
+
+
+def _has_dashboard() -> bool:
+    return importlib.util.find_spec("aiohttp_cors") is not None
+
+
+def _local_runtime_env() -> dict[str, str] | None:
+    """Quote the interpreter's path for Ray, which pastes it into a shell command as it is."""
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
+
+
+def _health_checked(address: str, seconds: float) -> str:
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found = canonicalize_bootstrap_address("auto")
+        if found is None:
+            raise ConnectionError("none found on this machine")
+        return _health_checked(found, seconds)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"--address is {address!r}; valid: auto, or host:port")
+    # ray.init waits for minutes where nobody listens, so ask first.
+    socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS / 2).close()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    subprocess.run(command, check=True, capture_output=True, timeout=seconds)
+    return address

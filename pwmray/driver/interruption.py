@@ -1,0 +1,186 @@
+"""Requests from outside to stop: SIGUSR1 at each trial's next row, SIGTERM at once, as Ctrl-C.
+
+A scheduler sends SIGUSR1 some minutes before it takes the machines away, at the time limit or for
+jobs that go before. Trials have until shortly before that to come to their row. Who is to go on
+with the sweep then sees it by the exit code.
+"""
+
+import contextlib
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from pwmray import slurm_jobs
+from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say, say_in_handler
+from pwmray.driver.retries import is_first_start
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+
+GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
+TERMINATED = 128 + signal.SIGTERM
+TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
+_IN_VAIN = (
+    "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
+    "for rows more often (evaluation.every_epochs)"
+)
+_WHOLE = 0.9  # of a job's time, in which its trials ran
+_ROW_SECONDS = 3600.0  # for a row where no end is known, at most
+_LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
+_LEAST_SECONDS = 10.0
+_ASK_SECONDS = 5.0
+_GOES_ON_VARIABLE = "PWMRAY_GOES_ON"  # a file that is there when this process's job requeues itself
+_LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
+
+
+class AskedToStopError(Exception):
+    """What this process was doing ended early, for it was asked to stop."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """What SIGTERM raises: as Ctrl-C it passes through what handles errors."""
+
+    exit_code = TERMINATED
+
+
+class Interruption:
+    """What this process was asked to do, while it is entered.
+
+    It listens from then on; `listen` once more before each thing that sets handlers itself.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None  # why it was asked to stop, None while it was not
+        self._row_seconds: float | None = None
+        self._is_interrupted = False
+        self._began_at = math.inf  # the first of its trials
+        self._begun: dict[Path, list[int]] = {}  # what there was of each trial
+
+    def __enter__(self) -> "Interruption":
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def begin(self, folder: Path) -> None:
+        """A trial begins, or goes on, in its folder."""
+        self._began_at = min(self._began_at, time.monotonic())
+        self._begun.setdefault(folder, _written(folder))
+
+    def outcome(self) -> tuple[int, str]:
+        """Return the exit code, and why, of trials that were asked to stop at their rows.
+
+        A job that was requeued and came to its time limit again, without a row in all that time, is
+        not to go on: it would do so as often as Slurm lets it. Raises as `raise_lost`.
+        """
+        self.raise_lost()
+        assert self.reason is not None
+        now = time.monotonic()
+        # Before them may go what the next job need not do again: data, a pretraining.
+        is_whole = now - self._began_at > _WHOLE * (now - STARTED_AT)
+        is_new = any(_written(folder) != before for folder, before in self._begun.items())
+        if self.reason != TIME_LIMIT or is_first_start() or not is_whole or is_new:
+            return GO_ON, self.reason
+        say(f"stopped: {_IN_VAIN}")
+        return TRIALS_FAILED, _IN_VAIN
+
+    def listen(self) -> None:
+        """Take the signals; Tune, for each run, takes SIGUSR1 too.
+
+        Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
+        """
+        signal.signal(signal.SIGUSR1, self._ask)
+        if self.reason != CANCELLED:
+            signal.signal(signal.SIGTERM, self._terminate)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def raise_lost(self) -> None:
+        """Raise what a signal raised and was lost: Python drops it in a `__del__`."""
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+        if self.reason == CANCELLED:
+            raise TerminatedError(CANCELLED)
+
+    @property
+    def row_seconds(self) -> float:
+        """How long trials have to come to their next row, from when this is first asked on."""
+        if self._row_seconds is None:
+            self._row_seconds = _find_row_seconds()
+        return self._row_seconds
+
+    def heeded(self, progress: Progress) -> Progress:
+        """Return `progress` for work that may stop anywhere: asked to, AskedToStopError ends it."""
+
+        def report(what: str, done: int, total: int) -> None:
+            if self.reason is not None:
+                raise AskedToStopError(f"{self.reason}: stopped at {what}")
+            progress(what, done, total)
+
+        return report
+
+    def exit_code(self, stopped: BaseException) -> int:
+        """Return the exit code of work that AskedToStopError or KeyboardInterrupt ended."""
+        if self.reason == CANCELLED:
+            return TERMINATED
+        return GO_ON if isinstance(stopped, AskedToStopError) else INTERRUPTED
+
+    def why_terminated(self) -> str:
+        """Return why SIGTERM came: CANCELLED, or REQUEUED where Slurm starts the job once more."""
+        goes_on = os.environ.get(_GOES_ON_VARIABLE)
+        if goes_on is not None and Path(goes_on).exists():
+            return REQUEUED
+        return REQUEUED if slurm_jobs.was_requeued(_ASK_SECONDS) else CANCELLED
+
+    @staticmethod
+    def left_at(code: int, why: str) -> Status:
+        """Return where trials stand that a process left which ended with `code`, and `why`.
+
+        What goes on by itself stays in the queue.
+        """
+        return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
+
+    def leave(self) -> None:
+        """Give the signals their default meaning back, but for a Ctrl-C that came already."""
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _ask(self, *_: int | FrameType | None) -> None:
+        limit_at = float(os.environ.get(_LIMIT_VARIABLE, "inf"))
+        self.reason = TIME_LIMIT if time.time() >= limit_at else PREEMPTED
+
+    def _interrupt(self, *_: int | FrameType | None) -> None:
+        # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._is_interrupted = True
+        say_in_handler(f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}")
+        raise KeyboardInterrupt
+
+    def _terminate(self, *_: int | FrameType | None) -> None:
+        # A scheduler tells every process of a job, and the job's script tells its children.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.reason = CANCELLED
+        raise TerminatedError(CANCELLED)
+
+
+def _written(folder: Path) -> list[int]:
+    """Return when a trial's rows were written, in nanoseconds since 1970, as far as there are."""
+    times = []
+    for name in (CURVE_FILE, EVALUATIONS_FILE):
+        with contextlib.suppress(OSError):
+            times.append((folder / name).stat().st_mtime_ns)
+    return times
+
+
+def _find_row_seconds() -> float:
+    job = slurm_jobs.own_name()
+    if job is None:
+        return _ROW_SECONDS
+    end = slurm_jobs.ends_at(job, _ASK_SECONDS)
+    left = 0.0 if end is None else end - time.time() - _LEAVING_SECONDS
+    return min(max(left, _LEAST_SECONDS), _ROW_SECONDS)

@@ -1,0 +1,396 @@
+"""Run a plan on Ray: Tune schedules, the trials' own folders remember.
+
+Tune's experiment folder is scratch and is deleted at the end: what is done, failed or to be
+resumed is read from the trials' events each time.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pwmray import lost, registry, tables
+from pwmray import plan as planning
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.driver import connect, notify, placement, retries
+from pwmray.driver.interruption import CANCELLED, TERMINATED, AskedToStopError, Interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.progress import SweepProgress
+from pwmray.driver.turns import Turns
+from pwmray.failures import is_disk_full, share_of
+from pwmray.gauges import tags_of
+from pwmray.hold import clear_leftovers
+from pwmray.levels import title_trial
+from pwmray.plan import Plan, PlannedTrial
+from pwmray.plan_text import describe_other_data
+from pwmray.registry import Status
+from pwmray.registry.sweep_folders import SWEEP_FILE
+from pwmray.room import check_writable
+from pwmray.tracking.recorder import Job
+from pwmray.tracking.recording import Mode, recording, without_wandb
+
+if TYPE_CHECKING:
+    from pwmray.trainable import TrialTrainable
+
+MAX_LOSSES = 5  # of Ray, in one run of the driver
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    plan: Plan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    mode: Mode,
+    patience_seconds: float = float("inf"),
+    trainable: "type[TrialTrainable] | None" = None,
+) -> int:
+    """Make the data, run every trial of the plan that is not done, write the tables.
+
+    Failed trials run again where that can help. What other processes run is waited for, as long as
+    `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
+    what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
+    processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75 (see
+    `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
+    """
+    asked = _Asked(data_dir, address, command, mode, patience_seconds, trainable)
+    notices = notify.from_environment(plan.sweep.name)
+    with notices.telling_of_an_error(), Interruption() as interruption:
+        return _run(plan, asked, notices, interruption)
+
+
+class _Asked(NamedTuple):
+    """What is asked of a run, see `run`."""
+
+    data_dir: Path
+    address: str | None
+    command: str
+    mode: Mode
+    patience_seconds: float
+    trainable: "type[TrialTrainable] | None"
+
+
+class _Following(NamedTuple):
+    """What follows the trials while Tune runs them, in the order in which TuneWatch takes it."""
+
+    turns: Turns
+    progress: SweepProgress
+    joined: tables.Tables
+    deaths: retries.FirstDeaths
+    interruption: Interruption
+
+
+def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption) -> int:
+    started = time.time()
+    # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
+    for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
+        print(line)
+    for line in describe_other_data(plan):
+        print(line)
+    planning.check_disk(plan)
+    check_writable(plan.results)
+    address = None if asked.address is None else connect.answering(asked.address)
+    try:
+        data_paths, data_seconds = _make_data(plan, asked.data_dir, interruption)
+    except (AskedToStopError, KeyboardInterrupt) as stopped:
+        go_on = f"go on with: {as_typed(asked.command)}"
+        print("\n".join([*filter(None, [str(stopped)]), go_on]))
+        return interruption.exit_code(stopped)
+    folder = tables.open_sweep(plan, asked.command)
+    progress = SweepProgress(plan, notices)
+    turns = Turns(plan, progress, interruption, asked.patience_seconds)
+    deaths = retries.FirstDeaths(is_over="done" in plan.counts())
+    following = _Following(turns, progress, tables.Tables(folder), deaths, interruption)
+    end = _End()
+    job = Job(str(plan.results), plan.sweep.name)
+    with recording(asked.mode, job, is_working=not turns.is_over):
+        try:
+            if not turns.is_over:
+                engine = _Engine(plan, data_paths, address, interruption, asked.trainable)
+                end = _work(engine, following)
+        finally:
+            _write_the_end(plan, folder, asked.command, following, end, started, data_seconds)
+    return _say_the_end(plan, folder, end, asked.command, notices)
+
+
+class _End(NamedTuple):
+    """How the run on Ray ended, where not every trial did."""
+
+    code: int = 0  # of the process, where it was told to stop
+    why: str = "the sweep stopped before it was done"
+    bug: str | None = None  # that all of the first trials died of
+
+
+def _make_data(
+    plan: Plan, data_dir: Path, interruption: Interruption
+) -> tuple[dict[str, Path], float]:
+    """Return the data file of each trial that may run here, collecting what is missing."""
+    if not plan.unfinished:
+        return {}, 0.0
+    from pwmray.data.sources import describe_source
+    from pwmray.driver.data_making import make_data
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    configs = [trial.config for trial in plan.unfinished]
+    started = time.perf_counter()
+    for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
+        print(f"data: {source}")
+    with show_progress("data") as progress:
+        wanted = [(c.task, c.data) for c in configs]
+        paths = make_data(wanted, data_dir, interruption.heeded(progress))
+    by_trial = {c.fingerprint: paths[c.task, c.data] for c in configs}
+    return by_trial, time.perf_counter() - started
+
+
+def _work(engine: "_Engine", following: _Following) -> _End:
+    """Run trials in rounds, each all that may run then, until none is left."""
+    turns, deaths, interruption = following.turns, following.deaths, following.interruption
+    try:
+        with following.progress:
+            while to_run := turns.next(engine.machine):
+                engine.run(to_run, following)
+                if deaths.bug is not None:
+                    why = f"stopped, for the first trials all died of {deaths.bug}"
+                    return _End(why=why, bug=deaths.bug)
+        if interruption.reason is not None:
+            return _End(*interruption.outcome())
+        return _End()
+    except KeyboardInterrupt:
+        if interruption.reason != CANCELLED:
+            return _End(code=INTERRUPTED)
+        end = _End(code=TERMINATED, why=interruption.why_terminated())
+        # Leaving a Ray that dies, too, may take longer than there is time.
+        turns.settle(end.why, Interruption.left_at(end.code, end.why))
+        return end
+    finally:
+        engine.stop()
+
+
+class _Engine:
+    """Ray and Tune, started or joined when there is something to run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data_paths: dict[str, Path],
+        address: str | None,
+        interruption: Interruption,
+        trainable: "type[TrialTrainable] | None",
+    ):
+        self._plan = plan
+        self._interruption = interruption
+        self._data_paths = data_paths
+        self._address = address
+        self._trainable = trainable
+        self._scratch: Path | None = None
+        self._num_losses = 0
+
+    def machine(self) -> dict[str, float]:
+        """Return the CPUs and GPUs of the largest machine that Ray has."""
+        self._start()
+        return connect.largest_machine()
+
+    def run(self, trials: Sequence[PlannedTrial], following: _Following) -> None:
+        """Run the trials to whatever end they come to."""
+        tell = following.progress.say
+        scratch = self._start(tell)
+        import ray
+
+        from pwmray.driver.scheduling import InOrder
+        from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch
+        from pwmray.trainable import TrialTrainable
+
+        offered, machine = ray.cluster_resources(), connect.largest_machine()
+        spaces = [
+            _trainable_config(self._plan, trial, self._data_paths, offered, machine)
+            for trial in trials
+        ]
+        place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
+        stopper = StopEarly(following.deaths)
+        scheduler = InOrder(self._interruption)
+        watches = [Listening(self._interruption, tell), TuneWatch(self._plan, *following)]
+        _tune(self._trainable or TrialTrainable, spaces, place, watches, stopper, scheduler)
+        if stopper.is_ray_lost:
+            self._leave_lost(tell)
+            following.turns.release()
+
+    def stop(self) -> None:
+        """Leave Ray, and stop it if it was started here."""
+        if self._scratch is None:
+            return
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch = None
+
+    def _leave_lost(self, tell: Callable[[str], None]) -> None:
+        """Leave a Ray whose node here is gone; the next run starts or joins one again."""
+        self._num_losses += 1
+        if self._num_losses >= MAX_LOSSES:
+            raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
+        tell("Ray's node on this machine died; going on with another")
+        self.stop()
+        if self._address is not None:
+            self._address = connect.answering(self._address)
+
+    def _start(self, tell: Callable[[str], None] = say) -> Path:
+        """Start or join Ray, once while it lives; return the folder for what Tune keeps."""
+        if self._scratch is not None:
+            if connect.is_connected():
+                return self._scratch
+            self._leave_lost(tell)  # while this process waited for others' trials
+        import ray
+
+        self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
+        dashboard = connect.connect(self._address)
+        runtimes = [trial.config.runtime for trial in self._plan.unfinished]
+        offered = ray.cluster_resources()
+        connect.check_resources(max(runtime.num_cpus for runtime in runtimes))
+        connect.check_gpus(self._address, offered)
+        connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
+        gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
+        if said := placement.describe_missing_gpus(gpu_types, offered):
+            print(said)
+        compiles_here = self._address is None and any(runtime.compile for runtime in runtimes)
+        if compiles_here and (said := connect.describe_missing_compiler(offered)):
+            print(said)
+        if dashboard:
+            print(dashboard)
+        return self._scratch
+
+
+def _tune(
+    trainable: "type[TrialTrainable]",
+    spaces: list[dict[str, Any]],
+    scratch: Path,
+    watches: list[Any],
+    stopper: Any,
+    scheduler: Any,
+) -> None:
+    from ray import tune
+
+    from pwmray.driver.tune_callbacks import NamedTasks, unwrapped
+
+    waiting = spaces[::-1]
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, placement.resources),
+        # One after the other: of a grid, Tune copies all values for each of them.
+        param_space={"grid": tune.sample_from(lambda _: waiting.pop())},
+        tune_config=tune.TuneConfig(
+            num_samples=len(spaces), reuse_actors=True, scheduler=scheduler
+        ),
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch),
+            # The trials keep their own checkpoints.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[*watches, NamedTasks()],
+            stop=stopper,
+            verbose=0,
+        ),
+    )
+    with without_wandb(), unwrapped(stopper):
+        tuner.fit()
+
+
+def _trainable_config(
+    plan: Plan,
+    trial: PlannedTrial,
+    data_paths: dict[str, Path],
+    offered: Mapping[str, float],
+    machine: Mapping[str, float],
+) -> dict[str, Any]:
+    config, sweep = trial.config, plan.sweep
+    share = share_of(registry.read(_folder(plan, trial)))
+    title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
+    return {
+        "trial": json.dumps(config.to_dict()),
+        "epochs": config.epochs,
+        "fingerprint": config.fingerprint,
+        "title": title,
+        "tags": tags_of(title, sweep.name, config),
+        "folder": str(_folder(plan, trial)),
+        "data": str(data_paths[config.fingerprint]),
+        "use_gpu": offered.get("GPU", 0) > 0,
+        "bundle": placement.bundle(config.runtime, share, machine, offered),
+    }
+
+
+def _write_the_end(
+    plan: Plan,
+    folder: Path,
+    command: str,
+    following: _Following,
+    end: _End,
+    started: float,
+    data_seconds: float,
+) -> None:
+    """Write what remains to be written of a run; on a full disk the next run does it."""
+    turns, joined = following.turns, following.joined
+    try:
+        turns.settle(end.why, Interruption.left_at(end.code, end.why))
+        if not (folder / SWEEP_FILE).exists():  # deleted meanwhile
+            tables.open_sweep(plan, command)
+        joined.write()
+        for line in joined.newly_left_out():
+            say(line)
+        for trial in plan.trials:
+            clear_leftovers(_folder(plan, trial))
+        tables.log_run(
+            folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
+            data_seconds=data_seconds, trials=turns.ours,
+        )  # fmt: skip
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        say(f"disk full: the tables in {_shown(folder)} are behind; the next run writes them")
+
+
+def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Notices) -> int:
+    records = [(t, registry.read(_folder(plan, t))) for t in plan.trials if t.state != "done"]
+    statuses = [record.status for _, record in records]
+    num_done = len(plan.trials) - len(records) + statuses.count(Status.EVALUATED)
+    failed = [(trial, record) for trial, record in records if record.status is Status.FAILED]
+    open_ones = [t for t, r in records if r.status not in registry.ENDS]
+    left = [t for t in open_ones if not registry.running_elsewhere(_folder(plan, t))]
+    print(f"{num_done} of {len(plan.trials)} trials done; tables in {_shown(folder)}")
+    for trial, record in failed:
+        print(f"failed: {trial.name}: {record.last('reason')}")
+        print(f"        its record is {_shown(_folder(plan, trial))}")
+    here = plan.results == Path("results").resolve()
+    results = "" if here else f" --results {shlex.quote(str(_shown(plan.results)))}"
+    if failed:
+        print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
+    if len(left) < len(open_ones):
+        print(f"{len(open_ones) - len(left)} trials run on in other processes")
+    if end.bug is not None:
+        print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
+    if num_done:
+        summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
+        print(f"see who wins: {as_typed(summarize)}")
+    if end.code or num_done + len(failed) < len(plan.trials):
+        print(f"go on with: {as_typed(command)}")
+    # Otherwise it is to go on, or the driver that ends last tells of it.
+    if plan.to_run and end.code in (0, TRIALS_FAILED) and len(left) == len(open_ones):
+        notices.end(num_done, len(failed), len(left))
+    return end.code or (TRIALS_FAILED if failed or left else 0)
+
+
+def _folder(plan: Plan, trial: PlannedTrial) -> Path:
+    return registry.trial_folder(plan.results, trial.config.fingerprint)
+
+
+def _shown(path: Path) -> Path:
+    """Return the path as a person would type it from here."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path

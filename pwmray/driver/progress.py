@@ -1,0 +1,283 @@
+"""How a running sweep looks: one live table on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pwmray.commands import say
+from pwmray.driver.notify import Notices
+from pwmray.durations import format_duration
+from pwmray.plan import Plan
+from pwmray.registry import CURVE_FILE, Record, Status, trial_folder
+from pwmray.results import read_table
+
+_SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
+_ELSEWHERE_SECONDS = 15.0  # between two looks at how far the trials of other processes are
+
+
+@dataclass
+class _Seen:
+    """What is known of one trial while the sweep runs."""
+
+    label: str
+    variant: str
+    epochs: int
+    epochs_a_row: int  # of its curve
+    minutes: float  # expected, of the whole trial
+    status: str  # waiting, running, done, failed, elsewhere
+    epoch: int = 0
+    best_return: float = float("-inf")  # of the rows that this driver saw
+
+    @property
+    def has_return(self) -> bool:
+        return self.best_return > float("-inf")
+
+    @property
+    def share_done(self) -> float:
+        return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
+
+    def minutes_up_to(self, epoch: int) -> float:
+        """Return the expected minutes since the row before an epoch or, if later, the last seen."""
+        before = max(self.epoch, (epoch - 1) // self.epochs_a_row * self.epochs_a_row)
+        return self.minutes * max(epoch - before, 0) / self.epochs
+
+
+class _Pace:
+    """How fast trials run, by the pieces of them done in this run.
+
+    The clock since its start would count Ray's, and rows of which other trials are in the middle:
+    a sweep that begins would look ten times as long as it is.
+    """
+
+    def __init__(self) -> None:
+        self._minutes = self._seconds = 0.0  # expected, needed
+
+    def add(self, minutes: float, seconds: float) -> None:
+        """Count a piece of a trial."""
+        self._minutes += minutes
+        self._seconds += seconds
+
+    def seconds(self, minutes: float) -> float | None:
+        """Return how long takes what was expected to take `minutes`, None while nobody knows."""
+        return minutes * self._seconds / self._minutes if self._minutes > 0 else None
+
+
+class _Sums:
+    """What a line says of all trials; kept as they change, for they may be thousands."""
+
+    def __init__(self, trials: Iterable[_Seen]):
+        self.counts: Counter[str] = Counter()  # by status
+        self.best: dict[str, float] = {}  # return of any curve so far, by variant
+        self.minutes = self.minutes_done = 0.0  # expected, of all
+        self.longest = 0.0  # minutes of a trial
+        for trial in trials:
+            self.minutes += trial.minutes
+            self.longest = max(self.longest, trial.minutes)
+            self._count(trial, 1)
+
+    @contextlib.contextmanager
+    def changing(self, trial: _Seen) -> Iterator[_Seen]:
+        """Follow what is changed of a trial meanwhile."""
+        self._count(trial, -1)
+        yield trial
+        self._count(trial, 1)
+        if trial.has_return and trial.status != "elsewhere":
+            best = self.best.get(trial.variant, 0.0)
+            self.best[trial.variant] = max(best, trial.best_return)
+
+    def _count(self, trial: _Seen, number: int) -> None:
+        self.counts[trial.status] += number
+        self.minutes_done += number * trial.minutes * trial.share_done
+
+
+def _best_before(plan: Plan) -> dict[str, float]:
+    """Return by variant the best return of any curve of the trials that are done already."""
+    path = plan.results / plan.sweep.name / "curves.arrow"
+    variants = {t.config.fingerprint: t.config.variant for t in plan.trials if t.state == "done"}
+    best: dict[str, float] = {}
+    if not variants or not plan.unfinished or not path.exists():
+        return best
+    with contextlib.suppress(OSError, ValueError):  # the next writing of the tables mends them
+        curves = read_table(path, columns=("trial", "return_mean"))
+        for row in curves.group_by("trial").aggregate([("return_mean", "max")]).to_pylist():
+            variant, value = variants.get(str(row["trial"])), row["return_mean_max"]
+            if variant is not None and isinstance(value, float):
+                best[variant] = max(best.get(variant, value), value)
+    return best
+
+
+class SweepProgress:
+    """Collect reports and show them; a context manager around the run."""
+
+    def __init__(self, plan: Plan, notices: Notices):
+        self._notices = notices
+        self._name = plan.sweep.name
+        self._results = plan.results
+        self._look_at = 0.0
+        self._trials = {
+            trial.config.fingerprint: _Seen(
+                trial.name,
+                trial.config.variant,
+                trial.config.epochs,
+                trial.config.evaluation.every_epochs,
+                trial.minutes,
+                {"done": "done", "running": "elsewhere"}.get(trial.state, "waiting"),
+                trial.epochs_done,
+            )
+            for trial in plan.trials
+        }
+        self._sums = _Sums(self._trials.values())
+        self._sums.best = _best_before(plan)
+        self._pace, self._num_places = _Pace(), 0
+        self._is_terminal = sys.stdout.isatty()
+        self._live: Live | None = None
+        self._said_at = 0.0
+        self._waits_for = ""
+        self._said_once: set[str] = set()
+
+    def __enter__(self) -> "SweepProgress":
+        if self._is_terminal:
+            self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
+            self._live.start()
+        else:
+            say(self.line())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self, fingerprint: str) -> None:
+        """A trial began."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "running"
+        self._num_places = self._sums.counts["running"]
+
+    def report(self, fingerprint: str, epoch: int, return_mean: float, seconds: float) -> None:
+        """A running trial wrote a curve row, or its evaluation: a piece that took `seconds`."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            self._pace.add(trial.minutes_up_to(epoch), seconds)
+            trial.epoch = epoch
+            trial.best_return = max(trial.best_return, return_mean)
+        if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
+            self._say(self.line())
+
+    def finish(self, fingerprint: str, result: dict) -> None:
+        """A trial ended, or turned out to be another process's."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "elsewhere" if "elsewhere" in result else "done"
+        final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
+        self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
+
+    def fail(self, fingerprint: str, record: Record) -> None:
+        """A trial failed, as its record says."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            trial.status = "failed"
+        # Where a process that dies still holds it, that is recorded later.
+        reason = record.last("reason") if record.status is Status.FAILED else "its process died"
+        self._say(f"failed {trial.label}: {reason}; {self.line()}")
+        self._notices.failures(self._sums.counts["failed"], str(reason), self.line())
+
+    def queue(self, fingerprint: str, failure: str | None) -> None:
+        """A trial is to run, again after a `failure` where there is one."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            is_new = trial.status == "waiting"
+            trial.status = "waiting"
+        if failure is not None:
+            self._say(f"again {trial.label}, after {failure}; {self.line()}")
+        elif not is_new:
+            self._say(f"taken over {trial.label}; {self.line()}")
+
+    def settle(self, fingerprint: str, record: Record) -> None:
+        """A trial has come to its end, here or in another process."""
+        with self._sums.changing(self._trials[fingerprint]) as trial:
+            before = trial.status
+            trial.status = "done" if record.status is Status.EVALUATED else "failed"
+        if before != trial.status:
+            self._say(f"{trial.status} {trial.label}, in another process; {self.line()}")
+
+    def wait(self, others: Mapping[str, int]) -> None:
+        """Nothing is left but what `others` run, so many trials each."""
+        told = ", ".join(f"{who} ({number})" for who, number in others.items())
+        text = f"waiting for trials that run elsewhere: {told}"
+        if others and text != self._waits_for:
+            self._waits_for = text
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print a line about the whole sweep, above the table where there is one."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False)  # a path may have brackets
+        else:
+            self._say(text)
+
+    def run_without(self, fingerprint: str, record: Record) -> None:
+        """A trial runs; say what it does without although that was asked for, each reason once."""
+        for name in ("kernels", "cuda_graph"):
+            how = f"{name} {record.last(name)}"
+            if "off: " in how and how not in self._said_once:
+                self._said_once.add(how)
+                where = f"{self._trials[fingerprint].label} on {record.last('host')}"
+                self.say(f"{how} (first seen: {where})")
+
+    def line(self) -> str:
+        """Return the whole sweep in one line."""
+        self._look_elsewhere()
+        sums = self._sums
+        best = ", ".join(f"{name} {value:.0f}" for name, value in sums.best.items())
+        parts = [f"{sums.counts[s]} {s}" for s in ("done", "running", "failed", "waiting")]
+        if sums.counts["elsewhere"]:
+            parts.append(f"{sums.counts['elsewhere']} elsewhere")
+        return (
+            f"{self._name}: {', '.join(parts)} of {len(self._trials)}; "
+            f"best return: {best or 'none yet'}; {self._time_left()}"
+        )
+
+    def _look_elsewhere(self) -> None:
+        """Read now and then how far the trials are that other processes run."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _ELSEWHERE_SECONDS
+        for fingerprint, trial in self._trials.items():
+            path = trial_folder(self._results, fingerprint) / CURVE_FILE
+            if trial.status != "elsewhere" or not path.exists():
+                continue
+            with contextlib.suppress(OSError, ValueError):  # it is no error of this driver's
+                epochs = read_table(path, columns=("epoch",))["epoch"].to_pylist()
+                with self._sums.changing(trial):
+                    trial.epoch = max(epochs, default=0)
+
+    def _say(self, text: str) -> None:
+        if not self._is_terminal:
+            say(text)
+            self._said_at = time.monotonic()
+
+    def _table(self) -> Table:
+        table = Table(title=Text(self.line()), title_justify="left", box=None, pad_edge=False)
+        for name, justify in (("running", "left"), ("epoch", "right"), ("best return", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for trial in self._trials.values():
+            if trial.status == "running":
+                best = f"{trial.best_return:.1f}" if trial.has_return else "-"
+                table.add_row(Text(trial.label), f"{trial.epoch}/{trial.epochs}", best)
+        return table
+
+    def _time_left(self) -> str:
+        sums = self._sums
+        here = self._num_places if sums.counts["waiting"] else sums.counts["running"]
+        num_places = max(here + sums.counts["elsewhere"], 1)
+        minutes = max(sums.minutes - sums.minutes_done, 0.0) / num_places
+        if minutes < sums.longest:  # towards the end a single trial may decide
+            left = (t.minutes * (1 - t.share_done) for t in self._trials.values())
+            minutes = max([minutes, *left])
+        seconds = self._pace.seconds(minutes)
+        known = seconds is not None
+        return f"{format_duration(seconds)} left" if known else "time left: not known yet"

@@ -1,0 +1,141 @@
+"""What the driver does about trials that failed: which run again, with what, and when to give up.
+
+How often a trial was retried is in its own events, so a driver that takes over knows it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pwmray import slurm_jobs
+from pwmray.commands import say
+from pwmray.driver.placement import request
+from pwmray.failures import (
+    POLICIES,
+    Failure,
+    Remedy,
+    essence,
+    failure_of,
+    has_retry,
+    share_of,
+)
+from pwmray.registry import Record, Status
+from pwmray.room import free_bytes
+
+if TYPE_CHECKING:
+    from pwmray.config import TrialConfig
+
+NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
+_POLL_SECONDS = 5.0
+
+
+def is_first_start() -> bool:
+    """Whether a person started this process, and not Slurm, which requeued its job.
+
+    Then what failed is tried again, whatever the cause.
+    """
+    return slurm_jobs.num_restarts() == 0
+
+
+class FirstDeaths:
+    """Find out whether the first trials of a sweep all die of one bug.
+
+    Where one was brought to its end, now or in an earlier run, there is none that all share. Nor
+    does a trial count that had failed before this run: of what has not been tried it tells nothing.
+    """
+
+    def __init__(self, is_over: bool = False) -> None:
+        self.bug: str | None = None  # the reason, once it is found
+        self._reasons: list[str] = []
+        self._is_over = is_over
+        self._running: dict[str, int] = {}  # by fingerprint: its place in the order of starts
+        self._num_started = 0
+        self._last_start = 0  # among the first three of the dead
+        self._dead_at = 0  # the furthest epoch of the dead
+        self._alive_at = 0  # and of the others
+
+    def start(self, fingerprint: str) -> None:
+        """A trial started."""
+        self._num_started += 1
+        self._running[fingerprint] = self._num_started
+
+    def survive(self, epoch: int) -> None:
+        """A trial came to an epoch."""
+        self._alive_at = max(self._alive_at, epoch)
+
+    def finish(self) -> None:
+        """A trial came to its end, so there is no bug that all share."""
+        self._is_over = True
+
+    def leave(self, fingerprint: str) -> None:
+        """A trial is not run here any more, of which nothing is known."""
+        self._running.pop(fingerprint, None)
+        self._decide()
+
+    def die(self, fingerprint: str, record: Record) -> None:
+        """A trial failed; after the third of one bug `bug` has its reason.
+
+        Other trials that came further than the dead ones show that it is not everyone's, and those
+        that started with them may yet.
+        """
+        start = self._running.pop(fingerprint, self._num_started)
+        if record.count(Status.FAILED) <= 1:
+            if failure_of(record) not in (Failure.CONFIG, Failure.CODE):
+                self._is_over = True
+            if len(self._reasons) < NUM_FIRST:
+                self._last_start = max(self._last_start, start)
+            self._reasons.append(str(record.last("reason")))
+            self._dead_at = max(self._dead_at, record.last("epochs_reached") or 0)
+        self._decide()
+
+    def _decide(self) -> None:
+        is_one_bug = len(set(map(essence, self._reasons))) == 1
+        if self._is_over or not is_one_bug or len(self._reasons) < NUM_FIRST:
+            return
+        may_come_further = min(self._running.values(), default=math.inf) < self._last_start
+        if self._alive_at <= self._dead_at and not may_come_further:
+            self.bug = self._reasons[0]
+
+
+class Retriable(Protocol):
+    """What a retry needs to know of a trial."""
+
+    @property
+    def config(self) -> "TrialConfig": ...
+
+    @property
+    def disk_bytes(self) -> int: ...
+
+
+def can_retry(
+    trial: Retriable, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
+) -> bool:
+    """Tell whether a failed trial has a retry left that can help; `machine` is the largest one.
+
+    Waits for room on the disk where it needs some.
+    """
+    failure = failure_of(record)
+    if failure is None or not has_retry(record):
+        return False
+    remedy, runtime = POLICIES[failure].remedy, trial.config.runtime
+    if remedy is Remedy.MORE_MEMORY:
+        share, largest = share_of(record), machine()  # the share counts this failure
+        return request(runtime, share, largest) != request(runtime, share // 2, largest)
+    if remedy is Remedy.WAIT_FOR_ROOM:
+        return _wait_for_room(trial, results)
+    return remedy is Remedy.RESUME
+
+
+def _wait_for_room(trial: Retriable, results: Path) -> bool:
+    """Return whether there came to be room for a trial's files within its limit."""
+    limit = trial.config.runtime.disk_wait_seconds
+    deadline = time.monotonic() + limit
+    if free_bytes(results) < trial.disk_bytes:
+        say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
+    while free_bytes(results) < trial.disk_bytes:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

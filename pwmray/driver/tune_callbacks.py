@@ -1,0 +1,205 @@
+"""Tune's callbacks: what happens in the trials, passed on to the display and the tables."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.error import TuneError
+
+from pwmray import deaths, registry
+from pwmray.driver import connect
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.progress import SweepProgress
+from pwmray.driver.retries import FirstDeaths
+from pwmray.driver.turns import Turns
+from pwmray.durations import format_duration
+from pwmray.failures import describe_unwritten, is_disk_full
+from pwmray.plan import Plan
+from pwmray.room import free_bytes
+from pwmray.tables import Pace, Tables
+from pwmray.trainable import PIECE_SECONDS
+
+_RAY_SECONDS = 5.0  # between two looks at whether Ray is there
+_DISK_SECONDS = 60.0  # between two looks at the disk's room
+
+
+class TuneWatch(tune.Callback):
+    """Keep the display and the sweep's tables up to date while Tune runs."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        turns: Turns,
+        progress: SweepProgress,
+        tables: Tables,
+        deaths: FirstDeaths,
+        interruption: Interruption,
+    ):
+        self._plan = plan
+        self._interruption = interruption
+        self._turns = turns
+        self._progress = progress
+        self._tables = tables
+        self._deaths = deaths
+        self._pace, self._looked_at = Pace(), 0.0
+        self._looked_into: set[str] = set()
+        self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._deaths.start(_fingerprint(trial))
+        self._progress.start(_fingerprint(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        if "return_mean" in result:
+            self._look_into(_fingerprint(trial))
+            self._deaths.survive(result["epoch"])
+            self._progress.report(
+                _fingerprint(trial), result["epoch"], result["return_mean"], result[PIECE_SECONDS]
+            )
+        self._write_tables()
+        self._look_at_disk()
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._to_write.pop(_fingerprint(trial), None)
+        if self._deaths.bug is not None or self._interruption.reason is not None:
+            return  # it was stopped, not completed
+        if "elsewhere" in trial.last_result:
+            self._turns.skip(_fingerprint(trial))
+            self._deaths.leave(_fingerprint(trial))
+        else:
+            self._deaths.finish()
+        self._progress.finish(_fingerprint(trial), trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        record = self._turns.bury(_fingerprint(trial), told_of(trial))
+        self._deaths.die(_fingerprint(trial), record)
+        self._progress.fail(_fingerprint(trial), record)
+
+    def _write_tables(self) -> None:
+        if not self._pace.is_due:
+            return
+        with self._pace.writing():
+            try:
+                self._tables.write_if_alone()
+                for line in self._tables.newly_left_out():
+                    self._progress.say(line)
+            except OSError as error:  # the trials are what counts; at the end they are joined again
+                remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
+                why = describe_unwritten(error)
+                self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
+
+    def _look_into(self, fingerprint: str) -> None:
+        """Tell of what a trial runs without, once it has come to its first row."""
+        if fingerprint not in self._looked_into:
+            self._looked_into.add(fingerprint)
+            record = registry.read(registry.trial_folder(self._plan.results, fingerprint))
+            self._progress.run_without(fingerprint, record)
+
+    def _look_at_disk(self) -> None:
+        """Warn before the disk is full: others write to it too."""
+        if time.monotonic() - self._looked_at < _DISK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        free, needed = free_bytes(self._plan.results), sum(self._to_write.values())
+        if free < needed:
+            self._progress.say(
+                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, the trials to come write "
+                f"up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+            )
+
+
+class Listening(tune.Callback):
+    """Have an interruption hear its signals, which Tune takes when it begins, and say it once."""
+
+    def __init__(self, interruption: Interruption, say: Callable[[str], None]):
+        self._interruption, self._say = interruption, say
+        self._has_said = False
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._interruption.begin(Path(trial.config["grid"]["folder"]))
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._interruption.listen()
+        self._interruption.raise_lost()
+        if self._interruption.reason is not None and not self._has_said:
+            self._has_said = True
+            seconds = format_duration(self._interruption.row_seconds)
+            self._say(
+                f"{self._interruption.reason}: trials stop at their next rows, within {seconds}"
+            )
+
+
+class NamedTasks(tune.Callback):
+    """Call the work of each trial by its title in Ray's lists, its dashboard and the process list.
+
+    An actor keeps the name that its first trial gave it, a task is named when it is sent.
+    """
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        actor = trial.temporary_state.ray_actor
+        vars(actor).pop("train", None)  # as the actor's trial before this one is called
+        actor.train = actor.train.options(name=trial.config["grid"]["title"])
+
+
+class StopEarly(tune.Stopper):
+    """Stop a run without a Ray, or whose first trials, by its `deaths`, all died of one bug.
+
+    Tune waits for ever for places for its trials on a node that is gone.
+    """
+
+    def __init__(self, deaths: FirstDeaths | None = None):
+        self._deaths = deaths
+        self.is_ray_lost = False
+        self._looked_at = time.monotonic()
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        """Tell whether a single trial is to be stopped: none is."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether all are."""
+        if time.monotonic() - self._looked_at > _RAY_SECONDS:
+            self._looked_at = time.monotonic()
+            self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
+        if self.is_ray_lost:
+            return True
+        return self._deaths is not None and self._deaths.bug is not None
+
+
+@contextlib.contextmanager
+def unwrapped(stopper: StopEarly) -> Iterator[None]:
+    """Raise what our own callbacks raise for people: Tune makes its traceback the message.
+
+    What Tune itself cannot write lay in the folder of a Ray that is gone.
+    """
+    try:
+        yield
+    except TuneError as error:
+        cause = error.__context__
+        if isinstance(cause, FileNotFoundError) and _is_ray_gone():
+            stopper.is_ray_lost = True
+            return
+        if isinstance(cause, OSError | ValueError):
+            raise cause from None
+        raise
+
+
+def _is_ray_gone() -> bool:
+    """Tell whether Ray's node here died, or is ended by Slurm, which deletes its folder first."""
+    return deaths.was_told_to_end(os.environ.get("SLURMD_NODENAME")) or not connect.is_connected()
+
+
+def told_of(trial: Any) -> str:
+    """Return what Ray says of a trial's failure."""
+    path = trial.error_file
+    return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+
+
+def _fingerprint(trial: Any) -> str:
+    return trial.config["grid"]["fingerprint"]

@@ -1,0 +1,195 @@
+"""Whose turn a trial is, where any number of drivers work on one results folder.
+
+They come and go. Each hands its scheduler what no process runs; a trial belongs to who gets its
+claim, and who comes to it later skips it. What others run is looked at again when there is nothing
+else to do: it is theirs while they live, and then whoever's is here.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pwmray import deaths, provenance, registry
+from pwmray.driver import retries
+from pwmray.driver.interruption import Interruption
+from pwmray.driver.progress import SweepProgress
+from pwmray.failures import (
+    POLICIES,
+    Remedy,
+    describe_unwritten,
+    failure_of,
+    has_retry,
+    is_disk_full,
+)
+from pwmray.plan import Plan, PlannedTrial
+from pwmray.registry import CLAIM_FILE, Record, Status, claim
+from pwmray.watchdog import has_hung
+
+_POLL_SECONDS = 1.0
+
+Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
+
+
+class Turns:
+    """The trials of a plan that are not done: which this driver may run, and which others do."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        progress: SweepProgress,
+        interruption: Interruption | None = None,
+        patience_seconds: float = float("inf"),
+    ):
+        self._interruption = interruption or Interruption()
+        self._patience_seconds = patience_seconds
+        self._results = plan.results
+        self._progress = progress
+        self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
+        self._ours: set[str] = set()  # queued here, and not skipped
+        self._told: dict[str, str] = {}  # what Ray says of a process that died
+        self._is_first = retries.is_first_start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every trial has come to an end that no retry can better."""
+        return not self._open
+
+    @property
+    def ours(self) -> list[str]:
+        """The trials that ran here, by their fingerprints."""
+        return sorted(self._ours)
+
+    def next(self, machine: Machine) -> list[PlannedTrial]:
+        """Queue and return the trials that may run now; empty when none is left.
+
+        While there are none but those that other processes run, it waits and says for whom, until
+        it runs out of patience or is asked to stop. What failed before the first call is tried
+        again whatever the cause, but in a job that Slurm requeued.
+        """
+        deadline = time.monotonic() + self._patience_seconds
+        while self._interruption.reason is None:
+            taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
+            self._is_first = False
+            if taken or self.is_over or time.monotonic() > deadline:
+                return taken
+            self._progress.wait(self._others())
+            time.sleep(_POLL_SECONDS)
+        return []
+
+    def skip(self, fingerprint: str) -> None:
+        """Leave a trial to the process that turned out to have it."""
+        self._ours.discard(fingerprint)
+
+    def release(self) -> None:
+        """Take back what was queued and not begun: that Ray is gone is no failure of theirs."""
+        for fingerprint in list(self._ours):
+            if registry.read(self._folder(fingerprint)).status is Status.QUEUED:
+                self._ours.discard(fingerprint)
+
+    def bury(self, fingerprint: str, told: str) -> Record:
+        """Record what Ray has `told` of a trial whose process died; return the trial's record.
+
+        The claim of a process on a lost machine outlives it for a while: then that is recorded
+        when the claim is free.
+        """
+        self._told[fingerprint] = told
+        deaths.wait_for_death([self._folder(fingerprint)])
+        self._bury(fingerprint)
+        return registry.read(self._folder(fingerprint))
+
+    def settle(self, why: str, status: Status = Status.CANCELLED) -> None:
+        """Record why the trials queued here that no process runs were not brought to an end.
+
+        `status` is where they stand then, CANCELLED or QUEUED. Trials that wait for their retry
+        are among them: what takes a job away may end its nodes before it tells the driver.
+        """
+        fields = provenance.job() if status is Status.QUEUED else {}
+        left = sorted(self._ours & self._open.keys())
+        deaths.wait_for_death([self._folder(fingerprint) for fingerprint in left])
+        for fingerprint in left:
+            folder = self._folder(fingerprint)
+            try:
+                with registry.claimed(folder) as record:
+                    if record is not None and _goes_on(record):
+                        registry.record(folder, status, reason=why, **fields)
+            except OSError as error:
+                if is_disk_full(error):  # which will hold for all
+                    raise
+                self._say_unwritten(fingerprint, error)
+
+    def _take(self, trial: PlannedTrial, machine: Machine) -> bool:
+        """Queue a trial if no process runs it and it may run; drop it if it never will."""
+        fingerprint = trial.config.fingerprint
+        folder = self._folder(fingerprint)
+        if registry.running_elsewhere(folder):
+            return False
+        if fingerprint in self._ours or has_hung(folder):
+            self._bury(fingerprint)
+        record = registry.read(folder)
+        failure = None if self._is_first else failure_of(record)
+        is_at_end = record.status is Status.EVALUATED or (
+            failure is not None and not retries.can_retry(trial, record, self._results, machine)
+        )
+        if is_at_end:
+            del self._open[fingerprint]
+            self._progress.settle(fingerprint, record)
+            return False
+        if self._queue(trial, record.status, {"retry": failure} if failure else {}):
+            self._progress.queue(fingerprint, failure)
+            return True
+        return False
+
+    def _queue(self, trial: PlannedTrial, seen: Status | None, fields: dict[str, Any]) -> bool:
+        """Record that a trial is in the scheduler's hands; return False if it moved meanwhile."""
+        fingerprint = trial.config.fingerprint
+        folder = self._folder(fingerprint)
+        try:
+            with registry.claimed(folder) as record:
+                if record is None or record.status is not seen:
+                    return False
+                registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
+        except OSError as error:
+            if self._is_first:
+                raise
+            self._say_unwritten(fingerprint, error)
+            del self._open[fingerprint]  # the others go on
+            return False
+        self._ours.add(fingerprint)
+        return True
+
+    def _bury(self, fingerprint: str) -> None:
+        """Record the death of a trial that is not evaluated, once no process holds it."""
+        folder = self._folder(fingerprint)
+        if registry.read(folder).status is Status.EVALUATED:
+            return
+        try:
+            if deaths.record_death(folder, self._told.get(fingerprint)):
+                self._told.pop(fingerprint, None)
+        except OSError as error:
+            self._say_unwritten(fingerprint, error)
+
+    def _say_unwritten(self, fingerprint: str, error: OSError) -> None:
+        """Say that a trial's folder cannot be written any more, which is no end of the sweep's."""
+        why = describe_unwritten(error)
+        self._progress.say(f"{why}: what became of {fingerprint} could not be recorded")
+
+    def _others(self) -> Counter[str]:
+        """Return how many of the open trials each other process has."""
+        holders = [claim.holder(self._folder(name) / CLAIM_FILE) for name in self._open]
+        return Counter(f"pid {claim.describe(h)}" for h in holders if h)
+
+    def _folder(self, fingerprint: str) -> Path:
+        return registry.trial_folder(self._results, fingerprint)
+
+
+def _goes_on(record: Record) -> bool:
+    """Whether a trial that nobody runs has not ended, or only until it is resumed.
+
+    Of one whose folder was deleted there is nothing to tell.
+    """
+    failure = failure_of(record)
+    if failure is not None:
+        return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
+    return record.status not in (None, *registry.ENDS, Status.CANCELLED)

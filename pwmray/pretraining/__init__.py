@@ -1,0 +1,1 @@
+"""Pretraining world models, and the trials that start from them."""

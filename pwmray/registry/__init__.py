@@ -1,0 +1,229 @@
+"""The record of every trial: append-only events in the trial's own folder.
+
+results/trials/<fingerprint>/
+    events.jsonl       one line an event: time, status and what is known with it
+    notes.jsonl        what people wrote about it; a file of its own, for who runs the trial may
+                       be writing events at that moment, on another machine
+    claim.json         who is running it now (pwmray.registry.claim)
+    checkpoint.pt      the last good state
+    best.pt            the state of the highest return that an evaluation in training found
+    curve.arrow, evaluations.arrow
+"""
+
+import contextlib
+import datetime
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pwmray.commands import one_line
+from pwmray.files import append_lines, read_lines
+from pwmray.registry import claim
+
+EVENTS_FILE = "events.jsonl"
+NOTES_FILE = "notes.jsonl"
+CLAIM_FILE = "claim.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+BEST_FILE = "best.pt"
+CURVE_FILE = "curve.arrow"
+EVALUATIONS_FILE = "evaluations.arrow"
+STOPPED_EARLY = "stopped_early"  # field of an event CANCELLED: a search is done with the trial
+_EARLY = "the search stopped early at "  # how its reason begins, in earlier versions without field
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    PENDING = "PENDING"  # asked for by a sweep
+    QUEUED = "QUEUED"  # handed to the scheduler
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"  # trained to its last epoch
+    EVALUATED = "EVALUATED"  # and its final checkpoint was run on the evaluation seeds
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+_S = Status
+LEGAL_MOVES: dict[Status | None, set[Status]] = {
+    None: {_S.PENDING},
+    _S.PENDING: {_S.QUEUED, _S.CANCELLED},
+    _S.QUEUED: {_S.QUEUED, _S.RUNNING, _S.FAILED, _S.CANCELLED},
+    # A killed trial leaves its last status behind and is queued again from there.
+    _S.RUNNING: {_S.QUEUED, _S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED},
+    _S.COMPLETED: {_S.QUEUED, _S.RUNNING, _S.EVALUATED, _S.FAILED, _S.CANCELLED},
+    _S.FAILED: {_S.QUEUED, _S.CANCELLED},  # while it waited for a retry
+    _S.CANCELLED: {_S.QUEUED, _S.RUNNING},  # where another driver had it queued, too
+    _S.EVALUATED: set(),
+}
+
+
+_STATUSES = tuple(Status)
+ENDS = (_S.EVALUATED, _S.FAILED)  # where the process that ran it brought it
+
+
+@dataclass
+class Record:
+    """What a trial's events say: the last status, and every field's last value.
+
+    An event without a status, such as a pruning, leaves the trial where it stands.
+    """
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status | None:
+        """Where the trial stands; None for one never asked for."""
+        status = self.last("status")
+        return None if status is None else Status(status)
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether a search stopped the trial for good, and nobody has taken it up since."""
+        moves = [event for event in self.events if "status" in event]
+        if not moves:
+            return False
+        return moves[-1].get(STOPPED_EARLY, str(moves[-1].get("reason")).startswith(_EARLY)) is True
+
+    def last(self, name: str) -> Any:
+        """Return the last value recorded for `name`, or None."""
+        return next((e[name] for e in reversed(self.events) if name in e), None)
+
+    def all(self, name: str) -> list[Any]:
+        """Return every value recorded for `name`, the oldest first."""
+        return [e[name] for e in self.events if name in e]
+
+    def time_of(self, *statuses: Status) -> datetime.datetime | None:
+        """Return when the trial last entered one of `statuses`."""
+        times = [e["time"] for e in self.events if e.get("status") in statuses]
+        return datetime.datetime.fromisoformat(times[-1]) if times else None
+
+    def first_time_of(self, status: Status) -> datetime.datetime | None:
+        """Return when the trial first entered `status`."""
+        times = [e["time"] for e in self.events if e.get("status") == status]
+        return datetime.datetime.fromisoformat(times[0]) if times else None
+
+    def count(self, status: Status) -> int:
+        """Return how often the trial entered `status`."""
+        return sum(e.get("status") == status for e in self.events)
+
+
+def trial_folder(results: Path, fingerprint: str) -> Path:
+    """Return the one folder of a trial, whichever sweeps ask for it."""
+    return results / "trials" / fingerprint
+
+
+def read(folder: Path) -> Record:
+    """Return the record in `folder`, empty for a trial never asked for.
+
+    A last line cut by a kill is left out; anything else unreadable raises ValueError.
+    """
+    return Record(read_lines(folder / EVENTS_FILE, _read_event, "an event"))
+
+
+def read_notes(folder: Path, broken: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return what people wrote about the trial, the oldest first: each has time, note, user.
+
+    What cannot be read is put down in `broken`, with why; who gives none gets a ValueError or an
+    OSError.
+    """
+    read_note = functools.partial(_read_event, names=("note", "user"))
+    try:
+        return read_lines(folder / NOTES_FILE, read_note, "an event", broken)
+    except OSError as error:
+        if broken is None:
+            raise
+        broken.append(one_line(error))
+        return []
+
+
+def record(folder: Path, status: Status, **fields: Any) -> None:
+    """Append an event that moves the trial; `fields` are plain data; for who holds its claim.
+
+    An illegal move is an error of ours. Raises OSError where the disk has no room, and then has
+    written nothing.
+    """
+    before = read(folder).status
+    assert status in LEGAL_MOVES[before], f"{folder.name}: {before} -> {status} is not a legal move"
+    _append(folder / EVENTS_FILE, {"status": status, **fields})
+
+
+def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
+    """Append the event QUEUED, for a trial never asked for after PENDING with its `config`.
+
+    Both are written at once, with the driver that has it on its list, unless `fields` name a Slurm
+    job, which Slurm knows more of; else as `record`.
+    """
+    if "slurm_job_id" not in fields:
+        fields["driver"] = claim.this_process()
+    before = read(folder).status
+    asked = [{"status": _S.PENDING, "config": config}] if before is None else []
+    is_legal = _S.QUEUED in LEGAL_MOVES[before or _S.PENDING]
+    assert is_legal, f"{folder.name}: {before} -> QUEUED is not a legal move"
+    _append(folder / EVENTS_FILE, *asked, {"status": _S.QUEUED, **fields})
+
+
+def remark(folder: Path, **fields: Any) -> None:
+    """Append an event that leaves the trial where it stands; only for who holds its claim."""
+    _append(folder / EVENTS_FILE, fields)
+
+
+def add_note(folder: Path, note: str, user: str) -> None:
+    """Append what a person says about the trial, whoever runs it meanwhile."""
+    _append(folder / NOTES_FILE, {"note": note, "user": user})
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Record | None]:
+    """Hold the trial's claim for a few events; yield its record, or None while a process runs it.
+
+    Every event is written by who holds the claim, so that what was read of the record is still so.
+    """
+    held = claim.acquire(folder / CLAIM_FILE, is_brief=True)
+    if held is None:
+        yield None
+        return
+    with held:
+        yield read(folder)
+
+
+def flat_settings(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a recorded config by their dotted keys."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat_settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def running_elsewhere(folder: Path) -> dict | None:
+    """Return host and pid of the live process that runs the trial, or None."""
+    return claim.owner(folder / CLAIM_FILE)
+
+
+def _read_event(line: bytes, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Read an event with its time and texts of these names; raise ValueError for what is none."""
+    event = json.loads(line)
+    if b"\\ud" in line:  # bytes that are no text, of a file's name or an earlier note
+        text = json.dumps(event, ensure_ascii=False)
+        event = json.loads(text.encode(errors="replace"))
+    if not isinstance(event, dict):
+        raise ValueError("no JSON object")
+    for name in ("time", *names):
+        if not isinstance(event.get(name), str):
+            raise ValueError(f"{name} is {event.get(name)!r}, not text")
+    if datetime.datetime.fromisoformat(event["time"]).tzinfo is None:
+        raise ValueError(f"the time {event['time']!r} has no zone")
+    if "status" in event and event["status"] not in _STATUSES:
+        raise ValueError(f"unknown status {event['status']!r}; valid: {', '.join(Status)}")
+    return event
+
+
+def _append(path: Path, *events: dict[str, Any]) -> None:
+    """Append a line each and sync them, or leave the file as it was and raise OSError."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    lines = (json.dumps({"time": now, **fields}) + "\n" for fields in events)
+    append_lines(path, "".join(lines))

@@ -1,0 +1,141 @@
+"""Where trials stand, a word each, and how far they are: for the commands that show it."""
+
+import datetime
+import functools
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pwmray import registry
+from pwmray.durations import format_duration
+from pwmray.registry import CURVE_FILE, Status, claim
+from pwmray.registry.listing import Summary
+from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, read_sweep
+
+NEW = "new"  # without a record: no driver has come to it yet, or its folder was deleted
+STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early", NEW)
+_OF_STATUS = {
+    Status.EVALUATED: "done",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+    Status.PENDING: "waiting",
+    Status.QUEUED: "waiting",
+}
+_BEGIN_SECONDS = 30.0  # from a sweep's file to the first of its trials, at most
+
+
+def begins(folder: Path, count: Counter) -> bool:
+    """Tell whether a driver opened a sweep a moment ago and has queued none of its trials yet."""
+    try:
+        age = time.time() - (folder / SWEEP_FILE).stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return False
+    return count[NEW] == count.total() and abs(age) < _BEGIN_SECONDS
+
+
+def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
+    """Return one of STATES.
+
+    Stopped is a trial whose process is gone, or every driver that had it on its list; early one
+    that was stopped as worse than others.
+    """
+    if not trial.may_run:
+        if trial.is_early:
+            return "early"
+        if trial.drivers and all(_is_gone(*driver, _second()) for driver in trial.drivers):
+            return "stopped"
+        return _OF_STATUS[Status(trial.status)] if trial.status else NEW
+    is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
+    return "running" if is_alive else "stopped"
+
+
+@functools.lru_cache(maxsize=256)
+def _is_gone(machine: str, pid: int, started: str | None, second: int) -> bool:
+    """Ask of each process once a second: one driver may have thousands of trials on its list."""
+    return claim.is_gone(machine, pid, started)
+
+
+def _second() -> int:
+    return int(time.monotonic())
+
+
+def read_asked(folders: Iterable[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the trials that sweeps ask for, by the sweep's name, and the states of imported ones.
+
+    Such trials have a row in their sweep's table, no record.
+    """
+    asked, states = {}, {}
+    for folder in folders:
+        sweep = read_sweep(folder)
+        asked[folder.name] = sweep.get("trials", [])
+        if sweep.get("scale") == IMPORTED:
+            from pwmray.results import read_table  # see last_row
+
+            table = read_table(folder / "trials.arrow", columns=("trial", "status"))
+            rows = zip(table["trial"].to_pylist(), table["status"].to_pylist(), strict=True)
+            states |= {name: _OF_STATUS[Status(status)] for name, status in rows}
+    return asked, states
+
+
+def count_states(
+    asked: Mapping[str, Iterable[str]], states: Mapping[str, str], unreadable: Collection[str]
+) -> dict[str, Counter]:
+    """Return how many trials of each sweep are in each state, of those that can be read."""
+    return {
+        name: Counter(states.get(trial, NEW) for trial in of if trial not in unreadable)
+        for name, of in asked.items()
+    }
+
+
+def count_lines(counts: Mapping[str, Counter]) -> list[str]:
+    """Return the table of how many trials of each sweep are in each of STATES, new if any is."""
+    states = STATES if any(count[NEW] for count in counts.values()) else STATES[:-1]
+    rows = [
+        (name, str(count.total()), *(str(count[state]) for state in states))
+        for name, count in counts.items()
+    ]
+    return as_lines(("sweep", "trials", *states), rows)
+
+
+def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
+    """Return a line for each trial that is not counted, by what `list_trials` says of it."""
+    return [f"left out: {why}" for why in unreadable.values()]
+
+
+def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
+    """Return epoch, epochs/s since its process took it up, time left and the newest return."""
+    path = folder / CURVE_FILE
+    row = last_row(path) if path.exists() else None
+    if row is None or trial.started is None:
+        return f"0/{trial.epochs}", "-", "-", "-"
+    reached, written = row["epoch"], path.stat().st_mtime
+    seconds = written - datetime.datetime.fromisoformat(trial.started).timestamp()
+    done = reached - trial.started_at
+    rate = done / seconds if done > 0 and seconds > 0 else None
+    left = "-"
+    if rate is not None:
+        left = format_duration(max((trial.epochs - reached) / rate - (time.time() - written), 0.0))
+    shown = "-" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
+    return f"{reached}/{trial.epochs}", "-" if rate is None else f"{rate:.2f}", left, shown
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """Return the newest row of a trial's curve."""
+    from pwmray.results import read_table  # pyarrow takes as long to load as all the rest
+
+    table = read_table(path)
+    return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
+
+
+def as_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    ]

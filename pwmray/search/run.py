@@ -1,0 +1,314 @@
+"""Run a search on Ray: Tune runs the trials, the study proposes them and stops the worse ones."""
+
+import functools
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from pwmray import lost
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.config import RuntimeConfig
+from pwmray.driver import connect, notify, placement
+from pwmray.driver.data_making import make_data
+from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
+from pwmray.driver.launch import MAX_LOSSES
+from pwmray.driver.scheduling import InOrder
+from pwmray.driver.tune_callbacks import Listening, NamedTasks, StopEarly, told_of, unwrapped
+from pwmray.registry import Status, claim
+from pwmray.search import study
+from pwmray.search.plan import SearchPlan, best_lines, caution_lines
+from pwmray.search.study import FINGERPRINT
+from pwmray.search.tables import write_tables
+from pwmray.search.trials import STOPPED, SearchTrials
+from pwmray.tracking.recorder import Job
+from pwmray.tracking.recording import Mode, recording, without_wandb
+from pwmray.trainable import TrialTrainable
+
+_LOOK_SECONDS = 1.0
+
+
+def run(
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    mode: Mode,
+    patience_seconds: float = 0.0,
+) -> int:
+    """Search task by task; print the best trials.
+
+    Failed trials run again where that can help. Another process that runs the same search is waited
+    for as long as `patience_seconds`: it may be dead, on another machine. Returns 0, 1 where the
+    first trials all died of one bug or none of a task's came to a return, 130 after Ctrl-C, 143
+    after SIGTERM, and after SIGUSR1 75: then each trial has its last row in its checkpoint. Of a
+    requeued job without a row of any trial it is 1 (`Interruption.outcome`).
+
+    Raises ValueError where another process runs the same search, or the disk has no room.
+    """
+    notices = notify.from_environment(plan.search.name)
+    with notices.telling_of_an_error():
+        work = functools.partial(
+            _run_tasks, plan, data_dir, address, command, patience_seconds, notices
+        )
+        return _run(plan, work, command, mode, notices)
+
+
+def _run(
+    plan: SearchPlan, work: Callable[[], int], command: str, mode: Mode, notices: notify.Notices
+) -> int:
+    """Do the `work`, if any is left, and say what came of the search; return the exit code."""
+    left = sum(plan.count_left(plan.studies()).values())
+    plan.check_disk(left)
+    is_working = left > 0
+    code = 0
+    with recording(mode, Job(str(plan.results), plan.search.name), is_working):
+        if is_working:
+            code = work()
+    studies = plan.studies()
+    write_tables(plan, studies, command)  # a run that was killed may not have come to it
+    for task, found in studies.items():
+        print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
+    for line in caution_lines(plan, studies):
+        print(line)
+    ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
+    left = sum(plan.count_left(studies).values())
+    if code or left:
+        print(f"go on with: {as_typed(command)}")
+    if is_working and code in (0, TRIALS_FAILED):
+        num_failed = ends.count(TrialState.FAIL)
+        notices.end(len(ends) - num_failed, num_failed, left - num_failed)
+    has_none = any(plan.num_left(found) == plan.num_trials for found in studies.values())
+    return code or (TRIALS_FAILED if has_none else 0)
+
+
+def _run_tasks(
+    plan: SearchPlan,
+    data_dir: Path,
+    address: str | None,
+    command: str,
+    patience_seconds: float,
+    notices: notify.Notices,
+) -> int:
+    """Run the tasks' studies one after the other; return the exit code of what stopped them."""
+    if address is not None:
+        address = connect.answering(address)
+    held = _acquire(plan, patience_seconds)
+    journal = plan.read_journal()
+    left = plan.count_left(journal.by_task)
+    num_left = {task: number for task, number in left.items() if number}
+    scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
+    opened: list[SearchTrials] = []
+    code, why = 0, STOPPED
+    with held, Interruption() as interruption:
+        try:
+            for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
+                print(line)
+            paths = _prepare(plan, num_left, data_dir, address, interruption)
+            numbers = list(num_left.values())
+            begins = [
+                functools.partial(
+                    SearchTrials, plan, task, paths[task], command=command,
+                    num_later=sum(numbers[place:]), tell_failure=notices.failure,
+                )
+                for place, task in enumerate(num_left, start=1)
+            ]  # fmt: skip
+            code, why = _search_tasks(begins, opened, scratch, address, interruption)
+        except AskedToStopError as stopped:
+            print(stopped)
+            code = GO_ON
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            if interruption.reason == CANCELLED:
+                code, why = TERMINATED, interruption.why_terminated()
+        finally:
+            ray.shutdown()
+            status = Interruption.left_at(code, why)
+            for trials in opened:  # now that no worker writes any more
+                trials.settle(why, status)
+            shutil.rmtree(scratch, ignore_errors=True)
+    return code
+
+
+def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
+    """Return the claim on the search's folder, once nobody else has it.
+
+    Raises ValueError where another process still has it after `patience_seconds`.
+    """
+    path = plan.folder / "claim.json"
+    deadline = time.monotonic() + patience_seconds
+    held = claim.acquire(path)
+    who = f"another process runs {plan.search.name} in {plan.folder}: pid "
+    if held is None and patience_seconds:
+        holder = claim.describe(claim.holder(path))
+        print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
+    while held is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        held = claim.acquire(path)
+    if held is None:
+        holder = claim.describe(claim.holder(path))
+        raise ValueError(f"{who}{holder}; wait for it, or stop it, and run this again")
+    return held
+
+
+def _prepare(
+    plan: SearchPlan,
+    tasks: Iterable[str],
+    data_dir: Path,
+    address: str | None,
+    interruption: Interruption,
+) -> dict[str, Path]:
+    """Make the data, start or join Ray; return each task's data."""
+    wanted = [(task, plan.config(task, {}).data) for task in tasks]
+    with show_progress("data") as progress:
+        made = make_data(wanted, data_dir, interruption.heeded(progress))
+    if dashboard := connect.connect(address):
+        print(dashboard)
+    connect.check_gpus(address, ray.cluster_resources())
+    if address is None and (said := _describe_missing_compiler(plan)):
+        print(said)
+    return {task: made[task, recipe] for task, recipe in wanted}
+
+
+def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
+    """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
+    left = [trial for found in studies.values() for trial in study.unfinished(found)]
+    names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
+    return lost.set_right(plan.results, names)
+
+
+def _describe_missing_compiler(plan: SearchPlan) -> str:
+    if not plan.config(plan.tasks[0], {}).runtime.compile:
+        return ""
+    return connect.describe_missing_compiler(ray.cluster_resources())
+
+
+def _search_tasks(
+    begins: Iterable[Callable[..., SearchTrials]],
+    opened: list[SearchTrials],
+    scratch: Path,
+    address: str | None,
+    interruption: Interruption,
+) -> tuple[int, str]:
+    """Run the studies until all are at their end; return the exit code of what stops them, and why.
+
+    For the rest see `_search_task`.
+    """
+    for begin in begins:
+        trials = _search_task(begin, opened, scratch, address, interruption)
+        if interruption.reason is not None:
+            return interruption.outcome()
+        if trials.bug is not None:
+            print(f"stopped: the first trials all died of {trials.bug}")
+            return TRIALS_FAILED, STOPPED
+    return 0, STOPPED
+
+
+def _search_task(
+    begin: Callable[..., SearchTrials],
+    opened: list[SearchTrials],
+    scratch: Path,
+    address: str | None,
+    interruption: Interruption,
+) -> SearchTrials:
+    """Run a task's study to its end or an interruption, on another Ray where this one dies.
+
+    `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
+    """
+    for _ in range(MAX_LOSSES):
+        offered = ray.cluster_resources()
+        trials = begin(offered=offered)
+        opened.append(trials)
+        is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+        if not is_lost or interruption.reason is not None:
+            return trials
+        say("Ray's node on this machine died; going on with another")
+        ray.shutdown()
+        trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
+        connect.connect(address and connect.answering(address))
+    raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
+
+
+def _search(
+    trials: SearchTrials, scratch: Path, offered: Mapping[str, float], interruption: Interruption
+) -> bool:
+    """Run a task's study as far as it comes; return whether Ray's node here died meanwhile."""
+    runtime, stopper = trials.default.runtime, StopEarly()
+    connect.check_resources(runtime.num_cpus)
+    connect.check_matmuls({trials.default.learner.matmul}, offered)
+    tuner = tune.Tuner(
+        tune.with_resources(TrialTrainable, placement.resources),
+        tune_config=tune.TuneConfig(
+            search_alg=_StudySearcher(trials, interruption, stopper),
+            scheduler=_StudyScheduler(trials, interruption),
+            num_samples=-1,  # until the searcher says that it has finished
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.config["grid"][FINGERPRINT],
+        ),
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Listening(interruption, say), NamedTasks()],
+            stop=stopper,
+            verbose=0,
+        ),
+    )
+    with without_wandb(), unwrapped(stopper):
+        tuner.fit()
+    return stopper.is_ray_lost
+
+
+def _count_places(runtime: RuntimeConfig) -> int:
+    """Return how many trials Ray has room for by now, at least one: nodes come and go."""
+    offered = ray.cluster_resources()
+    places = offered.get("CPU", 1) // runtime.num_cpus
+    if offered.get("GPU", 0):
+        places = min(places, offered["GPU"] / runtime.gpu_fraction + 1e-9)
+    return max(1, int(places))
+
+
+class _StudySearcher(Searcher):
+    """Tune's view of a study: what to run next, and what became of it."""
+
+    def __init__(self, trials: SearchTrials, interruption: Interruption, stopper: StopEarly):
+        super().__init__(metric="return_mean", mode="max")
+        self._trials, self._interruption, self._stopper = trials, interruption, stopper
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial once there is room for it: later proposals know more."""
+        if self._trials.num_live >= _count_places(self._trials.default.runtime):
+            return None
+        chosen = self._trials.next(trial_id)
+        return Searcher.FINISHED if chosen is None and self._trials.is_over else chosen
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        is_stopped = self._interruption.reason is not None or self._stopper.is_ray_lost
+        if not is_stopped:  # otherwise it is settled
+            self._trials.end(trial_id, result, error)
+
+
+class _StudyScheduler(InOrder):
+    """Stop the trials that the study's ASHA stops."""
+
+    def __init__(self, trials: SearchTrials, interruption: Interruption):
+        super().__init__(interruption)
+        self._trials = trials
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._trials.die(trial.trial_id, told_of(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        is_stopped = self._trials.is_stopped(trial.trial_id, result)
+        return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE

@@ -1,0 +1,388 @@
+"""The process beside a driver that keeps W&B up to date, the only one that ever loads wandb.
+
+It is given a job (a line of JSON on stdin), looks at the folders that the job names, and writes or
+sends what is behind: at once where the job says so, else again and again until stdin closes, which
+it also does when the driver is killed. Training never waits for it, and what it does not come to
+is made from the same files by the next driver or by `pwmray wandb sync`. Its last line on stdout
+is a Report; progress of the only look comes before.
+
+Why beside the driver: in each worker W&B costs a service process and seconds a trial; in the
+driver its hooks, threads and retries would stand between Ray and the user. One process writes a
+trial in some 30 ms (benchmarks/tracking.md).
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pwmray.commands import one_line
+from pwmray.pretraining.folder import PRETRAINED_FOLDER
+from pwmray.registry import claim
+from pwmray.tracking import runs as tracked_runs
+from pwmray.tracking import wandb_state
+from pwmray.tracking.runs import Run, RunReader
+from pwmray.tracking.wandb_state import is_behind, read_state, stamps_of, write_state
+
+_LOOK_SECONDS = 1.0  # between two looks, at least
+_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking
+_RETRY_SECONDS = 300.0  # after which a server is tried again that did not answer
+_MAX_LATE = 2  # runs in a row that the server takes too long over: then it is not the run
+_NICE = 10  # the trials come first
+
+
+@dataclass
+class Job:
+    """What to record: the trials of a sweep or of all, the pretrainings named, or everything."""
+
+    results: str
+    sweep: str | None = None
+    pretrained: tuple[str, ...] = ()  # fingerprints; then no trials
+    is_online: bool = False
+    project: str | None = None  # in place of ours
+    entity: str | None = None
+    is_watching: bool = False
+    grace_seconds: float = 120.0  # that it may go on when its driver has left
+
+    def folders(self) -> list[Path]:
+        """Return the folders as they are known now: a search's grow."""
+        results_dir = Path(self.results)
+        if self.pretrained:
+            place = results_dir / PRETRAINED_FOLDER
+            return [place / fingerprint for fingerprint in self.pretrained]
+        if self.sweep is not None:
+            return tracked_runs.trial_folders(results_dir, self.sweep)
+        return tracked_runs.all_folders(results_dir)
+
+
+@dataclass
+class Report:
+    """What a recorder did and what it left."""
+
+    written: int = 0  # runs kept offline that are new or have grown
+    sent: int = 0  # runs of which the server now has all
+    # Of the last look:
+    running: int = 0  # left alone, for a process is at work there
+    elsewhere: int = 0  # of the others, which another recorder writes at the moment
+    failed: int = 0  # of those that were to be written
+    problem: str = ""  # in a line
+
+
+@dataclass
+class _Sending:
+    """A run that is open on the server, and ours until it is not."""
+
+    stream: Any
+    claim: contextlib.ExitStack
+    run: Run  # as it was last sent
+    rows: dict[int, str]  # that the server has, by their digests
+
+
+class Recorder:
+    """Keeps the runs of a job's folders."""
+
+    def __init__(self, job: Job, writer: Any):
+        self._job, self._writer = job, writer
+        self._reader = RunReader(Path(job.results), job.sweep)
+        self._retry_at = 0.0 if job.is_online else float("inf")  # when anything may be sent
+        self._given_up = ""  # why nothing is sent until then
+        self._has_said = False
+        self._refused: set[Path] = set()  # whose runs the server does not take
+        self._written: set[Path] = set()
+        self._sent: set[Path] = set()
+        self._late: dict[Path, float] = {}  # when runs are tried again that took too long
+        self._late_in_a_row: set[Path] = set()
+        self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
+        self._sending: dict[Path, _Sending] = {}
+        self.report = Report()
+
+    def look(self, say: bool = False) -> None:
+        """Bring every folder's run up to what is there."""
+        self.report.running = self.report.elsewhere = self.report.failed = 0
+        self._try_late_ones_again()
+        problems = []
+        folders = [folder for folder in self._job.folders() if self._is_to_see(folder)]
+        for number, folder in enumerate(folders, start=1):
+            try:
+                self._see(folder)
+            except Exception as error:  # wandb raises what it likes; the next folder may do better
+                self.report.failed += 1
+                problems.append(_in_a_line(folder.name, error))
+            if say:
+                print(json.dumps({"done": number, "of": len(folders)}), flush=True)
+        problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        told = [self._given_up, "".join(problems[:1]) + more]
+        self.report.problem = "; ".join(filter(None, told))
+
+    def close(self) -> None:
+        """Leave the runs that are still sent; who goes on with the trial goes on with them."""
+        for sending in self._sending.values():
+            with contextlib.suppress(Exception):
+                sending.stream.leave()
+        self._let_go()
+
+    def _is_to_see(self, folder: Path) -> bool:
+        if is_behind(folder):
+            return True
+        if not self._may_send() or folder in self._lasting:
+            return False
+        state = read_state(folder)
+        if not state:
+            return False
+        if not self._is_sent(state):
+            return True
+        if "other_rows_from" in state:
+            self._lasting[folder] = _other_rows(state["other_rows_from"])
+        return False
+
+    def _see(self, folder: Path) -> None:
+        stamps = stamps_of(folder)
+        is_running = tracked_runs.is_running(folder)
+        self.report.running += is_running
+        if is_running and not (self._may_send() and self._job.is_watching):
+            return
+        with contextlib.ExitStack() as ours:
+            if folder not in self._sending:  # then it is ours already
+                held = claim.acquire(folder / wandb_state.FOLDER / wandb_state.CLAIM_FILE)
+                if held is None:
+                    self.report.elsewhere += not is_running  # which is counted above
+                    return
+                ours.enter_context(held)
+            run = self._reader.read(folder)
+            if run is None:
+                return
+            if is_running:
+                self._send(folder, run, ours)
+            else:
+                self._keep(folder, run, stamps, ours)
+
+    def _send(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> None:
+        """Send what a running trial has by now."""
+        sending = self._open(folder, run, ours)
+        if sending is not None:
+            self._note(sending, run)
+            sending.stream.send(run)
+
+    def _keep(
+        self, folder: Path, run: Run, stamps: dict[str, Any], ours: contextlib.ExitStack
+    ) -> None:
+        """Write the run of a trial that nobody works at, and send it where that is asked for."""
+        state = read_state(folder) | {"group": run.group, "name": run.name}
+        steps: list[Callable[[], None]] = [
+            lambda: self._write_offline(folder, run, stamps, state),
+            lambda: self._send_all(folder, run, state, ours),
+        ]
+        if folder in self._sending:  # W&B has a run of one name open once
+            steps.reverse()
+        errors = []
+        for step in steps:
+            try:
+                step()
+            except Exception as error:  # of one, whatever it is, the other may be right
+                errors.append(error)
+            write_state(folder, state)
+        if errors:
+            raise OSError("; ".join(one_line(error) for error in errors)) from errors[0]
+
+    def _write_offline(
+        self, folder: Path, run: Run, stamps: dict[str, Any], state: dict[str, Any]
+    ) -> None:
+        if state.get("digest") != run.digest:
+            made = self._writer.write_offline(run, folder / wandb_state.FOLDER)
+            state |= {"offline": made.name, "digest": run.digest}
+            self._written.add(folder)
+            self.report.written = len(self._written)
+        state["stamps"] = stamps
+
+    def _send_all(
+        self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
+    ) -> None:
+        """Send all of a run unless that was done, and put down what there is to know of it then."""
+        sent = [run.digest, *self._server_place()]
+        if wandb_state.sent_to(state) == sent and folder not in self._sending:
+            return
+        sending = self._open(folder, run, ours)
+        if sending is None:
+            return
+        self._note(sending, run)
+        del self._sending[folder]
+        ours.push(sending.claim)
+        try:
+            sending.stream.finish(run)
+        except TimeoutError as error:
+            self._put_off(folder, error)
+            return
+        self._late_in_a_row.clear()
+        wandb_state.write_rows(folder, sending.rows, self._server_place())
+        state |= {"url": sending.stream.url, "sent": sent}
+        for name in ("other_rows_from", "rows", "rows_at"):  # the rows: of an earlier version
+            state.pop(name, None)
+        wanted = run.row_digests
+        other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
+        if other:  # W&B keeps what it was sent once
+            state["other_rows_from"] = f"{run.axis} {min(other)}"
+            self._lasting[folder] = _other_rows(state["other_rows_from"])
+        else:
+            self._lasting.pop(folder, None)
+            self._sent.add(folder)
+            self.report.sent = len(self._sent)
+
+    def _open(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> _Sending | None:
+        """Return the open run on the server, None where it does not take this one, or none."""
+        is_left_out = folder in self._refused or folder in self._late
+        if folder not in self._sending and self._may_send() and not is_left_out:
+            rows = wandb_state.read_rows(folder, self._server_place())
+            # Beside a driver there is no time to wait for long.
+            num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
+            try:
+                stream = self._writer.open_stream(run, num_left)
+            except (ConnectionError, PermissionError) as error:
+                self._give_up(error)
+                return None
+            except Exception as error:
+                self._refused.add(folder)
+                self._lasting[folder] = one_line(error)
+                if not self._sending:
+                    self._writer.reset()
+                return None
+            self._given_up = ""
+            self._sending[folder] = _Sending(stream, ours.pop_all(), run, rows)
+        return self._sending.get(folder)
+
+    def _note(self, sending: _Sending, run: Run) -> None:
+        """Put down which rows the server has once it has those that it lacks."""
+        sending.run = run
+        for step, digest in run.row_digests.items():
+            if step >= sending.stream.next_step or step not in sending.rows:
+                sending.rows[step] = digest
+
+    def _put_off(self, folder: Path, error: TimeoutError) -> None:
+        """Leave a run that took too long for a later try; where others did before it, all."""
+        self._late[folder] = time.monotonic() + _RETRY_SECONDS
+        self._lasting[folder] = one_line(error)
+        self._late_in_a_row.add(folder)
+        if len(self._late_in_a_row) < _MAX_LATE:
+            self._let_go()
+            self._writer.reset()  # which still sends it
+            return
+        self._late_in_a_row.clear()
+        self._give_up(ConnectionError(f"the server took too long over {_MAX_LATE} runs in a row"))
+
+    def _try_late_ones_again(self) -> None:
+        for folder in [f for f, again in self._late.items() if time.monotonic() >= again]:
+            del self._late[folder], self._lasting[folder]
+
+    def _give_up(self, error: Exception) -> None:
+        """Send nothing for a while without a network, and nothing at all without a key."""
+        self._given_up = _in_a_line("nothing is sent", error)
+        self._retry_at = float("inf")
+        if self._job.is_watching and isinstance(error, ConnectionError):
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if not self._has_said:
+                again = f"tried again every {_RETRY_SECONDS / 60:.0f} minutes"
+                print(json.dumps({"said": f"{self._given_up}; {again}"}), flush=True)
+            self._has_said = True
+        self._let_go()
+        self._writer.reset()
+
+    def _let_go(self) -> None:
+        """Give the open runs back, with what the server has of them."""
+        for folder, sending in self._sending.items():
+            with contextlib.suppress(OSError), sending.claim:
+                known = {"group": sending.run.group, "name": sending.run.name}
+                wandb_state.write_rows(folder, sending.rows, self._server_place())
+                write_state(folder, read_state(folder) | known)
+        self._sending.clear()
+
+    def _may_send(self) -> bool:
+        return time.monotonic() >= self._retry_at
+
+    def _is_sent(self, state: dict[str, Any]) -> bool:
+        """Tell whether the server has the run as it was last written."""
+        return wandb_state.sent_to(state) == [state.get("digest"), *self._server_place()]
+
+    def _server_place(self) -> list[str | None]:
+        """Return project, entity and server, None for what is ours or W&B's by default."""
+        return [self._job.project, self._job.entity or self._writer.entity, self._writer.server]
+
+
+def main() -> None:
+    """Do the job that stdin gives, and report on stdout."""
+    os.nice(_NICE)
+    with open(0, "rb", buffering=0) as pipe:
+        job = Job(**json.loads(pipe.readline()))
+        scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
+        leash = threading.Thread(target=_end_after_driver, args=(job, pipe, scratch), daemon=True)
+        leash.start()
+        try:
+            is_needed = not job.is_watching or _wait_for_work(job, pipe)
+            report = _record(job, pipe, scratch) if is_needed else Report()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    print(json.dumps(asdict(report)), flush=True)
+
+
+def _record(job: Job, pipe: Any, scratch: Path) -> Report:
+    from pwmray.tracking.wandb_writer import Writer
+
+    with Writer(scratch, job.project, job.entity) as writer:
+        recorder = Recorder(job, writer)
+        is_over = not job.is_watching
+        while not is_over:
+            started = time.monotonic()
+            recorder.look()
+            taken = time.monotonic() - started
+            is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
+        recorder.look(say=not job.is_watching)
+        recorder.close()
+        return recorder.report
+
+
+def _end_after_driver(job: Job, pipe: Any, scratch: Path) -> None:
+    """End this process some time after stdin was closed: W&B may wait for a server for hours."""
+    _is_closed(pipe, None)
+    time.sleep(job.grace_seconds)
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(json.dumps(asdict(Report(problem=f"not done after {job.grace_seconds:.0f} s"))))
+    sys.stdout.flush()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with the service that wandb started
+    os._exit(1)
+
+
+def _wait_for_work(job: Job, pipe: Any) -> bool:
+    """Wait until a folder is behind; return False where none is when the driver leaves."""
+    is_over = False
+    while not any(is_behind(folder) for folder in job.folders()):
+        if is_over:
+            return False
+        is_over = _is_closed(pipe, _LOOK_SECONDS)
+    return True
+
+
+def _is_closed(pipe: Any, seconds: float | None) -> bool:
+    """Wait so long, or for ever; return at once, with True, when the other end closes."""
+    return bool(select.select([pipe], [], [], seconds)[0])
+
+
+def _in_a_line(what: str, error: Exception) -> str:
+    return f"{what}: {one_line(error)}"
+
+
+def _other_rows(since: str) -> str:
+    return f"W&B has other rows from {since} on, and keeps them; give another --project"
+
+
+if __name__ == "__main__":
+    main()

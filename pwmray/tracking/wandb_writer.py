@@ -1,0 +1,249 @@
+"""Runs as W&B has them, through wandb's own interface; only the recorder's process loads this.
+
+A run kept offline is the whole run: a file of its own, made anew when the curve has grown. It
+therefore does not say that it resumes: `wandb sync` would then number its epochs on from those
+that the server has, and show them twice. Without it what is uploaded last stands for the run.
+A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
+"""
+
+import contextlib
+import datetime
+import functools
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import wandb
+import wandb.errors
+
+from pwmray.files import replacing
+from pwmray.tracking.runs import Run
+from pwmray.tracking.wandb_file import is_complete
+
+_SERVER = "https://api.wandb.ai"  # where wandb sends runs by itself
+_INIT_SECONDS = 15.0  # for the server to answer
+_FINISH_SECONDS = 30.0  # for it to take the rest of a run, and so much more for each row of it:
+_ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
+_CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
+_NOT_SENT = "error while uploading"
+_DELETED = "previously created and deleted"  # W&B takes a run of that id never again
+# What a person's shell says of another run of theirs.
+_NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID")
+
+
+class Writer:
+    """Writes runs; a context manager. What wandb writes on the way goes into `scratch`."""
+
+    def __init__(self, scratch: Path, project: str | None = None, entity: str | None = None):
+        self._project, self._entity = project, entity
+        self._scratch = scratch
+        for name in (*_NOT_OURS, "MODE", "DIR"):
+            os.environ.pop(f"WANDB_{name}", None)
+        os.environ["WANDB_CACHE_DIR"] = str(self._scratch / "cache")  # its own logs go there
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline nothing is to be sent
+        self._overheard = _Overheard()
+
+    @property
+    def entity(self) -> str | None:
+        """Whose runs are at the server where nobody says it; None for whose the key is."""
+        return self._found.entity if self._found else None
+
+    @property
+    def server(self) -> str | None:
+        """The address of the server, None for W&B's own."""
+        address = self._found.base_url if self._found else None
+        return None if address == _SERVER else address
+
+    @functools.cached_property
+    def _found(self) -> wandb.Settings | None:
+        """What wandb itself finds, in the environment or in its files; None where that is odd."""
+        with contextlib.suppress(ValueError):  # it is told of each run that is opened
+            return wandb.setup().settings
+        return None
+
+    def __enter__(self) -> "Writer":
+        self._overheard.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wandb.teardown()
+        self._overheard.__exit__()
+
+    def write_offline(self, run: Run, folder: Path) -> Path:
+        """Write the run as a folder of W&B's in `folder`; return the folder's path.
+
+        Raises OSError, also where W&B did not write all of the run.
+        """
+        began = _time_in_names(run.begun)
+        target = folder / f"offline-run-{began}-{run.id}"
+        scratch = Path(tempfile.mkdtemp(dir=self._scratch))
+        opened = self._open(run, scratch, mode="offline", project=run.project)
+        _log(opened, run, 0)
+        opened.summary.update(run.summary)
+        opened.finish(exit_code=run.exit_code)
+        (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
+        _check_written(made, len(run.rows))
+        with replacing(target / made.name) as draft:
+            shutil.copyfile(made, draft)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def open_stream(self, run: Run, num_left: int) -> "Stream":
+        """Open the run on the server, or go on with it; `num_left` rows are still to be sent.
+
+        Raises PermissionError without a key or for a project's name that W&B does not take,
+        ConnectionError without a network or an answer, both for all runs alike, and ValueError
+        where the server does not take this one. wandb then takes the run's id for one in use,
+        until `reset`.
+        """
+        try:
+            opened = self._open(
+                run,
+                Path(tempfile.mkdtemp(dir=self._scratch)),
+                mode="online",
+                project=self._project or run.project,
+                finish_seconds=_FINISH_SECONDS + _ROW_SECONDS * num_left,
+                entity=self._entity,
+                resume="allow",
+            )
+        except Exception as error:  # wandb raises what it likes
+            if _DELETED in str(error):
+                raise ValueError("deleted at W&B: give another --project") from error
+            if isinstance(error, wandb.errors.UsageError):
+                raise PermissionError(str(error)) from error
+            if isinstance(error, wandb.errors.CommError):
+                raise ConnectionError(str(error)) from error
+            raise ValueError(str(error)) from error
+        return Stream(opened, self._overheard)
+
+    def reset(self) -> None:
+        """Begin anew with wandb's service, in which no run is open then."""
+        wandb.teardown()
+
+    def _open(
+        self, run: Run, scratch: Path, finish_seconds: float = _FINISH_SECONDS, **where: Any
+    ) -> Any:
+        opened = wandb.init(
+            id=run.id,
+            group=run.group or None,
+            name=run.name,
+            tags=run.tags,
+            config=run.config,
+            dir=str(scratch),
+            settings=_settings(finish_seconds),  # anew: wandb.init writes into them
+            reinit="create_new",  # several may be open at once
+            **where,
+        )
+        opened.define_metric(run.axis)
+        opened.define_metric("*", step_metric=run.axis)
+        return opened
+
+
+class Stream:
+    """A run on the server."""
+
+    def __init__(self, opened: Any, overheard: "_Overheard"):
+        self._opened, self._overheard = opened, overheard
+        self._num_problems = overheard.num_problems
+        self.next_step = opened.starting_step  # after the last one that the server has
+
+    @property
+    def url(self) -> str:
+        """Where it is looked at."""
+        return self._opened.url
+
+    def send(self, run: Run) -> None:
+        """Send the rows that the server does not have."""
+        self.next_step = _log(self._opened, run, self.next_step)
+
+    def finish(self, run: Run) -> None:
+        """Send the rest and wait until all of it is there.
+
+        Raises OSError where it is not, a TimeoutError where the server takes too long over it.
+        """
+        self.send(run)
+        self._opened.summary.update(run.summary)
+        try:
+            self._opened.finish(exit_code=run.exit_code)
+        except TimeoutError as error:
+            seconds = self._opened.settings.finish_timeout
+            raise TimeoutError(f"the server did not take all of it in {seconds:.0f} s") from error
+        if self._overheard.num_problems > self._num_problems:
+            raise OSError("the server did not take all of the run")
+
+    def leave(self) -> None:
+        """End it for now: the trial came to no end."""
+        self._opened.finish(exit_code=1)
+
+
+class _Overheard(io.TextIOBase):
+    """Stands in for stderr and counts what went wrong with sending: wandb does no more than say so.
+
+    It does not say of which run; so all that are open then are sent again.
+    """
+
+    def __init__(self) -> None:
+        self.num_problems = 0
+        self._stderr = sys.stderr
+
+    def __enter__(self) -> "_Overheard":
+        sys.stderr = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.stderr = self._stderr
+
+    def write(self, text: str) -> int:
+        self.num_problems += _NOT_SENT in text
+        return self._stderr.write(text)
+
+    def flush(self) -> None:
+        self._stderr.flush()
+
+
+def _settings(finish_seconds: float) -> wandb.Settings:
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        init_timeout=_INIT_SECONDS,
+        finish_timeout=finish_seconds,
+        finish_timeout_raises=True,
+        # What the machine is and does stands in the trial's record.
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def _log(opened: Any, run: Run, next_step: int) -> int:
+    """Log the rows from `next_step` on; return the step after the last one."""
+    for row in run.rows:
+        step = int(row[run.axis])
+        if step >= next_step:
+            # As in TensorBoard: when the row was made, had the trial never waited.
+            made = run.begun + row.get("seconds", 0.0)
+            opened.log({**row, "_timestamp": made}, step=step, commit=True)
+            next_step = step + 1
+    return next_step
+
+
+def _check_written(path: Path, num_rows: int) -> None:
+    """Wait for wandb's service, which closes the file a moment after the run has finished."""
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    while not is_complete(path, num_rows):
+        if time.monotonic() > deadline:
+            raise OSError(f"W&B did not write all of {path.name}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _time_in_names(seconds: float) -> str:
+    """Return a time as W&B has it in names of folders, in UTC: the same wherever it is made."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y%m%d_%H%M%S")
