@@ -8,17 +8,22 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from pwmray.gauges import TrialGauges
+from pwmray import registry
+from pwmray.driver.placement import bundle
+from pwmray.failures import share_of
+from pwmray.gauges import TrialGauges, tags_of
 from pwmray.hold import RunningElsewhereError
 
 if TYPE_CHECKING:
     import torch
 
+    from pwmray.config import TrialConfig
     from pwmray.trial import Trial
 
 PIECE_SECONDS = "piece_seconds"  # in what Tune is told: how long the trial took for it
@@ -27,9 +32,8 @@ PIECE_SECONDS = "piece_seconds"  # in what Tune is told: how long the trial took
 class TrialTrainable(tune.Trainable):
     """Run one trial, a curve row a step; the process is kept and reused for the next trial.
 
-    The config has one key, grid, with the keys trial (a TrialConfig's dict as JSON, for Tune looks
-    into every value that it is given), epochs, fingerprint, title and tags (for dashboards), folder
-    and data (paths), use_gpu and bundle. `open` may be overridden, to run another kind of trial.
+    The config has one key, grid: see `grid_of`. `open` may be overridden, to run another kind of
+    trial.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -81,6 +85,33 @@ class TrialTrainable(tune.Trainable):
             self._gauges.clear()
             self._trial.close()
             self._trial = None
+
+
+def grid_of(
+    config: "TrialConfig",
+    folder: Path,
+    data_path: Path,
+    sweep: str,
+    title: str,
+    machine: Mapping[str, float],
+    offered: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return what a TrialTrainable is told of its trial, and what Ray is asked for it.
+
+    The config goes as JSON, for Tune looks into every value that it is given. `title` and the tags
+    are for dashboards; `machine` is the largest one that Ray has, `offered` all of them together.
+    """
+    return {
+        "trial": json.dumps(config.to_dict()),
+        "epochs": config.epochs,
+        "fingerprint": config.fingerprint,
+        "title": title,
+        "tags": tags_of(title, sweep, config),
+        "folder": str(folder),
+        "data": str(data_path),
+        "use_gpu": offered.get("GPU", 0) > 0,
+        "bundle": bundle(config.runtime, share_of(registry.read(folder)), machine, offered),
+    }
 
 
 def _device(grid: dict[str, Any]) -> "torch.device":

@@ -59,6 +59,13 @@ def data(tmp_path_factory):
     return ensure_data(TASK, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
+@pytest.fixture(autouse=True)
+def one_machine():
+    with pytest.MonkeyPatch.context() as patch:  # a test may undo those of its own
+        patch.setattr(connect, "machines", lambda: [{"CPU": 1.0}])
+        yield
+
+
 def make_plan(results, number=5, of=search):
     return SearchPlan.make(of, "tiny", [TASK], number, results)
 

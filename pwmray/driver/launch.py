@@ -5,14 +5,13 @@ resumed is read from the trials' events each time.
 """
 
 import contextlib
-import json
 import logging
 import os
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +23,7 @@ from pwmray.driver.interruption import CANCELLED, TERMINATED, AskedToStopError, 
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
-from pwmray.failures import is_disk_full, share_of
-from pwmray.gauges import tags_of
+from pwmray.failures import is_disk_full
 from pwmray.hold import clear_leftovers
 from pwmray.levels import title_trial
 from pwmray.plan import Plan, PlannedTrial
@@ -206,13 +204,15 @@ class _Engine:
 
         from pwmray.driver.scheduling import InOrder
         from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch
-        from pwmray.trainable import TrialTrainable
+        from pwmray.trainable import TrialTrainable, grid_of
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
-        spaces = [
-            _trainable_config(self._plan, trial, self._data_paths, offered, machine)
-            for trial in trials
-        ]
+        sweep, spaces = self._plan.sweep, []
+        for trial in trials:
+            config, folder = trial.config, _folder(self._plan, trial)
+            title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
+            data_path = self._data_paths[config.fingerprint]
+            spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
         stopper = StopEarly(following.deaths)
         scheduler = InOrder(self._interruption)
@@ -300,29 +300,6 @@ def _tune(
     )
     with without_wandb(), unwrapped(stopper):
         tuner.fit()
-
-
-def _trainable_config(
-    plan: Plan,
-    trial: PlannedTrial,
-    data_paths: dict[str, Path],
-    offered: Mapping[str, float],
-    machine: Mapping[str, float],
-) -> dict[str, Any]:
-    config, sweep = trial.config, plan.sweep
-    share = share_of(registry.read(_folder(plan, trial)))
-    title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
-    return {
-        "trial": json.dumps(config.to_dict()),
-        "epochs": config.epochs,
-        "fingerprint": config.fingerprint,
-        "title": title,
-        "tags": tags_of(title, sweep.name, config),
-        "folder": str(_folder(plan, trial)),
-        "data": str(data_paths[config.fingerprint]),
-        "use_gpu": offered.get("GPU", 0) > 0,
-        "bundle": placement.bundle(config.runtime, share, machine, offered),
-    }
 
 
 def _write_the_end(

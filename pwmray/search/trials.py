@@ -1,7 +1,6 @@
 """The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
 
 import contextlib
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,16 +13,16 @@ from optuna.trial import FrozenTrial, TrialState
 from pwmray import deaths, provenance, registry, tables
 from pwmray.commands import say
 from pwmray.config import TrialConfig
-from pwmray.driver import connect, placement, retries
+from pwmray.driver import connect, retries
 from pwmray.durations import format_duration
-from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full, share_of
-from pwmray.gauges import tags_of
+from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
 from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import asked, open_tables
+from pwmray.trainable import grid_of
 
 # Proposals in a row of what was tried or cannot run.
 _FEW_REPEATS = 3  # then another is drawn, where the space has an end
@@ -329,22 +328,10 @@ class SearchTrials:
         return False
 
     def _grid(self, config: TrialConfig) -> dict[str, Any]:
-        folder = self._folder(config)
-        share = share_of(registry.read(folder))
-        machine = connect.largest_machine() if share > 1 else self._offered
         name = self._plan.search.name
         title = f"{name} {self._task} trial {self._number_of(config)}"
-        return {
-            "trial": json.dumps(config.to_dict()),
-            "epochs": config.epochs,
-            FINGERPRINT: config.fingerprint,
-            "title": title,
-            "tags": tags_of(title, name, config),
-            "folder": str(folder),
-            "data": str(self._data_path),
-            "use_gpu": self._offered.get("GPU", 0) > 0,
-            "bundle": placement.bundle(config.runtime, share, machine, self._offered),
-        }
+        folder, machine = self._folder(config), connect.largest_machine()
+        return grid_of(config, folder, self._data_path, name, title, machine, self._offered)
 
     def _number_of(self, config: TrialConfig) -> int:
         return list(self._asked).index(config.fingerprint) + 1
