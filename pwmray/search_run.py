@@ -268,11 +268,8 @@ def _search(
 
 def _count_places(runtime: RuntimeConfig) -> int:
     """Return how many trials Ray has room for by now, at least one: nodes come and go."""
-    offered = ray.cluster_resources()
-    places = offered.get("CPU", 1) // runtime.num_cpus
-    if offered.get("GPU", 0):
-        places = min(places, offered["GPU"] / runtime.gpu_fraction + 1e-9)
-    return max(1, int(places))
+    asked = placement.bundle(runtime, 1, connect.largest_machine(), ray.cluster_resources())
+    return max(1, placement.count_places(asked, connect.machines()))
 
 
 class _StudySearcher(Searcher):
