@@ -122,7 +122,7 @@ def of_exception(error: BaseException) -> Failure:
 
 
 def _is_of_torch(error: BaseException) -> bool:
-    """Tell whether torch raised it, of what a module called it with: settings are checked before."""
+    """Tell whether torch raised it, of what it was called with: settings are checked before."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] == "torch"
 
