@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from pwmray import slurm_jobs
+from pwmray import deaths, slurm_jobs
 from pwmray.commands import (
     INTERRUPTED,
     STARTED_AT,
     TRIALS_FAILED,
     Progress,
+    one_line,
     say,
     say_in_handler,
 )
@@ -28,6 +29,7 @@ from pwmray.retries import is_first_start
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+NODE_ENDED = "Slurm ended Ray's node on this machine"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _IN_VAIN = (
     "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
@@ -93,6 +95,17 @@ class Interruption:
             return GO_ON, self.reason
         say(f"stopped: {_IN_VAIN}")
         return TRIALS_FAILED, _IN_VAIN
+
+    def outcome_of(self, error: Exception) -> tuple[int, str]:
+        """Return `outcome` of work that failed since Slurm ended Ray's node here; else raise it.
+
+        SIGTERM, which the job sends then, too, would cut off what is recorded on the way out.
+        """
+        if not deaths.is_ended_here():
+            raise error
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        say(f"{NODE_ENDED}: {one_line(error)}")
+        return GO_ON, NODE_ENDED
 
     def listen(self) -> None:
         """Take the signals; Tune, for each run, takes SIGUSR1 too.

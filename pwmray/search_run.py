@@ -128,6 +128,8 @@ def _run_tasks(
             code = INTERRUPTED
             if interruption.reason == CANCELLED:
                 code, why = TERMINATED, interruption.why_terminated()
+        except Exception as error:
+            code, why = interruption.outcome_of(error)
         finally:
             ray.shutdown()
             status = Interruption.left_at(code, why)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import data_making, interruption, launch, plan, registry, slurm_jobs
+from pwmray import data_making, deaths, interruption, launch, plan, registry, slurm_jobs
 from pwmray.commands import run_command
 from pwmray.interruption import AskedToStopError, Interruption, TerminatedError
+from pwmray.notify import Notices
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking import Mode
@@ -114,6 +115,57 @@ def test_sweep_that_is_stopped_while_it_makes_data_says_how_to_go_on(
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results")
     assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
     assert capsys.readouterr().out.endswith(f"{said}go on with: python x.py\n")
+
+
+class _DyingEngine:
+    """Ray as it goes while its driver works."""
+
+    def __init__(self, *_):
+        pass
+
+    def machine(self):
+        return {"CPU": 2.0}
+
+    def run(self, trials, following):
+        raise ConnectionError("the GCS is gone")
+
+    def stop(self):
+        os.kill(os.getpid(), signal.SIGTERM)  # from the job, which sees the same
+
+
+@pytest.fixture
+def dying(monkeypatch, tmp_path):
+    """A sweep of one trial whose Ray dies, and what a webhook is told of it."""
+    told = []
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(Notices, "_send", lambda self, fields: told.append(fields))
+    monkeypatch.setattr(data_making, "make_data", lambda wanted, *_: dict.fromkeys(wanted))
+    monkeypatch.setattr(launch, "_Engine", _DyingEngine)
+    return plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results"), told
+
+
+def test_sweep_whose_ray_slurm_ended_goes_on_and_is_no_error(dying, listening, tmp_path, capsys):
+    made, told = dying
+    (tmp_path / "ended.n1").touch()
+    code = launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    folder = registry.trial_folder(made.results, made.trials[0].config.fingerprint)
+    assert (code, told) == (interruption.GO_ON, [])
+    assert registry.read(folder).status is Status.QUEUED
+    said = capsys.readouterr().out
+    assert "Slurm ended Ray's node on this machine: the GCS is gone\n" in said
+    assert said.endswith("go on with: python x.py\n")
+
+
+def test_sweep_whose_ray_died_of_itself_ends_with_the_error(
+    dying, listening, tmp_path, monkeypatch
+):
+    made, told = dying
+    monkeypatch.setattr(_DyingEngine, "stop", lambda self: None)
+    with pytest.raises(ConnectionError):
+        launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    assert [fields["error"] for fields in told] == ["the GCS is gone"]
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,25 @@ def test_search_that_is_to_end_while_it_makes_data_is_gone_on_with(tmp_path, cap
     assert claim.owner(plan.folder / "claim.json") is None
 
 
+def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    (tmp_path / "ended.n1").touch()
+    asked = []
+
+    def search_until_ray_dies(begins, opened, *_):
+        opened.append(next(iter(begins))(offered={"CPU": 1.0}))
+        asked.append(Path(opened[0].next("a")["grid"]["folder"]))
+        raise ConnectionError("the GCS is gone")
+
+    monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
+    monkeypatch.setattr(search_run, "_search_tasks", search_until_ray_dies)
+    plan, folder = make_plan(tmp_path / "results"), tmp_path / "data"
+    assert search_run.run(plan, folder, None, "python x.py", Mode.OFF) == interruption.GO_ON
+    assert registry.read(asked[0]).status is Status.QUEUED
+    assert "Slurm ended Ray's node on this machine: the GCS is gone" in capsys.readouterr().out
+
+
 def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_path, data, capsys):
     trials = open_trials(tmp_path, data)
     found = [advance(trials, str(index), data) for index in range(6)]
