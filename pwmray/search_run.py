@@ -15,12 +15,13 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import claim, connect, lost, notify, placement, study
+from pwmray import claim, connect, lost, notify, placement, registry, study
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.data_making import make_data
 from pwmray.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.launch import MAX_LOSSES
+from pwmray.progress import newly_without
 from pwmray.recorder import Job
 from pwmray.registry import Status
 from pwmray.scheduling import InOrder
@@ -302,10 +303,22 @@ class _StudyScheduler(InOrder):
     def __init__(self, trials: SearchTrials, interruption: Interruption):
         super().__init__(interruption)
         self._trials = trials
+        self._looked_into: set[str] = set()
+        self._said: set[str] = set()
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._trials.die(trial.trial_id, told_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if "return_mean" in result:
+            self._look_into(trial.config["grid"])
         is_stopped = self._trials.is_stopped(trial.trial_id, result)
         return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE
+
+    def _look_into(self, grid: Mapping[str, Any]) -> None:
+        """Tell of what a trial runs without, once it has come to its first row."""
+        if grid[FINGERPRINT] not in self._looked_into:
+            self._looked_into.add(grid[FINGERPRINT])
+            record = registry.read(Path(grid["folder"]))
+            for how in newly_without(record, self._said):
+                say(f"{how} (first seen: {grid['title']} on {record.last('host')})")

@@ -573,6 +573,22 @@ def test_file_that_went_with_ray_is_no_error_of_the_persons(is_gone, tmp_path, m
     assert stopper.is_ray_lost == is_gone
 
 
+def test_search_says_once_what_its_trials_run_without(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data)
+    scheduler = search_run._StudyScheduler(trials, interruption.Interruption())
+    capsys.readouterr()
+    for name in ("a", "b"):
+        grid = trials.next(name)["grid"]
+        how = {"cuda_graph": "off: CUDA out of memory", "kernels": "on", "host": "n1"}
+        registry.record(Path(grid["folder"]), Status.RUNNING, **how)
+        for epoch in (2, 4):
+            of_tune = SimpleNamespace(trial_id=name, config={"grid": grid})
+            scheduler.on_trial_result(None, of_tune, {"epoch": epoch, "return_mean": 1.0})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cuda_graph off: CUDA out of memory (first seen: tiny_search ")
+    assert line.endswith(" trial 1 on n1)")
+
+
 def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
     tmp_path, data, lock, monkeypatch
 ):
