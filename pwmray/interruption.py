@@ -40,6 +40,7 @@ _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
 _ASK_SECONDS = 5.0
+_TOLD_SECONDS = 5.0  # that a job may take to tell its driver to end, after Ray's head did
 _GOES_ON_VARIABLE = "PWMRAY_GOES_ON"  # a file that is there when this process's job requeues itself
 _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
 
@@ -99,12 +100,16 @@ class Interruption:
     def outcome_of(self, error: Exception) -> tuple[int, str]:
         """Return `outcome` of work that failed since Slurm ended Ray's node here; else raise it.
 
-        SIGTERM, which the job sends then, too, would cut off what is recorded on the way out.
+        The job, which sees the same, or was told more, sends SIGTERM: then it is as after that.
         """
         if not deaths.is_ended_here():
             raise error
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say(f"{NODE_ENDED}: {one_line(error)}")
+        try:
+            time.sleep(_TOLD_SECONDS)
+        except TerminatedError:
+            return TERMINATED, self.why_terminated()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it would cut off what is recorded
         return GO_ON, NODE_ENDED
 
     def listen(self) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -130,7 +131,7 @@ class _DyingEngine:
         raise ConnectionError("the GCS is gone")
 
     def stop(self):
-        os.kill(os.getpid(), signal.SIGTERM)  # from the job, which sees the same
+        pass
 
 
 @pytest.fixture
@@ -138,31 +139,44 @@ def dying(monkeypatch, tmp_path):
     """A sweep of one trial whose Ray dies, and what a webhook is told of it."""
     told = []
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("PWMRAY_GOES_ON", f"{tmp_path}/goes-on")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_jobs, "was_requeued", lambda _: False)
     monkeypatch.setattr(Notices, "_send", lambda self, fields: told.append(fields))
     monkeypatch.setattr(data_making, "make_data", lambda wanted, *_: dict.fromkeys(wanted))
     monkeypatch.setattr(launch, "_Engine", _DyingEngine)
     return plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results"), told
 
 
-def test_sweep_whose_ray_slurm_ended_goes_on_and_is_no_error(dying, listening, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("comes_after", "goes_on", "code", "stands"),
+    [
+        (None, False, interruption.GO_ON, Status.QUEUED),
+        (0.2, True, interruption.TERMINATED, Status.QUEUED),
+        (0.2, False, interruption.TERMINATED, Status.CANCELLED),  # by scancel
+    ],
+)
+def test_sweep_whose_ray_slurm_ended_is_no_error(
+    comes_after, goes_on, code, stands, dying, listening, tmp_path, capsys, monkeypatch
+):
     made, told = dying
     (tmp_path / "ended.n1").touch()
-    code = launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    if goes_on:
+        (tmp_path / "goes-on").touch()
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.1 if comes_after is None else 30.0)
+    if comes_after is not None:
+        threading.Timer(comes_after, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
     folder = registry.trial_folder(made.results, made.trials[0].config.fingerprint)
-    assert (code, told) == (interruption.GO_ON, [])
-    assert registry.read(folder).status is Status.QUEUED
+    assert (registry.read(folder).status, told) == (stands, [])
     said = capsys.readouterr().out
     assert "Slurm ended Ray's node on this machine: the GCS is gone\n" in said
     assert said.endswith("go on with: python x.py\n")
 
 
-def test_sweep_whose_ray_died_of_itself_ends_with_the_error(
-    dying, listening, tmp_path, monkeypatch
-):
+def test_sweep_whose_ray_died_of_itself_ends_with_the_error(dying, listening, tmp_path):
     made, told = dying
-    monkeypatch.setattr(_DyingEngine, "stop", lambda self: None)
     with pytest.raises(ConnectionError):
         launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
     assert [fields["error"] for fields in told] == ["the GCS is gone"]

@@ -289,6 +289,7 @@ def test_search_that_is_to_end_while_it_makes_data_is_gone_on_with(tmp_path, cap
 def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.0)
     (tmp_path / "ended.n1").touch()
     asked = []
 
