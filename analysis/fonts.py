@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from matplotlib import rcParams
 from matplotlib.font_manager import get_font_names
 
 # The first that is installed has what names of people's sweeps and levels are written in.
@@ -20,7 +21,7 @@ _MISSING = re.compile(r"Glyph (\d+) .*missing from")
 def list_families() -> list[str]:
     """Return matplotlib's usual fonts, and after them one of this machine that has more letters."""
     there = set(get_font_names())
-    return ["sans-serif", *[name for name in _OTHERS if name in there][:1]]
+    return [*rcParams["font.family"], *[name for name in _OTHERS if name in there][:1]]
 
 
 @contextlib.contextmanager

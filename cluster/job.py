@@ -193,8 +193,9 @@ class Job:
         """
         if Path(self._ended_nodes + head).exists() or self._has_row():
             return False
-        with contextlib.suppress(OSError):  # a full disk: then the next life is the first
-            self._in_vain.touch()
+        if not self._was_in_vain:
+            with contextlib.suppress(OSError):  # a full disk: then the next life is the first
+                self._in_vain.touch()
         return self._was_in_vain
 
     def _has_row(self) -> bool:

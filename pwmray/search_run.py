@@ -271,7 +271,8 @@ def _search(
 
 def _count_places(runtime: RuntimeConfig) -> int:
     """Return how many trials Ray has room for by now, at least one: nodes come and go."""
-    asked = placement.bundle(runtime, 1, connect.largest_machine(), ray.cluster_resources())
+    offered = ray.cluster_resources()
+    asked = placement.bundle(runtime, 1, offered, offered)
     return max(1, placement.count_places(asked, connect.machines()))
 
 
