@@ -18,6 +18,7 @@ from analysis.colours import choose_colours
 from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
 from analysis.flow_figures import draw_flow_settings
+from analysis.fonts import list_families, naming_boxes
 from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_all_curves, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
@@ -48,7 +49,7 @@ STYLE |= {"text.parse_math": False}  # names are people's: a "$" in one begins n
 def draw_figures(summary: Summary, folder: Path) -> list[Path]:
     """Write the summary's figures into `folder`; return the paths written."""
     paths = []
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "font.family": list_families()}), naming_boxes():
         for name, figure in list_figures(summary).items():
             paths += _save(figure, folder / name)
     return paths

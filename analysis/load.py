@@ -21,6 +21,7 @@ from analysis.checked import (
     read_description,
     read_settings,
 )
+from pwmray.registry.sweep_folders import names_in
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
 
 EVALUATED = "EVALUATED"
@@ -120,6 +121,7 @@ class Sweep(NamedTuple):
     num_planned: int  # trials in the grid; more than `trials` while some have no row yet
     within: tuple[str, ...] = ()  # the factors that the sweep compares within, task among them
     other_folders: tuple[Path, ...] = ()  # of the sweeps merged into this one
+    num_unlisted: int = 0  # trials that its folder has links to, and its sweep.json lacks
 
     @property
     def usable(self) -> tuple[Trial, ...]:
@@ -195,6 +197,7 @@ def load_sweep(folder: Path) -> Sweep:
         trials=trials,
         num_planned=max(len(described["trials"]), len(trials)),
         within=tuple(described["within"]),
+        num_unlisted=len(names_in(folder).keys() - set(described["trials"])),
     )
 
 
@@ -215,6 +218,11 @@ def describe_progress(sweep: Sweep) -> str:
         parts.append(f"{unusable} marked evaluated without usable episodes")
     if sweep.num_planned > len(sweep.trials):
         parts.append(f"{sweep.num_planned - len(sweep.trials)} without a row yet")
+    if sweep.num_unlisted:  # as where two results folders were copied into one
+        parts.append(
+            f"{sweep.num_unlisted} more in trials/ that sweep.json does not list (start the sweep "
+            "once more with the options that they had)"
+        )
     reasons = Counter(
         trial.record["reason"] or "no reason recorded"
         for trial in sweep.trials

@@ -34,6 +34,7 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         trials=tuple(_place(trial, s.name, factors) for s in sweeps for trial in s.trials),
         num_planned=sum(sweep.num_planned for sweep in sweeps),
         other_folders=tuple(sweep.folder for sweep in sweeps[1:]),
+        num_unlisted=sum(sweep.num_unlisted for sweep in sweeps),
     )
 
 

@@ -20,6 +20,11 @@ SUITE_NOTE = (
     "too narrow."
 )
 
+IQM_NOTE = (
+    "Tasks have unlike numbers of seeds: in IQM, which is of runs, those of more seeds weigh more; "
+    "in all other columns tasks weigh the same."
+)
+
 
 def list_suite_grids(summary: Summary, names: ShortNames) -> list[Grid]:
     """Return the tables of the 2x2, then those of every suite."""
@@ -52,7 +57,8 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
             for effect in task.effects
         ]
     headers = (*tasks[0].group, "with", "effect", "n", "points", f"{CONFIDENCE:.0%} interval", "p")
-    notes = (*_describe_effects(tasks), *found.notes)
+    by_chance = _expect_by_chance([effect.p for task in tasks for effect in task.effects])
+    notes = (*_describe_effects(tasks), *by_chance, *found.notes)
     return Grid("The 2x2: effects by task", headers, rows, notes)
 
 
@@ -65,6 +71,17 @@ def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
         if task.differences
     ]
     return tuple(notes)
+
+
+def _expect_by_chance(ps: Sequence[float | None]) -> list[str]:
+    """Return a note on how many of a table's p values chance alone puts below their level."""
+    number, level = sum(p is not None for p in ps), 1.0 - CONFIDENCE
+    if number < 2:
+        return []
+    return [
+        f"No p is corrected for their number: of {number} without any true effect, about "
+        f"{number * level:.1f} lie below {format_p(level)}."
+    ]
 
 
 def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
@@ -91,7 +108,8 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
-    return Grid(title, headers, rows, (note, *found.notes))
+    by_chance = _expect_by_chance([effect.over_blocks.p for effect in effects])
+    return Grid(title, headers, rows, (note, *by_chance, *found.notes))
 
 
 def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
@@ -116,6 +134,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
     left_out = dict.fromkeys(task for suite in suites for task in suite.left_out)
     notes = (
         SUITE_NOTE,
+        *([IQM_NOTE] if any(len(set(suite.num_seeds)) > 1 for suite in suites) else []),
         *(
             [f"Left out, not decided, of other levels or of one seed: {', '.join(left_out)}."]
             if left_out

@@ -43,6 +43,8 @@ class Times(NamedTuple):
     updates_per_second: float  # of all copies together
     first_ms: float  # until the first update was done: building, compiling, recording it
     peak_mib: float  # of all copies together
+    kernels: str  # as epoch.Epoch has them
+    cuda_graph: str
     reference_ms: float | None = None
     agreement: float | None = None  # of the weights after the first update: workload.difference
 
@@ -86,7 +88,10 @@ def time_in_turns(
         _profile(ours.update, setup.device, profile / case.name)
     best = min(our_seconds)
     reference_ms = 1e3 * min(reference_seconds) if reference_seconds else None
-    return Times(1e3 * best, 1 / best, 1e3 * first_seconds, peak_mib, reference_ms, agreement)
+    return Times(
+        1e3 * best, 1 / best, 1e3 * first_seconds, peak_mib, ours.kernels, ours.cuda_graph,
+        reference_ms, agreement,
+    )  # fmt: skip
 
 
 class _Copy(NamedTuple):
@@ -96,6 +101,8 @@ class _Copy(NamedTuple):
     ended: float
     first_seconds: float
     peak_mib: float
+    kernels: str
+    cuda_graph: str
 
 
 def time_copies(case: workload.Case, setup: Setup) -> Times:
@@ -118,6 +125,9 @@ def time_copies(case: workload.Case, setup: Setup) -> Times:
         updates_per_second=num_updates / seconds,
         first_ms=1e3 * max(copy.first_seconds for copy in copies),
         peak_mib=sum(copy.peak_mib for copy in copies),
+        # Of copies that differ the one that says why: "off: ..." comes before "on".
+        kernels=min(copy.kernels for copy in copies),
+        cuda_graph=min(copy.cuda_graph for copy in copies),
     )
 
 
@@ -134,7 +144,8 @@ def _run_copy(case: workload.Case, setup: Setup, together: Any) -> _Copy:
         for _ in range(setup.repeat):
             side.update()
         machine.synchronise(setup.device)
-        return _Copy(started, time.monotonic(), first_seconds, machine.peak_memory(setup.device))
+        ended, peak_mib = time.monotonic(), machine.peak_memory(setup.device)
+        return _Copy(started, ended, first_seconds, peak_mib, side.kernels, side.cuda_graph)
     except BaseException:
         together.abort()  # else the others wait for it
         raise

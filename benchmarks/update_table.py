@@ -19,11 +19,13 @@ SCHEMA = pa.schema(
         ("batch_size", pa.int64()),  # windows of the model, starts of the policy
         ("wm_iterations", pa.int64()),  # world-model steps of an update
         ("matmul", pa.string()),  # learner.matmul
-        ("compiled", pa.bool_()),
+        ("compiled", pa.bool_()),  # whether that was asked for
+        ("kernels", pa.string()),  # on, off, or why not although it was
+        ("cuda_graph", pa.string()),
         ("num_threads", pa.int64()),  # of a copy
         ("num_copies", pa.int64()),
         ("repeat", pa.int64()),
-        ("ms", pa.float64()),  # these six: see timing.Times
+        ("ms", pa.float64()),  # these six, and kernels and cuda_graph: see timing.Times
         ("updates_per_second", pa.float64()),
         ("first_ms", pa.float64()),
         ("peak_mib", pa.float64()),
@@ -44,6 +46,7 @@ SCHEMA = pa.schema(
         ("git_commit", pa.string()),  # with "+changes" where files differ from it
     ]
 )
+_LATER = ("kernels", "cuda_graph")  # columns that rows of earlier versions lack: null
 Row = dict[str, Any]
 
 _STEPS = {workload.FROZEN: 0, workload.PRETRAIN: 1}
@@ -73,9 +76,9 @@ def append(path: Path, *rows: Row) -> None:
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     if path.exists():
         before = results.read_table(path).replace_schema_metadata()
-        if before.schema != SCHEMA:
+        if before.schema not in (SCHEMA, pa.schema([f for f in SCHEMA if f.name not in _LATER])):
             raise ValueError(f"{path} has other columns than this version's; name another --out")
-        table = pa.concat_tables([before, table])
+        table = pa.concat_tables([table.slice(0, 0), before, table], promote_options="default")
     results.write_table(path, table)
 
 
@@ -100,11 +103,16 @@ def heading(about: Mapping[str, Any], peaks: Mapping[str, float]) -> Iterator[st
 
 
 def as_line(row: Row) -> str:
-    """Return a row of the table."""
+    """Return a row of the table, and below it what was timed without although it was asked for."""
     plain = f"{'-':>9}{'-':>6}"
     if row["reference_ms"] is not None:
         plain = f"{row['reference_ms']:>9.1f}{row['ratio']:>6.2f}"
     agreement = "-" if row["agreement"] is None else f"{row['agreement']:.1e}"
+    without = [f"  {name} {row[name]}" for name in _LATER if "off: " in row[name]]
+    return "\n".join([_as_line(row, plain, agreement), *without])
+
+
+def _as_line(row: Row, plain: str, agreement: str) -> str:
     return (
         f"{row['size']:<7}{row['variant']:<11}{row['methodology']:<12}{row['batch_size']:>5}"
         f"{row['wm_iterations']:>6}{row['ms']:>9.1f}{plain}{row['updates_per_second']:>10.2f}"

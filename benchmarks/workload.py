@@ -84,6 +84,8 @@ class Side(NamedTuple):
 
     update: Callable[[], object]
     module: nn.Module  # what it trains
+    kernels: str = "off"  # as epoch.Epoch has them
+    cuda_graph: str = "off"
 
 
 def ours(case: Case, device: torch.device, compiled: bool) -> Side:
@@ -93,7 +95,7 @@ def ours(case: Case, device: torch.device, compiled: bool) -> Side:
     learner = build_learner(case.config).to(device)
     sampler, noise = _sampler(learner, case, device), generator(SEED, "noise", device)
     epoch = make_epoch(learner, sampler, noise, compiled)
-    return Side(lambda: epoch(0.0), learner)
+    return Side(lambda: epoch(0.0), learner, epoch.kernels, epoch.cuda_graph)
 
 
 def plain(case: Case, device: torch.device) -> Side:
@@ -151,9 +153,8 @@ def _our_pretraining(case: Case, device: torch.device, compiled: bool) -> Side:
     config, settings = case.config, PretrainConfig(batch_size=case.batch_size)
     model = build_learner(config).world_model
     pretrainer = Pretrainer(model, _stores(), settings, config.learner, SEED, device)
-    if compiled:
-        compile_networks(model, [pretrainer.optimizer])
-    return Side(lambda: pretrainer.train(1), model)
+    kernels = compile_networks(model, [pretrainer.optimizer]) if compiled else "off"
+    return Side(lambda: pretrainer.train(1), model, kernels)
 
 
 def _plain_pretraining(case: Case, learner: Learner, reference: Any, device: torch.device) -> Side:

@@ -62,6 +62,7 @@ class Job:
         self._token = chosen.jobs / f".{job_id}.token"
         self._record = chosen.jobs / f"{job_id}.json"
         self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # there before it requeues itself
+        self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # there after a life without a row
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
         self._steps: dict[str, subprocess.Popen] = {}  # by node
         self._starts: dict[str, int] = {}  # of workers, in a row
@@ -70,12 +71,15 @@ class Job:
         self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
         self.signal: int | None = None  # the last that came
+        self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
 
     def run(self) -> int:
         """Start Ray and the driver, and see to both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
         self._goes_on.unlink(missing_ok=True)  # of a life that was cut off
+        self._was_in_vain = self._in_vain.exists()
+        self._in_vain.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
@@ -167,7 +171,8 @@ class Job:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                if slurm_jobs.num_restarts() < self._chosen.max_requeues:
+                self.is_in_vain = self._is_lost_in_vain(head)
+                if not self.is_in_vain and slurm_jobs.num_restarts() < self._chosen.max_requeues:
                     with contextlib.suppress(OSError):  # a full disk: the driver then knows less
                         self._goes_on.touch()
                 self._end_driver()
@@ -180,6 +185,28 @@ class Job:
             return GO_ON
         # Told to stop before it could listen.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
+
+    def _is_lost_in_vain(self, head: str) -> bool:
+        """Tell whether Ray's head was lost before any row, now and in the job's life before.
+
+        What Slurm ended itself is not lost.
+        """
+        if Path(self._ended_nodes + head).exists() or self._has_row():
+            return False
+        if not self._was_in_vain:
+            with contextlib.suppress(OSError):  # a full disk: then the next life is the first
+                self._in_vain.touch()
+        return self._was_in_vain
+
+    def _has_row(self) -> bool:
+        """Tell whether any trial or pretraining of the results wrote a row since Ray listens."""
+        results = self._chosen.jobs.parent.parent
+        try:
+            listens_since = self._record.stat().st_mtime
+            rows = [*results.glob("trials/*/*.arrow"), *results.glob("pretrained/*/*.arrow")]
+            return any(path.stat().st_mtime > listens_since for path in rows)
+        except OSError:
+            return True  # it is not known
 
     def _see_to_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
         """Start a worker that ended again, a while later: its node may be back by then."""
@@ -243,7 +270,9 @@ def main() -> int:
         code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
-    if code == GO_ON and restarts >= chosen.max_requeues:
+    if code == GO_ON and job.is_in_vain:
+        _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
+    elif code == GO_ON and restarts >= chosen.max_requeues:
         _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
     elif code == GO_ON:
         return _requeue(name)

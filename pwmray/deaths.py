@@ -74,6 +74,13 @@ def was_told_to_end(node: str | None) -> bool:
     return start is not None and node is not None and Path(start + node).exists()
 
 
+def is_ended_here() -> bool:
+    """Whether Slurm ended Ray's node on this machine; waits a little for word of that."""
+    node = os.environ.get("SLURMD_NODENAME")
+    _wait_for_word(node)
+    return was_told_to_end(node)
+
+
 def _death(told: str | None, stacks: str) -> dict[str, Any]:
     if stacks:
         limit = stacks.partition("\n")[0].removeprefix("Timeout (").removesuffix(")!")

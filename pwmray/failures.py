@@ -7,6 +7,7 @@ the last lines of a log, or what Ray says of a process that is gone.
 import errno
 import re
 import signal
+import traceback
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -116,7 +117,14 @@ def of_exception(error: BaseException) -> Failure:
     told = of_text(str(error)) if isinstance(error, RuntimeError | OSError) else None
     if told is not None:
         return told
-    return Failure.CONFIG if isinstance(error, ValueError | OSError) else Failure.CODE
+    is_bad_value = isinstance(error, ValueError) and not _is_of_torch(error)
+    return Failure.CONFIG if is_bad_value or isinstance(error, OSError) else Failure.CODE
+
+
+def _is_of_torch(error: BaseException) -> bool:
+    """Tell whether torch raised it, of what it was called with: settings are checked before."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] == "torch"
 
 
 def of_text(text: str) -> Failure | None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pwmray import results
 from pwmray.config import SCRATCH, TrialConfig
+from pwmray.driver.placement import count_places
 from pwmray.flops import count_update_flops
 from pwmray.levels import setting_of
 from pwmray.registry import Record, Status
@@ -102,11 +103,12 @@ def wall_minutes(trials: Iterable[tuple[float, float]], num_devices: int) -> flo
     """Return how long trials take one after another on devices that they share.
 
     A trial is its minutes and the share of a device that it takes, as a scheduler hands them out:
-    in this order, each to the place that is free first.
+    in this order, each to the place that is free first. No trial has parts of two devices.
     """
     trials = list(trials)
     share = max((share for _, share in trials), default=1.0)
-    places = [0.0] * max(1, min(len(trials), int(num_devices / share + 1e-9)))
+    num_places = count_places({"GPU": share}, [{"GPU": num_devices}])
+    places = [0.0] * max(1, min(len(trials), num_places))
     for minutes, _ in trials:
         heapq.heappush(places, heapq.heappop(places) + minutes)
     return max(places)

@@ -64,6 +64,7 @@ _CLAIM_FILE = "tables.claim"
 _POLL_SECONDS = 0.05
 _LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
 _MOST_SHARE = 0.05  # of its time that they take
+_AGAIN = "delete the folder to run the trial again"
 
 
 def check_scale(folder: Path, scale: str) -> None:
@@ -145,6 +146,7 @@ class Tables:
         self._results = folder.parent
         self._final: dict[str, _Parts] = {}  # of trials that no longer change
         self.left_out: dict[str, str] = {}  # by fingerprint, of the last join: where and why
+        self._curveless: dict[str, str] = {}  # the same of those whose curve was deleted
         self._told: set[str] = set()
 
     def write(self) -> None:
@@ -170,10 +172,15 @@ class Tables:
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def newly_left_out(self) -> list[str]:
-        """Return a line for each trial that the tables lack since it is unreadable, each once."""
-        new = [trial for trial in self.left_out if trial not in self._told]
+        """Return a line for each trial that the tables lack in whole or in part, each once.
+
+        In whole since it is unreadable; of its curve alone since that is gone.
+        """
+        lines = {trial: f"left out of the tables: {why}" for trial, why in self.left_out.items()}
+        lines |= {trial: f"left out of the curves: {why}" for trial, why in self._curveless.items()}
+        new = [trial for trial in lines if trial not in self._told]
         self._told.update(new)
-        return [f"left out of the tables: {self.left_out[trial]}" for trial in new]
+        return [lines[trial] for trial in new]
 
     def join(self) -> dict[str, pa.Table]:
         """Return the tables without writing them, and without the trials that are unreadable."""
@@ -213,6 +220,8 @@ class Tables:
         evaluations = results.empty(results.EVALUATIONS)
         if record.status is Status.EVALUATED:
             evaluations = _evaluations(folder / EVALUATIONS_FILE)
+            if record.last("train_seconds") and not (folder / CURVE_FILE).exists():
+                self._curveless[fingerprint] = f"{folder}: EVALUATED without {CURVE_FILE}; {_AGAIN}"
         row = _trial_row(fingerprint, record, curve, evaluations)
         parts = _Parts(row, curve.replace_schema_metadata(), evaluations.replace_schema_metadata())
         if record.status is Status.EVALUATED:
@@ -360,5 +369,5 @@ def _optional(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _evaluations(path: Path) -> pa.Table:
     if not path.exists():
-        raise ValueError(f"EVALUATED without {path.name}; delete the folder to run the trial again")
+        raise ValueError(f"EVALUATED without {path.name}; {_AGAIN}")
     return results.read_table(path, results.EVALUATIONS)

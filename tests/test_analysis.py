@@ -279,6 +279,16 @@ def test_trials_without_a_row_are_counted(tmp_path):
     )
 
 
+def test_trials_that_only_links_know_are_counted(results):
+    folder = results / "phase6_epochs"
+    (folder / "trials").mkdir()
+    listed = json.loads((folder / "sweep.json").read_text())["trials"][0]
+    for number, fingerprint in enumerate((listed, "0" * 16, "1" * 16)):
+        (folder / "trials" / f"name {number}").symlink_to(f"../../trials/{fingerprint}")
+    said = summarize_sweep(load_sweep(folder)).progress
+    assert "36 of 36 trials evaluated, 2 more in trials/ that sweep.json does not list" in said
+
+
 # The command.
 
 

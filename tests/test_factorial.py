@@ -424,6 +424,28 @@ def test_tables_print_effects_and_aggregates(tmp_path, capsys):
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 100
 
 
+def print_square(folder, tasks, capsys):
+    write_square(folder / "s", tasks)
+    assert main(["s", "--results", str(folder), "--format", "md"]) == 0
+    return capsys.readouterr().out
+
+
+def test_effects_say_how_many_p_values_chance_alone_makes_small(tmp_path, capsys):
+    printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
+    assert "of 6 without any true effect, about 0.3 lie below .050" in printed
+    assert "of 3 without any true effect, about 0.2 lie below .050" in printed  # over tasks
+
+
+def test_interquartile_mean_of_tasks_of_unlike_numbers_of_seeds_says_that_they_weigh_so(
+    tmp_path, capsys
+):
+    more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
+    said = "in IQM, which is of runs, those of more seeds weigh more"
+    assert said in print_square(tmp_path / "a", {"reacher-easy": CELLS, "cup-spin": more}, capsys)
+    alike = print_square(tmp_path / "b", {"reacher-easy": CELLS, "cup-spin": CELLS}, capsys)
+    assert said not in alike
+
+
 def test_json_has_effects_and_aggregates(tmp_path, capsys):
     write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
     assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0

@@ -103,6 +103,7 @@ def test_every_class_has_a_policy_and_only_never_has_no_retries():
         (lambda: int("x"), Failure.CONFIG),
         (lambda: {}["key"], Failure.CODE),
         (lambda: torch.zeros(2) @ torch.zeros(3), Failure.CODE),
+        (lambda: torch.nn.BatchNorm1d(3)(torch.zeros(1, 3)), Failure.CODE),  # a ValueError
     ],
 )
 def test_real_exception_has_its_class(function, expected):

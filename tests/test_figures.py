@@ -1,6 +1,7 @@
 """The figures of a sweep: what stands along x, what has a colour, what is drawn at all."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from analysis import fonts
 from analysis.colours import VARIANT_COLOURS
 from analysis.curves import load_curves
-from analysis.figures import draw_plot, list_figures, style_series
+from analysis.figures import draw_figures, draw_plot, list_figures, style_series
 from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
@@ -108,6 +110,23 @@ def test_figures_are_written_as_png_and_svg(tmp_path):
         "winners_by_variant.png",
     }
     assert drawn == {f"{Path(path).stem}.{kind}" for path in drawn for kind in ("png", "svg")}
+
+
+def test_letters_that_no_font_has_are_named_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fonts, "_OTHERS", ("Noto Sans CJK SC",))
+    monkeypatch.setattr(fonts, "get_font_names", list)
+    sweep = load_sweep(make_sweep(tmp_path / "s"))._replace(name="\u6bd4\u8f83 \u0394")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_figures(summarize_sweep(sweep), tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("note: no font here has \u6bd4 \u8f83: figures show boxes")
+
+
+def test_a_font_with_more_letters_comes_after_the_usual_ones(monkeypatch):
+    monkeypatch.setattr(fonts, "get_font_names", lambda: ["IPAGothic", "Noto Sans CJK JP", "X"])
+    assert fonts.list_families() == ["sans-serif", "Noto Sans CJK JP"]
 
 
 def test_figures_go_where_they_are_told(tmp_path):

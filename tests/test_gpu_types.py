@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from pwmray.config import TrialConfig
+from pwmray.config import RuntimeConfig, TrialConfig
 from pwmray.driver import placement
+from pwmray.search import run as search_run
 from pwmray.sweep_options import sweep_parser
 from tests.test_sweep import PHASE6
 from tests.tiny import sweep
@@ -48,6 +49,29 @@ def test_gpu_that_the_cluster_lacks_is_said_with_those_that_it_has():
 @pytest.mark.parametrize("offered", [BY_NAME, {"CPU": 2.0}])
 def test_nothing_is_said_where_all_are_there_or_none_is_used(offered):
     assert placement.describe_missing_gpus(["H100"], offered) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "machines", "places"),
+    [
+        ({"CPU": 1.0, "GPU": 0.6}, [{"CPU": 8.0, "GPU": 2.0}], 2),  # not 3: no trial has two parts
+        ({"CPU": 1.0, "GPU": 1 / 3}, [{"CPU": 8.0, "GPU": 2.0}], 6),
+        ({"CPU": 1.0, "GPU": 0.5}, [{"CPU": 2.0, "GPU": 2.0}], 2),
+        ({"CPU": 2.0}, [{"CPU": 3.0}, {"CPU": 3.0}], 2),  # nor CPUs of two machines
+        ({"CPU": 1.0, "GPU": 1.0}, [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}], 1),
+        ({"CPU": 1.0, "GPU": 1.0, "H100": 1.0}, [{"CPU": 8.0, "GPU": 4.0}, BY_NAME], 8),
+        ({"CPU": 1.0}, [], 0),
+    ],
+)
+def test_places_are_counted_machine_by_machine_and_gpu_by_gpu(asked, machines, places):
+    assert placement.count_places(asked, machines) == places
+
+
+def test_search_proposes_no_more_trials_than_there_are_places(monkeypatch):
+    machine = {"CPU": 8.0, "GPU": 2.0}
+    monkeypatch.setattr(search_run.connect, "machines", lambda: [machine])
+    monkeypatch.setattr(search_run.ray, "cluster_resources", lambda: machine)
+    assert search_run._count_places(RuntimeConfig(num_cpus=1, gpu_fraction=0.6)) == 2
 
 
 def test_gpu_is_no_part_of_what_defines_a_trial():

@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from pwmray import plan, registry, slurm_jobs
+from pwmray import deaths, plan, registry, slurm_jobs
 from pwmray.commands import run_command
 from pwmray.driver import data_making, interruption, launch
 from pwmray.driver.interruption import AskedToStopError, Interruption, TerminatedError
+from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import Listening
 from pwmray.registry import Status
 from pwmray.results import read_table
@@ -115,6 +117,70 @@ def test_sweep_that_is_stopped_while_it_makes_data_says_how_to_go_on(
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results")
     assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
     assert capsys.readouterr().out.endswith(f"{said}go on with: python x.py\n")
+
+
+class _DyingEngine:
+    """Ray as it goes while its driver works."""
+
+    def __init__(self, *_):
+        pass
+
+    def machine(self):
+        return {"CPU": 2.0}
+
+    def run(self, trials, following):
+        raise ConnectionError("the GCS is gone")
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def dying(monkeypatch, tmp_path):
+    """A sweep of one trial whose Ray dies, and what a webhook is told of it."""
+    told = []
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("PWMRAY_GOES_ON", f"{tmp_path}/goes-on")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_jobs, "was_requeued", lambda _: False)
+    monkeypatch.setattr(Notices, "_send", lambda self, fields: told.append(fields))
+    monkeypatch.setattr(data_making, "make_data", lambda wanted, *_: dict.fromkeys(wanted))
+    monkeypatch.setattr(launch, "_Engine", _DyingEngine)
+    return plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results"), told
+
+
+@pytest.mark.parametrize(
+    ("comes_after", "goes_on", "code", "stands"),
+    [
+        (None, False, interruption.GO_ON, Status.QUEUED),
+        (0.2, True, interruption.TERMINATED, Status.QUEUED),
+        (0.2, False, interruption.TERMINATED, Status.CANCELLED),  # by scancel
+    ],
+)
+def test_sweep_whose_ray_slurm_ended_is_no_error(
+    comes_after, goes_on, code, stands, dying, listening, tmp_path, capsys, monkeypatch
+):
+    made, told = dying
+    (tmp_path / "ended.n1").touch()
+    if goes_on:
+        (tmp_path / "goes-on").touch()
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.1 if comes_after is None else 30.0)
+    if comes_after is not None:
+        threading.Timer(comes_after, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
+    folder = registry.trial_folder(made.results, made.trials[0].config.fingerprint)
+    assert (registry.read(folder).status, told) == (stands, [])
+    said = capsys.readouterr().out
+    assert "Slurm ended Ray's node on this machine: the GCS is gone\n" in said
+    assert said.endswith("go on with: python x.py\n")
+
+
+def test_sweep_whose_ray_died_of_itself_ends_with_the_error(dying, listening, tmp_path):
+    made, told = dying
+    with pytest.raises(ConnectionError):
+        launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    assert [fields["error"] for fields in told] == ["the GCS is gone"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a job does with its Ray and its driver, on a Slurm that is made up."""
 
+import argparse
 import json
 import os
 import shlex
@@ -163,6 +164,34 @@ def test_driver_knows_that_its_job_goes_on_when_the_head_is_lost(place, restarts
     assert (place.folder / "told").read_text() == str(goes_on)
     assert ("requeue 41" in place.lines("asked")) == goes_on
     assert not (place.folder / ".41.goes-on").exists()
+
+
+def test_job_that_loses_its_head_before_any_row_twice_in_a_row_is_not_requeued(place):
+    changes = f"{END_THE_HEAD}\nsys.argv.insert(1, '--max-requeues=5')"
+    codes, told = [], []
+    for restarts in ("0", "1", "2"):
+        (place.folder / "listens").unlink(missing_ok=True)
+        done = place.run(TELL_AT_THE_END, changes, SLURM_RESTART_COUNT=restarts)
+        codes.append(done.returncode)
+        told.append((place.folder / "told").read_text())
+    assert codes == [0, GO_ON, 0]
+    assert told == ["True", "False", "True"]
+    assert place.lines("asked").count("requeue 41") == 2
+    assert (place.folder / ".41.in-vain").exists()  # of the third, which a person began anew
+
+
+def test_row_of_any_trial_since_ray_listens_is_seen(tmp_path):
+    jobs, folder = tmp_path / "tiny" / "jobs", tmp_path / "trials" / "a1"
+    jobs.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (jobs / "41.json").touch()
+    (folder / "curve.arrow").touch()
+    here = job.Job(argparse.Namespace(jobs=jobs), "41", "41")
+    os.utime(folder / "curve.arrow", (1, 1))
+    assert not here._has_row()
+    (folder / "evaluations.arrow").touch()
+    os.utime(jobs / "41.json", (2, 2))
+    assert here._has_row()
 
 
 @pytest.mark.parametrize(("code", "goes_on"), [(2, True), (0, False)])

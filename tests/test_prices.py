@@ -203,6 +203,7 @@ def test_model_of_another_size_is_not_priced_by_earlier_runs():
         ([(3, 1.0), (2, 1.0), (2, 1.0)], 9, 3.0),
         ([(3, 0.5), (2, 0.5), (2, 0.5)], 1, 4.0),
         ([(1, 0.1)] * 10, 1, 1.0),
+        ([(3, 0.6)] * 3, 2, 6.0),  # no trial has a part of both
         ([(5, 2)] * 2, 3, 10.0),  # trials of two cores: one at a time on three
         ([], 2, 0.0),
         ([(3, 1e-9), (2, 1e-9)], 10**9, 3.0),

@@ -188,6 +188,16 @@ def test_what_trials_run_without_is_told_once_a_reason(started, capsys):
     assert second.startswith("cuda_graph off: it differs (first seen: ")
 
 
+def test_reasons_that_differ_in_their_numbers_alone_are_told_once(started, capsys):
+    progress, names = started
+    said = "off: CUDA out of memory. Tried to allocate {} MiB. GPU 0 has {} GiB free"
+    capsys.readouterr()
+    for name, numbers in zip(names, [(20, 1.5), (22, 0.9)], strict=False):
+        progress.run_without(name, Record([{"cuda_graph": said.format(*numbers), "host": "n1"}]))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cuda_graph off: CUDA out of memory. Tried to allocate 20 MiB.")
+
+
 def test_lines_that_find_no_room_come_out_when_there_is_some(started, monkeypatch):
     progress, names = started
     disk = _FullDisk()

@@ -641,13 +641,27 @@ def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
     )
 
 
-def test_broken_record_stops_who_asks_for_it_or_acts_on_it(made, capsys):
+def test_broken_record_stops_who_asks_for_it_or_would_run_it(made, capsys):
     (folder_of(made, 0) / "events.jsonl").write_text("{broken\n")
-    for command in (["show", TRIALS[0].fingerprint], ["prune"]):
-        code, _, err = run(capsys, made, *command)
-        assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
+    code, _, err = run(capsys, made, "show", TRIALS[0].fingerprint)
+    assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
     with pytest.raises(ValueError, match=r"events\.jsonl line 1 is not an event"):
         planning.make(sweep, "tiny", TRIALS[:7], made)
+
+
+def test_prune_frees_nothing_of_a_trial_whose_record_is_broken_and_of_the_others_what_it_may(
+    made, capsys
+):
+    path = folder_of(made, 0) / "events.jsonl"
+    path.write_text("{broken\n")
+    left_out = f"left out: {path} line 1 is not an event"
+    code, out, err = run(capsys, made, "prune", "--keep", "none")
+    assert (code, err, left_out in out) == (0, "", True)
+    code, out, err = run(capsys, made, "prune", "--keep", "none", "--yes")
+    assert (code, err, left_out in out) == (0, "", True)
+    assert (folder_of(made, 0) / CHECKPOINT_FILE).exists()
+    assert (folder_of(made, 0) / BEST_FILE).exists()
+    assert not (folder_of(made, 1) / CHECKPOINT_FILE).exists()
 
 
 def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_others(made, capsys):

@@ -119,6 +119,16 @@ def test_recording_that_fails_is_named_in_one_line(caplog):
     assert setup.made.cuda_graph == "off: operation not permitted when stream is capturing"
 
 
+def test_recording_that_memory_was_short_for_says_so(caplog):
+    def short(work, generators):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    setup = Setup()
+    assert setup.replayed(short) == setup.work
+    assert setup.made.cuda_graph == "off: CUDA out of memory. Tried to allocate 20.00 MiB."
+    assert "cuda_graph=off: CUDA out of memory" in caplog.text
+
+
 def test_recording_that_computes_something_else_is_not_used(caplog):
     setup = Setup()
     run = setup.replayed(idle)

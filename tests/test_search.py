@@ -297,6 +297,26 @@ def test_search_that_is_to_end_while_it_makes_data_is_gone_on_with(tmp_path, cap
     assert claim.owner(plan.folder / "claim.json") is None
 
 
+def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.0)
+    (tmp_path / "ended.n1").touch()
+    asked = []
+
+    def search_until_ray_dies(begins, opened, *_):
+        opened.append(next(iter(begins))(offered={"CPU": 1.0}))
+        asked.append(Path(opened[0].next("a")["grid"]["folder"]))
+        raise ConnectionError("the GCS is gone")
+
+    monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
+    monkeypatch.setattr(search_run, "_search_tasks", search_until_ray_dies)
+    plan, folder = make_plan(tmp_path / "results"), tmp_path / "data"
+    assert search_run.run(plan, folder, None, "python x.py", Mode.OFF) == interruption.GO_ON
+    assert registry.read(asked[0]).status is Status.QUEUED
+    assert "Slurm ended Ray's node on this machine: the GCS is gone" in capsys.readouterr().out
+
+
 def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_path, data, capsys):
     trials = open_trials(tmp_path, data)
     found = [advance(trials, str(index), data) for index in range(6)]
@@ -563,6 +583,22 @@ def test_file_that_went_with_ray_is_no_error_of_the_persons(is_gone, tmp_path, m
         except FileNotFoundError:
             raise TuneError("a traceback")  # noqa: B904
     assert stopper.is_ray_lost == is_gone
+
+
+def test_search_says_once_what_its_trials_run_without(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data)
+    scheduler = search_run._StudyScheduler(trials, interruption.Interruption())
+    capsys.readouterr()
+    for name in ("a", "b"):
+        grid = trials.next(name)["grid"]
+        how = {"cuda_graph": "off: CUDA out of memory", "kernels": "on", "host": "n1"}
+        registry.record(Path(grid["folder"]), Status.RUNNING, **how)
+        for epoch in (2, 4):
+            of_tune = SimpleNamespace(trial_id=name, config={"grid": grid})
+            scheduler.on_trial_result(None, of_tune, {"epoch": epoch, "return_mean": 1.0})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cuda_graph off: CUDA out of memory (first seen: tiny_search ")
+    assert line.endswith(" trial 1 on n1)")
 
 
 def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(

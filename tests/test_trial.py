@@ -488,6 +488,21 @@ def test_unreadable_trials_are_left_out_of_the_tables_and_named_once(tmp_path):
     assert tables.newly_left_out() == []
 
 
+def test_trial_whose_curve_was_deleted_is_named_once_and_keeps_its_return(tmp_path):
+    fingerprint, folder = evaluate_by_hand(tmp_path, [episode_row("policy", 1.0)])
+    events = folder / "events.jsonl"
+    events.write_text(events.read_text().replace('"COMPLETED"', '"COMPLETED", "train_seconds": 2'))
+    tables = write_sweep(tmp_path / "sweep", fingerprint)
+    tables.write()
+    assert tables.newly_left_out() == [
+        f"left out of the curves: {folder}: EVALUATED without curve.arrow; delete the folder to "
+        "run the trial again"
+    ]
+    tables.write()
+    assert tables.newly_left_out() == []
+    assert tables.join()["trials"]["return_mean"].to_pylist() == [1.0]
+
+
 def test_who_reads_while_the_tables_are_written_finds_the_episodes_of_every_trial(
     tmp_path, monkeypatch
 ):

@@ -75,6 +75,7 @@ def test_rows_tell_times_operations_and_machine(runs, benchmark):
         assert (row["device"], row["gpu"]) == ("cpu", "")
         assert row["cpu"]
         assert row["cpu"] == cpu
+        assert (row["kernels"], row["cuda_graph"]) == ("off", "off")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,34 @@ def test_nothing_is_measured_as_compiled_that_cannot_be(benchmark, tmp_path, cap
     assert update.main([*SMALL, "--compile", "--out", str(out)]) == 2
     assert capsys.readouterr().err == "error: compile=off: no C++ compiler\n"
     assert not out.exists()
+
+
+@pytest.mark.parametrize("methodology", ["frozen", "pretrain"])
+@pytest.mark.parametrize("copies", ["1", "2"])
+def test_rows_say_what_was_computed_by_kernels_and_with_the_graph(
+    methodology, copies, benchmark, tmp_path
+):
+    out = tmp_path / "rows.arrow"
+    chosen = ("--variants", "baseline", "--methodologies", methodology, "--copies", copies)
+    assert benchmark("update").main([*SMALL, "--compile", *chosen, "--out", str(out)]) == 0
+    (row,) = rows(out)
+    assert (row["kernels"], row["cuda_graph"]) == ("on", "off")
+
+
+def test_what_was_timed_without_a_graph_although_it_was_asked_for_is_printed(runs, benchmark):
+    row = {**runs[0][1][0], "cuda_graph": "off: CUDA out of memory"}
+    (_, said) = benchmark("update_table").as_line(row).splitlines()
+    assert said == "  cuda_graph off: CUDA out of memory"
+
+
+def test_rows_are_added_to_those_of_before_they_told_of_kernels(runs, benchmark, tmp_path):
+    path, table = tmp_path / "rows.arrow", results.read_table(runs[0][2])
+    results.write_table(path, table.drop_columns(["kernels", "cuda_graph"]))
+    before = rows(path)
+    (row,) = rows(runs[0][2])[:1]
+    benchmark("update_table").append(path, row)
+    nothing = {"kernels": None, "cuda_graph": None}
+    assert rows(path) == [*({**old, **nothing} for old in before), row]
 
 
 def test_file_of_other_rows_is_left_as_it_is(benchmark, tmp_path, capsys):

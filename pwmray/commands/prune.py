@@ -64,11 +64,15 @@ def _prune(chosen: argparse.Namespace) -> None:
         fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
     before = datetime.datetime.now(datetime.UTC) - chosen.older_than
     total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes)
-    for freed in find_freeable(results, fingerprints, chosen.keep, before):
+    unreadable: list[str] = []
+    freeable = find_freeable(results, fingerprints, chosen.keep, before, unreadable)
+    for line in unreadable:
+        print(f"left out: {line}")
+    for freed in freeable:
         if chosen.yes:
             try:
                 freed = free(results, freed.fingerprint, chosen.keep, before)
-            except PermissionError as error:  # another user's, beside which ours are freed
+            except (PermissionError, ValueError) as error:  # beside which the others are freed
                 print(f"left out: {one_line(error)}")
                 continue
         if freed is not None:
@@ -106,12 +110,26 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
 
 
 def find_freeable(
-    results: Path, fingerprints: Iterable[str], keep: Sequence[str], before: datetime.datetime
+    results: Path,
+    fingerprints: Iterable[str],
+    keep: Sequence[str],
+    before: datetime.datetime,
+    unreadable: list[str] | None = None,
 ) -> list[Freed]:
-    """Return what may be freed of each trial of which anything may; writes nothing."""
+    """Return what may be freed of each trial of which anything may; writes nothing.
+
+    Of a trial whose record cannot be read nothing is: why goes into `unreadable`; who gives none
+    gets a ValueError or an OSError.
+    """
     found = []
     for fingerprint in fingerprints:
-        freed = _freeable(registry.trial_folder(results, fingerprint), keep, before)
+        try:
+            freed = _freeable(registry.trial_folder(results, fingerprint), keep, before)
+        except (ValueError, OSError) as error:
+            if unreadable is None:
+                raise
+            unreadable.append(one_line(error))
+            continue
         if freed is not None:
             found.append(freed)
     return found

@@ -13,14 +13,23 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from pwmray import slurm_jobs
-from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say, say_in_handler
+from pwmray import deaths, slurm_jobs
+from pwmray.commands import (
+    INTERRUPTED,
+    STARTED_AT,
+    TRIALS_FAILED,
+    Progress,
+    one_line,
+    say,
+    say_in_handler,
+)
 from pwmray.driver.retries import is_first_start
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 
 GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+NODE_ENDED = "Slurm ended Ray's node on this machine"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _IN_VAIN = (
     "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
@@ -31,6 +40,7 @@ _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
 _LEAVING_SECONDS = 60.0  # that the driver takes to leave after the last row, and its job to requeue
 _LEAST_SECONDS = 10.0
 _ASK_SECONDS = 5.0
+_TOLD_SECONDS = 5.0  # that a job may take to tell its driver to end, after Ray's head did
 _GOES_ON_VARIABLE = "PWMRAY_GOES_ON"  # a file that is there when this process's job requeues itself
 _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is the time limit
 
@@ -86,6 +96,21 @@ class Interruption:
             return GO_ON, self.reason
         say(f"stopped: {_IN_VAIN}")
         return TRIALS_FAILED, _IN_VAIN
+
+    def outcome_of(self, error: Exception) -> tuple[int, str]:
+        """Return `outcome` of work that failed since Slurm ended Ray's node here; else raise it.
+
+        The job, which sees the same, or was told more, sends SIGTERM: then it is as after that.
+        """
+        if not deaths.is_ended_here():
+            raise error
+        say(f"{NODE_ENDED}: {one_line(error)}")
+        try:
+            time.sleep(_TOLD_SECONDS)
+        except TerminatedError:
+            return TERMINATED, self.why_terminated()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it would cut off what is recorded
+        return GO_ON, NODE_ENDED
 
     def listen(self) -> None:
         """Take the signals; Tune, for each run, takes SIGUSR1 too.

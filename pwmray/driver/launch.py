@@ -89,9 +89,8 @@ class _Following(NamedTuple):
 def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption) -> int:
     started = time.time()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
-    for line in lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run]):
-        print(line)
-    for line in describe_other_data(plan):
+    righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
+    for line in [*righted, *describe_other_data(plan)]:
         print(line)
     planning.check_disk(plan)
     check_writable(plan.results)
@@ -164,12 +163,17 @@ def _work(engine: "_Engine", following: _Following) -> _End:
     except KeyboardInterrupt:
         if interruption.reason != CANCELLED:
             return _End(code=INTERRUPTED)
-        end = _End(code=TERMINATED, why=interruption.why_terminated())
-        # Leaving a Ray that dies, too, may take longer than there is time.
-        turns.settle(end.why, Interruption.left_at(end.code, end.why))
-        return end
+        return _settled(turns, _End(code=TERMINATED, why=interruption.why_terminated()))
+    except Exception as error:
+        return _settled(turns, _End(*interruption.outcome_of(error)))
     finally:
         engine.stop()
+
+
+def _settled(turns: Turns, end: _End) -> _End:
+    """Settle first: leaving a Ray that dies, too, may take longer than there is time."""
+    turns.settle(end.why, Interruption.left_at(end.code, end.why))
+    return end
 
 
 class _Engine:

@@ -3,7 +3,7 @@
 Trials' processes and drivers with nothing to run import this, so it imports little.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pwmray.config import RuntimeConfig
 
+_ROUNDING = 1e-9  # of a share such as 1 / 3
 _ACCELERATOR, _TRACE = "accelerator_type:", 0.001  # a node's resource, and how to ask for it
 
 
@@ -52,6 +53,24 @@ def bundle(
     fraction = asked.get("GPU", runtime.gpu_fraction)
     # Ray's own names are one a node, to be asked for in traces.
     return {**asked, gpu_type: _TRACE if gpu_type.startswith(_ACCELERATOR) else fraction}
+
+
+def count_places(asked: Mapping[str, float], machines: Iterable[Mapping[str, float]]) -> int:
+    """Return how many trials that each ask for `asked` run side by side on Ray's machines.
+
+    A trial lies on one machine, and a part of a GPU on one GPU: at 0.6 of one, two GPUs have two
+    places, not three.
+    """
+    return sum(
+        min(_count_of(name, amount, machine.get(name, 0.0)) for name, amount in asked.items())
+        for machine in machines
+    )
+
+
+def _count_of(name: str, amount: float, there: float) -> int:
+    if name == "GPU" and amount < 1:
+        return int(there) * int(1 / amount + _ROUNDING)
+    return int(there / amount + _ROUNDING)
 
 
 def _gpu_request(gpu_type: str, offered: Mapping[str, float]) -> str | None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from pwmray.commands import say
 from pwmray.driver.notify import Notices
 from pwmray.durations import format_duration
+from pwmray.failures import essence
 from pwmray.plan import Plan
 from pwmray.registry import CURVE_FILE, Record, Status, trial_folder
 from pwmray.results import read_table
@@ -112,6 +113,17 @@ def _best_before(plan: Plan) -> dict[str, float]:
             if variant is not None and isinstance(value, float):
                 best[variant] = max(best.get(variant, value), value)
     return best
+
+
+def newly_without(record: Record, said: set[str]) -> list[str]:
+    """Return what a trial does without although it was asked for, each reason once.
+
+    `said` grows by these; of two that differ in their numbers alone one is enough.
+    """
+    asked = [f"{name} {record.last(name)}" for name in ("kernels", "cuda_graph")]
+    new = [how for how in asked if "off: " in how and essence(how) not in said]
+    said.update(map(essence, new))
+    return new
 
 
 class SweepProgress:
@@ -221,12 +233,9 @@ class SweepProgress:
 
     def run_without(self, fingerprint: str, record: Record) -> None:
         """A trial runs; say what it does without although that was asked for, each reason once."""
-        for name in ("kernels", "cuda_graph"):
-            how = f"{name} {record.last(name)}"
-            if "off: " in how and how not in self._said_once:
-                self._said_once.add(how)
-                where = f"{self._trials[fingerprint].label} on {record.last('host')}"
-                self.say(f"{how} (first seen: {where})")
+        for how in newly_without(record, self._said_once):
+            where = f"{self._trials[fingerprint].label} on {record.last('host')}"
+            self.say(f"{how} (first seen: {where})")
 
     def line(self) -> str:
         """Return the whole sweep in one line."""

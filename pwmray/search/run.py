@@ -15,13 +15,14 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import lost
+from pwmray import lost, registry
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.driver import connect, notify, placement
 from pwmray.driver.data_making import make_data
 from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.launch import MAX_LOSSES
+from pwmray.driver.progress import newly_without
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, NamedTasks, StopEarly, told_of, unwrapped
 from pwmray.registry import Status, claim
@@ -130,6 +131,8 @@ def _run_tasks(
             code = INTERRUPTED
             if interruption.reason == CANCELLED:
                 code, why = TERMINATED, interruption.why_terminated()
+        except Exception as error:
+            code, why = interruption.outcome_of(error)
         finally:
             ray.shutdown()
             status = Interruption.left_at(code, why)
@@ -271,10 +274,8 @@ def _search(
 def _count_places(runtime: RuntimeConfig) -> int:
     """Return how many trials Ray has room for by now, at least one: nodes come and go."""
     offered = ray.cluster_resources()
-    places = offered.get("CPU", 1) // runtime.num_cpus
-    if offered.get("GPU", 0):
-        places = min(places, offered["GPU"] / runtime.gpu_fraction + 1e-9)
-    return max(1, int(places))
+    asked = placement.bundle(runtime, 1, offered, offered)
+    return max(1, placement.count_places(asked, connect.machines()))
 
 
 class _StudySearcher(Searcher):
@@ -305,10 +306,22 @@ class _StudyScheduler(InOrder):
     def __init__(self, trials: SearchTrials, interruption: Interruption):
         super().__init__(interruption)
         self._trials = trials
+        self._looked_into: set[str] = set()
+        self._said: set[str] = set()
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._trials.die(trial.trial_id, told_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if "return_mean" in result:
+            self._look_into(trial.config["grid"])
         is_stopped = self._trials.is_stopped(trial.trial_id, result)
         return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE
+
+    def _look_into(self, grid: Mapping[str, Any]) -> None:
+        """Tell of what a trial runs without, once it has come to its first row."""
+        if grid[FINGERPRINT] not in self._looked_into:
+            self._looked_into.add(grid[FINGERPRINT])
+            record = registry.read(Path(grid["folder"]))
+            for how in newly_without(record, self._said):
+                say(f"{how} (first seen: {grid['title']} on {record.last('host')})")
