@@ -85,10 +85,10 @@ def estimate_improvement(
     """Return `estimate` of the probability of improvement, by the same weights for both arms."""
     sizes = tuple(map(len, ours))
     weights = draw_weights(sizes, seed, DRAWS)
-    wins = np.zeros((sum(sizes), sum(sizes)))
-    for start, a, b in zip(np.cumsum([0, *sizes[:-1]]), ours, theirs, strict=True):
-        wins[start : start + len(a), start : start + len(a)] = _compare_runs(a, b)
-    drawn = len(sizes) * ((weights @ wins) * weights).sum(axis=1)  # of weights that sum to 1 a task
+    of_tasks = np.split(weights, np.cumsum(sizes)[:-1], axis=1)
+    tasks = zip(of_tasks, ours, theirs, strict=True)
+    wins = np.hstack([own @ _compare_runs(a, b) for own, a, b in tasks])
+    drawn = len(sizes) * (wins * weights).sum(axis=1)  # of weights that sum to 1 a task
     whole = probability_of_improvement(*([task[None, :] for task in arm] for arm in (ours, theirs)))
     return _limit(whole, drawn[:, None], confidence)[0]
 

@@ -139,8 +139,11 @@ def _is_undertrained(trial: Trial, curve: LearningCurve | None) -> bool:
         return False
     quarter = len(known) // 4
     last, before = known[-quarter:], known[-2 * quarter : -quarter]
+    rise = last.mean() - before.mean()
+    if not rise >= RISE:  # most do not, and variances take longer than means
+        return False
     error = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / quarter)
-    return bool(last.mean() - before.mean() >= max(RISE, 2.0 * error))
+    return bool(rise >= max(RISE, 2.0 * error))
 
 
 def _find_returns(curve: LearningCurve | None) -> np.ndarray | None:

@@ -116,12 +116,9 @@ def _compare_settings(
     of_kinds = {part for key in plain for part in SETS_KIND.get(key, ())}
     apart = {*APART, *plain, *(name for key in plain for name in SETS.get(key, ()))}
     apart |= {f"{part}.{name}" for part in of_kinds for name in OF_A_KIND}
-    odd = {
-        key: None
-        for first in [baseline[0].settings]
-        for trial in (*baseline[1:], *level)
-        for key in _find_odd(first, trial.settings, apart, of_kinds)
-    }
+    # Trials of the same settings have them in one object.
+    first, *others = {id(t.settings): t.settings for t in (*baseline, *level)}.values()
+    odd = {key: None for other in others for key in _find_odd(first, other, apart, of_kinds)}
     if DATA_SEED in odd and _is_by_seed(DATA_SEED, (*baseline, *level)):
         del odd[DATA_SEED]
     if not odd:
@@ -154,8 +151,6 @@ def _find_odd(
 
     In the parts `of_kinds` what only one config has is no difference: another kind lacks it.
     """
-    if one is other:
-        return
     for name in one | other:
         key, ours, theirs = f"{prefix}{name}", one.get(name, NO_VALUE), other.get(name, NO_VALUE)
         is_of_one = NO_VALUE in (ours, theirs)
@@ -180,10 +175,11 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
 def _compare_control(
     field: str, baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> Difference | None:
-    ours, theirs = _values(field, baseline), _values(field, level)
-    if len(set(ours) | set(theirs)) == 1:
+    if len({trial.record[field] for trial in (*baseline, *level)}) == 1:
         return None
-    return Difference(field, join_values(ours), join_values(theirs))
+    return Difference(
+        field, join_values(_values(field, baseline)), join_values(_values(field, level))
+    )
 
 
 def _compare_by_seed(
@@ -194,8 +190,9 @@ def _compare_by_seed(
     Two kinds or sizes of world model, or a published and a corrected one, cannot share a
     checkpoint: there only its presence is compared, and not that where one arm `may_lack` it.
     """
-    can_share = all(_values(name, baseline) == _values(name, level) for name in SHARED)
-    only_presence = field == "world_model_from" and not can_share
+    only_presence = field == "world_model_from" and any(
+        _values(name, baseline) != _values(name, level) for name in SHARED
+    )
     ours = {trial.seed: _read_source(trial, field, only_presence) for trial in baseline}
     theirs = {trial.seed: _read_source(trial, field, only_presence) for trial in level}
     odd = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
@@ -296,7 +293,7 @@ def spread(counts: Sequence[int]) -> float:
 
 def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
     """Return the values that occur in `trials`, each once, in order of appearance."""
-    return list(dict.fromkeys(trial.record[field] for trial in trials))
+    return list(dict.fromkeys([trial.record[field] for trial in trials]))
 
 
 def join_values(values: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis.checked import (
     check_once,
@@ -337,8 +338,11 @@ def find_starts(keys: np.ndarray) -> np.ndarray:
 def encode(column: pa.ChunkedArray, missing: str = "") -> tuple[np.ndarray, list[str]]:
     """Return a column of text as numbers, and the texts that they stand for."""
     filled = column.fill_null(missing) if column.null_count else column
-    coded = _as_one(filled).dictionary_encode()
-    return np.from_dlpack(coded.indices), coded.dictionary.to_pylist()
+    # By runs: a trial's rows follow each other, and to compare texts is quicker than to hash them.
+    runs: Any = pc.call_function("run_end_encode", [_as_one(filled)])
+    coded = runs.values.dictionary_encode()
+    lengths = np.diff(np.from_dlpack(runs.run_ends), prepend=0)
+    return np.repeat(np.from_dlpack(coded.indices), lengths), coded.dictionary.to_pylist()
 
 
 def to_array(column: pa.ChunkedArray) -> np.ndarray:

@@ -129,14 +129,14 @@ def typed(what: str, name: str, value: Any, wanted: type, called: str = "") -> A
     Raises ValueError that begins with `what` is being set, such as "config key", and says how the
     type is `called` there.
     """
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
         return _as_tuple(value)
-    if type(value) is not wanted:
-        called = called or wanted.__name__
-        raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {called}")
-    return value
+    if type(value) is wanted:
+        return value
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    called = called or wanted.__name__
+    raise ValueError(f"{what} {name!r} is {value!r}; it must be of type {called}")
 
 
 def _as_tuple(value: Any) -> Any:

@@ -352,9 +352,10 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
 
 def _setting(key: str, value: Any, its: type, kinds: Mapping[str, str]) -> Any:
     _, kind, name = _parse(key)
-    if name not in _field_names(its) or (kind and name == "kind"):  # brackets choose no kind
+    wanted = _types_of(its).get(str(name))
+    if wanted is None or (kind and name == "kind"):  # brackets choose no kind
         raise ValueError(_unknown(key, kinds))
-    return typed("config key", key, value, _type_of(its, str(name)))
+    return typed("config key", key, value, wanted)
 
 
 def _unknown(key: str, kinds: Mapping[str, str]) -> str:
@@ -372,15 +373,9 @@ def _check_required(top: Mapping[str, Any]) -> None:
 
 
 def _values_of(part: Any) -> list[tuple[str, Any]]:
-    return [(name, getattr(part, name)) for name in _field_names(type(part))]
+    return [(name, getattr(part, name)) for name in _types_of(type(part))]
 
 
 @functools.cache
-def _field_names(part: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(part))
-
-
-@functools.cache
-def _type_of(part: type, name: str) -> type:
-    default = next(f for f in dataclasses.fields(part) if f.name == name).default
-    return type(default)
+def _types_of(part: type) -> dict[str, type]:
+    return {field.name: type(field.default) for field in dataclasses.fields(part)}

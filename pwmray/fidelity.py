@@ -78,5 +78,5 @@ def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError for a name that is no preset.
     """
     rest, preset = take_preset(flat, "fidelity", FIDELITIES)
-    switches = dataclasses.asdict(preset) if preset else {}
+    switches = vars(preset) if preset else {}
     return {f"fidelity.{name}": value for name, value in switches.items()} | rest

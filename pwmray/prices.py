@@ -56,8 +56,8 @@ def price(
         here = None
     by_key: dict[str, Price | None] = {}
     examples: dict[str, TrialConfig] = {}
-    for config in configs:
-        key = _price_key(config)
+    keys = [_price_key(config) for config in configs]
+    for key, config in zip(keys, configs, strict=True):
         if key not in by_key:
             by_key[key] = _known_price(config, measured, scale, here)
             examples[key] = config
@@ -66,7 +66,7 @@ def price(
         if by_key[key] is None:
             priced = [(examples[name], found) for name, found in known.items()]
             by_key[key] = _price_by_operations(config, priced)
-    return [by_key[_price_key(config)] or Price(_UNKNOWN_RATE, UNKNOWN) for config in configs]
+    return [by_key[key] or Price(_UNKNOWN_RATE, UNKNOWN) for key in keys]
 
 
 def measure(results_dir: Path, records: Iterable[tuple[TrialConfig, Record]]) -> Measured:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from analysis.flags import find_flags
-from analysis.load import Trial, find_factor, find_sweep, load_sweep
+from analysis.load import Trial, encode, find_factor, find_sweep, load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import EVALUATIONS, TRIALS, read_table, write_rows, write_table
@@ -459,6 +460,13 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
+
+
+@pytest.mark.parametrize("parts", [[["b", "b", None, "a", "b"]], [["b"], ["b", None, "a"], ["b"]]])
+def test_texts_become_numbers_in_order_of_appearance(parts):
+    numbers, texts = encode(pa.chunked_array(parts, pa.string()), missing="none")
+    assert texts == ["b", "none", "a"]
+    assert numbers.tolist() == [0, 0, 1, 2, 0]
 
 
 def test_the_script_runs_from_any_folder(results, tmp_path):

@@ -41,6 +41,13 @@ def test_trial_asks_ray_for_its_gpu_where_the_cluster_offers_it(gpu_type, offere
     assert bundle_of(gpu_type, offered, gpu_fraction=0.5) == asked
 
 
+def test_trials_that_ask_for_the_same_give_tune_one_object_to_compare():
+    asked = [{"CPU": 1.0, "GPU": share} for share in (0.5, 0.5, 1.0)]
+    first, same, other = (placement.resources({"grid": {"bundle": bundle}}) for bundle in asked)
+    assert first is same
+    assert first != other
+
+
 def test_gpu_that_the_cluster_lacks_is_said_with_those_that_it_has():
     said = placement.describe_missing_gpus(["", "H100", "H200"], BY_RAY)
     assert said == ("no H200 in this cluster (it has H100): trials that ask for one take any GPU")

@@ -3,6 +3,7 @@
 Trials' processes and drivers with nothing to run import this, so it imports little.
 """
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,15 @@ _ACCELERATOR, _TRACE = "accelerator_type:", 0.001  # a node's resource, and how 
 
 def resources(config: dict[str, Any]) -> "tune.PlacementGroupFactory":
     """Return what a trainable with that config asks of Ray, as one bundle."""
+    return _request_of(tuple(config["grid"]["bundle"].items()))
+
+
+@functools.cache
+def _request_of(bundle: tuple[tuple[str, float], ...]) -> "tune.PlacementGroupFactory":
+    """Return one object for all trials that ask for the same: Tune compares them ever again."""
     from ray import tune
 
-    return tune.PlacementGroupFactory([config["grid"]["bundle"]])
+    return tune.PlacementGroupFactory([dict(bundle)])
 
 
 def request(runtime: "RuntimeConfig", share: int, machine: Mapping[str, float]) -> dict[str, float]:
