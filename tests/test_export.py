@@ -1,5 +1,6 @@
 """A store back into TD-MPC2's chunks, and what else is done with a store."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -11,9 +12,10 @@ import pytest
 from pwmray import claim, cli
 from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
+from pwmray.data.inventory import DataFile, verify_file
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import describe_source, find_data
-from pwmray.data.store import BrokenDataError, open_store, write_store
+from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from tests import tiny
 from tests.chunks import (
@@ -43,7 +45,9 @@ def test_exported_import_holds_the_same_episodes(source, tmp_path):
     run_import(source, tmp_path)
     stores = [open_store(path) for path in sorted((tmp_path / "mt30").glob("*.arrow"))]
     assert export_stores(stores, tmp_path / "out", no_progress) == ["chunk_0.pt"]
-    exported = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)._tensordict
+    chunk = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)
+    assert vars(chunk)["_batch_size"] == (8, 501)
+    exported = chunk._tensordict
     original = chunk_tensors([task for chunk in TASKS for task in chunk])
     order = PENDULUM_EPISODES + REACHER_EPISODES
     for name, tensor in original.items():
@@ -274,6 +278,28 @@ def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, d
     assert message in fault
     assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
     assert summary == "1 of 2 files are as written"
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "is_fine"),
+    [(0, 0, False), (0, 5, False), (1, 4, False), (2, 5, False), (1, 3, True), (2, 3, True)],
+)
+def test_verify_names_the_row_whose_values_are_not_finite(
+    tmp_path, monkeypatch, column, row, is_fine
+):
+    monkeypatch.setattr("pwmray.data.inventory._PIECE_ROWS", 2)
+    monkeypatch.setattr("pwmray.data.inventory.check_name", lambda store: None)
+    path, columns = tmp_path / "pendulum-swingup.arrow", [np.ones((6, k), "f4") for k in (3, 1)]
+    columns.append(np.ones(6, "f4"))
+    columns[column][row] = np.inf
+    draft = StoreDraft(path, "pendulum-swingup", [3, 3], ["x"] * 2, {})
+    draft.reserve()
+    with draft.writing() as write:
+        write(0, columns)
+    draft.seal()
+    named = f"row {row} has values that are not finite"
+    with contextlib.nullcontext() if is_fine else pytest.raises(ValueError, match=named):
+        verify_file(DataFile(path, None, ""))
 
 
 def test_verify_goes_on_after_a_file_that_it_may_not_read(source, tmp_path, monkeypatch, capsys):

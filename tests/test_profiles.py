@@ -70,6 +70,7 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         (LINES + f'scratch = "/{"x" * 40}"', "valid: at most 22 characters"),
         (LINES + 'sbatch = ["constraint=x"]', r"sbatch holds 'constraint=x'; valid: options"),
         (LINES + "activate = [3]", "activate holds 3; valid: lines of text"),
+        (LINES + 'sbatch = ["-t 1\\n#"]', r"sbatch holds '-t 1\\n#'; valid: lines of text"),
         (LINES + "cpus = 9", "is not valid TOML: Cannot overwrite a value"),
     ],
 )

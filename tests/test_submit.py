@@ -221,6 +221,14 @@ def test_submitted_job_is_recorded_with_its_trials(place):
     assert place.asked.count(f"sbatch --parsable {job.script}") == 1
 
 
+def test_each_job_has_a_script_of_its_own(place):
+    for again in ([], ["--again"]):
+        assert place.submit("--profile", "any", *again)[0] == 0
+    first, second = submissions.read(place.sweep_folder)
+    assert [Path(job.script).name for job in (first, second)] == ["any-1.sbatch", "any-2.sbatch"]
+    assert Path(second.script).read_text().startswith("#!")
+
+
 def test_profile_that_slurm_refuses_after_another_was_submitted_is_named(place, monkeypatch):
     def ask(*command, given=None):
         if command[:2] == ("sbatch", "--parsable") and "h200-1" in command[2]:
