@@ -33,6 +33,7 @@ esac
 # In place of a Ray, a head that listens and a worker that waits.
 SRUN = f"""
 echo "$@" >> started
+echo $$ >> steps
 exec {sys.executable} -c '
 import signal, socket, sys
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
@@ -112,6 +113,43 @@ def test_cancelled_job_does_not_requeue_itself(asked, monkeypatch, tmp_path):
 def test_job_ends_as_its_driver_does(place, code):
     assert place.run(f"raise SystemExit({code})").returncode == code
     assert not list(place.folder.glob(".*.token"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, TERMINATED), (signal.SIGUSR1, GO_ON)]
+)
+def test_signal_to_the_job_reaches_its_driver_once(place, number, code):
+    driver = f"""
+import os, signal, sys, time
+told = []
+signal.signal({number}, lambda number, _: told.append(number))
+os.kill(os.getppid(), {number})
+os.kill(os.getppid(), {number})
+while not told:
+    time.sleep(0.05)
+time.sleep(0.5)
+print("told", told)
+sys.exit({GO_ON})
+"""
+    done = place.run(driver)
+    assert f"told [{int(number)}]\n" in done.stdout
+    assert done.returncode == code
+
+
+def test_no_step_outlives_its_job(place):
+    assert place.run("", SLURM_JOB_NODELIST="n1,n2").returncode == 0
+    steps = place.lines("steps")
+    assert len(steps) == 2
+    assert not any(Path("/proc", step).exists() for step in steps)
+
+
+def test_head_that_ends_at_once_is_tried_again_and_named(place):
+    (place.folder / "failing").write_text("head")
+    started = time.monotonic()
+    done = place.run("")
+    assert time.monotonic() - started < 30
+    assert len(place.lines("steps")) == 3
+    assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
 
 
 def test_driver_that_is_killed_is_no_bug_of_its_own(place):
@@ -224,6 +262,29 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
     assert done.stdout == f"{python} ray\n"
     shutil.rmtree(private)  # as when the node ends
     assert (environment / programs).exists()
+
+
+def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
+    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
+    worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
+    told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
+    told += ['--resources={"H100": 2}', "--temp-dir=/tmp/r1/t", "--dashboard-agent-listen-port=7"]
+    assert {*told, "--address=10.0.0.1:6379"} <= set(worker)
+    assert "--head" not in worker
+    node |= {"has_dashboard": False, "dashboard": 8265}
+    head = raynode.command("head", "10.0.0.1", "6379", node, "/tmp/r1/t")
+    told = ["--head", "--port=6379", "--ray-client-server-port=8", "--include-dashboard=false"]
+    assert {*told, "--dashboard-host=10.0.0.1", "--dashboard-port=8265"} <= set(head)
+    assert not [option for option in head if option.startswith("--address")]
+
+
+def test_ports_are_free_ones_and_all_different():
+    ports = raynode.free_ports("127.0.0.1", 3)
+    assert len(set(ports)) == 3
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()
+        assert port
 
 
 def catches(pid: int, number: int) -> bool:
@@ -344,8 +405,8 @@ OWN_NAME, OTHERS_NAME = ("127.0.1.1", "10.0.0.2")
         ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
         ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
         ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
-        ("n2", {}, OTHERS_NAME),
-        (OWN_NAME, {}, OWN_NAME),  # Slurm itself says so
+        ("n2", {"n1": "10.9.0.1"}, OTHERS_NAME),
+        (OWN_NAME, {"n2": "10.0.0.1"}, OWN_NAME),  # Slurm itself says so
     ],
 )
 def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(

@@ -8,6 +8,8 @@ import pytest
 from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
+from pwmray import registry
+from pwmray.registry import Status
 from pwmray.search import search_parser
 from pwmray.sweep_folders import read_sweep
 from pwmray.sweep_options import sweep_parser
@@ -219,6 +221,19 @@ def test_submitted_job_is_recorded_with_its_trials(place):
     (job,) = submissions.read(place.sweep_folder)
     assert (job.job_id, job.cluster, job.trials) == ("41", "mini", 6)
     assert place.asked.count(f"sbatch --parsable {job.script}") == 1
+    names = read_sweep(place.sweep_folder)["trials"]
+    records = [registry.read(registry.trial_folder(place.folder / "results", n)) for n in names]
+    told = {(record.status, record.last("slurm_job_id"), record.last("log")) for record in records}
+    assert (len(names), told) == (6, {(Status.QUEUED, "41", job.log)})
+
+
+def test_job_of_another_profile_is_no_second_one(place):
+    assert place.submit("--profile", "any")[0] == 0
+    place.answers["squeue"] = "41\n"
+    assert place.submit("--profile", "h100", "--profile", "h200")[0] == 0
+    code, _, err = place.submit("--profile", "h100", "--profile", "h200")
+    assert (code, "job 41 of this sweep with profile h100" in err) == (2, True)
+    assert [job.profile for job in submissions.read(place.sweep_folder)] == ["any", "h100", "h200"]
 
 
 def test_each_job_has_a_script_of_its_own(place):
