@@ -1,5 +1,6 @@
 """What a job does with its Ray and its driver, on a Slurm that is made up."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -40,7 +42,7 @@ signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
 role, ip, port, _ = sys.argv[-4:]
 if role in open("failing").read():
     sys.exit(3)
-if role == "head":
+if role == "head" and "silent" not in open("failing").read():
     listening = socket.create_server((ip, int(port)))
 while True:
     signal.pause()
@@ -152,6 +154,14 @@ def test_head_that_ends_at_once_is_tried_again_and_named(place):
     assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
 
 
+def test_head_that_lives_and_does_not_listen_is_given_up(place):
+    (place.folder / "failing").write_text("silent")
+    done = place.run("", changes="job._HEAD_SECONDS = 0.5")
+    assert "Ray's head did not start on n1" in done.stderr
+    assert len(place.lines("steps")) == 3
+    assert not any(Path("/proc", step).exists() for step in place.lines("steps"))
+
+
 def test_driver_that_is_killed_is_no_bug_of_its_own(place):
     done = place.run("import os; os.kill(os.getpid(), 9)")
     assert done.returncode == 128 + signal.SIGKILL
@@ -236,6 +246,18 @@ def test_node_that_ends_now_and_then_in_a_long_job_is_not_given_up(place):
     assert "going on without it" not in done.stdout
 
 
+def test_node_that_ended_is_started_again_a_while_later(tmp_path, monkeypatch):
+    seen, now, started = job.Job(SimpleNamespace(jobs=tmp_path), "41", "41"), [0.0], []
+    seen._steps["n2"] = SimpleNamespace(poll=lambda: 3, returncode=3)
+    seen._starts["n2"], seen._started_at["n2"] = 1, 0.0
+    clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(seen, "_start_worker", lambda *_: started.append(now[0]))
+    for now[0] in (100.0, 109.9, 110.0):
+        seen._see_to_worker("n2", {}, 1)
+    assert started == [110.0]
+
+
 def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     node = '{"scratch": "$NOT_SET"}'
     command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
@@ -293,18 +315,21 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    """A Ray node, whose Ray only waits, as a process that listens to its signals."""
-    (tmp_path / "ray" / "scripts").mkdir(parents=True)
-    (tmp_path / "ray" / "scripts" / "scripts.py").write_text("import signal\nsignal.pause()\n")
+@contextlib.contextmanager
+def started_node(tmp_path, role, ray):
+    """Give a Ray node, whose Ray is a Python line, as a process that listens to its signals."""
+    scripts = tmp_path / "ray" / "scripts"
+    scripts.mkdir(parents=True)
+    for package in (scripts, scripts.parent):  # else Python goes on to the real one
+        (package / "__init__.py").touch()
+    (scripts / "scripts.py").write_text(f"import signal\n{ray}\n")
     variables = {
         "PWMRAY_ENDED_NODES": f"{tmp_path}/ended.", "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "41",
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
     }  # fmt: skip
     told = {"scratch": str(tmp_path / "scratch"), "cpus": 1, "gpus": 0, "resources": {}}
-    told |= {"has_dashboard": False, "dashboard": 1}
-    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1"]
+    told |= {"has_dashboard": False, "dashboard": 1, "head": "127.0.0.1", "head_node": "n2"}
+    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), role, "127.0.0.1", "1"]
     process = subprocess.Popen([*command, json.dumps(told)], env={**os.environ, **variables})
     deadline = time.monotonic() + 30
     while not catches(process.pid, signal.SIGTERM):
@@ -315,6 +340,12 @@ def node(tmp_path, monkeypatch):
     process.wait()
 
 
+@pytest.fixture
+def node(tmp_path):
+    with started_node(tmp_path, "head", "signal.pause()") as process:
+        yield process
+
+
 @pytest.mark.parametrize(
     ("number", "is_slurms"), [(signal.SIGTERM, True), (raynode.END_SIGNAL, False)]
 )
@@ -323,6 +354,18 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     node.wait(30)
     assert (tmp_path / "ended.n1").exists() == is_slurms
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])
+def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch, number, is_asked):
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {tmp_path}/asked")
+    monkeypatch.setenv("PWMRAY_LOG", str(tmp_path / "log"))
+    last = "signal.pause()" if number else "signal.alarm(1); signal.pause()"
+    with started_node(tmp_path, "worker", last) as worker:
+        if number:
+            worker.send_signal(number)
+        worker.wait(30)
+    assert (tmp_path / "asked").exists() == is_asked
 
 
 @pytest.mark.parametrize(
