@@ -227,6 +227,35 @@ def test_submitted_job_is_recorded_with_its_trials(place):
     assert (len(names), told) == (6, {(Status.QUEUED, "41", job.log)})
 
 
+def test_nodes_are_those_of_the_profile_before_them(place):
+    options = ["--profile", "any", "--nodes", "2", "--profile", "h100"]
+    _, out, _ = place.submit(*options, "--dry-run")
+    found = [line for line in out.splitlines() if line.startswith("#SBATCH --nodes=")]
+    assert found == ["#SBATCH --nodes=2", "#SBATCH --nodes=1"]
+    code, _, err = place.submit("--nodes", "2", "--profile", "any")
+    assert (code, "--nodes stands before the --profile that it is for" in err) == (2, True)
+
+
+def test_profile_that_is_given_twice_is_refused(place):
+    code, _, err = place.submit("--profile", "any", "--profile", "any")
+    assert (code, err) == (2, "error: --profile gives one twice; --jobs N submits N alike\n")
+
+
+@pytest.mark.parametrize(("profile", "scale"), [("any", "paper"), ("cpu", "laptop")])
+def test_scale_that_is_not_said_follows_from_the_nodes(place, profile, scale, capsys):
+    cpu = PROFILES + '[cpu]\ncpus = 2\ntime_limit = "30"\n'
+    (place.folder / "profiles.toml").write_text(cpu)
+    tiny = """
+tiny = sweep.scales["tiny"]
+sweep = dataclasses.replace(sweep, scales={"paper": tiny, "laptop": tiny})
+if __name__"""
+    (place.folder / "sweep.py").write_text(SWEEP.replace("\nif __name__", tiny))
+    fixed = ["sweep.py", "--profiles", "profiles.toml", "--data", "data", "--dry-run"]
+    assert submit.main([*fixed, "--profile", profile]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("exec ")]
+    assert f" --scale {scale}" in line
+
+
 def test_job_of_another_profile_is_no_second_one(place):
     assert place.submit("--profile", "any")[0] == 0
     place.answers["squeue"] = "41\n"
@@ -268,6 +297,16 @@ def test_nothing_is_submitted_where_it_could_not_be_recorded(place):
     (place.sweep_folder / submissions.JOBS_FILE).mkdir(parents=True)
     code, _, err = place.submit("--profile", "any", "--again")
     assert (code, len(err.splitlines()), "jobs.jsonl" in err) == (2, 1, True)
+    assert not place.has_submitted
+
+
+def test_nothing_is_submitted_where_nothing_can_be_written(place, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system", "jobs.jsonl")
+
+    monkeypatch.setattr(submissions, "append_lines", refuse)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, len(err.splitlines()), "Read-only file system" in err) == (2, 1, True)
     assert not place.has_submitted
 
 

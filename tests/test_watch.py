@@ -242,6 +242,17 @@ def test_question_that_ctrl_d_answers_cancels_nothing(tmp_path, capsys, told, mo
     assert out.endswith("\nnothing was cancelled\n")
 
 
+def test_trials_are_left_alone_where_slurm_falls_silent_after_scancel(
+    tmp_path, capsys, told, monkeypatch
+):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: told.clear())
+    monkeypatch.setattr(cancel, "_wait_for_the_end", lambda submitted: told.append(None))
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, out.splitlines()[-1]) == (0, "tiny: 4 QUEUED")
+
+
 def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     told.append(RUNS.replace("root", slurm_jobs.user()))
@@ -303,6 +314,20 @@ def test_watch_ends_with_the_sweep(tmp_path, capsys, told, monkeypatch):
     assert code == watch.NOT_ALL_DONE
     assert "job 41 ended before it began: COMPLETED" in out.splitlines()[-1]
     assert out.count("sweep  trials") == 2  # what is not new is not printed again
+
+
+def test_screen_shows_the_sweep_until_it_is_over(tmp_path, told, monkeypatch):
+    watcher, looks = watch.Watcher(tmp_path, [queue(tmp_path, submission(41))]), []
+
+    def wait(_):
+        looks.append(told[0])
+        if len(looks) == 3:
+            told[0] = RUNS.replace("RUNNING", "COMPLETED")
+
+    monkeypatch.setattr(watch.time, "sleep", wait)
+    told.append(RUNS)
+    view = watch._show_on_screen(watcher)
+    assert (len(looks), view.is_over, view.is_done) == (3, True, False)
 
 
 @pytest.mark.parametrize("was_cancelled", [True, False])
