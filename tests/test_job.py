@@ -38,7 +38,10 @@ echo "$@" >> started
 echo $$ >> steps
 exec {sys.executable} -c '
 import signal, socket, sys
-signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
+def end(*_):
+    open("ended", "a").write("1")
+    sys.exit(0)
+signal.signal(signal.SIGUSR2, end)
 role, ip, port, _ = sys.argv[-4:]
 if role in open("failing").read():
     sys.exit(3)
@@ -142,6 +145,7 @@ def test_no_step_outlives_its_job(place):
     assert place.run("", SLURM_JOB_NODELIST="n1,n2").returncode == 0
     steps = place.lines("steps")
     assert len(steps) == 2
+    assert place.lines("ended") == ["11"]  # in good order, none was killed
     assert not any(Path("/proc", step).exists() for step in steps)
 
 

@@ -10,9 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from pwmray import checkpoint_file
 from pwmray.fidelity import Fidelity
 from pwmray.models import WORLD_MODELS
-from pwmray.models.checkpoints import build_world_model, load_world_model, save_world_model
+from pwmray.models.checkpoints import (
+    FORMAT,
+    build_world_model,
+    load_world_model,
+    save_world_model,
+)
 from pwmray.models.layers import NormedLinear, SimNorm, normed_mlp
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
@@ -153,6 +159,21 @@ def test_deep_model_of_unlike_widths_is_read_as_it_is(kind, tmp_path):
     assert found.config == config
     assert (found.num_tasks, found.obs_dim, found.action_dim) == (3, 24, 6)
     build_world_model(found)
+
+
+def test_file_of_ours_from_before_it_said_how_it_was_trained_is_read(tmp_path):
+    path = tmp_path / "model.pt"
+    save_world_model(path, read_published(PWM))
+    content = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
+    for name in ("run_iterations", "training"):
+        del content[name]
+    checkpoint_file.write(path, FORMAT, content)
+    read = load_world_model(path)
+    assert (read.run_iterations, read.training, read.num_tasks) == (None, {}, 3)
+    del content["num_tasks"]
+    checkpoint_file.write(path, FORMAT, content)
+    with pytest.raises(ValueError, match=r"model\.pt lacks num_tasks$"):
+        load_world_model(path)
 
 
 @pytest.mark.parametrize(("count", "known"), [(300, 300), (3.5, None), (-1, None), (True, None)])

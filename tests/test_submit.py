@@ -310,6 +310,28 @@ def test_nothing_is_submitted_where_nothing_can_be_written(place, monkeypatch):
     assert not place.has_submitted
 
 
+@pytest.mark.parametrize(
+    ("said", "away", "told"),
+    [
+        ("Invalid qos specification", "n1\n", "error: profile any: Slurm refuses it: Invalid qos"),
+        (slurm.NO_SUCH_NODES, "", "error: profile any: Slurm refuses it: Requested node"),
+        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "the job waits for nodes: n1, n2 are away now"),
+    ],
+)
+def test_script_that_slurm_would_not_take_is_told_before_it_waits(
+    place, monkeypatch, said, away, told
+):
+    def ask(*command, given=None):
+        if command[:2] == ("sbatch", "--test-only"):
+            raise SlurmError(said)
+        return away if "--Node" in command else place.ask(*command, given=given)
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    code, out, err = place.submit("--profile", "any")
+    assert told in out + err
+    assert (code, place.has_submitted) == ((0, True) if "are away" in told else (2, False))
+
+
 @pytest.mark.parametrize("step", ["append", "queue"])
 def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, monkeypatch, step):
     def fail(*_):
