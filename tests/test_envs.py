@@ -109,6 +109,11 @@ def test_seeded_episode_does_not_depend_on_what_ran_before(task):
     np.testing.assert_array_equal(rewards, fresh_rewards)
 
 
+def test_environments_without_a_seed_start_differently():
+    first, second = (envs.make("cartpole-swingup").reset()[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
 def test_step_after_the_end_or_before_a_reset_is_refused():
     env = envs.make("pendulum-spin").unwrapped
     with pytest.raises(gymnasium.error.ResetNeeded):

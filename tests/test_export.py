@@ -61,7 +61,8 @@ def test_imported_export_of_collected_data_is_equal_to_it(tmp_path, monkeypatch,
         write_collected(tmp_path, "cartpole-swingup", CARTPOLE, 4),
         write_collected(tmp_path, "reacher-easy", REACHER, 5),
     ]
-    export_stores([open_store(path) for path in paths], tmp_path / "out", no_progress)
+    names = export_stores([open_store(path) for path in paths], tmp_path / "out", no_progress)
+    assert len(names) == -(-9 // chunk_episodes)
     run_import(tmp_path / "out", tmp_path / "again")
     for path, name in zip(paths, ("cartpole-swingup", "reacher-easy"), strict=True):
         before, after = open_store(path), open_store(tmp_path / "again" / "mt30" / f"{name}.arrow")
@@ -141,6 +142,18 @@ def test_second_export_into_a_folder_is_refused_before_its_work(tmp_path):
     with pytest.raises(ValueError, match=f"process {os.getpid()} on .* exports to .*out"):
         export_collected(tmp_path)
     held.release()
+
+
+def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monkeypatch):
+    run_import(source, tmp_path)
+    stores = [open_store(tmp_path / "mt30" / "reacher-easy.arrow")]
+    needed = 4 * 501 * (4 * (24 + 6 + 1) + 8)
+    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(ValueError, match=r"no room for the export: it needs 0\.000265 GB in .*, "):
+        export_stores(stores, tmp_path / "out", no_progress)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed)
+    assert export_stores(stores, tmp_path / "deep" / "out", no_progress) == ["chunk_0.pt"]
 
 
 def test_export_says_that_its_folder_was_made_meanwhile(tmp_path):
@@ -246,11 +259,12 @@ def change_byte(path):
     path.write_bytes(content)
 
 
-def write_other_rows(path):
+def write_other_rows(path, num_episodes=1):
     """Put a sound file of the same task in its place."""
-    rows = np.zeros((501, 3), np.float32)
+    rows = np.zeros((num_episodes * 501, 3), np.float32)
     columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
-    write_store(path, "pendulum-swingup", *columns, [501], ["uniform"], {})
+    lengths, behaviours = [501] * num_episodes, ["uniform"] * num_episodes
+    write_store(path, "pendulum-swingup", *columns, lengths, behaviours, {})
 
 
 @pytest.mark.parametrize(
@@ -264,6 +278,7 @@ def write_other_rows(path):
             "it is of reacher-easy, not of pendulum-swingup",
         ),
         (write_other_rows, "its manifest says"),
+        (lambda path: write_other_rows(path, 4), "has fingerprint "),
     ],
 )
 def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, damage, message):

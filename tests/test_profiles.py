@@ -195,6 +195,8 @@ def test_gpus_that_wait_for_cpus_are_told(tmp_path):
     assert preflight.check_cpus(H100, made) == ""
     assert preflight.check_cpus(dataclasses.replace(H100, trials_per_gpu=4), made) == ""
     narrow = dataclasses.replace(H100, cpus=3, trials_per_gpu=4)
+    with pytest.raises(ValueError, match="profile h100: cpus is 0, but a trial takes 1"):
+        preflight.check_cpus(dataclasses.replace(H100, cpus=0), made)
     told = "3 CPUs are enough for 3 of the 8 trials that its GPUs take side by side"
     assert told in preflight.check_cpus(narrow, made)
 

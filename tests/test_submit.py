@@ -332,6 +332,16 @@ def test_script_that_slurm_would_not_take_is_told_before_it_waits(
     assert (code, place.has_submitted) == ((0, True) if "are away" in told else (2, False))
 
 
+@pytest.mark.parametrize("check", ["planning.check_disk", "prerequisites.check_made"])
+def test_what_would_only_fail_in_the_job_is_told_before(place, monkeypatch, check):
+    def refuse(_):
+        raise ValueError("not here")
+
+    monkeypatch.setattr(f"cluster.work.{check}", refuse)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, err, place.has_submitted) == (2, "error: not here\n", False)
+
+
 @pytest.mark.parametrize("step", ["append", "queue"])
 def test_job_that_could_not_be_recorded_is_named_with_how_to_cancel_it(place, monkeypatch, step):
     def fail(*_):

@@ -253,6 +253,18 @@ def test_trials_are_left_alone_where_slurm_falls_silent_after_scancel(
     assert (code, out.splitlines()[-1]) == (0, "tiny: 4 QUEUED")
 
 
+@pytest.mark.parametrize(("answer", "cancelled"), [("y", [["41"]]), ("Yes ", [["41"]]), ("n", [])])
+def test_jobs_end_where_the_answer_is_yes(tmp_path, capsys, told, monkeypatch, answer, cancelled):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    asked = []
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: asked.append(jobs) or told.clear())
+    assert run(capsys, tmp_path, "cancel", "tiny")[0] == 0
+    assert asked == cancelled
+
+
 def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     told.append(RUNS.replace("root", slurm_jobs.user()))
