@@ -116,6 +116,7 @@ class Job:
             if self._listens(head["ip"], port, self._steps[name]):
                 _say(f"ray listens at {head['ip']}:{port} on {name}")
                 return port
+            self._end_steps()  # one that lives all the same holds what the next is to have
         raise SlurmError(f"Ray's head did not start on {name}: see {self._log}")
 
     def _start_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:

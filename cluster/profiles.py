@@ -81,7 +81,7 @@ class Profile:
     @property
     def serves_all(self) -> bool:
         """Whether trials that ask for a type of GPU take what this has: none, or any."""
-        return not self.gpus or not self.gpu_type
+        return not self.gpu_type
 
     def _check_gpus(self) -> None:
         for name in ("gpu_type", "slurm_gpu", "simulated_gpus"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pwmray.pickles import load_pickled
+from pwmray.records import RecordCheck
 from tests.chunks import (
     PENDULUM,
     TASKS,
@@ -126,6 +127,15 @@ def test_chunk_that_is_another_ones_copy_is_refused(source, tmp_path, capsys):
     assert import_command(source, tmp_path) == 2
     message = capsys.readouterr().err
     assert "chunk_3.pt has the same content as chunk_1.pt beside it" in message
+
+
+def test_chunk_that_is_cut_while_it_is_read_is_named(source):
+    path = source / "chunk_0.pt"
+    with RecordCheck(path) as check:
+        check.advance(1, 3)
+        os.truncate(path, path.stat().st_size // 3)
+        with pytest.raises(ValueError, match=r"chunk_0\.pt is damaged: its record .*/data/"):
+            check.advance(3, 3)
 
 
 def test_truncated_chunk_is_named(source, tmp_path, capsys):

@@ -15,7 +15,7 @@ os.environ.setdefault("MUJOCO_GL", "disable")  # before anything imports dm_cont
 from pwmray import envs
 from pwmray.envs.opengl import explained
 from pwmray.envs.vector import make_vector
-from pwmray.tasks import SIMULATIONS, TASKS, find_task
+from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, SIMULATIONS, TASKS, find_task
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
 EGL = {"MUJOCO_GL": "egl", "PYTHONWARNINGS": "ignore"}
@@ -109,6 +109,11 @@ def test_seeded_episode_does_not_depend_on_what_ran_before(task):
     np.testing.assert_array_equal(rewards, fresh_rewards)
 
 
+def test_environments_without_a_seed_start_differently():
+    first, second = (envs.make("cartpole-swingup").reset()[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
 def test_step_after_the_end_or_before_a_reset_is_refused():
     env = envs.make("pendulum-spin").unwrapped
     with pytest.raises(gymnasium.error.ResetNeeded):
@@ -194,6 +199,24 @@ def test_time_steps_are_those_of_the_task_table(domain):
     assert mujoco.mjtIntegrator(options.integrator).name == f"mjINT_{steps.integrator.upper()}"
     assert env.control_timestep() == pytest.approx(steps.control_step)
     assert options.timestep * steps.num_substeps == pytest.approx(steps.control_step)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_episode_of_dm_control_lasts_as_long_as_ours(task):
+    """One that ended earlier would begin anew within ours, without a word."""
+    from pwmray.envs.environment import copy_of_compiled
+
+    assert copy_of_compiled(task)._step_limit == pytest.approx(ACTION_REPEAT * EPISODE_STEPS)
+
+
+def test_ball_of_cup_spin_starts_outside_the_cup_where_an_episode_draws_less_than_a_tenth():
+    env, seeds, outside = envs.make("cup-spin").unwrapped, range(40), []
+    for seed in seeds:
+        env.reset(seed=seed)
+        outside.append(not env.physics.in_target())
+    may_be = [np.random.RandomState(seed).uniform() < 0.1 for seed in seeds]
+    assert np.flatnonzero(outside).tolist() == [7, 19, 21, 34]
+    assert np.flatnonzero(may_be).tolist() == [7, 9, 19, 21, 34]  # 9 fell into it
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if TASKS[task].domain == "reacher"])

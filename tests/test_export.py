@@ -1,5 +1,6 @@
 """A store back into TD-MPC2's chunks, and what else is done with a store."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -11,9 +12,10 @@ import pytest
 from pwmray import cli
 from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
+from pwmray.data.inventory import DataFile, verify_file
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import describe_source, find_data
-from pwmray.data.store import BrokenDataError, open_store, write_store
+from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from pwmray.registry import claim
 from tests import tiny
@@ -44,7 +46,9 @@ def test_exported_import_holds_the_same_episodes(source, tmp_path):
     run_import(source, tmp_path)
     stores = [open_store(path) for path in sorted((tmp_path / "mt30").glob("*.arrow"))]
     assert export_stores(stores, tmp_path / "out", no_progress) == ["chunk_0.pt"]
-    exported = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)._tensordict
+    chunk = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)
+    assert vars(chunk)["_batch_size"] == (8, 501)
+    exported = chunk._tensordict
     original = chunk_tensors([task for chunk in TASKS for task in chunk])
     order = PENDULUM_EPISODES + REACHER_EPISODES
     for name, tensor in original.items():
@@ -58,7 +62,8 @@ def test_imported_export_of_collected_data_is_equal_to_it(tmp_path, monkeypatch,
         write_collected(tmp_path, "cartpole-swingup", CARTPOLE, 4),
         write_collected(tmp_path, "reacher-easy", REACHER, 5),
     ]
-    export_stores([open_store(path) for path in paths], tmp_path / "out", no_progress)
+    names = export_stores([open_store(path) for path in paths], tmp_path / "out", no_progress)
+    assert len(names) == -(-9 // chunk_episodes)
     run_import(tmp_path / "out", tmp_path / "again")
     for path, name in zip(paths, ("cartpole-swingup", "reacher-easy"), strict=True):
         before, after = open_store(path), open_store(tmp_path / "again" / "mt30" / f"{name}.arrow")
@@ -138,6 +143,18 @@ def test_second_export_into_a_folder_is_refused_before_its_work(tmp_path):
     with pytest.raises(ValueError, match=f"process {os.getpid()} on .* exports to .*out"):
         export_collected(tmp_path)
     held.release()
+
+
+def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monkeypatch):
+    run_import(source, tmp_path)
+    stores = [open_store(tmp_path / "mt30" / "reacher-easy.arrow")]
+    needed = 4 * 501 * (4 * (24 + 6 + 1) + 8)
+    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(ValueError, match=r"no room for the export: it needs 0\.000265 GB in .*, "):
+        export_stores(stores, tmp_path / "out", no_progress)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed)
+    assert export_stores(stores, tmp_path / "deep" / "out", no_progress) == ["chunk_0.pt"]
 
 
 def test_export_says_that_its_folder_was_made_meanwhile(tmp_path):
@@ -243,11 +260,12 @@ def change_byte(path):
     path.write_bytes(content)
 
 
-def write_other_rows(path):
+def write_other_rows(path, num_episodes=1):
     """Put a sound file of the same task in its place."""
-    rows = np.zeros((501, 3), np.float32)
+    rows = np.zeros((num_episodes * 501, 3), np.float32)
     columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
-    write_store(path, "pendulum-swingup", *columns, [501], ["uniform"], {})
+    lengths, behaviours = [501] * num_episodes, ["uniform"] * num_episodes
+    write_store(path, "pendulum-swingup", *columns, lengths, behaviours, {})
 
 
 @pytest.mark.parametrize(
@@ -261,6 +279,7 @@ def write_other_rows(path):
             "it is of reacher-easy, not of pendulum-swingup",
         ),
         (write_other_rows, "its manifest says"),
+        (lambda path: write_other_rows(path, 4), "has fingerprint "),
     ],
 )
 def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, damage, message):
@@ -275,6 +294,28 @@ def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, d
     assert message in fault
     assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
     assert summary == "1 of 2 files are as written"
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "is_fine"),
+    [(0, 0, False), (0, 5, False), (1, 4, False), (2, 5, False), (1, 3, True), (2, 3, True)],
+)
+def test_verify_names_the_row_whose_values_are_not_finite(
+    tmp_path, monkeypatch, column, row, is_fine
+):
+    monkeypatch.setattr("pwmray.data.inventory._PIECE_ROWS", 2)
+    monkeypatch.setattr("pwmray.data.inventory.check_name", lambda store: None)
+    path, columns = tmp_path / "pendulum-swingup.arrow", [np.ones((6, k), "f4") for k in (3, 1)]
+    columns.append(np.ones(6, "f4"))
+    columns[column][row] = np.inf
+    draft = StoreDraft(path, "pendulum-swingup", [3, 3], ["x"] * 2, {})
+    draft.reserve()
+    with draft.writing() as write:
+        write(0, columns)
+    draft.seal()
+    named = f"row {row} has values that are not finite"
+    with contextlib.nullcontext() if is_fine else pytest.raises(ValueError, match=named):
+        verify_file(DataFile(path, None, ""))
 
 
 def test_verify_goes_on_after_a_file_that_it_may_not_read(source, tmp_path, monkeypatch, capsys):

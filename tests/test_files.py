@@ -7,7 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from pwmray.files import replacing
+from pwmray.files import append_lines, replacing
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """List what is synced and what takes a file's place: name, and content at that moment."""
+    told = []
+
+    def sync(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        told.append(("synced", path.name, path.read_text()))
+
+    def replace(draft, path):
+        told.append(("replaced", Path(draft).name, Path(draft).read_text()))
+
+    monkeypatch.setattr("os.fsync", sync)
+    monkeypatch.setattr("os.replace", replace)
+    return told
 
 
 def write(path: Path, text: str) -> None:
@@ -25,6 +42,18 @@ def test_file_is_replaced_when_it_is_whole(tmp_path):
     write(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_takes_a_files_place_is_on_the_disk_before(tmp_path, synced):
+    write(tmp_path / "table.md", "whole")
+    (first, name, text), last = synced
+    assert (first, text) == ("synced", "whole")
+    assert last == ("replaced", name, "whole")
+
+
+def test_appended_lines_are_on_the_disk(tmp_path, synced):
+    append_lines(tmp_path / "events.jsonl", "{}\n")
+    assert synced == [("synced", "events.jsonl", "{}\n")]
 
 
 def test_pipe_is_written_into(tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from pwmray.data.store import StoreDraft, open_store, write_store
 from pwmray.pickles import save_tensor_dict
 from pwmray.registry import claim
 from tests.chunks import (
+    BY_INDEX,
     PENDULUM,
     PENDULUM_EPISODES,
     REACHER,
@@ -105,6 +107,15 @@ def test_mt80_gives_mt30s_tasks_in_short_episodes_without_meta_world(tmp_path):
     np.testing.assert_array_equal(store.obs[::101, 0], 1000 * np.arange(1, 60, 3))
 
 
+def test_first_and_last_task_are_imported_too(tmp_path):
+    ends = [0, len(BY_INDEX) - 1]
+    source = write_chunks(tmp_path / "chunks", [ends, ends, ends, ends])
+    tasks = run_import(source, tmp_path).tasks
+    assert [(name, file.num_episodes) for name, file in tasks.items()] == [
+        (BY_INDEX[number].name, 4) for number in ends
+    ]
+
+
 def test_plain_dictionary_of_tensors_is_a_chunk_too(source, tmp_path):
     torch.save(chunk_tensors(TASKS[0]), source / "chunk_0.pt")
     assert run_import(source, tmp_path).num_episodes == 8
@@ -142,6 +153,30 @@ def test_import_killed_at_any_moment_goes_on_to_the_same_store(source, tmp_path,
     assert not (tmp_path / "killed" / "mt30" / "manifest.json").exists()
     run_import(source, tmp_path / "killed")
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_rows_are_on_the_disk_before_the_journal_says_so(source, tmp_path, monkeypatch):
+    synced, journal, sync, replace = set(), [], os.fsync, os.replace
+
+    def record_sync(descriptor):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).stem)
+        sync(descriptor)
+
+    def record_journal(draft, path):
+        if path.name == "journal.json":
+            noted = json.loads(draft.read_text())
+            step = noted["num_chunks"], len(noted["sealed"])
+            journal.append((*step, synced & {"pendulum-swingup", "reacher-easy"}))
+            synced.clear()
+        replace(draft, path)
+
+    monkeypatch.setattr("os.fsync", record_sync)
+    monkeypatch.setattr("os.replace", record_journal)
+    run_import(source, tmp_path)
+    pendulum, reacher = {"pendulum-swingup"}, {"reacher-easy"}
+    both = pendulum | reacher
+    read = [(0, 0, both), (1, 0, both), (2, 0, both), (3, 0, reacher), (4, 0, both)]
+    assert journal == [*read, (4, 1, reacher), (4, 2, pendulum)]
 
 
 def test_import_goes_on_when_only_some_files_were_moved(source, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What a job does with its Ray and its driver, on a Slurm that is made up."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -34,13 +36,17 @@ esac
 # In place of a Ray, a head that listens and a worker that waits.
 SRUN = f"""
 echo "$@" >> started
+echo $$ >> steps
 exec {sys.executable} -c '
 import signal, socket, sys
-signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
+def end(*_):
+    open("ended", "a").write("1")
+    sys.exit(0)
+signal.signal(signal.SIGUSR2, end)
 role, ip, port, _ = sys.argv[-4:]
 if role in open("failing").read():
     sys.exit(3)
-if role == "head":
+if role == "head" and "silent" not in open("failing").read():
     listening = socket.create_server((ip, int(port)))
 while True:
     signal.pause()
@@ -113,6 +119,52 @@ def test_cancelled_job_does_not_requeue_itself(asked, monkeypatch, tmp_path):
 def test_job_ends_as_its_driver_does(place, code):
     assert place.run(f"raise SystemExit({code})").returncode == code
     assert not list(place.folder.glob(".*.token"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, TERMINATED), (signal.SIGUSR1, GO_ON)]
+)
+def test_signal_to_the_job_reaches_its_driver_once(place, number, code):
+    driver = f"""
+import os, signal, sys, time
+told = []
+signal.signal({number}, lambda number, _: told.append(number))
+os.kill(os.getppid(), {number})
+os.kill(os.getppid(), {number})
+while not told:
+    time.sleep(0.05)
+time.sleep(0.5)
+print("told", told)
+sys.exit({GO_ON})
+"""
+    done = place.run(driver)
+    assert f"told [{int(number)}]\n" in done.stdout
+    assert done.returncode == code
+
+
+def test_no_step_outlives_its_job(place):
+    assert place.run("", SLURM_JOB_NODELIST="n1,n2").returncode == 0
+    steps = place.lines("steps")
+    assert len(steps) == 2
+    assert place.lines("ended") == ["11"]  # in good order, none was killed
+    assert not any(Path("/proc", step).exists() for step in steps)
+
+
+def test_head_that_ends_at_once_is_tried_again_and_named(place):
+    (place.folder / "failing").write_text("head")
+    started = time.monotonic()
+    done = place.run("")
+    assert time.monotonic() - started < 30
+    assert len(place.lines("steps")) == 3
+    assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
+
+
+def test_head_that_lives_and_does_not_listen_is_given_up(place):
+    (place.folder / "failing").write_text("silent")
+    done = place.run("", changes="job._HEAD_SECONDS = 0.5")
+    assert "Ray's head did not start on n1" in done.stderr
+    assert len(place.lines("steps")) == 3
+    assert not any(Path("/proc", step).exists() for step in place.lines("steps"))
 
 
 def test_driver_that_is_killed_is_no_bug_of_its_own(place):
@@ -227,6 +279,18 @@ def test_node_that_ends_now_and_then_in_a_long_job_is_not_given_up(place):
     assert "going on without it" not in done.stdout
 
 
+def test_node_that_ended_is_started_again_a_while_later(tmp_path, monkeypatch):
+    seen, now, started = job.Job(SimpleNamespace(jobs=tmp_path), "41", "41"), [0.0], []
+    seen._steps["n2"] = SimpleNamespace(poll=lambda: 3, returncode=3)
+    seen._starts["n2"], seen._started_at["n2"] = 1, 0.0
+    clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
+    monkeypatch.setattr(job, "time", clock)
+    monkeypatch.setattr(seen, "_start_worker", lambda *_: started.append(now[0]))
+    for now[0] in (100.0, 109.9, 110.0):
+        seen._see_to_worker("n2", {}, 1)
+    assert started == [110.0]
+
+
 def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     node = '{"scratch": "$NOT_SET"}'
     command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
@@ -255,24 +319,50 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
     assert (environment / programs).exists()
 
 
+def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
+    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
+    worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
+    told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
+    told += ['--resources={"H100": 2}', "--temp-dir=/tmp/r1/t", "--dashboard-agent-listen-port=7"]
+    assert {*told, "--address=10.0.0.1:6379"} <= set(worker)
+    assert "--head" not in worker
+    node |= {"has_dashboard": False, "dashboard": 8265}
+    head = raynode.command("head", "10.0.0.1", "6379", node, "/tmp/r1/t")
+    told = ["--head", "--port=6379", "--ray-client-server-port=8", "--include-dashboard=false"]
+    assert {*told, "--dashboard-host=10.0.0.1", "--dashboard-port=8265"} <= set(head)
+    assert not [option for option in head if option.startswith("--address")]
+
+
+def test_ports_are_free_ones_and_all_different():
+    ports = raynode.free_ports("127.0.0.1", 3)
+    assert len(set(ports)) == 3
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()
+        assert port
+
+
 def catches(pid: int, number: int) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines)
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    """A Ray node, whose Ray only waits, as a process that listens to its signals."""
-    (tmp_path / "ray" / "scripts").mkdir(parents=True)
-    (tmp_path / "ray" / "scripts" / "scripts.py").write_text("import signal\nsignal.pause()\n")
+@contextlib.contextmanager
+def started_node(tmp_path, role, ray):
+    """Give a Ray node, whose Ray is a Python line, as a process that listens to its signals."""
+    scripts = tmp_path / "ray" / "scripts"
+    scripts.mkdir(parents=True)
+    for package in (scripts, scripts.parent):  # else Python goes on to the real one
+        (package / "__init__.py").touch()
+    (scripts / "scripts.py").write_text(f"import signal\n{ray}\n")
     variables = {
         "PWMRAY_ENDED_NODES": f"{tmp_path}/ended.", "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "41",
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
     }  # fmt: skip
     told = {"scratch": str(tmp_path / "scratch"), "cpus": 1, "gpus": 0, "resources": {}}
-    told |= {"has_dashboard": False, "dashboard": 1}
-    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1"]
+    told |= {"has_dashboard": False, "dashboard": 1, "head": "127.0.0.1", "head_node": "n2"}
+    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), role, "127.0.0.1", "1"]
     process = subprocess.Popen([*command, json.dumps(told)], env={**os.environ, **variables})
     deadline = time.monotonic() + 30
     while not catches(process.pid, signal.SIGTERM):
@@ -283,6 +373,12 @@ def node(tmp_path, monkeypatch):
     process.wait()
 
 
+@pytest.fixture
+def node(tmp_path):
+    with started_node(tmp_path, "head", "signal.pause()") as process:
+        yield process
+
+
 @pytest.mark.parametrize(
     ("number", "is_slurms"), [(signal.SIGTERM, True), (raynode.END_SIGNAL, False)]
 )
@@ -291,6 +387,18 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     node.wait(30)
     assert (tmp_path / "ended.n1").exists() == is_slurms
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])
+def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch, number, is_asked):
+    put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {tmp_path}/asked")
+    monkeypatch.setenv("PWMRAY_LOG", str(tmp_path / "log"))
+    last = "signal.pause()" if number else "signal.alarm(1); signal.pause()"
+    with started_node(tmp_path, "worker", last) as worker:
+        if number:
+            worker.send_signal(number)
+        worker.wait(30)
+    assert (tmp_path / "asked").exists() == is_asked
 
 
 @pytest.mark.parametrize(
@@ -373,8 +481,8 @@ OWN_NAME, OTHERS_NAME = ("127.0.1.1", "10.0.0.2")
         ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
         ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
         ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
-        ("n2", {}, OTHERS_NAME),
-        (OWN_NAME, {}, OWN_NAME),  # Slurm itself says so
+        ("n2", {"n1": "10.9.0.1"}, OTHERS_NAME),
+        (OWN_NAME, {"n2": "10.0.0.1"}, OWN_NAME),  # Slurm itself says so
     ],
 )
 def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(

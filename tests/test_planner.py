@@ -97,19 +97,20 @@ def test_search_starts_from_the_last_plan_moved_on_by_a_step(variant):
 def test_planner_with_one_sample_of_the_policy_follows_the_policy_through_the_model(variant):
     learner = make_learner(variant)
     alone = {"num_samples": 1, "num_elites": 1, "num_policy_trajectories": 1}
-    planner = make_planner(learner, horizon=2, **alone)
+    planner = make_planner(learner, horizon=3, **alone)
 
     a_NA = planner(observations())
 
-    noise = torch.randn(2, 5, 1, MAX_ACTION_DIM, generator=stream(7)).squeeze(2)
+    noise = torch.randn(3, 5, 1, MAX_ACTION_DIM, generator=stream(7)).squeeze(2)
     with torch.no_grad():
         e_NT = learner.world_model.embed(learner.task).expand(5, -1)
         z_NL = learner.world_model.encode(observations(), e_NT)
-        first = learner.policy(z_NL, noise[0], learner.mask_A)
-        z_NL = learner.world_model.next(z_NL, e_NT, first)
-        second = learner.policy(z_NL, noise[1], learner.mask_A)
-    assert_close(a_NA, first)
-    assert_close(planner.mean_HNA, torch.stack([first, second]))
+        actions = []
+        for noise_NA in noise:
+            actions.append(learner.policy(z_NL, noise_NA, learner.mask_A))
+            z_NL = learner.world_model.next(z_NL, e_NT, actions[-1])
+    assert_close(a_NA, actions[0])
+    assert_close(planner.mean_HNA, torch.stack(actions))
 
 
 @every_variant
@@ -171,6 +172,15 @@ def at(*places):
     obs_NO = torch.zeros(len(places), MAX_OBS_DIM)
     obs_NO[:, 0] = torch.tensor(places)
     return obs_NO
+
+
+def test_value_of_a_plan_is_the_hand_worked_one():
+    planner = make_planner(make_line_learner(lambda a: a, Goal()))
+    a_HNSA = torch.zeros(3, 1, 2, MAX_ACTION_DIM)
+    a_HNSA[:, 0, 0, 0] = torch.tensor([0.5, 0.25, -1.0])
+    value_NS = planner._value(at(2.0)[:, :1], a_HNSA)
+    rewards = 0.5 + 0.25 / 2 - 1.0 / 4
+    assert value_NS.tolist() == [[rewards - (1.75 - 1.5) ** 2 / 8, -(0.5**2) / 8]]
 
 
 def test_planner_finds_the_hand_worked_optimum():

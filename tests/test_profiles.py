@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import preflight, profiles, script, slurm
+from cluster import job, preflight, profiles, script, slurm
 from cluster.job import resources
 from cluster.profiles import Profile
 from cluster.script import Task
@@ -70,6 +70,7 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         (LINES + f'scratch = "/{"x" * 40}"', "valid: at most 22 characters"),
         (LINES + 'sbatch = ["constraint=x"]', r"sbatch holds 'constraint=x'; valid: options"),
         (LINES + "activate = [3]", "activate holds 3; valid: lines of text"),
+        (LINES + 'sbatch = ["-t 1\\n#"]', r"sbatch holds '-t 1\\n#'; valid: lines of text"),
         (LINES + "cpus = 9", "is not valid TOML: Cannot overwrite a value"),
     ],
 )
@@ -134,6 +135,12 @@ def test_what_the_cluster_has_not_is_refused(changes, told):
         check(dataclasses.replace(H100, **changes))
 
 
+def test_partition_that_is_not_named_is_the_default_one():
+    found = slurm.read_partitions(PARTITIONS, SINFO)
+    assert [name for name in found if found[name].is_default] == ["main"]
+    preflight.check_profile(H100, dict(reversed(found.items())), None)
+
+
 def test_partition_that_takes_no_jobs_is_refused():
     with pytest.raises(ValueError, match="partition gpu-h200 is DRAIN"):
         check(dataclasses.replace(H200, partition="gpu-h200"), state="DRAIN")
@@ -144,13 +151,15 @@ def test_partition_that_takes_no_jobs_is_refused():
     [
         ({"account": "robotic"}, "unknown account 'robotic'; did you mean 'robotics'"),
         ({"account": "robotics", "qos": "high"}, "unknown qos 'high'; .*valid: normal"),
+        ({"account": "chemistry"}, "unknown account 'chemistry'; .*valid: robotics"),
     ],
 )
 def test_account_and_qos_are_held_against_the_database_where_there_is_one(changes, told):
     profile = dataclasses.replace(H100, **changes)
     check(profile)
     with pytest.raises(ValueError, match=told):
-        check(profile, [Association("robotics", "", ("normal",))])
+        elsewhere = Association("chemistry", "gpu-h200", ("high",))
+        check(profile, [Association("robotics", "", ("normal",)), elsewhere])
 
 
 def test_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
@@ -184,7 +193,10 @@ def test_every_trial_needs_a_profile_and_every_profile_a_trial(tmp_path):
 def test_gpus_that_wait_for_cpus_are_told(tmp_path):
     made = make_plan(tmp_path).to_run
     assert preflight.check_cpus(H100, made) == ""
+    assert preflight.check_cpus(dataclasses.replace(H100, trials_per_gpu=4), made) == ""
     narrow = dataclasses.replace(H100, cpus=3, trials_per_gpu=4)
+    with pytest.raises(ValueError, match="profile h100: cpus is 0, but a trial takes 1"):
+        preflight.check_cpus(dataclasses.replace(H100, cpus=0), made)
     told = "3 CPUs are enough for 3 of the 8 trials that its GPUs take side by side"
     assert told in preflight.check_cpus(narrow, made)
 
@@ -227,6 +239,23 @@ def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     *_, last = text.splitlines()
     assert shlex.split(last)[-3:] == ["sweeps/a b.py", "--scale", "paper"]
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_job_reads_what_its_script_tells_it(is_set):
+    gpu = {"gpus": 2, "gpu_type": "H100", "simulated_gpus": True} if is_set else {}
+    profile = Profile(
+        "p", cpus=3, time_limit="60", scratch="/s", dashboard=is_set, max_requeues=5, **gpu
+    )
+    text = fill(profile)
+    words = shlex.split(text.splitlines()[-1])
+    read = vars(job._parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
+    assert read == {
+        "jobs": Path("/r/jobs"), "cpus": 3, "gres": profile.gres, "gpu_type": profile.gpu_type,
+        "scratch": "/s", "signal_seconds": 300, "max_requeues": 5, "dashboard": is_set,
+        "simulated_gpus": is_set, "driver": ["sweeps/a b.py", "--scale", "paper"],
+    }  # fmt: skip
+    assert ("--gres" in text) == is_set
 
 
 def test_sweep_runs_where_it_was_submitted_wherever_the_activation_goes(tmp_path):

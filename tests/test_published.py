@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from pwmray.models.checkpoints import build_world_model, load_world_model, save_world_model
+from pwmray import checkpoint_file
+from pwmray.fidelity import Fidelity
+from pwmray.models import WORLD_MODELS
+from pwmray.models.checkpoints import (
+    FORMAT,
+    build_world_model,
+    load_world_model,
+    save_world_model,
+)
 from pwmray.models.layers import NormedLinear, SimNorm, normed_mlp
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
@@ -133,6 +141,45 @@ def test_tdmpc2_file_says_what_it_is_and_what_is_ignored(tmp_path):
     }
     assert (found.config.kind, found.num_tasks, found.iterations) == ("mlp", 3, 4_900_000)
     assert (found.config.encoder_units, found.config.units) == ((32, 32), (32, 32))
+
+
+@pytest.mark.parametrize("kind", WORLD_MODELS)
+def test_deep_model_of_unlike_widths_is_read_as_it_is(kind, tmp_path):
+    config = WORLD_MODELS[kind].Config(
+        latent_dim=24, encoder_units=(40, 48, 32), units=(56, 72, 80), task_dim=12, num_bins=11
+    )
+    made = WORLD_MODELS[kind](config, torch.Generator(), 3, Fidelity(tangent_velocity=False))
+    names = {
+        "task_embedding": "_task_emb", "encoder": "_encoder", "dynamics": "_dynamics",
+        "published_velocity": "_velocity", "reward_head": "_reward",
+    }  # fmt: skip
+    parts = [(name.partition("."), tensor) for name, tensor in made.state_dict().items()]
+    weights = {f"{names[p]}.{rest}": t for (p, _, rest), t in parts if p in names}
+    found = read_published(save_torch(tmp_path / "a.pt", {"world_model": weights, "actor": {}}))
+    assert found.config == config
+    assert (found.num_tasks, found.obs_dim, found.action_dim) == (3, 24, 6)
+    build_world_model(found)
+
+
+def test_file_of_ours_from_before_it_said_how_it_was_trained_is_read(tmp_path):
+    path = tmp_path / "model.pt"
+    save_world_model(path, read_published(PWM))
+    content = checkpoint_file.read(path, FORMAT, torch.device("cpu"))
+    for name in ("run_iterations", "training"):
+        del content[name]
+    checkpoint_file.write(path, FORMAT, content)
+    read = load_world_model(path)
+    assert (read.run_iterations, read.training, read.num_tasks) == (None, {}, 3)
+    del content["num_tasks"]
+    checkpoint_file.write(path, FORMAT, content)
+    with pytest.raises(ValueError, match=r"model\.pt lacks num_tasks$"):
+        load_world_model(path)
+
+
+@pytest.mark.parametrize(("count", "known"), [(300, 300), (3.5, None), (-1, None), (True, None)])
+def test_number_of_iterations_that_an_agent_says_is_taken_where_it_is_one(tmp_path, count, known):
+    content = {"world_model": load(PWM)["world_model"], "actor": {}, "iter_count": count}
+    assert read_published(save_torch(tmp_path / "agent.pt", content)).iterations == known
 
 
 def test_pretraining_file_says_its_tasks_and_iterations(tmp_path):

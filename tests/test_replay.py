@@ -169,6 +169,14 @@ def test_file_of_a_recorded_run_has_plain_numbers():
     assert group["capturable"] is False
 
 
+def test_rates_are_plain_numbers_again_where_a_recording_failed():
+    setup = Setup()
+    setup.replayed(broken)
+    for optimizer in setup.optimizers:
+        (group,) = optimizer.param_groups
+        assert (type(group["lr"]), group["capturable"]) == (float, False)
+
+
 def test_epoch_on_a_cpu_is_the_update():
     plain, other = make_learner("baseline"), make_learner("baseline")
     epoch = make_epoch(other, Windows(), torch.Generator().manual_seed(1))

@@ -115,6 +115,8 @@ def test_first_rows_are_counted_by_hand():
     assert first_rows((3, 1, 4), 2, [0, 1, 2]) == [0, 4, 5]
     assert first_rows((3, 1, 4), 2, [2, 0]) == [4, 5, 0]
     assert first_rows((4, 4, 4), 2, [2, 0, 2]) == [8, 9, 0, 1, 8, 9]
+    assert first_rows((3, 1, 4), 1, [0, 1, 2]) == [0, 1, 4, 5, 6]
+    assert first_rows((3, 1, 4), 3, [0, 1, 2]) == [4]  # all of the longest episode
 
 
 @pytest.mark.parametrize("lengths", [(5, 3, 7, 4), (6, 6, 6)], ids=["unlike", "alike"])

@@ -1,12 +1,15 @@
 """The record of the jobs that a sweep was submitted as."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from cluster import submissions
 from cluster.submissions import Submission
-from tests import small_disk
+from pwmray import registry
+from pwmray.registry import Status, claim
+from tests import small_disk, tiny
 
 JOB = Submission(
     time=submissions.now(),
@@ -83,6 +86,23 @@ def test_record_is_checked_before_a_job_is_added(tmp_path):
     path.mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         submissions.check_writable(tmp_path / "tiny")
+
+
+def test_trials_that_are_done_or_run_are_not_queued(tmp_path):
+    trials = tiny.sweep.trials("tiny")[:3]
+    folders = [registry.trial_folder(tmp_path, trial.fingerprint) for trial in trials]
+    for folder, trial in zip(folders, trials, strict=True):
+        registry.record(folder, Status.PENDING, config=trial.to_dict())
+    begun = Status.QUEUED, Status.RUNNING
+    for status in (*begun, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folders[0], status)
+    for status in (*begun, Status.FAILED):
+        registry.record(folders[2], status, reason="a bug")
+    planned = [SimpleNamespace(config=trial) for trial in trials]
+    with claim.acquire(folders[1] / registry.CLAIM_FILE):
+        submissions.queue(tmp_path, planned, JOB)
+    found = [registry.read(folder).status for folder in folders]
+    assert found == [Status.EVALUATED, Status.PENDING, Status.QUEUED]
 
 
 def test_trial_queued_in_an_array_tells_both_ids():

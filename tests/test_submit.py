@@ -8,6 +8,8 @@ import pytest
 from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
+from pwmray import registry
+from pwmray.registry import Status
 from pwmray.registry.sweep_folders import read_sweep
 from pwmray.search import search_parser
 from pwmray.sweep_options import sweep_parser
@@ -219,6 +221,56 @@ def test_submitted_job_is_recorded_with_its_trials(place):
     (job,) = submissions.read(place.sweep_folder)
     assert (job.job_id, job.cluster, job.trials) == ("41", "mini", 6)
     assert place.asked.count(f"sbatch --parsable {job.script}") == 1
+    names = read_sweep(place.sweep_folder)["trials"]
+    records = [registry.read(registry.trial_folder(place.folder / "results", n)) for n in names]
+    told = {(record.status, record.last("slurm_job_id"), record.last("log")) for record in records}
+    assert (len(names), told) == (6, {(Status.QUEUED, "41", job.log)})
+
+
+def test_nodes_are_those_of_the_profile_before_them(place):
+    options = ["--profile", "any", "--nodes", "2", "--profile", "h100"]
+    _, out, _ = place.submit(*options, "--dry-run")
+    found = [line for line in out.splitlines() if line.startswith("#SBATCH --nodes=")]
+    assert found == ["#SBATCH --nodes=2", "#SBATCH --nodes=1"]
+    code, _, err = place.submit("--nodes", "2", "--profile", "any")
+    assert (code, "--nodes stands before the --profile that it is for" in err) == (2, True)
+
+
+def test_profile_that_is_given_twice_is_refused(place):
+    code, _, err = place.submit("--profile", "any", "--profile", "any")
+    assert (code, err) == (2, "error: --profile gives one twice; --jobs N submits N alike\n")
+
+
+@pytest.mark.parametrize(("profile", "scale"), [("any", "paper"), ("cpu", "laptop")])
+def test_scale_that_is_not_said_follows_from_the_nodes(place, profile, scale, capsys):
+    cpu = PROFILES + '[cpu]\ncpus = 2\ntime_limit = "30"\n'
+    (place.folder / "profiles.toml").write_text(cpu)
+    tiny = """
+tiny = sweep.scales["tiny"]
+sweep = dataclasses.replace(sweep, scales={"paper": tiny, "laptop": tiny})
+if __name__"""
+    (place.folder / "sweep.py").write_text(SWEEP.replace("\nif __name__", tiny))
+    fixed = ["sweep.py", "--profiles", "profiles.toml", "--data", "data", "--dry-run"]
+    assert submit.main([*fixed, "--profile", profile]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("exec ")]
+    assert f" --scale {scale}" in line
+
+
+def test_job_of_another_profile_is_no_second_one(place):
+    assert place.submit("--profile", "any")[0] == 0
+    place.answers["squeue"] = "41\n"
+    assert place.submit("--profile", "h100", "--profile", "h200")[0] == 0
+    code, _, err = place.submit("--profile", "h100", "--profile", "h200")
+    assert (code, "job 41 of this sweep with profile h100" in err) == (2, True)
+    assert [job.profile for job in submissions.read(place.sweep_folder)] == ["any", "h100", "h200"]
+
+
+def test_each_job_has_a_script_of_its_own(place):
+    for again in ([], ["--again"]):
+        assert place.submit("--profile", "any", *again)[0] == 0
+    first, second = submissions.read(place.sweep_folder)
+    assert [Path(job.script).name for job in (first, second)] == ["any-1.sbatch", "any-2.sbatch"]
+    assert Path(second.script).read_text().startswith("#!")
 
 
 def test_profile_that_slurm_refuses_after_another_was_submitted_is_named(place, monkeypatch):
@@ -246,6 +298,48 @@ def test_nothing_is_submitted_where_it_could_not_be_recorded(place):
     code, _, err = place.submit("--profile", "any", "--again")
     assert (code, len(err.splitlines()), "jobs.jsonl" in err) == (2, 1, True)
     assert not place.has_submitted
+
+
+def test_nothing_is_submitted_where_nothing_can_be_written(place, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system", "jobs.jsonl")
+
+    monkeypatch.setattr(submissions, "append_lines", refuse)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, len(err.splitlines()), "Read-only file system" in err) == (2, 1, True)
+    assert not place.has_submitted
+
+
+@pytest.mark.parametrize(
+    ("said", "away", "told"),
+    [
+        ("Invalid qos specification", "n1\n", "error: profile any: Slurm refuses it: Invalid qos"),
+        (slurm.NO_SUCH_NODES, "", "error: profile any: Slurm refuses it: Requested node"),
+        (slurm.NO_SUCH_NODES, "n2\nn1\nn2\n", "the job waits for nodes: n1, n2 are away now"),
+    ],
+)
+def test_script_that_slurm_would_not_take_is_told_before_it_waits(
+    place, monkeypatch, said, away, told
+):
+    def ask(*command, given=None):
+        if command[:2] == ("sbatch", "--test-only"):
+            raise SlurmError(said)
+        return away if "--Node" in command else place.ask(*command, given=given)
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    code, out, err = place.submit("--profile", "any")
+    assert told in out + err
+    assert (code, place.has_submitted) == ((0, True) if "are away" in told else (2, False))
+
+
+@pytest.mark.parametrize("check", ["planning.check_disk", "prerequisites.check_made"])
+def test_what_would_only_fail_in_the_job_is_told_before(place, monkeypatch, check):
+    def refuse(_):
+        raise ValueError("not here")
+
+    monkeypatch.setattr(f"cluster.work.{check}", refuse)
+    code, _, err = place.submit("--profile", "any")
+    assert (code, err, place.has_submitted) == (2, "error: not here\n", False)
 
 
 @pytest.mark.parametrize("step", ["append", "queue"])

@@ -292,6 +292,14 @@ def test_threads_do_not_change_a_bit(task, num_threads):
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_threads_that_change_their_model_have_one_each():
+    num_models = {
+        task: len({id(group.model) for group in make_vector(task, 4, 2)._simulations._groups})
+        for task in ("fish-swim", "walker-run")
+    }
+    assert num_models == {"fish-swim": 2, "walker-run": 1}
+
+
 def test_threads_work_where_physics_dominates_and_end_with_the_environments():
     before = set(threading.enumerate())
     light, heavy = make_vector("reacher-easy", 4, 2), make_vector("walker-run", 4, 2)

@@ -242,6 +242,39 @@ def test_question_that_ctrl_d_answers_cancels_nothing(tmp_path, capsys, told, mo
     assert out.endswith("\nnothing was cancelled\n")
 
 
+def test_trials_are_left_alone_where_slurm_falls_silent_after_scancel(
+    tmp_path, capsys, told, monkeypatch
+):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: told.clear())
+    monkeypatch.setattr(cancel, "_wait_for_the_end", lambda submitted: told.append(None))
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, out.splitlines()[-1]) == (0, "tiny: 4 QUEUED")
+
+
+@pytest.mark.parametrize(("answer", "cancelled"), [("y", [["41"]]), ("Yes ", [["41"]]), ("n", [])])
+def test_jobs_end_where_the_answer_is_yes(tmp_path, capsys, told, monkeypatch, answer, cancelled):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    asked = []
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: asked.append(jobs) or told.clear())
+    assert run(capsys, tmp_path, "cancel", "tiny")[0] == 0
+    assert asked == cancelled
+
+
+def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: pytest.fail("it cancels"))
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny")
+    assert (code, err) == (2, "error: nobody is here to be asked; --yes cancels without asking\n")
+
+
 def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     monkeypatch.setenv("LOGNAME", "somebody-else")
@@ -295,6 +328,20 @@ def test_watch_ends_with_the_sweep(tmp_path, capsys, told, monkeypatch):
     assert out.count("sweep  trials") == 2  # what is not new is not printed again
 
 
+def test_screen_shows_the_sweep_until_it_is_over(tmp_path, told, monkeypatch):
+    watcher, looks = watch.Watcher(tmp_path, [queue(tmp_path, submission(41))]), []
+
+    def wait(_):
+        looks.append(told[0])
+        if len(looks) == 3:
+            told[0] = RUNS.replace("RUNNING", "COMPLETED")
+
+    monkeypatch.setattr(watch.time, "sleep", wait)
+    told.append(RUNS)
+    view = watch._show_on_screen(watcher)
+    assert (len(looks), view.is_over, view.is_done) == (3, True, False)
+
+
 @pytest.mark.parametrize("was_cancelled", [True, False])
 def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, was_cancelled):
     folder = queue(tmp_path, submission(41))
@@ -304,6 +351,20 @@ def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, w
             registry.record(folder_of(tmp_path, index), Status.CANCELLED)
         registry.queue(folder_of(tmp_path, index), trial.to_dict())
     assert not watch.Watcher(tmp_path, [folder]).look().is_over
+
+
+def test_sweep_of_which_a_trial_runs_outside_slurm_is_not_over(tmp_path, told):
+    folder = queue(tmp_path, submission(41))
+    told.append(RUNS.replace("RUNNING", "COMPLETED"))
+    for index in range(4):
+        registry.record(folder_of(tmp_path, index), Status.CANCELLED)
+    watcher = watch.Watcher(tmp_path, [folder])
+    assert watcher.look().is_over
+    trial = folder_of(tmp_path, 2)
+    registry.queue(trial, TRIALS[2].to_dict())
+    registry.record(trial, Status.RUNNING, epoch=0, host="n1")
+    with claim.acquire(trial / CLAIM_FILE):
+        assert not watcher.look().is_over
 
 
 def test_watch_ends_where_trials_whose_job_is_gone_cannot_be_set_right(

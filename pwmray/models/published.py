@@ -160,7 +160,7 @@ def _rename(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     for name, tensor in zip(map(str, weights), weights.values(), strict=True):
         part = next((part for part in _NAMES if name.startswith(f"{part}.")), None)
         first = name.partition(".")[0]
-        if part is None and first in _OTHER_PARTS:
+        if first in _OTHER_PARTS:
             others[first] = None
         elif part is None or not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is no tensor of a world model that is known here")
