@@ -64,6 +64,12 @@ def signals():
 
 
 @pytest.fixture
+def short_episodes(monkeypatch):
+    """Evaluate for 50 steps: whole episodes take nine tenths of a tiny trial's time."""
+    monkeypatch.setattr("pwmray.algorithm.evaluate.EPISODE_STEPS", 50)
+
+
+@pytest.fixture
 def built_anew(tmp_path, monkeypatch):
     """Give the folder where compiled kernels are kept, still empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
