@@ -218,4 +218,5 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
         metadata = {"Date": None} if path.suffix == ".svg" else None
         with replacing(path) as draft:
             figure.savefig(draft, format=path.suffix[1:], dpi=150, metadata=metadata)
+        figure.set_layout_engine(None)  # all keeps its place: finding it takes half of the time
     return paths

@@ -86,6 +86,7 @@ def _rasterize(figure: Any) -> None:
 def _draw(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None}, dpi=_DPI)
+    figure.set_layout_engine(None)  # drawn once more, all keeps its place
     return text.getvalue()
 
 

@@ -17,11 +17,16 @@ import torch
 
 from pwmray.kernels import build
 
+# Of thousands of writes none waits for the disk, which no test switches off. What is no open file
+# is refused as ever; processes that tests start wait.
+os.fsync = os.fstat
+
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb", "test_search",
     "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
-    "test_pretrained", "test_reference", "test_compiling",
+    "test_reference", "test_update_benchmark", "test_compiling", "test_pretrained",
+    "test_many_panels", "test_cost_figures",
 )  # fmt: skip
 
 
@@ -61,6 +66,12 @@ def signals():
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
     assert left == before
+
+
+@pytest.fixture
+def short_episodes(monkeypatch):
+    """Evaluate for 50 steps: whole episodes take nine tenths of a tiny trial's time."""
+    monkeypatch.setattr("pwmray.algorithm.evaluate.EPISODE_STEPS", 50)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from pwmray import cli
-from pwmray.commands import as_typed, run_command
+from pwmray.commands import _freeze_imports, as_typed, run_command
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS
 
@@ -154,6 +155,15 @@ def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
     ]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+
+
+def test_imports_are_frozen_once_however_many_commands_a_process_runs(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("imports"))
+    _freeze_imports.cache_clear()
+    for _ in range(2):
+        assert run_command(lambda: None) == 0
+    assert frozen == ["imports"]
 
 
 def test_data_package_needs_no_simulator_and_no_ray():

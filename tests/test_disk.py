@@ -24,6 +24,7 @@ from tests.test_trial import (
 )
 
 MEGABYTE = 1 << 20
+pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_agent_of_a_running_trial_is_of_one_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("actor", "num"), [("policy", 30), ("planner", 12)])
-def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent):
+def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent, short_episodes):
     few = run_episodes(agent, range(2), getattr(agent, actor))
     many = run_episodes(agent, range(num), getattr(agent, actor))
     again = run_episodes(agent, range(2), getattr(agent, actor))
@@ -100,7 +100,9 @@ def test_episode_does_not_depend_on_how_many_run_beside_it(actor, num, agent):
 
 
 @pytest.mark.parametrize("actor", ["policy", "planner"])
-def test_episodes_run_in_several_rounds_are_those_run_at_once(actor, agent, monkeypatch):
+def test_episodes_run_in_several_rounds_are_those_run_at_once(
+    actor, agent, monkeypatch, short_episodes
+):
     at_once = run_episodes(agent, range(60), getattr(agent, actor))
     monkeypatch.setattr("pwmray.commands.evaluate._SIDE_BY_SIDE", 50)
     in_rounds = run_episodes(agent, range(60), getattr(agent, actor))

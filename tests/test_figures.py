@@ -5,14 +5,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import fonts
 from analysis.colours import VARIANT_COLOURS
 from analysis.curves import load_curves
-from analysis.figures import draw_figures, draw_plot, list_figures, style_series
+from analysis.figures import STYLE, _save, draw_figures, draw_plot, list_figures, style_series
 from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
@@ -127,6 +129,23 @@ def test_letters_that_no_font_has_are_named_in_one_line(tmp_path, capsys, monkey
 def test_a_font_with_more_letters_comes_after_the_usual_ones(monkeypatch):
     monkeypatch.setattr(fonts, "get_font_names", lambda: ["IPAGothic", "Noto Sans CJK JP", "X"])
     assert fonts.list_families() == ["sans-serif", "Noto Sans CJK JP"]
+
+
+def test_a_figure_is_laid_out_once_for_both_of_its_files(tmp_path, monkeypatch):
+    laid_out = []
+
+    def lay_out(engine, figure):
+        laid_out.append(figure)
+        return execute(engine, figure)
+
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lay_out)
+    figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", make_corrections())))
+    with matplotlib.rc_context(STYLE):
+        png, svg = _save(figure, tmp_path / "figure")
+    assert len(laid_out) == 1
+    assert png.stat().st_size > 10_000
+    assert svg.read_text().count("<path") > 100
 
 
 def test_figures_go_where_they_are_told(tmp_path):

@@ -25,10 +25,11 @@ VARIANTS = ("baseline", "fullflow")
 WIDEST = 16.6  # inches: shrunk into a page, text of 7.5 points is still legible
 
 
-def draw(folder: Any) -> dict[str, Figure]:
-    """Return a sweep's figures, laid out."""
+def draw(folder: Any, *names: str) -> dict[str, Figure]:
+    """Return figures of a sweep, laid out: those of these names, or all."""
     with matplotlib.rc_context(STYLE):
-        figures = list_figures(summarize_sweep(load_sweep(folder)))
+        found = list_figures(summarize_sweep(load_sweep(folder)))
+        figures = {name: found[name] for name in names or found}
         for figure in figures.values():
             figure.draw_without_rendering()
     return figures
@@ -55,7 +56,8 @@ def are_apart(texts: list[Text]) -> bool:
 
 
 def test_names_of_many_budgets_do_not_lie_on_one_another(tmp_path):
-    figures = draw(write_budgets(tmp_path / "s"))
+    folder = write_budgets(tmp_path / "s")
+    figures = draw(folder, "returns_by_epochs", "return_against_epochs")
     returns = list_names(figures["returns_by_epochs"].axes[0])
     assert len(returns) == len(BUDGETS)
     assert are_apart(returns)
@@ -65,8 +67,9 @@ def test_names_of_many_budgets_do_not_lie_on_one_another(tmp_path):
 
 
 def test_a_map_of_many_verdicts_goes_on_below(tmp_path):
-    figures = draw(write_budgets(tmp_path / "s"))
-    for name, number in (("winners_by_epochs", 22), ("winners_by_variant", 12)):
+    numbers = {"winners_by_epochs": 22, "winners_by_variant": 12}
+    figures = draw(write_budgets(tmp_path / "s"), *numbers)
+    for name, number in numbers.items():
         figure = figures[name]
         assert figure.get_figwidth() <= WIDEST
         assert sum(len(list_names(axes)) for axes in figure.axes) == number
@@ -89,18 +92,22 @@ def test_a_long_name_of_a_sweep_is_cut_off_in_no_figure(tmp_path):
 @pytest.mark.parametrize("value", [0.0, 1000.0])
 def test_marks_on_an_edge_are_whole(tmp_path, value):
     cells = {variant: [value] * 3 for variant in VARIANTS}
-    figures = draw(write_square(tmp_path / "s", {"reacher-easy": cells}))
-    for name in ("pairs_of_seeds_by_variant", "return_against_cost"):
-        axes = figures[name].axes[0]
+    folder = write_square(tmp_path / "s", {"reacher-easy": cells})
+    figures = draw(folder, "pairs_of_seeds_by_variant", "return_against_cost")
+    for figure in figures.values():
+        axes = figure.axes[0]
         marks = [line for line in axes.lines if line.get_linestyle() == "None"]
         marks += [some for some in axes.collections if isinstance(some, PathCollection)]
         assert marks
         assert not any(mark.get_clip_on() for mark in marks)
 
 
-def list_effects(folder: Any) -> list[str]:
-    axes = draw(folder)["effects_of_the_2x2"].axes[0]
-    return [label.get_text() for label in axes.get_yticklabels()]
+def draw_effects(folder: Any) -> Figure:
+    return draw(folder, "effects_of_the_2x2")["effects_of_the_2x2"]
+
+
+def list_effects(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def write_squares(folder: Any, kinds: Iterable[tuple[str, str, str]], methodologies: Any) -> Any:
@@ -126,20 +133,20 @@ SQUARE = [
 
 
 def test_effects_are_named_by_short_names_that_are_explained(tmp_path):
-    folder = write_squares(tmp_path / "s", SQUARE, METHODOLOGIES[1:])
-    assert list_effects(folder) == [
+    figure = draw_effects(write_squares(tmp_path / "s", SQUARE, METHODOLOGIES[1:]))
+    assert list_effects(figure) == [
         "reacher-easy, fine-tuned", "reacher-easy, scratch",
         "walker-stand, fine-tuned", "walker-stand, scratch",
         "all tasks, fine-tuned", "all tasks, scratch",
     ]  # fmt: skip
-    said = " ".join(draw(folder)["effects_of_the_2x2"].get_supxlabel().split())
+    said = " ".join(figure.get_supxlabel().split())
     assert "fine-tuned = policy_and_wm_finetuning" in said
 
 
 def test_effects_of_several_kinds_are_told_apart(tmp_path):
     third = [("ssm", "ssm", "gaussian"), ("ssmflow", "ssm", "flow")]
     folder = write_squares(tmp_path / "s", [*SQUARE, *third], METHODOLOGIES[:1])
-    assert list_effects(folder) == [
+    assert list_effects(draw_effects(folder)) == [
         f"{place}, {kinds}"
         for place in ("reacher-easy", "walker-stand", "all tasks")
         for kinds in ("flow + flow", "ssm + flow")

@@ -79,7 +79,7 @@ def run_trial(folder, config, data):
     return results.read_table(folder / "curve.arrow").drop_columns(["seconds", "trial"])
 
 
-def test_longer_budget_does_not_go_on_from_a_shorter_one(tmp_path):
+def test_longer_budget_does_not_go_on_from_a_shorter_one(tmp_path, short_episodes):
     short, long = (trial for trial in sweep.trials("tiny") if cell(trial)[::3] == ("baseline", 42))
     data = ensure_data(short.task, short.data, tmp_path / "data", make_vector)
     assert (short.epochs, long.epochs) == (4, 6)

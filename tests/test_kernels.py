@@ -1,6 +1,7 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -325,15 +326,21 @@ def check_loading():
     assert build.load().one() == 1
 
 
-def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew):
+def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew, monkeypatch):
     for _ in range(3):
         check_loading()
     assert compiler.read_text() == "\n"
     (kept,) = built_anew.iterdir()
     assert (built_anew.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o700, 0o600)
 
-    with open(build.SOURCES[0], "a") as source:
-        source.write("// another\n")
+    source = Path(build.SOURCES[0])
+    moved = source.rename(source.with_name("moved.cpp"))  # as in another copy of the project
+    monkeypatch.setattr(build, "SOURCES", [str(moved)])
+    check_loading()
+    assert compiler.read_text() == "\n"
+
+    with open(moved, "a") as file:
+        file.write("// another\n")
     check_loading()
     assert compiler.read_text() == "\n\n"
     assert len(list(built_anew.iterdir())) == 2

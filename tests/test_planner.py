@@ -219,7 +219,7 @@ def test_weights_of_elites_are_those_of_the_temperature():
 # Evaluation.
 
 
-def test_each_evaluation_plans_from_nothing():
+def test_each_evaluation_plans_from_nothing(short_episodes):
     learner, made = make_learner(), []
     least = {"num_iterations": 1, "num_samples": 4, "num_elites": 2, "num_policy_trajectories": 1}
 

@@ -28,6 +28,7 @@ from tests.tiny import SCALES, SETTINGS
 
 CPU = torch.device("cpu")
 make_environments = functools.cache(make_vector)
+pytestmark = pytest.mark.usefixtures("short_episodes")
 TASK = "pendulum-spin"
 SCALE = {"tasks": (TASK,), "iterations": 2, "batch_size": 8, "check_every": 1}
 FROZEN, FINETUNED, SCRATCH = "frozen", "finetuned", "scratch"

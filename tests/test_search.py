@@ -51,6 +51,7 @@ TASK = "pendulum-spin"
 TINY = Path(__file__).parent / "tiny_search.py"
 THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
 make_environments = functools.cache(make_vector)
+pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
 @pytest.fixture(scope="module")

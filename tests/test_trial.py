@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pwmray import registry, results
-from pwmray.algorithm import compiling
+from pwmray.algorithm import compiling, evaluate
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.data.store import write_store
@@ -20,11 +20,13 @@ from pwmray.envs.vector import make_vector
 from pwmray.hold import RunningElsewhereError
 from pwmray.registry import Status
 from pwmray.tables import Tables
+from pwmray.tasks import EPISODE_STEPS
 from pwmray.trial import Trial
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
 make_environments = functools.cache(make_vector)
+pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,14 @@ def curve_of(folder):
     return results.read_table(folder / "curve.arrow").drop_columns(["seconds"])
 
 
-@pytest.mark.parametrize("variant", ["baseline", "flowpolicy", "flowwm", "fullflow"])
-def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
+@pytest.mark.parametrize(
+    ("variant", "num_steps"),
+    [("baseline", 50), ("flowpolicy", 50), ("flowwm", 50), ("fullflow", EPISODE_STEPS)],
+)
+def test_trial_leaves_its_record_curve_and_evaluations(
+    variant, num_steps, tmp_path, data, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "EPISODE_STEPS", num_steps)
     config = make_config(variant)
     ask_for(config, tmp_path)
     run_to_the_end(open_trial(config, tmp_path, data))
@@ -71,7 +79,7 @@ def test_trial_leaves_its_record_curve_and_evaluations(variant, tmp_path, data):
     seeds = [*config.evaluation.final_seeds, *config.evaluation.plan_seeds]
     assert evaluations["seed"].to_pylist() == seeds
     assert evaluations["actor"].to_pylist() == ["policy"] * 3 + ["planner"] * 2
-    assert evaluations["length"].to_pylist() == [500] * 5
+    assert evaluations["length"].to_pylist() == [num_steps] * 5
     returns = evaluations["return"].to_numpy()
     assert record.last("return_mean") == pytest.approx(returns[:3].mean())
     assert record.last("plan_return_mean") == pytest.approx(returns[3:].mean())

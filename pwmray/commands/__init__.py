@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import functools
 import gc
 import importlib.util
 import io
@@ -36,8 +37,7 @@ def run_command(function: Callable[[], int | None]) -> int:
     """
     _open_closed_streams()
     _write_any_name()
-    if not gc.get_freeze_count():  # what was imported stays: the collector need not walk it again
-        gc.freeze()
+    _freeze_imports()
     try:
         code = function() or 0
         sys.stdout.flush()
@@ -54,6 +54,12 @@ def run_command(function: Callable[[], int | None]) -> int:
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return getattr(stop, "exit_code", INTERRUPTED)
+
+
+@functools.cache  # gc.get_freeze_count() would say it, too, but walks all that was frozen
+def _freeze_imports() -> None:
+    """Spare the collector what was imported, which stays: once, not what later commands made."""
+    gc.freeze()
 
 
 def _open_closed_streams() -> None:

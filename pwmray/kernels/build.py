@@ -51,8 +51,9 @@ def load() -> ctypes.CDLL:
     """
     compiler = find_compiler()
     x86 = _X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else []
-    command = [*compiler.split(), *_FLAGS, *x86, *SOURCES]
+    command = [*compiler.split(), *_FLAGS, *x86]
     kept = _kept_library(compiler, command)
+    command += SOURCES  # wherever they lie
     if kept is not None:
         with contextlib.suppress(OSError):  # none yet, or from before the system changed
             if _is_ours_alone(kept) and _is_whole(kept):
