@@ -36,8 +36,8 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
             _number(cost.epochs_per_second, 1),
             " or ".join(str(calls) for calls in cost.velocity_calls) or "-",
             format_return(cost.arm.mean, None),
-            _number(cost.return_per_hour, 0),
-            _number(cost.gain_per_hour, 0),
+            _number(cost.arm.return_per_hour, 0),
+            _number(cost.arm.gain_per_hour, 0),
         )
         for cost in costs
     ]

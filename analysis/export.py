@@ -15,6 +15,7 @@ from analysis.load import count_statuses
 from analysis.reference_grid import export_reference, export_row, export_trial
 from analysis.report import Summary
 from analysis.scaling import Scaling
+from analysis.stats import mean_and_sd
 from analysis.suite import THRESHOLDS, Suite
 
 COMPARED = (
@@ -57,7 +58,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
-        "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
+        "costs": [_plain_cost(cost) for cost in summary.costs],
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
         "notes": list(summary.notes),
     }
@@ -70,6 +71,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
 
 def _plain_arm(arm: Arm) -> dict[str, Any]:
     over = arm.over_floor
+    where_planned, plan = mean_and_sd(arm.returns_where_planned), mean_and_sd(arm.plan_returns)
     return {
         **arm.factors,
         "floor": arm.task.floor,
@@ -82,10 +84,10 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "over_floor_low": over and over.low,
         "over_floor_high": over and over.high,
         "over_floor_p": over and over.p,
-        "return_where_planned_mean": arm.mean_where_planned,
-        "return_where_planned_sd": arm.sd_where_planned,
-        "plan_return_mean": arm.plan_mean,
-        "plan_return_sd": arm.plan_sd,
+        "return_where_planned_mean": where_planned[0],
+        "return_where_planned_sd": where_planned[1],
+        "plan_return_mean": plan[0],
+        "plan_return_sd": plan[1],
         "train_seconds": arm.train_seconds,
         "return_per_hour": arm.return_per_hour,
     }
@@ -161,7 +163,10 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
 
 
 def _plain_cost(cost: Cost) -> dict[str, Any]:
-    return {name: value for name, value in cost._asdict().items() if name != "arm"}
+    arm = cost.arm
+    plain = {name: value for name, value in cost._asdict().items() if name != "arm"}
+    rates = {"return_per_hour": arm.return_per_hour, "gain_per_hour": arm.gain_per_hour}
+    return {**arm.factors, **plain, **rates}
 
 
 def _plain_scaling(scaling: Scaling) -> dict[str, Any]:
@@ -205,7 +210,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "return_where_planned": trial.return_where_planned,
             "plan_return": trial.plan_return,
             "episodes": trial.num_episodes,
-            "signs": ", ".join(summary.names[trial.record["trial"]]),
+            "signs": ", ".join(summary.signs[trial.record["trial"]]),
             "trial": trial.record["trial"],
             "origin": trial.record.get("origin"),  # of an imported trial: file and line, or folder
             **(export_trial(summary.reference, trial) if summary.reference else {}),

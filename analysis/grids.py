@@ -19,7 +19,7 @@ from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
-from analysis.stats import Welch
+from analysis.stats import Welch, mean_and_sd
 from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
@@ -113,8 +113,8 @@ def _sum_up_plans(arm: Arm) -> tuple[str, ...]:
     return (
         str(len(arm.plan_returns)),
         format_return(arm.mean, arm.sd),
-        format_return(arm.mean_where_planned, arm.sd_where_planned),
-        format_return(arm.plan_mean, arm.plan_sd),
+        format_return(*mean_and_sd(arm.returns_where_planned)),
+        format_return(*mean_and_sd(arm.plan_returns)),
     )
 
 
@@ -143,22 +143,13 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             "-" if trial.num_episodes is None else str(trial.num_episodes),
             _format_value_at_start(trial.record["imagined_start_value"]),
             _format_value_at_start(trial.record["real_start_value"]),
-            ", ".join(summary.names[trial.record["trial"]]) or "-",
+            ", ".join(summary.signs[trial.record["trial"]]) or "-",
             trial.record["status"],
             trial.record["origin"] if is_imported else trial.record["trial"][:SHOWN_DIGITS],
         )
         for trial in trials
     ]
-    columns = (
-        "seed",
-        "return",
-        "episodes",
-        "imagined",
-        "real",
-        "signs",
-        "status",
-        source,
-    )
+    columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", source)
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 

@@ -11,13 +11,8 @@ from analysis.legacy import LegacyRun
 from pwmray.files import replacing
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
 from pwmray.sweep_folders import IMPORTED, SWEEP_FILE, check_kind, read_sweep
+from pwmray.variants import VARIANTS
 
-KINDS = {
-    "baseline": ("mlp", "gaussian"),
-    "flowpolicy": ("mlp", "flow"),
-    "flowwm": ("flow", "gaussian"),
-    "fullflow": ("flow", "flow"),
-}
 PROTOCOL = "legacy: one mean return, episodes and their seeds unrecorded"
 OWN_COLUMNS = [pa.field("origin", pa.string()), pa.field("config_name", pa.string())]
 
@@ -75,7 +70,7 @@ def write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun]
 
 
 def _to_row(run: LegacyRun) -> dict[str, Any]:
-    world_model, policy = KINDS.get(run.variant, (None, None))
+    world_model, policy = VARIANTS.get(run.variant, (None, None))
     # What ran to its end was asked for what it reached; of another run that is not known.
     epochs = run.epochs or (None if run.failure else run.epochs_reached)
     return {

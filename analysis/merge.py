@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from analysis.load import ARM_FACTORS, Sweep, Trial, find_factor
+from analysis.load import Sweep, Trial, find_factor, list_factors_of_arms
 from pwmray.commands import unknown
 
 SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
@@ -22,7 +22,7 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
     names = [sweep.name for sweep in sweeps]
     _check_told_apart(sweeps)
     varies = tuple(dict.fromkeys(name for sweep in sweeps for name in sweep.varies))
-    factors = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
+    factors = list_factors_of_arms(varies)
     return Sweep(
         folder=sweeps[0].folder,
         name=" + ".join(names),
@@ -30,7 +30,6 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         compare=sweeps[0].compare,
         varies=(*varies, SWEEP),
         axes=_unite_axes(sweeps),
-        within=(),
         trials=tuple(_place(trial, s.name, factors) for s in sweeps for trial in s.trials),
         num_planned=sum(sweep.num_planned for sweep in sweeps),
         other_folders=tuple(sweep.folder for sweep in sweeps[1:]),

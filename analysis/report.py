@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from analysis.arms import Arm, build_arms, leave_out_replaced
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
-from analysis.diagnose import describe_names, diagnose
+from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import OF_A_CELL, Factorial, find_effects
 from analysis.flags import find_flags
 from analysis.load import Sweep, describe_progress, format_value
@@ -17,6 +17,7 @@ from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
 from analysis.scattered import is_scattered
 from analysis.shared import describe_shared
+from analysis.short_names import shorten_levels
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
 from analysis.verdict import (
@@ -47,7 +48,7 @@ class Summary(NamedTuple):
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
     scalings: tuple[Scaling, ...]
-    names: dict[str, list[str]]  # of what may be wrong with each trial
+    signs: Signs
     notes: tuple[str, ...]
     reference: ReferenceTable | None = None
 
@@ -69,12 +70,12 @@ def summarize_sweep(
     progress = describe_progress(sweep)
     if not sweep.usable:
         raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
+    arms = tuple(build_arms(sweep))
     compared = tuple(
-        compare_arms(sweep, factor, despite_differences, within)
+        compare_arms(sweep, arms, factor, despite_differences, within)
         for factor in list_factors(sweep, compare)
     )
-    names = diagnose(sweep)
-    arms = tuple(build_arms(sweep))
+    signs = diagnose(sweep)
     counting = leave_out_replaced(sweep)
     notes = describe_sweep(sweep, counting, arms)
     if within is None and compare in (None, sweep.compare):
@@ -89,8 +90,8 @@ def summarize_sweep(
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
-        names=names,
-        notes=tuple(notes + describe_names(counting, names)),
+        signs=signs,
+        notes=tuple(notes + describe_signs(counting, signs, shorten_levels(arms))),
         reference=None if reference is None else list_beside(reference, arms),
     )
 
@@ -156,8 +157,6 @@ def _find_effects(
     names: Sequence[str],
 ) -> Factorial:
     """Return the 2x2; with `within` of averages over all other factors, the compared one too."""
-    if within is None:
-        return find_effects(arms, despite_differences, names)
     of_a_cell = (*OF_A_CELL, *names)
     found = find_effects(pool_arms(arms, of_a_cell, within), despite_differences, names)
     averaged = find_left_out(arms, of_a_cell, within)
