@@ -72,7 +72,7 @@ class Aggregate(NamedTuple):
     num_blocks: int  # task x seed
     interval: Interval  # of the mean paired difference
     correlation: float | None  # of paired returns over seeds
-    despite_differences: bool = False  # between the arms of some task
+    despite_differences: bool  # between the arms of some task
 
 
 class Trend(NamedTuple):
@@ -92,7 +92,8 @@ class Comparisons(NamedTuple):
     aggregates: tuple[Aggregate, ...]
     trends: tuple[Trend, ...]
     averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
-    apart: tuple[str, ...] = ()  # factors that keep the levels apart, where nothing is compared
+    apart: tuple[str, ...]  # factors that keep the levels apart, where nothing is compared
+    notes: tuple[str, ...] = ()  # what must be said beside it (see report.py)
 
     @property
     def is_despite(self) -> bool:

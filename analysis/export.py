@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import Arm
@@ -48,14 +47,13 @@ def render_csv(summary: Summary, per_seed: bool) -> str:
 def render_json(summary: Summary, per_seed: bool) -> str:
     """Return one object: sweep, scale, progress, counts, arms, comparisons, notes (and seeds)."""
     sweep = summary.sweep
-    pairs = list(zip(summary.comparisons, summary.table_notes, strict=True))
     shown = {
         "sweep": sweep.name,
         "scale": sweep.scale,
         "progress": summary.progress,
         "counts": {"planned": sweep.num_planned, **count_statuses(sweep.trials)},
         "arms": [_plain_arm(arm) for arm in summary.arms],
-        "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
+        "comparisons": [_plain_comparisons(table) for table in summary.comparisons],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
         "costs": [_plain_cost(cost) for cost in summary.costs],
@@ -109,7 +107,7 @@ def _plain_comparison(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, Any]:
+def _plain_comparisons(table: Comparisons) -> dict[str, Any]:
     return {
         "compare": table.factor,
         "averaged_over": list(table.averaged),
@@ -119,7 +117,7 @@ def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, An
             for aggregate in table.aggregates
         ],
         "trends": [trend._asdict() for trend in table.trends],
-        "notes": list(notes),
+        "notes": list(table.notes),
     }
 
 

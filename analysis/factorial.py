@@ -65,7 +65,7 @@ class SuiteEffect(NamedTuple):
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
     over_blocks: Effect  # t interval over all blocks, each as if it stood alone; tasks weigh alike
-    despite_differences: bool = False  # between the cells of some task
+    despite_differences: bool  # between the cells of some task
 
 
 class Factorial(NamedTuple):

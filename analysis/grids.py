@@ -55,8 +55,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
         grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
-    pairs = zip(summary.comparisons, summary.table_notes, strict=True)
-    grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
+    grids += [grid for table in summary.comparisons for grid in _comparison_grids(table, names)]
     if not any(table.rows for table in summary.comparisons):
         grids.append(_floor_grid(summary.arms, names))
     held = find_held(summary.arms)
@@ -157,11 +156,11 @@ def _format_value_at_start(value: float | None) -> str:
     return "-" if value is None else f"{value:z.1f}"
 
 
-def _comparison_grids(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> list[Grid]:
+def _comparison_grids(table: Comparisons, names: ShortNames) -> list[Grid]:
     """Return the grids of one factor: verdicts, then the view over tasks, then the trends."""
     if not table.rows:
-        return [Grid(f"Verdicts along {table.factor}", (), [], notes)]
-    grids = [_verdict_grid(table, notes, names)]
+        return [Grid(f"Verdicts along {table.factor}", (), [], table.notes)]
+    grids = [_verdict_grid(table, names)]
     if table.aggregates:
         grids.append(_aggregate_grid(table, names))
     levels = dict.fromkeys(trend.levels for trend in table.trends)
@@ -183,7 +182,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     return Grid("Returns over the floor", headers, rows, (FLOOR_NOTE,))
 
 
-def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> Grid:
+def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
     against = _list_baselines(table, names)
     is_told = len({*against}) > 1  # else the title says it
@@ -201,7 +200,7 @@ def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames)
     numbers = ("diff", f"{CONFIDENCE:.0%} interval", "p")
     told = ("against",) if is_told else ()
     headers = (*shared, table.factor, *told, *numbers, "verdict", "evidence")
-    return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, notes)
+    return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, table.notes)
 
 
 def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:

@@ -300,6 +300,7 @@ def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
 
 
 def join_values(values: Sequence[Any]) -> str:
+    """Return values as printed, each once."""
     return " and ".join(format_value(value) for value in dict.fromkeys(values))
 
 

@@ -43,7 +43,6 @@ class Summary(NamedTuple):
     progress: str
     arms: tuple[Arm, ...]
     comparisons: tuple[Comparisons, ...]
-    table_notes: tuple[tuple[str, ...], ...]  # beside each of `comparisons`
     factorial: Factorial
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
@@ -71,10 +70,10 @@ def summarize_sweep(
     if not sweep.usable:
         raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
     arms = tuple(build_arms(sweep))
-    compared = tuple(
+    compared = [
         compare_arms(sweep, arms, factor, despite_differences, within)
         for factor in list_factors(sweep, compare)
-    )
+    ]
     signs = diagnose(sweep)
     counting = leave_out_replaced(sweep)
     notes = describe_sweep(sweep, counting, arms)
@@ -84,8 +83,7 @@ def summarize_sweep(
         sweep=sweep,
         progress=progress,
         arms=arms,
-        comparisons=compared,
-        table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
+        comparisons=tuple(t._replace(notes=tuple(describe_comparisons(t))) for t in compared),
         factorial=_find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),

@@ -46,7 +46,7 @@ class Suite(NamedTuple):
     left_out: tuple[str, ...]  # tasks where a level is missing, incomplete or not comparable
     num_seeds: tuple[int, int]  # fewest and most of a task
     levels: tuple[Level, ...]  # the baseline first
-    despite_differences: bool = False  # between the levels on some task
+    despite_differences: bool  # between the levels on some task
 
 
 def build_suites(table: Comparisons) -> list[Suite]:

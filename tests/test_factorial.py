@@ -166,7 +166,7 @@ def test_verdicts_and_effects_on_one_pretrained_model_a_kind_say_so(format, tmp_
 def test_verdicts_on_a_pretrained_model_a_seed_say_nothing_of_it(tmp_path):
     summary = summarize_sweep(load_sweep(write_pretrained(tmp_path / "s", 2)))
     assert summary.factorial.notes == ()
-    assert "Pretrained world models" not in str(summary.table_notes)
+    assert "Pretrained world models" not in str([table.notes for table in summary.comparisons])
 
 
 def test_verdicts_on_fewer_pretrained_models_than_seeds_say_what_n_counts(tmp_path):
@@ -190,7 +190,7 @@ def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings
     rows = [row | {"world_model_from": "mlp-600-0"} for row in rows]
     write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
     summary = summarize_sweep(load_sweep(tmp_path / "s"))
-    assert "Pretrained world models" not in str(summary.table_notes)
+    assert "Pretrained world models" not in str([table.notes for table in summary.comparisons])
 
 
 # Over tasks.
