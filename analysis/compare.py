@@ -279,14 +279,10 @@ def _find_trends(rows: Sequence[Comparison]) -> list[Trend]:
     for group in groups.values():
         arms = [group[0].baseline, *(row.level for row in group)]
         levels = tuple(arm.factors[group[0].factor] for arm in arms)
-        if (
-            len(arms) < 3
-            or not is_numeric(levels)
-            or not all(r.verdict.has_decision for r in group)
-        ):
-            continue
-        means = tuple(mean(list(arm.returns.values())) for arm in arms)
-        trends.append(Trend(group[0].group, levels, means, _name_direction(means)))
+        is_decided = all(row.verdict.has_decision for row in group)
+        if len(arms) > 2 and is_numeric(levels) and is_decided:
+            means = tuple(mean(list(arm.returns.values())) for arm in arms)
+            trends.append(Trend(group[0].group, levels, means, _name_direction(means)))
     return trends
 
 

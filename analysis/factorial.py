@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from analysis.arms import Arm
 from analysis.guard import Difference
-from analysis.pool import compare_controls
+from analysis.pool import compare_controls, describe_averaging, find_left_out, pool_arms
 from analysis.shared import describe_shared
 from analysis.stats import Interval, bootstrap_blocks, contrast_means, sample_sd, t_interval
 from analysis.verdict import CONFIDENCE
@@ -77,17 +77,25 @@ class Factorial(NamedTuple):
 
 
 def find_effects(
-    arms: Sequence[Arm], despite_differences: bool = False, names: Sequence[str] = ()
+    arms: Sequence[Arm],
+    despite_differences: bool,
+    within: Sequence[str] | None,
+    names: Sequence[str],
 ) -> Factorial:
     """Return the effects of every complete 2x2 among `arms`; empty where there is none.
 
-    `names` are factors whose levels set the variant and nothing else.
+    With `within` they are those of averages over all other factors, the compared one too. `names`
+    are factors whose levels set the variant and nothing else.
     """
+    of_a_cell = (*OF_A_CELL, *names)
     tasks = [
         _judge_cells(group, kinds, cells, despite_differences)
-        for group, kinds, cells in _find_squares(arms, (*OF_A_CELL, *names))
+        for group, kinds, cells in _find_squares(pool_arms(arms, of_a_cell, within), of_a_cell)
     ]
     notes = describe_shared(task.cells for task in tasks if not task.problem)
+    if tasks:
+        averaged = find_left_out(arms, of_a_cell, within)
+        notes = describe_averaging(averaged, tasks[0].cells[-1]) + notes
     return Factorial(tuple(tasks), tuple(_pool(tasks)), tuple(notes))
 
 

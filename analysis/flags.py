@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import leave_out_replaced
@@ -20,16 +20,18 @@ def find_flags(sweep: Sweep) -> list[str]:
     """
     counting = leave_out_replaced(sweep)
     usable = counting.usable
-    checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
-        ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
-        ("whose number of episodes is not the recorded one", _is_miscounted),
-    )
-    flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
-    flags.append(_find_repeated(sweep.usable))
-    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(counting)))
-    flags.append(_find_several_data(usable))
-    flags.append(_find_few_episodes(usable))
-    flags += [_find_unmatched(field, usable) for field in PARAMETERS]
+    misrecorded = [t for t in usable if _is_misrecorded(t)]
+    miscounted = [t for t in usable if t.record["evaluation_episodes"] != t.num_episodes]
+    unusable = [t for t in counting.trials if t.record["status"] == EVALUATED and not t.is_usable]
+    flags = [
+        _list_trials("whose recorded final return is not the mean of its episodes", misrecorded),
+        _list_trials("whose number of episodes is not the recorded one", miscounted),
+        _find_repeated(sweep.usable),
+        _list_trials("evaluated without usable episodes", unusable),
+        _find_several_data(usable),
+        _find_few_episodes(usable),
+        *(_find_unmatched(field, usable) for field in PARAMETERS),
+    ]
     return [flag for flag in flags if flag]
 
 
@@ -48,14 +50,6 @@ def _is_misrecorded(trial: Trial) -> bool:
     return recorded is None or not math.isclose(
         recorded, trial.final_return, rel_tol=0.0, abs_tol=SAME_RETURN
     )
-
-
-def _is_miscounted(trial: Trial) -> bool:
-    return trial.record["evaluation_episodes"] != trial.num_episodes
-
-
-def _find_unusable(sweep: Sweep) -> list[Trial]:
-    return [t for t in sweep.trials if t.record["status"] == EVALUATED and not t.is_usable]
 
 
 def _find_repeated(trials: Sequence[Trial]) -> str:

@@ -9,6 +9,7 @@ from analysis.cost_grids import list_cost_grids
 from analysis.grid import (
     Grid,
     format_floor,
+    format_number,
     format_p,
     format_range,
     format_return,
@@ -87,7 +88,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
             format_time(arm.train_seconds),
-            "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
+            format_number(arm.return_per_hour, ",.0f"),
         )
         for arm in arms
     ]
@@ -122,7 +123,7 @@ def _list_plans(arm: Arm) -> list[tuple[str, ...]]:
         (
             str(trial.seed),
             f"{trial.final_return:z.2f}",
-            "-" if trial.return_where_planned is None else f"{trial.return_where_planned:z.2f}",
+            format_number(trial.return_where_planned, "z.2f"),
             f"{trial.plan_return:z.2f}",
         )
         for trial in arm.counted
@@ -139,9 +140,9 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             *name_levels(trial.factors, names),
             str(trial.seed),
             f"{trial.final_return:z.2f}" if trial.is_usable else "-",
-            "-" if trial.num_episodes is None else str(trial.num_episodes),
-            _format_value_at_start(trial.record["imagined_start_value"]),
-            _format_value_at_start(trial.record["real_start_value"]),
+            format_number(trial.num_episodes, "d"),
+            format_number(trial.record["imagined_start_value"], "z.1f"),
+            format_number(trial.record["real_start_value"], "z.1f"),
             ", ".join(summary.signs[trial.record["trial"]]) or "-",
             trial.record["status"],
             trial.record["origin"] if is_imported else trial.record["trial"][:SHOWN_DIGITS],
@@ -150,10 +151,6 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
     ]
     columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", source)
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
-
-
-def _format_value_at_start(value: float | None) -> str:
-    return "-" if value is None else f"{value:z.1f}"
 
 
 def _comparison_grids(table: Comparisons, names: ShortNames) -> list[Grid]:
@@ -214,7 +211,7 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
             str(row.num_blocks),
             f"{row.interval.estimate:+z.1f}",
             format_range(row.interval.low, row.interval.high),
-            "-" if row.correlation is None else f"{row.correlation:z.2f}",
+            format_number(row.correlation, "z.2f"),
         )
         for row in table.aggregates
     ]

@@ -102,13 +102,11 @@ def _to_row(run: LegacyRun) -> dict[str, Any]:
 
 def _find_varied(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the columns that vary; configurations where they tell more than variants do."""
-    names = {name: {row[name] for row in rows} for name in ("methodology", "epochs", "variant")}
-    names["config_name"] = {row["config_name"] for row in rows}
-    if len(names["config_name"]) == len(names["variant"]):
-        del names["config_name"]
-    else:
-        del names["variant"]
-    varied = [name for name, values in names.items() if len(values - {None}) > 1]
+    columns = ("methodology", "epochs", "variant", "config_name")
+    levels = {name: {row[name] for row in rows} for name in columns}
+    is_told_by_variant = len(levels["config_name"]) == len(levels["variant"])
+    del levels["config_name" if is_told_by_variant else "variant"]
+    varied = [name for name, values in levels.items() if len(values - {None}) > 1]
     return varied or ["variant"]
 
 

@@ -264,6 +264,16 @@ def find_factor(record: dict[str, Any], name: str) -> Any:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+def find_level(trial: Trial, name: str) -> Any:
+    """Return a trial's level of a factor that perhaps others alone have, None where it has none."""
+    if name in trial.factors:
+        return trial.factors[name]
+    try:
+        return find_factor(trial.record, name)
+    except ValueError:  # neither a column nor a setting: it does not apply
+        return None
+
+
 def format_value(value: Any) -> str:
     """Return a factor's value as printed: thousands separated, "-" where it does not apply."""
     if value is None:

@@ -3,9 +3,8 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from analysis.load import Sweep, Trial, find_factor, list_factors_of_arms
+from analysis.load import Sweep, Trial, find_level, list_factors_of_arms
 from pwmray.commands import unknown
 
 SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
@@ -72,15 +71,5 @@ def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:
 
 
 def _place(trial: Trial, sweep: str, factors: Sequence[str]) -> Trial:
-    levels = {name: _level(trial, name) for name in factors}
+    levels = {name: find_level(trial, name) for name in factors}
     return replace(trial, factors=levels | {SWEEP: sweep})
-
-
-def _level(trial: Trial, name: str) -> Any:
-    """Return the trial's level of a factor that perhaps another sweep alone varies."""
-    if name in trial.factors:
-        return trial.factors[name]
-    try:
-        return find_factor(trial.record, name)
-    except ValueError:  # neither a column nor a setting of this trial: it does not apply
-        return None

@@ -53,6 +53,16 @@ def find_left_out(
     ]
 
 
+def describe_averaging(averaged: Sequence[str], pooled: Arm) -> list[str]:
+    """Say over what an arm is an average, if it is one."""
+    if not averaged:
+        return []
+    return [
+        f"Each seed's return is the mean over {' and '.join(averaged)} ({len(pooled.parts)} "
+        "trials), so that n stays the number of training seeds."
+    ]
+
+
 def compare_controls(
     compare: str, baseline: Arm, level: Arm, keys: Sequence[str] = ()
 ) -> list[Difference]:

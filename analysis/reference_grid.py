@@ -3,7 +3,7 @@
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.grid import Grid, format_return, name_levels
+from analysis.grid import Grid, format_number, format_return, name_levels
 from analysis.load import Trial
 from analysis.reference import ReferenceRow, ReferenceTable
 from analysis.short_names import ShortNames
@@ -24,7 +24,7 @@ def draw_reference(table: ReferenceTable, names: ShortNames) -> Grid:
             format_return(row.arm.mean, row.arm.sd),
             *([format_return(*mean_and_sd(row.arm.plan_returns))] if has_plans else []),
             format_return(row.published, row.published_sd),
-            "-" if row.difference is None else f"{row.difference:+z.1f}",
+            format_number(row.difference, "+z.1f"),
             *([", ".join(row.differs_in) or "-"] if is_mixed else []),
         )
         for row in table.rows

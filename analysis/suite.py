@@ -13,7 +13,7 @@ from analysis.aggregates import (
     optimality_gap,
 )
 from analysis.arms import Arm
-from analysis.compare import Comparisons
+from analysis.compare import Comparison, Comparisons
 from analysis.stats import Interval, mean
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
@@ -51,7 +51,7 @@ class Suite(NamedTuple):
 
 def build_suites(table: Comparisons) -> list[Suite]:
     """Return the suite view of every group with two decided tasks or more."""
-    groups: dict[tuple, dict[str, list[Any]]] = {}
+    groups: dict[tuple, dict[str, list[Comparison]]] = {}
     for row in table.rows:
         tasks = groups.setdefault(tuple(row.shared.items()), {})
         tasks.setdefault(row.level.factors["task"], []).append(row)
@@ -63,7 +63,9 @@ def build_suites(table: Comparisons) -> list[Suite]:
     ]
 
 
-def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]) -> Suite | None:
+def _build_suite(
+    factor: str, group: dict[str, Any], tasks: dict[str, list[Comparison]]
+) -> Suite | None:
     """Return the suite of the tasks that have the levels most of them have, each decided.
 
     One seed shows no spread: a task of which an arm has one is left out.
