@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from analysis.arms import Arm, build_arms
-from analysis.checked import find_setting
 from analysis.curves import Curves
 from analysis.layout import (
     Factors,
@@ -17,7 +16,7 @@ from analysis.layout import (
     name_series,
     order_ticks,
 )
-from analysis.load import Sweep, Trial, describe_episodes, say_span
+from analysis.load import Sweep, Trial, describe_episodes, find_level, say_span
 from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
@@ -223,7 +222,7 @@ def _largest_budgets(sweep: Sweep) -> list[Trial]:
 
 
 def _training_episodes(trial: Trial) -> str:
-    return str(find_setting(trial.record, "evaluation", "num_episodes") or "unrecorded")
+    return str(find_level(trial, "evaluation.num_episodes") or "unrecorded")
 
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm
-from analysis.checked import find_setting
 from analysis.guard import FROZEN, PARAMETER_TOLERANCE
-from analysis.load import Trial, format_value
+from analysis.load import Trial, find_level, format_value
 from analysis.stats import mean_and_sd
 from pwmray.commands import unknown
 from pwmray.published_returns import PUBLISHED_RETURNS, PublishedReturns
@@ -126,7 +125,7 @@ def _read_action_repeat(trial: Trial) -> int | None:
 
 
 _OF_BOTH = (
-    Setting("data", "mt30", lambda trial: find_setting(trial.record, "data", "source")),
+    Setting("data", "mt30", lambda trial: find_level(trial, "data.source")),
     Setting(
         "size",
         18_983_909,  # parameters of the world model, size 48 as `pwmray models` counts it

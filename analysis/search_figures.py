@@ -88,9 +88,8 @@ def draw_settings(summary: Summary, curves: Curves) -> Figure | None:
     names = shorten_levels(summary.arms)
     scales = {setting: scale_setting(summary, setting, names) for setting in settings}
     colours = choose_colours("variant", [draw.factors["variant"] for draw in draws])
-    num_panels = len(tasks) * len(settings)
-    sheet = make_sheet(num_panels, (2.4, 1.9), sharey=True, together=len(settings))
     panels = [(task, setting) for task in tasks for setting in settings]
+    sheet = make_sheet(len(panels), (2.4, 1.9), sharey=True, together=len(settings))
     for axes, (task, setting) in zip(sheet.panels, panels, strict=True):
         here = [draw for draw in draws if draw.factors["task"] == task]
         _draw_panel(axes, here, setting, scales[setting], colours)

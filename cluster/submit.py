@@ -87,7 +87,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         return 0
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
-        _submit(wanted, each, command, cluster)
+        _submit(wanted, each, cluster)
     print(f"watch it: {as_typed(_watch_command(wanted))}")
     return 0
 
@@ -160,9 +160,9 @@ def _prepare(
     return Prepared(profile, task, num_trials, script.fill(profile, task))
 
 
-def _submit(wanted: Work, prepared: Prepared, command: str, cluster: str) -> None:
+def _submit(wanted: Work, prepared: Prepared, cluster: str) -> None:
     profile, task = prepared.profile, prepared.task
-    folder = wanted.open(command)
+    folder = wanted.open(task.command)
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
     submissions.check_writable(folder)
