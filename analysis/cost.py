@@ -1,4 +1,4 @@
-"""What an arm cost: devices, time on them, epochs a second, network calls."""
+"""What an arm cost: time on its device, epochs a second, network calls, return for an hour."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +16,8 @@ class Cost(NamedTuple):
     seconds: float | None  # of training and evaluation, all seeds together
     epochs_per_second: float | None  # of training, the mean over seeds
     velocity_calls: tuple[int, ...]  # network calls of one model step plus one action
+    return_per_hour: float | None  # mean return over mean training hours
+    gain_per_hour: float | None  # mean return above the floor over mean training hours
 
 
 def measure_costs(arms: Sequence[Arm]) -> list[Cost]:
@@ -33,6 +35,8 @@ def _measure(arm: Arm) -> Cost:
         seconds=sum(seconds) if len(seconds) == len(arm.counted) else None,
         epochs_per_second=mean_and_sd(speeds)[0],
         velocity_calls=tuple(sorted(calls)),
+        return_per_hour=arm.return_per_hour,
+        gain_per_hour=arm.gain_per_hour,
     )
 
 

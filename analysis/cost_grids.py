@@ -36,8 +36,8 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
             format_number(cost.epochs_per_second, "z,.1f"),
             " or ".join(str(calls) for calls in cost.velocity_calls) or "-",
             format_return(cost.arm.mean, None),
-            format_number(cost.arm.return_per_hour, "z,.0f"),
-            format_number(cost.arm.gain_per_hour, "z,.0f"),
+            format_number(cost.return_per_hour, "z,.0f"),
+            format_number(cost.gain_per_hour, "z,.0f"),
         )
         for cost in costs
     ]

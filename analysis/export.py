@@ -56,7 +56,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "comparisons": [_plain_comparisons(table) for table in summary.comparisons],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
-        "costs": [_plain_cost(cost) for cost in summary.costs],
+        "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
         "notes": list(summary.notes),
     }
@@ -161,10 +161,7 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
 
 
 def _plain_cost(cost: Cost) -> dict[str, Any]:
-    arm = cost.arm
-    plain = {name: value for name, value in cost._asdict().items() if name != "arm"}
-    rates = {"return_per_hour": arm.return_per_hour, "gain_per_hour": arm.gain_per_hour}
-    return {**arm.factors, **plain, **rates}
+    return {name: value for name, value in cost._asdict().items() if name != "arm"}
 
 
 def _plain_scaling(scaling: Scaling) -> dict[str, Any]:

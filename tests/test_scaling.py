@@ -221,15 +221,15 @@ def test_cost_is_of_all_seeds_and_the_gain_is_above_the_floor(tmp_path):
     assert (cost.seconds, cost.epochs_per_second) == (120.0, 2.0)
     assert (cost.devices, cost.velocity_calls) == (("cpu",), (8,))
     # 450 points in 50 s; 404.9 above the floor.
-    assert cost.arm.return_per_hour == pytest.approx(450.0 * 72)
-    assert cost.arm.gain_per_hour == pytest.approx(404.9 * 72)
+    assert cost.return_per_hour == pytest.approx(450.0 * 72)
+    assert cost.gain_per_hour == pytest.approx(404.9 * 72)
 
 
 def test_an_arm_that_returns_nothing_has_lost_what_the_floor_gives(tmp_path):
     folder = write_budgets(tmp_path / "s", {100: [0.0, 0.0]}, train_seconds=50.0)
     cost = measure_costs(build_arms(load_sweep(folder)))[0]
-    assert cost.arm.return_per_hour == 0.0
-    assert cost.arm.gain_per_hour == pytest.approx(-45.1 * 72)
+    assert cost.return_per_hour == 0.0
+    assert cost.gain_per_hour == pytest.approx(-45.1 * 72)
 
 
 def test_cost_that_was_not_recorded_is_a_dash(tmp_path, capsys):
