@@ -45,21 +45,50 @@ def probability_of_improvement(ours: Drawn, theirs: Drawn) -> np.ndarray:
     Of all pairs of runs on a task (Mann and Whitney's U), ties counting one half.
     """
     tasks = zip(ours, theirs, strict=True)
-    return np.mean([_share_of_wins(a, b) for a, b in tasks], axis=0)
+    return np.mean([_compare_runs(a, b).mean(axis=(-1, -2)) for a, b in tasks], axis=0)
 
 
 def estimate(
-    statistic: Callable[..., np.ndarray], *arms: Scores, confidence: float, seed: int = 0
-) -> list[Interval]:
-    """Return a statistic of one arm or several with its stratified bootstrap interval.
+    statistic: Callable[[Drawn], np.ndarray], scores: Scores, confidence: float
+) -> Interval:
+    """Return a statistic with its stratified bootstrap interval."""
+    whole, drawn = statistic(_as_draw(scores)), statistic(draw_seeds(scores))
+    return _limit(whole, drawn[:, None], confidence)[0]
 
-    A list of one, or of as many as the statistic has numbers for each draw. Of several arms the
-    same seeds are drawn together, since they share training and evaluation seeds:
-    `scores[task][i]` must be of the same training seed in all of them.
+
+def estimate_profile(scores: Scores, thresholds: np.ndarray, confidence: float) -> list[Interval]:
+    """Return `estimate` of the performance profile, as a product with the weights of its draws."""
+    above = (np.concatenate(scores)[:, None] > thresholds).astype(float)
+    weights = draw_weights(tuple(map(len, scores)), DRAWS)
+    whole = performance_profile(_as_draw(scores), thresholds)[0]
+    return _limit(whole, weights @ above, confidence)
+
+
+def estimate_improvement(ours: Scores, theirs: Scores, confidence: float) -> Interval:
+    """Return `estimate` of the probability of improvement, by the same weights for both arms.
+
+    The same seeds are drawn of both, since they share training and evaluation seeds:
+    `scores[task][i]` must be of the same training seed in both.
     """
-    whole = np.atleast_1d(statistic(*([task[None, :] for task in arm] for arm in arms))[0])
-    drawn = statistic(*draw_seeds(arms, seed))
-    return _limit(whole, drawn.reshape(len(drawn), -1), confidence)
+    sizes = tuple(map(len, ours))
+    weights = draw_weights(sizes, DRAWS)
+    of_tasks = np.split(weights, np.cumsum(sizes)[:-1], axis=1)
+    tasks = zip(of_tasks, ours, theirs, strict=True)
+    wins = np.hstack([own @ _compare_runs(a, b) for own, a, b in tasks])
+    drawn = len(sizes) * (wins * weights).sum(axis=1)  # of weights that sum to 1 a task
+    whole = probability_of_improvement(_as_draw(ours), _as_draw(theirs))
+    return _limit(whole, drawn[:, None], confidence)[0]
+
+
+def draw_seeds(scores: Scores) -> Drawn:
+    """Return scores with the seeds drawn again within tasks, the same ones for every arm."""
+    chosen = draw_places(tuple(map(len, scores)), DRAWS)
+    return [task[index] for task, index in zip(scores, chosen, strict=True)]
+
+
+def _as_draw(scores: Scores) -> Drawn:
+    """Return the scores themselves as a single draw."""
+    return [task[None, :] for task in scores]
 
 
 def _limit(whole: np.ndarray, drawn: np.ndarray, confidence: float) -> list[Interval]:
@@ -67,40 +96,6 @@ def _limit(whole: np.ndarray, drawn: np.ndarray, confidence: float) -> list[Inte
     tail = (1.0 - confidence) / 2.0
     limits = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
     return [Interval(*map(float, of_one)) for of_one in zip(whole, *limits, strict=True)]
-
-
-def estimate_profile(
-    scores: Scores, thresholds: np.ndarray, confidence: float, seed: int = 0
-) -> list[Interval]:
-    """Return `estimate` of the performance profile, as a product with the weights of its draws."""
-    above = (np.concatenate(scores)[:, None] > thresholds).astype(float)
-    weights = draw_weights(tuple(map(len, scores)), seed, DRAWS)
-    whole = performance_profile([task[None, :] for task in scores], thresholds)[0]
-    return _limit(whole, weights @ above, confidence)
-
-
-def estimate_improvement(
-    ours: Scores, theirs: Scores, confidence: float, seed: int = 0
-) -> Interval:
-    """Return `estimate` of the probability of improvement, by the same weights for both arms."""
-    sizes = tuple(map(len, ours))
-    weights = draw_weights(sizes, seed, DRAWS)
-    of_tasks = np.split(weights, np.cumsum(sizes)[:-1], axis=1)
-    tasks = zip(of_tasks, ours, theirs, strict=True)
-    wins = np.hstack([own @ _compare_runs(a, b) for own, a, b in tasks])
-    drawn = len(sizes) * (wins * weights).sum(axis=1)  # of weights that sum to 1 a task
-    whole = probability_of_improvement(*([task[None, :] for task in arm] for arm in (ours, theirs)))
-    return _limit(whole, drawn[:, None], confidence)[0]
-
-
-def draw_seeds(arms: Sequence[Scores], seed: int, draws: int = DRAWS) -> list[Drawn]:
-    """Return every arm's scores with its seeds drawn again, within tasks and alike in all arms."""
-    chosen = draw_places(tuple(map(len, arms[0])), seed, draws)
-    return [[task[index] for task, index in zip(arm, chosen, strict=True)] for arm in arms]
-
-
-def _share_of_wins(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    return _compare_runs(ours, theirs).mean(axis=(-1, -2))
 
 
 def _compare_runs(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load import Sweep, Trial
-from analysis.stats import Welch, compare_with, mean, sample_sd
+from analysis.stats import Welch, compare_with, mean, mean_and_sd, sample_sd
 from analysis.verdict import CONFIDENCE
 from pwmray.tasks import Task, find_task
 
@@ -75,30 +75,10 @@ class Arm:
         return [t.plan_return for t in self.counted if t.plan_return is not None]
 
     @property
-    def plan_mean(self) -> float | None:
-        """Return the mean plan return over seeds; None without any."""
-        return mean(self.plan_returns) if self.plan_returns else None
-
-    @property
-    def plan_sd(self) -> float | None:
-        """Return the sample standard deviation of it over seeds; None below two trials."""
-        return sample_sd(self.plan_returns)
-
-    @property
     def returns_where_planned(self) -> list[float]:
         """Return the return of every trial that has one on the episodes that it planned too."""
         found = [trial.return_where_planned for trial in self.counted]
         return [value for value in found if value is not None]
-
-    @property
-    def mean_where_planned(self) -> float | None:
-        """Return the mean of it over seeds; None without any."""
-        return mean(self.returns_where_planned) if self.returns_where_planned else None
-
-    @property
-    def sd_where_planned(self) -> float | None:
-        """Return the sample standard deviation of it over seeds; None below two trials."""
-        return sample_sd(self.returns_where_planned)
 
     @property
     def num_planned(self) -> int:
@@ -113,9 +93,8 @@ class Arm:
     @property
     def train_seconds(self) -> float | None:
         """Return the mean training time of a trial; None where none was recorded."""
-        known = [t.record["train_seconds"] for t in self.counted]
-        known = [seconds for seconds in known if seconds is not None]
-        return mean(known) if known else None
+        seconds = [trial.record["train_seconds"] for trial in self.counted]
+        return mean_and_sd([one for one in seconds if one is not None])[0]
 
     @property
     def return_per_hour(self) -> float | None:
@@ -157,7 +136,7 @@ def build_arms(sweep: Sweep) -> list[Arm]:
             factors=trials[0].factors,
             trials=tuple(trial for trial in trials if trial.is_usable),
             planned=frozenset(seeds[_seeds_of(trials[0])]),
-            kinds=_find_kinds(trials),
+            kinds=(trials[0].record["world_model"], trials[0].record["policy"]),
         )
         for trials in members.values()
     ]
@@ -205,7 +184,3 @@ def rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
 
 def _seeds_of(trial: Trial) -> Any:
     return trial.factors.get("sweep"), trial.factors["task"]  # merged sweeps are told apart
-
-
-def _find_kinds(trials: Sequence[Trial]) -> tuple[str, str]:
-    return trials[0].record["world_model"], trials[0].record["policy"]

@@ -93,9 +93,3 @@ def read_settings(record: dict[str, Any]) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def _read_object(text: str) -> dict[str, Any]:
     return json.loads(text)
-
-
-def find_setting(record: dict[str, Any], part: str, name: str) -> Any:
-    """Return a setting of a row's config; None where it was not recorded."""
-    found = read_config(record).get(part)
-    return found.get(name) if isinstance(found, dict) else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from analysis.arms import Arm, build_arms, is_numeric
+from analysis.arms import Arm, is_numeric
 from analysis.guard import Difference
 from analysis.load import Sweep, format_value
 from analysis.pool import compare_controls, find_left_out, pool_arms
@@ -72,7 +72,7 @@ class Aggregate(NamedTuple):
     num_blocks: int  # task x seed
     interval: Interval  # of the mean paired difference
     correlation: float | None  # of paired returns over seeds
-    despite_differences: bool = False  # between the arms of some task
+    despite_differences: bool  # between the arms of some task
 
 
 class Trend(NamedTuple):
@@ -92,7 +92,8 @@ class Comparisons(NamedTuple):
     aggregates: tuple[Aggregate, ...]
     trends: tuple[Trend, ...]
     averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
-    apart: tuple[str, ...] = ()  # factors that keep the levels apart, where nothing is compared
+    apart: tuple[str, ...]  # factors that keep the levels apart, where nothing is compared
+    notes: tuple[str, ...] = ()  # what must be said beside it (see report.py)
 
     @property
     def is_despite(self) -> bool:
@@ -122,20 +123,20 @@ def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
 
 def compare_arms(
     sweep: Sweep,
+    arms: Sequence[Arm],
     factor: str,
     despite_differences: bool = False,
     within: Sequence[str] | None = None,
 ) -> Comparisons:
     """Compare each level of `factor` with its baseline level, all other factors being equal.
 
-    With `within` only those factors and the task are kept apart; over others the returns are
-    averaged, seed by seed. With `despite_differences` arms that the guard rejects are judged all
-    the same; they keep their list of differences.
+    `arms` are the sweep's. With `within` only those factors and the task are kept apart; over
+    others the returns are averaged, seed by seed. With `despite_differences` arms that the guard
+    rejects are judged all the same; they keep their list of differences.
     """
-    arms = build_arms(sweep)
     compared = sweep.find_bound(factor)
-    left_out = [] if within is None else find_left_out(arms, compared, within)
-    kept = arms if within is None else pool_arms(arms, compared, within)
+    left_out = find_left_out(arms, compared, within)
+    kept = pool_arms(arms, compared, within)
     exempt = [arm for arm in kept if None in _others(arm, compared).values()]
     pairs = [
         (baseline, level)
@@ -144,7 +145,8 @@ def compare_arms(
         for level in group
         if level.factors[factor] != baseline.factors[factor]
     ]
-    judged = [_judge_pair(sweep, factor, *pair, despite_differences) for pair in pairs]
+    keys = sweep.axes[factor]
+    judged = [_judge_pair(factor, keys, *pair, despite_differences) for pair in pairs]
     evidence = grade_evidence([verdict for verdict, _ in judged])
     rows = tuple(
         Comparison(factor, _others(level, compared), baseline, level, differences, verdict, grade)
@@ -217,9 +219,9 @@ def _find_baseline(group: Sequence[Arm], exempt: Sequence[Arm], compared: Sequen
 
 
 def _judge_pair(
-    sweep: Sweep, factor: str, baseline: Arm, level: Arm, despite_differences: bool
+    factor: str, keys: Sequence[str], baseline: Arm, level: Arm, despite_differences: bool
 ) -> tuple[Verdict, tuple[Difference, ...]]:
-    differences = tuple(compare_controls(factor, baseline, level, sweep.axes[factor]))
+    differences = tuple(compare_controls(factor, baseline, level, keys))
     verdict = judge(
         baseline.returns,
         level.returns,
@@ -277,14 +279,10 @@ def _find_trends(rows: Sequence[Comparison]) -> list[Trend]:
     for group in groups.values():
         arms = [group[0].baseline, *(row.level for row in group)]
         levels = tuple(arm.factors[group[0].factor] for arm in arms)
-        if (
-            len(arms) < 3
-            or not is_numeric(levels)
-            or not all(r.verdict.has_decision for r in group)
-        ):
-            continue
-        means = tuple(mean(list(arm.returns.values())) for arm in arms)
-        trends.append(Trend(group[0].group, levels, means, _name_direction(means)))
+        is_decided = all(row.verdict.has_decision for row in group)
+        if len(arms) > 2 and is_numeric(levels) and is_decided:
+            means = tuple(mean(list(arm.returns.values())) for arm in arms)
+            trends.append(Trend(group[0].group, levels, means, _name_direction(means)))
     return trends
 
 

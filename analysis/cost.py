@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from analysis.arms import Arm
 from analysis.load import Trial
-from analysis.stats import mean
+from analysis.stats import mean_and_sd
 
 
 class Cost(NamedTuple):
@@ -26,15 +26,14 @@ def measure_costs(arms: Sequence[Arm]) -> list[Cost]:
 
 
 def _measure(arm: Arm) -> Cost:
-    seconds = [_sum_seconds(trial) for trial in arm.counted]
-    known = [one for one in seconds if one is not None]
-    speeds = [speed for trial in arm.counted for speed in [_speed(trial)] if speed is not None]
+    seconds = [one for one in map(_sum_seconds, arm.counted) if one is not None]
+    speeds = [speed for speed in map(_speed, arm.counted) if speed is not None]
     calls = {trial.record["velocity_calls"] for trial in arm.counted} - {None}
     return Cost(
         arm=arm,
         devices=tuple(sorted({str(trial.record["device"] or "?") for trial in arm.counted})),
-        seconds=sum(known) if len(known) == len(seconds) else None,
-        epochs_per_second=mean(speeds) if speeds else None,
+        seconds=sum(seconds) if len(seconds) == len(arm.counted) else None,
+        epochs_per_second=mean_and_sd(speeds)[0],
         velocity_calls=tuple(sorted(calls)),
         return_per_hour=arm.return_per_hour,
         gain_per_hour=arm.gain_per_hour,

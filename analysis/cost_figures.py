@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from analysis.arms import Arm
 from analysis.colours import choose_colours
 from analysis.layout import Factors, choose_coloured, list_varied
-from analysis.panels import FLOOR_LINE
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
 from analysis.scattered import is_scattered
@@ -20,12 +19,11 @@ from analysis.sheet import (
     describe_sample,
     finish_sheet,
     key,
-    list_tasks,
     make_sheet,
+    show_returns,
 )
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
-from analysis.verdict import CONFIDENCE, RETURN_MAX
-from pwmray.tasks import find_task
+from analysis.verdict import CONFIDENCE
 
 _MOST_ANSWERS = 6  # in a footnote; of more the table tells
 _LOWEST_BAR, _BAR_STEP = 18.0, 32.0  # heights of the intervals' bars, in points of return
@@ -72,7 +70,7 @@ class _Looks(NamedTuple):
 def draw_costs(summary: Summary) -> Figure | None:
     """Return the return of every seed against its time of training, a panel a task."""
     costly = [arm for arm in summary.arms if arm.trials and arm.train_seconds]
-    tasks = [task for task in list_tasks(summary) if any(a.factors["task"] == task for a in costly)]
+    tasks = list(dict.fromkeys(arm.factors["task"] for arm in costly))
     if not tasks:
         return None
     looks = _choose_looks(summary, [arm.factors for arm in costly])
@@ -230,10 +228,8 @@ def _reach(scaling: Scaling) -> tuple[float, float]:
 
 
 def _finish_returns(axes: Axes, task: str, x_label: str) -> None:
-    axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
-    axes.set(ylim=(0.0, RETURN_MAX), xlabel=x_label, ylabel="return")
-    axes.set_title(task)
-    axes.grid(axis="y", color="0.92", linewidth=0.8)
+    show_returns(axes, task)
+    axes.set(xlabel=x_label, ylabel="return", title=task)
 
 
 def _choose_unit(seconds: float) -> tuple[str, float]:

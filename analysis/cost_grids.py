@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.cost import Cost
-from analysis.grid import Grid, format_return, format_time, name_levels
+from analysis.grid import Grid, format_number, format_return, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames
@@ -33,11 +33,11 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
             *name_levels(cost.arm.factors, names),
             " and ".join(cost.devices),
             format_time(cost.seconds),
-            _number(cost.epochs_per_second, 1),
+            format_number(cost.epochs_per_second, "z,.1f"),
             " or ".join(str(calls) for calls in cost.velocity_calls) or "-",
             format_return(cost.arm.mean, None),
-            _number(cost.return_per_hour, 0),
-            _number(cost.gain_per_hour, 0),
+            format_number(cost.return_per_hour, "z,.0f"),
+            format_number(cost.gain_per_hour, "z,.0f"),
         )
         for cost in costs
     ]
@@ -66,7 +66,3 @@ def _describe_plateau(scaling: Scaling) -> str:
     low = min(fit.plateau[0] for fit in scaling.fits)
     high = max(fit.plateau[1] for fit in scaling.fits)
     return f"{scaling.floor + best.gain:z.0f} [{low:z.0f}, {high:z.0f}]"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:z,.{digits}f}"

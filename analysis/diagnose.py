@@ -1,19 +1,19 @@
-"""Name runs that went wrong, or that say less than they seem to: by their curves and returns.
+"""Find signs of runs that went wrong, or say less than they seem to: in curves and returns.
 
-A name is a hint to look, not a verdict: nothing is left out of a table because of one.
+A sign is a hint to look, not a verdict: nothing is left out of a table because of one.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from analysis.arms import build_arms
 from analysis.curves import POSITIVE, LearningCurve, load_curves
-from analysis.flags import describe_trials, find_identical, is_at_floor, is_exploiting
+from analysis.flags import describe_trials
 from analysis.guard import is_short
 from analysis.load import Sweep, Trial
-from analysis.short_names import shorten_levels
+from analysis.short_names import ShortNames
+from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task
 
 MIN_POINTS = 8  # of a curve, before its shape is judged
@@ -23,8 +23,9 @@ SMOOTH = 3  # points of a curve whose mean counts: a single evaluation has few e
 BLOWN_UP = 100.0  # times its own median: a loss at the end of a diverged run
 LARGE = 1.0  # a smaller loss is no divergence, however much it grew
 MIN_SAME = 3  # points in common before two curves are one run
+EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
 
-# What each name means, as printed.
+# What each sign means, as printed.
 MEANINGS = {
     "diverged": f"a number that is not finite, or a last loss {BLOWN_UP:.0f} times its median",
     "collapsed": f"ends {FALL[0]:.0f} points and {FALL[1]:.0%} of its best return above the floor "
@@ -36,48 +37,47 @@ MEANINGS = {
     "stopped early": "did not reach the epochs asked for",
     "exploited": "imagines over twice what it gets: the policy exploits its model",
 }
-Names = dict[str, list[str]]  # by trial
+Signs = dict[str, list[str]]  # keys of MEANINGS, by trial
 
 
-def diagnose(sweep: Sweep) -> Names:
-    """Return the names that fit each trial of the sweep, in the order of MEANINGS."""
+def diagnose(sweep: Sweep) -> Signs:
+    """Return the signs that each trial of the sweep shows, in the order of MEANINGS."""
     curves = load_curves(sweep)
-    same = find_same_curves(sweep.trials, curves) | {
-        trial.record["trial"] for trial in find_identical(sweep.usable)
-    }
+    same = _find_same_curves(sweep.trials, curves) | _find_same_episodes(sweep.usable)
     checks: dict[str, Callable[[Trial, LearningCurve | None], bool]] = {
         "diverged": _has_diverged,
         "collapsed": _has_collapsed,
         "undertrained": _is_undertrained,
-        "at floor": lambda trial, _: trial.is_usable and is_at_floor(trial),
+        "at floor": lambda trial, _: trial.is_usable and _is_at_floor(trial),
         "identical": lambda trial, _: trial.record["trial"] in same,
         "stopped early": lambda trial, _: trial.is_usable and is_short(trial),
-        "exploited": lambda trial, _: trial.is_usable and is_exploiting(trial),
+        "exploited": lambda trial, _: trial.is_usable and _is_exploiting(trial),
     }
     return {
         trial.record["trial"]: [
-            name for name, fits in checks.items() if fits(trial, curves.get(trial.record["trial"]))
+            sign
+            for sign, shows in checks.items()
+            if shows(trial, curves.get(trial.record["trial"]))
         ]
         for trial in sweep.trials
     }
 
 
-def describe_names(sweep: Sweep, names: Names) -> list[str]:
-    """Return a line for each name that some trial has, with the trials."""
-    short = shorten_levels(build_arms(sweep))
+def describe_signs(sweep: Sweep, signs: Signs, names: ShortNames) -> list[str]:
+    """Return a line for each sign that some trial of the sweep shows, with the trials."""
     lines = []
-    for name, meaning in MEANINGS.items():
+    for sign, meaning in MEANINGS.items():
         found = [
-            f"{' '.join(short.label(*level) for level in trial.factors.items())} seed {trial.seed}"
+            f"{' '.join(names.label(*level) for level in trial.factors.items())} seed {trial.seed}"
             for trial in sweep.trials
-            if name in names[trial.record["trial"]]
+            if sign in signs[trial.record["trial"]]
         ]
         if found:
-            lines.append(f"{name[:1].upper()}{name[1:]} ({meaning}): {describe_trials(found)}.")
+            lines.append(f"{sign[:1].upper()}{sign[1:]} ({meaning}): {describe_trials(found)}.")
     return lines
 
 
-def find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) -> set[str]:
+def _find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) -> set[str]:
     """Return the trials of one task whose curve another one repeats, number for number.
 
     Curves of a single value, all zeros on a task without a reward yet, say nothing by their
@@ -100,7 +100,25 @@ def _find_repeats(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) 
         numbers = _list_numbers(curves[trial.record["trial"]], slice(None))
         if (numbers[1:] != numbers[1:, :1]).any():  # beside the epochs
             groups[(trial.record["task"], numbers.tobytes())].add(trial.record["trial"])
-    return {trial for group in groups.values() if len(group) > 1 for trial in group}
+    return _join_several(groups.values())
+
+
+def _find_same_episodes(trials: Sequence[Trial]) -> set[str]:
+    """Return the trials of one task that end on the same episodes as another: one run twice?
+
+    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
+    """
+    groups: dict[tuple, set[str]] = defaultdict(set)
+    for trial in trials:
+        if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all()):
+            key = trial.record["task"], trial.returns.tobytes()
+            groups[key].add(trial.record["trial"])
+    return _join_several(groups.values())
+
+
+def _join_several(groups: Iterable[set[str]]) -> set[str]:
+    """Return what the groups of more than one hold."""
+    return set().union(*(group for group in groups if len(group) > 1))
 
 
 def _list_numbers(curve: LearningCurve, rows: slice) -> np.ndarray:
@@ -144,6 +162,18 @@ def _is_undertrained(trial: Trial, curve: LearningCurve | None) -> bool:
         return False
     error = np.sqrt((last.var(ddof=1) + before.var(ddof=1)) / quarter)
     return bool(rise >= max(RISE, 2.0 * error))
+
+
+def _is_at_floor(trial: Trial) -> bool:
+    return trial.final_return <= find_task(trial.record["task"]).floor
+
+
+def _is_exploiting(trial: Trial) -> bool:
+    imagined = trial.record["imagined_start_value"]
+    real = trial.record["real_start_value"]
+    if imagined is None or real is None:
+        return False
+    return imagined > 2 * real and imagined - real > EXPLOITED
 
 
 def _find_returns(curve: LearningCurve | None) -> np.ndarray | None:

@@ -29,8 +29,6 @@ PARTS = {
 }
 _MAX_VALUES = 4  # of a field that are printed
 
-Values = Mapping[str, Sequence[str]]  # what a side has of each field, in the order of its trials
-
 
 class Difference(NamedTuple):
     """One field that is not the same on both sides."""
@@ -48,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> None:
     """Find both sides and print what differs between them."""
-    sides = [find_side(name, options.results) for name in (options.one, options.other)]
+    names = options.one, options.other
+    sides = [find_side(name, options.results) for name in names]
     found = compare(*sides)
     if options.format == "json":
         print(json.dumps([difference._asdict() for difference in found], indent=2))
         return
-    print("\n".join(_as_table(found, options, sides)))
+    print("\n".join(_as_table(found, names, sides)))
 
 
 def find_side(name: str, results: Path) -> list[Trial]:
@@ -111,30 +110,24 @@ def _differing(part: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> l
     ]
 
 
-def _values(trials: Sequence[Trial], fields: Sequence[str]) -> Values:
+def _values(trials: Sequence[Trial], fields: Sequence[str]) -> dict[str, list[str]]:
     return {f: list(dict.fromkeys(str(trial.record[f]) for trial in trials)) for f in fields}
 
 
 def _as_table(
-    found: Sequence[Difference], options: argparse.Namespace, sides: Sequence[Sequence[Trial]]
+    found: Sequence[Difference], names: tuple[str, str], sides: Sequence[Sequence[Trial]]
 ) -> list[str]:
-    counts = [
-        f"{name} ({len(side)} trials)" for name, side in zip(_names(options), sides, strict=True)
-    ]
+    counts = [f"{name} ({len(side)} trials)" for name, side in zip(names, sides, strict=True)]
     if not found:
         return [f"nothing differs between {' and '.join(counts)}"]
     rows = [(d.field, _shown(d.one), _shown(d.other)) for d in found]
-    widths = [max(len(row[column]) for row in (*rows, ("", *_names(options)))) for column in (0, 1)]
-    lines = [f"{'':<{widths[0]}}  {options.one:<{widths[1]}}  {options.other}"]
+    widths = [max(len(row[column]) for row in (*rows, ("", *names))) for column in (0, 1)]
+    lines = [f"{'':<{widths[0]}}  {names[0]:<{widths[1]}}  {names[1]}"]
     for number, (difference, row) in enumerate(zip(found, rows, strict=True)):
         if number == 0 or found[number - 1].part != difference.part:
             lines.append(f"{difference.part}:")
         lines.append(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip())
     return lines
-
-
-def _names(options: argparse.Namespace) -> tuple[str, str]:
-    return options.one, options.other
 
 
 def _shown(values: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import Arm
@@ -15,6 +14,7 @@ from analysis.load import count_statuses
 from analysis.reference_grid import export_reference, export_row, export_trial
 from analysis.report import Summary
 from analysis.scaling import Scaling
+from analysis.stats import mean_and_sd
 from analysis.suite import THRESHOLDS, Suite
 
 COMPARED = (
@@ -47,14 +47,13 @@ def render_csv(summary: Summary, per_seed: bool) -> str:
 def render_json(summary: Summary, per_seed: bool) -> str:
     """Return one object: sweep, scale, progress, counts, arms, comparisons, notes (and seeds)."""
     sweep = summary.sweep
-    pairs = list(zip(summary.comparisons, summary.table_notes, strict=True))
     shown = {
         "sweep": sweep.name,
         "scale": sweep.scale,
         "progress": summary.progress,
         "counts": {"planned": sweep.num_planned, **count_statuses(sweep.trials)},
         "arms": [_plain_arm(arm) for arm in summary.arms],
-        "comparisons": [_plain_comparisons(table, notes) for table, notes in pairs],
+        "comparisons": [_plain_comparisons(table) for table in summary.comparisons],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
         "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
@@ -70,6 +69,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
 
 def _plain_arm(arm: Arm) -> dict[str, Any]:
     over = arm.over_floor
+    where_planned, plan = mean_and_sd(arm.returns_where_planned), mean_and_sd(arm.plan_returns)
     return {
         **arm.factors,
         "floor": arm.task.floor,
@@ -82,10 +82,10 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         "over_floor_low": over and over.low,
         "over_floor_high": over and over.high,
         "over_floor_p": over and over.p,
-        "return_where_planned_mean": arm.mean_where_planned,
-        "return_where_planned_sd": arm.sd_where_planned,
-        "plan_return_mean": arm.plan_mean,
-        "plan_return_sd": arm.plan_sd,
+        "return_where_planned_mean": where_planned[0],
+        "return_where_planned_sd": where_planned[1],
+        "plan_return_mean": plan[0],
+        "plan_return_sd": plan[1],
         "train_seconds": arm.train_seconds,
         "return_per_hour": arm.return_per_hour,
     }
@@ -107,7 +107,7 @@ def _plain_comparison(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, Any]:
+def _plain_comparisons(table: Comparisons) -> dict[str, Any]:
     return {
         "compare": table.factor,
         "averaged_over": list(table.averaged),
@@ -117,7 +117,7 @@ def _plain_comparisons(table: Comparisons, notes: Sequence[str]) -> dict[str, An
             for aggregate in table.aggregates
         ],
         "trends": [trend._asdict() for trend in table.trends],
-        "notes": list(notes),
+        "notes": list(table.notes),
     }
 
 
@@ -205,7 +205,7 @@ def _list_seeds(summary: Summary) -> list[dict[str, Any]]:
             "return_where_planned": trial.return_where_planned,
             "plan_return": trial.plan_return,
             "episodes": trial.num_episodes,
-            "signs": ", ".join(summary.names[trial.record["trial"]]),
+            "signs": ", ".join(summary.signs[trial.record["trial"]]),
             "trial": trial.record["trial"],
             "origin": trial.record.get("origin"),  # of an imported trial: file and line, or folder
             **(export_trial(summary.reference, trial) if summary.reference else {}),

@@ -9,13 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scipy.special import stdtr
-
 from analysis.arms import Arm
 from analysis.guard import Difference
-from analysis.pool import compare_controls
+from analysis.pool import compare_controls, describe_averaging, find_left_out, pool_arms
 from analysis.shared import describe_shared
-from analysis.stats import Interval, bootstrap_blocks, mean, sample_sd, sample_variance, t_quantile
+from analysis.stats import Interval, bootstrap_blocks, contrast_means, sample_sd, t_interval
 from analysis.verdict import CONFIDENCE
 
 BASE = ("mlp", "gaussian")  # the cell that the others are compared with
@@ -67,7 +65,7 @@ class SuiteEffect(NamedTuple):
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
     over_blocks: Effect  # t interval over all blocks, each as if it stood alone; tasks weigh alike
-    despite_differences: bool = False  # between the cells of some task
+    despite_differences: bool  # between the cells of some task
 
 
 class Factorial(NamedTuple):
@@ -79,33 +77,31 @@ class Factorial(NamedTuple):
 
 
 def find_effects(
-    arms: Sequence[Arm], despite_differences: bool = False, names: Sequence[str] = ()
+    arms: Sequence[Arm],
+    despite_differences: bool,
+    within: Sequence[str] | None,
+    names: Sequence[str],
 ) -> Factorial:
     """Return the effects of every complete 2x2 among `arms`; empty where there is none.
 
-    `names` are factors whose levels set the variant and nothing else.
+    With `within` they are those of averages over all other factors, the compared one too. `names`
+    are factors whose levels set the variant and nothing else.
     """
+    of_a_cell = (*OF_A_CELL, *names)
     tasks = [
         _judge_cells(group, kinds, cells, despite_differences)
-        for group, kinds, cells in _find_squares(arms, (*OF_A_CELL, *names))
+        for group, kinds, cells in _find_squares(pool_arms(arms, of_a_cell, within), of_a_cell)
     ]
     notes = describe_shared(task.cells for task in tasks if not task.problem)
+    if tasks:
+        averaged = find_left_out(arms, of_a_cell, within)
+        notes = describe_averaging(averaged, tasks[0].cells[-1]) + notes
     return Factorial(tuple(tasks), tuple(_pool(tasks)), tuple(notes))
 
 
 def contrast(cells: Sequence[Sequence[float]], name: str) -> Effect:
-    """Return a contrast of four cells of returns with its t interval.
-
-    Spreads are not pooled; degrees of freedom after Satterthwaite, as in Welch's test.
-    """
-    weights = CONTRASTS[name]
-    value = math.fsum(w * mean(cell) for w, cell in zip(weights, cells, strict=True))
-    if min(len(cell) for cell in cells) < 2:
-        return Effect(name, value, None, None, None, None)
-    parts = [w**2 * sample_variance(c) / len(c) for w, c in zip(weights, cells, strict=True)]
-    sizes = [part**2 / (len(cell) - 1) for part, cell in zip(parts, cells, strict=True)]
-    degrees = sum(parts) ** 2 / sum(sizes) if sum(sizes) else math.inf
-    return _with_interval(name, value, math.sqrt(sum(parts)), degrees)
+    """Return a contrast of four cells of returns with its t interval."""
+    return Effect(name, *contrast_means(cells, CONTRASTS[name], CONFIDENCE))
 
 
 def block_differences(cells: Sequence[dict[int, float]], name: str) -> list[float]:
@@ -198,15 +194,8 @@ def _over_blocks(name: str, blocks: Sequence[Sequence[float]], value: float) -> 
     """
     seeds = [(1.0 / (len(blocks) * len(b)), difference) for b in blocks for difference in b]
     if not sample_sd([difference for _, difference in seeds]):
-        return _with_interval(name, value, 0.0, 0.0)
+        return Effect(name, *t_interval(value, 0.0, 0.0, CONFIDENCE))
     degrees = 1.0 / math.fsum(weight**2 for weight, _ in seeds) - 1.0
     squares = math.fsum((weight * (difference - value)) ** 2 for weight, difference in seeds)
-    return _with_interval(name, value, math.sqrt(squares * (1.0 + 1.0 / degrees)), degrees)
-
-
-def _with_interval(name: str, value: float, error: float, degrees: float) -> Effect:
-    if error == 0.0:
-        return Effect(name, value, 0.0, value, value, None)
-    half = t_quantile(degrees, CONFIDENCE) * error
-    p = 2.0 * float(stdtr(degrees, -abs(value) / error))
-    return Effect(name, value, error, value - half, value + half, p)
+    error = math.sqrt(squares * (1.0 + 1.0 / degrees))
+    return Effect(name, *t_interval(value, error, degrees, CONFIDENCE))

@@ -19,12 +19,12 @@ from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
 from analysis.flow_figures import draw_flow_settings
 from analysis.fonts import list_families, naming_boxes
-from analysis.panels import FLOOR_LINE, MARKERS, Style, choose_markers, draw_panel
+from analysis.panels import MARKERS, Style, choose_markers, draw_panel
 from analysis.plots import Panel, Plot, plan_all_curves, plan_curves, plan_returns, plan_starts
 from analysis.report import Summary
 from analysis.scattered import is_scattered
 from analysis.search_figures import draw_settings
-from analysis.sheet import finish_figure
+from analysis.sheet import finish_sheet, floor_key, place_panels
 from analysis.short_names import fold
 from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
@@ -40,6 +40,7 @@ NUMBER_INCHES = 0.08  # for a character of a number's
 COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
 PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
 MANY_PANELS = 10
+TITLE_INCHES = 1.3  # for title, legend and footnote together, of few lines
 FILE_CHARACTERS = 100  # of factors in a file's name, which may have 255 bytes with all
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
@@ -102,28 +103,19 @@ def _file_name(factors: Sequence[str]) -> str:
 
 def draw_plot(plot: Plot) -> Figure:
     """Return the figure of `plot`: its panels in a grid, one legend above."""
-    width, height = _size_panel(plot)
-    num_columns = _count_columns(plot, width)
-    together = _count_together(plot)
-    rows_together = math.ceil(together / num_columns)
-    num_rows = rows_together * len(plot.panels) // together
-    size = max(width * num_columns, 5.5), height * num_rows + 1.3
-    figure = Figure(figsize=size, layout="constrained")
-    is_common = plot.kind != "starts"
-    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=is_common)
+    size, together = _size_panel(plot), _count_together(plot)
+    num_columns = _count_columns(plot, size[0])
+    sheet = place_panels(
+        len(plot.panels), num_columns, size, together, plot.kind != "starts",
+        title_inches=TITLE_INCHES,
+    )  # fmt: skip
     styles = style_series(plot)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for number, panel in enumerate(plot.panels):
-        block, place = divmod(number, together)
-        axes = grid[block * rows_together + place // num_columns, place % num_columns]
-        axes.set_axis_on()
+    for axes, panel in zip(sheet.panels, plot.panels, strict=True):
         draw_panel(axes, panel, plot, styles)
-        _title_panel(axes, panel, plot, is_wrapped=rows_together > 1)
+        _title_panel(axes, panel, plot, is_wrapped=together > num_columns)
     if plot.panels[0].category is None:
-        figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
-    finish_figure(figure, plot.title, plot.footnote, _list_handles(plot, styles))
-    return figure
+        sheet.figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
+    return finish_sheet(sheet, plot.title, plot.footnote, _list_handles(plot, styles))
 
 
 def _size_panel(plot: Plot) -> tuple[float, float]:
@@ -200,7 +192,7 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
     if plot.kind != "starts":
         shown = {"linewidth": 1.6, "markersize": 4}
         handles = [Line2D([], [], label=label, **shown, **styles[label]) for label in styles]
-        return [*handles, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
+        return [*handles, floor_key()]
     colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]
     ticks = plot.layout.ticks if len(plot.layout.ticks) > 1 else ()
     names = [" / ".join(filter(None, (tick.group, tick.name))) for tick in ticks]

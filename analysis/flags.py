@@ -2,17 +2,14 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import leave_out_replaced
 from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
-from analysis.load import Sweep, Trial, format_value
-from analysis.verdict import RETURN_MAX
-from pwmray.tasks import find_task
+from analysis.load import EVALUATED, Sweep, Trial, format_value
 
 FULL_EPISODES = 50  # evaluation episodes a final return should rest on
-EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, at the least
 SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
 
 
@@ -23,40 +20,29 @@ def find_flags(sweep: Sweep) -> list[str]:
     """
     counting = leave_out_replaced(sweep)
     usable = counting.usable
-    checks: tuple[tuple[str, Callable[[Trial], bool]], ...] = (
-        ("whose recorded final return is not the mean of its episodes", _is_misrecorded),
-        ("whose number of episodes is not the recorded one", _is_miscounted),
-    )
-    flags = [_list_trials(text, [t for t in usable if is_odd(t)]) for text, is_odd in checks]
-    flags.append(_find_repeated(sweep.usable))
-    flags.append(_list_trials("evaluated without usable episodes", _find_unusable(counting)))
-    flags.append(_find_several_data(usable))
-    flags.append(_find_few_episodes(usable))
-    flags += [_find_unmatched(field, usable) for field in PARAMETERS]
+    misrecorded = [t for t in usable if _is_misrecorded(t)]
+    miscounted = [t for t in usable if t.record["evaluation_episodes"] != t.num_episodes]
+    unusable = [t for t in counting.trials if t.record["status"] == EVALUATED and not t.is_usable]
+    flags = [
+        _list_trials("whose recorded final return is not the mean of its episodes", misrecorded),
+        _list_trials("whose number of episodes is not the recorded one", miscounted),
+        _find_repeated(sweep.usable),
+        _list_trials("evaluated without usable episodes", unusable),
+        _find_several_data(usable),
+        _find_few_episodes(usable),
+        *(_find_unmatched(field, usable) for field in PARAMETERS),
+    ]
     return [flag for flag in flags if flag]
 
 
 def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
     """Say where variants give one part unlike sizes, though the sum may be within tolerance."""
     sizes = {t.factors["variant"]: t.record[field] for t in trials if t.record[field] is not None}
-    if len(sizes) < 2 or spread(list(sizes.values())) <= PARAMETER_TOLERANCE:
+    share = spread(list(sizes.values())) if sizes else 0.0
+    if share <= PARAMETER_TOLERANCE:
         return ""
     listed = "; ".join(f"{variant} {format_value(size)}" for variant, size in sizes.items())
-    return f"{field} differ by {spread(list(sizes.values())):.1%} between variants: {listed}"
-
-
-def is_at_floor(trial: Trial) -> bool:
-    """Tell whether an evaluated trial is no better than doing nothing or acting at random."""
-    return trial.final_return <= find_task(trial.record["task"]).floor
-
-
-def is_exploiting(trial: Trial) -> bool:
-    """Tell whether a trial imagines over twice what it gets."""
-    imagined = trial.record["imagined_start_value"]
-    real = trial.record["real_start_value"]
-    if imagined is None or real is None:
-        return False
-    return imagined > 2 * real and imagined - real > EXPLOITED
+    return f"{field} differ by {share:.1%} between variants: {listed}"
 
 
 def _is_misrecorded(trial: Trial) -> bool:
@@ -64,31 +50,6 @@ def _is_misrecorded(trial: Trial) -> bool:
     return recorded is None or not math.isclose(
         recorded, trial.final_return, rel_tol=0.0, abs_tol=SAME_RETURN
     )
-
-
-def _is_miscounted(trial: Trial) -> bool:
-    return trial.record["evaluation_episodes"] != trial.num_episodes
-
-
-def _find_unusable(sweep: Sweep) -> list[Trial]:
-    return [t for t in sweep.trials if t.record["status"] == "EVALUATED" and not t.is_usable]
-
-
-def find_identical(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials of one task that end on the same episodes as another: one run twice?
-
-    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
-    """
-    same: dict[tuple, dict[str, Trial]] = defaultdict(dict)
-    for trial in trials:
-        same[(trial.record["task"], trial.returns.tobytes())][trial.record["trial"]] = trial
-    return [
-        trial
-        for group in same.values()
-        if len(group) > 1
-        for trial in group.values()
-        if not ((trial.returns == 0.0).all() or (trial.returns == RETURN_MAX).all())
-    ]
 
 
 def _find_repeated(trials: Sequence[Trial]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.arms import Arm
 from analysis.layout import list_varied
-from analysis.load import find_factor
+from analysis.load import find_level
 from analysis.report import Summary
 from analysis.sheet import describe_sample, finish_sheet, make_sheet
 from analysis.short_names import fold, shorten_levels
@@ -110,12 +110,7 @@ def _is_varied(arms: Sequence[Arm], key: str) -> bool:
 
 def _read(arm: Arm, key: str) -> Any:
     """Return a setting of an arm, whose trials share it; None where it does not apply."""
-    if key in arm.factors:
-        return arm.factors[key]
-    try:
-        return find_factor(arm.trials[0].record, key)
-    except ValueError:  # an imported trial may not say
-        return None
+    return find_level(arm.trials[0], key)
 
 
 def _size_panel(maps: Sequence[FlowMap]) -> tuple[float, float]:

@@ -81,6 +81,11 @@ def format_range(low: float | None, high: float | None, digits: int = 0) -> str:
     return f"[{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
+def format_number(value: float | None, spec: str) -> str:
+    """Return a number as `spec` has it, "-" where there is none."""
+    return "-" if value is None else format(value, spec)
+
+
 def format_return(mean: float | None, sd: float | None) -> str:
     """Return a mean return with its sample sd, where there is one."""
     if mean is None:

@@ -9,6 +9,7 @@ from analysis.cost_grids import list_cost_grids
 from analysis.grid import (
     Grid,
     format_floor,
+    format_number,
     format_p,
     format_range,
     format_return,
@@ -19,7 +20,7 @@ from analysis.load import format_value
 from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
-from analysis.stats import Welch
+from analysis.stats import Welch, mean_and_sd
 from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
@@ -55,8 +56,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
         grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
-    pairs = zip(summary.comparisons, summary.table_notes, strict=True)
-    grids += [grid for pair in pairs for grid in _comparison_grids(*pair, names)]
+    grids += [grid for table in summary.comparisons for grid in _comparison_grids(table, names)]
     if not any(table.rows for table in summary.comparisons):
         grids.append(_floor_grid(summary.arms, names))
     held = find_held(summary.arms)
@@ -88,7 +88,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
             format_time(arm.train_seconds),
-            "-" if arm.return_per_hour is None else f"{arm.return_per_hour:,.0f}",
+            format_number(arm.return_per_hour, ",.0f"),
         )
         for arm in arms
     ]
@@ -113,8 +113,8 @@ def _sum_up_plans(arm: Arm) -> tuple[str, ...]:
     return (
         str(len(arm.plan_returns)),
         format_return(arm.mean, arm.sd),
-        format_return(arm.mean_where_planned, arm.sd_where_planned),
-        format_return(arm.plan_mean, arm.plan_sd),
+        format_return(*mean_and_sd(arm.returns_where_planned)),
+        format_return(*mean_and_sd(arm.plan_returns)),
     )
 
 
@@ -123,7 +123,7 @@ def _list_plans(arm: Arm) -> list[tuple[str, ...]]:
         (
             str(trial.seed),
             f"{trial.final_return:z.2f}",
-            "-" if trial.return_where_planned is None else f"{trial.return_where_planned:z.2f}",
+            format_number(trial.return_where_planned, "z.2f"),
             f"{trial.plan_return:z.2f}",
         )
         for trial in arm.counted
@@ -140,37 +140,24 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
             *name_levels(trial.factors, names),
             str(trial.seed),
             f"{trial.final_return:z.2f}" if trial.is_usable else "-",
-            "-" if trial.num_episodes is None else str(trial.num_episodes),
-            _format_value_at_start(trial.record["imagined_start_value"]),
-            _format_value_at_start(trial.record["real_start_value"]),
-            ", ".join(summary.names[trial.record["trial"]]) or "-",
+            format_number(trial.num_episodes, "d"),
+            format_number(trial.record["imagined_start_value"], "z.1f"),
+            format_number(trial.record["real_start_value"], "z.1f"),
+            ", ".join(summary.signs[trial.record["trial"]]) or "-",
             trial.record["status"],
             trial.record["origin"] if is_imported else trial.record["trial"][:SHOWN_DIGITS],
         )
         for trial in trials
     ]
-    columns = (
-        "seed",
-        "return",
-        "episodes",
-        "imagined",
-        "real",
-        "signs",
-        "status",
-        source,
-    )
+    columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", source)
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 
-def _format_value_at_start(value: float | None) -> str:
-    return "-" if value is None else f"{value:z.1f}"
-
-
-def _comparison_grids(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> list[Grid]:
+def _comparison_grids(table: Comparisons, names: ShortNames) -> list[Grid]:
     """Return the grids of one factor: verdicts, then the view over tasks, then the trends."""
     if not table.rows:
-        return [Grid(f"Verdicts along {table.factor}", (), [], notes)]
-    grids = [_verdict_grid(table, notes, names)]
+        return [Grid(f"Verdicts along {table.factor}", (), [], table.notes)]
+    grids = [_verdict_grid(table, names)]
     if table.aggregates:
         grids.append(_aggregate_grid(table, names))
     levels = dict.fromkeys(trend.levels for trend in table.trends)
@@ -192,7 +179,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     return Grid("Returns over the floor", headers, rows, (FLOOR_NOTE,))
 
 
-def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames) -> Grid:
+def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
     against = _list_baselines(table, names)
     is_told = len({*against}) > 1  # else the title says it
@@ -210,7 +197,7 @@ def _verdict_grid(table: Comparisons, notes: tuple[str, ...], names: ShortNames)
     numbers = ("diff", f"{CONFIDENCE:.0%} interval", "p")
     told = ("against",) if is_told else ()
     headers = (*shared, table.factor, *told, *numbers, "verdict", "evidence")
-    return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, notes)
+    return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, table.notes)
 
 
 def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
@@ -224,7 +211,7 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
             str(row.num_blocks),
             f"{row.interval.estimate:+z.1f}",
             format_range(row.interval.low, row.interval.high),
-            "-" if row.correlation is None else f"{row.correlation:z.2f}",
+            format_number(row.correlation, "z.2f"),
         )
         for row in table.aggregates
     ]

@@ -12,6 +12,7 @@ from analysis.checked import read_config
 from analysis.load import SETS_VARIANT, Trial, format_value
 from pwmray.registry import flat_settings
 from pwmray.results import TRAINED_WITH, UNKNOWN
+from pwmray.variants import SCRATCH
 
 CONTROLS = (
     "methodology",
@@ -48,7 +49,6 @@ SETS_KIND = {  # the parts whose kind a compared key changes
 # What a kind brings with it, beside settings that it alone has: its widths match the other kind's
 # number of parameters.
 OF_A_KIND = ("kind", "units", "encoder_units")
-SCRATCH = "scratch"  # in place of a checkpoint
 NO_VALUE = object()  # in place of a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
 PARAMETER_TOLERANCE = 0.02
@@ -297,6 +297,7 @@ def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
 
 
 def join_values(values: Sequence[Any]) -> str:
+    """Return values as printed, each once."""
     return " and ".join(format_value(value) for value in dict.fromkeys(values))
 
 

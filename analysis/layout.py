@@ -8,6 +8,7 @@ from analysis.colours import LEVEL_COLOURS
 from analysis.short_names import ShortNames, shorten_levels
 
 Factors = Mapping[str, Any]
+Ranks = Mapping[tuple[str, Any], int]  # the place of each factor's level among the others
 
 
 class Tick(NamedTuple):
@@ -27,6 +28,7 @@ class Layout(NamedTuple):
     is_joined: bool  # x holds several numbers, so that a line between them means something
     ticks: tuple[Tick, ...]  # of the evaluated arms, in order
     names: ShortNames
+    ranks: Ranks
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -52,11 +54,11 @@ def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
     by = tuple(sorted(free, key=lambda name: name == compare))  # compared levels side by side
     by = ("epochs",) if "epochs" in free else by
     axis = by or ("epochs",)
-    names = shorten_levels(arms)
-    ticks = order_ticks(arms, axis, names, [arm.factors for arm in arms if arm.trials])
+    names, ranks = shorten_levels(arms), rank_levels(arms)
+    ticks = order_ticks(ranks, axis, names, [arm.factors for arm in arms if arm.trials])
     is_joined = len(axis) == 1 < len(ticks) and is_numeric([a.factors[axis[0]] for a in arms])
     others = tuple(name for name in free if name not in axis)
-    return Layout(colour, axis, others, by or (colour,), is_joined, ticks, names)
+    return Layout(colour, axis, others, by or (colour,), is_joined, ticks, names, ranks)
 
 
 def choose_coloured(arms: Sequence[Arm], compare: str) -> str:
@@ -83,15 +85,14 @@ def is_varied(arms: Sequence[Arm], factor: str) -> bool:
 
 
 def order_ticks(
-    arms: Sequence[Arm],
+    ranks: Ranks,
     axis: Sequence[str],
     names: ShortNames,
     shown: Sequence[Factors],
     is_title: bool = False,
 ) -> tuple[Tick, ...]:
-    """Return the ticks that `shown` stand at, each factor's levels in the order of all arms."""
-    places = rank_levels(arms)
-    ordered = sorted(shown, key=lambda factors: [places[(name, factors[name])] for name in axis])
+    """Return the ticks that `shown` stand at, each factor's levels in order of rank."""
+    ordered = sorted(shown, key=lambda factors: [ranks[(name, factors[name])] for name in axis])
     return tuple(dict.fromkeys(make_tick(factors, axis, names, is_title) for factors in ordered))
 
 

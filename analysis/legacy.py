@@ -7,6 +7,7 @@ runs' files. Nothing is repaired: a run stays as its file has it, with its origi
 import csv
 import hashlib
 import io
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from analysis.verdict import RETURN_MAX
 from pwmray.checks import MAX_INT, check_folder_name
 from pwmray.tasks import find_task
+from pwmray.variants import SCRATCH
 
 PREFIX = "legacy_"  # of the names of their sweeps
 
@@ -61,7 +63,7 @@ class LegacyRun(NamedTuple):
     epochs: int | None = None  # asked for
     epochs_reached: int | None = None
     methodology: str | None = None
-    checkpoint: str | None = None  # "scratch", or the world model's file
+    checkpoint: str | None = None  # SCRATCH, or the world model's file
     device: str | None = None
     train_seconds: float | None = None
     job: str | None = None
@@ -177,9 +179,8 @@ def read_duration(row: Mapping[str, str], name: str) -> float | None:
 def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
     """Return what contradicts: within each file, then between every two of them."""
     found = [one for runs in files for one in (*_find_shared_jobs(runs), *_find_same(runs))]
-    for place, first in enumerate(files):
-        for second in files[place + 1 :]:
-            found += _compare_files(first, second)
+    for first, second in itertools.combinations(files, 2):
+        found += _compare_files(first, second)
     return found
 
 
@@ -218,7 +219,7 @@ def _read_registry_row(row: Mapping[str, str], name: str) -> LegacyRun:
         plan_return=read_return(row, "planning_reward"),
         epochs=read_whole("epochs", row["epochs"], least=1),
         methodology=METHODOLOGIES[method],
-        checkpoint="scratch" if row["checkpoint"] in ("", "none") else row["checkpoint"],
+        checkpoint=SCRATCH if row["checkpoint"] in ("", "none") else row["checkpoint"],
         device=row["hardware"] or None,
         train_seconds=None if minutes is None else 60.0 * minutes,
         job=row["job_id"] or None,

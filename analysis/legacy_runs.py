@@ -16,6 +16,7 @@ from analysis.legacy import (
     read_whole,
 )
 from pwmray.tasks import find_task
+from pwmray.variants import SCRATCH, methodology_of
 
 CONFIG = Path(".hydra") / "config.yaml"
 CHOICES = Path(".hydra") / "hydra.yaml"  # what was chosen on the command line
@@ -34,7 +35,7 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
     ValueError naming the file and the key that is missing or broken.
     """
     config = _Config(folder / CONFIG)
-    checkpoint = config.text("general.checkpoint")
+    checkpoint = config.text("general.checkpoint") or SCRATCH
     episodes = config.find("general.eval_runs")
     place = label / folder.relative_to(root)
     run = LegacyRun(
@@ -46,8 +47,8 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
         seed=config.whole("general.seed"),
         final_return=None,
         epochs=config.whole("epochs", least=1),
-        methodology=_methodology(checkpoint, config),
-        checkpoint=checkpoint or "scratch",
+        methodology=methodology_of(checkpoint, bool(config.find("finetune_wm"))),
+        checkpoint=checkpoint,
         num_episodes=None if episodes is None else config.whole("general.eval_runs", least=1),
         failure="no results file",
     )
@@ -122,12 +123,6 @@ def _read_name(folder: Path, config: _Config) -> str:
         return "unknown"
     target = config.text("alg._target_") or "unknown"
     return config.text("alg.name") or target.rpartition(".")[2]
-
-
-def _methodology(checkpoint: str, config: _Config) -> str:
-    if not checkpoint:
-        return "joint_from_scratch"
-    return "policy_and_wm_finetuning" if config.find("finetune_wm") else "policy_finetuning"
 
 
 def _add_results(run: LegacyRun, path: Path) -> LegacyRun:

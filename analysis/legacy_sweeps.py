@@ -11,13 +11,8 @@ from analysis.legacy import LegacyRun
 from pwmray.files import replacing
 from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, check_kind, read_sweep
 from pwmray.results import CURVE, EVALUATIONS, PLANNER, POLICY, TRIALS, write_rows
+from pwmray.variants import VARIANTS
 
-KINDS = {
-    "baseline": ("mlp", "gaussian"),
-    "flowpolicy": ("mlp", "flow"),
-    "flowwm": ("flow", "gaussian"),
-    "fullflow": ("flow", "flow"),
-}
 PROTOCOL = "legacy: one mean return, episodes and their seeds unrecorded"
 OWN_COLUMNS = [pa.field("origin", pa.string()), pa.field("config_name", pa.string())]
 
@@ -75,7 +70,7 @@ def write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun]
 
 
 def _to_row(run: LegacyRun) -> dict[str, Any]:
-    world_model, policy = KINDS.get(run.variant, (None, None))
+    world_model, policy = VARIANTS.get(run.variant, (None, None))
     # What ran to its end was asked for what it reached; of another run that is not known.
     epochs = run.epochs or (None if run.failure else run.epochs_reached)
     return {
@@ -107,13 +102,11 @@ def _to_row(run: LegacyRun) -> dict[str, Any]:
 
 def _find_varied(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the columns that vary; configurations where they tell more than variants do."""
-    names = {name: {row[name] for row in rows} for name in ("methodology", "epochs", "variant")}
-    names["config_name"] = {row["config_name"] for row in rows}
-    if len(names["config_name"]) == len(names["variant"]):
-        del names["config_name"]
-    else:
-        del names["variant"]
-    varied = [name for name, values in names.items() if len(values - {None}) > 1]
+    columns = ("methodology", "epochs", "variant", "config_name")
+    levels = {name: {row[name] for row in rows} for name in columns}
+    is_told_by_variant = len(levels["config_name"]) == len(levels["variant"])
+    del levels["config_name" if is_told_by_variant else "variant"]
+    varied = [name for name, values in levels.items() if len(values - {None}) > 1]
     return varied or ["variant"]
 
 

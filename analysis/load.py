@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,6 @@ EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
 ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
 SETS_VARIANT = ("variant", "world_model.kind", "policy.kind")  # what a variant follows from
-
-
 NO_EPISODES = np.empty(0)
 
 
@@ -41,9 +39,7 @@ class Trial:
     record: dict[str, Any]  # its row of the `trials` table
     factors: dict[str, Any]  # task, variant, epochs and whatever else the sweep varies; no seed
     returns: np.ndarray  # of its final evaluation episodes, [0, 1000]; empty if none
-    plan_returns: np.ndarray = field(
-        default_factory=lambda: NO_EPISODES
-    )  # of those that the planner acted in too
+    plan_returns: np.ndarray  # of those that the planner acted in too
 
     @property
     def seed(self) -> int:
@@ -129,11 +125,6 @@ class Sweep(NamedTuple):
         """Return the trials that enter verdicts."""
         return tuple(trial for trial in self.trials if trial.is_usable)
 
-    @property
-    def seeds(self) -> frozenset[int]:
-        """Return every training seed of the grid that has a row, whatever its status."""
-        return frozenset(trial.seed for trial in self.trials)
-
     def find_names_of(self, key: str) -> tuple[str, ...]:
         """Return the axes with names of their own that set `key` and nothing else."""
         return tuple(name for name, keys in self.axes.items() if keys == (key,) and name != key)
@@ -178,7 +169,7 @@ def load_sweep(folder: Path) -> Sweep:
     records = _read_records(folder / "trials.arrow", described["trials"])
     episodes = _read_episodes(folder / "evaluations.arrow")
     varies = tuple(described["varies"])
-    names = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
+    names = list_factors_of_arms(varies)
     trials = tuple(
         Trial(
             record=record,
@@ -200,6 +191,11 @@ def load_sweep(folder: Path) -> Sweep:
         within=tuple(described["within"]),
         num_unlisted=len(names_in(folder).keys() - set(described["trials"])),
     )
+
+
+def list_factors_of_arms(varies: Sequence[str]) -> list[str]:
+    """Return the factors that tell the arms of a sweep apart: not the seed."""
+    return [name for name in dict.fromkeys((*ARM_FACTORS, *varies)) if name != "seed"]
 
 
 def count_statuses(trials: Iterable[Trial]) -> dict[str, int]:
@@ -275,6 +271,16 @@ def find_factor(record: dict[str, Any], name: str) -> Any:
                 "again to write the tables anew"
             )
     return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def find_level(trial: Trial, name: str) -> Any:
+    """Return a trial's level of a factor that perhaps others alone have, None where it has none."""
+    if name in trial.factors:
+        return trial.factors[name]
+    try:
+        return find_factor(trial.record, name)
+    except ValueError:  # neither a column nor a setting: it does not apply
+        return None
 
 
 def format_value(value: Any) -> str:

@@ -3,9 +3,8 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from analysis.load import ARM_FACTORS, Sweep, Trial, find_factor
+from analysis.load import Sweep, Trial, find_level, list_factors_of_arms
 from pwmray.commands import unknown
 
 SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
@@ -22,7 +21,7 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
     names = [sweep.name for sweep in sweeps]
     _check_told_apart(sweeps)
     varies = tuple(dict.fromkeys(name for sweep in sweeps for name in sweep.varies))
-    factors = [*ARM_FACTORS, *(name for name in varies if name not in (*ARM_FACTORS, "seed"))]
+    factors = list_factors_of_arms(varies)
     return Sweep(
         folder=sweeps[0].folder,
         name=" + ".join(names),
@@ -30,7 +29,6 @@ def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
         compare=sweeps[0].compare,
         varies=(*varies, SWEEP),
         axes=_unite_axes(sweeps),
-        within=(),
         trials=tuple(_place(trial, s.name, factors) for s in sweeps for trial in s.trials),
         num_planned=sum(sweep.num_planned for sweep in sweeps),
         other_folders=tuple(sweep.folder for sweep in sweeps[1:]),
@@ -74,15 +72,5 @@ def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:
 
 
 def _place(trial: Trial, sweep: str, factors: Sequence[str]) -> Trial:
-    levels = {name: _level(trial, name) for name in factors}
+    levels = {name: find_level(trial, name) for name in factors}
     return replace(trial, factors=levels | {SWEEP: sweep})
-
-
-def _level(trial: Trial, name: str) -> Any:
-    """Return the trial's level of a factor that perhaps another sweep alone varies."""
-    if name in trial.factors:
-        return trial.factors[name]
-    try:
-        return find_factor(trial.record, name)
-    except ValueError:  # neither a column nor a setting of this trial: it does not apply
-        return None

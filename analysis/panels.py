@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from analysis.layout import Tick
 from analysis.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
+from analysis.sheet import show_returns
 from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
-from analysis.verdict import CONFIDENCE, RETURN_MAX
-from pwmray.tasks import find_task
+from analysis.verdict import CONFIDENCE
 
 Style = dict[str, Any]  # of a series: color, linestyle and marker
 DODGE = {True: 0.09, False: 0.2}  # between the arms of one tick, joined by lines or not; in ticks
@@ -23,7 +23,6 @@ TICK_CHARACTERS = 11  # in a line of a tick's name: as wide as its room
 MOST_LEVEL_NAMES = 19  # ticks whose names fit side by side on the widest page; more stand upright
 UPRIGHT_LINES = 0.5  # that a character of an upright name takes
 CURVE_MARKERS = 8  # on a learning curve that needs them
-FLOOR_LINE: Style = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 
 
 def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -> None:
@@ -35,10 +34,7 @@ def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -
     }
     painters[plot.kind](axes, panel.series, plot, styles)
     if plot.kind != "starts":
-        axes.axhline(find_task(panel.task).floor, zorder=1, **FLOOR_LINE)
-        axes.set_ylim(0.0, RETURN_MAX)
-        axes.grid(axis="y", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+        show_returns(axes, panel.task)
 
 
 def choose_markers(ticks: Sequence[Tick]) -> list[Style]:

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from analysis.arms import Arm, build_arms, rank_levels
-from analysis.checked import find_setting
+from analysis.arms import Arm, build_arms
 from analysis.curves import Curves
 from analysis.layout import (
     Factors,
@@ -17,7 +16,7 @@ from analysis.layout import (
     name_series,
     order_ticks,
 )
-from analysis.load import Sweep, Trial, describe_episodes, say_span
+from analysis.load import Sweep, Trial, describe_episodes, find_level, say_span
 from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
@@ -85,7 +84,7 @@ def plan_returns(sweep: Sweep) -> Plot:
         "returns",
         f"{sweep.name}: final return by {by}",
         layout,
-        _fill_panels(sweep, layout, entries, layout.others),
+        _fill_panels(layout, entries, layout.others),
         _describe_returns(drawn, layout) + explain_names(layout),
     )
 
@@ -95,17 +94,16 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
 
     Where a panel a task would be crowded, every category of a task has a panel of its own.
     """
-    arms = build_arms(sweep)
-    layout = lay_out(arms, sweep.compare)
+    layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(_largest_budgets(sweep), curves)
-    panels = _fill_panels(sweep, layout, entries, layout.categories)
+    panels = _fill_panels(layout, entries, layout.categories)
     sizes = [len(series.marks) for panel in panels for series in panel.series]
     largest_panel = max((len(panel.series) for panel in panels), default=0)
     has_colours = len({series.level for panel in panels for series in panel.series}) > 1
     if layout.categories and largest_panel > (PANEL_SERIES if has_colours else PLAIN_SERIES):
         shown = [trial.factors for trial in drawn]
-        columns = order_ticks(arms, layout.categories, layout.names, shown, is_title=True)
-        panels = _fill_panels(sweep, layout, entries, (), columns)
+        columns = order_ticks(layout.ranks, layout.categories, layout.names, shown, is_title=True)
+        panels = _fill_panels(layout, entries, (), columns)
     return Plot(
         "curves",
         f"{sweep.name}: return during training, largest budget",
@@ -122,7 +120,7 @@ def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
     sweep = leave_out_settings(sweep)
     layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(sweep.trials, curves)
-    panels = _fill_panels(sweep, layout, entries, layout.categories)
+    panels = _fill_panels(layout, entries, layout.categories)
     sizes = [sum(len(series.marks) for series in panel.series) for panel in panels]
     apart = tuple(
         panel._replace(series=tuple(s._replace(marks=(m,)) for s in panel.series for m in s.marks))
@@ -159,7 +157,7 @@ def plan_starts(sweep: Sweep) -> Plot:
         "starts",
         f"{sweep.name}: imagined against real",
         layout,
-        _fill_panels(sweep, layout, entries, ()),
+        _fill_panels(layout, entries, ()),
         f"Discounted symlog rewards from the evaluation's starts. Marks: trials, n = {len(drawn)}; "
         f"each the mean over {describe_episodes(drawn)} evaluation episodes; "
         f"no interval. Above the line more is imagined than comes.{told}" + explain_names(layout),
@@ -183,7 +181,6 @@ def _describe_points(drawn: Sequence[Trial]) -> str:
 
 
 def _fill_panels(
-    sweep: Sweep,
     layout: Layout,
     entries: Entries,
     others: Sequence[str],
@@ -191,14 +188,13 @@ def _fill_panels(
 ) -> tuple[Panel, ...]:
     """Return a panel a task, or one for each of `columns`; `others` tell its series apart."""
     drawn = {factors["task"] for factors, _ in entries}
-    tasks = dict.fromkeys(trial.factors["task"] for trial in sweep.trials)
-    places = [(task, tick) for task in tasks if task in drawn for tick in columns or (None,)]
-    ranks = rank_levels(build_arms(sweep))
+    tasks = [task for name, task in layout.ranks if name == "task" and task in drawn]
+    places = [(task, tick) for task in tasks for tick in columns or (None,)]
     told = (layout.colour, *others)
     panels: dict[Any, dict[Series, list[Any]]] = {place: {} for place in places}
     for factors, mark in entries:
         tick = make_tick(factors, layout.categories, layout.names, True) if columns else None
-        rank = tuple(ranks[(name, factors[name])] for name in told)
+        rank = tuple(layout.ranks[(name, factors[name])] for name in told)
         key = Series(name_series(factors, layout, others), rank, factors[layout.colour], ())
         panels[(factors["task"], tick)].setdefault(key, []).append(mark)
     return tuple(
@@ -226,7 +222,7 @@ def _largest_budgets(sweep: Sweep) -> list[Trial]:
 
 
 def _training_episodes(trial: Trial) -> str:
-    return str(find_setting(trial.record, "evaluation", "num_episodes") or "unrecorded")
+    return str(find_level(trial, "evaluation.num_episodes") or "unrecorded")
 
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:

@@ -7,47 +7,59 @@ factors left out, so that three collections of data do not turn three seeds into
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from analysis.arms import Arm, order_arms
 from analysis.guard import Difference, find_differences
 from analysis.load import format_value
 
 
-def pool_arms(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[Arm]:
+def pool_arms(
+    arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str] | None
+) -> list[Arm]:
     """Return one arm for each level of `compared` in each combination of `within`, and of task.
 
     `compared` has the factor compared first, then those that its levels set: a variant that other
-    factors set too is not kept apart.
+    factors set too is not kept apart. The arms as they are where every factor is kept apart.
     Raises ValueError for a name in `within` that is no factor of the arms.
     """
     factors = list(arms[0].factors)
-    for name in within:
+    for name in within or ():
         if name not in factors:
             valid = ", ".join(factor for factor in factors if factor not in compared)
             raise ValueError(f"--within: {name!r} does not vary here; valid: {valid}")
-    if not find_left_out(arms, compared, within):
-        return list(arms)  # every factor that varies is kept apart
+    if within is None or not find_left_out(arms, compared, within):
+        return list(arms)
     kept = ("task", compared[0], *within)
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
         key = tuple(level for name, level in arm.factors.items() if name in kept)
         groups.setdefault(key, []).append(arm)
     named = [name for name in factors if name in (*kept, *compared)]
-    pooled = [
-        Arm(_join_factors(parts, named), (), _all_planned(parts), _shared_kinds(parts), parts)
-        for parts in map(tuple, groups.values())
-    ]
-    return order_arms(pooled)  # a variant without the factor compared came first, perhaps
+    # A variant without the factor compared came first, perhaps.
+    return order_arms([_pool(parts, named) for parts in groups.values()])
 
 
-def find_left_out(arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str]) -> list[str]:
+def find_left_out(
+    arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str] | None
+) -> list[str]:
     """Return the factors that pooling averages over: those that vary and are not kept apart."""
+    if within is None:
+        return []
     kept = ("task", *compared, *within)
     return [
         name
         for name in arms[0].factors
         if name not in kept and len({arm.factors[name] for arm in arms}) > 1
+    ]
+
+
+def describe_averaging(averaged: Sequence[str], pooled: Arm) -> list[str]:
+    """Say over what an arm is an average, if it is one."""
+    if not averaged:
+        return []
+    return [
+        f"Each seed's return is the mean over {' and '.join(averaged)} ({len(pooled.parts)} "
+        "trials), so that n stays the number of training seeds."
     ]
 
 
@@ -110,19 +122,17 @@ def _say(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> str:
     return "; ".join(listed)
 
 
-def _join_factors(parts: Sequence[Arm], names: Sequence[str]) -> dict[str, Any]:
-    """Return the levels that the parts stand at; several, of a factor that is set, as text."""
+def _pool(parts: Sequence[Arm], names: Sequence[str]) -> Arm:
+    """Return the average of some arms; several levels of a factor that is set become a text."""
     found = {name: list(dict.fromkeys(part.factors[name] for part in parts)) for name in names}
-    return {
-        name: levels[0] if len(levels) == 1 else " and ".join(map(format_value, levels))
-        for name, levels in found.items()
-    }
-
-
-def _shared_kinds(parts: Sequence[Arm]) -> tuple[str, str]:
     kinds = {part.kinds for part in parts}
-    return kinds.pop() if len(kinds) == 1 else ("", "")
-
-
-def _all_planned(parts: Sequence[Arm]) -> frozenset[int]:
-    return frozenset().union(*(part.planned for part in parts))
+    return Arm(
+        factors={
+            name: levels[0] if len(levels) == 1 else " and ".join(map(format_value, levels))
+            for name, levels in found.items()
+        },
+        trials=(),
+        planned=frozenset().union(*(part.planned for part in parts)),
+        kinds=kinds.pop() if len(kinds) == 1 else ("", ""),
+        parts=tuple(parts),
+    )

@@ -5,13 +5,13 @@ verdict can rest on it. A difference is given only where every setting below agr
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm
-from analysis.checked import find_setting
 from analysis.guard import FROZEN, PARAMETER_TOLERANCE
-from analysis.load import Trial, format_value
+from analysis.load import Trial, find_level, format_value
+from analysis.stats import mean_and_sd
 from pwmray.commands import unknown
 from pwmray.published_returns import PUBLISHED_RETURNS, PublishedReturns
 
@@ -48,7 +48,7 @@ class ReferenceRow(NamedTuple):
     """One arm beside the published return of its task."""
 
     arm: Arm
-    published: float | None  # None for a task without a published return
+    published: float
     published_sd: float | None
     differs_in: tuple[str, ...]  # the names of settings
     # Ours, by the same kind of actor, minus published; None unless the protocol agrees.
@@ -64,30 +64,23 @@ class ReferenceTable(NamedTuple):
     notes: tuple[str, ...]
 
 
-def list_beside(
-    name: str,
-    arms: Sequence[Arm],
-    returns: Mapping[str, PublishedReturns] = PUBLISHED_RETURNS,
-) -> ReferenceTable:
+def list_beside(name: str, arms: Sequence[Arm]) -> ReferenceTable:
     """Put the arms beside the published returns of `name`; raise ValueError for an unknown one."""
     if name not in REFERENCES:
         raise ValueError(unknown("reference", name, REFERENCES))
     reference = REFERENCES[name]
-    rows = tuple(_place(reference, arm, returns) for arm in arms if arm.trials)
+    rows = tuple(_place(reference, arm) for arm in arms if arm.trials)
     notes = (*_describe_protocol(reference, rows), *reference.notes)
     return ReferenceTable(name, reference.title, rows, notes)
 
 
-def _place(reference: Reference, arm: Arm, returns: Mapping[str, PublishedReturns]) -> ReferenceRow:
+def _place(reference: Reference, arm: Arm) -> ReferenceRow:
     differs_in = tuple(
         setting.name
         for setting in reference.settings
         if not all(setting.is_met(trial) for trial in arm.compared)
     )
-    found = returns.get(arm.factors["task"])
-    if found is None:
-        return ReferenceRow(arm, None, None, differs_in, None)
-    published, sd = reference.pick(found)
+    published, sd = reference.pick(PUBLISHED_RETURNS[arm.task.name])
     ours = reference.ours(arm)
     difference = None if differs_in or ours is None else ours - published
     return ReferenceRow(arm, published, sd, differs_in, difference)
@@ -126,17 +119,13 @@ def _name(value: Any) -> str:
     return UNRECORDED if value is None else format_value(value)
 
 
-def _read_source(trial: Trial) -> str | None:
-    return find_setting(trial.record, "data", "source")
-
-
 def _read_action_repeat(trial: Trial) -> int | None:
     found = re.search(r"action repeat (\d+)", trial.record["evaluation_protocol"] or "")
     return int(found[1]) if found else None
 
 
 _OF_BOTH = (
-    Setting("data", "mt30", _read_source),
+    Setting("data", "mt30", lambda trial: find_level(trial, "data.source")),
     Setting(
         "size",
         18_983_909,  # parameters of the world model, size 48 as `pwmray models` counts it
@@ -168,7 +157,7 @@ REFERENCES = {
         title="TD-MPC2 (48M)",
         pick=lambda returns: (returns.tdmpc2_mean, returns.tdmpc2_sd),
         settings=_OF_BOTH,
-        ours=lambda arm: arm.plan_mean,
+        ours=lambda arm: mean_and_sd(arm.plan_returns)[0],
         notes=(
             "Published: one agent for all 30 tasks, trained on all of their data together and "
             "not for a number of epochs a task; mean +- sd of 10 evaluations, which acted by its "

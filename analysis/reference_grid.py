@@ -3,10 +3,11 @@
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.grid import Grid, format_return, name_levels
+from analysis.grid import Grid, format_number, format_return, name_levels
 from analysis.load import Trial
 from analysis.reference import ReferenceRow, ReferenceTable
 from analysis.short_names import ShortNames
+from analysis.stats import mean_and_sd
 
 
 def draw_reference(table: ReferenceTable, names: ShortNames) -> Grid:
@@ -21,9 +22,9 @@ def draw_reference(table: ReferenceTable, names: ShortNames) -> Grid:
             *name_levels(row.arm.factors, names),
             str(len(row.arm.counted)),
             format_return(row.arm.mean, row.arm.sd),
-            *([format_return(row.arm.plan_mean, row.arm.plan_sd)] if has_plans else []),
+            *([format_return(*mean_and_sd(row.arm.plan_returns))] if has_plans else []),
             format_return(row.published, row.published_sd),
-            "-" if row.difference is None else f"{row.difference:+z.1f}",
+            format_number(row.difference, "+z.1f"),
             *([", ".join(row.differs_in) or "-"] if is_mixed else []),
         )
         for row in table.rows

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 from analysis.arms import Arm, build_arms, leave_out_replaced
 from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
-from analysis.diagnose import describe_names, diagnose
-from analysis.factorial import OF_A_CELL, Factorial, find_effects
+from analysis.diagnose import Signs, describe_signs, diagnose
+from analysis.factorial import Factorial, find_effects
 from analysis.flags import find_flags
 from analysis.load import Sweep, describe_progress, format_value
-from analysis.pool import find_left_out, pool_arms
+from analysis.pool import describe_averaging, find_left_out
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
 from analysis.scattered import is_scattered
 from analysis.shared import describe_shared
+from analysis.short_names import shorten_levels
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
 from analysis.verdict import (
@@ -42,12 +43,11 @@ class Summary(NamedTuple):
     progress: str
     arms: tuple[Arm, ...]
     comparisons: tuple[Comparisons, ...]
-    table_notes: tuple[tuple[str, ...], ...]  # beside each of `comparisons`
     factorial: Factorial
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
     scalings: tuple[Scaling, ...]
-    names: dict[str, list[str]]  # of what may be wrong with each trial
+    signs: Signs
     notes: tuple[str, ...]
     reference: ReferenceTable | None = None
 
@@ -69,12 +69,12 @@ def summarize_sweep(
     progress = describe_progress(sweep)
     if not sweep.usable:
         raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
-    compared = tuple(
-        compare_arms(sweep, factor, despite_differences, within)
-        for factor in list_factors(sweep, compare)
-    )
-    names = diagnose(sweep)
     arms = tuple(build_arms(sweep))
+    compared = [
+        compare_arms(sweep, arms, factor, despite_differences, within)
+        for factor in list_factors(sweep, compare)
+    ]
+    signs = diagnose(sweep)
     counting = leave_out_replaced(sweep)
     notes = describe_sweep(sweep, counting, arms)
     if within is None and compare in (None, sweep.compare):
@@ -83,14 +83,13 @@ def summarize_sweep(
         sweep=sweep,
         progress=progress,
         arms=arms,
-        comparisons=compared,
-        table_notes=tuple(tuple(describe_comparisons(table)) for table in compared),
-        factorial=_find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
+        comparisons=tuple(t._replace(notes=tuple(describe_comparisons(t))) for t in compared),
+        factorial=find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
-        names=names,
-        notes=tuple(notes + describe_names(counting, names)),
+        signs=signs,
+        notes=tuple(notes + describe_signs(counting, signs, shorten_levels(arms))),
         reference=None if reference is None else list_beside(reference, arms),
     )
 
@@ -102,8 +101,7 @@ def describe_comparisons(table: Comparisons) -> list[str]:
             said = f"the levels of {table.factor} differ in {' and '.join(table.apart)} too"
             return [f"Nothing to compare: {said}."]
         return [f"Nothing to compare: {table.factor} has one level here."]
-    num_parts = len(table.rows[0].level.parts)
-    notes = [_describe_averaging(table.averaged, num_parts)] if table.averaged else []
+    notes = describe_averaging(table.averaged, table.rows[0].level)
     notes += [_describe_differences(row) for row in table.rows if row.differences]
     decided = [row for row in table.rows if row.verdict.has_decision]
     if decided:
@@ -146,31 +144,6 @@ def _describe_differences(row: Comparison) -> str:
     said = "Compared despite differences" if row.verdict.has_decision else "Not comparable"
     return (
         f"{said}, {name_group(row.group)}, {row.baseline_name} against {row.level_name}: {listed}."
-    )
-
-
-def _find_effects(
-    arms: Sequence[Arm],
-    despite_differences: bool,
-    within: Sequence[str] | None,
-    names: Sequence[str],
-) -> Factorial:
-    """Return the 2x2; with `within` of averages over all other factors, the compared one too."""
-    if within is None:
-        return find_effects(arms, despite_differences, names)
-    of_a_cell = (*OF_A_CELL, *names)
-    found = find_effects(pool_arms(arms, of_a_cell, within), despite_differences, names)
-    averaged = find_left_out(arms, of_a_cell, within)
-    if not averaged or not found.tasks:
-        return found
-    note = _describe_averaging(averaged, len(found.tasks[0].cells[-1].parts))
-    return found._replace(notes=(note, *found.notes))
-
-
-def _describe_averaging(averaged: Sequence[str], num_parts: int) -> str:
-    return (
-        f"Each seed's return is the mean over {' and '.join(averaged)} ({num_parts} trials), "
-        "so that n stays the number of training seeds."
     )
 
 

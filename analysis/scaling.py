@@ -15,6 +15,7 @@ from scipy.special import fdtrc, fdtri
 
 from analysis.arms import Arm
 from analysis.compare import mark_despite
+from analysis.guard import Difference
 from analysis.pool import compare_controls
 from analysis.stats import sample_variance
 from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
@@ -162,28 +163,34 @@ def _scale(group: dict[str, Any], arms: Sequence[Arm], despite_differences: bool
     floor = arms[0].task.floor
     budgets = tuple(arm.factors["epochs"] for arm in ran)
     returns = tuple(tuple(arm.returns.values()) for arm in ran)
-    empty = Scaling(group, floor, budgets, returns, (), None, None, "")
     found = [one for arm in ran[1:] for one in compare_controls("epochs", ran[0], arm)]
-    if found and not despite_differences:
-        fields = ", ".join(dict.fromkeys(difference.field for difference in found))
-        return empty._replace(answer=f"cannot tell: budgets are not comparable ({fields})")
-    missing = [f"{arm.factors['epochs']:,}" for arm in arms if not arm.is_complete]
-    if missing:
-        return empty._replace(
-            answer=f"cannot tell: seeds are missing at {', '.join(missing)} epochs"
-        )
-    if len(ran) < MIN_BUDGETS:
-        return empty._replace(answer=f"cannot tell: {len(ran)} budgets; it takes {MIN_BUDGETS}")
-    if max(float(np.mean(some)) for some in returns) < low_threshold(floor):
-        return empty._replace(answer="cannot tell: not learned at any budget")
+    problem = _find_problem(arms, returns, () if despite_differences else found)
+    if problem:
+        return Scaling(group, floor, budgets, returns, (), None, None, f"cannot tell: {problem}")
     epochs = np.repeat(np.array(budgets, float), [len(some) for some in returns])
-    flat = np.concatenate([np.asarray(some) for some in returns])
-    if len(flat) < MIN_BUDGETS + 1:
-        return empty._replace(answer="cannot tell: one seed a budget shows no spread")
-    fits = fit_curve(epochs, flat, floor)
+    fits = fit_curve(epochs, np.concatenate(returns), floor)
     low, high, answer = foretell(fits, budgets, returns)
     answer = mark_despite(answer, bool(found))
-    return empty._replace(fits=tuple(fits), low=low, high=high, answer=answer)
+    return Scaling(group, floor, budgets, returns, tuple(fits), low, high, answer)
+
+
+def _find_problem(
+    arms: Sequence[Arm], returns: Sequence[Sequence[float]], differences: Sequence[Difference]
+) -> str:
+    """Return why no curve is fitted to some arms, empty where one is."""
+    if differences:
+        fields = ", ".join(dict.fromkeys(difference.field for difference in differences))
+        return f"budgets are not comparable ({fields})"
+    missing = [f"{arm.factors['epochs']:,}" for arm in arms if not arm.is_complete]
+    if missing:
+        return f"seeds are missing at {', '.join(missing)} epochs"
+    if len(returns) < MIN_BUDGETS:
+        return f"{len(returns)} budgets; it takes {MIN_BUDGETS}"
+    if max(float(np.mean(some)) for some in returns) < low_threshold(arms[0].task.floor):
+        return "not learned at any budget"
+    if sum(map(len, returns)) < MIN_BUDGETS + 1:
+        return "one seed a budget shows no spread"
+    return ""
 
 
 def _answer(low: float, high: float, budgets: Sequence[int]) -> str:

@@ -12,13 +12,11 @@ from analysis.arms import is_numeric, rank_levels
 from analysis.colours import choose_colours
 from analysis.curves import Curves
 from analysis.load import Trial, describe_episodes, say_span
-from analysis.panels import FLOOR_LINE, Style
+from analysis.panels import Style
 from analysis.report import Summary
 from analysis.scattered import list_settings
-from analysis.sheet import finish_sheet, key, make_sheet
+from analysis.sheet import finish_sheet, floor_key, key, make_sheet, show_returns
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
-from analysis.verdict import RETURN_MAX
-from pwmray.tasks import find_task
 
 _MOST_PLACES = 6  # levels of a number that stand side by side, if trials share them; else an axis
 _LOG_RATIO, _MANY_DECADES = 10.0, 3000.0  # of the largest to the smallest number: a log axis
@@ -90,9 +88,8 @@ def draw_settings(summary: Summary, curves: Curves) -> Figure | None:
     names = shorten_levels(summary.arms)
     scales = {setting: scale_setting(summary, setting, names) for setting in settings}
     colours = choose_colours("variant", [draw.factors["variant"] for draw in draws])
-    num_panels = len(tasks) * len(settings)
-    sheet = make_sheet(num_panels, (2.4, 1.9), sharey=True, together=len(settings))
     panels = [(task, setting) for task in tasks for setting in settings]
+    sheet = make_sheet(len(panels), (2.4, 1.9), sharey=True, together=len(settings))
     for axes, (task, setting) in zip(sheet.panels, panels, strict=True):
         here = [draw for draw in draws if draw.factors["task"] == task]
         _draw_panel(axes, here, setting, scales[setting], colours)
@@ -140,9 +137,7 @@ def _draw_panel(
 
 
 def _finish_panel(axes: Axes, task: str, setting: str, scale: Scale) -> None:
-    axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
-    axes.set(ylim=(0.0, RETURN_MAX))
-    axes.grid(axis="y", color="0.92", linewidth=0.8)
+    show_returns(axes, task)
     axes.set_xlabel(setting, fontsize=8)
     place = axes.get_subplotspec()
     if place and place.is_first_col():
@@ -181,4 +176,4 @@ def _list_keys(colours: dict[Any, str], has_cut: bool) -> list[Line2D]:
     if has_cut:
         label = "not evaluated: last return during training"
         keys.append(Line2D([], [], label=label, **_CUT))
-    return [*keys, Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)]
+    return [*keys, floor_key()]

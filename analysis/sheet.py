@@ -12,11 +12,13 @@ from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
 from analysis.load import describe_episodes, say_span
-from analysis.report import Summary
+from analysis.verdict import RETURN_MAX
+from pwmray.tasks import find_task
 
 MARKERS = "os^Dv*PXh8<>"
 PAGE_INCHES = 10.0
 TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
+FLOOR_LINE = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 _LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend, footnote and title beyond these
 
 
@@ -38,16 +40,29 @@ def make_sheet(
 
     So many of them as belong `together` have rows of their own, or else share one with others.
     """
-    width, height = size
-    num_columns = max(1, min(num_panels, int(PAGE_INCHES / width)))
+    num_columns = max(1, min(num_panels, int(PAGE_INCHES / size[0])))
     if num_columns >= together:
         num_columns -= num_columns % together
         together = num_columns
     num_columns = math.ceil(together / math.ceil(together / num_columns))
+    return place_panels(num_panels, num_columns, size, together, sharey, sharex)
+
+
+def place_panels(
+    num_panels: int,
+    num_columns: int,
+    size: tuple[float, float],
+    together: int,
+    sharey: bool,
+    sharex: bool = False,
+    title_inches: float = TITLE_INCHES,
+) -> Sheet:
+    """Return a figure of panels of `size` inches, of which so many `together` begin a row."""
+    width, height = size
     block = num_columns * math.ceil(together / num_columns)
     places = [n // together * block + n % together for n in range(num_panels)]
     num_rows = math.ceil((places[-1] + 1) / num_columns)
-    inches = max(width * num_columns, 5.5), height * num_rows + TITLE_INCHES
+    inches = max(width * num_columns, 5.5), height * num_rows + title_inches
     figure = Figure(figsize=inches, layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey=sharey, sharex=sharex)
     for place, unused in enumerate(grid.flat):
@@ -57,15 +72,10 @@ def make_sheet(
 
 
 def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line2D] = ()) -> Figure:
-    """Write the title above, over a legend of `handles`, and the footnote below."""
-    finish_figure(sheet.figure, title, footnote, handles)
+    """Write the title above, over a legend of `handles`, and the footnote below, in lines."""
     for axes in sheet.panels:
         axes.set_axisbelow(True)
-    return sheet.figure
-
-
-def finish_figure(figure: Figure, title: str, footnote: str, handles: Sequence[Line2D]) -> None:
-    """Write the title above, over a legend of `handles`, and the footnote below, in lines."""
+    figure = sheet.figure
     width = float(figure.get_figwidth())
     title_lines = textwrap.wrap(title, int(width * 17 / 1.75))
     lines = textwrap.wrap(footnote, int(width * 17))
@@ -82,6 +92,19 @@ def finish_figure(figure: Figure, title: str, footnote: str, handles: Sequence[L
         ncols=num_columns,
         frameon=False,
     )
+    return figure
+
+
+def show_returns(axes: Axes, task: str) -> None:
+    """Have returns along y, with the task's floor."""
+    axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
+    axes.set_ylim(0.0, RETURN_MAX)
+    axes.grid(axis="y", color="0.92", linewidth=0.8)
+
+
+def floor_key() -> Line2D:
+    """Return the legend's entry of the floor."""
+    return Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)
 
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:
@@ -108,8 +131,3 @@ def describe_sample(arms: Sequence[Arm], interval: str) -> str:
         f"n = {say_span(seeds)} training seeds an arm; {interval}; a final return: "
         f"{describe_episodes(trials)} evaluation episodes."
     )
-
-
-def list_tasks(summary: Summary) -> list[str]:
-    """Return the tasks with an evaluated trial, in order."""
-    return list(dict.fromkeys(arm.factors["task"] for arm in summary.arms if arm.trials))

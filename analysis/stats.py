@@ -14,10 +14,11 @@ from scipy.special import stdtr, stdtrit
 # Chance that two equal variants (sd 60 over seeds) get a winner under the rule of verdict.py,
 # simulated, by the number of seeds an arm.
 FALSE_WINNER_RATES = {2: 0.15, 3: 0.11, 4: 0.09, 5: 0.07, 10: 0.05}
+_DRAWS = 10_000  # of the bootstrap of differences
 
 
 class Welch(NamedTuple):
-    """Difference of two means, or of one and a number, with its t interval.
+    """Difference of two means, or of one and a number, or another contrast, with its t interval.
 
     None where the spread is unknown.
     """
@@ -51,24 +52,34 @@ def sample_variance(values: Sequence[float]) -> float:
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
-    """Return the standard deviation with n - 1 in the denominator; None for a single value."""
+    """Return the standard deviation with n - 1 in the denominator; None below two values."""
     return math.sqrt(sample_variance(values)) if len(values) > 1 else None
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return both; None for what takes more values than there are."""
+    return mean(values) if values else None, sample_sd(values)
 
 
 def welch(values: Sequence[float], baseline: Sequence[float], confidence: float) -> Welch:
     """Return mean(values) - mean(baseline) with Welch's standard error, t interval and p."""
-    difference = mean(values) - mean(baseline)
-    if min(len(values), len(baseline)) < 2:
-        return Welch(difference, None, None, None, None)
-    a = sample_variance(values) / len(values)
-    b = sample_variance(baseline) / len(baseline)
-    error = math.sqrt(a + b)
-    if error == 0.0:
-        return Welch(difference, 0.0, difference, difference, None)
-    degrees = (a + b) ** 2 / (a**2 / (len(values) - 1) + b**2 / (len(baseline) - 1))
-    half = t_quantile(degrees, confidence) * error
-    p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
-    return Welch(difference, error, difference - half, difference + half, p)
+    return contrast_means([values, baseline], (1.0, -1.0), confidence)
+
+
+def contrast_means(
+    samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float
+) -> Welch:
+    """Return the weighted sum of the samples' means with its standard error, t interval and p.
+
+    Spreads are not pooled; degrees of freedom after Satterthwaite, as in Welch's test.
+    """
+    value = math.fsum(w * mean(some) for w, some in zip(weights, samples, strict=True))
+    if min(map(len, samples)) < 2:
+        return Welch(value, None, None, None, None)
+    parts = [w**2 * sample_variance(s) / len(s) for w, s in zip(weights, samples, strict=True)]
+    squares = sum(part**2 / (len(s) - 1) for part, s in zip(parts, samples, strict=True))
+    degrees = sum(parts) ** 2 / squares if squares else math.inf
+    return t_interval(value, math.sqrt(sum(parts)), degrees, confidence)
 
 
 def compare_with(number: float, values: Sequence[float], confidence: float) -> Welch:
@@ -76,12 +87,16 @@ def compare_with(number: float, values: Sequence[float], confidence: float) -> W
     difference, sd = mean(values) - number, sample_sd(values)
     if sd is None:
         return Welch(difference, None, None, None, None)
-    if sd == 0.0:
-        return Welch(difference, 0.0, difference, difference, None)
-    error, degrees = sd / math.sqrt(len(values)), len(values) - 1
+    return t_interval(difference, sd / math.sqrt(len(values)), len(values) - 1, confidence)
+
+
+def t_interval(value: float, error: float, degrees: float, confidence: float) -> Welch:
+    """Return a value with the t interval and p that its standard error gives."""
+    if error == 0.0:
+        return Welch(value, 0.0, value, value, None)
     half = t_quantile(degrees, confidence) * error
-    p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
-    return Welch(difference, error, difference - half, difference + half, p)
+    p = 2.0 * float(stdtr(degrees, -abs(value) / error))
+    return Welch(value, error, value - half, value + half, p)
 
 
 def t_quantile(degrees: float, confidence: float) -> float:
@@ -113,14 +128,12 @@ def expected_false_winners(num_seeds: Sequence[int]) -> float:
     return sum(_false_winner_rate(n) for n in num_seeds)
 
 
-def bootstrap_blocks(
-    blocks: Sequence[Sequence[float]], confidence: float, seed: int = 0, draws: int = 10_000
-) -> Interval:
+def bootstrap_blocks(blocks: Sequence[Sequence[float]], confidence: float) -> Interval:
     """Return the mean of the blocks' means with a percentile interval, seeds drawn within blocks.
 
     A block is one task's paired differences by seed, so every task weighs the same.
     """
-    weights = draw_weights(tuple(map(len, blocks)), seed, draws)
+    weights = draw_weights(tuple(map(len, blocks)), _DRAWS)
     drawn = weights @ np.concatenate([np.asarray(block, float) for block in blocks])
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
@@ -128,21 +141,21 @@ def bootstrap_blocks(
 
 
 @functools.lru_cache(maxsize=2)
-def draw_weights(sizes: tuple[int, ...], seed: int, draws: int) -> np.ndarray:
+def draw_weights(sizes: tuple[int, ...], draws: int) -> np.ndarray:
     """Return the weight of each seed of each block in every draw, [draws, seeds of all blocks].
 
     The mean over blocks of their mean over the seeds drawn is a product with these, which all
     bootstraps of blocks of the same sizes share.
     """
-    places = draw_places(sizes, seed, draws)
+    places = draw_places(sizes, draws)
     counts = [_count(drawn) / size for drawn, size in zip(places, sizes, strict=True)]
     return np.hstack(counts) / len(sizes)
 
 
 @functools.lru_cache(maxsize=2)
-def draw_places(sizes: tuple[int, ...], seed: int, draws: int) -> list[np.ndarray]:
-    """Return which seeds of each block are drawn, [draws, seeds] a block."""
-    rng = np.random.default_rng(seed)
+def draw_places(sizes: tuple[int, ...], draws: int) -> list[np.ndarray]:
+    """Return which seeds of each block are drawn, [draws, seeds] a block: always the same ones."""
+    rng = np.random.default_rng(0)
     return [rng.integers(0, size, (draws, size)) for size in sizes]
 
 

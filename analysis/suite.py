@@ -13,7 +13,7 @@ from analysis.aggregates import (
     optimality_gap,
 )
 from analysis.arms import Arm
-from analysis.compare import Comparisons
+from analysis.compare import Comparison, Comparisons
 from analysis.stats import Interval, mean
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
@@ -46,12 +46,12 @@ class Suite(NamedTuple):
     left_out: tuple[str, ...]  # tasks where a level is missing, incomplete or not comparable
     num_seeds: tuple[int, int]  # fewest and most of a task
     levels: tuple[Level, ...]  # the baseline first
-    despite_differences: bool = False  # between the levels on some task
+    despite_differences: bool  # between the levels on some task
 
 
 def build_suites(table: Comparisons) -> list[Suite]:
     """Return the suite view of every group with two decided tasks or more."""
-    groups: dict[tuple, dict[str, list[Any]]] = {}
+    groups: dict[tuple, dict[str, list[Comparison]]] = {}
     for row in table.rows:
         tasks = groups.setdefault(tuple(row.shared.items()), {})
         tasks.setdefault(row.level.factors["task"], []).append(row)
@@ -63,7 +63,9 @@ def build_suites(table: Comparisons) -> list[Suite]:
     ]
 
 
-def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]) -> Suite | None:
+def _build_suite(
+    factor: str, group: dict[str, Any], tasks: dict[str, list[Comparison]]
+) -> Suite | None:
     """Return the suite of the tasks that have the levels most of them have, each decided.
 
     One seed shows no spread: a task of which an arm has one is left out.
@@ -93,33 +95,22 @@ def _build_suite(factor: str, group: dict[str, Any], tasks: dict[str, list[Any]]
 
 def _list_levels(factor: str, tasks: Sequence[Sequence[Arm]]) -> list[Level]:
     arms = list(zip(*tasks, strict=True))  # of each level, one a task
-    scores = [[_score(arm) for arm in level] for level in arms]
+    scores = [[np.array(_list_returns(arm)) / RETURN_MAX for arm in level] for level in arms]
+    thresholds = np.array(THRESHOLDS) / RETURN_MAX
     return [
         Level(
             name=str(level[0].factors[factor]),
             level=level[0].factors[factor],
             returns=tuple(map(_list_returns, level)),
-            interquartile=estimate(interquartile_mean, ours, confidence=CONFIDENCE)[0],
-            gap=estimate(optimality_gap, ours, confidence=CONFIDENCE)[0],
-            profile=tuple(_profile(ours)),
-            improvement=None if place == 0 else _improve(scores[0], ours),
+            interquartile=estimate(interquartile_mean, ours, CONFIDENCE),
+            gap=estimate(optimality_gap, ours, CONFIDENCE),
+            profile=tuple(estimate_profile(ours, thresholds, CONFIDENCE)),
+            improvement=estimate_improvement(scores[0], ours, CONFIDENCE) if place else None,
         )
         for place, (level, ours) in enumerate(zip(arms, scores, strict=True))
     ]
 
 
-def _score(arm: Arm) -> np.ndarray:
-    return np.array(_list_returns(arm)) / RETURN_MAX
-
-
 def _list_returns(arm: Arm) -> tuple[float, ...]:
     """Return the arm's returns in order of seed, so that arms are paired."""
     return tuple(arm.returns[seed] for seed in sorted(arm.returns))
-
-
-def _profile(scores: list[np.ndarray]) -> list[Interval]:
-    return estimate_profile(scores, np.array(THRESHOLDS) / RETURN_MAX, CONFIDENCE)
-
-
-def _improve(baseline: list[np.ndarray], level: list[np.ndarray]) -> Interval:
-    return estimate_improvement(baseline, level, CONFIDENCE)

@@ -77,16 +77,16 @@ def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list
             max(min(word, longest_word), min(head, longest_head))
             for word, head in zip(words, heads, strict=True)
         ]
-        widths = _shrink(cells, least, len(gap))
+        widths = _shrink(cells, least, gap)
         if _span(widths, gap) <= WIDTH:
             break
     return widths, gap
 
 
-def _shrink(widths: Sequence[int], least: Sequence[int], gap: int) -> list[int]:
+def _shrink(widths: Sequence[int], least: Sequence[int], gap: str) -> list[int]:
     """Return widths that fit, the widest column made narrower again and again, if they can."""
     widths = list(widths)
-    while sum(widths) + gap * (len(widths) - 1) > WIDTH:
+    while _span(widths, gap) > WIDTH:
         spare = [place for place, width in enumerate(widths) if width > least[place]]
         if not spare:
             break

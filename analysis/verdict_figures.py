@@ -77,24 +77,19 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)
+    markers = dict(zip(tasks, MARKERS if has_shapes else "o" * len(tasks), strict=False))
     sheet = make_sheet(len(panels), (3.2, 3.4))
     for axes, ((title, _), rows) in zip(sheet.panels, panels.items(), strict=True):
         level, against = (a.factors[table.factor] for a in (rows[0].level, rows[0].baseline))
         for row in rows:
-            seeds = row.baseline.returns.keys() & row.level.returns.keys()
-            ours = [row.baseline.returns[seed] for seed in seeds]
-            theirs = [row.level.returns[seed] for seed in seeds]
-            marker = MARKERS[tasks.index(row.level.factors["task"])] if has_shapes else "o"
-            axes.plot(
-                ours, theirs, marker, color=colours[level], markersize=5, alpha=0.75, clip_on=False
-            )  # a return of 0 or 1,000 lies on an edge
+            _draw_pairs(axes, row, markers[row.level.factors["task"]], colours[level])
         axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
         axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
         axes.grid(color="0.94", linewidth=0.8)
-    shapes = [key(task, "0.3", MARKERS[i]) for i, task in enumerate(tasks) if has_shapes]
+    shapes = [key(task, "0.3", marker) for task, marker in markers.items() if has_shapes]
     mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -109,6 +104,16 @@ def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
     )
 
 
+def _draw_pairs(axes: Axes, row: Comparison, marker: str, colour: str) -> None:
+    """Draw a mark a seed that both arms have."""
+    ours, theirs = row.baseline.returns, row.level.returns
+    seeds = ours.keys() & theirs.keys()
+    axes.plot(
+        [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], marker, color=colour,
+        markersize=5, alpha=0.75, clip_on=False,  # a return of 0 or 1,000 lies on an edge
+    )  # fmt: skip
+
+
 def draw_effects(summary: Summary) -> Figure | None:
     """Return the 2x2's effects by task and over tasks, a panel an effect."""
     given = [task for task in summary.factorial.tasks if task.effects]
@@ -120,15 +125,13 @@ def draw_effects(summary: Summary) -> Figure | None:
     effects = [effect.name for effect in given[0].effects]
     sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True)
     for place, (axes, name) in enumerate(zip(sheet.panels, effects, strict=True)):
-        rows = [(task.effects[place].estimate, task.effects[place].low, task.effects[place].high)
-                for task in given]  # fmt: skip
-        rows += [(r.over_blocks.estimate, r.over_blocks.low, r.over_blocks.high)
-                 for r in summary.factorial.suite if r.name == name]  # fmt: skip
-        for at, (value, low, high) in enumerate(rows):
-            colour = "#000000" if at >= len(given) else "#332288"
-            axes.plot(value, at, "D" if at >= len(given) else "o", color=colour, markersize=5)
-            if low is not None and high is not None:
-                axes.plot([low, high], [at, at], color=colour, linewidth=1.4)
+        rows = [task.effects[place] for task in given]
+        rows += [row.over_blocks for row in summary.factorial.suite if row.name == name]
+        for at, effect in enumerate(rows):
+            marker, colour = ("D", "#000000") if at >= len(given) else ("o", "#332288")
+            axes.plot(effect.estimate, at, marker, color=colour, markersize=5)
+            if effect.low is not None and effect.high is not None:
+                axes.plot([effect.low, effect.high], [at, at], color=colour, linewidth=1.4)
         axes.axvline(0.0, color="0.3", linewidth=0.9)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("points of return")
@@ -248,7 +251,7 @@ def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str)
     axes.add_patch(Rectangle(place, 1, 1, facecolor=fill, edgecolor="0.6", hatch=hatch, lw=0.8))
     found = row.verdict.welch
     number = "" if found is None else f"{found.difference:+z.0f}\n"
-    mark = "*" if row.differences and row.verdict.has_decision else ""
+    mark = "*" if row.is_despite else ""
     text = f"{number}{word}{mark}" if "\n" not in word else f"{number.strip()} {word}"
     text = f"{text}\n{fold(against, _COLUMN_CHARACTERS)}".rstrip()
     box = {"facecolor": fill, "edgecolor": "none", "pad": 0.6}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import submissions
+from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
 from pwmray.commands import Subcommands, add_results_option, unknown
@@ -19,7 +20,6 @@ from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
 
 _POLL_SECONDS = 1.0
-_ANSWER_SECONDS = 20.0
 _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
 _END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their nodes' epilogs
 
@@ -57,7 +57,7 @@ def _cancel(chosen: argparse.Namespace) -> None:
 
 def _ask_where() -> str:
     """Return the cluster's name: only its own jobs are looked at."""
-    here = slurm_jobs.cluster_name(_ANSWER_SECONDS)
+    here = slurm_jobs.cluster_name(ASK_SECONDS)
     if here is None:
         raise ValueError(_NO_ANSWER)
     return here
@@ -76,7 +76,7 @@ def _choose(folder: Path, job: str | None, here: str) -> list[Submission]:
 
 def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]]]:
     """Return the jobs that have not ended; raise ValueError for one of another user."""
-    told = slurm_jobs.ask([s.name for s in submitted], _ANSWER_SECONDS)
+    told = slurm_jobs.ask([s.name for s in submitted], ASK_SECONDS)
     if told is None:
         raise ValueError(_NO_ANSWER)
     living = []
@@ -142,7 +142,7 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:
     """Record what nobody holds; return that, and how many trials of gone jobs are held."""
     trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])), here)
-    known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, _ANSWER_SECONDS)
+    known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, ASK_SECONDS)
     gone = {name: t for name, t in trials.items() if known is not None and lost.judge(t, known)}
     found = lost.settle(results, gone, known or [])
     return found, len(gone) - len(found)

@@ -64,6 +64,8 @@ class Job:
         self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # there before it requeues itself
         self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # there after a life without a row
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
+        self._nodes: dict[str, dict[str, Any]] = {}  # what each offers Ray, this one first
+        self._port = 0  # of Ray's head
         self._steps: dict[str, subprocess.Popen] = {}  # by node
         self._starts: dict[str, int] = {}  # of workers, in a row
         self._started_at: dict[str, float] = {}
@@ -71,6 +73,7 @@ class Job:
         self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
         self.signal: int | None = None  # the last that came
+        self._was_in_vain = False  # the job's life before
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
 
     def run(self) -> int:
@@ -81,7 +84,7 @@ class Job:
         self._was_in_vain = self._in_vain.exists()
         self._in_vain.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
-        nodes = _nodes(details, self._chosen)
+        self._nodes = _nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
             **_environment(self._token),
@@ -91,41 +94,54 @@ class Job:
             "PWMRAY_ENDED_NODES": self._ended_nodes,
             "PWMRAY_GOES_ON": str(self._goes_on),
             "PWMRAY_COMING_GPUS": " ".join(
-                {n for node in nodes.values() for n in node["resources"]}
+                {n for node in self._nodes.values() for n in node["resources"]}
             ),
         }
         try:
-            port = self._start_head(nodes)
-            for name in list(nodes)[1:]:
-                self._start_worker(name, nodes, port)
-            self._tell_where(nodes, port)
-            self._start_driver(f"{_head(nodes)['ip']}:{port}")
-            return self._see_to_it(nodes, port)
+            self._start_head()
+            for name in self._workers:
+                self._start_worker(name)
+            self._tell_where()
+            self._start_driver()
+            return self._see_to_it()
         finally:
             self._end_steps()
-            ended = [Path(self._ended_nodes + name) for name in nodes]
+            ended = [Path(self._ended_nodes + name) for name in self._nodes]
             for path in (self._token, self._record, self._goes_on, *ended):
                 path.unlink(missing_ok=True)
 
-    def _start_head(self, nodes: Mapping[str, Any]) -> int:
-        """Start Ray's head where this runs; return its port once it listens."""
-        name, head = next(iter(nodes.items()))
-        for _ in range(_HEAD_TRIES):
-            port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
-            self._start_step(name, "head", port, head)
-            if self._listens(head["ip"], port, self._steps[name]):
-                _say(f"ray listens at {head['ip']}:{port} on {name}")
-                return port
-            self._end_steps()  # one that lives all the same holds what the next is to have
-        raise SlurmError(f"Ray's head did not start on {name}: see {self._log}")
+    @property
+    def _head(self) -> str:
+        """Return the node of Ray's head: this one."""
+        return next(iter(self._nodes))
 
-    def _start_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
+    @property
+    def _workers(self) -> list[str]:
+        return list(self._nodes)[1:]
+
+    @property
+    def _address(self) -> str:
+        return f"{self._nodes[self._head]['ip']}:{self._port}"
+
+    def _start_head(self) -> None:
+        """Start Ray's head where this runs, until it listens."""
+        head = self._nodes[self._head]
+        for _ in range(_HEAD_TRIES):
+            self._port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
+            self._start_step(self._head, "head", head)
+            if self._listens(head["ip"]):
+                _say(f"ray listens at {self._address} on {self._head}")
+                return
+            self._end_steps()  # one that lives all the same holds what the next is to have
+        raise SlurmError(f"Ray's head did not start on {self._head}: see {self._log}")
+
+    def _start_worker(self, name: str) -> None:
         self._starts[name] = self._starts.get(name, 0) + 1
         self._started_at[name] = time.monotonic()
-        head = {"head": _head(nodes)["ip"], "head_node": next(iter(nodes))}
-        self._start_step(name, "worker", port, {**nodes[name], **head})
+        head = {"head": self._nodes[self._head]["ip"], "head_node": self._head}
+        self._start_step(name, "worker", {**self._nodes[name], **head})
 
-    def _start_step(self, name: str, role: str, port: int, node: Mapping[str, Any]) -> None:
+    def _start_step(self, name: str, role: str, node: Mapping[str, Any]) -> None:
         chosen = self._chosen
         command = [
             # The job itself may have been given nothing of the submission's environment.
@@ -133,53 +149,54 @@ class Job:
             f"--cpus-per-task={chosen.cpus}", f"--job-name=ray-{name}",
             *([f"--gres={node['gres']}"] if node["gres"] else []),
             sys.executable, str(Path(raynode.__file__).resolve()),
-            role, node["ip"], str(port), json.dumps(node),
+            role, node["ip"], str(self._port), json.dumps(node),
         ]  # fmt: skip
         with open(self._log, "a") as log:
             self._steps[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
 
-    def _listens(self, ip: str, port: int, head: subprocess.Popen) -> bool:
+    def _listens(self, ip: str) -> bool:
+        step = self._steps[self._head]
         deadline = time.monotonic() + _HEAD_SECONDS
-        while head.poll() is None and time.monotonic() < deadline:
-            if raynode.listens(ip, port, seconds=1.0):
+        while step.poll() is None and time.monotonic() < deadline:
+            if raynode.listens(ip, self._port, seconds=1.0):
                 return True
             time.sleep(_LOOK_SECONDS)
         return False
 
-    def _tell_where(self, nodes: Mapping[str, Any], port: int) -> None:
+    def _tell_where(self) -> None:
         """Write where this Ray is, for who looks at it from outside."""
-        name, head = next(iter(nodes.items()))
-        where = {"node": name, "address": f"{head['ip']}:{port}", "token": str(self._token)}
+        where = {"node": self._head, "address": self._address, "token": str(self._token)}
         if self._chosen.dashboard:
+            head = self._nodes[self._head]
             where["dashboard"] = f"{head['ip']}:{head['dashboard']}"
         with replacing(self._record) as draft:
             draft.write_text(json.dumps(where) + "\n")
 
-    def _start_driver(self, address: str) -> None:
+    def _start_driver(self) -> None:
         driver, *options = self._chosen.driver
-        command = [sys.executable, driver, *options, "--address", address]
+        command = [sys.executable, driver, *options, "--address", self._address]
         _say(f"driver: {' '.join(command)}")
         self._driver = subprocess.Popen(command, env=self._environment)
         if self.signal is not None:  # it came before there was whom to tell
             self._driver.send_signal(self.signal)
 
-    def _see_to_it(self, nodes: Mapping[str, Any], port: int) -> int:
+    def _see_to_it(self) -> int:
         assert self._driver is not None
-        head = next(iter(nodes))
+        head = self._head
         while self._driver.poll() is None:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                self.is_in_vain = self._is_lost_in_vain(head)
+                self.is_in_vain = self._is_lost_in_vain()
                 if not self.is_in_vain and slurm_jobs.num_restarts() < self._chosen.max_requeues:
                     with contextlib.suppress(OSError):  # a full disk: the driver then knows less
                         self._goes_on.touch()
                 self._end_driver()
                 return GO_ON
-            for name in list(nodes)[1:]:
-                self._see_to_worker(name, nodes, port)
+            for name in self._workers:
+                self._see_to_worker(name)
         code = self._driver.returncode
         if code and self.signal is None and Path(self._ended_nodes + head).exists():
             _say(f"Slurm ended ray's head on {head}, and the driver with it")
@@ -187,12 +204,12 @@ class Job:
         # Told to stop before it could listen.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
 
-    def _is_lost_in_vain(self, head: str) -> bool:
+    def _is_lost_in_vain(self) -> bool:
         """Tell whether Ray's head was lost before any row, now and in the job's life before.
 
         What Slurm ended itself is not lost.
         """
-        if Path(self._ended_nodes + head).exists() or self._has_row():
+        if Path(self._ended_nodes + self._head).exists() or self._has_row():
             return False
         if not self._was_in_vain:
             with contextlib.suppress(OSError):  # a full disk: then the next life is the first
@@ -209,7 +226,7 @@ class Job:
         except OSError:
             return True  # it is not known
 
-    def _see_to_worker(self, name: str, nodes: Mapping[str, Any], port: int) -> None:
+    def _see_to_worker(self, name: str) -> None:
         """Start a worker that ended again, a while later: its node may be back by then."""
         if self._steps[name].poll() is None or self.signal is not None or name in self._given_up:
             return
@@ -226,7 +243,7 @@ class Job:
             return
         del self._failed_at[name]
         _say(f"ray on {name} ended with {self._steps[name].returncode}: starting it again")
-        self._start_worker(name, nodes, port)
+        self._start_worker(name)
 
     def _end_driver(self) -> None:
         assert self._driver is not None
@@ -352,7 +369,7 @@ def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, fl
     What Slurm gave without a type, or of the type that the profile asked for, is called as the
     profile calls it; any other by Slurm's name in capitals.
     """
-    asked = gres.split(":")[1].lower() if gres.count(":") == 2 else ""
+    asked = slurm.gpu_type(gres)
     found: dict[str, float] = {}
     for slurm_name, number in gpus.items():
         is_asked = slurm_name in ("", asked) and bool(gpu_type)
@@ -370,10 +387,6 @@ def _environment(token: Path) -> dict[str, str]:
         file.write(secrets.token_hex(32))
     ours = {key: value for key, value in os.environ.items() if key not in _OTHERS}
     return {**ours, **_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(token)}
-
-
-def _head(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    return next(iter(nodes.values()))
 
 
 def _say(text: str) -> None:

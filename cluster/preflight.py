@@ -3,23 +3,12 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
 
 from cluster import slurm
 from cluster.profiles import UNTYPED, Profile
 from cluster.slurm import ALL, Association, NodeKind, Partition
 from pwmray.commands import unknown
 from pwmray.config import TrialConfig
-
-
-class Trial(Protocol):
-    """What is to be known of a trial before there is a job for it."""
-
-    @property
-    def config(self) -> TrialConfig: ...
-
-
-T = TypeVar("T", bound=Trial)
 
 
 def check_profile(
@@ -45,23 +34,22 @@ def check_profile(
     return profile
 
 
-def trials_of(profile: Profile, trials: Iterable[T]) -> list[T]:
+def trials_of(profile: Profile, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
     """Return those of some trials that a profile's GPUs serve."""
-    types = ("", profile.gpu_type)
-    return [t for t in trials if profile.serves_all or t.config.runtime.gpu_type in types]
+    return [trial for trial in trials if profile.serves(trial.runtime.gpu_type)]
 
 
 def check_served(
-    trials: Sequence[Trial], chosen: Sequence[Profile], others: Iterable[Profile]
+    trials: Sequence[TrialConfig], chosen: Sequence[Profile], others: Iterable[Profile]
 ) -> None:
     """Raise ValueError unless every trial has a profile that serves it, and each profile a trial.
 
     `others` are those that the file has and that were not chosen: the complaint names who fits.
     """
-    served = {t.config.fingerprint for profile in chosen for t in trials_of(profile, trials)}
-    left = [t for t in trials if t.config.fingerprint not in served]
+    asked = Counter(trial.runtime.gpu_type for trial in trials)
+    left = [(n, name) for name, n in asked.items() if not any(p.serves(name) for p in chosen)]
     if left:
-        ((gpu_type, number), *_) = Counter(t.config.runtime.gpu_type for t in left).most_common()
+        number, gpu_type = max(left, key=lambda pair: pair[0])
         fitting = [p.name for p in others if p.gpu_type == gpu_type]
         add = f"add --profile {fitting[0]}" if fitting else "no profile of the file has one"
         have = ",".join(dict.fromkeys(profile.gpu_type for profile in chosen))
@@ -75,12 +63,12 @@ def check_served(
             raise ValueError(f"profile {profile.name}: no trial to run asks for its GPUs")
 
 
-def check_cpus(profile: Profile, trials: Sequence[Trial]) -> str:
+def check_cpus(profile: Profile, trials: Sequence[TrialConfig]) -> str:
     """Return a line about GPUs that would wait for CPUs, empty without any.
 
     Raises ValueError where a node has too few CPUs for a single trial.
     """
-    needed = max(trial.config.runtime.num_cpus for trial in trials_of(profile, trials))
+    needed = max(trial.runtime.num_cpus for trial in trials_of(profile, trials))
     if needed > profile.cpus:
         raise ValueError(
             f"profile {profile.name}: cpus is {profile.cpus}, but a trial takes {needed}"
@@ -99,7 +87,7 @@ def _find_partition(profile: Profile, partitions: Mapping[str, Partition]) -> Pa
     name = profile.partition or default
     if not name:
         raise ValueError(
-            f"partition is not set, and the cluster has no default: {_list(partitions)}"
+            f"partition is not set, and the cluster has no default: {', '.join(partitions)}"
         )
     if name not in partitions:
         raise ValueError(unknown("partition", name, partitions))
@@ -122,7 +110,7 @@ def _check_account(
     if partition.accounts != (ALL,) and account not in partition.accounts:
         raise ValueError(
             f"account {account!r} may not use partition {partition.name}; "
-            f"valid: {_list(partition.accounts)}"
+            f"valid: {', '.join(partition.accounts)}"
         )
     if account in partition.denied_accounts:
         raise ValueError(f"account {account!r} may not use partition {partition.name}")
@@ -142,7 +130,7 @@ def _check_qos(
     if partition.qos != (ALL,) and qos not in partition.qos:
         raise ValueError(
             f"qos {qos!r} may not be used in partition {partition.name}; "
-            f"valid: {_list(partition.qos)}"
+            f"valid: {', '.join(partition.qos)}"
         )
 
 
@@ -169,18 +157,14 @@ def _check_nodes(profile: Profile, partition: Partition) -> None:
 
 def _gpus_in(kind: NodeKind, profile: Profile) -> int:
     """Return how many GPUs of the type that a profile asks for a node of this kind has."""
-    wanted = _slurm_type(profile)
+    wanted = slurm.gpu_type(profile.gres)
     return kind.gpus.get(wanted, 0) if wanted else sum(kind.gpus.values())
-
-
-def _slurm_type(profile: Profile) -> str:
-    return profile.gres.split(":")[1].lower() if profile.gres.count(":") == 2 else ""
 
 
 def _describe_missing_gpus(profile: Profile, partition: Partition) -> str:
     if not partition.gpu_types:
         return f"gpus is {profile.gpus}, but no node of partition {partition.name} has one"
-    wanted = _slurm_type(profile)
+    wanted = slurm.gpu_type(profile.gres)
     if wanted and wanted not in partition.gpu_types:
         told = unknown("type of GPU", wanted, filter(None, partition.gpu_types))
         return f"{told} (in partition {partition.name}, as Slurm calls them: slurm_gpu)"
@@ -195,7 +179,3 @@ def _check_time(profile: Profile, partition: Partition) -> None:
             f"time_limit is {profile.time_limit}; partition {partition.name} allows "
             f"{most // 3600}:{most // 60 % 60:02}:{most % 60:02}"
         )
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -83,6 +83,10 @@ class Profile:
         """Whether trials that ask for a type of GPU take what this has: none, or any."""
         return not self.gpu_type
 
+    def serves(self, gpu_type: str) -> bool:
+        """Tell whether trials that ask for this type of GPU, "" for any, take what this has."""
+        return self.serves_all or gpu_type in ("", self.gpu_type)
+
     def _check_gpus(self) -> None:
         for name in ("gpu_type", "slurm_gpu", "simulated_gpus"):
             if getattr(self, name) and not self.gpus:

@@ -94,7 +94,7 @@ def _options(profile: Profile, task: Task) -> list[str]:
 
 
 def _arguments(profile: Profile, task: Task) -> list[str]:
-    numbers = {
+    values = {
         "--jobs": task.jobs_folder,
         "--cpus": profile.cpus,
         "--gres": profile.gres,
@@ -105,7 +105,7 @@ def _arguments(profile: Profile, task: Task) -> list[str]:
     }
     flags = {"--dashboard": profile.dashboard, "--simulated-gpus": profile.simulated_gpus}
     return [
-        *(f"{name}={value}" for name, value in numbers.items() if value != ""),
+        *(f"{name}={value}" for name, value in values.items() if value != ""),
         *(name for name, is_set in flags.items() if is_set),
         "--",
         *task.driver,

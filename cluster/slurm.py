@@ -104,6 +104,11 @@ def read_gpus(gres: str) -> dict[str, int]:
     return gpus
 
 
+def gpu_type(gres: str) -> str:
+    """Return the type in what is asked for, such as gpu:h100:4, in lower case; "" without one."""
+    return gres.split(":")[1].lower() if gres.count(":") == 2 else ""
+
+
 def read_fields(line: str) -> dict[str, str]:
     """Return the KEY=VALUE fields of a line of `scontrol --oneliner show`; a key's first one."""
     fields: dict[str, str] = {}

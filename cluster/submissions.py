@@ -17,7 +17,7 @@ before its job's time limit, or for a preemption, leaves its trials QUEUED with 
 
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from pwmray.registry import Status
 from pwmray.slurm_jobs import ANY_TASK, Job
 
 if TYPE_CHECKING:  # it loads torch, and `pwmray cancel` does not
-    from pwmray.plan import PlannedTrial
+    from pwmray.config import TrialConfig
 
 JOBS_FILE = "jobs.jsonl"
 JOBS_FOLDER = "jobs"
@@ -94,14 +94,14 @@ def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission
     return read_lines(sweep_folder / JOBS_FILE, _read_submission, "a job", broken)
 
 
-def queue(results: Path, trials: "Sequence[PlannedTrial]", submission: Submission) -> None:
+def queue(results: Path, trials: "Iterable[TrialConfig]", submission: Submission) -> None:
     """Record that trials wait for a job; those that a process already runs are left alone."""
     for trial in trials:
-        folder = registry.trial_folder(results, trial.config.fingerprint)
+        folder = registry.trial_folder(results, trial.fingerprint)
         with registry.claimed(folder) as record:
             if record is None or record.status is Status.EVALUATED:
                 continue
-            registry.queue(folder, trial.config.to_dict(), **submission.event)
+            registry.queue(folder, trial.to_dict(), **submission.event)
 
 
 def _read_submission(line: bytes) -> Submission:

@@ -61,7 +61,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     _check_order(chosen.experiment, options)
     experiment = load_experiment(chosen.experiment)
     check_run(chosen.experiment)
-    asked = _choose_profiles(chosen)
+    asked, others = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
     # The job inherits the environment, and would end on its first line.
     choose_mode(of_command.wandb)
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         print("nothing to run: all trials are done, or running")
         return 0
     wanted.check(len(asked) * chosen.jobs)
-    asked = _check_fit(wanted, asked, chosen)
+    asked = _check_fit(wanted, asked, others, chosen.again)
     prepared = [_prepare(wanted, profile, chosen, options, command) for profile in asked]
     _check_with_slurm(prepared)
     print(wanted.table if chosen.dry_run else wanted.summary)
@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
         return 0
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
-        _submit(wanted, each, command, cluster)
+        _submit(wanted, each, cluster)
     print(f"watch it: {as_typed(_watch_command(wanted))}")
     return 0
 
@@ -99,22 +99,21 @@ def _watch_command(wanted: Work) -> str:
     return shlex.join(words if is_default else [*words, "--results", str(wanted.results)])
 
 
-def _check_fit(wanted: Work, asked: Sequence[Profile], chosen: Namespace) -> list[Profile]:
+def _check_fit(
+    wanted: Work, asked: Sequence[Profile], others: Sequence[Profile], is_again: bool
+) -> list[Profile]:
     """Raise ValueError unless the cluster has what the profiles ask for, and they fit the work.
 
     Returns the profiles as the cluster takes them.
     """
-    available = profiles.load(chosen.profiles)
-    others = [p for p in available.values() if p.name not in {a.name for a in asked}]
     preflight.check_served(wanted.to_run, asked, others)
     user = slurm_jobs.user()
     partitions, associations = slurm.partitions(), slurm.associations(user)
     fitting = [preflight.check_profile(profile, partitions, associations) for profile in asked]
     for profile in fitting:
-        trials = preflight.trials_of(profile, wanted.to_run)
-        if told := preflight.check_cpus(profile, trials):
+        if told := preflight.check_cpus(profile, wanted.to_run):
             print(f"note: {told}")
-    if not chosen.again:
+    if not is_again:
         _check_not_queued(wanted, asked, slurm.live_jobs(user))
     return fitting
 
@@ -162,9 +161,9 @@ def _prepare(
     return Prepared(profile, task, num_trials, script.fill(profile, task))
 
 
-def _submit(wanted: Work, prepared: Prepared, command: str, cluster: str) -> None:
+def _submit(wanted: Work, prepared: Prepared, cluster: str) -> None:
     profile, task = prepared.profile, prepared.task
-    folder = wanted.open(command)
+    folder = wanted.open(task.command)
     task.jobs_folder.mkdir(exist_ok=True)
     path = _write_script(task.jobs_folder, profile.name, prepared.script)
     submissions.check_writable(folder)
@@ -203,7 +202,8 @@ def _write_script(folder: Path, name: str, text: str) -> Path:
             return path
 
 
-def _choose_profiles(chosen: Namespace) -> list[Profile]:
+def _choose_profiles(chosen: Namespace) -> tuple[list[Profile], list[Profile]]:
+    """Return the profiles asked for, and the others of their file."""
     if not chosen.asked:
         raise ValueError("--profile is missing: which of the cluster's nodes, such as h100")
     available = profiles.load(chosen.profiles)
@@ -214,11 +214,12 @@ def _choose_profiles(chosen: Namespace) -> list[Profile]:
     names = [profile.name for profile in found]
     if len(set(names)) < len(names):
         raise ValueError("--profile gives one twice; --jobs N submits N alike")
-    return found
+    return found, [profile for name, profile in available.items() if name not in names]
 
 
 def _check_options(options: Sequence[str]) -> None:
-    for name in _names(options):
+    for option in options:
+        name = option.partition("=")[0]
         if name in _OURS:
             raise ValueError(f"{name} is not for a job: {_OURS[name]}")
 
@@ -231,10 +232,6 @@ def _check_order(file: Path, options: Sequence[str]) -> None:
             f"no sweep's file {file}; {options[0]} is an option of the sweep's own, which follow "
             f"its file: {behind[0]} {options[0]} {file}"
         )
-
-
-def _names(options: Sequence[str]) -> list[str]:
-    return [option.partition("=")[0] for option in options if option.startswith("--")]
 
 
 class _Profile(argparse.Action):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster import dashboards, submissions
+from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
 from pwmray.commands import Subcommands, add_results_option
@@ -33,7 +34,6 @@ from pwmray.slurm_jobs import Job
 
 NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
 _REFRESH_SECONDS = 5.0  # all users' commands ask one controller
-_ANSWER_SECONDS = 20.0  # of a busy one
 _NO_ANSWER = "Slurm does not answer: its jobs are shown as last seen"
 _JOB_HEADER = ("job", "profile", "state", "nodes", "where", "time", "limit", "restarts", "trials")
 _TRIAL_HEADER = ("running", "epoch", "epochs/s", "time left", "return", "job", "node", "device")
@@ -169,13 +169,13 @@ class Watcher:
             return [], ["no Slurm on this machine: this is what the trials' records say"]
         if not submitted and not any(trial.jobs for trial in trials.values()):
             return [], []
-        here = slurm_jobs.cluster_name(_ANSWER_SECONDS)
+        here = slurm_jobs.cluster_name(ASK_SECONDS)
         if here is None:
             return self._jobs, [_NO_ANSWER]
         doubtful = lost.find_doubtful(self._results, trials, here)
         ours = [s for s in submitted if s.cluster == here]
         names = {s.name for s in ours} | {n for trial in doubtful.values() for n in trial.jobs}
-        told = slurm_jobs.ask(names, _ANSWER_SECONDS, self._past)
+        told = slurm_jobs.ask(names, ASK_SECONDS, self._past)
         if told is None:
             return self._jobs, [_NO_ANSWER]
         self._unwritten.clear()

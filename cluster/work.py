@@ -4,10 +4,8 @@ from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from cluster import preflight, submissions
-from cluster.preflight import Trial
 from cluster.profiles import Profile
 from cluster.submissions import Submission
 from pwmray import plan as planning
@@ -29,7 +27,7 @@ class Work(ABC):
 
     name: str  # the experiment's
     results: Path  # absolute
-    to_run: Sequence[Trial]
+    to_run: Sequence[TrialConfig]
     summary: str  # for people, in a few lines
     table: str  # in all lines
 
@@ -67,11 +65,11 @@ class _OfSweep(Work):
     def __init__(self, sweep: Sweep, chosen: Namespace):
         self._plan, self._chosen = sweep.plan(chosen), chosen
         self.name, self.results = sweep.name, self._plan.results
-        self.to_run = self._plan.to_run
+        self.to_run = [trial.config for trial in self._plan.to_run]
         self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
 
     def check(self, num_jobs: int) -> None:
-        wanted = [(trial.config.task, trial.config.data) for trial in self.to_run]
+        wanted = [(trial.task, trial.data) for trial in self.to_run]
         if not self._chosen.pretrain:
             prerequisites.check_made(self._plan.prerequisites)
         elif num_jobs > 1:
@@ -93,14 +91,8 @@ class _OfSweep(Work):
         return tables.open_sweep(self._plan, command)
 
     def queue(self, profile: Profile, submission: Submission) -> None:
-        trials = preflight.trials_of(profile, self._plan.to_run)
+        trials = preflight.trials_of(profile, self.to_run)
         submissions.queue(self.results, trials, submission)
-
-
-class _Proposed(NamedTuple):
-    """A trial that a search has yet to propose; what it asks of a machine is known."""
-
-    config: TrialConfig
 
 
 class _OfSearch(Work):
@@ -108,8 +100,12 @@ class _OfSearch(Work):
         self._plan, self._chosen = search.plan(chosen), chosen
         self.name, self.results = search.name, self._plan.results
         left = self._plan.count_left(self._plan.studies())
-        defaults = {task: self._plan.config(task, {}) for task in left}
-        self.to_run = [_Proposed(defaults[task]) for task in left for _ in range(left[task])]
+        # Of trials that it has yet to propose; what they ask of a machine is known.
+        self.to_run = [
+            config
+            for task, number in left.items()
+            for config in [self._plan.config(task, {})] * number
+        ]
         self.summary = search_plan.as_summary(self._plan)
         self.table = search_plan.as_table(self._plan)
 
@@ -118,7 +114,7 @@ class _OfSearch(Work):
             raise ValueError(
                 "one driver runs a search: give one --profile, and --nodes N for more machines"
             )
-        wanted = [(trial.config.task, trial.config.data) for trial in self.to_run]
+        wanted = [(trial.task, trial.data) for trial in self.to_run]
         _check_data(wanted, self._chosen.data)
         self._plan.check_disk(len(self.to_run))
 

@@ -102,12 +102,10 @@ def test_trials_that_others_replaced_have_no_say(tmp_path):
     assert [row.differs_in for row in beside(tmp_path / "s").rows] == [(), ()]
 
 
-def test_task_without_a_published_return_has_none(tmp_path):
+def test_each_task_stands_beside_its_own_published_return(tmp_path):
     arms = build_arms(load_sweep(make(tmp_path / "s")))
-    known = {"walker-stand": PUBLISHED_RETURNS["walker-stand"]}
-    reacher, walker = list_beside("pwm", arms, known).rows
-    assert (reacher.published, reacher.difference) == (None, None)
-    assert walker.published == 995.4
+    reacher, walker = list_beside("pwm", arms).rows
+    assert (reacher.published, walker.published) == (991.7, 995.4)
 
 
 def test_some_arms_under_the_protocol_are_told_from_the_others(tmp_path):

@@ -155,4 +155,4 @@ def test_curves_are_put_in_order_of_epoch(tmp_path):
     folder = write_curves(tmp_path / "s", STEADY)
     rows = read_table(folder / "curves.arrow").to_pylist()
     write_rows(folder / "curves.arrow", rows[::-1], CURVE)
-    assert summarize_sweep(load_sweep(folder), "variant").names[FIRST] == []
+    assert summarize_sweep(load_sweep(folder), "variant").signs[FIRST] == []

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import stdtrit
 
 from analysis.aggregates import (
+    DRAWS,
     draw_seeds,
     estimate,
     estimate_improvement,
@@ -165,7 +166,7 @@ def test_verdicts_and_effects_on_one_pretrained_model_a_kind_say_so(format, tmp_
 def test_verdicts_on_a_pretrained_model_a_seed_say_nothing_of_it(tmp_path):
     summary = summarize_sweep(load_sweep(write_pretrained(tmp_path / "s", 2)))
     assert summary.factorial.notes == ()
-    assert "Pretrained world models" not in str(summary.table_notes)
+    assert "Pretrained world models" not in str([table.notes for table in summary.comparisons])
 
 
 def test_verdicts_on_fewer_pretrained_models_than_seeds_say_what_n_counts(tmp_path):
@@ -189,7 +190,7 @@ def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings
     rows = [row | {"world_model_from": "mlp-600-0"} for row in rows]
     write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
     summary = summarize_sweep(load_sweep(tmp_path / "s"))
-    assert "Pretrained world models" not in str(summary.table_notes)
+    assert "Pretrained world models" not in str([table.notes for table in summary.comparisons])
 
 
 # Over tasks.
@@ -282,8 +283,8 @@ def test_probability_of_improvement_counts_pairs_and_halves_ties():
 
 def test_bootstrap_draws_seeds_within_tasks_and_alike_in_both_arms():
     arms = [[np.array([1.0, 2.0, 3.0]), np.array([7.0, 8.0])]] * 2
-    ours, theirs = draw_seeds(arms, seed=0, draws=50)
-    assert [task.shape for task in ours] == [(50, 3), (50, 2)]
+    ours, theirs = map(draw_seeds, arms)
+    assert [task.shape for task in ours] == [(DRAWS, 3), (DRAWS, 2)]
     assert set(np.unique(ours[1])) == {7.0, 8.0}
     assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
 
@@ -292,18 +293,22 @@ def test_products_with_the_draws_are_the_bootstrap_itself():
     rng = np.random.default_rng(1)
     ours, theirs = ([rng.normal(place, 0.3, n).round(1) for n in (3, 10)] for place in (0.4, 0.5))
     thresholds = np.linspace(0.0, 1.0, 11)
-    slow = estimate(lambda drawn: performance_profile(drawn, thresholds), ours, confidence=0.9)
-    assert np.allclose(estimate_profile(ours, thresholds, 0.9), slow)
-    slow = estimate(probability_of_improvement, ours, theirs, confidence=0.9)
-    assert np.allclose(estimate_improvement(ours, theirs, 0.9), slow[0])
-    assert slow[0].low < slow[0].high
+    shares = performance_profile(draw_seeds(ours), thresholds)
+    whole, low, high = zip(*estimate_profile(ours, thresholds, 0.9), strict=True)
+    assert np.allclose(whole, performance_profile(one(ours), thresholds)[0])
+    assert np.allclose([low, high], np.quantile(shares, [0.05, 0.95], axis=0))
+    chances = probability_of_improvement(draw_seeds(ours), draw_seeds(theirs))
+    whole, low, high = estimate_improvement(ours, theirs, 0.9)
+    assert whole == pytest.approx(probability_of_improvement(one(ours), one(theirs))[0])
+    assert np.allclose([low, high], np.quantile(chances, [0.05, 0.95]))
+    assert low < high
 
 
 def test_interval_of_the_interquartile_mean_covers_what_it_can_draw():
     # Two seeds 0 and 1 of one task: the mean of a draw is 0, 1/2, 1/2 or 1.
     scores = [np.array([0.0, 1.0])]
-    assert estimate(interquartile_mean, scores, confidence=0.9)[0] == (0.5, 0.0, 1.0)
-    assert estimate(interquartile_mean, scores, confidence=0.4)[0] == (0.5, 0.5, 0.5)
+    assert estimate(interquartile_mean, scores, 0.9) == (0.5, 0.0, 1.0)
+    assert estimate(interquartile_mean, scores, 0.4) == (0.5, 0.5, 0.5)
 
 
 def test_suite_compares_every_variant_with_the_baseline(tmp_path):

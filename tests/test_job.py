@@ -198,11 +198,11 @@ time.sleep(30)
 END_THE_HEAD = """
 import os, time
 job._LOOK_SECONDS, see_to_it = 0.05, job.Job._see_to_it
-def end_the_head(self, nodes, port):
+def end_the_head(self):
     while not os.path.exists("listens"):
         time.sleep(0.05)
     self._steps["n1"].terminate()
-    return see_to_it(self, nodes, port)
+    return see_to_it(self)
 job.Job._see_to_it = end_the_head
 """
 

@@ -182,8 +182,8 @@ def test_a_job_of_two_runs_and_one_result_of_two_are_listed(imported):
 
 
 def test_runs_that_end_alike_are_named_in_the_summary(imported):
-    names = summarize_sweep(load_sweep(imported / "legacy_all_experiments_phase5")).names
-    assert sum("identical" in some for some in names.values()) == 4
+    signs = summarize_sweep(load_sweep(imported / "legacy_all_experiments_phase5")).signs
+    assert sum("identical" in some for some in signs.values()) == 4
 
 
 def test_the_table_of_trials_shows_the_origin(imported, capsys):

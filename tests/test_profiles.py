@@ -180,7 +180,7 @@ def test_profile_that_fits_is_taken():
 
 
 def test_every_trial_needs_a_profile_and_every_profile_a_trial(tmp_path):
-    made = make_plan(tmp_path).to_run
+    made = [trial.config for trial in make_plan(tmp_path).to_run]
     preflight.check_served(made, [H100, H200], [])
     preflight.check_served(made, [dataclasses.replace(H100, gpu_type="")], [])
     with pytest.raises(ValueError, match=r"2 trials ask for an H200, .* add --profile h200, or"):
@@ -191,7 +191,7 @@ def test_every_trial_needs_a_profile_and_every_profile_a_trial(tmp_path):
 
 
 def test_gpus_that_wait_for_cpus_are_told(tmp_path):
-    made = make_plan(tmp_path).to_run
+    made = [trial.config for trial in make_plan(tmp_path).to_run]
     assert preflight.check_cpus(H100, made) == ""
     assert preflight.check_cpus(dataclasses.replace(H100, trials_per_gpu=4), made) == ""
     narrow = dataclasses.replace(H100, cpus=3, trials_per_gpu=4)

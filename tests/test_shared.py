@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.arms import Arm
-from analysis.load import Trial
+from analysis.load import NO_EPISODES, Trial
 from analysis.pool import pool_arms
 from analysis.shared import describe_shared
 from pwmray.variants import SCRATCH
@@ -24,6 +24,7 @@ def arm(num_seeds, models=None, data=None, **factors):
             },
             factors=factors,
             returns=np.full(3, 500.0),
+            plan_returns=NO_EPISODES,
         )
         for seed in range(num_seeds)
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from analysis.arms import Arm
+from analysis.arms import Arm, build_arms
 from analysis.compare import compare_arms
 from analysis.grids import list_grids
 from analysis.load import load_sweep
@@ -146,7 +146,8 @@ def test_what_all_arms_share_is_said_once_and_has_no_column(tmp_path):
 
 @pytest.mark.parametrize("factor", ["variant", "epochs"])
 def test_the_winner_of_a_row_is_the_arm_with_the_larger_mean(tmp_path, factor):
-    rows = compare_arms(load_sweep(make_sweep(tmp_path / "s")), factor).rows
+    sweep = load_sweep(make_sweep(tmp_path / "s"))
+    rows = compare_arms(sweep, build_arms(sweep), factor).rows
     winners = [row.winner for row in rows if row.winner is not None]
     assert winners
     assert all(

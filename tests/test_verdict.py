@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.guard import find_differences
-from analysis.load import Trial
+from analysis.load import NO_EPISODES, Trial
 from analysis.stats import (
     bootstrap_blocks,
     compare_with,
@@ -61,6 +61,7 @@ def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
                 RECORD | kind | {"trial": f"{kind['variant']}-{seed}", "seed": seed} | edit,
                 {},
                 np.array([500.0, 510.0, 520.0]),
+                NO_EPISODES,
             )
             for seed in (42, 123, 456)
         ]
