@@ -14,15 +14,15 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster import raynode, slurm
+from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
@@ -84,7 +84,7 @@ class Job:
         self._was_in_vain = self._in_vain.exists()
         self._in_vain.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
-        self._nodes = _nodes(details, self._chosen)
+        self._nodes = offered_by_nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
             **_environment(self._token),
@@ -305,78 +305,6 @@ def _requeue(name: str) -> int:
         _say(f"could not requeue: {error}; submit the sweep again to go on")
         return GO_ON
     return 0
-
-
-def _nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return what each node of the job is to offer Ray, this one first."""
-    gpus = {
-        name: found
-        for nodes, found in slurm.read_job_gpus(details).items()
-        for name in slurm.hostnames([nodes])
-    }
-    here = os.environ["SLURMD_NODENAME"]
-    others = [n for n in slurm.hostnames([os.environ["SLURM_JOB_NODELIST"]]) if n != here]
-    hosts = [*others, os.environ.get("SLURM_SUBMIT_HOST", "")]
-    return {name: _node(name, gpus.get(name, {}), chosen, hosts) for name in (here, *others)}
-
-
-def _node(
-    name: str, gpus: Mapping[str, int], chosen: argparse.Namespace, hosts: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "ip": _ip_of(slurm.node_address(name), hosts),
-        "cpus": chosen.cpus,
-        "gres": _gres(chosen.gres, sum(gpus.values())),
-        "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
-        "resources": resources(gpus, chosen.gres, chosen.gpu_type),
-        "scratch": chosen.scratch,
-        "has_dashboard": chosen.dashboard,
-    }
-
-
-def _ip_of(address: str, hosts: Sequence[str]) -> str:
-    """Return a node's number for others, by which it reaches `hosts` where it names itself only.
-
-    Debian's /etc/hosts leads a machine's own name to a loopback address.
-    """
-    ip = socket.gethostbyname(address)
-    if ip == address or not ip.startswith("127."):
-        return ip
-    return next(filter(None, map(_ip_towards, hosts)), ip)
-
-
-def _ip_towards(host: str) -> str:
-    """Return the address by which this machine reaches another, empty where it does not."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))  # which sends nothing
-        except OSError:
-            return ""
-        return "" if probe.getsockname()[0].startswith("127.") else probe.getsockname()[0]
-
-
-def _gres(asked: str, number: int) -> str:
-    """Return what a step asks for, so that it has all the GPUs of its node that the job has.
-
-    An exclusive job has more than were asked for, and Ray does not start where its step has fewer.
-    """
-    return asked if not number or asked.endswith(f":{number}") else f"gpu:{number}"
-
-
-def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, float]:
-    """Return Ray's resources for a node's GPUs: H100, one for each, and Ray's own name of it.
-
-    What Slurm gave without a type, or of the type that the profile asked for, is called as the
-    profile calls it; any other by Slurm's name in capitals.
-    """
-    asked = slurm.gpu_type(gres)
-    found: dict[str, float] = {}
-    for slurm_name, number in gpus.items():
-        is_asked = slurm_name in ("", asked) and bool(gpu_type)
-        name = gpu_type if is_asked else slurm_name.upper()
-        if name:
-            found |= {name: found.get(name, 0) + number, f"accelerator_type:{name}": 1}
-    return found
 
 
 def _environment(token: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cluster import job, raynode, slurm
+from cluster import job, job_nodes, raynode, slurm
 from cluster.slurm import SlurmError
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
@@ -490,10 +490,10 @@ def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(
 ):
     names = {"n1": OWN_NAME, "n2": OTHERS_NAME, OWN_NAME: OWN_NAME}
     monkeypatch.setattr(socket, "gethostbyname", names.__getitem__)
-    monkeypatch.setattr(job, "_ip_towards", reached.__getitem__)
-    assert job._ip_of(address, list(reached)) == ip
+    monkeypatch.setattr(job_nodes, "ip_towards", reached.__getitem__)
+    assert job_nodes.ip_of(address, list(reached)) == ip
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", ""])
 def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
-    assert job._ip_towards(host) == ""
+    assert job_nodes.ip_towards(host) == ""

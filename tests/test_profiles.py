@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import job, preflight, profiles, script, slurm
-from cluster.job import resources
+from cluster.job_nodes import resources
 from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import Association
