@@ -17,10 +17,6 @@ import torch
 
 from pwmray.kernels import build
 
-# Of thousands of writes none waits for the disk, which no test switches off. What is no open file
-# is refused as ever; processes that tests start wait.
-os.fsync = os.fstat
-
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb", "test_search",

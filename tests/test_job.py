@@ -287,7 +287,7 @@ def test_node_that_ended_is_started_again_a_while_later(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "time", clock)
     monkeypatch.setattr(seen, "_start_worker", lambda *_: started.append(now[0]))
     for now[0] in (100.0, 109.9, 110.0):
-        seen._see_to_worker("n2", {}, 1)
+        seen._see_to_worker("n2")
     assert started == [110.0]
 
 

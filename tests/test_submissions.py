@@ -1,7 +1,6 @@
 """The record of the jobs that a sweep was submitted as."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 
@@ -98,9 +97,8 @@ def test_trials_that_are_done_or_run_are_not_queued(tmp_path):
         registry.record(folders[0], status)
     for status in (*begun, Status.FAILED):
         registry.record(folders[2], status, reason="a bug")
-    planned = [SimpleNamespace(config=trial) for trial in trials]
     with claim.acquire(folders[1] / registry.CLAIM_FILE):
-        submissions.queue(tmp_path, planned, JOB)
+        submissions.queue(tmp_path, trials, JOB)
     found = [registry.read(folder).status for folder in folders]
     assert found == [Status.EVALUATED, Status.PENDING, Status.QUEUED]
 
