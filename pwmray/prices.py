@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from pwmray import results
 from pwmray.config import SCRATCH, TrialConfig
-from pwmray.driver.placement import count_places
 from pwmray.flops import count_update_flops
 from pwmray.levels import setting_of
+from pwmray.placement import count_places
 from pwmray.registry import Record, Status
 
 MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"

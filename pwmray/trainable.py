@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from pwmray import registry
-from pwmray.driver.placement import bundle
 from pwmray.failures import share_of
 from pwmray.gauges import TrialGauges, tags_of
 from pwmray.hold import RunningElsewhereError
+from pwmray.placement import bundle
 
 if TYPE_CHECKING:
     import torch

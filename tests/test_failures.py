@@ -11,7 +11,6 @@ import torch
 
 from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
-from pwmray.driver.placement import request
 from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
     POLICIES,
@@ -26,6 +25,7 @@ from pwmray.failures import (
     of_text,
     share_of,
 )
+from pwmray.placement import request
 from pwmray.registry import Record, Status
 
 RAY_DIED = (

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from pwmray import placement
 from pwmray.config import RuntimeConfig, TrialConfig
-from pwmray.driver import placement
 from pwmray.search import run as search_run
 from pwmray.sweep_options import sweep_parser
 from tests.test_sweep import PHASE6

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import plan, registry, tables
-from pwmray.driver import placement, retries
+from pwmray import placement, plan, registry, tables
+from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pwmray import lost, registry, tables
+from pwmray import lost, placement, registry, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
-from pwmray.driver import connect, notify, placement, retries
+from pwmray.driver import connect, notify, retries
 from pwmray.driver.interruption import CANCELLED, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress

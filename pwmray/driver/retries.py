@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from pwmray import slurm_jobs
 from pwmray.commands import say
-from pwmray.driver.placement import request
 from pwmray.failures import (
     POLICIES,
     Failure,
@@ -21,6 +20,7 @@ from pwmray.failures import (
     has_retry,
     share_of,
 )
+from pwmray.placement import request
 from pwmray.registry import Record, Status
 from pwmray.room import free_bytes
 

@@ -15,10 +15,10 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import lost, registry
+from pwmray import lost, placement, registry
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
-from pwmray.driver import connect, notify, placement
+from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
 from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.launch import MAX_LOSSES
