@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from matplotlib import rcParams
+from matplotlib import get_cachedir, rcParams
 from matplotlib.font_manager import get_font_names
 
 # The first that is installed has what names of people's sweeps and levels are written in.
@@ -39,7 +39,8 @@ def naming_boxes() -> Iterator[None]:
             missing[chr(int(match[1]))] = None
     if missing:
         print(
-            f"note: no font here has {' '.join(missing)}: figures show boxes in their place; with "
-            f"{_OTHERS[0]} or the like installed, and the same command, they do not",
+            f"note: no font here has {' '.join(missing)}: figures show boxes in their place; "
+            f"install {_OTHERS[0]} or the like, and delete {get_cachedir()}/fontlist-*.json, where "
+            "matplotlib keeps which there are",
             file=sys.stderr,
         )

@@ -165,6 +165,7 @@ def find_sweep(name: str | None, results: Path) -> Path:
 
 def load_sweep(folder: Path) -> Sweep:
     """Read the sweep in `folder`; raise ValueError naming a file that is missing or broken."""
+    linked = names_in(folder).keys()  # before sweep.json, which lists a trial before it is linked
     described = read_description(folder / "sweep.json")
     records = _read_records(folder / "trials.arrow", described["trials"])
     episodes = _read_episodes(folder / "evaluations.arrow")
@@ -189,7 +190,7 @@ def load_sweep(folder: Path) -> Sweep:
         trials=trials,
         num_planned=max(len(described["trials"]), len(trials)),
         within=tuple(described["within"]),
-        num_unlisted=len(names_in(folder).keys() - set(described["trials"])),
+        num_unlisted=len(linked - set(described["trials"])),
     )
 
 

@@ -5,7 +5,8 @@
 Ray has free ports, folders and a token of its own, so that it neither disturbs nor joins
 another's. Slurm's SIGUSR1, some minutes before the time limit or a preemption, goes to the driver,
 whose trials stop at their next row; the job then requeues itself and goes on where it stopped. The
-same happens when Ray's head is lost. After SIGTERM (scancel) nothing is requeued.
+same happens when Ray's head is lost, unless that was before any row, twice in a row. After SIGTERM
+(scancel) nothing is requeued.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from cluster import raynode, slurm
 from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
-from pwmray.commands import run_command
+from pwmray.commands import TRIALS_FAILED, run_command
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
 
@@ -189,10 +190,13 @@ class Job:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                self.is_in_vain = self._is_lost_in_vain()
+                is_in_vain = self._is_lost_in_vain()
+                self.is_in_vain = is_in_vain and self._was_in_vain
                 if not self.is_in_vain and slurm_jobs.num_restarts() < self._chosen.max_requeues:
-                    with contextlib.suppress(OSError):  # a full disk: the driver then knows less
+                    with contextlib.suppress(OSError):  # a full disk: driver and job know less
                         self._goes_on.touch()
+                        if is_in_vain:
+                            self._in_vain.touch()
                 self._end_driver()
                 return GO_ON
             for name in self._workers:
@@ -205,16 +209,8 @@ class Job:
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
 
     def _is_lost_in_vain(self) -> bool:
-        """Tell whether Ray's head was lost before any row, now and in the job's life before.
-
-        What Slurm ended itself is not lost.
-        """
-        if Path(self._ended_nodes + self._head).exists() or self._has_row():
-            return False
-        if not self._was_in_vain:
-            with contextlib.suppress(OSError):  # a full disk: then the next life is the first
-                self._in_vain.touch()
-        return self._was_in_vain
+        """Tell whether Ray's head was lost before any row; what Slurm ended itself is not lost."""
+        return not (Path(self._ended_nodes + self._head).exists() or self._has_row())
 
     def _has_row(self) -> bool:
         """Tell whether any trial or pretraining of the results wrote a row since Ray listens."""
@@ -290,7 +286,8 @@ def main() -> int:
         return TERMINATED
     if code == GO_ON and job.is_in_vain:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
-    elif code == GO_ON and restarts >= chosen.max_requeues:
+        return TRIALS_FAILED
+    if code == GO_ON and restarts >= chosen.max_requeues:
         _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
     elif code == GO_ON:
         return _requeue(name)

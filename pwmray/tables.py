@@ -176,8 +176,8 @@ class Tables:
 
         In whole since it is unreadable; of its curve alone since that is gone.
         """
-        lines = {trial: f"left out of the tables: {why}" for trial, why in self.left_out.items()}
-        lines |= {trial: f"left out of the curves: {why}" for trial, why in self._curveless.items()}
+        lines = {trial: f"left out of the curves: {why}" for trial, why in self._curveless.items()}
+        lines |= {trial: f"left out of the tables: {why}" for trial, why in self.left_out.items()}
         new = [trial for trial in lines if trial not in self._told]
         self._told.update(new)
         return [lines[trial] for trial in new]

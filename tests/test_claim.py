@@ -17,7 +17,7 @@ NUM_CLAIMS = 40
 RIVAL = """
 import sys
 from pathlib import Path
-from pwmray import claim
+from pwmray.registry import claim
 folder, num_claims = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -29,7 +29,7 @@ sys.stdin.readline()
 LEAVER = """
 import os, sys
 from pathlib import Path
-from pwmray import claim
+from pwmray.registry import claim
 held = claim.acquire(Path(sys.argv[1]))
 os._exit(9)
 """

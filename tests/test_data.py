@@ -57,7 +57,7 @@ def command(*arguments):
 
 def die_with_claim(path):
     """Have another process take the claim and end without giving it back."""
-    program = "import os, pathlib, sys; from pwmray import claim;"
+    program = "import os, pathlib, sys; from pwmray.registry import claim;"
     program += "held = claim.acquire(pathlib.Path(sys.argv[1])); os._exit(0)"
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
 

@@ -23,7 +23,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from pwmray.commands import run_command, show_progress
-from pwmray.data_making import make_data
+from pwmray.driver.data_making import make_data
 from tests.test_data_making import ENDLESS
 
 def run():
@@ -36,9 +36,10 @@ sys.exit(run_command(run))
 DRIVER = """
 import sys
 from pathlib import Path
-from pwmray import launch, plan
+from pwmray import plan
+from pwmray.driver import launch
 from pwmray.sweep import Sweep
-from pwmray.tracking import Mode
+from pwmray.tracking.recording import Mode
 from tests.test_data_making import ENDLESS
 from tests.tiny import SCALES
 

@@ -1,10 +1,10 @@
 """What a driver does when a scheduler asks it to stop: at the next rows, or at once."""
 
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -150,12 +150,25 @@ def dying(monkeypatch, tmp_path):
     return plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "results"), told
 
 
+def end_after(function, monkeypatch):
+    """Have SIGTERM come as soon as `function` was called."""
+
+    def call(*arguments):
+        result = before(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    before = pkgutil.resolve_name(function)
+    monkeypatch.setattr(function, call)
+
+
 @pytest.mark.parametrize(
     ("comes_after", "goes_on", "code", "stands"),
     [
-        (None, False, interruption.GO_ON, Status.QUEUED),
-        (0.2, True, interruption.TERMINATED, Status.QUEUED),
-        (0.2, False, interruption.TERMINATED, Status.CANCELLED),  # by scancel
+        ("", False, interruption.GO_ON, Status.QUEUED),
+        ("say", True, interruption.TERMINATED, Status.QUEUED),
+        ("say", False, interruption.TERMINATED, Status.CANCELLED),  # by scancel
+        ("deaths.is_ended_here", True, interruption.TERMINATED, Status.QUEUED),
     ],
 )
 def test_sweep_whose_ray_slurm_ended_is_no_error(
@@ -165,14 +178,15 @@ def test_sweep_whose_ray_slurm_ended_is_no_error(
     (tmp_path / "ended.n1").touch()
     if goes_on:
         (tmp_path / "goes-on").touch()
-    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.1 if comes_after is None else 30.0)
-    if comes_after is not None:
-        threading.Timer(comes_after, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 30.0 if comes_after else 0.1)
+    if comes_after:
+        end_after(f"pwmray.driver.interruption.{comes_after}", monkeypatch)
     assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == code
     folder = registry.trial_folder(made.results, made.trials[0].config.fingerprint)
     assert (registry.read(folder).status, told) == (stands, [])
     said = capsys.readouterr().out
-    assert "Slurm ended Ray's node on this machine: the GCS is gone\n" in said
+    is_said = comes_after in ("", "say")
+    assert ("Slurm ended Ray's node on this machine: the GCS is gone\n" in said) == is_said
     assert said.endswith("go on with: python x.py\n")
 
 

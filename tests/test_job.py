@@ -19,6 +19,7 @@ import pytest
 
 from cluster import job, job_nodes, raynode, slurm
 from cluster.slurm import SlurmError
+from pwmray.commands import TRIALS_FAILED
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
 
@@ -43,6 +44,7 @@ def end(*_):
     open("ended", "a").write("1")
     sys.exit(0)
 signal.signal(signal.SIGUSR2, end)
+open("ready", "a").write("1")
 role, ip, port, _ = sys.argv[-4:]
 if role in open("failing").read():
     sys.exit(3)
@@ -143,7 +145,12 @@ sys.exit({GO_ON})
 
 
 def test_no_step_outlives_its_job(place):
-    assert place.run("", SLURM_JOB_NODELIST="n1,n2").returncode == 0
+    driver = """
+import time
+while len(open("ready").read()) < 2:
+    time.sleep(0.05)
+"""
+    assert place.run(driver, SLURM_JOB_NODELIST="n1,n2").returncode == 0
     steps = place.lines("steps")
     assert len(steps) == 2
     assert place.lines("ended") == ["11"]  # in good order, none was killed
@@ -226,7 +233,7 @@ def test_job_that_loses_its_head_before_any_row_twice_in_a_row_is_not_requeued(p
         done = place.run(TELL_AT_THE_END, changes, SLURM_RESTART_COUNT=restarts)
         codes.append(done.returncode)
         told.append((place.folder / "told").read_text())
-    assert codes == [0, GO_ON, 0]
+    assert codes == [0, TRIALS_FAILED, 0]
     assert told == ["True", "False", "True"]
     assert place.lines("asked").count("requeue 41") == 2
     assert (place.folder / ".41.in-vain").exists()  # of the third, which a person began anew
@@ -393,10 +400,13 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
 def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch, number, is_asked):
     put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {tmp_path}/asked")
     monkeypatch.setenv("PWMRAY_LOG", str(tmp_path / "log"))
-    last = "signal.pause()" if number else "signal.alarm(1); signal.pause()"
-    with started_node(tmp_path, "worker", last) as worker:
+    end = tmp_path / "end"
+    ray = f"import os, time\nwhile not os.path.exists({str(end)!r}):\n    time.sleep(0.05)"
+    with started_node(tmp_path, "worker", ray) as worker:
         if number:
             worker.send_signal(number)
+        else:
+            end.touch()
         worker.wait(30)
     assert (tmp_path / "asked").exists() == is_asked
 

@@ -199,7 +199,7 @@ def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path):
 
 FORGOTTEN = """
 import time, ray
-from pwmray import connect
+from pwmray.driver import connect
 
 @ray.remote
 def fail():

@@ -437,7 +437,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, mess
 TRIAL = """
 import sys, time
 from pathlib import Path
-from pwmray import claim, provenance, registry
+from pwmray import provenance, registry
+from pwmray.registry import claim
 folder = Path(sys.argv[1])
 with claim.acquire(folder / registry.CLAIM_FILE):
     registry.record(folder, registry.Status.RUNNING, epoch=0, device="cpu", **provenance.process())

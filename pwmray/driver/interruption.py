@@ -26,7 +26,9 @@ from pwmray.commands import (
 from pwmray.driver.retries import is_first_start
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 
-GO_ON = 75  # exit code after SIGUSR1: what is left is to be gone on with (sysexits' EX_TEMPFAIL)
+# Exit code after SIGUSR1, and where Slurm ended Ray: what is left is to be gone on with (sysexits'
+# EX_TEMPFAIL).
+GO_ON = 75
 TERMINATED = 128 + signal.SIGTERM
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
 NODE_ENDED = "Slurm ended Ray's node on this machine"
@@ -102,10 +104,11 @@ class Interruption:
 
         The job, which sees the same, or was told more, sends SIGTERM: then it is as after that.
         """
-        if not deaths.is_ended_here():
-            raise error
-        say(f"{NODE_ENDED}: {one_line(error)}")
         try:
+            self.raise_lost()
+            if not deaths.is_ended_here():
+                raise error
+            say(f"{NODE_ENDED}: {one_line(error)}")
             time.sleep(_TOLD_SECONDS)
         except TerminatedError:
             return TERMINATED, self.why_terminated()

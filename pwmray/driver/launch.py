@@ -58,6 +58,7 @@ def run(
     what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
     processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75 (see
     `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
+    It is 75, too, where Slurm ended Ray: then trials go on from the checkpoints that they have.
     """
     asked = _Asked(data_dir, address, command, mode, patience_seconds, trainable)
     notices = notify.from_environment(plan.sweep.name)

@@ -1,5 +1,6 @@
 """The folders of a results folder, read without what trains: sweeps, their trials, their names."""
 
+import contextlib
 import json
 import os
 import re
@@ -72,8 +73,12 @@ def names_in(sweep: Path) -> dict[str, str]:
     links = sweep / TRIALS
     if not links.is_dir():  # a file system without links
         return {}
+    names = {}
     with os.scandir(links) as entries:
-        return {Path(os.readlink(e.path)).name: e.name for e in entries if e.is_symlink()}
+        for entry in filter(os.DirEntry.is_symlink, entries):
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                names[Path(os.readlink(entry.path)).name] = entry.name
+    return names
 
 
 def list_fingerprints(results: Path) -> list[str]:

@@ -51,8 +51,9 @@ def run(
     Failed trials run again where that can help. Another process that runs the same search is waited
     for as long as `patience_seconds`: it may be dead, on another machine. Returns 0, 1 where the
     first trials all died of one bug or none of a task's came to a return, 130 after Ctrl-C, 143
-    after SIGTERM, and after SIGUSR1 75: then each trial has its last row in its checkpoint. Of a
-    requeued job without a row of any trial it is 1 (`Interruption.outcome`).
+    after SIGTERM, and after SIGUSR1 75: then each trial has its last row in its checkpoint. It is
+    75, too, where Slurm ended Ray, and 1 of a requeued job without a row of any trial
+    (`Interruption.outcome`).
 
     Raises ValueError where another process runs the same search, or the disk has no room.
     """
