@@ -14,19 +14,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import leave_out_replaced
-from analysis.colours import choose_colours
-from analysis.cost_figures import draw_costs, draw_scalings
 from analysis.curves import load_curves
-from analysis.flow_figures import draw_flow_settings
-from analysis.fonts import list_families, naming_boxes
-from analysis.panels import MARKERS, Style, choose_markers, draw_panel
-from analysis.plots import Panel, Plot, plan_all_curves, plan_curves, plan_returns, plan_starts
+from analysis.drawing.colours import choose_colours
+from analysis.drawing.cost_figures import draw_costs, draw_scalings
+from analysis.drawing.flow_figures import draw_flow_settings
+from analysis.drawing.fonts import list_families, naming_boxes
+from analysis.drawing.panels import MARKERS, Style, choose_markers, draw_panel
+from analysis.drawing.plots import (
+    Panel,
+    Plot,
+    plan_all_curves,
+    plan_curves,
+    plan_returns,
+    plan_starts,
+)
+from analysis.drawing.search_figures import draw_settings
+from analysis.drawing.sheet import finish_sheet, floor_key, place_panels
+from analysis.drawing.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from analysis.report import Summary
 from analysis.scattered import is_scattered
-from analysis.search_figures import draw_settings
-from analysis.sheet import finish_sheet, floor_key, place_panels
 from analysis.short_names import fold
-from analysis.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from pwmray.files import replacing
 
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # of arms of one colour; then the marker changes

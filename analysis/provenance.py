@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.grid import Grid
+from analysis.formats.grid import Grid
 from analysis.load import Trial
 from analysis.report import Summary
 from analysis.short_names import shorten_levels

@@ -20,14 +20,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Arrow's own allocator asks for huge pages: 2 s in place of 0.4 for a gigabyte of curves.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
-from analysis.export import render_csv, render_json
+from analysis.formats.export import render_csv, render_json
+from analysis.formats.page import render_html
+from analysis.formats.tables import render_markdown, render_table
+from analysis.formats.tex import render_tex
 from analysis.load import find_sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
-from analysis.page import render_html
 from analysis.reference import REFERENCES
 from analysis.report import Summary, summarize_sweep
-from analysis.tables import render_markdown, render_table
-from analysis.tex import render_tex
 from pwmray.commands import CommandParser, names, run_command
 from pwmray.files import replacing
 from pwmray.registry.sweep_folders import SWEEP_FILE

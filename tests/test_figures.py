@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from analysis import fonts
-from analysis.colours import VARIANT_COLOURS
 from analysis.curves import load_curves
+from analysis.drawing import fonts
+from analysis.drawing.colours import VARIANT_COLOURS
+from analysis.drawing.plots import Plot, plan_curves, plan_returns, plan_starts
 from analysis.figures import STYLE, _save, draw_figures, draw_plot, list_figures, style_series
 from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
-from analysis.plots import Plot, plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
@@ -456,7 +456,7 @@ def test_many_curves_have_a_panel_a_category(tmp_path):
 
 
 def test_many_curves_without_a_category_stay_in_a_panel_a_task(tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.plots.PANEL_SERIES", 1)
+    monkeypatch.setattr("analysis.drawing.plots.PANEL_SERIES", 1)
     rows = make_corrections(["baseline"], ["joint_from_scratch"])
     sweep = write_corrections(tmp_path / "s", rows)
     panels = plan_curves(sweep, load_curves(sweep)).panels

@@ -46,6 +46,10 @@ def source_files(folder):
     return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
+def name_of_module(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
 def arrows(folder, forbidden):
     """List every import under `folder` of a forbidden module or of one inside it."""
     return [
@@ -57,23 +61,25 @@ def arrows(folder, forbidden):
 
 
 def parts_of_the_map():
-    """Return what the README's map says of each folder; a module that stands alone is pwmray/'s."""
+    """Return what the README's map says of each folder, and of those inside it by themselves."""
     code_map = (ROOT / "README.md").read_text().partition("## Map")[2]
-    parts = dict.fromkeys(["pwmray/"], "")
+    parts = {}
     for text in re.split(r"^ {4}(?=\w+/)", code_map, flags=re.M)[1:]:
-        inside = "pwmray/" if text.startswith("pwmray/") else ""
-        for entry in re.split(r"^ {6}(?=\S)", text.removeprefix(inside), flags=re.M):
-            folder = re.match(r"\w+/", entry)
-            name = f"{inside}{folder[0]}" if folder else "pwmray/"
-            parts[name] = parts.get(name, "") + entry
+        top = text.partition("/")[0] + "/"
+        for entry in re.split(r"^ {6}(?=\S)", text.removeprefix(top), flags=re.M):
+            inside = re.match(r"\w+/", entry)
+            folder = top + inside[0] if inside else top
+            parts[folder] = parts.get(folder, "") + entry
     return parts
 
 
 def test_map_in_the_readme_names_every_module():
     families = {"pwmray/envs/", "sweeps/", "search_spaces/", "tests/"}  # each named as one
     parts = parts_of_the_map()
-    packages = {f"pwmray/{path.parent.name}/" for path in (ROOT / "pwmray").glob("*/__init__.py")}
-    assert packages | {"pwmray/", "analysis/", "cluster/", "benchmarks/"} <= parts.keys()
+    tops = ("pwmray", "analysis", "cluster", "benchmarks")
+    inner = {path.parent for top in tops for path in (ROOT / top).glob("*/*.py")}
+    packages = {f"{path.relative_to(ROOT)}/" for path in inner}
+    assert {f"{top}/" for top in tops} | packages <= parts.keys()
     for folder in parts.keys() - families:
         modules = {path.name for path in (ROOT / folder).glob("[!_]*.py")}
         assert modules - set(re.findall(r"\b\w+\.py\b", parts[folder])) == set(), folder
@@ -91,6 +97,8 @@ def in_pwmray(*names):
         ("pwmray/algorithm", HEAVY),
         ("pwmray/data", HEAVY),
         ("analysis", ("torch", "ray")),
+        ("analysis/drawing", ("analysis.formats", "analysis.figures", "analysis.summarize")),
+        ("analysis/formats", ("analysis.drawing", "analysis.summarize")),
         ("cluster", ("torch", "ray")),
         ("pwmray", ("search_spaces", "sweeps", "analysis", "cluster", "benchmarks", "tests")),
         ("pwmray/models", in_pwmray("algorithm", "data", "envs", "config", "build")),
@@ -136,7 +144,7 @@ def test_arrows_are_found_wherever_they_are(tmp_path):
         ("pwmray.models, pwmray.algorithm.pwm, pwmray.data.sampler", HEAVY),
         ("pwmray.config, pwmray.trial, pwmray.plan", HEAVY),
         (
-            ", ".join(f"analysis.{path.stem}" for path in source_files("analysis")),
+            ", ".join(map(name_of_module, source_files("analysis"))),
             ("torch", "ray"),
         ),
         ("search_spaces", ("torch", "ray", "numpy")),

@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.curves import load_curves
+from analysis.drawing.layout import Tick
+from analysis.drawing.panels import choose_markers
+from analysis.drawing.plots import plan_curves, plan_returns, plan_starts
 from analysis.figures import STYLE, draw_plot, list_figures
-from analysis.layout import Tick
 from analysis.load import load_sweep
-from analysis.panels import choose_markers
-from analysis.plots import plan_curves, plan_returns, plan_starts
 from analysis.report import summarize_sweep
 from pwmray.tasks import TASKS as MANY_TASKS
 from search_spaces import ERRORS

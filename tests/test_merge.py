@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from analysis.formats.tex import escape
 from analysis.load import load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import CONTROLS, read_csv
 from tests.squares import KINDS, write_square, write_trials

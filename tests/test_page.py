@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.colours import VARIANT_COLOURS
-from analysis.grid import format_time
-from analysis.page import anchor
+from analysis.drawing.colours import VARIANT_COLOURS
+from analysis.formats.grid import format_time
+from analysis.formats.page import anchor
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
@@ -110,7 +110,7 @@ def test_the_page_is_small(page):
 
 
 def test_what_would_be_too_many_shapes_is_an_image_inside_its_axes(epochs, tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.page._MAX_SHAPES_BYTES", 1_000)
+    monkeypatch.setattr("analysis.formats.page._MAX_SHAPES_BYTES", 1_000)
     make_sweep(tmp_path / "s", fail_one)
     page = make_page(tmp_path, "s")
     assert page.open_tags == []

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.arms import Arm, build_arms
 from analysis.compare import compare_arms
-from analysis.grids import list_grids
+from analysis.formats.grids import list_grids
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.short_names import fold, shorten_levels

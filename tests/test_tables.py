@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.grid import Grid, format_p
-from analysis.tables import WIDTH, draw_grid
+from analysis.formats.grid import Grid, format_p
+from analysis.formats.tables import WIDTH, draw_grid
 
 WORDS = ("12", "+-", "3.5", "a-long-word", "fullflow", "joint_from_scratch", "[-1, 2]", "-")
 

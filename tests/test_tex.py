@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.formats.tex import escape
 from analysis.summarize import main
-from analysis.tex import escape
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
 from tests.squares import write_square

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from analysis.arms import Arm, build_arms
 from analysis.curves import Curves
-from analysis.layout import (
+from analysis.drawing.layout import (
     Factors,
     Layout,
     Tick,

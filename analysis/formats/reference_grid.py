@@ -3,7 +3,7 @@
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.grid import Grid, format_number, format_return, name_levels
+from analysis.formats.grid import Grid, format_number, format_return, name_levels
 from analysis.load import Trial
 from analysis.reference import ReferenceRow, ReferenceTable
 from analysis.short_names import ShortNames

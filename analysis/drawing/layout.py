@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, is_numeric, rank_levels
-from analysis.colours import LEVEL_COLOURS
+from analysis.drawing.colours import LEVEL_COLOURS
 from analysis.short_names import ShortNames, shorten_levels
 
 Factors = Mapping[str, Any]

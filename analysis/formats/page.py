@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from analysis.grid import SortedCell, is_text
-from analysis.grids import headline, list_grids
+from analysis.formats.grid import SortedCell, is_text
+from analysis.formats.grids import headline, list_grids
 from analysis.provenance import list_failures, list_provenance
 from analysis.report import Summary
 

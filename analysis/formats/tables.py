@@ -5,8 +5,8 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from analysis.grid import Grid, is_text
-from analysis.grids import headline, list_grids
+from analysis.formats.grid import Grid, is_text
+from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
 WIDTH = 100  # columns of text

@@ -9,12 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
-from analysis.colours import choose_colours
-from analysis.layout import Factors, choose_coloured, list_varied
-from analysis.report import Summary
-from analysis.scaling import SHAPES, SHARE, Scaling
-from analysis.scattered import is_scattered
-from analysis.sheet import (
+from analysis.drawing.colours import choose_colours
+from analysis.drawing.layout import Factors, choose_coloured, list_varied
+from analysis.drawing.sheet import (
     MARKERS,
     describe_sample,
     finish_sheet,
@@ -22,6 +19,9 @@ from analysis.sheet import (
     make_sheet,
     show_returns,
 )
+from analysis.report import Summary
+from analysis.scaling import SHAPES, SHARE, Scaling
+from analysis.scattered import is_scattered
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
 from analysis.verdict import CONFIDENCE
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from analysis.layout import Tick
-from analysis.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
-from analysis.sheet import show_returns
+from analysis.drawing.layout import Tick
+from analysis.drawing.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
+from analysis.drawing.sheet import show_returns
 from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE

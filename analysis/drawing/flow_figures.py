@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.arms import Arm
-from analysis.layout import list_varied
+from analysis.drawing.layout import list_varied
+from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet
 from analysis.load import find_level
 from analysis.report import Summary
-from analysis.sheet import describe_sample, finish_sheet, make_sheet
 from analysis.short_names import fold, shorten_levels
 from analysis.stats import mean
 from analysis.verdict import RETURN_MAX

@@ -10,8 +10,8 @@ from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.cost import Cost
 from analysis.factorial import Factorial
+from analysis.formats.reference_grid import export_reference, export_row, export_trial
 from analysis.load import count_statuses
-from analysis.reference_grid import export_reference, export_row, export_trial
 from analysis.report import Summary
 from analysis.scaling import Scaling
 from analysis.stats import mean_and_sd

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.cost import Cost
-from analysis.grid import Grid, format_number, format_return, format_time, name_levels
+from analysis.formats.grid import Grid, format_number, format_return, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames

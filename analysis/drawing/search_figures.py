@@ -9,13 +9,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from analysis.arms import is_numeric, rank_levels
-from analysis.colours import choose_colours
 from analysis.curves import Curves
+from analysis.drawing.colours import choose_colours
+from analysis.drawing.panels import Style
+from analysis.drawing.sheet import finish_sheet, floor_key, key, make_sheet, show_returns
 from analysis.load import Trial, describe_episodes, say_span
-from analysis.panels import Style
 from analysis.report import Summary
 from analysis.scattered import list_settings
-from analysis.sheet import finish_sheet, floor_key, key, make_sheet, show_returns
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
 
 _MOST_PLACES = 6  # levels of a number that stand side by side, if trials share them; else an axis

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from analysis.grid import Grid, is_text
-from analysis.grids import headline, list_grids
+from analysis.formats.grid import Grid, is_text
+from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
 PREAMBLE = r"""\documentclass{article}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analysis.compare import mark_despite
 from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
-from analysis.grid import Grid, format_p, format_range, name_levels
+from analysis.formats.grid import Grid, format_p, format_range, name_levels
 from analysis.load import say_span
 from analysis.report import Summary
 from analysis.short_names import ShortNames

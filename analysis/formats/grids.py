@@ -5,8 +5,8 @@ from typing import Any
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons, mark_despite
-from analysis.cost_grids import list_cost_grids
-from analysis.grid import (
+from analysis.formats.cost_grids import list_cost_grids
+from analysis.formats.grid import (
     Grid,
     format_floor,
     format_number,
@@ -16,12 +16,12 @@ from analysis.grid import (
     format_time,
     name_levels,
 )
+from analysis.formats.reference_grid import draw_reference
+from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
-from analysis.reference_grid import draw_reference
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.stats import Welch, mean_and_sd
-from analysis.suite_grids import list_suite_grids
 from analysis.verdict import CONFIDENCE
 
 SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.colours import choose_colours
 from analysis.compare import DESPITE, Comparison, Comparisons, mark_despite
+from analysis.drawing.colours import choose_colours
+from analysis.drawing.plots import INTERVAL_SEEDS
+from analysis.drawing.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
 from analysis.factorial import SuiteEffect, TaskEffects
-from analysis.plots import INTERVAL_SEEDS
 from analysis.report import Summary
-from analysis.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
 from analysis.short_names import ShortNames, fold, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
 from analysis.verdict import CONFIDENCE, RETURN_MAX

@@ -1,0 +1,1 @@
+"""How figures are drawn: panels on a sheet, their places, colours and letters."""
