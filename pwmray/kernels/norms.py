@@ -170,15 +170,15 @@ class _Tangent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias_1U: Tensor, gradient: Gradient | None) -> Tensor:
         ctx.dtype, ctx.gradient = x.dtype, gradient
-        return _on_gpu().tangent_forward(x, bias_1U)
+        return _rows_on_gpu().tangent_forward(x, bias_1U)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gv: Tensor):
-        gx, gradient = _on_gpu().tangent_backward(gv.contiguous(), ctx.dtype), ctx.gradient
+        gx, gradient = _rows_on_gpu().tangent_backward(gv.contiguous(), ctx.dtype), ctx.gradient
         if gradient is not None:
             parts = gx.view(-1, 1, gx.shape[-1])
-            gradient.total = _on_gpu().add_rows(parts, gradient.total)
+            gradient.total = _rows_on_gpu().add_rows(parts, gradient.total)
         return gx, None, None
 
 
@@ -204,6 +204,12 @@ def _on_gpu() -> Any:
     from pwmray.kernels import norms_gpu
 
     return norms_gpu
+
+
+def _rows_on_gpu() -> Any:
+    from pwmray.kernels import rows_gpu
+
+    return rows_gpu
 
 
 def _call(kind: str, direction: str, x: Tensor, affine: Affine, given: tuple) -> None:

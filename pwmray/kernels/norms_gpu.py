@@ -12,15 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ENTRIES = 1024  # of a program that copies
+from pwmray.kernels.rows_gpu import add_rows
+
 # Of a program: entries that it works on at once, at least a row of them; warps; and how many
 # programs add up sums, enough for a GPU, but few where their sums would outweigh the rows.
 _NARROW, _MEDIUM, _WIDE = (1, 2, 792), (1024, 4, 792), (1024, 8, 264)
 _EPSILON = 1e-5
 _KINDS = {"mish_norm": 0, "norm_mish": 1, "norm_simplex": 2}
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.values())
-_GROUPS = 256  # of 8 entries, of a program
-_TALL = 512  # rows from which on they are added up in narrower columns
 _FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 Affine = tuple[Tensor, Tensor, Tensor]
@@ -102,48 +101,6 @@ def value_fit(
         columns, rows, *affine[1:], weight, found, num_parts, num_rows, num_entries,
         turns, _FIT_ROWS, _FIT_COLUMNS,
     )  # fmt: skip
-
-
-def tangent_forward(x: Tensor, bias: Tensor) -> Tensor:
-    """Return x + bias [..., U] without the mean of each group of 8 entries, float32."""
-    v = torch.empty_like(x, dtype=torch.float32)
-    num_groups = x.numel() // 8
-    _tangent[(triton.cdiv(num_groups, _GROUPS),)](
-        x, bias, v, num_groups, x.shape[-1], True, _GROUPS
-    )
-    return v
-
-
-def tangent_backward(gv: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the gradient of x."""
-    gx, num_groups = torch.empty_like(gv, dtype=dtype), gv.numel() // 8
-    _tangent[(triton.cdiv(num_groups, _GROUPS),)](gv, gv, gx, num_groups, 8, False, _GROUPS)
-    return gx
-
-
-def add_rows(parts: Tensor, total: Tensor | None = None) -> Tensor:
-    """Return the sum of parts [P, ...] over P, float32, added to `total` in its place if given."""
-    result = total
-    if result is None:
-        result = parts.new_empty(parts.shape[1:], dtype=torch.float32)
-    num_parts, num_columns = parts.shape[0], result.numel()
-    rows, columns = (256, 8) if num_parts >= _TALL else (64, 32)
-    grid = (triton.cdiv(num_columns, columns),)
-    shape = (triton.next_power_of_2(triton.cdiv(num_parts, rows)), rows, columns)
-    _add_rows[grid](parts, result, num_parts, num_columns, total is not None, *shape)
-    return result
-
-
-def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return the entries of x [M, U] that `shape` [N, V] has, and zeros where x has none.
-
-    More than two dimensions are rows of the last.
-    """
-    y, (width, new_width) = x.new_empty(shape, dtype=dtype), (x.shape[-1], shape[-1])
-    num_rows, num_entries = x.numel() // width, y.numel()
-    grid = (triton.cdiv(num_entries, _ENTRIES),)
-    _copy_rows[grid](x, y, num_rows, width, new_width, num_entries, _ENTRIES)
-    return y
 
 
 class _Shape:
@@ -432,45 +389,3 @@ def _add_fit(
     if tl.program_id(0) == 0:
         tl.store(found_at + 4 * total + group, value)
         tl.store(found_at + 4 * total + num_groups + group, tl.sum(squares, axis=0) / num_rows)
-
-
-@triton.jit
-def _tangent(
-    x_at, bias_at, y_at, num_groups, width, HAS_BIAS: tl.constexpr, GROUPS: tl.constexpr
-):  # fmt: skip
-    group = tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
-    at = group[:, None] * 8 + tl.arange(0, 8)[None, :]
-    inside = (group < num_groups)[:, None] & (tl.arange(0, 8) < 8)[None, :]
-    x = tl.load(x_at + at, inside, 0.0).to(tl.float32)
-    if HAS_BIAS:
-        x += tl.load(bias_at + at % width, inside, 0.0)
-    y = x - (tl.sum(x, axis=1) / 8.0)[:, None]
-    tl.store(y_at + at, y.to(y_at.dtype.element_ty), inside)
-
-
-@triton.jit
-def _copy_rows(x_at, y_at, num_rows, width, new_width, num_entries, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row, column = at // new_width, at % new_width
-    is_copied = (at < num_entries) & (column < width) & (row < num_rows)
-    x = tl.load(x_at + row.to(tl.int64) * width + column, is_copied, 0.0)
-    tl.store(y_at + at, x.to(y_at.dtype.element_ty), at < num_entries)
-
-
-@triton.jit
-def _add_rows(
-    x_at, total_at, num_rows, num_columns, HAS_TOTAL: tl.constexpr,
-    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    is_column = column < num_columns
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for turn in range(TURNS):
-        row = turn * ROWS + tl.arange(0, ROWS)
-        inside = (row < num_rows)[:, None] & is_column[None, :]
-        at = row.to(tl.int64)[:, None] * num_columns + column[None, :]
-        total += tl.load(x_at + at, inside, 0.0).to(tl.float32)
-    y = tl.sum(total, axis=0)
-    if HAS_TOTAL:
-        y += tl.load(total_at + column, is_column, 0.0)
-    tl.store(total_at + column, y, is_column)

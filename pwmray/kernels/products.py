@@ -110,9 +110,9 @@ def _copy(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return the entries of x that `shape` has, zeros elsewhere; shapes differ at their ends."""
     if x.shape == shape:
         return x.to(dtype)
-    from pwmray.kernels import norms_gpu  # needs Triton
+    from pwmray.kernels import rows_gpu  # needs Triton
 
-    return norms_gpu.copy_rows(x.contiguous(), shape, dtype)
+    return rows_gpu.copy_rows(x.contiguous(), shape, dtype)
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
