@@ -19,7 +19,8 @@ from pwmray.kernels import build
 
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
-    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb", "test_search",
+    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb",
+    "test_search_on_ray", "test_search",
     "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
     "test_reference", "test_update_benchmark", "test_compiling", "test_pretrained",
     "test_many_panels", "test_cost_figures",
@@ -62,6 +63,14 @@ def signals():
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
     assert left == before
+
+
+@pytest.fixture
+def one_machine():
+    """Let Ray have one machine of one CPU, for what asks it without a Ray."""
+    with pytest.MonkeyPatch.context() as patch:  # a test may undo those of its own
+        patch.setattr("pwmray.driver.connect.machines", lambda: [{"CPU": 1.0}])
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from pwmray import room
 from pwmray.search import study
 from pwmray.search.plan import as_table
-from tests.test_search import TASK, make_plan
+from tests.studies import TASK, make_plan
 from tests.tiny_search import search
 
 

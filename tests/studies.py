@@ -1,0 +1,79 @@
+"""Studies of the tiny search, and trials of theirs run as Ray would."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import torch
+
+from pwmray import registry
+from pwmray.config import TrialConfig
+from pwmray.data.collected import ensure_data
+from pwmray.envs.vector import make_vector
+from pwmray.registry import Status
+from pwmray.search.plan import SearchPlan
+from pwmray.search.study import FINGERPRINT
+from pwmray.search.trials import SearchTrials
+from pwmray.trial import Trial
+from tests.tiny_search import search
+
+TASK = "pendulum-spin"
+THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
+make_environments = functools.cache(make_vector)
+
+
+def make_data(folder):
+    """Return the data file of the search's trials, made in `folder`."""
+    config = search.config("tiny", TASK, {})
+    return ensure_data(TASK, config.data, folder, make_vector)
+
+
+def make_plan(results, number=5, of=search):
+    return SearchPlan.make(of, "tiny", [TASK], number, results)
+
+
+def open_trials(results, data, number=5, of=search, **options):
+    plan = make_plan(results, number, of)
+    return SearchTrials(plan, TASK, data, {"CPU": 1.0}, "python search.py", **options)
+
+
+def advance(trials, name, data, until=None):
+    """Run the next trial as a trainable does, to its end, to where it is stopped, or `until`."""
+    config = trials.next(name)
+    if config is None:
+        return None
+    grid = config["grid"]
+    trial = Trial(
+        TrialConfig.from_dict(json.loads(grid["trial"])),
+        Path(grid["folder"]),
+        data,
+        make_environments,
+        torch.device("cpu"),
+    )
+    row = {"epoch": trial.epoch}
+    is_stopped = False
+    while not (trial.is_finished or is_stopped or trial.epoch == until):
+        row = trial.advance()
+        is_stopped = not trial.is_finished and trials.is_stopped(name, row)
+    trial.close()
+    if until is None:
+        trials.end(name, row, is_error=False)
+    return grid[FINGERPRINT]
+
+
+def evaluate(folder):
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status, return_mean=5.0)
+
+
+def fail(trials, name, **fields):
+    """Have the next trial fail as its process records it, or die where there are no `fields`."""
+    grid = trials.next(name)["grid"]
+    folder = Path(grid["folder"])
+    if fields:
+        registry.record(folder, Status.FAILED, **fields)
+    else:
+        trials.die(name, "The actor died unexpectedly")
+    trials.end(name, None, is_error=True)
+    return grid

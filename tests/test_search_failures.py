@@ -1,0 +1,276 @@
+"""What becomes of a search's trials that fail, and of folders that cannot be written."""
+
+import contextlib
+import errno
+import functools
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.error import TuneError
+
+from pwmray import deaths, registry
+from pwmray.commands import run_command
+from pwmray.driver import connect, interruption
+from pwmray.driver.notify import Notices
+from pwmray.driver.tune_callbacks import StopEarly, unwrapped
+from pwmray.registry import CLAIM_FILE, Status, claim
+from pwmray.search import run as search_run
+from pwmray.search import study
+from pwmray.search.plan import as_table
+from pwmray.search.study import FINGERPRINT
+from tests.studies import (
+    TASK,
+    advance,
+    evaluate,
+    fail,
+    make_data,
+    make_plan,
+    open_trials,
+)
+
+pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def lock(monkeypatch):
+    """Return a function after which nothing in a folder can be written, as it looks from here."""
+
+    def lock(folder):
+        acquire, append = claim.acquire, registry.append_lines
+
+        def refuse(write, path, *arguments, **options):
+            if path.parent == folder:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return write(path, *arguments, **options)
+
+        monkeypatch.setattr(claim, "acquire", functools.partial(refuse, acquire))
+        monkeypatch.setattr(registry, "append_lines", functools.partial(refuse, append))
+
+    return lock
+
+
+def test_trial_whose_folder_cannot_be_written_any_more_ends_no_search(
+    tmp_path, data, lock, monkeypatch, capsys
+):
+    trials = open_trials(tmp_path, data, number=3)
+    locked, other = (Path(trials.next(name)["grid"]["folder"]) for name in "ab")
+    lock(locked)
+    trials.die("a", "The actor died unexpectedly")
+    trials.end("a", None, is_error=True)
+    assert trials.next("c") is not None
+    trials.settle("it is looked at before it is dropped")
+    monkeypatch.undo()
+    out = capsys.readouterr().out
+    assert f"claim.json: what became of {locked.name} could not be recorded" in out
+    assert "its end is not recorded: the next run takes it up" in out
+    assert registry.read(other).status is Status.CANCELLED
+    again = open_trials(tmp_path, data, number=3)
+    assert again.next("a")["grid"]["folder"] == str(locked)
+    lock(other)
+    assert again.next("b")["grid"]["folder"] != str(other)
+
+
+def test_full_disk_ends_a_search_in_one_line(capsys):
+    def end_trial():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "study.journal")
+        except OSError:
+            raise TuneError(traceback.format_exc())  # noqa: B904 (as Tune does)
+
+    def search():
+        with unwrapped(StopEarly()):
+            end_trial()
+
+    assert run_command(search) == 2
+    assert capsys.readouterr().err == "error: No space left on device: study.journal\n"
+    with pytest.raises(TuneError), unwrapped(StopEarly()):
+        raise TuneError("its own")
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_file_that_went_with_ray_is_no_error_of_the_persons(is_gone, tmp_path, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(connect, "is_connected", lambda: True)
+    (tmp_path / f"ended.n{1 if is_gone else 2}").touch()
+    stopper = StopEarly()
+    raised = contextlib.nullcontext() if is_gone else pytest.raises(FileNotFoundError)
+    with raised, unwrapped(stopper):
+        try:
+            (tmp_path / "error.pkl").read_bytes()
+        except FileNotFoundError:
+            raise TuneError("a traceback")  # noqa: B904
+    assert stopper.is_ray_lost == is_gone
+
+
+def test_search_says_once_what_its_trials_run_without(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data)
+    scheduler = search_run._StudyScheduler(trials, interruption.Interruption())
+    capsys.readouterr()
+    for name in ("a", "b"):
+        grid = trials.next(name)["grid"]
+        how = {"cuda_graph": "off: CUDA out of memory", "kernels": "on", "host": "n1"}
+        registry.record(Path(grid["folder"]), Status.RUNNING, **how)
+        for epoch in (2, 4):
+            of_tune = SimpleNamespace(trial_id=name, config={"grid": grid})
+            scheduler.on_trial_result(None, of_tune, {"epoch": epoch, "return_mean": 1.0})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cuda_graph off: CUDA out of memory (first seen: tiny_search ")
+    assert line.endswith(" trial 1 on n1)")
+
+
+def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
+    tmp_path, data, lock, monkeypatch
+):
+    trials = open_trials(tmp_path, data, number=2)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
+    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
+    lock(folder)
+    trials.end("a", {"epoch": 2}, is_error=False)
+    monkeypatch.undo()
+    again = open_trials(tmp_path, data, number=2)
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.PRUNED]
+    assert registry.read(folder).is_stopped_early
+
+
+def test_failed_trial_is_told_with_its_reason(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data, number=1)
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
+    assert trials.study.get_trials()[0].state is TrialState.FAIL
+    assert "1 of 1: failed: the loss is nan\n" in capsys.readouterr().out
+    assert trials.next("b") is None
+    assert trials.is_over
+
+
+def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, data, monkeypatch):
+    grid = fail(open_trials(tmp_path, data, number=1), "a", reason="TypeError", failure="code")
+    plan = make_plan(tmp_path, 1)
+    assert plan.num_left(plan.studies()[TASK]) == 1
+    assert "1 failed" in as_table(plan)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert open_trials(tmp_path, data, number=1).next("b") is None
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    again = open_trials(tmp_path, data, number=1)
+    assert advance(again, "c", data) == grid[FINGERPRINT]
+    assert again.next("d") is None
+    assert plan.num_left(plan.studies()[TASK]) == 0
+    assert "pendulum-spin: 1 done\n" in as_table(plan)
+    assert "confirm it in a sweep, with seeds other than 1" in as_table(plan)
+
+
+def test_failures_of_a_search_are_told_each_once(tmp_path, data):
+    notices = Notices("tiny_search", None)
+    told = []
+    notices.failures = lambda *said: told.append(said)
+    trials = open_trials(tmp_path, data, number=2, tell_failure=notices.failure)
+    for number in range(3):  # the first two are not its end
+        fail(trials, f"{number}")
+    fail(trials, "a", reason="the loss is nan", failure="non-finite")
+    assert [number for number, _, _ in told] == [1, 2]
+    assert told[0][1].startswith("its process died")
+    assert told[1][1:] == ("the loss is nan", "tiny_search pendulum-spin 2 of 2")
+
+
+def test_trial_whose_process_died_runs_again_until_it_had_its_retries(tmp_path, data, capsys):
+    trials = open_trials(tmp_path, data, number=1)
+    folders = set()
+    for number in range(3):
+        grid = fail(trials, f"{number}")
+        folders.add(grid["folder"])
+        said = capsys.readouterr().out
+        assert "1 of 1: failed: its process died" in said
+        assert ("it runs again" in said) == (number < 2)
+    (folder,) = map(Path, folders)
+    assert registry.read(folder).all("retry") == ["process died"] * 2
+    assert [trial.state for trial in trials.study.get_trials()] == [TrialState.FAIL]
+
+
+def test_trial_that_runs_again_goes_on_and_is_told_of_once(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=1)
+    first = advance(trials, "a", data, until=4)
+    trials.die("a", "The actor died unexpectedly")
+    trials.end("a", None, is_error=True)
+    assert advance(trials, "b", data) == first
+    record = registry.read(registry.trial_folder(tmp_path, first))
+    assert record.all("epoch") == [0, 4]
+    (trial,) = trials.study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, record.last("return_mean"))
+
+
+def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
+    tmp_path, data, monkeypatch, capsys
+):
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    trials = open_trials(tmp_path, data, number=1)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    with claim.acquire(folder / CLAIM_FILE):
+        trials.die("a", "The node has died")
+        trials.end("a", None, is_error=True)
+    assert "1 of 1: its process died and still holds it" in capsys.readouterr().out
+    assert trials.study.get_trials()[0].state is TrialState.RUNNING
+    assert trials.next("b") is None
+    assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
+
+
+def test_trial_that_others_wait_for_is_not_the_end_of_a_search(tmp_path, data):
+    """It may fail, and then it is to run again."""
+    trials = open_trials(tmp_path, data, number=1)
+    trials.next("a")
+    assert trials.next("b") is None
+    assert not trials.is_over
+
+
+def test_trial_out_of_memory_is_given_twice_its_share(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(connect, "largest_machine", lambda: {"CPU": 2, "GPU": 0})
+    trials = open_trials(tmp_path, data, number=1)
+    grid = fail(trials, "a", reason="out of memory", failure="out of memory")
+    assert grid["bundle"] == {"CPU": 1}
+    assert trials.next("b")["grid"]["bundle"] == {"CPU": 2}
+
+
+def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for number in range(3):
+        assert trials.bug is None
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug == "TypeError: no"
+    assert trials.next("d") is None
+
+
+def test_search_with_a_trial_done_goes_on_whatever_its_failures(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    evaluate(Path(trials.next("a")["grid"]["folder"]))
+    trials.end("a", None, is_error=False)
+    for number in range(2):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    trials = open_trials(tmp_path, data)
+    for number in range(4):  # those two again, and two new ones
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    assert len(study.outcomes(trials.study)) == 5
+
+
+def test_search_waits_for_the_trial_that_started_before_those_that_died(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    trials.next("slow")
+    for number in range(3):
+        fail(trials, f"{number}", reason="TypeError: no", failure="code")
+    assert trials.bug is None
+    registry.record(
+        trials._folder(trials._live["slow"][1]), Status.FAILED, reason="TypeError: no",
+        failure="code",
+    )  # fmt: skip
+    trials.end("slow", None, is_error=True)
+    assert trials.bug == "TypeError: no"

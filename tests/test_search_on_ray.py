@@ -1,0 +1,178 @@
+"""A search on Ray: stopped, killed, and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from optuna.trial import TrialState
+
+from pwmray import registry
+from pwmray.driver import interruption
+from pwmray.driver.tune_callbacks import StopEarly
+from pwmray.registry import Status
+from pwmray.results import read_table
+from pwmray.search import run as search_run
+from pwmray.search import study
+from pwmray.search.plan import SearchPlan
+from pwmray.search.study import FINGERPRINT
+from pwmray.search.trials import SearchTrials
+from pwmray.tracking.wandb_state import read_state
+from tests.studies import TASK, make_data, make_plan, open_trials
+from tests.tiny_search import search
+
+pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+TINY = Path(__file__).parent / "tiny_search.py"
+
+
+def start(folder, *options):
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, str(TINY), "--scale", "tiny", *options],
+        cwd=folder, stdout=pipe, stderr=pipe, text=True,
+        env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
+    )  # fmt: skip
+
+
+def wait_for_an_end(folder):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            if registry.read(path).status in (Status.EVALUATED, Status.CANCELLED):
+                return
+        time.sleep(0.2)
+    raise TimeoutError("no trial came to an end")
+
+
+def stop_search(folder, stop, code):
+    """Stop a search once a trial has come to an end; return what it printed."""
+    process = start(folder)
+    wait_for_an_end(folder)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in out + err
+    return out
+
+
+def kill_a_trial(folder):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            record = registry.read(path)
+            if record.status is Status.RUNNING:
+                os.kill(record.last("pid"), signal.SIGKILL)
+                return path
+        time.sleep(0.05)
+    raise TimeoutError("no trial ran")
+
+
+@pytest.mark.slow
+def test_time_left_of_a_task_counts_the_tasks_after_it(tmp_path):
+    options = ["--tasks", "pendulum-spin,cartpole-swingup", "--limit", "1"]
+    process = start(tmp_path, *options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    ends = [line for line in out.splitlines() if " 1 of 1: " in line]
+    assert [line.endswith(" left") for line in ends] == [True, False]
+
+
+@pytest.mark.slow
+def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
+    process = start(tmp_path)
+    killed = kill_a_trial(tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "failed: its process died; it runs again" in out
+    assert "Traceback" not in out + err
+    record = registry.read(killed)
+    assert record.all("retry") == ["process died"]
+    assert record.status in (Status.EVALUATED, Status.CANCELLED)
+    tried = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results").open_study(TASK)
+    assert {trial.state.name for trial in tried.get_trials()} <= {"COMPLETE", "PRUNED"}
+    assert len(tried.get_trials()) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stop", "code", "left"),
+    [(signal.SIGTERM, 143, Status.CANCELLED), (signal.SIGUSR1, 75, Status.QUEUED)],
+)
+def test_signals_end_a_search_as_they_end_a_sweep(stop, code, left, tmp_path):
+    assert "go on with: " in stop_search(tmp_path, stop, code)
+    plan = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results")
+    outcomes = study.outcomes(plan.studies()[TASK])
+    for path in (tmp_path / "results" / "trials").iterdir():
+        record = registry.read(path)
+        assert path.name in outcomes or record.status in (left, Status.EVALUATED)
+        assert registry.running_elsewhere(path) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
+    stop_search(tmp_path, stop, code)
+    time.sleep(5.0)  # the workers of a killed driver take as long to notice
+
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "tiny_search, the best first" in out
+    tried = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results").open_study(TASK)
+    assert all(trial.state.is_finished() for trial in tried.get_trials())
+    assert len(tried.get_trials()) == 5
+    table = read_table(tmp_path / "results" / "tiny_search" / "trials.arrow")
+    assert set(table["status"].to_pylist()) <= {"EVALUATED", "CANCELLED"}
+    assert len(table) == 5
+    before = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}
+    groups = [read_state(path.parent)["group"] for path in before]  # at W&B, of each
+    assert groups == ["tiny_search"] * 5
+
+    out, err = start(tmp_path).communicate(timeout=120)
+    assert "tiny_search, the best first" in out
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monkeypatch, capsys):
+    opened, ran = [], []
+
+    def begin(offered):
+        return SearchTrials(make_plan(tmp_path), TASK, data, offered, "python search.py")
+
+    def search_until_ray_dies(trials, *_):
+        ran.append(trials.next("a")["grid"][FINGERPRINT])
+        return len(ran) == 1
+
+    monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
+    monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict, shutdown=list))
+    monkeypatch.setattr(search_run.connect, "connect", lambda address: None)
+    stop = interruption.Interruption()
+    trials = search_run._search_task(begin, opened, tmp_path, None, stop)
+    stop.leave()
+    assert trials is opened[1]
+    assert ran[0] == ran[1]  # what the first left, and no other
+    moves = [e["status"] for e in registry.read(registry.trial_folder(tmp_path, ran[0])).events]
+    # Never CANCELLED: where Slurm took the machine, the job comes back for it.
+    assert moves == ["PENDING", "QUEUED", "QUEUED", "QUEUED"]
+    assert "Ray's node on this machine died; going on with another" in capsys.readouterr().out
+
+
+def test_trials_that_tune_stops_without_a_ray_are_not_stopped_early(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    stopper = StopEarly()
+    searcher = search_run._StudySearcher(trials, interruption.Interruption(), stopper)
+    trials.next("a")
+    stopper.is_ray_lost = True
+    searcher.on_trial_complete("a", {"epoch": 2, "return_mean": 1.0})
+    assert [trial.state for trial in trials.study.get_trials()] == [TrialState.RUNNING]

@@ -1,0 +1,157 @@
+"""A search's space: what it may hold, and what is proposed of it."""
+
+import dataclasses
+
+import pytest
+
+from pwmray import registry
+from pwmray.search import study
+from pwmray.search.plan import as_table
+from pwmray.search.study import FINGERPRINT
+from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
+from tests.test_sweep import run
+from tests.tiny_search import search
+
+pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({}, "the search space is empty"),
+        ({"policy.num_substeps": []}, r"'policy.num_substeps' is \[\]: valid: a list of choices"),
+        ({"policy.num_substeps": "124"}, "is '124': valid: a list of choices"),
+        ({"learner.model_lr": {"low": 1.0}}, "a range has low and high, and may have log"),
+        ({"learner.model_lr": {"low": 1.0, "high": 2.0, "lg": True}}, "a range has low and high"),
+        ({"learner.model_lr": {"low": 2.0, "high": 1.0}}, "'learner.model_lr' is {.*}: .*low"),
+        ({"learner.model_lr": {"low": 0.0, "high": 1.0, "log": True}}, "'learner.model_lr' is"),
+        ({"learner.model_rl": [1.0]}, "unknown config key 'learner.model_rl'; did you mean"),
+        ({"policy.num_substeps": [0]}, "policy.num_substeps is 0; it must be at least 1"),
+        ({"policy.num_substeps": [1, 2, 0]}, "policy.num_substeps is 0; it must be at least 1"),
+        ({"policy.integrator": ["euler", "hune"]}, "policy.integrator is 'hune'"),
+        ({"learner.td_lambda": {"low": 0.5, "high": 1.5}}, "learner.td_lambda is 1.5"),
+        (
+            {"world_model[flow].num_substeps": [1, 2], "learner.actor_lr": [1e-3, 1e-2]},
+            r"search tiny_search: 'world_model\[flow\].num_substeps' changes nothing of any trial",
+        ),
+    ],
+)
+def test_space_that_cannot_be_searched_is_refused(space, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        make_plan(tmp_path, of=dataclasses.replace(search, space=space))
+
+
+def test_choice_that_asks_for_another_keys_is_searched(tmp_path, data):
+    space = {"policy.kind": ["gaussian", "flow"], "policy[flow].num_substeps": [1, 2]}
+    kinds = dataclasses.replace(search, space=space, hold={"epochs": 6, "seed": 1})
+    plan = make_plan(tmp_path, of=kinds)
+    assert len(plan.cells) == plan.num_trials == 3  # a Gaussian has no substeps
+    trials = open_trials(tmp_path, data, of=kinds)
+    configs = [trials.next(str(number)) for number in range(4)]
+    assert len({config["grid"][FINGERPRINT] for config in configs[:3]}) == 3
+    assert configs[3] is None
+
+
+def test_choices_that_are_tuples_are_searched_and_gone_on_with(tmp_path, recwarn):
+    space = {"policy.units": [(16,), (32,), (8, 8)], **search.space}
+    widths = dataclasses.replace(search, space=space)
+    for _ in range(2):  # TPE begins with ten draws
+        plan = make_plan(tmp_path, of=widths)
+        found = plan.open_study(TASK)
+        for value in range(12):
+            trial = found.ask(study.read_space(space))
+            units = plan.config(TASK, trial.params).policy.units
+            assert units in space["policy.units"]
+            found.tell(trial, value)
+    assert not recwarn.list
+
+
+def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
+    space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
+    assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
+
+
+def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("pwmray.search.plan._MOST_CELLS", 0)  # as of a space that has too many
+    trials = open_trials(tmp_path, data, number=9, of=THREE)
+    assert all(trials.next(name) is not None for name in "abc")
+    assert [trials.next("d") for _ in range(20)] == [None] * 20
+    num_proposals = len(trials.study.get_trials())
+    assert num_proposals < 20
+    evaluate(registry.trial_folder(tmp_path, next(iter(trials._asked))))
+    trials.end("a", {"epoch": 6}, is_error=False)
+    assert trials.next("d") is None
+    assert len(trials.study.get_trials()) > num_proposals
+    assert not trials.is_over
+
+
+def test_scale_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="search tiny_search: at_scale: unknown scale 'tny'"):
+        dataclasses.replace(search, at_scale={"tny": {"num_trials": 1}}).check()
+
+
+@pytest.mark.parametrize("key", ["seed", "epochs", "task", "data.num_episodes", "runtime.num_cpus"])
+def test_what_makes_returns_incomparable_is_not_searched_over(key):
+    with pytest.raises(ValueError, match=f"search tiny_search: '{key}' cannot be searched over"):
+        dataclasses.replace(search, space={key: [1, 2]}).check()
+
+
+def test_search_that_is_changed_is_another_study(tmp_path):
+    names = [
+        make_plan(tmp_path, of=changed).open_study(TASK).study_name
+        for changed in (
+            search,
+            dataclasses.replace(search, num_trials=9),
+            dataclasses.replace(search, space={"policy.num_substeps": [1, 2]}),
+            dataclasses.replace(search, hold={**search.hold, "epochs": 8}),
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
+def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for number in range(2):
+        fail(trials, f"{number}", reason="the loss is nan", failure="non-finite")
+    said = "study.journal has 2 trials of pendulum-spin with other settings of the search; they do"
+    assert said not in as_table(make_plan(tmp_path))
+    changed = dataclasses.replace(search, hold={**search.hold, "epochs": 8})
+    assert said in as_table(make_plan(tmp_path, of=changed))
+
+
+def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
+    tmp_path, data, monkeypatch, capsys
+):
+    trials = open_trials(tmp_path, data)
+    advance(trials, "0", data)
+    advance(trials, "1", data)
+    data_dir = data.parent.parent
+    for folder, notes in ((None, 0), (data_dir, 0), (tmp_path / "none", 0)):
+        plan = dataclasses.replace(make_plan(tmp_path), data_dir=folder)
+        assert as_table(plan).count("note: ") == notes
+    monkeypatch.setattr("pwmray.search.plan.current_fingerprint", lambda *_: "0" * 16)
+    said = f"note: 2 of {TASK}'s trials ended on other data of it than is there now"
+    plan = dataclasses.replace(make_plan(tmp_path), data_dir=data_dir)
+    assert said in as_table(plan)
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", data_dir, of=search)
+    assert said in out
+    one = next((tmp_path / "trials").iterdir())
+    (one / "events.jsonl").write_text("<<<<<<< HEAD\n")
+    assert said.replace("2 of", "1 of") in as_table(plan)
+
+
+def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
+    plan = make_plan(tmp_path)
+    space = study.read_space(search.space)
+    first = plan.open_study(TASK)
+    assert first.sampler._multivariate
+    drawn = [first.ask(space).params["learner.actor_lr"] for _ in range(2)]
+    drawn += [plan.open_study(TASK).ask(space).params["learner.actor_lr"] for _ in range(2)]
+    assert len(set(drawn)) == 4
+    assert all(1e-4 <= value <= 1e-2 for value in drawn)

@@ -1,0 +1,176 @@
+"""`pwmray status` and `watch`, and the listing that they read."""
+
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cluster.watch import Watcher
+from pwmray import plan as planning
+from pwmray import registry, tables
+from pwmray.commands.status import _status
+from pwmray.registry import CLAIM_FILE, Status, claim, listing
+from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
+from tests.tiny import sweep
+
+
+@pytest.fixture
+def made(tmp_path):
+    return make_results(tmp_path / "results")
+
+
+def test_status_counts_the_trials_of_every_sweep(made, capsys):
+    with claim.acquire(folder_of(made, 3) / CLAIM_FILE):
+        code, out, _ = run(capsys, made, "status")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "sweep  trials  done  running  waiting  stopped  failed  cancelled  early"
+    assert lines[1].split() == ["tiny", "7", "4", "1", "0", "0", "2", "0", "0"]
+    assert lines[2] == f"7 trials in {made}"
+
+
+def test_status_shows_how_far_the_running_trials_are(made, capsys):
+    folder = folder_of(made, 3)
+    started = datetime.datetime.fromisoformat(registry.read(folder).last("time")).timestamp()
+    os.utime(folder / "curve.arrow", (started + 4, started + 4))  # two epochs in four seconds
+    with claim.acquire(folder / CLAIM_FILE):
+        _, out, _ = run(capsys, made, "status", "tiny")
+    row = out.splitlines()[-1].split()
+    assert row[:3] == [NAMES[3], "2/6", "0.50"]
+    assert row[4:] == ["s", "7.2"]
+    assert 6 <= int(row[3]) <= 12  # four epochs are left, from four seconds after the start
+
+
+def test_trial_whose_process_is_gone_is_stopped(made, capsys):
+    _, out, _ = run(capsys, made, "status", "tiny")
+    assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
+    assert "epochs/s" not in out
+
+
+def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
+    queue = "import sys, pathlib; from pwmray import registry; "
+    queue += "registry.queue(pathlib.Path(sys.argv[1]), {'epochs': 4})"
+    for index in (0, 1, 2):
+        command = [sys.executable, "-c", queue, str(folder_of(tmp_path, index))]
+        subprocess.run(command, check=True)
+    registry.queue(folder_of(tmp_path, 1), {})  # this process has it on its list, too
+    elsewhere = {**claim.this_process(), "machine": "another", "pid": 1}
+    registry.record(folder_of(tmp_path, 2), Status.QUEUED, driver=elsewhere)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "1", "0", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"reason": "worse than others", "stopped_early": True},
+        {"reason": "the search stopped early at epoch 5"},  # by an earlier version
+    ],
+)
+def test_trial_that_was_stopped_early_is_counted_apart(recorded, tmp_path, capsys):
+    stand_at(tmp_path, 0, Status.CANCELLED, **recorded)
+    stand_at(tmp_path, 1, Status.CANCELLED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "0", "0", "0", "1", "1"]
+    registry.record(folder_of(tmp_path, 0), Status.QUEUED)
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "2", "0", "0", "1", "0", "0", "1", "0"]
+
+
+def test_status_watches_until_nothing_runs(made):
+    command = [sys.executable, "-m", "pwmray.cli", "status", "tiny", "--watch"]
+    held = claim.acquire(folder_of(made, 3) / CLAIM_FILE)
+    process = subprocess.Popen(
+        [*command, "--results", str(made)], stdout=subprocess.PIPE, text=True
+    )
+    first = [process.stdout.readline() for _ in range(2)]
+    held.release()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert first[1].split()[3] == "1"
+    assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
+
+
+def test_sweep_of_which_nothing_is_queued_yet_is_watched_for_a_while(tmp_path, capsys):
+    planned = planning.make(sweep, "tiny", TRIALS[:2], tmp_path)
+    folder = tables.open_sweep(planned, "python tiny.py")
+    watcher = Watcher(tmp_path, [folder])
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (False, False)
+    os.utime(folder / "sweep.json", (0, time.time() - 60))
+    assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (True, True)
+    shutil.rmtree(folder)
+    assert watcher.look().is_over
+
+
+def test_trial_whose_folder_was_deleted_is_counted_apart_and_not_waited_for(made, capsys):
+    shutil.rmtree(folder_of(made, 0))
+    for command in (["status", "tiny"], ["status"], ["status", "tiny", "--watch"]):
+        _, out, _ = run(capsys, made, *command)
+        header, counts = map(str.split, out.splitlines()[:2])
+        assert header[-1] == "new"
+        assert counts == ["tiny", "7", "3", "0", "0", "1", "2", "0", "0", "1"]
+
+
+def test_listing_is_folded_again_when_a_record_grows_and_its_cache_is_only_a_cache(made):
+    before = listing.list_trials(made, [TRIALS[3].fingerprint])
+    assert before[TRIALS[3].fingerprint].status == "RUNNING"
+    registry.record(folder_of(made, 3), Status.CANCELLED)
+    cache = made / listing.CACHE_FILE
+    for spoil in (lambda: None, cache.unlink, lambda: cache.write_text("{nonsense")):
+        spoil()
+        after = listing.list_trials(made, [TRIALS[3].fingerprint])
+        assert after[TRIALS[3].fingerprint].status == "CANCELLED"
+
+
+def test_listing_equals_what_the_records_say(made):
+    fingerprints = [trial.fingerprint for trial in TRIALS]
+    read = {f: registry.read(registry.trial_folder(made, f)) for f in fingerprints}
+    first, second = (listing.list_trials(made, fingerprints) for _ in range(2))
+    assert first == second == {f: listing.summarize(record) for f, record in read.items()}
+
+
+def test_status_and_watch_name_a_trial_whose_record_is_broken_and_count_the_others(made, capsys):
+    path = folder_of(made, 0) / "events.jsonl"
+    path.write_text(path.read_text() + '{"note": 1}\n')
+    for command in (["status"], ["status", "tiny"], ["watch", "--once"]):
+        code, out, _ = run(capsys, made, *command)
+        assert code == 0
+        assert out.splitlines()[1].split() == ["tiny", "6", "3", "0", "0", "1", "2", "0", "0"]
+        assert f"left out: {path} line 6 is not an event: time is None, not text" in out
+
+
+def test_status_names_a_trial_whose_folder_is_none_and_counts_the_others(made, capsys):
+    folder = folder_of(made, 0)
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    for command in (["status"], ["status", "tiny"], ["watch", "--once"]):
+        code, out, _ = run(capsys, made, *command)
+        assert (code, out.splitlines()[1].split()[:3]) == (0, ["tiny", "6", "3"])
+        assert f"left out: Not a directory: {folder}/events.jsonl" in out
+
+
+def test_watch_of_a_sweep_with_a_broken_record_does_not_end_as_if_all_were_done(tmp_path, capsys):
+    for index in (0, 1):
+        stand_at(tmp_path, index, Status.EVALUATED)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:2], tmp_path), "python tiny.py")
+    assert run(capsys, tmp_path, "watch", "tiny")[0] == 0
+    (folder_of(tmp_path, 0) / "events.jsonl").write_text("{broken\n")
+    assert run(capsys, tmp_path, "watch", "tiny")[0] == 1
+
+
+def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):
+    code, out, _ = run(capsys, tmp_path, "status")
+    assert code == 0
+    assert out.splitlines()[1:] == [f"0 trials in {tmp_path}"]
+
+
+def test_cache_says_what_it_is(made):
+    listing.list_trials(made, [TRIALS[0].fingerprint])
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"
