@@ -190,13 +190,7 @@ class Job:
             time.sleep(_LOOK_SECONDS)
             if self.signal is None and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                is_in_vain = self._is_lost_in_vain()
-                self.is_in_vain = is_in_vain and self._was_in_vain
-                if not self.is_in_vain and slurm_jobs.num_restarts() < self._chosen.max_requeues:
-                    with contextlib.suppress(OSError):  # a full disk: driver and job know less
-                        self._goes_on.touch()
-                        if is_in_vain:
-                            self._in_vain.touch()
+                self._leave_word_of_the_loss()
                 self._end_driver()
                 return GO_ON
             for name in self._workers:
@@ -207,6 +201,17 @@ class Job:
             return GO_ON
         # Told to stop before it could listen.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
+
+    def _leave_word_of_the_loss(self) -> None:
+        """Tell the driver whether the job goes on without its head, and its next life why."""
+        is_in_vain = self._is_lost_in_vain()
+        self.is_in_vain = is_in_vain and self._was_in_vain
+        if self.is_in_vain or slurm_jobs.num_restarts() >= self._chosen.max_requeues:
+            return
+        with contextlib.suppress(OSError):  # a full disk: both know less
+            self._goes_on.touch()
+            if is_in_vain:
+                self._in_vain.touch()
 
     def _is_lost_in_vain(self) -> bool:
         """Tell whether Ray's head was lost before any row; what Slurm ended itself is not lost."""

@@ -302,7 +302,7 @@ def test_decision_to_stop_a_trial_outlives_the_search(tmp_path, data, monkeypatc
     assert record.last("reason") == "the search stopped early at epoch 2"
     (folder / "checkpoint.pt").write_bytes(b"as it was")
     always = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
-    (freed,) = find_freeable(tmp_path, [folder.name], [], always)
+    (freed,) = find_freeable(tmp_path, [folder.name], [], always, [])
     assert [path.name for path in freed.files] == ["checkpoint.pt"]
 
 

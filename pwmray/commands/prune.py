@@ -114,20 +114,17 @@ def find_freeable(
     fingerprints: Iterable[str],
     keep: Sequence[str],
     before: datetime.datetime,
-    unreadable: list[str] | None = None,
+    unreadable: list[str],
 ) -> list[Freed]:
     """Return what may be freed of each trial of which anything may; writes nothing.
 
-    Of a trial whose record cannot be read nothing is: why goes into `unreadable`; who gives none
-    gets a ValueError or an OSError.
+    Of a trial whose record cannot be read nothing is: why goes into `unreadable`.
     """
     found = []
     for fingerprint in fingerprints:
         try:
             freed = _freeable(registry.trial_folder(results, fingerprint), keep, before)
         except (ValueError, OSError) as error:
-            if unreadable is None:
-                raise
             unreadable.append(one_line(error))
             continue
         if freed is not None:
