@@ -103,11 +103,13 @@ class Trial:
     def close(self) -> None:
         """Save what the last checkpoint has not, and give the trial back for others to go on."""
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
-        # Only at a row: in the middle of one there would be epochs that the curve does not know.
-        if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
-            with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
-                self._save()
-        self._hold.close()
+        try:
+            # Only at a row: in the middle of one there would be epochs that the curve lacks.
+            if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
+                with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
+                    self._save()
+        finally:
+            self._hold.close()
 
     def _open(self, data_path: Path) -> None:
         try:

@@ -9,7 +9,14 @@ import pytest
 from pwmray import plan as planning
 from pwmray import registry
 from pwmray.commands import prune as prune_command
-from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, Status, claim
+from pwmray.registry import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    CLAIM_FILE,
+    Status,
+    claim,
+    sweep_folders,
+)
 from tests.records import NAMES, TRIALS, folder_of, make_results, run
 from tests.tiny import sweep
 
@@ -40,6 +47,17 @@ def test_prune_frees_what_the_rule_does_not_keep_and_records_it(made, capsys):
     assert (folder_of(made, 0) / BEST_FILE).exists()
     again = run(capsys, made, "prune", "--keep", "best", "--yes")[1]
     assert again == "0.0 MB freed\n"
+
+
+def test_prune_reads_the_names_of_trials_once(made, capsys, monkeypatch):
+    reads = []
+    names_in = sweep_folders.names_in
+    monkeypatch.setattr(sweep_folders, "names_in", lambda s: reads.append(s) or names_in(s))
+    out = run(capsys, made, "prune", "--keep", "best")[1]
+    assert [line.partition(":")[0] for line in out.splitlines()[:4]] == sorted(
+        (NAMES[i] for i in (0, 1, 2, 4)), key=lambda name: TRIALS[NAMES.index(name)].fingerprint
+    )
+    assert len(reads) == 1
 
 
 def test_prune_keeps_both_by_default_and_clears_what_kills_left(made, capsys):

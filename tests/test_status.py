@@ -46,6 +46,14 @@ def test_status_shows_how_far_the_running_trials_are(made, capsys):
     assert 6 <= int(row[3]) <= 12  # four epochs are left, from four seconds after the start
 
 
+def test_running_trial_whose_curve_cannot_be_read_is_shown(made, capsys):
+    (folder_of(made, 3) / "curve.arrow").write_bytes(b"no table")
+    with claim.acquire(folder_of(made, 3) / CLAIM_FILE):
+        code, out, err = run(capsys, made, "status", "tiny")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].split() == [NAMES[3], "0/6", "-", "-", "-"]
+
+
 def test_trial_whose_process_is_gone_is_stopped(made, capsys):
     _, out, _ = run(capsys, made, "status", "tiny")
     assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -56,6 +57,17 @@ def leave_sweep(results_dir):
     folders = [leave_trial(results_dir, trial) for trial in TRIALS]
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS, results_dir), "python tiny.py")
     return folders
+
+
+def test_folder_that_cannot_be_looked_into_does_not_end_its_driver(tmp_path, capsys):
+    folder, other = leave_sweep(tmp_path)
+    wandb_state.write_state(folder, {"stamps": stamps_of(folder)})
+    shutil.rmtree(other)
+    other.write_text("no folder")
+    assert not is_behind(other)
+    with tracking.recording(Mode.OFFLINE, Job(str(tmp_path), "tiny"), is_working=False):
+        pass
+    assert capsys.readouterr().out == ""
 
 
 # The mode.

@@ -325,6 +325,23 @@ def test_second_process_does_not_get_a_running_trial(tmp_path, data):
     trial.close()
 
 
+def test_trial_whose_last_checkpoint_cannot_be_written_is_given_back(tmp_path, data, monkeypatch):
+    config = make_config(**{"runtime.checkpoint_seconds": 1e9})
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    monkeypatch.setattr(trial, "_is_best", lambda: False)
+    trial.advance()  # a row that no checkpoint has yet
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pwmray.algorithm.checkpoint.save", fail)
+        with pytest.raises(OSError, match="Stale file handle"):
+            trial.close()
+    run_to_the_end(open_trial(config, tmp_path, data))
+
+
 def test_trial_that_was_taken_over_writes_nothing_more(tmp_path, data):
     config = make_config()
     ask_for(config, tmp_path)

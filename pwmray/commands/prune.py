@@ -18,7 +18,7 @@ from pwmray.registry.sweep_folders import (
     find_sweep,
     list_fingerprints,
     list_sweeps,
-    name_of,
+    names_of_all,
     read_sweep,
 )
 
@@ -68,6 +68,7 @@ def _prune(chosen: argparse.Namespace) -> None:
     freeable = find_freeable(results, fingerprints, chosen.keep, before, unreadable)
     for line in unreadable:
         print(f"left out: {line}")
+    known = names_of_all(results) if freeable else {}
     for freed in freeable:
         if chosen.yes:
             try:
@@ -78,7 +79,7 @@ def _prune(chosen: argparse.Namespace) -> None:
         if freed is not None:
             total += freed.num_bytes
             names = ", ".join(path.name for path in freed.files)
-            name = name_of(results, freed.fingerprint)
+            name = known.get(freed.fingerprint, freed.fingerprint)
             print(f"{name}: {names}, {freed.num_bytes / 1e6:.1f} MB")
     if chosen.yes:
         print(f"{total / 1e6:.1f} MB freed")

@@ -21,7 +21,7 @@ from pwmray.registry import (
     claim,
 )
 from pwmray.registry.states import as_lines, last_row
-from pwmray.registry.sweep_folders import find_sweep, find_trial, name_of, names_in, read_sweep
+from pwmray.registry.sweep_folders import find_sweep, find_trial, names_in, names_of_all, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
 from pwmray.tracking import wandb_state
 
@@ -54,7 +54,7 @@ def _note(chosen: argparse.Namespace) -> None:
     if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
         raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
     registry.add_note(folder, chosen.text, _user())
-    print(f"noted on {name_of(chosen.results, folder.name)}")
+    print(f"noted on {names_of_all(chosen.results).get(folder.name, folder.name)}")
 
 
 def _user() -> str:
@@ -69,7 +69,7 @@ def _show(chosen: argparse.Namespace) -> None:
     folder = find_trial(chosen.results, chosen.trial)
     record = registry.read(folder)
     print(f"trial        {folder.name}")
-    print(f"name         {name_of(chosen.results, folder.name)}")
+    print(f"name         {names_of_all(chosen.results).get(folder.name, folder.name)}")
     print(f"status       {_describe_status(folder, record)}")
     for name in ("kernels", "cuda_graph"):
         if record.last(name):

@@ -1,5 +1,6 @@
 """Where trials stand, a word each, and how far they are: for the commands that show it."""
 
+import contextlib
 import datetime
 import functools
 import time
@@ -106,11 +107,12 @@ def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
 
 def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
     """Return epoch, epochs/s since its process took it up, time left and the newest return."""
-    path = folder / CURVE_FILE
-    row = last_row(path) if path.exists() else None
+    path, row, written = folder / CURVE_FILE, None, 0.0
+    with contextlib.suppress(ValueError, OSError):  # none yet, begun again just now, or broken
+        written, row = path.stat().st_mtime, last_row(path)
     if row is None or trial.started is None:
         return f"0/{trial.epochs}", "-", "-", "-"
-    reached, written = row["epoch"], path.stat().st_mtime
+    reached = row["epoch"]
     seconds = written - datetime.datetime.fromisoformat(trial.started).timestamp()
     done = reached - trial.started_at
     rate = done / seconds if done > 0 and seconds > 0 else None

@@ -116,10 +116,9 @@ def find_trial(results: Path, text: str) -> Path:
     return registry.trial_folder(results, found.pop())
 
 
-def name_of(results: Path, fingerprint: str) -> str:
-    """Return a trial's readable name in any of its sweeps, else its fingerprint."""
-    for sweep in list_sweeps(results):
-        name = names_in(results / sweep).get(fingerprint)
-        if name is not None:
-            return name
-    return fingerprint
+def names_of_all(results: Path) -> dict[str, str]:
+    """Return the readable names of all sweeps' trials by fingerprint; of several the first one."""
+    names: dict[str, str] = {}
+    for sweep in reversed(list_sweeps(results)):
+        names |= names_in(results / sweep)
+    return names

@@ -70,13 +70,13 @@ def place_of(folder: Path) -> str | None:
 
 
 def stamps_of(folder: Path) -> dict[str, list[int]]:
-    """Return time and size of each file that a run is made from.
+    """Return time and size of each file that a run is made from, as far as they can be seen.
 
     Whoever makes one takes them before it reads: what is written meanwhile is seen the next time.
     """
     found = {}
     for name in _READ:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             status = os.stat(folder / name)
             found[name] = [status.st_mtime_ns, status.st_size]
     return found
