@@ -3,11 +3,12 @@
 A key is `part.name`, as sweeps write it; top-level settings have an empty part.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pwmray.commands import unknown
@@ -17,6 +18,15 @@ MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
 _SETTING_TYPES = (bool, int, float, str, tuple)
 T = TypeVar("T")
 _RESERVED = ("trials", "pretrained")  # folders beside those of sweeps
+
+
+@contextlib.contextmanager
+def complaints_of(what: str) -> Iterator[None]:
+    """Have a ValueError say first whose it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def check_folder_name(what: str, name: Any) -> None:

@@ -41,6 +41,7 @@ from pwmray.models import (
 )
 from pwmray.models.checkpoints import digest
 from pwmray.models.sizes import SIZES
+from pwmray.registry import flat_settings
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
 
@@ -176,12 +177,12 @@ class TrialConfig:
             part: next((v for k, _, v in reversed(keys) if k == f"{part}.kind"), default)
             for part, default in (("world_model", "mlp"), ("policy", "gaussian"))
         }
-        classes = {part: _part_class(part, kinds) for part in _part_names()}
+        classes = {part: _part_class(part, kinds) for part in _PARTS}
         values: dict[str, dict[str, Any]] = {part: {} for part in classes}
         top: dict[str, Any] = {}
         for key, (part, kind, name), value in keys:
             if name is None:
-                if kind is not None or part not in _top_names():
+                if kind is not None or part not in _TOP_TYPES:
                     raise ValueError(_unknown(key, kinds))
                 top[part] = typed("config key", key, value, _TOP_TYPES[part])
             elif kind in (None, kinds.get(part)):
@@ -197,13 +198,7 @@ class TrialConfig:
     @classmethod
     def from_dict(cls, nested: Mapping[str, Any]) -> "TrialConfig":
         """Build a config back from `to_dict`."""
-        flat: dict[str, Any] = {}
-        for key, value in nested.items():
-            if isinstance(value, Mapping):
-                flat |= {f"{key}.{name}": item for name, item in value.items()}
-            else:
-                flat[key] = value
-        return cls.from_flat(flat)
+        return cls.from_flat(dict(flat_settings(nested)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as nested plain data."""
@@ -272,7 +267,7 @@ class TrialConfig:
         find_task(self.task)
         check_least("", self, 1, "epochs")
         check_least("", self, 0, "seed")
-        for part in _part_names():
+        for part in _PARTS:
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 check()
@@ -300,8 +295,8 @@ def spell_out(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def valid_keys(kinds: Mapping[str, str]) -> list[str]:
     """Return every flat key that a config with these kinds of world model and policy takes."""
-    keys = list(_top_names())
-    for part in _part_names():
+    keys = list(_TOP_TYPES)
+    for part in _PARTS:
         keys += [f"{part}.{f.name}" for f in dataclasses.fields(_part_class(part, kinds))]
     return keys
 
@@ -310,14 +305,7 @@ _FIELDS = {f.name: f for f in dataclasses.fields(TrialConfig)}
 _TOP_TYPES: dict[str, type] = {
     name: f.type for name, f in _FIELDS.items() if f.type in (str, int, float, bool)
 }  # type: ignore[assignment]
-
-
-def _top_names() -> tuple[str, ...]:
-    return tuple(_TOP_TYPES)
-
-
-def _part_names() -> tuple[str, ...]:
-    return tuple(name for name in _FIELDS if name not in _TOP_TYPES)
+_PARTS = tuple(name for name in _FIELDS if name not in _TOP_TYPES)
 
 
 def _part_class(part: str, kinds: Mapping[str, str]) -> type:
@@ -339,7 +327,7 @@ def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _parse(key: str) -> tuple[str, str | None, str | None]:
     match = _KEY.fullmatch(key)
-    if match is None or (match["name"] and match["part"] not in _part_names()):
+    if match is None or (match["name"] and match["part"] not in _PARTS):
         raise ValueError(_unknown(key, {"world_model": "flow", "policy": "flow"}))
     if match["kind"] is not None and match["kind"] not in _KINDS.get(match["part"], {}):
         kinds = _KINDS.get(match["part"], {})
@@ -361,7 +349,7 @@ def _setting(key: str, value: Any, its: type, kinds: Mapping[str, str]) -> Any:
 def _unknown(key: str, kinds: Mapping[str, str]) -> str:
     valid = [*valid_keys(kinds), *_SHORTHANDS]
     part = key.partition(".")[0]
-    if part in _part_names():
+    if part in _PARTS:
         valid = [name for name in valid if name.startswith(f"{part}.")]
     return unknown("config key", key, valid)
 

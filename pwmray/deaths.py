@@ -17,8 +17,6 @@ _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _WORD_SECONDS = 1.0  # that word of a node's end may come later than its trials' deaths
 _BURST_SECONDS = 10.0  # in which those of one node die
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
-# None and pending: somebody deleted the trial's record, or cut it, since it was queued.
-_NOT_IN_HANDS = (None, Status.PENDING, Status.CANCELLED, *registry.ENDS)
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
 _awaited_at: dict[str, float] = {}  # by node, when such word was last waited for
@@ -40,12 +38,13 @@ def record_death(folder: Path, told: str | None) -> bool:
     process holds the trial. Raises OSError on a full disk.
     """
     seen = registry.read(folder)
-    if told is not None and seen.status not in _NOT_IN_HANDS:
+    if told is not None and seen.status in registry.IN_HANDS:
         _wait_for_word(seen.last("slurm_node"))
     with registry.claimed(folder) as record:
         if record is None:
             return False
-        if record.status not in _NOT_IN_HANDS:
+        # Another: it came to its end, or somebody deleted its record, or cut it, meanwhile.
+        if record.status in registry.IN_HANDS:
             death = _death(told, take_stacks(folder))
             if death["failure"] in _OF_NODES and was_told_to_end(record.last("slurm_node")):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}

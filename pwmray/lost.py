@@ -18,8 +18,6 @@ from pwmray.registry import EVENTS_FILE, Status
 from pwmray.registry.listing import Summary, list_trials, summarize
 from pwmray.slurm_jobs import Job
 
-_OPEN = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
-
 
 class Lost(NamedTuple):
     """How a trial whose job is gone stands in truth."""
@@ -65,7 +63,7 @@ def describe(found: Mapping[str, Lost]) -> list[str]:
 
 def in_hands(trials: Mapping[str, Summary], here: str) -> dict[str, Summary]:
     """Return the trials that are in the hands of jobs of the cluster `here`."""
-    theirs = {name: t for name, t in trials.items() if t.jobs and t.status in _OPEN}
+    theirs = {name: t for name, t in trials.items() if t.jobs and t.status in registry.IN_HANDS}
     return {name: t for name, t in theirs.items() if t.cluster in (None, here)}
 
 
@@ -109,7 +107,7 @@ def judge(trial: Summary, known: Iterable[Job]) -> Lost | None:
 
     It is lost when every job that may run it has ended, or is one that Slurm no longer knows.
     """
-    if not trial.jobs or trial.status not in _OPEN:
+    if not trial.jobs or trial.status not in registry.IN_HANDS:
         return None
     known = list(known)
     found = {name: slurm_jobs.find(known, name) for name in trial.jobs}

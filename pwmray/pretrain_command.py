@@ -18,7 +18,7 @@ from typing import Any
 
 from pwmray import grid
 from pwmray.build import build_shapes, num_parameters
-from pwmray.checks import check_folder_name, check_list, check_mapping
+from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
 from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
 from pwmray.driver.interruption import GO_ON
@@ -61,7 +61,7 @@ class Pretraining:
     def check(self) -> None:
         """Raise ValueError for what its file cannot mean."""
         check_folder_name("a pretraining", self.name)
-        try:
+        with complaints_of(f"pretraining {self.name}"):
             check_scales({}, self.scales)
             check_mapping("vary", self.vary)
             check_mapping("hold", self.hold)
@@ -69,8 +69,6 @@ class Pretraining:
                 check_list(f"axis {key!r}", levels)
                 grid.check_levels(key, levels)
             grid.check_held(self.hold, self.vary)
-        except ValueError as error:
-            raise ValueError(f"pretraining {self.name}: {error}") from error
 
     def configs(self, scale: str, tasks: Sequence[str] = ()) -> list[PretrainingConfig]:
         """Return every pretraining once; `tasks` replaces the scale's own.

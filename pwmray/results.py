@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from pwmray.commands import first_line
 from pwmray.files import replacing
 from pwmray.formats import explain_format
 
@@ -257,11 +258,11 @@ def read_table(
         table.validate(full=True)  # a changed byte must not become a wild pointer
         table.schema.names  # noqa: B018 - decoded here, where a changed byte is told of
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a complete Arrow file ({_first_line(error)})") from error
+        raise ValueError(f"{path} is not a complete Arrow file ({first_line(error)})") from error
     except OSError as error:
         if error.errno is not None:  # no such file, no permission: of the system, and says so
             raise
-        raise ValueError(f"{path} is not a complete Arrow file ({_first_line(error)})") from error
+        raise ValueError(f"{path} is not a complete Arrow file ({first_line(error)})") from error
     found = (table.schema.metadata or {}).get(b"format", b"none").decode(errors="replace")
     if found != FORMAT:
         raise ValueError(f"{path} cannot be read: {explain_format(found, FORMAT)}")
@@ -300,9 +301,5 @@ def _cast(path: Path, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArr
     except pa.ArrowException as error:
         raise ValueError(
             f"{path}: column {field.name} is of {column.type}, not {field.type} "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

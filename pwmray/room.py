@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pwmray.failures import is_disk_full
+from pwmray.files import replacing
 
 _POLL_SECONDS = 5.0
 
@@ -59,15 +60,10 @@ def check_writable(results: Path) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Put a file's content at `target` too, by a link that takes no room where links exist."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    try:
+    with replacing(target) as draft:
         try:
             os.link(source, draft)
         except OSError as error:
             if is_disk_full(error):
                 raise
             shutil.copyfile(source, draft)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)

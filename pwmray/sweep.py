@@ -4,18 +4,17 @@ A phase file builds one `Sweep` and calls `main`; the command line says what to 
 what the experiment is.
 """
 
-import contextlib
 import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pwmray import grid
-from pwmray.checks import check_folder_name, check_list, check_mapping
+from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
 from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.driver import notify
@@ -58,7 +57,7 @@ class Sweep:
     def check(self) -> None:
         """Raise ValueError for what its file cannot mean."""
         check_folder_name("a sweep", self.name)
-        with self._named():
+        with complaints_of(f"sweep {self.name}"):
             check_scales(self.at_scale, self.scales)
             check_mapping("vary", self.vary, "axes")
             check_mapping("hold", self.hold)
@@ -109,7 +108,7 @@ class Sweep:
         from pwmray.pretraining.pretrained import place_pretrained
 
         self.check()
-        with self._named():
+        with complaints_of(f"sweep {self.name}"):
             axes = self._levels_at(choose_scale(scale, self.scales))
             for axis, values in (chosen or {}).items():
                 axes[axis] = grid.choose(axis, axes[axis], values)
@@ -118,7 +117,7 @@ class Sweep:
         configs = [TrialConfig.from_flat({**held, **flat}) for flat in flats]
         configs = [place_pretrained(config) for config in configs]
         fingerprints = [config.fingerprint for config in configs]
-        with self._named():
+        with complaints_of(f"sweep {self.name}"):
             grid.check_axes(axes, fingerprints)
             named = self.named_levels(scale)
             for axis, levels in named.items():
@@ -194,14 +193,6 @@ class Sweep:
         return plan.make(
             self, scale, found.configs, results, found.prerequisites, data, found.words
         )
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say in a complaint whose it is."""
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"sweep {self.name}: {error}") from error
 
     def _levels_at(self, scale: str) -> dict[str, Levels]:
         """Return the levels of each axis at a scale."""

@@ -47,8 +47,6 @@ _FROM_EVENTS = (
     "slurm_job_id",
     "ray_version",
 )
-
-
 # Of each process that trained: a trial may be resumed under other code, or on another machine.
 _PER_PROCESS = (
     "kernels",
@@ -286,7 +284,7 @@ def _trial_row(
         "evaluation_episodes": len(final),
         "evaluation_protocol": config.evaluation.protocol,
         "attempts": record.count(Status.RUNNING),
-        "created_at": _time(record.events[0]["time"]),
+        "created_at": datetime.datetime.fromisoformat(record.events[0]["time"]),
         "started_at": record.time_of(Status.RUNNING),
         "ended_at": record.time_of(*_ENDS) if status in _ENDS else None,
         "config": json.dumps(config.to_dict()),
@@ -357,10 +355,6 @@ def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
     # Not by to_numpy, which imports pandas.
     pairs = zip(evaluations["actor"].to_pylist(), evaluations["return"].to_pylist(), strict=True)
     return np.array([value for name, value in pairs if (name or results.POLICY) == actor])
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text)
 
 
 def _optional(path: Path, schema: pa.Schema) -> pa.Table:

@@ -158,7 +158,7 @@ def test_trial_of_an_array_is_lost_when_all_its_tasks_are_over():
     }
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s not in lost._OPEN])
+@pytest.mark.parametrize("status", [s for s in Status if s not in registry.IN_HANDS])
 def test_trial_in_nobodys_hands_is_never_lost(status):
     trial = trial_after(queued(), running())._replace(status=status)
     assert lost.judge(trial, []) is None

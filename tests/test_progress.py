@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import time
 
 import pyarrow as pa
 import pytest
@@ -175,13 +176,31 @@ def test_last_trial_has_one_place(started):
     assert seconds_left(progress) == pytest.approx(rows_left * SECONDS, abs=0.5)
 
 
+def report_of(progress, fingerprint, recorded):
+    """Have a trial come to a row, whose record says how it runs."""
+    registry.remark(registry.trial_folder(progress._results, fingerprint), **recorded)
+    progress._said_at = time.monotonic()  # the sweep's own line is not due
+    progress.report(fingerprint, EPOCHS_A_ROW, 1.0, SECONDS)
+
+
+def test_record_that_cannot_be_read_now_is_looked_into_at_the_next_row(started, capsys):
+    progress, (name, *_) = started
+    folder = registry.trial_folder(progress._results, name)
+    (folder / "events.jsonl").mkdir(parents=True)
+    progress.report(name, EPOCHS_A_ROW, 1.0, SECONDS)
+    (folder / "events.jsonl").rmdir()
+    capsys.readouterr()
+    report_of(progress, name, {"kernels": "off: no C++ compiler", "host": "node1"})
+    assert capsys.readouterr().out.startswith("kernels off: no C++ compiler (first seen: ")
+
+
 def test_what_trials_run_without_is_told_once_a_reason(started, capsys):
     progress, names = started
     off = {"kernels": "off: no C++ compiler", "cuda_graph": "off", "host": "node1"}
     other = {"kernels": "on", "cuda_graph": "off: it differs", "host": "node2"}
     capsys.readouterr()
     for name, event in zip(names, [off, {**off, "host": "node3"}, other, {}], strict=True):
-        progress.run_without(name, Record([event]))
+        report_of(progress, name, event)
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("kernels off: no C++ compiler (first seen: ")
     assert first.endswith(" on node1)")
@@ -193,7 +212,7 @@ def test_reasons_that_differ_in_their_numbers_alone_are_told_once(started, capsy
     said = "off: CUDA out of memory. Tried to allocate {} MiB. GPU 0 has {} GiB free"
     capsys.readouterr()
     for name, numbers in zip(names, [(20, 1.5), (22, 0.9)], strict=False):
-        progress.run_without(name, Record([{"cuda_graph": said.format(*numbers), "host": "n1"}]))
+        report_of(progress, name, {"cuda_graph": said.format(*numbers), "host": "n1"})
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("cuda_graph off: CUDA out of memory. Tried to allocate 20 MiB.")
 

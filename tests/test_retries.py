@@ -60,11 +60,9 @@ def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     record = registry.read(folder_of(tmp_path, planned[0]))
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
-    config = dataclasses.replace(planned[0].config, runtime=runtime)
-    huge = dataclasses.replace(planned[0], config=config, checkpoint_bytes=10**18)
-    assert not retries.can_retry(huge, record, tmp_path, machine)
+    assert not retries.can_retry(record, runtime, 10**18, tmp_path, machine)
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
-    assert retries.can_retry(planned[0], record, tmp_path, machine)
+    assert retries.can_retry(record, runtime, planned[0].disk_bytes, tmp_path, machine)
 
 
 def test_driver_survives_a_disk_too_full_for_its_own_events(tmp_path, capsys):

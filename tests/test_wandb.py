@@ -16,9 +16,10 @@ from pwmray.registry import Status, claim
 from pwmray.results import read_table
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, RecorderProcess
-from pwmray.tracking.wandb_file import is_complete, read_run_file
+from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
+from tests.run_file import read_run_file
 from tests.test_launch import run, start, wait_for_event
 from tests.test_prerequisites import find
 from tests.test_tensorboard import wait_for

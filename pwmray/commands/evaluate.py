@@ -184,7 +184,6 @@ def _plan_seeds(agent: "Agent", seeds: range, chosen: argparse.Namespace) -> ran
 def _describe(agent: "Agent", seeds: range) -> str:
     config, task = agent.config, find_task(agent.config.task)
     elsewhere = "" if task.name == agent.trained_on else f", trained on {agent.trained_on}"
-    floor = max(task.zero_return, task.random_return)
     return "\n".join(
         [
             f"checkpoint   {agent.path}, epoch {agent.epochs_reached} of {config.epochs}",
@@ -192,7 +191,7 @@ def _describe(agent: "Agent", seeds: range) -> str:
             f"{config.fidelity.name}",
             f"task         {task.name}{elsewhere}",
             f"episodes     {len(seeds)}, environment seeds {seeds[0]} to {seeds[-1]}",
-            f"floor        {floor:.1f} (doing nothing {task.zero_return:.1f}, at random "
+            f"floor        {task.floor:.1f} (doing nothing {task.zero_return:.1f}, at random "
             f"{task.random_return:.1f})",
         ]
     )

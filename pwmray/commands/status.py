@@ -47,8 +47,10 @@ def _show(chosen: argparse.Namespace) -> None:
 
 def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     """Return the text, and whether nothing runs or waits any more."""
-    folders = [results / n for n in list_sweeps(results)] if sweep is None else []
-    folders = folders or ([find_sweep(results, sweep)] if sweep is not None else [])
+    if sweep is None:
+        folders = [results / name for name in list_sweeps(results)]
+    else:
+        folders = [find_sweep(results, sweep)]
     asked, imported = read_asked(folders)
     every = list_fingerprints(results) if sweep is None else asked[folders[0].name]
     unreadable: dict[str, str] = {}

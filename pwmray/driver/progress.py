@@ -4,8 +4,9 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -18,6 +19,7 @@ from pwmray.durations import format_duration
 from pwmray.failures import essence
 from pwmray.plan import Plan
 from pwmray.registry import CURVE_FILE, Record, Status, trial_folder
+from pwmray.registry import read as read_record
 from pwmray.results import read_table
 
 _SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
@@ -115,15 +117,31 @@ def _best_before(plan: Plan) -> dict[str, float]:
     return best
 
 
-def newly_without(record: Record, said: set[str]) -> list[str]:
-    """Return what a trial does without although it was asked for, each reason once.
+class Lacks:
+    """Say what trials do without although it was asked for, each reason once.
 
-    `said` grows by these; of two that differ in their numbers alone one is enough.
+    Of two that differ in their numbers alone one is enough.
     """
-    asked = [f"{name} {record.last(name)}" for name in ("kernels", "cuda_graph")]
-    new = [how for how in asked if "off: " in how and essence(how) not in said]
-    said.update(map(essence, new))
-    return new
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._looked_into: set[Path] = set()
+        self._said: set[str] = set()
+
+    def look_into(self, folder: Path, label: str) -> None:
+        """Look once into the folder of a trial that has come to a row."""
+        if folder in self._looked_into:
+            return
+        try:
+            record = read_record(folder)
+        except (OSError, ValueError):  # it is no error of the driver's; its next row may do
+            return
+        self._looked_into.add(folder)
+        for name in ("kernels", "cuda_graph"):
+            how = f"{name} {record.last(name)}"
+            if "off: " in how and essence(how) not in self._said:
+                self._said.add(essence(how))
+                self._say(f"{how} (first seen: {label} on {record.last('host')})")
 
 
 class SweepProgress:
@@ -153,7 +171,7 @@ class SweepProgress:
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
-        self._said_once: set[str] = set()
+        self._lacks = Lacks(self.say)
 
     def __enter__(self) -> "SweepProgress":
         if self._is_terminal:
@@ -175,6 +193,8 @@ class SweepProgress:
 
     def report(self, fingerprint: str, epoch: int, return_mean: float, seconds: float) -> None:
         """A running trial wrote a curve row, or its evaluation: a piece that took `seconds`."""
+        folder = trial_folder(self._results, fingerprint)
+        self._lacks.look_into(folder, self._trials[fingerprint].label)
         with self._sums.changing(self._trials[fingerprint]) as trial:
             self._pace.add(trial.minutes_up_to(epoch), seconds)
             trial.epoch = epoch
@@ -230,12 +250,6 @@ class SweepProgress:
             self._live.console.print(text, markup=False)  # a path may have brackets
         else:
             self._say(text)
-
-    def run_without(self, fingerprint: str, record: Record) -> None:
-        """A trial runs; say what it does without although that was asked for, each reason once."""
-        for how in newly_without(record, self._said_once):
-            where = f"{self._trials[fingerprint].label} on {record.last('host')}"
-            self.say(f"{how} (first seen: {where})")
 
     def line(self) -> str:
         """Return the whole sweep in one line."""

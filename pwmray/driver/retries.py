@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pwmray import slurm_jobs
 from pwmray.commands import say
@@ -25,7 +25,7 @@ from pwmray.registry import Record, Status
 from pwmray.room import free_bytes
 
 if TYPE_CHECKING:
-    from pwmray.config import TrialConfig
+    from pwmray.config import RuntimeConfig
 
 NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
 _POLL_SECONDS = 5.0
@@ -99,42 +99,35 @@ class FirstDeaths:
             self.bug = self._reasons[0]
 
 
-class Retriable(Protocol):
-    """What a retry needs to know of a trial."""
-
-    @property
-    def config(self) -> "TrialConfig": ...
-
-    @property
-    def disk_bytes(self) -> int: ...
-
-
 def can_retry(
-    trial: Retriable, record: Record, results: Path, machine: Callable[[], Mapping[str, float]]
+    record: Record,
+    runtime: "RuntimeConfig",
+    num_bytes: int,
+    results: Path,
+    machine: Callable[[], Mapping[str, float]],
 ) -> bool:
     """Tell whether a failed trial has a retry left that can help; `machine` is the largest one.
 
-    Waits for room on the disk where it needs some.
+    Where the disk was full it waits for room for its `num_bytes` that are still to be written.
     """
     failure = failure_of(record)
     if failure is None or not has_retry(record):
         return False
-    remedy, runtime = POLICIES[failure].remedy, trial.config.runtime
+    remedy = POLICIES[failure].remedy
     if remedy is Remedy.MORE_MEMORY:
         share, largest = share_of(record), machine()  # the share counts this failure
         return request(runtime, share, largest) != request(runtime, share // 2, largest)
     if remedy is Remedy.WAIT_FOR_ROOM:
-        return _wait_for_room(trial, results)
+        return _wait_for_room(results, num_bytes, runtime.disk_wait_seconds)
     return remedy is Remedy.RESUME
 
 
-def _wait_for_room(trial: Retriable, results: Path) -> bool:
-    """Return whether there came to be room for a trial's files within its limit."""
-    limit = trial.config.runtime.disk_wait_seconds
+def _wait_for_room(results: Path, num_bytes: int, limit: float) -> bool:
+    """Return whether there came to be room for so many bytes within `limit` seconds."""
     deadline = time.monotonic() + limit
-    if free_bytes(results) < trial.disk_bytes:
+    if free_bytes(results) < num_bytes:
         say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
-    while free_bytes(results) < trial.disk_bytes:
+    while free_bytes(results) < num_bytes:
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_SECONDS)

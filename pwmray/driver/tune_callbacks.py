@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 
-from pwmray import deaths, registry
+from pwmray import deaths
 from pwmray.driver import connect
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress
@@ -46,7 +46,6 @@ class TuneWatch(tune.Callback):
         self._tables = tables
         self._deaths = deaths
         self._pace, self._looked_at = Pace(), 0.0
-        self._looked_into: set[str] = set()
         self._to_write = {trial.config.fingerprint: trial.disk_bytes for trial in plan.to_run}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -57,7 +56,6 @@ class TuneWatch(tune.Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         if "return_mean" in result:
-            self._look_into(_fingerprint(trial))
             self._deaths.survive(result["epoch"])
             self._progress.report(
                 _fingerprint(trial), result["epoch"], result["return_mean"], result[PIECE_SECONDS]
@@ -93,13 +91,6 @@ class TuneWatch(tune.Callback):
                 remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
                 why = describe_unwritten(error)
                 self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
-
-    def _look_into(self, fingerprint: str) -> None:
-        """Tell of what a trial runs without, once it has come to its first row."""
-        if fingerprint not in self._looked_into:
-            self._looked_into.add(fingerprint)
-            record = registry.read(registry.trial_folder(self._plan.results, fingerprint))
-            self._progress.run_without(fingerprint, record)
 
     def _look_at_disk(self) -> None:
         """Warn before the disk is full: others write to it too."""

@@ -129,10 +129,9 @@ class Turns:
             self._bury(fingerprint)
         record = registry.read(folder)
         failure = None if self._is_first else failure_of(record)
-        is_at_end = record.status is Status.EVALUATED or (
-            failure is not None and not retries.can_retry(trial, record, self._results, machine)
-        )
-        if is_at_end:
+        asked = (trial.config.runtime, trial.disk_bytes, self._results, machine)
+        is_given_up = failure is not None and not retries.can_retry(record, *asked)
+        if record.status is Status.EVALUATED or is_given_up:
             del self._open[fingerprint]
             self._progress.settle(fingerprint, record)
             return False

@@ -14,7 +14,7 @@ import contextlib
 import datetime
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +63,7 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
 
 _STATUSES = tuple(Status)
 ENDS = (_S.EVALUATED, _S.FAILED)  # where the process that ran it brought it
+IN_HANDS = (_S.QUEUED, _S.RUNNING, _S.COMPLETED)  # of a scheduler or a process, if it lives
 
 
 @dataclass
@@ -190,10 +191,10 @@ def claimed(folder: Path) -> Iterator[Record | None]:
         yield read(folder)
 
 
-def flat_settings(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the settings of a recorded config by their dotted keys."""
     for key, value in config.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flat_settings(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

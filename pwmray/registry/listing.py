@@ -19,7 +19,6 @@ from pwmray.files import remove_drafts, replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 
 CACHE_FILE = ".listing.json"
-_IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
 _FORMAT = "pwmray-listing-4"
 _Driver = list  # machine, process and when that started
 
@@ -111,7 +110,7 @@ def summarize(record: Record) -> Summary:
 
 def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
     """Return the Slurm jobs in whose hands a trial is, the last one last."""
-    if not moves or moves[-1]["status"] not in _IN_HANDS:
+    if not moves or moves[-1]["status"] not in registry.IN_HANDS:
         return []
     if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
         holders = [_job_of(event) for event in _last_queued(moves)]

@@ -206,7 +206,7 @@ def as_json(plan: SearchPlan) -> str:
         "trials_left": left,
         "minutes_if_none_stops_early": round(left * plan.minutes, 2),
         "disk_bytes": left * plan.trial_bytes,
-        "space": {key: list(v) if isinstance(v, tuple) else v for key, v in _space(plan).items()},
+        "space": dict(plan.search.space),
         "tasks": tasks,
     }
     return json.dumps(content, indent=2)
@@ -217,7 +217,7 @@ def as_table(plan: SearchPlan) -> str:
     journal = plan.read_journal()
     studies = journal.by_task
     lines = [_head(plan)]
-    lines += [f"  {key}: {_shown(values)}" for key, values in _space(plan).items()]
+    lines += [f"  {key}: {_shown(values)}" for key, values in plan.search.space.items()]
     for task in plan.tasks:
         counts = _counts(studies.get(task))
         said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
@@ -281,10 +281,6 @@ def _counts(found: optuna.Study | None) -> dict[str, int]:
     states = [words[trial.state.name] for trial in ends.values()]
     begun = {trial.user_attrs.get(FINGERPRINT) for trial in study.unfinished(found)}
     return dict(Counter([*states, *("begun" for name in begun if name and name not in ends)]))
-
-
-def _space(plan: SearchPlan) -> dict[str, Any]:
-    return dict(plan.search.space)
 
 
 def _shown(values: Any) -> str:

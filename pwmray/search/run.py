@@ -15,14 +15,14 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from pwmray import lost, placement, registry
+from pwmray import lost, placement
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
 from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.launch import MAX_LOSSES
-from pwmray.driver.progress import newly_without
+from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, NamedTasks, StopEarly, told_of, unwrapped
 from pwmray.registry import Status, claim
@@ -307,22 +307,14 @@ class _StudyScheduler(InOrder):
     def __init__(self, trials: SearchTrials, interruption: Interruption):
         super().__init__(interruption)
         self._trials = trials
-        self._looked_into: set[str] = set()
-        self._said: set[str] = set()
+        self._lacks = Lacks(say)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._trials.die(trial.trial_id, told_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "return_mean" in result:
-            self._look_into(trial.config["grid"])
+            grid = trial.config["grid"]
+            self._lacks.look_into(Path(grid["folder"]), grid["title"])
         is_stopped = self._trials.is_stopped(trial.trial_id, result)
         return TrialScheduler.STOP if is_stopped else TrialScheduler.CONTINUE
-
-    def _look_into(self, grid: Mapping[str, Any]) -> None:
-        """Tell of what a trial runs without, once it has come to its first row."""
-        if grid[FINGERPRINT] not in self._looked_into:
-            self._looked_into.add(grid[FINGERPRINT])
-            record = registry.read(Path(grid["folder"]))
-            for how in newly_without(record, self._said):
-                say(f"{how} (first seen: {grid['title']} on {record.last('host')})")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pwmray.checks import check_folder_name, check_list, check_mapping
+from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import SCRATCH, TrialConfig
 from pwmray.sweep import Sweep
@@ -51,14 +51,12 @@ class Search:
     def check(self) -> None:
         """Raise ValueError for what its file cannot mean."""
         check_folder_name("a search", self.name)
-        try:
+        with complaints_of(f"search {self.name}"):
             check_scales(self.at_scale, self.scales)
             self._check_space()
             for here in ({}, *self.at_scale.values()):
                 _check_tasks(here.get("tasks", self.tasks))
                 _check_num_trials(here.get("num_trials", self.num_trials))
-        except ValueError as error:
-            raise ValueError(f"search {self.name}: {error}") from error
 
     def _check_space(self) -> None:
         check_mapping("space", self.space)

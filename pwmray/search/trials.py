@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -28,7 +28,6 @@ from pwmray.trainable import grid_of
 _FEW_REPEATS = 3  # then another is drawn, where the space has an end
 _MOST_REPEATS = 100  # then there is nothing new
 STOPPED = "the search stopped before it was done"
-_IN_HANDS = (Status.QUEUED, Status.RUNNING, Status.COMPLETED)
 
 T = TypeVar("T")
 
@@ -168,7 +167,7 @@ class SearchTrials:
         deaths.wait_for_death(folders)
         for folder in folders:
             with _spared(folder), registry.claimed(folder) as record:
-                if record is not None and record.status in _IN_HANDS:
+                if record is not None and record.status in registry.IN_HANDS:
                     registry.record(folder, status, reason=why, **fields)
         self._write_tables()
 
@@ -231,11 +230,11 @@ class SearchTrials:
     def _stop_early(self, trial: optuna.Trial, folder: Path, epoch: int) -> str:
         """Record that ASHA stopped a trial; return what to say."""
         said = f"stopped early at epoch {epoch}"
-        if registry.read(folder).status in _IN_HANDS:
+        if registry.read(folder).status in registry.IN_HANDS:
             fields = {"reason": f"the search {said}", STOPPED_EARLY: True}
             with _spared(folder):
                 self._when_room(lambda: registry.record(folder, Status.CANCELLED, **fields))
-            if registry.read(folder).status in _IN_HANDS:
+            if registry.read(folder).status in registry.IN_HANDS:
                 return f"{said}; the next run records it"
         self.study.tell(trial, state=TrialState.PRUNED)
         return said
@@ -252,9 +251,8 @@ class SearchTrials:
             why = "its process died and still holds it" if is_held else "its end is not recorded"
             return f"{why}: the next run takes it up"
         reason = record.last("reason")
-        failed = _Failed(config, self._plan.trial_bytes)
-        machine = connect.largest_machine
-        if retries.can_retry(failed, record, self._plan.results, machine):
+        asked = (config.runtime, self._plan.trial_bytes, self._plan.results)
+        if retries.can_retry(record, *asked, connect.largest_machine):
             self._deaths.leave(config.fingerprint)
             self._left.insert(0, trial)
             self._retried[config.fingerprint] = failure_of(record)
@@ -356,13 +354,6 @@ class SearchTrials:
                     say(line)
             except OSError as error:  # at the end they are joined again
                 say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
-
-
-class _Failed(NamedTuple):
-    """What a retry needs to know of a trial."""
-
-    config: TrialConfig
-    disk_bytes: int
 
 
 @contextlib.contextmanager
