@@ -5,6 +5,7 @@ way to take a series back. A worker runs many trials, so an ended trial's gauges
 Grafana draws as nothing and every comparison in PromQL drops; the worker's end removes them.
 """
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -79,15 +80,11 @@ class TrialGauges:
         return values
 
 
-_made: dict[str, Any] = {}
-
-
+@functools.cache
 def _gauge(name: str) -> Any:
     from ray.util.metrics import Gauge
 
-    if name not in _made:
-        _made[name] = Gauge(name, GAUGES[name], TAGS)
-    return _made[name]
+    return Gauge(name, GAUGES[name], TAGS)
 
 
 def _export_seconds() -> float:

@@ -21,8 +21,6 @@ from pwmray.hold import RunningElsewhereError
 from pwmray.placement import bundle
 
 if TYPE_CHECKING:
-    import torch
-
     from pwmray.config import TrialConfig
     from pwmray.trial import Trial
 
@@ -45,6 +43,8 @@ class TrialTrainable(tune.Trainable):
 
     def open(self, grid: dict[str, Any]) -> "Trial":
         """Return the trial, claimed; raise RunningElsewhereError where another process has it."""
+        import torch
+
         from pwmray.config import TrialConfig
         from pwmray.trial import Trial
 
@@ -54,7 +54,7 @@ class TrialTrainable(tune.Trainable):
             Path(grid["folder"]),
             Path(grid["data"]),
             functools.partial(_environments, num_threads=config.runtime.num_cpus),
-            _device(grid),
+            torch.device("cuda" if grid["use_gpu"] else "cpu"),
             grid["fingerprint"],
         )
 
@@ -112,12 +112,6 @@ def grid_of(
         "use_gpu": offered.get("GPU", 0) > 0,
         "bundle": bundle(config.runtime, share_of(registry.read(folder)), machine, offered),
     }
-
-
-def _device(grid: dict[str, Any]) -> "torch.device":
-    import torch
-
-    return torch.device("cuda" if grid["use_gpu"] else "cpu")
 
 
 @functools.cache

@@ -236,11 +236,11 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
 
 def leave_twins(results, data):
     """Leave what a killed search leaves that proposed a trial twice; return the trials' names."""
-    trials = open_trials(results, data, number=3, of=THREE)
+    proposals = open_trials(results, data, number=3, of=THREE)._proposals
     for number in (1, 1, 2, 3):
         chosen = {"policy.num_substeps": number}
-        trials._config(study.ask_again(trials.study, chosen, trials._space))
-    return list(trials._asked)
+        proposals._config(study.ask_again(proposals.study, chosen, proposals._space))
+    return list(proposals.asked)
 
 
 def test_twins_that_a_killed_search_left_take_no_trials_place(tmp_path, data):

@@ -83,7 +83,7 @@ def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, 
     assert [trials.next("d") for _ in range(20)] == [None] * 20
     num_proposals = len(trials.study.get_trials())
     assert num_proposals < 20
-    evaluate(registry.trial_folder(tmp_path, next(iter(trials._asked))))
+    evaluate(registry.trial_folder(tmp_path, next(iter(trials._proposals.asked))))
     trials.end("a", {"epoch": 6}, is_error=False)
     assert trials.next("d") is None
     assert len(trials.study.get_trials()) > num_proposals

@@ -62,12 +62,13 @@ def connect(address: str | None) -> str | None:
     # the machine's addresses.
     ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
+    has_dashboard = importlib.util.find_spec("aiohttp_cors") is not None
     try:
         with _sigterm_left_alone():
             context = ray.init(
                 # "local" never joins a cluster that happens to run here.
                 address=address or "local",
-                include_dashboard=None if address else _has_dashboard(),
+                include_dashboard=None if address else has_dashboard,
                 runtime_env=None if address else _local_runtime_env(),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -204,10 +205,6 @@ def _shortened(reason: str) -> str:
     if len(reason) <= _REASON_LENGTH:
         return reason
     return f"{reason[:_REASON_START]} ... {reason[_REASON_START - _REASON_LENGTH :]}"
-
-
-def _has_dashboard() -> bool:
-    return importlib.util.find_spec("aiohttp_cors") is not None
 
 
 def _local_runtime_env() -> dict[str, str] | None:

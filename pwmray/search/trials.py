@@ -1,14 +1,13 @@
-"""The trials of a search: proposed by its study, told to it, kept in our registry and tables."""
+"""The trials of a search that run: told to its study, kept in our registry and tables."""
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from pwmray import deaths, provenance, registry, tables
 from pwmray.commands import say
@@ -20,13 +19,10 @@ from pwmray.registry import STOPPED_EARLY, Record, Status
 from pwmray.room import with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
-from pwmray.search.study import FINGERPRINT
-from pwmray.search.tables import asked, open_tables
+from pwmray.search.proposals import Proposals
+from pwmray.search.tables import open_tables
 from pwmray.trainable import grid_of
 
-# Proposals in a row of what was tried or cannot run.
-_FEW_REPEATS = 3  # then another is drawn, where the space has an end
-_MOST_REPEATS = 100  # then there is nothing new
 STOPPED = "the search stopped before it was done"
 
 T = TypeVar("T")
@@ -55,16 +51,13 @@ class SearchTrials:
         self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
         self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # with the settings that none was chosen for
-        self.study = plan.open_study(task)
-        self._space = study.read_space(plan.search.space)
-        self._asked = asked(plan, task, self.study)  # by fingerprint, the first first
+        self._proposals = Proposals(plan, task)
+        self.study = self._proposals.study
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
-        self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
-        self._left = self._take_up()
+        for trial, config, epoch in self._proposals.stopped:
+            self._stop_early(trial, self._folder(config), epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
-        self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
-        self._has_nothing_new = False  # until a trial ends
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._pace = tables.Pace()
@@ -91,22 +84,14 @@ class SearchTrials:
 
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
-        if self._has_nothing_new:
-            return None
-        num_repeats = 0
-        while self.bug is None and num_repeats < _MOST_REPEATS:
-            trial = self._left.pop(0) if self._left else self._propose(num_repeats)
-            if trial is None:
-                break
-            config = self._config(trial)
-            if config is None or self._is_known(trial, config):
-                num_repeats += 1
-            elif self._queue(config):
-                self._live[name] = trial, config
+        running = {config.fingerprint for _, config in self._live.values()}
+        while self.bug is None and (proposed := self._proposals.next(running)):
+            _, config = proposed
+            if self._queue(config):
+                self._live[name] = proposed
                 self._deaths.start(config.fingerprint)
                 self._open_tables()
                 return {"grid": self._grid(config)}
-        self._has_nothing_new = True
         return None
 
     def is_stopped(self, name: str, result: dict[str, Any]) -> bool:
@@ -125,7 +110,6 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
-        self._has_nothing_new = False
         folder = self._folder(config)
         if is_error:
             deaths.wait_for_death([folder])
@@ -145,10 +129,9 @@ class SearchTrials:
         else:
             self._deaths.finish()
             said = self._stop_early(trial, folder, result["epoch"] if result else 0)
-        told = self.study.get_trials(deepcopy=False)[trial.number]
+        told = self._proposals.leave(trial, config)
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
-        self._tell_twins(told, config.fingerprint)
-        number = f"{self._number_of(config)} of {self._plan.num_trials}"
+        number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
         which = f"{self._plan.search.name} {self._task} {number}"
         progress = self._progress()
         say("; ".join([f"{which}: {said}", *progress]))
@@ -170,62 +153,6 @@ class SearchTrials:
                 if record is not None and record.status in registry.IN_HANDS:
                     registry.record(folder, status, reason=why, **fields)
         self._write_tables()
-
-    def _take_up(self) -> list[optuna.Trial]:
-        """Return the trials that earlier runs left, and what failed in them, to be tried again.
-
-        A proposal that was cut off is none: it would run with part of its settings. What fails is
-        tried again where a person starts the search; Slurm, which requeues a job, only goes on.
-        """
-        outcomes = study.outcomes(self.study)
-        ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
-        left: dict[str, optuna.Trial] = {}  # by fingerprint
-        for trial in study.unfinished(self.study):
-            if set(trial.params) != set(self._space):
-                self.study.tell(trial, state=TrialState.FAIL)
-                continue
-            config, epoch = self._config(trial), study.stopped_at(trial)
-            if config is None:
-                continue
-            if config.fingerprint in ended:  # its twin
-                self._tell_as(trial, ended[config.fingerprint])
-            elif epoch is not None:
-                self._stop_early(trial, self._folder(config), epoch)
-            elif config.fingerprint in left:  # two that ran at once: one will, and tells both
-                self._twins.append((trial, config.fingerprint))
-            else:
-                left[config.fingerprint] = trial
-        if retries.is_first_start():
-            failed = {name: t for name, t in outcomes.items() if name not in {*ended, *left}}
-            for name, trial in failed.items():
-                left[name] = study.ask_again(self.study, trial.params, self._space)
-        return list(left.values())[: self._plan.num_trials - len(ended)]
-
-    def _propose(self, num_repeats: int) -> optuna.Trial | None:
-        """Return a trial with settings that the study proposes, None where it has had enough.
-
-        Where it repeats itself and the space has an end, they are drawn from what is left.
-        """
-        if len(self._asked) >= self._plan.num_trials:
-            return None
-        if num_repeats < _FEW_REPEATS or not self._plan.is_finite:
-            return self.study.ask(self._space)
-        for chosen in self._plan.draw_cells(self._rng):
-            if self._plan.config(self._task, chosen).fingerprint not in self._asked:
-                return study.ask_again(self.study, chosen, self._space)
-        return None
-
-    def _config(self, trial: optuna.Trial) -> TrialConfig | None:
-        """Return a proposed trial's config, None for settings that cannot run together."""
-        try:
-            config = self._plan.config(self._task, trial.params)
-        except ValueError as error:
-            self.study.tell(trial, state=TrialState.FAIL)
-            say(f"{self._plan.search.name} {self._task}: left out, for {error}")
-            return None
-        trial.set_user_attr(FINGERPRINT, config.fingerprint)
-        self._asked.setdefault(config.fingerprint, config)
-        return config
 
     def _stop_early(self, trial: optuna.Trial, folder: Path, epoch: int) -> str:
         """Record that ASHA stopped a trial; return what to say."""
@@ -254,7 +181,7 @@ class SearchTrials:
         asked = (config.runtime, self._plan.trial_bytes, self._plan.results)
         if retries.can_retry(record, *asked, connect.largest_machine):
             self._deaths.leave(config.fingerprint)
-            self._left.insert(0, trial)
+            self._proposals.put_back(trial)
             self._retried[config.fingerprint] = failure_of(record)
             return f"failed: {reason}; it runs again"
         self._deaths.die(config.fingerprint, record)
@@ -263,8 +190,7 @@ class SearchTrials:
 
     def _progress(self) -> list[str]:
         """Return the best return so far and, by the pace of this run, the time left, if any is."""
-        num_new = max(self._plan.num_trials - len(self._asked), 0)
-        num_left = len(self._live) + len(self._left) + num_new + self._num_later
+        num_left = len(self._live) + self._proposals.num_left + self._num_later
         if not num_left or not self._num_ended:
             return []
         half_way = len(self._live) / 2  # those that run, on average
@@ -272,36 +198,6 @@ class SearchTrials:
         seconds = pace * (num_left - half_way)
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
         return [*best, f"{format_duration(seconds)} left"]
-
-    def _is_known(self, trial: optuna.Trial, config: TrialConfig) -> bool:
-        """Tell the study what is known of a trial that was run before, in any sweep."""
-        record = registry.read(self._folder(config))
-        before = study.outcomes(self.study).get(config.fingerprint)
-        if record.status is Status.EVALUATED:
-            self.study.tell(trial, record.last("return_mean"))
-        elif before is not None and before.state is not TrialState.FAIL:
-            self._tell_as(trial, before)
-        elif any(config.fingerprint == other.fingerprint for _, other in self._live.values()):
-            self._twins.append((trial, config.fingerprint))
-        else:
-            return False
-        self._tell_twins(self.study.get_trials(deepcopy=False)[trial.number], config.fingerprint)
-        return True
-
-    def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:
-        """Tell of a trial's twins, which were proposed while it ran, what it came to."""
-        if not told.state.is_finished():
-            return
-        for twin, name in self._twins:
-            if name == fingerprint:
-                self._tell_as(twin, told)
-        self._twins = [(twin, name) for twin, name in self._twins if name != fingerprint]
-
-    def _tell_as(self, trial: optuna.Trial, before: FrozenTrial) -> None:
-        for epoch, value in before.intermediate_values.items():
-            trial.report(value, epoch)
-        value = before.value if before.state is TrialState.COMPLETE else None
-        self.study.tell(trial, value, state=before.state)
 
     def _queue(self, config: TrialConfig) -> bool:
         """Record that a trial is in Tune's hands; return False if it ended meanwhile elsewhere.
@@ -327,12 +223,9 @@ class SearchTrials:
 
     def _grid(self, config: TrialConfig) -> dict[str, Any]:
         name = self._plan.search.name
-        title = f"{name} {self._task} trial {self._number_of(config)}"
+        title = f"{name} {self._task} trial {self._proposals.number_of(config)}"
         folder, machine = self._folder(config), connect.largest_machine()
         return grid_of(config, folder, self._data_path, name, title, machine, self._offered)
-
-    def _number_of(self, config: TrialConfig) -> int:
-        return list(self._asked).index(config.fingerprint) + 1
 
     def _folder(self, config: TrialConfig) -> Path:
         return registry.trial_folder(self._plan.results, config.fingerprint)
@@ -343,12 +236,13 @@ class SearchTrials:
 
     def _open_tables(self) -> None:
         """Have the search's folder name all trials so far."""
-        self._when_room(lambda: open_tables(self._plan, self._asked.values(), self._command))
+        proposed = self._proposals.asked.values()
+        self._when_room(lambda: open_tables(self._plan, proposed, self._command))
 
     def _write_tables(self) -> None:
         with self._pace.writing():
             try:
-                open_tables(self._plan, self._asked.values(), self._command)
+                open_tables(self._plan, self._proposals.asked.values(), self._command)
                 self._tables.write()
                 for line in self._tables.newly_left_out():
                     say(line)

@@ -117,7 +117,7 @@ class Recorder:
                 self._see(folder)
             except Exception as error:  # wandb raises what it likes; the next folder may do better
                 self.report.failed += 1
-                problems.append(_in_a_line(folder.name, error))
+                problems.append(f"{folder.name}: {one_line(error)}")
             if say:
                 print(json.dumps({"done": number, "of": len(folders)}), flush=True)
         problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
@@ -285,7 +285,7 @@ class Recorder:
 
     def _give_up(self, error: Exception) -> None:
         """Send nothing for a while without a network, and nothing at all without a key."""
-        self._given_up = _in_a_line("nothing is sent", error)
+        self._given_up = f"nothing is sent: {one_line(error)}"
         self._retry_at = float("inf")
         if self._job.is_watching and isinstance(error, ConnectionError):
             self._retry_at = time.monotonic() + _RETRY_SECONDS
@@ -374,10 +374,6 @@ def _wait_for_work(job: Job, pipe: Any) -> bool:
 def _is_closed(pipe: Any, seconds: float | None) -> bool:
     """Wait so long, or for ever; return at once, with True, when the other end closes."""
     return bool(select.select([pipe], [], [], seconds)[0])
-
-
-def _in_a_line(what: str, error: Exception) -> str:
-    return f"{what}: {one_line(error)}"
 
 
 def _other_rows(since: str) -> str:

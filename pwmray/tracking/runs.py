@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pwmray import registry, results
 from pwmray.fidelity import Fidelity
 from pwmray.pretraining import folder as pretraining_folder
-from pwmray.registry import CLAIM_FILE, CURVE_FILE, EVENTS_FILE, Status, claim
+from pwmray.registry import CURVE_FILE, EVENTS_FILE, Status
 from pwmray.registry.sweep_folders import list_sweeps, names_in, read_sweep
 from pwmray.tracking import wandb_state
 from pwmray.variants import methodology_of, variant_of
@@ -66,7 +66,7 @@ def is_running(folder: Path) -> bool:
     """Tell whether a live process is at work on it: one may keep what it has finished."""
     if _is_pretraining(folder):
         return pretraining_folder.state_of(folder) == "running"
-    is_claimed = claim.owner(folder / CLAIM_FILE) is not None
+    is_claimed = registry.running_elsewhere(folder) is not None
     return is_claimed and registry.read(folder).status is not Status.EVALUATED
 
 

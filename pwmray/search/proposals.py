@@ -1,0 +1,166 @@
+"""Which trial a search runs next: what its study left or proposes, each once."""
+
+import random
+from collections.abc import Collection
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from pwmray import registry
+from pwmray.commands import say
+from pwmray.config import TrialConfig
+from pwmray.driver import retries
+from pwmray.registry import Status
+from pwmray.search import study
+from pwmray.search.plan import SearchPlan
+from pwmray.search.study import FINGERPRINT
+from pwmray.search.tables import asked
+
+# Proposals in a row of what was tried or cannot run.
+_FEW_REPEATS = 3  # then another is drawn, where the space has an end
+_MOST_REPEATS = 100  # then there is nothing new
+
+
+class Proposals:
+    """The trials of a task's study, those that it has left and those that it proposes.
+
+    The study is told of those that need not run: what came of them is known, or is that of a twin,
+    a trial with the same settings.
+    """
+
+    def __init__(self, plan: SearchPlan, task: str):
+        self._plan, self._task = plan, task
+        self.study = plan.open_study(task)
+        self._space = study.read_space(plan.search.space)
+        self.asked = asked(plan, task, self.study)  # by fingerprint, the first first
+        # What ASHA stopped, and at which epoch, of which the study was not told.
+        self.stopped: list[tuple[optuna.Trial, TrialConfig, int]] = []
+        self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
+        self._left = self._take_up()
+        self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
+        self._has_nothing_new = False  # until a trial ends
+
+    @property
+    def num_left(self) -> int:
+        """How many are yet to run."""
+        return len(self._left) + max(self._plan.num_trials - len(self.asked), 0)
+
+    def number_of(self, config: TrialConfig) -> int:
+        """Return a trial's place among all that were proposed, from 1."""
+        return list(self.asked).index(config.fingerprint) + 1
+
+    def next(self, running: Collection[str]) -> tuple[optuna.Trial, TrialConfig] | None:
+        """Return the next trial to run, None where there is none until one ends.
+
+        `running` are the fingerprints of those that run.
+        """
+        if self._has_nothing_new:
+            return None
+        num_repeats = 0
+        while num_repeats < _MOST_REPEATS:
+            trial = self._left.pop(0) if self._left else self._propose(num_repeats)
+            if trial is None:
+                break
+            config = self._config(trial)
+            if config is not None and not self._is_known(trial, config, running):
+                return trial, config
+            num_repeats += 1
+        self._has_nothing_new = True
+        return None
+
+    def put_back(self, trial: optuna.Trial) -> None:
+        """Have a trial that ran be the next one again."""
+        self._left.insert(0, trial)
+
+    def leave(self, trial: optuna.Trial, config: TrialConfig) -> FrozenTrial:
+        """Take note that a trial runs no more; return what the study was told of it, if it was."""
+        self._has_nothing_new = False
+        told = self.study.get_trials(deepcopy=False)[trial.number]
+        self._tell_twins(told, config.fingerprint)
+        return told
+
+    def _take_up(self) -> list[optuna.Trial]:
+        """Return the trials that earlier runs left, and what failed in them, to be tried again.
+
+        A proposal that was cut off is none: it would run with part of its settings. What fails is
+        tried again where a person starts the search; Slurm, which requeues a job, only goes on.
+        """
+        outcomes = study.outcomes(self.study)
+        ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
+        left: dict[str, optuna.Trial] = {}  # by fingerprint
+        for trial in study.unfinished(self.study):
+            if set(trial.params) != set(self._space):
+                self.study.tell(trial, state=TrialState.FAIL)
+                continue
+            config, epoch = self._config(trial), study.stopped_at(trial)
+            if config is None:
+                continue
+            if config.fingerprint in ended:  # its twin
+                self._tell_as(trial, ended[config.fingerprint])
+            elif epoch is not None:
+                self.stopped.append((trial, config, epoch))
+            elif config.fingerprint in left:  # two that ran at once: one will, and tells both
+                self._twins.append((trial, config.fingerprint))
+            else:
+                left[config.fingerprint] = trial
+        if retries.is_first_start():
+            failed = {name: t for name, t in outcomes.items() if name not in {*ended, *left}}
+            for name, trial in failed.items():
+                left[name] = study.ask_again(self.study, trial.params, self._space)
+        return list(left.values())[: self._plan.num_trials - len(ended)]
+
+    def _propose(self, num_repeats: int) -> optuna.Trial | None:
+        """Return a trial with settings that the study proposes, None where it has had enough.
+
+        Where it repeats itself and the space has an end, they are drawn from what is left.
+        """
+        if len(self.asked) >= self._plan.num_trials:
+            return None
+        if num_repeats < _FEW_REPEATS or not self._plan.is_finite:
+            return self.study.ask(self._space)
+        for chosen in self._plan.draw_cells(self._rng):
+            if self._plan.config(self._task, chosen).fingerprint not in self.asked:
+                return study.ask_again(self.study, chosen, self._space)
+        return None
+
+    def _config(self, trial: optuna.Trial) -> TrialConfig | None:
+        """Return a proposed trial's config, None for settings that cannot run together."""
+        try:
+            config = self._plan.config(self._task, trial.params)
+        except ValueError as error:
+            self.study.tell(trial, state=TrialState.FAIL)
+            say(f"{self._plan.search.name} {self._task}: left out, for {error}")
+            return None
+        trial.set_user_attr(FINGERPRINT, config.fingerprint)
+        self.asked.setdefault(config.fingerprint, config)
+        return config
+
+    def _is_known(self, trial: optuna.Trial, config: TrialConfig, running: Collection[str]) -> bool:
+        """Tell the study what is known of a trial that was run before, in any sweep."""
+        record = registry.read(registry.trial_folder(self._plan.results, config.fingerprint))
+        before = study.outcomes(self.study).get(config.fingerprint)
+        if record.status is Status.EVALUATED:
+            self.study.tell(trial, record.last("return_mean"))
+        elif before is not None and before.state is not TrialState.FAIL:
+            self._tell_as(trial, before)
+        elif config.fingerprint in running:
+            self._twins.append((trial, config.fingerprint))
+        else:
+            return False
+        self._tell_twins(self.study.get_trials(deepcopy=False)[trial.number], config.fingerprint)
+        return True
+
+    def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:
+        """Tell of a trial's twins, which were proposed while it ran, what it came to."""
+        if not told.state.is_finished():
+            return
+        for twin, name in self._twins:
+            if name == fingerprint:
+                self._tell_as(twin, told)
+        self._twins = [(twin, name) for twin, name in self._twins if name != fingerprint]
+
+    def _tell_as(self, trial: optuna.Trial, before: FrozenTrial) -> None:
+        for epoch, value in before.intermediate_values.items():
+            trial.report(value, epoch)
+        value = before.value if before.state is TrialState.COMPLETE else None
+        self.study.tell(trial, value, state=before.state)
