@@ -156,7 +156,7 @@ def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monk
 
     monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
     monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict, shutdown=list))
-    monkeypatch.setattr(search_run.connect, "connect", lambda address: None)
+    monkeypatch.setattr(search_run.connect, "connect", lambda address: "Ray dashboard: another")
     stop = interruption.Interruption()
     trials = search_run._search_task(begin, opened, tmp_path, None, stop)
     stop.leave()
@@ -165,7 +165,8 @@ def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monk
     moves = [e["status"] for e in registry.read(registry.trial_folder(tmp_path, ran[0])).events]
     # Never CANCELLED: where Slurm took the machine, the job comes back for it.
     assert moves == ["PENDING", "QUEUED", "QUEUED", "QUEUED"]
-    assert "Ray's node on this machine died; going on with another" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Ray's node on this machine died; going on with another\nRay dashboard: another\n" in out
 
 
 def test_trials_that_tune_stops_without_a_ray_are_not_stopped_early(tmp_path, data):

@@ -59,23 +59,20 @@ def run(
     """
     notices = notify.from_environment(plan.search.name)
     with notices.telling_of_an_error():
-        work = functools.partial(
-            _run_tasks, plan, data_dir, address, command, patience_seconds, notices
-        )
-        return _run(plan, work, command, mode, notices)
+        left = sum(plan.count_left(plan.studies()).values())
+        plan.check_disk(left)
+        code = None
+        with recording(mode, Job(str(plan.results), plan.search.name), is_working=left > 0):
+            if left:
+                code = _run_tasks(plan, data_dir, address, command, patience_seconds, notices)
+        return _say_the_end(plan, code, command, notices)
 
 
-def _run(
-    plan: SearchPlan, work: Callable[[], int], command: str, mode: Mode, notices: notify.Notices
-) -> int:
-    """Do the `work`, if any is left, and say what came of the search; return the exit code."""
-    left = sum(plan.count_left(plan.studies()).values())
-    plan.check_disk(left)
-    is_working = left > 0
-    code = 0
-    with recording(mode, Job(str(plan.results), plan.search.name), is_working):
-        if is_working:
-            code = work()
+def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: notify.Notices) -> int:
+    """Say what came of the search; return the exit code.
+
+    `code` is that of what stopped it, None where nothing was left to run.
+    """
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have come to it
     for task, found in studies.items():
@@ -86,7 +83,7 @@ def _run(
     left = sum(plan.count_left(studies).values())
     if code or left:
         print(f"go on with: {as_typed(command)}")
-    if is_working and code in (0, TRIALS_FAILED):
+    if code in (0, TRIALS_FAILED):
         num_failed = ends.count(TrialState.FAIL)
         notices.end(len(ends) - num_failed, num_failed, left - num_failed)
     has_none = any(plan.num_left(found) == plan.num_trials for found in studies.values())
@@ -175,12 +172,18 @@ def _prepare(
     wanted = [(task, plan.config(task, {}).data) for task in tasks]
     with show_progress("data") as progress:
         made = make_data(wanted, data_dir, interruption.heeded(progress))
-    if dashboard := connect.connect(address):
-        print(dashboard)
+    _connect(address)
     connect.check_gpus(address, ray.cluster_resources())
-    if address is None and (said := _describe_missing_compiler(plan)):
+    compiles_here = address is None and plan.config(plan.tasks[0], {}).runtime.compile
+    if compiles_here and (said := connect.describe_missing_compiler(ray.cluster_resources())):
         print(said)
     return {task: made[task, recipe] for task, recipe in wanted}
+
+
+def _connect(address: str | None) -> None:
+    """Start or join Ray, and say where its dashboard is."""
+    if dashboard := connect.connect(address):
+        print(dashboard)
 
 
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
@@ -188,12 +191,6 @@ def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[st
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
     return lost.set_right(plan.results, names)
-
-
-def _describe_missing_compiler(plan: SearchPlan) -> str:
-    if not plan.config(plan.tasks[0], {}).runtime.compile:
-        return ""
-    return connect.describe_missing_compiler(ray.cluster_resources())
 
 
 def _search_tasks(
@@ -238,7 +235,7 @@ def _search_task(
         say("Ray's node on this machine died; going on with another")
         ray.shutdown()
         trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
-        connect.connect(address and connect.answering(address))
+        _connect(address and connect.answering(address))
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 
