@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.checks import check_mapping
-from pwmray.commands import CommandParser, distinct, names, unknown
+from pwmray.commands import CommandParser, add_results_option, distinct, names, unknown
 from pwmray.tasks import TASKS
 from pwmray.tracking.recording import MODES
 
@@ -50,7 +50,7 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     """Add what every command of a phase takes: the scale and the folders."""
     add = parser.add_argument
     add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
-    add("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add_results_option(parser)
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     add("--wandb", choices=MODES, help="default: WANDB_MODE, else offline")
 

@@ -79,7 +79,7 @@ def test_note_of_a_user_without_a_name_is_kept_under_a_number(made, capsys, monk
 
     monkeypatch.setattr("getpass.getuser", raise_key_error)
     assert run(capsys, made, "note", NAMES[0], "hello")[0] == 0
-    assert registry.read_notes(folder_of(made, 0))[0]["user"] == str(os.getuid())
+    assert registry.read_notes(folder_of(made, 0))[0][0]["user"] == str(os.getuid())
 
 
 def test_notes_of_two_at_once_are_both_kept(made):
@@ -91,7 +91,7 @@ def test_notes_of_two_at_once_are_both_kept(made):
         thread.start()
     for thread in threads:
         thread.join()
-    notes = {note["note"] for note in registry.read_notes(folder_of(made, 0))}
+    notes = {note["note"] for note in registry.read_notes(folder_of(made, 0))[0]}
     assert notes == {str(i) for i in range(20)}
 
 

@@ -233,8 +233,7 @@ def _cells(entry: Entry, row: dict[str, Any]) -> list[Any]:
     record, folder = entry.records[row["trial"]], entry.folders[row["trial"]]
     jobs = [job for job in dict.fromkeys(record.all("slurm_job_id")) if job]
     jobs = jobs or list(filter(None, [row["slurm_job_id"]]))
-    broken: list[str] = []
-    found = registry.read_notes(folder, broken)
+    found, broken = registry.read_notes(folder)
     notes = [f"{n['note']} ({n['user']}, {n['time'][:10]})" for n in found]
     notes += [f"left out: {why}" for why in broken]
     return [

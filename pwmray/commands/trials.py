@@ -192,8 +192,7 @@ def _readable(read: Callable[[], list[str]]) -> list[str]:
 
 
 def _note_lines(folder: Path) -> list[str]:
-    broken: list[str] = []
-    notes = registry.read_notes(folder, broken)
+    notes, broken = registry.read_notes(folder)
     lines = [f"{note['time'][:19]} {note['user']}: {note['note']}" for note in notes]
     return lines + [f"left out: {why}" for why in broken]
 

@@ -125,20 +125,17 @@ def read(folder: Path) -> Record:
     return Record(read_lines(folder / EVENTS_FILE, _read_event, "an event"))
 
 
-def read_notes(folder: Path, broken: list[str] | None = None) -> list[dict[str, Any]]:
-    """Return what people wrote about the trial, the oldest first: each has time, note, user.
+def read_notes(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what people wrote about the trial, and why others of their notes cannot be read.
 
-    What cannot be read is put down in `broken`, with why; who gives none gets a ValueError or an
-    OSError.
+    The oldest first: each has time, note, user.
     """
     read_note = functools.partial(_read_event, names=("note", "user"))
+    broken: list[str] = []
     try:
-        return read_lines(folder / NOTES_FILE, read_note, "an event", broken)
+        return read_lines(folder / NOTES_FILE, read_note, "an event", broken), broken
     except OSError as error:
-        if broken is None:
-            raise
-        broken.append(one_line(error))
-        return []
+        return [], [one_line(error)]
 
 
 def record(folder: Path, status: Status, **fields: Any) -> None:
