@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pwmray import lost, placement, registry, tables
 from pwmray import plan as planning
@@ -32,7 +32,7 @@ from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.room import check_writable
 from pwmray.tracking.recorder import Job
-from pwmray.tracking.recording import Mode, recording, without_wandb
+from pwmray.tracking.recording import Mode, recording
 
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
@@ -206,9 +206,10 @@ class _Engine:
         tell = following.progress.say
         scratch = self._start(tell)
         import ray
+        from ray import tune
 
         from pwmray.driver.scheduling import InOrder
-        from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch
+        from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch, fit
         from pwmray.trainable import TrialTrainable, grid_of
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
@@ -219,10 +220,14 @@ class _Engine:
             data_path = self._data_paths[config.fingerprint]
             spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
-        stopper = StopEarly(following.deaths)
-        scheduler = InOrder(self._interruption)
+        stopper, waiting = StopEarly(following.deaths), spaces[::-1]
+        # One after the other: of a grid, Tune copies all values for each of them.
+        space = {"grid": tune.sample_from(lambda _: waiting.pop())}
+        asked = tune.TuneConfig(
+            num_samples=len(spaces), reuse_actors=True, scheduler=InOrder(self._interruption)
+        )
         watches = [Listening(self._interruption, tell), TuneWatch(self._plan, *following)]
-        _tune(self._trainable or TrialTrainable, spaces, place, watches, stopper, scheduler)
+        fit(self._trainable or TrialTrainable, asked, place, watches, stopper, space)
         if stopper.is_ray_lost:
             self._leave_lost(tell)
             following.turns.release()
@@ -271,40 +276,6 @@ class _Engine:
         if dashboard:
             print(dashboard)
         return self._scratch
-
-
-def _tune(
-    trainable: "type[TrialTrainable]",
-    spaces: list[dict[str, Any]],
-    scratch: Path,
-    watches: list[Any],
-    stopper: Any,
-    scheduler: Any,
-) -> None:
-    from ray import tune
-
-    from pwmray.driver.tune_callbacks import NamedTasks, unwrapped
-
-    waiting = spaces[::-1]
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, placement.resources),
-        # One after the other: of a grid, Tune copies all values for each of them.
-        param_space={"grid": tune.sample_from(lambda _: waiting.pop())},
-        tune_config=tune.TuneConfig(
-            num_samples=len(spaces), reuse_actors=True, scheduler=scheduler
-        ),
-        run_config=tune.RunConfig(
-            name=scratch.name,
-            storage_path=str(scratch),
-            # The trials keep their own checkpoints.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[*watches, NamedTasks()],
-            stop=stopper,
-            verbose=0,
-        ),
-    )
-    with without_wandb(), unwrapped(stopper):
-        tuner.fit()
 
 
 def _write_the_end(

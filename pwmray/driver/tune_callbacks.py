@@ -1,16 +1,16 @@
-"""Tune's callbacks: what happens in the trials, passed on to the display and the tables."""
+"""Tune's run, and its callbacks: what happens in the trials, for the display and the tables."""
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.error import TuneError
 
-from pwmray import deaths
+from pwmray import deaths, placement
 from pwmray.driver import connect
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress
@@ -21,6 +21,7 @@ from pwmray.failures import describe_unwritten, is_disk_full
 from pwmray.plan import Plan
 from pwmray.room import free_bytes
 from pwmray.tables import Pace, Tables
+from pwmray.tracking.recording import without_wandb
 from pwmray.trainable import PIECE_SECONDS
 
 _RAY_SECONDS = 5.0  # between two looks at whether Ray is there
@@ -179,6 +180,36 @@ def unwrapped(stopper: StopEarly) -> Iterator[None]:
         if isinstance(cause, OSError | ValueError):
             raise cause from None
         raise
+
+
+def fit(
+    trainable: type[tune.Trainable],
+    asked: tune.TuneConfig,
+    scratch: Path,
+    watches: Sequence[tune.Callback],
+    stopper: StopEarly,
+    space: dict[str, Any] | None = None,
+) -> None:
+    """Have Tune run trials as `asked`, with its own files in `scratch`, an empty folder.
+
+    Each trial's config is from `space`, or else what the searcher suggests.
+    """
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, placement.resources),
+        param_space=space,
+        tune_config=asked,
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            # The trials keep their own checkpoints.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[*watches, NamedTasks()],
+            stop=stopper,
+            verbose=0,
+        ),
+    )
+    with without_wandb(), unwrapped(stopper):
+        tuner.fit()
 
 
 def _is_ray_gone() -> bool:

@@ -24,7 +24,7 @@ from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStop
 from pwmray.driver.launch import MAX_LOSSES
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
-from pwmray.driver.tune_callbacks import Listening, NamedTasks, StopEarly, told_of, unwrapped
+from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
 from pwmray.registry import Status, claim
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan, best_lines, caution_lines
@@ -32,7 +32,7 @@ from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import write_tables
 from pwmray.search.trials import STOPPED, SearchTrials
 from pwmray.tracking.recorder import Job
-from pwmray.tracking.recording import Mode, recording, without_wandb
+from pwmray.tracking.recording import Mode, recording
 from pwmray.trainable import TrialTrainable
 
 _LOOK_SECONDS = 1.0
@@ -246,26 +246,14 @@ def _search(
     runtime, stopper = trials.default.runtime, StopEarly()
     connect.check_resources(runtime.num_cpus)
     connect.check_matmuls({trials.default.learner.matmul}, offered)
-    tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, placement.resources),
-        tune_config=tune.TuneConfig(
-            search_alg=_StudySearcher(trials, interruption, stopper),
-            scheduler=_StudyScheduler(trials, interruption),
-            num_samples=-1,  # until the searcher says that it has finished
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.config["grid"][FINGERPRINT],
-        ),
-        run_config=tune.RunConfig(
-            name=scratch.name,
-            storage_path=str(scratch.parent),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Listening(interruption, say), NamedTasks()],
-            stop=stopper,
-            verbose=0,
-        ),
+    asked = tune.TuneConfig(
+        search_alg=_StudySearcher(trials, interruption, stopper),
+        scheduler=_StudyScheduler(trials, interruption),
+        num_samples=-1,  # until the searcher says that it has finished
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: trial.config["grid"][FINGERPRINT],
     )
-    with without_wandb(), unwrapped(stopper):
-        tuner.fit()
+    fit(TrialTrainable, asked, scratch, [Listening(interruption, say)], stopper)
     return stopper.is_ray_lost
 
 
