@@ -12,7 +12,9 @@ from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
+from pwmray.fidelity import Fidelity
 from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models.checkpoints import fitting_state
 from pwmray.models.layers import groups
 from pwmray.models.ode import INTEGRATORS
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -52,6 +54,15 @@ def fresh_world_model(kind, settings, seed=0):
 def fresh_policy(kind, settings, seed=0):
     part = POLICIES[kind]
     return part(part.Config(units=(24, 20), **settings), LATENT_DIM, stream(seed))
+
+
+def built(checkpoint):
+    """Return the world model of a file, with its weights."""
+    config = checkpoint.config
+    fidelity = Fidelity(tangent_velocity=checkpoint.has_tangent_velocity)
+    model = WORLD_MODELS[config.kind](config, stream(), checkpoint.num_tasks, fidelity)
+    model.load_state_dict(fitting_state(checkpoint))
+    return model
 
 
 def initial_spread(module):

@@ -22,7 +22,7 @@ from pwmray.models.checkpoints import (
 from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done
 from pwmray.results import TRAINED_WITH, UNKNOWN
-from pwmray.tasks import TASKS
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 
@@ -243,6 +243,11 @@ def _shown(value: Any) -> Any:
 def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:
     if checkpoint.num_tasks != len(TASKS):
         return [f"it has {checkpoint.num_tasks} tasks, MT30 has {len(TASKS)}"]
+    if checkpoint.obs_dim < MAX_OBS_DIM or checkpoint.action_dim != MAX_ACTION_DIM:
+        return [
+            f"it takes {checkpoint.obs_dim} observations and {checkpoint.action_dim} actions; ours "
+            f"take {MAX_OBS_DIM} and {MAX_ACTION_DIM}"
+        ]
     ours, theirs = map(dataclasses.asdict, (config.world_model, checkpoint.config))
     wrong = [
         f"world_model.{name} is {theirs.get(name)!r} there and {value!r} here"
