@@ -90,6 +90,18 @@ def load_saved(saved, loaded):
     loaded.load_state_dict(torch.load(file, weights_only=True))
 
 
+def update_policy(learner, obs, draws):
+    """Take the policy's step of an epoch; return its metrics and what it imagined."""
+    imagined = learner.imagine(obs, learner.draw_noise(obs, draws))
+    return learner.improve_policy(imagined), imagined.rollout
+
+
+def update_critics(learner, rollout, draws):
+    """Take the critics' steps of an epoch; return their metrics."""
+    orders = learner.draw_orders(rollout.next_v.numel(), draws, rollout.z)
+    return learner.fit_critics(rollout, orders)
+
+
 def embedded(model, num_rows=5):
     return model.embed(torch.arange(num_rows))
 
