@@ -180,10 +180,10 @@ class _Seeds:
         learner = build_learner(case.config).to(device)
         self.learners = [copy.deepcopy(learner) for _ in range(num_seeds)]
         store = workload.random_store(workload.TASK, _NUM_EPISODES)
-        horizon, size = learner.window_horizon, case.batch_size
+        horizon = learner.window_horizon
         draws = [generator(seed, "windows", device) for seed in range(num_seeds)]
         self.samplers = [
-            WindowSampler(store, horizon, size, device, draw, place="memory") for draw in draws
+            WindowSampler(store, horizon, device, draw, place="memory") for draw in draws
         ]
         self.noises = [generator(seed, "noise", device) for seed in range(num_seeds)]
         self.generators = [*self.noises, *draws]
