@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.data.sources import current_fingerprint, join_fingerprints
+from pwmray.files import named_path
 from pwmray.levels import setting_of
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
@@ -139,7 +140,7 @@ def is_of_other_data(pretraining: PretrainingConfig, folder: Path, data_dir: Pat
 
 def find_file(value: str, what: str) -> Path:
     """Return the whole path of a file that `what` names; raise ValueError where there is none."""
-    path = Path(value).expanduser().resolve()
+    path = named_path(value)
     if path.is_file():
         return path
     beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
