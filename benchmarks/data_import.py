@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pwmray.commands import CommandParser, run_command
 from pwmray.provenance import code
+from pwmray.sweep_options import count
 
 _MB = 1e6
 
@@ -27,8 +28,8 @@ def main() -> int:
     """Print the report; return the exit status."""
     parser = CommandParser(description="Measure the import of TD-MPC2's chunks.")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR")
-    parser.add_argument("--episodes", type=int, default=200, metavar="N")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument("--episodes", type=count, default=200, metavar="N")
+    parser.add_argument("--repeats", type=count, default=5, metavar="N")
     parser.add_argument("--import-into", type=Path, nargs=2, help=argparse.SUPPRESS)
     return run_command(lambda: measure(parser.parse_args()))
 

@@ -73,8 +73,7 @@ def _time_epoch(config: TrialConfig, device: torch.device, options: argparse.Nam
     learner = build_learner(config).to(device)
     draws, noise = (generator(0, name, device) for name in ("windows", "noise"))
     store = workload.random_store(config.task, workload.NUM_EPISODES)
-    size = config.learner.policy_batch_size
-    sampler = WindowSampler(store, learner.window_horizon, size, device, draws, place="memory")
+    sampler = WindowSampler(store, learner.window_horizon, device, draws, place="memory")
     runtime = config.runtime
     epoch = make_epoch(learner, sampler, noise, runtime.compile, runtime.cuda_graph)
     epoch(0.0)

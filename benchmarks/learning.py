@@ -113,8 +113,7 @@ def _train(
     learner.world_model.set_observation_scale(mean, std)
     learner.to(device)
     windows, noise = (generator(seed, name, device) for name in ("windows", "noise"))
-    size = config.learner.policy_batch_size
-    sampler = WindowSampler(store, learner.window_horizon, size, device, windows, wrap_angles=wraps)
+    sampler = WindowSampler(store, learner.window_horizon, device, windows, wrap_angles=wraps)
     epoch = make_epoch(learner, sampler, noise, compiled=True)
     for done in range(options.epochs):
         epoch(done / options.epochs)

@@ -20,6 +20,7 @@ from pwmray import registry, results
 from pwmray.commands import CommandParser, run_command
 from pwmray.config import TrialConfig
 from pwmray.sweep import Sweep
+from pwmray.sweep_options import count
 from pwmray.tracking.wandb_state import read_state
 from search_spaces.scales import SCALES
 
@@ -47,8 +48,8 @@ def make_sweep(num_trials: int) -> Sweep:
 def main() -> int:
     """Print the timings; return the exit status."""
     parser = CommandParser(description="Time lists of trials and the start of a finished sweep.")
-    parser.add_argument("--trials", type=int, default=10_000, metavar="N")
-    parser.add_argument("--done", type=int, default=1_000, metavar="N", help="of the sweep")
+    parser.add_argument("--trials", type=count, default=10_000, metavar="N")
+    parser.add_argument("--done", type=count, default=1_000, metavar="N", help="of the sweep")
     return run_command(lambda: measure(parser.parse_args()))
 
 

@@ -106,7 +106,7 @@ def open_one(path: Path, num_batches: int) -> Opening:
     def draw() -> WindowSampler:
         sampler = make_sampler(open_store(path), None, "cpu")
         for _ in range(num_batches):
-            sampler.sample()
+            sampler.sample(BATCH_SIZE)
         return sampler
 
     return watch(f"one task, {num_batches} batches", draw)
@@ -132,7 +132,7 @@ def watch(what: str, draw: Callable[[], Any]) -> Opening:
     with tempfile.TemporaryDirectory() as folder:
         few = Path(folder) / "few.arrow"
         write_episodes(few, 2)
-        make_sampler(open_store(few), "map", "cpu").sample()
+        make_sampler(open_store(few), "map", "cpu").sample(BATCH_SIZE)
     before, started = memory(), time.perf_counter()
     held = draw()
     seconds = time.perf_counter() - started
@@ -151,14 +151,15 @@ def memory() -> dict[str, int]:
 def make_sampler(store: Store, place: Place | None, device: str) -> WindowSampler:
     """Return a sampler of the benchmark's batches."""
     generator = torch.Generator(device).manual_seed(0)
-    return WindowSampler(store, HORIZON, BATCH_SIZE, device, generator, place=place)
+    return WindowSampler(store, HORIZON, device, generator, place=place)
 
 
 def measure(path: Path, place: Place, device: str) -> float:
     """Return batches a second."""
     store = open_store(path)
     store.verify()  # so that all its pages are in memory
-    return rate(make_sampler(store, place, device).sample, device)
+    sampler = make_sampler(store, place, device)
+    return rate(lambda: sampler.sample(BATCH_SIZE), device)
 
 
 def measure_copying(path: Path) -> float:

@@ -134,18 +134,20 @@ class _RollOut(nn.Module):
 
     def __init__(self, learner: Learner):
         super().__init__()
-        self.learner = learner
+        self.learner = copy.copy(learner)
+        # vmap differentiates one graph: the learner's own acts and last values are cut off it.
+        self.learner._act = self._act
+        self.learner._value = learner.critics.minimum
 
     def forward(self, obs_BO: Tensor, noise_HBA: Tensor) -> Any:
-        us = []
+        self._us: list[Tensor] = []
+        returns_B1, rollout = self.learner._roll_out(obs_BO, noise_HBA)
+        return returns_B1, rollout, torch.stack(self._us)
 
-        def act(z_BL: Tensor, noise_BA: Tensor) -> Tensor:
-            a_BA, u_BA = self.learner.policy.sample(z_BL, noise_BA, self.learner.mask_A)
-            us.append(u_BA)
-            return a_BA
-
-        returns_B1, rollout = self.learner._roll_out(obs_BO, noise_HBA, act)
-        return returns_B1, rollout, torch.stack(us)
+    def _act(self, z_BL: Tensor, noise_BA: Tensor) -> Tensor:
+        a_BA, u_BA = self.learner.policy.sample(z_BL, noise_BA, self.learner.mask_A)
+        self._us.append(u_BA)
+        return a_BA
 
     def of(self, policy: Parameters, critics: Parameters, obs: Tensor, noise: Tensor) -> Any:
         """Return returns, rollout and actions before tanh with these parameters."""
@@ -178,10 +180,10 @@ class _Seeds:
         learner = build_learner(case.config).to(device)
         self.learners = [copy.deepcopy(learner) for _ in range(num_seeds)]
         store = workload.random_store(workload.TASK, _NUM_EPISODES)
-        horizon, size = learner.window_horizon, case.batch_size
+        horizon = learner.window_horizon
         draws = [generator(seed, "windows", device) for seed in range(num_seeds)]
         self.samplers = [
-            WindowSampler(store, horizon, size, device, draw, place="memory") for draw in draws
+            WindowSampler(store, horizon, device, draw, place="memory") for draw in draws
         ]
         self.noises = [generator(seed, "noise", device) for seed in range(num_seeds)]
         self.generators = [*self.noises, *draws]

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pwmray import results
 from pwmray.commands import CommandParser, names, run_command
+from pwmray.sweep_options import count
 from pwmray.tasks import TASKS
 
 VARIANTS = ("baseline", "flowpolicy", "flowwm", "fullflow")
@@ -248,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="summary.py", description="Time the summary of large sweeps.")
     parser.add_argument("--trials", type=_numbers, default=[72, 10_000], metavar="N,M")
     parser.add_argument("--formats", type=names, default=["table", "json"], metavar="A,B")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    parser.add_argument("--repeats", type=count, default=3, metavar="N")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="for 3 GB of tables")
     parser.add_argument("--write", type=Path, metavar="DIR", help="write the tables, and stop")
 

@@ -24,6 +24,7 @@ from registry import make_trials
 from pwmray.commands import CommandParser, run_command
 from pwmray.registry import CURVE_FILE
 from pwmray.results import read_table
+from pwmray.sweep_options import count
 from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracking.recorder import Job
 
@@ -39,8 +40,8 @@ run.finish()
 def main() -> int:
     """Print the table; return the exit status."""
     parser = CommandParser(description="Time what W&B and TensorBoard cost a sweep.")
-    parser.add_argument("--trials", type=int, default=50, metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--trials", type=count, default=50, metavar="N")
+    parser.add_argument("--rounds", type=count, default=5, metavar="N")
     return run_command(lambda: measure(parser.parse_args()))
 
 

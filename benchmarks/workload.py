@@ -145,8 +145,7 @@ def random_store(task_name: str, num_episodes: int) -> Store:
 
 def _sampler(learner: Learner, case: Case, device: torch.device) -> WindowSampler:
     store, windows = random_store(TASK, case.num_episodes), generator(SEED, "windows", device)
-    horizon = learner.window_horizon
-    return WindowSampler(store, horizon, case.batch_size, device, windows, place="memory")
+    return WindowSampler(store, learner.window_horizon, device, windows, place="memory")
 
 
 def _our_pretraining(case: Case, device: torch.device, compiled: bool) -> Side:

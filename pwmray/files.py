@@ -23,6 +23,11 @@ def check_no_folder(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
+def named_path(text: str) -> Path:
+    """Return the whole path that a person means; `~` of a user whom there is not stays as it is."""
+    return Path(os.path.expanduser(text)).resolve()  # Path's own raises RuntimeError for such a one
+
+
 def draft_path(path: Path) -> Path:
     """Return a new name beside `path` for what is to take its place."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

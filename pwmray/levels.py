@@ -11,10 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig, names_pretraining, spell_out
+from pwmray.files import named_path
 from pwmray.models.sizes import SIZES
 from pwmray.registry import flat_settings
 from pwmray.tasks import TASKS
@@ -93,7 +93,7 @@ def spell_out_level(settings: Mapping[str, Any], elsewhere: Collection[str] = ()
     spelled = spell_out(settings)
     source = spelled.get("world_model_from", SCRATCH)
     if source != SCRATCH and not names_pretraining(source):
-        spelled["world_model_from"] = str(Path(source).expanduser().resolve())
+        spelled["world_model_from"] = str(named_path(source))
     given = {_bare(key) for key in elsewhere}
     return {
         key: value

@@ -42,6 +42,16 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_part(folder)).free
 
 
+def check_room(what: str, num_bytes: int, folder: Path) -> None:
+    """Raise ValueError unless so many bytes of `what` fit where `folder` is, or will be."""
+    free = free_bytes(folder)
+    if num_bytes > free:
+        raise ValueError(
+            f"no room for {what}: it needs {num_bytes / 1e9:.3g} GB in {folder}, which has "
+            f"{free / 1e9:.3g} GB free"
+        )
+
+
 def existing_part(folder: Path) -> Path:
     """Return what of a folder's path is there: itself, or the nearest above it."""
     return next(path for path in (folder, *folder.parents) if path.exists())

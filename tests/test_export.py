@@ -149,11 +149,11 @@ def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monk
     run_import(source, tmp_path)
     stores = [open_store(tmp_path / "mt30" / "reacher-easy.arrow")]
     needed = 4 * 501 * (4 * (24 + 6 + 1) + 8)
-    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed - 1)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed - 1)
     with pytest.raises(ValueError, match=r"no room for the export: it needs 0\.000265 GB in .*, "):
         export_stores(stores, tmp_path / "out", no_progress)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr("pwmray.data.exporting.free_bytes", lambda folder: needed)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed)
     assert export_stores(stores, tmp_path / "deep" / "out", no_progress) == ["chunk_0.pt"]
 
 
@@ -303,7 +303,7 @@ def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, d
 def test_verify_names_the_row_whose_values_are_not_finite(
     tmp_path, monkeypatch, column, row, is_fine
 ):
-    monkeypatch.setattr("pwmray.data.inventory._PIECE_ROWS", 2)
+    monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 2)
     monkeypatch.setattr("pwmray.data.inventory.check_name", lambda store: None)
     path, columns = tmp_path / "pendulum-swingup.arrow", [np.ones((6, k), "f4") for k in (3, 1)]
     columns.append(np.ones(6, "f4"))

@@ -123,7 +123,7 @@ def test_epoch_stays_on_the_device(variant, matmul, fidelity):
     learner = on_gpu(variant, **{"learner.matmul": matmul, "fidelity": fidelity})
     draws = torch.Generator()
     store, horizon = random_store(TASK, NUM_EPISODES), learner.window_horizon
-    sampler = WindowSampler(store, horizon, 16, GPU, draws, place="memory")
+    sampler = WindowSampler(store, horizon, GPU, draws, place="memory")
     with OnDevice():
         metrics = learner.run_epoch(sampler.sample, draws)
     assert {tuple(value.shape) for value in metrics.values()} == {()}

@@ -227,9 +227,7 @@ def test_full_disk_in_mid_import_is_one_line_and_what_is_done_is_kept(
 
 
 def test_too_little_room_is_said_before_anything_is_written(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "pwmray.data.draft.shutil.disk_usage", lambda path: SimpleNamespace(free=10**4)
-    )
+    monkeypatch.setattr("pwmray.room.shutil.disk_usage", lambda path: SimpleNamespace(free=10**4))
     with pytest.raises(ValueError, match=r"no room .*: it needs 0\.000112 GB in .*mt30"):
         run_import(source, tmp_path / "data")
     assert content(tmp_path / "data") == {}
@@ -290,7 +288,7 @@ def test_rebuild_that_cannot_begin_changes_nothing(source, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="no episode of cheetah-run"):
         run_import(source, tmp_path, tasks=["cheetah-run"], rebuild=True)
     disk = SimpleNamespace(free=10**4)
-    monkeypatch.setattr("pwmray.data.draft.shutil.disk_usage", lambda path: disk)
+    monkeypatch.setattr("pwmray.room.shutil.disk_usage", lambda path: disk)
     with pytest.raises(ValueError, match="no room"):
         run_import(source, tmp_path, rebuild=True)
     assert copied(tmp_path) == before

@@ -21,6 +21,7 @@ from pwmray.models.checkpoints import fitting_state
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
 from pwmray.tasks import find_task
+from tests.model_inputs import update_policy
 
 DATA = Path(__file__).parent / "data" / "published"
 CASES = {"mlp": DATA / "pwm_mlp", "flow": DATA / "fork_flowwm_heun2"}
@@ -206,7 +207,7 @@ def test_policy_update_is_the_published_one(kind, monkeypatch):
         return torch.tensor(0.0)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
-    metrics, rollout = learner.update_policy(BATCH["obs"][0], stream())
+    metrics, rollout = update_policy(learner, BATCH["obs"][0], stream())
 
     assert_equals(metrics["actor_loss"], kind, "actor_loss")
     # Without return statistics the published loss is divided by the horizon.
@@ -267,7 +268,7 @@ def test_published_clip_norm_grows_to_that_of_the_gradient_nobody_clears(kind):
     learner, draws = published_learner(kind), stream()
     for _ in range(50):
         metrics = learner.update_world_model(windows(), draws)
-        learner.update_policy(BATCH["obs"][0], draws)
+        update_policy(learner, BATCH["obs"][0], draws)
     assert metrics["world_model_gradient_norm"].item() == pytest.approx(20, rel=0.05)
 
 

@@ -262,6 +262,7 @@ def test_integrator_is_free(tmp_path):
         ("nowhere/model.ckpt", "nowhere/model.ckpt", ""),
         ("models", "models", ""),
         ("", "", ""),
+        ("~nobody-of-that-name/model.ckpt", "~nobody-of-that-name/model.ckpt", ""),
         ("scrach", "scrach", "; did you mean 'scratch'?"),
         ("pretraind", "pretraind", "; did you mean 'pretrained'?"),
     ],

@@ -15,14 +15,15 @@ from pwmray.fidelity import Fidelity
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import (
     FORMAT,
-    build_world_model,
     load_world_model,
     save_world_model,
 )
 from pwmray.models.layers import NormedLinear, SimNorm, normed_mlp
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
+from pwmray.pretraining.pretrained import check_pretrained
 from pwmray.tasks import TASKS
+from tests.model_inputs import built, tiny_trial
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
 PWM = PUBLISHED / "pwm_mlp" / "checkpoint.pt"
@@ -85,7 +86,7 @@ def with_tensors(path, **changes):
 )
 def test_imported_model_computes_what_the_published_one_did(path, reference, tmp_path):
     save_world_model(tmp_path / "model.pt", read_published(path))
-    model = build_world_model(load_world_model(tmp_path / "model.pt"))
+    model = built(load_world_model(tmp_path / "model.pt"))
     data, wanted = batch(), path.parent / reference
     with torch.no_grad():
         e = model.embed(data["task"])
@@ -102,7 +103,7 @@ def test_imported_model_computes_what_the_published_one_did(path, reference, tmp
 
 
 def test_embedding_of_an_imported_model_has_a_norm_of_at_most_1():
-    model = build_world_model(read_published(PWM))
+    model = built(read_published(PWM))
     wanted = expected(PWM.parent / "expected.npz", "emb_after")
     assert relative_error(model.embed(torch.arange(3)), wanted) < 1e-6
 
@@ -158,7 +159,7 @@ def test_deep_model_of_unlike_widths_is_read_as_it_is(kind, tmp_path):
     found = read_published(save_torch(tmp_path / "a.pt", {"world_model": weights, "actor": {}}))
     assert found.config == config
     assert (found.num_tasks, found.obs_dim, found.action_dim) == (3, 24, 6)
-    build_world_model(found)
+    built(found)
 
 
 def test_file_of_ours_from_before_it_said_how_it_was_trained_is_read(tmp_path):
@@ -206,22 +207,30 @@ def test_model_of_80_tasks_knows_the_tasks_of_mt30_by_the_same_numbers(tmp_path)
         tmp_path / "mt80.pt", _encoder__0__weight=wider, _task_emb__weight=embedding
     )
     found, data = read_published(path), batch()
-    model = build_world_model(found)
+    model = built(found)
     z = model.encode(data["obs"], model.embed(data["task"]).expand(9, 16, 16))
     assert (found.task_set, found.num_tasks, found.obs_dim) == ("mt80", 80, 39)
     assert relative_error(z, expected(PWM.parent / "expected.npz", "encode")) < 1e-5
 
 
-def test_model_of_fewer_actions_is_read_but_not_built(tmp_path):
+@pytest.mark.parametrize(
+    ("parts", "kept", "said"),
+    [
+        (("_dynamics", "_reward"), slice(84), "24 observations and 4 actions"),
+        (("_encoder",), slice(4, None), "20 observations and 6 actions"),
+    ],
+)
+def test_model_of_other_sizes_is_read_and_no_trial_starts_from_it(parts, kept, said, tmp_path):
     weights = load(PWM)["world_model"]
-    fewer = {
-        "_dynamics__0__weight": weights["_dynamics.0.weight"][:, :84],
-        "_reward__0__weight": weights["_reward.0.weight"][:, :84],
-    }
-    found = read_published(with_tensors(tmp_path / "agent.pt", **fewer))
-    assert found.action_dim == 4
-    with pytest.raises(ValueError, match="takes 24 observations and 4 actions; ours take 24 and 6"):
-        build_world_model(found)
+    other = {f"{p}__0__weight": weights[f"{p}.0.weight"][:, kept] for p in parts}
+    path = with_tensors(tmp_path / "agent.pt", _task_emb__weight=torch.zeros(30, 16), **other)
+    found = read_published(path)
+    save_world_model(tmp_path / "model.pt", found)
+    names = ("latent_dim", "encoder_units", "units", "task_dim")
+    sizes = {f"world_model.{name}": getattr(found.config, name) for name in names}
+    trial = tiny_trial(world_model_from=str(tmp_path / "model.pt"), finetune_wm=False, **sizes)
+    with pytest.raises(ValueError, match=f"it takes {said}; ours take 24 and 6$"):
+        check_pretrained(trial)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def stream(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def make_sampler(store, seed=0, horizon=3, batch_size=64, **settings):
-    return WindowSampler(store, horizon, batch_size, CPU, stream(seed), **settings)
+def make_sampler(store, seed=0, horizon=3, **settings):
+    return WindowSampler(store, horizon, CPU, stream(seed), **settings)
 
 
 def first_rows(lengths, horizon, episodes):
@@ -55,7 +55,7 @@ def first_rows(lengths, horizon, episodes):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_batch_is_time_major_and_padded_with_zeros(tmp_path, place):
-    batch = make_sampler(write_rows(tmp_path / "rows.arrow"), place=place).sample()
+    batch = make_sampler(write_rows(tmp_path / "rows.arrow"), place=place).sample(64)
     assert [tuple(part.shape) for part in batch] == [(4, 64, 24), (3, 64, 6), (3, 64, 1)]
     assert all(part.dtype == torch.float32 for part in batch)
     assert batch.r_HB1.is_contiguous()
@@ -64,7 +64,7 @@ def test_batch_is_time_major_and_padded_with_zeros(tmp_path, place):
 
 
 def test_window_holds_consecutive_rows_and_what_led_to_them(tmp_path):
-    obs, action, reward = make_sampler(write_rows(tmp_path / "rows.arrow")).sample()
+    obs, action, reward = make_sampler(write_rows(tmp_path / "rows.arrow")).sample(64)
     rows = obs[..., 1]
     torch.testing.assert_close(rows, rows[0] + torch.arange(4.0)[:, None].expand(4, 64))
     torch.testing.assert_close(action[..., 0], rows[1:] + 0.5)
@@ -81,7 +81,7 @@ def test_windows_never_cross_an_episode_and_never_show_a_first_rows_filler(tmp_p
 
 def test_equal_generators_draw_equal_batches_and_others_do_not(tmp_path):
     store = write_rows(tmp_path / "rows.arrow")
-    first, same, other = (make_sampler(store, seed).sample().obs_HBO for seed in (0, 0, 1))
+    first, same, other = (make_sampler(store, seed).sample(64).obs_HBO for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
@@ -89,23 +89,23 @@ def test_equal_generators_draw_equal_batches_and_others_do_not(tmp_path):
 @pytest.mark.parametrize("place", PLACES)
 def test_batches_share_no_memory_with_each_other(tmp_path, place):
     sampler = make_sampler(write_rows(tmp_path / "rows.arrow"), place=place)
-    first = sampler.sample()
+    first = sampler.sample(64)
     before = [part.clone() for part in first]
-    sampler.sample()
+    sampler.sample(64)
     assert all(map(torch.equal, first, before))
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_restored_generator_draws_the_same_batches_again(tmp_path, place):
     sampler = make_sampler(write_rows(tmp_path / "rows.arrow"), place=place)
-    sampler.sample()
+    sampler.sample(64)
     state = sampler.generator.get_state()
-    expected = [sampler.sample().obs_HBO for _ in range(3)]
+    expected = [sampler.sample(64).obs_HBO for _ in range(3)]
 
     resumed = make_sampler(open_store(tmp_path / "rows.arrow"), seed=1, place=place)
     resumed.generator.set_state(state)
 
-    assert all(torch.equal(resumed.sample().obs_HBO, obs) for obs in expected)
+    assert all(torch.equal(resumed.sample(64).obs_HBO, obs) for obs in expected)
 
 
 # Which windows there are.
@@ -175,7 +175,7 @@ def test_task_without_an_episode_long_enough_is_not_left_out_in_silence(tmp_path
 def test_all_places_give_the_same_batches_of_one_task(tmp_path, wrap_angles):
     store = write_noise(tmp_path / "rows.arrow", "reacher-easy", 6, 2, (9, 12, 5))
     packed, mapped = (
-        make_sampler(store, place=place, wrap_angles=wrap_angles).sample() for place in PLACES
+        make_sampler(store, place=place, wrap_angles=wrap_angles).sample(64) for place in PLACES
     )
     assert all(map(torch.equal, packed, mapped))
     assert (packed.obs_HBO[..., 0].abs().max() < 3.2) == wrap_angles
@@ -199,9 +199,9 @@ def test_all_places_give_the_same_batches_of_several_tasks(tmp_path, wrap_angles
 
 def test_packing_in_pieces_gives_the_same_rows(tmp_path, monkeypatch):
     store = write_rows(tmp_path / "rows.arrow")
-    whole = make_sampler(store, place="memory").sample()
+    whole = make_sampler(store, place="memory").sample(64)
     monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 5)
-    assert all(map(torch.equal, whole, make_sampler(store, place="memory").sample()))
+    assert all(map(torch.equal, whole, make_sampler(store, place="memory").sample(64)))
 
 
 def test_small_stores_are_packed_in_memory_and_large_ones_mapped(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_each_seed_of_a_stack_learns_what_it_learns_alone(benchmark, variant):
     together, alone = ([copy.deepcopy(learner) for _ in SEEDS] for _ in range(2))
     sides = [
         (
-            [WindowSampler(store, 3, 8, "cpu", generator(s, "windows")) for s in SEEDS],
+            [WindowSampler(store, 3, "cpu", generator(s, "windows")) for s in SEEDS],
             [generator(s, "noise") for s in SEEDS],
         )
         for _ in range(2)

@@ -34,6 +34,24 @@ def test_bad_number_is_one_line(capsys):
     assert printed.err == "error: --trials: 73 is no multiple of 24 up to 720\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("summary", "--repeats"),
+        ("registry", "--done"),
+        ("tracking", "--rounds"),
+        ("data_import", "--episodes"),
+    ],
+)
+def test_number_of_nothing_is_refused_before_any_work(script, option):
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), option, "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = f"error: argument {option}: '0' is not a whole number of at least 1 "
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_few_trials_are_summarised_within_what_is_promised():
     arguments = ["--trials", "72", "--formats", "table", "--repeats", "2"]

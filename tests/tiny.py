@@ -30,39 +30,18 @@ SETTINGS = {
 
 UNPLANNED = {**SETTINGS, "evaluation.plan_episodes": 0}  # planning is half of such a trial
 
-SCALES = {
-    "tiny": {"instead": {}, "set": UNPLANNED, "minutes_per_1000_epochs": {}},
-    "planned": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}},
-    "longer": {
-        "instead": {"epochs": {4: 40, 6: 60}},
-        "set": UNPLANNED,
-        "minutes_per_1000_epochs": {},
-    },
-    "impatient": {
-        "instead": {},
-        "set": {**UNPLANNED, "runtime.disk_wait_seconds": 0.0},
-        "minutes_per_1000_epochs": {},
-    },
-    "rare": {  # checkpoints: at the end, and at the best return
-        "instead": {},
-        "set": {
-            **UNPLANNED,
-            "evaluation.every_epochs": 1,
-            "runtime.checkpoint_seconds": 3600.0,
-        },
-        "minutes_per_1000_epochs": {},
-    },
-    "restless": {
-        "instead": {},
-        "set": {**UNPLANNED, "runtime.hang_minutes": 0.5},
-        "minutes_per_1000_epochs": {},
-    },
-    "diverging": {
-        "instead": {},
-        "set": {**UNPLANNED, "learner.model_lr": 1e30, "learner.model_clip": 1e30},
-        "minutes_per_1000_epochs": {},
-    },
+_OF_SCALES = {
+    "tiny": {},
+    "longer": {},
+    "impatient": {"runtime.disk_wait_seconds": 0.0},
+    # Checkpoints: at the end, and at the best return.
+    "rare": {"evaluation.every_epochs": 1, "runtime.checkpoint_seconds": 3600.0},
+    "restless": {"runtime.hang_minutes": 0.5},
+    "diverging": {"learner.model_lr": 1e30, "learner.model_clip": 1e30},
+    "planned": {"evaluation.plan_episodes": SETTINGS["evaluation.plan_episodes"]},
 }
+SCALES = {n: {"instead": {}, "set": {**UNPLANNED, **own}} for n, own in _OF_SCALES.items()}
+SCALES["longer"]["instead"] = {"epochs": {4: 40, 6: 60}}
 
 sweep = Sweep(
     name="tiny",

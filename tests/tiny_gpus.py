@@ -20,7 +20,7 @@ sweep = Sweep(
     },
     compare="epochs",
     within=["variant", "task"],
-    scales={"tiny": {"instead": {}, "set": SETTINGS, "minutes_per_1000_epochs": {}}},
+    scales={"tiny": {"instead": {}, "set": SETTINGS}},
     gpus={"epochs": {10: "H100", 20: "H200"}},
 )
 

@@ -13,7 +13,6 @@ SCALES = {
             "evaluation.every_epochs": 20,
             "runtime.num_cpus": max(1, (os.cpu_count() or 1) // 2),  # two at once
         },
-        "minutes_per_1000_epochs": {},
     }
 }
 

@@ -95,18 +95,17 @@ class Planner:
     def _sample(self, mean_HNA: Tensor, std_HNA: Tensor) -> Tensor:
         """Draw action sequences [H, N, S - P, A]."""
         num = self.config.num_samples - self.config.num_policy_trajectories
-        noise = self._normal(mean_HNA, num)
+        noise = self._normal(mean_HNA.shape[1], num)
         a = (mean_HNA.unsqueeze(2) + std_HNA.unsqueeze(2) * noise).clamp(-1, 1)
         return a * self._learner.mask_A
 
     def _policy_plans(self, z_NL: Tensor) -> Tensor:
         """Return what the policy, with its noise, does in the model [H, N, P, A]."""
         learner, num = self._learner, self.config.num_policy_trajectories
-        shape = (self.config.horizon, len(z_NL), len(learner.mask_A))
         z_NPL = z_NL.unsqueeze(1).expand(-1, num, -1)
         e_NPT = self._embedding(z_NPL)
         actions = []
-        for noise_NPA in self._normal(z_NL.new_empty(shape), num):
+        for noise_NPA in self._normal(len(z_NL), num):
             if actions:
                 z_NPL = learner.world_model.next(z_NPL, e_NPT, actions[-1])
             actions.append(learner.policy(z_NPL, noise_NPA, learner.mask_A))
@@ -151,12 +150,10 @@ class Planner:
         model = self._learner.world_model
         return model.embed(self._learner.task).expand(*rows.shape[:-1], -1)
 
-    def _normal(self, like_HNA: Tensor, num: int) -> Tensor:
+    def _normal(self, num_episodes: int, num: int) -> Tensor:
         """Draw standard normal noise [H, N, num, A]."""
-        horizon, num_episodes, action_dim = like_HNA.shape
+        mask_A = self._learner.mask_A
+        shape = (self.config.horizon, num_episodes, num, len(mask_A))
         return torch.randn(
-            (horizon, num_episodes, num, action_dim),
-            generator=self._generator,
-            device=like_HNA.device,
-            dtype=like_HNA.dtype,
+            shape, generator=self._generator, device=mask_A.device, dtype=mask_A.dtype
         )

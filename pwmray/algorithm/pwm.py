@@ -25,7 +25,6 @@ from pwmray.precision import BFLOAT16, autocast
 from pwmray.tasks import Task
 
 Metrics = dict[str, Tensor]
-Act = Callable[[Tensor, Tensor], Tensor]  # of latents [B, L] and noise [B, A]: actions [B, A]
 
 
 class Rollout(NamedTuple):
@@ -155,11 +154,6 @@ class Learner(nn.Module):
         e_BT = self._embedding(batch.obs_HBO.shape[1])
         return world_model_loss(self.world_model, self.config, batch, e_BT, generator)
 
-    def update_policy(self, obs_BO: Tensor, generator: torch.Generator) -> tuple[Metrics, Rollout]:
-        """Take one gradient step on the imagined return, through the frozen model."""
-        imagined = self.imagine(obs_BO, self.draw_noise(obs_BO, generator))
-        return self.improve_policy(imagined), imagined.rollout
-
     def imagine(self, obs_BO: Tensor, noise_HBA: Tensor) -> Imagined:
         """Roll the policy, with its noise [H, B, A], through the frozen model from `obs`."""
         self.world_model.requires_grad_(False)
@@ -200,11 +194,6 @@ class Learner(nn.Module):
             "actor_gradient_norm": norm,
             "imagined_return": returns_B1.detach().mean(),
         }
-
-    def update_critics(self, rollout: Rollout, generator: torch.Generator) -> Metrics:
-        """Fit the critics to TD(lambda) targets in shuffled minibatches."""
-        num_rows = rollout.next_v.numel()
-        return self.fit_critics(rollout, self.draw_orders(num_rows, generator, rollout.z))
 
     def fit_critics(self, rollout: Rollout, orders: Sequence[Tensor]) -> Metrics:
         """Fit the critics to TD(lambda) targets; a pass over the rollout's rows for each order."""
@@ -267,18 +256,13 @@ class Learner(nn.Module):
             a_BA = self.policy(z_BL, noise_BA, self.mask_A)
         return a_BA.requires_grad_(torch.is_grad_enabled())
 
-    def _roll_out(
-        self, obs_BO: Tensor, noise_HBA: Tensor, act: Act | None = None
-    ) -> tuple[Tensor, Rollout]:
+    def _roll_out(self, obs_BO: Tensor, noise_HBA: Tensor) -> tuple[Tensor, Rollout]:
         """Roll the policy through the model; return the objective [B, 1] and the rollout."""
         model, config = self.world_model, self.config
-        # Whoever acts in another way differentiates in another way, too.
-        value = self.critics.minimum if act else self._value
-        act = act or self._act
         e_BT = self._embedding(len(obs_BO))
         zs, actions = [self.encode(obs_BO)], []
         for noise_BA in noise_HBA:
-            actions.append(act(zs[-1].detach(), noise_BA))
+            actions.append(self._act(zs[-1].detach(), noise_BA))
             zs.append(model.next(zs[-1], e_BT, actions[-1]))
         z_HBL = torch.stack(zs[:-1])
         e_HBT = e_BT.expand(config.horizon, *e_BT.shape)
@@ -287,7 +271,7 @@ class Learner(nn.Module):
             next_v_HB1 = self.critics.minimum(torch.stack(zs[1:]))
         weight_HB1 = discounts(config.horizon, config.discount, r_HB1).unsqueeze(-1)
         terminal = config.horizon + (0 if self.fidelity.terminal_discount else 1)
-        last_v_B1 = config.discount**terminal * value(zs[-1])
+        last_v_B1 = config.discount**terminal * self._value(zs[-1])
         returns_B1 = (weight_HB1 * r_HB1).sum(0) + last_v_B1
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, tuple(actions))
 

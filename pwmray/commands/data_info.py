@@ -52,7 +52,7 @@ def describe_file(path: Path) -> list[str]:
         f"file         {path} ({path.stat().st_size / 2**20:.1f} MiB)",
         f"task         {store.task}",
         f"fingerprint  {store.fingerprint}",
-        f"episodes     {store.num_episodes} with {len(store.reward)} rows",
+        f"episodes     {store.num_episodes} with {store.num_rows} rows",
         f"recipe       {', '.join(_setting(*item) for item in store.recipe.items())}",
         f"{'behaviour':<20} {'episodes':>8} {'mean':>7} {'min':>7} {'max':>7}  (return)",
     ]

@@ -49,12 +49,7 @@ def held_16(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.nda
 def ornstein_uhlenbeck(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.ndarray:
     """Drift slowly around 0."""
     kicks = rng.standard_normal((num_steps, action_dim)) * _KICK
-    actions = np.zeros((num_steps, action_dim))
-    state = np.zeros(action_dim)
-    for step in range(num_steps):
-        state = (1 - _PULL) * state + kicks[step]
-        actions[step] = state
-    return np.clip(actions, -1, 1).astype(np.float32)
+    return np.clip(_drift(kicks, 1 - _PULL), -1, 1).astype(np.float32)
 
 
 def bang_bang(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.ndarray:
@@ -88,12 +83,7 @@ def slow_noise(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.
     """Disturb the policy for some steps in one direction, in one episode more than in another."""
     std = rng.uniform(0, _MAX_POLICY_NOISE)
     kicks = rng.standard_normal((num_steps, action_dim)) * std * (1 - _MEMORY**2) ** 0.5
-    noise = np.zeros((num_steps, action_dim))
-    state = np.zeros(action_dim)
-    for step in range(num_steps):
-        state = _MEMORY * state + kicks[step]
-        noise[step] = state
-    return noise.astype(np.float32)
+    return _drift(kicks, _MEMORY).astype(np.float32)
 
 
 POLICY = "policy"
@@ -105,3 +95,12 @@ def _held(rng: np.random.Generator, num_steps: int, action_dim: int, num_held: i
     num_draws = -(-num_steps // num_held)
     draws = rng.uniform(-1, 1, (num_draws, action_dim)).astype(np.float32)
     return draws.repeat(num_held, axis=0)[:num_steps]
+
+
+def _drift(kicks: np.ndarray, memory: float) -> np.ndarray:
+    """Return where kicks [steps, ...] lead from 0, with `memory` of the place kept at each step."""
+    places, place = np.zeros_like(kicks), np.zeros_like(kicks[0])
+    for step, kick in enumerate(kicks):
+        place = memory * place + kick
+        places[step] = place
+    return places

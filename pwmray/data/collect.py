@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pwmray.commands import Progress
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.tasks import EPISODE_STEPS, Task, find_task
@@ -18,7 +19,6 @@ _NUM_LOCKSTEP = 10  # environments side by side; no effect on the data
 _STEPS_PER_REPORT = 10
 
 MakeVector = Callable[[str, int], Any]  # pwmray.envs.vector.make_vector, or one like it
-Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
 # What a policy does: observations [n, obs_dim] in, actions [n, action_dim or more] out. It is made
 # for each n.

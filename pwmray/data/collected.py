@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pwmray.commands import as_typed
-from pwmray.data.collect import Episodes, MakeVector, NoPolicyError, Progress
+from pwmray.commands import Progress, as_typed
+from pwmray.data.collect import Episodes, MakeVector, NoPolicyError
 from pwmray.data.collect import collect as collect_round
+from pwmray.data.layouts import COLLECTED
 from pwmray.data.recipe import CollectionRecipe, collection_fingerprint
 from pwmray.data.store import BrokenDataError, Store, open_store, write_store
 from pwmray.files import remove_drafts
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 def collected_path(task: str, recipe: CollectionRecipe, data_dir: Path) -> Path:
     """Return where the task's data of this recipe lies."""
-    return Path(data_dir) / "collected" / f"{task}-{recipe.fingerprint(task)}.arrow"
+    return Path(data_dir) / COLLECTED / f"{task}-{recipe.fingerprint(task)}.arrow"
 
 
 def is_to_be_made(task: str, recipe: CollectionRecipe, data_dir: Path) -> bool:

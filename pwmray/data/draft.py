@@ -11,7 +11,7 @@ from pwmray.data.manifest import TaskFile
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store
 from pwmray.data.survey import Survey
 from pwmray.files import replacing
-from pwmray.room import free_bytes
+from pwmray.room import check_room
 from pwmray.tasks import Task
 
 # Change it with what is written here: an unfinished import of another version is not gone on with.
@@ -145,13 +145,7 @@ class Draft:
         """Raise ValueError unless the rows fit on the disk."""
         floats = [self.num_rows(task) * (task.obs_dim + task.action_dim + 1) for task in self.tasks]
         here = sum(path.stat().st_blocks * 512 for path in self.folder.glob("*.arrow"))
-        needed = 4 * sum(floats) - here
-        free = free_bytes(self.folder)
-        if needed > free:
-            raise ValueError(
-                f"no room for the import: it needs {needed / 1e9:.3g} GB in {self.folder.parent}, "
-                f"which has {free / 1e9:.3g} GB free"
-            )
+        check_room("the import", 4 * sum(floats) - here, self.folder.parent)
 
 
 def unfinished_tasks(folder: Path, finished: Container[str]) -> list[str]:

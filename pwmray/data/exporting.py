@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pwmray.commands import first_line
+from pwmray.commands import Progress, first_line
 from pwmray.data.layouts import LAYOUTS, Layout
 from pwmray.data.one_writer import claimed
 from pwmray.data.store import Store
-from pwmray.data.survey import EXPORT_LIST, Progress
+from pwmray.data.survey import EXPORT_LIST
 from pwmray.files import draft_path, remove_drafts, replacing
 from pwmray.pickles import save_tensor_dict
-from pwmray.room import free_bytes
+from pwmray.room import check_room
 from pwmray.tasks import find_task
 
 _CHUNK_EPISODES = 8192  # 0.5 GB of MT30
@@ -36,7 +36,8 @@ def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> lis
     with claimed(out.with_name(f".{out.name}.claim"), f"exports to {out}"):
         _check_absent(out)
         remove_drafts(out)
-        _check_room(stores, layout, out.parent)
+        row_bytes = 4 * (layout.obs_dim + layout.action_dim + 1) + 8
+        check_room("the export", sum(s.num_rows for s in stores) * row_bytes, out.parent)
         return _export(stores, layout, out, progress)
 
 
@@ -125,17 +126,6 @@ def _padded(parts: list[tuple[Store, int, int]], layout: Layout) -> dict[str, to
         first = here.stop
     arrays = {"obs": obs, "action": action, "reward": reward, "task": task}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def _check_room(stores: Sequence[Store], layout: Layout, folder: Path) -> None:
-    row_bytes = 4 * (layout.obs_dim + layout.action_dim + 1) + 8
-    needed = sum(len(store.reward) for store in stores) * row_bytes
-    free = free_bytes(folder)
-    if needed > free:
-        raise ValueError(
-            f"no room for the export: it needs {needed / 1e9:.3g} GB in {folder}, which has "
-            f"{free / 1e9:.3g} GB free"
-        )
 
 
 def _episodes(rows: np.ndarray, layout: Layout) -> np.ndarray:

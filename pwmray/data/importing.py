@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pwmray.commands import Progress
 from pwmray.data.chunks import open_chunk, read_slabs
 from pwmray.data.draft import Draft, unfinished_tasks
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from pwmray.data.one_writer import claimed
-from pwmray.data.survey import Progress, Survey, SurveyedChunk, survey_chunks
+from pwmray.data.survey import Survey, SurveyedChunk, survey_chunks
 from pwmray.files import remove_drafts
 from pwmray.records import RecordCheck
 from pwmray.tasks import TASKS, Task, find_task

@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from pwmray.data.collected import check_name
 from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, TaskFile, import_command, read_manifest
-from pwmray.data.store import BrokenDataError, Store, open_store
+from pwmray.data.store import BrokenDataError, Store, find_not_finite, open_store
 from pwmray.tasks import TASKS
-
-_PIECE_ROWS = 2**20  # looked at at a time
 
 
 class DataFile(NamedTuple):
@@ -51,14 +47,16 @@ def verify_file(file: DataFile) -> Store:
     """
     store = open_store(file.path, file.remake, file.path.stem if file.listed else "")
     store.verify()
-    _check_finite(store)
+    row = find_not_finite(store.obs, store.action, store.reward, store.episode_starts)
+    if row is not None:
+        raise ValueError(f"{store.path}: row {row} has values that are not finite")
     if not file.listed:
         check_name(store)
         return store
     check_listed(store, file.listed)
-    if file.listed[:2] != (store.num_episodes, len(store.reward)):
+    if file.listed[:2] != (store.num_episodes, store.num_rows):
         raise ValueError(
-            f"{file.path} has {store.num_episodes} episodes of {len(store.reward)} rows in all, "
+            f"{file.path} has {store.num_episodes} episodes of {store.num_rows} rows in all, "
             f"its manifest says {file.listed.num_episodes} of {file.listed.num_rows}; "
             f"make it again with: {file.remake}"
         )
@@ -79,16 +77,3 @@ def _collected(data_dir: Path, task: str) -> list[Path]:
     names = [task] if task else list(TASKS)
     folder = data_dir / COLLECTED
     return [path for name in names for path in sorted(folder.glob(f"{name}-{'?' * 12}.arrow"))]
-
-
-def _check_finite(store: Store) -> None:
-    """Raise ValueError for a value that is not finite outside the first rows of the episodes."""
-    is_first = np.zeros(len(store.reward), bool)
-    is_first[store.episode_starts] = True
-    for start in range(0, len(store.reward), _PIECE_ROWS):
-        rows = slice(start, start + _PIECE_ROWS)
-        steps = np.isfinite(store.reward[rows]) & np.isfinite(store.action[rows]).all(axis=1)
-        bad = ~np.isfinite(store.obs[rows]).all(axis=1) | ~(steps | is_first[rows])
-        if bad.any():
-            row = start + int(bad.argmax())
-            raise ValueError(f"{store.path}: row {row} has values that are not finite")

@@ -51,11 +51,6 @@ class MultitaskSampler:
         return other
 
     @property
-    def num_windows(self) -> int:
-        """Return the number of different windows."""
-        return self._windows.num_windows
-
-    @property
     def is_mapped(self) -> bool:
         """Whether batches are read from files, which a GPU is waited for at."""
         return isinstance(self._rows, MappedRows)

@@ -37,32 +37,25 @@ class WindowSampler:
         self,
         store: Store,
         horizon: int,
-        batch_size: int,
         device: torch.device | str,
         generator: torch.Generator,
         episodes: np.ndarray | None = None,
         wrap_angles: bool = False,
         place: Place | None = None,
     ):
-        self.batch_size, self.generator = batch_size, generator
+        self.generator = generator
         chosen = np.arange(store.num_episodes) if episodes is None else episodes
         self._windows = EpisodeWindows([store], [chosen], horizon, device)
         self._rows = place_rows([store], horizon, device, wrap_angles, place)
-
-    @property
-    def num_windows(self) -> int:
-        """Return the number of different windows."""
-        return self._windows.num_windows
 
     @property
     def is_mapped(self) -> bool:
         """Whether batches are read from files, which a GPU is waited for at."""
         return isinstance(self._rows, MappedRows)
 
-    def sample(self, batch_size: int | None = None) -> Batch:
-        """Draw `batch_size` windows (the constructor's unless given), with replacement."""
-        num_draws = self.batch_size if batch_size is None else batch_size
-        starts_B, _ = self._windows.draw(num_draws, self.generator)
+    def sample(self, batch_size: int) -> Batch:
+        """Draw `batch_size` windows, with replacement."""
+        starts_B, _ = self._windows.draw(batch_size, self.generator)
         return as_batch(self._rows.gather(starts_B))
 
 

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pwmray.data.collect import MakeVector, Progress
+from pwmray.commands import Progress
+from pwmray.data.collect import MakeVector
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.collected import Collect, collected_path, ensure_data
 from pwmray.data.inventory import check_listed

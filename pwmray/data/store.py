@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pwmray.commands import as_typed
 from pwmray.data.angles import wrap_observations
+from pwmray.data.layouts import COLLECTED
 from pwmray.files import replacing
 from pwmray.formats import explain_format
 from pwmray.tasks import TASKS, find_task
@@ -29,8 +30,6 @@ VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte w
 CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
 _CHUNK_ROWS = 2**16  # what is computed from all rows takes the memory of so many
 _NO_FINGERPRINT = 16 * "-"  # of a draft
-
-Progress = Callable[[str, int, int], None]  # what is going on, rows done, rows in all
 
 
 class BrokenDataError(ValueError):
@@ -69,10 +68,10 @@ class Store:
         rewards = np.nan_to_num(self.reward, nan=0.0).astype(np.float64)
         return np.add.reduceat(rewards, self.episode_starts)
 
-    def verify(self, progress: Progress | None = None) -> None:
+    def verify(self) -> None:
         """Read everything; raise BrokenDataError if it is not what was written."""
         about = _about(self.task, self.episode_lengths, self.behaviours, self.recipe)
-        found = _fingerprint(about, self.obs, self.action, self.reward, progress=progress)
+        found = _fingerprint(about, self.obs, self.action, self.reward)
         if found != self.fingerprint:
             raise _broken(self.path, "its content does not match its fingerprint", self.remake)
 
@@ -262,6 +261,20 @@ def observation_moments(store: Store, wrap_angles: bool) -> tuple[np.ndarray, np
     return mean, squares / store.num_rows
 
 
+def find_not_finite(
+    obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_starts: np.ndarray
+) -> int | None:
+    """Return the first row with a value that is not finite; episodes begin with such ones."""
+    is_first = np.zeros(len(obs), bool)
+    is_first[episode_starts] = True
+    for part in chunks(len(obs)):
+        finite_steps = np.isfinite(reward[part]) & np.isfinite(action[part]).all(axis=1)
+        bad = ~np.isfinite(obs[part]).all(axis=1) | ~(finite_steps | is_first[part])
+        if bad.any():
+            return part.start + int(bad.argmax())
+    return None
+
+
 def chunks(num_rows: int) -> Iterator[slice]:
     """Yield the rows in pieces that fit into any memory."""
     for first in range(0, num_rows, _CHUNK_ROWS):
@@ -328,25 +341,17 @@ def _check_rows(
     assert lengths.min() > 0, "an episode has rows"
     assert len(obs) == len(action) == len(reward) == lengths.sum(), "rows and episodes differ"
     assert len(about["behaviours"]) == len(lengths), "one behaviour an episode"
-    is_first = np.zeros(len(obs), bool)
-    is_first[np.cumsum(lengths) - lengths] = True
-    for part in chunks(len(obs)):
-        finite_steps = np.isfinite(reward[part]) & np.isfinite(action[part]).all(axis=1)
-        bad = ~np.isfinite(obs[part]).all(axis=1) | ~(finite_steps | is_first[part])
-        if bad.any():
-            row = part.start + int(bad.argmax())
-            raise ValueError(f"{path} not written: row {row} has values not finite")
+    row = find_not_finite(obs, action, reward, np.cumsum(lengths) - lengths)
+    if row is not None:
+        raise ValueError(f"{path} not written: row {row} has values not finite")
 
 
-def _fingerprint(about: dict, *arrays: np.ndarray, progress: Progress | None = None) -> str:
+def _fingerprint(about: dict, *arrays: np.ndarray) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, about], sort_keys=True).encode())
-    num_rows = len(arrays[0])
-    for index, array in enumerate(arrays):
+    for array in arrays:
         digest.update(str(array.shape).encode())
-        for part in chunks(num_rows):
+        for part in chunks(len(array)):
             digest.update(array[part].data)
-            if progress:
-                progress("verifying", index * num_rows + part.stop, len(arrays) * num_rows)
     return digest.hexdigest()[:16]
 
 
@@ -382,7 +387,7 @@ def _remedy(remake: str) -> str:
 def _suggest_command(path: Path) -> str:
     """Return what probably made a file that may be too broken to say so itself."""
     named = [name for name in TASKS if path.name.startswith(f"{name}-")]
-    if not named or path.parent.name != "collected":
+    if not named or path.parent.name != COLLECTED:
         return ""
     folder = shlex.quote(str(path.parent.parent))
     command = f"pwmray data collect {max(named, key=len)} --data {folder} --rebuild"

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from pwmray.commands import Progress
 from pwmray.data.chunks import open_chunk, read_tasks
 from pwmray.data.layouts import Layout
 from pwmray.records import take_digest
@@ -18,8 +18,6 @@ EXPORT_LIST = "chunks.json"
 UNKNOWN = "unknown"  # what acted in an export of an earlier version, which did not say
 PUBLISHED = "td-mpc2"  # what acted in every published episode: TD-MPC2 while it learned
 _CHUNK_NAME = re.compile(r"chunk_(\d+)\.pt")
-
-Progress = Callable[[str, int, int], None]  # what is going on, done, in all
 
 
 class SurveyedChunk(NamedTuple):

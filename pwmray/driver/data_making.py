@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import rounds
-from pwmray.data.collect import Progress
+from pwmray.commands import Progress
 from pwmray.data.collected import is_to_be_made
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import find_data

@@ -25,7 +25,7 @@ from pwmray.precision import make_once
 MISH_NORM, NORM_MISH, NORM_SIMPLEX = "mish_norm", "norm_mish", "norm_simplex"
 
 _VALUE = "mish_norm_value"
-_EPSILON = 1e-5  # torch.nn.LayerNorm's
+EPSILON = 1e-5  # torch.nn.LayerNorm's
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
@@ -219,7 +219,7 @@ def _call(kind: str, direction: str, x: Tensor, affine: Affine, given: tuple) ->
     assert all(t is None or t.is_contiguous() for t in given)
     addresses = [None if t is None else t.data_ptr() for t in given]
     kernel = _kernel(f"{kind}_{_DTYPES[x.dtype]}_{direction}", len(given))
-    kernel(*addresses, num_groups, num_rows, num_entries, _EPSILON, torch.get_num_threads())
+    kernel(*addresses, num_groups, num_rows, num_entries, EPSILON, torch.get_num_threads())
 
 
 @functools.cache

@@ -12,22 +12,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pwmray.kernels.norms import EPSILON, MISH_NORM, NORM_MISH, NORM_SIMPLEX, Affine
 from pwmray.kernels.rows_gpu import add_rows
 
 # Of a program: entries that it works on at once, at least a row of them; warps; and how many
 # programs add up sums, enough for a GPU, but few where their sums would outweigh the rows.
 _NARROW, _MEDIUM, _WIDE = (1, 2, 792), (1024, 4, 792), (1024, 8, 264)
-_EPSILON = 1e-5
-_KINDS = {"mish_norm": 0, "norm_mish": 1, "norm_simplex": 2}
+_KINDS = {MISH_NORM: 0, NORM_MISH: 1, NORM_SIMPLEX: 2}
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.values())
 _FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
-
-Affine = tuple[Tensor, Tensor, Tensor]
 
 
 def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
     """As `norms.forward`."""
-    y = torch.empty_like(x, dtype=torch.float32 if kind == "norm_simplex" else x.dtype)
+    y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
@@ -112,7 +110,7 @@ class _Shape:
         rows, self.num_warps, most = _plan(width)
         self.num_groups = affine[0].numel() // num_entries
         num_rows = x.numel() // (stride * self.num_groups)
-        self.sizes = (num_rows, num_entries, _EPSILON)
+        self.sizes = (num_rows, num_entries, EPSILON)
         self.block = (rows, width)
         self.num_blocks = triton.cdiv(num_rows, rows)
         turns = triton.cdiv(self.num_blocks * self.num_groups, most)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pwmray import checkpoint_file
-from pwmray.fidelity import Fidelity
 from pwmray.models import WORLD_MODELS, WorldModel, WorldModelConfig
 from pwmray.models.world_model import INPUT_ORDER
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -143,30 +142,6 @@ def digest(path: Path) -> str:
     header = checkpoint_file.read_header(path)
     _check_is_ours(path, header)
     return header.digest
-
-
-def build_world_model(checkpoint: WorldModelCheckpoint) -> WorldModel:
-    """Build the model on the CPU with the checkpoint's weights.
-
-    Raises ValueError where our models have no place for them.
-    """
-    if checkpoint.obs_dim < MAX_OBS_DIM or checkpoint.action_dim != MAX_ACTION_DIM:
-        raise ValueError(
-            f"the world model takes {checkpoint.obs_dim} observations and "
-            f"{checkpoint.action_dim} actions; ours take {MAX_OBS_DIM} and {MAX_ACTION_DIM}"
-        )
-    config = checkpoint.config
-    fidelity = Fidelity(tangent_velocity=checkpoint.has_tangent_velocity)
-    kind = WORLD_MODELS[config.kind]
-    model = kind(config, torch.Generator(), checkpoint.num_tasks, fidelity)
-    try:
-        model.load_state_dict(fitting_state(checkpoint))
-    except RuntimeError as error:  # torch lists every key and shape that differs
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"the {checkpoint.fidelity} {config.kind} world model does not fit ours: {reason}"
-        ) from error
-    return model
 
 
 def fitting_state(checkpoint: WorldModelCheckpoint) -> dict[str, Tensor]:

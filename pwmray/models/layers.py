@@ -25,20 +25,13 @@ class Linear(nn.Linear):
         return x.to(self.weight.dtype)
 
 
-class Mish(nn.Module):
-    """Apply x tanh(softplus(x))."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.mish(x)
-
-
 class NormedLinear(Linear):
     """Apply act(LayerNorm(W x + b)); Mish unless `activation` is given (TD-MPC2)."""
 
     def __init__(self, in_dim: int, out_dim: int, activation: nn.Module | None = None):
         super().__init__(in_dim, out_dim)
         self.ln = nn.LayerNorm(out_dim)
-        self.activation = activation or Mish()
+        self.activation = activation or nn.Mish()
 
     def forward(self, input: Tensor) -> Tensor:
         kind = _KERNELS.get(type(self.activation)) if self.uses_kernels else None
@@ -55,7 +48,7 @@ class SimNorm(nn.Module):
         return F.softmax(groups(x), dim=-1).flatten(-2)
 
 
-_KERNELS = {Mish: norms.NORM_MISH, SimNorm: norms.NORM_SIMPLEX}  # of a NormedLinear
+_KERNELS = {nn.Mish: norms.NORM_MISH, SimNorm: norms.NORM_SIMPLEX}  # of a NormedLinear
 
 
 class NormedNetwork(nn.Sequential):
@@ -130,7 +123,7 @@ def mish_mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> MishNetwork:
     dims = [in_dim, *hidden]
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(dims):
-        layers += [Linear(a, b), Mish(), nn.LayerNorm(b)]
+        layers += [Linear(a, b), nn.Mish(), nn.LayerNorm(b)]
     return MishNetwork(*layers, Linear(dims[-1], out_dim))
 
 

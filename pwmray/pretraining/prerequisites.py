@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pwmray import sweep_file
 from pwmray.commands import as_typed, unknown
 from pwmray.config import TrialConfig
+from pwmray.files import named_path
 from pwmray.models import WORLD_MODELS
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, holder_of, is_done, state_of
@@ -118,7 +119,7 @@ def read_files(text: str | None) -> dict[str, tuple[Path, ...]]:
     """
     if text is None:
         return {}
-    if Path(text).expanduser().is_file() or "=" not in text:
+    if named_path(text).is_file() or "=" not in text:
         path = find_file(text, "--world-model")
         return {kind_of(path): (path,)}
     files: dict[str, tuple[Path, ...]] = {}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.data.sources import current_fingerprint, join_fingerprints
+from pwmray.files import named_path
 from pwmray.levels import setting_of
 from pwmray.models import WorldModel
 from pwmray.models.checkpoints import (
@@ -22,7 +23,7 @@ from pwmray.models.checkpoints import (
 from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done
 from pwmray.results import TRAINED_WITH, UNKNOWN
-from pwmray.tasks import TASKS
+from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 
@@ -139,7 +140,7 @@ def is_of_other_data(pretraining: PretrainingConfig, folder: Path, data_dir: Pat
 
 def find_file(value: str, what: str) -> Path:
     """Return the whole path of a file that `what` names; raise ValueError where there is none."""
-    path = Path(value).expanduser().resolve()
+    path = named_path(value)
     if path.is_file():
         return path
     beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
@@ -243,6 +244,11 @@ def _shown(value: Any) -> Any:
 def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:
     if checkpoint.num_tasks != len(TASKS):
         return [f"it has {checkpoint.num_tasks} tasks, MT30 has {len(TASKS)}"]
+    if checkpoint.obs_dim < MAX_OBS_DIM or checkpoint.action_dim != MAX_ACTION_DIM:
+        return [
+            f"it takes {checkpoint.obs_dim} observations and {checkpoint.action_dim} actions; ours "
+            f"take {MAX_OBS_DIM} and {MAX_ACTION_DIM}"
+        ]
     ours, theirs = map(dataclasses.asdict, (config.world_model, checkpoint.config))
     wrong = [
         f"world_model.{name} is {theirs.get(name)!r} there and {value!r} here"

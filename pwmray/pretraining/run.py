@@ -14,6 +14,7 @@ import torch
 from pwmray import checkpoint_file, results
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
+from pwmray.commands import Progress
 from pwmray.data.sources import join_fingerprints
 from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
 from pwmray.models import WORLD_MODELS
@@ -42,8 +43,6 @@ from pwmray.tensorboard_file import write_events
 _POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 
 def pretrain(
@@ -242,7 +241,7 @@ def _joint_scale(stores: Sequence[Store], wrap_angles: bool) -> tuple[torch.Tens
     an entry that is constant over all tasks is given as 1, so that dividing by it is safe.
     """
     widest = max(store.obs.shape[1] for store in stores)
-    share = np.array([len(store.obs) for store in stores], np.float64)[:, None]
+    share = np.array([store.num_rows for store in stores], np.float64)[:, None]
     share /= share.sum()
     means, variances = np.zeros((2, len(stores), widest))
     for store, mean, variance in zip(stores, means, variances, strict=True):

@@ -1,8 +1,8 @@
 """dm_control's `rewards.tolerance` for arrays, with the same arithmetic in a third of the time."""
 
-import functools
-
 import numpy as np
+
+_GAUSSIAN_SCALE = np.sqrt(-2 * np.log(0.1))
 
 
 def is_within(x: np.ndarray, lower: float, upper: float) -> np.ndarray:
@@ -12,7 +12,7 @@ def is_within(x: np.ndarray, lower: float, upper: float) -> np.ndarray:
 
 def gaussian(x: np.ndarray, lower: float, upper: float, margin: float) -> np.ndarray:
     """Return 1 within the bounds, 0.1 at `margin` from them, with a Gaussian between."""
-    scaled = _distance(x, lower, upper, margin) * _gaussian_scale()
+    scaled = _distance(x, lower, upper, margin) * _GAUSSIAN_SCALE
     return np.exp(-0.5 * (scaled * scaled))
 
 
@@ -33,8 +33,3 @@ def quadratic(x: np.ndarray, margin: float) -> np.ndarray:
 def _distance(x: np.ndarray, lower: float, upper: float, margin: float) -> np.ndarray:
     """Return how far `x` is outside the bounds, 0 within, in margins."""
     return np.maximum(np.maximum(lower - x, x - upper), 0.0) / margin
-
-
-@functools.cache
-def _gaussian_scale() -> float:
-    return np.sqrt(-2 * np.log(0.1))
