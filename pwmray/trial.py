@@ -31,6 +31,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
+from pwmray.files import see_afresh
 from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.pretraining.pretrained import (
     check_unchanged,
@@ -103,11 +104,13 @@ class Trial:
     def close(self) -> None:
         """Save what the last checkpoint has not, and give the trial back for others to go on."""
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
-        # Only at a row: in the middle of one there would be epochs that the curve does not know.
-        if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
-            with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
-                self._save()
-        self._hold.close()
+        try:
+            # At a row alone: in the middle of one there would be epochs that the curve lacks.
+            if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
+                with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
+                    self._save()
+        finally:
+            self._hold.close()
 
     def _open(self, data_path: Path) -> None:
         try:
@@ -178,6 +181,8 @@ class Trial:
         be whole, and raises OSError: begun anew, the trial would replace it.
         """
         path = self.folder / CHECKPOINT_FILE
+        for name in (CHECKPOINT_FILE, CURVE_FILE):  # both as the last process left them
+            see_afresh(self.folder / name)
         if not path.exists():
             return
         try:
