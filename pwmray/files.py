@@ -97,7 +97,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(draft, path)
+            try:
+                os.replace(draft, path)
+            except FileNotFoundError:
+                # NFS repeats a request whose answer was lost: the draft is in its place by then.
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    raise
     finally:
         draft.unlink(missing_ok=True)
 

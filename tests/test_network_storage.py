@@ -200,6 +200,45 @@ def test_claim_whose_link_the_server_made_twice_is_ours_by_what_it_says(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_file_that_the_server_put_in_its_place_twice_is_written(tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+
+    def put_and_repeat(draft, target):
+        replace(draft, target)
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", put_and_repeat)
+    with replacing(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_draft_that_was_deleted_meanwhile_is_no_success(tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+    path.write_text("old")
+
+    def replace_what_is_gone(draft, target):
+        os.unlink(draft)
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", replace_what_is_gone)
+    with pytest.raises(FileNotFoundError), replacing(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_hard_links_is_named_with_what_it_lacks(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match="its file system has no hard links") as caught:
+        claim.acquire(tmp_path / "claim.json")
+    assert caught.value.filename == str(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOTCONN, errno.ENODEV])
 def test_data_that_the_storage_does_not_give_is_not_called_broken(tmp_path, monkeypatch, code):
     path = write_rows(tmp_path / "reacher-easy.arrow").path

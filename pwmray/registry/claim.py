@@ -7,6 +7,7 @@ for a claim that was copied along with a folder: no process of the original beat
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -23,6 +24,7 @@ from pwmray.files import DRAFTS, outlasting_stale
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
 _LOOKS_PER_LEASE = 40  # three seconds: longer than a network file system shows what was before
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # exFAT; CIFS; some of FUSE
 _BRIEF_SECONDS = 0.005  # between two looks at a claim that will be given back at once
 
 
@@ -165,6 +167,11 @@ def _link(draft: Path, path: Path) -> bool:
         # NFS repeats a request whose answer was lost, and is then told that the name exists: ours.
         # The number of names may be one that was remembered from before.
         return draft.stat().st_nlink > 1 or holder(path) == holder(draft)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            why = "its file system has no hard links, without which two may take one trial"
+            raise OSError(error.errno, why, str(path.parent)) from error
+        raise
     return True
 
 
