@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray.registry.sweep_folders import check_kind
+from pwmray.registry.sweep_folders import check_kind, read_text
 from pwmray.tasks import TASKS
 
 OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ
@@ -22,7 +22,7 @@ OPTIONAL = {"within": list, "axes": dict}
 def read_description(path: Path) -> dict[str, Any]:
     """Return what a sweep.json holds; raise ValueError naming it and what is wrong with it."""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(described, dict):

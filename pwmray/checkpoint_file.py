@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pwmray.files import replacing
+from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format, is_same_kind
 
 _OLDER = "an older pwmray wrote it, whose files this one does not read"
@@ -47,6 +47,7 @@ def read(
     return read_with_digest(path, format, device, expected)[0]
 
 
+@outlasting_stale
 def read_with_digest(
     path: Path, format: str, device: torch.device, expected: str | None = None
 ) -> tuple[dict[str, Any], str]:
@@ -66,6 +67,7 @@ def read_with_digest(
     return loaded, header.digest
 
 
+@outlasting_stale
 def read_header(path: Path) -> Header:
     """Return the first line of any file; its format means nothing where the file is not ours."""
     with open(path, "rb") as file:

@@ -72,10 +72,15 @@ _TEXTS: tuple[tuple[str, Failure], ...] = (
     (r"oom[-_]kill|Out Of Memory|node running low on memory", _F.OUT_OF_MEMORY),
     (r"DUE TO NODE FAILURE|node has died|node was terminated|NODE_FAIL", _F.NODE_LOST),
     (r"Stale file handle|Input/output error|uncorrectable ECC error", _F.NODE_LOST),
+    (r"Transport endpoint is not connected|transport endpoint shutdown", _F.NODE_LOST),
     (r"actor died unexpectedly|Worker unexpectedly exits|actor is dead", _F.PROCESS_DIED),
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_STORAGE_GONE = (errno.ESTALE, errno.EIO)
+# NFS; GlusterFS and all of FUSE; Lustre; BeeGFS.
+_STORAGE_GONE = (
+    errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO,
+    errno.ECOMM,
+)  # fmt: skip
 _SLURM: dict[str, Failure] = {
     "OUT_OF_MEMORY": _F.OUT_OF_MEMORY,
     "TIMEOUT": _F.TIME_LIMIT,

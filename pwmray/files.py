@@ -2,19 +2,59 @@
 
 import contextlib
 import errno
+import functools
 import glob
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 DRAFTS = ".*.tmp"  # the names of files that are being written
 _DEVICES = Path("/dev")  # where /dev/stdout may lead to a file
+_STALE_SECONDS = 5.0  # that a network file system may remember a file which is no more
+_POLL_SECONDS = 0.1
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def outlasting_stale(use: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """Have a function that opens the file at a path do so again while its handle is stale.
+
+    Another machine replaced or deleted the file: a network file system remembers the old one for
+    a while (GlusterFS a second), and a reader who has it open loses it. An OSError of `use` names
+    the path.
+    """
+
+    @functools.wraps(use)
+    def used(path: Path, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + _STALE_SECONDS
+        while True:
+            try:
+                return use(path, *args, **kwargs)
+            except OSError as error:
+                if error.errno != errno.ESTALE or time.monotonic() > deadline:
+                    error.filename = error.filename or str(path)
+                    raise
+            time.sleep(_POLL_SECONDS)
+
+    return used
+
+
+def see_afresh(path: Path) -> None:
+    """Have the next look at a file find what other machines wrote until now.
+
+    For who holds its claim: a network file system may else show the file, or its size, of a second
+    ago. The answer to a second name for the file tells what it is, and its time stays as it was.
+    """
+    draft = draft_path(path)
+    with contextlib.suppress(OSError):  # not there, or on a file system without links
+        os.link(path, draft)
+        draft.unlink()
 
 
 def check_no_folder(path: Path) -> None:
@@ -62,7 +102,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(draft, path)
+            try:
+                os.replace(draft, path)
+            except FileNotFoundError:
+                # NFS repeats a request whose answer was lost: the draft is in its place by then.
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -102,6 +147,7 @@ def drop_cut_line(path: Path) -> None:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
+@outlasting_stale
 def read_lines(
     path: Path, read: Callable[[bytes], T], what: str, broken: list[str] | None = None
 ) -> list[T]:

@@ -44,7 +44,7 @@ class Hold:
             raise RunningElsewhereError(f"running in {_holder(folder)}")
         self._claim = held
         try:
-            self._check_unended()
+            self._check_unended(registry.read_newest(folder))
             for draft in folder.glob(DRAFTS):  # of a process killed while it wrote
                 draft.unlink(missing_ok=True)
             path, seconds = folder / STACKS_FILE, runtime.hang_minutes * 60
@@ -61,7 +61,7 @@ class Hold:
     def check(self) -> None:
         """Raise RunningElsewhereError if another process took the trial over."""
         if not self.is_held:
-            self._check_unended()
+            self._check_unended(registry.read(self._folder))
             raise RunningElsewhereError(f"taken over by {_holder(self._folder)}")
 
     def write(self, write: Callable[[], T]) -> T:
@@ -106,8 +106,8 @@ class Hold:
             self.watchdog.close()
         self._claim.release()
 
-    def _check_unended(self) -> None:
-        status = registry.read(self._folder).status
+    def _check_unended(self, record: registry.Record) -> None:
+        status = record.status
         if status in (None, Status.PENDING):  # who queued it had written that
             what = "folder was deleted" if status is None else "record was cut"
             raise RunningElsewhereError(f"its {what}")

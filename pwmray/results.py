@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from pwmray.commands import first_line
-from pwmray.files import replacing
+from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format
 
 if TYPE_CHECKING:
@@ -243,6 +243,7 @@ def empty(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([], schema=schema)
 
 
+@outlasting_stale
 def read_table(
     path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pwmray import registry, results
 from pwmray.commands import one_line, say
 from pwmray.config import TrialConfig
-from pwmray.files import append_lines, replacing
+from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
@@ -93,6 +93,7 @@ def open_sweep(plan: Any, command: str) -> Path:
     }
     names = {trial.config.fingerprint: trial.name for trial in plan.trials}
     with _alone(folder):
+        see_afresh(folder / SWEEP_FILE)
         found = read_sweep(folder)
         earlier = [name for name in found.get("trials", []) if name not in names]
         content["trials"] = [*asked, *earlier]

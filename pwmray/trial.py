@@ -31,6 +31,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
+from pwmray.files import see_afresh
 from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.pretraining.pretrained import (
     check_unchanged,
@@ -180,6 +181,8 @@ class Trial:
         be whole, and raises OSError: begun anew, the trial would replace it.
         """
         path = self.folder / CHECKPOINT_FILE
+        for name in (CHECKPOINT_FILE, CURVE_FILE):  # both as the last process left them
+            see_afresh(self.folder / name)
         if not path.exists():
             return
         try:

@@ -263,6 +263,23 @@ def test_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, data, monkeypatch)
     trial.close()
 
 
+def test_trial_whose_last_checkpoint_cannot_be_saved_is_given_back(tmp_path, data, monkeypatch):
+    config = make_config(**{"runtime.checkpoint_seconds": 3600.0, "evaluation.every_epochs": 1})
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    while trial.epoch == trial._saved_epoch:  # what is best so far is saved at once
+        trial.advance()
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pwmray.algorithm.checkpoint.save", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        trial.close()
+    assert not (tmp_path / "claim.json").exists()
+    assert not (tmp_path / ".stacks.tmp").exists()
+
+
 def test_reason_of_a_failure_is_kept_short(tmp_path, data):
     config = make_config()
     ask_for(config, tmp_path)

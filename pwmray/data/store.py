@@ -21,7 +21,7 @@ import pyarrow as pa
 from pwmray.commands import as_typed
 from pwmray.data.angles import wrap_observations
 from pwmray.data.layouts import COLLECTED
-from pwmray.files import replacing
+from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format
 from pwmray.tasks import TASKS, find_task
 
@@ -221,15 +221,18 @@ def read_fingerprint(path: Path) -> str:
     return _open(path, remake="").fingerprint
 
 
+@outlasting_stale
 def _open(path: Path, remake: str) -> Store:
     """Map a file, finished or not, and check its form."""
     try:
         store = _map(path, remake)
     except FileNotFoundError:
         raise BrokenDataError(_joined(f"there is no data file {path}", remake)) from None
-    except (BrokenDataError, PermissionError):
+    except BrokenDataError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if getattr(error, "errno", None) is not None:  # the storage's word, not Arrow's: the file
+            raise  # may be whole
         raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
     return store
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.commands import one_line
-from pwmray.files import append_lines, read_lines
+from pwmray.files import append_lines, read_lines, see_afresh
 from pwmray.registry import claim
 
 EVENTS_FILE = "events.jsonl"
@@ -125,6 +125,12 @@ def read(folder: Path) -> Record:
     return Record(read_lines(folder / EVENTS_FILE, _read_event, "an event"))
 
 
+def read_newest(folder: Path) -> Record:
+    """Return the record as who held the claim last left it; for who holds the claim."""
+    see_afresh(folder / EVENTS_FILE)
+    return read(folder)
+
+
 def read_notes(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what people wrote about the trial, and why others of their notes cannot be read.
 
@@ -185,7 +191,7 @@ def claimed(folder: Path) -> Iterator[Record | None]:
         yield None
         return
     with held:
-        yield read(folder)
+        yield read_newest(folder)
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

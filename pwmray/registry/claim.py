@@ -7,6 +7,7 @@ for a claim that was copied along with a folder: no process of the original beat
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -18,10 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.files import DRAFTS
+from pwmray.files import DRAFTS, outlasting_stale
 
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
+_LOOKS_PER_LEASE = 40  # three seconds: longer than a network file system shows what was before
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # exFAT; CIFS; some of FUSE
 _BRIEF_SECONDS = 0.005  # between two looks at a claim that will be given back at once
 
 
@@ -82,6 +85,7 @@ def _beat(path: Path, token: str, stop: threading.Event, interval: float) -> Non
                 os.utime(path)
 
 
+@outlasting_stale
 def acquire(
     path: Path, lease_seconds: float = LEASE_SECONDS, is_brief: bool = False
 ) -> Claim | None:
@@ -105,6 +109,8 @@ def acquire(
                 time.sleep(_BRIEF_SECONDS)
         finally:
             draft.unlink(missing_ok=True)
+        if _watched.pop(path, None) and not _is_kept(claim, lease_seconds):
+            return None
         if not is_brief:
             claim.beat(lease_seconds)
         return claim
@@ -128,6 +134,7 @@ def find_drafts(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(DRAFTS)) if not path.name.startswith(".claim.")]
 
 
+@outlasting_stale
 def holder(path: Path) -> dict[str, Any]:
     """Return whom the claim's file names, stale or not; empty without a readable file."""
     try:
@@ -158,7 +165,13 @@ def _link(draft: Path, path: Path) -> bool:
         os.link(draft, path)
     except FileExistsError:
         # NFS repeats a request whose answer was lost, and is then told that the name exists: ours.
-        return draft.stat().st_nlink > 1
+        # The number of names may be one that was remembered from before.
+        return draft.stat().st_nlink > 1 or holder(path) == holder(draft)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            why = "its file system has no hard links, without which two may take one trial"
+            raise OSError(error.errno, why, str(path.parent)) from error
+        raise
     return True
 
 
@@ -182,6 +195,15 @@ def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
         return False
     aside.unlink()
     return True
+
+
+def _is_kept(claim: Claim, lease_seconds: float) -> bool:
+    """Tell whether a claim that was taken over is still ours once every taker can see it.
+
+    They watched the dead one together, and one that sees it still moves away what is there by now.
+    """
+    time.sleep(lease_seconds / _LOOKS_PER_LEASE)
+    return claim.is_held
 
 
 def _is_stale(path: Path, lease_seconds: float, now: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pwmray import registry
 from pwmray.commands import nearest, unknown
+from pwmray.files import outlasting_stale
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
@@ -30,7 +31,7 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
     if not isinstance(described, dict):
@@ -38,6 +39,12 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     for key in _KINDS.keys() & described.keys():
         check_kind(path, key, described[key], _KINDS[key])
     return {"trials": [], **described}
+
+
+@outlasting_stale
+def read_text(path: Path) -> str:
+    """Return what a file says that the sweep's driver, on another machine too, may replace."""
+    return path.read_text(encoding="utf-8")
 
 
 def check_kind(path: Path, key: str, value: Any, kind: type) -> None:

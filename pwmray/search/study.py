@@ -22,7 +22,7 @@ from optuna.distributions import (
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from pwmray.files import append_lines
+from pwmray.files import append_lines, see_afresh
 from pwmray.room import with_room
 
 JOURNAL_FILE = "study.journal"
@@ -68,6 +68,7 @@ def open_study(
     be read, which is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    see_afresh(folder / JOURNAL_FILE)
     storage = _open_journal(folder / JOURNAL_FILE, disk_wait_seconds)
     study = optuna.create_study(
         storage=storage,

@@ -1,0 +1,270 @@
+"""What network file systems do that a disk does not: they remember, repeat, refuse and go away."""
+
+import errno
+import io
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from pwmray import plan as planning
+from pwmray import registry, results, tables
+from pwmray.checkpoint_file import read_header
+from pwmray.config import TrialConfig
+from pwmray.data.store import BrokenDataError, open_store
+from pwmray.failures import Failure, of_exception
+from pwmray.files import append_lines, replacing
+from pwmray.hold import Hold, RunningElsewhereError
+from pwmray.registry import EVENTS_FILE, Status, claim
+from pwmray.registry.sweep_folders import SWEEP_FILE, read_sweep
+from pwmray.search import study
+from tests.records import TRIALS
+from tests.stores import write_rows
+from tests.tiny import sweep
+
+
+@pytest.fixture
+def remembering(monkeypatch):
+    """Show a file as it was when this was told of it, as GlusterFS does for a second.
+
+    Until a second name for it is asked for: the answer to that tells what the file is.
+    """
+    remembered: dict[pathlib.Path, bytes] = {}
+    link, read_bytes, read_text = os.link, pathlib.Path.read_bytes, pathlib.Path.read_text
+
+    def ask(source, target):
+        remembered.pop(pathlib.Path(source), None)
+        link(source, target)
+
+    def show(path):
+        return remembered[path] if path in remembered else read_bytes(path)
+
+    def show_text(path, *arguments, **options):
+        if path in remembered:
+            return remembered[path].decode()
+        return read_text(path, *arguments, **options)
+
+    def show_open(path, mode="r", **options):
+        held = remembered.get(pathlib.Path(path))
+        return open(path, mode, **options) if held is None else io.BytesIO(held)
+
+    monkeypatch.setattr(os, "link", ask)
+    monkeypatch.setattr("optuna.storages.journal._file.open", show_open, raising=False)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", show)
+    monkeypatch.setattr(pathlib.Path, "read_text", show_text)
+    return lambda path, content=None: remembered.update({path: content or read_bytes(path)})
+
+
+def queue(folder):
+    registry.record(folder, Status.PENDING, config={})
+    registry.record(folder, Status.QUEUED)
+
+
+def write_from_elsewhere(folder, *statuses):
+    line = '{{"time": "2026-01-02T03:04:05+00:00", "status": "{}"}}\n'
+    append_lines(folder / EVENTS_FILE, "".join(map(line.format, statuses)))
+
+
+def test_who_claims_a_trial_sees_what_another_machine_wrote_a_moment_ago(tmp_path, remembering):
+    queue(tmp_path)
+    remembering(tmp_path / EVENTS_FILE)
+    write_from_elsewhere(tmp_path, "RUNNING", "COMPLETED", "EVALUATED")
+    assert registry.read(tmp_path).status is Status.QUEUED
+
+    with registry.claimed(tmp_path) as record:
+        assert record is not None
+        assert record.status is Status.EVALUATED
+    assert [path.name for path in tmp_path.iterdir()] == [EVENTS_FILE]
+
+
+def test_trial_that_another_machine_ended_a_moment_ago_is_not_run_again(tmp_path, remembering):
+    queue(tmp_path)
+    remembering(tmp_path / EVENTS_FILE)
+    write_from_elsewhere(tmp_path, "RUNNING", "COMPLETED", "EVALUATED")
+
+    runtime = TrialConfig(task="pendulum-spin", seed=1, epochs=4).runtime
+    with pytest.raises(RunningElsewhereError, match="EVALUATED in another process"):
+        Hold(tmp_path, runtime)
+
+
+def test_trials_that_another_machine_just_added_to_a_sweep_stay_in_it(tmp_path, remembering):
+    first, second, third = ([trial] for trial in TRIALS[:3])
+    folder = tables.open_sweep(planning.make(sweep, "tiny", first, tmp_path), "python tiny.py")
+    remembering(folder / SWEEP_FILE)
+    described = json.loads((folder / SWEEP_FILE).read_text())
+    described["trials"].append(second[0].fingerprint)
+    with replacing(folder / SWEEP_FILE) as draft:
+        draft.write_text(json.dumps(described))
+
+    tables.open_sweep(planning.make(sweep, "tiny", third, tmp_path), "python tiny.py")
+    names = {trial.fingerprint for trial in (*first, *second, *third)}
+    assert set(read_sweep(folder)["trials"]) == names
+
+
+def test_search_goes_on_with_what_another_machine_just_told_its_study(tmp_path, remembering):
+    space = study.read_space({"policy.num_substeps": [1, 2, 3]})
+    told = study.open_study(tmp_path, "pendulum-spin", {}, 1)
+    journal = tmp_path / study.JOURNAL_FILE
+    before = journal.read_bytes()
+    told.tell(told.ask(space), 7.0)
+    remembering(journal, before)
+
+    assert len(study.open_study(tmp_path, "pendulum-spin", {}, 1).get_trials()) == 1
+
+
+@pytest.fixture
+def stale_for_a_moment(monkeypatch):
+    """Return what makes the handle of any file stale the first two times that it is opened."""
+    opened: dict[pathlib.Path, int] = {}
+
+    def first(read):
+        def open_or_fail(path, *arguments, **options):
+            name = pathlib.Path(os.fspath(path))
+            opened[name] = opened.get(name, 0) + 1
+            if opened[name] <= 2:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return read(path, *arguments, **options)
+
+        return open_or_fail
+
+    def begin():
+        monkeypatch.setattr("pwmray.files._POLL_SECONDS", 0.01)
+        monkeypatch.setattr("pathlib.Path.open", first(pathlib.Path.open))
+        monkeypatch.setattr("pyarrow.OSFile", first(results.pa.OSFile))
+        monkeypatch.setattr("pyarrow.memory_map", first(results.pa.memory_map))
+        monkeypatch.setattr("pwmray.checkpoint_file.open", first(open), raising=False)
+
+    return begin
+
+
+def test_file_that_another_machine_replaced_under_a_reader_is_read_again(
+    tmp_path, stale_for_a_moment
+):
+    results.write_table(tmp_path / "a.arrow", results.empty(results.CURVE))
+    (tmp_path / EVENTS_FILE).write_bytes(b'{"time": "2026-01-02T03:04:05+00:00"}\n')
+    (tmp_path / SWEEP_FILE).write_bytes(b'{"trials": ["a"]}')
+    (tmp_path / "checkpoint.pt").write_bytes(b"pwmray-checkpoint-1 00\n")
+    (tmp_path / "claim.json").write_bytes(b'{"token": "mine"}')
+    write_rows(tmp_path / "reacher-easy.arrow")
+    stale_for_a_moment()
+
+    assert len(results.read_table(tmp_path / "a.arrow")) == 0
+    assert len(registry.read(tmp_path).events) == 1
+    assert read_sweep(tmp_path)["trials"] == ["a"]
+    assert read_header(tmp_path / "checkpoint.pt").format == "pwmray-checkpoint-1"
+    assert claim.holder(tmp_path / "claim.json") == {"token": "mine"}
+    assert open_store(tmp_path / "reacher-easy.arrow").num_rows == 12
+
+
+def test_file_whose_handle_stays_stale_is_named(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("pwmray.files._STALE_SECONDS", 0.0)
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Stale file handle") as caught:
+        registry.read(tmp_path)
+    assert caught.value.filename == str(tmp_path / EVENTS_FILE)
+
+
+def test_of_two_that_take_over_one_claim_the_later_has_it(tmp_path, monkeypatch):
+    path = tmp_path / "claim.json"
+    path.write_text('{"token": "of a machine that is gone", "machine": "another"}')
+    os.utime(path, (0, 0))
+    assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+    monkeypatch.setattr(claim, "_is_still", lambda *_: True)
+
+    def take_it_too(_):  # who still saw the dead one, and moved away what was there by then
+        path.unlink()
+        path.write_text('{"token": "of the later one", "machine": "a third"}')
+
+    with monkeypatch.context() as patched:
+        patched.setattr("time.sleep", take_it_too)
+        assert claim.acquire(path, lease_seconds=0.3) is None
+    assert claim.holder(path)["token"] == "of the later one"
+
+
+def test_claim_whose_link_the_server_made_twice_is_ours_by_what_it_says(tmp_path, monkeypatch):
+    def make_and_repeat(source, target):  # the number of names is still remembered as one
+        shutil.copy(source, target)
+        raise FileExistsError(target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", make_and_repeat)
+        held = claim.acquire(tmp_path / "claim.json")
+    assert held is not None
+    assert held.is_held
+    held.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_that_the_server_put_in_its_place_twice_is_written(tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+
+    def put_and_repeat(draft, target):
+        replace(draft, target)
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", put_and_repeat)
+    with replacing(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_draft_that_was_deleted_meanwhile_is_no_success(tmp_path, monkeypatch):
+    path, replace = tmp_path / "file", os.replace
+    path.write_text("old")
+
+    def replace_what_is_gone(draft, target):
+        os.unlink(draft)
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", replace_what_is_gone)
+    with pytest.raises(FileNotFoundError), replacing(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_hard_links_is_named_with_what_it_lacks(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match="its file system has no hard links") as caught:
+        claim.acquire(tmp_path / "claim.json")
+    assert caught.value.filename == str(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOTCONN, errno.ENODEV])
+def test_data_that_the_storage_does_not_give_is_not_called_broken(tmp_path, monkeypatch, code):
+    path = write_rows(tmp_path / "reacher-easy.arrow").path
+
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyarrow.memory_map", fail)
+        with pytest.raises(OSError, match=os.strerror(code)) as caught:
+            open_store(path)
+    assert caught.value.filename == str(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(BrokenDataError, match="is broken: it is not a complete Arrow file"):
+        open_store(path)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        errno.ENOTCONN,  # the process of a FUSE mount, such as GlusterFS's, died
+        errno.ESHUTDOWN,  # Lustre evicted the client
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.ECOMM,  # BeeGFS
+    ],
+)
+def test_storage_that_went_away_is_no_bad_config(code):
+    assert of_exception(OSError(code, os.strerror(code))) is Failure.NODE_LOST
