@@ -61,6 +61,7 @@ class Job:
         self._chosen, self._name = chosen, name
         self._log = chosen.jobs / f"{name}.ray.log"
         self._token = chosen.jobs / f".{job_id}.token"
+        self._secret = secrets.token_hex(32)  # in that file
         self._record = chosen.jobs / f"{job_id}.json"
         self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # there before it requeues itself
         self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # there after a life without a row
@@ -76,6 +77,7 @@ class Job:
         self.signal: int | None = None  # the last that came
         self._was_in_vain = False  # the job's life before
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
+        self.is_superseded = False  # Slurm lost this node, and runs the job on others
 
     def run(self) -> int:
         """Start Ray and the driver, and see to both until the driver ends."""
@@ -88,7 +90,7 @@ class Job:
         self._nodes = offered_by_nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
         self._environment = {
-            **_environment(self._token),
+            **_environment(self._token, self._secret),
             "PWMRAY_LOG": str(self._chosen.jobs / f"{self._name}.log"),
             "PWMRAY_LIMIT_AT": str(limit_at),
             "PWMRAY_RAY_SECONDS": str(_HEAD_SECONDS),
@@ -107,9 +109,11 @@ class Job:
             return self._see_to_it()
         finally:
             self._end_steps()
+            self.is_superseded = self._has_another_life()
             ended = [Path(self._ended_nodes + name) for name in self._nodes]
             for path in (self._token, self._record, self._goes_on, *ended):
-                path.unlink(missing_ok=True)
+                if not self.is_superseded:
+                    path.unlink(missing_ok=True)
 
     @property
     def _head(self) -> str:
@@ -204,6 +208,8 @@ class Job:
 
     def _leave_word_of_the_loss(self) -> None:
         """Tell the driver whether the job goes on without its head, and its next life why."""
+        if self._has_another_life():
+            return
         is_in_vain = self._is_lost_in_vain()
         self.is_in_vain = is_in_vain and self._was_in_vain
         if self.is_in_vain or slurm_jobs.num_restarts() >= self._chosen.max_requeues:
@@ -212,6 +218,16 @@ class Job:
             self._goes_on.touch()
             if is_in_vain:
                 self._in_vain.touch()
+
+    def _has_another_life(self) -> bool:
+        """Tell whether the job was begun again while this node was out of Slurm's reach.
+
+        Its files are then the other's, who put a token of its own into place.
+        """
+        try:
+            return self._token.read_text() != self._secret
+        except OSError:
+            return False
 
     def _is_lost_in_vain(self) -> bool:
         """Tell whether Ray's head was lost before any row; what Slurm ended itself is not lost."""
@@ -289,6 +305,9 @@ def main() -> int:
         code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
+    if code == GO_ON and job.is_superseded:
+        _say("not requeued: Slurm lost this node, and runs the job on others")
+        return code
     if code == GO_ON and job.is_in_vain:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
         return TRIALS_FAILED
@@ -309,12 +328,12 @@ def _requeue(name: str) -> int:
     return 0
 
 
-def _environment(token: Path) -> dict[str, str]:
+def _environment(token: Path, secret: str) -> dict[str, str]:
     """Return the environment of all that is started, with a new token in a file of its own."""
     token.unlink(missing_ok=True)
     descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
+        file.write(secret)
     ours = {key: value for key, value in os.environ.items() if key not in _OTHERS}
     return {**ours, **_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(token)}
 

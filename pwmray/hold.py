@@ -30,6 +30,10 @@ class RunningElsewhereError(RuntimeError):
     """
 
 
+class FolderGoneError(RunningElsewhereError):
+    """Its folder was deleted, or is none that this machine sees."""
+
+
 class Hold:
     """The right to write into a trial's folder, until `close`.
 
@@ -108,9 +112,10 @@ class Hold:
 
     def _check_unended(self, record: registry.Record) -> None:
         status = record.status
-        if status in (None, Status.PENDING):  # who queued it had written that
-            what = "folder was deleted" if status is None else "record was cut"
-            raise RunningElsewhereError(f"its {what}")
+        if status is None:
+            raise FolderGoneError("its folder was deleted")
+        if status is Status.PENDING:  # who queued it had written that
+            raise RunningElsewhereError("its record was cut")
         if status in registry.ENDS:
             raise RunningElsewhereError(f"{status} in another process")
 

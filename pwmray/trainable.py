@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,14 @@ from ray import tune
 from pwmray import registry
 from pwmray.failures import share_of
 from pwmray.gauges import TrialGauges, tags_of
-from pwmray.hold import RunningElsewhereError
+from pwmray.hold import FolderGoneError, RunningElsewhereError
 from pwmray.placement import bundle
 
 if TYPE_CHECKING:
     from pwmray.config import TrialConfig
     from pwmray.trial import Trial
 
+NOT_SEEN_ON = "not_seen_on"  # the machine that found no folder of the trial
 PIECE_SECONDS = "piece_seconds"  # in what Tune is told: how long the trial took for it
 
 
@@ -69,7 +71,8 @@ class TrialTrainable(tune.Trainable):
             row = self._trial.advance()
             seconds = time.perf_counter() - started
         except RunningElsewhereError as error:
-            return {"done": True, "elsewhere": str(error)}
+            blind = socket.gethostname() if isinstance(error, FolderGoneError) else None
+            return {"done": True, "elsewhere": str(error), NOT_SEEN_ON: blind}
         self._gauges.show(row)
         return {**row, PIECE_SECONDS: seconds, "done": self._trial.is_finished}
 

@@ -406,3 +406,17 @@ def test_claim_that_is_a_link_to_nowhere_is_stale_like_any(tmp_path):
     with claim.acquire(path, lease_seconds=0.1) as held:
         assert held.is_held
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ahead", [-300.0, 300.0])
+def test_who_looks_from_another_machine_goes_by_the_file_servers_clock(
+    ahead, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claim, "_leads", {})
+    real = time.time
+    for name, age in (("lives", 20.0), ("gone", 200.0)):
+        leave_claim(tmp_path / name, 4711, host="elsewhere", age=age)
+    monkeypatch.setattr(claim.time, "time", lambda: real() + ahead)
+    assert claim.owner(tmp_path / "lives") is not None
+    assert claim.owner(tmp_path / "gone") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone", "lives"]

@@ -102,6 +102,19 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     assert told.endswith("no room TypeError: the cause")
 
 
+def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkeypatch):
+    def fail(**_):
+        try:
+            raise RuntimeError("No node info found matching attributes: '' when trying to resolve")
+        except RuntimeError as error:  # as Ray does
+            raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from error
+
+    monkeypatch.setattr(ray, "init", fail)
+    told = "this machine is no node of it; make it one: ray start --address=10.0.0.1:6379"
+    with pytest.raises(ValueError, match=f"^cannot join Ray at 10.0.0.1:6379: {told}$"):
+        connect.connect("10.0.0.1:6379")
+
+
 @pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
 def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypatch):
     monkeypatch.setenv(name, "/scratch/ray_results")

@@ -239,6 +239,23 @@ def test_job_that_loses_its_head_before_any_row_twice_in_a_row_is_not_requeued(p
     assert (place.folder / ".41.in-vain").exists()  # of the third, which a person began anew
 
 
+def test_job_that_slurm_began_again_elsewhere_leaves_that_its_files(place):
+    driver = """
+import os, pathlib, sys
+pathlib.Path(".41.token").write_text("of the other")
+for name in ("41.json", ".41.goes-on"):
+    pathlib.Path(name).write_text("of the other")
+open(os.environ["PWMRAY_ENDED_NODES"] + "n1", "w")
+sys.exit(75)
+"""
+    done = place.run(driver, "sys.argv.insert(1, '--max-requeues=5')")
+    assert done.returncode == GO_ON
+    assert "not requeued: Slurm lost this node, and runs the job on others" in done.stdout
+    assert "requeue 41" not in place.lines("asked")
+    for name in ("41.json", ".41.goes-on", ".41.token"):
+        assert (place.folder / name).read_text() == "of the other"
+
+
 def test_row_of_any_trial_since_ray_listens_is_seen(tmp_path):
     jobs, folder = tmp_path / "tiny" / "jobs", tmp_path / "trials" / "a1"
     jobs.mkdir(parents=True)

@@ -162,6 +162,34 @@ def test_trial_that_ended_elsewhere_since_it_was_queued_has_no_turn_any_more(tmp
     assert statuses(tmp_path, trials[0])[-1] == "EVALUATED"
 
 
+def test_machine_that_does_not_see_the_results_is_named_and_is_no_reason_to_go_on_for_ever(
+    tmp_path, capsys
+):
+    ours, trials = driver(tmp_path, 2)
+    assert len(ours.next(no_machine)) == 2
+    run_on(tmp_path, trials[0])  # on another one
+    ours.skip(trials[1].config.fingerprint, "n2")
+    assert len(ours.next(no_machine)) == 1
+    told = f"{tmp_path} is not seen on n2, as it must be on all machines of Ray"
+    assert capsys.readouterr().out.count(told) == 1
+    for _ in range(4):
+        ours.skip(trials[1].config.fingerprint, "n3")
+        assert len(ours.next(no_machine)) == 1
+    ours.skip(trials[1].config.fingerprint, "n3")
+    with pytest.raises(ValueError, match=r"no trial ran: .* is not seen on n2, n3, as it must"):
+        ours.next(no_machine)
+
+
+def test_trial_whose_folder_was_deleted_since_it_was_queued_is_queued_again(tmp_path, capsys):
+    ours, (trial,) = driver(tmp_path, 1)
+    for _ in range(2):
+        assert len(ours.next(no_machine)) == 1
+        shutil.rmtree(folder_of(tmp_path, trial))
+        ours.skip(trial.config.fingerprint, "n2")
+    assert len(ours.next(no_machine)) == 1
+    assert "is not seen on" not in capsys.readouterr().out
+
+
 def test_what_a_dead_driver_left_is_taken_over_without_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
     _, trials = driver(tmp_path, 2)

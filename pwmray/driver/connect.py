@@ -26,6 +26,7 @@ _AGAIN_SECONDS = 1.0
 # Ray's names of the types of GPU that nodes on their way to it will offer, and how long to wait.
 _COMING_VARIABLE = "PWMRAY_COMING_GPUS"
 _COMING_SECONDS = 60.0
+_NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
@@ -76,6 +77,8 @@ def connect(address: str | None) -> str | None:
     except Exception as error:  # of every kind, by what it could not start
         said = _shortened(one_line(error))
         if address:
+            if _NO_NODE in str(error.__cause__):
+                said = f"this machine is no node of it; make it one: ray start --address={address}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         raise ValueError(

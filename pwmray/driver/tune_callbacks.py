@@ -22,7 +22,7 @@ from pwmray.plan import Plan
 from pwmray.room import free_bytes
 from pwmray.tables import Pace, Tables
 from pwmray.tracking.recording import without_wandb
-from pwmray.trainable import PIECE_SECONDS
+from pwmray.trainable import NOT_SEEN_ON, PIECE_SECONDS
 
 _RAY_SECONDS = 5.0  # between two looks at whether Ray is there
 _DISK_SECONDS = 60.0  # between two looks at the disk's room
@@ -69,7 +69,7 @@ class TuneWatch(tune.Callback):
         if self._deaths.bug is not None or self._interruption.reason is not None:
             return  # it was stopped, not completed
         if "elsewhere" in trial.last_result:
-            self._turns.skip(_fingerprint(trial))
+            self._turns.skip(_fingerprint(trial), trial.last_result.get(NOT_SEEN_ON))
             self._deaths.leave(_fingerprint(trial))
         else:
             self._deaths.finish()

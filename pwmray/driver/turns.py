@@ -28,6 +28,7 @@ from pwmray.registry import CLAIM_FILE, Record, Status, claim
 from pwmray.watchdog import has_hung
 
 _POLL_SECONDS = 1.0
+_MAX_IN_VAIN = 5  # of few trials all may come to the one machine that does not see them
 
 Machine = Callable[[], Mapping[str, float]]  # the largest one that Ray has
 
@@ -48,6 +49,10 @@ class Turns:
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
+        self._not_seen: set[str] = set()  # of those that `next` gave last
+        self._num_in_vain = 0  # in a row, that none of those was seen
+        self._blind: set[str] = set()  # machines that do not see the results
+        self._given: set[str] = set()  # what `next` gave last
         self._told: dict[str, str] = {}  # what Ray says of a process that died
         self._is_first = retries.is_first_start()
 
@@ -66,21 +71,41 @@ class Turns:
 
         While there are none but those that other processes run, it waits and says for whom, until
         it runs out of patience or is asked to stop. What failed before the first call is tried
-        again whatever the cause, but in a job that Slurm requeued.
+        again whatever the cause, but in a job that Slurm requeued. Raises ValueError where all that
+        it gave came to machines that do not see them, several times in a row.
         """
+        is_in_vain = self._not_seen and self._not_seen == self._given
+        self._num_in_vain = self._num_in_vain + 1 if is_in_vain else 0
+        if self._num_in_vain == _MAX_IN_VAIN:
+            raise ValueError(f"no trial ran: {self._describe_blind()}")
+        self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.reason is None:
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
             self._is_first = False
             if taken or self.is_over or time.monotonic() > deadline:
+                self._given = {trial.config.fingerprint for trial in taken}
                 return taken
             self._progress.wait(self._others())
             time.sleep(_POLL_SECONDS)
         return []
 
-    def skip(self, fingerprint: str) -> None:
-        """Leave a trial to the process that turned out to have it."""
+    def skip(self, fingerprint: str, not_seen_on: str | None = None) -> None:
+        """Leave a trial to the process that turned out to have it.
+
+        Or to another machine than `not_seen_on`, which found no folder of it; that is said.
+        """
         self._ours.discard(fingerprint)
+        if not_seen_on is None or registry.read(self._folder(fingerprint)).status is None:
+            return  # it was deleted
+        self._not_seen.add(fingerprint)
+        if not_seen_on not in self._blind:
+            self._blind.add(not_seen_on)
+            self._progress.say(self._describe_blind())
+
+    def _describe_blind(self) -> str:
+        names = ", ".join(sorted(self._blind))
+        return f"{self._results} is not seen on {names}, as it must be on all machines of Ray"
 
     def release(self) -> None:
         """Take back what was queued and not begun: that Ray is gone is no failure of theirs."""

@@ -10,8 +10,10 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -124,7 +126,7 @@ def acquire(
 def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | None:
     """Return who holds the claim (host, pid), or None when it is free, stale or brief."""
     found = holder(path)
-    if not found or found.get("is_brief") or _is_stale(path, lease_seconds, time.time()):
+    if not found or found.get("is_brief") or _is_stale(path, lease_seconds):
         return None
     return found
 
@@ -206,16 +208,39 @@ def _is_kept(claim: Claim, lease_seconds: float) -> bool:
     return claim.is_held
 
 
-def _is_stale(path: Path, lease_seconds: float, now: float) -> bool:
-    """Tell whether nobody holds the claim, by its process where that would be on this machine."""
+def _is_stale(path: Path, lease_seconds: float, now: float | None = None) -> bool:
+    """Tell whether nobody holds the claim, by its process where that would be on this machine.
+
+    Else by its last heartbeat: `now` is the file system's time, if it is known.
+    """
     found = holder(path)
     try:
         if _is_local(path, found):
             return not _is_alive(found["pid"], found.get("started"))
+        if now is None:
+            now = time.time() + _file_clock_lead(path.parent)
         # A time far ahead is no life either: it was written before a clock was put back.
         return abs(now - path.lstat().st_mtime) > lease_seconds
     except FileNotFoundError:
         return True
+
+
+_leads: dict[int, tuple[float, float]] = {}  # by device: when it was looked at, and what it was
+
+
+def _file_clock_lead(folder: Path) -> float:
+    """Return the seconds that the clock of a folder's file system is ahead of this machine's.
+
+    0 where nothing may be written, which is how one learns a file server's time. A clock may be
+    put right, so that it is looked at again when a claim could have become stale.
+    """
+    device = folder.stat().st_dev
+    looked_at, lead = _leads.get(device, (-math.inf, 0.0))
+    if time.monotonic() - looked_at > LEASE_SECONDS:
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as probe:
+            lead = os.fstat(probe.fileno()).st_mtime - time.time()
+        _leads[device] = (time.monotonic(), lead)
+    return lead
 
 
 _watched: dict[Path, tuple[int, float]] = {}  # a claim's time, and since when it is seen unchanged
