@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-# Name last: it alone may have the separator in it. `exit_code` is what wait(2) gives.
+# Name last: it alone may have the separator in it.
 _FIELDS = (
     "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "exit_code", "RestartCnt",
     "NumNodes", "NodeList", "Partition", "TimeUsed", "TimeLimit", "StartTime", "UserName",
@@ -281,7 +281,6 @@ def _describe_limit(reason: str) -> str:
 def _read_line(line: str) -> Job:
     raw = dict(zip(_FIELDS, line.split("|", len(_FIELDS) - 1), strict=True))
     kept = {name: "" if value in _NOTHING else value for name, value in raw.items()}
-    status = int(kept["exit_code"] or 0)
     array = kept["ArrayJobID"]
     return Job(
         job_id=kept["JobID"],
@@ -289,7 +288,7 @@ def _read_line(line: str) -> Job:
         array_tasks=tuple(f"{array}_{i}" for i in _indices(kept["ArrayTaskID"])),
         state=kept["State"],
         reason=raw["Reason"],
-        exit_code=f"{status >> 8}:{status & 127}",
+        exit_code=_read_exit_code(kept["exit_code"]),
         restarts=int(kept["RestartCnt"] or 0),
         num_nodes=int(kept["NumNodes"] or 0),
         nodes=kept["NodeList"],
@@ -301,6 +300,14 @@ def _read_line(line: str) -> Job:
         script=kept["Command"],
         name=kept["Name"].removesuffix("|"),
     )
+
+
+def _read_exit_code(text: str) -> str:
+    """Return code:signal, which newer squeues print; that of 22.05 prints what wait(2) gives."""
+    if not text.isdecimal():
+        return text or "0:0"
+    status = int(text)
+    return f"{status >> 8}:{status & 127}"
 
 
 def _indices(text: str) -> Iterator[int]:
