@@ -240,6 +240,7 @@ _WAITS: Mapping[str, str] = {
     "JobHeldAdmin": "held by an administrator",
     "JobHoldMaxRequeue": "held after too many requeues; `scontrol release` lets it go",
     "launch failed requeued held": "held: its launch failed; ask the administrators",
+    "job requeued in held state": "held by who requeued it; `scontrol release` lets it go",
     "ReqNodeNotAvail": "nodes it needs are down, drained or reserved",
     "NodeDown": "a node it needs is down",
     "BadConstraints": "never starts: no node has what it asks for; cancel it",
@@ -254,26 +255,34 @@ _WAITS: Mapping[str, str] = {
     "InvalidQOS": "never starts: its QOS is not valid",
     "QOSNotAllowed": "never starts: its QOS may not be used in this partition",
 }
-_LIMIT = re.compile(r"(QOS|Assoc)(Grp|Max|Min)?([A-Z].*?)?(PerUser|PerAccount|PerJob|PerNode)?")
+# MaxGRESPerAccount is a QOS's, too, though it does not say so.
+_LIMIT = re.compile(
+    r"(QOS|Assoc|(?=Max\w+Per(?:User|Account)))(Grp|Max|Min)?([A-Z].*?)?"
+    r"(PerUser|PerAccount|PerJob|PerNode)?"
+)
 _LIMITED = {
     "GRES": "GPUs", "Cpu": "CPUs", "CPU": "CPUs", "Node": "nodes", "Jobs": "jobs", "Job": "jobs",
-    "Mem": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
+    "Mem": "memory", "Memory": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
     "SubmitJob": "submitted jobs", "SubmitJobs": "submitted jobs",
 }  # fmt: skip
+
+_WHOSE = {"PerAccount": "your account's"}
 
 
 def _describe_limit(reason: str) -> str:
     """Return the words for limits of a QOS or an association, as QOSMaxGRESPerUser."""
-    found = _LIMIT.fullmatch(reason.removesuffix("Limit"))
+    found = _LIMIT.fullmatch(reason.removesuffix("Limit").removesuffix("NotSatisfied"))
     if found is None:
         return ""
     source, kind, what, per = found.groups()
-    where = "this QOS" if source == "QOS" else "this account"
-    budget = re.fullmatch(r"(.*?)(Run)?Minutes", what or "")
+    where = "this account" if source == "Assoc" else "this QOS"
+    budget = re.fullmatch(r"(.*?)(Run)?Min(ute)?s", what or "")
     limited = _LIMITED.get(budget[1] if budget else what or "", "resources")
+    if kind == "Min":
+        return f"never starts: {where} demands more {limited} of a job ({reason})"
     if per in ("PerJob", "PerNode"):
         return f"never starts: asks for more {limited} than {where} allows ({reason})"
-    whose = "all users'" if kind == "Grp" else "your"
+    whose = "all users'" if kind == "Grp" else _WHOSE.get(per, "your")
     amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
     return f"{whose} {amount} in {where} is used up ({reason})"
 
