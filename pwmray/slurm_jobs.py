@@ -26,8 +26,9 @@ _ENDED = {
 ANY_TASK = "_*"
 # Of a person's own: they change what the commands look at, and how they print it.
 _OPTIONS = re.compile(r"(SQUEUE|SINFO|SACCT|SCONTROL|SCANCEL)_|SLURM_(TIME_FORMAT|BITSTR_LEN)$")
-# Those that count more than a script's own lines, and those of the job that submits another.
-_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$)")
+# Those that count more than a script's own lines, and those of the job that submits another; not
+# those that tell where the cluster is, and who asks.
+_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$|SACK_)")
 _NOTHING = ("", "N/A", "(null)", "Unknown", "None")
 
 
