@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-# Name last: it alone may have the separator in it. `exit_code` is what wait(2) gives.
+# Name last: it alone may have the separator in it.
 _FIELDS = (
     "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "exit_code", "RestartCnt",
     "NumNodes", "NodeList", "Partition", "TimeUsed", "TimeLimit", "StartTime", "UserName",
@@ -26,8 +26,9 @@ _ENDED = {
 ANY_TASK = "_*"
 # Of a person's own: they change what the commands look at, and how they print it.
 _OPTIONS = re.compile(r"(SQUEUE|SINFO|SACCT|SCONTROL|SCANCEL)_|SLURM_(TIME_FORMAT|BITSTR_LEN)$")
-# Those that count more than a script's own lines, and those of the job that submits another.
-_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$)")
+# Those that count more than a script's own lines, and those of the job that submits another; not
+# those that tell where the cluster is, and who asks.
+_OF_JOBS = re.compile(r"(SBATCH|SALLOC|SRUN|SLURM|SLURMD)_(?!CONF|CLUSTERS$|JWT$|SACK_)")
 _NOTHING = ("", "N/A", "(null)", "Unknown", "None")
 
 
@@ -240,6 +241,7 @@ _WAITS: Mapping[str, str] = {
     "JobHeldAdmin": "held by an administrator",
     "JobHoldMaxRequeue": "held after too many requeues; `scontrol release` lets it go",
     "launch failed requeued held": "held: its launch failed; ask the administrators",
+    "job requeued in held state": "held by who requeued it; `scontrol release` lets it go",
     "ReqNodeNotAvail": "nodes it needs are down, drained or reserved",
     "NodeDown": "a node it needs is down",
     "BadConstraints": "never starts: no node has what it asks for; cancel it",
@@ -254,26 +256,34 @@ _WAITS: Mapping[str, str] = {
     "InvalidQOS": "never starts: its QOS is not valid",
     "QOSNotAllowed": "never starts: its QOS may not be used in this partition",
 }
-_LIMIT = re.compile(r"(QOS|Assoc)(Grp|Max|Min)?([A-Z].*?)?(PerUser|PerAccount|PerJob|PerNode)?")
+# MaxGRESPerAccount is a QOS's, too, though it does not say so.
+_LIMIT = re.compile(
+    r"(QOS|Assoc|(?=Max\w+Per(?:User|Account)))(Grp|Max|Min)?([A-Z].*?)?"
+    r"(PerUser|PerAccount|PerJob|PerNode)?"
+)
 _LIMITED = {
     "GRES": "GPUs", "Cpu": "CPUs", "CPU": "CPUs", "Node": "nodes", "Jobs": "jobs", "Job": "jobs",
-    "Mem": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
+    "Mem": "memory", "Memory": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
     "SubmitJob": "submitted jobs", "SubmitJobs": "submitted jobs",
 }  # fmt: skip
+
+_WHOSE = {"PerAccount": "your account's"}
 
 
 def _describe_limit(reason: str) -> str:
     """Return the words for limits of a QOS or an association, as QOSMaxGRESPerUser."""
-    found = _LIMIT.fullmatch(reason.removesuffix("Limit"))
+    found = _LIMIT.fullmatch(reason.removesuffix("Limit").removesuffix("NotSatisfied"))
     if found is None:
         return ""
     source, kind, what, per = found.groups()
-    where = "this QOS" if source == "QOS" else "this account"
-    budget = re.fullmatch(r"(.*?)(Run)?Minutes", what or "")
+    where = "this account" if source == "Assoc" else "this QOS"
+    budget = re.fullmatch(r"(.*?)(Run)?Min(ute)?s", what or "")
     limited = _LIMITED.get(budget[1] if budget else what or "", "resources")
+    if kind == "Min":
+        return f"never starts: {where} demands more {limited} of a job ({reason})"
     if per in ("PerJob", "PerNode"):
         return f"never starts: asks for more {limited} than {where} allows ({reason})"
-    whose = "all users'" if kind == "Grp" else "your"
+    whose = "all users'" if kind == "Grp" else _WHOSE.get(per, "your")
     amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
     return f"{whose} {amount} in {where} is used up ({reason})"
 
@@ -281,7 +291,6 @@ def _describe_limit(reason: str) -> str:
 def _read_line(line: str) -> Job:
     raw = dict(zip(_FIELDS, line.split("|", len(_FIELDS) - 1), strict=True))
     kept = {name: "" if value in _NOTHING else value for name, value in raw.items()}
-    status = int(kept["exit_code"] or 0)
     array = kept["ArrayJobID"]
     return Job(
         job_id=kept["JobID"],
@@ -289,7 +298,7 @@ def _read_line(line: str) -> Job:
         array_tasks=tuple(f"{array}_{i}" for i in _indices(kept["ArrayTaskID"])),
         state=kept["State"],
         reason=raw["Reason"],
-        exit_code=f"{status >> 8}:{status & 127}",
+        exit_code=_read_exit_code(kept["exit_code"]),
         restarts=int(kept["RestartCnt"] or 0),
         num_nodes=int(kept["NumNodes"] or 0),
         nodes=kept["NodeList"],
@@ -301,6 +310,14 @@ def _read_line(line: str) -> Job:
         script=kept["Command"],
         name=kept["Name"].removesuffix("|"),
     )
+
+
+def _read_exit_code(text: str) -> str:
+    """Return code:signal, which newer squeues print; that of 22.05 prints what wait(2) gives."""
+    if not text.isdecimal():
+        return text or "0:0"
+    status = int(text)
+    return f"{status >> 8}:{status & 127}"
 
 
 def _indices(text: str) -> Iterator[int]:

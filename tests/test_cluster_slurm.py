@@ -192,6 +192,7 @@ def test_database_that_does_not_know_the_user_tells_nothing(monkeypatch, tmp_pat
 OF_A_SHELL = {
     "SQUEUE_PARTITION": "h200", "SINFO_FORMAT": "%N", "SLURM_TIME_FORMAT": "relative",
     "SLURM_CONF": "/etc/slurm.conf", "SLURM_CLUSTERS": "big", "HOME": "/home/me",
+    "SLURM_JWT": "token", "SLURM_SACK_SOCKET": "/run/slurm-big/sack.socket",
 }  # fmt: skip
 OF_A_JOB = {
     "SBATCH_TIMELIMIT": "7", "SLURM_MEM_PER_CPU": "100", "SLURM_ARRAY_JOB_ID": "5",
@@ -199,12 +200,12 @@ OF_A_JOB = {
 }  # fmt: skip
 
 
+WHERE_AND_WHO = {"SLURM_CONF", "SLURM_CLUSTERS", "HOME", "SLURM_JWT", "SLURM_SACK_SOCKET"}
+
+
 @pytest.mark.parametrize(
     ("command", "kept"),
-    [
-        ("sbatch", {"SLURM_CONF", "SLURM_CLUSTERS", "HOME"}),
-        ("squeue", {"SLURM_CONF", "SLURM_CLUSTERS", "HOME", *OF_A_JOB}),
-    ],
+    [("sbatch", WHERE_AND_WHO), ("squeue", {*WHERE_AND_WHO, *OF_A_JOB})],
 )
 def test_commands_heed_none_of_the_options_that_a_shell_has_for_them(
     command, kept, monkeypatch, tmp_path

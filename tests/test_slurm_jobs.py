@@ -1,4 +1,4 @@
-"""What squeue and sacct print, read: lines as Slurm 22.05 printed them."""
+"""What squeue and sacct print, read: lines as Slurm 22.05, 24.11 and 26.05 printed them."""
 
 import os
 import pwd
@@ -33,6 +33,9 @@ TASKS = "27628|27628|1-3%1|PENDING|JobArrayTaskLimit|0|0|1||h200|0:00|10:00|N/A|
 CANCELLED = "27631|27631|N/A|CANCELLED|None|15|0|1|n2|main|0:00|365-00:00:00|N/A|me|/s.sh|c.sh|"
 FAILED = "27629|27629|N/A|FAILED|NonZeroExitCode|768|0|1|n2|main|0:00|1:00:00|N/A|me|/s.sh|d.sh|"
 KILLED = "27630|27630|N/A|FAILED|JobLaunchFailure|9|0|1|n2|main|0:00|1:00:00|N/A|me|/s.sh|e.sh|"
+# As 24.11 and 26.05 print them.
+NEW_FAILED = FAILED.replace("768", "3:0")
+NEW_KILLED = KILLED.replace("JobLaunchFailure|9|", "RaisedSignal:9(Killed)|0:9|")
 LINES = [WAITS, RUNS, TASK, TASKS, CANCELLED, FAILED, KILLED]
 
 
@@ -60,8 +63,11 @@ def test_line_that_is_none_of_a_job_is_left_out():
         (FAILED, "3:0", True),
         (KILLED, "0:9", True),
         (CANCELLED, "0:15", True),
+        (NEW_FAILED, "3:0", True),
+        (NEW_KILLED, "0:9", True),
         (RUNS, "0:0", False),
         (WAITS, "0:0", False),
+        (WAITS.replace("Resources|0|", "Resources|0:0|"), "0:0", False),
         (RUNS.replace("RUNNING", "COMPLETING"), "0:0", False),
         (RUNS.replace("RUNNING", "SOMETHING_NEW"), "0:0", False),
     ],
@@ -129,6 +135,14 @@ def test_accounting_is_read():
         ("AssocGrpGRESMinutes", "all users' budget of GPUs times minutes in this account"),
         ("AssocGrpCPURunMinutesLimit", "all users' budget of CPUs times minutes in this account"),
         ("QOSMaxGRESPerJob", "never starts: asks for more GPUs than this QOS allows"),
+        ("QOSMinGRES", "never starts: this QOS demands more GPUs of a job (QOSMinGRES)"),
+        ("QOSMinCpuNotSatisfied", "never starts: this QOS demands more CPUs of a job"),
+        ("QOSMaxMemoryPerUser", "your limit of memory in this QOS is used up"),
+        ("MaxGRESPerAccount", "your account's limit of GPUs in this QOS is used up"),
+        ("MaxJobsPerAccount", "your account's limit of jobs in this QOS is used up"),
+        ("MaxGRESRunMinsPerUser", "your budget of GPUs times minutes in this QOS is used up"),
+        ("MaxPoweredUpNodes", "MaxPoweredUpNodes"),
+        ("job requeued in held state", "held by who requeued it; `scontrol release`"),
         ("QOSMaxWallDurationPerJobLimit", "never starts: asks for more time than this QOS allows"),
         ("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "nodes it needs are down, drained or"),
         ("DependencyNeverSatisfied", "never starts: the job it depends on failed; cancel it"),
