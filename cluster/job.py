@@ -27,6 +27,7 @@ from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import TRIALS_FAILED, run_command
+from pwmray.deaths import OF_MEMORY
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
 
@@ -107,8 +108,12 @@ class Job:
             return self._see_to_it()
         finally:
             self._end_steps()
-            ended = [Path(self._ended_nodes + name) for name in self._nodes]
-            for path in (self._token, self._record, self._goes_on, *ended):
+            words = [
+                Path(self._ended_nodes + name + kind)
+                for name in self._nodes
+                for kind in ("", OF_MEMORY)
+            ]
+            for path in (self._token, self._record, self._goes_on, *words):
                 path.unlink(missing_ok=True)
 
     @property

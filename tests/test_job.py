@@ -396,6 +396,43 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("groups", "counter"),
+    [
+        ("9:name=systemd:/\n4:memory:/slurm_c2/uid_1/job_7/step_0/task_0\n0::/\n",
+         "memory/slurm_c2/uid_1/job_7/step_0/task_0/memory.oom_control"),
+        ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+         "system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events"),
+        ("9:name=systemd:/\n", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_kernels_count_of_what_it_killed_is_that_of_the_steps_own_group(
+    groups, counter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(raynode, "_CGROUPS", str(tmp_path))
+    (tmp_path / "groups").write_text(groups)
+    found = raynode.find_kill_counter(tmp_path / "groups")
+    assert found == (None if counter is None else tmp_path / counter)
+
+
+def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
+    counter, word = tmp_path / "memory.oom_control", tmp_path / "ended.n1.memory"
+    counts, words = iter([1, 1, 2, 2, 3]), []  # one was killed before this began
+
+    def sleep(_):
+        words.append(word.read_text() if word.exists() else "")
+        counter.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {next(counts)}\n")
+
+    monkeypatch.setattr(raynode.time, "sleep", sleep)
+    counter.write_text("oom_kill 1\n")
+    with pytest.raises(StopIteration):
+        raynode.tell_of_kills(counter, word)
+    words.append(word.read_text())
+    told = [word for word, before in zip(words[1:], words[:-1], strict=True) if word != before]
+    assert (words[0], len(told)) == ("", 2)
+
+
 @pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])
 def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch, number, is_asked):
     put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {tmp_path}/asked")
