@@ -118,10 +118,10 @@ def ask(
     past = {} if past is None else past
     unknown = [name for name in wanted if not find(known, name)]
     new = [name for name in unknown if name not in past]
-    if new:
-        found = _ask_accounting(new, seconds)
-        past |= {name: find(found, name) for name in new}
-    return known + [job for name in unknown for job in past[name]]
+    told = {name: find(found, name) for found in [_ask_accounting(new, seconds)] for name in new}
+    # It lags: of one that has ended it may say for a while that it runs.
+    past |= {name: jobs for name, jobs in told.items() if all(job.is_over for job in jobs)}
+    return known + [job for name in unknown for job in (told | past)[name]]
 
 
 def find(jobs: Iterable[Job], name: str) -> list[Job]:
@@ -212,6 +212,8 @@ def describe_wait(job: Job) -> str:
     if job.state != "PENDING":
         return ""
     reason = job.reason.partition(",")[0].strip()
+    if _NOT_PERMITTED.match(job.reason):
+        return f"never starts: {job.reason}"
     words = _WAITS.get(reason) or _describe_limit(reason) or reason
     if "NotAvail" in reason and ":" in job.reason:  # ReqNodeNotAvail, UnavailableNodes:n[3-4]
         words += f" ({job.reason.rpartition(':')[2]})"
@@ -253,26 +255,33 @@ _WAITS: Mapping[str, str] = {
     "InvalidAccount": "never starts: its account is not valid",
     "InvalidQOS": "never starts: its QOS is not valid",
     "QOSNotAllowed": "never starts: its QOS may not be used in this partition",
+    "MaxMemPerLimit": "never starts: asks for more memory than its partition allows",
+    "QOSUsageThreshold": "your use of late is above what this QOS admits; it starts as that decays",
 }
+# Slurm's own sentences: "Job's account not permitted to use this partition (gpu allows a,b not c)".
+_NOT_PERMITTED = re.compile(r"Job's (account|QOS) not permitted to use this partition")
 _LIMIT = re.compile(r"(QOS|Assoc)(Grp|Max|Min)?([A-Z].*?)?(PerUser|PerAccount|PerJob|PerNode)?")
 _LIMITED = {
     "GRES": "GPUs", "Cpu": "CPUs", "CPU": "CPUs", "Node": "nodes", "Jobs": "jobs", "Job": "jobs",
-    "Mem": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
+    "Mem": "memory", "Memory": "memory", "WallDuration": "time", "Wall": "time", "Time": "time",
     "SubmitJob": "submitted jobs", "SubmitJobs": "submitted jobs",
 }  # fmt: skip
 
 
 def _describe_limit(reason: str) -> str:
     """Return the words for limits of a QOS or an association, as QOSMaxGRESPerUser."""
-    found = _LIMIT.fullmatch(reason.removesuffix("Limit"))
+    found = _LIMIT.fullmatch(reason.removesuffix("Limit").removesuffix("NotSatisfied"))
     if found is None:
         return ""
     source, kind, what, per = found.groups()
     where = "this QOS" if source == "QOS" else "this account"
     budget = re.fullmatch(r"(.*?)(Run)?Minutes", what or "")
     limited = _LIMITED.get(budget[1] if budget else what or "", "resources")
+    if kind == "Min":
+        return f"never starts: asks for fewer {limited} than {where} wants ({reason})"
     if per in ("PerJob", "PerNode"):
-        return f"never starts: asks for more {limited} than {where} allows ({reason})"
+        asked = f"{limited} times minutes" if budget else limited
+        return f"never starts: asks for more {asked} than {where} allows ({reason})"
     whose = "all users'" if kind == "Grp" else "your"
     amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
     return f"{whose} {amount} in {where} is used up ({reason})"
@@ -314,6 +323,8 @@ def _indices(text: str) -> Iterator[int]:
 
 def _ask_accounting(names: list[str], seconds: float) -> list[Job]:
     """Return what the accounting database knows, else the file of ended jobs, else nothing."""
+    if not names:
+        return []
     ids = ",".join(name.removesuffix(ANY_TASK) for name in names)
     wanted = (f"--jobs={ids}", "--noheader", "--parsable2")
     told = _run(("sacct", "--allocations", *wanted, "-o", "JobIDRaw,JobID,State,ExitCode"), seconds)
