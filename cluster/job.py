@@ -35,7 +35,7 @@ _HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
 _HEAD_TRIES = 3  # another process may take the free port first
 _WORKER_STARTS = 4  # of a node in a row, until it is given up
 _SOUND_SECONDS = 600.0  # after which an end is the first in a row: jobs last for days
-_RESTART_SECONDS = 10.0  # between two of them
+_RESTART_SECONDS = 10.0  # between two of them, and between two tries of the head
 _END_SECONDS = 10.0  # that a step may take to end
 _LOOK_SECONDS = 0.2
 _EARLY_SECONDS = 90.0  # that Slurm may send its signal before the time that was asked for
@@ -132,7 +132,9 @@ class Job:
     def _start_head(self) -> None:
         """Start Ray's head where this runs, until it listens."""
         head = self._nodes[self._head]
-        for _ in range(_HEAD_TRIES):
+        for number in range(_HEAD_TRIES):
+            if number:  # Slurm, started anew a moment ago, gives steps no GPUs yet
+                time.sleep(_RESTART_SECONDS)
             self._port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
             self._start_step(self._head, "head", head)
             if self._listens(head["ip"]):

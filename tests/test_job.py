@@ -160,15 +160,17 @@ while len(open("ready").read()) < 2:
 def test_head_that_ends_at_once_is_tried_again_and_named(place):
     (place.folder / "failing").write_text("head")
     started = time.monotonic()
-    done = place.run("")
+    waits = "job.time.sleep = lambda seconds: seconds == 10 and print('waited')"
+    done = place.run("", changes=waits)
     assert time.monotonic() - started < 30
     assert len(place.lines("steps")) == 3
+    assert done.stdout.count("waited") == 2
     assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
 
 
 def test_head_that_lives_and_does_not_listen_is_given_up(place):
     (place.folder / "failing").write_text("silent")
-    done = place.run("", changes="job._HEAD_SECONDS = 0.5")
+    done = place.run("", changes="job._HEAD_SECONDS, job._RESTART_SECONDS = 0.5, 0.0")
     assert "Ray's head did not start on n1" in done.stderr
     assert len(place.lines("steps")) == 3
     assert not any(Path("/proc", step).exists() for step in place.lines("steps"))
