@@ -27,6 +27,7 @@ from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import TRIALS_FAILED, run_command
+from pwmray.deaths import OF_MEMORY
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
 
@@ -34,7 +35,7 @@ _HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
 _HEAD_TRIES = 3  # another process may take the free port first
 _WORKER_STARTS = 4  # of a node in a row, until it is given up
 _SOUND_SECONDS = 600.0  # after which an end is the first in a row: jobs last for days
-_RESTART_SECONDS = 10.0  # between two of them
+_RESTART_SECONDS = 10.0  # between two of them, and between two tries of the head
 _END_SECONDS = 10.0  # that a step may take to end
 _LOOK_SECONDS = 0.2
 _EARLY_SECONDS = 90.0  # that Slurm may send its signal before the time that was asked for
@@ -110,8 +111,12 @@ class Job:
         finally:
             self._end_steps()
             self.is_superseded = self._has_another_life()
-            ended = [Path(self._ended_nodes + name) for name in self._nodes]
-            for path in (self._token, self._record, self._goes_on, *ended):
+            words = [
+                Path(self._ended_nodes + name + kind)
+                for name in self._nodes
+                for kind in ("", OF_MEMORY)
+            ]
+            for path in (self._token, self._record, self._goes_on, *words):
                 if not self.is_superseded:
                     path.unlink(missing_ok=True)
 
@@ -131,7 +136,9 @@ class Job:
     def _start_head(self) -> None:
         """Start Ray's head where this runs, until it listens."""
         head = self._nodes[self._head]
-        for _ in range(_HEAD_TRIES):
+        for number in range(_HEAD_TRIES):
+            if number:  # Slurm, started anew a moment ago, gives steps no GPUs yet
+                time.sleep(_RESTART_SECONDS)
             self._port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
             self._start_step(self._head, "head", head)
             if self._listens(head["ip"]):

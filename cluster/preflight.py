@@ -100,34 +100,34 @@ def _find_partition(profile: Profile, partitions: Mapping[str, Partition]) -> Pa
 def _check_account(
     profile: Profile, partition: Partition, associations: Sequence[Association] | None
 ) -> None:
-    account = profile.account
+    account = profile.account.lower()  # as Slurm takes it, and keeps it
     if not account:
         return
     if associations is not None:
         mine = {a.account for a in associations if a.partition in ("", partition.name)}
         if account not in mine:
-            raise ValueError(unknown("account", account, sorted(mine)))
-    if partition.accounts != (ALL,) and account not in partition.accounts:
+            raise ValueError(unknown("account", profile.account, sorted(mine)))
+    if partition.accounts != (ALL,) and account not in map(str.lower, partition.accounts):
         raise ValueError(
             f"account {account!r} may not use partition {partition.name}; "
             f"valid: {', '.join(partition.accounts)}"
         )
-    if account in partition.denied_accounts:
+    if account in map(str.lower, partition.denied_accounts):
         raise ValueError(f"account {account!r} may not use partition {partition.name}")
 
 
 def _check_qos(
     profile: Profile, partition: Partition, associations: Sequence[Association] | None
 ) -> None:
-    qos = profile.qos
+    qos, of = profile.qos.lower(), profile.account.lower()
     if not qos:
         return
     if associations is not None:
-        of_account = [a for a in associations if profile.account in ("", a.account)]
+        of_account = [a for a in associations if of in ("", a.account)]
         mine = {name for a in of_account for name in a.qos}
         if qos not in mine:
-            raise ValueError(unknown("qos", qos, sorted(mine)))
-    if partition.qos != (ALL,) and qos not in partition.qos:
+            raise ValueError(unknown("qos", profile.qos, sorted(mine)))
+    if partition.qos != (ALL,) and qos not in map(str.lower, partition.qos):
         raise ValueError(
             f"qos {qos!r} may not be used in partition {partition.name}; "
             f"valid: {', '.join(partition.qos)}"

@@ -15,6 +15,7 @@ Slurm has seen it, too.
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,12 +33,15 @@ from cluster import slurm
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
+from pwmray.deaths import OF_MEMORY
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
 END_SIGNAL = signal.SIGUSR2
 _LOST_SECONDS = 900.0  # that Slurm may take to see it; five minutes are usual
 _LOOK_SECONDS = 5.0
 _LISTEN_SECONDS = 5.0  # that a head may take to let one in
+_KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
+_CGROUPS = "/sys/fs/cgroup"
 _STORE_BYTES = 200_000_000  # trials pass next to nothing through Ray's object store
 
 
@@ -104,7 +109,9 @@ def main(arguments: Sequence[str]) -> int:
     # Of its own for every start, and for nobody else's eyes: Ray opens its folder to all, but not
     # the one around it.
     told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + os.environ["SLURMD_NODENAME"])
-    told_to_end.unlink(missing_ok=True)  # by an earlier start
+    out_of_memory = told_to_end.with_name(told_to_end.name + OF_MEMORY)
+    for word in (told_to_end, out_of_memory):
+        word.unlink(missing_ok=True)  # by an earlier start
     private = tempfile.mkdtemp(prefix=f"r{os.environ['SLURM_JOB_ID']}.", dir=scratch)
     try:
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
@@ -121,12 +128,58 @@ def main(arguments: Sequence[str]) -> int:
 
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
+        counter = find_kill_counter()
+        if counter is not None:
+            threading.Thread(
+                target=tell_of_kills, args=(counter, out_of_memory), daemon=True
+            ).start()
         code = ray.wait()
         if role == "worker" and END_SIGNAL not in signals:
             _requeue_without_head(node, port)
         return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def tell_of_kills(counter: Path, word: Path) -> None:
+    """Write a word anew each time that the kernel kills in this step for want of memory; for ever.
+
+    The trials share the step's control group, of which Slurm sets the limit (ConstrainRAMSpace).
+    """
+    num_kills = _count_kills(counter)
+    while True:
+        time.sleep(_KILL_LOOK_SECONDS)
+        if (now := _count_kills(counter)) > num_kills:
+            num_kills = now
+            with contextlib.suppress(OSError):  # a full disk
+                word.write_text(str(time.time_ns()))
+
+
+def find_kill_counter(groups: Path = Path("/proc/self/cgroup")) -> Path | None:
+    """Return the file in which the kernel counts what it kills in this process's control group.
+
+    In version 1 the memory's groups have a tree of their own. None where there are no groups.
+    """
+    fields = [line.split(":", 2) for line in _read(groups).splitlines()]
+    for _, controllers, path in fields:
+        if "memory" in controllers.split(","):
+            return Path(f"{_CGROUPS}/memory{path}/memory.oom_control")
+    for _, controllers, path in fields:
+        if not controllers:
+            return Path(f"{_CGROUPS}{path}/memory.events")
+    return None
+
+
+def _count_kills(counter: Path) -> int:
+    found = re.search(r"^oom_kill (\d+)$", _read(counter), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:

@@ -219,9 +219,11 @@ def as_text(view: View) -> str:
 def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> JobRow:
     in_it = {job.job_id, *job.array_tasks}
     number = sum(not in_it.isdisjoint(trial.jobs) for trial in running)
+    is_past = not job.num_nodes  # accounting was not asked for more than how it ended
+    num_nodes, restarts = ("-", "-") if is_past else (str(job.num_nodes), str(job.restarts))
     cells = (
-        job.shown_id, submission.profile, job.state, str(job.num_nodes), job.nodes or "-",
-        job.time_used or "-", job.time_limit or "-", str(job.restarts), str(number),
+        job.shown_id, submission.profile, job.state, num_nodes, job.nodes or "-",
+        job.time_used or "-", job.time_limit or "-", restarts, str(number),
     )  # fmt: skip
     how = slurm_jobs.describe_end(job)
     return JobRow(cells, slurm_jobs.describe_wait(job) or ("" if how == job.state else how))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import failures, registry
-from pwmray.failures import Failure
-from pwmray.registry import Status
+from pwmray.failures import KILLED_FOR_MEMORY, Failure
+from pwmray.registry import Record, Status
 from pwmray.watchdog import take_stacks
 
 _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
@@ -20,6 +20,10 @@ _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
 _awaited_at: dict[str, float] = {}  # by node, when such word was last waited for
+# With this behind, one that is written anew when the kernel kills there for want of memory.
+OF_MEMORY = ".memory"
+_kills: dict[str, tuple[str, float]] = {}  # by its name: what it said last, and since when
+_ANY_NODE = "*"
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
 
 
@@ -39,15 +43,18 @@ def record_death(folder: Path, told: str | None) -> bool:
     """
     seen = registry.read(folder)
     if told is not None and seen.status in registry.IN_HANDS:
-        _wait_for_word(seen.last("slurm_node"))
+        _wait_for_word(_node_of(seen))
     with registry.claimed(folder) as record:
         if record is None:
             return False
         # Another: it came to its end, or somebody deleted its record, or cut it, meanwhile.
         if record.status in registry.IN_HANDS:
             death = _death(told, take_stacks(folder))
-            if death["failure"] in _OF_NODES and was_told_to_end(record.last("slurm_node")):
+            node = _node_of(record)
+            if death["failure"] in _OF_NODES and was_told_to_end(node):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}
+            elif death["failure"] is Failure.PROCESS_DIED and _has_killed_for_memory(node):
+                death |= {"reason": KILLED_FOR_MEMORY, "failure": Failure.OUT_OF_MEMORY}
             registry.record(folder, Status.FAILED, **death)
     return True
 
@@ -69,8 +76,43 @@ def was_told_to_end(node: str | None) -> bool:
 
     So begins a preemption where jobs have a time of grace.
     """
+    return bool(_words_of(node, ""))
+
+
+def _has_killed_for_memory(node: str | None) -> bool:
+    """Whether the kernel has just killed a process on a node of this job for want of memory."""
+    return any([_is_news(word) for word in _words_of(node, OF_MEMORY)])  # each is seen
+
+
+def _is_news(word: Path) -> bool:
+    """Whether a word was written anew since it was last read, or but a moment before that."""
+    now = time.monotonic()
+    try:
+        said = word.read_text()
+    except OSError:
+        return False
+    before, since = _kills.get(word.name, (None, now))
+    if said != before:
+        _kills[word.name] = said, now
+        return True
+    return now - since < _BURST_SECONDS
+
+
+def _words_of(node: str | None, kind: str) -> list[Path]:
+    """Return the words of a kind that there are of a node of this job, or of any."""
     start = os.environ.get(_ENDED_NODES)
-    return start is not None and node is not None and Path(start + node).exists()
+    if start is None or node is None:
+        return []
+    if node != _ANY_NODE:
+        return [path for path in [Path(start + node + kind)] if path.exists()]
+    every = Path(start).parent.glob(f"{Path(start).name}*")
+    return [path for path in every if (path.suffix == OF_MEMORY) == bool(kind)]
+
+
+def _node_of(record: Record) -> str | None:
+    """Return where a trial ran. Of one that had not begun it is not known: there may be others."""
+    has_begun = record.status is not Status.QUEUED
+    return record.last("slurm_node") if has_begun else _ANY_NODE
 
 
 def is_ended_here() -> bool:

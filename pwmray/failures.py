@@ -23,7 +23,7 @@ class Failure(StrEnum):
     PREEMPTED = "preempted"
     NODE_LOST = "node lost"  # or its storage, or its GPU
     HANG = "hang"  # ended by its watchdog
-    PROCESS_DIED = "process died"  # without a word: a kill, also the kernel's for want of memory
+    PROCESS_DIED = "process died"  # without a word: a kill, also the kernel's where nobody sees why
     DISK_FULL = "disk full"
     NON_FINITE = "non-finite"
     CONFIG = "config"  # what a person can put right
@@ -96,6 +96,8 @@ _SIGNALS: dict[int, Failure] = {
     signal.SIGXFSZ: _F.DISK_FULL,
 }
 _BAD_INPUT = 2  # the exit code of our commands
+# The reason of what died so. Of that memory others have a part, too.
+KILLED_FOR_MEMORY = "the kernel ended it: the node's memory, or the job's part of it, was used up"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -119,10 +119,10 @@ def ask(
     past = {} if past is None else past
     unknown = [name for name in wanted if not find(known, name)]
     new = [name for name in unknown if name not in past]
-    if new:
-        found = _ask_accounting(new, seconds)
-        past |= {name: find(found, name) for name in new}
-    return known + [job for name in unknown for job in past[name]]
+    told = {name: find(found, name) for found in [_ask_accounting(new, seconds)] for name in new}
+    # It lags: of one that has ended it may say for a while that it runs.
+    past |= {name: jobs for name, jobs in told.items() if all(job.is_over for job in jobs)}
+    return known + [job for name in unknown for job in (told | past)[name]]
 
 
 def find(jobs: Iterable[Job], name: str) -> list[Job]:
@@ -213,6 +213,8 @@ def describe_wait(job: Job) -> str:
     if job.state != "PENDING":
         return ""
     reason = job.reason.partition(",")[0].strip()
+    if _NOT_PERMITTED.match(job.reason):
+        return f"never starts: {job.reason}"
     words = _WAITS.get(reason) or _describe_limit(reason) or reason
     if "NotAvail" in reason and ":" in job.reason:  # ReqNodeNotAvail, UnavailableNodes:n[3-4]
         words += f" ({job.reason.rpartition(':')[2]})"
@@ -255,7 +257,11 @@ _WAITS: Mapping[str, str] = {
     "InvalidAccount": "never starts: its account is not valid",
     "InvalidQOS": "never starts: its QOS is not valid",
     "QOSNotAllowed": "never starts: its QOS may not be used in this partition",
+    "MaxMemPerLimit": "never starts: asks for more memory than its partition allows",
+    "QOSUsageThreshold": "your use of late is above what this QOS admits; it starts as that decays",
 }
+# Slurm's own sentences: "Job's account not permitted to use this partition (gpu allows a,b not c)".
+_NOT_PERMITTED = re.compile(r"Job's (account|QOS) not permitted to use this partition")
 # MaxGRESPerAccount is a QOS's, too, though it does not say so.
 _LIMIT = re.compile(
     r"(QOS|Assoc|(?=Max\w+Per(?:User|Account)))(Grp|Max|Min)?([A-Z].*?)?"
@@ -282,7 +288,8 @@ def _describe_limit(reason: str) -> str:
     if kind == "Min":
         return f"never starts: {where} demands more {limited} of a job ({reason})"
     if per in ("PerJob", "PerNode"):
-        return f"never starts: asks for more {limited} than {where} allows ({reason})"
+        asked = f"{limited} times minutes" if budget else limited
+        return f"never starts: asks for more {asked} than {where} allows ({reason})"
     whose = "all users'" if kind == "Grp" else _WHOSE.get(per, "your")
     amount = f"budget of {limited} times minutes" if budget else f"limit of {limited}"
     return f"{whose} {amount} in {where} is used up ({reason})"
@@ -331,6 +338,8 @@ def _indices(text: str) -> Iterator[int]:
 
 def _ask_accounting(names: list[str], seconds: float) -> list[Job]:
     """Return what the accounting database knows, else the file of ended jobs, else nothing."""
+    if not names:
+        return []
     ids = ",".join(name.removesuffix(ANY_TASK) for name in names)
     wanted = (f"--jobs={ids}", "--noheader", "--parsable2")
     told = _run(("sacct", "--allocations", *wanted, "-o", "JobIDRaw,JobID,State,ExitCode"), seconds)

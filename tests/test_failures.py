@@ -13,6 +13,7 @@ from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
 from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
+    KILLED_FOR_MEMORY,
     POLICIES,
     Failure,
     Remedy,
@@ -356,6 +357,49 @@ def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
     registry.record(folder, Status.RUNNING, slurm_node=node)
     assert deaths.record_death(folder, told)
     assert registry.read(folder).last("failure") == failure
+
+
+@pytest.mark.parametrize(("word", "failure"), [
+    (".41.ended.n1", Failure.PREEMPTED), (".41.ended.n1.memory", Failure.OUT_OF_MEMORY),
+    (".42.ended.n1", Failure.PROCESS_DIED),
+])  # fmt: skip
+def test_process_that_died_as_its_trial_was_to_begin_goes_with_any_node_of_its_job(
+    word, failure, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(deaths, "_kills", {})
+    (tmp_path / word).write_text("1")
+    folder = tmp_path / "a1"
+    registry.queue(folder, {}, slurm_job_id="41")
+    registry.record(folder, Status.RUNNING, slurm_node="n7")  # in an earlier life of the job
+    registry.queue(folder, {}, slurm_job_id="41")
+    assert deaths.record_death(folder, "The actor died unexpectedly before finishing")
+    assert registry.read(folder).last("failure") == failure
+
+
+def test_process_that_the_kernel_ended_for_want_of_memory_ran_out_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
+    monkeypatch.setattr(deaths, "_kills", {})
+    now = 0.0
+    monkeypatch.setattr(deaths, "time", SimpleNamespace(monotonic=lambda: now, sleep=None))
+
+    def die(node, said=None):
+        if said:
+            (tmp_path / ".41.ended.n1.memory").write_text(said)
+        registry.queue(tmp_path / "a1", {}, slurm_job_id="41")
+        registry.record(tmp_path / "a1", Status.RUNNING, slurm_node=node)
+        assert deaths.record_death(tmp_path / "a1", "The actor died unexpectedly")
+        return registry.read(tmp_path / "a1").last("failure")
+
+    assert die("n1", "5") == Failure.OUT_OF_MEMORY
+    assert registry.read(tmp_path / "a1").last("reason") == KILLED_FOR_MEMORY
+    assert die("n1") == Failure.OUT_OF_MEMORY  # the kernel took two at once
+    assert die("n2") == Failure.PROCESS_DIED
+    now = 60.0
+    assert die("n1") == Failure.PROCESS_DIED  # of something else
+    assert die("n1", "7") == Failure.OUT_OF_MEMORY
 
 
 def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeypatch):

@@ -160,15 +160,17 @@ while len(open("ready").read()) < 2:
 def test_head_that_ends_at_once_is_tried_again_and_named(place):
     (place.folder / "failing").write_text("head")
     started = time.monotonic()
-    done = place.run("")
+    waits = "job.time.sleep = lambda seconds: seconds == 10 and print('waited')"
+    done = place.run("", changes=waits)
     assert time.monotonic() - started < 30
     assert len(place.lines("steps")) == 3
+    assert done.stdout.count("waited") == 2
     assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
 
 
 def test_head_that_lives_and_does_not_listen_is_given_up(place):
     (place.folder / "failing").write_text("silent")
-    done = place.run("", changes="job._HEAD_SECONDS = 0.5")
+    done = place.run("", changes="job._HEAD_SECONDS, job._RESTART_SECONDS = 0.5, 0.0")
     assert "Ray's head did not start on n1" in done.stderr
     assert len(place.lines("steps")) == 3
     assert not any(Path("/proc", step).exists() for step in place.lines("steps"))
@@ -411,6 +413,43 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     node.wait(30)
     assert (tmp_path / "ended.n1").exists() == is_slurms
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "counter"),
+    [
+        ("9:name=systemd:/\n4:memory:/slurm_c2/uid_1/job_7/step_0/task_0\n0::/\n",
+         "memory/slurm_c2/uid_1/job_7/step_0/task_0/memory.oom_control"),
+        ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+         "system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events"),
+        ("9:name=systemd:/\n", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_kernels_count_of_what_it_killed_is_that_of_the_steps_own_group(
+    groups, counter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(raynode, "_CGROUPS", str(tmp_path))
+    (tmp_path / "groups").write_text(groups)
+    found = raynode.find_kill_counter(tmp_path / "groups")
+    assert found == (None if counter is None else tmp_path / counter)
+
+
+def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
+    counter, word = tmp_path / "memory.oom_control", tmp_path / "ended.n1.memory"
+    counts, words = iter([1, 1, 2, 2, 3]), []  # one was killed before this began
+
+    def sleep(_):
+        words.append(word.read_text() if word.exists() else "")
+        counter.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {next(counts)}\n")
+
+    monkeypatch.setattr(raynode.time, "sleep", sleep)
+    counter.write_text("oom_kill 1\n")
+    with pytest.raises(StopIteration):
+        raynode.tell_of_kills(counter, word)
+    words.append(word.read_text())
+    told = [word for word, before in zip(words[1:], words[:-1], strict=True) if word != before]
+    assert (words[0], len(told)) == ("", 2)
 
 
 @pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])

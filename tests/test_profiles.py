@@ -162,6 +162,12 @@ def test_account_and_qos_are_held_against_the_database_where_there_is_one(change
         check(profile, [Association("robotics", "", ("normal",)), elsewhere])
 
 
+def test_capitals_of_an_account_or_a_qos_mean_nothing_to_slurm():
+    named = {"account": "Robotics", "qos": "Normal"}
+    profile = dataclasses.replace(H200, partition="gpu-h200", gpus=8, **named)
+    check(profile, [Association("robotics", "", ("normal",))])
+
+
 def test_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
     assert load(tmp_path, "\ufeff[h]\r\n" + LINES.replace("\n", "\r\n"))["h"].cpus == 8
 

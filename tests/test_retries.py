@@ -12,6 +12,7 @@ from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.tune_callbacks import StopEarly, TuneWatch
 from pwmray.driver.turns import Turns
+from pwmray.failures import KILLED_FOR_MEMORY
 from pwmray.registry import Status
 from tests import small_disk
 from tests.test_turns import driver, folder_of, stand_at
@@ -53,6 +54,16 @@ def test_trial_out_of_memory_runs_again_while_it_can_be_given_more(tmp_path):
     assert turns.next(machine) == []
     assert turns.is_over
     assert registry.read(folder).status is Status.FAILED
+
+
+def test_trial_that_others_may_have_left_too_little_memory_runs_again_with_the_same(tmp_path):
+    turns, (trial,) = driver(tmp_path, 1)
+    folder = folder_of(tmp_path, trial)
+    turns.next(lambda: {"CPU": 1})
+    for told in ([trial], [trial], []):  # as often as its class allows
+        killed = {"failure": "out of memory", "reason": KILLED_FOR_MEMORY}
+        registry.record(folder, Status.FAILED, **killed)
+        assert turns.next(lambda: {"CPU": 1}) == told
 
 
 def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp_path, capsys):

@@ -144,6 +144,17 @@ def test_accounting_is_read():
         ("MaxPoweredUpNodes", "MaxPoweredUpNodes"),
         ("job requeued in held state", "held by who requeued it; `scontrol release`"),
         ("QOSMaxWallDurationPerJobLimit", "never starts: asks for more time than this QOS allows"),
+        ("QOSMaxCpuMinutesPerJobLimit", "never starts: asks for more CPUs times minutes than this"),
+        ("QOSMaxMemoryPerJob", "never starts: asks for more memory than this QOS allows"),
+        ("MaxMemPerLimit", "never starts: asks for more memory than its partition allows"),
+        (
+            "Job's account not permitted to use this partition (chem allows a,chem not lab)",
+            "never starts: Job's account not permitted to use this partition (chem allows a,chem",
+        ),
+        (
+            "Job's QOS not permitted to use this partition (onlyqos allows high not normal)",
+            "never starts: Job's QOS not permitted to use this partition (onlyqos allows high",
+        ),
         ("ReqNodeNotAvail, UnavailableNodes:n[3-4]", "nodes it needs are down, drained or"),
         ("DependencyNeverSatisfied", "never starts: the job it depends on failed; cancel it"),
         ("SomethingNew", "SomethingNew"),
@@ -194,6 +205,17 @@ def test_machine_without_slurm_is_of_no_cluster(monkeypatch, tmp_path):
 def test_squeue_that_does_not_answer_in_time_is_not_waited_for(monkeypatch, tmp_path):
     put_command(tmp_path, monkeypatch, "squeue", "exec sleep 5")
     assert ask(["1"], 0.05) is None
+
+
+def test_accounting_that_lags_behind_is_asked_again(monkeypatch, tmp_path):
+    put_command(tmp_path, monkeypatch, "squeue", "true")
+    past = {}
+    for state, is_asked_again in (("RUNNING", True), ("CANCELLED by 0", False)):
+        put_command(tmp_path, monkeypatch, "sacct", f"echo '7|7|{state}|0:0'")
+        (job,) = ask(["7"], 5.0, past) or []
+        assert (job.state, "7" not in past) == (state.split()[0], is_asked_again)
+    put_command(tmp_path, monkeypatch, "sacct", "exit 1")
+    assert ask(["7"], 5.0, past) == [job]
 
 
 @pytest.mark.parametrize(

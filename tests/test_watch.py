@@ -129,6 +129,14 @@ def test_watch_says_how_a_job_ended(tmp_path, capsys, told):
     assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "4", "0", "0"]
 
 
+def test_watch_claims_nothing_of_a_job_that_accounting_alone_knows(tmp_path, capsys, told):
+    queue(tmp_path, submission(44))
+    told.append("44|44|N/A|COMPLETED|None|0|0" + 10 * "|")  # as it is read from sacct
+    _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
+    row = ["44", "h100", "COMPLETED", "-", "-", "-", "-", "-", "0"]
+    assert row in [line.split() for line in out.splitlines()]
+
+
 def test_watch_opens_the_dashboard_through_ssh(tmp_path, capsys, told):
     folder = queue(tmp_path, submission(41))
     told.append(RUNS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pwmray import slurm_jobs
 from pwmray.commands import say
 from pwmray.failures import (
+    KILLED_FOR_MEMORY,
     POLICIES,
     Failure,
     Remedy,
@@ -116,7 +117,9 @@ def can_retry(
     remedy = POLICIES[failure].remedy
     if remedy is Remedy.MORE_MEMORY:
         share, largest = share_of(record), machine()  # the share counts this failure
-        return request(runtime, share, largest) != request(runtime, share // 2, largest)
+        is_more = request(runtime, share, largest) != request(runtime, share // 2, largest)
+        # Where it was not its own memory alone, another time may do.
+        return is_more or record.last("reason") == KILLED_FOR_MEMORY
     if remedy is Remedy.WAIT_FOR_ROOM:
         return _wait_for_room(results, num_bytes, runtime.disk_wait_seconds)
     return remedy is Remedy.RESUME
