@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
-from tests.made_sweeps import CONTROLS
+from tests.made_sweeps import CONTROLS, SEEDS, make_row
 
 KINDS = {
     "baseline": ("mlp", "gaussian"),
@@ -59,3 +59,15 @@ def write_trials(
         for epoch, share in ((row["epochs"] // 2, 0.5), (row["epochs"], 1.0))
     ]
     write_rows(folder / "curves.arrow", curves, CURVE)
+
+
+def write_levels(folder: Path, levels: Sequence[str]) -> None:
+    """Write a sweep of one task and one variant over `policy.integrator`."""
+    rows = [
+        make_row("reacher-easy", "fullflow", 100, seed)
+        | {"trial": f"{place}-{seed}", "return_mean": 300.0 * (place + 1) + seed / 100.0}
+        | {"config": json.dumps({"policy": {"integrator": level}})}
+        for place, level in enumerate(levels)
+        for seed in SEEDS
+    ]
+    write_trials(folder, rows, ["policy.integrator", "task", "seed"], "policy.integrator")

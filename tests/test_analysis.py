@@ -403,6 +403,15 @@ def test_markdown_shows_what_looks_like_a_tag(tmp_path, capsys):
     assert "<.001" in printed
 
 
+def test_markdown_shows_signs_that_are_its_own(tmp_path, capsys):
+    reason = "A.__init__() got *args, `x` [y](z) ~~w~~ \\_ of num_substeps, 3 * 4"
+    make_sweep(tmp_path / "s", lambda row: fail_one(row) and {"status": "FAILED", "reason": reason})
+    run(tmp_path, "s", "--format", "md")
+    printed = capsys.readouterr().out
+    shown = r"A.\_\_init\_\_() got \*args, \`x\` [y\](z) \~~w\~~ \\\_ of num_substeps, 3 * 4"
+    assert shown in printed
+
+
 # Bad input: one line on stderr and exit code 2.
 
 

@@ -19,7 +19,7 @@ from analysis.formats.page import anchor
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
-from tests.squares import write_square
+from tests.squares import write_levels, write_square
 
 CELLS = {
     "baseline": (300.0, 310.0, 320.0),
@@ -207,6 +207,13 @@ def test_text_of_the_tables_is_escaped(tmp_path):
     page = make_page(tmp_path, "s")
     assert "&lt;script&gt;alert" in page.text
     assert len(page.all("script")) == 1
+
+
+def test_letters_that_no_font_here_has_are_left_to_the_readers_browser(tmp_path, recwarn):
+    write_levels(tmp_path / "s", ("\u6bd4\u8f83", "euler"))
+    page = make_page(tmp_path, "s")
+    assert page.text.count("\u6bd4\u8f83</text>") > 1
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_a_title_becomes_a_target():

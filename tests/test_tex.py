@@ -11,7 +11,7 @@ from analysis.formats.tex import escape
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
-from tests.squares import write_square
+from tests.squares import write_levels, write_square
 
 HOSTILE = r"100% of $5 & #1_{x}^2 ~ <a|b> \end{document} 'q' \"r\" [z]"
 COMPILERS = {
@@ -36,7 +36,7 @@ def render(folder: Path) -> str:
     out = folder.parent / "out"
     options = ["--format", "tex", "--per-seed", "--reference", "pwm", "--out", str(out)]
     assert main([str(folder), *options]) == 0
-    return (out / "summary.tex").read_text(encoding="ascii")
+    return (out / "summary.tex").read_text(encoding="utf-8")
 
 
 def list_tables(document: str) -> list[tuple[str, str]]:
@@ -86,10 +86,10 @@ def test_tables_have_the_rules_of_booktabs_in_order(document):
 def test_only_commands_of_the_packages_used_appear(document):
     used = set(re.findall(r"\\([A-Za-z]+)", document))
     assert used <= {
-        "documentclass", "usepackage", "small", "setlength", "parindent", "begin", "end", "section",
-        "subsection", "toprule", "midrule", "bottomrule", "endhead", "item", "pm", "rightarrow",
-        "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
-        "textquotedbl",
+        "documentclass", "usepackage", "renewcommand", "textunderscore", "allowbreak", "small",
+        "setlength", "parindent", "begin", "end", "section", "subsection", "toprule", "midrule",
+        "bottomrule", "endhead", "item", "pm", "rightarrow", "textbackslash", "textasciitilde",
+        "textasciicircum", "textless", "textgreater", "textbar", "textquotedbl",
     }  # fmt: skip
 
 
@@ -100,10 +100,39 @@ def test_text_that_latex_would_read_is_escaped(document):
     assert not re.search(r"(?<!\\)[#%_~^]", body)
 
 
+def test_letters_that_are_not_ascii_are_declared_and_control_characters_are_none(tmp_path):
+    write_odd(tmp_path)
+    document = render(tmp_path / "s")
+    head, _, body = document.partition(r"\begin{document}")
+    assert re.findall(r"\\coded\{(.)\}\{(\w+)\}", head) == [
+        ("\u6bd4", "6BD4"), ("\u8f83", "8F83"), ("\ufffd", "FFFD"),
+    ]  # fmt: skip
+    assert "\u6bd4\u8f83" in body
+    assert "\x1b" not in document
+
+
+def test_config_keys_are_stacked_over_their_columns(tmp_path):
+    write_odd(tmp_path)
+    head = r"{}\shortstack[r]{policy. \\ integrator} &"
+    assert head in render(tmp_path / "s")
+
+
+def write_odd(folder: Path) -> None:
+    """Write a sweep over a setting, of levels in Chinese, one failed with codes of a terminal."""
+    write_levels(folder / "s", ("\u6bd4\u8f83", "euler"))
+    path = folder / "s" / "trials.arrow"
+    rows = read_table(path).to_pylist()
+    rows[-1] |= {"status": "FAILED", "reason": "\x1b[31mred"}
+    write_rows(path, rows, TRIALS)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not FOUND, reason="neither pdflatex nor tectonic here")
-@pytest.mark.parametrize("kind", ["epochs", "square"])
+@pytest.mark.parametrize("kind", ["epochs", "square", "odd"])
 def test_document_compiles(document, tmp_path, kind):
+    if kind == "odd":
+        write_odd(tmp_path)
+        document = render(tmp_path / "s")
     if kind == "square":
         cells = {name: (300.0, 310.0) for name in ("baseline", "flowpolicy", "flowwm", "fullflow")}
         document = render(write_square(tmp_path / "s", {"cup-spin": cells, "cup-catch": cells}))

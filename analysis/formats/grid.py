@@ -1,5 +1,6 @@
 """A table as text, before it is drawn, and how its cells are written."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +59,11 @@ class SortedCell(str):
 def is_text(header: str) -> bool:
     """Tell whether a column stands on the left: words, not numbers."""
     return header in TEXT_COLUMNS
+
+
+def break_key(name: str) -> str:
+    """Return a column's name, a config key over several lines: it is far longer than its values."""
+    return re.sub(r"([._])", r"\1\n", name) if "." in name else name
 
 
 def name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:

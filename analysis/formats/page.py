@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,8 @@ def draw_all(summary: Summary) -> list[Drawing]:
     from analysis.figures import STYLE, list_figures  # matplotlib takes a second to import
 
     drawings = []
-    with matplotlib.rc_context({**STYLE, **SVG_STYLE}):
+    with matplotlib.rc_context({**STYLE, **SVG_STYLE}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's browser has it
         for name, figure in list_figures(summary).items():
             title = _take_title(figure) or name.replace("_", " ")
             svg = _draw(figure)

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from analysis.formats.grid import Grid, is_text
+from analysis.formats.grid import Grid, break_key, is_text
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -20,6 +20,10 @@ LAYOUTS = (
     (" ", 10, 10),
     (" ", 8, 8),
     (" ", 4, 2),
+)
+# What Markdown would take for its own: an underscore within a word it does not.
+_SIGNS = re.compile(
+    r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=~)|\](?=\()"
 )
 
 
@@ -37,21 +41,21 @@ def render_table(summary: Summary, per_seed: bool) -> str:
 
 def render_markdown(summary: Summary, per_seed: bool) -> str:
     """Return the summary as Markdown: a heading and a pipe table for each table, then notes."""
-    lines = [f"# {summary.sweep.name}", "", _keep_tags(headline(summary))]
+    lines = [f"# {_keep_signs(summary.sweep.name)}", "", _keep_signs(headline(summary))]
     for grid in list_grids(summary, per_seed):
-        lines += ["", f"## {_keep_tags(grid.title)}", ""]
+        lines += ["", f"## {_keep_signs(grid.title)}", ""]
         if grid.rows:
             rule = ["---" if is_text(name) else "---:" for name in grid.headers]
             lines += [_join_cells(row) for row in (grid.headers, rule, *grid.rows)]
             lines.append("")
-        lines += [f"* {_keep_tags(note)}" for note in grid.notes]
-    lines += ["", "## Notes", "", *(f"* {_keep_tags(note)}" for note in summary.notes), ""]
+        lines += [f"* {_keep_signs(note)}" for note in grid.notes]
+    lines += ["", "## Notes", "", *(f"* {_keep_signs(note)}" for note in summary.notes), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
 def draw_grid(grid: Grid) -> Iterator[str]:
     """Yield a table's lines: headers, a rule, rows; a cell without room goes on below."""
-    headers = [_break_key(name) for name in grid.headers]
+    headers = [break_key(name) for name in grid.headers]
     widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)))
     sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
     yield from _draw_row(headers, widths, sides, gap)
@@ -126,11 +130,6 @@ def _list_notes(notes: Sequence[str]) -> list[str]:
     ]
 
 
-def _break_key(name: str) -> str:
-    """Return a column's name, a config key over several lines: it is far longer than its values."""
-    return re.sub(r"([._])", r"\1\n", name) if "." in name else name
-
-
 def _span(widths: Sequence[int], gap: str) -> int:
     return sum(widths) + len(gap) * (len(widths) - 1)
 
@@ -140,12 +139,12 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _join_cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_keep_tags(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_keep_signs(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def _keep_tags(text: str) -> str:
-    """Return text in which what looks like a tag of HTML is shown: Markdown would take it for one.
+def _keep_signs(text: str) -> str:
+    """Return text in which Markdown reads no sign of its own: a tag, emphasis, code or a link.
 
-    "<.001" is none, and stays.
+    "<.001" and "num_substeps" hold none, and stay.
     """
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _SIGNS.sub(r"\\\g<0>", text))

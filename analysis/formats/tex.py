@@ -1,8 +1,8 @@
 """Write a Summary as a LaTeX document with booktabs tables; nothing is computed here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from analysis.formats.grid import Grid, is_text
+from analysis.formats.grid import Grid, break_key, is_text
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -11,7 +11,15 @@ PREAMBLE = r"""\documentclass{article}
 \usepackage[a4paper, landscape, margin=15mm]{geometry}
 \usepackage{booktabs, longtable}
 \setlength{\parindent}{0pt}
-\begin{document}
+\renewcommand{\_}{\textunderscore\allowbreak}  % long names break after it, not off the page
+"""
+# A letter that the fonts lack would end pdflatex; other engines know no such declaration.
+CODED = r"""\ifdefined\DeclareUnicodeCharacter
+\makeatletter  % letters that the fonts lack are shown as their codes
+\newcommand{\coded}[2]{\@ifundefined{u8:#1}{\DeclareUnicodeCharacter{#2}{[U+#2]}}{}}
+\makeatother
+"""
+BEGIN = r"""\begin{document}
 \small
 """
 # Applied in one pass, so that what one replacement writes no other one reads.
@@ -25,14 +33,24 @@ SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$"}
 
 def render_tex(summary: Summary, per_seed: bool) -> str:
     """Return a document that compiles by itself; its tables may be copied into a paper."""
-    parts = [PREAMBLE, f"\\section*{{{escape(summary.sweep.name)}}}", escape(headline(summary))]
+    parts = [f"\\section*{{{escape(summary.sweep.name)}}}", escape(headline(summary))]
     parts += [_draw_grid(grid) for grid in list_grids(summary, per_seed)]
     parts += [r"\subsection*{Notes}", _list_notes(summary.notes), r"\end{document}"]
-    return "\n".join(parts) + "\n"
+    body = "\n".join(parts) + "\n"
+    return PREAMBLE + _declare_letters(body) + BEGIN + body
+
+
+def _declare_letters(text: str) -> str:
+    """Return what has pdflatex show the letters that it has none for."""
+    letters = sorted(letter for letter in set(text) if not letter.isascii())
+    if not letters:
+        return ""
+    return CODED + "\n".join(f"\\coded{{{x}}}{{{ord(x):04X}}}" for x in letters) + "\n\\fi\n"
 
 
 def escape(text: str) -> str:
-    """Return plain text as LaTeX prints it."""
+    """Return plain text as LaTeX prints it; of control characters it reads none."""
+    text = "".join(x if x.isprintable() or x.isspace() else "\ufffd" for x in text)
     pieces = []
     position = 0
     while position < len(text):
@@ -47,16 +65,25 @@ def _draw_grid(grid: Grid) -> str:
     lines = [f"\\subsection*{{{escape(grid.title)}}}"]
     if grid.rows:
         sides = "".join("l" if is_text(name) else "r" for name in grid.headers)
-        rows = "\n".join(_join_cells(row) for row in grid.rows)
-        head = _join_cells(grid.headers)
+        rows = "\n".join(_join_cells(map(escape, row)) for row in grid.rows)
+        head = _join_cells(_stack_key(name) for name in grid.headers)
         lines += [f"\\begin{{longtable}}[l]{{@{{}}{sides}@{{}}}}", r"\toprule", head]
         lines += [r"\midrule", r"\endhead", rows, r"\bottomrule", r"\end{longtable}"]
     return "\n".join([*lines, _list_notes(grid.notes)])
 
 
-def _join_cells(cells: Sequence[str]) -> str:
+def _stack_key(name: str) -> str:
+    """Return a column's head, a config key over several lines: it is far wider than its values."""
+    parts = [escape(part) for part in break_key(name).split("\n")]
+    if len(parts) == 1:
+        return parts[0]
+    side = "l" if is_text(name) else "r"
+    return f"\\shortstack[{side}]{{" + r" \\ ".join(parts) + "}"
+
+
+def _join_cells(cells: Iterable[str]) -> str:
     # A cell that starts with [ would be read as an option of the row's end before it.
-    return " & ".join(f"{{}}{escape(cell)}" for cell in cells) + r" \\"
+    return " & ".join(f"{{}}{cell}" for cell in cells) + r" \\"
 
 
 def _list_notes(notes: Sequence[str]) -> str:
