@@ -19,7 +19,7 @@ from pwmray.kernels import build
 
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
-    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_wandb",
+    "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",
     "test_search_on_ray", "test_search",
     "test_disk", "test_drivers", "test_dashboard_in_browser", "test_watchdog", "test_trial",
     "test_reference", "test_update_benchmark", "test_compiling", "test_pretrained",

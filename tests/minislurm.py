@@ -45,6 +45,7 @@ class Node:
     num_gpus: int
     address: str
     port: int
+    host: str = "localhost"
     num_cpus: int = 8
 
 
@@ -53,6 +54,8 @@ class MiniSlurm:
 
     `environment` is what its clients need: SLURM_CONF, and no variable of another Slurm.
     """
+
+    controller = "localhost(127.0.0.1)"
 
     def __init__(self) -> None:
         # Short, for sockets have names of 107 bytes at most; open, or munged refuses to run there.
@@ -83,6 +86,10 @@ class MiniSlurm:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def enter(self, host: str) -> list[str]:
+        """Return what comes before a command for it to run on the host of this name."""
+        return []
+
     @property
     def pids(self) -> list[int]:
         """The process ids of the daemons."""
@@ -95,8 +102,9 @@ class MiniSlurm:
         """
         environment = {**self.environment, **variables}
         done = subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, timeout=60
-        )
+            [*self.enter("login"), *map(str, command)], env=environment, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
         if done.returncode:
             raise subprocess.CalledProcessError(
                 done.returncode, command, done.stdout, done.stderr
@@ -186,16 +194,22 @@ class MiniSlurm:
         self._await(lambda: (munge / "munge.sock").exists(), "munged")
         # In the foreground: otherwise an error in the configuration shows only in the log.
         self._spawn("slurmctld", "slurmctld", "-D")
-        self._await(lambda: _is_open("127.0.0.1", self._port), "slurmctld")
+        self._await(self._listens, "slurmctld")
         for node in self.nodes:
             self._spawn(f"slurmd-{node.name}", "slurmd", "-D", "-N", node.name)
         idle = ("sinfo", "--noheader", "--Node", "--states=idle", "--partition=main", "-o", "%N")
         self._await(lambda: len(self.run(*idle).split()) == len(self.nodes), "idle nodes")
 
+    def _listens(self) -> bool:
+        """Tell whether the controller does."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
     def _spawn(self, name: str, *command: str) -> None:
+        host = name.removeprefix("slurmd-") if name.startswith("slurmd-") else "login"
         with open(self.folder / "log" / f"{name}.out", "ab") as log:
             self._daemons[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*self.enter(host), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment, start_new_session=True,
             )  # fmt: skip
 
@@ -213,11 +227,12 @@ class MiniSlurm:
         user = getpass.getuser()
         tracking = "cgroup" if os.geteuid() == 0 and _FREEZER.is_dir() else "linuxproc"
         text = _SLURM_CONF.format(
-            folder=self.folder, port=self._port, user=user, tracking=tracking,
-            ticket_seconds=HOLD_SECONDS - 1, first_job=1000 + secrets.randbelow(50_000),
+            folder=self.folder, controller=self.controller, port=self._port, user=user,
+            tracking=tracking, ticket_seconds=HOLD_SECONDS - 1,
+            first_job=1000 + secrets.randbelow(50_000),
         )  # fmt: skip
         nodes = [
-            f"NodeName={n.name} NodeHostname=localhost NodeAddr={n.address} Port={n.port} "
+            f"NodeName={n.name} NodeHostname={n.host} NodeAddr={n.address} Port={n.port} "
             f"CPUs={n.num_cpus} RealMemory=4000 Gres=gpu:{n.gpu_type}:{n.num_gpus}\n"
             for n in self.nodes
         ]
@@ -250,14 +265,19 @@ def start_or_skip() -> Iterator[MiniSlurm]:
 
     Fails in its place where the environment says that Slurm is required.
     """
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
+    check_installed()
+    with MiniSlurm() as slurm:
+        yield slurm
+
+
+def check_installed(*others: str) -> None:
+    """Skip, or fail, where one of Slurm's programs or of these others is missing."""
+    missing = [name for name in (*_PROGRAMS, *others) if shutil.which(name, path=_PATH) is None]
     if missing:
         told = f"Slurm is not installed here: no {', '.join(missing)}"
         assert not any(map(os.environ.get, _REQUIRED_BY)), f"{told}, and it is required"
         warnings.warn(f"{told}; its tests are skipped", stacklevel=2)
         pytest.skip(told)
-    with MiniSlurm() as slurm:
-        yield slurm
 
 
 def _free_ports(number: int) -> list[int]:
@@ -266,11 +286,6 @@ def _free_ports(number: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _is_open(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 def _processes() -> list[int]:
@@ -325,7 +340,7 @@ def _end(daemon: subprocess.Popen) -> None:
 # FirstJobId        the freezer's groups are named by node and job, and shared by all Slurms here
 _SLURM_CONF = """\
 ClusterName=mini
-SlurmctldHost=localhost(127.0.0.1)
+SlurmctldHost={controller}
 SlurmctldPort={port}
 SlurmUser={user}
 SlurmdUser={user}

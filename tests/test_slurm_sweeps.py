@@ -123,9 +123,10 @@ class Workplace(NamedTuple):
     ) -> subprocess.CompletedProcess:
         """Submit a sweep with these options, in a process as a person would."""
         fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
+        submit = [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options]
         return subprocess.run(
-            [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options],
-            cwd=self.folder, env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
+            [*self.slurm.enter("login"), "env", f"--chdir={self.folder}", *submit],
+            env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 

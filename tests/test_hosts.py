@@ -1,0 +1,73 @@
+"""Sweeps across hosts that share a folder and a network, and nothing else."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests import hosts
+from tests.test_slurm_sweeps import PROFILES, ROOT, Workplace, assert_each_ran_whole
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+PWMRAY = [sys.executable, "-m", "pwmray"]
+TOKEN = """
+import sys, urllib.error, urllib.request
+where, token = sys.argv[1:]
+for headers in ({}, {"Authorization": f"Bearer {open(token).read()}"}):
+    request = urllib.request.Request(f"http://{where}/api/version", headers=headers)
+    try:
+        print(urllib.request.urlopen(request, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    yield from hosts.start_or_skip()
+
+
+@pytest.fixture
+def place(slurm):
+    with tempfile.TemporaryDirectory(prefix="pw", dir=slurm.folder) as folder:
+        (Path(folder) / "profiles.toml").write_text(PROFILES.replace("dashboard = false", ""))
+        yield Workplace(slurm, Path(folder), Path(folder) / "data")
+        slurm.clear()
+
+
+def on(host: str, place: Workplace, *command: str) -> str:
+    """Return what a command prints on a host, in the folder that all of them see."""
+    done = subprocess.run(
+        [*place.slurm.enter(host), "env", f"--chdir={place.folder}", *command],
+        env={**place.slurm.environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_sweep_on_two_hosts_is_seen_from_a_third_and_goes_on_after_its_job_was_told_to_end(
+    place,
+):
+    (job,) = place.submitted("--profile", "any", "--nodes", "2")
+    place.wait_for_rows()
+    watched = on("login", place, *PWMRAY, "watch", "tiny_gpus", "--once")
+    assert re.search(rf" {job} +n[23] +cpu", watched), watched
+    where = json.loads((place.sweep_folder / "jobs" / f"{job}.json").read_text())
+    assert f":{where['dashboard']} " in watched
+    shown = on("login", place, sys.executable, "-c", TOKEN, where["dashboard"], where["token"])
+    assert shown.split() == ["401", "200"]
+
+    place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
+    assert int(place.slurm.job(job)["Restarts"]) >= 1
+    assert_each_ran_whole(place)
+    nodes = [record.all("slurm_node") for record in place.records()]
+    assert [record.all("host") for record in place.records()] == nodes
+    assert len(set().union(*nodes)) >= 2
+    assert max(record.all("epoch")[-1] for record in place.records()) >= 3
