@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import load_curves
 from analysis.drawing.layout import Tick
-from analysis.drawing.panels import choose_markers
+from analysis.drawing.panels import _name_ticks, choose_markers
 from analysis.drawing.plots import plan_curves, plan_returns, plan_starts
 from analysis.figures import STYLE, draw_plot, list_figures
 from analysis.load import load_sweep
@@ -140,6 +140,20 @@ def test_lines_are_told_apart_beyond_all_colours(tmp_path):
     handles = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows))).legends[0]
     lines = [(h.get_color(), h.get_linestyle()) for h in handles.legend_handles[:25]]
     assert len(set(lines)) == 25
+
+
+def test_names_of_groups_do_not_run_into_each_other():
+    levels = ("12", ("euler", "heun"), ("published", "corrected"), ("0.98", "0.99"))
+    groups = [" / ".join(some) for some in itertools.product(*levels)]
+    ticks = [Tick(name, group) for group in groups for name in ("A", "B", "plain")]
+    axes = Figure(figsize=(16.5, 4.0), layout="constrained").subplots()
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
+    _name_ticks(axes, ticks)
+    axes.figure.draw_without_rendering()
+    (below,) = axes.child_axes
+    boxes = [label.get_window_extent() for label in below.get_xticklabels()]
+    assert len(boxes) == len(groups)
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_marks_are_told_apart_though_a_group_has_more_levels_than_fillings():

@@ -101,16 +101,23 @@ def _name_ticks(axes: Axes, ticks: Sequence[Tick]) -> None:
         math.ceil(UPRIGHT_LINES * len(name)) if is_crowded else name.count("\n") + 1
         for name in names
     )
+    room = TICK_CHARACTERS * min(1.0, MOST_LEVEL_NAMES / len(ticks))
     axes.tick_params(axis="x", length=0)
     below = axes.secondary_xaxis(location=0)
     below.set_xticks(
         [(first + last) / 2.0 for _, first, last in groups],
-        ["\n" * num_lines + name for name, _, _ in groups],
+        ["\n" * num_lines + _fold_group(*group, room) for group in groups],
         fontweight="bold",
     )
     below.tick_params(axis="x", length=0)
     for _, first, _ in groups[1:]:
         axes.axvline(first - 0.5, color="0.85", linewidth=0.8, zorder=0)
+
+
+def _fold_group(name: str, first: int, last: int, room: float) -> str:
+    """Return a group's name, a factor a line where its ticks, of `room` each, have none for all."""
+    is_wide = len(name) > room * (last - first + 1)
+    return name.replace(" / ", "\n") if is_wide else name
 
 
 def _span_groups(ticks: Sequence[Tick]) -> Iterator[tuple[str, int, int]]:
