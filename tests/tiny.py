@@ -32,13 +32,13 @@ UNPLANNED = {**SETTINGS, "evaluation.plan_episodes": 0}  # planning is half of s
 
 _OF_SCALES = {
     "tiny": {},
+    "planned": {"evaluation.plan_episodes": SETTINGS["evaluation.plan_episodes"]},
     "longer": {},
     "impatient": {"runtime.disk_wait_seconds": 0.0},
     # Checkpoints: at the end, and at the best return.
     "rare": {"evaluation.every_epochs": 1, "runtime.checkpoint_seconds": 3600.0},
     "restless": {"runtime.hang_minutes": 0.5},
     "diverging": {"learner.model_lr": 1e30, "learner.model_clip": 1e30},
-    "planned": {"evaluation.plan_episodes": SETTINGS["evaluation.plan_episodes"]},
 }
 SCALES = {n: {"instead": {}, "set": {**UNPLANNED, **own}} for n, own in _OF_SCALES.items()}
 SCALES["longer"]["instead"] = {"epochs": {4: 40, 6: 60}}
