@@ -138,7 +138,7 @@ class Job:
         head = self._nodes[self._head]
         for number in range(_HEAD_TRIES):
             if number:  # Slurm, started anew a moment ago, gives steps no GPUs yet
-                time.sleep(_RESTART_SECONDS)
+                self._pause(_RESTART_SECONDS)
             self._port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
             self._start_step(self._head, "head", head)
             if self._listens(head["ip"]):
@@ -146,6 +146,12 @@ class Job:
                 return
             self._end_steps()  # one that lives all the same holds what the next is to have
         raise SlurmError(f"Ray's head did not start on {self._head}: see {self._log}")
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until a signal comes."""
+        until = time.monotonic() + seconds
+        while self.signal is None and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
 
     def _start_worker(self, name: str) -> None:
         self._starts[name] = self._starts.get(name, 0) + 1

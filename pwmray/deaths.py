@@ -16,13 +16,13 @@ _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _WORD_SECONDS = 1.0  # that word of a node's end may come later than its trials' deaths
 _BURST_SECONDS = 10.0  # in which those of one node die
+_KILL_SECONDS = 300.0  # after which a death is none of a kill's: a lost machine's are told late
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
 _awaited_at: dict[str, float] = {}  # by node, when such word was last waited for
-# With this behind, one that is written anew when the kernel kills there for want of memory.
+# With this behind, one that says when the kernel last killed there for want of memory: time_ns.
 OF_MEMORY = ".memory"
-_kills: dict[str, tuple[str, float]] = {}  # by its name: what it said last, and since when
 _ANY_NODE = "*"
 _UNSTARTED = "error raised in its creation task"  # Ray's words where a trainable cannot be loaded
 
@@ -80,22 +80,16 @@ def was_told_to_end(node: str | None) -> bool:
 
 
 def _has_killed_for_memory(node: str | None) -> bool:
-    """Whether the kernel has just killed a process on a node of this job for want of memory."""
-    return any([_is_news(word) for word in _words_of(node, OF_MEMORY)])  # each is seen
+    """Whether the kernel lately killed a process on a node of this job for want of memory."""
+    return any(map(_is_news, _words_of(node, OF_MEMORY)))
 
 
 def _is_news(word: Path) -> bool:
-    """Whether a word was written anew since it was last read, or but a moment before that."""
-    now = time.monotonic()
     try:
-        said = word.read_text()
-    except OSError:
+        killed_at = int(word.read_text()) / 1e9
+    except (OSError, ValueError):  # half written
         return False
-    before, since = _kills.get(word.name, (None, now))
-    if said != before:
-        _kills[word.name] = said, now
-        return True
-    return now - since < _BURST_SECONDS
+    return abs(time.time() - killed_at) < _KILL_SECONDS
 
 
 def _words_of(node: str | None, kind: str) -> list[Path]:

@@ -38,7 +38,9 @@ def outlasting_stale(use: Callable[Concatenate[Path, P], T]) -> Callable[Concate
                 return use(path, *args, **kwargs)
             except OSError as error:
                 if error.errno != errno.ESTALE or time.monotonic() > deadline:
-                    error.filename = error.filename or str(path)
+                    is_nameless = error.errno is not None and error.filename is None
+                    if is_nameless and str(path) not in str(error):  # as it is in Arrow's errors
+                        error.filename = str(path)
                     raise
             time.sleep(_POLL_SECONDS)
 
@@ -53,8 +55,10 @@ def see_afresh(path: Path) -> None:
     """
     draft = draft_path(path)
     with contextlib.suppress(OSError):  # not there, or on a file system without links
-        os.link(path, draft)
-        draft.unlink()
+        try:
+            os.link(path, draft)
+        finally:  # NFS repeats a request whose answer was lost, and says then that the name exists
+            draft.unlink(missing_ok=True)
 
 
 def check_no_folder(path: Path) -> None:

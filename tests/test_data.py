@@ -276,9 +276,7 @@ def test_every_cut_and_every_growth_of_a_large_file_is_noticed(tmp_path, every_f
     assert {opened(path, wrong) for wrong in cuts + grown} == {None}
 
 
-def test_large_file_is_read_whole_by_verifying_alone_which_shows_how_far_it_is(
-    tmp_path, every_file_is_large, monkeypatch
-):
+def test_large_file_is_read_whole_by_verifying_alone(tmp_path, every_file_is_large, monkeypatch):
     monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", 5)
     path = tmp_path / "rows.arrow"
     store = write_rows(path)

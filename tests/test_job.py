@@ -160,12 +160,19 @@ while len(open("ready").read()) < 2:
 def test_head_that_ends_at_once_is_tried_again_and_named(place):
     (place.folder / "failing").write_text("head")
     started = time.monotonic()
-    waits = "job.time.sleep = lambda seconds: seconds == 10 and print('waited')"
+    waits = "job.Job._pause = lambda self, seconds: print('waited', seconds)"
     done = place.run("", changes=waits)
     assert time.monotonic() - started < 30
     assert len(place.lines("steps")) == 3
-    assert done.stdout.count("waited") == 2
+    assert done.stdout.count("waited 10.0\n") == 2
     assert f"Ray's head did not start on n1: see {place.folder}/41.ray.log" in done.stderr
+
+
+def test_job_that_is_told_to_end_does_not_wait_before_its_next_try():
+    told = SimpleNamespace(signal=signal.SIGTERM)
+    started = time.monotonic()
+    job.Job._pause(told, 10.0)
+    assert time.monotonic() - started < 5
 
 
 def test_head_that_lives_and_does_not_listen_is_given_up(place):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import shutil
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search.plan import as_table
 from pwmray.search.study import FINGERPRINT
+from pwmray.trainable import NOT_SEEN_ON
 from tests.studies import (
     TASK,
     advance,
@@ -238,6 +240,25 @@ def test_trial_out_of_memory_is_given_twice_its_share(tmp_path, data, monkeypatc
     grid = fail(trials, "a", reason="out of memory", failure="out of memory")
     assert grid["bundle"] == {"CPU": 1}
     assert trials.next("b")["grid"]["bundle"] == {"CPU": 2}
+
+
+def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for name in "ab":
+        assert trials.next(name) is not None
+    trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
+    assert trials.blind == f"{tmp_path} is not seen on n2, as it must be on all machines of Ray"
+    assert trials.next("c") is None
+    assert not trials.is_over  # one runs
+    assert len(study.unfinished(trials.study)) == 2  # and are taken up by the next run
+
+
+def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    shutil.rmtree(trials.next("a")["grid"]["folder"])
+    trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
+    assert trials.blind is None
+    assert trials.next("b") is not None
 
 
 def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):

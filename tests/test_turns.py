@@ -176,7 +176,8 @@ def test_machine_that_does_not_see_the_results_is_named_and_is_no_reason_to_go_o
         ours.skip(trials[1].config.fingerprint, "n3")
         assert len(ours.next(no_machine)) == 1
     ours.skip(trials[1].config.fingerprint, "n3")
-    with pytest.raises(ValueError, match=r"no trial ran: .* is not seen on n2, n3, as it must"):
+    why = r"no trial is left that can run: .* is not seen on n2, n3, as it must"
+    with pytest.raises(ValueError, match=why):
         ours.next(no_machine)
 
 

@@ -23,7 +23,7 @@ LAYOUTS = (
 )
 # What Markdown would take for its own: an underscore within a word it does not.
 _SIGNS = re.compile(
-    r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=~)|\](?=\()"
+    r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=\S)|(?<=\S)~|\](?=\()"
 )
 
 
@@ -147,4 +147,5 @@ def _keep_signs(text: str) -> str:
 
     "<.001" and "num_substeps" hold none, and stay.
     """
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _SIGNS.sub(r"\\\g<0>", text))
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", _SIGNS.sub(r"\\\g<0>", text))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

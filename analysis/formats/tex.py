@@ -50,7 +50,7 @@ def _declare_letters(text: str) -> str:
 
 def escape(text: str) -> str:
     """Return plain text as LaTeX prints it; of control characters it reads none."""
-    text = "".join(x if x.isprintable() or x.isspace() else "\ufffd" for x in text)
+    text = "".join(x if x.isprintable() or x in "\n\t\u00a0" else "\ufffd" for x in text)
     pieces = []
     position = 0
     while position < len(text):

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 
-from pwmray.commands import one_line
+from pwmray.commands import as_typed, one_line
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
@@ -78,7 +78,8 @@ def connect(address: str | None) -> str | None:
         said = _shortened(one_line(error))
         if address:
             if _NO_NODE in str(error.__cause__):
-                said = f"this machine is no node of it; make it one: ray start --address={address}"
+                start = as_typed(f"ray start --address={address}")
+                said = f"this machine is no node of it; make it one: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         raise ValueError(
@@ -107,7 +108,8 @@ def answering(address: str) -> str:
             if left <= 0:
                 raise ValueError(
                     f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
-                    "start one with `ray start --head`, or leave --address away to start one here"
+                    f"start one with `{as_typed('ray start --head')}`, or leave --address away to "
+                    "start one here"
                 ) from error
             time.sleep(_AGAIN_SECONDS)
 

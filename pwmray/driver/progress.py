@@ -304,3 +304,9 @@ class SweepProgress:
         seconds = self._pace.seconds(minutes)
         known = seconds is not None
         return f"{format_duration(seconds)} left" if known else "time left: not known yet"
+
+
+def describe_blind(results: Path, machines: Iterable[str]) -> str:
+    """Return what to say of machines that do not see the results of the trials they are given."""
+    names = ", ".join(sorted(machines))
+    return f"{results} is not seen on {names}, as it must be on all machines of Ray"

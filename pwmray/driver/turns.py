@@ -14,7 +14,7 @@ from typing import Any
 from pwmray import deaths, provenance, registry
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
-from pwmray.driver.progress import SweepProgress
+from pwmray.driver.progress import SweepProgress, describe_blind
 from pwmray.failures import (
     POLICIES,
     Remedy,
@@ -24,7 +24,7 @@ from pwmray.failures import (
     is_disk_full,
 )
 from pwmray.plan import Plan, PlannedTrial
-from pwmray.registry import CLAIM_FILE, Record, Status, claim
+from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.watchdog import has_hung
 
 _POLL_SECONDS = 1.0
@@ -77,7 +77,8 @@ class Turns:
         is_in_vain = self._not_seen and self._not_seen == self._given
         self._num_in_vain = self._num_in_vain + 1 if is_in_vain else 0
         if self._num_in_vain == _MAX_IN_VAIN:
-            raise ValueError(f"no trial ran: {self._describe_blind()}")
+            why = describe_blind(self._results, self._blind)
+            raise ValueError(f"no trial is left that can run: {why}")
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.reason is None:
@@ -96,16 +97,12 @@ class Turns:
         Or to another machine than `not_seen_on`, which found no folder of it; that is said.
         """
         self._ours.discard(fingerprint)
-        if not_seen_on is None or registry.read(self._folder(fingerprint)).status is None:
+        if not_seen_on is None or not (self._folder(fingerprint) / EVENTS_FILE).exists():
             return  # it was deleted
         self._not_seen.add(fingerprint)
         if not_seen_on not in self._blind:
             self._blind.add(not_seen_on)
-            self._progress.say(self._describe_blind())
-
-    def _describe_blind(self) -> str:
-        names = ", ".join(sorted(self._blind))
-        return f"{self._results} is not seen on {names}, as it must be on all machines of Ray"
+            self._progress.say(describe_blind(self._results, self._blind))
 
     def release(self) -> None:
         """Take back what was queued and not begun: that Ray is gone is no failure of theirs."""

@@ -168,7 +168,7 @@ def _link(draft: Path, path: Path) -> bool:
     except FileExistsError:
         # NFS repeats a request whose answer was lost, and is then told that the name exists: ours.
         # The number of names may be one that was remembered from before.
-        return draft.stat().st_nlink > 1 or holder(path) == holder(draft)
+        return draft.stat().st_nlink > 1 or holder(path) == holder(draft) != {}
     except OSError as error:
         if error.errno in _NO_LINKS:
             why = "its file system has no hard links, without which two may take one trial"

@@ -208,6 +208,8 @@ def _search_tasks(
         trials = _search_task(begin, opened, scratch, address, interruption)
         if interruption.reason is not None:
             return interruption.outcome()
+        if trials.blind is not None:
+            raise ValueError(trials.blind)
         if trials.bug is not None:
             print(f"stopped: the first trials all died of {trials.bug}")
             return TRIALS_FAILED, STOPPED

@@ -13,6 +13,7 @@ from pwmray import deaths, provenance, registry, tables
 from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.driver import connect, retries
+from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
 from pwmray.registry import STOPPED_EARLY, Record, Status
@@ -21,7 +22,7 @@ from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.proposals import Proposals
 from pwmray.search.tables import open_tables
-from pwmray.trainable import grid_of
+from pwmray.trainable import NOT_SEEN_ON, grid_of
 
 STOPPED = "the search stopped before it was done"
 
@@ -32,7 +33,7 @@ class SearchTrials:
     """The trials of a task's study, in the study, in our registry and in the tables.
 
     Failed trials run again where that can help; `bug` is the reason that all of the first ones died
-    of, after which there are no more.
+    of, and `blind` says which machine of Ray does not see the results: then there are no more.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SearchTrials:
             self._stop_early(trial, self._folder(config), epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
+        self.blind: str | None = None  # which machine of Ray does not see the results
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._pace = tables.Pace()
@@ -85,7 +87,8 @@ class SearchTrials:
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
         running = {config.fingerprint for _, config in self._live.values()}
-        while self.bug is None and (proposed := self._proposals.next(running)):
+        is_over = self.bug is not None or self.blind is not None
+        while not is_over and (proposed := self._proposals.next(running)):
             _, config = proposed
             if self._queue(config):
                 self._live[name] = proposed
@@ -123,7 +126,10 @@ class SearchTrials:
             said = f"return {record.last('return_mean'):.1f}"
         elif result is not None and "elsewhere" in result:
             self._deaths.leave(config.fingerprint)
-            said = result["elsewhere"]  # the next run takes it up
+            machine = result.get(NOT_SEEN_ON)
+            if machine is not None and record.status is not None:  # else it was deleted
+                self.blind = describe_blind(self._plan.results, [machine])
+            said = self.blind or result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
         else:
