@@ -91,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
 
     A device or a pipe is written into: in the place of /dev/null a file would harm the machine.
-    Raises IsADirectoryError for a folder.
+    Raises IsADirectoryError for a folder, and an OSError that names `path` if it names no file.
     """
     check_no_folder(path)
     if path.exists() and (not path.is_file() or path.parent == _DEVICES):
@@ -112,6 +112,9 @@ def replacing(path: Path) -> Iterator[Path]:
                 # NFS repeats a request whose answer was lost: the draft is in its place by then.
                 if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     raise
+    except OSError as error:  # NFS tells of a quota when a file is synced or closed
+        error.filename = error.filename or str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -137,7 +140,8 @@ def append_lines(path: Path, lines: str) -> None:
             error.filename = str(path)
             raise
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # synced or undone by now
+            os.close(descriptor)
 
 
 def drop_cut_line(path: Path) -> None:

@@ -227,7 +227,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     schema = table.schema.with_metadata({"format": FORMAT})
     with (
         replacing(path) as draft,
-        pa.OSFile(str(draft), "wb") as sink,
+        open(draft, "wb") as sink,  # Arrow's own does not say why a file cannot be closed
         pa.ipc.new_file(sink, schema) as writer,
     ):
         writer.write_table(table.combine_chunks())

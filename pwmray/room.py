@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pwmray.failures import is_disk_full
 from pwmray.files import replacing
 
 _POLL_SECONDS = 5.0
+_MOST_PROBED = 2**24  # bytes: more would load a file server, and fill the quota under others
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,6 +42,24 @@ def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
 def free_bytes(folder: Path) -> int:
     """Return what this user may still write where `folder` is, or will be."""
     return shutil.disk_usage(existing_part(folder)).free
+
+
+def takes(folder: Path, num_bytes: int) -> bool:
+    """Tell whether so many bytes have room in a folder that is there.
+
+    What is free does not tell of a quota, nor of a disk that takes no file more: a file of as many
+    bytes, or of the first of very many, is written to see.
+    """
+    if free_bytes(folder) < num_bytes:
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(os.urandom(min(num_bytes, _MOST_PROBED)))  # no file system packs these
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return not is_disk_full(error)  # of anything else who writes there will tell
+    return True
 
 
 def check_room(what: str, num_bytes: int, folder: Path) -> None:

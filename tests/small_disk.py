@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 
-def mount(folder: Path, num_bytes: int) -> None:
+def mount(folder: Path, num_bytes: int, num_files: int = 0) -> None:
     """Mount a file system of so many bytes; skip the test, and say so, where that is not allowed.
+
+    It takes `num_files` files and folders, its own among them; 0 stands for any number.
 
     A container's root may do it where it has CAP_SYS_ADMIN.
     """
     folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "none", str(folder)]
+    limits = f"size={num_bytes},nr_inodes={num_files}"
+    command = ["mount", "-t", "tmpfs", "-o", limits, "none", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = f"NOT TESTED: a full disk, for no file system can be mounted: {done.stderr}"

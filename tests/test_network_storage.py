@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,62 @@ from pwmray.search import study
 from tests.records import TRIALS
 from tests.stores import write_rows
 from tests.tiny import sweep
+
+# What is put before the C library's own: no draft can be closed that was written.
+LATE_QUOTA = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int close(int descriptor) {
+  char link[64], path[4096] = "";
+  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+  if (readlink(link, path, sizeof path - 1) < 0) path[0] = 0;
+  int is_written = (fcntl(descriptor, F_GETFL) & O_ACCMODE) != O_RDONLY;
+  int code = syscall(SYS_close, descriptor);
+  if (code || !is_written || !strstr(path, ".tmp")) return code;
+  errno = EDQUOT;
+  return -1;
+}
+"""
+# Writes a file of a kind that its name tells, and says how that went.
+WRITER = """
+import sys
+from pathlib import Path
+from pwmray import results
+from pwmray.commands import one_line
+from pwmray.failures import of_exception
+from pwmray.files import replacing
+from tests.stores import write_rows
+path = Path(sys.argv[1])
+try:
+    if path.name == "curve.arrow":
+        results.write_rows(path, [], results.CURVE)
+    elif path.name == "data.arrow":
+        write_rows(path)
+    else:
+        with replacing(path) as draft:
+            draft.write_text("{}")
+    print("written")
+except OSError as error:
+    print(f"{of_exception(error)}: {one_line(error)}")
+"""
+
+
+@pytest.fixture(scope="module")
+def late_quota(tmp_path_factory):
+    """Return a library that has each draft's closing fail, as on NFS at the end of a quota."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("NOT TESTED: a quota that is told late, for there is no C compiler")
+    source = tmp_path_factory.mktemp("late") / "late_quota.c"
+    source.write_text(LATE_QUOTA)
+    library = source.with_suffix(".so")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture
@@ -225,6 +283,31 @@ def test_draft_that_was_deleted_meanwhile_is_no_success(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError), replacing(path) as draft:
         draft.write_text("new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["curve.arrow", "data.arrow", "sweep.json"])
+def test_quota_that_is_told_when_a_file_is_closed_is_a_full_disk(tmp_path, late_quota, name):
+    """NFS takes what is written and looks at the quota when it sends that to the server."""
+    run = [sys.executable, "-c", WRITER, str(tmp_path / name)]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "written\n"
+    before = (tmp_path / name).read_bytes()
+    environment = {**os.environ, "LD_PRELOAD": str(late_quota)}
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == f"disk full: Disk quota exceeded: {tmp_path / name}\n"
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_line_that_was_synced_is_written_whatever_closing_its_file_says(tmp_path, monkeypatch):
+    close = os.close
+
+    def close_late(descriptor):
+        close(descriptor)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", close_late)
+    append_lines(tmp_path / "lines", "one\n")
+    assert (tmp_path / "lines").read_text() == "one\n"
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -1,11 +1,13 @@
 """Which failed trials run again, with what; on records as trials leave them."""
 
 import dataclasses
+import errno
+import os
 from types import SimpleNamespace
 
 import pytest
 
-from pwmray import placement, plan, registry, tables
+from pwmray import placement, plan, registry, room, tables
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
@@ -74,6 +76,40 @@ def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp
     assert not retries.can_retry(record, runtime, 10**18, tmp_path, machine)
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
     assert retries.can_retry(record, runtime, planned[0].disk_bytes, tmp_path, machine)
+
+
+@pytest.mark.parametrize("lacks", ["bytes", "files"])
+def test_room_is_what_can_be_written_whatever_the_disk_says_is_free(tmp_path, monkeypatch, lacks):
+    """A quota leaves the disk's free bytes as they are, and so does the want of inodes."""
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 1 << 20, num_files=2 if lacks == "files" else 0)
+    try:
+        monkeypatch.setattr(room, "free_bytes", lambda folder: 10**12)
+        filler = small_disk.fill(disk, spare=0 if lacks == "bytes" else 1 << 19)
+        assert not room.takes(disk, 1 << 16)
+        filler.unlink()
+        assert room.takes(disk, 1 << 16)
+        assert list(disk.iterdir()) == []
+    finally:
+        small_disk.unmount(disk)
+
+
+def test_retry_is_not_spent_while_a_quota_lets_nothing_be_written(
+    tmp_path, planned, monkeypatch, capsys
+):
+    stand_at(tmp_path, planned[0])
+    registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
+    record = registry.read(folder_of(tmp_path, planned[0]))
+    runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
+    asked = (record, runtime, 1 << 16, tmp_path, machine)
+
+    def exceed(file):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    assert retries.can_retry(*asked)
+    monkeypatch.setattr(os, "fsync", exceed)
+    assert not retries.can_retry(*asked)
+    assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
 
 
 def test_driver_survives_a_disk_too_full_for_its_own_events(tmp_path, capsys):

@@ -280,6 +280,37 @@ def test_trial_whose_folder_cannot_be_written_any_more_ends_no_sweep(tmp_path, m
     assert ours.next(no_machine) == [other]
 
 
+def test_trial_that_another_user_left_undone_is_left_out_and_the_others_run(
+    tmp_path, monkeypatch, capsys
+):
+    ours, (theirs, other) = driver(tmp_path, 2)
+    stand_at(tmp_path, theirs, Status.RUNNING)
+    acquire = claim.acquire
+
+    def acquire_ours(path, **options):
+        if path.parent.name == theirs.config.fingerprint:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return acquire(path, **options)
+
+    monkeypatch.setattr(claim, "acquire", acquire_ours)
+    assert ours.next(no_machine) == [other]
+    claim_file = folder_of(tmp_path, theirs) / CLAIM_FILE
+    said = f"left out: {theirs.name}, which another user began: Permission denied: {claim_file}\n"
+    assert said in capsys.readouterr().out
+    assert statuses(tmp_path, theirs)[-1] == "RUNNING"
+
+
+def test_results_in_which_no_trial_can_be_begun_end_the_driver(tmp_path, monkeypatch):
+    ours, _ = driver(tmp_path, 2)
+
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(claim, "acquire", refuse)
+    with pytest.raises(PermissionError):
+        ours.next(no_machine)
+
+
 def test_process_that_cannot_be_loaded_is_a_bug_and_not_tried_again(tmp_path):
     ours, (trial,) = driver(tmp_path, 1)
     ours.next(no_machine)

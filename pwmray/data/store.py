@@ -98,7 +98,7 @@ def write_store(
     batch = _batch(about, fingerprint, obs, action, reward)
     with (
         replacing(path) as draft,
-        pa.OSFile(str(draft), "wb") as sink,
+        open(draft, "wb") as sink,  # Arrow's own does not say why a file cannot be closed
         pa.ipc.new_file(sink, batch.schema) as writer,
     ):
         writer.write_batch(batch)

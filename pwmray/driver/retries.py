@@ -23,7 +23,7 @@ from pwmray.failures import (
 )
 from pwmray.placement import request
 from pwmray.registry import Record, Status
-from pwmray.room import free_bytes
+from pwmray.room import takes
 
 if TYPE_CHECKING:
     from pwmray.config import RuntimeConfig
@@ -128,9 +128,11 @@ def can_retry(
 def _wait_for_room(results: Path, num_bytes: int, limit: float) -> bool:
     """Return whether there came to be room for so many bytes within `limit` seconds."""
     deadline = time.monotonic() + limit
-    if free_bytes(results) < num_bytes:
-        say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
-    while free_bytes(results) < num_bytes:
+    is_said = False
+    while not takes(results, num_bytes):
+        if not is_said:
+            say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
+            is_said = True
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_SECONDS)

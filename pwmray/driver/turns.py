@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import deaths, provenance, registry
+from pwmray.commands import one_line
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
@@ -172,9 +173,13 @@ class Turns:
                     return False
                 registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
         except OSError as error:
-            if self._is_first:
+            if isinstance(error, PermissionError) and folder.exists():
+                why = f"which another user began: {one_line(error)}"
+                self._progress.say(f"left out: {trial.name}, {why}")
+            elif self._is_first:
                 raise
-            self._say_unwritten(fingerprint, error)
+            else:
+                self._say_unwritten(fingerprint, error)
             del self._open[fingerprint]  # the others go on
             return False
         self._ours.add(fingerprint)
