@@ -113,7 +113,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     raise
     except OSError as error:  # NFS tells of a quota when a file is synced or closed
-        error.filename = error.filename or str(path)
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
     finally:
         draft.unlink(missing_ok=True)
