@@ -232,7 +232,10 @@ def _search_task(
         offered = ray.cluster_resources()
         trials = begin(offered=offered)
         opened.append(trials)
-        is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+        is_again, is_lost = True, False
+        while is_again:
+            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+            is_again = not is_lost and trials.wait_for_held(lambda: interruption.reason is None)
         if not is_lost or interruption.reason is not None:
             return trials
         say("Ray's node on this machine died; going on with another")
