@@ -34,11 +34,14 @@ from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
 from pwmray.deaths import OF_MEMORY
+from pwmray.registry import CLAIM_FILE, claim, trial_folder
+from pwmray.registry.sweep_folders import read_sweep
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
 END_SIGNAL = signal.SIGUSR2
 _LOST_SECONDS = 900.0  # that Slurm may take to see it; five minutes are usual
 _LOOK_SECONDS = 5.0
+_DYING_SECONDS = 2.0  # that a trial's process may outlive its Ray
 _LISTEN_SECONDS = 5.0  # that a head may take to let one in
 _KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
 _CGROUPS = "/sys/fs/cgroup"
@@ -134,11 +137,31 @@ def main(arguments: Sequence[str]) -> int:
                 target=tell_of_kills, args=(counter, out_of_memory), daemon=True
             ).start()
         code = ray.wait()
+        with contextlib.suppress(OSError, ValueError):  # then that is told by the heartbeats
+            give_back(Path(os.environ["PWMRAY_LOG"]).parent.parent)
         if role == "worker" and END_SIGNAL not in signals:
             _requeue_without_head(node, port)
         return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def give_back(sweep_folder: Path) -> None:
+    """Give back the trials of a sweep whose processes on this machine died, a moment after Ray.
+
+    From another one that is sure after minutes only.
+    """
+    trials = read_sweep(sweep_folder).get("trials", [])
+    claims = [trial_folder(sweep_folder.parent, name) / CLAIM_FILE for name in trials]
+    here = claim.this_process()["machine"]
+    held = [path for path in claims if claim.holder(path).get("machine") == here]
+    deadline = time.monotonic() + _DYING_SECONDS
+    while held and time.monotonic() < deadline:
+        for path in [path for path in held if claim.owner(path) is None]:
+            held.remove(path)
+            if (taken := claim.acquire(path, is_brief=True)) is not None:
+                taken.release()
+        time.sleep(_DYING_SECONDS / 20)
 
 
 def tell_of_kills(counter: Path, word: Path) -> None:

@@ -15,6 +15,7 @@ from pwmray import failures, registry, slurm_jobs
 from pwmray.driver.interruption import GO_ON
 from pwmray.failures import Failure
 from pwmray.registry import EVENTS_FILE, Status
+from pwmray.registry.claim import clear_dead
 from pwmray.registry.listing import Summary, list_trials, summarize
 from pwmray.slurm_jobs import Job
 
@@ -88,7 +89,9 @@ def settle(
     the trial stands as it says; who gives none gets an OSError.
     """
     known, found = list(known), {}
-    for name in (name for name in trials if judge(trials[name], known)):
+    gone = [name for name in trials if judge(trials[name], known)]
+    clear_dead(registry.trial_folder(results, name) / registry.CLAIM_FILE for name in gone)
+    for name in gone:
         try:
             lost = _settle(results, name, known)
         except OSError as error:

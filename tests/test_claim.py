@@ -73,6 +73,12 @@ def set_age(path, seconds):
     os.utime(path, (then, then))
 
 
+def do_not_watch(monkeypatch):
+    """Have processes of other machines be gone that give no sign of life at a first look."""
+    for name in ("_BEATS_PER_LEASE", "_LOOKS_PER_LEASE"):
+        monkeypatch.setattr(claim, name, 1e9)
+
+
 def dead_pid():
     process = subprocess.Popen(["true"])
     process.wait()
@@ -420,3 +426,48 @@ def test_who_looks_from_another_machine_goes_by_the_file_servers_clock(
     assert claim.owner(tmp_path / "lives") is not None
     assert claim.owner(tmp_path / "gone") is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gone", "lives"]
+
+
+def lose_machine(paths):
+    """Leave claims of processes of another machine there, long without a heartbeat."""
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        leave_claim(path, dead_pid(), host="another-host", age=60)
+
+
+def test_claims_of_a_lost_machine_are_freed_in_one_wait(tmp_path, monkeypatch):
+    deleted, *paths = [tmp_path / str(i) / "claim.json" for i in range(20)]
+    lose_machine([deleted, *paths])
+    for path in (deleted, *paths):
+        assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+    shutil.rmtree(deleted.parent)
+    with claim.acquire(tmp_path / "ours.json") as ours:
+        time.sleep(0.15)
+        waits = []
+        monkeypatch.setattr(claim.time, "sleep", waits.append)
+        claim.clear_dead([deleted, ours.path, *paths], lease_seconds=0.3)
+        assert len(waits) == 1
+        assert ours.is_held
+        for path in paths:
+            assert list(path.parent.iterdir()) == []
+            claim.acquire(path, is_brief=True).release()
+    assert len(waits) == 1
+    assert not deleted.parent.exists()
+
+
+def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path):
+    path, other = tmp_path / "a" / "claim.json", tmp_path / "b" / "claim.json"
+    lose_machine([path, other])
+    said = []
+
+    def beat(text):
+        said.append(text)
+        path.touch()
+
+    claim.watch_dead([path, other, tmp_path / "none.json"], beat, lease_seconds=0.9)
+    assert claim.owner(path, lease_seconds=0.9)["host"] == "another-host"
+    assert claim.holder(other) == {}
+    assert len(said) == 1
+    assert said[0].endswith(" on another-host")
+    claim.watch_dead([path, other], said.append, lease_seconds=0.9)
+    assert len(said) == 1

@@ -336,8 +336,9 @@ def test_file_of_another_version_is_refused_by_name(tmp_path, monkeypatch, versi
     assert ("MAKE" in str(raised.value)) == (version == 0)
 
 
-def test_missing_file_is_said_to_be_missing(tmp_path):
-    with pytest.raises(BrokenDataError, match="there is no data file"):
+def test_missing_file_is_said_to_be_missing_and_on_which_machine(tmp_path):
+    where = re.escape(f"{tmp_path / 'rows.arrow'} on {socket.gethostname()}")
+    with pytest.raises(BrokenDataError, match=f"there is no data file {where}"):
         open_store(tmp_path / "rows.arrow")
 
 

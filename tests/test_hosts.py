@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
+from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import hosts
 from tests.test_slurm_sweeps import PROFILES, ROOT, Workplace, assert_each_ran_whole
 
@@ -49,6 +51,19 @@ def on(host: str, place: Workplace, *command: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_trials_of_a_cancelled_job_are_free_at_once_on_all_hosts(place):
+    (job,) = place.submitted("--profile", "any", "--nodes", "2")
+    claims = [folder / CLAIM_FILE for folder in place.trial_folders()]
+    deadline = time.monotonic() + 90
+    while len({claim.holder(path).get("host") for path in claims} - {None}) < 2:
+        assert time.monotonic() < deadline, place.logs()
+        time.sleep(0.2)
+    place.slurm.run("scancel", str(job))
+    place.wait_for_all()
+    assert {record.status for record in place.records()} == {Status.CANCELLED}, place.logs()
+    assert not any(path.exists() for path in claims)
 
 
 def test_sweep_on_two_hosts_is_seen_from_a_third_and_goes_on_after_its_job_was_told_to_end(

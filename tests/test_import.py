@@ -33,6 +33,7 @@ from tests.chunks import (
     run_import,
     write_chunks,
 )
+from tests.test_claim import do_not_watch, leave_claim
 
 
 @pytest.fixture
@@ -238,6 +239,14 @@ def test_second_import_into_a_folder_at_work_is_refused(source, tmp_path):
     with pytest.raises(ValueError, match=f"process {os.getpid()} on .* imports into"):
         run_import(source, tmp_path)
     held.release()
+
+
+def test_import_that_a_lost_machine_left_is_gone_on_with(source, tmp_path, monkeypatch, capsys):
+    do_not_watch(monkeypatch)
+    import_and_die(source, tmp_path, num_calls=8)
+    leave_claim(tmp_path / "mt30" / "import.claim", 4711, host="n9", age=600)
+    assert run_import(source, tmp_path).tasks
+    assert "that seems dead: pid 4711 on n9" in capsys.readouterr().out
 
 
 def test_unfinished_import_of_other_tasks_is_named_and_rebuild_starts_again(source, tmp_path):

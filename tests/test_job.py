@@ -21,7 +21,9 @@ from cluster import job, job_nodes, raynode, slurm
 from cluster.slurm import SlurmError
 from pwmray.commands import TRIALS_FAILED
 from pwmray.driver.interruption import GO_ON, TERMINATED
+from pwmray.registry import CLAIM_FILE, trial_folder
 from tests.commands_here import put_command
+from tests.test_claim import dead_pid, leave_claim
 
 ROOT = Path(__file__).parent.parent
 ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3"}
@@ -391,7 +393,7 @@ def started_node(tmp_path, role, ray):
     (scripts / "scripts.py").write_text(f"import signal\n{ray}\n")
     variables = {
         "PWMRAY_ENDED_NODES": f"{tmp_path}/ended.", "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "41",
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PWMRAY_LOG": f"{tmp_path}/log",
     }  # fmt: skip
     told = {"scratch": str(tmp_path / "scratch"), "cpus": 1, "gpus": 0, "resources": {}}
     told |= {"has_dashboard": False, "dashboard": 1, "head": "127.0.0.1", "head_node": "n2"}
@@ -457,6 +459,20 @@ def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
     words.append(word.read_text())
     told = [word for word, before in zip(words[1:], words[:-1], strict=True) if word != before]
     assert (words[0], len(told)) == ("", 2)
+
+
+def test_node_gives_back_the_trials_of_dead_processes_of_its_machine_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(raynode, "_DYING_SECONDS", 0.2)
+    (tmp_path / "tiny").mkdir()
+    held = {"dead": dead_pid(), "alive": os.getppid(), "elsewhere": dead_pid()}
+    (tmp_path / "tiny" / "sweep.json").write_text(json.dumps({"trials": [*held, "free"]}))
+    paths = {name: trial_folder(tmp_path, name) / CLAIM_FILE for name in [*held, "other"]}
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True)
+        leave_claim(path, held.get(name, held["dead"]), host="n9" if name == "elsewhere" else None)
+    raynode.give_back(tmp_path / "tiny")
+    assert [name for name, path in paths.items() if not path.exists()] == ["dead"]
+    assert not trial_folder(tmp_path, "free").exists()
 
 
 @pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])

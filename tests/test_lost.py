@@ -13,6 +13,7 @@ from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Record, Status, claim, listing
 from pwmray.registry.listing import summarize
 from pwmray.slurm_jobs import Job
+from tests.test_claim import do_not_watch, leave_claim
 
 
 def queued(job="5", **fields):
@@ -186,6 +187,19 @@ def test_trial_whose_claim_is_alive_is_never_touched(tmp_path, here):
         trials = listing.list_trials(tmp_path, ["a1"])
         assert lost.settle(tmp_path, trials, []) == {}  # taken up since it was looked at
     assert (folder / "events.jsonl").read_bytes() == before
+
+
+def test_what_a_lost_machine_left_is_set_right_in_one_wait(tmp_path, here, monkeypatch):
+    do_not_watch(monkeypatch)
+    waits = []
+    monkeypatch.setattr(claim, "_wait_for_takers", waits.append)
+    for name in ("a1", "a2", "a3"):
+        folder = write_trial(tmp_path, queued(), running(), name=name)
+        leave_claim(folder / CLAIM_FILE, 4711, host="n9", age=600)
+    here.append(job("NODE_FAIL"))
+    assert settle_all(tmp_path, ["a1", "a2", "a3"]) == {}  # watched first
+    assert set(settle_all(tmp_path, ["a1", "a2", "a3"])) == {"a1", "a2", "a3"}
+    assert len(waits) == 1
 
 
 def test_trial_taken_up_by_another_job_meanwhile_is_left_to_it(tmp_path, here):

@@ -18,6 +18,7 @@ from pwmray.registry import (
     sweep_folders,
 )
 from tests.records import NAMES, TRIALS, folder_of, make_results, run
+from tests.test_claim import do_not_watch, leave_claim
 from tests.tiny import sweep
 
 
@@ -110,6 +111,19 @@ def test_prune_leaves_a_running_trial_alone(made, capsys):
         run(capsys, made, "prune", "--keep", "none", "--yes")
     assert (folder_of(made, 0) / CHECKPOINT_FILE).exists()
     assert not (folder_of(made, 1) / CHECKPOINT_FILE).exists()
+
+
+def test_prune_frees_what_a_lost_machine_left(made, capsys, monkeypatch):
+    do_not_watch(monkeypatch)
+    pretrained = made / "pretrained" / "0123456789abcdef"
+    pretrained.mkdir(parents=True)
+    drafts = [folder / ".checkpoint.pt.0123abcd.tmp" for folder in (folder_of(made, 0), pretrained)]
+    for draft, name in zip(drafts, (CLAIM_FILE, "claim"), strict=True):
+        draft.write_bytes(bytes(500_000))
+        leave_claim(draft.parent / name, 4711, host="n9", age=600)
+    _, out, _ = run(capsys, made, "prune", "--yes")
+    assert out.splitlines()[-1] == "1.0 MB freed"
+    assert not any(draft.exists() for draft in drafts)
 
 
 def test_prune_counts_a_file_with_two_names_once_it_has_none(made, capsys):

@@ -27,6 +27,7 @@ from pwmray.search.plan import as_json
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
+from tests.test_claim import do_not_watch, leave_claim
 from tests.test_sweep import run
 from tests.tiny_search import search
 
@@ -73,6 +74,22 @@ def test_search_that_another_process_runs_is_refused(tmp_path, capsys):
     assert (code, len(errors)) == (2, 1)
     assert errors[0].startswith("error: another process runs tiny_search in ")
     assert not (tmp_path / "trials").exists()
+
+
+def test_search_of_a_lost_machine_and_its_trials_are_taken_over(
+    tmp_path, data, capsys, monkeypatch
+):
+    do_not_watch(monkeypatch)
+    trials = open_trials(tmp_path, data)
+    folders = [Path(trials.next(name)["grid"]["folder"]) for name in "ab"]
+    plan = make_plan(tmp_path)
+    for path in (plan.folder, *folders):
+        leave_claim(path / CLAIM_FILE, 4711, host="n9", age=600)
+    with search_run._acquire(plan, patience_seconds=0) as held:
+        assert held.is_held
+        assert capsys.readouterr().out.endswith("a process lives that seems dead: pid 4711 on n9\n")
+        search_run._set_right(plan, plan.studies())
+    assert [list(folder.glob(f"*{CLAIM_FILE}*")) for folder in folders] == [[], []]
 
 
 def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys):

@@ -21,6 +21,7 @@ from pwmray.driver.tune_callbacks import StopEarly, unwrapped
 from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
+from pwmray.search import trials as search_trials
 from pwmray.search.plan import as_table
 from pwmray.search.study import FINGERPRINT
 from pwmray.trainable import NOT_SEEN_ON
@@ -33,6 +34,7 @@ from tests.studies import (
     make_plan,
     open_trials,
 )
+from tests.test_claim import do_not_watch, leave_claim, set_age
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
 
@@ -224,6 +226,43 @@ def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
     assert trials.study.get_trials()[0].state is TrialState.RUNNING
     assert trials.next("b") is None
     assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
+
+
+def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
+    tmp_path, data, monkeypatch, capsys
+):
+    do_not_watch(monkeypatch)
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(search_trials, "_POLL_SECONDS", 0.01)
+    trials = open_trials(tmp_path, data, number=1)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    leave_claim(folder / CLAIM_FILE, 4711, host="n9")
+    trials.die("a", "The node has died")
+    trials.end("a", None, is_error=True)
+    assert trials.next("b") is None
+    assert not trials.wait_for_held(lambda: False)
+    assert trials.wait_for_held(lambda: set_age(folder / CLAIM_FILE, 600) is None)
+    assert "1 of 1: failed: its process died: node lost; it runs again" in capsys.readouterr().out
+    assert trials.next("c")["grid"]["folder"] == str(folder)
+    record = registry.read(folder)
+    assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+    assert not trials.wait_for_held(lambda: True)
+
+
+def test_return_of_a_trial_that_lived_out_of_reach_counts(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(search_trials, "_POLL_SECONDS", 0.01)
+    trials = open_trials(tmp_path, data, number=1)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    with claim.acquire(folder / CLAIM_FILE):
+        trials.die("a", "The node has died")
+        trials.end("a", None, is_error=True)
+        registry.record(folder, Status.COMPLETED)
+        registry.record(folder, Status.EVALUATED, return_mean=3.0)
+    assert not trials.wait_for_held(lambda: True)
+    assert [trial.value for trial in trials.study.get_trials()] == [3.0]
 
 
 def test_trial_that_others_wait_for_is_not_the_end_of_a_search(tmp_path, data):

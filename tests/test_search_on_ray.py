@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from pwmray import registry
 from pwmray.driver import interruption
 from pwmray.driver.tune_callbacks import StopEarly
-from pwmray.registry import Status
+from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
 from pwmray.search import run as search_run
 from pwmray.search import study
@@ -102,6 +102,19 @@ def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
     tried = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results").open_study(TASK)
     assert {trial.state.name for trial in tried.get_trials()} <= {"COMPLETE", "PRUNED"}
     assert len(tried.get_trials()) == 5
+
+
+@pytest.mark.slow
+def test_search_leaves_a_trial_that_another_process_runs_to_it(tmp_path):
+    stop_search(tmp_path, signal.SIGINT, 130)
+    plan = SearchPlan.make(search, "tiny", [TASK], 5, tmp_path / "results")
+    (left, *_) = study.unfinished(plan.studies()[TASK])
+    folder = registry.trial_folder(tmp_path / "results", left.user_attrs[FINGERPRINT])
+    with claim.acquire(folder / CLAIM_FILE):
+        out, err = start(tmp_path).communicate(timeout=300)
+    assert f"running in process {os.getpid()} on" in out
+    assert "go on with: " in out, err
+    assert len(study.unfinished(plan.studies()[TASK])) == 1
 
 
 @pytest.mark.slow

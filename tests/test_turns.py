@@ -18,6 +18,7 @@ from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
+from tests.test_claim import do_not_watch, leave_claim
 from tests.tiny import sweep
 
 NUM_DRIVERS = 3
@@ -209,6 +210,20 @@ def test_what_a_dead_driver_left_is_taken_over_without_a_failure(tmp_path, monke
     assert out.count("waiting for trials that run elsewhere: pid ") == 1
     assert "taken over pendulum-spin-baseline-4-seed42" in out
     timer.join()
+
+
+def test_what_a_lost_machine_left_is_taken_over_in_one_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
+    do_not_watch(monkeypatch)
+    waits = []
+    monkeypatch.setattr(claim, "_wait_for_takers", waits.append)
+    _, trials = driver(tmp_path, 4)
+    for trial in trials:
+        stand_at(tmp_path, trial, Status.RUNNING)
+        leave_claim(folder_of(tmp_path, trial) / CLAIM_FILE, 4711, host="n9", age=600)
+    ours, trials = driver(tmp_path, 4)
+    assert ours.next(no_machine) == trials
+    assert len(waits) == 1
 
 
 def test_trial_that_ray_lost_is_recorded_as_failed_and_tried_again(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, names, one_line
+from pwmray.commands import Subcommands, add_results_option, names, one_line, say
+from pwmray.pretraining import folder as pretrained
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.registry.sweep_folders import (
@@ -69,6 +70,9 @@ def _prune(chosen: argparse.Namespace) -> None:
     for line in unreadable:
         print(f"left out: {line}")
     known = names_of_all(results) if freeable else {}
+    if chosen.yes:
+        folders = [registry.trial_folder(results, freed.fingerprint) for freed in freeable]
+        claim.watch_dead((folder / CLAIM_FILE for folder in folders), say)
     for freed in freeable:
         if chosen.yes:
             try:
@@ -99,6 +103,8 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
         if newest > before.timestamp():
             continue
         try:
+            if does_it:
+                claim.watch_dead([folder / pretrained.CLAIM_FILE], say)
             if does_it and not clear_leftovers(folder):
                 continue
         except PermissionError as error:  # another user's, beside which ours are freed

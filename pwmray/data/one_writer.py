@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from pwmray.commands import say
 from pwmray.registry import claim
 
 
@@ -14,6 +15,7 @@ def claimed(path: Path, work: str) -> Iterator[None]:
     Raises ValueError naming the process that has it, or a folder that cannot be written.
     """
     try:
+        claim.watch_dead([path], say)
         held = claim.acquire(path)
     except OSError as error:
         raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error

@@ -227,7 +227,8 @@ def _open(path: Path, remake: str) -> Store:
     try:
         store = _map(path, remake)
     except FileNotFoundError:
-        raise BrokenDataError(_joined(f"there is no data file {path}", remake)) from None
+        why = f"there is no data file {path} on {os.uname().nodename}"  # others may see it
+        raise BrokenDataError(_joined(why, remake)) from None
     except BrokenDataError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:

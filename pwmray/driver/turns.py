@@ -83,6 +83,7 @@ class Turns:
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.reason is None:
+            claim.clear_dead(self._folder(name) / CLAIM_FILE for name in self._open)
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
             self._is_first = False
             if taken or self.is_over or time.monotonic() > deadline:

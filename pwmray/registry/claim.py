@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,72 @@ def acquire(
 
     A brief claim is for a few writes without a pause: who meets one waits until it is given back.
     """
+    claim = _try(path, lease_seconds, is_brief)
+    if claim is None:
+        return None
+    try:
+        if _watched.pop(path, None):
+            _wait_for_takers(lease_seconds)
+            if not claim.is_held:
+                return None
+        if not is_brief:
+            claim.beat(lease_seconds)
+        return claim
+    except BaseException:
+        claim.release()
+        raise
+
+
+def clear_dead(paths: Iterable[Path], lease_seconds: float = LEASE_SECONDS) -> None:
+    """Free the claims that `acquire` would take over from other machines, all in one wait.
+
+    Each costs it that wait: of a lost machine's trials the last would be free minutes later. What
+    cannot be freed is left as it is.
+    """
+    with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+        taken = []
+        for path in (path for path in paths if path in _watched):
+            with contextlib.suppress(OSError):  # who acquires it is told
+                if not path.parent.exists() or owner(path, lease_seconds) is not None:
+                    continue
+                claim = _try(path, lease_seconds, is_brief=True)
+                if claim is not None:
+                    taken.append(held.enter_context(claim))
+        if taken:
+            _wait_for_takers(lease_seconds)
+        for claim in taken:
+            _watched.pop(claim.path, None)
+
+
+def watch_dead(
+    paths: Iterable[Path], say: Callable[[str], object], lease_seconds: float = LEASE_SECONDS
+) -> None:
+    """Free the claims of processes of other machines that seem dead, once that is sure.
+
+    They are watched together for 40 s, before which `say` is told of whom; without any there is
+    no wait. For a process that has nothing else to do: `acquire` called once takes none over.
+    """
+    watched = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # who acquires it is told
+            found = holder(path)
+            if not path.exists() or owner(path, lease_seconds) is not None:
+                continue
+            claim = _try(path, lease_seconds, is_brief=True)
+            if claim is not None:  # of a dead process of this machine, or given back by now
+                claim.release()
+            elif path in _watched:
+                watched.append((path, describe(found)))
+    if watched:
+        seconds = 2 * lease_seconds / _BEATS_PER_LEASE
+        who = ", ".join(sorted({who for _, who in watched}))
+        say(f"looking for {seconds:.0f} s whether a process lives that seems dead: pid {who}")
+        time.sleep(seconds)
+        clear_dead([path for path, _ in watched], lease_seconds)
+
+
+def _try(path: Path, lease_seconds: float, is_brief: bool) -> Claim | None:
+    """Take a claim, as `acquire`; what was taken over may yet be moved away by another taker."""
     path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     draft = path.with_name(f".{path.name}.{token}.tmp")
@@ -111,10 +177,6 @@ def acquire(
                 time.sleep(_BRIEF_SECONDS)
         finally:
             draft.unlink(missing_ok=True)
-        if _watched.pop(path, None) and not _is_kept(claim, lease_seconds):
-            return None
-        if not is_brief:
-            claim.beat(lease_seconds)
         return claim
     except FileNotFoundError:
         return None  # who holds the claim clears drafts away, ours too
@@ -199,13 +261,12 @@ def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
     return True
 
 
-def _is_kept(claim: Claim, lease_seconds: float) -> bool:
-    """Tell whether a claim that was taken over is still ours once every taker can see it.
+def _wait_for_takers(lease_seconds: float) -> None:
+    """Wait until every taker can see what was taken over: then who holds it keeps it.
 
     They watched the dead one together, and one that sees it still moves away what is there by now.
     """
     time.sleep(lease_seconds / _LOOKS_PER_LEASE)
-    return claim.is_held
 
 
 def _is_stale(path: Path, lease_seconds: float, now: float | None = None) -> bool:

@@ -25,7 +25,7 @@ from pwmray.driver.launch import MAX_LOSSES
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
-from pwmray.registry import Status, claim
+from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan, best_lines, caution_lines
 from pwmray.search.study import FINGERPRINT
@@ -147,6 +147,7 @@ def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
     """
     path = plan.folder / "claim.json"
     deadline = time.monotonic() + patience_seconds
+    claim.watch_dead([path], say)
     held = claim.acquire(path)
     who = f"another process runs {plan.search.name} in {plan.folder}: pid "
     if held is None and patience_seconds:
@@ -190,6 +191,8 @@ def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[st
     """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
+    # Left to the trials' own processes, each would find another's claim and not begin.
+    claim.watch_dead((trial_folder(plan.results, name) / CLAIM_FILE for name in names), say)
     return lost.set_right(plan.results, names)
 
 
@@ -231,7 +234,10 @@ def _search_task(
         offered = ray.cluster_resources()
         trials = begin(offered=offered)
         opened.append(trials)
-        is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+        is_again, is_lost = True, False
+        while is_again:
+            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+            is_again = not is_lost and trials.wait_for_held(lambda: interruption.reason is None)
         if not is_lost or interruption.reason is not None:
             return trials
         say("Ray's node on this machine died; going on with another")
@@ -270,7 +276,7 @@ class _StudySearcher(Searcher):
     """Tune's view of a study: what to run next, and what became of it."""
 
     def __init__(self, trials: SearchTrials, interruption: Interruption, stopper: StopEarly):
-        super().__init__(metric="return_mean", mode="max")
+        super().__init__()  # with a metric Tune refuses the report of a trial that runs elsewhere
         self._trials, self._interruption, self._stopper = trials, interruption, stopper
 
     def suggest(self, trial_id: str) -> Any:

@@ -16,7 +16,7 @@ from pwmray.driver import connect, retries
 from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
-from pwmray.registry import STOPPED_EARLY, Record, Status
+from pwmray.registry import CLAIM_FILE, STOPPED_EARLY, Record, Status, claim
 from pwmray.room import with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
@@ -25,6 +25,8 @@ from pwmray.search.tables import open_tables
 from pwmray.trainable import NOT_SEEN_ON, grid_of
 
 STOPPED = "the search stopped before it was done"
+_POLL_SECONDS = 1.0
+_HELD_SECONDS = 1.5 * claim.LEASE_SECONDS  # who takes a claim over watches it first
 
 T = TypeVar("T")
 
@@ -55,6 +57,8 @@ class SearchTrials:
         self._proposals = Proposals(plan, task)
         self.study = self._proposals.study
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
+        # Of a process that died, which still holds them, with what Ray says of it.
+        self._held: list[tuple[optuna.Trial, TrialConfig, str | None]] = []
         for trial, config, epoch in self._proposals.stopped:
             self._stop_early(trial, self._folder(config), epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
@@ -114,11 +118,10 @@ class SearchTrials:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live.pop(name)
         folder = self._folder(config)
+        of_ray = self._told.pop(name, None)
         if is_error:
             deaths.wait_for_death([folder])
-            of_ray = self._told.pop(name, None)
-            with _spared(folder):
-                self._when_room(lambda: deaths.record_death(folder, of_ray))
+            self._bury(folder, of_ray)
         record = registry.read(folder)
         if record.status is Status.EVALUATED:
             self._deaths.finish()
@@ -132,19 +135,59 @@ class SearchTrials:
             said = self.blind or result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
+            if record.status in registry.IN_HANDS and (folder / CLAIM_FILE).exists():
+                self._held.append((trial, config, of_ray))
         else:
             self._deaths.finish()
             said = self._stop_early(trial, folder, result["epoch"] if result else 0)
         told = self._proposals.leave(trial, config)
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
-        number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
-        which = f"{self._plan.search.name} {self._task} {number}"
+        which = self._name(config)
         progress = self._progress()
         say("; ".join([f"{which}: {said}", *progress]))
         if told.state is TrialState.FAIL:
             self._tell_failure(str(record.last("reason")), "; ".join([which, *progress]))
         if self._pace.is_due:
             self._write_tables()
+
+    def wait_for_held(self, may_wait: Callable[[], bool]) -> bool:
+        """Wait for the trials that processes on lost machines hold; return if any is to run again.
+
+        For as long as such a claim lasts, and `may_wait` says; then they are left to the next run.
+        """
+        deadline = time.monotonic() + _HELD_SECONDS
+        before = len(self._held)
+        if before:
+            say(f"waiting until it is sure that no process runs {before} trial{'s' * (before > 1)}")
+        is_any_again = False
+        while self._held and may_wait() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
+            for held in list(self._held):
+                trial, config, of_ray = held
+                folder = self._folder(config)
+                if registry.running_elsewhere(folder) or not self._bury(folder, of_ray):
+                    continue
+                self._held.remove(held)
+                record = registry.read(folder)
+                if record.status is Status.EVALUATED:  # it lived, out of reach
+                    self.study.tell(trial, record.last("return_mean"))
+                elif record.status is Status.FAILED:
+                    said = self._fail(trial, config, record)
+                    say(f"{self._name(config)}: {said}")
+                    is_any_again |= config.fingerprint in self._retried
+                self._proposals.leave(trial, config)
+        return is_any_again
+
+    def _name(self, config: TrialConfig) -> str:
+        number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
+        return f"{self._plan.search.name} {self._task} {number}"
+
+    def _bury(self, folder: Path, of_ray: str | None) -> bool:
+        """Record what Ray says of a trial whose process died; False while that holds it still."""
+        with _spared(folder):
+            return self._when_room(lambda: deaths.record_death(folder, of_ray))
+        return False
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
         """Record the trials that came to no end, which the next run goes on with.
@@ -175,14 +218,14 @@ class SearchTrials:
     def _fail(self, trial: optuna.Trial, config: TrialConfig, record: Record) -> str:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
 
-        The claim of a process on a lost machine outlives it for a while: then nothing is recorded,
-        as where its folder cannot be written, and the next run takes the trial up.
+        The claim of a process on a lost machine outlives it for a while: then nothing is recorded
+        until `wait_for_held`; as where its folder cannot be written, when the next run takes it up.
         """
         if record.status is not Status.FAILED:
             self._deaths.leave(config.fingerprint)
-            is_held = registry.running_elsewhere(self._folder(config))
-            why = "its process died and still holds it" if is_held else "its end is not recorded"
-            return f"{why}: the next run takes it up"
+            if (self._folder(config) / CLAIM_FILE).exists():
+                return "its process died and still holds it: that is looked at again at the end"
+            return "its end is not recorded: the next run takes it up"
         reason = record.last("reason")
         asked = (config.runtime, self._plan.trial_bytes, self._plan.results)
         if retries.can_retry(record, *asked, connect.largest_machine):
