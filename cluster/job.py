@@ -139,6 +139,8 @@ class Job:
         for number in range(_HEAD_TRIES):
             if number:  # Slurm, started anew a moment ago, gives steps no GPUs yet
                 self._pause(_RESTART_SECONDS)
+            if self.signal == signal.SIGTERM:
+                break
             self._port, head["dashboard"] = raynode.free_ports(head["ip"], 2)
             self._start_step(self._head, "head", head)
             if self._listens(head["ip"]):
@@ -178,6 +180,8 @@ class Job:
         step = self._steps[self._head]
         deadline = time.monotonic() + _HEAD_SECONDS
         while step.poll() is None and time.monotonic() < deadline:
+            if self.signal == signal.SIGTERM:
+                return False
             if raynode.listens(ip, self._port, seconds=1.0):
                 return True
             time.sleep(_LOOK_SECONDS)

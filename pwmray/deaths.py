@@ -1,11 +1,12 @@
 """What is recorded of a trial whose process died before it could do so itself."""
 
+import contextlib
 import math
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pwmray import failures, registry
 from pwmray.failures import KILLED_FOR_MEMORY, Failure
@@ -16,7 +17,7 @@ _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _WORD_SECONDS = 1.0  # that word of a node's end may come later than its trials' deaths
 _BURST_SECONDS = 10.0  # in which those of one node die
-_KILL_SECONDS = 300.0  # after which a death is none of a kill's: a lost machine's are told late
+_KILL_SECONDS = 60.0  # between a kill and what is told of it, by the clocks of two machines
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 # A node's name after what this says is a file that is there when Slurm told the node to end.
 _ENDED_NODES = "PWMRAY_ENDED_NODES"
@@ -34,12 +35,19 @@ def wait_for_death(folders: Sequence[Path]) -> None:
         time.sleep(_DYING_SECONDS / 100)
 
 
-def record_death(folder: Path, told: str | None) -> bool:
+class Told(NamedTuple):
+    """What Ray says of a process that died, and when it did: in seconds, as time.time."""
+
+    text: str
+    time: float
+
+
+def record_death(folder: Path, told: Told | None) -> bool:
     """Record as failed what Ray runs no more although it neither ended nor failed.
 
     `told` is what Ray says of it, if it says anything: Tune has been seen to end a run with a trial
     unfinished after the process of another was killed. Returns False, and records nothing, while a
-    process holds the trial. Raises OSError on a full disk.
+    process holds the trial, as its claim may for minutes more. Raises OSError on a full disk.
     """
     seen = registry.read(folder)
     if told is not None and seen.status in registry.IN_HANDS:
@@ -49,11 +57,11 @@ def record_death(folder: Path, told: str | None) -> bool:
             return False
         # Another: it came to its end, or somebody deleted its record, or cut it, meanwhile.
         if record.status in registry.IN_HANDS:
-            death = _death(told, take_stacks(folder))
+            death = _death(told and told.text, take_stacks(folder))
             node = _node_of(record)
             if death["failure"] in _OF_NODES and was_told_to_end(node):
                 death |= {"reason": "Slurm ended it: preempted", "failure": Failure.PREEMPTED}
-            elif death["failure"] is Failure.PROCESS_DIED and _has_killed_for_memory(node):
+            elif _is_of_a_kill(death["failure"], told, node):
                 death |= {"reason": KILLED_FOR_MEMORY, "failure": Failure.OUT_OF_MEMORY}
             registry.record(folder, Status.FAILED, **death)
     return True
@@ -79,17 +87,15 @@ def was_told_to_end(node: str | None) -> bool:
     return bool(_words_of(node, ""))
 
 
-def _has_killed_for_memory(node: str | None) -> bool:
-    """Whether the kernel lately killed a process on a node of this job for want of memory."""
-    return any(map(_is_news, _words_of(node, OF_MEMORY)))
-
-
-def _is_news(word: Path) -> bool:
-    try:
-        killed_at = int(word.read_text()) / 1e9
-    except (OSError, ValueError):  # half written
+def _is_of_a_kill(failure: Failure, told: Told | None, node: str | None) -> bool:
+    """Whether a process died as the kernel killed on its node for want of memory."""
+    if failure is not Failure.PROCESS_DIED or told is None:
         return False
-    return abs(time.time() - killed_at) < _KILL_SECONDS
+    for word in _words_of(node, OF_MEMORY):
+        with contextlib.suppress(OSError, ValueError):  # half written
+            if abs(told.time - int(word.read_text()) / 1e9) < _KILL_SECONDS:
+                return True
+    return False
 
 
 def _words_of(node: str | None, kind: str) -> list[Path]:

@@ -455,6 +455,24 @@ def test_claims_of_a_lost_machine_are_freed_in_one_wait(tmp_path, monkeypatch):
     assert not deleted.parent.exists()
 
 
+def test_claims_are_freed_in_one_order_each_once(tmp_path, monkeypatch):
+    """Whoever frees the same in another order would wait for this process, as this one for it."""
+    paths = [tmp_path / name / "claim.json" for name in "bca"]
+    lose_machine(paths)
+    for path in paths:
+        assert claim.acquire(path, lease_seconds=0.3) is None
+    monkeypatch.setattr(claim, "_is_still", lambda *_: True)
+    monkeypatch.setattr(claim, "_wait_for_takers", lambda _: None)
+    tried = []
+    real = claim._try
+    monkeypatch.setattr(
+        claim, "_try", lambda path, *a, **k: tried.append(path) or real(path, *a, **k)
+    )
+    claim.clear_dead([*paths, *paths], lease_seconds=0.3)
+    assert tried == sorted(paths)
+    assert not any(path.exists() for path in paths)
+
+
 def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path):
     path, other = tmp_path / "a" / "claim.json", tmp_path / "b" / "claim.json"
     lose_machine([path, other])
@@ -464,10 +482,11 @@ def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path):
         said.append(text)
         path.touch()
 
-    claim.watch_dead([path, other, tmp_path / "none.json"], beat, lease_seconds=0.9)
-    assert claim.owner(path, lease_seconds=0.9)["host"] == "another-host"
+    claim.watch_dead([path, other, tmp_path / "none.json"], beat, lease_seconds=3.0)
+    path.touch()
+    assert claim.owner(path, lease_seconds=30)["host"] == "another-host"
     assert claim.holder(other) == {}
     assert len(said) == 1
     assert said[0].endswith(" on another-host")
-    claim.watch_dead([path, other], said.append, lease_seconds=0.9)
+    claim.watch_dead([path, other], said.append, lease_seconds=30)
     assert len(said) == 1

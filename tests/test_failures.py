@@ -12,6 +12,7 @@ import torch
 
 from pwmray import deaths, registry
 from pwmray.config import RuntimeConfig
+from pwmray.deaths import Told
 from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
     KILLED_FOR_MEMORY,
@@ -356,7 +357,7 @@ def test_process_that_died_with_a_node_that_slurm_ends_was_preempted(
     folder = tmp_path / "a1"
     registry.queue(folder, {}, slurm_job_id="41")
     registry.record(folder, Status.RUNNING, slurm_node=node)
-    assert deaths.record_death(folder, told)
+    assert deaths.record_death(folder, told and Told(told, time.time()))
     assert registry.read(folder).last("failure") == failure
 
 
@@ -374,7 +375,9 @@ def test_process_that_died_as_its_trial_was_to_begin_goes_with_any_node_of_its_j
     registry.queue(folder, {}, slurm_job_id="41")
     registry.record(folder, Status.RUNNING, slurm_node="n7")  # in an earlier life of the job
     registry.queue(folder, {}, slurm_job_id="41")
-    assert deaths.record_death(folder, "The actor died unexpectedly before finishing")
+    assert deaths.record_death(
+        folder, Told("The actor died unexpectedly before finishing", time.time())
+    )
     assert registry.read(folder).last("failure") == failure
 
 
@@ -383,10 +386,12 @@ def test_process_that_the_kernel_ended_for_want_of_memory_ran_out_of_memory(tmp_
     monkeypatch.setattr(deaths, "_WORD_SECONDS", 0.0)
     word = tmp_path / ".41.ended.n1.memory"
 
-    def die(node):
+    def die(node, died_at=None):
         registry.queue(tmp_path / "a1", {}, slurm_job_id="41")
         registry.record(tmp_path / "a1", Status.RUNNING, slurm_node=node)
-        assert deaths.record_death(tmp_path / "a1", "The actor died unexpectedly")
+        assert deaths.record_death(
+            tmp_path / "a1", Told("The actor died unexpectedly", died_at or time.time())
+        )
         return registry.read(tmp_path / "a1").last("failure")
 
     word.write_text(str(time.time_ns()))
@@ -394,9 +399,12 @@ def test_process_that_the_kernel_ended_for_want_of_memory_ran_out_of_memory(tmp_
     assert registry.read(tmp_path / "a1").last("reason") == KILLED_FOR_MEMORY
     assert die("n1") == Failure.OUT_OF_MEMORY  # the kernel took two at once
     assert die("n2") == Failure.PROCESS_DIED
-    for said in (str(time.time_ns() - 10**12), ""):  # long before; and half written
-        word.write_text(said)
-        assert die("n1") == Failure.PROCESS_DIED
+    died_at = 10_000.0
+    for killed_at, failure in ((9_995.0, Failure.OUT_OF_MEMORY), (9_900.0, Failure.PROCESS_DIED)):
+        word.write_text(str(int(killed_at * 1e9)))
+        assert die("n1", died_at) == failure  # recorded long after
+    word.write_text("")  # half written
+    assert die("n1") == Failure.PROCESS_DIED
 
 
 def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeypatch):
@@ -415,12 +423,12 @@ def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeyp
             (tmp_path / ".41.ended.n2").touch()
 
     monkeypatch.setattr(deaths, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    assert deaths.record_death(tmp_path / "a1", "The actor died unexpectedly")
+    assert deaths.record_death(tmp_path / "a1", Told("The actor died unexpectedly", time.time()))
     assert 1.0 <= now < 1.1
     num_waits, now = len(waited_at), 5.0
-    assert deaths.record_death(tmp_path / "a2", "The actor died unexpectedly")
+    assert deaths.record_death(tmp_path / "a2", Told("The actor died unexpectedly", time.time()))
     assert len(waited_at) == num_waits  # once for all of its node
-    assert deaths.record_death(tmp_path / "a3", "The actor died unexpectedly")
+    assert deaths.record_death(tmp_path / "a3", Told("The actor died unexpectedly", time.time()))
     assert 5.5 < now < 5.7
     failures = [registry.read(tmp_path / name).last("failure") for name in ("a1", "a2", "a3")]
     assert failures == [Failure.PROCESS_DIED, Failure.PROCESS_DIED, Failure.PREEMPTED]

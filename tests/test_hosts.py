@@ -62,7 +62,9 @@ def test_trials_of_a_cancelled_job_are_free_at_once_on_all_hosts(place):
         time.sleep(0.2)
     place.slurm.run("scancel", str(job))
     place.wait_for_all()
-    assert {record.status for record in place.records()} == {Status.CANCELLED}, place.logs()
+    ended = {Status.CANCELLED, Status.EVALUATED}  # the short ones before it was cancelled
+    assert {record.status for record in place.records()} <= ended, place.logs()
+    assert Status.CANCELLED in {record.status for record in place.records()}
     assert not any(path.exists() for path in claims)
 
 

@@ -168,7 +168,8 @@ def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_pa
 
 def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(search_trials, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
+    monkeypatch.setattr(search_trials, "time", clock)
     trials = open_trials(tmp_path, data, number=3, num_later=60)
     now[0] += 90
     fail(trials, "a", reason="the loss is nan", failure="non-finite")

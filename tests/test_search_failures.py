@@ -242,6 +242,7 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     trials.end("a", None, is_error=True)
     assert trials.next("b") is None
     assert not trials.wait_for_held(lambda: False)
+    assert "the next run takes up 1 trial, which" in capsys.readouterr().out
     assert trials.wait_for_held(lambda: set_age(folder / CLAIM_FILE, 600) is None)
     assert "1 of 1: failed: its process died: node lost; it runs again" in capsys.readouterr().out
     assert trials.next("c")["grid"]["folder"] == str(folder)
@@ -250,7 +251,7 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     assert not trials.wait_for_held(lambda: True)
 
 
-def test_return_of_a_trial_that_lived_out_of_reach_counts(tmp_path, data, monkeypatch):
+def test_return_of_a_trial_that_lived_out_of_reach_counts(tmp_path, data, monkeypatch, capsys):
     monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
     monkeypatch.setattr(search_trials, "_POLL_SECONDS", 0.01)
     trials = open_trials(tmp_path, data, number=1)
@@ -263,6 +264,7 @@ def test_return_of_a_trial_that_lived_out_of_reach_counts(tmp_path, data, monkey
         registry.record(folder, Status.EVALUATED, return_mean=3.0)
     assert not trials.wait_for_held(lambda: True)
     assert [trial.value for trial in trials.study.get_trials()] == [3.0]
+    assert "1 of 1: return 3.0" in capsys.readouterr().out
 
 
 def test_trial_that_others_wait_for_is_not_the_end_of_a_search(tmp_path, data):
@@ -290,6 +292,9 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     assert trials.next("c") is None
     assert not trials.is_over  # one runs
     assert len(study.unfinished(trials.study)) == 2  # and are taken up by the next run
+    trials.settle()
+    folders = [trials._folder(config) for config in trials._proposals.asked.values()]
+    assert [registry.read(folder).status for folder in folders] == [Status.CANCELLED] * 2
 
 
 def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):

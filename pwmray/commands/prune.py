@@ -93,8 +93,10 @@ def _prune(chosen: argparse.Namespace) -> None:
 
 def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
     """Say, and do if asked, what killed pretrainings left half written; return its bytes."""
-    total = 0
-    for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
+    total, folders = 0, sorted((results / PRETRAINED_FOLDER).glob("*/"))
+    if does_it:
+        claim.watch_dead((folder / pretrained.CLAIM_FILE for folder in folders), say)
+    for folder in folders:
         files = find_leftovers(folder)
         if not files or holder_of(folder) is not None:
             continue
@@ -103,8 +105,6 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
         if newest > before.timestamp():
             continue
         try:
-            if does_it:
-                claim.watch_dead([folder / pretrained.CLAIM_FILE], say)
             if does_it and not clear_leftovers(folder):
                 continue
         except PermissionError as error:  # another user's, beside which ours are freed

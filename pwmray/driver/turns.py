@@ -5,6 +5,7 @@ claim, and who comes to it later skips it. What others run is looked at again wh
 else to do: it is theirs while they live, and then whoever's is here.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ class Turns:
         self._num_in_vain = 0  # in a row, that none of those was seen
         self._blind: set[str] = set()  # machines that do not see the results
         self._given: set[str] = set()  # what `next` gave last
-        self._told: dict[str, str] = {}  # what Ray says of a process that died
+        self._told: dict[str, deaths.Told] = {}  # what Ray says of a process that died
         self._is_first = retries.is_first_start()
 
     @property
@@ -118,7 +119,7 @@ class Turns:
         The claim of a process on a lost machine outlives it for a while: then that is recorded
         when the claim is free.
         """
-        self._told[fingerprint] = told
+        self._told[fingerprint] = deaths.Told(told, time.time())
         deaths.wait_for_death([self._folder(fingerprint)])
         self._bury(fingerprint)
         return registry.read(self._folder(fingerprint))
@@ -174,7 +175,7 @@ class Turns:
                     return False
                 registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
         except OSError as error:
-            if isinstance(error, PermissionError) and folder.exists():
+            if isinstance(error, PermissionError) and _is_of_another(folder):
                 why = f"which another user began: {one_line(error)}"
                 self._progress.say(f"left out: {trial.name}, {why}")
             elif self._is_first:
@@ -220,3 +221,11 @@ def _goes_on(record: Record) -> bool:
     if failure is not None:
         return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
     return record.status not in (None, *registry.ENDS, Status.CANCELLED)
+
+
+def _is_of_another(folder: Path) -> bool:
+    """Whether a trial's folder is another user's."""
+    try:
+        return folder.stat().st_uid != os.geteuid()
+    except OSError:
+        return False

@@ -115,11 +115,11 @@ def clear_dead(paths: Iterable[Path], lease_seconds: float = LEASE_SECONDS) -> N
     """Free the claims that `acquire` would take over from other machines, all in one wait.
 
     Each costs it that wait: of a lost machine's trials the last would be free minutes later. What
-    cannot be freed is left as it is.
+    cannot be freed is left as it is. In one order, for while some are held others are waited for.
     """
     with contextlib.suppress(OSError), contextlib.ExitStack() as held:
         taken = []
-        for path in (path for path in paths if path in _watched):
+        for path in sorted(_watched.keys() & paths):
             with contextlib.suppress(OSError):  # who acquires it is told
                 if not path.parent.exists() or owner(path, lease_seconds) is not None:
                     continue

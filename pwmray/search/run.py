@@ -244,6 +244,7 @@ def _search_task(
         ray.shutdown()
         trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
         _connect(address and connect.answering(address))
+        trials.wait_for_held(lambda: interruption.reason is None)  # or they would be another's
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from pwmray.search.tables import open_tables
 from pwmray.trainable import NOT_SEEN_ON, grid_of
 
 STOPPED = "the search stopped before it was done"
+UNRECORDED = "its end is not recorded: the next run takes it up"
 _POLL_SECONDS = 1.0
 _HELD_SECONDS = 1.5 * claim.LEASE_SECONDS  # who takes a claim over watches it first
 
@@ -52,13 +53,14 @@ class SearchTrials:
         self._data_path, self._offered = data_path, offered
         self._tell_failure = tell_failure
         self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
-        self._told: dict[str, str] = {}  # what Ray says of those that died, by Tune's names
+        self._told: dict[str, deaths.Told] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # with the settings that none was chosen for
         self._proposals = Proposals(plan, task)
         self.study = self._proposals.study
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         # Of a process that died, which still holds them, with what Ray says of it.
-        self._held: list[tuple[optuna.Trial, TrialConfig, str | None]] = []
+        self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
+        self._unseen: list[TrialConfig] = []  # that came to the machine of `blind`
         for trial, config, epoch in self._proposals.stopped:
             self._stop_early(trial, self._folder(config), epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
@@ -91,6 +93,7 @@ class SearchTrials:
     def next(self, name: str) -> dict[str, Any] | None:
         """Return the next trial to run as a trainable's config, None where there is none now."""
         running = {config.fingerprint for _, config in self._live.values()}
+        running |= {config.fingerprint for _, config, _ in self._held}
         is_over = self.bug is not None or self.blind is not None
         while not is_over and (proposed := self._proposals.next(running)):
             _, config = proposed
@@ -112,7 +115,7 @@ class SearchTrials:
 
     def die(self, name: str, told: str) -> None:
         """Take what Ray has `told` of a trial that failed, before its `end`."""
-        self._told[name] = told
+        self._told[name] = deaths.Told(told, time.time())
 
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
@@ -124,14 +127,13 @@ class SearchTrials:
             self._bury(folder, of_ray)
         record = registry.read(folder)
         if record.status is Status.EVALUATED:
-            self._deaths.finish()
-            self.study.tell(trial, record.last("return_mean"))
-            said = f"return {record.last('return_mean'):.1f}"
+            said = self._finish(trial, record)
         elif result is not None and "elsewhere" in result:
             self._deaths.leave(config.fingerprint)
             machine = result.get(NOT_SEEN_ON)
             if machine is not None and record.status is not None:  # else it was deleted
                 self.blind = describe_blind(self._plan.results, [machine])
+                self._unseen.append(config)
             said = self.blind or result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
@@ -140,9 +142,56 @@ class SearchTrials:
         else:
             self._deaths.finish()
             said = self._stop_early(trial, folder, result["epoch"] if result else 0)
+        self._take_leave(trial, config, record, said)
+
+    def wait_for_held(self, may_wait: Callable[[], bool]) -> bool:
+        """Wait for the trials that processes on lost machines hold; return if any is to run again.
+
+        For as long as such a claim lasts, and `may_wait` says; then they are left to the next run.
+        """
+        if not self._held or self.bug is not None or self.blind is not None:
+            return False
+        say(f"waiting until it is sure that no process runs {_count(self._held)}")
+        deadline = time.monotonic() + _HELD_SECONDS
+        while self._held and may_wait() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
+            for held in list(self._held):
+                self._look_at(*held)
+        if self._held:
+            say(f"the next run takes up {_count(self._held)}, which processes may still run")
+        return bool(self._retried)
+
+    def _look_at(
+        self, trial: optuna.Trial, config: TrialConfig, of_ray: deaths.Told | None
+    ) -> None:
+        """Record the death of a trial's process, once nobody doubts it, and go on from that."""
+        folder = self._folder(config)
+        if registry.running_elsewhere(folder) or not self._bury(folder, of_ray):
+            return
+        self._held.remove((trial, config, of_ray))
+        record = registry.read(folder)
+        if record.status is Status.EVALUATED:  # it lived, out of reach
+            said = self._finish(trial, record)
+        elif record.status is Status.FAILED:
+            said = self._fail(trial, config, record)
+        else:
+            said = UNRECORDED
+        self._take_leave(trial, config, record, said)
+
+    def _finish(self, trial: optuna.Trial, record: Record) -> str:
+        self._deaths.finish()
+        self.study.tell(trial, record.last("return_mean"))
+        return f"return {record.last('return_mean'):.1f}"
+
+    def _take_leave(
+        self, trial: optuna.Trial, config: TrialConfig, record: Record, said: str
+    ) -> None:
+        """Say what became of a trial that runs no more."""
         told = self._proposals.leave(trial, config)
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
-        which = self._name(config)
+        number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
+        which = f"{self._plan.search.name} {self._task} {number}"
         progress = self._progress()
         say("; ".join([f"{which}: {said}", *progress]))
         if told.state is TrialState.FAIL:
@@ -150,44 +199,14 @@ class SearchTrials:
         if self._pace.is_due:
             self._write_tables()
 
-    def wait_for_held(self, may_wait: Callable[[], bool]) -> bool:
-        """Wait for the trials that processes on lost machines hold; return if any is to run again.
+    def _bury(self, folder: Path, of_ray: deaths.Told | None) -> bool:
+        """Record the death of a trial's process; return False while that may hold it still.
 
-        For as long as such a claim lasts, and `may_wait` says; then they are left to the next run.
+        Where its folder cannot be written that is said, and the next run takes it up.
         """
-        deadline = time.monotonic() + _HELD_SECONDS
-        before = len(self._held)
-        if before:
-            say(f"waiting until it is sure that no process runs {before} trial{'s' * (before > 1)}")
-        is_any_again = False
-        while self._held and may_wait() and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
-            for held in list(self._held):
-                trial, config, of_ray = held
-                folder = self._folder(config)
-                if registry.running_elsewhere(folder) or not self._bury(folder, of_ray):
-                    continue
-                self._held.remove(held)
-                record = registry.read(folder)
-                if record.status is Status.EVALUATED:  # it lived, out of reach
-                    self.study.tell(trial, record.last("return_mean"))
-                elif record.status is Status.FAILED:
-                    said = self._fail(trial, config, record)
-                    say(f"{self._name(config)}: {said}")
-                    is_any_again |= config.fingerprint in self._retried
-                self._proposals.leave(trial, config)
-        return is_any_again
-
-    def _name(self, config: TrialConfig) -> str:
-        number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
-        return f"{self._plan.search.name} {self._task} {number}"
-
-    def _bury(self, folder: Path, of_ray: str | None) -> bool:
-        """Record what Ray says of a trial whose process died; False while that holds it still."""
         with _spared(folder):
             return self._when_room(lambda: deaths.record_death(folder, of_ray))
-        return False
+        return True
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
         """Record the trials that came to no end, which the next run goes on with.
@@ -195,7 +214,8 @@ class SearchTrials:
         `status` is where they stand then, CANCELLED or QUEUED.
         """
         fields = provenance.job() if status is Status.QUEUED else {}
-        folders = [self._folder(config) for _, config in self._live.values()]
+        configs = [*(config for _, config in self._live.values()), *self._unseen]
+        folders = [self._folder(config) for config in configs]
         deaths.wait_for_death(folders)
         for folder in folders:
             with _spared(folder), registry.claimed(folder) as record:
@@ -225,7 +245,7 @@ class SearchTrials:
             self._deaths.leave(config.fingerprint)
             if (self._folder(config) / CLAIM_FILE).exists():
                 return "its process died and still holds it: that is looked at again at the end"
-            return "its end is not recorded: the next run takes it up"
+            return UNRECORDED
         reason = record.last("reason")
         asked = (config.runtime, self._plan.trial_bytes, self._plan.results)
         if retries.can_retry(record, *asked, connect.largest_machine):
@@ -297,6 +317,10 @@ class SearchTrials:
                     say(line)
             except OSError as error:  # at the end they are joined again
                 say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
+
+
+def _count(held: Sized) -> str:
+    return f"{len(held)} trial{'s' * (len(held) > 1)}"
 
 
 @contextlib.contextmanager
