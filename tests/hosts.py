@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.minislurm import MiniSlurm, check_installed
+from tests.minislurm import MiniSlurm, Started, check_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 _UNSHARE = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
@@ -40,7 +40,7 @@ ip link set lo up
 """
 
 
-class Hosts:
+class Hosts(Started):
     """Hosts by name, the first of which has the bridge; use it as a context manager."""
 
     def __init__(self, addresses: dict[str, str], shared: Path):
@@ -48,17 +48,6 @@ class Hosts:
         self._holders: dict[str, subprocess.Popen] = {}  # whose end is that of a host
         self._pids: dict[str, int] = {}  # of each host's first process
         self._switch = next(iter(addresses))
-
-    def __enter__(self) -> "Hosts":
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def enter(self, name: str) -> list[str]:
         """Return what comes before a command for it to run on a host."""

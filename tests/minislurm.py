@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -49,7 +50,29 @@ class Node:
     num_cpus: int = 8
 
 
-class MiniSlurm:
+class Started:
+    """What runs from the beginning of a with statement to its end; nothing of it stays."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End everything, also of a start that failed."""
+        raise NotImplementedError
+
+
+class MiniSlurm(Started):
     """A running Slurm; use it as a context manager.
 
     `environment` is what its clients need: SLURM_CONF, and no variable of another Slurm.
@@ -74,17 +97,6 @@ class MiniSlurm:
         self.environment = {k: v for k, v in os.environ.items() if not inherited.match(k)}
         self.environment |= {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _PATH}
         self._daemons: dict[str, subprocess.Popen] = {}
-
-    def __enter__(self) -> "MiniSlurm":
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def enter(self, host: str) -> list[str]:
         """Return what comes before a command for it to run on the host of this name."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pwmray import registry
 from pwmray.commands import Subcommands, add_results_option, names, one_line, say
-from pwmray.pretraining import folder as pretrained
+from pwmray.pretraining.folder import CLAIM_FILE as PRETRAINING_CLAIM_FILE
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.registry.sweep_folders import (
@@ -93,17 +93,17 @@ def _prune(chosen: argparse.Namespace) -> None:
 
 def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
     """Say, and do if asked, what killed pretrainings left half written; return its bytes."""
-    total, folders = 0, sorted((results / PRETRAINED_FOLDER).glob("*/"))
-    if does_it:
-        claim.watch_dead((folder / pretrained.CLAIM_FILE for folder in folders), say)
-    for folder in folders:
+    left: dict[Path, list[Path]] = {}
+    for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
         files = find_leftovers(folder)
-        if not files or holder_of(folder) is not None:
-            continue
-        num_bytes = _bytes_of(files)
         newest = max((found.st_mtime for found in _stats_of(files)), default=0.0)
-        if newest > before.timestamp():
-            continue
+        if files and holder_of(folder) is None and newest <= before.timestamp():
+            left[folder] = files
+    if does_it:
+        claim.watch_dead((folder / PRETRAINING_CLAIM_FILE for folder in left), say)
+    total = 0
+    for folder, files in left.items():
+        num_bytes = _bytes_of(files)
         try:
             if does_it and not clear_leftovers(folder):
                 continue

@@ -144,12 +144,9 @@ def watch_dead(
     for path in paths:
         with contextlib.suppress(OSError):  # who acquires it is told
             found = holder(path)
-            if not path.exists() or owner(path, lease_seconds) is not None:
-                continue
-            claim = _try(path, lease_seconds, is_brief=True)
-            if claim is not None:  # of a dead process of this machine, or given back by now
-                claim.release()
-            elif path in _watched:
+            # Of a dead process of this machine whoever acquires it is sure at once.
+            if found and _is_stale(path, lease_seconds) and not _is_local(path, found):
+                _is_still(path, lease_seconds)  # from now on
                 watched.append((path, describe(found)))
     if watched:
         seconds = 2 * lease_seconds / _BEATS_PER_LEASE
