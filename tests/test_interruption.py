@@ -75,7 +75,7 @@ def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, rai
         def __del__(self):
             os.kill(os.getpid(), number)
 
-    steps = Listening(listening, print)
+    steps = Listening(listening)
     steps.on_step_begin(1, [])
     Dropping()
     with pytest.raises(raised):

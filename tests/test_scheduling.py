@@ -63,6 +63,18 @@ def test_process_that_is_free_gets_a_trial_that_asks_for_what_it_has():
     assert choose(TRIALS, started=["b", "c"], free=["H200"]) == "a"  # to be started, then
 
 
+def test_interruption_that_comes_within_a_step_is_told_once_and_stops_it():
+    asked, lines, stops = Interruption(), [], []
+    scheduler = InOrder(asked, lines.append)
+    inner = SimpleNamespace(request_stop_experiment=lambda: stops.append(1))
+    asked.reason = "preempted"  # after the callbacks of the step's beginning
+    for _ in range(2):
+        assert scheduler.choose_trial_to_run(SimpleNamespace(_tune_controller=inner)) is None
+    assert stops == [1]
+    assert inner._actor_force_cleanup_timeout == asked.row_seconds
+    assert lines == ["preempted: trials stop at their next rows, within 60 min"]
+
+
 @pytest.mark.slow
 def test_processes_come_up_beside_one_that_ends_trials_faster_than_they_start(
     tmp_path, monkeypatch

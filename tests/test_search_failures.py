@@ -132,6 +132,24 @@ def test_search_says_once_what_its_trials_run_without(tmp_path, data, capsys):
     assert line.endswith(" trial 1 on n1)")
 
 
+def test_trial_stopped_early_that_another_process_runs_since_is_left_to_it(
+    tmp_path, data, monkeypatch
+):
+    trials = open_trials(tmp_path, data, number=2)
+    folder = Path(trials.next("a")["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
+    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
+    monkeypatch.undo()
+    with claim.acquire(folder / CLAIM_FILE):  # of a sweep; the search was killed
+        again = open_trials(tmp_path, data, number=2)
+    assert registry.read(folder).status is Status.RUNNING
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.RUNNING]
+    again = open_trials(tmp_path, data, number=2)
+    assert registry.read(folder).is_stopped_early
+    assert [trial.state for trial in again.study.get_trials()] == [TrialState.PRUNED]
+
+
 def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
     tmp_path, data, lock, monkeypatch
 ):

@@ -223,10 +223,9 @@ class _Engine:
         stopper, waiting = StopEarly(following.deaths), spaces[::-1]
         # One after the other: of a grid, Tune copies all values for each of them.
         space = {"grid": tune.sample_from(lambda _: waiting.pop())}
-        asked = tune.TuneConfig(
-            num_samples=len(spaces), reuse_actors=True, scheduler=InOrder(self._interruption)
-        )
-        watches = [Listening(self._interruption, tell), TuneWatch(self._plan, *following)]
+        scheduler = InOrder(self._interruption, tell)
+        asked = tune.TuneConfig(num_samples=len(spaces), reuse_actors=True, scheduler=scheduler)
+        watches = [Listening(self._interruption), TuneWatch(self._plan, *following)]
         fit(self._trainable or TrialTrainable, asked, place, watches, stopper, space)
         if stopper.is_ray_lost:
             self._leave_lost(tell)

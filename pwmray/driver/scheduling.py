@@ -1,12 +1,15 @@
 """Which trial a free process takes up next, and none where the sweep is asked to stop."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from pwmray.commands import say
 from pwmray.driver.interruption import Interruption
+from pwmray.durations import format_duration
 
 _ENDS = (Trial.TERMINATED, Trial.ERROR)
 
@@ -19,12 +22,15 @@ class InOrder(FIFOScheduler):
     would ever come up, and those that are there do all the work.
 
     Where an `interruption` comes, Tune stops all trials, and leaves those that run the time that it
-    says to come to their next row.
+    says to come to their next row, which is told.
     """
 
-    def __init__(self, interruption: Interruption | None = None) -> None:
+    def __init__(
+        self, interruption: Interruption | None = None, tell: Callable[[str], None] = say
+    ) -> None:
         super().__init__()
-        self._interruption = interruption or Interruption()
+        self._interruption, self._tell = interruption or Interruption(), tell
+        self._is_stopping = False
         self._num_ended = 0  # of the first trials: thousands need not be looked at each time
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -35,9 +41,7 @@ class InOrder(FIFOScheduler):
         # Tune keeps from schedulers which trial has what (Ray 2.60).
         controller = tune_controller._tune_controller
         if self._interruption.reason is not None:
-            # By itself Tune ends a process ten seconds after it has asked it to stop.
-            controller._actor_force_cleanup_timeout = self._interruption.row_seconds
-            controller.request_stop_experiment()
+            self._stop(controller)
             return None
         started, actor_of = controller._actor_manager.is_actor_started, controller._trial_to_actor
         free = controller._actor_cache
@@ -55,3 +59,15 @@ class InOrder(FIFOScheduler):
                 return trial
             first = first or trial
         return first
+
+    def _stop(self, controller: Any) -> None:
+        """Have Tune stop all trials: this step of its is the last."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        seconds = self._interruption.row_seconds
+        # By itself Tune ends a process ten seconds after it has asked it to stop.
+        controller._actor_force_cleanup_timeout = seconds
+        controller.request_stop_experiment()
+        within = format_duration(seconds)
+        self._tell(f"{self._interruption.reason}: trials stop at their next rows, within {within}")

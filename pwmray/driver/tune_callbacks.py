@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.retries import FirstDeaths
 from pwmray.driver.turns import Turns
-from pwmray.durations import format_duration
 from pwmray.failures import describe_unwritten, is_disk_full
 from pwmray.plan import Plan
 from pwmray.room import free_bytes
@@ -107,11 +106,10 @@ class TuneWatch(tune.Callback):
 
 
 class Listening(tune.Callback):
-    """Have an interruption hear its signals, which Tune takes when it begins, and say it once."""
+    """Have an interruption hear its signals, which Tune takes when it begins."""
 
-    def __init__(self, interruption: Interruption, say: Callable[[str], None]):
-        self._interruption, self._say = interruption, say
-        self._has_said = False
+    def __init__(self, interruption: Interruption):
+        self._interruption = interruption
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._interruption.begin(Path(trial.config["grid"]["folder"]))
@@ -119,12 +117,6 @@ class Listening(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self._interruption.listen()
         self._interruption.raise_lost()
-        if self._interruption.reason is not None and not self._has_said:
-            self._has_said = True
-            seconds = format_duration(self._interruption.row_seconds)
-            self._say(
-                f"{self._interruption.reason}: trials stop at their next rows, within {seconds}"
-            )
 
 
 class NamedTasks(tune.Callback):

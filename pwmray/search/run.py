@@ -262,7 +262,7 @@ def _search(
         reuse_actors=True,
         trial_dirname_creator=lambda trial: trial.config["grid"][FINGERPRINT],
     )
-    fit(TrialTrainable, asked, scratch, [Listening(interruption, say)], stopper)
+    fit(TrialTrainable, asked, scratch, [Listening(interruption)], stopper)
     return stopper.is_ray_lost
 
 

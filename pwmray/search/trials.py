@@ -62,7 +62,9 @@ class SearchTrials:
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
         self._unseen: list[TrialConfig] = []  # that came to the machine of `blind`
         for trial, config, epoch in self._proposals.stopped:
-            self._stop_early(trial, self._folder(config), epoch)
+            folder = self._folder(config)
+            if not registry.running_elsewhere(folder):  # else the next run records it
+                self._stop_early(trial, folder, epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
         self.blind: str | None = None  # which machine of Ray does not see the results
