@@ -153,6 +153,6 @@ def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(
     plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
     engine = launch._Engine(plan, {}, None, Interruption(), None)
     assert [engine.machine() for _ in range(3)] == [{"CPU": 4.0, "GPU": 0}] * 3
-    engine.stop()
+    engine.close()
     assert started == [None, None]
     assert capsys.readouterr().out == "Ray's node on this machine died; going on with another\n"

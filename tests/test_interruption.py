@@ -24,6 +24,14 @@ from tests.test_launch import curves, run, start, trial_statuses
 from tests.tiny import sweep
 
 LIMIT = "PWMRAY_LIMIT_AT"
+# Gets the signal where Tune makes its callbacks ready, once it listens to signals.
+EARLY = """
+import os, signal
+from pwmray.driver.tune_callbacks import Listening
+from {what} as tried
+Listening.setup = lambda *_, **__: os.kill(os.getpid(), signal.SIGUSR1)
+tried.main()
+"""
 SLOW_ROWS = Path(__file__).parent / "slow_rows.py"
 
 
@@ -80,8 +88,9 @@ def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, rai
     Dropping()
     with pytest.raises(raised):
         steps.on_step_begin(2, [])
-    with pytest.raises(raised):
-        listening.outcome()
+    for ask in (listening.outcome, listening.may_go_on):
+        with pytest.raises(raised):
+            ask()
 
 
 def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
@@ -96,6 +105,16 @@ def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening)
     listening.listen()
     os.kill(os.getpid(), signal.SIGTERM)
     assert listening.reason == interruption.CANCELLED
+
+
+def test_request_to_stop_at_rows_takes_nothing_back_of_a_sigterm(listening):
+    with pytest.raises(TerminatedError):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert listening.exit_code(TerminatedError()) == 143
+    os.kill(os.getpid(), signal.SIGTERM)  # which is still ignored
+    listening.listen()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +150,7 @@ class _DyingEngine:
     def run(self, trials, following):
         raise ConnectionError("the GCS is gone")
 
-    def stop(self):
+    def close(self):
         pass
 
 
@@ -275,6 +294,21 @@ def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
     for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert Interruption().row_seconds == pytest.approx(240, abs=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["tests.tiny import sweep", "tests.tiny_search import search"])
+def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", EARLY.format(what=what), "--scale", "tiny", "--limit", "2"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert process.returncode == interruption.GO_ON, process.stderr
+    assert "preempted: trials stop at their next rows, within " in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("go on with: ")
+    found = [registry.read(path) for path in (tmp_path / "results" / "trials").iterdir()]
+    assert {record.status for record in found} == {Status.QUEUED}
+    assert all(record.last("failure") is None for record in found)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,7 +86,7 @@ def test_search_of_a_lost_machine_and_its_trials_are_taken_over(
     plan = make_plan(tmp_path)
     for path in (plan.folder, *folders):
         leave_claim(path / CLAIM_FILE, 4711, host="n9", age=600)
-    with search_run._acquire(plan, patience_seconds=0) as held:
+    with search_run._acquire(plan, 0, interruption.Interruption()) as held:
         assert held.is_held
         assert capsys.readouterr().out.endswith("a process lives that seems dead: pid 4711 on n9\n")
         search_run._set_right(plan, plan.studies())
@@ -96,7 +97,7 @@ def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys):
     plan = make_plan(tmp_path)
     before = claim.acquire(tmp_path / "tiny_search" / "claim.json")
     threading.Timer(0.5, before.release).start()
-    with search_run._acquire(plan, patience_seconds=60) as held:
+    with search_run._acquire(plan, 60, interruption.Interruption()) as held:
         assert held.is_held
     assert re.fullmatch(
         rf"another process runs tiny_search in \S+: pid {os.getpid()} on \S+; waiting up to 60 s\n",
@@ -117,6 +118,30 @@ def test_search_that_is_to_end_while_it_makes_data_is_gone_on_with(tmp_path, cap
     assert search_run.run(plan, data, None, "python x.py", Mode.OFF) == interruption.GO_ON
     assert "preempted: stopped at collecting" in capsys.readouterr().out
     assert claim.owner(plan.folder / "claim.json") is None
+
+
+def test_search_that_waits_for_another_is_gone_on_with_when_asked_to_stop(
+    tmp_path, capsys, monkeypatch
+):
+    def sleep(_):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(search_run, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    plan = make_plan(tmp_path)
+    with claim.acquire(plan.folder / "claim.json"):
+        code = search_run.run(plan, tmp_path, None, "python x.py", Mode.OFF, patience_seconds=60)
+    assert code == interruption.GO_ON
+    assert "preempted: stopped before it began\n" in capsys.readouterr().out
+
+
+def test_sigterm_while_a_search_says_its_end_is_no_sudden_death(tmp_path, monkeypatch):
+    def write_tables(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(search_run, "_run_tasks", lambda *_: 0)
+    monkeypatch.setattr(search_run, "write_tables", write_tables)
+    with pytest.raises(interruption.TerminatedError):
+        search_run.run(make_plan(tmp_path), tmp_path, None, "python x.py", Mode.OFF)
 
 
 def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):

@@ -132,6 +132,28 @@ def test_search_says_once_what_its_trials_run_without(tmp_path, data, capsys):
     assert line.endswith(" trial 1 on n1)")
 
 
+def test_trials_in_whose_beginning_or_end_a_signal_came_are_settled(tmp_path, data, monkeypatch):
+    def queue(*arguments, **fields):
+        before(*arguments, **fields)
+        raise interruption.TerminatedError
+
+    def wait_for_death(folders):
+        raise interruption.TerminatedError
+
+    before = registry.queue
+    trials = open_trials(tmp_path, data)
+    registry.record(Path(trials.next("a")["grid"]["folder"]), Status.RUNNING)
+    with monkeypatch.context() as patched, pytest.raises(interruption.TerminatedError):
+        patched.setattr(deaths, "wait_for_death", wait_for_death)
+        trials.end("a", None, is_error=True)
+    with monkeypatch.context() as patched, pytest.raises(interruption.TerminatedError):
+        patched.setattr(registry, "queue", queue)
+        trials.next("b")
+    trials.settle()
+    folders = list((tmp_path / "trials").iterdir())
+    assert [registry.read(folder).status for folder in folders] == [Status.CANCELLED] * 2
+
+
 def test_trial_stopped_early_that_another_process_runs_since_is_left_to_it(
     tmp_path, data, monkeypatch
 ):

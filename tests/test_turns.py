@@ -13,7 +13,7 @@ import pytest
 
 from pwmray import deaths, plan, registry, results, tables
 from pwmray.driver import turns
-from pwmray.driver.interruption import Interruption
+from pwmray.driver.interruption import Interruption, TerminatedError
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
@@ -111,6 +111,20 @@ def test_trials_left_in_the_queue_tell_their_job(tmp_path, monkeypatch):
     job = {"slurm_job_id": "12", "slurm_array_job_id": "11", "slurm_array_task_id": "1"}
     assert job.items() <= queued.items()
     assert {**job, "status": "QUEUED", "reason": "time limit"}.items() <= left.items()
+
+
+def test_trial_that_was_just_queued_when_a_signal_came_is_settled(tmp_path, monkeypatch):
+    def queue(*arguments, **fields):
+        before(*arguments, **fields)
+        raise TerminatedError
+
+    before = registry.queue
+    ours, trials = driver(tmp_path, 2)
+    monkeypatch.setattr(registry, "queue", queue)
+    with pytest.raises(TerminatedError):
+        ours.next(no_machine)
+    ours.settle("cancelled by SIGTERM")
+    assert registry.read(folder_of(tmp_path, trials[0])).status is Status.CANCELLED
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Interruption:
         return GO_ON, NODE_ENDED
 
     def listen(self) -> None:
-        """Take the signals; Tune, for each run, takes SIGUSR1 too.
+        """Take the signals.
 
         Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
         """
@@ -133,6 +133,11 @@ class Interruption:
         if self.reason == CANCELLED:
             raise TerminatedError(CANCELLED)
 
+    def may_go_on(self) -> bool:
+        """Tell whether it was not asked to stop; for what waits. Raises as `raise_lost`."""
+        self.raise_lost()
+        return self.reason is None
+
     @property
     def row_seconds(self) -> float:
         """How long trials have to come to their next row, from when this is first asked on."""
@@ -144,7 +149,7 @@ class Interruption:
         """Return `progress` for work that may stop anywhere: asked to, AskedToStopError ends it."""
 
         def report(what: str, done: int, total: int) -> None:
-            if self.reason is not None:
+            if not self.may_go_on():
                 raise AskedToStopError(f"{self.reason}: stopped at {what}")
             progress(what, done, total)
 
@@ -179,6 +184,8 @@ class Interruption:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ask(self, *_: int | FrameType | None) -> None:
+        if self.reason == CANCELLED:
+            return  # SIGTERM came before, which ends more
         limit_at = float(os.environ.get(_LIMIT_VARIABLE, "inf"))
         self.reason = TIME_LIMIT if time.time() >= limit_at else PREEMPTED
 

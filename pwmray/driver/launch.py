@@ -19,7 +19,13 @@ from pwmray import lost, placement, registry, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.driver import connect, notify, retries
-from pwmray.driver.interruption import CANCELLED, TERMINATED, AskedToStopError, Interruption
+from pwmray.driver.interruption import (
+    CANCELLED,
+    GO_ON,
+    TERMINATED,
+    AskedToStopError,
+    Interruption,
+)
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
@@ -113,7 +119,8 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
         try:
             if not turns.is_over:
                 engine = _Engine(plan, data_paths, address, interruption, asked.trainable)
-                end = _work(engine, following)
+                with contextlib.closing(engine):  # SIGTERM may cut it off, but not what is known
+                    end = _work(engine, following)
         finally:
             _write_the_end(plan, folder, asked.command, following, end, started, data_seconds)
     return _say_the_end(plan, folder, end, asked.command, notices)
@@ -167,8 +174,6 @@ def _work(engine: "_Engine", following: _Following) -> _End:
         return _settled(turns, _End(code=TERMINATED, why=interruption.why_terminated()))
     except Exception as error:
         return _settled(turns, _End(*interruption.outcome_of(error)))
-    finally:
-        engine.stop()
 
 
 def _settled(turns: Turns, end: _End) -> _End:
@@ -227,11 +232,11 @@ class _Engine:
         asked = tune.TuneConfig(num_samples=len(spaces), reuse_actors=True, scheduler=scheduler)
         watches = [Listening(self._interruption), TuneWatch(self._plan, *following)]
         fit(self._trainable or TrialTrainable, asked, place, watches, stopper, space)
-        if stopper.is_ray_lost:
+        if stopper.is_ray_lost and self._interruption.reason is None:
             self._leave_lost(tell)
             following.turns.release()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Leave Ray, and stop it if it was started here."""
         if self._scratch is None:
             return
@@ -247,7 +252,7 @@ class _Engine:
         if self._num_losses >= MAX_LOSSES:
             raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
         tell("Ray's node on this machine died; going on with another")
-        self.stop()
+        self.close()
         if self._address is not None:
             self._address = connect.answering(self._address)
 
@@ -324,6 +329,8 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
         print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials run on in other processes")
+    if end.code in (GO_ON, TERMINATED):
+        print(f"stopped: {end.why}")
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
     if num_done:

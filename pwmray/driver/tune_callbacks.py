@@ -1,7 +1,9 @@
 """Tune's run, and its callbacks: what happens in the trials, for the display and the tables."""
 
 import contextlib
+import importlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,7 +108,7 @@ class TuneWatch(tune.Callback):
 
 
 class Listening(tune.Callback):
-    """Have an interruption hear its signals, which Tune takes when it begins."""
+    """Have an interruption hear its signals, should one of the libraries have taken them."""
 
     def __init__(self, interruption: Interruption):
         self._interruption = interruption
@@ -157,6 +159,22 @@ class StopEarly(tune.Stopper):
 
 
 @contextlib.contextmanager
+def signals_left_alone() -> Iterator[None]:
+    """Leave SIGUSR1 to who listens to it already.
+
+    Tune takes it as it begins a run, and ends one to which it comes before the first step as if all
+    were done: nobody would learn of it.
+    """
+    module: Any = importlib.import_module("ray.tune.tune")
+    take = module._setup_signal_catching
+    module._setup_signal_catching = threading.Event
+    try:
+        yield
+    finally:
+        module._setup_signal_catching = take
+
+
+@contextlib.contextmanager
 def unwrapped(stopper: StopEarly) -> Iterator[None]:
     """Raise what our own callbacks raise for people: Tune makes its traceback the message.
 
@@ -200,7 +218,7 @@ def fit(
             verbose=0,
         ),
     )
-    with without_wandb(), unwrapped(stopper):
+    with without_wandb(), signals_left_alone(), unwrapped(stopper):
         tuner.fit()
 
 

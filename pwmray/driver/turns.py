@@ -83,7 +83,7 @@ class Turns:
             raise ValueError(f"no trial is left that can run: {why}")
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
-        while self._interruption.reason is None:
+        while self._interruption.may_go_on():
             claim.clear_dead(self._folder(name) / CLAIM_FILE for name in self._open)
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
             self._is_first = False
@@ -184,6 +184,9 @@ class Turns:
                 self._say_unwritten(fingerprint, error)
             del self._open[fingerprint]  # the others go on
             return False
+        except KeyboardInterrupt:
+            self._ours.add(fingerprint)  # it may have come right behind the writing
+            raise
         self._ours.add(fingerprint)
         return True
 

@@ -58,13 +58,14 @@ def run(
     Raises ValueError where another process runs the same search, or the disk has no room.
     """
     notices = notify.from_environment(plan.search.name)
-    with notices.telling_of_an_error():
+    with notices.telling_of_an_error(), Interruption() as interruption:
         left = sum(plan.count_left(plan.studies()).values())
         plan.check_disk(left)
         code = None
         with recording(mode, Job(str(plan.results), plan.search.name), is_working=left > 0):
             if left:
-                code = _run_tasks(plan, data_dir, address, command, patience_seconds, notices)
+                asked = (data_dir, address, command, patience_seconds)
+                code = _run_tasks(plan, *asked, notices, interruption)
         return _say_the_end(plan, code, command, notices)
 
 
@@ -97,18 +98,23 @@ def _run_tasks(
     command: str,
     patience_seconds: float,
     notices: notify.Notices,
+    interruption: Interruption,
 ) -> int:
     """Run the tasks' studies one after the other; return the exit code of what stopped them."""
     if address is not None:
         address = connect.answering(address)
-    held = _acquire(plan, patience_seconds)
+    try:
+        held = _acquire(plan, patience_seconds, interruption)
+    except AskedToStopError as stopped:
+        print(stopped)
+        return GO_ON
     journal = plan.read_journal()
     left = plan.count_left(journal.by_task)
     num_left = {task: number for task, number in left.items() if number}
     scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
     opened: list[SearchTrials] = []
     code, why = 0, STOPPED
-    with held, Interruption() as interruption:
+    with held:
         try:
             for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
                 print(line)
@@ -132,18 +138,23 @@ def _run_tasks(
         except Exception as error:
             code, why = interruption.outcome_of(error)
         finally:
-            ray.shutdown()
-            status = Interruption.left_at(code, why)
-            for trials in opened:  # now that no worker writes any more
-                trials.settle(why, status)
-            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                ray.shutdown()
+            finally:  # SIGTERM may cut it off
+                status = Interruption.left_at(code, why)
+                for trials in opened:  # now that no worker writes any more
+                    trials.settle(why, status)
+                shutil.rmtree(scratch, ignore_errors=True)
+    if code in (GO_ON, TERMINATED) and why != STOPPED:
+        print(f"stopped: {why}")
     return code
 
 
-def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
+def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interruption) -> claim.Claim:
     """Return the claim on the search's folder, once nobody else has it.
 
-    Raises ValueError where another process still has it after `patience_seconds`.
+    Raises ValueError where another process still has it after `patience_seconds`, AskedToStopError
+    where that is what it is asked meanwhile.
     """
     path = plan.folder / "claim.json"
     deadline = time.monotonic() + patience_seconds
@@ -153,10 +164,12 @@ def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
     if held is None and patience_seconds:
         holder = claim.describe(claim.holder(path))
         print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
-    while held is None and time.monotonic() < deadline:
+    while held is None and interruption.may_go_on() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
         held = claim.acquire(path)
     if held is None:
+        if not interruption.may_go_on():
+            raise AskedToStopError(f"{interruption.reason}: stopped before it began")
         holder = claim.describe(claim.holder(path))
         raise ValueError(f"{who}{holder}; wait for it, or stop it, and run this again")
     return held
@@ -237,14 +250,14 @@ def _search_task(
         is_again, is_lost = True, False
         while is_again:
             is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
-            is_again = not is_lost and trials.wait_for_held(lambda: interruption.reason is None)
+            is_again = not is_lost and trials.wait_for_held(interruption.may_go_on)
         if not is_lost or interruption.reason is not None:
             return trials
         say("Ray's node on this machine died; going on with another")
         ray.shutdown()
         trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
         _connect(address and connect.answering(address))
-        trials.wait_for_held(lambda: interruption.reason is None)  # or they would be another's
+        trials.wait_for_held(interruption.may_go_on)  # or they would be another's
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 

@@ -99,7 +99,12 @@ class SearchTrials:
         is_over = self.bug is not None or self.blind is not None
         while not is_over and (proposed := self._proposals.next(running)):
             _, config = proposed
-            if self._queue(config):
+            try:
+                is_queued = self._queue(config)
+            except KeyboardInterrupt:
+                self._live[name] = proposed  # it may have come right behind the writing
+                raise
+            if is_queued:
                 self._live[name] = proposed
                 self._deaths.start(config.fingerprint)
                 self._open_tables()
@@ -121,13 +126,14 @@ class SearchTrials:
 
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
-        trial, config = self._live.pop(name)
+        trial, config = self._live[name]
         folder = self._folder(config)
         of_ray = self._told.pop(name, None)
         if is_error:
             deaths.wait_for_death([folder])
             self._bury(folder, of_ray)
         record = registry.read(folder)
+        del self._live[name]  # not before: what is cut off there is to be settled
         if record.status is Status.EVALUATED:
             said = self._finish(trial, record)
         elif result is not None and "elsewhere" in result:
