@@ -209,7 +209,8 @@ class Job:
         head = self._head
         while self._driver.poll() is None:
             time.sleep(_LOOK_SECONDS)
-            if self.signal is None and self._steps[head].poll() is not None:
+            # After SIGUSR1, too, the driver would wait for rows of trials that are gone.
+            if self.signal != signal.SIGTERM and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
                 self._leave_word_of_the_loss()
                 self._end_driver()

@@ -215,19 +215,23 @@ time.sleep(30)
 """
 END_THE_HEAD = """
 import os, time
-job._LOOK_SECONDS, see_to_it = 0.05, job.Job._see_to_it
+job._LOOK_SECONDS, see_to_it, told = 0.05, job.Job._see_to_it, None
 def end_the_head(self):
     while not os.path.exists("listens"):
         time.sleep(0.05)
+    self.signal = told
     self._steps["n1"].terminate()
     return see_to_it(self)
 job.Job._see_to_it = end_the_head
 """
 
 
-@pytest.mark.parametrize(("restarts", "goes_on"), [("0", True), ("5", False)])
-def test_driver_knows_that_its_job_goes_on_when_the_head_is_lost(place, restarts, goes_on):
-    changes = f"{END_THE_HEAD}\nsys.argv.insert(1, '--max-requeues=5')"
+@pytest.mark.parametrize(
+    ("restarts", "goes_on", "told"),
+    [("0", True, None), ("5", False, None), ("0", True, int(signal.SIGUSR1))],
+)
+def test_driver_knows_that_its_job_goes_on_when_the_head_is_lost(place, restarts, goes_on, told):
+    changes = f"{END_THE_HEAD}\ntold = {told}\nsys.argv.insert(1, '--max-requeues=5')"
     (place.folder / ".41.goes-on").touch()  # of a life that was cut off
     done = place.run(TELL_AT_THE_END, changes, SLURM_RESTART_COUNT=restarts)
     assert "ray's head on n1 ended" in done.stdout
