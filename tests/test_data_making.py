@@ -11,8 +11,9 @@ import pytest
 from pwmray import rounds
 from pwmray.data.collected import ensure_data
 from pwmray.data.recipe import CollectionRecipe
+from pwmray.driver import data_making
 from pwmray.driver.data_making import make_data
-from pwmray.driver.interruption import GO_ON
+from pwmray.driver.interruption import GO_ON, AskedToStopError, Interruption
 from pwmray.envs.vector import make_vector
 
 TINY = CollectionRecipe(num_episodes=1, num_rounds=1, episodes_per_round=1, epochs_per_round=1)
@@ -83,6 +84,26 @@ def test_one_that_fails_ends_the_others(tmp_path):
     assert list((tmp_path / "collected").iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signal_while_the_processes_start_is_heeded_once_they_have(number, tmp_path, monkeypatch):
+    class Executor(data_making.ProcessPoolExecutor):
+        def submit(self, *arguments):
+            os.kill(os.getpid(), number)
+            submitted.append(super().submit(*arguments))
+            return submitted[-1]
+
+    submitted, ends = [], (KeyboardInterrupt, AskedToStopError)
+    monkeypatch.setattr(data_making, "ProcessPoolExecutor", Executor)
+    wanted = [("pendulum-spin", ENDLESS), ("pendulum-swingup", ENDLESS)]
+    with pytest.raises(ends), Interruption() as asked:
+        make_data(wanted, tmp_path, asked.heeded(lambda *_: None))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert len(submitted) == 2
+    assert multiprocessing.active_children() == []
+    assert list(tmp_path.glob("collected/*")) == []
+
+
 def start_sweep(folder, code=SWEEP):
     return subprocess.Popen(
         [sys.executable, "-c", code, folder],
@@ -98,7 +119,7 @@ def test_ctrl_c_while_the_processes_start_ends_all_with_one_line(tmp_path):
     run = start_sweep(tmp_path)
     assert "in rounds, 2 tasks, 0/200" in run.stderr.readline()
     os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=30)  # which ends when the last process has
+    _, errors = run.communicate(timeout=120)  # which ends when the last process has
     assert run.returncode == 130
     assert errors.splitlines()[-1] == "interrupted"
     assert "Traceback" not in errors
@@ -111,7 +132,7 @@ def test_processes_at_work_end_with_the_one_that_asked(number, code, tmp_path):
     while len(list(tmp_path.glob("collected/*.claim"))) < 2:
         assert run.stderr.readline()
     os.kill(run.pid, number)
-    run.communicate(timeout=30)
+    run.communicate(timeout=120)
     assert run.returncode == code
     assert list(tmp_path.glob("collected/*.arrow")) == []
 
@@ -123,7 +144,7 @@ def test_sweep_told_of_its_end_stops_collecting_and_is_to_go_on(tell, tmp_path):
     while len(list(tmp_path.glob("data/collected/*.claim"))) < 2:
         assert run.stderr.readline()
     tell(run.pid, signal.SIGUSR1)
-    out, errors = run.communicate(timeout=60)
+    out, errors = run.communicate(timeout=120)
     assert run.returncode == GO_ON, errors
     assert out.splitlines()[-2:] == [
         "preempted: stopped at training and collecting in rounds, 2 collections",

@@ -21,6 +21,7 @@ from pwmray.envs.vector import failures_in_one_line, make_vector
 
 Wanted = tuple[str, CollectionRecipe]  # a task and where its data comes from
 
+_KEPT = (signal.SIGINT, signal.SIGUSR1)  # which come to all processes of a terminal, or of a job
 _POLL_SECONDS = 0.2
 _PERCENT = 100
 
@@ -58,10 +59,11 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
     num_workers = min(len(wanted), len(os.sched_getaffinity(0)))
     with _signals_kept_here():  # from Python's keeper of shared memory too, a process of its own
         shared = _Shared(context.Array("i", len(wanted), lock=False), context.Event())
-        executor = ProcessPoolExecutor(num_workers, context, _start_worker, (shared,))
-        futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in enumerate(wanted)]
-    with executor:
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (shared,)) as executor:
         try:
+            with _signals_kept_here():
+                tasks = enumerate(wanted)
+                futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in tasks]
             _follow(futures, _count(wanted), shared.percents, progress)
         except BrokenProcessPool as error:
             raise ValueError("a process that collects data died, out of memory?") from error
@@ -75,16 +77,14 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
 def _signals_kept_here() -> Iterator[None]:
     """Leave Ctrl-C and SIGUSR1 to this process: those that start meanwhile never hear of them.
 
-    Schedulers send SIGUSR1 once, to all: it is blocked, which a process passes on too, so that one
-    that comes just then waits for this process.
+    They are blocked, which a process passes on, so that one that comes just then waits for this
+    process. So does SIGTERM, which would leave half a start behind, until they are up.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_KEPT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        signal.signal(signal.SIGINT, before)
 
 
 def _count(wanted: list[Wanted]) -> str:
@@ -109,6 +109,7 @@ def _start_worker(shared: _Shared) -> None:
     """Take what is shared, and end with the process that asked, whatever ends that."""
     global _shared
     _shared = shared
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
     logging.getLogger("absl").setLevel(logging.ERROR)
