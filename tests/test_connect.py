@@ -1,5 +1,6 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import ray
 from ray._private import utils
 
 from pwmray import plan as planning
-from pwmray.driver import connect, launch
+from pwmray.driver import connect, launch, retries, tune_callbacks
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
@@ -139,6 +140,31 @@ def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypa
         interruption.leave()
     assert interruption.reason == CANCELLED
     assert utils.set_sigterm_handler is take
+
+
+@pytest.mark.parametrize(("reason", "num_rays"), [(None, 2), ("preempted", 1)])
+def test_ray_that_dies_once_its_driver_is_asked_to_stop_is_the_last(
+    reason, num_rays, tmp_path, monkeypatch
+):
+    def fit(trainable, asked, place, watches, stopper, space):
+        interruption.reason, stopper.is_ray_lost = reason, True
+
+    started, released, interruption = [], [], Interruption()
+    monkeypatch.setattr(connect, "connect", started.append)
+    monkeypatch.setattr(connect, "machines", lambda: [SMALL])
+    monkeypatch.setattr(connect, "describe_missing_compiler", lambda _: "")
+    monkeypatch.setattr(ray, "cluster_resources", lambda: SMALL)
+    monkeypatch.setattr(tune_callbacks, "fit", fit)
+    plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
+    (trial,) = plan.trials
+    engine = launch._Engine(plan, {trial.config.fingerprint: tmp_path}, None, interruption, None)
+    turns = SimpleNamespace(release=lambda: released.append(1))
+    progress, bug = SimpleNamespace(say=print), retries.FirstDeaths()
+    with contextlib.closing(engine):
+        engine.run([trial], launch._Following(turns, progress, None, bug, interruption))
+        if reason is None:
+            engine.machine()
+    assert (len(started), len(released)) == (num_rays, num_rays - 1)
 
 
 def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(
