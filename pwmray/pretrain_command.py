@@ -173,6 +173,8 @@ def _ending_when_asked(command: str) -> Iterator[None]:
 
     def end(*_: int | FrameType | None) -> None:
         say_in_handler(f"asked to stop; go on with: {as_typed(command)}")
+        with contextlib.suppress(OSError, RuntimeError):  # it may have come within a print
+            sys.stdout.flush()
         os._exit(GO_ON)
 
     before = signal.signal(signal.SIGUSR1, end)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -606,6 +607,19 @@ def test_process_told_of_its_end_is_to_be_gone_on_with(capfd, tmp_path, monkeypa
         signal.signal(signal.SIGUSR1, before)
     assert code == 75
     assert [line for line in err if line.startswith("asked to stop; go on with: python ")]
+
+
+def test_process_told_of_its_end_has_said_what_it_did():
+    code = """
+import os, signal
+from pwmray.pretrain_command import _ending_when_asked
+with _ending_when_asked("python x.py"):
+    print("one is done")
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    pipe, variables = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, stdout=pipe, text=True)
+    assert (done.returncode, done.stdout) == (75, "one is done\n")
 
 
 def test_full_disk_is_told_before_anything_runs(capsys, tmp_path, monkeypatch):
