@@ -209,6 +209,18 @@ def test_sweep_whose_ray_slurm_ended_is_no_error(
     assert said.endswith("go on with: python x.py\n")
 
 
+def test_sigterm_while_ray_is_left_takes_nothing_back_of_what_was_asked_before(
+    dying, listening, tmp_path, monkeypatch
+):
+    made, _ = dying
+    monkeypatch.setattr(_DyingEngine, "run", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(_DyingEngine, "close", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TerminatedError):
+        launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    record = registry.read(registry.trial_folder(made.results, made.trials[0].config.fingerprint))
+    assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
+
+
 def test_sweep_whose_ray_died_of_itself_ends_with_the_error(dying, listening, tmp_path):
     made, told = dying
     with pytest.raises(ConnectionError):

@@ -144,6 +144,25 @@ def test_sigterm_while_a_search_says_its_end_is_no_sudden_death(tmp_path, monkey
         search_run.run(make_plan(tmp_path), tmp_path, None, "python x.py", Mode.OFF)
 
 
+def test_sigterm_while_a_search_leaves_ray_keeps_nobody_from_recording_its_trials(
+    tmp_path, data, monkeypatch
+):
+    def search_tasks(begins, opened, *_):
+        opened.append(next(iter(begins))(offered={"CPU": 1.0}))
+        asked.append(Path(opened[0].next("a")["grid"]["folder"]))
+        return interruption.GO_ON, "preempted"
+
+    asked, plan = [], make_plan(tmp_path / "results")
+    end = SimpleNamespace(shutdown=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
+    monkeypatch.setattr(search_run, "_search_tasks", search_tasks)
+    monkeypatch.setattr(search_run, "ray", end)
+    with pytest.raises(interruption.TerminatedError):
+        search_run.run(plan, tmp_path / "data", None, "python x.py", Mode.OFF)
+    record = registry.read(asked[0])
+    assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
+
+
 def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
