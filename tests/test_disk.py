@@ -177,12 +177,12 @@ def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_pa
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=20)
     filler.unlink()
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     assert "Traceback" not in out + err
     assert temporary_files(disk) == []
     assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4
-    start_sweep(tmp_path, tmp_path / "whole", "tiny").communicate(timeout=200)
+    start_sweep(tmp_path, tmp_path / "whole", "tiny").communicate(timeout=400)
     assert curves(tmp_path, "disk") == curves(tmp_path, "whole")
 
 
@@ -192,14 +192,14 @@ def test_sweep_that_finds_no_room_ends_and_goes_on_later(disk, tmp_path):
     assert (wait_for_gate(tmp_path) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
     open_gate(tmp_path)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 1, out + err
     assert "Traceback" not in out + err
     assert "disk full" in out
 
     filler.unlink()
-    out, err = start_sweep(tmp_path, disk, "impatient").communicate(timeout=200)
+    out, err = start_sweep(tmp_path, disk, "impatient").communicate(timeout=400)
     assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4, out + err
     assert temporary_files(disk) == []
-    start_sweep(tmp_path, tmp_path / "whole", "impatient").communicate(timeout=200)
+    start_sweep(tmp_path, tmp_path / "whole", "impatient").communicate(timeout=400)
     assert curves(tmp_path, "disk") == curves(tmp_path, "whole")
