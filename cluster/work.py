@@ -63,8 +63,13 @@ def make_work(experiment: Sweep | Search, chosen: Namespace) -> Work:
 
 class _OfSweep(Work):
     def __init__(self, sweep: Sweep, chosen: Namespace):
-        self._plan, self._chosen = sweep.plan(chosen), chosen
-        self.name, self.results = sweep.name, self._plan.results
+        self._sweep, self._chosen = sweep, chosen
+        self.name = sweep.name
+        self._look_up()
+
+    def _look_up(self) -> None:
+        self._plan = self._sweep.plan(self._chosen)
+        self.results = self._plan.results
         self.to_run = [trial.config for trial in self._plan.to_run]
         self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
 
@@ -72,6 +77,8 @@ class _OfSweep(Work):
         wanted = [(trial.task, trial.data) for trial in self.to_run]
         if not self._chosen.pretrain:
             prerequisites.check_made(self._plan.prerequisites)
+            if not self._plan.is_ready:  # another process made them since they were looked up
+                self._look_up()
         elif num_jobs > 1:
             raise ValueError("--pretrain is for one job: the others would wait for it")
         else:  # a pretraining may see more tasks than its trials

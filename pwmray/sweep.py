@@ -140,9 +140,9 @@ class Sweep:
         """
         from pwmray.pretraining import prerequisites
 
-        found = prerequisites.find(self, scale, self.cells(scale, chosen), results)
-        prerequisites.check_made(found.prerequisites)
-        return found.configs
+        cells = self.cells(scale, chosen)
+        prerequisites.check_made(prerequisites.find(self, scale, cells, results).prerequisites)
+        return prerequisites.find(self, scale, cells, results).configs  # they may just be made
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run the sweep's command line and exit: 0 done, 1 trials failed, 2 bad input."""
@@ -173,6 +173,8 @@ class Sweep:
         from pwmray.pretraining import prerequisites
 
         prerequisites.check_made(planned.prerequisites)
+        if not planned.is_ready:  # another process made them since they were looked up
+            planned = self.plan(chosen)
         return launch.run(planned, data, chosen.address, command, mode, chosen.patience)
 
     def plan(self, chosen: Namespace) -> "Plan":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pwmray import plan
 from pwmray.driver import launch
+from pwmray.files import replacing
 from pwmray.tracking.recording import Mode
 from pwmray.trainable import TrialTrainable
 from tests.tiny import sweep
@@ -25,7 +26,8 @@ class SlowTrainable(TrialTrainable):
 
         def train_to_next_row():
             if trial.epoch > 0:
-                marker.write_text(grid["fingerprint"])
+                with replacing(marker) as draft:
+                    draft.write_text(grid["fingerprint"])
                 time.sleep(ROW_SECONDS)
             return train()
 

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import pytest
 
 from pwmray import rounds
 from pwmray.data.collected import ensure_data
 from pwmray.data.recipe import CollectionRecipe
+from pwmray.driver import data_making
 from pwmray.driver.data_making import make_data
 from pwmray.driver.interruption import GO_ON
 from pwmray.envs.vector import make_vector
@@ -78,27 +80,49 @@ def test_one_that_fails_ends_the_others(tmp_path):
     wanted = [("pendulum-spin", ENDLESS), ("pendulum-spin", FAILING)]
     with pytest.raises(ValueError, match="collects this data of pendulum-spin"):
         make_data(wanted, tmp_path, lambda *step: said.append(step))
-    assert said[0] == ("training and collecting in rounds, 2 collections", 0, 200)
+    told = {(what, total) for what, _, total in said}
+    assert told == {("training and collecting in rounds, 2 collections", 200)}
     assert multiprocessing.active_children() == []
     assert list((tmp_path / "collected").iterdir()) == []
 
 
-def start_sweep(folder, code=SWEEP):
+def test_progress_is_that_of_all_together():
+    said, done = [], Future()
+    done.set_result(None)
+    data_making._follow([done, done], "2 tasks", [0, 50], lambda *step: said.append(step))
+    assert said == [("training and collecting in rounds, 2 tasks", 50, 200)]
+
+
+def start_sweep(folder, code=SWEEP, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", code, folder],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
         start_new_session=True,  # so that a signal to its group, as of Ctrl-C, is not ours too
     )
 
 
+# Python runs it first: has those that make data start no further until they may.
+HELD = """
+import sys, time
+from pathlib import Path
+while "--multiprocessing-fork" in sys.orig_argv and not Path(__file__).with_name("go").exists():
+    time.sleep(0.05)
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_the_processes_start_ends_all_with_one_line(tmp_path):
-    run = start_sweep(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(HELD)
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    run = start_sweep(tmp_path / "data", PYTHONPATH=paths)
     assert "in rounds, 2 tasks, 0/200" in run.stderr.readline()
     os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=30)  # which ends when the last process has
+    (tmp_path / "go").touch()
+    # Which ends when the last process has: it comes up first, 31 s on two cores with a load of 31.
+    _, errors = run.communicate(timeout=200)
     assert run.returncode == 130
     assert errors.splitlines()[-1] == "interrupted"
     assert "Traceback" not in errors

@@ -1,7 +1,6 @@
 """A disk that fills up under a trial, and under a whole sweep: on a real small file system."""
 
 import subprocess
-import sys
 import threading
 import time
 
@@ -13,7 +12,8 @@ from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
 from tests import small_disk
-from tests.test_launch import TINY, curves, trial_statuses
+from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
+from tests.test_launch import curves, start, trial_statuses
 from tests.test_trial import (
     CPU,
     ask_for,
@@ -160,26 +160,20 @@ def test_trial_clears_what_a_kill_left_half_written(tmp_path, data):
     assert temporary_files(tmp_path) == []
 
 
-def wait_for_checkpoint(folder):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if any(folder.glob("trials/*/checkpoint.pt")):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("no trial wrote a checkpoint")
-
-
 def start_sweep(folder, disk, scale):
-    command = [sys.executable, str(TINY), "--scale", scale, "--results", str(disk), "--limit", "4"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+    return start(folder, *options_of(disk, scale))
+
+
+def options_of(disk, scale):
+    return ["--scale", scale, "--results", str(disk), "--limit", "4"]
 
 
 @pytest.mark.slow
 def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_path):
-    process = start_sweep(tmp_path, disk, "tiny")
-    wait_for_checkpoint(disk)
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "tiny"))
+    assert (wait_for_gate(tmp_path) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
+    open_gate(tmp_path)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=20)
     filler.unlink()
@@ -194,9 +188,10 @@ def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_pa
 
 @pytest.mark.slow
 def test_sweep_that_finds_no_room_ends_and_goes_on_later(disk, tmp_path):
-    process = start_sweep(tmp_path, disk, "impatient")
-    wait_for_checkpoint(disk)
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "impatient"))
+    assert (wait_for_gate(tmp_path) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
+    open_gate(tmp_path)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, out + err
     assert "Traceback" not in out + err

@@ -20,7 +20,8 @@ from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
 from tests import slow_rows
-from tests.test_launch import curves, run, start, trial_statuses
+from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
+from tests.test_launch import curves, run, trial_statuses
 from tests.tiny import sweep
 
 LIMIT = "PWMRAY_LIMIT_AT"
@@ -286,10 +287,10 @@ def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
         cwd=tmp_path, env={**variables, **paths}, stdout=pipe, stderr=pipe, text=True,
     )  # fmt: skip
     deadline, marker = time.monotonic() + 200, tmp_path / "results" / slow_rows.MARKER
-    while not (marker.exists() and marker.read_text()):
+    while not marker.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    in_a_row = tmp_path / "results" / "trials" / marker.read_text()
+    in_a_row = tmp_path / "results" / "trials" / marker.read_text()  # two may begin at once
     before = read_table(in_a_row / registry.CURVE_FILE).num_rows
     process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=200)
@@ -302,9 +303,11 @@ def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
 
 @pytest.mark.slow
 def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
-    process = start(tmp_path, "--scale", "rare", "--limit", "3", SLURM_JOB_ID="77")
-    wait_for_curve(tmp_path)
+    options = ("--scale", "rare", "--limit", "3")
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options, SLURM_JOB_ID="77")
+    wait_for_gate(tmp_path)
     process.send_signal(signal.SIGUSR1)
+    open_gate(tmp_path)
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.GO_ON, err
     assert "Traceback" not in out + err
@@ -318,7 +321,7 @@ def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
             stopped += (path / registry.CHECKPOINT_FILE).exists()
     assert stopped  # although it was not yet time for a checkpoint
 
-    code, _, err = run(tmp_path, "--scale", "rare", "--limit", "3")
+    code, _, err = run(tmp_path, *options)
     assert code == 0, err
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 3
     epochs = [(row["trial"], row["epoch"]) for row in curves(tmp_path)]
@@ -328,8 +331,8 @@ def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
 
 @pytest.mark.slow
 def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path):
-    process = start(tmp_path, "--scale", "rare", "--limit", "4")
-    wait_for_curve(tmp_path)
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "rare", "--limit", "4")
+    wait_for_gate(tmp_path)
     process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.TERMINATED, err
@@ -339,10 +342,3 @@ def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path):
         registry.read(path).last("reason") for path in (tmp_path / "results" / "trials").glob("*")
     }
     assert interruption.CANCELLED in reasons
-
-
-def wait_for_curve(folder):
-    deadline = time.monotonic() + 200
-    while not list(folder.glob(f"results/trials/*/{registry.CURVE_FILE}")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

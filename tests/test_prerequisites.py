@@ -13,15 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster import work
 from pwmray import plan, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.collected import collected_path
 from pwmray.data.store import write_store
+from pwmray.driver import launch
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import Pretraining, run_pretrainings
 from pwmray.pretraining import prerequisites, pretrained
-from pwmray.pretraining.folder import CLAIM_FILE, LAST_FILE, RESUME_FILE
+from pwmray.pretraining.folder import CLAIM_FILE, LAST_FILE, PRETRAINED_FOLDER, RESUME_FILE
 from pwmray.pretraining.pretrained import check_matched, world_model_training
 from pwmray.registry import Status, claim
 from pwmray.results import TRAINED_WITH, read_table
@@ -272,6 +274,30 @@ def test_pair_that_was_made_is_found_by_the_fingerprint_of_its_pretraining(made)
     planned = plan.make(sweep, "tiny", found.configs, made, found.prerequisites)
     assert planned.is_ready
     assert planned.counts() == {"new": 2}
+
+
+def test_trials_start_from_what_another_process_makes_after_it_was_looked_up(
+    made, tmp_path, capsys, monkeypatch
+):
+    find_now, ran = prerequisites.find, []
+
+    def find_before(*arguments):
+        found = find_now(*arguments)
+        if not (tmp_path / PRETRAINED_FOLDER).exists():
+            shutil.copytree(made / PRETRAINED_FOLDER, tmp_path / PRETRAINED_FOLDER)
+        return found
+
+    monkeypatch.setattr(prerequisites, "find", find_before)
+    monkeypatch.setattr(launch, "run", lambda planned, *_: ran.append(planned) or 0)
+    assert run(capsys, "--results", tmp_path, of=sweep)[0] == 0
+    assert ran[0].counts() == {"new": 2}
+    shutil.rmtree(tmp_path / PRETRAINED_FOLDER)
+    assert not any(config.awaits_world_model for config in sweep.trials("tiny", results=tmp_path))
+    shutil.rmtree(tmp_path / PRETRAINED_FOLDER)
+    arguments = ["--results", str(tmp_path), "--data", str(tmp_path)]
+    submitted = work.make_work(sweep, sweep_parser("x", sweep.scales).parse_args(arguments))
+    submitted.check(num_jobs=1)
+    assert not any(config.awaits_world_model for config in submitted.to_run)
 
 
 def test_pretrainings_that_are_done_are_not_run_again(made, tmp_path, capsys):

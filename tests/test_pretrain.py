@@ -8,8 +8,7 @@ import re
 import signal
 import socket
 import sys
-import threading
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -552,10 +551,14 @@ def test_second_run_trains_nothing(capsys, tmp_path):
 
 
 def test_one_that_another_process_makes_comes_last_and_is_taken_over(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_command, "_POLL_SECONDS", 0.05)
     mlp, flow = (config.folder(tmp_path / "r") for config in pair.configs("tiny"))
     held = claim.acquire(mlp / "claim")
-    threading.Thread(target=release_when_done, args=(held, flow), daemon=True).start()
+
+    def wait(_):
+        assert is_done(flow)
+        held.release()
+
+    monkeypatch.setattr(pretrain_command, "time", SimpleNamespace(sleep=wait))
     code, out, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
     assert code == 0
     assert [line for line in out.splitlines() if "best.ckpt" in line] == [
@@ -564,13 +567,6 @@ def test_one_that_another_process_makes_comes_last_and_is_taken_over(capsys, tmp
     ]
     whose = f"by pid {os.getpid()} on {socket.gethostname()}, 0/6"
     assert any(f"waiting for: mlp world model, corrected, {whose}" in line for line in err)
-
-
-def release_when_done(held, folder):
-    while not is_done(folder):
-        time.sleep(0.05)
-    time.sleep(0.5)
-    held.release()
 
 
 def test_wait_for_another_process_ends_with_ctrl_c(capsys, tmp_path, monkeypatch):

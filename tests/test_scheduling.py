@@ -14,6 +14,7 @@ from pwmray.driver.interruption import Interruption
 from pwmray.driver.scheduling import InOrder
 
 NUM_CPUS, NUM_TRIALS = 2, 400
+MOST_LEAD, LEAD_SECONDS = 150, 60.0  # of trials that one process has run before another
 
 
 class Waiting(NamedTuple):
@@ -79,13 +80,28 @@ def test_interruption_that_comes_within_a_step_is_told_once_and_stops_it():
 def test_processes_come_up_beside_one_that_ends_trials_faster_than_they_start(
     tmp_path, monkeypatch
 ):
-    """In Tune's own order one process ran all of these, and others were started for nothing."""
+    """In Tune's own order one process ran all of these, and others were started for nothing.
+
+    However long a process takes to come up, the first waits with the rest of its trials for it.
+    """
     import ray
     from ray import tune
+
+    counts = tmp_path / "counts"
+    counts.mkdir()
+
+    def most_of_others(own):
+        return max((path.stat().st_size for path in counts.iterdir() if path != own), default=0)
 
     class Short(tune.Trainable):
         def step(self):
             time.sleep(0.02)
+            own, deadline = counts / str(os.getpid()), time.monotonic() + LEAD_SECONDS
+            with open(own, "a") as file:
+                file.write("x")
+            while own.stat().st_size > most_of_others(own) + MOST_LEAD:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             return {"pid": os.getpid(), "at": time.time(), "done": True}
 
         def reset_config(self, new_config):

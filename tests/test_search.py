@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,16 +92,31 @@ def test_search_of_a_lost_machine_and_its_trials_are_taken_over(
     assert [list(folder.glob(f"*{CLAIM_FILE}*")) for folder in folders] == [[], []]
 
 
-def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys):
+def test_driver_that_ends_meanwhile_is_waited_for(tmp_path, capsys, monkeypatch):
     plan = make_plan(tmp_path)
     before = claim.acquire(tmp_path / "tiny_search" / "claim.json")
-    threading.Timer(0.5, before.release).start()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: before.release())
+    monkeypatch.setattr(search_run, "time", clock)
     with search_run._acquire(plan, patience_seconds=60) as held:
         assert held.is_held
     assert re.fullmatch(
         rf"another process runs tiny_search in \S+: pid {os.getpid()} on \S+; waiting up to 60 s\n",
         capsys.readouterr().out,
     )
+
+
+def test_driver_that_ends_while_it_is_looked_at_refuses_nobody(tmp_path, monkeypatch):
+    plan = make_plan(tmp_path)
+    before, acquire = claim.acquire(plan.folder / "claim.json"), claim.acquire
+
+    def acquire_and_then_it_ends(path):
+        held = acquire(path)
+        before.release()
+        return held
+
+    monkeypatch.setattr(claim, "acquire", acquire_and_then_it_ends)
+    with search_run._acquire(plan, patience_seconds=0) as held:
+        assert held.is_held
 
 
 # The study, with real trials.

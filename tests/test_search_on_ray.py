@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +21,8 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.trials import SearchTrials
 from pwmray.tracking.wandb_state import read_state
+from tests.fault_rounds import all_processes, below, wait_until
+from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
 from tests.studies import TASK, make_data, make_plan, open_trials
 from tests.tiny_search import search
 
@@ -45,37 +46,21 @@ def start(folder, *options):
     )  # fmt: skip
 
 
-def wait_for_an_end(folder):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        for path in (folder / "results" / "trials").glob("*"):
-            if registry.read(path).status in (Status.EVALUATED, Status.CANCELLED):
-                return
-        time.sleep(0.2)
-    raise TimeoutError("no trial came to an end")
-
-
 def stop_search(folder, stop, code):
-    """Stop a search once a trial has come to an end; return what it printed."""
-    process = start(folder)
-    wait_for_an_end(folder)
+    """Stop a search once a trial has come to an end; return what it printed.
+
+    None of its processes is left, which those of a driver that was killed take a while to notice.
+    """
+    process = start_gated(folder, FIRST_END, "tiny_search", "--scale", "tiny")
+    wait_for_gate(folder)
+    started = below(process.pid)
     process.send_signal(stop)
+    open_gate(folder)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in out + err
+    wait_until(lambda: not [p for p, name, _ in all_processes() if started.get(p) == name])
     return out
-
-
-def kill_a_trial(folder):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        for path in (folder / "results" / "trials").glob("*"):
-            record = registry.read(path)
-            if record.status is Status.RUNNING:
-                os.kill(record.last("pid"), signal.SIGKILL)
-                return path
-        time.sleep(0.05)
-    raise TimeoutError("no trial ran")
 
 
 @pytest.mark.slow
@@ -90,8 +75,10 @@ def test_time_left_of_a_task_counts_the_tasks_after_it(tmp_path):
 
 @pytest.mark.slow
 def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
-    process = start(tmp_path)
-    killed = kill_a_trial(tmp_path)
+    process = start_gated(tmp_path, FIRST_ROW, "tiny_search", "--scale", "tiny")
+    killed = wait_for_gate(tmp_path)
+    os.kill(registry.read(killed).last("pid"), signal.SIGKILL)
+    open_gate(tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "failed: its process died; it runs again" in out
@@ -137,7 +124,6 @@ def test_signals_end_a_search_as_they_end_a_sweep(stop, code, left, tmp_path):
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_search_goes_on_after_it_was_stopped(stop, code, tmp_path):
     stop_search(tmp_path, stop, code)
-    time.sleep(5.0)  # the workers of a killed driver take as long to notice
 
     process = start(tmp_path)
     out, err = process.communicate(timeout=300)

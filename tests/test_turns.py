@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -194,23 +194,27 @@ def test_trial_whose_folder_was_deleted_since_it_was_queued_is_queued_again(tmp_
 
 
 def test_what_a_dead_driver_left_is_taken_over_without_a_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
     _, trials = driver(tmp_path, 2)
     stand_at(tmp_path, trials[0], Status.RUNNING)
     run_elsewhere = claim.acquire(folder_of(tmp_path, trials[0]) / CLAIM_FILE)
     ends, seconds = (Status.RUNNING, Status.COMPLETED, Status.EVALUATED), {"train_seconds": 1.0}
     stand_at(tmp_path, trials[1], *ends, **seconds, evaluation_seconds=1.0)
     ours, trials = driver(tmp_path, 2)
-    timer = threading.Timer(0.3, run_elsewhere.release)
-    timer.start()
-    started = time.monotonic()
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            run_elsewhere.release()
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=wait)
+    monkeypatch.setattr(turns, "time", clock)
     assert ours.next(no_machine) == [trials[0]]
-    assert time.monotonic() - started > 0.2
+    assert waits == [1.0, 1.0]
     assert statuses(tmp_path, trials[0])[-2:] == ["RUNNING", "QUEUED"]
     out = capsys.readouterr().out
     assert out.count("waiting for trials that run elsewhere: pid ") == 1
     assert "taken over pendulum-spin-baseline-4-seed42" in out
-    timer.join()
 
 
 def test_what_a_lost_machine_left_is_taken_over_in_one_wait(tmp_path, monkeypatch):

@@ -3,77 +3,91 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pwmray import registry
+from pwmray import registry, watchdog
 from pwmray.registry import Status
 from pwmray.watchdog import STACKS_FILE, Watchdog, has_hung, take_stacks
 from tests.test_launch import curves, run, trial_statuses
 
 HANGING = Path(__file__).parent / "hanging.py"
-# Beats for a while, then hangs in C, with Python's lock held.
+# Hangs in C, with Python's lock held. Watched only there: who stands still elsewhere ends, too.
 STUCK = """
-import re, sys, time
+import re, sys
 from pathlib import Path
 from pwmray.watchdog import Watchdog
-with Watchdog(Path(sys.argv[1]), 0.5) as watchdog:
-    for _ in range(15):
-        time.sleep(0.1)
-        watchdog.beat()
-    print("beat", flush=True)
-    def get_stuck():
+def get_stuck():
+    with Watchdog(Path(sys.argv[1]), 0.5):
         re.match(r"(a+)+$", "a" * 60 + "b")
-    get_stuck()
+print("alive", flush=True)
+get_stuck()
 """
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return what watchdogs ask of Python: limits, None for no more, by the time that is `now`.
+
+    Real ones would end the tests' own process wherever it stands still for a moment.
+    """
+
+    def watch(limit, file, exit):
+        assert exit
+        asked.limits.append(limit)
+
+    asked = SimpleNamespace(limits=[], now=1000.0)
+    python = SimpleNamespace(
+        dump_traceback_later=watch, cancel_dump_traceback_later=lambda: asked.limits.append(None)
+    )
+    monkeypatch.setattr(watchdog, "faulthandler", python)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: asked.now))
+    return asked
 
 
 def test_process_that_hangs_in_c_is_ended_and_says_where(tmp_path):
     path = tmp_path / STACKS_FILE
     command = [sys.executable, "-c", STUCK, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "beat\n")
+    assert (done.returncode, done.stdout) == (1, "alive\n")
     assert has_hung(tmp_path)
     stacks = take_stacks(tmp_path)
-    assert stacks.startswith("Timeout (0:00:0")
+    assert stacks.startswith("Timeout (0:00:00.5")
     assert "get_stuck" in stacks
     assert list(tmp_path.iterdir()) == []
 
 
-def test_limit_grows_with_the_longest_pause_and_ends_with_the_work(tmp_path):
-    watchdog = Watchdog(tmp_path / STACKS_FILE, 0.2)
-    with watchdog:
-        time.sleep(0.1)
-        watchdog.beat()
-        time.sleep(0.4)  # beyond the least, below ten times the pause before
-    time.sleep(0.3)
+def test_limit_grows_with_the_longest_pause_and_ends_with_the_work(tmp_path, asked):
+    watched = Watchdog(tmp_path / STACKS_FILE, 0.2)
+    with watched:
+        for pause in (0.1, 0.4, 0.3):
+            asked.now += pause
+            watched.beat()
+    assert asked.limits == pytest.approx([0.2, 1.0, 4.0, 4.0, None])
     assert not has_hung(tmp_path)
-    watchdog.close()
+    watched.close()
     assert take_stacks(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 
-# What a trial may still write when its work is over, in a process that goes on.
-AFTERWARDS = """
-import sys, time
-from pathlib import Path
-from pwmray.watchdog import Watchdog
-with Watchdog(Path(sys.argv[1]), 0.2) as watchdog:
-    pass
-time.sleep(0.03)
-watchdog.beat()
-watchdog.close()
-time.sleep(2.0)
-print("alive")
-"""
+def test_beats_in_quick_succession_cost_no_thread_each(tmp_path, asked):
+    with Watchdog(tmp_path / STACKS_FILE, 30.0) as watched:
+        for _ in range(7):
+            asked.now += 0.3
+            watched.beat()
+    assert asked.limits == pytest.approx([30.0, 30.0, None])
 
 
-def test_sign_of_life_after_the_work_starts_no_watch(tmp_path):
-    command = [sys.executable, "-c", AFTERWARDS, str(tmp_path / STACKS_FILE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "alive\n")
+def test_sign_of_life_after_the_work_starts_no_watch(tmp_path, asked):
+    with Watchdog(tmp_path / STACKS_FILE, 0.2) as watched:
+        pass
+    asked.now += 0.3
+    watched.beat()  # as what a trial still writes then, in a process that goes on
+    assert asked.limits == [0.2, None]
+    watched.close()
+    assert asked.limits == [0.2, None, None]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A real sweep, small enough for tests: seconds a trial on one core."""
 
+import os
+
 from pwmray.sweep import Sweep
 
 SETTINGS = {
@@ -38,6 +40,7 @@ _OF_SCALES = {
     # Checkpoints: at the end, and at the best return.
     "rare": {"evaluation.every_epochs": 1, "runtime.checkpoint_seconds": 3600.0},
     "restless": {"runtime.hang_minutes": 0.5},
+    "alone": {"runtime.num_cpus": (os.cpu_count() or 1) // 2 + 1},  # one after the other
     "diverging": {"learner.model_lr": 1e30, "learner.model_clip": 1e30},
 }
 SCALES = {n: {"instead": {}, "set": {**UNPLANNED, **own}} for n, own in _OF_SCALES.items()}

@@ -148,18 +148,25 @@ def _acquire(plan: SearchPlan, patience_seconds: float) -> claim.Claim:
     path = plan.folder / "claim.json"
     deadline = time.monotonic() + patience_seconds
     claim.watch_dead([path], say)
-    held = claim.acquire(path)
+    held, holder = _try_to_acquire(path)
     who = f"another process runs {plan.search.name} in {plan.folder}: pid "
     if held is None and patience_seconds:
-        holder = claim.describe(claim.holder(path))
         print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
     while held is None and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-        held = claim.acquire(path)
+        held, holder = _try_to_acquire(path)
     if held is None:
-        holder = claim.describe(claim.holder(path))
         raise ValueError(f"{who}{holder}; wait for it, or stop it, and run this again")
     return held
+
+
+def _try_to_acquire(path: Path) -> tuple[claim.Claim | None, str]:
+    """Return the claim, or None and who has it."""
+    while (held := claim.acquire(path)) is None:
+        found = claim.holder(path)
+        if found or path.exists():  # else it was given back between the two looks
+            return None, claim.describe(found)
+    return held, ""
 
 
 def _prepare(

@@ -1,0 +1,83 @@
+"""A tiny sweep or search whose driver waits at a gate: python gated.py {tiny,tiny_search} ...
+
+What a test does while it waits there comes in the middle of the work, however slow the test, the
+machine or both are.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WHERE = "GATED_AT"  # environment variable: FIRST_ROW or FIRST_END of a trial
+FIRST_ROW, FIRST_END = "row", "end"
+GATE, MARKER = Path("gate"), Path("at-the-gate")  # in the driver's folder
+_WAIT_SECONDS = 200.0
+
+
+def start_gated(folder, where, name, *options, **environment):
+    """Start a sweep, or search, that waits at its first trial's first row, or behind its end."""
+    (folder / GATE).touch()
+    paths = {WHERE: where, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, __file__, name, *options],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **paths, **environment},
+    )  # fmt: skip
+
+
+def wait_for_gate(folder):
+    """Return the folder of the trial with which the driver is at the gate.
+
+    It goes on when the gate is opened. At a row that trial's process is idle, and has its claim;
+    behind an end all is told of it. Other processes may finish what they had begun of theirs.
+    """
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not (folder / MARKER).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return Path((folder / MARKER).read_text())
+
+
+def open_gate(folder):
+    (folder / GATE).unlink()
+
+
+def _wait(trial):
+    draft = MARKER.with_suffix(".draft")
+    draft.write_text(trial.config["grid"]["folder"])
+    draft.rename(MARKER)
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while GATE.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _put_gate(where):
+    from pwmray.driver.tune_callbacks import Listening
+
+    ended, begin_step = [], Listening.on_step_begin
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if where == FIRST_ROW and not MARKER.exists() and not result.get("done"):
+            _wait(trial)
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        ended.append(trial)
+
+    def on_step_begin(self, *arguments, **info):
+        begin_step(self, *arguments, **info)
+        if where == FIRST_END and not MARKER.exists() and ended:
+            _wait(ended[0])
+
+    Listening.on_trial_result = on_trial_result
+    Listening.on_trial_complete = on_trial_complete
+    Listening.on_step_begin = on_step_begin
+
+
+if __name__ == "__main__":
+    from tests.tiny import sweep
+    from tests.tiny_search import search
+
+    _put_gate(os.environ[WHERE])
+    {"tiny": sweep, "tiny_search": search}[sys.argv.pop(1)].main()
