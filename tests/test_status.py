@@ -39,7 +39,9 @@ def test_status_shows_how_far_the_running_trials_are(made, capsys, monkeypatch):
     folder = folder_of(made, 3)
     started = datetime.datetime.fromisoformat(registry.read(folder).last("time")).timestamp()
     os.utime(folder / "curve.arrow", (started + 4, started + 4))  # two epochs in four seconds
-    monkeypatch.setattr(states, "time", SimpleNamespace(time=lambda: started + 5))
+    monkeypatch.setattr(
+        states, "time", SimpleNamespace(time=lambda: started + 5, monotonic=time.monotonic)
+    )
     with claim.acquire(folder / CLAIM_FILE):
         _, out, _ = run(capsys, made, "status", "tiny")
     row = out.splitlines()[-1].split()
