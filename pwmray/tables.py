@@ -59,6 +59,7 @@ _PER_PROCESS = (
 )
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
+_WRITTEN = (SWEEP_FILE, *(f"{name}.arrow" for name in results.SCHEMAS), _CLAIM_FILE)
 _POLL_SECONDS = 0.05
 _LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
 _MOST_SHARE = 0.05  # of its time that they take
@@ -243,7 +244,8 @@ def _alone(folder: Path) -> Iterator[None]:
         time.sleep(_POLL_SECONDS)
     with held:
         for draft in claim.find_drafts(folder):  # of a process killed while it wrote
-            draft.unlink(missing_ok=True)
+            if draft.name[1:].startswith(_WRITTEN):  # a report may be written beside them now
+                draft.unlink(missing_ok=True)
         yield
 
 

@@ -41,7 +41,8 @@ def test_command_collects_and_describes(tmp_path, capsys):
 
 
 def test_ctrl_c_ends_with_130_one_line_and_no_half_written_file(tmp_path):
-    run = start_process(command("data", "collect", "walker-run", "--data", tmp_path))
+    long = ("--episodes", 10_000)  # minutes
+    run = start_process(command("data", "collect", "walker-run", *long, "--data", tmp_path))
     # Before that it imports mujoco, whose compiled code changes how Python ends on an interrupt.
     assert "collecting" in run.stderr.readline()
     run.send_signal(signal.SIGINT)

@@ -465,7 +465,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 def test_two_processes_that_want_the_same_data_make_it_once(tmp_path):
     arguments = command("data", "collect", "pendulum-spin", "--episodes", 6, "--data", tmp_path)
     runs = [start_process(arguments) for _ in range(2)]
-    outputs = [run.communicate(timeout=60) for run in runs]
+    outputs = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert outputs[0][0] == outputs[1][0]
     assert sum("collecting" in re.sub("waiting.*", "", errors) for _, errors in outputs) == 1

@@ -1,7 +1,6 @@
 """The experiment log, as `pwmray log` prints it."""
 
 import dataclasses
-import datetime
 import io
 import json
 import os
@@ -41,11 +40,11 @@ def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
     assert "| pendulum-spin | baseline | 4 | 32.0 \u00b1 2.8 | 2 of 2 |" in log
     row = next(line for line in log.splitlines() if line.startswith("| 401250 |"))
     folder = f"trials/{TRIALS[0].fingerprint}"
-    user = registry.read_notes(folder_of(made, 0))[0][0]["user"]
+    note = registry.read_notes(folder_of(made, 0))[0][0]
     assert row == (
         "| 401250 | pendulum-spin | baseline | 4 | 42 | NVIDIA H100 | \u2705 EVALUATED | 30.00 |  "
-        f"| {folder}/checkpoint.pt<br>{folder}/best.pt |  | a \\| b &lt;script&gt;<br>c ({user}, "
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}) |"
+        f"| {folder}/checkpoint.pt<br>{folder}/best.pt |  | a \\| b &lt;script&gt;<br>c "
+        f"({note['user']}, {note['time'][:10]}) |"
     )
     assert log.count("<details>") == log.count("</details>") == 1
 

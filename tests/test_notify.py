@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,15 @@ SECRET = "T0/B0/sesame"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Keeps what is posted to it and answers `answer`, after `delay` seconds."""
+    """Keeps what is posted to it and answers `answer`, as soon as `answers` is set."""
 
     daemon_threads = True
-    answer, delay = 200, 0.0
+    answer = 200
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.posts = []
+        self.posts, self.answers = [], threading.Event()
+        self.answers.set()
 
     @property
     def url(self):
@@ -45,7 +45,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(self.server.delay)
+        self.server.answers.wait()
         self.server.posts.append((self.path, self.headers["Content-Type"], json.loads(body)))
         with contextlib.suppress(BrokenPipeError):
             self.send_response(self.server.answer)
@@ -83,6 +83,7 @@ def server():
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.answers.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -172,12 +173,11 @@ def test_server_that_is_not_there_is_a_warning(caplog):
 
 def test_slow_server_holds_nobody_up(server, monkeypatch):
     monkeypatch.setattr(notify, "_CLOSE_SECONDS", 0.05)
-    server.delay = 0.5
-    started = time.monotonic()
+    server.answers.clear()
     notices = Notices("phase6", server.url)
     notices.failures(3, "", "")
     notices.end(1, 0, 0)
-    assert time.monotonic() - started < 0.4
+    assert [thread.is_alive() for thread in notices._sent] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from pwmray import plan as planning
 from pwmray import registry, tables
 from pwmray.driver import launch
+from pwmray.files import replacing
 from pwmray.registry import Status
 from pwmray.tracking.recording import Mode
 from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
@@ -237,6 +238,14 @@ def test_what_killed_processes_left_half_written_is_cleared_by_the_next(made, ca
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:7], made), "python tiny.py")
     assert run(capsys, made, "status")[0] == 0
     assert not [draft for draft in drafts if draft.exists()]
+
+
+def test_what_is_written_beside_a_sweeps_tables_is_left_to_who_writes_it(made):
+    with replacing(made / "tiny" / "summary.md") as draft:
+        draft.write_text("whole")
+        tables.log_run(made / "tiny", seconds=1.0)
+        tables.Tables(made / "tiny").write()
+    assert (made / "tiny" / "summary.md").read_text() == "whole"
 
 
 def test_failures_name_a_trial_whose_record_is_broken_and_show_the_others(made, capsys):

@@ -19,6 +19,17 @@ from pwmray.envs.vector import make_vector
 TASK = "pendulum-spin"
 TINY = CollectionRecipe(num_episodes=2, num_rounds=2, episodes_per_round=2, epochs_per_round=2)
 TINY_OPTIONS = TINY.command_options.split()
+# The command line, in a process that kills itself at the fourth step of the rounds.
+KILLED = """
+import os, signal, sys
+from pwmray import cli, rounds
+def die(what, done, total):
+    if "rounds" in what and done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+collect = rounds.collect
+rounds.collect = lambda task, recipe, make, _, **more: collect(task, recipe, make, die, **more)
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 def make(folder, recipe=TINY, progress=None):
@@ -98,12 +109,9 @@ def interrupt_at(moment):
 
 
 def test_killed_and_started_again_it_is_the_same_file_byte_for_byte(made, tmp_path):
-    command = [sys.executable, "-m", "pwmray.cli", "data", "collect", TASK, *TINY_OPTIONS]
-    run = subprocess.Popen([*command, "--data", tmp_path], stderr=subprocess.PIPE, text=True)
-    with run:
-        assert next(line for line in run.stderr if "in rounds" in line)
-        run.send_signal(signal.SIGKILL)
-    assert list((tmp_path / "collected").glob("*.arrow")) == []
+    command = [sys.executable, "-c", KILLED, "data", "collect", TASK, *TINY_OPTIONS]
+    assert subprocess.run([*command, "--data", tmp_path]).returncode == -signal.SIGKILL
+    assert [path.suffix for path in (tmp_path / "collected").iterdir()] == [".claim"]
     assert make(tmp_path).name == made.name
     assert (tmp_path / "collected" / made.name).read_bytes() == made.read_bytes()
     assert len(list((tmp_path / "collected").iterdir())) == 1

@@ -1,5 +1,6 @@
 """Who can reach a sweep, and where its names can lead."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -8,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from pwmray.levels import name_trial
-from pwmray.registry import Status
 from tests.fault_rounds import below
-from tests.test_launch import start, wait_for_event
+from tests.gated import FIRST_ROW, start_gated, wait_for_gate
 from tests.tiny import sweep
 from tests.tiny_search import search
 
@@ -40,9 +40,10 @@ def test_level_of_an_axis_leads_nowhere_in_a_trials_name(level):
 
 @pytest.mark.slow
 def test_own_ray_listens_on_loopback_alone_and_leaks_no_token(tmp_path):
-    process = start(tmp_path, "--scale", "tiny", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", **own)
     try:
-        wait_for_event(tmp_path, Status.RUNNING)
+        wait_for_gate(tmp_path)
         sockets = {name: listening(pid) for pid, name in below(process.pid).items()}
     finally:
         process.send_signal(signal.SIGINT)
@@ -58,19 +59,24 @@ def test_own_ray_listens_on_loopback_alone_and_leaks_no_token(tmp_path):
 def listening(pid: int) -> list[str]:
     """Return the addresses, in the kernel's digits, at which a process listens."""
     inodes = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = os.readlink(path)
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+    with contextlib.suppress(FileNotFoundError):  # it ended
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            target = read_link(path)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
     rows = [
         line.split()
         for table in ("tcp", "tcp6")
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
     ]
     return [row[1] for row in rows if row[3] == LISTENING and row[9] in inodes]
+
+
+def read_link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:  # it was closed
+        return ""
 
 
 def is_loopback(address: str) -> bool:

@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from pathlib import Path
 
 import gymnasium
@@ -300,7 +301,14 @@ def test_threads_that_change_their_model_have_one_each():
     assert num_models == {"fish-swim": 2, "walker-run": 1}
 
 
-def test_threads_work_where_physics_dominates_and_end_with_the_environments():
+def test_threads_work_where_physics_dominates_and_end_with_the_environments(monkeypatch):
+    release = threading.Semaphore.release
+
+    def release_late(idle):  # a thread of the pool says so that it has nothing to do
+        time.sleep(0.02)
+        release(idle)
+
+    monkeypatch.setattr(threading.Semaphore, "release", release_late)
     before = set(threading.enumerate())
     light, heavy = make_vector("reacher-easy", 4, 2), make_vector("walker-run", 4, 2)
     roll(light, draw_actions("reacher-easy", 5, 4), None)

@@ -19,8 +19,9 @@ from pwmray.tracking.recording import Mode, RecorderProcess
 from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
+from tests.gated import FIRST_ROW, start_gated, wait_for_gate
 from tests.run_file import read_run_file
-from tests.test_launch import run, start, wait_for_event
+from tests.test_launch import run
 from tests.test_prerequisites import find
 from tests.test_tensorboard import wait_for
 from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
@@ -311,12 +312,10 @@ def all_folders(tmp_path):
 
 def test_killed_sweep_that_goes_on_has_one_run_a_trial_and_no_epoch_twice(alone, data, tmp_path):
     options = ("--scale", "longer", "--limit", "2", *data)
-    process = start(tmp_path, *options, WANDB_API_KEY=KEY)
-    folder = wait_for_event(tmp_path, Status.RUNNING)
-    wait_for(lambda: (folder / "curve.arrow").exists(), 120)
-    wait_for(lambda: len(read_table(folder / "curve.arrow")) >= 3, 120)
-    process.kill()
+    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options, WANDB_API_KEY=KEY)
+    folder = wait_for_gate(tmp_path)
     os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
+    process.kill()
     process.communicate(timeout=60)
 
     code, out, err = run(tmp_path, *options, WANDB_API_KEY=KEY)

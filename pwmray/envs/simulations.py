@@ -62,7 +62,7 @@ class Simulations:
             self._group(rows[0], rows[-1] + 1, reads, changes, num_substeps)
             for rows in np.array_split(np.arange(num_envs), min(num_threads, num_envs))
         ]
-        self._threads = ThreadPoolExecutor(len(self._groups))
+        self._threads = self._make_threads()
 
     def start(self, randoms: list[np.random.RandomState]) -> None:
         """Start an episode in every simulation, drawn from its own random state."""
@@ -77,7 +77,7 @@ class Simulations:
             group.read(ACTION_REPEAT - 1)
         # Threads flush denormals if the thread that starts them does, so none outlives an episode.
         self.close()
-        self._threads = ThreadPoolExecutor(len(self._groups))
+        self._threads = self._make_threads()
 
     def set_control(self, ctrl: np.ndarray) -> None:
         """Hold `ctrl` [N, nu] from now on."""
@@ -104,6 +104,10 @@ class Simulations:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
+
+    def _make_threads(self) -> ThreadPoolExecutor:
+        """Return a thread for each group but the first, which is the caller's."""
+        return ThreadPoolExecutor(max(len(self._groups) - 1, 1))
 
     def _allocate(self, field: str) -> None:
         one = getattr(self._datas[0], field)
