@@ -239,10 +239,13 @@ class Job:
     def _has_another_life(self) -> bool:
         """Tell whether the job was begun again while this node was out of Slurm's reach.
 
-        Its files are then the other's, who put a token of its own into place.
+        Its files are then the other's, who put a token of its own into place, and deletes that as
+        it ends.
         """
         try:
             return self._token.read_text() != self._secret
+        except FileNotFoundError:
+            return True
         except OSError:
             return False
 
@@ -355,10 +358,10 @@ def _requeue(name: str) -> int:
 
 def _environment(token: Path, secret: str) -> dict[str, str]:
     """Return the environment of all that is started, with a new token in a file of its own."""
-    token.unlink(missing_ok=True)
-    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(secret)
+    with replacing(token) as draft:  # never gone, for an earlier life that looks whose it is
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(secret)
     ours = {key: value for key, value in os.environ.items() if key not in _OTHERS}
     return {**ours, **_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(token)}
 

@@ -345,6 +345,26 @@ sys.exit(75)
         assert (place.folder / name).read_text() == "of the other"
 
 
+def test_job_that_slurm_began_again_elsewhere_and_that_is_done_is_left_so(place):
+    driver = "import pathlib, sys; pathlib.Path('.41.token').unlink(); sys.exit(75)"
+    done = place.run(driver, "sys.argv.insert(1, '--max-requeues=5')")
+    assert done.returncode == GO_ON
+    assert "requeue 41" not in place.lines("asked")
+
+
+def test_token_of_a_job_takes_the_place_of_an_earlier_lifes(tmp_path, monkeypatch):
+    token, replace, before = tmp_path / ".41.token", os.replace, []
+    token.write_text("of an earlier one")
+    token.chmod(0o644)
+    monkeypatch.setattr(
+        os, "replace", lambda *names: (before.append(token.read_text()), replace(*names))
+    )
+    assert job._environment(token, "a secret")["RAY_AUTH_TOKEN_PATH"] == str(token)
+    assert (before, token.read_text()) == (["of an earlier one"], "a secret")
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [token]
+
+
 def test_row_of_any_trial_since_ray_listens_is_seen(tmp_path):
     jobs, folder = tmp_path / "tiny" / "jobs", tmp_path / "trials" / "a1"
     jobs.mkdir(parents=True)
