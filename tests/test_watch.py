@@ -469,6 +469,8 @@ from pathlib import Path
 from pwmray import provenance, registry
 from pwmray.registry import claim
 folder = Path(sys.argv[1])
+while registry.read(folder).status is not registry.Status.QUEUED:  # who submitted it may be later
+    time.sleep(0.05)
 with claim.acquire(folder / registry.CLAIM_FILE):
     registry.record(folder, registry.Status.RUNNING, epoch=0, device="cpu", **provenance.process())
     time.sleep(1000)
@@ -573,6 +575,8 @@ def test_requeued_job_keeps_its_trials(real, tmp_path, capsys):
     job = submit(real, tmp_path, [0], "--partition=h100", "--requeue")
     wait_until_they_run(tmp_path, [0])
     real.run("scontrol", "requeue", str(job))
+    # Not before it was looked at: a requeued job waits for some seconds only.
+    real.run("scontrol", "update", f"jobid={job}", "StartTime=now+1hour")
     # The scheduler gives a reason only at its next pass, which is a second away.
     wait_until(lambda: real.job(job)["Reason"] == "BeginTime")
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
@@ -584,6 +588,7 @@ def test_requeued_job_keeps_its_trials(real, tmp_path, capsys):
 @pytest.mark.slurm
 def test_cancel_ends_the_sweeps_jobs_alone(real, tmp_path, capsys):
     other = real.submit("#!/bin/bash\nsleep 1000\n", "--output=/dev/null")
+    real.wait(other, "RUNNING")
     first = submit(real, tmp_path, [0, 1], "--partition=h100")
     second = submit(real, tmp_path, [2], "--hold")
     wait_until_they_run(tmp_path, [0, 1])
