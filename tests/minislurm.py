@@ -33,8 +33,7 @@ _REQUIRED_BY = ("CI", "PWMRAY_REQUIRE_SLURM")
 # One for each GPU of a node: Slurm refuses plain files, and a device given twice.
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 _FREEZER = Path("/sys/fs/cgroup/freezer")  # only it finds the processes that left their session
-# None that the system gives to who connects (a lost node is to have its own again), nor Ray's.
-_PORTS = range(20_000, 32_768)
+_PORTS = range(20_000, 32_768)  # given to none who connects: a lost node has its own again
 _START_SECONDS = 30.0
 _STOP_SECONDS = 40.0  # 12 of a job whose processes wait for KillWait, on a busy machine
 
