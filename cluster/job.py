@@ -26,7 +26,7 @@ from cluster import raynode, slurm
 from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
-from pwmray.commands import TRIALS_FAILED, run_command
+from pwmray.commands import TRIALS_FAILED, run_command, say
 from pwmray.deaths import OF_MEMORY
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
@@ -75,7 +75,8 @@ class Job:
         self._failed_at: dict[str, float] = {}
         self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
-        self.signal: int | None = None  # the last that came
+        self.signal: int | None = None  # the last that came, SIGTERM for good
+        self._untold: list[int] = []  # signals that the driver is to be told
         self._was_in_vain = False  # the job's life before
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
         self.is_superseded = False  # Slurm lost this node, and runs the job on others
@@ -201,8 +202,7 @@ class Job:
         command = [sys.executable, driver, *options, "--address", self._address]
         _say(f"driver: {' '.join(command)}")
         self._driver = subprocess.Popen(command, env=self._environment)
-        if self.signal is not None:  # it came before there was whom to tell
-            self._driver.send_signal(self.signal)
+        self._tell_driver()  # what came before there was whom to tell
 
     def _see_to_it(self) -> int:
         assert self._driver is not None
@@ -240,10 +240,13 @@ class Job:
     def _has_another_life(self) -> bool:
         """Tell whether the job was begun again while this node was out of Slurm's reach.
 
-        Its files are then the other's, who put a token of its own into place.
+        Its files are then the other's, who put a token of its own into place, and deletes that as
+        it ends.
         """
         try:
             return self._token.read_text() != self._secret
+        except FileNotFoundError:
+            return True
         except OSError:
             return False
 
@@ -301,12 +304,20 @@ class Job:
 
     def _pass_on(self, number: int, _: Any) -> None:
         """Pass a signal on to the driver, each once: Slurm may have sent it there itself."""
-        if self.signal == number:
+        if self.signal in (number, signal.SIGTERM):
             return
         self.signal = number
-        _say(f"got {signal.Signals(number).name}")
-        if self._driver is not None and self._driver.poll() is None:
-            self._driver.send_signal(number)
+        self._untold.append(number)
+        with contextlib.suppress(OSError):  # not by print, within which it may have come
+            os.write(1, f"{_stamped(f'got {signal.Signals(number).name}')}\n".encode())
+        self._tell_driver()
+
+    def _tell_driver(self) -> None:
+        while self._driver is not None and self._untold:
+            with contextlib.suppress(IndexError):  # a signal came just now, and was passed on
+                number = self._untold.pop(0)
+                if self._driver.poll() is None:
+                    self._driver.send_signal(number)
 
 
 def main() -> int:
@@ -348,16 +359,20 @@ def _requeue(name: str) -> int:
 
 def _environment(token: Path, secret: str) -> dict[str, str]:
     """Return the environment of all that is started, with a new token in a file of its own."""
-    token.unlink(missing_ok=True)
-    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(secret)
+    with replacing(token) as draft:  # never gone, for an earlier life that looks whose it is
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(secret)
     ours = {key: value for key, value in os.environ.items() if key not in _OTHERS}
     return {**ours, **_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%F %T')} {text}", flush=True)
+    say(_stamped(text))
+
+
+def _stamped(text: str) -> str:
+    return f"{time.strftime('%F %T')} {text}"
 
 
 def _parser() -> argparse.ArgumentParser:

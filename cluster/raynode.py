@@ -115,22 +115,25 @@ def main(arguments: Sequence[str]) -> int:
     out_of_memory = told_to_end.with_name(told_to_end.name + OF_MEMORY)
     for word in (told_to_end, out_of_memory):
         word.unlink(missing_ok=True)  # by an earlier start
+    ray, signals = None, []
+
+    def end(number: int, _: Any) -> None:
+        signals.append(number)
+        if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
+            with contextlib.suppress(OSError):  # a full disk
+                told_to_end.touch()  # for the driver, who sees that trials die
+        if ray is not None:
+            ray.terminate()
+        if number == signal.SIGTERM:
+            shutil.rmtree(private, ignore_errors=True)
+
     private = tempfile.mkdtemp(prefix=f"r{os.environ['SLURM_JOB_ID']}.", dir=scratch)
     try:
-        ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
-        signals = []
-
-        def end(number: int, _: Any) -> None:
-            signals.append(number)
-            if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
-                with contextlib.suppress(OSError):  # a full disk
-                    told_to_end.touch()  # for the driver, who sees that trials die
-            ray.terminate()
-            if number == signal.SIGTERM:
-                shutil.rmtree(private, ignore_errors=True)
-
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
+        ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
+        if signals:  # which came before there was a Ray to be ended
+            ray.terminate()
         counter = find_kill_counter()
         if counter is not None:
             threading.Thread(
@@ -156,7 +159,9 @@ def give_back(sweep_folder: Path) -> None:
     here = claim.this_process()["machine"]
     held = [path for path in claims if claim.holder(path).get("machine") == here]
     deadline = time.monotonic() + _DYING_SECONDS
-    while held and time.monotonic() < deadline:
+    is_last = False
+    while held and not is_last:
+        is_last = time.monotonic() >= deadline  # one look there is, however late it is by then
         for path in [path for path in held if claim.owner(path) is None]:
             held.remove(path)
             if (taken := claim.acquire(path, is_brief=True)) is not None:

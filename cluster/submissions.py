@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # it loads torch, and `pwmray cancel` does not
 
 JOBS_FILE = "jobs.jsonl"
 JOBS_FOLDER = "jobs"
+_JOB_FIELDS = ("slurm_job_id", "slurm_array_job_id")  # of events that a job's processes record
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,16 @@ def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission
 
 
 def queue(results: Path, trials: "Iterable[TrialConfig]", submission: Submission) -> None:
-    """Record that trials wait for a job; those that a process already runs are left alone."""
+    """Record that trials wait for a job; those that a process already runs are left alone.
+
+    So are those that the job came to already: what became of them there is the last word.
+    """
     for trial in trials:
         folder = registry.trial_folder(results, trial.fingerprint)
         with registry.claimed(folder) as record:
             if record is None or record.status is Status.EVALUATED:
+                continue
+            if any(submission.job_id in record.all(name) for name in _JOB_FIELDS):
                 continue
             registry.queue(folder, trial.to_dict(), **submission.event)
 

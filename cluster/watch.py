@@ -27,7 +27,7 @@ from pwmray.registry.states import (
     describe_unreadable,
     how_far,
     read_asked,
-    state_of,
+    states_of,
 )
 from pwmray.registry.sweep_folders import find_sweep, list_sweeps, names_in
 from pwmray.slurm_jobs import Job
@@ -132,9 +132,10 @@ class Watcher:
         submitted = [s for folder in self._folders for s in submissions.read(folder, broken)]
         jobs, remark = self._ask(submitted, trials)
         remark += [f"left out: {why}" for why in broken]
-        trials |= list_trials(self._results, self._set_right)
-        states = {name: state_of(self._results, name, trial) for name, trial in trials.items()}
-        states |= imported
+        # As they are after that: of a job that is over none moves any more.
+        open_ = {name for name, trial in trials.items() if trial.status != Status.EVALUATED}
+        trials |= list_trials(self._results, open_, unreadable)
+        states = states_of(self._results, trials) | imported
         is_active = any(not job.is_over for _, job in jobs)
         waiting = [trials[n] for n, state in states.items() if state == "waiting" and n in trials]
         # Where Slurm tells that no job is left, only a driver outside it comes for those that wait.

@@ -93,7 +93,7 @@ def settle(
     clear_dead(registry.trial_folder(results, name) / registry.CLAIM_FILE for name in gone)
     for name in gone:
         try:
-            lost = _settle(results, name, known)
+            lost = _settle(results, name, trials[name], known)
         except OSError as error:
             if unwritten is None:
                 raise
@@ -138,13 +138,18 @@ def _explain(trial: Summary, name: str, jobs: list[Job]) -> Lost:
     return Lost(Status.FAILED, {"reason": reason, "failure": failure})
 
 
-def _settle(results: Path, fingerprint: str, known: list[Job]) -> Lost | None:
+def _settle(results: Path, fingerprint: str, seen: Summary, known: list[Job]) -> Lost | None:
     folder = registry.trial_folder(results, fingerprint)
     # Slurm may hide others' jobs, and theirs is the record, too.
     if os.stat(folder / EVENTS_FILE).st_uid != os.geteuid():
         return None
     with registry.claimed(folder) as record:
-        lost = judge(summarize(record), known) if record is not None else None  # as it is by now
+        if record is None:
+            return None
+        now = summarize(record)
+        if not set(now.jobs) <= set(seen.jobs):  # Slurm was asked before it was submitted again
+            return None
+        lost = judge(now, known)
         if lost is not None:
             registry.record(folder, lost.status, **lost.fields)
         return lost

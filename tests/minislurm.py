@@ -33,8 +33,9 @@ _REQUIRED_BY = ("CI", "PWMRAY_REQUIRE_SLURM")
 # One for each GPU of a node: Slurm refuses plain files, and a device given twice.
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 _FREEZER = Path("/sys/fs/cgroup/freezer")  # only it finds the processes that left their session
+_PORTS = range(20_000, 32_768)  # given to none who connects: a lost node has its own again
 _START_SECONDS = 30.0
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 40.0  # 12 of a job whose processes wait for KillWait, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -293,11 +294,14 @@ def check_installed(*others: str) -> None:
 
 
 def _free_ports(number: int) -> list[int]:
+    found: list[int] = []
     with contextlib.ExitStack() as held:  # all at once, so that they differ
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < number:
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("", secrets.choice(_PORTS)))
+                found.append(probe.getsockname()[1])
+    return found
 
 
 def _processes() -> list[int]:

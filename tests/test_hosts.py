@@ -12,7 +12,14 @@ import pytest
 
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import hosts
-from tests.test_slurm_sweeps import PROFILES, ROOT, Workplace, assert_each_ran_whole
+from tests.test_slurm_sweeps import (
+    PROFILES,
+    ROOT,
+    SECONDS,
+    STOPPING,
+    Workplace,
+    assert_each_ran_whole,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -47,32 +54,39 @@ def on(host: str, place: Workplace, *command: str) -> str:
     done = subprocess.run(
         [*place.slurm.enter(host), "env", f"--chdir={place.folder}", *command],
         env={**place.slurm.environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=60,
+        timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_trials_of_a_cancelled_job_are_free_at_once_on_all_hosts(place):
-    (job,) = place.submitted("--profile", "any", "--nodes", "2")
+def claims_on_two_hosts(place: Workplace) -> list[Path]:
+    """Wait until trials run on two hosts, whose claims are among those that are returned."""
     claims = [folder / CLAIM_FILE for folder in place.trial_folders()]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + SECONDS
     while len({claim.holder(path).get("host") for path in claims} - {None}) < 2:
         assert time.monotonic() < deadline, place.logs()
         time.sleep(0.2)
+    return claims
+
+
+def test_trials_of_a_cancelled_job_are_free_at_once_on_all_hosts(place):
+    place.hold()
+    (job,) = place.submitted("--profile", "any", "--nodes", "2")
+    claims = claims_on_two_hosts(place)
     place.slurm.run("scancel", str(job))
     place.wait_for_all()
-    ended = {Status.CANCELLED, Status.EVALUATED}  # the short ones before it was cancelled
-    assert {record.status for record in place.records()} <= ended, place.logs()
-    assert Status.CANCELLED in {record.status for record in place.records()}
+    assert {record.status for record in place.records()} == {Status.CANCELLED}, place.logs()
     assert not any(path.exists() for path in claims)
 
 
 def test_sweep_on_two_hosts_is_seen_from_a_third_and_goes_on_after_its_job_was_told_to_end(
     place,
 ):
+    place.hold()
     (job,) = place.submitted("--profile", "any", "--nodes", "2")
-    place.wait_for_rows()
+    claims_on_two_hosts(place)
+    place.wait_for_rows(gpu_type=None)
     watched = on("login", place, *PWMRAY, "watch", "tiny_gpus", "--once")
     assert re.search(rf" {job} +n[1-3] +cpu", watched), watched
     where = json.loads((place.sweep_folder / "jobs" / f"{job}.json").read_text())
@@ -81,6 +95,8 @@ def test_sweep_on_two_hosts_is_seen_from_a_third_and_goes_on_after_its_job_was_t
     assert shown.split() == ["401", "200"]
 
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    place.wait_for_words(STOPPING)
+    place.release()
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert int(place.slurm.job(job)["Restarts"]) >= 1
     assert_each_ran_whole(place)

@@ -146,6 +146,71 @@ sys.exit({GO_ON})
     assert done.returncode == code
 
 
+TELL_AS_THE_DRIVER_IS_KNOWN = """
+import os, signal, time
+def know(self, process):
+    vars(self)["known"] = process
+    while process is not None and not os.path.exists("listens"):
+        time.sleep(0.05)
+    if process is not None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.2)
+job.Job._driver = property(lambda self: vars(self)["known"], know)
+"""
+
+
+def test_signal_that_comes_as_the_driver_starts_reaches_it_once(place):
+    driver = f"""
+import pathlib, signal, sys, time
+told = []
+signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+pathlib.Path("listens").touch()
+while not told:
+    time.sleep(0.05)
+time.sleep(0.5)
+print("told", told)
+sys.exit({GO_ON})
+"""
+    done = place.run(driver, TELL_AS_THE_DRIVER_IS_KNOWN)
+    assert f"told [{int(signal.SIGUSR1)}]\n" in done.stdout
+
+
+SIGNAL_WITHIN_A_PRINT = """
+import io, os, signal
+class Raw(io.FileIO):
+    def write(self, text):
+        if b"driver: " in bytes(text):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return super().write(text)
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Raw(1, "w")))
+"""
+
+
+def test_signal_that_comes_while_the_job_prints_is_passed_on(place):
+    driver = """
+import signal
+signal.pause()
+"""
+    done = place.run(driver, SIGNAL_WITHIN_A_PRINT)
+    assert done.returncode == GO_ON, done.stderr
+    assert " got SIGUSR1\n" in done.stdout and " driver: " in done.stdout
+
+
+def test_job_that_was_told_to_end_is_not_requeued_for_what_it_is_told_after(place):
+    driver = f"""
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    os.kill(os.getppid(), number)
+    time.sleep(0.2)
+sys.exit({GO_ON})
+"""
+    done = place.run(driver, "sys.argv.insert(1, '--max-requeues=5')")
+    assert done.returncode == TERMINATED
+    assert "requeue 41" not in place.lines("asked")
+
+
 def test_no_step_outlives_its_job(place):
     driver = """
 import time
@@ -177,9 +242,22 @@ def test_job_that_is_told_to_end_does_not_wait_before_its_next_try():
     assert time.monotonic() - started < 5
 
 
+LOOK_ONCE_IT_LIVES = """
+import os, time
+job._HEAD_SECONDS, job._RESTART_SECONDS = 0.1, 0.0
+listens, tries = job.Job._listens, []
+def listens_once_it_lives(self, ip):
+    tries.append(ip)
+    while not os.path.exists("ready") or len(open("ready").read()) < len(tries):
+        time.sleep(0.05)
+    return listens(self, ip)
+job.Job._listens = listens_once_it_lives
+"""
+
+
 def test_head_that_lives_and_does_not_listen_is_given_up(place):
     (place.folder / "failing").write_text("silent")
-    done = place.run("", changes="job._HEAD_SECONDS, job._RESTART_SECONDS = 0.5, 0.0")
+    done = place.run("", changes=LOOK_ONCE_IT_LIVES)
     assert "Ray's head did not start on n1" in done.stderr
     assert len(place.lines("steps")) == 3
     assert not any(Path("/proc", step).exists() for step in place.lines("steps"))
@@ -271,6 +349,26 @@ sys.exit(75)
         assert (place.folder / name).read_text() == "of the other"
 
 
+def test_job_that_slurm_began_again_elsewhere_and_that_is_done_is_left_so(place):
+    driver = "import pathlib, sys; pathlib.Path('.41.token').unlink(); sys.exit(75)"
+    done = place.run(driver, "sys.argv.insert(1, '--max-requeues=5')")
+    assert done.returncode == GO_ON
+    assert "requeue 41" not in place.lines("asked")
+
+
+def test_token_of_a_job_takes_the_place_of_an_earlier_lifes(tmp_path, monkeypatch):
+    token, replace, before = tmp_path / ".41.token", os.replace, []
+    token.write_text("of an earlier one")
+    token.chmod(0o644)
+    monkeypatch.setattr(
+        os, "replace", lambda *names: (before.append(token.read_text()), replace(*names))
+    )
+    assert job._environment(token, "a secret")["RAY_AUTH_TOKEN_PATH"] == str(token)
+    assert (before, token.read_text()) == (["of an earlier one"], "a secret")
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [token]
+
+
 def test_row_of_any_trial_since_ray_listens_is_seen(tmp_path):
     jobs, folder = tmp_path / "tiny" / "jobs", tmp_path / "trials" / "a1"
     jobs.mkdir(parents=True)
@@ -292,18 +390,32 @@ def test_driver_whose_head_slurm_ended_first_is_to_go_on(place, code, goes_on):
     assert ("requeue 41" in place.lines("asked")) == goes_on
 
 
-WAIT_FOR_FIVE_STEPS = """
+WAIT_UNTIL_IT_IS_SAID = """
 import time
-while open("started").read().count("--nodelist") < 5:
+while "going on without it" not in open("said").read():
     time.sleep(0.05)
-time.sleep(0.5)
+time.sleep(0.2)  # in which it could be said again
+"""
+KEEP_WHAT_IS_SAID = """
+open("said", "w").close()
+say = job._say
+def keep(text):
+    say(text)
+    with open("said", "a") as said:
+        said.write(text)
+job._say = keep
+"""
+WAIT_FOR_SEVEN_STEPS = """
+import time
+while open("started").read().count("--nodelist") < 7:
+    time.sleep(0.05)
 """
 
 
 def test_node_that_is_given_up_is_named_once(place):
     (place.folder / "failing").write_text("worker")
-    changes = "job._RESTART_SECONDS = job._LOOK_SECONDS = 0.05"
-    done = place.run(WAIT_FOR_FIVE_STEPS, changes, SLURM_JOB_NODELIST="n1,n2")
+    changes = f"job._RESTART_SECONDS = job._LOOK_SECONDS = 0.05\n{KEEP_WHAT_IS_SAID}"
+    done = place.run(WAIT_UNTIL_IT_IS_SAID, changes, SLURM_JOB_NODELIST="n1,n2")
     assert done.returncode == 0
     assert done.stdout.count("ray on n2 ended with 3: starting it again") == 3
     assert done.stdout.count("ray on n2 ended 4 times: going on without it; see ") == 1
@@ -312,8 +424,7 @@ def test_node_that_is_given_up_is_named_once(place):
 def test_node_that_ends_now_and_then_in_a_long_job_is_not_given_up(place):
     (place.folder / "failing").write_text("worker")
     changes = "job._RESTART_SECONDS = job._LOOK_SECONDS = 0.05; job._SOUND_SECONDS = 0.0"
-    driver = WAIT_FOR_FIVE_STEPS.replace("< 5", "< 7")
-    done = place.run(driver, changes, SLURM_JOB_NODELIST="n1,n2")
+    done = place.run(WAIT_FOR_SEVEN_STEPS, changes, SLURM_JOB_NODELIST="n1,n2")
     assert done.returncode == 0
     assert "going on without it" not in done.stdout
 
@@ -387,9 +498,8 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-@contextlib.contextmanager
-def started_node(tmp_path, role, ray):
-    """Give a Ray node, whose Ray is a Python line, as a process that listens to its signals."""
+def start_node(tmp_path, role, ray, changes=None):
+    """Start a Ray node, whose Ray is a Python line; `changes` are made to the module."""
     scripts = tmp_path / "ray" / "scripts"
     scripts.mkdir(parents=True)
     for package in (scripts, scripts.parent):  # else Python goes on to the real one
@@ -401,8 +511,18 @@ def started_node(tmp_path, role, ray):
     }  # fmt: skip
     told = {"scratch": str(tmp_path / "scratch"), "cpus": 1, "gpus": 0, "resources": {}}
     told |= {"has_dashboard": False, "dashboard": 1, "head": "127.0.0.1", "head_node": "n2"}
-    command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), role, "127.0.0.1", "1"]
-    process = subprocess.Popen([*command, json.dumps(told)], env={**os.environ, **variables})
+    program = [str(ROOT / "cluster" / "raynode.py")]
+    if changes is not None:
+        lines = ["import sys", "from cluster import raynode", changes]
+        program = ["-c", "\n".join([*lines, "sys.exit(raynode.main(sys.argv[1:]))"])]
+    command = [sys.executable, *program, role, "127.0.0.1", "1", json.dumps(told)]
+    return subprocess.Popen(command, env={**os.environ, **variables})
+
+
+@contextlib.contextmanager
+def started_node(tmp_path, role, ray):
+    """Give a Ray node, see `start_node`, as a process that listens to its signals."""
+    process = start_node(tmp_path, role, ray)
     deadline = time.monotonic() + 30
     while not catches(process.pid, signal.SIGTERM):
         assert time.monotonic() < deadline
@@ -426,6 +546,32 @@ def test_node_that_slurm_ends_leaves_word_for_the_driver(node, tmp_path, number,
     node.wait(30)
     assert (tmp_path / "ended.n1").exists() == is_slurms
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+SIGNAL_AS_RAY_STARTS = """
+import os
+popen = raynode.subprocess.Popen
+def start(*arguments):
+    process = popen(*arguments)
+    open("ray.pid", "w").write(str(process.pid))
+    os.kill(os.getpid(), %d)
+    return process
+raynode.subprocess.Popen = start
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "is_slurms"), [(signal.SIGTERM, True), (raynode.END_SIGNAL, False)]
+)
+def test_node_that_is_told_to_end_as_its_ray_starts_leaves_nothing(
+    number, is_slurms, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with start_node(tmp_path, "head", "signal.pause()", SIGNAL_AS_RAY_STARTS % number) as node:
+        node.wait(30)
+    assert (tmp_path / "ended.n1").exists() == is_slurms
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not Path("/proc", (tmp_path / "ray.pid").read_text()).exists()
 
 
 @pytest.mark.parametrize(
@@ -466,7 +612,7 @@ def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
 
 
 def test_node_gives_back_the_trials_of_dead_processes_of_its_machine_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(raynode, "_DYING_SECONDS", 0.2)
+    monkeypatch.setattr(raynode, "_DYING_SECONDS", 0.0)
     (tmp_path / "tiny").mkdir()
     held = {"dead": dead_pid(), "alive": os.getppid(), "elsewhere": dead_pid()}
     (tmp_path / "tiny" / "sweep.json").write_text(json.dumps({"trials": [*held, "free"]}))

@@ -210,6 +210,14 @@ def test_trial_taken_up_by_another_job_meanwhile_is_left_to_it(tmp_path, here):
     assert registry.read(folder).status is Status.QUEUED
 
 
+def test_trial_that_was_submitted_again_after_slurm_was_asked_is_left_alone(tmp_path, here):
+    folder = write_trial(tmp_path, queued(), running())
+    seen = listing.list_trials(tmp_path, ["a1"])
+    registry.record(folder, Status.QUEUED, slurm_job_id="6", slurm_cluster="here")
+    assert lost.settle(tmp_path, seen, [job("TIMEOUT")]) == {}
+    assert registry.read(folder).status is Status.QUEUED
+
+
 def test_trial_of_another_cluster_is_left_alone(tmp_path, here):
     write_trial(tmp_path, queued(), running(slurm_cluster="elsewhere"))
     assert settle_all(tmp_path, ["a1"]) == {}

@@ -16,8 +16,9 @@ from cluster import submissions
 from pwmray import registry
 from pwmray.registry import Record, Status
 from pwmray.results import CURVE, read_table
+from tests.held import HOLD
 from tests.minislurm import MiniSlurm
-from tests.tiny_gpus import sweep
+from tests.tiny_gpus import NUM_ROWS, sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -100,14 +101,17 @@ OTHERS = {
 # Rows of half a second, as in tests/tiny_gpus.py.
 SEARCH = """
 import dataclasses
-from tests import tiny_gpus, tiny_search
+from tests import held, tiny_gpus, tiny_search
 hold = {**tiny_search.search.hold, **tiny_gpus.SETTINGS, "epochs": 20}
 search = dataclasses.replace(tiny_search.search, hold=hold)
 if __name__ == "__main__":
+    held.heed_hold(tiny_gpus.NUM_ROWS)
     search.main()
 """
 TINY_GPUS = str(ROOT / "tests" / "tiny_gpus.py")
 H200_NODES = ("--partition=h200", "--nodes=2", "--exclusive", "--output=/dev/null")
+SECONDS = 300.0  # 80 until there are rows, on a machine with ten times as much to do as it can
+STOPPING = "preempted: trials stop at their next rows"
 NODE_TYPES = {"n1": "H100", "n2": "H200", "n3": "H200"}
 
 
@@ -127,7 +131,7 @@ class Workplace(NamedTuple):
         return subprocess.run(
             [*self.slurm.enter("login"), "env", f"--chdir={self.folder}", *submit],
             env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=SECONDS,
         )  # fmt: skip
 
     def submitted(self, *options: str, **variables: str) -> list[int]:
@@ -152,32 +156,50 @@ class Workplace(NamedTuple):
     def records(self, gpu_type: str | None = None) -> list[Record]:
         return [registry.read(folder) for folder in self.trial_folders(gpu_type)]
 
-    def wait_for_rows(self, node: str | None = None) -> None:
-        """Wait until a trial for H200s, on this node, has rows of its curve; it has not ended."""
-        deadline = time.monotonic() + 120
+    def hold(self) -> None:
+        """Have trials wait behind their first rows from now on, so that none comes to its end."""
+        (self.folder / "results").mkdir(exist_ok=True)
+        (self.folder / "results" / HOLD).touch()
+
+    def release(self) -> None:
+        """Let trials go on that wait."""
+        (self.folder / "results" / HOLD).unlink()
+
+    def wait_for_rows(self, node: str | None = None, gpu_type: str | None = "H200") -> Path:
+        """Wait until a trial, on this node, waits behind its first rows; return its folder."""
+        deadline = time.monotonic() + SECONDS
         while True:
             assert time.monotonic() < deadline, self.logs()
-            for folder in self.trial_folders("H200"):
+            for folder in self.trial_folders(gpu_type):
+                if num_rows(folder) < NUM_ROWS:
+                    continue
                 record = registry.read(folder)
-                if num_rows(folder) >= 3 and node in (None, record.last("slurm_node")):
+                if node in (None, record.last("slurm_node")):
                     assert record.status is Status.RUNNING
-                    return
+                    return folder
+            time.sleep(0.1)
+
+    def wait_for_words(self, words: str) -> None:
+        """Wait until a job's log says something."""
+        deadline = time.monotonic() + SECONDS
+        while words not in (logs := self.logs()):
+            assert time.monotonic() < deadline, logs
             time.sleep(0.1)
 
     def wait(self, job: int | str, *states: str) -> dict[str, str]:
         try:
-            return self.slurm.wait(job, *states, seconds=150)
+            return self.slurm.wait(job, *states, seconds=SECONDS)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.logs()}") from None
 
     def wait_for_all(self) -> None:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + SECONDS
         while self.slurm.run("squeue", "--noheader"):
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.2)
 
     def logs(self) -> str:
-        paths = sorted((self.sweep_folder / "jobs").glob("*.log"))
+        paths = sorted((self.folder / "results").glob("*/jobs/*.log"))
         return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in paths)
 
 
@@ -276,12 +298,15 @@ def test_job_is_the_profiles_whatever_it_inherits(place):
 
 
 def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
+    place.hold()
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows()
     nodes = ("scontrol", "update", "nodename=n2,n3")
     place.slurm.run(*nodes, "state=DRAIN", "reason=test")  # it is to wait until it was looked at
     before = int(place.slurm.job(job)["Restarts"])  # Slurm itself requeues what it cannot launch
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    place.wait_for_words(STOPPING)
+    place.release()
     assert int(place.wait(job, "PENDING")["Restarts"]) == before + 1, place.logs()
     stopped = [num_rows(folder) for folder in place.trial_folders("H200")]
     for record in place.records("H200"):
@@ -297,24 +322,30 @@ def test_job_told_of_its_end_requeues_itself_and_loses_nothing(place):
 
 
 def test_sweep_goes_on_without_a_node_that_is_lost(place):
+    place.hold()
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
-    place.wait_for_rows("n3")
-    (lost,) = [r for r in place.records("H200") if r.last("slurm_node") == "n3"]
-    reached = num_rows(place.trial_folders("H200")[place.records("H200").index(lost)])
+    lost = place.wait_for_rows("n3")
     place.slurm.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
+    deadline = time.monotonic() + SECONDS
+    while registry.running_elsewhere(lost):
+        assert time.monotonic() < deadline, place.logs()
+        time.sleep(0.1)
+    place.release()
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert_each_ran_whole(place, "H200")
-    (again,) = [r for r in place.records("H200") if "n3" in r.all("slurm_node")]
+    again = registry.read(lost)
     assert again.last("slurm_node") == "n2"
-    assert again.all("epoch")[-1] >= reached - 1  # it has a checkpoint at every row
+    assert again.all("epoch")[-1] >= NUM_ROWS - 1  # it has a checkpoint at every row
 
 
 def test_job_begins_again_when_its_first_node_is_lost(place):
+    place.hold()
     (job,) = place.submitted("--profile", "hasty", "--gpu-types", "H200")
     place.wait_for_rows()
     first = place.slurm.job(job)["BatchHost"]
     place.slurm.lose(first)
     place.wait(job, "PENDING")
+    place.release()
     place.slurm.find_again(first)
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert f"{first}, the job's first node, is lost: it is requeued" in place.logs()
@@ -323,20 +354,19 @@ def test_job_begins_again_when_its_first_node_is_lost(place):
 
 
 def test_requeued_job_keeps_its_trials_in_the_queue(place):
+    place.hold()
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     place.wait_for_rows()
     nodes = ("scontrol", "update", "nodename=n2,n3")
     place.slurm.run(*nodes, "state=DRAIN", "reason=test")  # it is to wait until it was looked at
     place.slurm.run("scontrol", "requeue", str(job))
-    place.slurm.wait(job, "PENDING")
-    deadline = time.monotonic() + 15  # its processes have some seconds to end in
-    while {r.status for r in place.records("H200")} != {Status.QUEUED}:
-        assert time.monotonic() < deadline, place.logs()
-        time.sleep(0.1)
+    place.slurm.wait(job, "PENDING")  # none of its processes is left
+    assert {r.status for r in place.records("H200")} == {Status.QUEUED}, place.logs()
     assert "requeued by Slurm" in {r.last("reason") for r in place.records("H200")}
 
 
 def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
+    place.hold()
     before_it = place.slurm.submit("#!/bin/bash\nsleep 1000\n", *H200_NODES)
     (job,) = place.submitted("--profile", "h200", "--gpu-types", "H200")
     refused = place.submit("--profile", "h200", "--gpu-types", "H200")
@@ -346,13 +376,11 @@ def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
     place.wait_for_rows()
 
     place.slurm.run("scancel", str(job))
-    place.wait(job, "CANCELLED")
-    deadline = time.monotonic() + 15  # its processes have some seconds to end in
-    while {r.status for r in place.records("H200")} != {Status.CANCELLED}:
-        assert time.monotonic() < deadline, place.logs()
-        time.sleep(0.1)
+    place.wait(job, "CANCELLED")  # none of its processes is left
+    assert {r.status for r in place.records("H200")} == {Status.CANCELLED}, place.logs()
     assert {r.last("reason") for r in place.records("H200")} == {"cancelled by SIGTERM"}
 
+    place.release()
     array = ["--nodes", "1", "--jobs", "2"]  # two drivers, on a node each
     (again,) = place.submitted("--profile", "h200", *array, "--gpu-types", "H200")
     place.wait_for_all()
@@ -365,6 +393,7 @@ def test_cancelled_job_leaves_trials_that_the_next_one_takes_up(place):
 
 
 def test_search_is_on_all_nodes_and_goes_on_when_its_job_was_told_of_its_end(place):
+    place.hold()
     (place.folder / "search.py").write_text(SEARCH)
     done = place.submit("--profile", "any", file="search.py")
     assert done.returncode == 0, done.stderr
@@ -375,15 +404,16 @@ def test_search_is_on_all_nodes_and_goes_on_when_its_job_was_told_of_its_end(pla
     def records() -> list[Record]:
         return [registry.read(path) for path in (results / "trials").glob("*")]
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS
     while {node for record in records() for node in record.all("slurm_node")} != {*NODE_TYPES}:
         assert time.monotonic() < deadline, Path(submitted.log).read_text()
         time.sleep(0.05)
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
+    place.wait_for_words(STOPPING)
+    place.release()
     assert place.wait(job)["JobState"] == "COMPLETED", Path(submitted.log).read_text()
     assert int(place.slurm.job(job)["Restarts"]) >= 1
     log = Path(submitted.log).read_text()
-    assert "preempted: trials stop at their next rows" in log
     assert "tiny_search, the best first" in log and "5 of 5: " in log
     found = read_table(results / "tiny_search" / "trials.arrow")
     assert found.num_rows == 5

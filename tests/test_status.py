@@ -56,6 +56,17 @@ def test_running_trial_whose_curve_cannot_be_read_is_shown(made, capsys):
     assert out.splitlines()[-1].split() == [NAMES[3], "0/6", "-", "-", "-"]
 
 
+def test_trial_that_ends_while_it_is_looked_at_is_done(made, capsys, monkeypatch):
+    def settle(*_):
+        registry.record(folder_of(made, 3), Status.COMPLETED)
+        registry.record(folder_of(made, 3), Status.EVALUATED, return_mean=1.0)
+        return {}
+
+    monkeypatch.setattr("pwmray.lost.settle_all", settle)
+    _, out, _ = run(capsys, made, "status", "tiny")
+    assert out.splitlines()[1].split() == ["tiny", "7", "5", "0", "0", "0", "2", "0", "0"]
+
+
 def test_trial_whose_process_is_gone_is_stopped(made, capsys):
     _, out, _ = run(capsys, made, "status", "tiny")
     assert out.splitlines()[1].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]

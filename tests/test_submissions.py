@@ -103,6 +103,17 @@ def test_trials_that_are_done_or_run_are_not_queued(tmp_path):
     assert found == [Status.EVALUATED, Status.PENDING, Status.QUEUED]
 
 
+@pytest.mark.parametrize("field", ["slurm_job_id", "slurm_array_job_id"])
+def test_what_the_job_did_before_it_was_recorded_is_the_last_word(tmp_path, field):
+    (trial,) = tiny.sweep.trials("tiny")[:1]
+    folder = registry.trial_folder(tmp_path, trial.fingerprint)
+    registry.queue(folder, trial.to_dict(), slurm_job_id="1")
+    registry.record(folder, Status.RUNNING, **{"slurm_job_id": "2", field: JOB.job_id})
+    registry.record(folder, Status.FAILED, reason="a bug")
+    submissions.queue(tmp_path, [trial], JOB)
+    assert registry.read(folder).status is Status.FAILED
+
+
 def test_trial_queued_in_an_array_tells_both_ids():
     assert "slurm_array_job_id" not in JOB.event
     array = dataclasses.replace(JOB, num_tasks=4)

@@ -1,8 +1,9 @@
 """A real sweep for two types of GPU, small enough for tests: rows of half a second."""
 
 from pwmray.sweep import Sweep
-from tests import tiny
+from tests import held, tiny
 
+NUM_ROWS = 3  # of a trial that is held
 SETTINGS = {
     **tiny.UNPLANNED,
     "evaluation.every_epochs": 1,
@@ -25,4 +26,5 @@ sweep = Sweep(
 )
 
 if __name__ == "__main__":
+    held.heed_hold(NUM_ROWS)
     sweep.main()

@@ -17,7 +17,7 @@ from pwmray.registry.states import (
     describe_unreadable,
     how_far,
     read_asked,
-    state_of,
+    states_of,
 )
 from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in
 
@@ -58,7 +58,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     unwritten: set[str] = set()
     found = lost.settle_all(results, trials, _SLURM_SECONDS, unwritten)
     trials |= list_trials(results, found)
-    states = {name: state_of(results, name, trial) for name, trial in trials.items()} | imported
+    states = states_of(results, trials) | imported
     counts = count_states(asked, states, unreadable)
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
     lines += [*describe_unreadable(unreadable), *sorted(unwritten)]

@@ -12,7 +12,7 @@ from typing import Any
 from pwmray import registry
 from pwmray.durations import format_duration
 from pwmray.registry import CURVE_FILE, Status, claim
-from pwmray.registry.listing import Summary
+from pwmray.registry.listing import Summary, list_trials
 from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, read_sweep
 
 NEW = "new"  # without a record: no driver has come to it yet, or its folder was deleted
@@ -50,6 +50,15 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
         return _OF_STATUS[Status(trial.status)] if trial.status else NEW
     is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
     return "running" if is_alive else "stopped"
+
+
+def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
+    """Return the state of each trial, also of one that ended since: as `trials` then has it."""
+    states = {name: state_of(results, name, trial) for name, trial in trials.items()}
+    # Its process recorded how it ended before it gave it back.
+    freed = list_trials(results, [n for n, s in states.items() if s == "stopped"], {})
+    trials.update(freed)
+    return states | {name: state_of(results, name, trial) for name, trial in freed.items()}
 
 
 @functools.lru_cache(maxsize=256)

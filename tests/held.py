@@ -1,0 +1,34 @@
+"""The tiny sweep, of which trials wait in their middle while there is a file: python held.py."""
+
+import time
+from pathlib import Path
+
+from tests.tiny import sweep
+
+HOLD = "hold"  # in the results folder
+EPOCH = 2  # of the first row of a tiny trial, which has another
+
+
+def heed_hold(epoch: int) -> None:
+    """Have trials of the sweep that this process runs wait at `epoch` while there is a `HOLD`."""
+    from pwmray import trainable  # which loads Ray
+
+    class HeldTrainable(trainable.TrialTrainable):
+        def open(self, grid):
+            trial = super().open(grid)
+            train, hold = trial._train_to_next_row, Path(grid["folder"]).parent.parent / HOLD
+
+            def train_to_next_row():
+                while trial.epoch >= epoch and hold.exists():
+                    time.sleep(0.05)
+                return train()
+
+            trial._train_to_next_row = train_to_next_row
+            return trial
+
+    trainable.TrialTrainable = HeldTrainable
+
+
+if __name__ == "__main__":
+    heed_hold(EPOCH)
+    sweep.main()
