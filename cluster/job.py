@@ -79,7 +79,7 @@ class Job:
         self._untold: list[int] = []  # signals that the driver is to be told
         self._was_in_vain = False  # the job's life before
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
-        self.is_superseded = False  # Slurm lost this node, and runs the job on others
+        self.is_superseded = False  # as far as is known Slurm lost this node, and runs it on others
 
     def run(self) -> int:
         """Start Ray and the driver, and see to both until the driver ends."""
@@ -218,7 +218,8 @@ class Job:
             for name in self._workers:
                 self._see_to_worker(name)
         code = self._driver.returncode
-        if code and self.signal is None and Path(self._ended_nodes + head).exists():
+        was_told_to_end = self.signal == signal.SIGTERM
+        if code and not was_told_to_end and Path(self._ended_nodes + head).exists():
             _say(f"Slurm ended ray's head on {head}, and the driver with it")
             return GO_ON
         # Told to stop before it could listen.
@@ -335,7 +336,7 @@ def main() -> int:
     if job.signal == signal.SIGTERM:
         return TERMINATED
     if code == GO_ON and job.is_superseded:
-        _say("not requeued: Slurm lost this node, and runs the job on others")
+        _say("not requeued: its token is another's or gone, so Slurm runs it elsewhere")
         return code
     if code == GO_ON and job.is_in_vain:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")

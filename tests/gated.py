@@ -8,16 +8,17 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
-WHERE = "GATED_AT"  # environment variable: FIRST_ROW or FIRST_END of a trial
-FIRST_ROW, FIRST_END = "row", "end"
+WHERE = "GATED_AT"  # environment variable: FIRST_ROW, THIRD_ROW or FIRST_END of a trial
+FIRST_ROW, THIRD_ROW, FIRST_END = "row 1", "row 3", "end"
 GATE, MARKER = Path("gate"), Path("at-the-gate")  # in the driver's folder
 _WAIT_SECONDS = 200.0
 
 
 def start_gated(folder, where, name, *options, **environment):
-    """Start a sweep, or search, that waits at its first trial's first row, or behind its end."""
+    """Start a sweep, or search, that waits at a trial's first row, its third, or behind its end."""
     (folder / GATE).touch()
     paths = {WHERE: where, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
@@ -27,14 +28,15 @@ def start_gated(folder, where, name, *options, **environment):
     )  # fmt: skip
 
 
-def wait_for_gate(folder):
-    """Return the folder of the trial with which the driver is at the gate.
+def wait_for_gate(folder, process):
+    """Return the folder of the trial with which the driver, a `process`, is at the gate.
 
     It goes on when the gate is opened. At a row that trial's process is idle, and has its claim;
     behind an end all is told of it. Other processes may finish what they had begun of theirs.
     """
     deadline = time.monotonic() + _WAIT_SECONDS
     while not (folder / MARKER).exists():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return Path((folder / MARKER).read_text())
@@ -56,10 +58,11 @@ def _wait(trial):
 def _put_gate(where):
     from pwmray.driver.tune_callbacks import Listening
 
-    ended, begin_step = [], Listening.on_step_begin
+    ended, num_rows, begin_step = [], Counter(), Listening.on_step_begin
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
-        if where == FIRST_ROW and not MARKER.exists() and not result.get("done"):
+        num_rows[trial] += 1
+        if where == f"row {num_rows[trial]}" and not MARKER.exists() and not result.get("done"):
             _wait(trial)
 
     def on_trial_complete(self, iteration, trials, trial, **info):

@@ -1,5 +1,11 @@
-"""The tiny sweep, of which trials wait in their middle while there is a file: python held.py."""
+"""The tiny sweep, of which trials wait in their middle while there is a file: python held.py.
 
+The driver works on meanwhile, which it does not at a gate.
+"""
+
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -7,6 +13,17 @@ from tests.tiny import sweep
 
 HOLD = "hold"  # in the results folder
 EPOCH = 2  # of the first row of a tiny trial, which has another
+WHERE = "HELD_AT"  # environment variable: another epoch
+
+
+def start_held(folder, *options, **environment):
+    """Start the tiny sweep, whose trials wait while its results folder has a `HOLD`."""
+    paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, __file__, *options],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **paths, **environment},
+    )  # fmt: skip
 
 
 def heed_hold(epoch: int) -> None:
@@ -30,5 +47,5 @@ def heed_hold(epoch: int) -> None:
 
 
 if __name__ == "__main__":
-    heed_hold(EPOCH)
+    heed_hold(int(os.environ.get(WHERE, EPOCH)))
     sweep.main()

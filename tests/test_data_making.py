@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 
 import pytest
@@ -98,8 +99,13 @@ def test_signal_while_the_processes_start_is_heeded_once_they_have(number, tmp_p
     submitted, ends = [], (KeyboardInterrupt, AskedToStopError)
     monkeypatch.setattr(data_making, "ProcessPoolExecutor", Executor)
     wanted = [("pendulum-spin", ENDLESS), ("pendulum-swingup", ENDLESS)]
-    with pytest.raises(ends), Interruption() as asked:
-        make_data(wanted, tmp_path, asked.heeded(lambda *_: None))
+    is_over = threading.Event()  # another thread takes what the first one blocks, as a heartbeat
+    threading.Thread(target=is_over.wait).start()
+    try:
+        with pytest.raises(ends), Interruption() as asked:
+            make_data(wanted, tmp_path, asked.heeded(lambda *_: None))
+    finally:
+        is_over.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert len(submitted) == 2
     assert multiprocessing.active_children() == []

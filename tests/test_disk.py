@@ -171,7 +171,7 @@ def options_of(disk, scale):
 @pytest.mark.slow
 def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "tiny"))
-    assert (wait_for_gate(tmp_path) / CHECKPOINT_FILE).exists()
+    assert (wait_for_gate(tmp_path, process) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
     open_gate(tmp_path)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -189,7 +189,7 @@ def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_pa
 @pytest.mark.slow
 def test_sweep_that_finds_no_room_ends_and_goes_on_later(disk, tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "impatient"))
-    assert (wait_for_gate(tmp_path) / CHECKPOINT_FILE).exists()
+    assert (wait_for_gate(tmp_path, process) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
     open_gate(tmp_path)
     out, err = process.communicate(timeout=400)

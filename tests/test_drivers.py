@@ -3,26 +3,18 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from pwmray import registry
 from pwmray.registry import Status
-from tests.held import HOLD
+from tests.held import HOLD, start_held
 from tests.test_launch import curves, run, trial_statuses, wait_for_event
 
-HELD = Path(__file__).parent / "held.py"
+ALONE, TWO = ("--scale", "alone"), ("--scale", "tiny", "--limit", "2")
 
 pytestmark = pytest.mark.slow
-
-
-def start(folder, *options):
-    command, pipe = [sys.executable, str(HELD), "--scale", "tiny", *options], subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
@@ -44,9 +36,9 @@ def life_of(folder):
 
 
 def test_drivers_that_start_at_once_share_the_trials(tmp_path, hold):
-    drivers = [start(tmp_path) for _ in range(2)]
+    drivers = [start_held(tmp_path, *ALONE, RAY_USE_MULTIPROCESSING_CPU_COUNT="1") for _ in "12"]
     deadline = time.monotonic() + 400
-    while len(pids_of(tmp_path)) <= 2:  # a driver alone has two processes at work
+    while len(pids_of(tmp_path)) < len(drivers):  # each has one process at work
         ended = [driver.communicate() for driver in drivers if driver.poll() is not None]
         assert not ended and time.monotonic() < deadline, ended
         time.sleep(0.1)
@@ -63,11 +55,11 @@ def test_drivers_that_start_at_once_share_the_trials(tmp_path, hold):
 
 
 def test_driver_that_joins_waits_for_another_and_takes_over_when_it_dies(tmp_path, hold):
-    first = start(tmp_path, "--limit", "2")
+    first = start_held(tmp_path, *TWO)
     folder = wait_for_event(tmp_path, Status.RUNNING)
     worker = registry.read(folder).last("pid")
     os.kill(worker, signal.SIGSTOP)
-    second = start(tmp_path, "--limit", "2")
+    second = start_held(tmp_path, *TWO)
     said = next(line for line in second.stdout if line.startswith("waiting for trials"))
     first.kill()
     first.communicate(timeout=60)

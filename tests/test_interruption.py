@@ -20,7 +20,7 @@ from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
 from tests import slow_rows
-from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
+from tests.held import HOLD, start_held
 from tests.test_launch import curves, run, trial_statuses
 from tests.tiny import sweep
 
@@ -315,6 +315,7 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
     process = subprocess.run(
         [sys.executable, "-c", EARLY.format(what=what), "--scale", "tiny", "--limit", "2"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        env={**os.environ, "PYTHONPATH": str(SLOW_ROWS.parent.parent)},
     )  # fmt: skip
     assert process.returncode == interruption.GO_ON, process.stderr
     assert "preempted: trials stop at their next rows, within " in process.stdout
@@ -347,13 +348,29 @@ def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
     assert trial_statuses(tmp_path) == ["QUEUED"] * slow_rows.NUM_TRIALS
 
 
+@pytest.fixture
+def hold(tmp_path):
+    """Hold trials, so that none comes to its end before this file is deleted."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / HOLD).touch()
+    return tmp_path / "results" / HOLD
+
+
+def wait_for_row(folder):
+    deadline = time.monotonic() + 200
+    while not list(folder.glob(f"results/trials/*/{registry.CURVE_FILE}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
-def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
+def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path, hold):
     options = ("--scale", "rare", "--limit", "3")
-    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options, SLURM_JOB_ID="77")
-    wait_for_gate(tmp_path)
+    process = start_held(tmp_path, *options, SLURM_JOB_ID="77")
+    wait_for_row(tmp_path)
     process.send_signal(signal.SIGUSR1)
-    open_gate(tmp_path)
+    next(line for line in process.stdout if line.startswith("preempted: trials stop"))
+    hold.unlink()
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.GO_ON, err
     assert "Traceback" not in out + err
@@ -376,9 +393,9 @@ def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path):
 
 
 @pytest.mark.slow
-def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path):
-    process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "rare", "--limit", "4")
-    wait_for_gate(tmp_path)
+def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path, hold):
+    process = start_held(tmp_path, "--scale", "rare", "--limit", "4")
+    wait_for_row(tmp_path)
     process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.TERMINATED, err

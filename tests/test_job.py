@@ -343,7 +343,7 @@ sys.exit(75)
 """
     done = place.run(driver, "sys.argv.insert(1, '--max-requeues=5')")
     assert done.returncode == GO_ON
-    assert "not requeued: Slurm lost this node, and runs the job on others" in done.stdout
+    assert "not requeued: its token is another's or gone, so Slurm runs it" in done.stdout
     assert "requeue 41" not in place.lines("asked")
     for name in ("41.json", ".41.goes-on", ".41.token"):
         assert (place.folder / name).read_text() == "of the other"
@@ -383,9 +383,18 @@ def test_row_of_any_trial_since_ray_listens_is_seen(tmp_path):
     assert here._has_row()
 
 
+@pytest.mark.parametrize("is_told", [False, True])
 @pytest.mark.parametrize(("code", "goes_on"), [(2, True), (0, False)])
-def test_driver_whose_head_slurm_ended_first_is_to_go_on(place, code, goes_on):
-    end = f"import os, sys; open(os.environ['PWMRAY_ENDED_NODES'] + 'n1', 'w'); sys.exit({code})"
+def test_driver_whose_head_slurm_ended_first_is_to_go_on(place, code, goes_on, is_told):
+    end = f"""
+import os, signal, sys
+if {is_told}:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    os.kill(os.getppid(), signal.SIGUSR1)
+    signal.sigwait([signal.SIGUSR1])
+open(os.environ["PWMRAY_ENDED_NODES"] + "n1", "w")
+sys.exit({code})
+"""
     assert place.run(end, "sys.argv.insert(1, '--max-requeues=5')").returncode == 0
     assert ("requeue 41" in place.lines("asked")) == goes_on
 

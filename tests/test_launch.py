@@ -19,6 +19,7 @@ from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
 from tests.fault_rounds import below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
+from tests.held import HOLD, start_held
 from tests.tiny import sweep
 
 TINY = Path(__file__).parent / "tiny.py"
@@ -113,8 +114,10 @@ def test_two_sweeps_of_one_trial_give_identical_curves(tmp_path):
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
-    process = start_gated(tmp_path, FIRST_END, "tiny", "--scale", "tiny")
-    wait_for_gate(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / HOLD).touch()
+    process = start_held(tmp_path, "--scale", "tiny", HELD_AT="4")  # some end there
+    wait_for_event(tmp_path, Status.EVALUATED)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -129,7 +132,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
 
 def test_sweep_goes_on_after_its_driver_was_killed(tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", "--limit", "3")
-    wait_for_gate(tmp_path)
+    wait_for_gate(tmp_path, process)
     process.kill()
     process.communicate(timeout=60)
 
@@ -140,7 +143,7 @@ def test_sweep_goes_on_after_its_driver_was_killed(tmp_path):
 
 def test_killed_trial_is_recorded_and_resumed(tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", "--limit", "3")
-    folder = wait_for_gate(tmp_path)
+    folder = wait_for_gate(tmp_path, process)
     os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
     open_gate(tmp_path)
     out, err = process.communicate(timeout=300)
@@ -155,7 +158,7 @@ def test_killed_trial_is_recorded_and_resumed(tmp_path):
 def test_ray_starts_a_process_for_the_trial_and_none_for_nothing(tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", "--limit", "1")
     try:
-        wait_for_gate(tmp_path)
+        wait_for_gate(tmp_path, process)
         (raylet,) = (pid for pid, name in below(process.pid).items() if name == "raylet")
         command = Path(f"/proc/{raylet}/cmdline").read_text().split("\0")
         (logs,) = (Path(a.partition("=")[2]) for a in command if a.startswith("--log_dir="))
@@ -174,7 +177,7 @@ def test_trial_that_used_up_its_retries_stays_failed(tmp_path):
         registry.record(folder, Status.QUEUED, retry=Failure.PROCESS_DIED)
 
     process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", "--limit", "1")
-    assert wait_for_gate(tmp_path) == folder
+    assert wait_for_gate(tmp_path, process) == folder
     os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
     open_gate(tmp_path)
     out, _ = process.communicate(timeout=300)
@@ -191,7 +194,8 @@ def test_sweep_whose_first_trials_die_of_one_bug_stops_early(tmp_path):
     (broken / "mujoco.py").write_text("raise ImportError('libmujoco.so is missing')")
     paths = os.pathsep.join([str(broken), *sys.path])
 
-    code, out, err = run(tmp_path, "--scale", "alone", PYTHONPATH=paths)
+    variables = {"PYTHONPATH": paths, "RAY_USE_MULTIPROCESSING_CPU_COUNT": "1"}
+    code, out, err = run(tmp_path, "--scale", "alone", **variables)
 
     assert code == 1, err
     assert "Traceback" not in out + err
@@ -276,7 +280,7 @@ def _address_of(log):
 
 def test_results_that_are_deleted_under_a_sweep_are_made_anew(tmp_path):
     process = start_gated(tmp_path, FIRST_END, "tiny", "--scale", "tiny", "--limit", "3")
-    wait_for_gate(tmp_path)
+    wait_for_gate(tmp_path, process)
     (tmp_path / "results").rename(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
     open_gate(tmp_path)

@@ -52,7 +52,7 @@ def stop_search(folder, stop, code):
     None of its processes is left, which those of a driver that was killed take a while to notice.
     """
     process = start_gated(folder, FIRST_END, "tiny_search", "--scale", "tiny")
-    wait_for_gate(folder)
+    wait_for_gate(folder, process)
     started = below(process.pid)
     process.send_signal(stop)
     open_gate(folder)
@@ -76,7 +76,7 @@ def test_time_left_of_a_task_counts_the_tasks_after_it(tmp_path):
 @pytest.mark.slow
 def test_search_goes_on_with_a_trial_whose_process_was_killed(tmp_path):
     process = start_gated(tmp_path, FIRST_ROW, "tiny_search", "--scale", "tiny")
-    killed = wait_for_gate(tmp_path)
+    killed = wait_for_gate(tmp_path, process)
     os.kill(registry.read(killed).last("pid"), signal.SIGKILL)
     open_gate(tmp_path)
     out, err = process.communicate(timeout=300)

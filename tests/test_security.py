@@ -43,7 +43,7 @@ def test_own_ray_listens_on_loopback_alone_and_leaks_no_token(tmp_path):
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     process = start_gated(tmp_path, FIRST_ROW, "tiny", "--scale", "tiny", **own)
     try:
-        wait_for_gate(tmp_path)
+        wait_for_gate(tmp_path, process)
         sockets = {name: listening(pid) for pid, name in below(process.pid).items()}
     finally:
         process.send_signal(signal.SIGINT)

@@ -19,7 +19,7 @@ from pwmray.tracking.recording import Mode, RecorderProcess
 from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
-from tests.gated import FIRST_ROW, start_gated, wait_for_gate
+from tests.gated import THIRD_ROW, start_gated, wait_for_gate
 from tests.run_file import read_run_file
 from tests.test_launch import run
 from tests.test_prerequisites import find
@@ -312,8 +312,8 @@ def all_folders(tmp_path):
 
 def test_killed_sweep_that_goes_on_has_one_run_a_trial_and_no_epoch_twice(alone, data, tmp_path):
     options = ("--scale", "longer", "--limit", "2", *data)
-    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options, WANDB_API_KEY=KEY)
-    folder = wait_for_gate(tmp_path)
+    process = start_gated(tmp_path, THIRD_ROW, "tiny", *options, WANDB_API_KEY=KEY)
+    folder = wait_for_gate(tmp_path, process)
     os.kill(registry.read(folder).last("pid"), signal.SIGKILL)
     process.kill()
     process.communicate(timeout=60)

@@ -40,7 +40,8 @@ _OF_SCALES = {
     # Checkpoints: at the end, and at the best return.
     "rare": {"evaluation.every_epochs": 1, "runtime.checkpoint_seconds": 3600.0},
     "restless": {"runtime.hang_minutes": 0.5},
-    "alone": {"runtime.num_cpus": (os.cpu_count() or 1) // 2 + 1},  # one after the other
+    # One after the other; Ray counts as Python does if RAY_USE_MULTIPROCESSING_CPU_COUNT is set.
+    "alone": {"runtime.num_cpus": (os.cpu_count() or 1) // 2 + 1},
     "diverging": {"learner.model_lr": 1e30, "learner.model_clip": 1e30},
 }
 SCALES = {n: {"instead": {}, "set": {**UNPLANNED, **own}} for n, own in _OF_SCALES.items()}

@@ -38,7 +38,6 @@ _SETTINGS = {
     "RAY_memory_monitor_refresh_ms": "0",  # a kill by Ray's own monitor ends the whole sweep
     "RAY_prestart_worker_first_driver": "0",  # one a core, none of which suits what Tune starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write their own
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
 }
 # A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs

@@ -77,14 +77,23 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
 def _signals_kept_here() -> Iterator[None]:
     """Leave Ctrl-C and SIGUSR1 to this process: those that start meanwhile never hear of them.
 
-    They are blocked, which a process passes on, so that one that comes just then waits for this
-    process. So does SIGTERM, which would leave half a start behind, until they are up.
+    They are blocked, which a process passes on. What comes meanwhile is heeded afterwards, as is
+    SIGTERM, which would leave half a start behind.
     """
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_KEPT, signal.SIGTERM})
+    numbers = (signal.SIGTERM, *_KEPT)
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    came: set[int] = set()
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
+        for number in before:  # what this thread blocks another one takes
+            signal.signal(number, lambda number, _: came.add(number))
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in sorted(came, reverse=True):  # SIGTERM before Ctrl-C: the first may raise
+            signal.raise_signal(number)
 
 
 def _count(wanted: list[Wanted]) -> str:

@@ -160,10 +160,10 @@ class StopEarly(tune.Stopper):
 
 @contextlib.contextmanager
 def signals_left_alone() -> Iterator[None]:
-    """Leave SIGUSR1 to who listens to it already.
+    """Leave SIGUSR1 and Ctrl-C to who listens to them already.
 
-    Tune takes it as it begins a run, and ends one to which it comes before the first step as if all
-    were done: nobody would learn of it.
+    Tune takes them as it begins a run, and ends one to which SIGUSR1 comes before the first step as
+    if all were done: nobody would learn of it.
     """
     module: Any = importlib.import_module("ray.tune.tune")
     take = module._setup_signal_catching
