@@ -19,8 +19,7 @@ from pwmray.driver.tune_callbacks import Listening
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
-from tests import slow_rows
-from tests.held import HOLD, start_held
+from tests.held import EPOCH, HOLD, start_held
 from tests.test_launch import curves, run, trial_statuses
 from tests.tiny import sweep
 
@@ -33,7 +32,6 @@ from {what} as tried
 Listening.setup = lambda *_, **__: os.kill(os.getpid(), signal.SIGUSR1)
 tried.main()
 """
-SLOW_ROWS = Path(__file__).parent / "slow_rows.py"
 
 
 @pytest.fixture
@@ -315,7 +313,7 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
     process = subprocess.run(
         [sys.executable, "-c", EARLY.format(what=what), "--scale", "tiny", "--limit", "2"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "PYTHONPATH": str(SLOW_ROWS.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert process.returncode == interruption.GO_ON, process.stderr
     assert "preempted: trials stop at their next rows, within " in process.stdout
@@ -323,29 +321,6 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
     found = [registry.read(path) for path in (tmp_path / "results" / "trials").iterdir()]
     assert {record.status for record in found} == {Status.QUEUED}
     assert all(record.last("failure") is None for record in found)
-
-
-@pytest.mark.slow
-def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path):
-    pipe, paths = subprocess.PIPE, {"PYTHONPATH": str(SLOW_ROWS.parent.parent)}
-    variables = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
-    process = subprocess.Popen(
-        [sys.executable, str(SLOW_ROWS)],
-        cwd=tmp_path, env={**variables, **paths}, stdout=pipe, stderr=pipe, text=True,
-    )  # fmt: skip
-    deadline, marker = time.monotonic() + 200, tmp_path / "results" / slow_rows.MARKER
-    while not marker.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    in_a_row = tmp_path / "results" / "trials" / marker.read_text()  # two may begin at once
-    before = read_table(in_a_row / registry.CURVE_FILE).num_rows
-    process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == interruption.GO_ON, err
-    assert "preempted: trials stop at their next rows, within 60 min" in out
-    assert read_table(in_a_row / registry.CURVE_FILE).num_rows == before + 1
-    assert (in_a_row / registry.CHECKPOINT_FILE).exists()
-    assert trial_statuses(tmp_path) == ["QUEUED"] * slow_rows.NUM_TRIALS
 
 
 @pytest.fixture
@@ -356,20 +331,44 @@ def hold(tmp_path):
     return tmp_path / "results" / HOLD
 
 
-def wait_for_row(folder):
+def wait_for_held(folder):
+    """Return the folder of a trial of the scale `rare` that waits behind a row an epoch."""
     deadline = time.monotonic() + 200
-    while not list(folder.glob(f"results/trials/*/{registry.CURVE_FILE}")):
-        assert time.monotonic() < deadline
+    while time.monotonic() < deadline:
+        for path in folder.glob(f"results/trials/*/{registry.CURVE_FILE}"):
+            if read_table(path).num_rows == EPOCH:
+                return path.parent
         time.sleep(0.1)
+    raise TimeoutError("no trial came to its rows")
+
+
+def ask_to_stop(process):
+    """Send SIGUSR1; return the line that the driver says then."""
+    process.send_signal(signal.SIGUSR1)
+    return next(line for line in process.stdout if line.startswith("preempted: "))
+
+
+@pytest.mark.slow
+def test_row_that_takes_longer_than_tune_waits_is_not_lost(tmp_path, hold, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    process = start_held(tmp_path, "--scale", "rare", "--limit", "3")
+    folder = wait_for_held(tmp_path)
+    assert "trials stop at their next rows, within 60 min" in ask_to_stop(process)
+    time.sleep(15.0)  # Tune by itself gives a process ten
+    hold.unlink()
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == interruption.GO_ON, err
+    assert read_table(folder / registry.CURVE_FILE).num_rows == EPOCH + 1
+    assert (folder / registry.CHECKPOINT_FILE).exists()
+    assert trial_statuses(tmp_path) == ["QUEUED"] * 3
 
 
 @pytest.mark.slow
 def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path, hold):
     options = ("--scale", "rare", "--limit", "3")
     process = start_held(tmp_path, *options, SLURM_JOB_ID="77")
-    wait_for_row(tmp_path)
-    process.send_signal(signal.SIGUSR1)
-    next(line for line in process.stdout if line.startswith("preempted: trials stop"))
+    wait_for_held(tmp_path)
+    ask_to_stop(process)
     hold.unlink()
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.GO_ON, err
@@ -395,7 +394,7 @@ def test_driver_told_of_its_end_leaves_each_trial_at_its_last_row(tmp_path, hold
 @pytest.mark.slow
 def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path, hold):
     process = start_held(tmp_path, "--scale", "rare", "--limit", "4")
-    wait_for_row(tmp_path)
+    wait_for_held(tmp_path)
     process.terminate()
     out, err = process.communicate(timeout=120)
     assert process.returncode == interruption.TERMINATED, err
