@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from pwmray.kernels import build
+from tests.held import put_hold
 
 # Begun last, one of them would run alone at the end.
 LONGEST_FILES = (
@@ -71,6 +72,12 @@ def one_machine():
     with pytest.MonkeyPatch.context() as patch:  # a test may undo those of its own
         patch.setattr("pwmray.driver.connect.machines", lambda: [{"CPU": 1.0}])
         yield
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """Hold the trials of a `start_held` here, so that none ends before this file is deleted."""
+    return put_hold(tmp_path / "results")
 
 
 @pytest.fixture

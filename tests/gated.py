@@ -5,11 +5,12 @@ machine or both are.
 """
 
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+
+from tests.held import start_script
 
 WHERE = "GATED_AT"  # environment variable: FIRST_ROW, THIRD_ROW or FIRST_END of a trial
 FIRST_ROW, THIRD_ROW, FIRST_END = "row 1", "row 3", "end"
@@ -20,12 +21,7 @@ _WAIT_SECONDS = 200.0
 def start_gated(folder, where, name, *options, **environment):
     """Start a sweep, or search, that waits at a trial's first row, its third, or behind its end."""
     (folder / GATE).touch()
-    paths = {WHERE: where, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, __file__, name, *options],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **paths, **environment},
-    )  # fmt: skip
+    return start_script(folder, __file__, name, *options, **{WHERE: where}, **environment)
 
 
 def wait_for_gate(folder, process):

@@ -16,14 +16,26 @@ EPOCH = 2  # of the first row of a tiny trial, which has another
 WHERE = "HELD_AT"  # environment variable: another epoch
 
 
-def start_held(folder, *options, **environment):
-    """Start the tiny sweep, whose trials wait while its results folder has a `HOLD`."""
+def put_hold(results):
+    """Have trials of a results folder wait; return the file which is to be deleted then."""
+    results.mkdir(exist_ok=True)
+    (results / HOLD).touch()
+    return results / HOLD
+
+
+def start_script(folder, path, *options, **environment):
+    """Start a script of these tests in a folder; return its process."""
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
-        [sys.executable, __file__, *options],
+        [sys.executable, path, *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **paths, **environment},
     )  # fmt: skip
+
+
+def start_held(folder, *options, **environment):
+    """Start the tiny sweep, whose trials wait while its results folder has a `HOLD`."""
+    return start_script(folder, __file__, *options, **environment)
 
 
 def heed_hold(epoch: int) -> None:

@@ -5,6 +5,8 @@ import functools
 import json
 from pathlib import Path
 
+import optuna
+import pytest
 import torch
 
 from pwmray import registry
@@ -60,6 +62,16 @@ def advance(trials, name, data, until=None):
     if until is None:
         trials.end(name, row, is_error=False)
     return grid[FINGERPRINT]
+
+
+def decide_to_stop(trials, name):
+    """Have the next trial run, and ASHA stop it at epoch 2 before it ends; return its folder."""
+    folder = Path(trials.next(name)["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(optuna.Trial, "should_prune", lambda trial: True)
+        assert trials.is_stopped(name, {"epoch": 2, "return_mean": 1.0})
+    return folder
 
 
 def evaluate(folder):

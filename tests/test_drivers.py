@@ -9,20 +9,12 @@ import pytest
 
 from pwmray import registry
 from pwmray.registry import Status
-from tests.held import HOLD, start_held
+from tests.held import start_held
 from tests.test_launch import curves, run, trial_statuses, wait_for_event
 
 ALONE, TWO = ("--scale", "alone"), ("--scale", "tiny", "--limit", "2")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def hold(tmp_path):
-    """Hold trials, so that none comes to its end before this file is deleted."""
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / HOLD).touch()
-    return tmp_path / "results" / HOLD
 
 
 def pids_of(folder):

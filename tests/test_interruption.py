@@ -19,7 +19,7 @@ from pwmray.driver.tune_callbacks import Listening
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
-from tests.held import EPOCH, HOLD, start_held
+from tests.held import EPOCH, start_held
 from tests.test_launch import curves, run, trial_statuses
 from tests.tiny import sweep
 
@@ -321,14 +321,6 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
     found = [registry.read(path) for path in (tmp_path / "results" / "trials").iterdir()]
     assert {record.status for record in found} == {Status.QUEUED}
     assert all(record.last("failure") is None for record in found)
-
-
-@pytest.fixture
-def hold(tmp_path):
-    """Hold trials, so that none comes to its end before this file is deleted."""
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / HOLD).touch()
-    return tmp_path / "results" / HOLD
 
 
 def wait_for_held(folder):

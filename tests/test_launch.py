@@ -19,7 +19,7 @@ from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
 from tests.fault_rounds import below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
-from tests.held import HOLD, start_held
+from tests.held import start_held
 from tests.tiny import sweep
 
 TINY = Path(__file__).parent / "tiny.py"
@@ -113,9 +113,7 @@ def test_two_sweeps_of_one_trial_give_identical_curves(tmp_path):
     assert curves(tmp_path, "a") == curves(tmp_path, "b")
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / HOLD).touch()
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path, hold):
     process = start_held(tmp_path, "--scale", "tiny", HELD_AT="4")  # some end there
     wait_for_event(tmp_path, Status.EVALUATED)
     process.send_signal(signal.SIGINT)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -26,7 +25,17 @@ from pwmray.search import trials as search_trials
 from pwmray.search.plan import as_json
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
-from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
+from tests.studies import (
+    TASK,
+    THREE,
+    advance,
+    decide_to_stop,
+    evaluate,
+    fail,
+    make_data,
+    make_plan,
+    open_trials,
+)
 from tests.test_claim import do_not_watch, leave_claim
 from tests.test_sweep import run
 from tests.tiny_search import search
@@ -364,13 +373,9 @@ def test_proposal_that_a_kill_cut_off_is_none(tmp_path, data):
     assert again.next("c") is None
 
 
-def test_decision_to_stop_a_trial_outlives_the_search(tmp_path, data, monkeypatch):
+def test_decision_to_stop_a_trial_outlives_the_search(tmp_path, data):
     trials = open_trials(tmp_path, data, number=2)
-    folder = Path(trials.next("a")["grid"]["folder"])
-    registry.record(folder, Status.RUNNING)
-    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
-    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
-    monkeypatch.undo()
+    folder = decide_to_stop(trials, "a")
     again = open_trials(tmp_path, data, number=2)  # the search was killed before the trial's end
     assert [trial.state for trial in again.study.get_trials()] == [TrialState.PRUNED]
     record = registry.read(folder)

@@ -8,7 +8,6 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.error import TuneError
@@ -28,6 +27,7 @@ from pwmray.trainable import NOT_SEEN_ON
 from tests.studies import (
     TASK,
     advance,
+    decide_to_stop,
     evaluate,
     fail,
     make_data,
@@ -154,15 +154,9 @@ def test_trials_in_whose_beginning_or_end_a_signal_came_are_settled(tmp_path, da
     assert [registry.read(folder).status for folder in folders] == [Status.CANCELLED] * 2
 
 
-def test_trial_stopped_early_that_another_process_runs_since_is_left_to_it(
-    tmp_path, data, monkeypatch
-):
+def test_trial_stopped_early_that_another_process_runs_since_is_left_to_it(tmp_path, data):
     trials = open_trials(tmp_path, data, number=2)
-    folder = Path(trials.next("a")["grid"]["folder"])
-    registry.record(folder, Status.RUNNING)
-    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
-    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
-    monkeypatch.undo()
+    folder = decide_to_stop(trials, "a")
     with claim.acquire(folder / CLAIM_FILE):  # of a sweep; the search was killed
         again = open_trials(tmp_path, data, number=2)
     assert registry.read(folder).status is Status.RUNNING
@@ -176,10 +170,7 @@ def test_trial_stopped_early_is_recorded_once_its_folder_can_be_written(
     tmp_path, data, lock, monkeypatch
 ):
     trials = open_trials(tmp_path, data, number=2)
-    folder = Path(trials.next("a")["grid"]["folder"])
-    registry.record(folder, Status.RUNNING)
-    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: True)
-    assert trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})
+    folder = decide_to_stop(trials, "a")
     lock(folder)
     trials.end("a", {"epoch": 2}, is_error=False)
     monkeypatch.undo()

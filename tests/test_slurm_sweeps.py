@@ -16,7 +16,7 @@ from cluster import submissions
 from pwmray import registry
 from pwmray.registry import Record, Status
 from pwmray.results import CURVE, read_table
-from tests.held import HOLD
+from tests.held import HOLD, put_hold
 from tests.minislurm import MiniSlurm
 from tests.tiny_gpus import NUM_ROWS, sweep
 
@@ -158,8 +158,7 @@ class Workplace(NamedTuple):
 
     def hold(self) -> None:
         """Have trials wait behind their first rows from now on, so that none comes to its end."""
-        (self.folder / "results").mkdir(exist_ok=True)
-        (self.folder / "results" / HOLD).touch()
+        put_hold(self.folder / "results")
 
     def release(self) -> None:
         """Let trials go on that wait."""
