@@ -1,7 +1,6 @@
 """What the machine is and can do: its name, its peak for matrix products, the memory in use."""
 
 import gc
-import os
 import platform
 import re
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pwmray import precision, provenance
+from pwmray import precision, provenance, system
 
 # m, n, k of the products whose rate is the peak: a wide layer's on a CPU, a GPU filled.
 CPU_PRODUCT = (4096, 1792, 1792)
@@ -122,7 +121,7 @@ def describe(device: torch.device) -> dict[str, str | None]:
 
 def num_cores() -> int:
     """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    return system.num_cores()
 
 
 def processor() -> str:

@@ -12,9 +12,8 @@ import numpy as np
 from pwmray.commands import first_line
 from pwmray.files import draft_path, replacing
 from pwmray.room import free_bytes
+from pwmray.system import NEEDED_TO_DRAW, RENDERER
 from pwmray.tasks import EPISODE_STEPS
-
-_INSTALL = "apt install libegl1 libopengl0 libgl1-mesa-dri"
 
 Write = Callable[[np.ndarray], None]  # takes a picture
 
@@ -49,10 +48,10 @@ def open_environment(task: str) -> Any:
     Raises ValueError with what to install where it cannot draw.
     """
     backend = os.environ.get("MUJOCO_GL")
-    if backend != "egl":
+    if backend != RENDERER:
         raise ValueError(
-            f"no video: MUJOCO_GL is {backend!r}; leave it unset or set it to egl, which on Debian "
-            f"takes: {_INSTALL}"
+            f"no video: MUJOCO_GL is {backend!r}; leave it unset or set it to {RENDERER}, which "
+            f"takes on {NEEDED_TO_DRAW}"
         )
     try:
         from pwmray.envs.environment import TaskEnv  # dm_control looks for the driver on import
@@ -63,7 +62,7 @@ def open_environment(task: str) -> Any:
     except Exception as error:  # each driver fails in its own way
         reason = first_line(error)
         raise ValueError(
-            f"no video: there is no working GL driver ({reason[:100]}); on Debian: {_INSTALL}"
+            f"no video: there is no working GL driver ({reason[:100]}); on {NEEDED_TO_DRAW}"
         ) from error
     return environment
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pwmray import system
 from pwmray.registry import claim
 
 NUM_CLAIMS = 40
@@ -217,6 +218,20 @@ def test_claim_of_a_number_that_another_process_has_by_now_is_free(tmp_path):
     leave_claim(path, os.getppid())
     owner = json.loads(path.read_text())
     path.write_text(json.dumps({**owner, "started": "1"}))
+    assert claim.owner(path) is None
+    with claim.acquire(path) as held:
+        assert held.is_held
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_process_is_told_from_another_of_its_number_without_proc(tmp_path, monkeypatch):
+    """As on macOS, where a claim would else be held as long as anything has the number."""
+    monkeypatch.setattr(system, "_PROC", tmp_path / "absent")
+    path = tmp_path / "claim.json"
+    leave_claim(path, os.getppid())
+    assert claim.acquire(path) is None
+    owner = json.loads(path.read_text())
+    path.write_text(json.dumps({**owner, "started": "Thu Jan  1 00:00:01 1970"}))
     assert claim.owner(path) is None
     with claim.acquire(path) as held:
         assert held.is_held

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pwmray import system
 from pwmray.checks import MAX_EPISODE_SEED
 from pwmray.commands import Progress, Subcommands, show_progress
 from pwmray.tasks import EPISODE_STEPS, find_task
@@ -52,7 +53,7 @@ def add_evaluate_command(commands: Subcommands) -> None:
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     # dm_control picks a renderer when it is imported.
-    os.environ.setdefault("MUJOCO_GL", "egl" if chosen.video else "disable")
+    os.environ.setdefault("MUJOCO_GL", system.RENDERER if chosen.video else "disable")
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # and one beside each error
     from pwmray.agent import load_agent
@@ -97,7 +98,7 @@ def run_episodes(
     """
     from pwmray.envs.vector import make_vector
 
-    num_cores, parts = len(os.sched_getaffinity(0)), []
+    num_cores, parts = system.num_cores(), []
     with show_progress("evaluate") as progress:
         for first in range(0, len(seeds), _SIDE_BY_SIDE):
             here = seeds[first : first + _SIDE_BY_SIDE]

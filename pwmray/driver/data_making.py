@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray import rounds
+from pwmray import rounds, system
 from pwmray.commands import Progress
 from pwmray.data.collected import is_to_be_made
 from pwmray.data.recipe import CollectionRecipe
@@ -56,7 +56,7 @@ def _make(task: str, recipe: CollectionRecipe, data_dir: Path, progress: Progres
 def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress) -> None:
     """Make the data in processes of their own, one a core; leave none of them running."""
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-    num_workers = min(len(wanted), len(os.sched_getaffinity(0)))
+    num_workers = min(len(wanted), system.num_cores())
     with _signals_kept_here():  # from Python's keeper of shared memory too, a process of its own
         shared = _Shared(context.Array("i", len(wanted), lock=False), context.Event())
     with ProcessPoolExecutor(num_workers, context, _start_worker, (shared,)) as executor:

@@ -4,6 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from pwmray.system import NEEDED_TO_DRAW, RENDERER
+
 _RENDERERS = ("egl", "glfw", "osmesa")  # what MUJOCO_GL may name
 
 
@@ -21,6 +23,6 @@ def explained(importing: bool = False) -> Iterator[None]:
             raise
         raise OSError(
             f"cannot draw with MUJOCO_GL{f'={chosen}' if chosen else ' unset'} ({error}). "
-            "Start the program with MUJOCO_GL=egl; on Debian and Ubuntu that needs "
-            "`apt install libegl1 libopengl0 libgl1-mesa-dri`. MUJOCO_GL=disable draws nothing."
+            f"Start the program with MUJOCO_GL={RENDERER}, which takes on {NEEDED_TO_DRAW}. "
+            "MUJOCO_GL=disable draws nothing."
         ) from error

@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pwmray import system
 from pwmray.files import DRAFTS, outlasting_stale
 
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
 _LOOKS_PER_LEASE = 40  # three seconds: longer than a network file system shows what was before
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # exFAT; CIFS; some of FUSE
+# exFAT; CIFS; some of FUSE; what macOS says of either, where it is another number.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP)
 _BRIEF_SECONDS = 0.005  # between two looks at a claim that will be given back at once
 
 
@@ -336,11 +338,7 @@ def this_process() -> dict[str, Any]:
 @functools.cache
 def _machine() -> str:
     """Name this boot of this machine and the processes that can be seen from here."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return socket.gethostname()
+    return system.name_boot() or socket.gethostname()
 
 
 def _is_alive(pid: int, started: str | None) -> bool:
@@ -351,19 +349,12 @@ def _is_alive(pid: int, started: str | None) -> bool:
         return False
     except PermissionError:
         pass
-    state = _process_state(pid)
+    state = system.look_up(pid)
     # A zombie answers signals but owns nothing.
-    return state is None or (state[0] != "Z" and _started(pid) == started)
+    return state is None or (not state.is_zombie and state.started == started)
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, in ticks since the boot; None where /proc does not tell."""
-    state = _process_state(pid)
-    return state[19] if state else None
-
-
-def _process_state(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the state on; None without one."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return None
+    """Return when a process started; None where nothing tells."""
+    state = system.look_up(pid)
+    return state.started if state else None

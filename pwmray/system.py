@@ -1,0 +1,64 @@
+"""What every operating system tells or offers in its own way: Linux and macOS."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+_PROC = Path("/proc")  # Linux has it
+_ANSWER_SECONDS = 10.0
+
+# What MUJOCO_GL is to name where pictures are wanted, and what that takes: macOS has no EGL.
+RENDERER, NEEDED_TO_DRAW = (
+    ("glfw", "macOS: a user who is logged in at its screen")
+    if sys.platform == "darwin"
+    else ("egl", "Debian: apt install libegl1 libopengl0 libgl1-mesa-dri")
+)
+
+
+class ProcessState(NamedTuple):
+    """What the system tells of a process."""
+
+    is_zombie: bool
+    started: str  # when, to tell it from an earlier or later one of the same number
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use; the machine's where none are set apart for it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def name_boot() -> str | None:
+    """Name this boot of this machine and the processes seen from here; None where nothing does."""
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
+    except OSError:  # not Linux
+        return _ask("sysctl", "-n", "kern.bootsessionuuid") or None
+
+
+def look_up(pid: int) -> ProcessState | None:
+    """Return the state of a process; None where nothing tells it."""
+    try:
+        fields = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+        return ProcessState(fields[0] == "Z", fields[19])  # in ticks since the boot
+    except OSError:
+        if (_PROC / "self/stat").exists():  # which hides others' processes, or has none of these
+            return None
+    state, _, started = _ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
+    return ProcessState(state.startswith("Z"), started.strip()) if started else None
+
+
+def _ask(*command: str) -> str:
+    """Return what a command says, in the same words wherever it is asked; "" where it fails."""
+    told = {**os.environ, "LC_ALL": "C", "TZ": "UTC0"}
+    try:
+        done = subprocess.run(
+            command, env=told, capture_output=True, text=True, check=True, timeout=_ANSWER_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,91 @@
+"""What systems tell in their own ways, also where they are no Linux."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pwmray import system
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("pwmray", "analysis", "cluster", "search_spaces", "sweeps")
+# Of os and signal, macOS has none of these; with what is there instead they belong into system.py.
+ON_LINUX_ALONE = {
+    *("sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate", "fdatasync"),
+    *("copy_file_range", "splice", "pipe2", "eventfd", "memfd_create", "pidfd_open"),
+    *("pidfd_send_signal", "sigtimedwait", "sigwaitinfo", "prlimit", "O_DIRECT", "O_TMPFILE"),
+    *("getxattr", "setxattr", "epoll"),
+}
+
+needs_ps = pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+
+
+@pytest.fixture
+def no_proc(tmp_path, monkeypatch):
+    """A system without /proc."""
+    monkeypatch.setattr(system, "_PROC", tmp_path / "absent")
+
+
+def test_nothing_but_system_uses_what_linux_alone_has():
+    used = {
+        f"{path.relative_to(ROOT)}: {node.attr}"
+        for folder in PRODUCT
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ON_LINUX_ALONE
+    }
+    assert used == {"pwmray/system.py: sched_getaffinity"}
+
+
+def test_cores_that_nothing_sets_apart_are_all_of_them(monkeypatch):
+    assert system.num_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert system.num_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(("says", "name"), [("echo 9C5B-77", "9C5B-77"), ("exit 1", None)])
+def test_boot_without_proc_is_named_by_sysctl(says, name, no_proc, tmp_path, monkeypatch):
+    program = tmp_path / "sysctl"
+    program.write_text(f'#!/bin/sh\n[ "$2" = kern.bootsessionuuid ] || exit 2\n{says}\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert system.name_boot() == name
+
+
+@needs_ps
+def test_process_without_proc_is_told_from_others_of_its_number(no_proc):
+    state = system.look_up(os.getpid())
+    assert state is not None
+    assert state == system.look_up(os.getpid())
+    assert (state.is_zombie, len(state.started.split())) == (False, 5)  # day, month, date, time
+
+
+@needs_ps
+def test_process_that_ended_is_a_zombie_and_then_none_without_proc(no_proc):
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    state = system.look_up(process.pid)
+    assert state is not None
+    assert state.is_zombie
+    process.wait()
+    assert system.look_up(process.pid) is None
+
+
+def test_process_of_which_nothing_tells_has_no_state(no_proc, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert system.look_up(os.getpid()) is None
+
+
+@pytest.mark.parametrize(("platform", "renderer"), [("darwin", "glfw"), ("linux", "egl")])
+def test_pictures_are_drawn_by_what_the_system_has(platform, renderer):
+    program = (
+        f"import sys; sys.platform = {platform!r};"
+        "from pwmray.system import NEEDED_TO_DRAW, RENDERER; print(RENDERER, NEEDED_TO_DRAW)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said.split()[0] == renderer
+    assert ("apt install" in said) is (platform == "linux")
