@@ -1,6 +1,7 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
 import copy
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -410,6 +411,41 @@ def test_kernels_without_room_to_be_kept_are_compiled_all_the_same(compiler, bui
     finally:
         small_disk.unmount(built_anew.parent)
     assert compiler.read_text() == "\n"
+
+
+REFUSALS = {  # what a compiler is given that it refuses, and what it says then
+    "no OpenMP": {"-fopenmp": "clang: error: unsupported option '-fopenmp'"},
+    "no header": {"-fopenmp": "norms.cpp:14:10: fatal error: 'omp.h' file not found"},
+    "no library": {"-fopenmp": "/usr/bin/ld: cannot find -lomp: No such file or directory"},
+    "not its CPU": {"-march=native": "the clang compiler does not support '-march=native'"},
+    "neither": {
+        "-march=native": "error: unsupported argument 'native' to option '-march='",
+        "-fopenmp": "ld: library not found for -lgomp",
+    },
+}
+
+
+@pytest.mark.parametrize("lacks", REFUSALS)
+def test_compiler_does_without_what_it_lacks(lacks, compiler, built_anew, tmp_path, monkeypatch):
+    refused = [
+        f'{option}) echo "{said}" >&2; exit 1 ;;' for option, said in REFUSALS[lacks].items()
+    ]
+    program = tmp_path / "lacking"
+    program.write_text(
+        "\n".join(["#!/bin/sh", "for given; do case $given in", *refused, "esac; done"])
+        + f'\nexec {tmp_path}/compiler "$@"\n'
+    )
+    program.chmod(0o700)
+    monkeypatch.setenv("CXX", str(program))
+    for _ in range(2):
+        check_loading()
+    assert compiler.read_text() == "\n"
+
+
+def test_kernels_are_compiled_without_openmps_header(tmp_path):
+    command = [*build.find_compiler().split(), "-std=c++17", "-fsyntax-only", "-Werror"]
+    (tmp_path / "omp.h").write_text("#error not without OpenMP\n")
+    subprocess.run([*command, "-I", tmp_path, *build.SOURCES], check=True)
 
 
 def test_compiler_that_fails_is_run_once(tmp_path, monkeypatch, built_anew):

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +29,12 @@ _MATHEMATICS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "
 _MATHEMATICS += ["-fassociative-math", "-freciprocal-math", "-ffinite-math-only"]
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_MATHEMATICS]
 _X86_FLAGS = ["-mprefer-vector-width=512"]
+# What a compiler may lack, by what it says then, and what it has instead: clang without libomp, as
+# Apple's, knows OpenMP's vectors and no threads, and not every clang the CPU that it runs on.
+_INSTEAD = [
+    ("-fopenmp", re.compile(r"-fopenmp\b|\bomp\.h\b|-lg?omp\b"), ["-fopenmp-simd"]),
+    ("-march=native", re.compile(r"-march=native|'native'"), []),
+]
 _CPU = Path("/proc/cpuinfo")
 _SAME_ON_ALL_CORES = (
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
@@ -146,11 +153,23 @@ def _compile(command: list[str], library: Path) -> ctypes.CDLL:
     """Compile the kernels and load them; they stay, with the file or without."""
     done = _run([*command, "-o", str(library)])
     if done.returncode:
+        less = _without_what_it_lacks(command, done.stderr)
+        if less != command:
+            return _compile(less, library)
         raise _CompilerFailedError(f"{command[0]} ended with {done.returncode}: {done.stderr}")
     with open(library, "ab") as file:  # behind its end, where nothing looks
         file.write(_digest(library.read_bytes()))
     library.chmod(0o600)
     return ctypes.CDLL(str(library))
+
+
+def _without_what_it_lacks(command: list[str], said: str) -> list[str]:
+    """Return the command without the options that its compiler named as it failed."""
+    for option, complaint, instead in _INSTEAD:
+        if option in command and complaint.search(said):
+            place = command.index(option)
+            command = [*command[:place], *instead, *command[place + 1 :]]
+    return command
 
 
 def _digest(content: bytes) -> bytes:
