@@ -200,7 +200,8 @@ def forget(folder: Path) -> None:
     """Have the system drop a sweep's tables from its file cache."""
     for path in folder.glob("*.arrow"):
         with open(path, "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            # macOS has no such call.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # type: ignore
 
 
 def summarize(folder: Path, format: str, repeats: int) -> tuple[Measured, list[Measured]]:

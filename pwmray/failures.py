@@ -76,11 +76,9 @@ _TEXTS: tuple[tuple[str, Failure], ...] = (
     (r"actor died unexpectedly|Worker unexpectedly exits|actor is dead", _F.PROCESS_DIED),
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# NFS; GlusterFS and all of FUSE; Lustre; BeeGFS.
-_STORAGE_GONE = (
-    errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN, errno.EREMOTEIO,
-    errno.ECOMM,
-)  # fmt: skip
+# NFS; GlusterFS and all of FUSE; Lustre; BeeGFS, whose two macOS does not have.
+_STORAGE_GONE = [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN]
+_STORAGE_GONE += [getattr(errno, n) for n in ("EREMOTEIO", "ECOMM") if hasattr(errno, n)]
 _SLURM: dict[str, Failure] = {
     "OUT_OF_MEMORY": _F.OUT_OF_MEMORY,
     "TIMEOUT": _F.TIME_LIMIT,

@@ -26,9 +26,8 @@ class ProcessState(NamedTuple):
 
 def num_cores() -> int:
     """Return how many cores this process may use; the machine's where none are set apart for it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores_of = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(cores_of(0)) if cores_of else os.cpu_count() or 1
 
 
 def name_boot() -> str | None:
@@ -48,13 +47,15 @@ def look_up(pid: int) -> ProcessState | None:
     except OSError:
         if (_PROC / "self/stat").exists():  # which hides others' processes, or has none of these
             return None
-    state, _, started = _ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
+    # What follows a "=" within an option is a heading for BSD's ps, a comma and all.
+    state, _, started = _ask("ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)).partition(" ")
     return ProcessState(state.startswith("Z"), started.strip()) if started else None
 
 
 def _ask(*command: str) -> str:
     """Return what a command says, in the same words wherever it is asked; "" where it fails."""
-    told = {**os.environ, "LC_ALL": "C", "TZ": "UTC0"}
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # where macOS has sysctl
+    told = {**os.environ, "LC_ALL": "C", "TZ": "UTC0", "PATH": path}
     try:
         done = subprocess.run(
             command, env=told, capture_output=True, text=True, check=True, timeout=_ANSWER_SECONDS
