@@ -4,8 +4,9 @@
 
 PORT is that of the head, whose IP a worker finds in the JSON as "head", its node as "head_node".
 Beside them there are scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard,
-its port. Ray stays in the foreground, so that it ends with the step even where Slurm does not
-follow processes that leave their session.
+its port; where the profile names an interface, that, and IP is the one that the node has there. Ray
+stays in the foreground, so that it ends with the step even where Slurm does not follow processes
+that leave their session.
 
 With its first node a job loses the process that sees to it, but goes on for Slurm, which was told
 so for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues it once
@@ -29,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import slurm
+from cluster import addresses, slurm
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
@@ -74,7 +75,7 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
         # Not on loopback, for one reaches it through the login node; who has no token sees nothing.
         options += [f"--dashboard-host={ip}", f"--dashboard-port={node['dashboard']}"]
     else:
-        options += [f"--address={node['head']}:{port}"]
+        options += [f"--address={addresses.with_port(node['head'], port)}"]
     return [_interpreter(folder), "-m", "ray.scripts.scripts", "start", *options]
 
 
@@ -94,8 +95,9 @@ def _interpreter(folder: str) -> str:
 
 def free_ports(ip: str, number: int) -> list[int]:
     """Return ports that nobody listens on at this address, all different."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        sockets = [held.enter_context(socket.socket(family)) for _ in range(number)]
         for each in sockets:
             each.bind((ip, 0))
         return [each.getsockname()[1] for each in sockets]
@@ -131,6 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
+        ip = _way_to_head(role, ip, int(port), node)
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
         if signals:  # which came before there was a Ray to be ended
             ray.terminate()
@@ -147,6 +150,20 @@ def main(arguments: Sequence[str]) -> int:
         return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def _way_to_head(role: str, ip: str, port: int, node: Mapping[str, Any]) -> str:
+    """Return this node's IP, and say in the job's log if the head lets nobody in from here.
+
+    Ray is started all the same, which tries for a while; what it says is one of many lines.
+    """
+    if role == "worker" and not listens(node["head"], port, _LISTEN_SECONDS):
+        _log(
+            f"{addresses.here()} does not reach Ray's head on {node['head_node']} at "
+            f"{addresses.with_port(node['head'], port)}: if a firewall lets Ray through on another "
+            "network, name that one's interface in the profile"
+        )
+    return addresses.ip_at(node["interface"]) if node.get("interface") else ip
 
 
 def give_back(sweep_folder: Path) -> None:
