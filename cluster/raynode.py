@@ -16,6 +16,7 @@ Slurm has seen it, too.
 import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -46,6 +47,11 @@ _DYING_SECONDS = 2.0  # that a trial's process may outlive its Ray
 _LISTEN_SECONDS = 5.0  # that a head may take to let one in
 _KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
 _CGROUPS = "/sys/fs/cgroup"
+# The first and the last port that the system gives to who asks for any, IPv6 too.
+_GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 20_000  # services have theirs below, as the workers of another Ray
+_ENOUGH_PORTS = 1000  # that those of two nodes which start at once differ
+_DRAWS = 20  # until one is not taken
 _STORE_BYTES = 200_000_000  # trials pass next to nothing through Ray's object store
 
 
@@ -54,7 +60,9 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
 
     Every port is a free one: another user's Ray may run on this machine with the default ports.
     """
-    agent, client = free_ports(ip, 2)
+    taken = (int(port), node.get("dashboard"))  # of the head, which does not listen yet
+    agent, other = [free for free in free_ports(ip, 4) if free not in taken][:2]
+    client = _port_of_nobody() or other  # which Ray takes last, and dies where it cannot
     options = [
         f"--node-ip-address={ip}",
         f"--num-cpus={node['cpus']}",
@@ -94,13 +102,32 @@ def _interpreter(folder: str) -> str:
 
 
 def free_ports(ip: str, number: int) -> list[int]:
-    """Return ports that nobody listens on at this address, all different."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    """Return ports that nobody listens on at any address here, all different.
+
+    They are of those that the system gives out, which a firewall between nodes may be open for.
+    Raises OSError for an `ip` that is not this machine's.
+    """
+    family, anywhere = (socket.AF_INET6, "::") if ":" in ip else (socket.AF_INET, "")
     with contextlib.ExitStack() as held:
+        held.enter_context(socket.socket(family)).bind((ip, 0))
         sockets = [held.enter_context(socket.socket(family)) for _ in range(number)]
         for each in sockets:
-            each.bind((ip, 0))
+            each.bind((anywhere, 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _port_of_nobody() -> int | None:
+    """Return a port that the system gives to nobody who asks for any, None where it has too few.
+
+    For what listens on loopback, and does so seconds later: much else of Ray asks meanwhile.
+    """
+    first = _read(_GIVEN_OUT).split()[:1]
+    own = range(_FIRST_PORT, int(first[0]) if first else _FIRST_PORT)
+    for port in random.sample(own, _DRAWS) if len(own) >= _ENOUGH_PORTS else ():
+        with contextlib.suppress(OSError), socket.socket() as probe:  # it is taken
+            probe.bind(("", port))
+            return port
+    return None
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -481,6 +481,7 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
 
 def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
     node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
     worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
     told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
@@ -548,7 +549,33 @@ def test_ports_are_free_ones_and_all_different(ip):
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     for port in ports:
         socket.create_server((ip, port), family=family).close()
-        assert port
+
+
+def test_address_of_another_machine_has_no_ports_here():
+    with pytest.raises(OSError):
+        raynode.free_ports("192.0.2.77", 1)
+
+
+def test_rays_ports_are_not_those_that_the_head_is_to_have(monkeypatch):
+    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8, 9, 10][:number])
+    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
+    node = {"cpus": 1, "gpus": 0, "resources": {}, "has_dashboard": True, "dashboard": 8}
+    head = raynode.command("head", "10.0.0.1", "7", node, "/tmp/r1/t")
+    assert {"--dashboard-agent-listen-port=9", "--ray-client-server-port=10"} <= set(head)
+
+
+def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
+    given_out = tmp_path / "range"
+    monkeypatch.setattr(raynode, "_GIVEN_OUT", given_out)
+    for text in ("", "1024\t65535\n", "20900\t60999\n"):
+        given_out.write_text(text)
+        assert raynode._port_of_nobody() is None
+    given_out.write_text("32768\t60999\n")
+    other = raynode._port_of_nobody()
+    assert other in range(20_000, 32_768)
+    with socket.create_server(("127.0.0.1", other)):
+        monkeypatch.setattr(raynode.random, "sample", lambda ports, _: [other, *ports[:500]])
+        assert raynode._port_of_nobody() not in (other, None)
 
 
 def catches(pid: int, number: int) -> bool:
