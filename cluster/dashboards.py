@@ -1,5 +1,6 @@
 """How to open the Ray dashboards of running jobs from outside: one line of ssh each."""
 
+import functools
 import json
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +16,22 @@ _PORT = 8265  # on the user's own machine; one more for each further job
 def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
     """Return a line for each running job of some sweeps that wrote where its dashboard is."""
     found = [each for folder in sweep_folders for each in _read(folder, jobs)]
-    login = f"{slurm_jobs.user()}@{socket.getfqdn()}"
+    login = f"{slurm_jobs.user()}@{_host()}" if found else ""
     return [
         f"dashboard of {job_id}: ssh -N -L {port}:{where['dashboard']} {login}   then "
         f"http://localhost:{port}, which asks for the token in {where['token']}"
         for port, (job_id, where) in enumerate(found, start=_PORT)
     ]
+
+
+@functools.cache
+def _host() -> str:
+    """Return this machine's name for others; asking for it takes long where no server answers.
+
+    Its own list of names may have it on the line of localhost.
+    """
+    name = socket.getfqdn()
+    return socket.gethostname() if name.startswith("localhost") else name
 
 
 def _read(sweep_folder: Path, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[str, str]]]:

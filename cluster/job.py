@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster import raynode, slurm
+from cluster import addresses, raynode, slurm
 from cluster.job_nodes import offered_by_nodes
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
@@ -132,7 +132,7 @@ class Job:
 
     @property
     def _address(self) -> str:
-        return f"{self._nodes[self._head]['ip']}:{self._port}"
+        return addresses.with_port(self._nodes[self._head]["ip"], self._port)
 
     def _start_head(self) -> None:
         """Start Ray's head where this runs, until it listens."""
@@ -193,7 +193,7 @@ class Job:
         where = {"node": self._head, "address": self._address, "token": str(self._token)}
         if self._chosen.dashboard:
             head = self._nodes[self._head]
-            where["dashboard"] = f"{head['ip']}:{head['dashboard']}"
+            where["dashboard"] = addresses.with_port(head["ip"], head["dashboard"])
         with replacing(self._record) as draft:
             draft.write_text(json.dumps(where) + "\n")
 
@@ -384,6 +384,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gres", default="", help="GPUs as Slurm takes them")
     add("--gpu-type", default="", help="their name in sweeps")
     add("--scratch", default="/tmp", help="a short path on the nodes' own disks")
+    add("--interface", default="", help="the nodes' network interface that Ray uses")
     add("--signal-seconds", type=int, default=0, help="that SIGUSR1 comes before the time limit")
     add("--max-requeues", type=int, default=0)
     add("--dashboard", action="store_true")

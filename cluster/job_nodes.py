@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster import slurm
+from cluster import addresses, slurm
 
 
 def offered_by_nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -19,7 +18,7 @@ def offered_by_nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict
         for nodes, found in slurm.read_job_gpus(details).items()
         for name in slurm.hostnames([nodes])
     }
-    here = os.environ["SLURMD_NODENAME"]
+    here = addresses.here()
     others = [n for n in slurm.hostnames([os.environ["SLURM_JOB_NODELIST"]]) if n != here]
     hosts = [*others, os.environ.get("SLURM_SUBMIT_HOST", "")]
     return {name: _node(name, gpus.get(name, {}), chosen, hosts) for name in (here, *others)}
@@ -29,7 +28,8 @@ def _node(
     name: str, gpus: Mapping[str, int], chosen: argparse.Namespace, hosts: Sequence[str]
 ) -> dict[str, Any]:
     return {
-        "ip": ip_of(slurm.node_address(name), hosts),
+        "ip": _ip(name, chosen.interface, hosts),
+        "interface": chosen.interface,
         "cpus": chosen.cpus,
         "gres": _gres(chosen.gres, sum(gpus.values())),
         "gpus": 0 if chosen.simulated_gpus else sum(gpus.values()),
@@ -39,25 +39,11 @@ def _node(
     }
 
 
-def ip_of(address: str, hosts: Sequence[str]) -> str:
-    """Return a node's number for others, by which it reaches `hosts` where it names itself only.
-
-    Debian's /etc/hosts leads a machine's own name to a loopback address.
-    """
-    ip = socket.gethostbyname(address)
-    if ip == address or not ip.startswith("127."):
-        return ip
-    return next(filter(None, map(ip_towards, hosts)), ip)
-
-
-def ip_towards(host: str) -> str:
-    """Return the address by which this machine reaches another, empty where it does not."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))  # which sends nothing
-        except OSError:
-            return ""
-        return "" if probe.getsockname()[0].startswith("127.") else probe.getsockname()[0]
+def _ip(name: str, interface: str, hosts: Sequence[str]) -> str:
+    if not interface:
+        return addresses.ip_of(slurm.node_address(name), hosts)
+    # At an interface each node finds its own.
+    return addresses.ip_at(interface) if name == addresses.here() else ""
 
 
 def _gres(asked: str, number: int) -> str:

@@ -4,8 +4,9 @@
 
 PORT is that of the head, whose IP a worker finds in the JSON as "head", its node as "head_node".
 Beside them there are scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard,
-its port. Ray stays in the foreground, so that it ends with the step even where Slurm does not
-follow processes that leave their session.
+its port; where the profile names an interface, that, and IP is the one that the node has there. Ray
+stays in the foreground, so that it ends with the step even where Slurm does not follow processes
+that leave their session.
 
 With its first node a job loses the process that sees to it, but goes on for Slurm, which was told
 so for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues it once
@@ -15,6 +16,7 @@ Slurm has seen it, too.
 import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -29,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import slurm
+from cluster import addresses, slurm
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
@@ -45,6 +47,11 @@ _DYING_SECONDS = 2.0  # that a trial's process may outlive its Ray
 _LISTEN_SECONDS = 5.0  # that a head may take to let one in
 _KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
 _CGROUPS = "/sys/fs/cgroup"
+# The first and the last port that the system gives to who asks for any, IPv6 too.
+_GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 20_000  # services have theirs below, as the workers of another Ray
+_ENOUGH_PORTS = 1000  # that those of two nodes which start at once differ
+_DRAWS = 20  # until one is not taken
 _STORE_BYTES = 200_000_000  # trials pass next to nothing through Ray's object store
 
 
@@ -53,7 +60,9 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
 
     Every port is a free one: another user's Ray may run on this machine with the default ports.
     """
-    agent, client = free_ports(ip, 2)
+    taken = (int(port), node.get("dashboard"))  # of the head, which does not listen yet
+    agent, other = [free for free in free_ports(ip, 4) if free not in taken][:2]
+    client = _port_of_nobody() or other  # which Ray takes last, and dies where it cannot
     options = [
         f"--node-ip-address={ip}",
         f"--num-cpus={node['cpus']}",
@@ -74,7 +83,7 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
         # Not on loopback, for one reaches it through the login node; who has no token sees nothing.
         options += [f"--dashboard-host={ip}", f"--dashboard-port={node['dashboard']}"]
     else:
-        options += [f"--address={node['head']}:{port}"]
+        options += [f"--address={addresses.with_port(node['head'], port)}"]
     return [_interpreter(folder), "-m", "ray.scripts.scripts", "start", *options]
 
 
@@ -93,12 +102,32 @@ def _interpreter(folder: str) -> str:
 
 
 def free_ports(ip: str, number: int) -> list[int]:
-    """Return ports that nobody listens on at this address, all different."""
+    """Return ports that nobody listens on at any address here, all different.
+
+    They are of those that the system gives out, which a firewall between nodes may be open for.
+    Raises OSError for an `ip` that is not this machine's.
+    """
+    family, anywhere = (socket.AF_INET6, "::") if ":" in ip else (socket.AF_INET, "")
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        held.enter_context(socket.socket(family)).bind((ip, 0))
+        sockets = [held.enter_context(socket.socket(family)) for _ in range(number)]
         for each in sockets:
-            each.bind((ip, 0))
+            each.bind((anywhere, 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _port_of_nobody() -> int | None:
+    """Return a port that the system gives to nobody who asks for any, None where it has too few.
+
+    For what listens on loopback, and does so seconds later: much else of Ray asks meanwhile.
+    """
+    first = _read(_GIVEN_OUT).split()[:1]
+    own = range(_FIRST_PORT, int(first[0]) if first else _FIRST_PORT)
+    for port in random.sample(own, _DRAWS) if len(own) >= _ENOUGH_PORTS else ():
+        with contextlib.suppress(OSError), socket.socket() as probe:  # it is taken
+            probe.bind(("", port))
+            return port
+    return None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -131,6 +160,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
+        ip = _way_to_head(role, ip, int(port), node)
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
         if signals:  # which came before there was a Ray to be ended
             ray.terminate()
@@ -147,6 +177,20 @@ def main(arguments: Sequence[str]) -> int:
         return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def _way_to_head(role: str, ip: str, port: int, node: Mapping[str, Any]) -> str:
+    """Return this node's IP, and say in the job's log if the head lets nobody in from here.
+
+    Ray is started all the same, which tries for a while; what it says is one of many lines.
+    """
+    if role == "worker" and not listens(node["head"], port, _LISTEN_SECONDS):
+        _log(
+            f"{addresses.here()} does not reach Ray's head on {node['head_node']} at "
+            f"{addresses.with_port(node['head'], port)}: if a firewall lets Ray through on another "
+            "network, name that one's interface in the profile"
+        )
+    return addresses.ip_at(node["interface"]) if node.get("interface") else ip
 
 
 def give_back(sweep_folder: Path) -> None:

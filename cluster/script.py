@@ -100,6 +100,7 @@ def _arguments(profile: Profile, task: Task) -> list[str]:
         "--gres": profile.gres,
         "--gpu-type": profile.gpu_type,
         "--scratch": profile.scratch,
+        "--interface": profile.interface,
         "--signal-seconds": profile.signal_seconds,
         "--max-requeues": profile.max_requeues,
     }

@@ -67,6 +67,19 @@ def test_ray_that_listens_but_is_slow_to_answer_is_asked_again_where_it_is_known
     assert len(asked) == num_asked
 
 
+def test_ray_that_has_ipv6_alone_is_asked_at_its_number(monkeypatch):
+    reached, asked = [], []
+
+    def reach(where, timeout):
+        reached.append(where)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(socket, "create_connection", reach)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command[-1]))
+    assert connect.answering("[fd00::1]:6379") == "[fd00::1]:6379"
+    assert (reached, asked) == ([("fd00::1", 6379)], ["[fd00::1]:6379"])
+
+
 @pytest.mark.parametrize(("comes", "num_looks"), [(True, 3), (False, 6)])
 def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, monkeypatch):
     clock, looks = iter(range(100)), []

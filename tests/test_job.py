@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cluster import job, job_nodes, raynode, slurm
+from cluster import job, raynode, slurm
 from cluster.slurm import SlurmError
 from pwmray.commands import TRIALS_FAILED
 from pwmray.driver.interruption import GO_ON, TERMINATED
@@ -480,6 +481,7 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
 
 def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
     node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
     worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
     told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
@@ -493,12 +495,87 @@ def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
     assert not [option for option in head if option.startswith("--address")]
 
 
-def test_ports_are_free_ones_and_all_different():
-    ports = raynode.free_ports("127.0.0.1", 3)
+def test_ray_of_a_worker_joins_that_of_a_head_that_has_ipv6_alone(monkeypatch):
+    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    node = {"cpus": 3, "gpus": 2, "resources": {}, "head": "fd00::1"}
+    worker = raynode.command("worker", "fd00::2", "6379", node, "/tmp/r1/t")
+    assert {"--node-ip-address=fd00::2", "--address=[fd00::1]:6379"} <= set(worker)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_worker_that_does_not_reach_the_head_says_so_in_the_jobs_log(
+    is_there, tmp_path, monkeypatch
+):
+    log = tmp_path / "log"
+    monkeypatch.setenv("PWMRAY_LOG", str(log))
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    node = {"head": "127.0.0.1", "head_node": "n1"}
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = head.getsockname()[1]
+        if not is_there:
+            head.close()
+        assert raynode._way_to_head("worker", "10.0.0.2", port, node) == "10.0.0.2"
+    assert log.exists() != is_there
+    if not is_there:
+        assert f"n2 does not reach Ray's head on n1 at 127.0.0.1:{port}: " in log.read_text()
+
+
+def test_ray_of_a_node_is_at_the_interface_that_the_profile_names(place):
+    node = {"head": "127.0.0.1", "head_node": "n1", "interface": "lo"}
+    assert raynode._way_to_head("head", "", 1, node) == "127.0.0.1"
+    done = place.run("", changes="sys.argv.insert(1, '--interface=lo')")
+    assert done.returncode == 0, done.stderr
+    head, *_ = place.lines("started")
+    assert re.search(r' head 127\.0\.0\.1 \d+ \{"ip": "127.0.0.1", "interface": "lo"', head)
+    done = place.run("", changes="sys.argv.insert(1, '--interface=ib7')")
+    told = r"ValueError: no address at the profile's interface 'ib7' on n1; there are .*\blo\b.*\n"
+    assert done.returncode and re.search(told, done.stderr)
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        return True
+    return False
+
+
+IPV6 = pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here"))
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", IPV6])
+def test_ports_are_free_ones_and_all_different(ip):
+    ports = raynode.free_ports(ip, 3)
     assert len(set(ports)) == 3
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     for port in ports:
-        socket.create_server(("127.0.0.1", port)).close()
-        assert port
+        socket.create_server((ip, port), family=family).close()
+
+
+def test_address_of_another_machine_has_no_ports_here():
+    with pytest.raises(OSError):
+        raynode.free_ports("192.0.2.77", 1)
+
+
+def test_rays_ports_are_not_those_that_the_head_is_to_have(monkeypatch):
+    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8, 9, 10][:number])
+    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
+    node = {"cpus": 1, "gpus": 0, "resources": {}, "has_dashboard": True, "dashboard": 8}
+    head = raynode.command("head", "10.0.0.1", "7", node, "/tmp/r1/t")
+    assert {"--dashboard-agent-listen-port=9", "--ray-client-server-port=10"} <= set(head)
+
+
+def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
+    given_out = tmp_path / "range"
+    monkeypatch.setattr(raynode, "_GIVEN_OUT", given_out)
+    for text in ("", "1024\t65535\n", "20900\t60999\n"):
+        given_out.write_text(text)
+        assert raynode._port_of_nobody() is None
+    given_out.write_text("32768\t60999\n")
+    other = raynode._port_of_nobody()
+    assert other in range(20_000, 32_768)
+    with socket.create_server(("127.0.0.1", other)):
+        monkeypatch.setattr(raynode.random, "sample", lambda ports, _: [other, *ports[:500]])
+        assert raynode._port_of_nobody() not in (other, None)
 
 
 def catches(pid: int, number: int) -> bool:
@@ -718,30 +795,3 @@ def test_step_of_a_job_without_gpus_asks_for_none(place):
     place.run("", GPUS=" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES=")
     (step,) = place.lines("started")
     assert "--gres" not in step
-
-
-OWN_NAME, OTHERS_NAME = ("127.0.1.1", "10.0.0.2")
-
-
-@pytest.mark.parametrize(
-    ("address", "reached", "ip"),
-    [
-        ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
-        ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
-        ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
-        ("n2", {"n1": "10.9.0.1"}, OTHERS_NAME),
-        (OWN_NAME, {"n2": "10.0.0.1"}, OWN_NAME),  # Slurm itself says so
-    ],
-)
-def test_node_whose_own_name_is_loopback_is_known_by_what_others_reach(
-    address, reached, ip, monkeypatch
-):
-    names = {"n1": OWN_NAME, "n2": OTHERS_NAME, OWN_NAME: OWN_NAME}
-    monkeypatch.setattr(socket, "gethostbyname", names.__getitem__)
-    monkeypatch.setattr(job_nodes, "ip_towards", reached.__getitem__)
-    assert job_nodes.ip_of(address, list(reached)) == ip
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", ""])
-def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
-    assert job_nodes.ip_towards(host) == ""

@@ -68,6 +68,8 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         ),
         (LINES + 'scratch = "tmp"', "scratch is 'tmp'; valid: an absolute path"),
         (LINES + f'scratch = "/{"x" * 40}"', "valid: at most 22 characters"),
+        (LINES + 'interface = "eth0@if5"', "interface is 'eth0@if5'; valid: a name that `ip addr"),
+        (LINES + 'interface = "a name of 16 let"', "of at most 15 characters"),
         (LINES + 'sbatch = ["constraint=x"]', r"sbatch holds 'constraint=x'; valid: options"),
         (LINES + "activate = [3]", "activate holds 3; valid: lines of text"),
         (LINES + 'sbatch = ["-t 1\\n#"]', r"sbatch holds '-t 1\\n#'; valid: lines of text"),
@@ -251,15 +253,17 @@ def test_script_asks_for_what_the_profile_says_and_is_valid_shell():
 def test_job_reads_what_its_script_tells_it(is_set):
     gpu = {"gpus": 2, "gpu_type": "H100", "simulated_gpus": True} if is_set else {}
     profile = Profile(
-        "p", cpus=3, time_limit="60", scratch="/s", dashboard=is_set, max_requeues=5, **gpu
-    )
+        "p", cpus=3, time_limit="60", scratch="/s", dashboard=is_set, max_requeues=5,
+        interface="ib0" if is_set else "", **gpu,
+    )  # fmt: skip
     text = fill(profile)
     words = shlex.split(text.splitlines()[-1])
     read = vars(job._parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
     assert read == {
         "jobs": Path("/r/jobs"), "cpus": 3, "gres": profile.gres, "gpu_type": profile.gpu_type,
         "scratch": "/s", "signal_seconds": 300, "max_requeues": 5, "dashboard": is_set,
-        "simulated_gpus": is_set, "driver": ["sweeps/a b.py", "--scale", "paper"],
+        "interface": profile.interface, "simulated_gpus": is_set,
+        "driver": ["sweeps/a b.py", "--scale", "paper"],
     }  # fmt: skip
     assert ("--gres" in text) == is_set
 

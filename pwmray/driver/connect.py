@@ -229,7 +229,8 @@ def _health_checked(address: str, seconds: float) -> str:
     if not host or not port.isdecimal():
         raise ValueError(f"--address is {address!r}; valid: auto, or host:port")
     # ray.init waits for minutes where nobody listens, so ask first.
-    socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS / 2).close()
+    bare = host.removeprefix("[").removesuffix("]")  # of IPv6
+    socket.create_connection((bare, int(port)), timeout=_ANSWER_SECONDS / 2).close()
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     subprocess.run(command, check=True, capture_output=True, timeout=seconds)
     return address

@@ -1,0 +1,107 @@
+"""By which of its addresses a node is known to the others of its job."""
+
+import contextlib
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.slurm import PATIENCE_SECONDS
+
+_AGAIN_SECONDS = 2.0
+_ASK_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
+_SIX = Path("/proc/net/if_inet6")  # a line an address: number, ..., interface
+_ANY_PORT = 9  # to which nothing is sent
+
+
+def ip_of(address: str, hosts: Sequence[str]) -> str:
+    """Return a node's number for others, IPv4 where it has one.
+
+    A machine's own name often leads to a loopback address (Debian's /etc/hosts), or to all that it
+    has, with those of containers' bridges (systemd's resolver). Then it is the one by which this
+    machine reaches one of `hosts`. Raises ValueError for a name that leads nowhere.
+    """
+    found = _numbers_within(address, PATIENCE_SECONDS)
+    if address in found:
+        return address
+    usable = [ip for ip in found if not _is_local(ip)]
+    if len(usable) == 1:
+        return usable[0]
+    ours = [ip for ip in map(ip_towards, hosts) if ip and (ip in usable or not usable)]
+    return [*ours, *usable, *found][0]
+
+
+def ip_towards(host: str) -> str:
+    """Return the address by which this machine reaches another, empty where it does not."""
+    with contextlib.suppress(OSError):
+        number = _numbers(host)[0]
+        family = socket.AF_INET6 if ":" in number else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((number, _ANY_PORT))
+            ours = probe.getsockname()[0]
+            return "" if _is_local(ours) else ours
+    return ""
+
+
+def ip_at(interface: str) -> str:
+    """Return this machine's address at an interface such as ib0, IPv4 where it has one.
+
+    Raises ValueError, with the interfaces that there are, where it has none there.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        named = struct.pack("256s", interface.encode()[:255])
+        return socket.inet_ntoa(fcntl.ioctl(asked.fileno(), _ASK_FOR_ADDRESS, named)[20:24])
+    lines = map(str.split, _SIX.read_text().splitlines()) if _SIX.exists() else ()
+    found = [bytes.fromhex(number) for number, *_, at in lines if at == interface]
+    usable = [ip for n in found if not _is_local(ip := socket.inet_ntop(socket.AF_INET6, n))]
+    if usable:
+        return usable[0]
+    there = ", ".join(name for _, name in socket.if_nameindex())
+    raise ValueError(
+        f"no address at the profile's interface {interface!r} on {here()}; there are {there}"
+    )
+
+
+def with_port(ip: str, port: int | str) -> str:
+    """Return host:port, in the way that tells an IPv6 address from its port."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def here() -> str:
+    """Return what Slurm calls this node."""
+    return os.environ["SLURMD_NODENAME"]
+
+
+def _numbers_within(name: str, seconds: float) -> list[str]:
+    """Return a name's numbers, asked for again where its server has a weak moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return _numbers(name)
+        except OSError as error:
+            if getattr(error, "errno", None) != socket.EAI_AGAIN or time.monotonic() >= deadline:
+                raise ValueError(
+                    f"{name!r}, a node's address in Slurm (NodeAddr), leads nowhere on {here()}: "
+                    f"{error.strerror}"
+                ) from error
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _numbers(name: str) -> list[str]:
+    """Return the numbers that a name leads to here, those of IPv4 where there are any."""
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    by_family = {
+        family: [str(where[0]) for of, *_, where in found if of == family]
+        for family in (socket.AF_INET, socket.AF_INET6)
+    }
+    return list(dict.fromkeys(by_family[socket.AF_INET] or by_family[socket.AF_INET6]))
+
+
+def _is_local(ip: str) -> bool:
+    """Tell whether a number is of this machine alone, or of its own wire: none for others."""
+    number = ipaddress.ip_address(ip)
+    return number.is_loopback or number.is_link_local

@@ -1,0 +1,117 @@
+"""By which address a node of a job is known to the others."""
+
+import socket
+
+import pytest
+
+from cluster import addresses, dashboards
+
+OWN_NAME, OTHERS_NAME = "127.0.1.1", "10.0.0.2"
+# As systemd's resolver answers for the machine itself: Docker's bridge, no network, a second one.
+OWN_ALL = ["172.17.0.1", "169.254.3.1", "10.9.0.1", "10.0.0.1"]
+NAMES = {
+    "n1": [OWN_NAME], "n2": [OTHERS_NAME], "all": OWN_ALL, OWN_NAME: [OWN_NAME], "one": OWN_ALL[:2],
+    "both": ["fd00::1", "10.0.0.1"], "six": ["fe80::1%eth0", "fd00::1"], "twice": ["10.0.0.5"] * 3,
+    "169.254.3.9": ["169.254.3.9"], "fd00::7": ["fd00::7"],
+}  # fmt: skip
+
+
+def look_up(name, port, type):
+    """Answer as socket.getaddrinfo does."""
+    if name not in NAMES:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    families = [socket.AF_INET6 if ":" in number else socket.AF_INET for number in NAMES[name]]
+    return [
+        (family, type, 6, "", (number, 0))
+        for family, number in zip(families, NAMES[name], strict=True)
+    ]
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+
+
+@pytest.mark.parametrize(
+    ("address", "reached", "ip"),
+    [
+        ("n1", {"n2": "10.0.0.1"}, "10.0.0.1"),
+        ("n1", {"n2": "", "login": "10.0.0.3"}, "10.0.0.3"),
+        ("n1", {"n2": "", "login": ""}, OWN_NAME),  # a machine by itself
+        ("n2", {"n1": "10.9.0.1"}, OTHERS_NAME),
+        (OWN_NAME, {"n2": "10.0.0.1"}, OWN_NAME),  # Slurm itself says so
+        ("169.254.3.9", {"n2": "10.0.0.1"}, "169.254.3.9"),
+        ("all", {"n2": "10.0.0.1"}, "10.0.0.1"),
+        ("all", {"n2": "", "login": "10.9.0.1"}, "10.9.0.1"),
+        ("all", {"n2": "10.0.0.77"}, "172.17.0.1"),  # another node's name
+        ("one", {"n2": "10.0.0.1"}, "172.17.0.1"),
+        ("twice", {"n2": "10.0.0.1"}, "10.0.0.5"),
+        ("both", {"n2": "fd00::1"}, "10.0.0.1"),
+        ("six", {"n2": ""}, "fd00::1"),
+        ("fd00::7", {"n2": "10.0.0.1"}, "fd00::7"),
+    ],
+)
+def test_node_whose_own_name_does_not_tell_is_known_by_what_others_reach(
+    address, reached, ip, resolver, monkeypatch
+):
+    monkeypatch.setattr(addresses, "ip_towards", reached.__getitem__)
+    assert addresses.ip_of(address, list(reached)) == ip
+
+
+def test_name_that_leads_nowhere_is_named(resolver):
+    told = "'n9', a node's address in Slurm .NodeAddr., leads nowhere on n1: Name or service not"
+    with pytest.raises(ValueError, match=told):
+        addresses.ip_of("n9", [])
+
+
+def test_server_of_names_is_asked_again_where_it_has_a_weak_moment(resolver, monkeypatch):
+    failures = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")] * 2
+
+    def look_up_late(*arguments, **others):
+        if failures:
+            raise failures.pop()
+        return look_up(*arguments, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_late)
+    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
+    assert addresses.ip_of("n2", []) == OTHERS_NAME
+    assert not failures
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "no.such.host.invalid", ""])
+def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
+    assert addresses.ip_towards(host) == ""
+
+
+def test_address_and_port_are_told_apart():
+    assert addresses.with_port("10.0.0.1", 6379) == "10.0.0.1:6379"
+    assert addresses.with_port("fd00::1", "6379") == "[fd00::1]:6379"
+
+
+IF_INET6 = """\
+00000000000000000000000000000001 01 80 10 80       lo
+fe8000000000000000fcfffe00000001 02 40 20 80      ib0
+fd000000000000000000000000000002 02 40 00 80      ib0
+"""
+
+
+def test_address_at_an_interface_is_of_ipv6_where_it_has_no_other(resolver, tmp_path, monkeypatch):
+    (tmp_path / "if_inet6").write_text(IF_INET6)
+    monkeypatch.setattr(addresses, "_SIX", tmp_path / "if_inet6")
+    assert addresses.ip_at("ib0") == "fd00::2"
+    assert addresses.ip_at("lo") == "127.0.0.1"
+    monkeypatch.setattr(addresses, "_SIX", tmp_path / "none")  # a system without IPv6
+    with pytest.raises(ValueError, match=r"interface 'ib0' on n1; there are .*\blo\b"):
+        addresses.ip_at("ib0")
+
+
+@pytest.mark.parametrize(
+    ("long", "name"), [("localhost.localdomain", "login1"), ("login1.example.org", None)]
+)
+def test_way_in_leads_through_a_machine_that_others_know(long, name, monkeypatch):
+    monkeypatch.setattr(socket, "getfqdn", lambda: long)
+    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
+    dashboards._host.cache_clear()
+    assert dashboards._host() == (name or long)
+    dashboards._host.cache_clear()
