@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pwmray.checks import check_defines, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models.layers import initialise_truncated
+from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM
 
 INITIAL_LOG_STD = -1.0
@@ -47,7 +48,8 @@ class Policy(nn.Module):
         self.config = config
         self.fidelity = fidelity
         self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
-        self._build(latent_dim)
+        with global_draws_from(generator, "policy"):  # layers of torch's own
+            self._build(latent_dim)
         initialise_truncated(self, generator)
 
     # What a subclass defines.

@@ -22,6 +22,7 @@ from pwmray.models.layers import (
     initialise_truncated,
     normed_mlp,
 )
+from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 INPUT_ORDER = ("z", "task", "action")
@@ -96,7 +97,8 @@ class WorldModel(nn.Module):
         self.register_buffer("bins", bins.to(weight.device), persistent=False)
         self.register_buffer("obs_mean", torch.zeros(MAX_OBS_DIM))
         self.register_buffer("obs_std", torch.ones(MAX_OBS_DIM))
-        self._build_dynamics()
+        with global_draws_from(generator, "dynamics"):  # layers of torch's, such as a GRU
+            self._build_dynamics()
         self._initialise(generator)
 
     # What a subclass defines.
