@@ -4,7 +4,9 @@ Shapes: B batch, L latent, A padded action. A policy maps a latent and standard 
 action in (-1, 1); noise 0 gives the deterministic action.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,10 @@ MIN_LOG_STD = -1.427  # exploration floor, the same for every policy: std 0.24
 @dataclass(frozen=True)
 class PolicyConfig:
     """Widths of the hidden layers; the default is PWM's."""
+
+    # A new kind's own settings by size, such as {"5": {"units": (500, 500)}}: those by which it has
+    # as many parameters as its like. Its fields' defaults are size 48.
+    by_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: str = ""  # the name in the registry; each subclass sets its own
     units: tuple[int, ...] = (400, 200, 100)
