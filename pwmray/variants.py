@@ -6,6 +6,8 @@ from typing import Any
 from pwmray.checks import take_preset
 
 SCRATCH = "scratch"
+SETS_VARIANT = ("variant", "world_model.kind", "policy.kind")  # what a variant follows from
+PARAMETER_TOLERANCE = 0.02  # kinds whose numbers of parameters differ by more are not compared
 # The 2x2: a variant is a kind of world model with a kind of policy.
 VARIANTS = {
     "baseline": ("mlp", "gaussian"),
