@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.checked import read_config
-from analysis.load import SETS_VARIANT, Trial, format_value
+from analysis.load import Trial, format_value
 from pwmray.registry import flat_settings
 from pwmray.results import TRAINED_WITH, UNKNOWN
-from pwmray.variants import SCRATCH
+from pwmray.variants import PARAMETER_TOLERANCE, SCRATCH, SETS_VARIANT
 
 CONTROLS = (
     "methodology",
@@ -51,7 +51,6 @@ SETS_KIND = {  # the parts whose kind a compared key changes
 OF_A_KIND = ("kind", "units", "encoder_units")
 NO_VALUE = object()  # in place of a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
-PARAMETER_TOLERANCE = 0.02
 
 
 class Difference(NamedTuple):

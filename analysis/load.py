@@ -24,11 +24,11 @@ from analysis.checked import (
 )
 from pwmray.registry.sweep_folders import names_in
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
+from pwmray.variants import SETS_VARIANT
 
 EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
 ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
-SETS_VARIANT = ("variant", "world_model.kind", "policy.kind")  # what a variant follows from
 NO_EPISODES = np.empty(0)
 
 

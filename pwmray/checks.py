@@ -104,6 +104,11 @@ def check_defaults(config: type) -> None:
 
     Else a new kind's mistake would be found where it is first set, if it ever can be.
     """
+    if "__dataclass_fields__" not in vars(config) and vars(config).get("__annotations__"):
+        raise ValueError(
+            f"{config.__module__}: {config.__name__} is no dataclass, which hides its settings; "
+            "write @dataclass(frozen=True) above it"
+        )
     for setting in dataclasses.fields(config):
         default, where = setting.default, f"{config.__module__}: {config.__name__}.{setting.name}"
         if type(default) not in _SETTING_TYPES:

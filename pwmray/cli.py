@@ -46,7 +46,8 @@ def _add_commands(commands: Subcommands) -> None:
     tasks.set_defaults(run=_list_tasks)
     models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
     models.add_argument("--size", metavar="S", help="1, 5, 19, 48, 317 or laptop; default: all")
-    models.add_argument("--variant", metavar="V", help="baseline, ..., fullflow; default: all")
+    pair = "baseline, ..., fullflow, or both kinds as mlp+flow; default: all of the 2x2"
+    models.add_argument("--variant", metavar="V", help=pair)
     models.set_defaults(run=_show_models)
     add_data_commands(commands)
     add_evaluate_command(commands)

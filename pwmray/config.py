@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -320,8 +320,23 @@ def _part_class(part: str, kinds: Mapping[str, str]) -> type:
 
 def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
     rest, widths = take_preset(flat, "size", SIZES)
+    if widths is not None:
+        widths = widths | dict(_widths_of_kinds(str(flat["size"])))
     # A key that is in both goes to the end: there it also wins over the size's [flow] key.
     return {key: value for key, value in (widths or {}).items() if key not in rest} | rest
+
+
+def _widths_of_kinds(size: str) -> Iterator[tuple[str, Any]]:
+    """Yield what kinds say of themselves at a size, by flat key."""
+    for part, registry in _KINDS.items():
+        for kind, model in registry.items():
+            by_size = {str(key): widths for key, widths in model.Config.by_size.items()}
+            for name in by_size:
+                if name not in SIZES:
+                    where = f"{model.Config.__module__}: {model.Config.__name__}.by_size"
+                    raise ValueError(f"{where}: {unknown('size', name, SIZES)}")
+            for name, value in by_size.get(size, {}).items():
+                yield f"{part}[{kind}].{name}", value
 
 
 @functools.cache

@@ -4,6 +4,7 @@ A product of N rows with a weight [in, out] costs 2 N in out (a multiply and an 
 backward it costs as much again for the weight's gradient, unless the weight is frozen, and as much
 again for its input's gradient, unless nothing before it needs one. Norms, activations and the
 optimizers' steps are left out, as `torch.utils.flop_counter` does, against which this is tested.
+Of a kind of one's own each matrix, of whatever layer, counts in each of its `num_calls`.
 Every call of a flow's network counts in full, although on a CPU what its calls have in common is
 multiplied once (`pwmray.kernels.network.along`).
 """
@@ -84,8 +85,8 @@ def _policy_step(
     rows = starts * learner.horizon
     encoder, dynamics, reward = _world_model_weights(model)
     # The latent comes detached; an input wider than it also holds the noise, which is trained.
-    first = next(layer for layer in policy.modules() if isinstance(layer, nn.Linear))
-    takes_noise = first.in_features > model.latent_dim
+    linear = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
+    takes_noise = bool(linear) and linear[0].in_features > model.latent_dim
     keeps_stale_gradient = config.trains_world_model and not config.fidelity.trained_task_embedding
     flops = (_frozen if keeps_stale_gradient else _forward)(encoder, starts)
     # Once a step to act, and once for all steps with gradients.
@@ -110,19 +111,21 @@ def _trained(weights: Sequence[int], rows: int, into_input: bool = True) -> int:
     return 3 * _forward(weights, rows) - unneeded
 
 
-def _weights(module: nn.Module) -> list[int]:
-    """Return in * out of every linear layer, in the order in which they were made."""
-    return [layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear)]
+def _weights(module: nn.Module, *apart: str) -> list[int]:
+    """Return the numbers in each matrix, of linear layers or others, in the order of their making.
+
+    Those of the parts `apart` are left out. A row of a product meets each number once.
+    """
+    return [
+        parameter.numel()
+        for name, parameter in module.named_parameters()
+        if parameter.ndim > 1 and name.partition(".")[0] not in apart
+    ]
 
 
 def _world_model_weights(model: WorldModel) -> tuple[list[int], list[int], list[int]]:
     """Return the weights of the encoder, of what `next` calls, and of the reward head."""
-    dynamics = [
-        weight
-        for name, part in model.named_children()
-        if name not in ("encoder", "reward_head")
-        for weight in _weights(part)
-    ]
+    dynamics = _weights(model, "encoder", "reward_head", "task_embedding")
     return _weights(model.encoder), dynamics, _weights(model.reward_head)
 
 

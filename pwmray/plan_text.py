@@ -8,6 +8,7 @@ from typing import Any
 
 from pwmray import prices
 from pwmray.config import RuntimeConfig
+from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial, size_text
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
@@ -96,7 +97,8 @@ def duration_text(hours: float, device: str = "") -> str:
 
 
 def _missing(plan: Plan) -> list[str]:
-    lines = [f"missing: {line}" for line in plan.missing_data] + describe_other_data(plan)
+    lines = [f"missing: {line}" for line in plan.missing_data]
+    lines += describe_other_data(plan) + describe_unequal(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
             settings = wanted.pretraining.settings

@@ -1,7 +1,9 @@
 """Named random streams: everything random in a trial is derived from its one seed by name."""
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Iterator
 
 import torch
 
@@ -17,6 +19,18 @@ def derive_seed(seed: int, name: str) -> int:
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return the generator of the stream `name` on `device`."""
     return torch.Generator(device).manual_seed(derive_seed(seed, name))
+
+
+@contextlib.contextmanager
+def global_draws_from(stream: torch.Generator, name: str) -> Iterator[None]:
+    """Have what draws from torch's global stream draw numbers that follow from `stream` and `name`.
+
+    torch's own layers do so where they are made. Nothing is taken from `stream`, and the global one
+    is afterwards where it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(stream.initial_seed(), name))
+        yield
 
 
 def restore(stream: torch.Generator, state: torch.Tensor, name: str) -> None:

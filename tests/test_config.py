@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pwmray import config
+from pwmray import config, variants
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.models import POLICIES, WORLD_MODELS, Policy, WorldModel
@@ -138,6 +138,43 @@ def test_new_kind_whose_setting_has_no_plain_default_is_refused_at_once(
 
     with pytest.raises(ValueError, match=rf"Wide\.width {problem}"):
         make(**{"world_model.kind": "mine"})
+
+
+def test_new_kind_whose_config_is_no_dataclass_is_refused(monkeypatch):
+    class Wide(WORLD_MODELS["mlp"].Config):
+        width: int = 3
+
+    mine = type("Mine", (WORLD_MODELS["mlp"],), {"Config": Wide})
+    monkeypatch.setitem(WORLD_MODELS, "mine", mine)
+    with pytest.raises(ValueError, match=r"Wide is no dataclass, .*@dataclass\(frozen=True\)"):
+        make(**{"world_model.kind": "mine"})
+
+
+def test_variant_of_a_new_kind_is_both_kinds(monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mine", WORLD_MODELS["mlp"])
+    trial = make(variant="mine+flow")
+    assert trial == make(**{"world_model.kind": "mine", "policy.kind": "flow"})
+    assert trial.variant == "mine+flow"
+    assert make(variant="mlp+gaussian").variant == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("variant", "problem"),
+    [
+        ("mne+flow", "unknown world_model.kind 'mne'"),
+        ("mlp+flw", "unknown policy.kind 'flw'; did you mean 'flow'"),
+        ("mlp+", "unknown variant 'mlp\\+'"),
+        ("mlp+flow+flow", "unknown variant"),
+    ],
+)
+def test_variant_of_kinds_that_there_are_not_is_refused(variant, problem):
+    with pytest.raises(ValueError, match=problem):
+        make(variant=variant)
+
+
+def test_kind_beside_a_variant_of_another_one_is_refused_by_both_names_too():
+    with pytest.raises(ValueError, match="variant 'mlp\\+flow' sets it to 'flow'; leave one away"):
+        variants.check_kinds({"variant": "mlp+flow", "policy.kind": "gaussian"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pwmray.algorithm.compiling import compile_networks
+from pwmray.models import WORLD_MODELS
 from pwmray.models.layers import groups
 from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
@@ -98,6 +99,29 @@ def test_network_as_one_operation_keeps_the_velocity_tangent():
     v = model.velocity(latents(5), embedded(model), actions(5), torch.rand(5, 1))
     assert v.abs().min() > 0
     assert_close(groups(v).sum(-1), torch.zeros(5, 2), rtol=0, atol=1e-5)
+
+
+class SlowWorldModel(FlowWorldModel):
+    """A tenth of the velocity."""
+
+    def velocity(self, z_BL, e_BT, a_BA, tau_B1):
+        return 0.1 * super().velocity(z_BL, e_BT, a_BA, tau_B1)
+
+
+class BoundedWorldModel(FlowWorldModel):
+    """Its trunk is no network that kernels know."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.velocity_trunk = torch.nn.Sequential(self.velocity_trunk, torch.nn.Tanh())
+
+
+@pytest.mark.parametrize("kind", [SlowWorldModel, BoundedWorldModel])
+def test_velocity_of_a_subclass_moves_latents_by_kernels_too(kind, monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mine", kind)
+    plain = trained(fresh_world_model("mine", {}))
+    given = latents(5), embedded(plain), actions(5)
+    assert_close(with_kernels(plain).next(*given), plain.next(*given))
 
 
 def test_products_in_bfloat16_take_means_of_the_velocity_itself():

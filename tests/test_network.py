@@ -5,12 +5,21 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from pwmray import precision
 from pwmray.kernels import network
-from pwmray.models.layers import Linear, NormedLinear, SimNorm, mish_mlp, normed_mlp
+from pwmray.models.layers import (
+    Linear,
+    NormedLinear,
+    NormedNetwork,
+    SimNorm,
+    layers_by_kernels,
+    mish_mlp,
+    normed_mlp,
+)
 
 NETWORKS = {
     "simplex": lambda: normed_mlp(6, (16, 24), NormedLinear(24, 8, SimNorm())),
@@ -185,3 +194,74 @@ def test_network_with_a_layer_of_another_kind_runs_as_it_is_written(counted):
         module.uses_kernels = True
         assert torch.equal(module(draw(7, 6)), expected)
     assert not counted
+
+
+class DoubledLayer(NormedLinear):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+class DoubledLinear(Linear):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+class DoubledNetwork(NormedNetwork):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def replace_norm(layer, norm):
+    layer.ln = norm
+
+
+# What a model of one's own may do to a network: no kernel may pass it by.
+CHANGES = {
+    "a layer's subclass": ("linear", lambda net: net.__setitem__(0, DoubledLayer(6, 16))),
+    "a linear subclass": ("linear", lambda net: net.__setitem__(1, DoubledLinear(16, 5))),
+    "no bias": ("linear", lambda net: net.__setitem__(1, nn.Linear(16, 5, bias=False))),
+    "a hook": ("linear", lambda net: net[0].register_forward_hook(lambda *call: 2 * call[2])),
+    "a hook of the input": (
+        "linear",
+        lambda net: net[1].register_forward_pre_hook(lambda _, given: (2 * given[0],)),
+    ),
+    "a hook of the activation": (
+        "linear",
+        lambda net: net[0].activation.register_forward_hook(lambda *call: 2 * call[2]),
+    ),
+    "another epsilon": ("linear", lambda net: replace_norm(net[0], nn.LayerNorm(16, eps=1.0))),
+    "another norm": ("linear", lambda net: replace_norm(net[0], nn.RMSNorm(16))),
+    "no norm": ("linear", lambda net: replace_norm(net[0], nn.Identity())),
+    "a spectral norm": ("linear", lambda net: spectral_norm(net[0]).eval()),
+    "another activation": ("policy", lambda net: net.__setitem__(1, nn.ReLU())),
+    "a layer more in a policy": ("policy", lambda net: net.insert(1, nn.Tanh())),
+    "another epsilon of a policy": (
+        "policy",
+        lambda net: net.__setitem__(2, nn.LayerNorm(16, eps=1.0)),
+    ),
+    "a layer's subclass in a policy": (
+        "policy",
+        lambda net: net.__setitem__(0, DoubledLinear(6, 16)),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_network_that_was_changed_computes_the_same_by_kernels(change):
+    name, apply = CHANGES[change]
+    module = NETWORKS[name]()
+    apply(module)
+    expected = module(draw(7, 6))
+    for part in module.modules():
+        part.uses_kernels = True
+    assert_close(module(draw(7, 6)), expected)
+
+
+def test_layers_of_a_changed_network_are_not_taken_in_place_of_calling_it():
+    plain, doubled = normed_mlp(6, (16,), Linear(16, 5)), DoubledNetwork(Linear(6, 5))
+    hooked = normed_mlp(6, (16,), Linear(16, 5))
+    hooked.register_forward_hook(lambda *call: 2 * call[2])
+    for module in (plain, doubled, hooked):
+        module.uses_kernels = True
+    assert layers_by_kernels(plain) is not None
+    assert [layers_by_kernels(m) for m in (doubled, hooked, nn.Linear(6, 5))] == [None] * 3

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 from torchdiffeq import odeint
 
+from pwmray.flops import count_update_flops
 from pwmray.models import ode
 from pwmray.models.ode import INTEGRATORS
 from tests.model_inputs import (
@@ -16,11 +17,14 @@ from tests.model_inputs import (
     fresh_policy,
     fresh_world_model,
     latents,
+    measure_update_flops,
     noise,
     stream,
+    tiny_trial,
     trained,
 )
 
+CALLS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
 every_integrator = pytest.mark.parametrize("integrator", INTEGRATORS)
 
@@ -61,6 +65,24 @@ def test_integrator_makes_the_calls_that_it_states(integrator, num_substeps):
     assert len(times) == ode.num_calls(integrator, num_substeps)
     assert min(times) == 0
     assert max(times) <= 1 + 1e-12
+
+
+def test_new_integrator_is_one_entry_and_its_calls_are_counted(monkeypatch):
+    def kutta3(velocity, x, tau, dt):
+        k1 = velocity(x, tau)
+        k2 = velocity(x + dt / 2 * k1, tau + dt / 2)
+        k3 = velocity(x - dt * k1 + 2 * dt * k2, tau + dt)
+        return x + dt / 6 * (k1 + 4 * k2 + k3)
+
+    monkeypatch.setitem(INTEGRATORS, "kutta3", kutta3)
+    keys = {"world_model.integrator": "kutta3", "world_model.num_substeps": 2}
+    trial = tiny_trial(variant="flowwm", **keys)
+    assert ode.num_calls("kutta3", 2) == 6
+    assert count_update_flops(trial).total == measure_update_flops(trial)
+
+
+def test_calls_of_an_integrator_are_known():
+    assert {name: ode.num_calls(name, 1) for name in ORDERS} == CALLS
 
 
 @every_integrator

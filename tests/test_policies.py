@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
@@ -158,6 +159,14 @@ def exploration_has_the_common_floor(kind, settings):
 
 
 @clause
+def computes_by_kernels_what_it_computes_without(kind, settings):
+    policy = trained(fresh_policy(kind, settings))
+    expected = policy(latents(5), noise(5), ALL_DIMS)
+    compile_networks(policy, [])
+    assert_close(policy(latents(5), noise(5), ALL_DIMS), expected, rtol=1e-4, atol=1e-5)
+
+
+@clause
 def makes_the_network_calls_that_it_states(kind, settings):
     policy = fresh_policy(kind, settings)
     assert count_calls(policy, lambda: policy.act(latents(5), ALL_DIMS)) == policy.num_calls
@@ -251,6 +260,17 @@ class BoundedPolicy(Policy):
         return 3 * torch.tanh(self.mean(z_BL) / 3) + scaled_noise_BA
 
 
+class ConvolvingPolicy(Policy):
+    """u = conv(z) + std * noise: of a layer that torch initialises, and no linear one."""
+
+    def _build(self, latent_dim):
+        self.mean = torch.nn.Conv1d(1, MAX_ACTION_DIM, latent_dim)
+
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        rows = self.mean(z_BL.flatten(0, -2).unsqueeze(1))
+        return rows.view(scaled_noise_BA.shape) + scaled_noise_BA
+
+
 class RandomPolicy(BoundedPolicy):
     def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
         return torch.randn_like(scaled_noise_BA) + super().pre_squash(z_BL, scaled_noise_BA, mask_A)
@@ -277,6 +297,19 @@ class DearPolicy(BoundedPolicy):
 def test_policy_that_a_test_registers_gets_the_whole_contract(clause, monkeypatch):
     monkeypatch.setitem(POLICIES, "bounded", BoundedPolicy)
     clause("bounded", {})
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        weights_follow_from_the_generator,
+        computes_by_kernels_what_it_computes_without,
+        costs_the_operations_that_are_counted,
+    ],
+)
+def test_policy_of_layers_that_torch_initialises_keeps_its_contract(clause, monkeypatch):
+    monkeypatch.setitem(POLICIES, "convolving", ConvolvingPolicy)
+    clause("convolving", {})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """The table of sizes: counted parameters, matched variants, named configurations."""
 
+import dataclasses
+
 import pytest
 
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
+from pwmray.models import WORLD_MODELS
 from pwmray.models.sizes import SIZES
 from pwmray.variants import VARIANTS
 from search_spaces import NAMED, SCALES
@@ -116,3 +119,35 @@ def test_every_variant_has_a_named_configuration():
 def test_laptop_scale_has_the_widths_of_the_laptop_size(variant):
     scaled = make(**SCALES["laptop"]["set"], variant=variant)
     assert count_parameters(scaled) == count_parameters(make(size="laptop", variant=variant))
+
+
+def register(monkeypatch, by_size):
+    config = dataclasses.make_dataclass(
+        "Narrow", [], bases=(WORLD_MODELS["mlp"].Config,), frozen=True
+    )
+    config.by_size = by_size
+    mine = type("Mine", (WORLD_MODELS["mlp"],), {"Config": config})
+    monkeypatch.setitem(WORLD_MODELS, "mine", mine)
+
+
+@pytest.mark.parametrize("key", [5, "5"])
+def test_new_kind_says_itself_how_wide_it_is_at_a_size(key, monkeypatch):
+    register(monkeypatch, {key: {"units": (40, 30)}})
+    given = {"world_model.kind": "mine"}
+    assert make(size=5, **given).world_model.units == (40, 30)
+    assert make(size=5, **given, **{"world_model.units": (8,)}).world_model.units == (8,)
+    assert make(size=1, **given).world_model.units == make(size=1).world_model.units
+    assert make(size=5).world_model.units == (512, 512)
+
+
+@pytest.mark.parametrize(
+    ("by_size", "problem"),
+    [
+        ({"49": {"units": (40,)}}, "Narrow.by_size: unknown size '49'"),
+        ({"5": {"unit": (40,)}}, r"unknown config key 'world_model\[mine\].unit'"),
+    ],
+)
+def test_mistake_in_what_a_kind_says_of_a_size_is_named(by_size, problem, monkeypatch):
+    register(monkeypatch, by_size)
+    with pytest.raises(ValueError, match=problem):
+        make(size=5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
@@ -154,6 +155,14 @@ def action_gets_a_gradient_from_reward_and_next_latent(kind, settings):
 
     assert from_reward.isfinite().all() and from_reward.abs().min() > 0
     assert from_next.isfinite().all() and from_next.abs().min() > 0
+
+
+@clause
+def computes_by_kernels_what_it_computes_without(kind, settings):
+    model = trained(fresh_world_model(kind, settings))
+    expected = compute_all(model, *make_inputs())
+    compile_networks(model, [])
+    assert_close(compute_all(model, *make_inputs()), expected, rtol=1e-4, atol=1e-5)
 
 
 @clause
@@ -309,6 +318,17 @@ class ResidualWorldModel(WorldModel):
         return SimNorm()(z_BL.log() + self.shift(torch.cat([z_BL, e_BT, a_BA], dim=-1)))
 
 
+class RecurrentWorldModel(WorldModel):
+    """z' = GRU(e, a; z): of a layer that torch initialises."""
+
+    def _build_dynamics(self):
+        self.cell = torch.nn.GRUCell(self.input_dim - self.latent_dim, self.latent_dim)
+
+    def next(self, z_BL, e_BT, a_BA):
+        inputs = torch.cat([e_BT, a_BA], dim=-1).flatten(0, -2)
+        return self.cell(inputs, z_BL.flatten(0, -2)).view(z_BL.shape)
+
+
 class FreeWorldModel(ResidualWorldModel):
     def next(self, z_BL, e_BT, a_BA):
         return self.shift(torch.cat([z_BL, e_BT, a_BA], dim=-1))
@@ -339,6 +359,26 @@ class WideWorldModel(ResidualWorldModel):
 def test_world_model_that_a_test_registers_gets_the_whole_contract(clause, monkeypatch):
     monkeypatch.setitem(WORLD_MODELS, "residual", ResidualWorldModel)
     clause("residual", {})
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        keeps_leading_dimensions,
+        weights_follow_from_the_generator,
+        computes_by_kernels_what_it_computes_without,
+    ],
+)
+def test_world_model_of_layers_that_torch_initialises_keeps_its_contract(clause, monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "recurrent", RecurrentWorldModel)
+    clause("recurrent", {})
+
+
+def test_operations_of_a_recurrent_layer_are_counted(monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "recurrent", RecurrentWorldModel)
+    trial = tiny_trial(**{"world_model.kind": "recurrent"})
+    # Its state has a product of its own, which at first needs no gradient of the policy's step.
+    assert count_update_flops(trial).total == pytest.approx(measure_update_flops(trial), rel=0.01)
 
 
 @pytest.mark.parametrize(

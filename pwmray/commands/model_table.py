@@ -37,7 +37,8 @@ def make_rows(size: str | None = None, variant: str | None = None) -> list[Model
 
 def as_table(rows: Sequence[ModelRow]) -> str:
     """Return the rows as text, after two lines that say what they count."""
-    return "\n".join([*_heading(), *map(_line, rows)])
+    width = max(11, *(len(row.variant) for row in rows))
+    return "\n".join([*_heading(width), *(_line(row, width) for row in rows)])
 
 
 def _make_row(size: str, variant: str) -> ModelRow:
@@ -66,7 +67,7 @@ def _parameters(config: TrialConfig) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def _heading() -> Iterator[str]:
+def _heading(width: int) -> Iterator[str]:
     config = _config("48", "fullflow")
     model, policy, learner = config.world_model, config.policy, config.learner
     yield (
@@ -80,18 +81,18 @@ def _heading() -> Iterator[str]:
         f"a policy step ({learner.policy_batch_size} x {learner.horizon}), "
         f"{learner.critic_iterations} critic passes"
     )
-    yield f"{'':<18} {'parameters':>45}  {'ratio to baseline':>20}  {'calls':>11}"
+    yield f"{'':<{width + 7}} {'parameters':>45}  {'ratio to baseline':>20}  {'calls':>11}"
     yield (
-        f"{'size':<6} {'variant':<11} {'world model':>11} {'policy':>9} {'critic':>10} "
+        f"{'size':<6} {'variant':<{width}} {'world model':>11} {'policy':>9} {'critic':>10} "
         f"{'total':>12}  {'model':>6} {'policy':>6} {'total':>6}  "
         f"{'model':>5} {'policy':>5} {'GFLOP':>9}"
     )
 
 
-def _line(row: ModelRow) -> str:
+def _line(row: ModelRow, width: int) -> str:
     counts, ratios = row.parameters, row.ratios
     return (
-        f"{row.size:<6} {row.variant:<11} {counts['world_model']:>11,} {counts['policy']:>9,} "
+        f"{row.size:<6} {row.variant:<{width}} {counts['world_model']:>11,} {counts['policy']:>9,} "
         f"{counts['critic']:>10,} {counts['total']:>12,}  {ratios['world_model']:>6.4f} "
         f"{ratios['policy']:>6.4f} {ratios['total']:>6.4f}  {row.world_model_calls:>5} "
         f"{row.policy_calls:>6} {row.update_flops / 1e9:>9,.1f}"

@@ -32,6 +32,7 @@ from pwmray.driver.turns import Turns
 from pwmray.failures import is_disk_full
 from pwmray.hold import clear_leftovers
 from pwmray.levels import title_trial
+from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
 from pwmray.registry import Status
@@ -97,7 +98,7 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     started = time.time()
     # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
-    for line in [*righted, *describe_other_data(plan)]:
+    for line in [*righted, *describe_other_data(plan), *describe_unequal(plan)]:
         print(line)
     planning.check_disk(plan)
     check_writable(plan.results)

@@ -19,7 +19,7 @@ class Linear(nn.Linear):
     uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.uses_kernels and input.is_cuda:
+        if self.uses_kernels and input.is_cuda and self.bias is not None:
             return products.linear(input, self.weight)[..., : self.out_features] + self.bias
         x = product(F.linear, input, as_factor(self.weight), self.bias)
         return x.to(self.weight.dtype)
@@ -34,11 +34,16 @@ class NormedLinear(Linear):
         self.activation = activation or nn.Mish()
 
     def forward(self, input: Tensor) -> Tensor:
-        kind = _KERNELS.get(type(self.activation)) if self.uses_kernels else None
+        kind = self.norm_kind if self.uses_kernels else None
         if kind is None:
             return self.activation(self.ln(super().forward(input)))
         x = products.linear(input, self.weight)
         return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
+
+    @property
+    def norm_kind(self) -> str | None:
+        """The kernels' name of norm and activation; None for what they do not compute."""
+        return _norm_kind(self.ln, self.activation)
 
 
 class SimNorm(nn.Module):
@@ -62,19 +67,9 @@ class NormedNetwork(nn.Sequential):
 
     def layers(self) -> list[network.Layer] | None:
         """Return the layers as one operation takes them, or None if it does not know one."""
-        layers = []
-        for layer in self:
-            if isinstance(layer, NormedLinear):
-                kind = _KERNELS.get(type(layer.activation))
-                if kind is None:
-                    return None
-                affine = layer.bias, layer.ln.weight, layer.ln.bias
-                layers.append(network.Layer(kind, layer.weight, affine))
-            elif isinstance(layer, nn.Linear):
-                layers.append(network.Layer(None, layer.weight, (layer.bias,)))
-            elif not isinstance(layer, nn.Identity):
-                return None
-        return layers
+        found = [_as_operand(layer) for layer in self if type(layer) is not nn.Identity]
+        known = [layer for layer in found if layer is not None]
+        return known if len(known) == len(found) else None
 
 
 class MishNetwork(nn.Sequential):
@@ -83,9 +78,9 @@ class MishNetwork(nn.Sequential):
     uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.uses_kernels:
+        layers = self.layers() if self.uses_kernels else None
+        if layers is None:
             return super().forward(input)
-        layers = self.layers()
         if network.can_run(input):
             return network.run(input, layers)
         for kind, weight, affine in layers[:-1]:
@@ -93,17 +88,36 @@ class MishNetwork(nn.Sequential):
             input = norms.norm(kind, products.linear(input, weight), *affine)
         return self[-1](input)
 
-    def layers(self) -> list[network.Layer]:
-        """Return the layers as one operation takes them."""
+    def layers(self) -> list[network.Layer] | None:
+        """Return the layers as one operation takes them, or None if it does not know one."""
         *hidden, last = self
+        if len(hidden) % 3:
+            return None
         layers = []
-        for linear, norm in zip(hidden[::3], hidden[2::3], strict=True):
-            assert isinstance(linear, Linear)
+        for linear, mish, norm in zip(hidden[::3], hidden[1::3], hidden[2::3], strict=True):
+            given, is_mish = _as_operand(linear), type(mish) is nn.Mish and _is_plain(mish)
+            if given is None or given.kind or not (is_mish and _is_norm_of_kernels(norm)):
+                return None
             assert isinstance(norm, nn.LayerNorm)
-            affine = linear.bias, norm.weight, norm.bias
-            layers.append(network.Layer(norms.MISH_NORM, linear.weight, affine))
-        assert isinstance(last, Linear)
-        return [*layers, network.Layer(None, last.weight, (last.bias,))]
+            affine = (*given.affine, norm.weight, norm.bias)
+            layers.append(network.Layer(norms.MISH_NORM, given.weight, affine))
+        given = _as_operand(last)
+        return None if given is None or given.kind else [*layers, given]
+
+
+def layers_by_kernels(module: nn.Module) -> list[network.Layer] | None:
+    """Return the layers of a network that kernels are to compute, in place of calling it.
+
+    None where they are not to, or do not know it: it is to be called, then.
+    """
+    if type(module) not in (NormedNetwork, MishNetwork) or not _is_plain(module):
+        return None
+    return module.layers() if module.uses_kernels else None  # type: ignore[operator]
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Tell whether a layer computes W x + b and nothing else."""
+    return type(layer) in (Linear, nn.Linear) and _is_plain(layer) and layer.bias is not None
 
 
 def groups(x: Tensor) -> Tensor:
@@ -133,3 +147,32 @@ def initialise_truncated(module: nn.Module, generator: torch.Generator) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
             nn.init.zeros_(layer.bias)
+
+
+def _as_operand(layer: nn.Module) -> network.Layer | None:
+    """Return a layer as the kernels take it; None for one that computes something else."""
+    if type(layer) is NormedLinear and _is_plain(layer):
+        norm = layer.ln  # once: torch takes a microsecond to find it
+        kind = _norm_kind(norm, layer.activation)
+        if kind is None:
+            return None
+        return network.Layer(kind, layer.weight, (layer.bias, norm.weight, norm.bias))
+    if is_plain_linear(layer):
+        return network.Layer(None, layer.weight, (layer.bias,))  # type: ignore[arg-type]
+    return None
+
+
+def _norm_kind(norm: nn.Module, activation: nn.Module) -> str | None:
+    is_known = _is_norm_of_kernels(norm) and _is_plain(activation)
+    return _KERNELS.get(type(activation)) if is_known else None
+
+
+def _is_norm_of_kernels(norm: nn.Module) -> bool:
+    if type(norm) is not nn.LayerNorm or norm.eps != norms.EPSILON or norm.bias is None:
+        return False
+    return len(norm.normalized_shape) == 1 and _is_plain(norm)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether calling a module is its `forward` alone: hooks of torch would be passed by."""
+    return not (module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)

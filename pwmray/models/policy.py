@@ -4,7 +4,9 @@ Shapes: B batch, L latent, A padded action. A policy maps a latent and standard 
 action in (-1, 1); noise 0 gives the deterministic action.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from pwmray.checks import check_defines, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
 from pwmray.models.layers import initialise_truncated
+from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM
 
 INITIAL_LOG_STD = -1.0
@@ -21,6 +24,10 @@ MIN_LOG_STD = -1.427  # exploration floor, the same for every policy: std 0.24
 @dataclass(frozen=True)
 class PolicyConfig:
     """Widths of the hidden layers; the default is PWM's."""
+
+    # A new kind's own settings by size, such as {"5": {"units": (500, 500)}}: those by which it has
+    # as many parameters as its like. Its fields' defaults are size 48.
+    by_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: str = ""  # the name in the registry; each subclass sets its own
     units: tuple[int, ...] = (400, 200, 100)
@@ -47,7 +54,8 @@ class Policy(nn.Module):
         self.config = config
         self.fidelity = fidelity
         self.log_std = nn.Parameter(torch.full((MAX_ACTION_DIM,), INITIAL_LOG_STD))
-        self._build(latent_dim)
+        with global_draws_from(generator, "policy"):  # layers of torch's own
+            self._build(latent_dim)
         initialise_truncated(self, generator)
 
     # What a subclass defines.

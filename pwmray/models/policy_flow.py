@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pwmray.kernels import network
 from pwmray.models import ode
-from pwmray.models.layers import mish_mlp
+from pwmray.models.layers import layers_by_kernels, mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
 from pwmray.tasks import MAX_ACTION_DIM
 
@@ -61,8 +61,9 @@ class FlowPolicy(Policy):
 
     def _velocity_along(self, z_BL: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return what the network makes of z, and of an x [B, A] and a tau."""
-        if self.velocity.uses_kernels and network.can_run(z_BL):
-            return network.along(self.velocity.layers(), z_BL, is_first=True)
+        layers = layers_by_kernels(self.velocity) if network.can_run(z_BL) else None
+        if layers is not None:
+            return network.along(layers, z_BL, is_first=True)
 
         def velocity(x_BA: Tensor, tau: float) -> Tensor:
             tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)

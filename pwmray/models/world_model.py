@@ -5,7 +5,9 @@ T task embedding, K reward bins. Inputs are concatenated in the order z, e (task
 checkpoints record that order.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from pwmray.models.layers import (
     initialise_truncated,
     normed_mlp,
 )
+from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 INPUT_ORDER = ("z", "task", "action")
@@ -31,6 +34,10 @@ _MIN_STD = 1e-3  # an entry that hardly varies in the data is not blown up
 @dataclass(frozen=True)
 class WorldModelConfig:
     """Sizes of the parts that every world model has; the defaults are TD-MPC2's 48M."""
+
+    # A new kind's own settings by size, such as {"5": {"units": (500, 500)}}: those by which it has
+    # as many parameters as its like. Its fields' defaults are size 48.
+    by_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: str = ""  # the name in the registry; each subclass sets its own
     latent_dim: int = 768  # a multiple of 8
@@ -96,7 +103,8 @@ class WorldModel(nn.Module):
         self.register_buffer("bins", bins.to(weight.device), persistent=False)
         self.register_buffer("obs_mean", torch.zeros(MAX_OBS_DIM))
         self.register_buffer("obs_std", torch.ones(MAX_OBS_DIM))
-        self._build_dynamics()
+        with global_draws_from(generator, "dynamics"):  # layers of torch's, such as a GRU
+            self._build_dynamics()
         self._initialise(generator)
 
     # What a subclass defines.

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from pwmray.kernels import network, norms, products
 from pwmray.models import ode
-from pwmray.models.layers import Linear, NormedLinear, SimNorm, groups, normed_mlp
+from pwmray.models.layers import (
+    Linear,
+    NormedLinear,
+    SimNorm,
+    groups,
+    is_plain_linear,
+    layers_by_kernels,
+    normed_mlp,
+)
 from pwmray.models.world_model import WorldModel, WorldModelConfig
 from pwmray.precision import make_once
 
@@ -63,10 +71,11 @@ class FlowWorldModel(WorldModel):
         inputs = torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1)
         if not self.fidelity.tangent_velocity:
             return self.published_velocity(inputs)
-        if self._runs_as_one(inputs):
-            return network.run(inputs, self._velocity_layers())
+        layers = self._layers_as_one(inputs)
+        if layers is not None:
+            return network.run(inputs, layers)
         head, x = self.velocity_head, self.velocity_trunk(inputs)
-        if head.uses_kernels and x.is_cuda:
+        if is_plain_linear(head) and head.uses_kernels and x.is_cuda:
             return norms.tangent(products.linear(x, head.weight), head.bias)
         return _without_means(head(x))
 
@@ -111,25 +120,28 @@ class FlowWorldModel(WorldModel):
 
     def _velocity_along(self, e_BT: Tensor, a_BA: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return the velocity of a z [B, L] at a tau."""
-        if self._runs_as_one(a_BA):
+        # A subclass's own velocity is to be called.
+        is_ours = type(self).velocity is FlowWorldModel.velocity
+        layers = self._layers_as_one(a_BA) if is_ours else None
+        if layers is not None:
             given = torch.cat([e_BT, a_BA], dim=-1)
-            return network.along(self._velocity_layers(), given, is_first=False)
+            return network.along(layers, given, is_first=False)
 
         def velocity(z_BL: Tensor, tau: float) -> Tensor:
             return self.velocity(z_BL, e_BT, a_BA, z_BL.new_full((*z_BL.shape[:-1], 1), tau))
 
         return velocity
 
-    def _runs_as_one(self, x: Tensor) -> bool:
-        """Tell whether trunk and head are one operation here."""
-        if not self.fidelity.tangent_velocity:
-            return False
-        return self.velocity_head.uses_kernels and network.can_run(x)
+    def _layers_as_one(self, x: Tensor) -> list[network.Layer] | None:
+        """Return trunk and head as one operation; None where they are none here.
 
-    def _velocity_layers(self) -> list[network.Layer]:
-        """Return trunk and head; means are taken of the head's few weights in place of all rows."""
-        head, trunk = self.velocity_head, self.velocity_trunk.layers()
-        assert trunk is not None
+        Means are taken of the head's few weights in place of all rows.
+        """
+        if not self.fidelity.tangent_velocity or not network.can_run(x):
+            return None
+        head, trunk = self.velocity_head, layers_by_kernels(self.velocity_trunk)
+        if trunk is None or not is_plain_linear(head):
+            return None
         return [*trunk, make_once(head.weight, lambda _: _tangent_layer(head))]
 
     def _put_back(self, z_BL: Tensor) -> Tensor:

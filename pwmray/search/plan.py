@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from pwmray import prices, registry, tables
 from pwmray.config import TrialConfig
+from pwmray.contract import check_kinds
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.search import study
@@ -63,6 +64,7 @@ class SearchPlan:
         tables.check_scale(results / search.name, scale)
         space = study.read_space(search.space)
         configs = [search.config(scale, task, {}) for task in tasks]
+        check_kinds(configs)
         config_of = functools.partial(search.config, scale, tasks[0])
         _check_space(search.name, space, config_of)
         cells = _cells(space, config_of)

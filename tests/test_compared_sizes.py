@@ -1,0 +1,62 @@
+"""A plan says which comparisons the summary will refuse for the sizes of what is compared."""
+
+import dataclasses
+
+import pytest
+
+from pwmray import plan
+from pwmray.models import WORLD_MODELS
+from pwmray.parity import describe_unequal
+from pwmray.plan_text import as_table
+from pwmray.sweep import Sweep
+
+HELD = {"task": "pendulum-spin", "epochs": 2, "size": "laptop"}
+WORLD_MODEL = WORLD_MODELS["mlp"]
+
+
+def make_plan(results, vary, compare, within=(), **held):
+    hold = {key: value for key, value in {**HELD, **held}.items() if key not in vary}
+    scales = {"tiny": {"instead": {}, "set": {}}}
+    sweep = Sweep("mine", {**vary, "seed": [1, 2]}, compare, within, scales, hold)
+    return plan.make(sweep, "tiny", sweep.cells("tiny"), results)
+
+
+def register(monkeypatch, units):
+    config = dataclasses.make_dataclass("Mine", [], bases=(WORLD_MODEL.Config,), frozen=True)
+    config.by_size = {"laptop": {"units": units}}
+    monkeypatch.setitem(WORLD_MODELS, "mine", type("Mine", (WORLD_MODEL,), {"Config": config}))
+
+
+@pytest.mark.parametrize(
+    ("compare", "levels", "names"),
+    [
+        ("world_model.kind", ["mlp", "flow", "mine"], ("mlp", "mine")),
+        ("variant", ["baseline", "fullflow", "mine+gaussian"], ("baseline", "mine+gaussian")),
+    ],
+)
+def test_plan_names_kinds_of_unlike_sizes(compare, levels, names, monkeypatch, tmp_path):
+    register(monkeypatch, (64, 64))
+    made = make_plan(tmp_path, {compare: levels}, compare)
+    (line,) = describe_unequal(made)
+    assert f"apart: {names[0]} 177,235, {names[1]} 130,323; by" in line
+    assert line in as_table(made)
+
+
+def test_plan_says_nothing_of_kinds_that_are_alike(monkeypatch, tmp_path):
+    register(monkeypatch, (128, 127))
+    made = make_plan(tmp_path, {"world_model.kind": ["mlp", "mine"]}, "world_model.kind")
+    assert describe_unequal(made) == []
+
+
+@pytest.mark.parametrize(
+    ("vary", "compare"),
+    [
+        ({"size": ["laptop", "1"]}, "size"),
+        ({"world_model.kind": ["mlp", "mine"], "epochs": [2, 4]}, "epochs"),
+        ({"world_model.kind": ["mlp", "flow"], "size": ["laptop", "1"]}, "world_model.kind"),
+        ({"kind": {"a": {"variant": "baseline"}, "b": {"variant": "fullflow"}}}, "kind"),
+    ],
+)
+def test_plan_says_nothing_where_sizes_are_not_to_be_alike(vary, compare, monkeypatch, tmp_path):
+    register(monkeypatch, (64, 64))
+    assert describe_unequal(make_plan(tmp_path, vary, compare)) == []

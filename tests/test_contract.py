@@ -1,0 +1,182 @@
+"""What a new kind gets wrong is said in one line before anything runs."""
+
+import pytest
+import torch
+
+from pwmray.contract import check_kinds
+from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models.policy_gaussian import GaussianPolicy
+from pwmray.models.world_model_mlp import MLPWorldModel
+from pwmray.sweep import Sweep
+from tests.model_inputs import tiny_trial
+
+
+class SameWorldModel(MLPWorldModel):
+    pass
+
+
+class ScalarWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA).mean(-1, keepdim=True)
+
+
+class StatefulWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA), z_BL
+
+
+class MeanLossWorldModel(MLPWorldModel):
+    def matching_loss(self, z_BL, e_BT, a_BA, target_BL, tau_B1):
+        return (self.next(z_BL, e_BT, a_BA) - target_BL).square().mean()
+
+
+class FlatRewardWorldModel(MLPWorldModel):
+    def reward(self, z_BL, e_BT, a_BA):
+        return super().reward(z_BL, e_BT, a_BA).squeeze(-1)
+
+
+class ForgetfulWorldModel(MLPWorldModel):
+    def next(self, z_BL, a_BA):
+        return z_BL
+
+
+class DroppingWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(torch.nn.functional.dropout(z_BL, 0.1), e_BT, a_BA)
+
+
+class RowsWorldModel(MLPWorldModel):
+    """A GRU takes rows, and none of the planner's two leading dimensions."""
+
+    def _build_dynamics(self):
+        self.cell = torch.nn.GRUCell(self.input_dim - self.latent_dim, self.latent_dim)
+
+    def next(self, z_BL, e_BT, a_BA):
+        return self.cell(torch.cat([e_BT, a_BA], dim=-1), z_BL)
+
+
+class PreciseWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA).double()
+
+
+class CutWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA.detach())
+
+
+class ConstantWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA).detach()
+
+
+class MisspeltWorldModel(MLPWorldModel):
+    def _build_dynamics(self):
+        self.shift = torch.nn.Linear(self.config.num_unit, 3)
+
+
+class AdaptiveWorldModel(MLPWorldModel):
+    """How much it computes follows from its numbers: that may be."""
+
+    def next(self, z_BL, e_BT, a_BA):
+        next_BL = super().next(z_BL, e_BT, a_BA)
+        while next_BL.max() > 1:
+            next_BL = next_BL / 2
+        return next_BL
+
+
+class ScaledWorldModel(MLPWorldModel):
+    """A tensor that is no buffer has no numbers where shapes alone are built."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.scale = torch.ones(self.latent_dim)
+
+    def next(self, z_BL, e_BT, a_BA):
+        return self.scale * super().next(z_BL, e_BT, a_BA)
+
+
+BROKEN_MODELS = {
+    ScalarWorldModel: r"next returns \[2, 3, 1\] for .*; it must return \[2, 3, 16\]",
+    StatefulWorldModel: "next returns a tuple for",
+    MeanLossWorldModel: r"matching_loss returns \[\] for .*; it must return \[2, 3\]",
+    FlatRewardWorldModel: r"reward returns \[2, 3\] for .*; it must return \[2, 3, 1\]",
+    ForgetfulWorldModel: "next fails for .*: TypeError: .*takes 3 positional arguments but 4",
+    DroppingWorldModel: r"next draws random numbers of its own \(.*\), which follow from no seed",
+    RowsWorldModel: r"next fails at test_contract.py:\d+ for .* \[2, 3\]: ValueError: GRUCell",
+    PreciseWorldModel: "next returns torch.float64",
+    CutWorldModel: "next passes no gradient back to its action",
+    ConstantWorldModel: "next passes no gradient back to its latent",
+    MisspeltWorldModel: r"cannot be built at test_contract.py:\d+: AttributeError: .*'num_unit'",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_MODELS)
+def test_world_model_that_breaks_a_promise_is_refused(kind, monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mine", kind)
+    with pytest.raises(ValueError, match=BROKEN_MODELS[kind]) as refused:
+        check_kinds([tiny_trial(**{"world_model.kind": "mine"})])
+    assert "mine" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [SameWorldModel, AdaptiveWorldModel, ScaledWorldModel])
+def test_world_model_that_keeps_its_promises_is_let_pass(kind, monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mine", kind)
+    check_kinds([tiny_trial(**{"world_model.kind": "mine"})])
+
+
+class OneActionPolicy(GaussianPolicy):
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        return super().pre_squash(z_BL, scaled_noise_BA, mask_A)[..., :1]
+
+
+class MixedPolicy(GaussianPolicy):
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        chosen = torch.rand_like(scaled_noise_BA) < 0.5
+        return super().pre_squash(z_BL, scaled_noise_BA, mask_A) * chosen
+
+
+class SeededPolicy(GaussianPolicy):
+    """What it draws from follows from its seed."""
+
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        draws = torch.Generator().manual_seed(0)
+        moved = torch.rand(scaled_noise_BA.shape, generator=draws)
+        return super().pre_squash(z_BL, scaled_noise_BA, mask_A) + moved
+
+
+BROKEN_POLICIES = {
+    OneActionPolicy: r"pre_squash returns \[2, 3, 1\] for .*; it must return \[2, 3, 6\]",
+    MixedPolicy: r"pre_squash draws random numbers of its own \(rand_like\)",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_POLICIES)
+def test_policy_that_breaks_a_promise_is_refused(kind, monkeypatch):
+    monkeypatch.setitem(POLICIES, "mine", kind)
+    with pytest.raises(ValueError, match=BROKEN_POLICIES[kind]):
+        check_kinds([tiny_trial(**{"policy.kind": "mine"})])
+
+
+def test_policy_that_draws_from_a_stream_of_its_own_is_let_pass(monkeypatch):
+    monkeypatch.setitem(POLICIES, "mine", SeededPolicy)
+    check_kinds([tiny_trial(**{"policy.kind": "mine"})])
+
+
+def test_plan_refuses_a_kind_that_breaks_a_promise(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(WORLD_MODELS, "mine", ScalarWorldModel)
+    sweep = Sweep(
+        name="mine",
+        vary={"world_model.kind": ["mlp", "mine"]},
+        compare="world_model.kind",
+        within=[],
+        scales={"tiny": {"instead": {}, "set": {}}},
+        hold={"task": "pendulum-spin", "seed": 1, "epochs": 2, "size": "laptop"},
+    )
+    places = ["--results", str(tmp_path), "--data", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(["--scale", "tiny", "--plan", *places])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "next returns [2, 3, 1]" in line
