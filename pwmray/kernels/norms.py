@@ -142,6 +142,8 @@ class _Stacked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Tensor | None):
         total = ctx.gradient.total
+        for parts in ctx.gradient.parts.values():
+            total = _rows_on_gpu().add_rows(parts, total)
         return None, *([None] * ctx.num_parameters if total is None else total)
 
 
@@ -160,9 +162,9 @@ class _SharedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, moments, (bias, scale, shift) = ctx.saved_tensors
-        gx, gradient = torch.empty_like(x), ctx.gradient
+        gx = torch.empty_like(x)
         given = (ctx.kind, gy.contiguous(), x, (bias, scale, shift), moments, gx, True)
-        gradient.total = _on_gpu().backward(*given, gradient.total)
+        _on_gpu().backward(*given, ctx.gradient.parts)
         return None, gx, None, None
 
 
