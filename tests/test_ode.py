@@ -48,6 +48,21 @@ def test_integrator_is_exact_for_a_constant_velocity(integrator):
 
 
 @every_integrator
+@pytest.mark.parametrize("num_substeps", [1, 3])
+def test_plan_is_the_integration_written_out(integrator, num_substeps):
+    times, stages, end = ode.plan(integrator, num_substeps)
+    start, velocities = torch.tensor(2.0).double(), []
+
+    def moved(factors):
+        terms = (f * v for f, v in zip(factors, velocities, strict=True))
+        return start + sum(terms)
+
+    for time, factors in zip(times, stages, strict=True):
+        velocities.append(steepening(moved(factors), time))
+    assert_close(moved(end), ode.integrate(steepening, start, integrator, num_substeps))
+
+
+@every_integrator
 @pytest.mark.parametrize("num_substeps", [1, 2, 3, 7])
 def test_integrator_makes_the_calls_that_it_states(integrator, num_substeps):
     times = []

@@ -23,9 +23,10 @@ _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.v
 _FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 
-def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
-    """As `norms.forward`."""
-    y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
+def forward(kind: str, x: Tensor, affine: Affine, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `norms.forward`, into y if it is given."""
+    if y is None:
+        y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
@@ -47,10 +48,10 @@ def backward(
     """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts."""
     shape = _Shape(x, affine)
     num_programs = shape.num_programs if trained else shape.num_blocks
-    parts, adds = None if shared is None else shared.get(num_programs), True
-    if trained and parts is None:
+    parts = None if shared is None else shared.get(num_programs)
+    adds = parts is not None
+    if trained and not adds:
         parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32)
-        adds = False
     given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)

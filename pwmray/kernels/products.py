@@ -23,29 +23,33 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return x @ weight.T, [..., V]; on a GPU maybe with zeros behind and in bfloat16."""
     if not x.is_cuda:
         return precision.product(F.linear, x, precision.as_factor(weight))
-    operand: _Operand = precision.make_once(weight, _Operand)
-    return operand.multiply(x)
+    return operand(weight).multiply(x)
 
 
-class _Operand:
-    """A weight as products take it."""
+def operand(weight: Tensor) -> "Operand":
+    """Return a weight on a GPU as products take it, within `autocast` made once."""
+    return precision.make_once(weight, Operand)
+
+
+class Operand:
+    """A weight as products take it, `value`; its `gradient` is None where it is not trained."""
 
     def __init__(self, weight: Tensor):
         self._dtype = precision.product_dtype(weight.device)
         self._width = _padded(weight.shape[1])
         is_trained = weight.requires_grad and torch.is_grad_enabled()
-        self._gradient = Gradient() if is_trained else None
+        self.gradient = Gradient() if is_trained else None
         shape = (_padded(weight.shape[0]), self._width)
-        if self._gradient is None:
-            self._value = _copy(weight.detach(), shape, self._dtype)
+        if self.gradient is None:
+            self.value = _copy(weight.detach(), shape, self._dtype)
         else:
-            self._value = _Laid.apply(weight, shape, self._dtype, self._gradient)
+            self.value = _Laid.apply(weight, shape, self._dtype, self.gradient)
 
     def multiply(self, x: Tensor) -> Tensor:
         x = widen(x, self._width, self._dtype)
-        if self._gradient is None:
-            return F.linear(x, self._value)
-        return _Product.apply(x, self._value, self._gradient)  # type: ignore[return-value]
+        if self.gradient is None:
+            return F.linear(x, self.value)
+        return _Product.apply(x, self.value, self.gradient)  # type: ignore[return-value]
 
 
 class _Laid(torch.autograd.Function):
@@ -78,9 +82,13 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, value = ctx.saved_tensors
-        gradient, gy_VN, x_NU = ctx.gradient, gy.flatten(0, -2).t(), x.flatten(0, -2)
-        gradient.total = _add_product(gradient.total, gy_VN, x_NU)
+        add_gradient(ctx.gradient, gy.flatten(0, -2), x.flatten(0, -2))
         return (gy @ value if ctx.needs_input_grad[0] else None), None, None
+
+
+def add_gradient(gradient: Gradient, gy_NV: Tensor, x_NU: Tensor) -> None:
+    """Add the gradient of a weight that rows were multiplied by."""
+    gradient.total = _add_product(gradient.total, gy_NV.t(), x_NU)
 
 
 def widen(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:

@@ -5,10 +5,13 @@ from tau = 0 to 1 in `num_substeps` equal steps; every integrator here is explic
 gradient flows through all of its calls.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from pwmray.kernels.flow import Plan
 
 Velocity = Callable[[Tensor, float], Tensor]
 Step = Callable[[Velocity, Tensor, float, float], Tensor]  # velocity, x, tau, dt -> x
@@ -59,5 +62,28 @@ def rk4(velocity: Velocity, x: Tensor, tau: float, dt: float) -> Tensor:
     return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
+@functools.cache
+def plan(integrator: str, num_substeps: int) -> Plan:
+    """Return what `integrate` computes, written out."""
+    (shares, rows, weights), dt = _TABLEAUS[integrator], 1.0 / num_substeps
+    times, stages, done = [], [], ()
+    for k in range(num_substeps):
+        times += [(k + share) * dt for share in shares]
+        stages += [(*done, *(dt * c for c in row)) for row in rows]
+        done = (*done, *(dt * weight for weight in weights))
+    return Plan(tuple(times), tuple(stages), done)
+
+
+# Butcher's tableaus: times, and weights of the velocities before, as shares of a step; the step's.
+_TABLEAUS = {
+    "euler": ((0.0,), ((),), (1.0,)),
+    "midpoint": ((0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
+    "heun": ((0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
+    "rk4": (
+        (0.0, 0.5, 0.5, 1.0),
+        ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    ),
+}
 INTEGRATORS: dict[str, Step] = {"euler": euler, "midpoint": midpoint, "heun": heun, "rk4": rk4}
 CALLS_PER_SUBSTEP = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}

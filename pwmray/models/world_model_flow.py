@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pwmray.kernels import network, norms, products
+from pwmray.kernels import flow, network, norms, products
 from pwmray.models import ode
 from pwmray.models.layers import Linear, NormedLinear, SimNorm, groups, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
@@ -101,13 +101,17 @@ class FlowWorldModel(WorldModel):
 
     def _displacement(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return z(tau = 1) - z [B, L] along the velocity."""
+        config = self.config
+        if self._is_one_operation_on_gpu(z_BL):
+            plan = ode.plan(config.integrator, config.num_substeps)
+            return flow.displace(z_BL, e_BT, a_BA, self._layers(), plan)
         velocity_at = self._velocity_along(e_BT, a_BA)
 
         def velocity(moved_BL: Tensor, tau: float) -> Tensor:
             return velocity_at(z_BL + moved_BL, tau)
 
         start_BL = torch.zeros_like(z_BL)
-        return ode.integrate(velocity, start_BL, self.config.integrator, self.config.num_substeps)
+        return ode.integrate(velocity, start_BL, config.integrator, config.num_substeps)
 
     def _velocity_along(self, e_BT: Tensor, a_BA: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return the velocity of a z [B, L] at a tau."""
@@ -126,11 +130,22 @@ class FlowWorldModel(WorldModel):
             return False
         return self.velocity_head.uses_kernels and network.can_run(x)
 
+    def _is_one_operation_on_gpu(self, x: Tensor) -> bool:
+        """Tell whether all calls of a step are one operation here."""
+        if not self.fidelity.tangent_velocity or not x.is_cuda:
+            return False
+        return self.velocity_head.uses_kernels
+
     def _velocity_layers(self) -> list[network.Layer]:
         """Return trunk and head; means are taken of the head's few weights in place of all rows."""
+        *trunk, _ = self._layers()
+        head = self.velocity_head
+        return [*trunk, make_once(head.weight, lambda _: _tangent_layer(head))]
+
+    def _layers(self) -> list[network.Layer]:
         head, trunk = self.velocity_head, self.velocity_trunk.layers()
         assert trunk is not None
-        return [*trunk, make_once(head.weight, lambda _: _tangent_layer(head))]
+        return [*trunk, network.Layer(None, head.weight, (head.bias,))]
 
     def _put_back(self, z_BL: Tensor) -> Tensor:
         return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
