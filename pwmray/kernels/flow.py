@@ -54,6 +54,26 @@ def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Pla
     return _Displacement.apply(plan, parts, *rows, *tensors).view_as(z)  # type: ignore
 
 
+def onto_simplex(z: Tensor, moved: Tensor, least: float) -> Tensor:
+    """Return z + moved [..., L] with no entry below `least`, each group of 8 divided by its sum."""
+    return _OntoSimplex.apply(z, moved, least)  # type: ignore[return-value]
+
+
+class _OntoSimplex(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, moved: Tensor, least: float) -> Tensor:
+        z, moved = z.contiguous(), moved.contiguous()
+        ctx.least = least
+        ctx.save_for_backward(z, moved)
+        return _on_gpu().onto_simplex(z, moved, least)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor):
+        gx = _on_gpu().onto_simplex(*ctx.saved_tensors, ctx.least, g.contiguous())
+        return gx, gx, None
+
+
 class _Displacement(torch.autograd.Function):
     @staticmethod
     def forward(

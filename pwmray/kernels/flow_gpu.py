@@ -10,6 +10,7 @@ constants of its kernel; those that are 0 cost nothing.
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -73,6 +74,33 @@ def split(gx_SNW: Tensor, wanted: Sequence[Tensor | None], sizes: Sequence[int])
     num_entries = num_rows * width
     grid = (triton.cdiv(num_entries, _ENTRIES),)
     _split[grid](gx_SNW, *places, num_entries, width, *sizes, *has, num_stages, _ENTRIES)
+
+
+def onto_simplex(z: Tensor, moved: Tensor, least: float, g: Tensor | None = None) -> Tensor:
+    """As `flow.onto_simplex`; with its gradient g, return that of z + moved."""
+    result, num_groups = torch.empty_like(z), z.numel() // 8
+    grid = (triton.cdiv(num_groups, _GROUPS),)
+    given = (z, moved, z if g is None else g, result, num_groups, least)
+    _onto_simplex[grid](*given, g is not None, _GROUPS)
+    return result
+
+
+@triton.jit
+def _onto_simplex(
+    z_at, moved_at, g_at, y_at, num_groups, least, IS_BACKWARD: tl.constexpr, GROUPS: tl.constexpr
+):  # fmt: skip
+    group = tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
+    at = group[:, None] * 8 + tl.arange(0, 8)[None, :]
+    inside = (group < num_groups)[:, None] & (tl.arange(0, 8) < 8)[None, :]
+    x = tl.load(z_at + at, inside, 1.0) + tl.load(moved_at + at, inside, 0.0)
+    clamped = tl.where(x < least, least, x)  # not of NaN
+    total = tl.sum(clamped, axis=1)[:, None]
+    y = clamped / total
+    if IS_BACKWARD:
+        g = tl.load(g_at + at, inside, 0.0)
+        y = (g - tl.sum(g * y, axis=1)[:, None]) / total
+        y = tl.where(x < least, 0.0, y)
+    tl.store(y_at + at, y, inside)
 
 
 @triton.jit

@@ -71,16 +71,16 @@ class FlowWorldModel(WorldModel):
         return _without_means(head(x))
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
-        return self._put_back(z_BL + self._displacement(z_BL, e_BT, a_BA))
+        return self._put_back(z_BL, self._displacement(z_BL, e_BT, a_BA))
 
     def next_and_given(
         self, z_BL: Tensor, given_BL: Tensor, e_BT: Tensor, a_BA: Tensor
     ) -> tuple[Tensor, Tensor]:
         moved_BL = self._displacement(z_BL, e_BT, a_BA)
-        next_BL = self._put_back(z_BL + moved_BL)
+        next_BL = self._put_back(z_BL, moved_BL)
         if not self.fidelity.constant_flow_start:
             return next_BL, next_BL
-        return next_BL, self._put_back(given_BL + moved_BL)
+        return next_BL, self._put_back(given_BL, moved_BL)
 
     def matching_loss(
         self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor
@@ -147,7 +147,10 @@ class FlowWorldModel(WorldModel):
         assert trunk is not None
         return [*trunk, network.Layer(None, head.weight, (head.bias,))]
 
-    def _put_back(self, z_BL: Tensor) -> Tensor:
+    def _put_back(self, z_BL: Tensor, moved_BL: Tensor) -> Tensor:
+        if self._is_one_operation_on_gpu(z_BL):
+            return flow.onto_simplex(z_BL, moved_BL, _EPSILON)
+        z_BL = z_BL + moved_BL
         return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
 
 
