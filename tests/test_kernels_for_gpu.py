@@ -101,6 +101,41 @@ for is_trained in (True, False):
 """
 
 
+# Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor.
+ACT = """
+import copy
+import torch
+torch.Tensor.is_cuda = property(lambda self: True)
+from torch.testing import assert_close
+from pwmray.algorithm.compiling import compile_networks
+from pwmray.models import ode
+from tests.test_gpu import UNEVEN
+from tests.test_reference import make_learner
+draws = torch.Generator().manual_seed(0)
+integrators = [{"policy[flow].integrator": name} for name in ode.INTEGRATORS]
+for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integrators)]:
+    learner = make_learner(variant, **UNEVEN, **kind)
+    plain = learner.policy
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=draws)
+    torch.nn.init.uniform_(plain.log_std, -2.0, 1.0, generator=draws)
+    ours = copy.deepcopy(plain)
+    compile_networks(ours, [])
+    z = torch.rand(3, 15, learner.world_model.latent_dim, generator=draws)
+    noise = torch.randn(3, 15, 6, generator=draws)
+    mask = (torch.arange(6) < 4).float()
+    with torch.no_grad():
+        found, expected = ours(z, noise, mask), plain(z, noise, mask)
+    assert (found[..., 4:] == 0).all()
+    assert_close(found, expected, rtol=0, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_actions_for_a_gpu_are_those_of_the_policy():
+    interpret(ACT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("integrator", ode.INTEGRATORS)
 def test_flow_for_a_gpu_is_the_one_call_by_call(integrator):

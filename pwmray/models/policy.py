@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_defines, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
+from pwmray.kernels import action
+from pwmray.kernels.flow import Plan
+from pwmray.kernels.network import Layer
 from pwmray.models.layers import initialise_truncated
 from pwmray.tasks import MAX_ACTION_DIM
 
@@ -60,6 +63,11 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     @property
+    def by_kernels(self) -> tuple[list[Layer], Plan | None] | None:
+        """What `action.act` takes of a policy that it knows, where that uses kernels."""
+        return None
+
+    @property
     def num_calls(self) -> int:
         """Calls of its networks for one action: how often each of their weights is used."""
         return 1
@@ -73,6 +81,9 @@ class Policy(nn.Module):
 
     def forward(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         """Return actions [B, A] in (-1, 1), 0 where `mask_A` is 0."""
+        if z_BL.is_cuda and not torch.is_grad_enabled() and self.by_kernels is not None:
+            scale = self.log_std, self.min_log_std
+            return action.act(z_BL, noise_BA, scale, mask_A, *self.by_kernels)
         return self.sample(z_BL, noise_BA, mask_A)[0]
 
     def sample(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pwmray.kernels import network
+from pwmray.kernels.flow import Plan
 from pwmray.models import ode
 from pwmray.models.layers import mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
@@ -54,6 +55,13 @@ class FlowPolicy(Policy):
     @property
     def num_calls(self) -> int:
         return ode.num_calls(self.config.integrator, self.config.num_substeps)
+
+    @property
+    def by_kernels(self) -> tuple[list[network.Layer], Plan | None] | None:
+        if not self.velocity.uses_kernels:
+            return None
+        plan = ode.plan(self.config.integrator, self.config.num_substeps)
+        return self.velocity.layers(), plan
 
     @property
     def min_log_std(self) -> float:
