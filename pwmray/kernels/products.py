@@ -26,12 +26,46 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return operand(weight).multiply(x)
 
 
-def operand(weight: Tensor) -> "Operand":
+def operand(weight: Tensor) -> "_Operand":
     """Return a weight on a GPU as products take it, within `autocast` made once."""
-    return precision.make_once(weight, Operand)
+    return precision.make_once(weight, _Operand)
 
 
-class Operand:
+def join(z: Tensor, e: Tensor, a: Tensor, uses_kernels: bool) -> Tensor:
+    """Return z, e and a [..., U] side by side; on a GPU by a kernel, as `linear` takes them."""
+    if not uses_kernels or not z.is_cuda:
+        return torch.cat([z, e, a], dim=-1)
+    return _Joined.apply(z, e, a, precision.product_dtype(z.device))  # type: ignore[return-value]
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, e: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
+        from pwmray.kernels import flow_gpu  # needs Triton
+
+        ctx.shapes = z.shape, e.shape, a.shape
+        x = z.new_empty(*z.shape[:-1], _padded(sum(s[-1] for s in ctx.shapes)), dtype=dtype)
+        while e.dim() > 1 and e.stride(0) == 0:  # the same for all rows
+            e = e[0]
+        z, e, a = (t.contiguous().view(-1, t.shape[-1]) for t in (z, e, a))
+        flow_gpu.fill(x.view(1, len(z), -1), z, e, a, 0.0)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gx: Tensor):
+        from pwmray.kernels import flow_gpu
+
+        wanted = [
+            gx.new_empty(shape, dtype=torch.float32) if is_wanted else None
+            for shape, is_wanted in zip(ctx.shapes, ctx.needs_input_grad[:3], strict=True)
+        ]
+        gx = gx.contiguous().view(1, -1, gx.shape[-1])
+        flow_gpu.split(gx, wanted, [shape[-1] for shape in ctx.shapes])
+        return *wanted, None
+
+
+class _Operand:
     """A weight as products take it, `value`; its `gradient` is None where it is not trained."""
 
     def __init__(self, weight: Tensor):

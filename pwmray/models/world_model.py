@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_defines, check_least, check_positive, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
+from pwmray.kernels import products
 from pwmray.models import two_hot
 from pwmray.models.layers import (
     SIMPLEX_SIZE,
@@ -150,7 +151,8 @@ class WorldModel(nn.Module):
 
     def reward_logits(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return the reward head's logits [B, K], over the bins of symlog rewards."""
-        return self.reward_head(torch.cat([z_BL, e_BT, a_BA], dim=-1))
+        head = self.reward_head
+        return head(products.join(z_BL, e_BT, a_BA, head.uses_kernels))
 
     def reward(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return the predicted reward [B, 1] in symlog units."""
