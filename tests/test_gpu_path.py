@@ -63,7 +63,7 @@ def gpu(monkeypatch):
     triton.jit, triton.language = Kernel, language
     triton.cdiv, triton.next_power_of_2 = lambda a, b: -(-a // b), next_power_of_2
     language.constexpr = lambda value: value
-    for name in ("rows_gpu", "norms_gpu", "adam_gpu"):
+    for name in ("rows_gpu", "norms_gpu", "adam_gpu", "flow_gpu", "action_gpu"):
         path = f"{kernels.__name__}.{name}"
         monkeypatch.setitem(sys.modules, path, None)  # all to be put back
         monkeypatch.setattr(kernels, name, None, raising=False)

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from pwmray.models import ode
+
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="no Triton")
 
 # Every tensor claims to be on a GPU, so that a learner takes the path that it takes there.
@@ -62,6 +64,82 @@ for p, q, copied in zip(tensors.parameters, again.parameters, copies):
 @pytest.mark.parametrize("variant", ["baseline", "fullflow"])
 def test_updates_by_kernels_for_a_gpu_are_the_plain_ones(variant):
     assert float(interpret(PROGRAM, variant)) < 1e-5
+
+
+# A step of a flow world model with each integrator, and its gradients: trained, then frozen.
+FLOW = """
+import copy, sys
+import torch
+torch.Tensor.is_cuda = property(lambda self: True)
+from torch.testing import assert_close
+from pwmray.algorithm.compiling import compile_networks
+from tests.test_gpu import UNEVEN
+from tests.test_reference import make_learner
+settings = {**UNEVEN, "world_model[flow].integrator": sys.argv[1]}
+plain = make_learner("fullflow", **settings).world_model
+draws = torch.Generator().manual_seed(0)
+torch.nn.init.normal_(plain.velocity_head.weight, std=0.1, generator=draws)
+ours = copy.deepcopy(plain)
+compile_networks(ours, [])
+z = torch.rand(5, plain.latent_dim, generator=draws)
+e = torch.rand(1, plain.config.task_dim, generator=draws)
+a = torch.rand(2, 5, 6, generator=draws)
+for is_trained in (True, False):
+    found = []
+    for model in (ours, plain):
+        model.requires_grad_(is_trained)
+        leaves = [t.clone().requires_grad_() for t in (z, e, a)]
+        x = leaves[0] * 1.0
+        for a_BA in leaves[2]:
+            x, given = model.next_and_given(x, z, leaves[1].expand(5, -1), a_BA)
+        (x.square().sum() + given.sin().sum()).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([x, given, *(leaf.grad for leaf in leaves), *gradients])
+    assert len(found[0]) == len(found[1])
+    for one, other in zip(*found):
+        assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+"""
+
+
+# Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor.
+ACT = """
+import copy
+import torch
+torch.Tensor.is_cuda = property(lambda self: True)
+from torch.testing import assert_close
+from pwmray.algorithm.compiling import compile_networks
+from pwmray.models import ode
+from tests.test_gpu import UNEVEN
+from tests.test_reference import make_learner
+draws = torch.Generator().manual_seed(0)
+integrators = [{"policy[flow].integrator": name} for name in ode.INTEGRATORS]
+for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integrators)]:
+    learner = make_learner(variant, **UNEVEN, **kind)
+    plain = learner.policy
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=draws)
+    torch.nn.init.uniform_(plain.log_std, -2.0, 1.0, generator=draws)
+    ours = copy.deepcopy(plain)
+    compile_networks(ours, [])
+    z = torch.rand(3, 15, learner.world_model.latent_dim, generator=draws)
+    noise = torch.randn(3, 15, 6, generator=draws)
+    mask = (torch.arange(6) < 4).float()
+    with torch.no_grad():
+        found, expected = ours(z, noise, mask), plain(z, noise, mask)
+    assert (found[..., 4:] == 0).all()
+    assert_close(found, expected, rtol=0, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_actions_for_a_gpu_are_those_of_the_policy():
+    interpret(ACT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("integrator", ode.INTEGRATORS)
+def test_flow_for_a_gpu_is_the_one_call_by_call(integrator):
+    interpret(FLOW, integrator)
 
 
 @pytest.mark.slow

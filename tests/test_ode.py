@@ -52,6 +52,50 @@ def test_integrator_is_exact_for_a_constant_velocity(integrator):
 
 
 @every_integrator
+@pytest.mark.parametrize("num_substeps", [1, 3])
+def test_plan_is_the_integration_written_out(integrator, num_substeps):
+    times, stages, end = ode.plan(integrator, num_substeps)
+    start, velocities = torch.tensor(2.0).double(), []
+
+    def moved(factors):
+        terms = (f * v for f, v in zip(factors, velocities, strict=True))
+        return start + sum(terms)
+
+    for time, factors in zip(times, stages, strict=True):
+        velocities.append(steepening(moved(factors), time))
+    assert_close(moved(end), ode.integrate(steepening, start, integrator, num_substeps))
+
+
+def ssprk3(velocity, x, tau, dt):
+    y = x + dt * velocity(x, tau)
+    y = 0.75 * x + 0.25 * (y + dt * velocity(y, tau + dt))
+    return x / 3 + 2 / 3 * (y + dt * velocity(y, tau + 0.5 * dt))
+
+
+def test_plan_is_read_off_a_new_formula(monkeypatch):
+    monkeypatch.setitem(ode.INTEGRATORS, "ssprk3", ssprk3)
+    times, stages, end = ode.plan.__wrapped__("ssprk3", 1)
+    assert times == (0, 1, 0.5)
+    assert [len(stage) for stage in stages] == [0, 1, 2]
+    assert_close(torch.tensor(stages[2]), torch.tensor([0.25, 0.25]))
+    assert_close(torch.tensor(end), torch.tensor([1 / 6, 1 / 6, 2 / 3]))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda velocity, x, tau, dt: x + dt * torch.tanh(velocity(x, tau)),
+        lambda velocity, x, tau, dt: x + dt * velocity(x, tau) * velocity(x, tau).abs().max(),
+        lambda velocity, x, tau, dt: 0.9 * x + dt * velocity(x, tau),
+        lambda velocity, x, tau, dt: x + dt * velocity(x, tau) + 0.1,
+    ],
+)
+def test_formula_that_is_no_sum_of_velocities_has_no_plan(step, monkeypatch):
+    monkeypatch.setitem(ode.INTEGRATORS, "other", step)
+    assert ode.plan.__wrapped__("other", 2) is None
+
+
+@every_integrator
 @pytest.mark.parametrize("num_substeps", [1, 2, 3, 7])
 def test_integrator_makes_the_calls_that_it_states(integrator, num_substeps):
     times = []

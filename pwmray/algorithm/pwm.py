@@ -199,7 +199,8 @@ class Learner(nn.Module):
         """Fit the critics to TD(lambda) targets; a pass over the rollout's rows for each order."""
         config = self.config
         trace = config.td_lambda if self.fidelity.td_lambda else 0.0
-        targets = td_lambda(rollout.r, rollout.next_v, config.discount, trace)
+        given = (rollout.r, rollout.next_v, config.discount, trace)
+        targets = td_lambda(*given, self.critics.uses_kernels)
         z_NL, y_N = rollout.z.flatten(0, 1), targets.flatten()
         if config.matmul == BFLOAT16:  # once, not with every minibatch
             z_NL = z_NL.to(torch.bfloat16)

@@ -7,12 +7,23 @@ import torch
 from torch import Tensor, nn
 
 
-def td_lambda(r_HB1: Tensor, next_v_HB1: Tensor, discount: float, trace: float) -> Tensor:
+def td_lambda(
+    r_HB1: Tensor,
+    next_v_HB1: Tensor,
+    discount: float,
+    trace: float,
+    uses_kernels: bool = False,
+) -> Tensor:
     """Return targets y [H, B, 1]; next_v is V(z_1) .. V(z_H), the last one bootstraps.
 
     y_{H-1} = r_{H-1} + gamma V_H and
-    y_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda y_{t+1}).
+    y_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda y_{t+1}). With `uses_kernels` a GPU takes all
+    steps in one, without gradients.
     """
+    if uses_kernels and r_HB1.is_cuda:
+        from pwmray.kernels import rows_gpu  # needs Triton
+
+        return rows_gpu.td_lambda(r_HB1, next_v_HB1, discount, trace)
     y_B1 = next_v_HB1[-1]
     targets = []
     for r_B1, v_B1 in zip(r_HB1.flip(0), next_v_HB1.flip(0), strict=True):

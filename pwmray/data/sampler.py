@@ -18,7 +18,7 @@ _SIZES = (1, MAX_ACTION_DIM, MAX_OBS_DIM)  # reward, action, obs, as in a packed
 
 
 class Batch(NamedTuple):
-    """B windows, time-major: obs_t --a_t--> obs_{t+1}, with reward r_t. Only r is contiguous."""
+    """B windows, time-major: obs_t --a_t--> obs_{t+1}, with reward r_t. obs is not contiguous."""
 
     obs_HBO: torch.Tensor  # [H + 1, B, O] float32
     a_HBA: torch.Tensor  # [H, B, A] float32
@@ -66,9 +66,10 @@ def as_batch(windows_BHK: torch.Tensor) -> Batch:
     rows_HBK = windows_BHK.transpose(0, 1)
     r_HB1, a_HBA, obs_HBO = rows_HBK.split(_SIZES, dim=-1)
     # The first row's action and reward led to the window, not on from it. Models copy observations
-    # and actions when they join them with their other inputs; a loss takes over the rewards' order
-    # in memory, and then adds up in that order.
-    return Batch(obs_HBO, a_HBA[1:], r_HB1[1:].contiguous())
+    # when they join them with their other inputs, and actions step by step, on a GPU by a kernel
+    # that wants them in order; a loss takes over the rewards' order in memory, and then adds up in
+    # that order.
+    return Batch(obs_HBO, a_HBA[1:].contiguous(), r_HB1[1:].contiguous())
 
 
 def draw_episodes(

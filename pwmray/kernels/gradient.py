@@ -12,3 +12,6 @@ class Gradient:
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
+        # On a GPU sums over some rows each, by their number: later uses add to them where they
+        # lie, and they are added up once.
+        self.parts: dict[int, Tensor] = {}

@@ -12,6 +12,7 @@ pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a G
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class Fit(NamedTuple):
 def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return y, with gradients."""
     if x.is_cuda and bias.requires_grad and torch.is_grad_enabled():
-        affine: _Affine = make_once(bias, lambda b: _Affine(b, scale, shift))
+        affine = stacked((bias, scale, shift))
         return _SharedNorm.apply(kind, x, affine.value, affine.gradient)  # type: ignore
     return _Norm.apply(kind, x, bias, scale, shift)  # type: ignore[return-value]
 
@@ -53,7 +54,7 @@ def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Te
 def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
     """Return y and the moments."""
     if x.is_cuda:
-        return _on_gpu().forward(kind, x, affine)
+        return on_gpu().forward(kind, x, affine)
     y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = torch.empty(x.numel() // x.shape[-1], 2)
     _call(kind, "forward", x, affine, (x, *affine, y, moments))
@@ -68,7 +69,7 @@ def backward(
     `gx` may be `gy` itself where their dtypes are the same.
     """
     if x.is_cuda:
-        return _on_gpu().backward(kind, gy, x, affine, moments, gx, trained)
+        return on_gpu().backward(kind, gy, x, affine, moments, gx, trained)
     sums = torch.empty(3, *affine[0].shape) if trained else None
     _call(kind, "backward", x, affine, (gy, x, *affine, moments, gx, sums))
     return sums
@@ -82,7 +83,7 @@ def value_forward(
     `weight` is [G, U, 1], `offset` [G, 1, 1].
     """
     if x.is_cuda:
-        return _on_gpu().value_forward(x, affine, weight, offset)
+        return on_gpu().value_forward(x, affine, weight, offset)
     y, moments = torch.empty(x.shape[:-1]), torch.empty(x.numel() // x.shape[-1], 2)
     _call(_VALUE, "forward", x, affine, (x, *affine, weight, offset, y, moments))
     return y, moments
@@ -93,7 +94,7 @@ def value_backward(
 ) -> Tensor:
     """Return the gradient of x."""
     if x.is_cuda:
-        return _on_gpu().value_backward(gy, x, affine, weight, moments)
+        return on_gpu().value_backward(gy, x, affine, weight, moments)
     gx = torch.empty_like(x)
     _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx))
     return gx
@@ -107,7 +108,7 @@ def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target:
     size, num_groups = affine[0].numel(), len(x)
     found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
     if x.is_cuda:
-        _on_gpu().value_fit(x, affine, weight, offset, target, found)
+        on_gpu().value_fit(x, affine, weight, offset, target, found)
     else:
         _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
     columns, rows = found.split([4 * size, 2 * num_groups])
@@ -118,20 +119,31 @@ def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target:
 
 def tangent(x: Tensor, bias: Tensor) -> Tensor:
     """Return x + bias [..., U] without the mean of each group of 8 entries, float32, on a GPU."""
-    affine: _Affine = make_once(bias, _Affine)
+    affine = stacked((bias,))
     return _Tangent.apply(x, affine.value, affine.gradient)  # type: ignore[return-value]
 
 
-class _Affine:
-    """Parameters of one shape on a GPU, stacked. Their gradient is added up in one place."""
+def stacked(parameters: Sequence[Tensor]) -> "Stacked":
+    """Return parameters of one shape on a GPU as one tensor, within `autocast` made once."""
+    return make_once(parameters[0], lambda _: Stacked(*parameters))
+
+
+def add_bias_gradient(gradient: Gradient, gx: Tensor) -> None:
+    """Add the sum over the rows of gx [..., U]: the gradient of a bias that `stacked` has."""
+    parts = gx.view(-1, 1, gx.shape[-1])
+    gradient.total = _rows_on_gpu().add_rows(parts, gradient.total)
+
+
+class Stacked:
+    """Parameters of one shape on a GPU, `value`. Their `gradient` is added up in one place."""
 
     def __init__(self, *parameters: Tensor):
         is_trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         self.gradient = Gradient() if is_trained else None
-        self.value: Tensor = _Stacked.apply(self.gradient, *parameters)  # type: ignore[assignment]
+        self.value: Tensor = _Stack.apply(self.gradient, *parameters)  # type: ignore[assignment]
 
 
-class _Stacked(torch.autograd.Function):
+class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Gradient | None, *parameters: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
@@ -142,6 +154,8 @@ class _Stacked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Tensor | None):
         total = ctx.gradient.total
+        for parts in ctx.gradient.parts.values():
+            total = _rows_on_gpu().add_rows(parts, total)
         return None, *([None] * ctx.num_parameters if total is None else total)
 
 
@@ -160,9 +174,9 @@ class _SharedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, moments, (bias, scale, shift) = ctx.saved_tensors
-        gx, gradient = torch.empty_like(x), ctx.gradient
+        gx = torch.empty_like(x)
         given = (ctx.kind, gy.contiguous(), x, (bias, scale, shift), moments, gx, True)
-        gradient.total = _on_gpu().backward(*given, gradient.total)
+        on_gpu().backward(*given, ctx.gradient.parts)
         return None, gx, None, None
 
 
@@ -177,8 +191,7 @@ class _Tangent(torch.autograd.Function):
     def backward(ctx: Any, gv: Tensor):
         gx, gradient = _rows_on_gpu().tangent_backward(gv.contiguous(), ctx.dtype), ctx.gradient
         if gradient is not None:
-            parts = gx.view(-1, 1, gx.shape[-1])
-            gradient.total = _rows_on_gpu().add_rows(parts, gradient.total)
+            add_bias_gradient(gradient, gx)
         return gx, None, None
 
 
@@ -199,7 +212,7 @@ class _Norm(torch.autograd.Function):
         return None, gx, *(sums if sums is not None else (None, None, None))
 
 
-def _on_gpu() -> Any:
+def on_gpu() -> Any:
     """Return the module for a GPU, which needs Triton: no installation for a CPU has it."""
     from pwmray.kernels import norms_gpu
 

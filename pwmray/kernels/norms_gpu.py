@@ -23,9 +23,10 @@ _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.v
 _FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 
-def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
-    """As `norms.forward`."""
-    y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
+def forward(kind: str, x: Tensor, affine: Affine, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `norms.forward`, into y if it is given."""
+    if y is None:
+        y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
@@ -42,19 +43,25 @@ def backward(
     moments: Tensor,
     gx: Tensor,
     trained: bool,
-    total: Tensor | None = None,
+    shared: dict[int, Tensor] | None = None,
 ) -> Tensor | None:
-    """As `norms.backward`; the gradients of parameters are added to `total` if it is given."""
+    """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts."""
     shape = _Shape(x, affine)
     num_programs = shape.num_programs if trained else shape.num_blocks
-    parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32) if trained else None
+    parts = None if shared is None else shared.get(num_programs)
+    adds = parts is not None
+    if trained and not adds:
+        parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32)
     given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)
     given = (*given, *shape.sizes, x.shape[-1])
-    how = (_KINDS[kind], trained, turns, *shape.block)
+    how = (_KINDS[kind], trained, adds, turns, *shape.block)
     _backward[grid](*given, *how, num_warps=shape.num_warps)
-    return None if parts is None else add_rows(parts, total)
+    if parts is None or shared is None:
+        return None if parts is None else add_rows(parts)
+    shared[num_programs] = parts
+    return None
 
 
 def value_forward(
@@ -198,6 +205,14 @@ def _through_norm(g, normed, rate, num_entries):
 
 
 @triton.jit
+def _leave(place, value, is_there, ADDS: tl.constexpr):
+    """Store a part of a sum, or add it to what lies there: no other program has that place."""
+    if ADDS:
+        value += tl.load(place, is_there, 0.0)
+    tl.store(place, value, is_there)
+
+
+@triton.jit
 def _forward(
     x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon, stride,
     KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
@@ -225,7 +240,7 @@ def _forward(
 def _backward(
     gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
     num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, TRAINED: tl.constexpr, TURNS: tl.constexpr,
+    KIND: tl.constexpr, TRAINED: tl.constexpr, ADDS: tl.constexpr, TURNS: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
@@ -266,9 +281,9 @@ def _backward(
     if TRAINED:
         total = tl.num_programs(1) * num_entries
         part = parts_at + tl.program_id(0) * 3 * total + own
-        tl.store(part, tl.sum(gbias, axis=0), is_column)
-        tl.store(part + total, tl.sum(gscale, axis=0), is_column)
-        tl.store(part + 2 * total, tl.sum(gshift, axis=0), is_column)
+        _leave(part, tl.sum(gbias, axis=0), is_column, ADDS)
+        _leave(part + total, tl.sum(gscale, axis=0), is_column, ADDS)
+        _leave(part + 2 * total, tl.sum(gshift, axis=0), is_column, ADDS)
 
 
 @triton.jit

@@ -23,29 +23,65 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return x @ weight.T, [..., V]; on a GPU maybe with zeros behind and in bfloat16."""
     if not x.is_cuda:
         return precision.product(F.linear, x, precision.as_factor(weight))
-    operand: _Operand = precision.make_once(weight, _Operand)
-    return operand.multiply(x)
+    return operand(weight).multiply(x)
+
+
+def operand(weight: Tensor) -> "_Operand":
+    """Return a weight on a GPU as products take it, within `autocast` made once."""
+    return precision.make_once(weight, _Operand)
+
+
+def join(z: Tensor, e: Tensor, a: Tensor) -> Tensor:
+    """Return z, e and a [..., U] on a GPU side by side, as `linear` takes them."""
+    return _Joined.apply(z, e, a, precision.product_dtype(z.device))  # type: ignore[return-value]
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, e: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
+        from pwmray.kernels import flow_gpu  # needs Triton
+
+        ctx.shapes = z.shape, e.shape, a.shape
+        x = z.new_empty(*z.shape[:-1], _padded(sum(s[-1] for s in ctx.shapes)), dtype=dtype)
+        while e.dim() > 1 and e.stride(0) == 0:  # the same for all rows
+            e = e[0]
+        z, e, a = (t.contiguous().view(-1, t.shape[-1]) for t in (z, e, a))
+        flow_gpu.fill(x.view(1, len(z), -1), z, e, a, 0.0)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gx: Tensor):
+        from pwmray.kernels import flow_gpu
+
+        wanted = [
+            gx.new_empty(shape, dtype=torch.float32) if is_wanted else None
+            for shape, is_wanted in zip(ctx.shapes, ctx.needs_input_grad[:3], strict=True)
+        ]
+        gx = gx.contiguous().view(1, -1, gx.shape[-1])
+        flow_gpu.split(gx, wanted, [shape[-1] for shape in ctx.shapes])
+        return *wanted, None
 
 
 class _Operand:
-    """A weight as products take it."""
+    """A weight as products take it, `value`; its `gradient` is None where it is not trained."""
 
     def __init__(self, weight: Tensor):
         self._dtype = precision.product_dtype(weight.device)
         self._width = _padded(weight.shape[1])
         is_trained = weight.requires_grad and torch.is_grad_enabled()
-        self._gradient = Gradient() if is_trained else None
+        self.gradient = Gradient() if is_trained else None
         shape = (_padded(weight.shape[0]), self._width)
-        if self._gradient is None:
-            self._value = _copy(weight.detach(), shape, self._dtype)
+        if self.gradient is None:
+            self.value = _copy(weight.detach(), shape, self._dtype)
         else:
-            self._value = _Laid.apply(weight, shape, self._dtype, self._gradient)
+            self.value = _Laid.apply(weight, shape, self._dtype, self.gradient)
 
     def multiply(self, x: Tensor) -> Tensor:
         x = widen(x, self._width, self._dtype)
-        if self._gradient is None:
-            return F.linear(x, self._value)
-        return _Product.apply(x, self._value, self._gradient)  # type: ignore[return-value]
+        if self.gradient is None:
+            return F.linear(x, self.value)
+        return _Product.apply(x, self.value, self.gradient)  # type: ignore[return-value]
 
 
 class _Laid(torch.autograd.Function):
@@ -78,9 +114,13 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor):
         x, value = ctx.saved_tensors
-        gradient, gy_VN, x_NU = ctx.gradient, gy.flatten(0, -2).t(), x.flatten(0, -2)
-        gradient.total = _add_product(gradient.total, gy_VN, x_NU)
+        add_gradient(ctx.gradient, gy.flatten(0, -2), x.flatten(0, -2))
         return (gy @ value if ctx.needs_input_grad[0] else None), None, None
+
+
+def add_gradient(gradient: Gradient, gy_NV: Tensor, x_NU: Tensor) -> None:
+    """Add the gradient of a weight that rows were multiplied by."""
+    gradient.total = _add_product(gradient.total, gy_NV.t(), x_NU)
 
 
 def widen(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:

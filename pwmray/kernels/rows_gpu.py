@@ -13,6 +13,7 @@ from torch import Tensor
 
 _ENTRIES = 1024  # of a program that copies
 _GROUPS = 256  # of 8 entries, of a program
+_ROWS = 128  # of a program that goes through their steps
 _TALL = 512  # rows from which on they are added up in narrower columns
 
 
@@ -56,6 +57,31 @@ def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     grid = (triton.cdiv(num_entries, _ENTRIES),)
     _copy_rows[grid](x, y, num_rows, width, new_width, num_entries, _ENTRIES)
     return y
+
+
+def td_lambda(r_HB1: Tensor, next_v_HB1: Tensor, discount: float, trace: float) -> Tensor:
+    """As `returns.td_lambda`: all steps in one kernel."""
+    y_HB1, horizon = torch.empty_like(r_HB1), len(r_HB1)
+    num_rows = r_HB1[0].numel()
+    _td_lambda[(triton.cdiv(num_rows, _ROWS),)](
+        r_HB1.contiguous(), next_v_HB1.contiguous(), y_HB1,
+        num_rows, float(discount), float(trace), float(1 - trace), horizon, _ROWS,
+    )  # fmt: skip
+    return y_HB1
+
+
+@triton.jit
+def _td_lambda(
+    r_at, v_at, y_at, num_rows, discount, trace, rest, HORIZON: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = row < num_rows
+    y = tl.load(v_at + (HORIZON - 1) * num_rows + row, is_row, 0.0)
+    for step in range(HORIZON):
+        at = (HORIZON - 1 - step) * num_rows + row
+        r, v = tl.load(r_at + at, is_row, 0.0), tl.load(v_at + at, is_row, 0.0)
+        y = r + discount * (rest * v + trace * y)
+        tl.store(y_at + at, y, is_row)
 
 
 @triton.jit

@@ -115,6 +115,13 @@ def layers_by_kernels(module: nn.Module) -> list[network.Layer] | None:
     return module.layers() if module.uses_kernels else None  # type: ignore[operator]
 
 
+def join(network: nn.Module, z: Tensor, e: Tensor, a: Tensor) -> Tensor:
+    """Return z, e and a [..., U] side by side, as the network takes them."""
+    if z.is_cuda and layers_by_kernels(network) is not None:
+        return products.join(z, e, a)
+    return torch.cat([z, e, a], dim=-1)
+
+
 def is_plain_linear(layer: nn.Module) -> bool:
     """Tell whether a layer computes W x + b and nothing else."""
     return type(layer) in (Linear, nn.Linear) and _is_plain(layer) and layer.bias is not None

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pwmray.kernels.flow import Plan
+
 Velocity = Callable[[Tensor, float], Tensor]
 Step = Callable[[Velocity, Tensor, float, float], Tensor]  # velocity, x, tau, dt -> x
 
@@ -41,6 +43,40 @@ def _calls_per_substep(step: Step) -> int:
 
     step(velocity, torch.zeros((), device="cpu"), 0.0, 1.0)
     return len(times)
+
+
+@functools.cache
+def plan(integrator: str, num_substeps: int) -> Plan | None:
+    """Return what `integrate` computes, read off its formula; None if that is no sum of velocities.
+
+    With axes for x and the velocities a sum tells its factors; numbers tell if that was all.
+    """
+    num_axes = num_calls(integrator, num_substeps) + 1
+    axes = torch.eye(num_axes, dtype=torch.float64, device="cpu")
+    numbers = torch.arange(1, num_axes + 1, dtype=torch.float64, device="cpu").sqrt()
+    times, factors = _trace(integrator, num_substeps, axes)
+    is_sum = torch.allclose(factors @ numbers, _trace(integrator, num_substeps, numbers)[1])
+    if not is_sum or not torch.allclose(factors[:, 0], axes.new_ones(())):
+        return None
+    *stages, end = factors[:, 1:].tolist()
+    stages = tuple(tuple(stage[:i]) for i, stage in enumerate(stages))
+    return Plan(tuple(times), stages, tuple(end))
+
+
+def _trace(integrator: str, num_substeps: int, given: Tensor) -> tuple[list[float], Tensor]:
+    """Return the times of all calls, and their x with the end's behind, from x = given[0].
+
+    The velocities are given[1], given[2], ...
+    """
+    times, xs = [], []
+
+    def velocity(x: Tensor, tau: float) -> Tensor:
+        times.append(tau)
+        xs.append(x)
+        return given[len(times)]
+
+    end = integrate(velocity, given[0], integrator, num_substeps)
+    return times, torch.stack([*xs, end])
 
 
 def check_integrator(integrator: str, num_substeps: int, part: str) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_defines, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
+from pwmray.kernels import action
+from pwmray.kernels.flow import Plan
+from pwmray.kernels.network import Layer
 from pwmray.models.layers import initialise_truncated
 from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM
@@ -68,6 +71,14 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     @property
+    def by_kernels(self) -> tuple[list[Layer], Plan | None] | None:
+        """What `action.act` takes of a policy that it knows, where that uses kernels.
+
+        Of no subclass of one, which may compute something else.
+        """
+        return None
+
+    @property
     def num_calls(self) -> int:
         """Calls of its networks for one action: how often each of their weights is used."""
         return 1
@@ -81,6 +92,10 @@ class Policy(nn.Module):
 
     def forward(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         """Return actions [B, A] in (-1, 1), 0 where `mask_A` is 0."""
+        given = self.by_kernels if z_BL.is_cuda and not torch.is_grad_enabled() else None
+        if given is not None:
+            scale = self.log_std, self.min_log_std
+            return action.act(z_BL, noise_BA, scale, mask_A, *given)
         return self.sample(z_BL, noise_BA, mask_A)[0]
 
     def sample(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> tuple[Tensor, Tensor]:

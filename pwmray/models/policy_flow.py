@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pwmray.kernels import network
+from pwmray.kernels.flow import Plan
 from pwmray.models import ode
 from pwmray.models.layers import layers_by_kernels, mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
@@ -41,6 +42,7 @@ class FlowPolicy(Policy):
     def _build(self, latent_dim: int) -> None:
         in_dim = latent_dim + MAX_ACTION_DIM + 1
         self.velocity = mish_mlp(in_dim, self.config.units, MAX_ACTION_DIM)
+        self._plan = ode.plan(self.config.integrator, self.config.num_substeps)
 
     def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         network_at = self._velocity_along(z_BL)
@@ -54,6 +56,11 @@ class FlowPolicy(Policy):
     @property
     def num_calls(self) -> int:
         return ode.num_calls(self.config.integrator, self.config.num_substeps)
+
+    @property
+    def by_kernels(self) -> tuple[list[network.Layer], Plan | None] | None:
+        layers = layers_by_kernels(self.velocity) if type(self) is FlowPolicy else None
+        return None if layers is None or self._plan is None else (layers, self._plan)
 
     @property
     def min_log_std(self) -> float:

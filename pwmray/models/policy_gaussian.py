@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pwmray.models.layers import mish_mlp
+from pwmray.kernels.flow import Plan
+from pwmray.kernels.network import Layer
+from pwmray.models.layers import layers_by_kernels, mish_mlp
 from pwmray.models.policy import Policy, PolicyConfig
 from pwmray.tasks import MAX_ACTION_DIM
 
@@ -26,3 +28,8 @@ class GaussianPolicy(Policy):
 
     def pre_squash(self, z_BL: Tensor, scaled_noise_BA: Tensor, mask_A: Tensor) -> Tensor:
         return self.mean(z_BL) + scaled_noise_BA
+
+    @property
+    def by_kernels(self) -> tuple[list[Layer], Plan | None] | None:
+        layers = layers_by_kernels(self.mean) if type(self) is GaussianPolicy else None
+        return None if layers is None else (layers, None)

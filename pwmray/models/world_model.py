@@ -22,6 +22,7 @@ from pwmray.models.layers import (
     NormedLinear,
     SimNorm,
     initialise_truncated,
+    join,
     normed_mlp,
 )
 from pwmray.seeding import global_draws_from
@@ -158,7 +159,7 @@ class WorldModel(nn.Module):
 
     def reward_logits(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return the reward head's logits [B, K], over the bins of symlog rewards."""
-        return self.reward_head(torch.cat([z_BL, e_BT, a_BA], dim=-1))
+        return self.reward_head(join(self.reward_head, z_BL, e_BT, a_BA))
 
     def reward(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return the predicted reward [B, 1] in symlog units."""

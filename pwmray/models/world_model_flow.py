@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pwmray.kernels import network, norms, products
+from pwmray.kernels import flow, network, norms, products
 from pwmray.models import ode
 from pwmray.models.layers import (
     Linear,
@@ -48,9 +48,11 @@ class FlowWorldModel(WorldModel):
 
     Config = FlowWorldModelConfig
     config: FlowWorldModelConfig
+    _plan: flow.Plan | None = None  # of a subclass that builds its networks itself
 
     def _build_dynamics(self) -> None:
         units = self.config.units
+        self._plan = ode.plan(self.config.integrator, self.config.num_substeps)
         if not self.fidelity.tangent_velocity:
             last = NormedLinear(units[-1], self.latent_dim, SimNorm())
             self.published_velocity = normed_mlp(self.input_dim + 1, units, last)
@@ -75,21 +77,21 @@ class FlowWorldModel(WorldModel):
         if layers is not None:
             return network.run(inputs, layers)
         head, x = self.velocity_head, self.velocity_trunk(inputs)
-        if is_plain_linear(head) and head.uses_kernels and x.is_cuda:
+        if x.is_cuda and self._layers() is not None:
             return norms.tangent(products.linear(x, head.weight), head.bias)
         return _without_means(head(x))
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
-        return self._put_back(z_BL + self._displacement(z_BL, e_BT, a_BA))
+        return self._put_back(z_BL, self._displacement(z_BL, e_BT, a_BA))
 
     def next_and_given(
         self, z_BL: Tensor, given_BL: Tensor, e_BT: Tensor, a_BA: Tensor
     ) -> tuple[Tensor, Tensor]:
         moved_BL = self._displacement(z_BL, e_BT, a_BA)
-        next_BL = self._put_back(z_BL + moved_BL)
+        next_BL = self._put_back(z_BL, moved_BL)
         if not self.fidelity.constant_flow_start:
             return next_BL, next_BL
-        return next_BL, self._put_back(given_BL + moved_BL)
+        return next_BL, self._put_back(given_BL, moved_BL)
 
     def matching_loss(
         self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor, target_BL: Tensor, tau_B1: Tensor
@@ -110,13 +112,19 @@ class FlowWorldModel(WorldModel):
 
     def _displacement(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         """Return z(tau = 1) - z [B, L] along the velocity."""
+        config = self.config
+        # A subclass's own velocity is to be called.
+        is_ours = type(self).velocity is FlowWorldModel.velocity
+        layers = self._layers() if is_ours and z_BL.is_cuda else None
+        if layers is not None and self._plan is not None:
+            return flow.displace(z_BL, e_BT, a_BA, layers, self._plan)
         velocity_at = self._velocity_along(e_BT, a_BA)
 
         def velocity(moved_BL: Tensor, tau: float) -> Tensor:
             return velocity_at(z_BL + moved_BL, tau)
 
         start_BL = torch.zeros_like(z_BL)
-        return ode.integrate(velocity, start_BL, self.config.integrator, self.config.num_substeps)
+        return ode.integrate(velocity, start_BL, config.integrator, config.num_substeps)
 
     def _velocity_along(self, e_BT: Tensor, a_BA: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return the velocity of a z [B, L] at a tau."""
@@ -132,19 +140,30 @@ class FlowWorldModel(WorldModel):
 
         return velocity
 
-    def _layers_as_one(self, x: Tensor) -> list[network.Layer] | None:
-        """Return trunk and head as one operation; None where they are none here.
-
-        Means are taken of the head's few weights in place of all rows.
-        """
-        if not self.fidelity.tangent_velocity or not network.can_run(x):
+    def _layers(self) -> list[network.Layer] | None:
+        """Return trunk and head as kernels take them; None where they are to be called."""
+        if not self.fidelity.tangent_velocity:
             return None
         head, trunk = self.velocity_head, layers_by_kernels(self.velocity_trunk)
         if trunk is None or not is_plain_linear(head):
             return None
-        return [*trunk, make_once(head.weight, lambda _: _tangent_layer(head))]
+        return [*trunk, network.Layer(None, head.weight, (head.bias,))]
 
-    def _put_back(self, z_BL: Tensor) -> Tensor:
+    def _layers_as_one(self, x: Tensor) -> list[network.Layer] | None:
+        """Return trunk and head as one operation on a CPU; None where they are none here.
+
+        Means are taken of the head's few weights in place of all rows.
+        """
+        layers = self._layers() if network.can_run(x) else None
+        if layers is None:
+            return None
+        head = self.velocity_head
+        return [*layers[:-1], make_once(head.weight, lambda _: _tangent_layer(head))]
+
+    def _put_back(self, z_BL: Tensor, moved_BL: Tensor) -> Tensor:
+        if z_BL.is_cuda and self._layers() is not None:
+            return flow.onto_simplex(z_BL, moved_BL, _EPSILON)
+        z_BL = z_BL + moved_BL
         return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
 
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from pwmray.models.layers import NormedLinear, SimNorm, normed_mlp
+from pwmray.models.layers import NormedLinear, SimNorm, join, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
 
 
@@ -27,4 +26,4 @@ class MLPWorldModel(WorldModel):
         self.dynamics = normed_mlp(self.input_dim, units, last)
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
-        return self.dynamics(torch.cat([z_BL, e_BT, a_BA], dim=-1))
+        return self.dynamics(join(self.dynamics, z_BL, e_BT, a_BA))
