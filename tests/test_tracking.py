@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -19,6 +20,7 @@ from pwmray.commands import run_command
 from pwmray.pretraining import folder as pretraining_folder
 from pwmray.registry import Status, claim
 from pwmray.tensorboard_file import EVENT_FILES, write_events
+from pwmray.tracking import recorder as recorder_module
 from pwmray.tracking import recording as tracking
 from pwmray.tracking import wandb_state
 from pwmray.tracking.recorder import Job, Recorder, Report
@@ -203,12 +205,14 @@ class FakeWriter:
 
     def __init__(self):
         self.kept, self.sent, self.open = [], [], set()
-        self.is_away, self.refused, self.late = False, set(), set()
+        self.is_away, self.refused, self.late, self.deadly = False, set(), set(), set()
+        self.is_dead = False  # with the runs that are open
         self.meanwhile = lambda: None
         self.entity = self.server = None
 
     def write_offline(self, run, folder):
         assert run.id not in self.open
+        self.live()
         self.meanwhile()
         self.kept.append((run.id, len(run.rows)))
         return folder / "offline-run-x"
@@ -216,6 +220,7 @@ class FakeWriter:
     def open_stream(self, run, num_left):
         assert run.id not in self.open
         self.open.add(run.id)
+        self.live()
         if self.is_away:
             raise ConnectionError("connection refused")
         if run.id in self.refused:
@@ -223,7 +228,12 @@ class FakeWriter:
         return FakeStream(self)
 
     def reset(self):
+        self.is_dead = False
         self.open.clear()
+
+    def live(self):
+        if self.is_dead:
+            raise ConnectionError("W&B's service died")
 
 
 class FakeStream:
@@ -233,11 +243,14 @@ class FakeStream:
         self.writer, self.next_step = writer, 0
 
     def send(self, run):
+        self.writer.live()
         self.next_step = int(run.rows[-1][run.axis]) + 1
 
     def finish(self, run):
         if run.id in self.writer.late:  # then wandb goes on with it
             raise TimeoutError("not in 30 s")
+        self.writer.is_dead |= run.id in self.writer.deadly
+        self.writer.live()
         self.writer.open.discard(run.id)
         self.writer.sent.append(run.id)
 
@@ -301,6 +314,74 @@ def test_server_that_takes_too_long_over_two_runs_in_a_row_is_sent_no_more(tmp_p
         "nothing is sent: the server took too long over 2 runs in a row; "
     )
     assert report.problem.endswith(": not in 30 s (and 1 more)")
+
+
+def test_wandbs_service_that_died_is_started_again_and_costs_one_run_a_wait(tmp_path, monkeypatch):
+    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.deadly = {first.name}
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    assert writer.kept == [(first.name, 2), (second.name, 2)]
+    assert writer.sent == [second.name]
+    assert recorder.report.problem == f"{first.name}: W&B's service died"
+    writer.deadly.clear()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
+
+
+def test_trial_goes_on_being_sent_when_wandbs_service_died(tmp_path, monkeypatch):
+    folder, writer = leave_trial(tmp_path, return_mean=None), FakeWriter()
+    with claim.acquire(folder / "claim.json"):
+        recorder = look(tmp_path, writer, is_watching=True)
+        writer.is_dead = True
+        recorder.look()
+        assert recorder.report.problem == f"{folder.name}: W&B's service died"
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+        recorder.look()
+        assert (writer.open, recorder.report.problem) == ({folder.name}, "")
+
+
+def test_run_is_kept_at_the_next_look_when_wandbs_service_died_over_it(tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    writer.is_dead = True
+    recorder = Recorder(Job(str(tmp_path), is_watching=True), writer)
+    recorder.look()
+    assert (writer.kept, recorder.report.failed) == ([], 1)
+    recorder.look()
+    assert (writer.kept, recorder.report.problem) == ([(folder.name, 2)], "")
+
+
+def test_slow_server_does_not_have_the_trials_looked_at_less_often(tmp_path, monkeypatch):
+    class SlowWriter(FakeWriter):
+        def __init__(self, *_):
+            super().__init__()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            """Leave nothing."""
+
+        def open_stream(self, run, num_left):
+            clock[0] += 30.0
+            return super().open_stream(run, num_left)
+
+    def is_closed(_, seconds):
+        pauses.append(seconds)
+        return True
+
+    clock, pauses = [1000.0], []
+    leave_trial(tmp_path)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    slow = SimpleNamespace(Writer=SlowWriter)
+    monkeypatch.setitem(sys.modules, "pwmray.tracking.wandb_writer", slow)
+    monkeypatch.setattr(recorder_module, "_is_closed", is_closed)
+    job = Job(str(tmp_path), is_online=True, is_watching=True)
+    assert recorder_module._record(job, None, tmp_path).sent == 1
+    assert pauses == [1.0]
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):

@@ -74,6 +74,11 @@ def mentions(folder, text):
     return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
 
 
+def children_of(pid):
+    found = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for text in found for child in text.split()]
+
+
 # Without a server.
 
 
@@ -259,6 +264,26 @@ def test_running_trial_is_sent_as_it_goes_and_goes_on_after_a_kill(server, tmp_p
     report = recorder.end(60)
     assert (report.written, report.sent, report.problem) == (1, 1, "")
     assert server.epochs(PROJECT, folder.name) == [2, 4]
+    assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
+
+
+def test_stop_at_wandb_and_the_death_of_its_service_end_no_recorder(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=0)
+    server.stopped.add(folder.name)
+    job = Job(str(tmp_path), is_online=True, is_watching=True)
+    with claim.acquire(folder / "claim.json"):
+        recorder = RecorderProcess(job)
+        wait_for(lambda: server.runs and server.epochs(PROJECT, folder.name) == [2])
+        (service,) = children_of(recorder._process.pid)
+        os.kill(service, signal.SIGKILL)
+    registry.record(folder, Status.CANCELLED, reason="stopped")
+    report = recorder.end(60)
+    assert (report.written, report.problem) == (1, f"{folder.name}: W&B's service died")
+    assert epochs_of(run_of(folder)) == [2]
+    assert sync(tmp_path).returncode == 0
+    assert server.epochs(PROJECT, folder.name) == [2]
     assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
 
 

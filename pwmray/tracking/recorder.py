@@ -35,7 +35,7 @@ from pwmray.tracking.runs import Run, RunReader
 from pwmray.tracking.wandb_state import is_behind, read_state, stamps_of, write_state
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
-_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking
+_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking, a server's answers not counted
 _RETRY_SECONDS = 300.0  # after which a server is tried again that did not answer
 _MAX_LATE = 2  # runs in a row that the server takes too long over: then it is not the run
 _NICE = 10  # the trials come first
@@ -104,6 +104,7 @@ class Recorder:
         self._late_in_a_row: set[Path] = set()
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
         self._sending: dict[Path, _Sending] = {}
+        self.waited_seconds = 0.0  # for the server
         self.report = Report()
 
     def look(self, say: bool = False) -> None:
@@ -172,7 +173,10 @@ class Recorder:
         sending = self._open(folder, run, ours)
         if sending is not None:
             self._note(sending, run)
-            sending.stream.send(run)
+            try:
+                sending.stream.send(run)
+            except ConnectionError as error:
+                self._put_off(folder, error)
 
     def _keep(
         self, folder: Path, run: Run, stamps: dict[str, Any], ours: contextlib.ExitStack
@@ -191,6 +195,8 @@ class Recorder:
                 step()
             except Exception as error:  # of one, whatever it is, the other may be right
                 errors.append(error)
+                if isinstance(error, ConnectionError):
+                    self._begin_anew()
             write_state(folder, state)
         if errors:
             raise OSError("; ".join(one_line(error) for error in errors)) from errors[0]
@@ -219,8 +225,8 @@ class Recorder:
         del self._sending[folder]
         ours.push(sending.claim)
         try:
-            sending.stream.finish(run)
-        except TimeoutError as error:
+            self._wait_for(lambda: sending.stream.finish(run))
+        except (TimeoutError, ConnectionError) as error:
             self._put_off(folder, error)
             return
         self._late_in_a_row.clear()
@@ -246,7 +252,7 @@ class Recorder:
             # Beside a driver there is no time to wait for long.
             num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
-                stream = self._writer.open_stream(run, num_left)
+                stream = self._wait_for(lambda: self._writer.open_stream(run, num_left))
             except (ConnectionError, PermissionError) as error:
                 self._give_up(error)
                 return None
@@ -267,14 +273,14 @@ class Recorder:
             if step >= sending.stream.next_step or step not in sending.rows:
                 sending.rows[step] = digest
 
-    def _put_off(self, folder: Path, error: TimeoutError) -> None:
-        """Leave a run that took too long for a later try; where others did before it, all."""
+    def _put_off(self, folder: Path, error: TimeoutError | ConnectionError) -> None:
+        """Leave a run for a later try: where it took too long as others did before it, all."""
         self._late[folder] = time.monotonic() + _RETRY_SECONDS
         self._lasting[folder] = one_line(error)
-        self._late_in_a_row.add(folder)
+        if isinstance(error, TimeoutError):
+            self._late_in_a_row.add(folder)
         if len(self._late_in_a_row) < _MAX_LATE:
-            self._let_go()
-            self._writer.reset()  # which still sends it
+            self._begin_anew()  # which still sends it
             return
         self._late_in_a_row.clear()
         self._give_up(ConnectionError(f"the server took too long over {_MAX_LATE} runs in a row"))
@@ -293,8 +299,11 @@ class Recorder:
                 again = f"tried again every {_RETRY_SECONDS / 60:.0f} minutes"
                 print(json.dumps({"said": f"{self._given_up}; {again}"}), flush=True)
             self._has_said = True
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._let_go()
-        self._writer.reset()
+        self._wait_for(self._writer.reset)
 
     def _let_go(self) -> None:
         """Give the open runs back, with what the server has of them."""
@@ -304,6 +313,13 @@ class Recorder:
                 wandb_state.write_rows(folder, sending.rows, self._server_place())
                 write_state(folder, read_state(folder) | known)
         self._sending.clear()
+
+    def _wait_for(self, answer: Callable[[], Any]) -> Any:
+        since = time.monotonic()
+        try:
+            return answer()
+        finally:
+            self.waited_seconds += time.monotonic() - since
 
     def _may_send(self) -> bool:
         return time.monotonic() >= self._retry_at
@@ -340,9 +356,9 @@ def _record(job: Job, pipe: Any, scratch: Path) -> Report:
         recorder = Recorder(job, writer)
         is_over = not job.is_watching
         while not is_over:
-            started = time.monotonic()
+            started = time.monotonic() - recorder.waited_seconds
             recorder.look()
-            taken = time.monotonic() - started
+            taken = time.monotonic() - recorder.waited_seconds - started
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
         recorder.look(say=not job.is_watching)
         recorder.close()
