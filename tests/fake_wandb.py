@@ -67,7 +67,8 @@ class FakeWandb:
         entity = {"id": "e", "name": variables.get("entity") or ENTITY}
         shown = run.get("displayName")
         owner = {"id": "p", "name": project, "entity": entity}
-        return {"id": "b", "name": name, "displayName": shown, "config": "{}", "project": owner}
+        about = {"displayName": shown, "config": "{}", "historyLineCount": len(run["history"])}
+        return {"id": "b", "name": name, "project": owner, **about}
 
 
 def _named(name):

@@ -29,6 +29,7 @@ from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
 pytestmark = pytest.mark.slow
 KEY = "5ec4e7" * 7  # 40 characters or more, as W&B wants them
 PROJECT = "MT30-Detailed"
+OF_ANOTHER_RUN = [f"WANDB_{name}" for name in ("RUN_ID", "NAME", "RESUME", "PROJECT")]
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def alone(tmp_path, monkeypatch):
     """An account without a key of W&B's, and with variables of another run's."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    for name in ("RUN_ID", "NAME", "RESUME", "PROJECT"):
-        monkeypatch.setenv(f"WANDB_{name}", "must")
+    for name in OF_ANOTHER_RUN:
+        monkeypatch.setenv(name, "must")
     (tmp_path / "home").mkdir()
 
 
@@ -55,6 +56,14 @@ def sync(folder, *options):
     return subprocess.run(
         [*command, "--results", str(folder)], capture_output=True, text=True, timeout=120
     )
+
+
+def wandbs_own_sync(*folders):
+    runs = [str(path.parent) for folder in folders for path in files_of(folder)]
+    command = [sys.executable, "-m", "wandb", "sync", *runs]
+    own = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
 
 
 def files_of(folder):
@@ -170,6 +179,27 @@ def test_sync_of_a_run_that_grew_sends_the_rest(server, tmp_path):
     results.write_rows(folder / "curve.arrow", rows, results.CURVE)
     sync(tmp_path)
     assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+
+def test_no_epoch_is_there_twice_whichever_command_sends_a_run(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    RecorderProcess(Job(str(tmp_path))).follow()
+    told = wandbs_own_sync(folder)
+    assert "Finished syncing" in told
+    assert server.epochs(PROJECT, folder.name) == [2]
+
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    assert sync(tmp_path).returncode == 0
+    (folder / "events.jsonl").touch()  # so that it is made anew
+    assert sync(tmp_path).returncode == 0
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+    other = leave_trial(tmp_path, TRIALS[1])
+    assert sync(tmp_path).returncode == 0
+    assert "Skipped 2 synced run(s)" in wandbs_own_sync(folder, other)
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+    assert server.epochs(PROJECT, other.name) == [2, 4]
 
 
 def test_sync_to_another_project_sends_again(server, tmp_path):

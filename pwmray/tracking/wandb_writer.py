@@ -2,7 +2,8 @@
 
 A run kept offline is the whole run: a file of its own, made anew when the curve has grown. It
 therefore does not say that it resumes: `wandb sync` would then number its epochs on from those
-that the server has, and show them twice. Without it what is uploaded last stands for the run.
+that the server has. wandb's own command puts all rows of such a file behind those that the server
+has in any case, and so is to pass over what is there already (wandb_state.write_state).
 A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
 """
 
