@@ -29,7 +29,13 @@ from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
 pytestmark = pytest.mark.slow
 KEY = "5ec4e7" * 7  # 40 characters or more, as W&B wants them
 PROJECT = "MT30-Detailed"
-OF_ANOTHER_RUN = [f"WANDB_{name}" for name in ("RUN_ID", "NAME", "RESUME", "PROJECT")]
+OF_ANOTHER_RUN = [
+    f"WANDB_{name}"
+    for name in (
+        *("RUN_ID", "NAME", "RESUME", "PROJECT"),
+        *("RESUME_FROM", "FORK_FROM", "CONFIG_PATHS", "SWEEP_PARAM_PATH", "SERVICE"),
+    )
+]
 
 
 @pytest.fixture
@@ -62,7 +68,8 @@ def wandbs_own_sync(*folders):
     runs = [str(path.parent) for folder in folders for path in files_of(folder)]
     command = [sys.executable, "-m", "wandb", "sync", *runs]
     own = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+    where = {"cwd": folders[0].parents[1], "env": own}  # it leaves a folder where it is started
+    done = subprocess.run(command, **where, capture_output=True, text=True, timeout=120)
     return done.stdout + done.stderr
 
 

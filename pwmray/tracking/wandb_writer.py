@@ -36,8 +36,12 @@ _NOT_SENT = "error while uploading"
 _DELETED = "previously created and deleted"  # W&B takes a run of that id never again
 _DEAD = "W&B's service died"
 _DIED = ("ConnectionResetError", "BrokenPipeError", "MailboxClosedError", "HandleAbandonedError")
-# What a person's shell says of another run of theirs.
-_NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID")
+# What a person's shell, notebook or agent of W&B's says of another run of theirs.
+_NOT_OURS = (
+    *("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID", "PROJECT"),
+    *("RESUME_FROM", "FORK_FROM", "CONFIG_PATHS", "SWEEP_PARAM_PATH"),
+    "SERVICE",  # its process: it may have ended, and Writer.reset is not to end it
+)
 
 
 class Writer:
