@@ -133,6 +133,12 @@ def test_shared_trial_stays_in_the_group_that_had_it_first(tmp_path):
     assert (run.group, run.name) == ("an_earlier_sweep", "its name")
 
 
+def test_run_has_no_longer_a_name_than_wandb_takes(tmp_path):
+    folder = leave_trial(tmp_path)
+    write_state(folder, {"group": "a_search", "name": "a" * 130})
+    assert RunReader(tmp_path, None).read(folder).name == "a" * 128
+
+
 def test_run_of_a_pretraining_has_a_row_an_iteration(tmp_path):
     folder = tmp_path / "pretrained" / "0123456789abcdef"
     begun = pretraining_folder.describe(folder, "a_phase", "flow world model, corrected", {"a": 1})
@@ -380,8 +386,8 @@ def test_slow_server_does_not_have_the_trials_looked_at_less_often(tmp_path, mon
     monkeypatch.setitem(sys.modules, "pwmray.tracking.wandb_writer", slow)
     monkeypatch.setattr(recorder_module, "_is_closed", is_closed)
     job = Job(str(tmp_path), is_online=True, is_watching=True)
-    assert recorder_module._record(job, None, tmp_path).sent == 1
-    assert pauses == [1.0]
+    recorder_module._record(job, None, tmp_path, report := Report())
+    assert (report.sent, pauses) == (1, [1.0])
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):
@@ -512,6 +518,18 @@ def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "trials").mkdir()
     report = RecorderProcess(Job(str(tmp_path)), lambda *of: said.append(of)).follow()
     assert (said, report) == ([], Report())
+
+
+def test_recorder_that_comes_to_no_end_tells_what_it_did(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from pwmray.tracking import recorder; "
+        "job = recorder.Job('.', grace_seconds=0.0); did = recorder.Report(written=2, sent=1); "
+        "recorder._end_after_driver(job, sys.stdin, Path('absent'), did)"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, cwd=tmp_path)
+    told = Report(**json.loads(ended.stdout))
+    assert told == Report(written=2, sent=1, problem="not done after 0 s")
 
 
 def test_only_the_recorders_process_can_load_wandb():

@@ -91,7 +91,7 @@ class _Sending:
 class Recorder:
     """Keeps the runs of a job's folders."""
 
-    def __init__(self, job: Job, writer: Any):
+    def __init__(self, job: Job, writer: Any, report: Report | None = None):
         self._job, self._writer = job, writer
         self._reader = RunReader(Path(job.results), job.sweep)
         self._retry_at = 0.0 if job.is_online else float("inf")  # when anything may be sent
@@ -105,7 +105,7 @@ class Recorder:
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
         self._sending: dict[Path, _Sending] = {}
         self.waited_seconds = 0.0  # for the server
-        self.report = Report()
+        self.report = report or Report()
 
     def look(self, say: bool = False) -> None:
         """Bring every folder's run up to what is there."""
@@ -339,21 +339,21 @@ def main() -> None:
     with open(0, "rb", buffering=0) as pipe:
         job = Job(**json.loads(pipe.readline()))
         scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
-        leash = threading.Thread(target=_end_after_driver, args=(job, pipe, scratch), daemon=True)
-        leash.start()
+        known = (job, pipe, scratch, report := Report())
+        threading.Thread(target=_end_after_driver, args=known, daemon=True).start()
         try:
-            is_needed = not job.is_watching or _wait_for_work(job, pipe)
-            report = _record(job, pipe, scratch) if is_needed else Report()
+            if not job.is_watching or _wait_for_work(job, pipe):
+                _record(*known)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     print(json.dumps(asdict(report)), flush=True)
 
 
-def _record(job: Job, pipe: Any, scratch: Path) -> Report:
+def _record(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
     from pwmray.tracking.wandb_writer import Writer
 
     with Writer(scratch, job.project, job.entity) as writer:
-        recorder = Recorder(job, writer)
+        recorder = Recorder(job, writer, report)
         is_over = not job.is_watching
         while not is_over:
             started = time.monotonic() - recorder.waited_seconds
@@ -362,15 +362,15 @@ def _record(job: Job, pipe: Any, scratch: Path) -> Report:
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
         recorder.look(say=not job.is_watching)
         recorder.close()
-        return recorder.report
 
 
-def _end_after_driver(job: Job, pipe: Any, scratch: Path) -> None:
+def _end_after_driver(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
     """End this process some time after stdin was closed: W&B may wait for a server for hours."""
     _is_closed(pipe, None)
     time.sleep(job.grace_seconds)
     shutil.rmtree(scratch, ignore_errors=True)
-    print(json.dumps(asdict(Report(problem=f"not done after {job.grace_seconds:.0f} s"))))
+    report.problem = f"not done after {job.grace_seconds:.0f} s"
+    print(json.dumps(asdict(report)))
     sys.stdout.flush()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with the service that wandb started
