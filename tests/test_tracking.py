@@ -1,5 +1,6 @@
 """What W&B and TensorBoard are given of a trial: made from its files, without either of them."""
 
+import contextlib
 import io
 import json
 import os
@@ -360,17 +361,18 @@ def test_run_is_kept_at_the_next_look_when_wandbs_service_died_over_it(tmp_path)
     assert (writer.kept, recorder.report.problem) == ([(folder.name, 2)], "")
 
 
+def record(results_dir, writer, monkeypatch, is_closed):
+    """Do as the recorder's process does, with a writer for wandb's; return its report."""
+    for_wandb = SimpleNamespace(Writer=lambda *_: contextlib.nullcontext(writer))
+    monkeypatch.setitem(sys.modules, "pwmray.tracking.wandb_writer", for_wandb)
+    monkeypatch.setattr(recorder_module, "_is_closed", is_closed)
+    job = Job(str(results_dir), is_online=True, is_watching=True)
+    recorder_module._record(job, None, results_dir, report := Report())
+    return report
+
+
 def test_slow_server_does_not_have_the_trials_looked_at_less_often(tmp_path, monkeypatch):
     class SlowWriter(FakeWriter):
-        def __init__(self, *_):
-            super().__init__()
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            """Leave nothing."""
-
         def open_stream(self, run, num_left):
             clock[0] += 30.0
             return super().open_stream(run, num_left)
@@ -382,12 +384,27 @@ def test_slow_server_does_not_have_the_trials_looked_at_less_often(tmp_path, mon
     clock, pauses = [1000.0], []
     leave_trial(tmp_path)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    slow = SimpleNamespace(Writer=SlowWriter)
-    monkeypatch.setitem(sys.modules, "pwmray.tracking.wandb_writer", slow)
-    monkeypatch.setattr(recorder_module, "_is_closed", is_closed)
-    job = Job(str(tmp_path), is_online=True, is_watching=True)
-    recorder_module._record(job, None, tmp_path, report := Report())
-    assert (report.sent, pauses) == (1, [1.0])
+    assert record(tmp_path, SlowWriter(), monkeypatch, is_closed).sent == 1
+    assert pauses == [1.0]
+
+
+def test_what_failed_in_the_last_look_is_tried_again_before_the_recorder_ends(
+    tmp_path, monkeypatch
+):
+    def fail_once():
+        writer.meanwhile = lambda: None
+        raise OSError("the server did not take all of the run")
+
+    def is_closed(*_):
+        folders.append(leave_trial(tmp_path))  # in the first look there is none
+        writer.meanwhile = fail_once
+        return True
+
+    folders, writer = [], FakeWriter()
+    (tmp_path / "trials").mkdir()
+    report = record(tmp_path, writer, monkeypatch, is_closed)
+    assert writer.kept == [(folders[0].name, 2)]
+    assert (report.written, report.failed, report.problem) == (1, 0, "")
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):

@@ -123,8 +123,7 @@ class Recorder:
                 print(json.dumps({"done": number, "of": len(folders)}), flush=True)
         problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        told = [self._given_up, "".join(problems[:1]) + more]
-        self.report.problem = "; ".join(filter(None, told))
+        self.report.problem = "; ".join(filter(None, [self._given_up, *problems[:1]])) + more
 
     def close(self) -> None:
         """Leave the runs that are still sent; who goes on with the trial goes on with them."""
@@ -141,8 +140,8 @@ class Recorder:
         state = read_state(folder)
         if not state:
             return False
-        if not self._is_sent(state):
-            return True
+        if wandb_state.sent_to(state) != [state.get("digest"), *self._server_place()]:
+            return True  # the server lacks the run as it was last written
         if "other_rows_from" in state:
             self._lasting[folder] = _other_rows(state["other_rows_from"])
         return False
@@ -324,10 +323,6 @@ class Recorder:
     def _may_send(self) -> bool:
         return time.monotonic() >= self._retry_at
 
-    def _is_sent(self, state: dict[str, Any]) -> bool:
-        """Tell whether the server has the run as it was last written."""
-        return wandb_state.sent_to(state) == [state.get("digest"), *self._server_place()]
-
     def _server_place(self) -> list[str | None]:
         """Return project, entity and server, None for what is ours or W&B's by default."""
         return [self._job.project, self._job.entity or self._writer.entity, self._writer.server]
@@ -361,6 +356,8 @@ def _record(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
             taken = time.monotonic() - recorder.waited_seconds - started
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
         recorder.look(say=not job.is_watching)
+        if job.is_watching and recorder.report.failed:
+            recorder.look()  # of the runs that were open wandb does not say which one failed
         recorder.close()
 
 
