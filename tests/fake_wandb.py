@@ -21,6 +21,7 @@ class FakeWandb:
         self.runs = {}
         self.is_refusing = False  # to take what a run sends
         self.deleted = set()  # ids of runs that it never takes again
+        self.stopped = set()  # ids of runs that somebody pressed Stop for
         self.seconds = {}  # that it takes over what runs send, by their ids
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.fake = self
@@ -66,7 +67,8 @@ class FakeWandb:
         entity = {"id": "e", "name": variables.get("entity") or ENTITY}
         shown = run.get("displayName")
         owner = {"id": "p", "name": project, "entity": entity}
-        return {"id": "b", "name": name, "displayName": shown, "config": "{}", "project": owner}
+        about = {"displayName": shown, "config": "{}", "historyLineCount": len(run["history"])}
+        return {"id": "b", "name": name, "project": owner, **about}
 
 
 def _named(name):
@@ -117,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             _, _, _, project, name, _ = self.path.split("/")
             time.sleep(fake.seconds.get(name, 0.0))
             fake.stream(project, name, json.loads(body).get("files") or {})
-            self._answer({})
+            self._answer({"stopped": name in fake.stopped})
         else:  # how wandb itself is doing
             self._answer({})
 

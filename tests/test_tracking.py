@@ -1,5 +1,6 @@
 """What W&B and TensorBoard are given of a trial: made from its files, without either of them."""
 
+import contextlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -19,6 +21,7 @@ from pwmray.commands import run_command
 from pwmray.pretraining import folder as pretraining_folder
 from pwmray.registry import Status, claim
 from pwmray.tensorboard_file import EVENT_FILES, write_events
+from pwmray.tracking import recorder as recorder_module
 from pwmray.tracking import recording as tracking
 from pwmray.tracking import wandb_state
 from pwmray.tracking.recorder import Job, Recorder, Report
@@ -131,6 +134,12 @@ def test_shared_trial_stays_in_the_group_that_had_it_first(tmp_path):
     assert (run.group, run.name) == ("an_earlier_sweep", "its name")
 
 
+def test_run_has_no_longer_a_name_than_wandb_takes(tmp_path):
+    folder = leave_trial(tmp_path)
+    write_state(folder, {"group": "a_search", "name": "a" * 130})
+    assert RunReader(tmp_path, None).read(folder).name == "a" * 128
+
+
 def test_run_of_a_pretraining_has_a_row_an_iteration(tmp_path):
     folder = tmp_path / "pretrained" / "0123456789abcdef"
     begun = pretraining_folder.describe(folder, "a_phase", "flow world model, corrected", {"a": 1})
@@ -203,12 +212,14 @@ class FakeWriter:
 
     def __init__(self):
         self.kept, self.sent, self.open = [], [], set()
-        self.is_away, self.refused, self.late = False, set(), set()
+        self.is_away, self.refused, self.late, self.deadly = False, set(), set(), set()
+        self.is_dead = False  # with the runs that are open
         self.meanwhile = lambda: None
         self.entity = self.server = None
 
     def write_offline(self, run, folder):
         assert run.id not in self.open
+        self.live()
         self.meanwhile()
         self.kept.append((run.id, len(run.rows)))
         return folder / "offline-run-x"
@@ -216,6 +227,7 @@ class FakeWriter:
     def open_stream(self, run, num_left):
         assert run.id not in self.open
         self.open.add(run.id)
+        self.live()
         if self.is_away:
             raise ConnectionError("connection refused")
         if run.id in self.refused:
@@ -223,7 +235,12 @@ class FakeWriter:
         return FakeStream(self)
 
     def reset(self):
+        self.is_dead = False
         self.open.clear()
+
+    def live(self):
+        if self.is_dead:
+            raise ConnectionError("W&B's service died")
 
 
 class FakeStream:
@@ -233,11 +250,14 @@ class FakeStream:
         self.writer, self.next_step = writer, 0
 
     def send(self, run):
+        self.writer.live()
         self.next_step = int(run.rows[-1][run.axis]) + 1
 
     def finish(self, run):
         if run.id in self.writer.late:  # then wandb goes on with it
             raise TimeoutError("not in 30 s")
+        self.writer.is_dead |= run.id in self.writer.deadly
+        self.writer.live()
         self.writer.open.discard(run.id)
         self.writer.sent.append(run.id)
 
@@ -301,6 +321,90 @@ def test_server_that_takes_too_long_over_two_runs_in_a_row_is_sent_no_more(tmp_p
         "nothing is sent: the server took too long over 2 runs in a row; "
     )
     assert report.problem.endswith(": not in 30 s (and 1 more)")
+
+
+def test_wandbs_service_that_died_is_started_again_and_costs_one_run_a_wait(tmp_path, monkeypatch):
+    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.deadly = {first.name}
+    recorder = look(tmp_path, writer, is_watching=True)
+    recorder.look()
+    assert writer.kept == [(first.name, 2), (second.name, 2)]
+    assert writer.sent == [second.name]
+    assert recorder.report.problem == f"{first.name}: W&B's service died"
+    writer.deadly.clear()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+    recorder.look()
+    assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
+
+
+def test_trial_goes_on_being_sent_when_wandbs_service_died(tmp_path, monkeypatch):
+    folder, writer = leave_trial(tmp_path, return_mean=None), FakeWriter()
+    with claim.acquire(folder / "claim.json"):
+        recorder = look(tmp_path, writer, is_watching=True)
+        writer.is_dead = True
+        recorder.look()
+        assert recorder.report.problem == f"{folder.name}: W&B's service died"
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+        recorder.look()
+        assert (writer.open, recorder.report.problem) == ({folder.name}, "")
+
+
+def test_run_is_kept_at_the_next_look_when_wandbs_service_died_over_it(tmp_path):
+    folder, writer = leave_trial(tmp_path), FakeWriter()
+    writer.is_dead = True
+    recorder = Recorder(Job(str(tmp_path), is_watching=True), writer)
+    recorder.look()
+    assert (writer.kept, recorder.report.failed) == ([], 1)
+    recorder.look()
+    assert (writer.kept, recorder.report.problem) == ([(folder.name, 2)], "")
+
+
+def record(results_dir, writer, monkeypatch, is_closed):
+    """Do as the recorder's process does, with a writer for wandb's; return its report."""
+    for_wandb = SimpleNamespace(Writer=lambda *_: contextlib.nullcontext(writer))
+    monkeypatch.setitem(sys.modules, "pwmray.tracking.wandb_writer", for_wandb)
+    monkeypatch.setattr(recorder_module, "_is_closed", is_closed)
+    job = Job(str(results_dir), is_online=True, is_watching=True)
+    recorder_module._record(job, None, results_dir, report := Report())
+    return report
+
+
+def test_slow_server_does_not_have_the_trials_looked_at_less_often(tmp_path, monkeypatch):
+    class SlowWriter(FakeWriter):
+        def open_stream(self, run, num_left):
+            clock[0] += 30.0
+            return super().open_stream(run, num_left)
+
+    def is_closed(_, seconds):
+        pauses.append(seconds)
+        return True
+
+    clock, pauses = [1000.0], []
+    leave_trial(tmp_path)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    assert record(tmp_path, SlowWriter(), monkeypatch, is_closed).sent == 1
+    assert pauses == [1.0]
+
+
+def test_what_failed_in_the_last_look_is_tried_again_before_the_recorder_ends(
+    tmp_path, monkeypatch
+):
+    def fail_once():
+        writer.meanwhile = lambda: None
+        raise OSError("the server did not take all of the run")
+
+    def is_closed(*_):
+        folders.append(leave_trial(tmp_path))  # in the first look there is none
+        writer.meanwhile = fail_once
+        return True
+
+    folders, writer = [], FakeWriter()
+    (tmp_path / "trials").mkdir()
+    report = record(tmp_path, writer, monkeypatch, is_closed)
+    assert writer.kept == [(folders[0].name, 2)]
+    assert (report.written, report.failed, report.problem) == (1, 0, "")
 
 
 def test_server_that_was_away_is_tried_again_while_the_sweep_runs(tmp_path, capsys, monkeypatch):
@@ -431,6 +535,18 @@ def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "trials").mkdir()
     report = RecorderProcess(Job(str(tmp_path)), lambda *of: said.append(of)).follow()
     assert (said, report) == ([], Report())
+
+
+def test_recorder_that_comes_to_no_end_tells_what_it_did(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from pwmray.tracking import recorder; "
+        "job = recorder.Job('.', grace_seconds=0.0); did = recorder.Report(written=2, sent=1); "
+        "recorder._end_after_driver(job, sys.stdin, Path('absent'), did)"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, cwd=tmp_path)
+    told = Report(**json.loads(ended.stdout))
+    assert told == Report(written=2, sent=1, problem="not done after 0 s")
 
 
 def test_only_the_recorders_process_can_load_wandb():

@@ -29,6 +29,13 @@ from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
 pytestmark = pytest.mark.slow
 KEY = "5ec4e7" * 7  # 40 characters or more, as W&B wants them
 PROJECT = "MT30-Detailed"
+OF_ANOTHER_RUN = [
+    f"WANDB_{name}"
+    for name in (
+        *("RUN_ID", "NAME", "RESUME", "PROJECT"),
+        *("RESUME_FROM", "FORK_FROM", "CONFIG_PATHS", "SWEEP_PARAM_PATH", "SERVICE"),
+    )
+]
 
 
 @pytest.fixture
@@ -36,8 +43,8 @@ def alone(tmp_path, monkeypatch):
     """An account without a key of W&B's, and with variables of another run's."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    for name in ("RUN_ID", "NAME", "RESUME", "PROJECT"):
-        monkeypatch.setenv(f"WANDB_{name}", "must")
+    for name in OF_ANOTHER_RUN:
+        monkeypatch.setenv(name, "must")
     (tmp_path / "home").mkdir()
 
 
@@ -57,6 +64,15 @@ def sync(folder, *options):
     )
 
 
+def wandbs_own_sync(*folders):
+    runs = [str(path.parent) for folder in folders for path in files_of(folder)]
+    command = [sys.executable, "-m", "wandb", "sync", *runs]
+    own = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RUN}
+    where = {"cwd": folders[0].parents[1], "env": own}  # it leaves a folder where it is started
+    done = subprocess.run(command, **where, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
 def files_of(folder):
     return sorted(folder.glob("wandb/offline-run-*/*.wandb"))
 
@@ -72,6 +88,11 @@ def epochs_of(run_file):
 
 def mentions(folder, text):
     return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+def children_of(pid):
+    found = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for text in found for child in text.split()]
 
 
 # Without a server.
@@ -167,6 +188,27 @@ def test_sync_of_a_run_that_grew_sends_the_rest(server, tmp_path):
     assert server.epochs(PROJECT, folder.name) == [2, 4]
 
 
+def test_no_epoch_is_there_twice_whichever_command_sends_a_run(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    RecorderProcess(Job(str(tmp_path))).follow()
+    told = wandbs_own_sync(folder)
+    assert "Finished syncing" in told
+    assert server.epochs(PROJECT, folder.name) == [2]
+
+    rows = [{"trial": folder.name, **row} for row in ROWS]
+    results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    assert sync(tmp_path).returncode == 0
+    (folder / "events.jsonl").touch()  # so that it is made anew
+    assert sync(tmp_path).returncode == 0
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+
+    other = leave_trial(tmp_path, TRIALS[1])
+    assert sync(tmp_path).returncode == 0
+    assert "Skipped 2 synced run(s)" in wandbs_own_sync(folder, other)
+    assert server.epochs(PROJECT, folder.name) == [2, 4]
+    assert server.epochs(PROJECT, other.name) == [2, 4]
+
+
 def test_sync_to_another_project_sends_again(server, tmp_path):
     folder = leave_trial(tmp_path)
     sync(tmp_path)
@@ -259,6 +301,26 @@ def test_running_trial_is_sent_as_it_goes_and_goes_on_after_a_kill(server, tmp_p
     report = recorder.end(60)
     assert (report.written, report.sent, report.problem) == (1, 1, "")
     assert server.epochs(PROJECT, folder.name) == [2, 4]
+    assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
+
+
+def test_stop_at_wandb_and_the_death_of_its_service_end_no_recorder(server, tmp_path):
+    folder = leave_trial(tmp_path, rows=ROWS[:1], return_mean=None)
+    registry.record(folder, Status.QUEUED)
+    registry.record(folder, Status.RUNNING, epoch=0)
+    server.stopped.add(folder.name)
+    job = Job(str(tmp_path), is_online=True, is_watching=True)
+    with claim.acquire(folder / "claim.json"):
+        recorder = RecorderProcess(job)
+        wait_for(lambda: server.runs and server.epochs(PROJECT, folder.name) == [2])
+        (service,) = children_of(recorder._process.pid)
+        os.kill(service, signal.SIGKILL)
+    registry.record(folder, Status.CANCELLED, reason="stopped")
+    report = recorder.end(60)
+    assert (report.written, report.problem) == (1, f"{folder.name}: W&B's service died")
+    assert epochs_of(run_of(folder)) == [2]
+    assert sync(tmp_path).returncode == 0
+    assert server.epochs(PROJECT, folder.name) == [2]
     assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
 
 

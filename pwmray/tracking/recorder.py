@@ -35,7 +35,7 @@ from pwmray.tracking.runs import Run, RunReader
 from pwmray.tracking.wandb_state import is_behind, read_state, stamps_of, write_state
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
-_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking
+_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking, a server's answers not counted
 _RETRY_SECONDS = 300.0  # after which a server is tried again that did not answer
 _MAX_LATE = 2  # runs in a row that the server takes too long over: then it is not the run
 _NICE = 10  # the trials come first
@@ -91,7 +91,7 @@ class _Sending:
 class Recorder:
     """Keeps the runs of a job's folders."""
 
-    def __init__(self, job: Job, writer: Any):
+    def __init__(self, job: Job, writer: Any, report: Report | None = None):
         self._job, self._writer = job, writer
         self._reader = RunReader(Path(job.results), job.sweep)
         self._retry_at = 0.0 if job.is_online else float("inf")  # when anything may be sent
@@ -104,7 +104,8 @@ class Recorder:
         self._late_in_a_row: set[Path] = set()
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
         self._sending: dict[Path, _Sending] = {}
-        self.report = Report()
+        self.waited_seconds = 0.0  # for the server
+        self.report = report or Report()
 
     def look(self, say: bool = False) -> None:
         """Bring every folder's run up to what is there."""
@@ -122,8 +123,7 @@ class Recorder:
                 print(json.dumps({"done": number, "of": len(folders)}), flush=True)
         problems += [f"{folder.name}: {said}" for folder, said in self._lasting.items()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        told = [self._given_up, "".join(problems[:1]) + more]
-        self.report.problem = "; ".join(filter(None, told))
+        self.report.problem = "; ".join(filter(None, [self._given_up, *problems[:1]])) + more
 
     def close(self) -> None:
         """Leave the runs that are still sent; who goes on with the trial goes on with them."""
@@ -140,8 +140,8 @@ class Recorder:
         state = read_state(folder)
         if not state:
             return False
-        if not self._is_sent(state):
-            return True
+        if wandb_state.sent_to(state) != [state.get("digest"), *self._server_place()]:
+            return True  # the server lacks the run as it was last written
         if "other_rows_from" in state:
             self._lasting[folder] = _other_rows(state["other_rows_from"])
         return False
@@ -172,7 +172,10 @@ class Recorder:
         sending = self._open(folder, run, ours)
         if sending is not None:
             self._note(sending, run)
-            sending.stream.send(run)
+            try:
+                sending.stream.send(run)
+            except ConnectionError as error:
+                self._put_off(folder, error)
 
     def _keep(
         self, folder: Path, run: Run, stamps: dict[str, Any], ours: contextlib.ExitStack
@@ -191,6 +194,8 @@ class Recorder:
                 step()
             except Exception as error:  # of one, whatever it is, the other may be right
                 errors.append(error)
+                if isinstance(error, ConnectionError):
+                    self._begin_anew()
             write_state(folder, state)
         if errors:
             raise OSError("; ".join(one_line(error) for error in errors)) from errors[0]
@@ -219,8 +224,8 @@ class Recorder:
         del self._sending[folder]
         ours.push(sending.claim)
         try:
-            sending.stream.finish(run)
-        except TimeoutError as error:
+            self._wait_for(lambda: sending.stream.finish(run))
+        except (TimeoutError, ConnectionError) as error:
             self._put_off(folder, error)
             return
         self._late_in_a_row.clear()
@@ -246,7 +251,7 @@ class Recorder:
             # Beside a driver there is no time to wait for long.
             num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
-                stream = self._writer.open_stream(run, num_left)
+                stream = self._wait_for(lambda: self._writer.open_stream(run, num_left))
             except (ConnectionError, PermissionError) as error:
                 self._give_up(error)
                 return None
@@ -267,14 +272,14 @@ class Recorder:
             if step >= sending.stream.next_step or step not in sending.rows:
                 sending.rows[step] = digest
 
-    def _put_off(self, folder: Path, error: TimeoutError) -> None:
-        """Leave a run that took too long for a later try; where others did before it, all."""
+    def _put_off(self, folder: Path, error: TimeoutError | ConnectionError) -> None:
+        """Leave a run for a later try: where it took too long as others did before it, all."""
         self._late[folder] = time.monotonic() + _RETRY_SECONDS
         self._lasting[folder] = one_line(error)
-        self._late_in_a_row.add(folder)
+        if isinstance(error, TimeoutError):
+            self._late_in_a_row.add(folder)
         if len(self._late_in_a_row) < _MAX_LATE:
-            self._let_go()
-            self._writer.reset()  # which still sends it
+            self._begin_anew()  # which still sends it
             return
         self._late_in_a_row.clear()
         self._give_up(ConnectionError(f"the server took too long over {_MAX_LATE} runs in a row"))
@@ -293,8 +298,11 @@ class Recorder:
                 again = f"tried again every {_RETRY_SECONDS / 60:.0f} minutes"
                 print(json.dumps({"said": f"{self._given_up}; {again}"}), flush=True)
             self._has_said = True
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._let_go()
-        self._writer.reset()
+        self._wait_for(self._writer.reset)
 
     def _let_go(self) -> None:
         """Give the open runs back, with what the server has of them."""
@@ -305,12 +313,15 @@ class Recorder:
                 write_state(folder, read_state(folder) | known)
         self._sending.clear()
 
+    def _wait_for(self, answer: Callable[[], Any]) -> Any:
+        since = time.monotonic()
+        try:
+            return answer()
+        finally:
+            self.waited_seconds += time.monotonic() - since
+
     def _may_send(self) -> bool:
         return time.monotonic() >= self._retry_at
-
-    def _is_sent(self, state: dict[str, Any]) -> bool:
-        """Tell whether the server has the run as it was last written."""
-        return wandb_state.sent_to(state) == [state.get("digest"), *self._server_place()]
 
     def _server_place(self) -> list[str | None]:
         """Return project, entity and server, None for what is ours or W&B's by default."""
@@ -323,38 +334,40 @@ def main() -> None:
     with open(0, "rb", buffering=0) as pipe:
         job = Job(**json.loads(pipe.readline()))
         scratch = Path(tempfile.mkdtemp(prefix="pwmray-wandb-"))
-        leash = threading.Thread(target=_end_after_driver, args=(job, pipe, scratch), daemon=True)
-        leash.start()
+        known = (job, pipe, scratch, report := Report())
+        threading.Thread(target=_end_after_driver, args=known, daemon=True).start()
         try:
-            is_needed = not job.is_watching or _wait_for_work(job, pipe)
-            report = _record(job, pipe, scratch) if is_needed else Report()
+            if not job.is_watching or _wait_for_work(job, pipe):
+                _record(*known)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     print(json.dumps(asdict(report)), flush=True)
 
 
-def _record(job: Job, pipe: Any, scratch: Path) -> Report:
+def _record(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
     from pwmray.tracking.wandb_writer import Writer
 
     with Writer(scratch, job.project, job.entity) as writer:
-        recorder = Recorder(job, writer)
+        recorder = Recorder(job, writer, report)
         is_over = not job.is_watching
         while not is_over:
-            started = time.monotonic()
+            started = time.monotonic() - recorder.waited_seconds
             recorder.look()
-            taken = time.monotonic() - started
+            taken = time.monotonic() - recorder.waited_seconds - started
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
         recorder.look(say=not job.is_watching)
+        if job.is_watching and recorder.report.failed:
+            recorder.look()  # of the runs that were open wandb does not say which one failed
         recorder.close()
-        return recorder.report
 
 
-def _end_after_driver(job: Job, pipe: Any, scratch: Path) -> None:
+def _end_after_driver(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
     """End this process some time after stdin was closed: W&B may wait for a server for hours."""
     _is_closed(pipe, None)
     time.sleep(job.grace_seconds)
     shutil.rmtree(scratch, ignore_errors=True)
-    print(json.dumps(asdict(Report(problem=f"not done after {job.grace_seconds:.0f} s"))))
+    report.problem = f"not done after {job.grace_seconds:.0f} s"
+    print(json.dumps(asdict(report)))
     sys.stdout.flush()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with the service that wandb started

@@ -18,7 +18,7 @@ from pwmray.tracking import wandb_state
 from pwmray.variants import methodology_of, variant_of
 
 PROJECT, PRETRAIN_PROJECT = "MT30-Detailed", "WM-Pretrain"
-_MAX_TAG = 64  # characters that W&B takes
+_MAX_TAG, _MAX_NAME = 64, 128  # characters that W&B takes; a search's names have more
 _FINAL = {"return_mean": "final_return", "plan_return_mean": "final_plan_return"}
 
 
@@ -96,7 +96,7 @@ class RunReader:
             id=folder.name,
             project=PROJECT,
             group=group,
-            name=name,
+            name=name[:_MAX_NAME],
             tags=_tags(config),
             config=config,
             axis="epoch",

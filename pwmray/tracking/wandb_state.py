@@ -30,10 +30,17 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace it; for who holds the claim there."""
+    """Replace it; for who holds the claim there.
+
+    Where the server has rows, `wandb sync` is told that it has the run: wandb's own command would
+    put all rows of the offline folder behind them.
+    """
     remove_drafts(folder / FOLDER / _STATE_FILE)
     with replacing(folder / FOLDER / _STATE_FILE) as draft:
         draft.write_text(json.dumps(state, indent=2) + "\n")
+    if state.get("offline") and (folder / FOLDER / _ROWS_FILE).exists():
+        for kept in (folder / FOLDER / state["offline"]).glob("*.wandb"):
+            kept.with_name(kept.name + ".synced").touch()
 
 
 def sent_to(state: Mapping[str, Any]) -> list[str | None]:

@@ -2,7 +2,8 @@
 
 A run kept offline is the whole run: a file of its own, made anew when the curve has grown. It
 therefore does not say that it resumes: `wandb sync` would then number its epochs on from those
-that the server has, and show them twice. Without it what is uploaded last stands for the run.
+that the server has. wandb's own command puts all rows of such a file behind those that the server
+has in any case, and so is to pass over what is there already (wandb_state.write_state).
 A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
 """
 
@@ -15,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,14 @@ _ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
 _DELETED = "previously created and deleted"  # W&B takes a run of that id never again
-# What a person's shell says of another run of theirs.
-_NOT_OURS = ("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID")
+_DEAD = "W&B's service died"
+_DIED = ("ConnectionResetError", "BrokenPipeError", "MailboxClosedError", "HandleAbandonedError")
+# What a person's shell, notebook or agent of W&B's says of another run of theirs.
+_NOT_OURS = (
+    *("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID", "PROJECT"),
+    *("RESUME_FROM", "FORK_FROM", "CONFIG_PATHS", "SWEEP_PARAM_PATH"),
+    "SERVICE",  # its process: it may have ended, and Writer.reset is not to end it
+)
 
 
 class Writer:
@@ -71,21 +79,23 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        wandb.teardown()
+        self.reset()
         self._overheard.__exit__()
 
     def write_offline(self, run: Run, folder: Path) -> Path:
         """Write the run as a folder of W&B's in `folder`; return the folder's path.
 
-        Raises OSError, also where W&B did not write all of the run.
+        Raises OSError, also where W&B did not write all of the run, a ConnectionError where its
+        service died.
         """
         began = _time_in_names(run.begun)
         target = folder / f"offline-run-{began}-{run.id}"
         scratch = Path(tempfile.mkdtemp(dir=self._scratch))
-        opened = self._open(run, scratch, mode="offline", project=run.project)
-        _log(opened, run, 0)
-        opened.summary.update(run.summary)
-        opened.finish(exit_code=run.exit_code)
+        with _telling_of_death():
+            opened = self._open(run, scratch, mode="offline", project=run.project)
+            _log(opened, run, 0)
+            opened.summary.update(run.summary)
+            opened.finish(exit_code=run.exit_code)
         (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
         _check_written(made, len(run.rows))
         with replacing(target / made.name) as draft:
@@ -97,20 +107,23 @@ class Writer:
         """Open the run on the server, or go on with it; `num_left` rows are still to be sent.
 
         Raises PermissionError without a key or for a project's name that W&B does not take,
-        ConnectionError without a network or an answer, both for all runs alike, and ValueError
-        where the server does not take this one. wandb then takes the run's id for one in use,
-        until `reset`.
+        ConnectionError without a network or an answer or where wandb's service died, both for all
+        runs alike, and ValueError where the server does not take this one. wandb then takes the
+        run's id for one in use, until `reset`.
         """
         try:
-            opened = self._open(
-                run,
-                Path(tempfile.mkdtemp(dir=self._scratch)),
-                mode="online",
-                project=self._project or run.project,
-                finish_seconds=_FINISH_SECONDS + _ROW_SECONDS * num_left,
-                entity=self._entity,
-                resume="allow",
-            )
+            with _telling_of_death():
+                opened = self._open(
+                    run,
+                    Path(tempfile.mkdtemp(dir=self._scratch)),
+                    mode="online",
+                    project=self._project or run.project,
+                    finish_seconds=_FINISH_SECONDS + _ROW_SECONDS * num_left,
+                    entity=self._entity,
+                    resume="allow",
+                )
+        except ConnectionError:
+            raise
         except Exception as error:  # wandb raises what it likes
             if _DELETED in str(error):
                 raise ValueError("deleted at W&B: give another --project") from error
@@ -123,7 +136,8 @@ class Writer:
 
     def reset(self) -> None:
         """Begin anew with wandb's service, in which no run is open then."""
-        wandb.teardown()
+        with contextlib.suppress(Exception):  # of a service that died; it is forgotten then, too
+            wandb.teardown()
 
     def _open(
         self, run: Run, scratch: Path, finish_seconds: float = _FINISH_SECONDS, **where: Any
@@ -158,18 +172,24 @@ class Stream:
         return self._opened.url
 
     def send(self, run: Run) -> None:
-        """Send the rows that the server does not have."""
-        self.next_step = _log(self._opened, run, self.next_step)
+        """Send the rows that the server does not have.
+
+        Raises ConnectionError where wandb's service died.
+        """
+        with _telling_of_death():
+            self.next_step = _log(self._opened, run, self.next_step)
 
     def finish(self, run: Run) -> None:
         """Send the rest and wait until all of it is there.
 
-        Raises OSError where it is not, a TimeoutError where the server takes too long over it.
+        Raises OSError where it is not, a TimeoutError where the server takes too long over it, a
+        ConnectionError where wandb's service died.
         """
         self.send(run)
-        self._opened.summary.update(run.summary)
         try:
-            self._opened.finish(exit_code=run.exit_code)
+            with _telling_of_death():
+                self._opened.summary.update(run.summary)
+                self._opened.finish(exit_code=run.exit_code)
         except TimeoutError as error:
             seconds = self._opened.settings.finish_timeout
             raise TimeoutError(f"the server did not take all of it in {seconds:.0f} s") from error
@@ -206,10 +226,23 @@ class _Overheard(io.TextIOBase):
         self._stderr.flush()
 
 
+@contextlib.contextmanager
+def _telling_of_death() -> Iterator[None]:
+    """Raise ConnectionError where wandb's service died: its own errors of that are no one kind."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ in _DIED:
+            raise ConnectionError(_DEAD) from error
+        raise
+
+
 def _settings(finish_seconds: float) -> wandb.Settings:
     return wandb.Settings(
         console="off",
         silent=True,
+        # Whoever presses Stop at W&B would end this process, and with it all runs.
+        stop_fn=lambda: None,
         disable_git=True,
         disable_code=True,
         init_timeout=_INIT_SECONDS,
