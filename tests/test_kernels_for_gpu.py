@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="
 PROGRAM = """
 import copy, sys
 import torch
-torch.Tensor.is_cuda, torch.Tensor.is_cpu = property(lambda self: True), property(lambda self: False)
+torch.Tensor.is_cuda = property(lambda self: True)
+torch.Tensor.is_cpu = property(lambda self: False)
 from pwmray.algorithm import compiling, replay
 from tests.test_gpu import UNEVEN, step_difference
 from tests.test_reference import make_learner, windows
@@ -70,7 +71,8 @@ def test_updates_by_kernels_for_a_gpu_are_the_plain_ones(variant):
 FLOW = """
 import copy, sys
 import torch
-torch.Tensor.is_cuda, torch.Tensor.is_cpu = property(lambda self: True), property(lambda self: False)
+torch.Tensor.is_cuda = property(lambda self: True)
+torch.Tensor.is_cpu = property(lambda self: False)
 from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
 from tests.test_gpu import UNEVEN
@@ -105,7 +107,8 @@ for is_trained in (True, False):
 ACT = """
 import copy
 import torch
-torch.Tensor.is_cuda, torch.Tensor.is_cpu = property(lambda self: True), property(lambda self: False)
+torch.Tensor.is_cuda = property(lambda self: True)
+torch.Tensor.is_cpu = property(lambda self: False)
 from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.models import ode
