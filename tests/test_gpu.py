@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pwmray.algorithm import replay
+from pwmray.algorithm import agreement, replay
 from pwmray.algorithm.clipped_step import clip_and_step
-from pwmray.algorithm.compiling import reason_against
+from pwmray.algorithm.compiling import reason_against, use_kernels
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.data.sampler import Batch
 from pwmray.devices import set_up_torch
@@ -204,3 +204,9 @@ def test_memory_does_not_grow_with_the_epochs():
 
 def test_kernels_for_the_gpu_can_be_compiled():
     assert reason_against(GPU) == ""
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "published"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kernels_agree_with_torch(variant, fidelity):
+    agreement.check(make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU), use_kernels)

@@ -20,7 +20,7 @@ import copy, sys
 import torch
 torch.Tensor.is_cuda = property(lambda self: True)
 torch.Tensor.is_cpu = property(lambda self: False)
-from pwmray.algorithm import compiling, replay
+from pwmray.algorithm import agreement, compiling, replay
 from tests.test_gpu import UNEVEN, step_difference
 from tests.test_reference import make_learner, windows
 from pwmray.kernels import adam_gpu, norms_gpu
@@ -28,6 +28,7 @@ norms_gpu._NARROW = (1024, 4, 792)  # many rows a program: the interpreter takes
 steps, step = [], adam_gpu.step
 adam_gpu.step = lambda *given: steps.append(1) or step(*given)
 plain = make_learner(sys.argv[1], **UNEVEN)
+agreement.check(plain, compiling.use_kernels)
 ours, before = copy.deepcopy(plain), copy.deepcopy(plain)
 compiling.compile_networks(ours, ours.optimizers.values())
 replay.prepare_rates(ours.optimizers.values(), torch.device("cpu"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pwmray.algorithm import agreement
 from pwmray.commands import one_line
 from pwmray.kernels import build, norms
 from pwmray.models import CriticEnsemble
@@ -27,18 +28,36 @@ log = logging.getLogger(__name__)
 def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
     """Let every network of `module`, and its optimizers, use kernels: compiled, in seconds.
 
-    Without a compiler they stay as they are, and the log says so. Returns `on`, or `off: ` and why.
+    Without a compiler they stay as they are, and on a GPU where kernels and torch do not agree; the
+    log says so. Returns `on`, or `off: ` and why.
     """
-    reason = reason_against(next(module.parameters()).device)
+    device = next(module.parameters()).device
+    reason = reason_against(device)
+    if not reason and device.type != "cpu":
+        reason = _disagreement(module)
     if reason:
         log.warning("compile=off: %s", reason)
         return f"off: {reason}"
-    for part in module.modules():
-        if isinstance(part, Linear | MishNetwork | NormedNetwork | CriticEnsemble):
-            part.uses_kernels = True
+    use_kernels(module, True)
     for optimizer in optimizers:
         optimizer.uses_kernels = True
     return "on"
+
+
+def use_kernels(module: nn.Module, is_on: bool) -> None:
+    """Have every network of `module` use kernels, or none."""
+    for part in module.modules():
+        if isinstance(part, Linear | MishNetwork | NormedNetwork | CriticEnsemble):
+            part.uses_kernels = is_on
+
+
+def _disagreement(module: nn.Module) -> str:
+    """Return where kernels do not compute what torch does on this device, or nothing."""
+    try:
+        agreement.check(module, use_kernels)
+    except Exception as error:  # a kernel may not even run
+        return shorten(error)
+    return ""
 
 
 @functools.cache
