@@ -16,11 +16,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.workload import random_store
+from benchmarks.workload import Case, random_store
 from pwmray import kernels
 from pwmray.algorithm import agreement, pretrain, replay
 from pwmray.algorithm.clipped_step import Adam
 from pwmray.algorithm.compiling import compile_networks
+from pwmray.build import build_learner
 from pwmray.data.sampler import WindowSampler
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -99,6 +100,21 @@ class OnDevice(TorchDispatchMode):
         return found
 
 
+class Launches(OnDevice):
+    """Count the operations that are kernels: neither views nor places in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        is_step = function.overloadpacket is torch.ops.aten._fused_adam_  # kernels of our own
+        has_work = not (function.is_view or name in ("detach", "_unsafe_view") or "empty" in name)
+        self.num_operations += has_work and not is_step
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
 def on_gpu(variant, **settings):
     """A learner on the device, whose optimizers have made a step, as a recording finds it."""
     with GPU:
@@ -154,3 +170,27 @@ def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, monkeyp
     with OnDevice():
         losses = pretrainer._step()
     assert {tuple(value.shape) for value in losses.values()} == {()}
+
+
+# As many as there are, with the torch of requirements.lock: fewer are welcome.
+@pytest.mark.parametrize(
+    ("variant", "methodology", "most"),
+    [
+        ("baseline", "frozen", 1005),
+        ("fullflow", "frozen", 2891),
+        ("baseline", "finetuned", 1491),
+        ("fullflow", "finetuned", 4874),
+    ],
+)
+def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most):
+    case = Case("48", variant, methodology, 512, 1, BFLOAT16, NUM_EPISODES)
+    with GPU:
+        learner = build_learner(case.config)
+    optimizers = list(learner.optimizers.values())
+    assert compile_networks(learner, optimizers) == "on"
+    begin(optimizers)
+    draws, store = torch.Generator(), random_store(TASK, NUM_EPISODES)
+    sampler = WindowSampler(store, learner.window_horizon, GPU, draws, place="memory")
+    with Launches() as launches:
+        learner.run_epoch(sampler.sample, draws)
+    assert launches.num_operations + Kernel.num_calls <= most
