@@ -54,6 +54,17 @@ def test_wrong_gradient_is_found(monkeypatch):
         agreement.check(make_learner("baseline"), compiling.use_kernels)
 
 
+def test_lost_gradient_is_found(monkeypatch):
+    right = network.run
+
+    def run(x, layers):
+        return right(x, [network.Layer(k, w.detach(), a) for k, w, a in layers])
+
+    monkeypatch.setattr(network, "run", run)
+    with pytest.raises(RuntimeError, match=r"gradient of .* is there by kernels or torch alone"):
+        agreement.check(make_learner("baseline"), compiling.use_kernels)
+
+
 def test_device_whose_kernels_differ_goes_without(monkeypatch, caplog):
     def check(module, use_kernels):
         use_kernels(module, False)

@@ -13,6 +13,7 @@ import types
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,9 +21,12 @@ from benchmarks.workload import Case, random_store
 from pwmray import kernels
 from pwmray.algorithm import agreement, pretrain, replay
 from pwmray.algorithm.clipped_step import Adam
-from pwmray.algorithm.compiling import compile_networks
+from pwmray.algorithm.compiling import compile_networks, use_kernels
 from pwmray.build import build_learner
 from pwmray.data.sampler import WindowSampler
+from pwmray.models import WorldModel
+from pwmray.models.layers import Linear, NormedNetwork
+from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
@@ -172,7 +176,70 @@ def test_iteration_of_a_pretraining_stays_on_the_device(variant, matmul, monkeyp
     assert {tuple(value.shape) for value in losses.values()} == {()}
 
 
-# As many as there are, with the torch of requirements.lock: fewer are welcome.
+def test_epoch_without_a_task_embedding_runs():
+    learner = on_gpu("fullflow", **{"world_model.task_dim": 0})
+    store, draws = random_store(TASK, NUM_EPISODES), torch.Generator()
+    sampler = WindowSampler(store, learner.window_horizon, GPU, draws, place="memory")
+    learner.run_epoch(sampler.sample, draws)
+
+
+def freeze(layer):
+    return lambda model: model.velocity_trunk[layer].requires_grad_(False)
+
+
+def linear(width, **settings):
+    return Linear(width, width, device=GPU, **settings)
+
+
+CHANGES = {
+    "first layer frozen": freeze(0),
+    "second layer frozen": freeze(1),
+    "linear layer in the trunk": lambda model: model.velocity_trunk.append(linear(13)),
+    "no bias": lambda model: model.velocity_trunk.insert(1, linear(20, bias=False)),
+    "torch's own reward head": lambda model: setattr(
+        model, "reward_head", NormedNetwork(nn.Linear(model.input_dim, 101, device=GPU))
+    ),
+    "own integration": lambda model: setattr(model, "_plan", None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_flow_model_trains_what_it_is_to(change):
+    model = on_gpu("fullflow").world_model
+    CHANGES[change](model)
+    use_kernels(model, True)
+    z, a = torch.ones(5, model.latent_dim, device=GPU), torch.ones(5, MAX_ACTION_DIM, device=GPU)
+    e = model.embed(torch.tensor(0, device=GPU)).expand(5, -1)
+    z = model.next(z, e, a)
+    (z.sum() + model.reward(z, e, a).sum()).backward()
+    for part in (model.velocity_trunk, model.velocity_head, model.reward_head):
+        assert all((p.grad is not None) == p.requires_grad for p in part.parameters())
+
+
+class OwnFlow(FlowWorldModel):
+    def _build_dynamics(self):
+        self.field = nn.Linear(self.input_dim + 1, self.latent_dim)
+
+    def _initialise(self, generator):
+        WorldModel._initialise(self, generator)
+
+    def velocity(self, z_BL, e_BT, a_BA, tau_B1):
+        return self.field(torch.cat([z_BL, e_BT, a_BA, tau_B1], dim=-1))
+
+
+def test_flow_with_a_velocity_of_its_own_is_called():
+    like = on_gpu("fullflow").world_model
+    with GPU:
+        model = OwnFlow(like.config, torch.Generator())
+    use_kernels(model, True)
+    z, a = torch.ones(5, model.latent_dim, device=GPU), torch.ones(5, MAX_ACTION_DIM, device=GPU)
+    e = model.embed(torch.tensor(0, device=GPU)).expand(5, -1)
+    model.next(z, e, a).sum().backward()
+    assert model.field.weight.grad is not None
+
+
+# As many as there are: fewer are welcome. Another torch may take others of its own.
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="not the lock's torch")
 @pytest.mark.parametrize(
     ("variant", "methodology", "most"),
     [

@@ -225,6 +225,10 @@ CHANGES = {
         "linear",
         lambda net: net[1].register_forward_pre_hook(lambda _, given: (2 * given[0],)),
     ),
+    "a hook of the gradient": (
+        "linear",
+        lambda net: net[1].register_full_backward_pre_hook(lambda _, given: (2 * given[0],)),
+    ),
     "a hook of the activation": (
         "linear",
         lambda net: net[0].activation.register_forward_hook(lambda *call: 2 * call[2]),
@@ -251,10 +255,15 @@ def test_network_that_was_changed_computes_the_same_by_kernels(change):
     name, apply = CHANGES[change]
     module = NETWORKS[name]()
     apply(module)
-    expected = module(draw(7, 6))
-    for part in module.modules():
-        part.uses_kernels = True
-    assert_close(module(draw(7, 6)), expected)
+    found = []
+    for _ in range(2):
+        leaf = draw(7, 6).requires_grad_()
+        y = module(leaf)
+        y.square().sum().backward()
+        found.append((y, leaf.grad))
+        for layer in module.modules():
+            layer.uses_kernels = True
+    assert_close(found[1], found[0])
 
 
 def test_layers_of_a_changed_network_are_not_taken_in_place_of_calling_it():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pwmray.algorithm.returns import td_lambda
 from pwmray.models import CriticEnsemble, Policy, WorldModel
+from pwmray.precision import FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 
 _LEADING = (3, 32)
@@ -82,8 +83,10 @@ def _compare(
     for is_on in (True, False):
         use_kernels(part, is_on)
         found.append(compute(is_on))
-    for what, ours in found[0].items():
-        yield _Found(what, ours, found[1][what])
+    for what in found[0] | found[1]:
+        if what not in found[0] or what not in found[1]:
+            raise RuntimeError(f"{type(part).__name__}: {what} is there by kernels or torch alone")
+        yield _Found(what, found[0][what], found[1][what])
 
 
 class _Draws:
@@ -108,15 +111,18 @@ def _of_world_model(model: WorldModel, draws: _Draws) -> Compute:
         found = {}
         for how, is_trained in (("", True), (" of a frozen model", False)):
             model.requires_grad_(is_trained)
-            e, leaf = model.embed(task).expand(*_LEADING, -1), a.clone().requires_grad_()
-            z = model.encode(obs, e)
-            next_z = model.next(z, e, leaf)
-            reward = model.reward(next_z, e, leaf)
+            with autocast(FLOAT32, obs.device):  # within which a step shares what the next ones use
+                e, leaf = model.embed(task).expand(*_LEADING, -1), a.clone().requires_grad_()
+                z = model.encode(obs, e)
+                start = z.detach().requires_grad_()
+                next_z = model.next(model.next(start, e, leaf), e, leaf)
+                reward = model.reward(next_z, e, leaf)
+                matching = model.matching_loss(start, e, leaf, z.detach().roll(1, 0), tau)
             found |= {f"next{how}": next_z.detach(), f"reward{how}": reward.detach()}
-            total = (next_z * weight).sum() + reward.sum()
-            matching = model.matching_loss(z, e, leaf, next_z.detach(), tau)
+            total = ((z + next_z) * weight).sum() + reward.sum()
             total = total if matching is None else total + matching.sum()
-            found |= {f"{name}{how}": g for name, g in _gradients(total, model, leaf).items()}
+            gradients = _gradients(total, model, start, leaf)
+            found |= {f"{name}{how}": gradient for name, gradient in gradients.items()}
         return found
 
     return compute
@@ -127,9 +133,10 @@ def _of_policy(policy: Policy, latent_dim: int, draws: _Draws) -> Compute:
     mask = (torch.arange(MAX_ACTION_DIM, device=z.device) < MAX_ACTION_DIM - 1).float()
 
     def compute(_: bool) -> dict[str, Tensor]:
-        actions = policy.sample(z, noise, mask)[0]
-        with torch.no_grad():
-            acted = policy(z, noise, mask)
+        with autocast(FLOAT32, z.device):
+            actions = policy.sample(z, noise, mask)[0]
+            with torch.no_grad():
+                acted = policy(z, noise, mask)
         found = {"action": actions.detach(), "action without gradients": acted}
         return found | _gradients(actions.sum(), policy)
 

@@ -32,17 +32,24 @@ class Plan(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A layer: the gradients of weight and affine are None where they are not trained."""
+    """A layer: the gradients of weight and affine are None where nothing is trained."""
 
     kind: str | None
     weight: Gradient | None
     affine: Gradient | None
 
 
+def can_displace(layers: Sequence[Layer]) -> bool:
+    """Tell whether `displace` takes the layers: norms before the last, all trained or none."""
+    tensors = [tensor for layer in layers for tensor in (layer.weight, *layer.affine)]
+    is_trained = [tensor.requires_grad for tensor in tensors]
+    return all(layer.kind for layer in layers[:-1]) and all(is_trained) == any(is_trained)
+
+
 def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Plan) -> Tensor:
     """Return z(1) - z(0) [..., L], float32, along what the layers make of z, e, a and the time.
 
-    The last layer has no norm; of its result the mean of each group of 8 entries is taken.
+    The last layer has no norm; from its result the mean of each group of 8 entries is taken away.
     """
     parts, tensors = [], []
     for kind, weight, affine in layers:
@@ -93,6 +100,7 @@ class _Displacement(torch.autograd.Function):
         inputs = [z.new_empty(num_slots, num_rows, w.shape[1], dtype=w.dtype) for w in weights]
         column = z.shape[1] + e.shape[1] + a.shape[1]
         v, moved, kept = z.new_empty(num_stages - 1, *z.shape), torch.empty_like(z), []
+        goes_backward = any(ctx.needs_input_grad)
         gpu = _on_gpu()
         gpu.fill(inputs[0], z, e_rows.contiguous(), a, plan.times[0])
         for i in range(num_stages):
@@ -100,7 +108,8 @@ class _Displacement(torch.autograd.Function):
             for k, part in enumerate(parts[:-1]):
                 x = torch.mm(inputs[k][slot], weights[k].t())
                 given = (part.kind, x, tuple(affines[k]), inputs[k + 1][slot])
-                kept += [x, norms.on_gpu().forward(*given)[1]]
+                moments = norms.on_gpu().forward(*given)[1]
+                kept += [x, moments] if goes_backward else []
             y = torch.mm(inputs[-1][slot], weights[-1].t())
             if i + 1 < num_stages:
                 following = inputs[0][(i + 1) % num_slots]

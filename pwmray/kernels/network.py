@@ -34,7 +34,7 @@ _NUM_KEPT = 3  # of a layer: x, what the norm takes and its moments
 
 
 def can_run(x: Tensor) -> bool:
-    """Tell whether `run` does here what layers do: on a GPU and in bfloat16 they do more."""
+    """Tell whether `run` does here what layers do: on a GPU or in bfloat16 they do more."""
     is_plain = x.dtype == torch.float32 and x.is_cpu and not is_rounding()
     return is_plain and product_dtype(x.device) == torch.float32
 

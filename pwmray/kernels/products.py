@@ -45,7 +45,7 @@ class _Joined(torch.autograd.Function):
         x = z.new_empty(*z.shape[:-1], _padded(sum(s[-1] for s in ctx.shapes)), dtype=dtype)
         while e.dim() > 1 and e.stride(0) == 0:  # the same for all rows
             e = e[0]
-        z, e, a = (t.contiguous().view(-1, t.shape[-1]) for t in (z, e, a))
+        z, e, a = (t.reshape(t.shape[:-1].numel(), t.shape[-1]).contiguous() for t in (z, e, a))
         flow_gpu.fill(x.view(1, len(z), -1), z, e, a, 0.0)
         return x
 

@@ -1,4 +1,4 @@
-"""Operations on rows on a GPU, in Triton: sums, copies of other widths, a velocity's projection.
+"""Operations on rows on a GPU, in Triton: sums, copies, a velocity's projection, TD(lambda).
 
 What is added up is added up in the same order each time.
 """
@@ -61,10 +61,11 @@ def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def td_lambda(r_HB1: Tensor, next_v_HB1: Tensor, discount: float, trace: float) -> Tensor:
     """As `returns.td_lambda`: all steps in one kernel."""
-    y_HB1, horizon = torch.empty_like(r_HB1), len(r_HB1)
+    r_HB1, horizon = r_HB1.contiguous(), len(r_HB1)
+    y_HB1 = torch.empty_like(r_HB1)
     num_rows = r_HB1[0].numel()
     _td_lambda[(triton.cdiv(num_rows, _ROWS),)](
-        r_HB1.contiguous(), next_v_HB1.contiguous(), y_HB1,
+        r_HB1, next_v_HB1.contiguous(), y_HB1,
         num_rows, float(discount), float(trace), float(1 - trace), horizon, _ROWS,
     )  # fmt: skip
     return y_HB1

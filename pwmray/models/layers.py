@@ -19,8 +19,9 @@ class Linear(nn.Linear):
     uses_kernels = False  # pwmray.algorithm.compiling turns it on
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.uses_kernels and input.is_cuda and self.bias is not None:
-            return products.linear(input, self.weight)[..., : self.out_features] + self.bias
+        if self.uses_kernels and input.is_cuda:
+            x = products.linear(input, self.weight)[..., : self.out_features]
+            return x if self.bias is None else x + self.bias
         x = product(F.linear, input, as_factor(self.weight), self.bias)
         return x.to(self.weight.dtype)
 
@@ -115,9 +116,9 @@ def layers_by_kernels(module: nn.Module) -> list[network.Layer] | None:
     return module.layers() if module.uses_kernels else None  # type: ignore[operator]
 
 
-def join(network: nn.Module, z: Tensor, e: Tensor, a: Tensor) -> Tensor:
+def join(network: nn.Sequential, z: Tensor, e: Tensor, a: Tensor) -> Tensor:
     """Return z, e and a [..., U] side by side, as the network takes them."""
-    if z.is_cuda and layers_by_kernels(network) is not None:
+    if z.is_cuda and layers_by_kernels(network) is not None and isinstance(network[0], Linear):
         return products.join(z, e, a)
     return torch.cat([z, e, a], dim=-1)
 
@@ -182,4 +183,5 @@ def _is_norm_of_kernels(norm: nn.Module) -> bool:
 
 def _is_plain(module: nn.Module) -> bool:
     """Tell whether calling a module is its `forward` alone: hooks of torch would be passed by."""
-    return not (module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
+    forward = module._forward_pre_hooks or module._forward_hooks
+    return not (forward or module._backward_pre_hooks or module._backward_hooks)

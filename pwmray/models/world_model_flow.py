@@ -116,7 +116,7 @@ class FlowWorldModel(WorldModel):
         # A subclass's own velocity is to be called.
         is_ours = type(self).velocity is FlowWorldModel.velocity
         layers = self._layers() if is_ours and z_BL.is_cuda else None
-        if layers is not None and self._plan is not None:
+        if layers is not None and self._plan is not None and flow.can_displace(layers):
             return flow.displace(z_BL, e_BT, a_BA, layers, self._plan)
         velocity_at = self._velocity_along(e_BT, a_BA)
 
@@ -161,7 +161,7 @@ class FlowWorldModel(WorldModel):
         return [*layers[:-1], make_once(head.weight, lambda _: _tangent_layer(head))]
 
     def _put_back(self, z_BL: Tensor, moved_BL: Tensor) -> Tensor:
-        if z_BL.is_cuda and self._layers() is not None:
+        if z_BL.is_cuda and self._plan is not None and self._layers() is not None:
             return flow.onto_simplex(z_BL, moved_BL, _EPSILON)
         z_BL = z_BL + moved_BL
         return _onto_simplex(z_BL) if self.fidelity.tangent_velocity else z_BL
