@@ -24,8 +24,14 @@ class Parts(NamedTuple):
 
 def build_learner(config: TrialConfig) -> Learner:
     """Build a trial's learner on the CPU; its weights follow from the trial's seed."""
-    parts = _build_parts(config, generator(config.seed, "initialisation"))
-    return Learner(config.learner, *parts, find_task(config.task), config.trains_world_model)
+    return Learner(
+        config.learner, *build_parts(config), find_task(config.task), config.trains_world_model
+    )
+
+
+def build_parts(config: TrialConfig) -> Parts:
+    """Build a trial's modules on the CPU; their weights follow from the trial's seed."""
+    return _build_parts(config, generator(config.seed, "initialisation"))
 
 
 def build_planner(config: TrialConfig, learner: Learner) -> Actor:

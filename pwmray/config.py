@@ -40,7 +40,7 @@ from pwmray.models import (
     WorldModelConfig,
 )
 from pwmray.models.checkpoints import digest
-from pwmray.models.sizes import SIZES
+from pwmray.models.sizes import DEFAULT_SIZE, SIZES
 from pwmray.registry import flat_settings
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
@@ -331,12 +331,22 @@ def _widths_of_kinds(size: str) -> Iterator[tuple[str, Any]]:
     for part, registry in _KINDS.items():
         for kind, model in registry.items():
             by_size = {str(key): widths for key, widths in model.Config.by_size.items()}
+            where = f"{model.Config.__module__}: {model.Config.__name__}.by_size"
             for name in by_size:
                 if name not in SIZES:
-                    where = f"{model.Config.__module__}: {model.Config.__name__}.by_size"
                     raise ValueError(f"{where}: {unknown('size', name, SIZES)}")
+            if DEFAULT_SIZE in by_size:
+                raise ValueError(f"{where}: size {DEFAULT_SIZE} is its fields' defaults; set those")
+            by_size[DEFAULT_SIZE] = _own_defaults(part, model.Config)
             for name, value in by_size.get(size, {}).items():
                 yield f"{part}[{kind}].{name}", value
+
+
+def _own_defaults(part: str, its: type) -> dict[str, Any]:
+    """Return a kind's defaults that are not those of the default size."""
+    shared = SIZES[DEFAULT_SIZE]
+    defaults = {field.name: field.default for field in dataclasses.fields(its)}
+    return {n: value for n, value in defaults.items() if shared.get(f"{part}.{n}", value) != value}
 
 
 @functools.cache

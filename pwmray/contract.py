@@ -1,4 +1,4 @@
-"""What every kind of world model and policy promises, checked by shapes before anything runs.
+"""What every kind of world model and policy promises, checked before anything runs.
 
 A kind that returns another shape than it is to may train all the same, on what torch broadcasts it
 to, or fail where it is used last: in the planner, after hours. One that draws random numbers of its
@@ -7,17 +7,19 @@ own gives other results each time.
 Shapes: two leading dimensions, as the losses and the planner have them; L latent, A action.
 """
 
-import re
+import functools
+import pickle
+import random
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from pwmray.build import build_shapes
+from pwmray.build import build_parts, build_shapes
 from pwmray.commands import one_line
 from pwmray.config import TrialConfig
 from pwmray.models import (
@@ -28,26 +30,32 @@ from pwmray.models import (
     WorldModel,
     WorldModelConfig,
 )
-from pwmray.models.layers import SIMPLEX_SIZE
+from pwmray.models.layers import groups
 from pwmray.models.policy_flow import FlowPolicy
 from pwmray.models.policy_gaussian import GaussianPolicy
 from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.models.world_model_mlp import MLPWorldModel
+from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 
 _LEADING = (2, 3)
 _TESTED = {MLPWorldModel, FlowWorldModel, GaussianPolicy, FlowPolicy}
-_UNKNOWN = object()
 _TORCH = str(Path(torch.__file__).parent)
+# The global streams of random numbers, and where each stands.
+_STREAMS: dict[str, Callable[[], Any]] = {
+    "torch": lambda: torch.get_rng_state().tolist(),
+    "numpy": lambda: pickle.dumps(np.random.get_state()),
+    "random": random.getstate,
+}
 
 Promises = dict[str, tuple[Callable[[], Any], tuple[int, ...]]]  # what is called, what it returns
 
 
-def check_kinds(configs: Iterable[TrialConfig]) -> None:
+def check_promises(configs: Iterable[TrialConfig]) -> None:
     """Raise ValueError for the first kind that breaks a promise, naming what of it and where.
 
-    A model of all its widths is called, whose weights are 0. The kinds that are here already are
-    left out: tests hold them to more than this.
+    A model of all its widths is called with the weights that a trial begins with: seconds at size
+    317. The kinds that are here already are left out: tests hold them to more than this.
     """
     checked = set()
     for config in configs:
@@ -60,7 +68,8 @@ def check_kinds(configs: Iterable[TrialConfig]) -> None:
 
 def _check(config: TrialConfig) -> None:
     try:
-        model, policy, _ = build_shapes(config)
+        build_shapes(config)  # of which a plan counts parameters
+        model, policy, _ = build_parts(config)
     except ValueError:
         raise
     except Exception as error:
@@ -68,27 +77,19 @@ def _check(config: TrialConfig) -> None:
         raise ValueError(f"{kinds} cannot be built{_where(error)}: {_say(error)}") from error
     with torch.no_grad():
         if type(model) not in _TESTED:
-            _set_to_zero(model)
-            _keep(config.world_model, model, _of_world_model(model))
-            _keep_gradients(config.world_model, model)
+            _keep(_whose(config.world_model, model), _of_world_model(model))
+            _keep_gradients_of_world_model(_whose(config.world_model, model), model)
         if type(policy) not in _TESTED:
-            _set_to_zero(policy)
-            _keep(config.policy, policy, _of_policy(policy, model.latent_dim))
-
-
-def _set_to_zero(part: torch.nn.Module) -> None:
-    """Give a part of shapes alone numbers: torch's formulas for shapes take seconds."""
-    part.to_empty(device="cpu")
-    for tensor in (*part.parameters(), *part.buffers()):
-        tensor.zero_()
+            whose = _whose(config.policy, policy)
+            _keep(whose, _of_policy(policy, model.latent_dim))
+            _keep_gradients_of_policy(whose, policy, model.latent_dim)
 
 
 def _of_world_model(model: WorldModel) -> Promises:
     config = model.config
-    z, e = _latents(config.latent_dim), torch.zeros(*_LEADING, config.task_dim)
-    a, r = torch.zeros(*_LEADING, MAX_ACTION_DIM), torch.zeros(*_LEADING, 1)
-    logits = torch.zeros(*_LEADING, config.num_bins)
-    obs = torch.zeros(*_LEADING, MAX_OBS_DIM)
+    z, e = _latents(config.latent_dim), _numbers(config.task_dim)
+    a, r = _numbers(MAX_ACTION_DIM), _numbers(1)
+    logits, obs = _numbers(config.num_bins), _numbers(MAX_OBS_DIM)
     latent, one = tuple(z.shape), (*_LEADING, 1)
     promises: Promises = {
         "encode": (lambda: model.encode(obs, e), latent),
@@ -104,7 +105,7 @@ def _of_world_model(model: WorldModel) -> Promises:
 
 
 def _of_policy(policy: Policy, latent_dim: int) -> Promises:
-    z, noise = _latents(latent_dim), torch.zeros(*_LEADING, MAX_ACTION_DIM)
+    z, noise = _latents(latent_dim), _numbers(MAX_ACTION_DIM)
     mask, action = torch.ones(MAX_ACTION_DIM), tuple(noise.shape)
     return {
         "pre_squash": (lambda: policy.pre_squash(z, noise, mask), action),
@@ -113,21 +114,20 @@ def _of_policy(policy: Policy, latent_dim: int) -> Promises:
     }
 
 
-def _keep(
-    config: WorldModelConfig | PolicyConfig, part: WorldModel | Policy, promises: Promises
-) -> None:
+def _keep(whose: str, promises: Promises) -> None:
     """Call all that a part promises; raise ValueError for what it does not keep."""
-    whose = _whose(config, part)
     for name, (call, shape) in promises.items():
-        with _Drawing() as drawing:
-            found = _call(whose, name, call)
-        if found is _UNKNOWN:
-            continue
-        if drawing.operation:
+        before = _streams()
+        found = _call(whose, name, call)
+        after = _streams()
+        drawn = [stream for stream in before if before[stream] != after[stream]]
+        if drawn:
             raise ValueError(
-                f"{whose}: {name} draws random numbers of its own ({drawing.operation}), which "
-                "follow from no seed; it is to use those that it is given"
+                f"{whose}: {name} draws random numbers of its own (from the global stream of "
+                f"{drawn[0]}), which follow from no seed; it is to use those that it is given"
             )
+        if name == "matching_loss" and found is None:  # it has none with these settings
+            continue
         if not isinstance(found, Tensor) or tuple(found.shape) != shape:
             raise ValueError(
                 f"{whose}: {name} returns {_describe(found)} for inputs with leading dimensions "
@@ -137,60 +137,69 @@ def _keep(
             raise ValueError(f"{whose}: {name} returns {found.dtype} for inputs of torch.float32")
 
 
-def _keep_gradients(config: WorldModelConfig, model: WorldModel) -> None:
-    """Raise ValueError for a next latent that cuts what the policy learns from."""
-    z = _latents(config.latent_dim).requires_grad_()
-    a = torch.zeros(*_LEADING, MAX_ACTION_DIM, requires_grad=True)
-    whose, e = _whose(config, model), torch.zeros(*_LEADING, config.task_dim)
+def _keep_gradients_of_world_model(whose: str, model: WorldModel) -> None:
+    """Raise ValueError for a model that cuts what the policy learns from.
 
-    def gradients() -> tuple[Tensor | None, ...]:
+    A reward may be one of latents, or of actions.
+    """
+    z = _latents(model.config.latent_dim).requires_grad_()
+    a, e = _numbers(MAX_ACTION_DIM).requires_grad_(), _numbers(model.config.task_dim)
+    sources = {"latent": [z], "action": [a]}
+    _keep_gradients(whose, "next", lambda: model.next(z, e, a), sources)
+    sources = {"latent or action": [z, a]}
+    _keep_gradients(whose, "reward", lambda: model.reward(z, e, a), sources)
+
+
+def _keep_gradients_of_policy(whose: str, policy: Policy, latent_dim: int) -> None:
+    """Raise ValueError for actions that none of a policy's parameters learns from."""
+    z, noise = _latents(latent_dim), _numbers(MAX_ACTION_DIM)
+    mask, sources = torch.ones(MAX_ACTION_DIM), {"parameters": list(policy.parameters())}
+    _keep_gradients(whose, "pre_squash", lambda: policy.pre_squash(z, noise, mask), sources)
+
+
+def _keep_gradients(
+    whose: str, name: str, call: Callable[[], Tensor], sources: Mapping[str, Sequence[Tensor]]
+) -> None:
+    """Raise ValueError unless of each of the sources some tensor gets a gradient."""
+
+    def gradients(tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
         with torch.enable_grad():
-            total = model.next(z, e, a).sum()
+            total = call().sum()
         if not total.requires_grad:
-            return (None, None)
-        return torch.autograd.grad(total, (z, a), allow_unused=True)
+            return [None]
+        return torch.autograd.grad(total, tensors, allow_unused=True)
 
-    found = _call(whose, "next", gradients)
-    if found is _UNKNOWN:
-        return
-    for what, gradient in zip(("latent", "action"), found, strict=True):
-        if gradient is None:
+    for what, tensors in sources.items():
+        found = _call(whose, name, functools.partial(gradients, tensors))
+        if all(gradient is None for gradient in found):
             raise ValueError(
-                f"{whose}: next passes no gradient back to its {what}, from which "
-                "the policy is to learn"
+                f"{whose}: {name} passes no gradient back to its {what}, without which the policy "
+                "does not learn"
             )
 
 
 def _call(whose: str, name: str, call: Callable[[], Any]) -> Any:
-    """Return what it returns; raise ValueError if it fails.
-
-    _UNKNOWN where it has tensors that are neither parameters nor buffers: these were left shapes.
-    """
+    """Return what it returns; raise ValueError if it fails."""
     try:
         return call()
     except Exception as error:
-        if re.search(r"\bmeta\b", str(error).lower()):  # the device of shapes
-            return _UNKNOWN
         raise ValueError(
             f"{whose}: {name} fails{_where(error)} for inputs with leading dimensions "
             f"{list(_LEADING)}: {_say(error)}"
         ) from error
 
 
-class _Drawing(TorchDispatchMode):
-    """Notice the first operation that draws from torch's global stream."""
+def _streams() -> dict[str, Any]:
+    return {name: state() for name, state in _STREAMS.items()}
 
-    operation = ""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
-            self.operation = self.operation or func.name().removeprefix("aten::")
-        return func(*args, **kwargs)
+def _numbers(dim: int) -> Tensor:
+    """Return inputs of which none is like another: of equal ones a kind may take no deviation."""
+    return torch.rand(*_LEADING, dim, generator=generator(0, "promises"))
 
 
 def _latents(dim: int) -> Tensor:
-    return torch.full((*_LEADING, dim), 1 / SIMPLEX_SIZE)
+    return groups(_numbers(dim)).softmax(-1).flatten(-2)
 
 
 def _whose(config: WorldModelConfig | PolicyConfig, part: WorldModel | Policy) -> str:

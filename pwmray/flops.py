@@ -4,7 +4,9 @@ A product of N rows with a weight [in, out] costs 2 N in out (a multiply and an 
 backward it costs as much again for the weight's gradient, unless the weight is frozen, and as much
 again for its input's gradient, unless nothing before it needs one. Norms, activations and the
 optimizers' steps are left out, as `torch.utils.flop_counter` does, against which this is tested.
-Of a kind of one's own each matrix, of whatever layer, counts in each of its `num_calls`.
+Of a kind of one's own each matrix, of whatever layer, counts in each of its `num_calls`, once a
+row: too little where a row meets it at several places, as a convolution's, and what attention
+multiplies beside its matrices is left out.
 Every call of a flow's network counts in full, although on a CPU what its calls have in common is
 multiplied once (`pwmray.kernels.network.along`).
 """
@@ -114,7 +116,7 @@ def _trained(weights: Sequence[int], rows: int, into_input: bool = True) -> int:
 def _weights(module: nn.Module, *apart: str) -> list[int]:
     """Return the numbers in each matrix, of linear layers or others, in the order of their making.
 
-    Those of the parts `apart` are left out. A row of a product meets each number once.
+    Those of the parts `apart` are left out. A row meets each number once, a convolution's oftener.
     """
     return [
         parameter.numel()

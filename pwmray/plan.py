@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pwmray import prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
-from pwmray.contract import check_kinds
+from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint, missing_data
 from pwmray.levels import Words, levels_of, names_of
 from pwmray.pretraining import prices as pretraining_prices
@@ -131,7 +131,7 @@ def make(
     tables.check_scale(results / sweep.name, scale)
     for config in configs:
         check_pretrained(config)
-    check_kinds(configs)
+    check_promises(configs)
     folders = [registry.trial_folder(results, config.fingerprint) for config in configs]
     records = [registry.read(folder) for folder in folders]
     measured = prices.measure(results, zip(configs, records, strict=True))

@@ -36,6 +36,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "missing_data": list(plan.missing_data),
         "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
         "to_begin_again": [trial.config.fingerprint for trial in plan.to_begin_again],
+        "unlike_sizes": describe_unequal(plan),
         "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
     return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)

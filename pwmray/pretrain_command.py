@@ -21,7 +21,7 @@ from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
 from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
-from pwmray.contract import check_kinds
+from pwmray.contract import check_promises
 from pwmray.driver.interruption import GO_ON
 from pwmray.plan import size_text
 from pwmray.plan_text import describe_pretrained, duration_text
@@ -104,7 +104,7 @@ class Pretraining:
         chosen = _build_parser(self).parse_args(arguments)
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
-        check_kinds(config.trial for config in configs)
+        check_promises(config.trial for config in configs)
         results_dir = chosen.results.resolve()
         places = {"results_dir": results_dir, "data_dir": chosen.data.resolve()}
         describe = functools.partial(_describe, scale=self.scales[scale], **places)

@@ -1,13 +1,14 @@
 """A plan says which comparisons the summary will refuse for the sizes of what is compared."""
 
 import dataclasses
+import json
 
 import pytest
 
 from pwmray import plan
 from pwmray.models import WORLD_MODELS
 from pwmray.parity import describe_unequal
-from pwmray.plan_text import as_table
+from pwmray.plan_text import as_json, as_table
 from pwmray.sweep import Sweep
 
 HELD = {"task": "pendulum-spin", "epochs": 2, "size": "laptop"}
@@ -40,6 +41,37 @@ def test_plan_names_kinds_of_unlike_sizes(compare, levels, names, monkeypatch, t
     (line,) = describe_unequal(made)
     assert f"apart: {names[0]} 177,235, {names[1]} 130,323; by" in line
     assert line in as_table(made)
+    assert json.loads(as_json(made))["unlike_sizes"] == [line]
+
+
+def test_plan_names_what_the_summary_compares_across_an_axis_that_applies_to_one(
+    monkeypatch, tmp_path
+):
+    register(monkeypatch, (64, 64))
+    vary = {"variant": ["mine+gaussian", "flowwm"], "world_model[flow].num_substeps": [1, 2]}
+    (line,) = describe_unequal(make_plan(tmp_path, vary, "variant"))
+    assert "apart: mine+gaussian 130,323, flowwm 177,235;" in line
+
+
+@pytest.mark.parametrize(
+    ("compare", "levels", "names"),
+    [
+        ("variant", ["mine+gaussian", "baseline", "fullflow"], ("baseline", "mine+gaussian")),
+        ("world_model.kind", ["mine", "flow", "mlp"], ("mlp", "mine")),
+        (
+            "arm",
+            {"other": {"variant": "mine+gaussian"}, "baseline": {"variant": "fullflow"}},
+            ("baseline", "other"),
+        ),
+    ],
+)
+def test_plan_compares_with_the_baseline_wherever_it_stands(
+    compare, levels, names, monkeypatch, tmp_path
+):
+    register(monkeypatch, (64, 64))
+    (line,) = describe_unequal(make_plan(tmp_path, {compare: levels}, compare))
+    shown = line.partition("apart: ")[2].partition(";")[0]
+    assert tuple(part.split()[0] for part in shown.split(", ")) == names
 
 
 def test_plan_says_nothing_of_kinds_that_are_alike(monkeypatch, tmp_path):

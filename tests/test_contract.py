@@ -1,14 +1,20 @@
 """What a new kind gets wrong is said in one line before anything runs."""
 
+import dataclasses
+import random
+
+import numpy
 import pytest
 import torch
 
-from pwmray.contract import check_kinds
+from pwmray.contract import check_promises
 from pwmray.models import POLICIES, WORLD_MODELS
 from pwmray.models.policy_gaussian import GaussianPolicy
 from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.sweep import Sweep
 from tests.model_inputs import tiny_trial
+from tests.studies import make_plan
+from tests.tiny_search import search
 
 
 class SameWorldModel(MLPWorldModel):
@@ -60,6 +66,16 @@ class PreciseWorldModel(MLPWorldModel):
         return super().next(z_BL, e_BT, a_BA).double()
 
 
+class NumpyWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA) * float(numpy.random.rand())
+
+
+class PythonWorldModel(MLPWorldModel):
+    def next(self, z_BL, e_BT, a_BA):
+        return super().next(z_BL, e_BT, a_BA) * random.random()
+
+
 class CutWorldModel(MLPWorldModel):
     def next(self, z_BL, e_BT, a_BA):
         return super().next(z_BL, e_BT, a_BA.detach())
@@ -68,6 +84,11 @@ class CutWorldModel(MLPWorldModel):
 class ConstantWorldModel(MLPWorldModel):
     def next(self, z_BL, e_BT, a_BA):
         return super().next(z_BL, e_BT, a_BA).detach()
+
+
+class CutRewardWorldModel(MLPWorldModel):
+    def reward(self, z_BL, e_BT, a_BA):
+        return super().reward(z_BL, e_BT, a_BA).detach()
 
 
 class MisspeltWorldModel(MLPWorldModel):
@@ -96,6 +117,49 @@ class ScaledWorldModel(MLPWorldModel):
         return self.scale * super().next(z_BL, e_BT, a_BA)
 
 
+class AttentiveWorldModel(MLPWorldModel):
+    """torch says of attention that it draws, also where nothing is dropped."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        width = self.latent_dim
+        self.attention = torch.nn.MultiheadAttention(width, 2, batch_first=True)
+        self.block = torch.nn.TransformerEncoderLayer(width, 2, 24, dropout=0, batch_first=True)
+
+    def next(self, z_BL, e_BT, a_BA):
+        rows = super().next(z_BL, e_BT, a_BA).reshape(-1, 1, self.latent_dim)
+        rows = self.block(self.attention(rows, rows, rows, need_weights=False)[0])
+        return rows.reshape(z_BL.shape)
+
+
+class InvertingWorldModel(MLPWorldModel):
+    """Of zeros alone there would be no inverse, and no deviation to divide by."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.mixing = torch.nn.Parameter(torch.empty(self.latent_dim, self.latent_dim))
+        torch.nn.init.orthogonal_(self.mixing)
+
+    def next(self, z_BL, e_BT, a_BA):
+        next_BL = super().next(z_BL, e_BT, a_BA) @ torch.linalg.inv(self.mixing)
+        spread = next_BL.std(-1, keepdim=True)
+        if not spread.all():
+            raise ArithmeticError("nothing to divide by")
+        return next_BL / spread
+
+
+class UnmatchedWorldModel(MLPWorldModel):
+    def matching_loss(self, z_BL, e_BT, a_BA, target_BL, tau_B1):
+        return None
+
+
+class StateRewardWorldModel(MLPWorldModel):
+    """A reward may follow from the state alone."""
+
+    def reward(self, z_BL, e_BT, a_BA):
+        return super().reward(z_BL, e_BT, a_BA.detach())
+
+
 BROKEN_MODELS = {
     ScalarWorldModel: r"next returns \[2, 3, 1\] for .*; it must return \[2, 3, 16\]",
     StatefulWorldModel: "next returns a tuple for",
@@ -103,9 +167,12 @@ BROKEN_MODELS = {
     FlatRewardWorldModel: r"reward returns \[2, 3\] for .*; it must return \[2, 3, 1\]",
     ForgetfulWorldModel: "next fails for .*: TypeError: .*takes 3 positional arguments but 4",
     DroppingWorldModel: r"next draws random numbers of its own \(.*\), which follow from no seed",
+    NumpyWorldModel: r"next draws random numbers of its own \(from the global stream of numpy\)",
+    PythonWorldModel: r"next draws random numbers of its own \(from the global stream of random\)",
     RowsWorldModel: r"next fails at test_contract.py:\d+ for .* \[2, 3\]: ValueError: GRUCell",
     PreciseWorldModel: "next returns torch.float64",
     CutWorldModel: "next passes no gradient back to its action",
+    CutRewardWorldModel: "reward passes no gradient back to its latent or action",
     ConstantWorldModel: "next passes no gradient back to its latent",
     MisspeltWorldModel: r"cannot be built at test_contract.py:\d+: AttributeError: .*'num_unit'",
 }
@@ -115,15 +182,21 @@ BROKEN_MODELS = {
 def test_world_model_that_breaks_a_promise_is_refused(kind, monkeypatch):
     monkeypatch.setitem(WORLD_MODELS, "mine", kind)
     with pytest.raises(ValueError, match=BROKEN_MODELS[kind]) as refused:
-        check_kinds([tiny_trial(**{"world_model.kind": "mine"})])
+        check_promises([tiny_trial(**{"world_model.kind": "mine"})])
     assert "mine" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", [SameWorldModel, AdaptiveWorldModel, ScaledWorldModel])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(SameWorldModel, AdaptiveWorldModel, ScaledWorldModel, AttentiveWorldModel),
+        *(InvertingWorldModel, UnmatchedWorldModel, StateRewardWorldModel),
+    ],
+)
 def test_world_model_that_keeps_its_promises_is_let_pass(kind, monkeypatch):
     monkeypatch.setitem(WORLD_MODELS, "mine", kind)
-    check_kinds([tiny_trial(**{"world_model.kind": "mine"})])
+    check_promises([tiny_trial(**{"world_model.kind": "mine"})])
 
 
 class OneActionPolicy(GaussianPolicy):
@@ -137,6 +210,11 @@ class MixedPolicy(GaussianPolicy):
         return super().pre_squash(z_BL, scaled_noise_BA, mask_A) * chosen
 
 
+class CutPolicy(GaussianPolicy):
+    def pre_squash(self, z_BL, scaled_noise_BA, mask_A):
+        return super().pre_squash(z_BL, scaled_noise_BA, mask_A).detach()
+
+
 class SeededPolicy(GaussianPolicy):
     """What it draws from follows from its seed."""
 
@@ -148,7 +226,8 @@ class SeededPolicy(GaussianPolicy):
 
 BROKEN_POLICIES = {
     OneActionPolicy: r"pre_squash returns \[2, 3, 1\] for .*; it must return \[2, 3, 6\]",
-    MixedPolicy: r"pre_squash draws random numbers of its own \(rand_like\)",
+    MixedPolicy: r"pre_squash draws random numbers of its own \(from the global stream of torch\)",
+    CutPolicy: "pre_squash passes no gradient back to its parameters",
 }
 
 
@@ -156,12 +235,12 @@ BROKEN_POLICIES = {
 def test_policy_that_breaks_a_promise_is_refused(kind, monkeypatch):
     monkeypatch.setitem(POLICIES, "mine", kind)
     with pytest.raises(ValueError, match=BROKEN_POLICIES[kind]):
-        check_kinds([tiny_trial(**{"policy.kind": "mine"})])
+        check_promises([tiny_trial(**{"policy.kind": "mine"})])
 
 
 def test_policy_that_draws_from_a_stream_of_its_own_is_let_pass(monkeypatch):
     monkeypatch.setitem(POLICIES, "mine", SeededPolicy)
-    check_kinds([tiny_trial(**{"policy.kind": "mine"})])
+    check_promises([tiny_trial(**{"policy.kind": "mine"})])
 
 
 def test_plan_refuses_a_kind_that_breaks_a_promise(monkeypatch, tmp_path, capsys):
@@ -180,3 +259,16 @@ def test_plan_refuses_a_kind_that_breaks_a_promise(monkeypatch, tmp_path, capsys
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "next returns [2, 3, 1]" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [("world_model.kind", ["mlp", "mine"]), ("variant", ["baseline", "mine+gaussian"])],
+)
+def test_plan_of_a_search_refuses_a_kind_that_its_space_may_choose(
+    key, choices, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(WORLD_MODELS, "mine", ScalarWorldModel)
+    searched = dataclasses.replace(search, space={key: choices}, hold={"epochs": 6, "seed": 1})
+    with pytest.raises(ValueError, match=r"'mine'\): next returns \[2, 3, 1\]"):
+        make_plan(tmp_path, of=searched)

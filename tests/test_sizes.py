@@ -121,9 +121,9 @@ def test_laptop_scale_has_the_widths_of_the_laptop_size(variant):
     assert count_parameters(scaled) == count_parameters(make(size="laptop", variant=variant))
 
 
-def register(monkeypatch, by_size):
+def register(monkeypatch, by_size, fields=()):
     config = dataclasses.make_dataclass(
-        "Narrow", [], bases=(WORLD_MODELS["mlp"].Config,), frozen=True
+        "Narrow", fields, bases=(WORLD_MODELS["mlp"].Config,), frozen=True
     )
     config.by_size = by_size
     mine = type("Mine", (WORLD_MODELS["mlp"],), {"Config": config})
@@ -140,10 +140,22 @@ def test_new_kind_says_itself_how_wide_it_is_at_a_size(key, monkeypatch):
     assert make(size=5).world_model.units == (512, 512)
 
 
+@pytest.mark.parametrize("base", ["mlp", "flow"])
+def test_default_size_is_a_new_kinds_own_defaults(base, monkeypatch):
+    fields = [("units", tuple, (40, 30)), ("latent_dim", int, 96)]
+    register(monkeypatch, {5: {"units": (50,)}}, fields)
+    given = {"world_model.kind": "mine"}
+    assert make(size=48, **given) == make(**given)
+    assert make(size=48, **given).world_model.units == (40, 30)
+    assert make(size=48, **given, **{"world_model.units": (8,)}).world_model.units == (8,)
+    assert make(size=48, **{"world_model.kind": base}) == make(**{"world_model.kind": base})
+
+
 @pytest.mark.parametrize(
     ("by_size", "problem"),
     [
         ({"49": {"units": (40,)}}, "Narrow.by_size: unknown size '49'"),
+        ({48: {"units": (40,)}}, "Narrow.by_size: size 48 is its fields' defaults"),
         ({"5": {"unit": (40,)}}, r"unknown config key 'world_model\[mine\].unit'"),
     ],
 )

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from analysis.load import load_sweep
-from benchmarks.summary import choose_grid, main, write_sweep
+from benchmarks.summary import choose_grid, forget, main, write_sweep
 from tests.documents import ROOT
 
 
@@ -25,6 +25,12 @@ def test_tables_are_those_of_a_sweep_that_is_done(tmp_path, monkeypatch):
     sweep = load_sweep(tmp_path / "s")
     assert len(sweep.usable) == sweep.num_planned == 24
     assert {len(trial.returns) for trial in sweep.trials} == {12}
+
+
+def test_tables_stay_in_a_file_cache_that_cannot_be_told(tmp_path, monkeypatch):
+    (tmp_path / "trials.arrow").touch()
+    monkeypatch.delattr("os.posix_fadvise", raising=False)
+    forget(tmp_path)
 
 
 def test_bad_number_is_one_line(capsys):

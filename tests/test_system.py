@@ -2,7 +2,6 @@
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,10 @@ ON_LINUX_ALONE = {
     "resource": ["prlimit", "RUSAGE_THREAD"],
 }
 
-needs_ps = pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+needs_ps = pytest.mark.skipif(
+    not system._ask("ps", "-o", "lstart=", "-p", str(os.getpid())),
+    reason="needs a ps that tells when a process started",
+)
 
 
 @pytest.fixture
@@ -58,9 +60,13 @@ def test_commands_start_where_there_is_nothing_that_linux_alone_has():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_cores_that_nothing_sets_apart_are_all_of_them(monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs cores set apart")
+def test_cores_are_those_set_apart():
     assert system.num_cores() == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(os, "sched_getaffinity")
+
+
+def test_cores_that_nothing_sets_apart_are_all_of_them(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert system.num_cores() == os.cpu_count()
 
 
@@ -93,7 +99,7 @@ def test_process_that_ended_is_a_zombie_and_then_none_without_proc(no_proc):
 
 
 def test_process_of_which_nothing_tells_has_no_state(no_proc, monkeypatch):
-    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(system, "_ask", lambda *_: "")
     assert system.look_up(os.getpid()) is None
 
 

@@ -29,7 +29,7 @@ class PolicyConfig:
     """Widths of the hidden layers; the default is PWM's."""
 
     # A new kind's own settings by size, such as {"5": {"units": (500, 500)}}: those by which it has
-    # as many parameters as its like. Its fields' defaults are size 48.
+    # as many parameters as its like. At size 48, which is none of these, its fields' defaults hold.
     by_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: str = ""  # the name in the registry; each subclass sets its own

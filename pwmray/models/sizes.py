@@ -14,6 +14,8 @@ from typing import Any
 
 Settings = dict[str, Any]
 
+DEFAULT_SIZE = "48"
+
 
 def _size(
     latent_dim: int,
@@ -53,8 +55,8 @@ SIZES: dict[str, Settings] = {
     "1": _size(128, (256,), (384, 384), flow_first_unit=392),
     "5": _size(512, (256,), (512, 512), flow_first_unit=396),
     "19": _size(512, (1024, 1024), (1024, 1024), flow_first_unit=396),
-    # The config's defaults, with the flow widths of the earlier multitask runs.
-    "48": _size(
+    # The kinds' own defaults, also a new kind's; a flow's widths are the earlier multitask runs'.
+    DEFAULT_SIZE: _size(
         768,
         (1792, 1792, 1792),
         (1792, 1792),

@@ -37,7 +37,7 @@ class WorldModelConfig:
     """Sizes of the parts that every world model has; the defaults are TD-MPC2's 48M."""
 
     # A new kind's own settings by size, such as {"5": {"units": (500, 500)}}: those by which it has
-    # as many parameters as its like. Its fields' defaults are size 48.
+    # as many parameters as its like. At size 48, which is none of these, its fields' defaults hold.
     by_size: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: str = ""  # the name in the registry; each subclass sets its own

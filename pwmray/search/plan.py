@@ -18,11 +18,12 @@ from optuna.trial import TrialState
 
 from pwmray import prices, registry, tables
 from pwmray.config import TrialConfig
-from pwmray.contract import check_kinds
+from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_room, count_disk_bytes, size_text
 from pwmray.search import study
 from pwmray.search.study import FINGERPRINT
+from pwmray.variants import SETS_VARIANT
 
 _NUM_SHOWN = 5  # of the best trials of each task
 _MOST_CELLS = 4000  # of a space that is looked through whole, in less than a second
@@ -64,9 +65,8 @@ class SearchPlan:
         tables.check_scale(results / search.name, scale)
         space = study.read_space(search.space)
         configs = [search.config(scale, task, {}) for task in tasks]
-        check_kinds(configs)
         config_of = functools.partial(search.config, scale, tasks[0])
-        _check_space(search.name, space, config_of)
+        check_promises([*configs, *_check_space(search.name, space, config_of)])
         cells = _cells(space, config_of)
         num_trials = min(num_trials, len(cells) or num_trials)
         measured = prices.measure(results, ())
@@ -292,32 +292,37 @@ def _shown(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
-def _check_space(name: str, space: Mapping[str, BaseDistribution], config_of: _ConfigOf) -> None:
-    """Raise ValueError for a choice that cannot run, or a key that changes nothing of a trial.
+def _check_space(
+    name: str, space: Mapping[str, BaseDistribution], config_of: _ConfigOf
+) -> list[TrialConfig]:
+    """Return a trial of each choice of a kind.
 
-    A choice may ask for another key's: each is looked at by itself, then beside each of the others.
+    Raises ValueError for a choice that cannot run, or a key that changes nothing of a trial. A
+    choice may ask for another key's: each is looked at by itself, then beside each of the others.
     """
+    kinds = []
     others = [{key: value} for key in space for value in _ends(space[key])]
     for key, distribution in space.items():
         values = _ends(distribution)
         contexts: list[dict[str, Any]] = [{}, *(other for other in others if key not in other)]
         for value in values:
-            _check_runs([{**context, key: value} for context in contexts], config_of)
+            runs = _find_running([{**context, key: value} for context in contexts], config_of)
+            kinds += [runs] if key in SETS_VARIANT else []
         beside = ([{**context, key: value} for value in values] for context in contexts)
         if len(values) > 1 and all(len(_trials(few, config_of)) < 2 for few in beside):
             raise ValueError(
                 f"search {name}: {key!r} changes nothing of any trial: it is held, or "
                 "belongs to another kind of world model or policy"
             )
+    return kinds
 
 
-def _check_runs(settings: Sequence[Mapping[str, Any]], config_of: _ConfigOf) -> None:
-    """Raise the ValueError of the first of some settings unless one of them can run."""
+def _find_running(settings: Sequence[Mapping[str, Any]], config_of: _ConfigOf) -> TrialConfig:
+    """Return the first of some settings that can run; raise the first's ValueError if none can."""
     errors = []
     for chosen in settings:
         try:
-            config_of(chosen)
-            return
+            return config_of(chosen)
         except ValueError as error:
             errors.append(error)
     raise errors[0]
