@@ -23,22 +23,33 @@ def ip_of(address: str, hosts: Sequence[str]) -> str:
 
     A machine's own name often leads to a loopback address (Debian's /etc/hosts), or to all that it
     has, with those of containers' bridges (systemd's resolver). Then it is the one by which this
-    machine reaches one of `hosts`. Raises ValueError for a name that leads nowhere.
+    machine reaches the first of `hosts` that it can, none for another machine's name. Raises
+    ValueError for a name that leads nowhere.
     """
-    found = _numbers_within(address, PATIENCE_SECONDS)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        found = _numbers_by(address, deadline)
+    except OSError as error:
+        raise ValueError(
+            f"{address!r}, a node's address in Slurm (NodeAddr), leads nowhere on {here()}: "
+            f"{error.strerror}"
+        ) from error
     if address in found:
         return address
     usable = [ip for ip in found if not _is_local(ip)]
     if len(usable) == 1:
         return usable[0]
-    ours = [ip for ip in map(ip_towards, hosts) if ip and (ip in usable or not usable)]
-    return [*ours, *usable, *found][0]
+    ours = (ip_towards(host, deadline) for host in hosts)
+    return next((ip for ip in ours if ip and (ip in usable or not usable)), (usable or found)[0])
 
 
-def ip_towards(host: str) -> str:
-    """Return the address by which this machine reaches another, empty where it does not."""
+def ip_towards(host: str, deadline: float) -> str:
+    """Return the address by which this machine reaches another, empty where it does not.
+
+    Until `deadline`, of time.monotonic, a server of names in a weak moment is asked again.
+    """
     with contextlib.suppress(OSError):
-        number = _numbers(host)[0]
+        number = _numbers_by(host, deadline)[0]
         family = socket.AF_INET6 if ":" in number else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((number, _ANY_PORT))
@@ -76,18 +87,14 @@ def here() -> str:
     return os.environ["SLURMD_NODENAME"]
 
 
-def _numbers_within(name: str, seconds: float) -> list[str]:
+def _numbers_by(name: str, deadline: float) -> list[str]:
     """Return a name's numbers, asked for again where its server has a weak moment."""
-    deadline = time.monotonic() + seconds
     while True:
         try:
             return _numbers(name)
         except OSError as error:
-            if getattr(error, "errno", None) != socket.EAI_AGAIN or time.monotonic() >= deadline:
-                raise ValueError(
-                    f"{name!r}, a node's address in Slurm (NodeAddr), leads nowhere on {here()}: "
-                    f"{error.strerror}"
-                ) from error
+            if error.errno != socket.EAI_AGAIN or time.monotonic() >= deadline:
+                raise
         time.sleep(_AGAIN_SECONDS)
 
 

@@ -40,10 +40,11 @@ def _node(
 
 
 def _ip(name: str, interface: str, hosts: Sequence[str]) -> str:
+    is_here = name == addresses.here()
     if not interface:
-        return addresses.ip_of(slurm.node_address(name), hosts)
+        return addresses.ip_of(slurm.node_address(name), hosts if is_here else ())
     # At an interface each node finds its own.
-    return addresses.ip_at(interface) if name == addresses.here() else ""
+    return addresses.ip_at(interface) if is_here else ""
 
 
 def _gres(asked: str, number: int) -> str:

@@ -48,9 +48,7 @@ class Profile:
     max_requeues: int = 20  # that a job asks for by itself; each goes on where the last stopped
     activate: tuple = ()  # shell lines that make `python` this project's; empty: submit's own
     scratch: str = "/tmp"  # a short path on each node's own disk, for Ray's sockets and logs
-    interface: str = (
-        ""  # of the network that Ray uses, such as ib0; empty: where Slurm's address is
-    )
+    interface: str = ""  # of Ray's network, such as ib0; empty: where Slurm's address is
     dashboard: bool = True  # Ray's, in the job
     simulated_gpus: bool = False  # of a test cluster: trials compute on the CPUs
     sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
@@ -92,11 +90,10 @@ class Profile:
         return self.serves_all or gpu_type in ("", self.gpu_type)
 
     def _check_interface(self) -> None:
-        # Of a name with an @, as `ip` shows it, what is before that.
         if not re.fullmatch(r"[\w.:-]{0,15}", self.interface, re.ASCII):
             raise ValueError(
-                f"interface is {self.interface!r}; valid: a name that `ip address` shows, such as "
-                "ib0, of at most 15 characters"
+                f"interface is {self.interface!r}; valid: a name that `ip address` shows, without "
+                "an @ and what follows it, such as ib0, of at most 15 characters"
             )
 
     def _check_gpus(self) -> None:

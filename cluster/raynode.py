@@ -4,9 +4,9 @@
 
 PORT is that of the head, whose IP a worker finds in the JSON as "head", its node as "head_node".
 Beside them there are scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard,
-its port; where the profile names an interface, that, and IP is the one that the node has there. Ray
-stays in the foreground, so that it ends with the step even where Slurm does not follow processes
-that leave their session.
+its port; where the profile names an interface, that: the node finds its own IP there, and the one
+that it is given is not read. Ray stays in the foreground, so that it ends with the step even where
+Slurm does not follow processes that leave their session.
 
 With its first node a job loses the process that sees to it, but goes on for Slurm, which was told
 so for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues it once
@@ -62,7 +62,6 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
     """
     taken = (int(port), node.get("dashboard"))  # of the head, which does not listen yet
     agent, other = [free for free in free_ports(ip, 4) if free not in taken][:2]
-    client = _port_of_nobody() or other  # which Ray takes last, and dies where it cannot
     options = [
         f"--node-ip-address={ip}",
         f"--num-cpus={node['cpus']}",
@@ -78,6 +77,7 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
         "--block",
     ]
     if role == "head":
+        client = _port_of_nobody() or other  # which Ray takes last, and dies where it cannot
         options += ["--head", f"--port={port}", f"--ray-client-server-port={client}"]
         options += [f"--include-dashboard={str(node['has_dashboard']).lower()}"]
         # Not on loopback, for one reaches it through the login node; who has no token sees nothing.

@@ -1,10 +1,11 @@
 """By which address a node of a job is known to the others."""
 
+import argparse
 import socket
 
 import pytest
 
-from cluster import addresses, dashboards
+from cluster import addresses, dashboards, job_nodes, slurm
 
 OWN_NAME, OTHERS_NAME = "127.0.1.1", "10.0.0.2"
 # As systemd's resolver answers for the machine itself: Docker's bridge, no network, a second one.
@@ -55,7 +56,7 @@ def resolver(monkeypatch):
 def test_node_whose_own_name_does_not_tell_is_known_by_what_others_reach(
     address, reached, ip, resolver, monkeypatch
 ):
-    monkeypatch.setattr(addresses, "ip_towards", reached.__getitem__)
+    monkeypatch.setattr(addresses, "ip_towards", lambda host, _: reached[host])
     assert addresses.ip_of(address, list(reached)) == ip
 
 
@@ -66,22 +67,48 @@ def test_name_that_leads_nowhere_is_named(resolver):
 
 
 def test_server_of_names_is_asked_again_where_it_has_a_weak_moment(resolver, monkeypatch):
-    failures = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")] * 2
+    weak = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    failures = [weak] * 2
 
-    def look_up_late(*arguments, **others):
-        if failures:
+    def look_up_late(name, *arguments, **others):
+        if name == "n2" and failures:
             raise failures.pop()
-        return look_up(*arguments, **others)
+        return look_up(name, *arguments, **others)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up_late)
     monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
     assert addresses.ip_of("n2", []) == OTHERS_NAME
     assert not failures
+    failures += [weak] * 2
+    addresses.ip_of("n1", ["n2"])  # by which n1, of a loopback name, finds its own
+    assert not failures
+
+
+def test_no_more_hosts_are_looked_up_than_it_takes(resolver, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        addresses, "ip_towards", lambda host, _: asked.append(host) or "10.0.0.1" * (host != "n2")
+    )
+    assert addresses.ip_of("n1", ["n2", "n3", "n4"]) == "10.0.0.1"
+    assert asked == ["n2", "n3"]
+
+
+def test_job_asks_by_what_it_reaches_others_for_its_own_node_alone(resolver, monkeypatch):
+    asked = []
+    monkeypatch.setattr(addresses, "ip_of", lambda address, hosts: asked.append((address, *hosts)))
+    monkeypatch.setattr(slurm, "hostnames", lambda _: ["n1", "n2", "n3"])
+    monkeypatch.setattr(slurm, "node_address", lambda name: name)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-3]")
+    monkeypatch.setenv("SLURM_SUBMIT_HOST", "login")
+    options = {"cpus": 1, "gres": "", "gpu_type": "", "interface": "", "scratch": "/tmp"}
+    chosen = argparse.Namespace(simulated_gpus=False, dashboard=False, **options)
+    assert list(job_nodes.offered_by_nodes("", chosen)) == ["n1", "n2", "n3"]
+    assert asked == [("n1", "n2", "n3", "login"), ("n2",), ("n3",)]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "no.such.host.invalid", ""])
 def test_host_that_is_not_reached_through_a_network_gives_no_address(host):
-    assert addresses.ip_towards(host) == ""
+    assert addresses.ip_towards(host, 0.0) == ""
 
 
 def test_address_and_port_are_told_apart():
@@ -91,19 +118,19 @@ def test_address_and_port_are_told_apart():
 
 IF_INET6 = """\
 00000000000000000000000000000001 01 80 10 80       lo
-fe8000000000000000fcfffe00000001 02 40 20 80      ib0
-fd000000000000000000000000000002 02 40 00 80      ib0
+fe8000000000000000fcfffe00000001 02 40 20 80 pwm-none0
+fd000000000000000000000000000002 02 40 00 80 pwm-none0
 """
 
 
 def test_address_at_an_interface_is_of_ipv6_where_it_has_no_other(resolver, tmp_path, monkeypatch):
     (tmp_path / "if_inet6").write_text(IF_INET6)
     monkeypatch.setattr(addresses, "_SIX", tmp_path / "if_inet6")
-    assert addresses.ip_at("ib0") == "fd00::2"
+    assert addresses.ip_at("pwm-none0") == "fd00::2"
     assert addresses.ip_at("lo") == "127.0.0.1"
     monkeypatch.setattr(addresses, "_SIX", tmp_path / "none")  # a system without IPv6
-    with pytest.raises(ValueError, match=r"interface 'ib0' on n1; there are .*\blo\b"):
-        addresses.ip_at("ib0")
+    with pytest.raises(ValueError, match=r"interface 'pwm-none0' on n1; there are .*\blo\b"):
+        addresses.ip_at("pwm-none0")
 
 
 @pytest.mark.parametrize(

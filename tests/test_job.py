@@ -497,6 +497,7 @@ def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
 
 def test_ray_of_a_worker_joins_that_of_a_head_that_has_ipv6_alone(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
+    monkeypatch.delattr(raynode, "_port_of_nobody")  # which a head alone needs
     node = {"cpus": 3, "gpus": 2, "resources": {}, "head": "fd00::1"}
     worker = raynode.command("worker", "fd00::2", "6379", node, "/tmp/r1/t")
     assert {"--node-ip-address=fd00::2", "--address=[fd00::1]:6379"} <= set(worker)
@@ -527,8 +528,9 @@ def test_ray_of_a_node_is_at_the_interface_that_the_profile_names(place):
     assert done.returncode == 0, done.stderr
     head, *_ = place.lines("started")
     assert re.search(r' head 127\.0\.0\.1 \d+ \{"ip": "127.0.0.1", "interface": "lo"', head)
-    done = place.run("", changes="sys.argv.insert(1, '--interface=ib7')")
-    told = r"ValueError: no address at the profile's interface 'ib7' on n1; there are .*\blo\b.*\n"
+    done = place.run("", changes="sys.argv.insert(1, '--interface=pwm-none0')")
+    told = "ValueError: no address at the profile's interface 'pwm-none0' on n1; there are "
+    told += r".*\blo\b.*\n"
     assert done.returncode and re.search(told, done.stderr)
 
 

@@ -69,7 +69,10 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         (LINES + 'scratch = "tmp"', "scratch is 'tmp'; valid: an absolute path"),
         (LINES + f'scratch = "/{"x" * 40}"', "valid: at most 22 characters"),
         (LINES + 'interface = "eth0@if5"', "interface is 'eth0@if5'; valid: a name that `ip addr"),
-        (LINES + 'interface = "a name of 16 let"', "of at most 15 characters"),
+        (
+            LINES + 'interface = "a name of 16 let"',
+            "without an @ and what follows it, such as ib0, of at most 15 characters",
+        ),
         (LINES + 'sbatch = ["constraint=x"]', r"sbatch holds 'constraint=x'; valid: options"),
         (LINES + "activate = [3]", "activate holds 3; valid: lines of text"),
         (LINES + 'sbatch = ["-t 1\\n#"]', r"sbatch holds '-t 1\\n#'; valid: lines of text"),

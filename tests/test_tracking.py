@@ -27,7 +27,7 @@ from pwmray.tracking import wandb_state
 from pwmray.tracking.recorder import Job, Recorder, Report
 from pwmray.tracking.recording import Mode, RecorderProcess, choose_mode
 from pwmray.tracking.runs import RunReader, all_folders
-from pwmray.tracking.wandb_state import is_behind, stamps_of, write_rows, write_state
+from pwmray.tracking.wandb_state import ServiceDied, is_behind, stamps_of, write_rows, write_state
 from tests.test_imports import arrows
 from tests.tiny import sweep
 from tests.tiny_pretrained import sweep as pretrained_sweep
@@ -240,7 +240,7 @@ class FakeWriter:
 
     def live(self):
         if self.is_dead:
-            raise ConnectionError("W&B's service died")
+            raise ServiceDied("W&B's service died")
 
 
 class FakeStream:
@@ -349,6 +349,26 @@ def test_trial_goes_on_being_sent_when_wandbs_service_died(tmp_path, monkeypatch
         monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
         recorder.look()
         assert (writer.open, recorder.report.problem) == ({folder.name}, "")
+
+
+def test_death_of_wandbs_service_seen_as_a_run_is_opened_is_none_of_the_others(
+    tmp_path, monkeypatch
+):
+    first, second = sorted(TRIALS, key=lambda trial: trial.fingerprint)
+    folder, writer = leave_trial(tmp_path, second, return_mean=None), FakeWriter()
+    with claim.acquire(folder / "claim.json"):
+        recorder = look(tmp_path, writer, is_watching=True)
+        writer.is_dead = True
+        opened = leave_trial(tmp_path, first, return_mean=None)
+        with claim.acquire(opened / "claim.json"):
+            recorder.look()
+            assert recorder.report.problem == f"{opened.name}: W&B's service died"
+            assert writer.open == {folder.name}
+            now = time.monotonic()
+            monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
+            recorder.look()
+            assert writer.open == {folder.name, opened.name}
+            assert recorder.report.problem == ""
 
 
 def test_run_is_kept_at_the_next_look_when_wandbs_service_died_over_it(tmp_path):

@@ -198,8 +198,8 @@ def test_no_epoch_is_there_twice_whichever_command_sends_a_run(server, tmp_path)
     rows = [{"trial": folder.name, **row} for row in ROWS]
     results.write_rows(folder / "curve.arrow", rows, results.CURVE)
     assert sync(tmp_path).returncode == 0
-    (folder / "events.jsonl").touch()  # so that it is made anew
-    assert sync(tmp_path).returncode == 0
+    registry.record(folder, Status.QUEUED)  # so that it is made anew
+    assert sync(tmp_path).stdout == "W&B: 1 runs written, 1 sent\n"
     assert server.epochs(PROJECT, folder.name) == [2, 4]
 
     other = leave_trial(tmp_path, TRIALS[1])
@@ -322,6 +322,34 @@ def test_stop_at_wandb_and_the_death_of_its_service_end_no_recorder(server, tmp_
     assert sync(tmp_path).returncode == 0
     assert server.epochs(PROJECT, folder.name) == [2]
     assert server.runs[PROJECT, folder.name]["summary"]["status"] == "CANCELLED"
+
+
+OPEN_WITHOUT_A_SERVICE = """
+import os, signal, sys
+from pathlib import Path
+from pwmray.tracking.runs import RunReader
+from pwmray.tracking.wandb_state import ServiceDied
+from pwmray.tracking.wandb_writer import Writer
+from tests.test_wandb import children_of
+first, second = map(RunReader(Path(sys.argv[1]), None).read, map(Path, sys.argv[2:]))
+with Writer(Path(sys.argv[1])) as writer:
+    writer.open_stream(first, 0)
+    (service,) = children_of(os.getpid())
+    os.kill(service, signal.SIGKILL)
+    try:
+        writer.open_stream(second, 0)
+    except ServiceDied:
+        writer.reset()
+        writer.open_stream(second, 0).finish(second)
+"""
+
+
+def test_run_is_opened_anew_when_wandbs_service_died_before_it(server, tmp_path):
+    folders = leave_sweep(tmp_path)
+    command = [sys.executable, "-c", OPEN_WITHOUT_A_SERVICE, tmp_path, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert server.epochs(PROJECT, folders[1].name) == [2, 4]
 
 
 def test_recorder_of_a_killed_driver_does_not_wait_for_a_server_that_is_gone(

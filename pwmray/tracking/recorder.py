@@ -32,7 +32,7 @@ from pwmray.registry import claim
 from pwmray.tracking import runs as tracked_runs
 from pwmray.tracking import wandb_state
 from pwmray.tracking.runs import Run, RunReader
-from pwmray.tracking.wandb_state import is_behind, read_state, stamps_of, write_state
+from pwmray.tracking.wandb_state import ServiceDied, is_behind, read_state, stamps_of, write_state
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
 _LOOK_SHARE = 0.05  # of the time, at most, that goes into looking, a server's answers not counted
@@ -100,7 +100,7 @@ class Recorder:
         self._refused: set[Path] = set()  # whose runs the server does not take
         self._written: set[Path] = set()
         self._sent: set[Path] = set()
-        self._late: dict[Path, float] = {}  # when runs are tried again that took too long
+        self._late: dict[Path, float] = {}  # until when: too slow, or wandb's service died over it
         self._late_in_a_row: set[Path] = set()
         self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
         self._sending: dict[Path, _Sending] = {}
@@ -252,6 +252,9 @@ class Recorder:
             num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
                 stream = self._wait_for(lambda: self._writer.open_stream(run, num_left))
+            except ServiceDied as error:  # which is started anew at once
+                self._put_off(folder, error)
+                return None
             except (ConnectionError, PermissionError) as error:
                 self._give_up(error)
                 return None

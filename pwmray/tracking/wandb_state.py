@@ -19,6 +19,10 @@ _ROWS_FILE = "rows.json"  # apart, for a curve may have thousands, and the state
 _READ = (CURVE_FILE, EVENTS_FILE, LAST_FILE)  # what a run is made from, where it is there
 
 
+class ServiceDied(ConnectionError):
+    """wandb's service died, with the runs that were open in it."""
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """Return what is known of a run: nothing where it was never written or that cannot be read.
 

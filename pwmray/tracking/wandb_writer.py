@@ -26,6 +26,7 @@ import wandb.errors
 from pwmray.files import replacing
 from pwmray.tracking.runs import Run
 from pwmray.tracking.wandb_file import is_complete
+from pwmray.tracking.wandb_state import ServiceDied
 
 _SERVER = "https://api.wandb.ai"  # where wandb sends runs by itself
 _INIT_SECONDS = 15.0  # for the server to answer
@@ -85,8 +86,8 @@ class Writer:
     def write_offline(self, run: Run, folder: Path) -> Path:
         """Write the run as a folder of W&B's in `folder`; return the folder's path.
 
-        Raises OSError, also where W&B did not write all of the run, a ConnectionError where its
-        service died.
+        Raises OSError, also where W&B did not write all of the run, ServiceDied where its service
+        did.
         """
         began = _time_in_names(run.begun)
         target = folder / f"offline-run-{began}-{run.id}"
@@ -107,9 +108,9 @@ class Writer:
         """Open the run on the server, or go on with it; `num_left` rows are still to be sent.
 
         Raises PermissionError without a key or for a project's name that W&B does not take,
-        ConnectionError without a network or an answer or where wandb's service died, both for all
-        runs alike, and ValueError where the server does not take this one. wandb then takes the
-        run's id for one in use, until `reset`.
+        ConnectionError without a network or an answer, both for all runs alike, ServiceDied where
+        wandb's service did, and ValueError where the server does not take this one. wandb then
+        takes the run's id for one in use, until `reset`.
         """
         try:
             with _telling_of_death():
@@ -174,7 +175,7 @@ class Stream:
     def send(self, run: Run) -> None:
         """Send the rows that the server does not have.
 
-        Raises ConnectionError where wandb's service died.
+        Raises ServiceDied where wandb's service did.
         """
         with _telling_of_death():
             self.next_step = _log(self._opened, run, self.next_step)
@@ -182,8 +183,8 @@ class Stream:
     def finish(self, run: Run) -> None:
         """Send the rest and wait until all of it is there.
 
-        Raises OSError where it is not, a TimeoutError where the server takes too long over it, a
-        ConnectionError where wandb's service died.
+        Raises OSError where it is not, a TimeoutError where the server takes too long over it,
+        ServiceDied where wandb's service did.
         """
         self.send(run)
         try:
@@ -228,12 +229,12 @@ class _Overheard(io.TextIOBase):
 
 @contextlib.contextmanager
 def _telling_of_death() -> Iterator[None]:
-    """Raise ConnectionError where wandb's service died: its own errors of that are no one kind."""
+    """Raise ServiceDied where wandb's service did: its own errors of that are no one kind."""
     try:
         yield
     except Exception as error:
         if type(error).__name__ in _DIED:
-            raise ConnectionError(_DEAD) from error
+            raise ServiceDied(_DEAD) from error
         raise
 
 
