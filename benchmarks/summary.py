@@ -198,7 +198,7 @@ def measure(command: Sequence[str]) -> Measured:
 
 def forget(folder: Path) -> None:
     """Have the system drop a sweep's tables from its file cache, where it can: not in macOS."""
-    if not hasattr(os, "posix_fadvise"):
+    if sys.platform == "darwin":
         return
     for path in folder.glob("*.arrow"):
         with open(path, "rb") as file:

@@ -30,6 +30,7 @@ def test_tables_are_those_of_a_sweep_that_is_done(tmp_path, monkeypatch):
 def test_tables_stay_in_a_file_cache_that_cannot_be_told(tmp_path, monkeypatch):
     (tmp_path / "trials.arrow").touch()
     monkeypatch.delattr("os.posix_fadvise", raising=False)
+    monkeypatch.setattr("sys.platform", "darwin")
     forget(tmp_path)
 
 
