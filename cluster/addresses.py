@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.slurm import PATIENCE_SECONDS
 
 _AGAIN_SECONDS = 2.0
+_OTHERS_SECONDS = 10.0  # for the names of others, which are for the better choice of our own
 _ASK_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
 _SIX = Path("/proc/net/if_inet6")  # a line an address: number, ..., interface
 _ANY_PORT = 9  # to which nothing is sent
@@ -39,6 +40,7 @@ def ip_of(address: str, hosts: Sequence[str]) -> str:
     usable = [ip for ip in found if not _is_local(ip)]
     if len(usable) == 1:
         return usable[0]
+    deadline = min(deadline, time.monotonic() + _OTHERS_SECONDS)
     ours = (ip_towards(host, deadline) for host in hosts)
     return next((ip for ip in ours if ip and (ip in usable or not usable)), (usable or found)[0])
 

@@ -153,7 +153,8 @@ def _keep_gradients_of_world_model(whose: str, model: WorldModel) -> None:
 def _keep_gradients_of_policy(whose: str, policy: Policy, latent_dim: int) -> None:
     """Raise ValueError for actions that none of a policy's parameters learns from."""
     z, noise = _latents(latent_dim), _numbers(MAX_ACTION_DIM)
-    mask, sources = torch.ones(MAX_ACTION_DIM), {"parameters": list(policy.parameters())}
+    mask = torch.ones(MAX_ACTION_DIM)
+    sources = {"parameters": [p for p in policy.parameters() if p.requires_grad]}
     _keep_gradients(whose, "pre_squash", lambda: policy.pre_squash(z, noise, mask), sources)
 
 
@@ -173,8 +174,8 @@ def _keep_gradients(
         found = _call(whose, name, functools.partial(gradients, tensors))
         if all(gradient is None for gradient in found):
             raise ValueError(
-                f"{whose}: {name} passes no gradient back to its {what}, without which the policy "
-                "does not learn"
+                f"{whose}: {name} passes no gradient back to its {what}, from which the policy is "
+                "to learn"
             )
 
 
@@ -194,7 +195,7 @@ def _streams() -> dict[str, Any]:
 
 
 def _numbers(dim: int) -> Tensor:
-    """Return inputs of which none is like another: of equal ones a kind may take no deviation."""
+    """Return inputs of unlike entries: of equal ones a kind may take no deviation."""
     return torch.rand(*_LEADING, dim, generator=generator(0, "promises"))
 
 

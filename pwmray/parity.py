@@ -1,6 +1,6 @@
 """Whether what a sweep compares is of one size: else its summary gives no verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from pwmray.build import count_parameters
@@ -25,9 +25,10 @@ def describe_unequal(plan: Plan) -> list[str]:
     keys = {plan.sweep.compare, *plan.sweep.axes[plan.sweep.compare]}
     if not keys & set(SETS_VARIANT) or "size" in keys:
         return []
-    arms = _find_arms(plan.trials, plan.sweep.compare)
+    arms = _find_arms(plan.trials, plan.sweep.compare, keys)
+    partial = [arm for arm in arms if None in arm.others.values()]
     for group in _group(arms):
-        baseline = _find_baseline(group, _find_exempt(group[0], arms))
+        baseline = _find_baseline(group, _find_exempt(group[0], partial))
         unlike = [
             arm
             for arm in group
@@ -47,14 +48,15 @@ def _is_apart(one: int, other: int) -> bool:
     return max(one, other) - min(one, other) > PARAMETER_TOLERANCE * max(min(one, other), 1)
 
 
-def _find_arms(trials: Sequence[PlannedTrial], compare: str) -> list[_Arm]:
+def _find_arms(trials: Sequence[PlannedTrial], compare: str, keys: Collection[str]) -> list[_Arm]:
+    """Return the arms, whose `compare` axis sets the keys."""
     counted: dict[tuple, tuple[int, int]] = {}  # by shapes: a sweep of thousands of trials has few
     found: dict[tuple, _Arm] = {}
     for trial in trials:
         config = trial.config
         levels = {"variant": config.variant, **trial.levels}
         others = {"epochs": config.epochs, **trial.levels}
-        others.pop(compare, None)
+        others = {axis: level for axis, level in others.items() if axis not in keys}
         shapes = (config.world_model, config.policy, config.critic, config.fidelity)
         shapes = (*shapes, config.trains_world_model)
         if shapes not in counted:

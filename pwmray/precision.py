@@ -76,14 +76,14 @@ def is_rounding() -> bool:
     return _rounds
 
 
-def product(multiply: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+def product(multiply: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
     """Return multiply(*operands), each of which `autocast` converts, or rounds where that is slow.
 
     Rounded are operands, result and their gradients, as bfloat16 products do it; sums are float32.
     """
     if not _rounds:
         return multiply(*operands)
-    return _rounded(multiply(*map(_rounded, operands)))
+    return _rounded(multiply(*(x if x is None else _rounded(x) for x in operands)))
 
 
 def _rounded(x: Tensor) -> Tensor:

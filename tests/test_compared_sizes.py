@@ -6,6 +6,7 @@ import json
 import pytest
 
 from pwmray import plan
+from pwmray.grid import axes_of
 from pwmray.models import WORLD_MODELS
 from pwmray.parity import describe_unequal
 from pwmray.plan_text import as_json, as_table
@@ -16,7 +17,8 @@ WORLD_MODEL = WORLD_MODELS["mlp"]
 
 
 def make_plan(results, vary, compare, within=(), **held):
-    hold = {key: value for key, value in {**HELD, **held}.items() if key not in vary}
+    set_by_axes = {key for keys in axes_of(vary, {}).values() for key in keys}
+    hold = {key: value for key, value in {**HELD, **held}.items() if key not in set_by_axes}
     scales = {"tiny": {"instead": {}, "set": {}}}
     sweep = Sweep("mine", {**vary, "seed": [1, 2]}, compare, within, scales, hold)
     return plan.make(sweep, "tiny", sweep.cells("tiny"), results)
@@ -62,6 +64,14 @@ def test_plan_names_what_the_summary_compares_across_an_axis_that_applies_to_one
             "arm",
             {"other": {"variant": "mine+gaussian"}, "baseline": {"variant": "fullflow"}},
             ("baseline", "other"),
+        ),
+        (
+            "arm",
+            {
+                "short": {"variant": "baseline", "epochs": 2},
+                "long": {"variant": "mine+gaussian", "epochs": 4},
+            },
+            ("short", "long"),
         ),
     ],
 )

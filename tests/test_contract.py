@@ -238,8 +238,15 @@ def test_policy_that_breaks_a_promise_is_refused(kind, monkeypatch):
         check_promises([tiny_trial(**{"policy.kind": "mine"})])
 
 
-def test_policy_that_draws_from_a_stream_of_its_own_is_let_pass(monkeypatch):
-    monkeypatch.setitem(POLICIES, "mine", SeededPolicy)
+class PartlyFrozenPolicy(GaussianPolicy):
+    def _build(self, latent_dim):
+        super()._build(latent_dim)
+        self.prior = torch.nn.Parameter(torch.zeros(3), requires_grad=False)
+
+
+@pytest.mark.parametrize("kind", [SeededPolicy, PartlyFrozenPolicy])
+def test_policy_that_keeps_its_promises_is_let_pass(kind, monkeypatch):
+    monkeypatch.setitem(POLICIES, "mine", kind)
     check_promises([tiny_trial(**{"policy.kind": "mine"})])
 
 

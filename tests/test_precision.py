@@ -69,6 +69,11 @@ def cpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
 
 
+def test_linear_layer_without_a_bias_rounds(cpu_without_bfloat16):
+    with precision.autocast("bfloat16", CPU):
+        assert is_rounded(Linear(8, 4, bias=False)(torch.randn(3, 8)))
+
+
 def is_rounded(x):
     """Return whether a float32 tensor holds numbers of bfloat16 alone."""
     return bool((x == x.to(torch.bfloat16).to(x.dtype)).all())

@@ -338,6 +338,14 @@ def test_wandbs_service_that_died_is_started_again_and_costs_one_run_a_wait(tmp_
     assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
 
 
+def test_wandbs_service_that_dies_over_every_run_is_not_started_for_each(tmp_path):
+    folders, writer = sorted(leave_sweep(tmp_path)), FakeWriter()
+    writer.deadly = {folder.name for folder in folders}
+    report = look(tmp_path, writer, is_watching=False).report
+    assert writer.sent == []
+    assert report.problem.startswith("nothing is sent: W&B's service died over 2 runs in a row")
+
+
 def test_trial_goes_on_being_sent_when_wandbs_service_died(tmp_path, monkeypatch):
     folder, writer = leave_trial(tmp_path, return_mean=None), FakeWriter()
     with claim.acquire(folder / "claim.json"):

@@ -276,16 +276,17 @@ class Recorder:
                 sending.rows[step] = digest
 
     def _put_off(self, folder: Path, error: TimeoutError | ConnectionError) -> None:
-        """Leave a run for a later try: where it took too long as others did before it, all."""
+        """Leave a run for a later try: where others failed in the same way before it, all."""
         self._late[folder] = time.monotonic() + _RETRY_SECONDS
         self._lasting[folder] = one_line(error)
-        if isinstance(error, TimeoutError):
-            self._late_in_a_row.add(folder)
+        self._late_in_a_row.add(folder)
         if len(self._late_in_a_row) < _MAX_LATE:
             self._begin_anew()  # which still sends it
             return
         self._late_in_a_row.clear()
-        self._give_up(ConnectionError(f"the server took too long over {_MAX_LATE} runs in a row"))
+        late = isinstance(error, TimeoutError)
+        said = "the server took too long" if late else one_line(error)
+        self._give_up(ConnectionError(f"{said} over {_MAX_LATE} runs in a row"))
 
     def _try_late_ones_again(self) -> None:
         for folder in [f for f, again in self._late.items() if time.monotonic() >= again]:
