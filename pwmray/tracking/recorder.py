@@ -284,8 +284,7 @@ class Recorder:
             self._begin_anew()  # which still sends it
             return
         self._late_in_a_row.clear()
-        late = isinstance(error, TimeoutError)
-        said = "the server took too long" if late else one_line(error)
+        said = "the server took too long" if isinstance(error, TimeoutError) else one_line(error)
         self._give_up(ConnectionError(f"{said} over {_MAX_LATE} runs in a row"))
 
     def _try_late_ones_again(self) -> None:
