@@ -11,8 +11,8 @@ from analysis.load import Sweep, format_value
 from analysis.pool import compare_controls, find_left_out, pool_arms
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
 from analysis.verdict import CONFIDENCE, Verdict, grade_evidence, judge
+from pwmray.pairing import find_pairs, others
 
-BASELINE_VARIANT = "baseline"
 UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
 DESPITE = "[despite differences]"  # marks what rests on arms that the guard rejects
 
@@ -137,19 +137,12 @@ def compare_arms(
     compared = sweep.find_bound(factor)
     left_out = find_left_out(arms, compared, within)
     kept = pool_arms(arms, compared, within)
-    exempt = [arm for arm in kept if None in _others(arm, compared).values()]
-    pairs = [
-        (baseline, level)
-        for group in _group_arms(kept, compared)
-        for baseline in [_find_baseline(group, _find_exempt(group[0], exempt, compared), compared)]
-        for level in group
-        if level.factors[factor] != baseline.factors[factor]
-    ]
+    pairs = find_pairs(kept, compared)
     keys = sweep.axes[factor]
     judged = [_judge_pair(factor, keys, *pair, despite_differences) for pair in pairs]
     evidence = grade_evidence([verdict for verdict, _ in judged])
     rows = tuple(
-        Comparison(factor, _others(level, compared), baseline, level, differences, verdict, grade)
+        Comparison(factor, others(level, compared), baseline, level, differences, verdict, grade)
         for (baseline, level), (verdict, differences), grade in zip(
             pairs, judged, evidence, strict=True
         )
@@ -160,62 +153,20 @@ def compare_arms(
     )
 
 
-def _others(arm: Arm, compared: Sequence[str]) -> dict[str, Any]:
-    return {name: level for name, level in arm.factors.items() if name not in compared}
-
-
-def _group_arms(arms: Sequence[Arm], compared: Sequence[str]) -> list[list[Arm]]:
-    """Return the arms that share all but the factors `compared`, in the order given."""
-    groups: dict[tuple, list[Arm]] = {}
-    for arm in arms:
-        groups.setdefault(tuple(_others(arm, compared).items()), []).append(arm)
-    return list(groups.values())
-
-
 def _find_apart(arms: Sequence[Arm], factor: str, compared: Sequence[str]) -> tuple[str, ...]:
     """Return the factors that no two levels share a value of, else those that vary at all."""
     by_level: dict[Any, list[dict[str, Any]]] = {}
     for arm in arms:
-        by_level.setdefault(arm.factors[factor], []).append(_others(arm, compared))
+        by_level.setdefault(arm.factors[factor], []).append(others(arm, compared))
     if len(by_level) < 2:
         return ()
     values = {
-        name: [{others[name] for others in some} for some in by_level.values()]
-        for name in _others(arms[0], compared)
+        name: [{shared[name] for shared in some} for some in by_level.values()]
+        for name in others(arms[0], compared)
     }
     varied = [name for name, sets in values.items() if len(set().union(*sets)) > 1]
     apart = [n for n in varied if len(set().union(*values[n])) == sum(map(len, values[n]))]
     return tuple(apart or varied)
-
-
-def _find_exempt(arm: Arm, arms: Sequence[Arm], compared: Sequence[str]) -> list[Arm]:
-    """Return those of `arms` to which factors of an arm's group do not apply, alike in the others.
-
-    Without a flow there are no substeps: one baseline stands beside each number of them.
-    """
-    group = _others(arm, compared)
-    return [
-        other
-        for other in arms
-        for theirs in [_others(other, compared)]
-        if theirs != group and all(theirs[name] in (level, None) for name, level in group.items())
-    ]
-
-
-def _find_baseline(group: Sequence[Arm], exempt: Sequence[Arm], compared: Sequence[str]) -> Arm:
-    """Return the level or variant "baseline", else the smallest number, else the first.
-
-    It is one of the group; an `exempt` one where the group has none, or has nothing to compare.
-    """
-    arms = [*group, *exempt]
-    named = [arm for name in compared for arm in arms if arm.factors[name] == BASELINE_VARIANT]
-    if named:
-        # At the level of a variant that stands outside the group, this may have one of another.
-        level = named[0].factors[compared[0]]
-        inside = [arm for arm in group if arm.factors[compared[0]] == level]
-        is_own = not inside or any(arm is named[0] for arm in inside)
-        return named[0] if is_own else inside[0]
-    return exempt[0] if exempt and len(group) == 1 else group[0]
 
 
 def _judge_pair(

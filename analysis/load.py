@@ -22,13 +22,12 @@ from analysis.checked import (
     read_description,
     read_settings,
 )
+from pwmray.pairing import ARM_FACTORS, find_bound
 from pwmray.registry.sweep_folders import names_in
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table
-from pwmray.variants import SETS_VARIANT
 
 EVALUATED = "EVALUATED"
 STATUSES = ("EVALUATED", "COMPLETED", "RUNNING", "QUEUED", "PENDING", "FAILED", "CANCELLED")
-ARM_FACTORS = ("task", "variant", "epochs")  # name an arm even where a sweep holds them
 NO_EPISODES = np.empty(0)
 
 
@@ -130,15 +129,8 @@ class Sweep(NamedTuple):
         return tuple(name for name, keys in self.axes.items() if keys == (key,) and name != key)
 
     def find_bound(self, factor: str) -> tuple[str, ...]:
-        """Return `factor` and the factors that its levels set, which change along with it.
-
-        An axis with a name of its own may set the variant, or epochs, beside other settings.
-        """
-        keys = self.axes.get(factor, (factor,))
-        bound = [name for name in keys if name in ARM_FACTORS and name != factor]
-        if factor != "variant" and "variant" not in bound and set(keys) & set(SETS_VARIANT):
-            bound.append("variant")
-        return (factor, *bound)
+        """Return `factor` and the factors that its levels set, which change along with it."""
+        return find_bound(factor, self.axes.get(factor, (factor,)))
 
 
 def find_sweep(name: str | None, results: Path) -> Path:

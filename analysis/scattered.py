@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from analysis.load import ARM_FACTORS, Sweep, Trial
+from analysis.load import Sweep, Trial
 from analysis.merge import SWEEP
+from pwmray.pairing import ARM_FACTORS
 
 _TIMES = 4  # as many combinations of levels as trials: no grid leaves out so many as doubles
 
