@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pwmray import precision, provenance, system
+from pwmray import precision, provenance
 
 # m, n, k of the products whose rate is the peak: a wide layer's on a CPU, a GPU filled.
 CPU_PRODUCT = (4096, 1792, 1792)
@@ -117,11 +117,6 @@ def describe(device: torch.device) -> dict[str, str | None]:
         "python_version": code["python_version"],
         "git_commit": code["git_commit"],
     }
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return system.num_cores()
 
 
 def processor() -> str:

@@ -20,7 +20,7 @@ import machine
 import numpy as np
 import torch
 
-from pwmray import provenance
+from pwmray import provenance, system
 from pwmray.commands import CommandParser, run_command, show_progress
 from pwmray.data.multitask import MultitaskSampler
 from pwmray.data.rows import Place
@@ -198,7 +198,7 @@ def as_markdown(openings: list[Opening], rates: dict[str, float]) -> str:
         [
             "# Opening and sampling a task of full size",
             "",
-            f"`python benchmarks/sampling.py`, commit {commit}, {machine.num_cores()} cores of "
+            f"`python benchmarks/sampling.py`, commit {commit}, {system.num_cores()} cores of "
             f"{machine.processor()}, torch {torch.__version__}. {TASK}'s sizes, "
             f"{NUM_EPISODES:,} episodes of {NUM_ROWS} rows; one thread.",
             "",

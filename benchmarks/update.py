@@ -24,6 +24,7 @@ import update_table
 import workload
 from timing import Setup, Times, time_copies, time_in_turns
 
+from pwmray import system
 from pwmray.algorithm.compiling import reason_against
 from pwmray.checks import check_least
 from pwmray.commands import CommandParser, Progress, names, run_command, show_progress, unknown
@@ -164,7 +165,7 @@ def _cases(options: argparse.Namespace) -> list[workload.Case]:
 
 def _measure_peaks(setup: Setup) -> dict[str, float]:
     """Return the GFLOP/s of a large product on as many cores as the copies have together."""
-    together = min(setup.num_copies * setup.num_threads, machine.num_cores())
+    together = min(setup.num_copies * setup.num_threads, system.num_cores())
     torch.set_num_threads(max(setup.num_threads, together))
     return {
         name: machine.measure_peak(name, setup.device) for name in machine.matmuls(setup.device)

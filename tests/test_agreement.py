@@ -16,7 +16,7 @@ def test_kernels_of_this_machine_agree_with_torch(variant, fidelity):
     learner = make_learner(variant, fidelity=fidelity)
     before = [t.clone() for t in learner.state_dict().values()]
     state = torch.get_rng_state()
-    agreement.check(learner, compiling.use_kernels)
+    agreement.check(learner)
     assert_close(list(learner.state_dict().values()), before, rtol=0, atol=0)
     assert not learner.world_model.encoder.uses_kernels
     assert all(p.requires_grad and p.grad is None for p in learner.parameters())
@@ -39,7 +39,7 @@ def test_operation_that_computes_something_else_is_named(
     right = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *given: factor * right(*given))
     with pytest.raises(RuntimeError, match=said):
-        agreement.check(make_learner(variant), compiling.use_kernels)
+        agreement.check(make_learner(variant))
 
 
 def test_wrong_gradient_is_found(monkeypatch):
@@ -51,7 +51,7 @@ def test_wrong_gradient_is_found(monkeypatch):
 
     monkeypatch.setattr(network, "run", run)
     with pytest.raises(RuntimeError, match=r"gradient of .* by kernels is off by"):
-        agreement.check(make_learner("baseline"), compiling.use_kernels)
+        agreement.check(make_learner("baseline"))
 
 
 def test_lost_gradient_is_found(monkeypatch):
@@ -62,12 +62,11 @@ def test_lost_gradient_is_found(monkeypatch):
 
     monkeypatch.setattr(network, "run", run)
     with pytest.raises(RuntimeError, match=r"gradient of .* is there by kernels or torch alone"):
-        agreement.check(make_learner("baseline"), compiling.use_kernels)
+        agreement.check(make_learner("baseline"))
 
 
 def test_device_whose_kernels_differ_goes_without(monkeypatch, caplog):
-    def check(module, use_kernels):
-        use_kernels(module, False)
+    def check(_):
         raise RuntimeError("MLPWorldModel: next by kernels is off by 3.0e-01")
 
     monkeypatch.setattr(agreement, "check", check)

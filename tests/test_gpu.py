@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from pwmray.algorithm import agreement, replay
 from pwmray.algorithm.clipped_step import clip_and_step
-from pwmray.algorithm.compiling import reason_against, use_kernels
+from pwmray.algorithm.compiling import reason_against
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.data.sampler import Batch
 from pwmray.devices import set_up_torch
@@ -209,4 +209,4 @@ def test_kernels_for_the_gpu_can_be_compiled():
 @pytest.mark.parametrize("fidelity", ["corrected", "published"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kernels_agree_with_torch(variant, fidelity):
-    agreement.check(make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU), use_kernels)
+    agreement.check(make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU))

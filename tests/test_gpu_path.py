@@ -21,11 +21,11 @@ from benchmarks.workload import Case, random_store
 from pwmray import kernels
 from pwmray.algorithm import agreement, pretrain, replay
 from pwmray.algorithm.clipped_step import Adam
-from pwmray.algorithm.compiling import compile_networks, use_kernels
+from pwmray.algorithm.compiling import compile_networks
 from pwmray.build import build_learner
 from pwmray.data.sampler import WindowSampler
 from pwmray.models import WorldModel
-from pwmray.models.layers import Linear, NormedNetwork
+from pwmray.models.layers import Linear, NormedNetwork, use_kernels
 from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -90,7 +90,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: torch.bfloat16)
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: t.device.type == GPU.type))
     monkeypatch.setattr(Kernel, "num_calls", 0)
-    monkeypatch.setattr(agreement, "check", lambda *_: None)  # of numbers, which there are none of
+    monkeypatch.setattr(agreement, "check", lambda _: None)  # of numbers, which there are none of
 
 
 class OnDevice(TorchDispatchMode):

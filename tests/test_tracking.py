@@ -299,13 +299,17 @@ def test_run_that_the_server_does_not_take_holds_up_no_other(tmp_path):
     assert recorder.report.problem == f"{first.name}: deleted"
 
 
-def test_run_that_the_server_takes_too_long_over_holds_up_no_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "said"), [("late", "not in 30 s"), ("deadly", "W&B's service died")]
+)
+def test_run_that_comes_to_no_end_waits_and_holds_up_no_other(what, said, tmp_path, monkeypatch):
     (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
-    writer.late = {first.name}
+    getattr(writer, what).add(first.name)
     recorder = look(tmp_path, writer, is_watching=True)
     recorder.look()
-    assert (writer.sent, recorder.report.problem) == ([second.name], f"{first.name}: not in 30 s")
-    writer.late.clear()
+    assert writer.kept == [(first.name, 2), (second.name, 2)]
+    assert (writer.sent, recorder.report.problem) == ([second.name], f"{first.name}: {said}")
+    getattr(writer, what).clear()
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
     recorder.look()
@@ -321,21 +325,6 @@ def test_server_that_takes_too_long_over_two_runs_in_a_row_is_sent_no_more(tmp_p
         "nothing is sent: the server took too long over 2 runs in a row; "
     )
     assert report.problem.endswith(": not in 30 s (and 1 more)")
-
-
-def test_wandbs_service_that_died_is_started_again_and_costs_one_run_a_wait(tmp_path, monkeypatch):
-    (first, second), writer = sorted(leave_sweep(tmp_path)), FakeWriter()
-    writer.deadly = {first.name}
-    recorder = look(tmp_path, writer, is_watching=True)
-    recorder.look()
-    assert writer.kept == [(first.name, 2), (second.name, 2)]
-    assert writer.sent == [second.name]
-    assert recorder.report.problem == f"{first.name}: W&B's service died"
-    writer.deadly.clear()
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 301.0)
-    recorder.look()
-    assert (writer.sent, recorder.report.problem) == ([second.name, first.name], "")
 
 
 def test_wandbs_service_that_dies_over_every_run_is_not_started_for_each(tmp_path):

@@ -5,37 +5,37 @@ Shapes: B rows, O observation, A action, L latent; each has two leading dimensio
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pwmray.algorithm.returns import td_lambda
 from pwmray.models import CriticEnsemble, Policy, WorldModel
+from pwmray.models.layers import use_kernels
 from pwmray.precision import FLOAT32, autocast
+from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+
+_Normal = Callable[..., Tensor]  # numbers of a shape, on the device
+_Compute = Callable[[bool], dict[str, Tensor]]  # by name; whether kernels are on
 
 _LEADING = (3, 32)
 _TOLERANCE = 0.01  # of a tensor's norm; rounding is off by 1e-5
 
 
-class _Found(NamedTuple):
-    what: str
-    by_kernels: Tensor
-    by_torch: Tensor
-
-
-def check(module: nn.Module, use_kernels: Callable[[nn.Module, bool], None]) -> None:
+def check(module: nn.Module) -> None:
     """Raise RuntimeError, naming the first, where values or gradients differ by more than rounding.
 
     Copies of the world model, the policy and the critics in `module` are asked, with random
-    weights: those that a trial starts from make a flow stand still. `use_kernels` turns kernels on
-    or off.
+    weights: those that a trial starts from make a flow stand still.
     """
     latent_dim = next(part.latent_dim for part in module.modules() if isinstance(part, WorldModel))
     with _exact_products():
-        _check_parts(module, latent_dim, use_kernels)
+        for part in module.modules():
+            if isinstance(part, WorldModel | Policy | CriticEnsemble):
+                _check_part(copy.deepcopy(part), latent_dim)
 
 
 @contextlib.contextmanager
@@ -49,62 +49,43 @@ def _exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _check_parts(
-    module: nn.Module, latent_dim: int, use_kernels: Callable[[nn.Module, bool], None]
-) -> None:
-    for part in module.modules():
-        if isinstance(part, WorldModel | Policy | CriticEnsemble):
-            for what, ours, theirs in _compare(copy.deepcopy(part), latent_dim, use_kernels):
-                scale = theirs.norm().clamp(min=1e-6 * theirs.numel() ** 0.5)
-                difference = float((ours - theirs).norm() / scale)
-                if not difference <= _TOLERANCE:  # nor is NaN
-                    name = type(part).__name__
-                    raise RuntimeError(f"{name}: {what} by kernels is off by {difference:.1e}")
-
-
-def _compare(
-    part: WorldModel | Policy | CriticEnsemble,
-    latent_dim: int,
-    use_kernels: Callable[[nn.Module, bool], None],
-) -> Iterator[_Found]:
-    draws = _Draws(next(part.parameters()).device)
+def _check_part(part: WorldModel | Policy | CriticEnsemble, latent_dim: int) -> None:
+    device = next(part.parameters()).device
+    normal = functools.partial(
+        torch.randn, generator=generator(0, "agreement", device), device=device
+    )
     with torch.no_grad():
         for parameter in part.parameters():
-            numbers = draws.normal(*parameter.shape)
+            numbers = normal(parameter.shape)
             is_matrix = parameter.ndim > 1
             parameter.copy_(numbers / parameter.shape[-1] ** 0.5 if is_matrix else 1 + numbers / 10)
     if isinstance(part, WorldModel):
-        compute = _of_world_model(part, draws)
+        compute = _of_world_model(part, normal)
     elif isinstance(part, Policy):
-        compute = _of_policy(part, latent_dim, draws)
+        compute = _of_policy(part, latent_dim, normal)
     else:
-        compute = _of_critics(part, latent_dim, draws)
-    found = []
-    for is_on in (True, False):
-        use_kernels(part, is_on)
-        found.append(compute(is_on))
-    for what in found[0] | found[1]:
-        if what not in found[0] or what not in found[1]:
-            raise RuntimeError(f"{type(part).__name__}: {what} is there by kernels or torch alone")
-        yield _Found(what, found[0][what], found[1][what])
+        compute = _of_critics(part, latent_dim, normal)
+    use_kernels(part, True)
+    ours = compute(True)
+    use_kernels(part, False)
+    theirs = compute(False)
+    for what in ours | theirs:
+        where = f"{type(part).__name__}: {what}"
+        if what not in ours or what not in theirs:
+            raise RuntimeError(f"{where} is there by kernels or torch alone")
+        difference = _difference(ours[what], theirs[what])
+        if not difference <= _TOLERANCE:  # nor is NaN
+            raise RuntimeError(f"{where} by kernels is off by {difference:.1e}")
 
 
-class _Draws:
-    """Normal numbers, the same on every device."""
-
-    def __init__(self, device: torch.device):
-        self._device, self._generator = device, torch.Generator().manual_seed(0)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator, device="cpu").to(self._device)
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    scale = theirs.norm().clamp(min=1e-6 * theirs.numel() ** 0.5)
+    return float((ours - theirs).norm() / scale)
 
 
-Compute = Callable[[bool], dict[str, Tensor]]
-
-
-def _of_world_model(model: WorldModel, draws: _Draws) -> Compute:
-    obs, a = draws.normal(*_LEADING, MAX_OBS_DIM), draws.normal(*_LEADING, MAX_ACTION_DIM).tanh()
-    weight, tau = draws.normal(*_LEADING, model.latent_dim), draws.normal(*_LEADING, 1).sigmoid()
+def _of_world_model(model: WorldModel, normal: _Normal) -> _Compute:
+    obs, a = normal(*_LEADING, MAX_OBS_DIM), normal(*_LEADING, MAX_ACTION_DIM).tanh()
+    weight, tau = normal(*_LEADING, model.latent_dim), normal(*_LEADING, 1).sigmoid()
     task = torch.zeros((), dtype=torch.long, device=obs.device)
 
     def compute(_: bool) -> dict[str, Tensor]:
@@ -128,8 +109,8 @@ def _of_world_model(model: WorldModel, draws: _Draws) -> Compute:
     return compute
 
 
-def _of_policy(policy: Policy, latent_dim: int, draws: _Draws) -> Compute:
-    z, noise = draws.normal(*_LEADING, latent_dim), draws.normal(*_LEADING, MAX_ACTION_DIM)
+def _of_policy(policy: Policy, latent_dim: int, normal: _Normal) -> _Compute:
+    z, noise = normal(*_LEADING, latent_dim), normal(*_LEADING, MAX_ACTION_DIM)
     mask = (torch.arange(MAX_ACTION_DIM, device=z.device) < MAX_ACTION_DIM - 1).float()
 
     def compute(_: bool) -> dict[str, Tensor]:
@@ -143,8 +124,8 @@ def _of_policy(policy: Policy, latent_dim: int, draws: _Draws) -> Compute:
     return compute
 
 
-def _of_critics(critics: CriticEnsemble, latent_dim: int, draws: _Draws) -> Compute:
-    z_NL, y_HB1 = draws.normal(*_LEADING, latent_dim).flatten(0, 1), draws.normal(*_LEADING, 1)
+def _of_critics(critics: CriticEnsemble, latent_dim: int, normal: _Normal) -> _Compute:
+    z_NL, y_HB1 = normal(*_LEADING, latent_dim).flatten(0, 1), normal(*_LEADING, 1)
 
     def compute(is_on: bool) -> dict[str, Tensor]:
         critics.requires_grad_(False)

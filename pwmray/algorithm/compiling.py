@@ -14,8 +14,7 @@ from torch import nn
 from pwmray.algorithm import agreement
 from pwmray.commands import one_line
 from pwmray.kernels import build, norms
-from pwmray.models import CriticEnsemble
-from pwmray.models.layers import Linear, MishNetwork, NormedNetwork
+from pwmray.models.layers import use_kernels
 
 if TYPE_CHECKING:
     from pwmray.algorithm.clipped_step import Adam
@@ -44,17 +43,10 @@ def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
     return "on"
 
 
-def use_kernels(module: nn.Module, is_on: bool) -> None:
-    """Have every network of `module` use kernels, or none."""
-    for part in module.modules():
-        if isinstance(part, Linear | MishNetwork | NormedNetwork | CriticEnsemble):
-            part.uses_kernels = is_on
-
-
 def _disagreement(module: nn.Module) -> str:
     """Return where kernels do not compute what torch does on this device, or nothing."""
     try:
-        agreement.check(module, use_kernels)
+        agreement.check(module)
     except Exception as error:  # a kernel may not even run
         return shorten(error)
     return ""

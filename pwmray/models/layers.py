@@ -35,16 +35,11 @@ class NormedLinear(Linear):
         self.activation = activation or nn.Mish()
 
     def forward(self, input: Tensor) -> Tensor:
-        kind = self.norm_kind if self.uses_kernels else None
+        kind = _norm_kind(self.ln, self.activation) if self.uses_kernels else None
         if kind is None:
             return self.activation(self.ln(super().forward(input)))
         x = products.linear(input, self.weight)
         return norms.norm(kind, x, self.bias, self.ln.weight, self.ln.bias)
-
-    @property
-    def norm_kind(self) -> str | None:
-        """The kernels' name of norm and activation; None for what they do not compute."""
-        return _norm_kind(self.ln, self.activation)
 
 
 class SimNorm(nn.Module):
@@ -104,6 +99,13 @@ class MishNetwork(nn.Sequential):
             layers.append(network.Layer(norms.MISH_NORM, given.weight, affine))
         given = _as_operand(last)
         return None if given is None or given.kind else [*layers, given]
+
+
+def use_kernels(module: nn.Module, is_on: bool) -> None:
+    """Have every part of `module` that can use kernels do so, or none."""
+    for part in module.modules():
+        if hasattr(type(part), "uses_kernels"):
+            part.uses_kernels = is_on  # type: ignore[assignment]
 
 
 def layers_by_kernels(module: nn.Module) -> list[network.Layer] | None:
@@ -171,6 +173,7 @@ def _as_operand(layer: nn.Module) -> network.Layer | None:
 
 
 def _norm_kind(norm: nn.Module, activation: nn.Module) -> str | None:
+    """Return the kernels' name of norm and activation; None for what they do not compute."""
     is_known = _is_norm_of_kernels(norm) and _is_plain(activation)
     return _KERNELS.get(type(activation)) if is_known else None
 
