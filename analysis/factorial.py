@@ -25,7 +25,7 @@ CONTRASTS = {
     "interaction": (1.0, -1.0, -1.0, 1.0),
 }
 
-EFFECTS_SAID = (
+EFFECTS_NOTE = (
     f"The 2x2, in points of return against {BASE[0]} + {BASE[1]}. World model: the mean over "
     "policies of the other world model less the MLP; policy likewise; interaction: what the other "
     "policy changes under the other world model, less what it changes under the MLP. Intervals by "

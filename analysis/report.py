@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms, leave_out_replaced
-from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
+from analysis.compare import Comparison, ComparisonTable, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
 from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import Factorial, find_effects
@@ -30,7 +30,7 @@ from analysis.verdict import (
 )
 
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
-SCATTERED = (
+SEARCH_NOTE = (
     "The trials of a search have settings of their own and one seed: no verdict compares them, and "
     "the best is flattered by the choice. A sweep has to confirm it, on other seeds."
 )
@@ -42,7 +42,7 @@ class Summary(NamedTuple):
     sweep: Sweep
     progress: str
     arms: tuple[Arm, ...]
-    comparisons: tuple[Comparisons, ...]
+    comparisons: tuple[ComparisonTable, ...]
     factorial: Factorial
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
@@ -94,7 +94,7 @@ def summarize_sweep(
     )
 
 
-def describe_comparisons(table: Comparisons) -> list[str]:
+def describe_comparisons(table: ComparisonTable) -> list[str]:
     """Return what must be said beside one table of verdicts."""
     if not table.rows:
         if table.apart:
@@ -123,7 +123,7 @@ def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[s
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
         _describe_planning(counting),
         _describe_missing(sweep, arms),
-        SCATTERED if is_scattered(sweep) else "",
+        SEARCH_NOTE if is_scattered(sweep) else "",
         _describe_calls(counting),
         _describe_devices(counting),
         *find_flags(sweep),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons, mark_despite
+from analysis.compare import Comparison, ComparisonTable, mark_despite
 from analysis.formats.cost_grids import list_cost_grids
 from analysis.formats.grid import (
     Grid,
@@ -21,7 +21,7 @@ from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
-from analysis.stats import Welch, mean_and_sd
+from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
 
 SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
@@ -153,7 +153,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 
-def _comparison_grids(table: Comparisons, names: ShortNames) -> list[Grid]:
+def _comparison_grids(table: ComparisonTable, names: ShortNames) -> list[Grid]:
     """Return the grids of one factor: verdicts, then the view over tasks, then the trends."""
     if not table.rows:
         return [Grid(f"Verdicts along {table.factor}", (), [], table.notes)]
@@ -171,7 +171,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             *name_levels(arm.factors, names),
             format_floor(arm.task.floor, arm.floor_kind),
             _count_seeds(arm),
-            *_format_welch(arm.over_floor),
+            *_format_contrast(arm.over_floor),
         )
         for arm in arms
     ]
@@ -179,7 +179,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     return Grid("Returns over the floor", headers, rows, (FLOOR_NOTE,))
 
 
-def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
+def _verdict_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
     against = _list_baselines(table, names)
     is_told = len({*against}) > 1  # else the title says it
@@ -188,7 +188,7 @@ def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
             *(names.label(name, row.level.factors[name]) for name in shared),
             names.label(table.factor, row.level.factors[table.factor]),
             *([baseline] if is_told else []),
-            *_format_welch(row.verdict.welch),
+            *_format_contrast(row.verdict.welch),
             _format_verdict(row, names),
             row.evidence,
         )
@@ -200,7 +200,7 @@ def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
     return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, table.notes)
 
 
-def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
+def _aggregate_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     is_told = len({*_list_baselines(table, names)}) > 1
     rows = [
         (
@@ -222,7 +222,7 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
     return Grid(title, headers, rows, ())
 
 
-def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames) -> Grid:
+def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortNames) -> Grid:
     trends = [trend for trend in table.trends if trend.levels == levels]
     rows = [
         (
@@ -238,13 +238,13 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
     return Grid(title, headers, rows, ())
 
 
-def _name_factor(table: Comparisons, names: ShortNames) -> str:
+def _name_factor(table: ComparisonTable, names: ShortNames) -> str:
     """Name the factor and what its levels are compared with."""
     against = dict.fromkeys(_list_baselines(table, names))
     return f"{table.factor}, each against {' or '.join(against)}"
 
 
-def _list_baselines(table: Comparisons, names: ShortNames) -> list[str]:
+def _list_baselines(table: ComparisonTable, names: ShortNames) -> list[str]:
     """Return what each row's level is compared with: not the same where a group lacks it."""
     return [names.label(table.factor, row.baseline.factors[table.factor]) for row in table.rows]
 
@@ -265,7 +265,7 @@ def _count_seeds(arm: Arm) -> str:
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
 
 
-def _format_welch(found: Welch | None) -> tuple[str, str, str]:
+def _format_contrast(found: Contrast | None) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
     return f"{found.difference:+z.1f}", format_range(found.low, found.high), format_p(found.p)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from analysis.compare import mark_despite
-from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
+from analysis.factorial import EFFECTS_NOTE, Factorial, TaskEffects
 from analysis.formats.grid import Grid, format_p, format_range, name_levels
-from analysis.load import say_span
+from analysis.load import format_span
 from analysis.report import Summary
 from analysis.short_names import ShortNames
 from analysis.stats import Interval
@@ -63,7 +63,7 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
 
 
 def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
-    notes = [EFFECTS_SAID]
+    notes = [EFFECTS_NOTE]
     notes += [
         f"{'Not comparable' if task.problem else 'Given despite differences'}, "
         f"{', '.join(map(str, task.group.values()))}: {'; '.join(map(str, task.differences))}."
@@ -118,7 +118,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
             *name_levels(suite.group, names),
             names.label(suite.factor, level.level),
             str(len(suite.tasks)),
-            say_span(suite.num_seeds),
+            format_span(suite.num_seeds),
             f"{level.mean:z.0f}",
             _format_interval(level.interquartile),
             _format_interval(level.gap),
