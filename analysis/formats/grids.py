@@ -1,4 +1,4 @@
-"""Turn a Summary into tables of text, however they are drawn; nothing is computed here."""
+"""Turn a Summary into tables of text, whatever draws them; nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,16 +31,17 @@ VALUE_NOTE = (
 )
 
 PLAN_NOTE = (
-    "return there: the policy's, on the episodes that the planner acted in too; compare the plan "
-    "return with that one"
+    "return there: the policy's return on the episodes in which the planner acted too; compare the "
+    "plan return with this one"
 )
 FLOOR_NOTE = (
-    "Interval and p: t over seeds of one sample, the floor taken as known; p is of each task alone."
+    "Interval and p: one-sample t over seeds, the floor treated as known; p is not corrected for "
+    "the number of tasks."
 )
 
 
 def headline(summary: Summary) -> str:
-    """Return the line above all tables: what was run, how far it is, what is held."""
+    """Return the line above all tables: the sweep, its progress, and what all arms share."""
     held = [f"{name} {format_value(level)}" for name, level in find_held(summary.arms).items()]
     said = f"; in all of them {', '.join(held)}" if held else ""
     return f"{summary.sweep.name} (scale {summary.sweep.scale}): {summary.progress}{said}"
@@ -67,7 +68,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
 def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
     """Return the factors besides the task that have one level in all arms, with that level.
 
-    They are said once, above the tables, in place of a column of equal cells.
+    They are named once, above the tables, instead of in a column of equal cells.
     """
     levels = {name: {arm.factors[name] for arm in arms} for name in arms[0].factors}
     return {name: some.pop() for name, some in levels.items() if name != "task" and len(some) == 1}
@@ -97,7 +98,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
 
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
-    """Return the plan returns, by arm or by trial: the other tables have no room for them."""
+    """Return the plan returns, by arm or by trial."""
     columns = ("return", "return there", "plan return")
     headers = (*arms[0].factors, "seed" if per_seed else "n", *columns)
     rows = [
