@@ -78,7 +78,7 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
     if fewest >= FULL_EPISODES:
         return ""
-    return f"a final return rests on only {fewest} evaluation episodes; use {FULL_EPISODES} or more"
+    return f"a final return rests on only {fewest} evaluation episodes, fewer than {FULL_EPISODES}"
 
 
 def describe_trials(names: Sequence[str], text: str = "") -> str:

@@ -158,7 +158,7 @@ def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_plan
 
 def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
     flags = find_flags(load_sweep(results / "phase6_epochs"))
-    assert flags == ["a final return rests on only 3 evaluation episodes; use 50 or more"]
+    assert flags == ["a final return rests on only 3 evaluation episodes, fewer than 50"]
 
 
 def change_data_of_seed_42(row: dict[str, Any]) -> dict[str, Any]:
