@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load import Sweep, Trial
-from analysis.stats import Welch, compare_with, mean, mean_and_sd, sample_sd
+from analysis.stats import Contrast, compare_with, mean, mean_and_sd, sample_sd
 from analysis.verdict import CONFIDENCE
 from pwmray.tasks import Task, find_task
 
@@ -23,10 +23,10 @@ class Arm:
 
     @cached_property
     def counted(self) -> tuple[Trial, ...]:
-        """Return one trial a seed: of several, under settings held at different times, the last.
+        """Return one trial a seed: of several, made as held settings changed, the latest.
 
-        A sweep lists first what it was asked for last (see pwmray.tables.open_sweep); an imported
-        one has its rows in the order of their source.
+        A sweep lists the latest first (see pwmray.tables.open_sweep); an imported one keeps the
+        order of its source.
         """
         oldest_first = self.trials if self._is_imported else self.trials[::-1]
         last = {trial.seed: trial for trial in oldest_first}
@@ -34,9 +34,9 @@ class Arm:
 
     @cached_property
     def compared(self) -> tuple[Trial, ...]:
-        """Return the trials that a comparison must find alike: those that count.
+        """Return the trials whose controls a comparison checks: those that count.
 
-        Of an imported sweep they are all, for nobody said that one of them replaced another.
+        In an imported sweep these are all, since nothing says that one replaced another.
         """
         return self.trials if self._is_imported else self.counted
 
@@ -46,7 +46,7 @@ class Arm:
 
     @cached_property
     def returns(self) -> dict[int, float]:
-        """Return the final return by training seed, of the seeds that every part has."""
+        """Return the final return by training seed; with parts, their mean, of shared seeds."""
         if not self.parts:
             return {trial.seed: trial.final_return for trial in self.counted}
         found = [part.returns for part in self.parts]
@@ -64,8 +64,8 @@ class Arm:
         return sample_sd(list(self.returns.values()))
 
     @property
-    def over_floor(self) -> Welch | None:
-        """Return the mean less the task's floor, a number, over seeds; None without a trial."""
+    def over_floor(self) -> Contrast | None:
+        """Return the mean over seeds less the task's floor; None without a trial."""
         values = list(self.returns.values())
         return compare_with(self.task.floor, values, CONFIDENCE) if values else None
 
@@ -76,7 +76,7 @@ class Arm:
 
     @property
     def returns_where_planned(self) -> list[float]:
-        """Return the return of every trial that has one on the episodes that it planned too."""
+        """Return each counted trial's `return_where_planned`, of those that have one."""
         found = [trial.return_where_planned for trial in self.counted]
         return [value for value in found if value is not None]
 
@@ -98,12 +98,12 @@ class Arm:
 
     @property
     def return_per_hour(self) -> float | None:
-        """Return the mean return over the mean hours a trial trained on its device."""
+        """Return the mean return divided by the mean hours of training."""
         return self._per_hour(0.0)
 
     @property
     def gain_per_hour(self) -> float | None:
-        """Return the mean return above the floor over the same hours."""
+        """Return the mean return above the floor divided by the mean hours of training."""
         return self._per_hour(self.task.floor)
 
     def _per_hour(self, above: float) -> float | None:
@@ -144,9 +144,9 @@ def build_arms(sweep: Sweep) -> list[Arm]:
 
 
 def leave_out_replaced(sweep: Sweep) -> Sweep:
-    """Return the sweep with one trial a seed of each arm: that which counts, else the latest.
+    """Return the sweep with one trial a seed of each arm: the one that counts, else the latest.
 
-    Of an imported sweep all stay, as in `Arm.compared`.
+    An imported sweep keeps all of its trials, as in `Arm.compared`.
     """
     last: dict[tuple, Trial] = {}
     for trial in sweep.trials:
@@ -160,7 +160,7 @@ def leave_out_replaced(sweep: Sweep) -> Sweep:
 
 
 def order_arms(arms: Sequence[Arm]) -> list[Arm]:
-    """Return arms by the places of their levels, factor by factor."""
+    """Return arms sorted by the rank of their levels, factor by factor."""
     places = rank_levels(arms)
     return sorted(arms, key=lambda arm: [places[item] for item in arm.factors.items()])
 
@@ -171,7 +171,7 @@ def is_numeric(values: Sequence[Any]) -> bool:
 
 
 def rank_levels(arms: Sequence[Arm]) -> dict[tuple[str, Any], int]:
-    """Return the place of each factor's level: numbers by size, others as the grid has them."""
+    """Return the rank of each factor's level: numbers by size, others in the grid's order."""
     places = {}
     for factor in arms[0].factors if arms else ():
         levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))

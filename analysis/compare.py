@@ -1,4 +1,4 @@
-"""Compare arms that differ in one factor: verdicts, the view over tasks, trends."""
+"""Compare arms that differ in one factor: verdicts by task, means over tasks, trends."""
 
 import itertools
 from collections.abc import Sequence
@@ -84,8 +84,8 @@ class Trend(NamedTuple):
     direction: str  # rises, falls, or is mixed
 
 
-class Comparisons(NamedTuple):
-    """Everything compared along one factor."""
+class ComparisonTable(NamedTuple):
+    """Everything compared along one factor: verdicts, means over tasks, trends, notes."""
 
     factor: str
     rows: tuple[Comparison, ...]
@@ -93,7 +93,7 @@ class Comparisons(NamedTuple):
     trends: tuple[Trend, ...]
     averaged: tuple[str, ...]  # factors over whose levels each seed's return is averaged
     apart: tuple[str, ...]  # factors that keep the levels apart, where nothing is compared
-    notes: tuple[str, ...] = ()  # what must be said beside it (see report.py)
+    notes: tuple[str, ...] = ()  # to print beside it (see report.py)
 
     @property
     def is_despite(self) -> bool:
@@ -127,12 +127,12 @@ def compare_arms(
     factor: str,
     despite_differences: bool = False,
     within: Sequence[str] | None = None,
-) -> Comparisons:
+) -> ComparisonTable:
     """Compare each level of `factor` with its baseline level, all other factors being equal.
 
-    `arms` are the sweep's. With `within` only those factors and the task are kept apart; over
-    others the returns are averaged, seed by seed. With `despite_differences` arms that the guard
-    rejects are judged all the same; they keep their list of differences.
+    `arms` are the sweep's. With `within` only those factors and the task are kept apart, and each
+    seed's return is averaged over the others. With `despite_differences` arms that the guard
+    rejects are judged too; they keep their list of differences.
     """
     compared = sweep.find_bound(factor)
     left_out = find_left_out(arms, compared, within)
@@ -148,13 +148,16 @@ def compare_arms(
         )
     )
     apart = () if rows else _find_apart(kept, factor, compared)
-    return Comparisons(
+    return ComparisonTable(
         factor, rows, tuple(_aggregate(rows)), tuple(_find_trends(rows)), tuple(left_out), apart
     )
 
 
 def _find_apart(arms: Sequence[Arm], factor: str, compared: Sequence[str]) -> tuple[str, ...]:
-    """Return the factors that no two levels share a value of, else those that vary at all."""
+    """Return why no two levels could be paired: the factors of which no two share a value.
+
+    Where there are none, every other factor that varies.
+    """
     by_level: dict[Any, list[dict[str, Any]]] = {}
     for arm in arms:
         by_level.setdefault(arm.factors[factor], []).append(others(arm, compared))
@@ -190,9 +193,9 @@ def _name_level(arm: Arm, factor: str) -> str:
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
-    """Pool the decided comparisons over tasks, where there are two tasks of several seeds or more.
+    """Pool the decided comparisons over tasks, where there are two tasks or more.
 
-    One seed shows no spread: a task of which an arm has one is left out.
+    Tasks on which an arm has a single seed, and so no known spread, are left out.
     """
     pools: dict[tuple, list[Comparison]] = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""Find signs of runs that went wrong, or say less than they seem to: in curves and returns.
+"""Find signs, in curves and returns, of runs that went wrong or say less than they seem to.
 
-A sign is a hint to look, not a verdict: nothing is left out of a table because of one.
+A sign is a reason to look, not a verdict: no table leaves a trial out because of one.
 """
 
 from collections import defaultdict
@@ -28,12 +28,12 @@ EXPLOITED = 5.0  # discounted symlog reward imagined in excess of the real one, 
 # What each sign means, as printed.
 MEANINGS = {
     "diverged": f"a number that is not finite, or a last loss {BLOWN_UP:.0f} times its median",
-    "collapsed": f"ends {FALL[0]:.0f} points and {FALL[1]:.0%} of its best return above the floor "
-    "under that",
+    "collapsed": f"ends {FALL[0]:.0f} points or more below its best return, and loses at least "
+    f"{FALL[1]:.0%} of what that was above the floor",
     "undertrained": f"rises by {RISE:.0f} points or more from the third to the last quarter of its "
     "curve",
     "at floor": "returns no more than doing nothing or acting at random",
-    "identical": "has the very same curve, or the very same episodes, as another trial",
+    "identical": "has exactly the same curve or the same episodes as another trial",
     "stopped early": "did not reach the epochs asked for",
     "exploited": "imagines over twice what it gets: the policy exploits its model",
 }
@@ -78,10 +78,9 @@ def describe_signs(sweep: Sweep, signs: Signs, names: ShortNames) -> list[str]:
 
 
 def _find_same_curves(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) -> set[str]:
-    """Return the trials of one task whose curve another one repeats, number for number.
+    """Return the trials whose curve another trial of the task repeats, number for number.
 
-    Curves of a single value, all zeros on a task without a reward yet, say nothing by their
-    returns; their losses must repeat too where there are any.
+    Recorded losses must repeat too, since returns may all be 0 on a task without a reward yet.
     """
     groups: dict[tuple, list[Trial]] = defaultdict(list)  # by task and last row: a quick sieve
     for trial in trials:
@@ -104,9 +103,9 @@ def _find_repeats(trials: Sequence[Trial], curves: Mapping[str, LearningCurve]) 
 
 
 def _find_same_episodes(trials: Sequence[Trial]) -> set[str]:
-    """Return the trials of one task that end on the same episodes as another: one run twice?
+    """Return the trials whose final episodes another trial of the task repeats: one run twice?
 
-    A task on which every episode returns the same number, 0 or 1,000, cannot tell.
+    Episodes that all return 0, or all 1,000, prove nothing and are left out.
     """
     groups: dict[tuple, set[str]] = defaultdict(set)
     for trial in trials:
@@ -117,7 +116,7 @@ def _find_same_episodes(trials: Sequence[Trial]) -> set[str]:
 
 
 def _join_several(groups: Iterable[set[str]]) -> set[str]:
-    """Return what the groups of more than one hold."""
+    """Return the members of all groups of more than one."""
     return set().union(*(group for group in groups if len(group) > 1))
 
 
@@ -177,7 +176,7 @@ def _is_exploiting(trial: Trial) -> bool:
 
 
 def _find_returns(curve: LearningCurve | None) -> np.ndarray | None:
-    """Return the returns of a curve that are known; None of one too short to judge."""
+    """Return the known returns of a curve; None if there are too few to judge."""
     if curve is None:
         return None
     known = curve.returns[np.isfinite(curve.returns)]

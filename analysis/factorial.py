@@ -1,8 +1,8 @@
 """The 2x2: main effects of world model and policy, and their interaction, with intervals.
 
 Every effect is a contrast of four cells' mean returns. The main effect of the world model is the
-mean over policies of (flow - MLP); that of the policy likewise; the interaction is what the flow
-policy changes under the flow world model, less what it changes under the MLP.
+mean over policies of (flow - MLP), and that of the policy likewise. The interaction is the flow
+policy's gain under the flow world model minus its gain under the MLP.
 """
 
 import math
@@ -25,11 +25,11 @@ CONTRASTS = {
     "interaction": (1.0, -1.0, -1.0, 1.0),
 }
 
-EFFECTS_SAID = (
-    f"The 2x2, in points of return against {BASE[0]} + {BASE[1]}. World model: the mean over "
-    "policies of the other world model less the MLP; policy likewise; interaction: what the other "
-    "policy changes under the other world model, less what it changes under the MLP. Intervals by "
-    f"task: {CONFIDENCE:.0%} t over seeds, spreads not pooled (Satterthwaite)."
+EFFECTS_NOTE = (
+    f"The 2x2, in points of return against {BASE[0]} + {BASE[1]}. World model: the gain of the "
+    "other world model over the MLP, averaged over policies; policy: likewise; interaction: the "
+    "other policy's gain under the other world model minus its gain under the MLP. Intervals by "
+    f"task: {CONFIDENCE:.0%} t over seeds, variances not pooled (Satterthwaite)."
 )
 
 
@@ -64,7 +64,7 @@ class SuiteEffect(NamedTuple):
     num_tasks: int
     num_blocks: int
     interval: Interval  # bootstrap of seeds within tasks; tasks weigh the same
-    over_blocks: Effect  # t interval over all blocks, each as if it stood alone; tasks weigh alike
+    over_blocks: Effect  # t interval over all blocks, treated as independent; tasks weigh alike
     despite_differences: bool  # between the cells of some task
 
 
@@ -84,8 +84,8 @@ def find_effects(
 ) -> Factorial:
     """Return the effects of every complete 2x2 among `arms`; empty where there is none.
 
-    With `within` they are those of averages over all other factors, the compared one too. `names`
-    are factors whose levels set the variant and nothing else.
+    With `within`, returns are first averaged over all other factors, the compared one included.
+    `names` are factors whose levels set the variant and nothing else.
     """
     of_a_cell = (*OF_A_CELL, *names)
     tasks = [
@@ -105,7 +105,10 @@ def contrast(cells: Sequence[Sequence[float]], name: str) -> Effect:
 
 
 def block_differences(cells: Sequence[dict[int, float]], name: str) -> list[float]:
-    """Return the contrast of each seed's four returns; every cell must have the same seeds."""
+    """Return the contrast of each seed's four returns, in order of seed.
+
+    `cells` are returns by training seed; all must have the same seeds.
+    """
     weights = CONTRASTS[name]
     return [
         math.fsum(w * cell[seed] for w, cell in zip(weights, cells, strict=True))
@@ -189,8 +192,8 @@ def _pool_effect(
 def _over_blocks(name: str, blocks: Sequence[Sequence[float]], value: float) -> Effect:
     """Return the t interval around the mean over tasks, which weigh the same.
 
-    Where tasks have unlike numbers of seeds, so many seeds count as would weigh as much if all
-    weighed the same (Kish); else it is the t interval of one sample.
+    With equal numbers of seeds this is the one-sample t interval. Where tasks differ in their
+    number of seeds, n is Kish's effective sample size.
     """
     seeds = [(1.0 / (len(blocks) * len(b)), difference) for b in blocks for difference in b]
     if not sample_sd([difference for _, difference in seeds]):

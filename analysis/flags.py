@@ -1,4 +1,4 @@
-"""What looks odd about a sweep's trials: said beside its tables; no verdict is lost by it."""
+"""Find what looks odd about a sweep's trials: it is noted, but blocks no verdict."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,15 +9,12 @@ from analysis.arms import leave_out_replaced
 from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import EVALUATED, Sweep, Trial, format_value
 
-FULL_EPISODES = 50  # evaluation episodes a final return should rest on
+FULL_EPISODES = 50  # evaluation episodes that a final return should rest on
 SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
 
 
 def find_flags(sweep: Sweep) -> list[str]:
-    """Return what a reader should know about the trials that count, one line each.
-
-    Evaluations that two trials share are told of all: a copy may have replaced its original.
-    """
+    """Return what a reader should know about the trials that count, one line each."""
     counting = leave_out_replaced(sweep)
     usable = counting.usable
     misrecorded = [t for t in usable if _is_misrecorded(t)]
@@ -36,7 +33,7 @@ def find_flags(sweep: Sweep) -> list[str]:
 
 
 def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
-    """Say where variants give one part unlike sizes, though the sum may be within tolerance."""
+    """Say where variants give one part unlike sizes, even if the sum is within tolerance."""
     sizes = {t.factors["variant"]: t.record[field] for t in trials if t.record[field] is not None}
     share = spread(list(sizes.values())) if sizes else 0.0
     if share <= PARAMETER_TOLERANCE:
@@ -53,15 +50,15 @@ def _is_misrecorded(trial: Trial) -> bool:
 
 
 def _find_repeated(trials: Sequence[Trial]) -> str:
-    """Name what was trained twice, under settings that the sweep held at different times."""
+    """Name what was trained more than once, as the sweep's held settings changed."""
     counts = Counter(str(trial) for trial in trials)
     names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
-    said = "one seed of an arm, several trials, the last of which counts"
+    said = "several trials of one seed of an arm, of which the latest counts"
     return f"{said}: {_list_first(names)}" if names else ""
 
 
 def _find_several_data(trials: Sequence[Trial]) -> str:
-    """Name the arms of which trials with the same settings of data had several data."""
+    """Name the arms whose trials had the same settings of data, but not the same data."""
     arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
     for trial in trials:
         arm = tuple(map(format_value, trial.factors.values()))
@@ -72,7 +69,7 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
         settings = {str(trial.settings.get("data")) for trial in found.values()}
         if len(settings) < len(found):
             names.append(f"{' '.join(arm)} ({join_values(list(found))})")
-    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several data"
+    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several datasets"
     return f"{said}: {_list_first(names)}" if names else ""
 
 
@@ -81,11 +78,11 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
     if fewest >= FULL_EPISODES:
         return ""
-    return f"a final return rests on {fewest} evaluation episodes; {FULL_EPISODES} or more are due"
+    return f"a final return rests on only {fewest} evaluation episodes, fewer than {FULL_EPISODES}"
 
 
 def describe_trials(names: Sequence[str], text: str = "") -> str:
-    """Count some trials, say what of them, and name the first few."""
+    """Return a count of some trials, `text` about them, and the first few names."""
     counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
     return f"{counted}{text and f' {text}'}: {_list_first(names)}"
 

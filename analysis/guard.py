@@ -1,6 +1,6 @@
-"""The comparability guard: what differs between two arms that must not.
+"""The comparability guard: find what differs between two arms besides what is compared.
 
-A difference blocks the verdict; what is only said beside a table is in flags.py.
+A difference blocks the verdict. Oddities that are only mentioned beside a table are in flags.py.
 """
 
 import re
@@ -24,8 +24,8 @@ CONTROLS = (
     "torch_version",
     "mujoco_version",
 )
-# The settings that a control follows from: comparing them, the control is what is compared.
-FOLLOWS = {
+# The settings that determine a control: where one of them is compared, so is the control.
+CAUSES = {
     "methodology": ("world_model_from", "finetune_wm"),
     "fidelity": ("fidelity",),
     "data_fingerprint": ("data",),
@@ -33,23 +33,24 @@ FOLLOWS = {
 SEED_CONTROLS = ("data_fingerprint", "world_model_from")  # may differ from seed to seed
 TRAINING = "world_model_training"
 PARAMETERS = ("world_model_parameters", "policy_parameters", "critic_parameters")
-SHARED = ("world_model", "world_model_parameters", "fidelity")  # of two users of a checkpoint
-# Settings that have a check of their own, and those of where and how fast a trial runs.
-APART = ("world_model_from", "runtime")
+# What trials must agree in to be able to start from one checkpoint.
+CHECKPOINT_FIELDS = ("world_model", "world_model_parameters", "fidelity")
+# Settings with a check of their own, and those of where and how fast a trial runs.
+CHECKED_ELSEWHERE = ("world_model_from", "runtime")
 DATA_SEED = "data.seed"  # may differ from seed to seed
-SETS = {  # settings beyond its own that a compared key changes
+ALSO_SETS = {  # settings beyond its own that a compared key changes
     "size": ("world_model", "policy", "critic"),
     "methodology": ("finetune_wm",),
 }
-SETS_KIND = {  # the parts whose kind a compared key changes
+SETS_KIND_OF = {  # the parts whose kind a compared key changes
     "variant": ("world_model", "policy"),
     "world_model.kind": ("world_model",),
     "policy.kind": ("policy",),
 }
-# What a kind brings with it, beside settings that it alone has: its widths match the other kind's
-# number of parameters.
-OF_A_KIND = ("kind", "units", "encoder_units")
-NO_VALUE = object()  # in place of a setting that a config does not have
+# Settings that follow from a kind, besides those that it alone has: its widths are chosen to match
+# the other kind's number of parameters.
+KIND_SETTINGS = ("kind", "units", "encoder_units")
+NO_VALUE = object()  # stands for a setting that a config does not have
 FROZEN = "policy_finetuning"  # the methodology that does not train its world model
 
 
@@ -68,16 +69,16 @@ class Difference(NamedTuple):
 def find_differences(
     compare: str, baseline: Sequence[Trial], level: Sequence[Trial], keys: Sequence[str] = ()
 ) -> list[Difference]:
-    """Return the controls that differ between two arms that differ in the factor `compare`.
+    """Return what differs between two arms besides the factor `compare`.
 
-    `keys` are the config keys that the factor sets, where it has a name of its own.
-    An arm whose own trials disagree differs too. An arm without trials differs in nothing.
+    `keys` are the config keys that the factor sets, if it has a name of its own. A control in which
+    an arm's own trials disagree counts as a difference. An arm without trials has none.
     """
     if not baseline or not level:
         return []
     varied = {compare, *keys}
     parts = varied | {key.partition(".")[0] for key in varied}
-    compared = {compare} | {name for name, causes in FOLLOWS.items() if parts & set(causes)}
+    compared = {compare} | {name for name, causes in CAUSES.items() if parts & set(causes)}
     found = [_compare_identity(baseline, level)]
     found += [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
     found += [
@@ -97,7 +98,7 @@ def find_differences(
 
 
 def _compare_identity(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
-    """Find trials that both arms have: two sweeps may share them, and nothing is compared."""
+    """Find the trials that both arms have, as two sweeps may; none is compared with itself."""
     theirs = {trial.record["trial"] for trial in level}
     shared = [trial.record["trial"] for trial in baseline if trial.record["trial"] in theirs]
     return Difference("trial", join_values(shared), "the same") if shared else None
@@ -106,28 +107,29 @@ def _compare_identity(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
 def _compare_settings(
     varied: set[str], baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> list[Difference]:
-    """Compare the whole config: two sweeps may hold different settings, or one that was edited.
+    """Compare whole configs: two sweeps, or an edited one, may hold different settings.
 
-    Left out is what is compared, the keys `varied`, and what follows from it, and the seed of the
-    data where each training seed has one of its own, the same in both arms.
+    The compared keys `varied` and the settings that follow from them are ignored, and so is the
+    seed of the data if it follows from the training seed, alike in both arms.
     """
     plain = {re.sub(r"\[\w+\]", "", key) for key in varied}  # without the kind that a key is for
-    of_kinds = {part for key in plain for part in SETS_KIND.get(key, ())}
-    apart = {*APART, *plain, *(name for key in plain for name in SETS.get(key, ()))}
-    apart |= {f"{part}.{name}" for part in of_kinds for name in OF_A_KIND}
-    # Trials of the same settings have them in one object.
+    of_kinds = {part for key in plain for part in SETS_KIND_OF.get(key, ())}
+    also_set = {name for key in plain for name in ALSO_SETS.get(key, ())}
+    ignored = {*CHECKED_ELSEWHERE, *plain, *also_set}
+    ignored |= {f"{part}.{name}" for part in of_kinds for name in KIND_SETTINGS}
+    # Trials with the same settings share one object.
     first, *others = {id(t.settings): t.settings for t in (*baseline, *level)}.values()
-    odd = {key: None for other in others for key in _find_odd(first, other, apart, of_kinds)}
-    if DATA_SEED in odd and _is_by_seed(DATA_SEED, (*baseline, *level)):
-        del odd[DATA_SEED]
-    if not odd:
+    found = {k: None for other in others for k in _find_differing(first, other, ignored, of_kinds)}
+    if DATA_SEED in found and _is_by_seed(DATA_SEED, (*baseline, *level)):
+        del found[DATA_SEED]
+    if not found:
         return []
     ours, theirs = settings_of(baseline), settings_of(level)
     return [
         Difference(
             key, join_values(list(ours.get(key, ["-"]))), join_values(list(theirs.get(key, ["-"])))
         )
-        for key in odd
+        for key in found
     ]
 
 
@@ -139,25 +141,26 @@ def _is_by_seed(setting: str, trials: Sequence[Trial]) -> bool:
     return all(len(values) == 1 for values in found.values())
 
 
-def _find_odd(
+def _find_differing(
     one: dict[str, Any],
     other: dict[str, Any],
-    apart: Collection[str],
+    ignored: Collection[str],
     of_kinds: Collection[str],
     prefix: str = "",
 ) -> Iterator[str]:
-    """Yield the dotted keys in which two configs differ, but for those in and below `apart`.
+    """Yield the dotted keys in which two configs differ, except those in and below `ignored`.
 
-    In the parts `of_kinds` what only one config has is no difference: another kind lacks it.
+    In the parts `of_kinds`, a setting that only one config has is no difference: it is of a kind
+    that the other does not have.
     """
     for name in one | other:
         key, ours, theirs = f"{prefix}{name}", one.get(name, NO_VALUE), other.get(name, NO_VALUE)
         is_of_one = NO_VALUE in (ours, theirs)
-        if ours == theirs or key in apart or (is_of_one and prefix[:-1] in of_kinds):
+        if ours == theirs or key in ignored or (is_of_one and prefix[:-1] in of_kinds):
             continue
         if all(value is NO_VALUE or isinstance(value, dict) for value in (ours, theirs)):
             sides = [value if isinstance(value, dict) else {} for value in (ours, theirs)]
-            yield from _find_odd(sides[0], sides[1], apart, of_kinds, f"{key}.")
+            yield from _find_differing(sides[0], sides[1], ignored, of_kinds, f"{key}.")
         else:
             yield key
 
@@ -186,26 +189,28 @@ def _compare_by_seed(
 ) -> Difference | None:
     """Compare `field` between the trials that share a seed.
 
-    Two kinds or sizes of world model, or a published and a corrected one, cannot share a
-    checkpoint: there only its presence is compared, and not that where one arm `may_lack` it.
+    Arms that differ in CHECKPOINT_FIELDS cannot start from one checkpoint: for them only whether
+    there is one is compared, and not even that if an arm `may_lack` it.
     """
     only_presence = field == "world_model_from" and any(
-        _values(name, baseline) != _values(name, level) for name in SHARED
+        _values(name, baseline) != _values(name, level) for name in CHECKPOINT_FIELDS
     )
     ours = {trial.seed: _read_source(trial, field, only_presence) for trial in baseline}
     theirs = {trial.seed: _read_source(trial, field, only_presence) for trial in level}
-    odd = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
+    differing = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
     if may_lack:
-        odd = [seed for seed in odd if SCRATCH not in (ours[seed], theirs[seed])]
-    if not odd:
+        differing = [seed for seed in differing if SCRATCH not in (ours[seed], theirs[seed])]
+    if not differing:
         return None
     return Difference(
-        field, join_values([ours[s] for s in odd]), join_values([theirs[s] for s in odd])
+        field,
+        join_values([ours[s] for s in differing]),
+        join_values([theirs[s] for s in differing]),
     )
 
 
 def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
-    """Compare how unlike checkpoints of two arms were trained, by seed, where both have one."""
+    """Compare, by seed, how the checkpoints of two arms were trained, if they are not the same."""
     theirs = {trial.seed: trial for trial in level}
     pairs = [(trial, theirs[trial.seed]) for trial in baseline if trial.seed in theirs]
     trainings = [
@@ -213,20 +218,22 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
         for pair in pairs
         if pair[0].record["world_model_from"] != pair[1].record["world_model_from"]
     ]
-    odd = [
+    differing = [
         (one, other)
         for one, other in trainings
         if one and other and (not _is_alike(one, other) or UNKNOWN in one.split())
     ]
-    if not odd:
+    if not differing:
         return None
     return Difference(
-        TRAINING, join_values([one for one, _ in odd]), join_values([two for _, two in odd])
+        TRAINING,
+        join_values([one for one, _ in differing]),
+        join_values([two for _, two in differing]),
     )
 
 
 def _is_alike(one: str, other: str) -> bool:
-    """Compare two trainings; the settings only where both tell them."""
+    """Tell whether two trainings agree; their settings count only if both record them."""
     if TRAINED_WITH in one and TRAINED_WITH in other:
         return one == other
     return one.partition(TRAINED_WITH)[0] == other.partition(TRAINED_WITH)[0]
@@ -240,7 +247,7 @@ def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:
 def _compare_epochs(
     may_differ: bool, baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> Difference | None:
-    """Compare the epochs reached, with those asked for and, unless compared, between arms."""
+    """Compare the epochs reached with those asked for and, unless they vary, between arms."""
     ours, theirs = _values("epochs_reached", baseline), _values("epochs_reached", level)
     is_any_short = any(is_short(trial) for trial in (*baseline, *level))
     if not is_any_short and (may_differ or len(set(ours) | set(theirs)) == 1):
@@ -264,7 +271,7 @@ def _compare_parameters(
     baseline: Sequence[Trial],
     level: Sequence[Trial],
 ) -> Difference | None:
-    """Compare numbers of parameters, where both arms tell them."""
+    """Compare numbers of parameters, if both arms record them."""
     ours, theirs = ([n for n in map(count, arm) if n is not None] for arm in (baseline, level))
     share = spread([*ours, *theirs]) if ours and theirs else 0.0
     if share <= PARAMETER_TOLERANCE:
@@ -273,7 +280,7 @@ def _compare_parameters(
 
 
 def _count_trained(trial: Trial) -> int:
-    """Return the parameters that a trial trains; a frozen world model does not dilute them."""
+    """Return the parameters that a trial trains, a frozen world model left out."""
     is_frozen = trial.record["methodology"] == FROZEN
     counts = [trial.record[field] for field in PARAMETERS[1 if is_frozen else 0 :]]
     return sum(count for count in counts if count is not None)

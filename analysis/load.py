@@ -225,7 +225,7 @@ def describe_progress(sweep: Sweep) -> str:
     return f"{text} (reasons: {listed})"
 
 
-def say_span(counts: Sequence[int]) -> str:
+def format_span(counts: Sequence[int]) -> str:
     """Return the least and the largest of some numbers."""
     if not counts:
         return "0"
@@ -239,7 +239,7 @@ def describe_episodes(trials: Iterable[Trial]) -> str:
     known = [count for count in counts if count is not None]
     if not known:
         return "an unrecorded number of" if counts else "0"
-    said = say_span(known)
+    said = format_span(known)
     return f"{said} or an unrecorded number of" if None in counts else said
 
 

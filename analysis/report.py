@@ -1,4 +1,4 @@
-"""Say in words what stands beside the tables; a Summary is all that any format prints."""
+"""Summarise a sweep: its numbers, and the notes beside them. Every format prints a Summary."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms, leave_out_replaced
-from analysis.compare import Comparison, Comparisons, compare_arms, list_factors
+from analysis.compare import Comparison, ComparisonTable, compare_arms, list_factors
 from analysis.cost import Cost, measure_costs
 from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import Factorial, find_effects
@@ -30,9 +30,9 @@ from analysis.verdict import (
 )
 
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
-SCATTERED = (
-    "The trials of a search have settings of their own and one seed: no verdict compares them, and "
-    "the best is flattered by the choice. A sweep has to confirm it, on other seeds."
+SEARCH_NOTE = (
+    "Each trial of a search has its own settings and the search's one seed, so no verdict compares "
+    "them. The best of them is flattered by the choice: confirm it by a sweep on other seeds."
 )
 
 
@@ -42,7 +42,7 @@ class Summary(NamedTuple):
     sweep: Sweep
     progress: str
     arms: tuple[Arm, ...]
-    comparisons: tuple[Comparisons, ...]
+    comparisons: tuple[ComparisonTable, ...]
     factorial: Factorial
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
@@ -61,10 +61,10 @@ def summarize_sweep(
 ) -> Summary:
     """Return the sweep's arms, comparisons and notes.
 
-    `compare` replaces the factor the sweep names; `within` keeps only those factors apart (see
-    compare_arms); `despite_differences` judges arms that the guard rejects; `reference` names
-    published returns to put beside ours. Raises ValueError, saying what is there, when no trial
-    is evaluated.
+    `compare` replaces the factor that the sweep names; `within` keeps only those factors apart
+    (see compare_arms); `despite_differences` also judges arms that the guard rejects; `reference`
+    names published returns to put beside ours. Raises ValueError, saying how far the sweep is, if
+    no trial is evaluated.
     """
     progress = describe_progress(sweep)
     if not sweep.usable:
@@ -94,8 +94,8 @@ def summarize_sweep(
     )
 
 
-def describe_comparisons(table: Comparisons) -> list[str]:
-    """Return what must be said beside one table of verdicts."""
+def describe_comparisons(table: ComparisonTable) -> list[str]:
+    """Return the notes beside one table of verdicts."""
     if not table.rows:
         if table.apart:
             said = f"the levels of {table.factor} differ in {' and '.join(table.apart)} too"
@@ -116,14 +116,14 @@ def describe_comparisons(table: Comparisons) -> list[str]:
 
 
 def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[str]:
-    """Return what must be said about the sweep as a whole, by its trials that count and by all."""
+    """Return the notes on the sweep as a whole; `counting` is the sweep without replaced trials."""
     notes = [
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
         _describe_planning(counting),
         _describe_missing(sweep, arms),
-        SCATTERED if is_scattered(sweep) else "",
+        SEARCH_NOTE if is_scattered(sweep) else "",
         _describe_calls(counting),
         _describe_devices(counting),
         *find_flags(sweep),
@@ -187,12 +187,12 @@ def _describe_exact_tests(num_seeds: int) -> str:
 
 
 def _describe_power(decided: Sequence[Comparison]) -> str:
-    """Say what n seeds can support here: the difference that wins, with this table's spread."""
+    """Say which difference n seeds can support, given this table's spread."""
     arms = {id(arm): arm for row in decided for arm in (row.baseline, row.level)}  # each once
     sds = [arm.sd for arm in arms.values() if arm.sd is not None]
     num_seeds = min(row.verdict.num_seeds for row in decided)
     sd = math.sqrt(median(sd**2 for sd in sds)) if sds else 0.0
-    if not sd or num_seeds < 2:  # without spread nothing is to be said of those that have some
+    if not sd or num_seeds < 2:
         return ""
     error = sd * math.sqrt(2.0 / num_seeds)
     wins = max(MIN_DIFFERENCE, MIN_STANDARD_ERRORS * error)
@@ -229,7 +229,7 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
 
 
 def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
-    """Say how to get the comparison that the sweep's file asks for, where it averages."""
+    """Say how to get the sweep's own comparison, if that averages over factors."""
     if not sweep.within or is_scattered(sweep):
         return []
     left_out = find_left_out(arms, sweep.find_bound(sweep.compare), sweep.within)
@@ -242,7 +242,7 @@ def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
 
 
 def _describe_calls(sweep: Sweep) -> str:
-    """Say where variants pay differently for a step: not a control, but part of a fair reading."""
+    """Say where variants differ in network calls per step: no control, but a cost."""
     calls = {}
     for trial in sweep.usable:
         if trial.record["velocity_calls"] is not None:  # imported trials do not say

@@ -1,7 +1,7 @@
-"""What training seeds share: pretrained world models and collections of data behind a verdict.
+"""Say where training seeds share a pretrained world model or a collection of data.
 
-The seeds of an arm that start from one checkpoint, or train on one collection, tell how training
-on it varies, and nothing of how another one made with the same settings would have come out.
+Seeds that start from one checkpoint, or train on one collection, show how training on it varies,
+but not how another one made with the same settings would have turned out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +13,12 @@ from pwmray.variants import SCRATCH
 
 
 class Kind(NamedTuple):
-    """Something that is made at random, once for several trials."""
+    """Something made at random that several trials may share."""
 
     title: str
     one: str
-    makings: str  # of several of it with the same settings
-    find: Callable[[Trial], str | None]  # the one behind a trial; None without, or unknown
+    making: str  # what makes one
+    find: Callable[[Trial], str | None]  # its id for a trial; None if it has none, or unknown
 
 
 def _find_model(trial: Trial) -> str | None:
@@ -41,9 +41,9 @@ class _Count(NamedTuple):
 
 
 def describe_shared(groups: Iterable[Sequence[Arm]]) -> list[str]:
-    """Say what n counts, where the arms of a group are judged on unlike models or unlike data.
+    """Return notes on what n counts where the arms of a group have different models or data.
 
-    Nothing is said where they have theirs in common, and where every training seed has its own.
+    There is no note where the arms share theirs, or where every training seed has its own.
     """
     groups = list(groups)
     return [note for kind in KINDS for note in _describe(kind, groups)]
@@ -59,18 +59,18 @@ def _describe(kind: Kind, groups: Sequence[Sequence[Arm]]) -> list[str]:
     if worst.num == 1:
         return [
             f"{kind.title}: one for {whose} compared. n counts training seeds on it, not "
-            f"{kind.makings}s: another {kind.makings} of the same settings may turn a verdict."
+            f"{kind.making}s: another {kind.making} with the same settings may change a verdict."
         ]
     most = "" if {count.num_seeds for count in counts} == {worst.num_seeds} else "up to "
     return [
         f"{kind.title}: {worst.num} for {whose} compared, and {most}{worst.num_seeds} training "
-        f"seeds. Seeds on one {kind.one} share it: intervals over seeds are too narrow to speak of "
-        f"other {kind.makings}s."
+        f"seeds. Seeds on one {kind.one} are not independent: intervals over seeds are too narrow "
+        f"for conclusions about other {kind.making}s."
     ]
 
 
 def _count(kind: Kind, arms: Sequence[Arm]) -> list[_Count]:
-    """Return the count of each arm; none where the arms have the same ones."""
+    """Return each arm's count; empty where all arms have the same ones."""
     found = [_find(kind, arm) for arm in arms]
     behind = [set().union(*by_seed.values()) for by_seed in found]
     if all(some == behind[0] for some in behind):
@@ -82,7 +82,7 @@ def _count(kind: Kind, arms: Sequence[Arm]) -> list[_Count]:
 
 
 def _find(kind: Kind, arm: Arm) -> dict[int, set[str]]:
-    """Return what stands behind the trials of each training seed."""
+    """Return the ids behind the trials of each training seed."""
     by_seed: dict[int, set[str]] = {}
     for part in arm.parts or (arm,):
         for trial in part.counted:

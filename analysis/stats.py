@@ -1,4 +1,4 @@
-"""The estimators: Welch intervals, Holm's correction, exact tests' limits, block bootstrap.
+"""The estimators: Contrast intervals, Holm's correction, exact tests' limits, block bootstrap.
 
 The unit is the training seed: every number that enters here is one trial's final return.
 """
@@ -17,10 +17,10 @@ FALSE_WINNER_RATES = {2: 0.15, 3: 0.11, 4: 0.09, 5: 0.07, 10: 0.05}
 _DRAWS = 10_000  # of the bootstrap of differences
 
 
-class Welch(NamedTuple):
-    """Difference of two means, or of one and a number, or another contrast, with its t interval.
+class Contrast(NamedTuple):
+    """A weighted sum of means, such as the difference of two, with its t interval.
 
-    None where the spread is unknown.
+    All but the value are None where the spread is unknown: some mean is of a single number.
     """
 
     difference: float
@@ -46,7 +46,8 @@ def mean(values: Sequence[float]) -> float:
 def sample_variance(values: Sequence[float]) -> float:
     """Return the variance with n - 1 in the denominator, of two values or more.
 
-    Equal values have none: what rounding of their mean leaves would make any difference certain.
+    It is exactly 0 for equal values: the rounding error of their mean would otherwise pass for a
+    tiny spread, which makes any difference look certain.
     """
     return 0.0 if min(values) == max(values) else float(np.var(values, ddof=1))
 
@@ -57,46 +58,46 @@ def sample_sd(values: Sequence[float]) -> float | None:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return both; None for what takes more values than there are."""
+    """Return mean and sample sd; None for what the values are too few to give."""
     return mean(values) if values else None, sample_sd(values)
 
 
-def welch(values: Sequence[float], baseline: Sequence[float], confidence: float) -> Welch:
+def welch(values: Sequence[float], baseline: Sequence[float], confidence: float) -> Contrast:
     """Return mean(values) - mean(baseline) with Welch's standard error, t interval and p."""
     return contrast_means([values, baseline], (1.0, -1.0), confidence)
 
 
 def contrast_means(
     samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float
-) -> Welch:
+) -> Contrast:
     """Return the weighted sum of the samples' means with its standard error, t interval and p.
 
-    Spreads are not pooled; degrees of freedom after Satterthwaite, as in Welch's test.
+    Variances are not pooled; the degrees of freedom are Satterthwaite's, as in Welch's test.
     """
     value = math.fsum(w * mean(some) for w, some in zip(weights, samples, strict=True))
     if min(map(len, samples)) < 2:
-        return Welch(value, None, None, None, None)
+        return Contrast(value, None, None, None, None)
     parts = [w**2 * sample_variance(s) / len(s) for w, s in zip(weights, samples, strict=True)]
     squares = sum(part**2 / (len(s) - 1) for part, s in zip(parts, samples, strict=True))
     degrees = sum(parts) ** 2 / squares if squares else math.inf
     return t_interval(value, math.sqrt(sum(parts)), degrees, confidence)
 
 
-def compare_with(number: float, values: Sequence[float], confidence: float) -> Welch:
-    """Return mean(values) - number with the t interval and p of one sample."""
+def compare_with(number: float, values: Sequence[float], confidence: float) -> Contrast:
+    """Return mean(values) - number with the one-sample t interval and p."""
     difference, sd = mean(values) - number, sample_sd(values)
     if sd is None:
-        return Welch(difference, None, None, None, None)
+        return Contrast(difference, None, None, None, None)
     return t_interval(difference, sd / math.sqrt(len(values)), len(values) - 1, confidence)
 
 
-def t_interval(value: float, error: float, degrees: float, confidence: float) -> Welch:
-    """Return a value with the t interval and p that its standard error gives."""
+def t_interval(value: float, error: float, degrees: float, confidence: float) -> Contrast:
+    """Return a value with the t interval and p that follow from its standard error."""
     if error == 0.0:
-        return Welch(value, 0.0, value, value, None)
+        return Contrast(value, 0.0, value, value, None)
     half = t_quantile(degrees, confidence) * error
     p = 2.0 * float(stdtr(degrees, -abs(value) / error))
-    return Welch(value, error, value - half, value + half, p)
+    return Contrast(value, error, value - half, value + half, p)
 
 
 def t_quantile(degrees: float, confidence: float) -> float:
@@ -123,15 +124,16 @@ def smallest_exact_p(num_seeds: int) -> tuple[float, float]:
 def expected_false_winners(num_seeds: Sequence[int]) -> float:
     """Return how many winners to expect if no arms truly differ, given each comparison's seeds.
 
-    A number of seeds that was not simulated counts as the next smaller one that was.
+    For a number of seeds that was not simulated, the rate of the next smaller one is used.
     """
     return sum(_false_winner_rate(n) for n in num_seeds)
 
 
 def bootstrap_blocks(blocks: Sequence[Sequence[float]], confidence: float) -> Interval:
-    """Return the mean of the blocks' means with a percentile interval, seeds drawn within blocks.
+    """Return the mean of the blocks' means with a percentile bootstrap interval.
 
-    A block is one task's paired differences by seed, so every task weighs the same.
+    A block holds one task's paired differences by seed. Seeds are drawn within blocks, and every
+    block weighs the same.
     """
     weights = draw_weights(tuple(map(len, blocks)), _DRAWS)
     drawn = weights @ np.concatenate([np.asarray(block, float) for block in blocks])
@@ -144,8 +146,8 @@ def bootstrap_blocks(blocks: Sequence[Sequence[float]], confidence: float) -> In
 def draw_weights(sizes: tuple[int, ...], draws: int) -> np.ndarray:
     """Return the weight of each seed of each block in every draw, [draws, seeds of all blocks].
 
-    The mean over blocks of their mean over the seeds drawn is a product with these, which all
-    bootstraps of blocks of the same sizes share.
+    Multiplied with one value a seed they give, for every draw, the mean over blocks of the mean
+    over the seeds drawn. Bootstraps of blocks of the same sizes share them.
     """
     places = draw_places(sizes, draws)
     counts = [_count(drawn) / size for drawn, size in zip(places, sizes, strict=True)]
@@ -154,7 +156,7 @@ def draw_weights(sizes: tuple[int, ...], draws: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def draw_places(sizes: tuple[int, ...], draws: int) -> list[np.ndarray]:
-    """Return which seeds of each block are drawn, [draws, seeds] a block: always the same ones."""
+    """Return the seeds drawn of each block, [draws, seeds] a block; the same at every call."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, size, (draws, size)) for size in sizes]
 
@@ -166,9 +168,9 @@ def _count(drawn: np.ndarray) -> np.ndarray:
 
 
 def seed_correlation(blocks: Sequence[Sequence[tuple[float, float]]]) -> float | None:
-    """Return the correlation of paired returns by seed, each task's means taken out.
+    """Return the correlation over seeds of two arms' returns, given as pairs by task.
 
-    None where an arm does not vary over seeds.
+    Each task's means are subtracted first. None where an arm does not vary over seeds.
     """
     x, y = np.concatenate([_centre(np.asarray(pairs)) for pairs in blocks]).T
     scale = math.sqrt(float(x @ x) * float(y @ y))
@@ -176,7 +178,7 @@ def seed_correlation(blocks: Sequence[Sequence[tuple[float, float]]]) -> float |
 
 
 def _centre(pairs: np.ndarray) -> np.ndarray:
-    """Return columns less their means; zeros, without what rounding leaves, for equal numbers."""
+    """Return columns less their means: exact zeros where a column's numbers are equal."""
     is_equal = pairs.min(axis=0) == pairs.max(axis=0)
     return np.where(is_equal, 0.0, pairs - pairs.mean(axis=0))
 

@@ -13,7 +13,7 @@ from analysis.aggregates import (
     optimality_gap,
 )
 from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons
+from analysis.compare import Comparison, ComparisonTable
 from analysis.stats import Interval, mean
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
@@ -49,7 +49,7 @@ class Suite(NamedTuple):
     despite_differences: bool  # between the levels on some task
 
 
-def build_suites(table: Comparisons) -> list[Suite]:
+def build_suites(table: ComparisonTable) -> list[Suite]:
     """Return the suite view of every group with two decided tasks or more."""
     groups: dict[tuple, dict[str, list[Comparison]]] = {}
     for row in table.rows:

@@ -5,8 +5,8 @@
     python analysis/summarize.py phase6_epochs --compare variant --format md
     python analysis/summarize.py phase3 phase4 --compare sweep --format html --out report
 
-Reads only the sweeps' Arrow files, so it runs beside a sweep that is still going. Exit status: 0
-when something was summarised, 2 with one line on stderr when not.
+Reads only the sweeps' Arrow files, so it may run beside a running sweep. Exit status: 0 if a sweep
+was summarised, 2 with one line on stderr if not.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Products here are small: threads for them would only wait for each other on a busy machine.
+# Matrix products here are small: threads would only wait for each other on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Arrow's own allocator asks for huge pages: 2 s in place of 0.4 for a gigabyte of curves.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summarize(options: argparse.Namespace) -> int:
-    """Print the sweeps that `options` name; raise ValueError where there is none to print."""
+    """Print the summary that `options` ask for; raise ValueError for bad input."""
     _check_plot(options)
     folders = [find_sweep(name, options.results) for name in options.sweeps or [None]]
     if not options.sweeps:
@@ -71,12 +71,12 @@ def summarize(options: argparse.Namespace) -> int:
 
 
 def _check_plot(options: argparse.Namespace) -> None:
-    """Raise ValueError for a sweep that --plot took for its folder."""
+    """Raise ValueError if --plot took a sweep's name for its folder."""
     named = options.plot
     if named and not options.sweeps and (options.results / named / SWEEP_FILE).exists():
         raise ValueError(
-            f"--plot {named} would draw the latest sweep into a folder {named}, which is the name "
-            f"of a sweep; put that first: {named} --plot"
+            f"--plot {named} would draw the latest sweep into a folder named {named}, but that is "
+            f"the name of a sweep; put it first: {named} --plot"
         )
 
 
@@ -105,29 +105,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--format", choices=list(RENDERERS), default="table")
-    parser.add_argument("--per-seed", action="store_true", help="list every trial too")
+    parser.add_argument("--per-seed", action="store_true", help="also list every trial")
     parser.add_argument(
         "--compare",
         metavar="FACTOR",
-        help="a factor the sweep varies, e.g. variant or epochs; of several sweeps `sweep` too",
+        help="a factor that the sweep varies, e.g. variant or epochs; `sweep` compares sweeps",
     )
     parser.add_argument(
         "--within",
         type=names,
         metavar="A,B",
-        help="keep only these factors and the task apart; over others each seed is averaged",
+        help="keep only these factors and the task apart; average each seed over the others",
     )
     parser.add_argument(
         "--reference",
         choices=list(REFERENCES),
-        help="put published MT30 returns beside ours, and say where the protocol differs",
+        help="show published MT30 returns beside ours, and how their protocol differs",
     )
-    parser.add_argument("--tasks", type=names, metavar="A,B", help="these tasks alone")
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write DIR/summary.FORMAT in place of printing"
+        "--out", type=Path, metavar="DIR", help="write DIR/summary.FORMAT instead of printing"
     )
     parser.add_argument(
-        "--anyway", action="store_true", help="judge arms that are not comparable, and say so"
+        "--anyway",
+        action="store_true",
+        help="also judge arms that are not comparable, marked as such",
     )
     parser.add_argument(
         "--plot",

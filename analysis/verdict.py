@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from analysis.stats import Welch, holm, mean, sample_sd, t_quantile, welch
+from analysis.stats import Contrast, holm, mean, sample_sd, t_quantile, welch
 
 LOW_SHARE = 0.2  # both means below floor + this share of (1000 - floor): both low
 MIN_DIFFERENCE = 50.0  # of the 1,000 scale: a smaller difference is no win, and the tie's margin
@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 
     name: str  # as printed, e.g. "Tie (Both Low)", "Baseline wins"
     winner: str | None = None  # the winning arm's name
-    welch: Welch | None = None  # level minus baseline
+    welch: Contrast | None = None  # level minus baseline
     num_seeds: int = 0  # in the smaller arm
     seeds_needed: int | None = None  # only when inconclusive; None also beyond MAX_SEEDS
     has_decision: bool = False  # neither "Not comparable" nor "Incomplete"
@@ -111,13 +111,13 @@ def _is_win(difference: float, error: float | None) -> bool:
     return abs(difference) >= MIN_DIFFERENCE and abs(difference) > MIN_STANDARD_ERRORS * error
 
 
-def _is_tie(found: Welch) -> bool:
+def _is_tie(found: Contrast) -> bool:
     if found.low is None or found.high is None:
         return False
     return found.low >= -MIN_DIFFERENCE and found.high <= MIN_DIFFERENCE
 
 
-def _describe_needed(found: Welch, needed: int | None) -> str:
+def _describe_needed(found: Contrast, needed: int | None) -> str:
     if found.standard_error is None:
         return "one seed shows no spread"
     return f"{needed} seeds" if needed else f"over {MAX_SEEDS} seeds"

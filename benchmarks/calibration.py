@@ -1,10 +1,10 @@
-"""How often the verdict is wrong, and how often it finds what is there: by simulation.
+"""Simulate how often the verdict is wrong, and how often it finds a true difference.
 
     python benchmarks/calibration.py [--repeats 100000] [--seed 0]
 
-Draws final returns of two variants, seeds independent, and applies the rule of analysis/verdict.py
-to each draw, in arrays; a test holds the arrays to that rule. Prints Markdown; docs/statistics.md
-has what it printed last.
+Draws final returns of two variants, with independent seeds, and applies the rule of
+analysis/verdict.py to whole arrays of draws; a test compares the arrays with that rule. Prints
+Markdown; docs/statistics.md has the latest.
 """
 
 import argparse
@@ -68,21 +68,21 @@ def judge_many(baseline: np.ndarray, level: np.ndarray) -> Outcome:
     return Outcome(difference, difference - half, difference + half, p, is_win, is_tie)
 
 
-# What seeds may look like: mean 0, and sd SD unless said.
+# What seeds may look like: mean 0, and sd SD unless stated.
 
 
 def draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw what the t interval supposes."""
+    """Draw what the t interval assumes: normal seeds."""
     return rng.normal(0.0, SD, shape)
 
 
 def draw_skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw a long tail of bad seeds: an exponential, turned round."""
+    """Draw a long tail of bad seeds: a mirrored exponential."""
     return SD * (1.0 - rng.exponential(1.0, shape))
 
 
 def draw_jumps(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw seeds of which half have made a late jump of 400 points and half not; sd 201."""
+    """Draw seeds of which half have jumped by 400 points and half have not; sd 201."""
     return 400.0 * (rng.random(shape) < 0.5) - 200.0 + rng.normal(0.0, 20.0, shape)
 
 

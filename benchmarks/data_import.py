@@ -1,11 +1,11 @@
-"""How fast `pwmray data import` reads chunks, and the memory it takes.
+"""Measure how fast `pwmray data import` reads chunks, and the memory it takes.
 
     python benchmarks/data_import.py [--folder DIR] [--episodes N] [--repeats N]
 
 Writes four synthetic chunks of all 30 tasks in MT30's layout (random values, N episodes a task in
-each; 200: 0.4 GB a chunk) and imports them in a process of its own, several times. The chunks are
-in the page cache; the store goes to DIR's disk and is synced. For a measure of that disk, about as
-many bytes as the store has are written and synced plainly, before and after.
+each; 200 make 0.4 GB a chunk) and imports them several times, each time in a process of its own.
+The chunks are in the page cache; the store goes to DIR's disk and is synced. To measure that disk,
+about as many bytes as the store has are written and synced plainly, before and after.
 """
 
 import argparse

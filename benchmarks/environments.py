@@ -1,11 +1,11 @@
-"""How fast the environments step: dm_control's suite, gymnasium's through shimmy, and lockstep.
+"""Measure how fast environments step: dm_control's suite, gymnasium through shimmy, lockstep.
 
     python benchmarks/environments.py > benchmarks/environments.md
 
-Microseconds a control step of one environment (an environment step is two), resets not counted.
-All levels step the same episodes with the same actions, in turns; the time of each step is its
-minimum over the repeats, which leaves out what else the machine did meanwhile. Then whole episodes
-with a policy of 5M parameters: one after the other through shimmy, and all in lockstep.
+Prints microseconds a control step of one environment (an environment step has two), without
+resets. All three step the same episodes with the same actions, in turns; the time of each step is
+its minimum over the repeats, which excludes what else the machine did meanwhile. Then whole
+episodes with a policy of 5M parameters: one after the other through shimmy, and all in lockstep.
 """
 
 import argparse

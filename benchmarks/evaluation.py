@@ -1,9 +1,9 @@
-"""What the evaluations during training cost, as a share of a paper-scale trial's time.
+"""Measure what evaluating during training costs, as a share of a paper-scale trial's time.
 
     ./run python benchmarks/evaluation.py
 
-Times epochs of the update on random rows and one evaluation as a trial makes it: a curve row's
-episodes in the real environment, in lockstep, acted by the policy through the encoder.
+Times epochs of the update on random rows, and one evaluation as a trial makes it: the episodes of
+one row of the curve, in the real environment, in lockstep, with the policy acting.
 """
 
 import argparse

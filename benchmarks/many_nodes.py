@@ -1,13 +1,13 @@
-"""How many trials a second the driver hands out to many nodes, and what memory that takes it.
+"""Measure how many trials a second the driver hands out to many nodes, and its memory.
 
     python benchmarks/many_nodes.py [--nodes 100] [--trials 2000] [--seconds 2]
 
-Runs the real driver (pwmray.driver.launch: plan, events, Tune, retries, tables) on a Ray of so
-many nodes on this machine. Each node is a raylet of its own that offers one CPU, so that Ray's
-control plane and the driver see and use all of them; but they share this machine's cores, and run
-without the agents that serve the dashboard, for which there is no memory here. A trial claims its
-folder and writes its events and evaluations as real ones do, sleeps for some seconds and does
-nothing else. Each node keeps one process for all its trials.
+Runs the real driver (pwmray.driver.launch: plan, events, Tune, retries, tables) on a Ray of that
+many nodes on this machine. Each node is a raylet of its own that offers one CPU, so Ray's control
+plane and the driver see and use all of them. But they share this machine's cores, and run without
+the agents that serve the dashboard, which would need too much memory. A trial claims its folder,
+writes its events and evaluations as real ones do, sleeps for some seconds and does nothing else.
+Each node keeps one process for all its trials.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A trial that does nothing but what a sweep needs of one, for measurements of the rest.
+"""A trial that only does what a sweep requires of one, to measure everything else.
 
-Each worker process imports this, so it leaves torch out: no machine here has the memory for it a
-hundred times, and a trial that does nothing does not need it.
+Every worker process imports this module, so it does not import torch: a hundred copies would need
+too much memory, and a trial that does nothing does not use it.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""A thousand trials that do nothing, through our stack and through bare Ray Tune.
+"""Time a thousand trials that do nothing, as a sweep and with bare Ray Tune.
 
     python benchmarks/noop.py [--trials 1000] [--repeats 3]
 
-Each on a Ray of its own, whose start does not count, with processes that are kept for the next
-trial and Tune's loggers off; in turn, and the least of the repeats counts. What ours adds is what a
-sweep adds: claim, events and evaluation of each trial, the display and the sweep's tables.
+Both run on a Ray of their own, whose start does not count, keep processes for the next trial, and
+have Tune's loggers off. They run in turns, and the least of the repeats counts. A sweep adds each
+trial's claim, events and evaluation, the display and the sweep's tables.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How long the kernels of norms take on a CPU, in nanoseconds an entry, for rows of several widths.
+"""Measure the kernels of norms on a CPU: nanoseconds an entry, for rows of several widths.
 
     python benchmarks/norms.py
 
-`fit` is the critics' last norm with their values and errors; all have three groups of 1,024 rows,
-as the critics do. Of the calls of each the time is that which a fifth are below: a busy machine
-disturbs the others.
+`fit` is the critics' last norm with their values and errors. All have three groups of 1,024 rows,
+as the critics do. The time shown is the 20th percentile over calls, since a busy machine disturbs
+the slower ones.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def calls(width: int, dtype: torch.dtype) -> Calls:
 
 
 def time_calls(call: Callable[[], object], repeat: int) -> float:
-    """Return the seconds that a fifth of the calls take less than."""
+    """Return the 20th percentile of the seconds of a call."""
     call()
     seconds = sorted(machine.time_call(call, CPU) for _ in range(repeat))
     return seconds[repeat // 5]

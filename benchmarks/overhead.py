@@ -1,9 +1,9 @@
-"""How much of a sweep's time went into training, evaluating and making data, and how much not.
+"""Show where a sweep's core seconds went: training, evaluating, making data, or overhead.
 
     python benchmarks/overhead.py phase6_epochs [--results DIR]
 
-Reads what the last run of the sweep's driver left in results/<sweep>/runs.jsonl and the trials'
-own timings. The rest (Ray's start, scheduling, processes starting, idle cores at the end) is
+Reads what the sweep's latest driver left in results/<sweep>/runs.jsonl, and the trials' own
+timings. What remains (Ray's start, scheduling, starting processes, idle cores at the end) is
 printed as a share of wall time times cores.
 """
 

@@ -1,10 +1,10 @@
-"""How long lists of many trials take, and starting a sweep of which all is done.
+"""Measure how long it takes to list many trials, and to start a finished sweep.
 
     python benchmarks/registry.py [--trials 10000] [--done 1000]
 
 Makes folders as trials leave them (events, and for the sweep's tables curves and evaluations) and
-times real commands in processes of their own: `pwmray status` the first time, when all events are
-read, and then; and a sweep whose trials are all done, from the shell's prompt to the next.
+times real commands, from one shell prompt to the next: `pwmray status` the first time, when it
+reads all events, and again; and a sweep whose trials are all done.
 """
 
 import argparse

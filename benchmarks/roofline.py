@@ -1,12 +1,12 @@
-"""Draw how close the updates of `update.py` come to what the machine could do.
+"""Draw a roofline: how close the updates of `update.py` come to the machine's limits.
 
     python benchmarks/update.py ... && python benchmarks/roofline.py docs/performance/roofline.png
 
-A product cannot be faster than its operations at the machine's peak, nor than its operands and
-results move through memory: the two roofs. An update stands at its operations per byte of its
-products, counted from their shapes, and at the operations per second that it reached, with all
-that is not a product in its time. Rows of one machine, the one of the last row; of a case measured
-again the last row. The memory's rate is measured here: draw on the machine that was measured.
+A matrix product is limited by the machine's peak rate of operations, or by the rate at which its
+operands and results move through memory: the two roofs. Along x an update has the operations per
+byte of its products, counted from their shapes; along y the operations per second that it reached,
+where its time includes all that is not a product. Shown are the rows of the last row's machine, of
+each case the last. The memory's rate is measured now, so draw on the machine that was measured.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How fast a task of MT30's full size opens and is sampled, and how much memory that takes.
+"""Measure how fast a task of MT30's full size opens and is sampled, and the memory it takes.
 
     python benchmarks/sampling.py > benchmarks/sampling.md
 

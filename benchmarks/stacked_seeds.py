@@ -1,11 +1,11 @@
-"""Do several seeds of a trial train faster as one computation than one after the other?
+"""Measure whether several seeds train faster as one computation than one after the other.
 
     python benchmarks/stacked_seeds.py --size laptop,1 --batch 128 --seeds 3
 
-Seeds of one variant on one frozen world model: their policies and critics are stacked, a seed along
-the first dimension, and an epoch of all is one set of operations. Each seed draws from generators
-of its own, so that it learns what it would learn alone, up to rounding: the last column says how
-far apart the weights came in an epoch, relative to the step. Both ways are timed in turns, eagerly
+The seeds are of one variant on one frozen world model. Their policies and critics are stacked along
+a first dimension of seeds, so that one set of operations is an epoch of all of them. Each seed has
+generators of its own and learns what it would learn alone, up to rounding: the last column says how
+far the weights drift apart in an epoch, relative to the step. Both ways are timed in turns, eagerly
 on a CPU and as CUDA graphs on a GPU: the best of `--repeat`. Needs only torch, numpy and pyarrow.
 """
 

@@ -1,9 +1,9 @@
-"""How long submitting takes, and a job until its trials train, on a real Slurm on this machine.
+"""Measure submitting, and a job until its trials train, on a real Slurm on this machine.
 
     ./run python benchmarks/submitting.py --repeat 3
 
-The tests' sweep for H200s is submitted to two nodes. Prints a row of docs/performance.md a
-repetition: what the person waits for, then seconds since the job started.
+Submits the tests' sweep for H200s to two nodes. Prints one row of a table in docs/performance.md
+for each repetition: how long the person waits, then seconds since the job started.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How long `analysis/summarize.py` takes, and how much memory, for few trials and for very many.
+"""Measure the time and memory of `analysis/summarize.py`, for few trials and for very many.
 
     python benchmarks/summary.py [--trials 72,10000] [--formats table,json] [--repeats 3]
 
 Writes tables of made-up numbers through `pwmray.results`, as large as a sweep's would be (1,500
-curve rows and 500 episodes a trial), and runs the real command in a process of its own: seconds
-from its start to its end and core seconds, the least of the repeats; the first run's, before which
-the tables leave the file cache; and the largest resident set of any.
+curve rows and 500 episodes a trial), and runs the real command on them. Prints its seconds and core
+seconds, the least of the repeats; the seconds of the first run, before which the tables leave the
+file cache; and the largest resident set.
 """
 
 import argparse

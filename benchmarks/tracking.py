@@ -1,11 +1,11 @@
-"""What W&B and TensorBoard cost a sweep.
+"""Measure what W&B and TensorBoard cost a sweep.
 
     python benchmarks/tracking.py [--trials 50] [--rounds 5]
 
-Times, in CPU seconds of all processes that it starts, what a trial costs: the event file that it
-writes itself, the recorder over folders as trials leave them, and a trial's own file of W&B where
-each process sets W&B up, as Tune's callback does. Rounds of all alternate, so that they share the
-machine's moods; the median counts.
+Measures, in CPU seconds of all processes that it starts, three costs per trial: the event file that
+the trial writes itself; the recorder, run over folders as trials leave them; and, for comparison,
+W&B set up in each trial's own process, as Tune's callback does. Rounds of the three alternate, so
+that the machine's load affects them alike; the median counts.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""Milliseconds of an update: ours, and the tests' plain PyTorch one beside it.
+"""Measure an update in milliseconds: ours, and the tests' plain PyTorch one beside it.
 
     python benchmarks/update.py --size 5,48 --dtype bfloat16 --compile
     python benchmarks/update.py --size 1 --copies 2
 
 Times an epoch with the world model frozen, one with it trained, and an iteration of a pretraining,
 on random rows in memory; needs only torch, numpy and pyarrow. The two are timed in turns, the plain
-one under torch's own settings: the best of `--repeat`, after an update of each by which their
-weights are compared. With `--copies` ours runs in several processes at once, and its time is their
-mean. Prints a table and appends its rows to an Arrow file. Exit code 1 if float32 weights differ.
+one under torch's own settings; the best of `--repeat` counts. Before that, the weights after one
+update of each are compared. With `--copies` ours runs in several processes at once, and its time is
+their mean. Prints a table and appends its rows to an Arrow file. Exit code 1 if float32 weights
+differ.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What may vary, as plain data: tasks, seeds, variants, epoch budgets and scales."""
+"""What sweeps may vary, as plain data: tasks, seeds, variants, epochs, flow settings, scales."""
 
 from search_spaces.epochs import EPOCHS
 from search_spaces.errors import ERRORS

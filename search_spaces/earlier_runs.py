@@ -1,12 +1,12 @@
-"""How long the earlier runs took, as plain data: a plan's prices until trials here are finished.
+"""How long earlier runs took, as plain data: they price a plan until trials here are finished.
 
-Source: all_experiments.csv, the registry of phases 3 to 7 that was kept by hand, column
-runtime_min: minutes of one GPU for each run, over three tasks (two in phase 5) and seeds 42, 123
-and 456. Its phase 3 claims 15,000 epochs where the run files end at 10,000. They are times of the
-published code, with the integrators that the configurations here have by default.
+Source: column runtime_min of all_experiments.csv, the registry of phases 3 to 7 that was kept by
+hand: minutes of one GPU for each run, over three tasks (two in phase 5) and seeds 42, 123 and 456.
+It claims 15,000 epochs for phase 3, where the run files end at 10,000. The times are those of the
+published code, with the integrators that are our defaults.
 """
 
-# The settings that most of them had; the others say what they had instead.
+# The settings that most runs had; each entry below overrides what it had instead.
 _FULL_FLOW = {
     "size": 48,
     "variant": "fullflow",

@@ -1,4 +1,4 @@
-"""The published learner's errors: none of them, all together, and each alone in a corrected one."""
+"""The published learner's errors: none, all, and each alone in an otherwise corrected learner."""
 
 ERRORS = {
     "none": {"fidelity": "corrected"},

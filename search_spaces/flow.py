@@ -1,4 +1,4 @@
-"""Tunings of the full flow: substeps and integrator of its two flows, by name."""
+"""Named tunings of the full flow: substeps and integrators of its two flows."""
 
 FLOW_TUNINGS = {
     "high_precision_wm": {"world_model.num_substeps": 8, "policy.num_substeps": 2},

@@ -1,4 +1,4 @@
-"""What a search may choose, as plain data: choices, or a range with its ends."""
+"""The space of a search, as plain data: lists of choices, or ranges with both ends included."""
 
 INTEGRATORS = ["euler", "midpoint", "heun", "rk4"]
 

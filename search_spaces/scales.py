@@ -1,11 +1,11 @@
 """Scales: the same experiment at another size, as plain data.
 
-`instead` maps a paper value of an axis to this scale's, None to leave it out; `set` overrides the
-config's defaults (a key in brackets holds for that kind of model only);
-`pretrain` says how the world models of this scale are pretrained, on which tasks;
-`device` is what the plan's minutes are of; `earlier_runs`, and by variant
-`minutes_per_1000_epochs`, price its trials until finished ones are measured;
-`pretraining_minutes` are for 1,000 iterations of a pretraining by kind of world model.
+* `instead` replaces paper values of an axis by this scale's; None leaves a value out.
+* `set` overrides the config's defaults; a key with a kind in brackets is for that kind alone.
+* `pretrain` says how this scale's world models are pretrained, and on which tasks.
+* `device` is what a plan counts minutes of: a GPU or a core.
+* `earlier_runs` and `minutes_per_1000_epochs` (by variant) price trials until some are finished;
+  `pretraining_minutes` (by kind of world model) price 1,000 iterations of a pretraining.
 """
 
 from search_spaces.earlier_runs import EARLIER_RUNS
@@ -15,9 +15,9 @@ SCALES = {
     "paper": {
         "instead": {},
         "set": {
-            "data.source": "mt30",  # 40 collected episodes a task teach no 48M model
+            "data.source": "mt30",  # 40 collected episodes per task are too few for size 48
             "learner.matmul": "tf32",  # a GPU's float32 products take ten times as long
-            # 500 environment steps in turn take a GPU's trial as long as tens of epochs.
+            # An evaluation's 500 sequential steps take as long as tens of epochs on a GPU.
             "evaluation.every_epochs": 1000,
         },
         "pretrain": {

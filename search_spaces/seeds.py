@@ -1,5 +1,5 @@
-"""Training seeds: those of sweeps, in the order in which they are taken, and a search's."""
+"""Training seeds of sweeps, in the order in which they are used, and of searches."""
 
 TRAIN_SEEDS = (42, 123, 456)
-# None of those above: a return that was picked as the highest would flatter its settings there too.
+# Not one of the above: confirming the best settings on the seed that chose them would flatter them.
 SEARCH_SEED = 7

@@ -1,4 +1,4 @@
-"""The 2x2: which world model with which policy; pwmray.config says what each name means."""
+"""The variants of the 2x2, each a world model and a policy (see pwmray.variants)."""
 
 BASELINE = "baseline"  # MLP world model, Gaussian policy
 FLOW_POLICY = "flowpolicy"  # MLP world model, flow policy
@@ -6,7 +6,7 @@ FLOW_WM = "flowwm"  # flow world model, Gaussian policy
 FULL_FLOW = "fullflow"  # flow world model, flow policy
 FACTORIAL = (BASELINE, FLOW_POLICY, FLOW_WM, FULL_FLOW)
 
-# The configurations by the names that they have had from the first runs on.
+# The configurations by the names that they have had since the first runs.
 NAMED = {
     "pwm_48M_mt_baseline": {"size": 48, "variant": BASELINE},
     "pwm_48M_mt_flowpolicy": {"size": 48, "variant": FLOW_POLICY},

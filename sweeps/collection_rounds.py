@@ -1,7 +1,7 @@
-"""Collection in rounds: does data that an agent collects for itself teach more than as much other?
+"""Collection in rounds: does data that an agent collects itself teach more than as much other data?
 
 Question  Is it the rounds of training and collecting that help, or the number of episodes?
-Varies    collection (fixed behaviours, as many more of them as rounds make, rounds), data.seed,
+Varies    collection (fixed behaviours; as many episodes of them as with rounds; rounds), data.seed,
           task, seed
 Holds     variant, epochs; the data is collected at every scale
 Compares  the three collections, by task

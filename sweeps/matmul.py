@@ -1,4 +1,4 @@
-"""Products: does what is learned depend on the precision of the matrix products?
+"""Precision: does what is learned depend on the precision of matrix products?
 
 Question  Are returns under TF32 and bfloat16 products those of float32 products?
 Varies    learner.matmul, variant, task, seed

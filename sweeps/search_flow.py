@@ -1,11 +1,11 @@
 """Search: which hyperparameters does the full flow want?
 
-Question  How well can the full flow do from scratch, with settings of its own?
+Question  How well can the full flow do from scratch, with settings chosen for it?
 Varies    world_model.integrator, world_model.num_substeps, policy.integrator,
           policy.num_substeps, learner.matching_weight, learner.consistency_weight,
           learner.model_lr, learner.actor_lr
 Holds     full flow, world model learned jointly with the policy, from scratch; one training seed
-Compares  the trials' final returns, a study a task; a sweep has to confirm the best, on other seeds
+Compares  the trials' final returns, one study per task; confirm the best by a sweep on other seeds
 """
 
 from pwmray.search import Search

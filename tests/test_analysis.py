@@ -158,7 +158,7 @@ def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_plan
 
 def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
     flags = find_flags(load_sweep(results / "phase6_epochs"))
-    assert flags == ["a final return rests on 3 evaluation episodes; 50 or more are due"]
+    assert flags == ["a final return rests on only 3 evaluation episodes, fewer than 50"]
 
 
 def change_data_of_seed_42(row: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_arms_whose_settings_ask_for_several_data_are_not_flagged(tmp_path):
         return change_data_of_seed_42(row) | {"config": json.dumps({"data": {"seed": row["seed"]}})}
 
     flags = find_flags(load_sweep(make_sweep(tmp_path / "s", change)))
-    assert not [flag for flag in flags if "several data" in flag]
+    assert not [flag for flag in flags if "several datasets" in flag]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_arms_whose_settings_ask_for_several_data_are_not_flagged(tmp_path):
         (change_fullflow(return_mean=980.0), "18 trials whose recorded final return is not"),
         (change_fullflow(policy_parameters=440_000), "policy_parameters differ by 7.3%"),
         (change_fullflow(evaluation_episodes=50), "18 trials whose number of episodes is not"),
-        (change_data_of_seed_42, "12 arms trained on several data: "),
+        (change_data_of_seed_42, "12 arms trained on several datasets: "),
     ],
 )
 def test_an_odd_trial_is_flagged(tmp_path, change, said):
@@ -306,7 +306,7 @@ def test_the_default_says_which_sweep_it_took(results, capsys):
 
 def test_sweep_that_plot_took_for_its_folder_is_not_drawn_into(results, capsys):
     assert run(results, "--plot", "phase6_epochs") == 2
-    assert "put that first: phase6_epochs --plot\n" in capsys.readouterr().err
+    assert "put it first: phase6_epochs --plot\n" in capsys.readouterr().err
     assert not (results / "phase6_epochs" / "figures").exists()
 
 

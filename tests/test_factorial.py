@@ -437,15 +437,15 @@ def print_square(folder, tasks, capsys):
 
 def test_effects_say_how_many_p_values_chance_alone_makes_small(tmp_path, capsys):
     printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
-    assert "of 6 without any true effect, about 0.3 lie below .050" in printed
-    assert "of 3 without any true effect, about 0.2 lie below .050" in printed  # over tasks
+    assert "without any true effect, about 0.3 of 6 would lie below .050" in printed
+    assert "without any true effect, about 0.2 of 3 would lie below .050" in printed  # over tasks
 
 
 def test_interquartile_mean_of_tasks_of_unlike_numbers_of_seeds_says_that_they_weigh_so(
     tmp_path, capsys
 ):
     more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
-    said = "in IQM, which is of runs, those of more seeds weigh more"
+    said = "IQM is taken over runs, so tasks with more seeds weigh more in it"
     assert said in print_square(tmp_path / "a", {"reacher-easy": CELLS, "cup-spin": more}, capsys)
     alike = print_square(tmp_path / "b", {"reacher-easy": CELLS, "cup-spin": CELLS}, capsys)
     assert said not in alike

@@ -216,7 +216,7 @@ def test_a_run_folder_becomes_a_trial_with_its_curve(tmp_path):
 
 @pytest.mark.parametrize(
     ("runs", "recorded", "said"),
-    [("10", 10, "a final return rests on 10 evaluation episodes"), ("null", None, "")],
+    [("10", 10, "a final return rests on only 10 evaluation episodes"), ("null", None, "")],
 )
 def test_the_number_of_evaluation_episodes_is_the_configs(tmp_path, capsys, runs, recorded, said):
     write_run(tmp_path / "outputs" / "run", changed("eval_runs: 10", f"eval_runs: {runs}"))

@@ -169,7 +169,7 @@ def test_trials_of_one_seed_and_arm_are_named(tmp_path, capsys):
     leave_results(make_sweep("policy.units", [(8,)]), tmp_path)
     later = make_sweep("policy.units", [(8,)], hold={"epochs": 4, "learner.horizon": 4})
     leave_results(later, tmp_path)
-    said = "one seed of an arm, several trials, the last of which counts"
+    said = "several trials of one seed of an arm, of which the latest counts"
     (note,) = [note for note in summarise(capsys, tmp_path)["notes"] if said in note]
     assert note.count("(2 trials)") == 2
 

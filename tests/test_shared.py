@@ -69,7 +69,7 @@ def test_arms_on_a_collection_each_are_told_that_n_does_not_count_them():
     (note,) = describe_shared([[arm(5, data=["fixed"]), arm(5, data=["rounds"])]])
     assert note == (
         "Collections of data: one for each arm compared. n counts training seeds on it, not "
-        "collections: another collection of the same settings may turn a verdict."
+        "collections: another collection with the same settings may change a verdict."
     )
 
 
@@ -82,5 +82,6 @@ def test_averaging_over_collections_that_all_seeds_share_makes_no_samples_of_the
     (note,) = describe_shared([pool_arms(arms, ["collection"], ["task"])])
     assert note == (
         "Collections of data: 3 for each arm compared, and 2 training seeds. Seeds on one "
-        "collection share it: intervals over seeds are too narrow to speak of other collections."
+        "collection are not independent: intervals over seeds are too narrow for conclusions about "
+        "other collections."
     )

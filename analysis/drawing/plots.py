@@ -16,7 +16,7 @@ from analysis.drawing.layout import (
     name_series,
     order_ticks,
 )
-from analysis.load import Sweep, Trial, describe_episodes, find_level, say_span
+from analysis.load import Sweep, Trial, describe_episodes, find_level, format_span
 from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
@@ -109,7 +109,7 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
         f"{sweep.name}: return during training, largest budget",
         layout,
         panels,
-        f"Thin lines: one a training seed, {say_span(sizes)} an arm; {_describe_band(sizes)}. "
+        f"Thin lines: one a training seed, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
         + _describe_points(drawn)
         + explain_names(layout),
     )
@@ -131,7 +131,7 @@ def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
         f"{sweep.name}: return during training",
         layout,
         apart,
-        f"Thin lines: trials, {say_span(sizes)} a task, of settings that differ; no interval. "
+        f"Thin lines: trials, {format_span(sizes)} a task, of settings that differ; no interval. "
         + _describe_points(drawn)
         + explain_names(layout),
     )
@@ -233,7 +233,7 @@ def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
         interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
     means = "lines" if layout.is_joined else "bars"
     return (
-        f"Dots: training seeds, n = {say_span(sizes)} an arm; {means}: means; {interval}. "
+        f"Dots: training seeds, n = {format_span(sizes)} an arm; {means}: means; {interval}. "
         f"A final return: {episodes} evaluation episodes. Dotted: the task's floor."
     )
 

@@ -13,7 +13,7 @@ from analysis.curves import Curves
 from analysis.drawing.colours import choose_colours
 from analysis.drawing.panels import Style
 from analysis.drawing.sheet import finish_sheet, floor_key, key, make_sheet, show_returns
-from analysis.load import Trial, describe_episodes, say_span
+from analysis.load import Trial, describe_episodes, format_span
 from analysis.report import Summary
 from analysis.scattered import list_settings
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
@@ -99,9 +99,9 @@ def draw_settings(summary: Summary, curves: Curves) -> Figure | None:
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against each setting",
-        f"Dots: trials, {say_span(counts)} a task; no interval. A panel shows one setting, and the "
-        "others differ too. The best is flattered by the choice. Trials at one level are spread "
-        "sideways. A final return: "
+        f"Dots: trials, {format_span(counts)} a task; no interval. A panel shows one setting, and "
+        "the others differ too. The best is flattered by the choice. Trials at one level are "
+        "spread sideways. A final return: "
         f"{describe_episodes(summary.sweep.usable)} evaluation episodes."
         + names.explain(*(setting for setting in settings if scales[setting].names)),
         _list_keys(colours, any(not draw.is_evaluated for draw in draws)),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.arms import Arm
-from analysis.load import describe_episodes, say_span
+from analysis.load import describe_episodes, format_span
 from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task
 
@@ -128,6 +128,6 @@ def describe_sample(arms: Sequence[Arm], interval: str) -> str:
     trials = [trial for part in parts for trial in part.counted]
     seeds = [len(arm.returns) for arm in arms]
     return (
-        f"n = {say_span(seeds)} training seeds an arm; {interval}; a final return: "
+        f"n = {format_span(seeds)} training seeds an arm; {interval}; a final return: "
         f"{describe_episodes(trials)} evaluation episodes."
     )

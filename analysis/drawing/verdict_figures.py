@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.compare import DESPITE, Comparison, Comparisons, mark_despite
+from analysis.compare import DESPITE, Comparison, ComparisonTable, mark_despite
 from analysis.drawing.colours import choose_colours
 from analysis.drawing.plots import INTERVAL_SEEDS
 from analysis.drawing.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
@@ -21,11 +21,11 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 # Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 _COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
-_MARK_SAID = f"*: {DESPITE[1:-1]}. "
+_MARK_NOTE = f"*: {DESPITE[1:-1]}. "
 _MOST_COLUMNS = 9  # of verdicts beside each other: 16.5 inches with the tasks' names
 
 
-def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
+def draw_winners(summary: Summary, table: ComparisonTable) -> Figure | None:
     """Return a map of verdicts: a row a task, a column a level in its group.
 
     Columns beyond what a wide page has room for go on below, evenly.
@@ -55,13 +55,13 @@ def draw_winners(summary: Summary, table: Comparisons) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: verdicts along {table.factor}, against {against}",
         f"Numbers: difference of mean returns. Blue: the level wins; orange: {against} wins; grey: "
-        f"tie; white: not decided; hatched: no verdict. {_MARK_SAID if table.is_despite else ''}"
+        f"tie; white: not decided; hatched: no verdict. {_MARK_NOTE if table.is_despite else ''}"
         + describe_sample(arms, f"{CONFIDENCE:.0%} Welch t intervals decide ties")
         + names.explain(*summary.arms[0].factors),
     )
 
 
-def draw_pairs(summary: Summary, table: Comparisons) -> Figure | None:
+def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
     """Return what each seed returned under the baseline and under each level.
 
     A panel a level and what it is compared with, a row of them for each group of what varies

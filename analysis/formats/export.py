@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons
+from analysis.compare import Comparison, ComparisonTable
 from analysis.cost import Cost
 from analysis.factorial import Factorial
 from analysis.formats.reference_grid import export_reference, export_row, export_trial
@@ -107,7 +107,7 @@ def _plain_comparison(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain_comparisons(table: Comparisons) -> dict[str, Any]:
+def _plain_comparisons(table: ComparisonTable) -> dict[str, Any]:
     return {
         "compare": table.factor,
         "averaged_over": list(table.averaged),

@@ -1,10 +1,10 @@
-"""Turn a Summary into tables of text, however they are drawn; nothing is computed here."""
+"""Turn a Summary into tables of text, whatever draws them; nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons, mark_despite
+from analysis.compare import Comparison, ComparisonTable, mark_despite
 from analysis.formats.cost_grids import list_cost_grids
 from analysis.formats.grid import (
     Grid,
@@ -21,7 +21,7 @@ from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
 from analysis.report import Summary
 from analysis.short_names import ShortNames, shorten_levels
-from analysis.stats import Welch, mean_and_sd
+from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
 
 SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
@@ -31,16 +31,17 @@ VALUE_NOTE = (
 )
 
 PLAN_NOTE = (
-    "return there: the policy's, on the episodes that the planner acted in too; compare the plan "
-    "return with that one"
+    "return there: the policy's return on the episodes in which the planner acted too; compare the "
+    "plan return with this one"
 )
 FLOOR_NOTE = (
-    "Interval and p: t over seeds of one sample, the floor taken as known; p is of each task alone."
+    "Interval and p: one-sample t over seeds, the floor treated as known; p is not corrected for "
+    "the number of tasks."
 )
 
 
 def headline(summary: Summary) -> str:
-    """Return the line above all tables: what was run, how far it is, what is held."""
+    """Return the line above all tables: the sweep, its progress, and what all arms share."""
     held = [f"{name} {format_value(level)}" for name, level in find_held(summary.arms).items()]
     said = f"; in all of them {', '.join(held)}" if held else ""
     return f"{summary.sweep.name} (scale {summary.sweep.scale}): {summary.progress}{said}"
@@ -67,7 +68,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
 def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
     """Return the factors besides the task that have one level in all arms, with that level.
 
-    They are said once, above the tables, in place of a column of equal cells.
+    They are named once, above the tables, instead of in a column of equal cells.
     """
     levels = {name: {arm.factors[name] for arm in arms} for name in arms[0].factors}
     return {name: some.pop() for name, some in levels.items() if name != "task" and len(some) == 1}
@@ -97,7 +98,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
 
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
-    """Return the plan returns, by arm or by trial: the other tables have no room for them."""
+    """Return the plan returns, by arm or by trial."""
     columns = ("return", "return there", "plan return")
     headers = (*arms[0].factors, "seed" if per_seed else "n", *columns)
     rows = [
@@ -153,7 +154,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
     return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
 
 
-def _comparison_grids(table: Comparisons, names: ShortNames) -> list[Grid]:
+def _comparison_grids(table: ComparisonTable, names: ShortNames) -> list[Grid]:
     """Return the grids of one factor: verdicts, then the view over tasks, then the trends."""
     if not table.rows:
         return [Grid(f"Verdicts along {table.factor}", (), [], table.notes)]
@@ -171,7 +172,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             *name_levels(arm.factors, names),
             format_floor(arm.task.floor, arm.floor_kind),
             _count_seeds(arm),
-            *_format_welch(arm.over_floor),
+            *_format_contrast(arm.over_floor),
         )
         for arm in arms
     ]
@@ -179,7 +180,7 @@ def _floor_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     return Grid("Returns over the floor", headers, rows, (FLOOR_NOTE,))
 
 
-def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
+def _verdict_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     shared = [name for name in table.rows[0].level.factors if name != table.factor]
     against = _list_baselines(table, names)
     is_told = len({*against}) > 1  # else the title says it
@@ -188,7 +189,7 @@ def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
             *(names.label(name, row.level.factors[name]) for name in shared),
             names.label(table.factor, row.level.factors[table.factor]),
             *([baseline] if is_told else []),
-            *_format_welch(row.verdict.welch),
+            *_format_contrast(row.verdict.welch),
             _format_verdict(row, names),
             row.evidence,
         )
@@ -200,7 +201,7 @@ def _verdict_grid(table: Comparisons, names: ShortNames) -> Grid:
     return Grid(f"Verdicts along {_name_factor(table, names)}", headers, rows, table.notes)
 
 
-def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
+def _aggregate_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     is_told = len({*_list_baselines(table, names)}) > 1
     rows = [
         (
@@ -222,7 +223,7 @@ def _aggregate_grid(table: Comparisons, names: ShortNames) -> Grid:
     return Grid(title, headers, rows, ())
 
 
-def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames) -> Grid:
+def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortNames) -> Grid:
     trends = [trend for trend in table.trends if trend.levels == levels]
     rows = [
         (
@@ -238,13 +239,13 @@ def _trend_grid(table: Comparisons, levels: tuple[float, ...], names: ShortNames
     return Grid(title, headers, rows, ())
 
 
-def _name_factor(table: Comparisons, names: ShortNames) -> str:
+def _name_factor(table: ComparisonTable, names: ShortNames) -> str:
     """Name the factor and what its levels are compared with."""
     against = dict.fromkeys(_list_baselines(table, names))
     return f"{table.factor}, each against {' or '.join(against)}"
 
 
-def _list_baselines(table: Comparisons, names: ShortNames) -> list[str]:
+def _list_baselines(table: ComparisonTable, names: ShortNames) -> list[str]:
     """Return what each row's level is compared with: not the same where a group lacks it."""
     return [names.label(table.factor, row.baseline.factors[table.factor]) for row in table.rows]
 
@@ -265,7 +266,7 @@ def _count_seeds(arm: Arm) -> str:
     return str(n) if n == arm.num_planned else f"{n}/{arm.num_planned}"
 
 
-def _format_welch(found: Welch | None) -> tuple[str, str, str]:
+def _format_contrast(found: Contrast | None) -> tuple[str, str, str]:
     if found is None:
         return "-", "-", "-"
     return f"{found.difference:+z.1f}", format_range(found.low, found.high), format_p(found.p)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from analysis.compare import mark_despite
-from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
+from analysis.factorial import EFFECTS_NOTE, Factorial, TaskEffects
 from analysis.formats.grid import Grid, format_p, format_range, name_levels
-from analysis.load import say_span
+from analysis.load import format_span
 from analysis.report import Summary
 from analysis.short_names import ShortNames
 from analysis.stats import Interval
@@ -21,8 +21,8 @@ SUITE_NOTE = (
 )
 
 IQM_NOTE = (
-    "Tasks have unlike numbers of seeds: in IQM, which is of runs, those of more seeds weigh more; "
-    "in all other columns tasks weigh the same."
+    "Tasks differ in their number of seeds. IQM is taken over runs, so tasks with more seeds weigh "
+    "more in it; in all other columns tasks weigh the same."
 )
 
 
@@ -63,7 +63,7 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
 
 
 def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
-    notes = [EFFECTS_SAID]
+    notes = [EFFECTS_NOTE]
     notes += [
         f"{'Not comparable' if task.problem else 'Given despite differences'}, "
         f"{', '.join(map(str, task.group.values()))}: {'; '.join(map(str, task.differences))}."
@@ -74,13 +74,13 @@ def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
 
 
 def _expect_by_chance(ps: Sequence[float | None]) -> list[str]:
-    """Return a note on how many of a table's p values chance alone puts below their level."""
+    """Return a note on how many of a table's p values would be small by chance alone."""
     number, level = sum(p is not None for p in ps), 1.0 - CONFIDENCE
     if number < 2:
         return []
     return [
-        f"No p is corrected for their number: of {number} without any true effect, about "
-        f"{number * level:.1f} lie below {format_p(level)}."
+        f"These p values are not corrected for their number: without any true effect, about "
+        f"{number * level:.1f} of {number} would lie below {format_p(level)}."
     ]
 
 
@@ -103,9 +103,10 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
     numbers = ("points", f"{CONFIDENCE:.0%} bootstrap", f"{CONFIDENCE:.0%} t", "p")
     headers = (*effects[0].group, "with", "effect", "tasks", "blocks", *numbers)
     note = (
-        "Paired by seed. Bootstrap: of seeds within these tasks, and too narrow with few seeds; t: "
-        "over all task x seed blocks as if each stood alone, so that tasks that differ widen it; p "
-        "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
+        "Paired by seed. The bootstrap draws seeds within these tasks and is too narrow with few "
+        "seeds. t and p treat all task x seed blocks as independent, so that differences between "
+        "tasks widen the interval. Both are about these tasks: conclusions about others take more "
+        "tasks, not more seeds."
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
     by_chance = _expect_by_chance([effect.over_blocks.p for effect in effects])
@@ -118,7 +119,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
             *name_levels(suite.group, names),
             names.label(suite.factor, level.level),
             str(len(suite.tasks)),
-            say_span(suite.num_seeds),
+            format_span(suite.num_seeds),
             f"{level.mean:z.0f}",
             _format_interval(level.interquartile),
             _format_interval(level.gap),
@@ -136,7 +137,7 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
         SUITE_NOTE,
         *([IQM_NOTE] if any(len(set(suite.num_seeds)) > 1 for suite in suites) else []),
         *(
-            [f"Left out, not decided, of other levels or of one seed: {', '.join(left_out)}."]
+            [f"Left out (undecided, with other levels, or with one seed): {', '.join(left_out)}."]
             if left_out
             else []
         ),
