@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
-from pwmray.commands import CommandParser, one_line, run_command
+from pwmray.commands import CommandParser, add_results_option, one_line, run_command
 from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
 
 PARTS = {
@@ -94,7 +94,7 @@ def build_parser() -> CommandParser:
     parser = CommandParser(description="Say what differs between two trials or two sweeps.")
     parser.add_argument("one", metavar="A", help="a sweep's name, or a trial's")
     parser.add_argument("other", metavar="B", help="what to compare it with")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_results_option(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     return parser
 

@@ -26,7 +26,7 @@ from analysis.legacy import (
 )
 from analysis.legacy_runs import find_run_folders, read_run
 from analysis.legacy_sweeps import check_replaced, write_sweep
-from pwmray.commands import CommandParser, check_distinct, run_command
+from pwmray.commands import CommandParser, add_results_option, check_distinct, run_command
 from pwmray.files import replacing
 
 SHOWN = 3  # contradictions of a field that are printed
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Import results from before this package, and list their contradictions.",
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="CSV|DIR")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_results_option(parser)
     return parser
 
 
