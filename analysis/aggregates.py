@@ -1,9 +1,8 @@
 """Aggregates over a suite of tasks: IQM, optimality gap, performance profile, improvement.
 
-The estimators of Agarwal et al., "Deep RL at the edge of the statistical precipice" (2021), on
-scores = returns / 1,000. Scores come as a list with one array a task, [seeds of that task]; the
-intervals are percentile bootstraps that draw seeds within each task (stratified), so that every
-task stays in every draw.
+The estimators are those of Agarwal et al., "Deep RL at the edge of the statistical precipice"
+(2021), on scores = returns / 1,000. Scores are a list with one array a task, [seeds of that task].
+Intervals are stratified percentile bootstraps: seeds are drawn within each task.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ TRIMMED = 0.25  # of the runs on each side, before the interquartile mean
 TARGET = 1.0  # the score that the optimality gap is counted from
 DRAWS = 2_000
 
-Scores = Sequence[np.ndarray]
+Scores = Sequence[np.ndarray]  # one array a task, [seeds]
 Drawn = list[np.ndarray]  # one array a task, [draws, seeds]
 
 
@@ -42,7 +41,7 @@ def performance_profile(scores: Drawn, thresholds: np.ndarray) -> np.ndarray:
 def probability_of_improvement(ours: Drawn, theirs: Drawn) -> np.ndarray:
     """Return how likely a run of `theirs` beats one of `ours` on a task drawn at random.
 
-    Of all pairs of runs on a task (Mann and Whitney's U), ties counting one half.
+    This is the share of all pairs of runs on a task (Mann and Whitney's U); ties count one half.
     """
     tasks = zip(ours, theirs, strict=True)
     return np.mean([_compare_runs(a, b).mean(axis=(-1, -2)) for a, b in tasks], axis=0)
@@ -57,7 +56,10 @@ def estimate(
 
 
 def estimate_profile(scores: Scores, thresholds: np.ndarray, confidence: float) -> list[Interval]:
-    """Return `estimate` of the performance profile, as a product with the weights of its draws."""
+    """Return the performance profile with its intervals, one for each threshold.
+
+    Equal to `estimate` of each threshold, but all draws are one product with their weights.
+    """
     above = (np.concatenate(scores)[:, None] > thresholds).astype(float)
     weights = draw_weights(tuple(map(len, scores)), DRAWS)
     whole = performance_profile(_as_draw(scores), thresholds)[0]
@@ -65,10 +67,10 @@ def estimate_profile(scores: Scores, thresholds: np.ndarray, confidence: float) 
 
 
 def estimate_improvement(ours: Scores, theirs: Scores, confidence: float) -> Interval:
-    """Return `estimate` of the probability of improvement, by the same weights for both arms.
+    """Return the probability of improvement with its interval.
 
-    The same seeds are drawn of both, since they share training and evaluation seeds:
-    `scores[task][i]` must be of the same training seed in both.
+    Every draw takes the same seeds of both arms, which share training and evaluation seeds:
+    `ours[task][i]` and `theirs[task][i]` must be of one training seed.
     """
     sizes = tuple(map(len, ours))
     weights = draw_weights(sizes, DRAWS)
@@ -81,7 +83,7 @@ def estimate_improvement(ours: Scores, theirs: Scores, confidence: float) -> Int
 
 
 def draw_seeds(scores: Scores) -> Drawn:
-    """Return scores with the seeds drawn again within tasks, the same ones for every arm."""
+    """Return scores with seeds resampled within tasks, the same seeds for every arm."""
     chosen = draw_places(tuple(map(len, scores)), DRAWS)
     return [task[index] for task, index in zip(scores, chosen, strict=True)]
 
@@ -92,7 +94,7 @@ def _as_draw(scores: Scores) -> Drawn:
 
 
 def _limit(whole: np.ndarray, drawn: np.ndarray, confidence: float) -> list[Interval]:
-    """Return a percentile interval of each column of `drawn` around each estimate."""
+    """Return each estimate with the percentile interval of its column of `drawn`."""
     tail = (1.0 - confidence) / 2.0
     limits = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
     return [Interval(*map(float, of_one)) for of_one in zip(whole, *limits, strict=True)]

@@ -1,4 +1,4 @@
-"""Check what a sweep's folder says before anything is computed: people edit files."""
+"""Read and check a sweep's description and rows before anything is computed: people edit files."""
 
 import contextlib
 import functools
@@ -11,22 +11,22 @@ from typing import Any
 from pwmray.registry.sweep_folders import check_kind, read_text
 from pwmray.tasks import TASKS
 
-OWN = ("task", "seed", "epochs")  # in which trials that share all other settings differ
-NEEDED = ("status", "task", "variant", "seed")  # of every trial, whatever its status
+OWN = ("task", "seed", "epochs")  # settings in which trials differ that share all others
+NEEDED = ("status", "task", "variant", "seed")  # columns without a null
 NEEDED_IF_EVALUATED = ("epochs",)  # an imported run that failed may not say what it was asked for
-# What sweep.json must hold, and may hold.
+# The keys that sweep.json must have, and those that it may have.
 REQUIRED = {"name": str, "scale": str, "compare": str, "varies": list, "trials": list}
 OPTIONAL = {"within": list, "axes": dict}
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return what a sweep.json holds; raise ValueError naming it and what is wrong with it."""
+    """Return a sweep.json's content; raise ValueError naming the file and what is wrong with it."""
     try:
         described = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(described, dict):
-        raise ValueError(f"{path} is no JSON object")
+        raise ValueError(f"{path} is not a JSON object")
     missing = [key for key in REQUIRED if key not in described]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
@@ -41,7 +41,7 @@ def read_description(path: Path) -> dict[str, Any]:
 def check_once(path: Path, trials: Sequence[str]) -> None:
     """Raise ValueError naming the file and a trial that it has more than once.
 
-    Tables are joined by trial: the episodes of two would be those of both.
+    Tables are joined by trial, so each of two would get the episodes of both.
     """
     if len(set(trials)) < len(trials):
         trial, times = Counter(trials).most_common(1)[0]
@@ -64,22 +64,24 @@ def check_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
 def read_config(record: dict[str, Any]) -> dict[str, Any]:
     """Return the config of a row of `trials`, empty where none was recorded.
 
-    Raises ValueError naming the trial where it is no JSON object.
+    Raises ValueError naming the trial if it is not a JSON object.
     """
     try:
         config = json.loads(record.get("config") or "{}")
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"trials.arrow: the config of trial {record['trial']} is no JSON object")
+        raise ValueError(
+            f"trials.arrow: the config of trial {record['trial']} is not a JSON object"
+        )
     return config
 
 
 def read_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a row of `trials` without its task, seed and epochs; not to be changed.
+    """Return the config of a row of `trials` without task, seed and epochs; do not change it.
 
-    They come first there. What is left is read once for all the trials that share it, of thousands
-    of which the config is most of what there is to read. Raises ValueError as `read_config`.
+    Those three come first in the text. The rest is parsed once for all the trials that share it:
+    of thousands of trials, parsing configs would take longest. Raises ValueError as `read_config`.
     """
     text = record.get("config") or "{}"
     first = json.dumps({name: record.get(name) for name in OWN}).removesuffix("}")

@@ -1,4 +1,4 @@
-"""What an arm cost: time on its device, epochs a second, network calls, return for an hour."""
+"""Measure what an arm cost: device time, epochs/s, network calls, and return per hour."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from analysis.stats import mean_and_sd
 
 
 class Cost(NamedTuple):
-    """The cost of one arm's evaluated trials; None where it was not recorded."""
+    """The cost of one arm's evaluated trials; None if it was not recorded."""
 
     arm: Arm
     devices: tuple[str, ...]

@@ -8,9 +8,9 @@ import numpy as np
 from analysis.load import Sweep, encode, find_starts, to_array
 from pwmray.results import CURVE, read_table
 
-POSITIVE = ("world_model_loss", "critic_loss")  # losses that cannot fall below 0
+POSITIVE = ("world_model_loss", "critic_loss")  # losses that are never negative
 LOSSES = (*POSITIVE, "actor_loss")
-WANTED = ("trial", "epoch", "return_mean", *LOSSES)  # of 18 columns: tables may have gigabytes
+WANTED = ("trial", "epoch", "return_mean", *LOSSES)  # of 18: tables may have gigabytes
 
 
 class LearningCurve(NamedTuple):
@@ -31,7 +31,7 @@ Curves = dict[str, LearningCurve]  # by trial
 
 
 def load_curves(sweep: Sweep) -> Curves:
-    """Return the curves of a sweep's trials, of all sweeps merged into it; none without a file.
+    """Return the curves of a sweep's trials, of all sweeps merged into it; empty without a file.
 
     Raises ValueError naming a file that is broken or lacks a column.
     """

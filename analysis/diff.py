@@ -1,9 +1,9 @@
-"""What differs between two trials, or between two sweeps: config, data, code, versions, hardware.
+"""Show what differs between two trials or sweeps: config, data, code, versions, hardware.
 
     python analysis/diff.py A B [--results DIR]
 
-A and B are each a sweep's name, or a trial's fingerprint, the beginning of one, or readable name.
-A sweep's value of a field is all that its trials have.
+A and B are each the name of a sweep, or a trial's fingerprint, its beginning, or readable name. A
+sweep's value of a field is the set of its trials' values.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
-from pwmray.commands import CommandParser, one_line, run_command
+from pwmray.commands import CommandParser, add_results_option, one_line, run_command
 from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
 
 PARTS = {
@@ -27,7 +27,7 @@ PARTS = {
     "evaluation": ("evaluation_protocol", "evaluation_episodes"),
     "outcome": ("status", "epochs_reached", *PARAMETERS),
 }
-_MAX_VALUES = 4  # of a field that are printed
+_MAX_VALUES = 4  # printed of one field
 
 
 class Difference(NamedTuple):
@@ -82,7 +82,7 @@ def find_side(name: str, results: Path) -> list[Trial]:
 
 
 def compare(one: Sequence[Trial], other: Sequence[Trial]) -> list[Difference]:
-    """Return every field that the two sides do not have the same values of, in any order."""
+    """Return every field of which the two sides do not have the same set of values."""
     found = _differing("config", settings_of(one), settings_of(other))
     for part, fields in PARTS.items():
         found += _differing(part, _values(one, fields), _values(other, fields))
@@ -94,7 +94,7 @@ def build_parser() -> CommandParser:
     parser = CommandParser(description="Say what differs between two trials or two sweeps.")
     parser.add_argument("one", metavar="A", help="a sweep's name, or a trial's")
     parser.add_argument("other", metavar="B", help="what to compare it with")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_results_option(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     return parser
 

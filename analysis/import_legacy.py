@@ -1,13 +1,12 @@
-"""Bring results from before this package into tables that summarize.py reads.
+"""Import results from before this package into tables that summarize.py reads.
 
     python analysis/import_legacy.py all_experiments.csv mt30_results_summary.csv
     python analysis/import_legacy.py outputs/            Hydra's run folders in it
 
-Writes a sweep a phase, or a file, to results/legacy_*/, every trial marked with its origin, and
-prints what the files contradict each other in; results/legacy_contradictions.csv has all of that.
-Importing again replaces what was imported from the same sources; a sweep with runs of others is
-left as it is, and the command says so.
-Exit status: 0 when something was imported, 2 with one line on stderr when not.
+Writes one sweep per phase, or per file, to results/legacy_*/, with the origin of every trial.
+Prints where the files contradict each other; results/legacy_contradictions.csv lists all of it.
+Importing again replaces what came from the same sources; the command refuses to replace other runs.
+Exit status: 0 if something was imported, 2 with one line on stderr if not.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from analysis.legacy import (
 )
 from analysis.legacy_runs import find_run_folders, read_run
 from analysis.legacy_sweeps import check_replaced, write_sweep
-from pwmray.commands import CommandParser, check_distinct, run_command
+from pwmray.commands import CommandParser, add_results_option, check_distinct, run_command
 from pwmray.files import replacing
 
 SHOWN = 3  # contradictions of a field that are printed
@@ -42,10 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = CommandParser(
         prog="import_legacy.py",
-        description="Bring results from before this package into tables.",
+        description="Import results from before this package, and list their contradictions.",
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="CSV|DIR")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    add_results_option(parser)
     return parser
 
 
@@ -72,7 +71,7 @@ def import_legacy(options: argparse.Namespace) -> int:
 
 
 def _label_sources(sources: Sequence[Path]) -> list[Path]:
-    """Return the end of each path that tells it from the others; nothing for the only folder."""
+    """Return each path's shortest distinguishing end; an empty path for the only folder."""
     paths = [source.resolve() for source in sources]
     folders = [path for path in paths if path.is_dir()]
     return [Path() if folders == [path] else _shorten(path, paths) for path in paths]
@@ -114,7 +113,7 @@ def _group(
 
 
 def _check_once(runs: Sequence[LegacyRun]) -> None:
-    """Raise ValueError for a run that two sources of one import have, one within the other."""
+    """Raise ValueError for a run given twice, by two sources of which one contains the other."""
     seen: dict[str, LegacyRun] = {}
     for run in runs:
         other = seen.setdefault(run.identity, run)

@@ -1,7 +1,7 @@
-"""Read results from before this package: the two tables kept then, and what they contradict in.
+"""Read the two tables of results from before this package, and find their contradictions.
 
-`all_experiments.csv` was typed by hand, a row a run; `mt30_results_summary.csv` was read off the
-runs' files. Nothing is repaired: a run stays as its file has it, with its origin.
+`all_experiments.csv` was typed by hand, one row a run; `mt30_results_summary.csv` was made from the
+runs' files. Nothing is repaired: a run is kept as its file has it, with its origin.
 """
 
 import csv
@@ -21,9 +21,9 @@ from pwmray.checks import MAX_INT, check_folder_name
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH
 
-PREFIX = "legacy_"  # of the names of their sweeps
+PREFIX = "legacy_"  # of the names of imported sweeps
 
-# The configurations' names then, and the variants that they are now.
+# The earlier configurations' names, and their variants by today's names.
 VARIANTS = {
     "baseline": "baseline",
     "flow_policy": "flowpolicy",
@@ -43,17 +43,17 @@ METHODOLOGIES = {
     "from_scratch": "joint_from_scratch",
     "finetune_wm": "policy_and_wm_finetuning",
 }
-_MOST = MAX_INT - 1  # for iterations count from 0, epochs from 1
-# A number as tables have it; Python would also take 9_81, nan and inf.
+_MOST = MAX_INT - 1  # iterations count from 0, epochs from 1
+# A number as written in tables; Python's float would also take 9_81, nan and inf.
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
-SAME = 0.006  # two returns that agree to the two digits typed
+SAME = 0.006  # returns closer than this agree in the two digits typed
 
 
 class LegacyRun(NamedTuple):
-    """One run as its file has it; None where the file does not say."""
+    """One run as its file has it; None for what the file does not record."""
 
     source: str  # full path of the file, with the line, or of the folder
-    origin: str  # as much of that as tells the sources of an import apart
+    origin: str  # its end, as much as distinguishes the sources of an import
     group: str  # the sweep that it goes to
     config: str
     task: str
@@ -102,10 +102,10 @@ class Contradiction(NamedTuple):
 
 
 def read_table_of_runs(path: Path, label: Path) -> list[LegacyRun]:
-    """Return the runs of one of the two CSV files, told by its columns.
+    """Return the runs of one of the two CSV files, recognised by its columns.
 
-    `label` is what their origins and sweeps call the file. Raises ValueError naming file, line and
-    value for what cannot be read, and a table without runs.
+    `label` names the file in origins and sweeps. Raises ValueError, naming file, line and value,
+    for what cannot be read, and for a table without runs.
     """
     rows = read_rows(path)
     for wanted, read in READERS:
@@ -124,11 +124,11 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a CSV file, each with its line, as cells by column.
+    """Return the rows of a CSV file, each with its line number, as cells by column.
 
-    Rows of empty cells, which Excel leaves at the end, are left out. Raises ValueError naming the
-    file, and the line, for what is no CSV, has no row, or a row with more or fewer cells than the
-    header: a decimal comma, or a file that was cut.
+    Empty rows, which Excel leaves at the end, are skipped. Raises ValueError, naming file and line,
+    for invalid CSV, for a table without rows, and for a row with more or fewer cells than the
+    header (decimal commas, or a truncated file).
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
@@ -177,7 +177,7 @@ def read_duration(row: Mapping[str, str], name: str) -> float | None:
 
 
 def find_contradictions(files: Sequence[Sequence[LegacyRun]]) -> list[Contradiction]:
-    """Return what contradicts: within each file, then between every two of them."""
+    """Return all contradictions: within each file, then between every two files."""
     found = [one for runs in files for one in (*_find_shared_jobs(runs), *_find_same(runs))]
     for first, second in itertools.combinations(files, 2):
         found += _compare_files(first, second)
@@ -271,7 +271,7 @@ def _read_number(text: str) -> float | None:
 
 
 def _find_shared_jobs(runs: Sequence[LegacyRun]) -> list[Contradiction]:
-    """Return every job that two runs of a file are said to be."""
+    """Return every job that a file names for two runs."""
     jobs: dict[str, list[LegacyRun]] = defaultdict(list)
     for run in runs:
         if run.job:
@@ -284,7 +284,7 @@ def _find_shared_jobs(runs: Sequence[LegacyRun]) -> list[Contradiction]:
 
 
 def _find_same(runs: Sequence[LegacyRun]) -> list[Contradiction]:
-    """Return runs of a file with the very same return and plan return: one run twice?"""
+    """Return runs of a file with exactly the same return and plan return: one run twice?"""
     same: dict[tuple, list[LegacyRun]] = defaultdict(list)
     for run in runs:
         if run.final_return is not None and run.plan_return is not None:
@@ -315,7 +315,7 @@ def _compare_files(
 def _match(
     ours: Sequence[LegacyRun], theirs: Sequence[LegacyRun]
 ) -> list[tuple[LegacyRun, LegacyRun]]:
-    """Pair runs of one name: those that end on the same return, then those that are left."""
+    """Pair runs of one name: first those with the same return, then the rest in order."""
     pairs, left = [], list(theirs)
     alone = []
     for run in ours:

@@ -23,16 +23,16 @@ CHOICES = Path(".hydra") / "hydra.yaml"  # what was chosen on the command line
 
 
 def find_run_folders(folder: Path) -> list[Path]:
-    """Return every folder at or under `folder` that Hydra made a run's, in order."""
+    """Return every run folder of Hydra at or under `folder`, sorted."""
     return sorted(path.parents[1] for path in folder.rglob(str(CONFIG)))
 
 
 def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Contradiction]]:
     """Return the run in a folder, and where its config contradicts itself or its results.
 
-    `label` is what its origin calls the source `root`, nothing where that is the only one.
-    The config's `general.seed` is the seed that trained; a `seed` elsewhere did nothing. Raises
-    ValueError naming the file and the key that is missing or broken.
+    `label` stands for the source `root` in the run's origin; it is empty for the only source. The
+    seed that trained is `general.seed`; a `seed` elsewhere had no effect. Raises ValueError naming
+    the file and the key that is missing or broken.
     """
     config = _Config(folder / CONFIG)
     checkpoint = config.text("general.checkpoint") or SCRATCH
@@ -59,7 +59,7 @@ def read_run(folder: Path, root: Path, label: Path) -> tuple[LegacyRun, list[Con
 
 
 class _Config:
-    """One of Hydra's files, whose settings are found by their dotted keys.
+    """A YAML file of Hydra, whose settings are read by dotted key.
 
     Each method raises ValueError naming the file and the key.
     """
@@ -69,13 +69,13 @@ class _Config:
         text = read_text(path)
         try:
             self._settings = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:  # such as a date that there is not
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
             raise ValueError(f"{path} is not valid YAML ({error})") from error
         if not isinstance(self._settings, dict):
             raise ValueError(f"{path} holds no settings")
 
     def find(self, key: str) -> Any:
-        """Return a setting, None where it or a group that it would be in is not there."""
+        """Return a setting; None if it, or a group above it, is missing."""
         value: Any = self._settings
         parts = key.split(".")
         for place, part in enumerate(parts):
@@ -88,14 +88,14 @@ class _Config:
         return value
 
     def text(self, key: str) -> str:
-        """Return a text, empty where there is none."""
+        """Return a text; empty if it is missing."""
         value = self.find(key) or ""
         if not isinstance(value, str):
             raise ValueError(f"{self._path}: {key} is {value!r:.60}, not text")
         return value
 
     def whole(self, key: str, least: int = 0) -> int:
-        """Return a whole number from `least`, which must be there."""
+        """Return a whole number from `least` on, which must not be missing."""
         value = self.find(key)
         if value is None:
             raise ValueError(f"{self._path} lacks {key}")
@@ -114,7 +114,7 @@ class _Config:
 
 
 def _read_name(folder: Path, config: _Config) -> str:
-    """Return the algorithm's name: what was chosen on the command line, or its own."""
+    """Return the algorithm's name, preferably as chosen on the command line."""
     if (folder / CHOICES).is_file():
         chosen = _Config(folder / CHOICES).text("hydra.runtime.choices.alg")
         if chosen:
@@ -126,7 +126,7 @@ def _read_name(folder: Path, config: _Config) -> str:
 
 
 def _add_results(run: LegacyRun, path: Path) -> LegacyRun:
-    """Add the curve and, where the final evaluation ran, the result: it is the last row."""
+    """Add the curve and, if the final evaluation ran, its result, which is in the last row."""
     rows = read_rows(path)
     missing = [name for name in ("iteration", "episode_reward") if name not in rows[0][1]]
     if missing:
@@ -165,7 +165,7 @@ def _read_cell(
 
 
 def _find_contradictions(run: LegacyRun, other: Any) -> Iterator[Contradiction]:
-    """Yield what contradicts: another seed in the config, fewer or more epochs than asked for."""
+    """Yield contradictions: a second seed in the config, other epochs than asked for."""
     if other is not None and other != run.seed:
         said = f"seed {other} was set, but trained nothing ({run.origin})"
         yield Contradiction("seed", str(run), f"general.seed {run.seed} ({run.origin})", said)

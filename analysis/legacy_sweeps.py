@@ -1,4 +1,4 @@
-"""Write runs from before this package as sweeps, none in place of runs of other sources."""
+"""Write runs from before this package as sweeps, never over runs of other sources."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ OWN_COLUMNS = [pa.field("origin", pa.string()), pa.field("config_name", pa.strin
 
 
 def check_replaced(folder: Path, sources: Sequence[Path]) -> None:
-    """Raise ValueError where a sweep is there that has runs of more than `sources`."""
+    """Raise ValueError if the folder's sweep has runs of other sources than `sources`."""
     sweep = read_sweep(folder)
     if not sweep:
         return
@@ -38,9 +38,9 @@ def check_replaced(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun]) -> None:
-    """Write the sweep of some runs and what they were imported from.
+    """Write a sweep of some runs, and what they were imported from.
 
-    Its description comes last so that a part of it is no sweep.
+    Its sweep.json is written last, so that a half-written folder is no sweep.
     """
     rows = [_to_row(run) for run in runs]
     varies = _find_varied(rows)
@@ -71,7 +71,7 @@ def write_sweep(folder: Path, sources: Sequence[Path], runs: Sequence[LegacyRun]
 
 def _to_row(run: LegacyRun) -> dict[str, Any]:
     world_model, policy = VARIANTS.get(run.variant, (None, None))
-    # What ran to its end was asked for what it reached; of another run that is not known.
+    # A finished run reached what was asked for; what a failed one was asked for is not known.
     epochs = run.epochs or (None if run.failure else run.epochs_reached)
     return {
         "trial": run.identity,
@@ -101,7 +101,7 @@ def _to_row(run: LegacyRun) -> dict[str, Any]:
 
 
 def _find_varied(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the columns that vary; configurations where they tell more than variants do."""
+    """Return the columns that vary; config names instead of variants if they are more."""
     columns = ("methodology", "epochs", "variant", "config_name")
     levels = {name: {row[name] for row in rows} for name in columns}
     is_told_by_variant = len(levels["config_name"]) == len(levels["variant"])
@@ -111,7 +111,7 @@ def _find_varied(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _list_episodes(row: dict[str, Any], run: LegacyRun) -> list[dict[str, Any]]:
-    """Return one episode an actor: the mean that was recorded stands for all of them."""
+    """Return one row an actor: the recorded mean stands for all of its episodes."""
     returns = {POLICY: run.final_return, PLANNER: run.plan_return}
     return [
         {"trial": row["trial"], "actor": actor, "episode": 0, "return": value}

@@ -47,9 +47,9 @@ class Trial:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Return its config without task, seed and epochs; not to be changed.
+        """Return its config without task, seed and epochs; shared, so do not change it.
 
-        Raises ValueError naming the trial where it is no JSON object.
+        Raises ValueError naming the trial if the config is not a JSON object.
         """
         return read_settings(self.record)
 
@@ -60,19 +60,19 @@ class Trial:
 
     @cached_property
     def plan_return(self) -> float | None:
-        """Return the mean over the planner's episodes; None without any. No verdict uses it.
+        """Return the mean over the planner's episodes; no verdict uses it.
 
-        None, too, where an episode's return is no number.
+        None without any, or if the return of one is not finite.
         """
         is_known = len(self.plan_returns) and np.isfinite(self.plan_returns).all()
         return _mean(self.plan_returns) if is_known else None
 
     @cached_property
     def return_where_planned(self) -> float | None:
-        """Return the mean over the episodes that the planner acted in too: the first ones.
+        """Return the policy's mean over the first episodes, those in which the planner acted too.
 
-        None without any, where one of theirs is no number, and for an imported trial, whose
-        episodes are not known one by one.
+        None without any, if the return of one is not finite, and for an imported trial, whose
+        single episodes are not known.
         """
         num = len(self.plan_returns)
         there = self.returns[:num]
@@ -81,9 +81,9 @@ class Trial:
 
     @property
     def num_episodes(self) -> int | None:
-        """Return how many evaluation episodes the final return is the mean of; None if not known.
+        """Return the number of evaluation episodes behind the final return; None if not known.
 
-        An imported trial has one row for all of them, and perhaps recorded their number.
+        An imported trial has one row for all of them, and may have recorded their number.
         """
         if len(self.returns) and self.record.get("origin"):
             return self.record["evaluation_episodes"]
@@ -125,11 +125,11 @@ class Sweep(NamedTuple):
         return tuple(trial for trial in self.trials if trial.is_usable)
 
     def find_names_of(self, key: str) -> tuple[str, ...]:
-        """Return the axes with names of their own that set `key` and nothing else."""
+        """Return the axes that set `key` and nothing else, under another name."""
         return tuple(name for name, keys in self.axes.items() if keys == (key,) and name != key)
 
     def find_bound(self, factor: str) -> tuple[str, ...]:
-        """Return `factor` and the factors that its levels set, which change along with it."""
+        """Return `factor`, then the factors that its levels set and that change along with it."""
         return find_bound(factor, self.axes.get(factor, (factor,)))
 
 
@@ -187,7 +187,7 @@ def load_sweep(folder: Path) -> Sweep:
 
 
 def list_factors_of_arms(varies: Sequence[str]) -> list[str]:
-    """Return the factors that tell the arms of a sweep apart: not the seed."""
+    """Return the factors that distinguish the arms of a sweep: all but the seed."""
     return [name for name in dict.fromkeys((*ARM_FACTORS, *varies)) if name != "seed"]
 
 
@@ -199,7 +199,7 @@ def count_statuses(trials: Iterable[Trial]) -> dict[str, int]:
 
 
 def describe_progress(sweep: Sweep) -> str:
-    """Say in one line what is there: trials by status, those without a row, and why some failed."""
+    """Say in one line how far the sweep is: trials by status, and why some failed."""
     parts = [f"{len(sweep.usable)} of {sweep.num_planned} trials evaluated"]
     counts = count_statuses(sweep.trials)
     parts += [f"{num} {status.lower()}" for status, num in counts.items() if status != EVALUATED]
@@ -226,7 +226,7 @@ def describe_progress(sweep: Sweep) -> str:
 
 
 def format_span(counts: Sequence[int]) -> str:
-    """Return the least and the largest of some numbers."""
+    """Return the range of some counts as printed, e.g. "2 to 5"."""
     if not counts:
         return "0"
     low, high = min(counts), max(counts)
@@ -267,12 +267,12 @@ def find_factor(record: dict[str, Any], name: str) -> Any:
 
 
 def find_level(trial: Trial, name: str) -> Any:
-    """Return a trial's level of a factor that perhaps others alone have, None where it has none."""
+    """Return a trial's level of a factor; None if the factor does not apply to it."""
     if name in trial.factors:
         return trial.factors[name]
     try:
         return find_factor(trial.record, name)
-    except ValueError:  # neither a column nor a setting: it does not apply
+    except ValueError:  # neither a column nor a setting of this trial
         return None
 
 
@@ -330,14 +330,14 @@ def _read_episodes(path: Path) -> dict[tuple[str, str], np.ndarray]:
 
 
 def find_starts(keys: np.ndarray) -> np.ndarray:
-    """Return where each run of equal keys begins; of one key or more."""
+    """Return the index at which each run of equal keys begins; takes one key or more."""
     return np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1])
 
 
 def encode(column: pa.ChunkedArray, missing: str = "") -> tuple[np.ndarray, list[str]]:
-    """Return a column of text as numbers, and the texts that they stand for."""
+    """Return a column of text as indices, and the texts that they stand for."""
     filled = column.fill_null(missing) if column.null_count else column
-    # By runs: a trial's rows follow each other, and to compare texts is quicker than to hash them.
+    # By runs: a trial's rows follow each other, and comparing texts is faster than hashing them.
     runs: Any = pc.call_function("run_end_encode", [_as_one(filled)])
     coded = runs.values.dictionary_encode()
     lengths = np.diff(np.from_dlpack(runs.run_ends), prepend=0)
@@ -345,7 +345,7 @@ def encode(column: pa.ChunkedArray, missing: str = "") -> tuple[np.ndarray, list
 
 
 def to_array(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of numbers, with NaN for a null; without one it is not copied."""
+    """Return a column of numbers, NaN for null; it is copied only if there is a null."""
     if column.null_count:
         column = column.cast(pa.float64()).fill_null(math.nan)
     return np.from_dlpack(_as_one(column))  # to_numpy imports pandas, a third of a second

@@ -1,4 +1,4 @@
-"""Several sweeps as one, told apart by a factor `sweep`; or some tasks of a sweep alone."""
+"""Merge several sweeps into one with a factor `sweep`, or keep some tasks of a sweep."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
 
 
 def merge_sweeps(sweeps: Sequence[Sweep]) -> Sweep:
-    """Return one sweep that varies what any of them varies, and the sweep itself.
+    """Return one sweep that varies whatever any of them varies, and `sweep`.
 
-    Where a sweep holds what another varies, its trials stand at the level that it holds; where
-    the factor does not apply to it, at None. Raises ValueError for two sweeps of one name.
+    A trial of a sweep that holds what another varies gets the level held, or None if the factor
+    does not apply to it. Raises ValueError for two sweeps of one name.
     """
     if len(sweeps) == 1:
         return sweeps[0]
@@ -59,7 +59,7 @@ def _unite_axes(sweeps: Sequence[Sweep]) -> dict[str, tuple[str, ...]]:
 
 
 def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:
-    """Return the sweep with the trials of `tasks` alone; trials without a row are not counted.
+    """Return the sweep with only the trials of `tasks`; trials without a row are not counted.
 
     Raises ValueError for a task that the sweep does not have.
     """

@@ -1,4 +1,4 @@
-"""Average arms over factors that are not kept apart, seed by seed.
+"""Average arms, seed by seed, over factors that are not kept apart.
 
 The training seed stays the unit: an arm's return at a seed becomes the mean over the levels of the
 factors left out, so that three collections of data do not turn three seeds into nine.
@@ -16,11 +16,11 @@ from analysis.load import format_value
 def pool_arms(
     arms: Sequence[Arm], compared: Sequence[str], within: Sequence[str] | None
 ) -> list[Arm]:
-    """Return one arm for each level of `compared` in each combination of `within`, and of task.
+    """Return one arm for each task, level of `compared` and combination of the factors `within`.
 
-    `compared` has the factor compared first, then those that its levels set: a variant that other
-    factors set too is not kept apart. The arms as they are where every factor is kept apart.
-    Raises ValueError for a name in `within` that is no factor of the arms.
+    `compared` has the factor compared first, then those that its levels set. If nothing is left to
+    average over, the arms are returned as they are. Raises ValueError for a name in `within` that
+    is no factor of the arms.
     """
     factors = list(arms[0].factors)
     for name in within or ():
@@ -35,7 +35,7 @@ def pool_arms(
         key = tuple(level for name, level in arm.factors.items() if name in kept)
         groups.setdefault(key, []).append(arm)
     named = [name for name in factors if name in (*kept, *compared)]
-    # A variant without the factor compared came first, perhaps.
+    # Averages need ordering anew: an arm to which the compared factor does not apply may be first.
     return order_arms([_pool(parts, named) for parts in groups.values()])
 
 
@@ -66,11 +66,12 @@ def describe_averaging(averaged: Sequence[str], pooled: Arm) -> list[str]:
 def compare_controls(
     compare: str, baseline: Arm, level: Arm, keys: Sequence[str] = ()
 ) -> list[Difference]:
-    """Return the controls that differ between two arms, of pooled ones part by part.
+    """Return the controls that differ between two arms; pooled arms are compared part by part.
 
-    Parts are paired by the factors averaged over; where these differ, that is the difference,
-    unless there is one part on either side, which then are compared as they are, or such a factor
-    does not apply to one side, each of whose parts is compared with as many of the other's.
+    Parts are paired by their levels of the factors averaged over. Unpaired parts are a difference,
+    with two exceptions: a single part on either side is paired whatever its levels; and where a
+    factor does not apply to one side, each of its parts is paired with all matching parts of the
+    other, if these are equally many for each.
     """
     if not baseline.parts or not level.parts:
         return find_differences(compare, baseline.compared, level.compared, keys)
@@ -89,9 +90,10 @@ def compare_controls(
 
 
 def _spread_over(parts: Collection[tuple], others: Collection[tuple]) -> dict[tuple, tuple]:
-    """Return for each of `others` the one of `parts` that it agrees with where a factor applies.
+    """Return, for each of `others`, the one of `parts` that agrees where its factors apply.
 
-    Empty where that is not one, or where not each of `parts` has as many: it would weigh otherwise.
+    Empty if some have none or several, or if not every one of `parts` gets equally many: they
+    would then weigh differently in the averages.
     """
     found = {
         key: [own for own in parts if all(dict(own).get(n) in (level, None) for n, level in key)]
@@ -112,7 +114,7 @@ def _by_left_out(arm: Arm) -> dict[tuple, Arm]:
 
 
 def _say(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> str:
-    """Name the levels that some parts stand at, of the factors in which any of them differ."""
+    """Name the parts by their levels, of the factors in which any of all parts differ."""
     seen = [item for key in (*parts, *others) for item in key]
     varied = {name for name, level in seen if any(n == name and v != level for n, v in seen)}
     listed = [
@@ -123,7 +125,7 @@ def _say(parts: dict[tuple, Arm], others: dict[tuple, Arm]) -> str:
 
 
 def _pool(parts: Sequence[Arm], names: Sequence[str]) -> Arm:
-    """Return the average of some arms; several levels of a factor that is set become a text."""
+    """Return the average of some arms; differing levels of one factor are joined as text."""
     found = {name: list(dict.fromkeys(part.factors[name] for part in parts)) for name in names}
     kinds = {part.kinds for part in parts}
     return Arm(

@@ -1,4 +1,4 @@
-"""Where a summary's numbers come from: sweeps, code, versions, machines; and what failed."""
+"""List where a summary's numbers come from (code, versions, machines), and what failed."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ SHOWN = 4  # values of a column; more are counted
 
 
 def list_provenance(summary: Summary) -> Grid:
-    """Return a table of what the evaluated trials say of themselves, a row a column."""
+    """Return a table of what the evaluated trials recorded, one row for each of COLUMNS."""
     trials = summary.sweep.usable
     times = [t.record["ended_at"] for t in trials if t.record["ended_at"] is not None]
     rows = [("sweep", summary.sweep.name), ("scale", summary.sweep.scale)]

@@ -1,7 +1,7 @@
-"""Published MT30 returns beside ours, and where their protocol is another than ours.
+"""Put published MT30 returns beside ours, and list where their protocol differs from ours.
 
-A published return is one run's, or one agent's: no spread over training seeds is known, so that no
-verdict can rest on it. A difference is given only where every setting below agrees.
+A published return is of one run, or of one agent: its spread over training seeds is unknown, so no
+verdict can rest on it. A difference is given only if every setting below agrees.
 """
 
 import re
@@ -19,11 +19,11 @@ UNRECORDED = "not recorded"
 
 
 class Setting(NamedTuple):
-    """One setting of a published protocol, and how a trial of ours tells its own."""
+    """One setting of a published protocol, and how to read it from a trial of ours."""
 
     name: str
     published: Any
-    read: Callable[[Trial], Any]  # None where the trial does not say
+    read: Callable[[Trial], Any]  # None if the trial does not record it
     tolerance: float = 0.0  # as a share of the published number
 
     def is_met(self, trial: Trial) -> bool:
@@ -39,8 +39,8 @@ class Reference(NamedTuple):
 
     title: str
     pick: Callable[[PublishedReturns], tuple[float, float | None]]  # mean, and sd where known
-    settings: tuple[Setting, ...]  # that must agree before a difference says anything
-    ours: Callable[[Arm], float | None]  # the mean that a difference is taken of
+    settings: tuple[Setting, ...]  # these must agree before a difference means anything
+    ours: Callable[[Arm], float | None]  # the mean that is compared with the published one
     notes: tuple[str, ...]  # what differs whatever our settings are
 
 
@@ -51,7 +51,7 @@ class ReferenceRow(NamedTuple):
     published: float
     published_sd: float | None
     differs_in: tuple[str, ...]  # the names of settings
-    # Ours, by the same kind of actor, minus published; None unless the protocol agrees.
+    # Ours minus published, of the same kind of actor; None unless the protocol agrees.
     difference: float | None
 
 
@@ -160,8 +160,8 @@ REFERENCES = {
         ours=lambda arm: mean_and_sd(arm.plan_returns)[0],
         notes=(
             "Published: one agent for all 30 tasks, trained on all of their data together and "
-            "not for a number of epochs a task; mean +- sd of 10 evaluations, which acted by its "
-            "planner: a difference is that of our plan return, and there is none without one.",
+            "not for a number of epochs a task; mean +- sd of 10 evaluations in which its planner "
+            "acted. A difference is therefore taken of our plan return, and there is none without.",
             _NO_VERDICT,
         ),
     ),

@@ -1,10 +1,10 @@
-"""How return grows with epochs: a saturating fit, and how many epochs that says are needed.
+"""Fit saturating curves of return against epochs, and say how many epochs are needed.
 
 Both shapes start at the task's floor and have two parameters, the gain A and the scale tau:
-floor + A (1 - exp(-E / tau)), and floor + A E / (E + tau), which nears its plateau as a power of
-E. Intervals are profiles of the residual sum of squares (F with 1 and N - 2 degrees of freedom, a
-trial a point), so that few seeds make them wide; the range given is that of every shape that the
-data do not tell from the better one.
+floor + A (1 - exp(-E / tau)), and floor + A E / (E + tau), which approaches its plateau as a power
+of E. Intervals are profiles of the residual sum of squares (F with 1 and N - 2 degrees of freedom,
+each trial a point), so few seeds make them wide. The range given covers every shape that the data
+do not distinguish from the best one.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
 
 SHARE = 0.9  # of the way from floor to plateau: what "needs" means
 MIN_BUDGETS = 3
-MAX_RATIO = 4.0  # between the ends of the range: a wider one tells nothing
-REACH = 2.0  # times the largest budget: beyond it nothing is foretold
-# Difference in Akaike's criterion below which shapes are not told apart. With the customary 2 the
-# range misses the truth in one case of eight (benchmarks/calibration.py).
+MAX_RATIO = 4.0  # of the range's ends: in a wider range no number is named
+REACH = 2.0  # times the largest budget: there is no prediction beyond it
+# Difference in Akaike's criterion below which shapes are not distinguished. With the customary 2
+# the range misses the truth in one case of eight (benchmarks/calibration.py).
 SAME_FIT = 6.0
 GRID = np.geomspace(0.02, 100.0, 400)  # tau in units of the largest budget
 
@@ -50,14 +50,14 @@ class Fit(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """What is known of one curve: the fits, and the answer in words."""
+    """What is known about one group's curve: the fits, and the answer in words."""
 
     group: dict[str, Any]  # the factors besides epochs
     floor: float
     budgets: tuple[int, ...]
     returns: tuple[tuple[float, ...], ...]  # by budget and seed
-    fits: tuple[Fit, ...]  # those not told from the best, the best first; empty without a fit
-    low: float | None  # the range of the epochs needed; None where nothing is fitted
+    fits: tuple[Fit, ...]  # those not distinguished from the best, best first; empty without a fit
+    low: float | None  # the range of the epochs needed; None if nothing is fitted
     high: float | None
     answer: str  # "needs about N epochs ...", or "cannot tell: why"
 
@@ -76,10 +76,10 @@ SHAPES = (
 def scale_epochs(
     arms: Sequence[Arm], budgets: Sequence[str] = (), despite_differences: bool = False
 ) -> list[Scaling]:
-    """Return the scaling of every group of arms that differ in epochs alone, where several do.
+    """Return the scaling of every group of two arms or more that differ in epochs alone.
 
-    `budgets` are factors whose levels set the epochs and nothing else. Arms that the guard rejects
-    are no curve, unless `despite_differences`; the answer says so. Nor are those that lack seeds.
+    `budgets` are factors whose levels set the epochs and nothing else. No curve is fitted to arms
+    that lack seeds, nor, without `despite_differences`, to arms that the guard rejects.
     """
     groups: dict[tuple, list[Arm]] = {}
     for arm in arms:
@@ -93,9 +93,9 @@ def scale_epochs(
 
 
 def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: float) -> Fit:
-    """Fit one shape to final returns, one entry a trial, by least squares over a grid of tau.
+    """Fit one shape to final returns, [trials], by least squares over a grid of tau.
 
-    The plateau is kept within the floor and RETURN_MAX.
+    `epochs` is [trials] too. The plateau is kept between the floor and RETURN_MAX.
     """
     taus = GRID * epochs.max()
     rise = shape.rise(epochs[None, :] / taus[:, None])  # [taus, trials]
@@ -126,7 +126,7 @@ def fit_shape(shape: Shape, epochs: np.ndarray, returns: np.ndarray, floor: floa
 
 
 def fit_curve(epochs: np.ndarray, returns: np.ndarray, floor: float) -> list[Fit]:
-    """Return the best fit, one entry a trial, and those that the data do not tell from it."""
+    """Return the best fit, then those not distinguished from it; arrays are [trials]."""
     fits = [fit_shape(shape, epochs, returns, floor) for shape in SHAPES]
     fits.sort(key=lambda fit: fit.residual)
     limit = fits[0].residual * float(np.exp(SAME_FIT / len(returns)))
@@ -136,7 +136,7 @@ def fit_curve(epochs: np.ndarray, returns: np.ndarray, floor: float) -> list[Fit
 def foretell(
     fits: Sequence[Fit], budgets: Sequence[int], returns: Sequence[Sequence[float]]
 ) -> tuple[float, float, str]:
-    """Return the range of the epochs needed and the answer; `returns` are by budget and seed."""
+    """Return the range of the epochs needed, and the answer; `returns` are by budget and seed."""
     low = min(fit.needed[0] for fit in fits)
     high = max(fit.needed[1] for fit in fits)
     if lack_of_fit(returns, fits[0].residual) < 1.0 - CONFIDENCE:
@@ -147,7 +147,7 @@ def foretell(
 def lack_of_fit(returns: Sequence[Sequence[float]], residual: float) -> float:
     """Return the p of the F test of a two-parameter fit against each budget's own mean.
 
-    1 where seeds leave no spread to compare with, or budgets no degree of freedom.
+    It is 1 if seeds show no spread, or if the budgets leave no degree of freedom.
     """
     pure = sum(sample_variance(some) * (len(some) - 1) for some in returns)
     free = sum(len(some) - 1 for some in returns)
@@ -213,5 +213,5 @@ def _from(low: float, smallest: int) -> str:
 
 
 def _round(epochs: float) -> int:
-    """Return two significant digits: more would be pretended."""
+    """Round to two significant digits: more would be false precision."""
     return int(float(f"{epochs:.1e}"))

@@ -1,4 +1,4 @@
-"""Tell trials drawn from a space, as a search's, from the cells of a grid."""
+"""Tell a search's trials, drawn from a space, from the cells of a grid."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from analysis.load import Sweep, Trial
 from analysis.merge import SWEEP
 from pwmray.pairing import ARM_FACTORS
 
-_TIMES = 4  # as many combinations of levels as trials: no grid leaves out so many as doubles
+_TIMES = 4  # combinations of levels per trial, above which trials are no grid
 
 
 def is_scattered(sweep: Sweep) -> bool:
     """Tell whether a sweep's trials, or those of one merged into it, are draws from a space.
 
-    They have one seed and fill a small part of the grid that their levels would make; whatever of
-    a grid has not run yet was planned all the same.
+    Draws have one seed and fill a small part of the grid that their levels would span. Trials of a
+    grid that have not run yet count as filled, since they are planned.
     """
     parts: dict[str, list[Trial]] = {}
     for trial in sweep.trials:

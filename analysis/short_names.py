@@ -1,4 +1,4 @@
-"""Short labels of long levels, for ticks, legends and the cells of tables."""
+"""Shorten long levels to labels for ticks, legends and the cells of tables."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from analysis.arms import Arm, is_numeric
 from analysis.load import format_value
 
-# Whoever prints one of these says beside it what it stands for.
+# Whatever prints one of these must explain it (see ShortNames.legend).
 SHORT_NAMES = {
     "policy_finetuning": "frozen",
     "policy_and_wm_finetuning": "fine-tuned",
@@ -23,7 +23,7 @@ PIECE = re.compile(r"[^_/.\- ]*[_/.\- ]|[^_/.\- ]+")  # up to where a label may 
 
 
 class ShortNames(NamedTuple):
-    """The labels of every factor's levels in one sweep, and what they stand for."""
+    """The labels of every factor's levels in one sweep, and their explanations."""
 
     labels: Mapping[tuple[str, Any], str]  # by factor and level
     legend: Mapping[str, str]  # a line for each factor that has a shortened level
@@ -33,7 +33,7 @@ class ShortNames(NamedTuple):
         return self.labels.get((factor, level), format_value(level))
 
     def named(self, factor: str, level: Any) -> str:
-        """Return the level as it is understood by itself: a number with the name of its factor."""
+        """Return the level as it can stand alone: a number gets the name of its factor."""
         label = self.label(factor, level)
         return f"{factor.rpartition('.')[2]} {label}" if is_numeric([level]) else label
 
@@ -49,7 +49,7 @@ class ShortNames(NamedTuple):
 
 
 def shorten_levels(arms: Sequence[Arm]) -> ShortNames:
-    """Return labels that are short, tell a factor's levels apart, and are explained."""
+    """Return short labels that distinguish a factor's levels, with their legend."""
     labels, legend = {}, {}
     for factor in arms[0].factors if arms else ():
         levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
@@ -62,7 +62,7 @@ def shorten_levels(arms: Sequence[Arm]) -> ShortNames:
 def shorten_level(level: Any) -> str:
     """Return one level in few characters, whatever the others are.
 
-    Of settings the values remain, of a path its last part, of a methodology a word.
+    Settings are reduced to their values, a path to its last part, a methodology to one word.
     """
     if not isinstance(level, str):
         return format_value(level)
@@ -78,7 +78,7 @@ def shorten_number(value: float) -> str:
 
 
 def fold(label: str, longest: int) -> str:
-    """Return a label in lines of so many characters at most, broken behind a separator."""
+    """Return a label in lines of at most `longest` characters, broken after separators."""
     lines = [""]
     for piece in PIECE.findall(label):
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > longest:
@@ -88,7 +88,7 @@ def fold(label: str, longest: int) -> str:
 
 
 def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:
-    """Return a label for each level: shortened, or a letter where that is no use."""
+    """Return a label for each level: shortened, or a letter if that is too long or ambiguous."""
     if factor in UNSHORTENED:
         return [format_value(level) for level in levels]
     if is_numeric([level for level in levels if level is not None]):
@@ -104,7 +104,7 @@ def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:
 
 
 def _round_apart(levels: Sequence[Any]) -> list[str]:
-    """Return numbers in few digits, in as many as tell them apart."""
+    """Return numbers in as few digits as distinguish them."""
     for digits in range(4, 17):
         labels = [_round(level, digits) for level in levels]
         if len({*labels}) == len(levels):
@@ -123,7 +123,7 @@ def _is_long(level: Any) -> bool:
 def _explain(factor: str, labels: Mapping[Any, str]) -> str:
     """Return the legend's line of one factor: the keys once, or every shortened level.
 
-    A number that is rounded needs no other name.
+    Rounded numbers need no explanation.
     """
     changed = {
         level: label

@@ -1,4 +1,4 @@
-"""Levels of one factor over all tasks together: mean, IQM, optimality gap, improvement."""
+"""Compare the levels of one factor over all tasks: mean, IQM, optimality gap, improvement."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ class Suite(NamedTuple):
 
 
 def build_suites(table: ComparisonTable) -> list[Suite]:
-    """Return the suite view of every group with two decided tasks or more."""
+    """Return the suite of every group with two decided tasks or more."""
     groups: dict[tuple, dict[str, list[Comparison]]] = {}
     for row in table.rows:
         tasks = groups.setdefault(tuple(row.shared.items()), {})
@@ -66,9 +66,10 @@ def build_suites(table: ComparisonTable) -> list[Suite]:
 def _build_suite(
     factor: str, group: dict[str, Any], tasks: dict[str, list[Comparison]]
 ) -> Suite | None:
-    """Return the suite of the tasks that have the levels most of them have, each decided.
+    """Return the suite over the tasks that can be aggregated; None if there are fewer than two.
 
-    One seed shows no spread: a task of which an arm has one is left out.
+    A task is left out unless it has the set of levels that most tasks have, all of them decided,
+    and more than one seed: one seed shows no spread.
     """
     arms = {task: [rows[0].baseline, *(row.level for row in rows)] for task, rows in tasks.items()}
     levels = {task: tuple(arm.factors[factor] for arm in some) for task, some in arms.items()}

@@ -28,7 +28,7 @@ from analysis.load import find_sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
 from analysis.reference import REFERENCES
 from analysis.report import Summary, summarize_sweep
-from pwmray.commands import CommandParser, names, run_command
+from pwmray.commands import CommandParser, add_results_option, names, run_command
 from pwmray.files import replacing
 from pwmray.registry.sweep_folders import SWEEP_FILE
 
@@ -101,11 +101,30 @@ def build_parser() -> argparse.ArgumentParser:
         description="Print the returns and verdicts of sweeps, and draw their figures.",
     )
     parser.add_argument(
-        "sweeps", nargs="*", metavar="sweep", help="names under the results folder, or paths"
+        "sweeps",
+        nargs="*",
+        metavar="sweep",
+        help="names under the results folder, or paths (default: the latest sweep)",
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--format", choices=list(RENDERERS), default="table")
+    add_results_option(parser)
+    parser.add_argument("--format", choices=list(RENDERERS), default="table", help="default: table")
     parser.add_argument("--per-seed", action="store_true", help="also list every trial")
+    _add_comparison_options(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write DIR/summary.FORMAT instead of printing"
+    )
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        const="",
+        type=lambda text: Path(text) if text else "",
+        metavar="DIR",
+        help="write the figures, as PNG and SVG (default: figures/ in --out or the first sweep)",
+    )
+    return parser
+
+
+def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         metavar="FACTOR",
@@ -117,29 +136,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="keep only these factors and the task apart; average each seed over the others",
     )
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks")
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="also judge arms that are not comparable, and mark the verdicts",
+    )
     parser.add_argument(
         "--reference",
         choices=list(REFERENCES),
         help="show published MT30 returns beside ours, and how their protocol differs",
     )
-    parser.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write DIR/summary.FORMAT instead of printing"
-    )
-    parser.add_argument(
-        "--anyway",
-        action="store_true",
-        help="also judge arms that are not comparable, marked as such",
-    )
-    parser.add_argument(
-        "--plot",
-        nargs="?",
-        const="",
-        type=lambda text: Path(text) if text else "",
-        metavar="DIR",
-        help="write the figures, as PNG and SVG (default: figures/ in --out or the first sweep)",
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a verdict is: the rule, in the order it is checked, and how strong the evidence is."""
+"""Decide between two arms: the rule, in the order it is checked, and the grade of evidence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ INCONCLUSIVE = "Inconclusive"
 
 
 class Verdict(NamedTuple):
-    """The outcome of one comparison; numbers are None where none may be given."""
+    """The outcome of one comparison; numbers are None without a decision."""
 
     name: str  # as printed, e.g. "Tie (Both Low)", "Baseline wins"
     winner: str | None = None  # the winning arm's name
@@ -40,9 +40,10 @@ def judge(
     seeds: frozenset[int] = frozenset(),
     is_comparable: bool = True,
 ) -> Verdict:
-    """Return the verdict on two arms, each a final return by training seed.
+    """Return the verdict on two arms, given as final returns by training seed.
 
-    `names` are the arms' names, baseline first; `seeds` those the sweep planned for every arm.
+    `names` are the arms' names, baseline first; `seeds` are those that the sweep planned for every
+    arm.
     """
     if not is_comparable:
         return Verdict(NOT_COMPARABLE)
@@ -74,7 +75,7 @@ def decide(
 
 
 def grade_evidence(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return each verdict's evidence, empty where nobody wins; Holm runs over all of the table."""
+    """Return each verdict's grade, empty without a winner; Holm's correction is over them all."""
     tested = [index for index, verdict in enumerate(verdicts) if _p(verdict) is not None]
     adjusted = dict(zip(tested, holm([_p(verdicts[i]) or 0.0 for i in tested]), strict=True))
     return [_grade(verdict, adjusted.get(index)) for index, verdict in enumerate(verdicts)]

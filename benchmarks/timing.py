@@ -75,10 +75,7 @@ def time_in_turns(
     plain = workload.plain(case, setup.device) if setup.has_reference else None
     reference_seconds, agreement = [], None
     if plain:
-        before = [parameter.detach().clone() for parameter in plain.module.parameters()]
-        timed_plain(plain)
-        agreement = workload.difference(ours.module, plain.module, before)
-        del before
+        agreement = _compare_an_update(ours, plain, timed_plain)
     our_seconds = []
     for _ in range(setup.repeat):
         if plain:
@@ -92,6 +89,15 @@ def time_in_turns(
         1e3 * best, 1 / best, 1e3 * first_seconds, peak_mib, ours.kernels, ours.cuda_graph,
         reference_ms, agreement,
     )  # fmt: skip
+
+
+def _compare_an_update(
+    ours: workload.Side, plain: workload.Side, timed_plain: Callable[[workload.Side], float]
+) -> float:
+    """Make one plain update, as ours has made one; return how far the weights are apart."""
+    before = [parameter.detach().clone() for parameter in plain.module.parameters()]
+    timed_plain(plain)
+    return workload.difference(ours.module, plain.module, before)
 
 
 class _Copy(NamedTuple):

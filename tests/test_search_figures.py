@@ -174,7 +174,7 @@ def test_a_search_is_not_told_to_average_what_cannot_be_compared(tmp_path):
     sweep = load_search(tmp_path / "s", draw_space(12))._replace(within=("task",))
     notes = " ".join(summarize_sweep(sweep).notes)
     assert "--within" not in notes
-    assert "A sweep has to confirm it, on other seeds." in notes
+    assert "confirm it by a sweep on other seeds." in notes
 
 
 def test_a_sweep_is_not_said_to_be_a_search(tmp_path):

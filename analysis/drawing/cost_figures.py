@@ -34,12 +34,12 @@ _UPRIGHT_CHARACTERS = 2.0  # whose room an upright name takes
 
 
 class _Looks(NamedTuple):
-    """How arms are told apart: by a factor's colours, and by a shape for what varies besides."""
+    """How arms are distinguished: by colour for one factor, by shape for all others."""
 
     factor: str
     colours: dict[Any, str]
     others: tuple[str, ...]
-    shapes: dict[tuple, str]  # by the levels of `others`; empty where one is enough, or none are
+    shapes: dict[tuple, str]  # by the levels of `others`; empty if one is enough, or all too few
     names: ShortNames
 
     def find(self, factors: Factors) -> tuple[str, str]:
@@ -61,14 +61,14 @@ class _Looks(NamedTuple):
         return ", ".join(applying) or "no such setting"
 
     def explain(self) -> str:
-        """Say what short names stand for, and what is not told apart."""
+        """Say what short names stand for, and which factors are not distinguished."""
         if self.shapes or not self.others:
             return self.names.explain(self.factor, *self.others)
         return f" Not told apart: {', '.join(self.others)}." + self.names.explain(self.factor)
 
 
 def draw_costs(summary: Summary) -> Figure | None:
-    """Return the return of every seed against its time of training, a panel a task."""
+    """Return every seed's return against its time of training, one panel per task."""
     costly = [arm for arm in summary.arms if arm.trials and arm.train_seconds]
     tasks = list(dict.fromkeys(arm.factors["task"] for arm in costly))
     if not tasks:
@@ -80,8 +80,8 @@ def draw_costs(summary: Summary) -> Figure | None:
         for arm in (arm for arm in costly if arm.factors["task"] == task):
             _draw_cost(axes, arm, seconds, looks)
         _finish_returns(axes, task, f"{unit} of training a trial")
-        axes.tick_params(labelbottom=True)  # below it there may be no panel to have them
-    sheet.panels[0].set_xlim(left=0.0)  # once all are drawn: they share it, and it ends growing
+        axes.tick_params(labelbottom=True)  # there may be no panel below to have the labels
+    sheet.panels[0].set_xlim(left=0.0)  # last, since the shared axis grows no more after it
     devices = sorted({name for cost in summary.costs for name in cost.devices})
     marks = "Dots: training seeds; diamonds: means of arms"
     if looks.shapes:
@@ -99,7 +99,7 @@ def draw_costs(summary: Summary) -> Figure | None:
 
 
 def draw_scalings(summary: Summary) -> Figure | None:
-    """Return final returns against epochs with the fits, a panel a task."""
+    """Return final returns against epochs with the fits, one panel per task."""
     known = [scaling for scaling in summary.scalings if scaling.budgets]
     if not known:
         return None
@@ -132,7 +132,7 @@ def draw_scalings(summary: Summary) -> Figure | None:
 
 
 def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
-    """Choose colours and shapes for arms: epochs stand along x, and few shapes are told apart."""
+    """Choose colours and shapes for arms; epochs have neither, since they are along x."""
     names = shorten_levels(summary.arms)
     if is_scattered(summary.sweep):  # too many settings to tell its trials apart
         variants = choose_colours("variant", [factors["variant"] for factors in shown])
@@ -184,9 +184,9 @@ def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
 
 
 def _name_budgets(axes: Axes, scalings: Sequence[Scaling]) -> None:
-    """Name each budget along a log axis; upright where two names side by side would touch.
+    """Name each budget along a log axis, upright if two names side by side would touch.
 
-    Where upright names would, too, the smaller of the two budgets has none.
+    Where even upright names would touch, the smaller of the two budgets has none.
     """
     budgets = sorted({budget for scaling in scalings for budget in scaling.budgets})
     names = [shorten_number(budget) for budget in budgets]
@@ -205,7 +205,7 @@ def _name_budgets(axes: Axes, scalings: Sequence[Scaling]) -> None:
 
 
 def _draw_needed(axes: Axes, scalings: Sequence[Scaling], looks: _Looks) -> None:
-    """Draw the interval of the epochs that each arm needs, each at a height of its own."""
+    """Draw the interval of the epochs that each arm needs, each bar at its own height."""
     bars = []
     for scaling in scalings:
         if scaling.is_known and scaling.low is not None and scaling.high is not None:

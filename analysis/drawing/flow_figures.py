@@ -1,4 +1,4 @@
-"""Draw how returns depend on the flow's substeps and integrator, whichever axes set them."""
+"""Draw how returns depend on the flow's substeps and integrator."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ _CELL_INCHES, _LINE_INCHES, _FREE_INCHES = 1.25, 0.16, 0.8  # of cells with name
 
 
 class Cell(NamedTuple):
-    """An arm in a map, called by the level that sets both of the map's keys, if one does."""
+    """An arm in a map; `name` is its level of the axis that sets both of the map's keys, if any."""
 
     x: Any
     y: Any
@@ -31,11 +31,11 @@ class Cell(NamedTuple):
 
 
 class FlowMap(NamedTuple):
-    """One panel: the arms of a task, and of one level of whatever else varies."""
+    """One panel: the arms of one task and of one level of every other factor that varies."""
 
     title: str
-    x: str  # the config keys along both sides
-    y: str
+    x: str  # config key along x
+    y: str  # config key along y
     cells: tuple[Cell, ...]
 
 
@@ -73,7 +73,7 @@ def draw_flow_settings(summary: Summary) -> Figure | None:
 
 
 def plan_flow_maps(summary: Summary) -> list[FlowMap]:
-    """Return the maps of a sweep that varies substeps and integrator, empty where it does not."""
+    """Return the maps of a sweep; empty unless it varies both substeps and integrator."""
     arms = [arm for arm in summary.arms if arm.trials]
     names = shorten_levels(summary.arms)
     sides = _find_sides(summary, arms)
@@ -91,9 +91,10 @@ def plan_flow_maps(summary: Summary) -> list[FlowMap]:
 
 
 def _find_sides(summary: Summary, arms: Sequence[Arm]) -> list[tuple[_Setting, _Setting]]:
-    """Return what the maps have along x and y: of each part whose settings one axis sets at once.
+    """Return the settings along x and y of each map: substeps and integrator of a part.
 
-    Else the first substeps and the first integrator that vary.
+    Preferred are those of one part that one axis sets together; if there are none, the first
+    substeps and the first integrator that vary.
     """
     axes = {name: summary.sweep.axes.get(name, (name,)) for name in list_varied(summary.arms)}
     settings = [_Setting(axis, key) for axis, keys in axes.items() for key in keys]
@@ -109,12 +110,12 @@ def _is_varied(arms: Sequence[Arm], key: str) -> bool:
 
 
 def _read(arm: Arm, key: str) -> Any:
-    """Return a setting of an arm, whose trials share it; None where it does not apply."""
+    """Return a setting of an arm, the same in all its trials; None if it does not apply."""
     return find_level(arm.trials[0], key)
 
 
 def _size_panel(maps: Sequence[FlowMap]) -> tuple[float, float]:
-    """Return the size of panels in which cells have names, several perhaps."""
+    """Return the size in inches of panels whose cells have one or several names."""
     columns = max(len({cell.x for cell in some.cells}) for some in maps)
     heights = [
         sum(max(_write(cells).count("\n") + 2 for cells in row.values()) for row in _rows(some))
@@ -152,7 +153,7 @@ def _draw_map(axes: Axes, some: FlowMap) -> None:
 
 
 def _write(cells: Sequence[Cell]) -> str:
-    """Return what a cell says: of each arm its name, mean and sd."""
+    """Return a cell's text: each arm's name, mean and sd."""
     lines = []
     for cell in cells:
         gap = " " if cell.name else "\n"

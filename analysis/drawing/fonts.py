@@ -1,4 +1,4 @@
-"""Letters that matplotlib's own font lacks: from another font where one is here, else named."""
+"""Find a font for letters that matplotlib's own lacks, or name those that stay boxes."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from matplotlib import get_cachedir, rcParams
 from matplotlib.font_manager import get_font_names
 
-# The first that is installed has what names of people's sweeps and levels are written in.
+# The first of these that is installed is used for names in other scripts.
 _OTHERS = (
     *(f"Noto Sans CJK {region}" for region in ("SC", "JP", "TC", "KR", "HK")),
     *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAGothic"),
@@ -19,14 +19,14 @@ _MISSING = re.compile(r"Glyph (\d+) .*missing from")
 
 
 def list_families() -> list[str]:
-    """Return matplotlib's usual fonts, and after them one of this machine that has more letters."""
+    """Return matplotlib's usual fonts, then an installed one with more letters, if any."""
     there = set(get_font_names())
     return [*rcParams["font.family"], *[name for name in _OTHERS if name in there][:1]]
 
 
 @contextlib.contextmanager
 def naming_boxes() -> Iterator[None]:
-    """Say on stderr, in one line, which letters of what is drawn meanwhile came out as boxes."""
+    """Say on stderr, in one line, which letters drawn in this context came out as boxes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", _MISSING.pattern)
         yield
@@ -40,7 +40,7 @@ def naming_boxes() -> Iterator[None]:
     if missing:
         print(
             f"note: no font here has {' '.join(missing)}: figures show boxes in their place; "
-            f"install {_OTHERS[0]} or the like, and delete {get_cachedir()}/fontlist-*.json, where "
-            "matplotlib keeps which there are",
+            f"install {_OTHERS[0]} or the like, and delete {get_cachedir()}/fontlist-*.json, "
+            "matplotlib's list of installed fonts",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Decide what a sweep's figures show by colour, along x and in words, and name its levels."""
+"""Choose which factors a sweep's figures show by colour, along x, or in the legend."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,39 +12,39 @@ Ranks = Mapping[tuple[str, Any], int]  # the place of each factor's level among 
 
 
 class Tick(NamedTuple):
-    """A place along x, or a column of panels: the last factor's level under the others'."""
+    """A place along x, or a column of panels: the last factor's level, grouped by the others'."""
 
     name: str
     group: str = ""
 
 
 class Layout(NamedTuple):
-    """Which factors a figure shows where; `task` always has its panels."""
+    """Which factors a figure shows where; every task has a panel of its own."""
 
-    colour: str  # the factor whose levels are series, a colour each
+    colour: str  # the factor whose levels have a colour each
     axis: tuple[str, ...]  # the factors along x, the last one varying fastest
-    others: tuple[str, ...]  # factors that vary besides, told in the legend
+    others: tuple[str, ...]  # the remaining factors that vary, named in the legend
     by: tuple[str, ...]  # what final returns are drawn by: `axis`, or `colour` where that is all
-    is_joined: bool  # x holds several numbers, so that a line between them means something
+    is_joined: bool  # x holds several numbers, so that a line between them makes sense
     ticks: tuple[Tick, ...]  # of the evaluated arms, in order
     names: ShortNames
     ranks: Ranks
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Return every varied factor without a colour of its own, epochs aside."""
+        """Return every varied factor that is not shown by colour, except epochs."""
         return tuple(factor for factor in (*self.axis, *self.others) if factor != "epochs")
 
     def find_tick(self, factors: Factors) -> int:
-        """Return the place along x of what has these factors."""
+        """Return the place along x of an arm with these factors."""
         return self.ticks.index(make_tick(factors, self.axis, self.names))
 
 
 def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
-    """Choose the places of what differs between `arms`; `compare` is the factor compared.
+    """Choose the layout of `arms`; `compare` is the factor compared.
 
-    Epochs take the x axis where they vary; else the other factors do together. Levels of a single
-    factor, where they are many, stand along x too and have no colours.
+    Epochs take the x axis if they vary; otherwise all factors without colours share it. If a single
+    factor varies and has more levels than there are colours, it takes the x axis as well.
     """
     varied = list_varied(arms)
     colour = choose_coloured(arms, compare)
@@ -62,9 +62,9 @@ def lay_out(arms: Sequence[Arm], compare: str) -> Layout:
 
 
 def choose_coloured(arms: Sequence[Arm], compare: str) -> str:
-    """Return the factor that has the colours: variants, or of a single one what is compared.
+    """Return the factor shown by colour: the variant, or if that does not vary the compared one.
 
-    Epochs have none. Where they vary along x, the levels of another factor need them.
+    Epochs are never shown by colour. Where they take the x axis, another factor that varies is.
     """
     others = [name for name in list_varied(arms) if name != "epochs"]
     if "variant" in others or not others:
@@ -91,7 +91,7 @@ def order_ticks(
     shown: Sequence[Factors],
     is_title: bool = False,
 ) -> tuple[Tick, ...]:
-    """Return the ticks that `shown` stand at, each factor's levels in order of rank."""
+    """Return the ticks of the arms `shown`, each factor's levels in order of rank."""
     ordered = sorted(shown, key=lambda factors: [ranks[(name, factors[name])] for name in axis])
     return tuple(dict.fromkeys(make_tick(factors, axis, names, is_title) for factors in ordered))
 
@@ -99,9 +99,9 @@ def order_ticks(
 def make_tick(
     factors: Factors, axis: Sequence[str], names: ShortNames, is_title: bool = False
 ) -> Tick:
-    """Return the tick at which `factors` stand along `axis`.
+    """Return the tick of `factors` along `axis`.
 
-    Of a title's numbers it says what they are: there is no axis that would.
+    In a title, numbers are given with their factor's name, since no axis names it.
     """
     tell = names.named if is_title else names.tick
     *group, name = (tell(factor, factors[factor]) for factor in axis)

@@ -15,10 +15,10 @@ from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
 
 Style = dict[str, Any]  # of a series: color, linestyle and marker
-DODGE = {True: 0.09, False: 0.2}  # between the arms of one tick, joined by lines or not; in ticks
-SPREAD = 0.8  # of a tick's room: as much as its arms fill, closer together if need be
+DODGE = {True: 0.09, False: 0.2}  # ticks between the arms of one tick, if joined by lines or not
+SPREAD = 0.8  # of a tick's room that its arms fill at most
 MARKERS = "os^Dv*PX"
-FILLS = ("none", "full", "left", "top")  # where a marker's shape tells the group
+FILLS = ("none", "full", "left", "top")  # for levels, where the marker's shape is the group
 TICK_CHARACTERS = 11  # in a line of a tick's name: as wide as its room
 MOST_LEVEL_NAMES = 19  # ticks whose names fit side by side on the widest page; more stand upright
 UPRIGHT_LINES = 0.5  # that a character of an upright name takes
@@ -38,9 +38,9 @@ def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -
 
 
 def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
-    """Return each tick's marker: a shape a group and a filling a level, where there are enough.
+    """Return each tick's marker: shapes for groups and fillings for levels, if there are enough.
 
-    Else a shape a tick, filled, and filled otherwise when the shapes begin again.
+    Otherwise each tick has its own shape, filled, with another filling once shapes repeat.
     """
     groups = list(dict.fromkeys(tick.group for tick in ticks))
     names = list(dict.fromkeys(tick.name for tick in ticks))
@@ -115,7 +115,7 @@ def _name_ticks(axes: Axes, ticks: Sequence[Tick]) -> None:
 
 
 def _fold_group(name: str, first: int, last: int, room: float) -> str:
-    """Return a group's name, a factor a line where its ticks, of `room` each, have none for all."""
+    """Return a group's name, one factor per line if it does not fit the `room` of its ticks."""
     is_wide = len(name) > room * (last - first + 1)
     return name.replace(" / ", "\n") if is_wide else name
 
@@ -146,7 +146,7 @@ def _draw_curves(
 
 
 def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour: str) -> None:
-    """Draw the mean's t interval at the epochs that every seed has, where seeds are enough."""
+    """Draw the mean's t interval at the epochs that every seed has, if seeds are enough."""
     if len(curves) < INTERVAL_SEEDS:
         return
     points = [dict(curve) for curve in curves]
@@ -160,7 +160,7 @@ def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour
 
 
 def _draw_starts(axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]) -> None:
-    """Draw a mark a trial, on axes of one scale, with the line where both values agree."""
+    """Draw one mark per trial on equal axes, with the line on which both values agree."""
     markers = choose_markers(plot.layout.ticks)
     for series in panel:
         colour = styles[series.label]["color"]

@@ -1,4 +1,4 @@
-"""Lay out a sweep's figures as plain data: panels, series, what must be said under them."""
+"""Plan a sweep's figures as plain data: panels, series, and the footnotes below them."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
 INTERVAL_SEEDS = 5  # fewer seeds get no interval: every seed is drawn anyway
-PANEL_SERIES = 8  # more than these in a panel of curves are taken apart
-PLAIN_SERIES = 4  # and more than these of one colour: as many as there are dashes
-MOST_MARKS = 32  # that are told apart (see panels.choose_markers)
+PANEL_SERIES = 8  # with more series, a panel of curves is split by category
+PLAIN_SERIES = 4  # the same for series of one colour: as many as there are dashes
+MOST_MARKS = 32  # distinguishable ones (see panels.choose_markers)
 REAL, IMAGINED = "real_start_value", "imagined_start_value"  # columns of `trials`
-Entries = Sequence[tuple[Factors, Any]]  # marks, and what each belongs to
+Entries = Sequence[tuple[Factors, Any]]  # an arm's factors, and a mark of it
 
 
 class Point(NamedTuple):
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What one trial expects at its evaluation's starts, in discounted symlog rewards."""
+    """One trial's imagined and real start value, in discounted symlog rewards."""
 
     position: int  # of its tick among the plot's
     real: float
@@ -92,7 +92,7 @@ def plan_returns(sweep: Sweep) -> Plot:
 def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     """Lay out every seed's learning curve at the largest budget of each arm.
 
-    Where a panel a task would be crowded, every category of a task has a panel of its own.
+    Each task has one panel, or, where that would be crowded, one for each category.
     """
     layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(_largest_budgets(sweep), curves)
@@ -116,7 +116,7 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
 
 
 def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
-    """Lay out the curve of every trial, alike: each has settings of its own (see scattered.py)."""
+    """Lay out every trial's curve, all in one style, for a search (see scattered.py)."""
     sweep = leave_out_settings(sweep)
     layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(sweep.trials, curves)
@@ -138,9 +138,9 @@ def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
 
 
 def plan_starts(sweep: Sweep) -> Plot:
-    """Lay out what each trial imagines from its evaluation's starts against what it then got.
+    """Lay out each trial's imagined against its real start value.
 
-    A search's trials, and those of more places than there are marks, look alike.
+    Settings share one mark in a search, and where there are more of them than marks.
     """
     layout, told = lay_out(build_arms(sweep), sweep.compare), ""
     if is_scattered(sweep) or len(layout.ticks) > MOST_MARKS:
@@ -186,7 +186,7 @@ def _fill_panels(
     others: Sequence[str],
     columns: Sequence[Tick] = (),
 ) -> tuple[Panel, ...]:
-    """Return a panel a task, or one for each of `columns`; `others` tell its series apart."""
+    """Return a panel per task, or per task and column; `others` distinguish the series."""
     drawn = {factors["task"] for factors, _ in entries}
     tasks = [task for name, task in layout.ranks if name == "task" and task in drawn]
     places = [(task, tick) for task in tasks for tick in columns or (None,)]
@@ -206,7 +206,7 @@ def _fill_panels(
 def _largest_budgets(sweep: Sweep) -> list[Trial]:
     """Return the trials of the largest budget among those that differ in epochs alone.
 
-    An axis that sets nothing but epochs is as good as them.
+    An axis that sets nothing but epochs counts as epochs.
     """
     budgets = sweep.find_names_of("epochs")
     largest: dict[tuple, int] = {}

@@ -18,10 +18,10 @@ from analysis.report import Summary
 from analysis.scattered import list_settings
 from analysis.short_names import ShortNames, shorten_levels, shorten_number
 
-_MOST_PLACES = 6  # levels of a number that stand side by side, if trials share them; else an axis
+_MOST_PLACES = 6  # at most so many shared numbers are drawn as categories, more along an axis
 _LOG_RATIO, _MANY_DECADES = 10.0, 3000.0  # of the largest to the smallest number: a log axis
 _MARGIN = 0.04  # of an axis, on either side
-_SPREAD, _GOLDEN = 0.5, 0.618  # of the marks of one level, sideways, as if at random
+_SPREAD, _GOLDEN = 0.5, 0.618  # sideways jitter of the marks of one level
 _LINE_CHARACTERS = 26  # of the names of levels or numbers in one line below a panel
 _DOT: Style = {"marker": "o", "markersize": 4, "markeredgewidth": 0.0, "linestyle": ""}
 _CUT: Style = {"marker": "o", "markersize": 4, "fillstyle": "none", "linestyle": "", "color": "0.5"}
@@ -65,7 +65,7 @@ def plan_draws(summary: Summary, curves: Curves) -> list[Draw]:
 
 
 def scale_setting(summary: Summary, setting: str, names: ShortNames) -> Scale:
-    """Return where the levels of one setting stand: few beside one another, many by their size."""
+    """Return the places of one setting's levels: as categories, or as numbers on an axis."""
     ranks = rank_levels(summary.arms)
     levels = [level for factor, level in ranks if factor == setting]
     numbers = [level for level in levels if level is not None]

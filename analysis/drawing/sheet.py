@@ -1,4 +1,4 @@
-"""What the figures of a summary share: panels in rows, a title, n and episodes below."""
+"""Lay out a figure: panels in rows, a title and legend above, a footnote below."""
 
 import math
 import textwrap
@@ -36,9 +36,10 @@ def make_sheet(
     sharex: bool = False,
     together: int = 1,
 ) -> Sheet:
-    """Return a figure of panels of `size` inches, as many in a row as the page has room for.
+    """Return a figure of panels of `size` inches (width, height), as many in a row as fit.
 
-    So many of them as belong `together` have rows of their own, or else share one with others.
+    Every `together` panels form a group. A row holds whole groups, or, if a group is wider than the
+    page, a group gets several rows of its own.
     """
     num_columns = max(1, min(num_panels, int(PAGE_INCHES / size[0])))
     if num_columns >= together:
@@ -57,7 +58,7 @@ def place_panels(
     sharex: bool = False,
     title_inches: float = TITLE_INCHES,
 ) -> Sheet:
-    """Return a figure of panels of `size` inches, of which so many `together` begin a row."""
+    """Return a figure of panels of `size` inches; every `together` panels begin a new row."""
     width, height = size
     block = num_columns * math.ceil(together / num_columns)
     places = [n // together * block + n % together for n in range(num_panels)]
@@ -72,7 +73,7 @@ def place_panels(
 
 
 def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line2D] = ()) -> Figure:
-    """Write the title above, over a legend of `handles`, and the footnote below, in lines."""
+    """Write the title and a legend of `handles` above, and the footnote below, all wrapped."""
     for axes in sheet.panels:
         axes.set_axisbelow(True)
     figure = sheet.figure
@@ -96,7 +97,7 @@ def finish_sheet(sheet: Sheet, title: str, footnote: str, handles: Sequence[Line
 
 
 def show_returns(axes: Axes, task: str) -> None:
-    """Have returns along y, with the task's floor."""
+    """Set y up for returns, and draw the task's floor."""
     axes.axhline(find_task(task).floor, zorder=1, **FLOOR_LINE)
     axes.set_ylim(0.0, RETURN_MAX)
     axes.grid(axis="y", color="0.92", linewidth=0.8)
@@ -108,7 +109,7 @@ def floor_key() -> Line2D:
 
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:
-    """Return how many legend columns fit a width at most, by rough lengths of their labels."""
+    """Return how many legend columns fit a width, estimated from their labels."""
     widths = [0.07 * len(str(label)) + 0.65 for label in labels]
     for number in range(len(labels), 1, -1):
         columns = np.array_split(widths, number)  # as matplotlib fills them

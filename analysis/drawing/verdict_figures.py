@@ -18,7 +18,7 @@ from analysis.short_names import ShortNames, fold, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
-# Light enough for black print, told apart by colour-blind readers and, by the words, in grey.
+# Light enough for black text; colour-blind readers can tell them apart, and the words do in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 _COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
 _MARK_NOTE = f"*: {DESPITE[1:-1]}. "
@@ -26,9 +26,9 @@ _MOST_COLUMNS = 9  # of verdicts beside each other: 16.5 inches with the tasks' 
 
 
 def draw_winners(summary: Summary, table: ComparisonTable) -> Figure | None:
-    """Return a map of verdicts: a row a task, a column a level in its group.
+    """Return a map of verdicts: one row per task, one column per level and group.
 
-    Columns beyond what a wide page has room for go on below, evenly.
+    Columns that do not fit a wide page are divided evenly over several maps below each other.
     """
     if not table.rows:
         return None
@@ -62,10 +62,9 @@ def draw_winners(summary: Summary, table: ComparisonTable) -> Figure | None:
 
 
 def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
-    """Return what each seed returned under the baseline and under each level.
+    """Return each seed's return under a level against that under its baseline.
 
-    A panel a level and what it is compared with, a row of them for each group of what varies
-    besides.
+    There is one panel for each level, its baseline, and group of the other factors.
     """
     decided = [row for row in table.rows if row.verdict.has_decision]
     if not decided:
@@ -115,7 +114,7 @@ def _draw_pairs(axes: Axes, row: Comparison, marker: str, colour: str) -> None:
 
 
 def draw_effects(summary: Summary) -> Figure | None:
-    """Return the 2x2's effects by task and over tasks, a panel an effect."""
+    """Return the 2x2's effects by task and over tasks, one panel per effect."""
     given = [task for task in summary.factorial.tasks if task.effects]
     if not given:
         return None
@@ -169,7 +168,7 @@ def _name_squares(
 
 
 def draw_profiles(summary: Summary, factor: str) -> Figure | None:
-    """Return the share of runs above each return, a line a level and a panel a group."""
+    """Return the share of runs above each return: one line per level, one panel per group."""
     suites = [suite for suite in summary.suites if suite.factor == factor]
     if not suites:
         return None

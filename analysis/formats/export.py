@@ -1,4 +1,4 @@
-"""Write a Summary for programs: CSV or JSON; nothing is computed here."""
+"""Write a Summary for programs, as CSV or JSON; nothing is computed here."""
 
 import csv
 import io
@@ -31,10 +31,10 @@ COMPARED = (
 
 
 def render_csv(summary: Summary, per_seed: bool) -> str:
-    """Return one table: a row an arm, or with `per_seed` a row a trial of whatever status.
+    """Return one table: a row an arm, or with `per_seed` a row a trial, whatever its status.
 
-    An arm's verdicts stand in columns named after the factor compared (`epochs_verdict`); they
-    are empty for the arm that the others are compared with.
+    An arm's verdicts are in columns named after the factor compared (`epochs_verdict`), which are
+    empty for the baseline arm.
     """
     rows = _list_seeds(summary) if per_seed else [_arm_values(summary, arm) for arm in summary.arms]
     text = io.StringIO()
@@ -165,7 +165,7 @@ def _plain_cost(cost: Cost) -> dict[str, Any]:
 
 
 def _plain_scaling(scaling: Scaling) -> dict[str, Any]:
-    """Return the scaling; None in place of an end of a range that is unbounded."""
+    """Return the scaling as plain data, with None for an unbounded end of a range."""
     fits = [
         {**fit._asdict(), "needed": [_finite(limit) for limit in fit.needed]}
         for fit in scaling.fits
@@ -183,14 +183,14 @@ def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
     for table in summary.comparisons:
         rows = [r for r in table.rows if _has_part(r.level, arm)]
         plain = _plain_comparison(rows[0]) if rows else {}
-        # The verdict is then of means over these, and not of the arm's own return.
+        # If not empty, the verdict is about means over these, not about the arm's own return.
         plain["averaged_over"] = ", ".join(table.averaged) if rows else None
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
     return values | (export_row(summary.reference, arm) if summary.reference else {})
 
 
 def _has_part(level: Arm, arm: Arm) -> bool:
-    """Tell whether a level is an arm, or an average over it and others."""
+    """Tell whether `level` is `arm`, or an average that includes it."""
     return any(part.factors == arm.factors for part in level.parts or (level,))
 
 

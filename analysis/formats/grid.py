@@ -1,4 +1,4 @@
-"""A table as text, before it is drawn, and how its cells are written."""
+"""A table of text cells before it is drawn, and the formatting of its cells."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ TEXT_COLUMNS = (
 
 
 class Grid(NamedTuple):
-    """A table as text, however it is drawn."""
+    """A table of text cells, whatever draws it."""
 
     title: str
     headers: tuple[str, ...]
@@ -45,7 +45,7 @@ class Grid(NamedTuple):
 
 
 class SortedCell(str):
-    """A cell that a page sorts by a number of its own, in place of the one it begins with."""
+    """A cell that a page sorts by a given number instead of the one it begins with."""
 
     number: float
 
@@ -57,12 +57,12 @@ class SortedCell(str):
 
 
 def is_text(header: str) -> bool:
-    """Tell whether a column stands on the left: words, not numbers."""
+    """Tell whether a column holds words, which are aligned left, rather than numbers."""
     return header in TEXT_COLUMNS
 
 
 def break_key(name: str) -> str:
-    """Return a column's name, a config key over several lines: it is far longer than its values."""
+    """Return a column's name, with a long config key broken over several lines."""
     return re.sub(r"([._])", r"\1\n", name) if "." in name else name
 
 
@@ -72,7 +72,7 @@ def name_levels(factors: Mapping[str, Any], names: ShortNames) -> list[str]:
 
 
 def format_p(p: float | None) -> str:
-    """Return a p value in three digits, rounded down where .050 would contradict the evidence."""
+    """Return p in three digits; one just below .05 as .049, since .050 would read as above."""
     if p is None:
         return "-"
     if p < 0.05 <= round(p, 3):
@@ -81,29 +81,29 @@ def format_p(p: float | None) -> str:
 
 
 def format_range(low: float | None, high: float | None, digits: int = 0) -> str:
-    """Return an interval's limits."""
+    """Return an interval's limits in brackets, "-" without them."""
     if low is None or high is None:
         return "-"
     return f"[{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def format_number(value: float | None, spec: str) -> str:
-    """Return a number as `spec` has it, "-" where there is none."""
+    """Return a number formatted by `spec`, "-" for None."""
     return "-" if value is None else format(value, spec)
 
 
 def format_return(mean: float | None, sd: float | None) -> str:
-    """Return a mean return with its sample sd, where there is one."""
+    """Return a mean return with its sample sd, if there is one."""
     if mean is None:
         return "-"
     return f"{mean:z.1f}" if sd is None else f"{mean:z.1f} +- {sd:.1f}"
 
 
 def format_time(seconds: float | None) -> str:
-    """Return a time as a cell, sorted by its seconds: units differ from row to row."""
+    """Return a time as a cell sorted by its seconds, since units differ from row to row."""
     return "-" if seconds is None else SortedCell(format_duration(seconds), seconds)
 
 
 def format_floor(floor: float, kind: str) -> str:
-    """Return a task's floor as a cell, with what it is the return of."""
+    """Return a task's floor as a cell; `kind` says which behaviour returns it."""
     return SortedCell(f"{floor:.1f} ({kind})", floor)

@@ -15,14 +15,14 @@ from analysis.provenance import list_failures, list_provenance
 from analysis.report import Summary
 
 TEMPLATE = "page.html.j2"
-# Text stays text: small, searchable, read aloud; drawn with what is as wide as DejaVu Sans.
+# Text stays text (small, searchable, readable aloud), in fonts as wide as DejaVu Sans.
 SVG_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif"}
 FONTS = "DejaVu Sans, Verdana, sans-serif"
-FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # tables people come for
-# A figure of thousands of curves is drawn as an image inside its axes, or no browser would open it.
+FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # these tables come first
+# A larger figure (thousands of curves) becomes an image inside its axes, which browsers can open.
 _MAX_SHAPES_BYTES = 1_000_000
 _DPI = 150  # of such images
-_LEAST_WIDTH = "60rem"  # that a wider figure shrinks to; in a narrower window it scrolls
+_LEAST_WIDTH = "60rem"  # a wider figure shrinks no further; in a narrower window it scrolls
 
 
 class Drawing(NamedTuple):
@@ -34,7 +34,7 @@ class Drawing(NamedTuple):
 
 
 def render_html(summary: Summary, per_seed: bool) -> str:
-    """Return the whole page; figures are drawn for whatever the summary has something for."""
+    """Return the whole page, with every figure that the summary has data for."""
     grids = list_grids(summary, per_seed)
     first = [grid for grid in grids if grid.title.startswith(FIRST)]
     environment = jinja2.Environment(
@@ -60,7 +60,7 @@ def render_html(summary: Summary, per_seed: bool) -> str:
 
 
 def draw_all(summary: Summary) -> list[Drawing]:
-    """Return every figure of the summary as inline SVG, ids unlike those of the others."""
+    """Return every figure of the summary as inline SVG, with ids that are unique on the page."""
     import matplotlib
 
     from analysis.figures import STYLE, list_figures  # matplotlib takes a second to import
@@ -88,17 +88,17 @@ def _rasterize(figure: Any) -> None:
 def _draw(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None}, dpi=_DPI)
-    figure.set_layout_engine(None)  # drawn once more, all keeps its place
+    figure.set_layout_engine(None)  # drawn again, everything keeps its place
     return text.getvalue()
 
 
 def anchor(title: str) -> str:
-    """Return a title as a link's target."""
+    """Return a title as the target of a link."""
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 
 def _take_title(figure: Any) -> str:
-    """Return a figure's title and remove it there: the page has it as a heading above."""
+    """Remove a figure's title and return it; the page shows it as a heading."""
     if not figure.legends:
         return ""
     title = figure.legends[0].get_title().get_text()
@@ -107,7 +107,7 @@ def _take_title(figure: Any) -> str:
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """Return an SVG document as an element of a page, its ids made its own."""
+    """Return an SVG document as an element of a page, its ids prefixed by `name`."""
     body = svg[svg.index("<svg") :]
     head, body = body[: body.index(">") + 1], body[body.index(">") + 1 :]
     width = re.search(r'width="([\d.]+)pt"', head)

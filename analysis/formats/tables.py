@@ -1,4 +1,4 @@
-"""Draw a Summary for people: a plain-text table or Markdown; nothing is computed here."""
+"""Draw a Summary for people, as plain text or Markdown; nothing is computed here."""
 
 import itertools
 import re
@@ -10,8 +10,8 @@ from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
 WIDTH = 100  # columns of text
-# Gap between columns, and the longest word of a cell and of a header that is not broken: the
-# first layout that fits is taken, else the last.
+# Gap between columns, and the longest words of cells and of headers that are kept whole. The first
+# layout that fits is taken, else the last.
 LAYOUTS = (
     ("  ", WIDTH, WIDTH),
     (" ", WIDTH, WIDTH),
@@ -21,7 +21,7 @@ LAYOUTS = (
     (" ", 8, 8),
     (" ", 4, 2),
 )
-# What Markdown would take for its own: an underscore within a word it does not.
+# What Markdown would interpret; it leaves an underscore within a word alone.
 _SIGNS = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=\S)|(?<=\S)~|\](?=\()"
 )
@@ -54,7 +54,7 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
 
 
 def draw_grid(grid: Grid) -> Iterator[str]:
-    """Yield a table's lines: headers, a rule, rows; a cell without room goes on below."""
+    """Yield a table's lines: headers, a rule, rows; long cells are wrapped."""
     headers = [break_key(name) for name in grid.headers]
     widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)))
     sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
@@ -67,8 +67,8 @@ def draw_grid(grid: Grid) -> Iterator[str]:
 def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list[int], str]:
     """Return the columns' widths and the gap between them, so that nothing is cut off.
 
-    Where there is no room the widest cells are broken between words, then gaps become narrow,
-    then long words are broken, and short ones at last.
+    To make room, the widest cells are broken between words first; then gaps become narrow; then
+    long words are broken, and finally short ones.
     """
     words = [_longest(word for cell in {*some} for word in cell.split()) for some in columns]
     heads = [_longest(head.split()) for head in headers]
@@ -88,7 +88,7 @@ def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list
 
 
 def _shrink(widths: Sequence[int], least: Sequence[int], gap: str) -> list[int]:
-    """Return widths that fit, the widest column made narrower again and again, if they can."""
+    """Return widths shrunk to WIDTH, always taking from the widest column that can give."""
     widths = list(widths)
     while _span(widths, gap) > WIDTH:
         spare = [place for place, width in enumerate(widths) if width > least[place]]
@@ -112,7 +112,7 @@ def _draw_row(
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Return text in lines, broken between words, and within one that is wider than a line."""
+    """Return text in lines, broken between words, and within words wider than a line."""
     if len(text) <= width and "\n" not in text:
         return [text]
     return [
@@ -143,9 +143,9 @@ def _join_cells(cells: Sequence[str]) -> str:
 
 
 def _keep_signs(text: str) -> str:
-    """Return text in which Markdown reads no sign of its own: a tag, emphasis, code or a link.
+    """Escape what Markdown would read as a tag, emphasis, code or a link.
 
-    "<.001" and "num_substeps" hold none, and stay.
+    "<.001" and "num_substeps" need no escape and stay as they are.
     """
     text = re.sub(r"&(?=#?\w+;)", "&amp;", _SIGNS.sub(r"\\\g<0>", text))
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

@@ -13,7 +13,7 @@ PREAMBLE = r"""\documentclass{article}
 \setlength{\parindent}{0pt}
 \renewcommand{\_}{\textunderscore\allowbreak}  % long names break after it, not off the page
 """
-# A letter that the fonts lack would end pdflatex; other engines know no such declaration.
+# pdflatex stops at a letter that its fonts lack; other engines lack the declaration.
 CODED = r"""\ifdefined\DeclareUnicodeCharacter
 \makeatletter  % letters that the fonts lack are shown as their codes
 \newcommand{\coded}[2]{\@ifundefined{u8:#1}{\DeclareUnicodeCharacter{#2}{[U+#2]}}{}}
@@ -22,7 +22,7 @@ CODED = r"""\ifdefined\DeclareUnicodeCharacter
 BEGIN = r"""\begin{document}
 \small
 """
-# Applied in one pass, so that what one replacement writes no other one reads.
+# Applied in one pass, so that no replacement changes what another one wrote.
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -32,7 +32,7 @@ SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$"}
 
 
 def render_tex(summary: Summary, per_seed: bool) -> str:
-    """Return a document that compiles by itself; its tables may be copied into a paper."""
+    """Return a complete document, whose tables may be copied into a paper."""
     parts = [f"\\section*{{{escape(summary.sweep.name)}}}", escape(headline(summary))]
     parts += [_draw_grid(grid) for grid in list_grids(summary, per_seed)]
     parts += [r"\subsection*{Notes}", _list_notes(summary.notes), r"\end{document}"]
@@ -41,7 +41,7 @@ def render_tex(summary: Summary, per_seed: bool) -> str:
 
 
 def _declare_letters(text: str) -> str:
-    """Return what has pdflatex show the letters that it has none for."""
+    """Return declarations by which pdflatex shows letters that its fonts lack."""
     letters = sorted(letter for letter in set(text) if not letter.isascii())
     if not letters:
         return ""
@@ -49,7 +49,7 @@ def _declare_letters(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return plain text as LaTeX prints it; of control characters it reads none."""
+    """Escape plain text for LaTeX, which cannot read control characters."""
     text = "".join(x if x.isprintable() or x in "\n\t\u00a0" else "\ufffd" for x in text)
     pieces = []
     position = 0
@@ -73,7 +73,7 @@ def _draw_grid(grid: Grid) -> str:
 
 
 def _stack_key(name: str) -> str:
-    """Return a column's head, a config key over several lines: it is far wider than its values."""
+    """Return a column's header, with a long config key stacked over several lines."""
     parts = [escape(part) for part in break_key(name).split("\n")]
     if len(parts) == 1:
         return parts[0]
