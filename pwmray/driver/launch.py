@@ -37,7 +37,6 @@ from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
-from pwmray.room import check_writable
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
 
@@ -101,7 +100,6 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     for line in [*righted, *describe_other_data(plan), *describe_unequal(plan)]:
         print(line)
     planning.check_disk(plan)
-    check_writable(plan.results)
     address = None if asked.address is None else connect.answering(asked.address)
     try:
         data_paths, data_seconds = _make_data(plan, asked.data_dir, interruption)
