@@ -14,6 +14,7 @@ import ray
 from ray._private import utils
 
 from pwmray import plan as planning
+from pwmray import system
 from pwmray.driver import connect, launch, retries, tune_callbacks
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
@@ -127,6 +128,28 @@ def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkey
     told = "this machine is no node of it; make it one: ray start --address=10.0.0.1:6379"
     with pytest.raises(ValueError, match=f"^cannot join Ray at 10.0.0.1:6379: {told}$"):
         connect.connect("10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    ("by_ray", "set_apart", "asked"), [(64, 8, 8), (4, 8, 4), (0, 8, 1), (64, 64, 64)]
+)
+def test_ray_has_the_cores_that_are_set_apart_for_this_process(
+    by_ray, set_apart, asked, monkeypatch
+):
+    def start(**options):
+        started.append(options["num_cpus"])
+        return SimpleNamespace(dashboard_url=None)
+
+    started = []
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(utils, "get_num_cpus", lambda: by_ray)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(system, "num_cores", lambda: set_apart)
+    connect.connect(None)
+    connect.connect("10.0.0.1:6379")
+    monkeypatch.setenv("RAY_USE_MULTIPROCESSING_CPU_COUNT", "1")
+    connect.connect(None)
+    assert started == [asked, None, None]
 
 
 @pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])

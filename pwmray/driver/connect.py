@@ -12,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 
+from pwmray import system
 from pwmray.commands import as_typed, one_line
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
 
+_COUNTED_BY_RAY = "RAY_USE_MULTIPROCESSING_CPU_COUNT"
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 # How long to ask where a Ray is known to be: on a busy machine it listens some time before it
 # answers.
@@ -68,6 +70,7 @@ def connect(address: str | None) -> str | None:
             context = ray.init(
                 # "local" never joins a cluster that happens to run here.
                 address=address or "local",
+                num_cpus=None if address else _num_cpus(),
                 include_dashboard=None if address else has_dashboard,
                 runtime_env=None if address else _local_runtime_env(),
                 log_to_driver=False,
@@ -203,6 +206,20 @@ def _sigterm_left_alone() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = take
+
+
+def _num_cpus() -> int | None:
+    """Return how many CPUs of this machine Ray may use; None where the user has it count them.
+
+    It knows a container's share, 0 for half a CPU, but not which cores are set apart for a process,
+    as by taskset or Slurm: with all of a node's in place of eight, its trials crowd on those.
+    """
+    from ray._private import utils
+
+    if os.environ.get(_COUNTED_BY_RAY):
+        return None
+    logging.getLogger("ray").setLevel(logging.ERROR)  # as Ray's start has it: a share is no news
+    return max(1, min(utils.get_num_cpus(), system.num_cores()))
 
 
 def _shortened(reason: str) -> str:

@@ -6,7 +6,6 @@ resumed is read from the trials' events each time.
 
 import contextlib
 import logging
-import os
 import shlex
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pwmray import lost, placement, registry, tables
+from pwmray import lost, placement, registry, system, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.driver import connect, notify, retries
@@ -302,7 +301,7 @@ def _write_the_end(
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
         tables.log_run(
-            folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
+            folder, started=started, seconds=time.time() - started, cores=system.num_cores(),
             data_seconds=data_seconds, trials=turns.ours,
         )  # fmt: skip
     except OSError as error:
