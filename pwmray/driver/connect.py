@@ -219,7 +219,7 @@ def _num_cpus() -> int | None:
     if os.environ.get(_COUNTED_BY_RAY):
         return None
     logging.getLogger("ray").setLevel(logging.ERROR)  # as Ray's start has it: a share is no news
-    return max(1, min(utils.get_num_cpus(), system.num_cores()))
+    return max(1, min(int(utils.get_num_cpus()), system.num_cores()))
 
 
 def _shortened(reason: str) -> str:
