@@ -1,6 +1,7 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -152,9 +153,26 @@ def test_ray_has_the_cores_that_are_set_apart_for_this_process(
     assert started == [asked, None, None]
 
 
-@pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
-def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypatch):
-    monkeypatch.setenv(name, "/scratch/ray_results")
+def test_place_of_rays_files_is_told_where_it_cannot_be_written(tmp_path, monkeypatch):
+    def fail(**_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "ray"))
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"files lie in {tmp_path} .*denied: {tmp_path}/ray"):
+        connect.connect(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TUNE_RESULT_DIR", "/scratch/ray_results"),
+        ("RAY_AIR_LOCAL_CACHE_DIR", "/scratch/ray_results"),
+        ("TMPDIR", ""),  # which Ray would take for the working directory
+    ],
+)
+def test_what_ray_would_not_run_beside_is_not_set_any_more(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
     connect.connect(None)
     assert name not in os.environ

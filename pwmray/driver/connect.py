@@ -31,6 +31,9 @@ _COMING_SECONDS = 60.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
+# Where Ray keeps its files, the first that is set: no other where it may not write there, and the
+# working directory where that is empty.
+_PLACES = ("RAY_TMPDIR", "TMPDIR")
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
@@ -58,7 +61,8 @@ def connect(address: str | None) -> str | None:
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    for name in _REFUSED_BY_TUNE:
+    empty = [name for name in _PLACES if os.environ.get(name) == ""]
+    for name in (*_REFUSED_BY_TUNE, *empty):
         os.environ.pop(name, None)
     # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
     # the machine's addresses.
@@ -83,7 +87,7 @@ def connect(address: str | None) -> str | None:
                 start = as_typed(f"ray start --address={address}")
                 said = f"this machine is no node of it; make it one: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
-        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        folder = next(filter(None, map(os.environ.get, _PLACES)), None) or tempfile.gettempdir()
         raise ValueError(
             f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
             f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
