@@ -23,6 +23,9 @@ ROOT = Path(__file__).parent.parent
 OTHER_PYTHON = """#!/bin/sh
 exec "{python}" -c 'import sys; sys.version_info = {version}; exec(sys.argv[1])' "$2"
 """
+# What a command begins with that may not write where only root may.
+AS_A_USER = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else ["env"]
+AS_A_USER = AS_A_USER if shutil.which(AS_A_USER[0]) else []
 
 
 def command(*arguments):
@@ -229,6 +232,21 @@ def test_run_refuses_a_python_that_pyproject_refuses_before_it_installs(
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = SpecifierSet(described["requires-python"])
     assert wanted.contains(".".join(map(str, version))) is is_taken
+
+
+@pytest.mark.skipif(not AS_A_USER, reason="root may write everywhere without setpriv")
+@pytest.mark.parametrize("locked", ["", ".venv"])
+def test_run_refuses_to_install_into_the_checkout_of_another_user(locked, tmp_path):
+    for name in ("run", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / locked).mkdir(exist_ok=True)
+    (tmp_path / locked).chmod(0o555)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+    started = [*AS_A_USER, tmp_path / "run", "true"]
+    done = subprocess.run(started, env=environment, capture_output=True, text=True)
+    (tmp_path / locked).chmod(0o755)
+    told = f"error: {(tmp_path / locked).resolve()} is not yours to write to; its owner runs "
+    assert (done.returncode, done.stderr) == (2, f"{told}{tmp_path}/run once, for all users\n")
 
 
 def test_user_whom_the_system_does_not_know_has_a_home(monkeypatch, capsys):
