@@ -98,16 +98,25 @@ def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission
 def queue(results: Path, trials: "Iterable[TrialConfig]", submission: Submission) -> None:
     """Record that trials wait for a job; those that a process already runs are left alone.
 
-    So are those that the job came to already: what became of them there is the last word.
+    So are those that the job came to already: what became of them there is the last word. And
+    those in folders of another user, of which the job's driver tells when it leaves them out.
     """
     for trial in trials:
         folder = registry.trial_folder(results, trial.fingerprint)
-        with registry.claimed(folder) as record:
-            if record is None or record.status is Status.EVALUATED:
-                continue
-            if any(submission.job_id in record.all(name) for name in _JOB_FIELDS):
-                continue
-            registry.queue(folder, trial.to_dict(), **submission.event)
+        try:
+            _queue(folder, trial, submission)
+        except OSError as error:
+            if not registry.is_refused_by_another(folder, error):
+                raise
+
+
+def _queue(folder: Path, trial: "TrialConfig", submission: Submission) -> None:
+    with registry.claimed(folder) as record:
+        if record is None or record.status is Status.EVALUATED:
+            return
+        if any(submission.job_id in record.all(name) for name in _JOB_FIELDS):
+            return
+        registry.queue(folder, trial.to_dict(), **submission.event)
 
 
 def _read_submission(line: bytes) -> Submission:

@@ -5,6 +5,7 @@ import errno
 import functools
 import glob
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -75,6 +76,11 @@ def named_path(text: str) -> Path:
 def draft_path(path: Path) -> Path:
     """Return a new name beside `path` for what is to take its place."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def named_by_draft(name: str) -> str:
+    """Return the name of the file that a draft is to become; that of another file as it is."""
+    return re.sub(r"(^|/)\.([^/]+?)\.[0-9a-f]{8,32}\.tmp$", r"\1\2", str(name))
 
 
 def remove_drafts(path: Path) -> None:

@@ -17,8 +17,9 @@ from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.pretraining.pretrained import check_pretrained, is_of_other_data
 from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
+from pwmray.registry.sweep_folders import TRIALS
 from pwmray.results import read_table
-from pwmray.room import existing_part, free_bytes
+from pwmray.room import check_writable, existing_part, free_bytes
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -153,12 +154,19 @@ def make(
 
 
 def check_disk(plan: Plan) -> None:
-    """Raise ValueError unless the planned checkpoints and curves fit on the disk."""
-    check_room(plan.results, len(plan.to_run), plan.disk_bytes)
+    """Raise ValueError unless the tables and trials can be written, and fit on the disk."""
+    check_room(plan.results / plan.sweep.name, len(plan.to_run), plan.disk_bytes)
 
 
-def check_room(results: Path, num_trials: int, num_bytes: int) -> None:
-    """Raise ValueError unless so many bytes of trials fit where the results are."""
+def check_room(folder: Path, num_trials: int, num_bytes: int) -> None:
+    """Raise ValueError unless a sweep's or a search's folder and its trials can be written.
+
+    Of a results folder that several people share, one part may be another's.
+    """
+    results = folder.parent
+    check_writable(folder)
+    if num_trials:
+        check_writable(results / TRIALS)
     free = free_bytes(results)
     if num_bytes > free:
         raise ValueError(

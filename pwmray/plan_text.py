@@ -1,12 +1,11 @@
 """A plan as a table for people and as JSON for machines."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pwmray import prices
+from pwmray import prices, system
 from pwmray.config import RuntimeConfig
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial, size_text
@@ -221,7 +220,7 @@ def _num_devices(plan: Plan, asked: int | None) -> int:
     if asked is not None:
         return asked
     if _device(plan) != "GPU":
-        return os.cpu_count() or 1
+        return system.num_cores()
     import torch
 
     return max(1, torch.cuda.device_count())

@@ -77,15 +77,15 @@ def existing_part(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def check_writable(results: Path) -> None:
-    """Raise ValueError unless trials can be written into the results folder; writes nothing."""
-    existing = existing_part(results)
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless results can be written into a folder, or make it; writes nothing."""
+    existing = existing_part(folder)
     if not existing.is_dir():
-        raise ValueError(f"cannot write to the results folder {results}: {existing} is no folder")
+        raise ValueError(f"cannot write results to {folder}: {existing} is no folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"
-        raise ValueError(f"cannot write to the results folder {results}: {existing} {why}")
+        raise ValueError(f"cannot write results to {folder}: {existing} {why}")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import os
@@ -326,6 +327,30 @@ def test_takeover_gives_way_to_a_faster_taker(tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(claim.os, "rename", rename_after_another_took_it)
+
+    assert claim.acquire(path) is None
+    assert token(path) == "faster"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_takeover_gives_a_faster_taker_who_is_another_user_the_claim_back(tmp_path, monkeypatch):
+    path = tmp_path / "claim.json"
+    leave_claim(path, dead_pid())
+    rename, link = os.rename, os.link
+
+    def rename_after_another_took_it(source, target):
+        monkeypatch.setattr(claim.os, "rename", rename)
+        leave_claim(path, os.getppid())
+        path.write_text(path.read_text().replace("another", "faster"))
+        rename(source, target)
+
+    def link_unless_of_another(source, target):
+        if token(source) == "faster":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(source))
+        link(source, target)
+
+    monkeypatch.setattr(claim.os, "rename", rename_after_another_took_it)
+    monkeypatch.setattr(claim.os, "link", link_unless_of_another)
 
     assert claim.acquire(path) is None
     assert token(path) == "faster"

@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 import shutil
@@ -13,6 +14,8 @@ from packaging.specifiers import SpecifierSet
 from pwmray import cli
 from pwmray.commands import _freeze_imports, as_typed, run_command
 from pwmray.data.store import open_store
+from pwmray.files import replacing
+from pwmray.registry import claim
 from pwmray.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +23,9 @@ ROOT = Path(__file__).parent.parent
 OTHER_PYTHON = """#!/bin/sh
 exec "{python}" -c 'import sys; sys.version_info = {version}; exec(sys.argv[1])' "$2"
 """
+# What a command begins with that may not write where only root may.
+AS_A_USER = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else ["env"]
+AS_A_USER = AS_A_USER if shutil.which(AS_A_USER[0]) else []
 
 
 def command(*arguments):
@@ -226,3 +232,42 @@ def test_run_refuses_a_python_that_pyproject_refuses_before_it_installs(
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = SpecifierSet(described["requires-python"])
     assert wanted.contains(".".join(map(str, version))) is is_taken
+
+
+@pytest.mark.skipif(not AS_A_USER, reason="root may write everywhere without setpriv")
+@pytest.mark.parametrize("locked", ["", ".venv"])
+def test_run_refuses_to_install_into_the_checkout_of_another_user(locked, tmp_path):
+    for name in ("run", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / locked).mkdir(exist_ok=True)
+    (tmp_path / locked).chmod(0o555)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+    started = [*AS_A_USER, tmp_path / "run", "true"]
+    done = subprocess.run(started, env=environment, capture_output=True, text=True)
+    (tmp_path / locked).chmod(0o755)
+    told = f"error: {(tmp_path / locked).resolve()} is not yours to write to; its owner runs "
+    assert (done.returncode, done.stderr) == (2, f"{told}{tmp_path}/run once, for all users\n")
+
+
+def test_user_whom_the_system_does_not_know_has_a_home(monkeypatch, capsys):
+    def look_up(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", look_up)
+    assert run_command(lambda: print(Path.home())) == 0
+    assert capsys.readouterr().out == "/\n"
+
+
+def test_refused_writing_names_the_file_that_was_to_be_written(tmp_path, monkeypatch, capsys):
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def write_table():
+        with replacing(tmp_path / "table.md") as draft:
+            refuse(draft)
+
+    monkeypatch.setattr(claim, "_write", refuse)
+    assert run_command(write_table) == run_command(lambda: claim.acquire(tmp_path / "a.json")) == 2
+    files = [tmp_path / "table.md", tmp_path / "a.json"]
+    assert capsys.readouterr().err == "".join(f"error: Permission denied: {f}\n" for f in files)

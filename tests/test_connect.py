@@ -1,6 +1,7 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import ray
 from ray._private import utils
 
 from pwmray import plan as planning
+from pwmray import system
 from pwmray.driver import connect, launch, retries, tune_callbacks
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
@@ -129,9 +131,48 @@ def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkey
         connect.connect("10.0.0.1:6379")
 
 
-@pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
-def test_what_tune_would_refuse_to_run_beside_is_not_set_any_more(name, monkeypatch):
-    monkeypatch.setenv(name, "/scratch/ray_results")
+@pytest.mark.parametrize(
+    ("by_ray", "set_apart", "asked"), [(64, 8, 8), (4, 8, 4), (0, 8, 1), (64, 64, 64)]
+)
+def test_ray_has_the_cores_that_are_set_apart_for_this_process(
+    by_ray, set_apart, asked, monkeypatch
+):
+    def start(**options):
+        started.append(options["num_cpus"])
+        return SimpleNamespace(dashboard_url=None)
+
+    started = []
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(utils, "get_num_cpus", lambda: by_ray)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(system, "num_cores", lambda: set_apart)
+    connect.connect(None)
+    connect.connect("10.0.0.1:6379")
+    monkeypatch.setenv("RAY_USE_MULTIPROCESSING_CPU_COUNT", "1")
+    connect.connect(None)
+    assert started == [asked, None, None]
+
+
+def test_place_of_rays_files_is_told_where_it_cannot_be_written(tmp_path, monkeypatch):
+    def fail(**_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "ray"))
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"files lie in {tmp_path} .*denied: {tmp_path}/ray"):
+        connect.connect(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TUNE_RESULT_DIR", "/scratch/ray_results"),
+        ("RAY_AIR_LOCAL_CACHE_DIR", "/scratch/ray_results"),
+        ("TMPDIR", ""),  # which Ray would take for the working directory
+    ],
+)
+def test_what_ray_would_not_run_beside_is_not_set_any_more(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
     connect.connect(None)
     assert name not in os.environ

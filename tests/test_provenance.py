@@ -51,3 +51,10 @@ def test_copy_of_the_code_has_not_the_commit_of_the_repository_that_it_lies_in(o
     git(other, "add", ".")
     git(other, "commit", "-q", "-m", "copied")
     assert commit_by(copy.parent) != "None\n"
+
+
+def test_commit_is_told_of_a_checkout_that_belongs_to_another_user(other):
+    shutil.copytree(PACKAGE, other / "pwmray", ignore=lambda *_: {"__pycache__"})
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "copied")
+    assert commit_by(other, GIT_TEST_ASSUME_DIFFERENT_OWNER="1") == commit_by(other) != "None\n"

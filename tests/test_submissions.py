@@ -1,6 +1,8 @@
 """The record of the jobs that a sweep was submitted as."""
 
 import dataclasses
+import errno
+import os
 
 import pytest
 
@@ -101,6 +103,26 @@ def test_trials_that_are_done_or_run_are_not_queued(tmp_path):
         submissions.queue(tmp_path, trials, JOB)
     found = [registry.read(folder).status for folder in folders]
     assert found == [Status.EVALUATED, Status.PENDING, Status.QUEUED]
+
+
+def test_trial_that_another_user_began_is_left_to_the_jobs_driver(tmp_path, monkeypatch):
+    theirs, ours = tiny.sweep.trials("tiny")[:2]
+    folder = registry.trial_folder(tmp_path, theirs.fingerprint)
+    registry.record(folder, Status.PENDING, config=theirs.to_dict())
+    acquire = claim.acquire
+
+    def acquire_ours(path, **options):
+        if path.parent == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return acquire(path, **options)
+
+    monkeypatch.setattr(claim, "acquire", acquire_ours)
+    with pytest.raises(PermissionError):
+        submissions.queue(tmp_path, [theirs, ours], JOB)
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    submissions.queue(tmp_path, [theirs, ours], JOB)
+    queued = registry.read(registry.trial_folder(tmp_path, ours.fingerprint))
+    assert queued.last("slurm_job_id") == JOB.job_id
 
 
 @pytest.mark.parametrize("field", ["slurm_job_id", "slurm_array_job_id"])

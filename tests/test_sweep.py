@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import runpy
 import sys
 from collections import Counter
@@ -454,6 +455,15 @@ def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"1 trials need 1000000000\.0 GB, {tmp_path} has"):
         plan.check_disk(dataclasses.replace(made, trials=[huge]))
     plan.check_disk(made)
+
+
+@pytest.mark.parametrize("name", ["tiny", "trials"])
+def test_part_of_the_results_that_is_another_users_is_refused(tmp_path, monkeypatch, name):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / name)  # root may do all
+    with pytest.raises(ValueError, match=f"cannot write results .*/{name} is not yours to write"):
+        plan.check_disk(made)
 
 
 def test_sweeps_that_ask_for_the_same_trial_share_it(tmp_path):

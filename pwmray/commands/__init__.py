@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
+from pwmray.files import named_by_draft
 
 STARTED_AT = time.monotonic()  # of this process, which loads this before it does anything
 TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
@@ -37,6 +38,7 @@ def run_command(function: Callable[[], int | None]) -> int:
     """
     _open_closed_streams()
     _write_any_name()
+    _have_a_home()
     _freeze_imports()
     try:
         code = function() or 0
@@ -80,6 +82,15 @@ def _write_any_name() -> None:
     is_strict = sys.stdout.errors in ("strict", "surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper) and is_strict:
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _have_a_home() -> None:
+    """Let a user whom the system does not know, as in some containers, have the home of Docker's.
+
+    Ray Tune and W&B end without one, though they leave nothing there.
+    """
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/"
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -241,6 +252,6 @@ def one_line(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
         return f"{error.object!a:.200} cannot be written in {error.encoding}; name it otherwise"
     if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
+        place = f": {named_by_draft(error.filename)}" if error.filename else ""
         return f"{error.strerror}{place}"
     return " ".join((str(error) or type(error).__name__).split())

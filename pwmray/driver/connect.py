@@ -12,12 +12,14 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 
+from pwmray import system
 from pwmray.commands import as_typed, one_line
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
 
+_COUNTED_BY_RAY = "RAY_USE_MULTIPROCESSING_CPU_COUNT"
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 # How long to ask where a Ray is known to be: on a busy machine it listens some time before it
 # answers.
@@ -29,6 +31,9 @@ _COMING_SECONDS = 60.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
+# Where Ray keeps its files, the first that is set: no other where it may not write there, and the
+# working directory where that is empty.
+_PLACES = ("RAY_TMPDIR", "TMPDIR")
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
@@ -56,7 +61,8 @@ def connect(address: str | None) -> str | None:
 
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    for name in _REFUSED_BY_TUNE:
+    empty = [name for name in _PLACES if os.environ.get(name) == ""]
+    for name in (*_REFUSED_BY_TUNE, *empty):
         os.environ.pop(name, None)
     # Without "clusters" Ray keeps to loopback; with them each of its processes listens on all of
     # the machine's addresses.
@@ -68,6 +74,7 @@ def connect(address: str | None) -> str | None:
             context = ray.init(
                 # "local" never joins a cluster that happens to run here.
                 address=address or "local",
+                num_cpus=None if address else _num_cpus(),
                 include_dashboard=None if address else has_dashboard,
                 runtime_env=None if address else _local_runtime_env(),
                 log_to_driver=False,
@@ -80,7 +87,7 @@ def connect(address: str | None) -> str | None:
                 start = as_typed(f"ray start --address={address}")
                 said = f"this machine is no node of it; make it one: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
-        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        folder = next(filter(None, map(os.environ.get, _PLACES)), None) or tempfile.gettempdir()
         raise ValueError(
             f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
             f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
@@ -203,6 +210,20 @@ def _sigterm_left_alone() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = take
+
+
+def _num_cpus() -> int | None:
+    """Return how many CPUs of this machine Ray may use; None where the user has it count them.
+
+    It knows a container's share, 0 for half a CPU, but not which cores are set apart for a process,
+    as by taskset or Slurm: with all of a node's in place of eight, its trials crowd on those.
+    """
+    from ray._private import utils
+
+    if os.environ.get(_COUNTED_BY_RAY):
+        return None
+    logging.getLogger("ray").setLevel(logging.ERROR)  # as Ray's start has it: a share is no news
+    return max(1, min(int(utils.get_num_cpus()), system.num_cores()))
 
 
 def _shortened(reason: str) -> str:

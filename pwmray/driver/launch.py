@@ -6,7 +6,6 @@ resumed is read from the trials' events each time.
 
 import contextlib
 import logging
-import os
 import shlex
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pwmray import lost, placement, registry, tables
+from pwmray import lost, placement, registry, system, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.driver import connect, notify, retries
@@ -37,7 +36,6 @@ from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
-from pwmray.room import check_writable
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
 
@@ -101,7 +99,6 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     for line in [*righted, *describe_other_data(plan), *describe_unequal(plan)]:
         print(line)
     planning.check_disk(plan)
-    check_writable(plan.results)
     address = None if asked.address is None else connect.answering(asked.address)
     try:
         data_paths, data_seconds = _make_data(plan, asked.data_dir, interruption)
@@ -304,7 +301,7 @@ def _write_the_end(
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
         tables.log_run(
-            folder, started=started, seconds=time.time() - started, cores=os.cpu_count(),
+            folder, started=started, seconds=time.time() - started, cores=system.num_cores(),
             data_seconds=data_seconds, trials=turns.ours,
         )  # fmt: skip
     except OSError as error:

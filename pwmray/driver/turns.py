@@ -5,7 +5,6 @@ claim, and who comes to it later skips it. What others run is looked at again wh
 else to do: it is theirs while they live, and then whoever's is here.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -175,7 +174,7 @@ class Turns:
                     return False
                 registry.queue(folder, trial.config.to_dict(), **fields, **provenance.job())
         except OSError as error:
-            if isinstance(error, PermissionError) and _is_of_another(folder):
+            if registry.is_refused_by_another(folder, error):
                 why = f"which another user began: {one_line(error)}"
                 self._progress.say(f"left out: {trial.name}, {why}")
             elif self._is_first:
@@ -224,11 +223,3 @@ def _goes_on(record: Record) -> bool:
     if failure is not None:
         return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
     return record.status not in (None, *registry.ENDS, Status.CANCELLED)
-
-
-def _is_of_another(folder: Path) -> bool:
-    """Whether a trial's folder is another user's."""
-    try:
-        return folder.stat().st_uid != os.geteuid()
-    except OSError:
-        return False

@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -206,6 +207,14 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 def running_elsewhere(folder: Path) -> dict | None:
     """Return host and pid of the live process that runs the trial, or None."""
     return claim.owner(folder / CLAIM_FILE)
+
+
+def is_refused_by_another(folder: Path, error: OSError) -> bool:
+    """Tell whether a trial could not be written since its folder is another user's."""
+    try:
+        return isinstance(error, PermissionError) and folder.stat().st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _read_event(line: bytes, names: Sequence[str] = ()) -> dict[str, Any]:

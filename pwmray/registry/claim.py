@@ -253,8 +253,13 @@ def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
     except FileNotFoundError:
         return True
     if holder(aside).get("token") != seen.get("token"):
-        _link(aside, path)
-        aside.unlink()
+        try:
+            os.link(aside, path)
+        except FileExistsError:  # a third one's by now
+            pass
+        except PermissionError:  # Linux gives a file of another user no second name
+            os.rename(aside, path)
+        aside.unlink(missing_ok=True)
         return False
     aside.unlink()
     return True

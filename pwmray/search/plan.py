@@ -136,8 +136,8 @@ class SearchPlan:
         return {task: self.num_left(studies.get(task)) for task in self.tasks}
 
     def check_disk(self, num_left: int) -> None:
-        """Raise ValueError unless the files of so many trials fit on the disk."""
-        check_room(self.results, num_left, num_left * self.trial_bytes)
+        """Raise ValueError unless so many trials can be written, and fit on the disk."""
+        check_room(self.folder, num_left, num_left * self.trial_bytes)
 
     def describe_others(self, journal: study.Studies) -> list[str]:
         """Return a line for each task of which the journal has trials that do not count here.
