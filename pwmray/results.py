@@ -84,7 +84,7 @@ TRIALS = pa.schema(
         ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
         ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
-        ("git_commit", pa.string()),  # with "+changes" when the tree was not clean
+        ("git_commit", pa.string()),  # in a changed tree with "+changes." and a hash of the package
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
         ("mujoco_version", pa.string()),

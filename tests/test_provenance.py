@@ -51,3 +51,23 @@ def test_copy_of_the_code_has_not_the_commit_of_the_repository_that_it_lies_in(o
     git(other, "add", ".")
     git(other, "commit", "-q", "-m", "copied")
     assert commit_by(copy.parent) != "None\n"
+
+
+def test_trials_under_unlike_uncommitted_changes_do_not_have_the_same_commit(other):
+    code = other / "pwmray"
+    code.mkdir()
+    for name in ("__init__.py", "provenance.py"):
+        shutil.copy(PACKAGE / name, code)
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "clean")
+    seen = [commit_by(other)]
+    for text in ("first = 1\n", "second = 2\n", "first = 1\n"):
+        (code / "__init__.py").write_text((PACKAGE / "__init__.py").read_text() + text)
+        seen.append(commit_by(other))
+    (code / "new_kind.py").write_text("kind = 1\n")  # not yet known to git
+    seen.append(commit_by(other))
+    clean, first, second, first_again, with_new = (line.strip() for line in seen)
+    assert "+" not in clean
+    assert first == first_again
+    assert first.startswith(f"{clean}+changes.")
+    assert len({first, second, with_new}) == 3
