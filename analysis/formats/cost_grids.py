@@ -8,12 +8,15 @@ from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames
 from analysis.verdict import CONFIDENCE
+from pwmray.variants import SCRATCH
 
 COST_NOTE = (
-    "time: of training and evaluation on the device, all seeds together; calls: network calls of "
-    "one model step plus one action; return/h, gain/h: mean return, and what of it is above the "
-    "floor, over the mean hours of training."
+    "time: of training and evaluation on the device, all seeds together, beside whatever else ran "
+    "there; calls: network calls of one model step plus one action, of networks of unlike size; "
+    "return/h, gain/h: mean return, and what of it is above the floor, over the mean hours of "
+    "training."
 )
+PRETRAINING_NOTE = "The time that pretrained world models took to train is in none of these."
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "
     f"and power, are fitted to the final returns, a trial a point; range: {CONFIDENCE:.0%} profile "
@@ -42,7 +45,10 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
         for cost in costs
     ]
     columns = ("device", "time", "epochs/s", "calls", "return", "return/h", "gain/h")
-    return Grid("Cost", (*costs[0].arm.factors, *columns), rows, (COST_NOTE,))
+    trials = [trial for cost in costs for trial in cost.arm.counted]
+    is_pretrained = any(trial.record["world_model_from"] != SCRATCH for trial in trials)
+    notes = (COST_NOTE, *([PRETRAINING_NOTE] if is_pretrained else []))
+    return Grid("Cost", (*costs[0].arm.factors, *columns), rows, notes)
 
 
 def _scaling_grid(scalings: Sequence[Scaling], names: ShortNames) -> Grid:

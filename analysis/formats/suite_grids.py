@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from analysis.compare import mark_despite
-from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects
+from analysis.factorial import EFFECTS_SAID, Factorial, TaskEffects, is_pooled
 from analysis.formats.grid import Grid, format_p, format_range, name_levels
 from analysis.load import say_span
-from analysis.report import Summary
+from analysis.report import Summary, name_group, say_left_out
 from analysis.short_names import ShortNames
 from analysis.stats import Interval
 from analysis.suite import THRESHOLDS, Suite
@@ -106,6 +106,7 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         "Paired by seed. Bootstrap: of seeds within these tasks, and too narrow with few seeds; t: "
         "over all task x seed blocks as if each stood alone, so that tasks that differ widen it; p "
         "is that of t. Both are about these tasks: to speak of others takes more tasks, not seeds."
+        + say_left_out([name_group(task.group) for task in found.tasks if not is_pooled(task)])
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
     by_chance = _expect_by_chance([effect.over_blocks.p for effect in effects])
