@@ -126,6 +126,7 @@ def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[s
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
+        _describe_hidden(sweep),
         _describe_planning(counting),
         _describe_missing(sweep, arms),
         _describe_diverged(counting),
@@ -218,7 +219,8 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
     return (
         f"What {num_seeds} seeds support: at this table's median sd of {sd:.0f} a difference wins "
         f"from {wins:.0f} points on, and a true one of {wins + POWER_ERRORS * error:.0f} points "
-        f"would win about four times in five.{_describe_widest(max(sds), sd, num_seeds)}"
+        "would win about four times in five; a smaller one that wins looks larger than it is."
+        f"{_describe_widest(max(sds), sd, num_seeds)}"
     )
 
 
@@ -243,6 +245,17 @@ def _describe_both_low(decided: Sequence[Comparison]) -> str:
     return (
         "Tie (Both Low): neither arm has learned the task by that measure, not that both are "
         f"alike. By their difference one would win in {len(names)} of these: {list_first(names)}."
+    )
+
+
+def _describe_hidden(sweep: Sweep) -> str:
+    """Say that tasks were chosen: whoever sees the choice alone would take it for the sweep."""
+    if not sweep.num_hidden_tasks:
+        return ""
+    num_shown = len({trial.factors["task"] for trial in sweep.trials})
+    return (
+        f"Shown: {num_shown} of the sweep's {num_shown + sweep.num_hidden_tasks} tasks. "
+        "Corrections, and means over tasks, are of these alone."
     )
 
 
@@ -306,4 +319,7 @@ def _describe_calls(sweep: Sweep) -> str:
     listed = "; ".join(
         f"{variant} {', '.join(map(str, sorted(nums)))}" for variant, nums in calls.items()
     )
-    return f"Network calls of one model step plus one action differ: {listed}."
+    return (
+        f"Network calls of one model step plus one action differ: {listed}. Networks are of unlike "
+        "size: `pwmray models` counts the FLOPs of an update."
+    )

@@ -152,3 +152,11 @@ def test_every_summary_tells_its_commit_and_versions(tmp_path, capsys):
 def test_code_that_no_commit_holds_is_named(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {"git_commit": "c1+changes.0123abcd"})
     assert "No commit holds what +changes stands for" in summarize(tmp_path / "s", capsys)
+
+
+def test_tasks_that_the_reader_does_not_see_are_counted(tmp_path, capsys):
+    write_changed(tmp_path / "s", lambda row: {})
+    assert main([str(tmp_path / "s"), "--tasks", "walker-stand"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Shown: 1 of the sweep's 3 tasks. Corrections, and means over tasks, are" in printed
+    assert "of the sweep's" not in summarize(tmp_path / "s", capsys)

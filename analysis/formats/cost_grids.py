@@ -12,9 +12,8 @@ from pwmray.variants import SCRATCH
 
 COST_NOTE = (
     "time: of training and evaluation on the device, all seeds together, beside whatever else ran "
-    "there; calls: network calls of one model step plus one action, of networks of unlike size; "
-    "return/h, gain/h: mean return, and what of it is above the floor, over the mean hours of "
-    "training."
+    "there; calls: network calls of one model step plus one action; return/h, gain/h: mean return, "
+    "and what of it is above the floor, over the mean hours of training."
 )
 PRETRAINING_NOTE = "The time that pretrained world models took to train is in none of these."
 SCALING_NOTE = (
