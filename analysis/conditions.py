@@ -5,6 +5,7 @@ from typing import Any
 
 from analysis.flags import list_first
 from analysis.load import Sweep, Trial, format_value
+from pwmray.variants import SCRATCH
 
 CODE = {
     "git_commit": "commit",
@@ -41,6 +42,13 @@ def describe_machines(sweep: Sweep) -> str:
     }
     odd = [f"{name} ({list_first(some)})" for name, some in found.items() if len(some) > 1]
     return f"Trials ran under unlike {', '.join(odd)}: compare times with care." if odd else ""
+
+
+def describe_pretraining(sweep: Sweep) -> str:
+    """Say of which training no trial's time tells, where there was some."""
+    if all(trial.record["world_model_from"] == SCRATCH for trial in sweep.usable):
+        return ""
+    return "The time that pretrained world models took to train is in none of these."
 
 
 def _list_values(trials: Sequence[Trial], column: str) -> list[str]:

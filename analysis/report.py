@@ -182,7 +182,9 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
     ]
     if any(row.verdict.name.startswith(INCONCLUSIVE) for row in decided):
         notes.append(
-            "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they are."
+            "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they "
+            "are. Fix their number and judge once: seeds that are added until somebody wins find "
+            "more spurious winners than the rates above."
         )
     return [note for note in notes if note]
 
@@ -320,6 +322,6 @@ def _describe_calls(sweep: Sweep) -> str:
         f"{variant} {', '.join(map(str, sorted(nums)))}" for variant, nums in calls.items()
     )
     return (
-        f"Network calls of one model step plus one action differ: {listed}. Networks are of unlike "
-        "size: `pwmray models` counts the FLOPs of an update."
+        "Network calls, of networks of unlike size (`pwmray models` counts FLOPs), of one model "
+        f"step plus one action differ: {listed}."
     )

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.drawing.cost_figures import draw_costs
+from analysis.load import load_sweep
+from analysis.report import summarize_sweep
 from analysis.summarize import main
 from tests.made_sweeps import CONTROLS
 from tests.squares import KINDS, write_square, write_trials
@@ -139,6 +142,30 @@ def test_pretraining_is_said_to_be_in_no_time(tmp_path, capsys):
     write_changed(tmp_path / "scratch", lambda row: {})
     assert "pretrained world models took to train is in none" in summarize(tmp_path / "s", capsys)
     assert "took to train" not in summarize(tmp_path / "scratch", capsys)
+
+
+def test_figure_of_costs_says_the_same_of_its_times(tmp_path):
+    changes = {"baseline": {"kernels": "on"}, "fullflow": {"kernels": "off"}}
+    pretrained = {"world_model_from": "mlp-9-a"}
+    write_changed(tmp_path / "s", lambda row: pretrained | changes.get(row["variant"], {}))
+    figure = draw_costs(summarize_sweep(load_sweep(tmp_path / "s")))
+    assert figure is not None
+    said = " ".join(figure.get_supxlabel().split())
+    assert "unlike kernels (off; on): compare times with care." in said
+    assert "pretrained world models took to train is in none of these." in said
+
+
+def test_whoever_adds_seeds_is_told_to_fix_their_number(tmp_path, capsys):
+    cells = SAME | {"fullflow": (200.0, 500.0, 800.0)}
+    printed = summarize(write_square(tmp_path / "s", {"reacher-easy": cells}), capsys)
+    assert "Fix their number and judge once" in printed
+
+
+def test_what_the_floors_of_a_suite_score_stands_beside_its_scores(tmp_path, capsys):
+    # Floors of 353.2 and 45.1.
+    tasks = {"cartpole-balance-sparse": SAME, "reacher-easy": SAME}
+    printed = summarize(write_square(tmp_path / "s", tasks), capsys)
+    assert "of themselves they score 0.20 here." in printed
 
 
 def test_every_summary_tells_its_commit_and_versions(tmp_path, capsys):

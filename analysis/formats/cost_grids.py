@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 
-from analysis.cost import Cost
+from analysis.conditions import describe_pretraining
 from analysis.formats.grid import Grid, format_number, format_return, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames
 from analysis.verdict import CONFIDENCE
-from pwmray.variants import SCRATCH
 
 COST_NOTE = (
     "time: of training and evaluation on the device, all seeds together, beside whatever else ran "
     "there; calls: network calls of one model step plus one action; return/h, gain/h: mean return, "
     "and what of it is above the floor, over the mean hours of training."
 )
-PRETRAINING_NOTE = "The time that pretrained world models took to train is in none of these."
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "
     f"and power, are fitted to the final returns, a trial a point; range: {CONFIDENCE:.0%} profile "
@@ -25,11 +23,12 @@ SCALING_NOTE = (
 
 def list_cost_grids(summary: Summary, names: ShortNames) -> list[Grid]:
     """Return the table of cost, and that of the epochs needed where several were tried."""
-    grids = [_cost_grid(summary.costs, names)] if summary.costs else []
+    grids = [_cost_grid(summary, names)] if summary.costs else []
     return grids + ([_scaling_grid(summary.scalings, names)] if summary.scalings else [])
 
 
-def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
+def _cost_grid(summary: Summary, names: ShortNames) -> Grid:
+    costs = summary.costs
     rows = [
         (
             *name_levels(cost.arm.factors, names),
@@ -44,9 +43,7 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
         for cost in costs
     ]
     columns = ("device", "time", "epochs/s", "calls", "return", "return/h", "gain/h")
-    trials = [trial for cost in costs for trial in cost.arm.counted]
-    is_pretrained = any(trial.record["world_model_from"] != SCRATCH for trial in trials)
-    notes = (COST_NOTE, *([PRETRAINING_NOTE] if is_pretrained else []))
+    notes = tuple(note for note in (COST_NOTE, describe_pretraining(summary.sweep)) if note)
     return Grid("Cost", (*costs[0].arm.factors, *columns), rows, notes)
 
 
