@@ -5,6 +5,7 @@ from typing import Any
 
 from analysis.flags import list_first
 from analysis.load import Sweep, Trial, format_value
+from pwmray.registry import flat_settings
 from pwmray.variants import SCRATCH
 
 CODE = {
@@ -37,8 +38,8 @@ def describe_machines(sweep: Sweep) -> str:
         "host": _list_values(on_cpus, "host"),  # a GPU's name tells its speed
         "kernels": _list_values(sweep.usable, "kernels"),
         "CUDA graph": _list_values(sweep.usable, "cuda_graph"),
-        "CPUs": _list_settings(sweep.usable, "num_cpus"),
-        "share of a GPU": _list_settings(sweep.usable, "gpu_fraction"),
+        "CPUs": _list_settings(sweep.usable, "runtime.num_cpus"),
+        "share of a GPU": _list_settings(sweep.usable, "runtime.gpu_fraction"),
     }
     odd = [f"{name} ({list_first(some)})" for name, some in found.items() if len(some) > 1]
     return f"Trials ran under unlike {', '.join(odd)}: compare times with care." if odd else ""
@@ -46,7 +47,7 @@ def describe_machines(sweep: Sweep) -> str:
 
 def describe_pretraining(sweep: Sweep) -> str:
     """Say of which training no trial's time tells, where there was some."""
-    if all(trial.record["world_model_from"] == SCRATCH for trial in sweep.usable):
+    if all(trial.record["world_model_from"] in (SCRATCH, None) for trial in sweep.usable):
         return ""
     return "The time that pretrained world models took to train is in none of these."
 
@@ -56,7 +57,9 @@ def _list_values(trials: Sequence[Trial], column: str) -> list[str]:
 
 
 def _list_settings(trials: Sequence[Trial], name: str) -> list[str]:
-    return _sort(trial.settings.get("runtime", {}).get(name) for trial in trials)
+    # Trials of the same settings have them in one object.
+    found = {id(trial.settings): trial.settings for trial in trials}.values()
+    return _sort(dict(flat_settings(settings)).get(name) for settings in found)
 
 
 def _sort(values: Any) -> list[str]:

@@ -132,6 +132,14 @@ def test_alike_machines_are_not_spoken_of(tmp_path, capsys):
     assert "unlike" not in summarize(tmp_path / "s", capsys).replace("networks of unlike size", "")
 
 
+def test_what_trials_do_not_tell_of_themselves_is_not_spoken_of(tmp_path, capsys):
+    config = {"config": json.dumps({"runtime": 5}), "world_model_from": None}  # edited, imported
+    write_changed(tmp_path / "s", lambda row: config if row["seed"] == 1 else {})
+    printed = summarize(tmp_path / "s", capsys)
+    assert "ran under unlike" not in printed
+    assert "took to train" not in printed
+
+
 def test_hosts_of_one_kind_of_gpu_are_not_unlike(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {"device": "H100", "host": row["variant"]})
     assert "ran under unlike" not in summarize(tmp_path / "s", capsys)
