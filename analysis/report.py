@@ -35,8 +35,8 @@ UNLIKE_SPREADS = 2.0  # an sd so many times the table's median has a sentence of
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
 SCATTERED = (
     "The trials of a search have settings of their own and one seed: no verdict compares them, and "
-    "the best is flattered by the choice. A sweep has to confirm it, on other seeds, and beside an "
-    "arm that was searched as long: against settings that nobody searched it is favoured."
+    "the best is flattered by the choice. A sweep has to confirm it, on other seeds. Against arms "
+    "whose settings nobody searched as long it is favoured."
 )
 
 
