@@ -106,6 +106,11 @@ def mark_despite(text: str, is_despite: bool) -> str:
     return f"{text} {DESPITE}" if is_despite else text
 
 
+def is_pooled(row: Comparison) -> bool:
+    """Tell whether a comparison enters means over tasks: one seed shows no spread."""
+    return row.verdict.has_decision and row.verdict.num_seeds > 1
+
+
 def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
     """Return the factors to compare along: `compare` or the sweep's own, then the variant.
 
@@ -193,13 +198,10 @@ def _name_level(arm: Arm, factor: str) -> str:
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
-    """Pool the decided comparisons over tasks, where there are two tasks or more.
-
-    Tasks on which an arm has a single seed, and so no known spread, are left out.
-    """
+    """Pool comparisons over tasks, where there are two tasks or more that `is_pooled` takes."""
     pools: dict[tuple, list[Comparison]] = {}
     for row in rows:
-        if row.verdict.has_decision and row.verdict.num_seeds > 1:
+        if is_pooled(row):
             key = (*row.shared.items(), row.level_name, row.baseline_name)
             pools.setdefault(key, []).append(row)
     return [_aggregate_pool(pool) for pool in pools.values() if len(pool) > 1]

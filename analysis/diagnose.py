@@ -63,6 +63,11 @@ def diagnose(sweep: Sweep) -> Signs:
     }
 
 
+def ended_diverged(trial: Trial) -> bool:
+    """Tell whether a trial was stopped by a number that is not finite."""
+    return "diverged" in (trial.record["reason"] or "")
+
+
 def describe_signs(sweep: Sweep, signs: Signs, names: ShortNames) -> list[str]:
     """Return a line for each sign that some trial of the sweep shows, with the trials."""
     lines = []
@@ -127,7 +132,7 @@ def _list_numbers(curve: LearningCurve, rows: slice) -> np.ndarray:
 
 
 def _has_diverged(trial: Trial, curve: LearningCurve | None) -> bool:
-    if "diverged" in (trial.record["reason"] or ""):
+    if ended_diverged(trial):
         return True
     if curve is None or len(curve.epochs) < MIN_POINTS:
         return False

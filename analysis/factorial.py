@@ -157,11 +157,16 @@ def _judge_cells(
     return TaskEffects(group, kinds, cells, differences, problem, effects)
 
 
+def is_pooled(row: TaskEffects) -> bool:
+    """Tell whether a task's 2x2 enters the effects over tasks: one seed shows no spread."""
+    return not row.problem and len(row.cells[0].returns) > 1
+
+
 def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
     """Return the effects over tasks of every group with two tasks or more."""
     pools: dict[tuple, list[TaskEffects]] = {}
     for row in tasks:
-        if not row.problem and len(row.cells[0].returns) > 1:
+        if is_pooled(row):
             group = tuple(item for item in row.group.items() if item[0] != "task")
             pools.setdefault((group, row.kinds), []).append(row)
     return [

@@ -54,7 +54,7 @@ def _find_repeated(trials: Sequence[Trial]) -> str:
     counts = Counter(str(trial) for trial in trials)
     names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
     said = "several trials of one seed of an arm, of which the latest counts"
-    return f"{said}: {_list_first(names)}" if names else ""
+    return f"{said}: {list_first(names)}" if names else ""
 
 
 def _find_several_data(trials: Sequence[Trial]) -> str:
@@ -70,7 +70,7 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
         if len(settings) < len(found):
             names.append(f"{' '.join(arm)} ({join_values(list(found))})")
     said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several datasets"
-    return f"{said}: {_list_first(names)}" if names else ""
+    return f"{said}: {list_first(names)}" if names else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:
@@ -84,10 +84,11 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
 def describe_trials(names: Sequence[str], text: str = "") -> str:
     """Return a count of some trials, `text` about them, and the first few names."""
     counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
-    return f"{counted}{text and f' {text}'}: {_list_first(names)}"
+    return f"{counted}{text and f' {text}'}: {list_first(names)}"
 
 
-def _list_first(names: Sequence[str], shown: int = 3) -> str:
+def list_first(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first few names, and how many there are more."""
     more = f"; and {len(names) - shown} more" if len(names) > shown else ""
     return "; ".join(names[:shown]) + more
 

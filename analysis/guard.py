@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from analysis.checked import read_config
 from analysis.load import Trial, format_value
 from pwmray.registry import flat_settings
-from pwmray.results import TRAINED_WITH, UNKNOWN
+from pwmray.results import TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.variants import PARAMETER_TOLERANCE, SCRATCH, SETS_VARIANT
 
 CONTROLS = (
@@ -233,10 +233,11 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
 
 
 def _is_alike(one: str, other: str) -> bool:
-    """Tell whether two trainings agree; their settings count only if both record them."""
-    if TRAINED_WITH in one and TRAINED_WITH in other:
-        return one == other
-    return one.partition(TRAINED_WITH)[0] == other.partition(TRAINED_WITH)[0]
+    """Tell whether two trainings agree; code and settings count only if both record them."""
+    for mark in (TRAINED_BY, TRAINED_WITH):  # from the end
+        if mark not in one or mark not in other:
+            one, other = one.partition(mark)[0], other.partition(mark)[0]
+    return one == other
 
 
 def _read_source(trial: Trial, field: str, only_presence: bool) -> Any:

@@ -118,6 +118,7 @@ class Sweep(NamedTuple):
     within: tuple[str, ...] = ()  # the factors that the sweep compares within, task among them
     other_folders: tuple[Path, ...] = ()  # of the sweeps merged into this one
     num_unlisted: int = 0  # trials that its folder has links to, and its sweep.json lacks
+    num_hidden_tasks: int = 0  # that it has, and that are not to be shown
 
     @property
     def usable(self) -> tuple[Trial, ...]:

@@ -68,7 +68,10 @@ def keep_tasks(sweep: Sweep, tasks: Sequence[str]) -> Sweep:
         if task not in there:
             raise ValueError(unknown(f"task of sweep {sweep.name}", task, there))
     kept = tuple(trial for trial in sweep.trials if trial.factors["task"] in tasks)
-    return sweep._replace(trials=kept, num_planned=len(kept), num_unlisted=0)
+    num_hidden = len(set(there) - set(tasks))
+    return sweep._replace(
+        trials=kept, num_planned=len(kept), num_unlisted=0, num_hidden_tasks=num_hidden
+    )
 
 
 def _place(trial: Trial, sweep: str, factors: Sequence[str]) -> Trial:

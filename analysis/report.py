@@ -6,11 +6,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms, leave_out_replaced
-from analysis.compare import Comparison, ComparisonTable, compare_arms, list_factors
+from analysis.compare import Comparison, ComparisonTable, compare_arms, is_pooled, list_factors
+from analysis.conditions import describe_code, describe_machines
 from analysis.cost import Cost, measure_costs
-from analysis.diagnose import Signs, describe_signs, diagnose
+from analysis.diagnose import Signs, describe_signs, diagnose, ended_diverged
 from analysis.factorial import Factorial, find_effects
-from analysis.flags import find_flags
+from analysis.flags import describe_trials, find_flags, list_first
 from analysis.load import Sweep, describe_progress, format_value
 from analysis.pool import describe_averaging, find_left_out
 from analysis.reference import ReferenceTable, list_beside
@@ -27,12 +28,15 @@ from analysis.verdict import (
     LOW_SHARE,
     MIN_DIFFERENCE,
     MIN_STANDARD_ERRORS,
+    is_low_but_apart,
 )
 
+UNLIKE_SPREADS = 2.0  # an sd so many times the table's median has a sentence of its own
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
 SEARCH_NOTE = (
     "Each trial of a search has its own settings and the search's one seed, so no verdict compares "
-    "them. The best of them is flattered by the choice: confirm it by a sweep on other seeds."
+    "them. The best of them is flattered by the choice: confirm it by a sweep on other seeds. It "
+    "also has an advantage over arms whose settings nobody searched as long."
 )
 
 
@@ -111,6 +115,7 @@ def describe_comparisons(table: ComparisonTable) -> list[str]:
         notes.append(
             f"Over tasks: paired by seed within each task, {CONFIDENCE:.0%} bootstrap of the "
             "task x seed blocks; with few seeds such an interval is too narrow."
+            + say_left_out([_name_row(row) for row in table.rows if not is_pooled(row)])
         )
     return notes
 
@@ -121,14 +126,28 @@ def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[s
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
         "its evaluation episodes. Floor: the better of doing nothing and acting at random. Both "
         f"low: below floor + {LOW_SHARE:.0%} of the way to 1,000.",
+        _describe_hidden(sweep),
         _describe_planning(counting),
         _describe_missing(sweep, arms),
+        _describe_diverged(counting),
         SEARCH_NOTE if is_scattered(sweep) else "",
         _describe_calls(counting),
-        _describe_devices(counting),
+        describe_machines(counting),
+        describe_code(counting),
         *find_flags(sweep),
     ]
     return [note for note in notes if note]
+
+
+def say_left_out(names: Sequence[str]) -> str:
+    """Name what means over tasks have not: what fails may be what is hard."""
+    if not names:
+        return ""
+    return f" Not in these means, for lack of a verdict or of seeds: {list_first(names)}."
+
+
+def _name_row(row: Comparison) -> str:
+    return f"{name_group(row.group)}, {row.level_name}"
 
 
 def name_group(group: dict[str, Any]) -> str:
@@ -156,13 +175,16 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
         _describe_false_winners(counts),
         _describe_exact_tests(min(counts)),
         _describe_power(decided),
+        _describe_both_low(decided),
         f"Intervals: {CONFIDENCE:.0%} Welch t over seeds. Evidence of a win: suggestive (the rule "
         f"only), supported (Welch p < .05), confirmed (also after Holm over the {tests} tests of "
         f"this table, and {CONFIRM_SEEDS} seeds or more).",
     ]
     if any(row.verdict.name.startswith(INCONCLUSIVE) for row in decided):
         notes.append(
-            "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they are."
+            "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they "
+            "are. Fix their number and judge once: seeds that are added until somebody wins find "
+            "more spurious winners than the rates above."
         )
     return [note for note in notes if note]
 
@@ -199,7 +221,43 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
     return (
         f"What {num_seeds} seeds support: at this table's median sd of {sd:.0f} a difference wins "
         f"from {wins:.0f} points on, and a true one of {wins + POWER_ERRORS * error:.0f} points "
-        "would win about four times in five."
+        "would win about four times in five; a smaller one that wins looks larger than it is."
+        f"{_describe_widest(max(sds), sd, num_seeds)}"
+    )
+
+
+def _describe_widest(widest: float, middle: float, num_seeds: int) -> str:
+    """Say what wins where seeds spread far more than in the middle of the table."""
+    wins = MIN_STANDARD_ERRORS * widest * math.sqrt(2.0 / num_seeds)
+    if widest < UNLIKE_SPREADS * middle or wins <= MIN_DIFFERENCE:
+        return ""
+    return f" Where seeds spread most, by an sd of {widest:.0f}, it takes {wins:.0f} points to win."
+
+
+def _describe_both_low(decided: Sequence[Comparison]) -> str:
+    """Name what the order of the rule hides: on some tasks even the best agents return little."""
+    apart = [row for row in decided if is_low_but_apart(row.verdict)]
+    names = [
+        f"{_name_row(row)} {row.verdict.welch.difference:+z.0f}"
+        for row in apart
+        if row.verdict.welch is not None
+    ]
+    if not names:
+        return ""
+    return (
+        "Tie (Both Low): neither arm has learned the task by that measure, not that both are "
+        f"alike. By their difference one would win in {len(names)} of these: {list_first(names)}."
+    )
+
+
+def _describe_hidden(sweep: Sweep) -> str:
+    """Say that tasks were chosen: whoever sees the choice alone would take it for the sweep."""
+    if not sweep.num_hidden_tasks:
+        return ""
+    num_shown = len({trial.factors["task"] for trial in sweep.trials})
+    return (
+        f"Shown: {num_shown} of the sweep's {num_shown + sweep.num_hidden_tasks} tasks. "
+        "Corrections, and means over tasks, are of these alone."
     )
 
 
@@ -228,6 +286,17 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
     return " ".join(said)
 
 
+def _describe_diverged(sweep: Sweep) -> str:
+    """Say whom missing seeds flatter: that a trial diverged is a result, and no mean has it."""
+    lost = [str(trial) for trial in sweep.trials if not trial.is_usable and ended_diverged(trial)]
+    if not lost:
+        return ""
+    return (
+        f"{describe_trials(lost, 'that diverged, without a return')}. The mean of such an arm is "
+        "of the seeds that did not, and flatters it."
+    )
+
+
 def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:
     """Say how to get the sweep's own comparison, if that averages over factors."""
     if not sweep.within or is_scattered(sweep):
@@ -252,11 +321,7 @@ def _describe_calls(sweep: Sweep) -> str:
     listed = "; ".join(
         f"{variant} {', '.join(map(str, sorted(nums)))}" for variant, nums in calls.items()
     )
-    return f"Network calls of one model step plus one action differ: {listed}."
-
-
-def _describe_devices(sweep: Sweep) -> str:
-    devices = sorted({str(trial.record["device"]) for trial in sweep.usable})
-    if len(devices) < 2:
-        return ""
-    return f"Trials ran on different devices ({', '.join(devices)}): compare times with care."
+    return (
+        "Network calls, of networks of unlike size (`pwmray models` counts FLOPs), of one model "
+        f"step plus one action differ: {listed}."
+    )

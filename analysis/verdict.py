@@ -18,6 +18,7 @@ MAX_SEEDS = 100  # stop looking for the number that would decide
 
 NOT_COMPARABLE = "Not comparable"
 INCONCLUSIVE = "Inconclusive"
+BOTH_LOW = "Tie (Both Low)"
 
 
 class Verdict(NamedTuple):
@@ -62,7 +63,7 @@ def decide(
     means = mean(baseline), mean(level)
     name, winner, needed = INCONCLUSIVE, None, None
     if max(means) < low_threshold(floor):
-        name = "Tie (Both Low)"
+        name = BOTH_LOW
     elif _is_win(found.difference, found.standard_error):
         winner = names[1] if found.difference > 0 else names[0]
         name = f"{winner[:1].upper()}{winner[1:]} wins"
@@ -79,6 +80,14 @@ def grade_evidence(verdicts: Sequence[Verdict]) -> list[str]:
     tested = [index for index, verdict in enumerate(verdicts) if _p(verdict) is not None]
     adjusted = dict(zip(tested, holm([_p(verdicts[i]) or 0.0 for i in tested]), strict=True))
     return [_grade(verdict, adjusted.get(index)) for index, verdict in enumerate(verdicts)]
+
+
+def is_low_but_apart(verdict: Verdict) -> bool:
+    """Tell whether two arms that are both low differ by what would be a win above."""
+    found = verdict.welch
+    if verdict.name != BOTH_LOW or found is None:
+        return False
+    return _is_win(found.difference, found.standard_error)
 
 
 def low_threshold(floor: float) -> float:

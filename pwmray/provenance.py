@@ -1,6 +1,7 @@
 """What code and which versions a result came from."""
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -19,7 +20,8 @@ _JOB = {
     "profile": "PWMRAY_PROFILE",  # these two are set by cluster/
     "log": "PWMRAY_LOG",
 }
-_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+_ROOT = _PACKAGE.parent
 # What git tells those that it starts, as its hooks, of the repository that it is at work in.
 _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
@@ -60,14 +62,25 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of this checkout, with "+changes" when tracked files differ from it."""
+    """Return the commit of this checkout, with "+changes" when tracked files differ from it.
+
+    Behind these stands a hash of the package: trials under unlike changes are to be told apart.
+    """
     # A copy of this code may lie in a repository that knows nothing of it.
     is_ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve())) is not None
     commit = _git("rev-parse", "HEAD") if is_ours else None
     if commit is None:
         return None
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return commit[:12] + ("+changes" if changes else "")
+    return commit[:12] + (f"+changes.{_digest_package()}" if changes else "")
+
+
+def _digest_package() -> str:
+    """Return 8 hex digits over the files of this package that are code, those new to git too."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".cpp")):
+        found.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:8]
 
 
 def _git(*arguments: str) -> str | None:

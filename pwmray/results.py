@@ -36,6 +36,7 @@ ADDED = (
 )
 UNKNOWN = "unknown"  # in `world_model_training`: the checkpoint does not say
 TRAINED_WITH = ", settings "  # there, before their hash; left out where the checkpoint has none
+TRAINED_BY = ", code "  # there, before a commit; left out where none is known
 
 TRIALS = pa.schema(
     [
@@ -52,8 +53,8 @@ TRIALS = pa.schema(
         ("methodology", pa.string()),
         ("fidelity", pa.string()),
         ("world_model_from", pa.string()),  # "scratch" or a checkpoint's id
-        # How long on what data that was trained, and a hash of the settings: what two that are
-        # compared share. Null: scratch.
+        # How long on what data that was trained, a hash of the settings and the commit: what two
+        # that are compared share. Null: scratch.
         ("world_model_training", pa.string()),
         ("world_model_parameters", pa.int64()),
         ("policy_parameters", pa.int64()),
@@ -84,7 +85,7 @@ TRIALS = pa.schema(
         ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
         ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
-        ("git_commit", pa.string()),  # with "+changes" when the tree was not clean
+        ("git_commit", pa.string()),  # in a changed tree with "+changes." and a hash of the package
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
         ("mujoco_version", pa.string()),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cluster import work
-from pwmray import plan, registry, tables
+from pwmray import plan, provenance, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.collected import collected_path
@@ -543,6 +543,25 @@ def test_settings_are_part_of_what_the_tables_say_of_a_training(tmp_path):
     assert ours.startswith("200 iterations on data d1 of 1 task, settings ")
     assert ours != theirs
     assert ours.partition(TRAINED_WITH)[0] == theirs.partition(TRAINED_WITH)[0]
+
+
+def test_pair_of_unlike_code_is_refused_and_told_apart_in_the_tables(tmp_path):
+    given = {}
+    for kind, commit in (("mlp", "c1"), ("flow", "c2")):
+        (tmp_path / kind).mkdir()
+        given[kind] = (save(tmp_path / kind / "best.ckpt", kind, told=(200, SHARED)),)
+        (tmp_path / kind / "about.json").write_text(json.dumps({"git_commit": commit}))
+    configs = find(tmp_path, given).configs
+    with pytest.raises(ValueError, match=r"code is c1 in .*mlp/best.ckpt and c2 in .*flow/best.ck"):
+        check_matched(configs)
+    told = [world_model_training(config).partition(", code ")[2] for config in configs]
+    assert told == ["c1", "c2"]
+
+
+def test_pretraining_leaves_its_code_beside_its_files(made):
+    training = [world_model_training(config) for config in find(made).configs]
+    commit = provenance.code()["git_commit"]
+    assert [told.partition(", code ")[2] or None for told in training] == [commit, commit]
 
 
 def test_file_that_does_not_tell_its_settings_is_taken_as_before(tmp_path):

@@ -58,3 +58,23 @@ def test_commit_is_told_of_a_checkout_that_belongs_to_another_user(other):
     git(other, "add", ".")
     git(other, "commit", "-q", "-m", "copied")
     assert commit_by(other, GIT_TEST_ASSUME_DIFFERENT_OWNER="1") == commit_by(other) != "None\n"
+
+
+def test_trials_under_unlike_uncommitted_changes_do_not_have_the_same_commit(other):
+    code = other / "pwmray"
+    code.mkdir()
+    for name in ("__init__.py", "provenance.py"):
+        shutil.copy(PACKAGE / name, code)
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "clean")
+    seen = [commit_by(other)]
+    for text in ("first = 1\n", "second = 2\n", "first = 1\n"):
+        (code / "__init__.py").write_text((PACKAGE / "__init__.py").read_text() + text)
+        seen.append(commit_by(other))
+    (code / "new_kind.py").write_text("kind = 1\n")  # not yet known to git
+    seen.append(commit_by(other))
+    clean, first, second, first_again, with_new = (line.strip() for line in seen)
+    assert "+" not in clean
+    assert first == first_again
+    assert first.startswith(f"{clean}+changes.")
+    assert len({first, second, with_new}) == 3

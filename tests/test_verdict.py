@@ -463,6 +463,15 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         (f"{long}, settings 1a2b3c4d", long, []),  # of an earlier version
         (long, f"{long}, settings 1a2b3c4d", []),
         (f"{long}, settings 1a2b3c4d", short, ["world_model_training"]),
+        (
+            f"{long}, settings 1a, code c1",
+            f"{long}, settings 1a, code c2",
+            ["world_model_training"],
+        ),
+        (f"{long}, settings 1a, code c1", f"{long}, settings 1a, code c1", []),
+        (f"{long}, settings 1a, code c1", f"{long}, settings 1a", []),
+        (f"{long}, settings 1a, code c1", f"{long}, settings 2b", ["world_model_training"]),
+        (f"{long}, settings 1a, code c1", long, []),
     ]:
         arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
         for trial in arms[0]:

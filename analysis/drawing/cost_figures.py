@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.arms import Arm
+from analysis.arms import Arm, leave_out_replaced
+from analysis.conditions import describe_machines, describe_pretraining
 from analysis.drawing.colours import choose_colours
 from analysis.drawing.layout import Factors, choose_coloured, list_varied
 from analysis.drawing.sheet import (
@@ -19,6 +20,7 @@ from analysis.drawing.sheet import (
     make_sheet,
     show_returns,
 )
+from analysis.load import Sweep
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
 from analysis.scattered import is_scattered
@@ -92,10 +94,16 @@ def draw_costs(summary: Summary) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: return and what it cost",
         f"{marks}. Device: {', '.join(devices)}. Dotted: the task's floor. "
+        + "".join(f"{said} " for said in _describe_times(summary.sweep) if said)
         + describe_sample(costly, "no interval")
         + looks.explain(),
         looks.list_keys(),
     )
+
+
+def _describe_times(sweep: Sweep) -> tuple[str, str]:
+    counting = leave_out_replaced(sweep)
+    return describe_machines(counting), describe_pretraining(counting)
 
 
 def draw_scalings(summary: Summary) -> Figure | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.cost import Cost
+from analysis.conditions import describe_pretraining
 from analysis.formats.grid import Grid, format_number, format_return, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
@@ -10,9 +10,9 @@ from analysis.short_names import ShortNames
 from analysis.verdict import CONFIDENCE
 
 COST_NOTE = (
-    "time: of training and evaluation on the device, all seeds together; calls: network calls of "
-    "one model step plus one action; return/h, gain/h: mean return, and what of it is above the "
-    "floor, over the mean hours of training."
+    "time: of training and evaluation on the device, all seeds together, beside whatever else ran "
+    "there; calls: network calls of one model step plus one action; return/h, gain/h: mean return, "
+    "and what of it is above the floor, over the mean hours of training."
 )
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "
@@ -23,11 +23,12 @@ SCALING_NOTE = (
 
 def list_cost_grids(summary: Summary, names: ShortNames) -> list[Grid]:
     """Return the table of cost, and that of the epochs needed where several were tried."""
-    grids = [_cost_grid(summary.costs, names)] if summary.costs else []
+    grids = [_cost_grid(summary, names)] if summary.costs else []
     return grids + ([_scaling_grid(summary.scalings, names)] if summary.scalings else [])
 
 
-def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
+def _cost_grid(summary: Summary, names: ShortNames) -> Grid:
+    costs = summary.costs
     rows = [
         (
             *name_levels(cost.arm.factors, names),
@@ -42,7 +43,8 @@ def _cost_grid(costs: Sequence[Cost], names: ShortNames) -> Grid:
         for cost in costs
     ]
     columns = ("device", "time", "epochs/s", "calls", "return", "return/h", "gain/h")
-    return Grid("Cost", (*costs[0].arm.factors, *columns), rows, (COST_NOTE,))
+    notes = tuple(note for note in (COST_NOTE, describe_pretraining(summary.sweep)) if note)
+    return Grid("Cost", (*costs[0].arm.factors, *columns), rows, notes)
 
 
 def _scaling_grid(scalings: Sequence[Scaling], names: ShortNames) -> Grid:

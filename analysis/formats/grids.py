@@ -1,5 +1,6 @@
 """Turn a Summary into tables of text, whatever draws them; nothing is computed here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,7 +237,12 @@ def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortN
     headers = (*trends[0].group, "mean return", "direction")
     shown = " -> ".join(format_value(level) for level in levels)
     title = mark_despite(f"Trend along {table.factor}: {shown}", table.is_despite)
-    return Grid(title, headers, rows, ())
+    by_chance = 2.0 / math.factorial(len(levels))
+    note = (
+        f"Direction: of the means alone, however far seeds spread; if {len(levels)} levels were "
+        f"alike, {by_chance:.0%} of such rows would rise or fall."
+    )
+    return Grid(title, headers, rows, (note,))
 
 
 def _name_factor(table: ComparisonTable, names: ShortNames) -> str:

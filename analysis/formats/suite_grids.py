@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 
 from analysis.compare import mark_despite
-from analysis.factorial import EFFECTS_NOTE, Factorial, TaskEffects
+from analysis.factorial import EFFECTS_NOTE, Factorial, TaskEffects, is_pooled
 from analysis.formats.grid import Grid, format_p, format_range, name_levels
 from analysis.load import format_span
-from analysis.report import Summary
+from analysis.report import Summary, name_group, say_left_out
 from analysis.short_names import ShortNames
-from analysis.stats import Interval
+from analysis.stats import Interval, mean
 from analysis.suite import THRESHOLDS, Suite
-from analysis.verdict import CONFIDENCE
+from analysis.verdict import CONFIDENCE, RETURN_MAX
+from pwmray.tasks import find_task
 
 SHOWN_THRESHOLDS = (100, 250, 500, 750, 900)  # columns of the table; figures have all
 SUITE_NOTE = (
     "Over the suite: scores are returns / 1,000. IQM: mean of the middle half of all runs. Gap: "
-    "mean shortfall from 1. Improvement: chance that a run beats one of the baseline on a task "
-    f"drawn at random. [ ]: {CONFIDENCE:.0%} bootstrap of seeds within tasks; with few seeds it is "
-    "too narrow."
+    "mean shortfall from 1, which some tasks do not allow. Improvement: chance that a run beats "
+    "one of the baseline on a task drawn at random. [ ]: "
+    f"{CONFIDENCE:.0%} bootstrap of seeds within tasks; with few seeds it is too narrow."
 )
 
 IQM_NOTE = (
@@ -107,6 +108,7 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         "seeds. t and p treat all task x seed blocks as independent, so that differences between "
         "tasks widen the interval. Both are about these tasks: conclusions about others take more "
         "tasks, not more seeds."
+        + say_left_out([name_group(task.group) for task in found.tasks if not is_pooled(task)])
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
     by_chance = _expect_by_chance([effect.over_blocks.p for effect in effects])
@@ -133,8 +135,10 @@ def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
         *("mean return", "IQM", "gap", "improvement"),
     )
     left_out = dict.fromkeys(task for suite in suites for task in suite.left_out)
+    floors = [find_task(task).floor for suite in suites for task in suite.tasks]
     notes = (
         SUITE_NOTE,
+        f"Floors are not taken off: of themselves they score {mean(floors) / RETURN_MAX:.2f} here.",
         *([IQM_NOTE] if any(len(set(suite.num_seeds)) > 1 for suite in suites) else []),
         *(
             [f"Left out (undecided, with other levels, or with one seed): {', '.join(left_out)}."]

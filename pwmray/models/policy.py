@@ -21,7 +21,7 @@ from pwmray.seeding import global_draws_from
 from pwmray.tasks import MAX_ACTION_DIM
 
 INITIAL_LOG_STD = -1.0
-MIN_LOG_STD = -1.427  # exploration floor, the same for every policy: std 0.24
+MIN_LOG_STD = -1.427  # floor of the noise that enters, std 0.24; a flow may carry it to less
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pwmray import provenance
 from pwmray.files import replacing
 from pwmray.registry import claim
 
@@ -83,6 +84,7 @@ def describe(folder: Path, phase: str, label: str, config: Mapping[str, Any]) ->
     if not (folder / ABOUT_FILE).exists():
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         about = {"phase": phase, "label": label, "begun": begun, "config": config}
+        about |= provenance.code()
         with replacing(folder / ABOUT_FILE) as draft:
             draft.write_text(json.dumps(about, indent=2) + "\n")
     return begun_at(read_about(folder))

@@ -21,8 +21,8 @@ from pwmray.models.checkpoints import (
     load_world_model,
 )
 from pwmray.pretraining.config import FREE, PretrainingConfig
-from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done
-from pwmray.results import TRAINED_WITH, UNKNOWN
+from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done, read_about
+from pwmray.results import TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
@@ -45,8 +45,8 @@ def check_matched(configs: Sequence[TrialConfig]) -> None:
     """Raise ValueError where trials of several kinds of world model compare unlike training.
 
     Every file must have one of each other kind that was trained like it: iterations, data, tasks
-    and, where the files tell, all settings that both kinds have; the number of parameters for those
-    of one size.
+    and, where it is told, all settings that both kinds have, and the code; the number of parameters
+    for those of one size.
     """
     configs = [c for c in configs if c.is_pretrained and not c.awaits_world_model]
     files = {config.world_model_from: config for config in configs}
@@ -99,7 +99,7 @@ def world_model_id(config: TrialConfig) -> str:
 def world_model_training(config: TrialConfig) -> str | None:
     """Return what world models that are compared must share, in words; None from scratch.
 
-    Its settings are there as a hash, where the file tells them.
+    Settings are there as a hash, where the file tells them, and the code, where its folder does.
     """
     if not config.is_pretrained:
         return None
@@ -111,7 +111,8 @@ def world_model_training(config: TrialConfig) -> str | None:
     if not training.settings:
         return told
     text = json.dumps(training.settings, sort_keys=True)
-    return f"{told}{TRAINED_WITH}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    code = f"{TRAINED_BY}{training.code}" if training.code else ""
+    return f"{told}{TRAINED_WITH}{hashlib.sha256(text.encode()).hexdigest()[:8]}{code}"
 
 
 def known_tasks(config: TrialConfig) -> tuple[str, ...]:
@@ -184,6 +185,7 @@ class _Training(NamedTuple):
     num_parameters: int
     shared: dict[str, Any]
     settings: Mapping[str, Any]  # empty where the file does not tell
+    code: str | None  # the commit; None where the file lies apart from what tells it
 
 
 def _describe_training(config: TrialConfig) -> _Training:
@@ -194,7 +196,10 @@ def _describe_training(config: TrialConfig) -> _Training:
         "data": checkpoint.data_fingerprint or None,
         "tasks": ", ".join(checkpoint.tasks),
     }
-    return _Training(path, setting_of(config, "size"), number, shared, checkpoint.training)
+    code = (
+        read_about(path.parent).get("git_commit") if path.name in (BEST_FILE, LAST_FILE) else None
+    )
+    return _Training(path, setting_of(config, "size"), number, shared, checkpoint.training, code)
 
 
 def _num_iterations(path: Path, checkpoint: WorldModelCheckpoint) -> int | None:
@@ -228,6 +233,8 @@ def _unlike(one: _Training, other: _Training) -> list[str]:
         f"{name} is {one.settings[name]} in {one.path} and {other.settings[name]} in {other.path}"
         for name in odd[:1]
     ]
+    if one.code and other.code and one.code != other.code:
+        wrong.append(f"code is {one.code} in {one.path} and {other.code} in {other.path}")
     largest = max(one.num_parameters, other.num_parameters)
     if one.size == other.size and abs(one.num_parameters - other.num_parameters) > _SLACK * largest:
         wrong.append(

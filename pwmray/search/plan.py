@@ -253,7 +253,7 @@ def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list
     seed = plan.config(plan.tasks[0], {}).seed
     return [
         "the best of many returns with one seed is higher than it will be again: "
-        f"confirm it in a sweep, with seeds other than {seed}"
+        f"confirm it in a sweep, with seeds other than {seed}, against arms searched as long"
     ]
 
 
