@@ -104,8 +104,9 @@ def leave(scratch: Path) -> None:
     those Ray deletes none.
     """
     import ray
+    from ray._private import worker
 
-    node = ray._private.worker._global_node
+    node = worker._global_node
     staged = Path(node.get_session_dir_path(), "artifacts") if node else scratch
     kept = [path for place in scratch.iterdir() for path in staged.glob(f"*/{place.name}")]
     try:

@@ -26,7 +26,6 @@ RENDER_SIZE = {"width": 384, "height": 384, "camera_id": 0}
 
 # Their episodes move a target or set a damping in the model; those of the others share one model.
 MODEL_CHANGING_DOMAINS = ("reacher", "finger", "fish")
-_MOST_COMPILED = 4  # that a process keeps: each has 12 MB, and compiling takes 0.1 s
 
 
 class TaskEnv(gymnasium.Env):
@@ -106,7 +105,7 @@ def copy_of_compiled(task: str) -> control.Environment:
     return copy.deepcopy(original, {id(original.physics): physics})
 
 
-@functools.lru_cache(maxsize=_MOST_COMPILED)
+@functools.cache
 def _compiled(task: str) -> control.Environment:
     """Return the one environment of a task that all others are copied from; it is never run."""
     return load(find_task(task))
