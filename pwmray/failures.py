@@ -41,7 +41,7 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """A remedy, and how often it is tried in a trial's whole life."""
+    """A remedy, and how often it is tried; to resume, how often while a trial comes no further."""
 
     remedy: Remedy
     retries: int
@@ -176,9 +176,21 @@ def failure_of(record: Record) -> Failure | None:
 
 
 def has_retry(record: Record) -> bool:
-    """Tell whether a failed trial is to be tried again; the record knows its earlier retries."""
+    """Tell whether a failed trial is to be tried again; the record knows its earlier retries.
+
+    To resume those do not count after which it went on from further than ever: on nodes that are
+    taken away every few hours a trial of a week would run out of them.
+    """
     failure = failure_of(record)
-    return failure is not None and record.all("retry").count(failure) < POLICIES[failure].retries
+    if failure is None:
+        return False
+    policy, number, furthest = POLICIES[failure], 0, 0
+    for event in record.events:
+        number += event.get("retry") == failure
+        is_further = event.get("status") == Status.RUNNING and event.get("epoch", 0) > furthest
+        if is_further and policy.remedy is Remedy.RESUME:
+            number, furthest = 0, event["epoch"]
+    return number < policy.retries
 
 
 def share_of(record: Record) -> int:

@@ -20,6 +20,7 @@ from pwmray.driver import connect, launch, retries, tune_callbacks
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
+A_YEAR = 365 * 86_400.0
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}
 
 
@@ -176,6 +177,26 @@ def test_what_ray_would_not_run_beside_is_not_set_any_more(name, value, monkeypa
     monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
     connect.connect(None)
     assert name not in os.environ
+
+
+def test_tune_does_not_write_down_all_trials_again_and_again(monkeypatch):
+    monkeypatch.delenv("TUNE_GLOBAL_CHECKPOINT_S", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
+    connect.connect(None)
+    assert float(os.environ["TUNE_GLOBAL_CHECKPOINT_S"]) > A_YEAR
+
+
+def test_what_tune_kept_goes_with_its_driver_and_what_others_keep_stays(tmp_path, monkeypatch):
+    ours, others = (tmp_path / "session" / "artifacts" / "now" / name for name in ("a", "b"))
+    for folder in (ours, others):
+        (folder / "working_dirs").mkdir(parents=True)
+    (scratch := tmp_path / "scratch").mkdir()
+    (scratch / ours.name).mkdir()
+    node = SimpleNamespace(get_session_dir_path=lambda: str(tmp_path / "session"))
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    connect.leave(scratch)
+    assert [path.exists() for path in (scratch, ours, others)] == [False, False, True]
 
 
 def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypatch):

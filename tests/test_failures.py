@@ -223,6 +223,24 @@ def test_retries_are_counted_in_the_events_whichever_driver_made_them(tmp_path):
     assert has_retry(registry.read(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("failure", "epochs", "is_tried"),
+    [
+        ("preempted", range(0, 20_000, 100), True),
+        ("preempted", [700] * 21, False),  # its first begin counts as none
+        ("preempted", [700, *range(0, 600, 30)], False),  # begun again, not yet as far
+        ("out of memory", range(0, 400, 100), False),  # for which it is given more
+    ],
+)
+def test_trial_that_comes_further_each_time_is_resumed_for_a_week(failure, epochs, is_tried):
+    record = failed(failure)
+    for epoch in epochs:
+        record.events.append(event("QUEUED", retry=failure))
+        record.events.append(event("RUNNING", epoch=epoch))
+        record.events.append(event("FAILED", failure=failure))
+    assert has_retry(record) is is_tried
+
+
 @pytest.mark.parametrize("failure", ["config", "code", "non-finite"])
 def test_what_would_fail_again_has_no_retry(failure):
     assert not has_retry(failed(failure))

@@ -238,6 +238,13 @@ def short_folder():
         yield folder
 
 
+def test_sweep_leaves_nothing_of_tunes(tmp_path, short_folder):
+    assert run(tmp_path, RAY_TMPDIR=short_folder, TMPDIR=short_folder)[0] == 0
+    assert list(Path(short_folder).glob("ray/session_*/artifacts"))
+    assert list(Path(short_folder).glob("ray/session_*/artifacts/*/*")) == []
+    assert list(Path(short_folder).glob("pwmray-*")) == []
+
+
 def test_sweep_joins_a_running_cluster(tmp_path, short_folder):
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     ports = ["--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={short_folder}"]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.utils.object_cache import _ObjectCache
 
 from pwmray.driver import connect
@@ -26,13 +27,19 @@ class Waiting(NamedTuple):
     status: str = "PENDING"
 
 
+def make_manager():
+    """Return what Tune keeps of actors and of what they are asked."""
+    return RayActorManager(resource_manager=SimpleNamespace())
+
+
 def choose(trials, started=(), free=()):
     """Return the name of the trial chosen; processes are `started` for some, and `free` by kind."""
     cache = _ObjectCache()
     for kind in free:
         cache.increase_max(kind)
         cache.cache_object(kind, object())
-    manager = SimpleNamespace(is_actor_started=lambda actor: actor in started)
+    manager = make_manager()
+    manager.is_actor_started = lambda actor: actor in started
     inner = SimpleNamespace(
         _actor_manager=manager, _trial_to_actor={t: t.name for t in trials}, _actor_cache=cache
     )
@@ -68,13 +75,25 @@ def test_process_that_is_free_gets_a_trial_that_asks_for_what_it_has():
 def test_interruption_that_comes_within_a_step_is_told_once_and_stops_it():
     asked, lines, stops = Interruption(), [], []
     scheduler = InOrder(asked, lines.append)
-    inner = SimpleNamespace(request_stop_experiment=lambda: stops.append(1))
+    inner = SimpleNamespace(
+        _actor_manager=make_manager(), request_stop_experiment=lambda: stops.append(1)
+    )
     asked.reason = "preempted"  # after the callbacks of the step's beginning
     for _ in range(2):
         assert scheduler.choose_trial_to_run(SimpleNamespace(_tune_controller=inner)) is None
     assert stops == [1]
     assert inner._actor_force_cleanup_timeout == asked.row_seconds
     assert lines == ["preempted: trials stop at their next rows, within 60 min"]
+
+
+def test_answers_that_came_are_not_kept_as_long_as_the_process_lives():
+    manager = make_manager()
+    for answer in ("first", "second"):
+        manager._tracked_actors_to_task_futures["actor"].add(answer)
+    manager._actor_task_events.track_future("second")
+    inner = SimpleNamespace(_actor_manager=manager, _trial_to_actor={}, _actor_cache=_ObjectCache())
+    InOrder().choose_trial_to_run(SimpleNamespace(_tune_controller=inner, get_trials=list))
+    assert manager._tracked_actors_to_task_futures == {"actor": {"second"}}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import gymnasium
@@ -329,3 +330,15 @@ def test_threads_flush_denormals_like_the_one_that_starts_the_episode():
     simulations.set_control(denormal)
     simulations.step()
     assert simulations.now.actuator_force.tobytes() == bytes(2 * 6 * 8)
+
+
+def test_process_keeps_no_environments_of_the_tasks_before():
+    from pwmray import trainable
+
+    kept = []
+    for task in list(TASKS)[:6]:
+        made = [trainable._environments(task, number, num_threads=2) for number in (1, 2, 3)]
+        assert made[0] is trainable._environments(task, 1, num_threads=2)
+        kept.append([weakref.ref(environments) for environments in made])
+        del made
+    assert [ref() is not None for refs in kept for ref in refs] == [False] * 15 + [True] * 3

@@ -352,6 +352,31 @@ def test_run_is_opened_anew_when_wandbs_service_died_before_it(server, tmp_path)
     assert server.epochs(PROJECT, folders[1].name) == [2, 4]
 
 
+SEND_ALL_AND_KEEP_NONE = """
+import sys
+from pathlib import Path
+from pwmray.tracking import wandb_writer
+from pwmray.tracking.runs import RunReader
+scratch, folders = Path(sys.argv[2]), map(Path, sys.argv[3:])
+with wandb_writer.Writer(scratch) as writer:
+    for run in map(RunReader(Path(sys.argv[1]), None).read, folders):
+        writer.open_stream(run, 0).finish(run)
+        wandb_writer._check_written = lambda *_: 1 / 0
+        try:
+            writer.write_offline(run, scratch / "kept")
+        except ZeroDivisionError:
+            print(*(path.name for path in scratch.iterdir()))
+"""
+
+
+def test_what_wandb_writes_on_the_way_does_not_pile_up(server, tmp_path):
+    folders = leave_sweep(tmp_path)
+    (scratch := tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-c", SEND_ALL_AND_KEEP_NONE, tmp_path, scratch, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "cache\ncache\n", done.stderr
+
+
 def test_recorder_of_a_killed_driver_does_not_wait_for_a_server_that_is_gone(
     alone, tmp_path, monkeypatch
 ):

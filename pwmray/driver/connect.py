@@ -5,12 +5,14 @@ import importlib.util
 import logging
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from pwmray import system
 from pwmray.commands import as_typed, one_line
@@ -43,6 +45,8 @@ _SETTINGS = {
     "RAY_memory_monitor_refresh_ms": "0",  # a kill by Ray's own monitor ends the whole sweep
     "RAY_prestart_worker_first_driver": "0",  # one a core, none of which suits what Tune starts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write their own
+    # Seconds between two records of all trials, 15 kB each and twice. Nothing is read from them.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "RAY_AIR_NEW_OUTPUT": "0",  # which prints tables of its own
 }
 # A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
@@ -98,6 +102,25 @@ def connect(address: str | None) -> str | None:
         _await_types(os.environ.get(_COMING_VARIABLE, "").split())
     url = context.dashboard_url
     return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
+
+
+def leave(scratch: Path) -> None:
+    """Leave Ray, and stop it if it was started here; delete what Tune kept, in `scratch` or not.
+
+    For each folder that Tune was given there it has another in Ray's own, with one a trial, and of
+    those Ray deletes none.
+    """
+    import ray
+    from ray._private import worker
+
+    node = worker._global_node
+    staged = Path(node.get_session_dir_path(), "artifacts") if node else scratch
+    kept = [path for place in scratch.iterdir() for path in staged.glob(f"*/{place.name}")]
+    try:
+        ray.shutdown()
+    finally:
+        for folder in (scratch, *kept):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def answering(address: str) -> str:

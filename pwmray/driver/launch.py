@@ -7,7 +7,6 @@ resumed is read from the trials' events each time.
 import contextlib
 import logging
 import shlex
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -236,13 +235,9 @@ class _Engine:
 
     def close(self) -> None:
         """Leave Ray, and stop it if it was started here."""
-        if self._scratch is None:
-            return
-        import ray
-
-        ray.shutdown()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch = None
+        if self._scratch is not None:
+            connect.leave(self._scratch)
+            self._scratch = None
 
     def _leave_lost(self, tell: Callable[[str], None]) -> None:
         """Leave a Ray whose node here is gone; the next run starts or joins one again."""

@@ -40,6 +40,7 @@ class InOrder(FIFOScheduler):
         """
         # Tune keeps from schedulers which trial has what (Ray 2.60).
         controller = tune_controller._tune_controller
+        _let_go(controller._actor_manager)
         if self._interruption.reason is not None:
             self._stop(controller)
             return None
@@ -71,3 +72,10 @@ class InOrder(FIFOScheduler):
         controller.request_stop_experiment()
         within = format_duration(seconds)
         self._tell(f"{self._interruption.reason}: trials stop at their next rows, within {within}")
+
+
+def _let_go(actor_manager: Any) -> None:
+    """Drop the answers that came: Tune keeps each row's, 4 kB, for as long as its process lives."""
+    open_ones = actor_manager._actor_task_events.get_futures()
+    for futures in actor_manager._tracked_actors_to_task_futures.values():
+        futures &= open_ones

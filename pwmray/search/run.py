@@ -1,7 +1,6 @@
 """Run a search on Ray: Tune runs the trials, the study proposes them and stops the worse ones."""
 
 import functools
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -139,12 +138,11 @@ def _run_tasks(
             code, why = interruption.outcome_of(error)
         finally:
             try:
-                ray.shutdown()
+                connect.leave(scratch)
             finally:  # SIGTERM may cut it off
                 status = Interruption.left_at(code, why)
                 for trials in opened:  # now that no worker writes any more
                     trials.settle(why, status)
-                shutil.rmtree(scratch, ignore_errors=True)
     if code in (GO_ON, TERMINATED) and why != STOPPED:
         print(f"stopped: {why}")
     return code

@@ -32,6 +32,7 @@ _SERVER = "https://api.wandb.ai"  # where wandb sends runs by itself
 _INIT_SECONDS = 15.0  # for the server to answer
 _FINISH_SECONDS = 30.0  # for it to take the rest of a run, and so much more for each row of it:
 _ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
+_SENT = "sent-"  # what wandb keeps of a run that is sent, until that is done
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
 _DELETED = "previously created and deleted"  # W&B takes a run of that id never again
@@ -91,17 +92,17 @@ class Writer:
         """
         began = _time_in_names(run.begun)
         target = folder / f"offline-run-{began}-{run.id}"
-        scratch = Path(tempfile.mkdtemp(dir=self._scratch))
-        with _telling_of_death():
-            opened = self._open(run, scratch, mode="offline", project=run.project)
-            _log(opened, run, 0)
-            opened.summary.update(run.summary)
-            opened.finish(exit_code=run.exit_code)
-        (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
-        _check_written(made, len(run.rows))
-        with replacing(target / made.name) as draft:
-            shutil.copyfile(made, draft)
-        shutil.rmtree(scratch, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as name:
+            scratch = Path(name)
+            with _telling_of_death():
+                opened = self._open(run, scratch, mode="offline", project=run.project)
+                _log(opened, run, 0)
+                opened.summary.update(run.summary)
+                opened.finish(exit_code=run.exit_code)
+            (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
+            _check_written(made, len(run.rows))
+            with replacing(target / made.name) as draft:
+                shutil.copyfile(made, draft)
         return target
 
     def open_stream(self, run: Run, num_left: int) -> "Stream":
@@ -112,11 +113,12 @@ class Writer:
         wandb's service did, and ValueError where the server does not take this one. wandb then
         takes the run's id for one in use, until `reset`.
         """
+        scratch = Path(tempfile.mkdtemp(prefix=_SENT, dir=self._scratch))
         try:
             with _telling_of_death():
                 opened = self._open(
                     run,
-                    Path(tempfile.mkdtemp(dir=self._scratch)),
+                    scratch,
                     mode="online",
                     project=self._project or run.project,
                     finish_seconds=_FINISH_SECONDS + _ROW_SECONDS * num_left,
@@ -133,12 +135,14 @@ class Writer:
             if isinstance(error, wandb.errors.CommError):
                 raise ConnectionError(str(error)) from error
             raise ValueError(str(error)) from error
-        return Stream(opened, self._overheard)
+        return Stream(opened, scratch, self._overheard)
 
     def reset(self) -> None:
         """Begin anew with wandb's service, in which no run is open then."""
         with contextlib.suppress(Exception):  # of a service that died; it is forgotten then, too
             wandb.teardown()
+        for scratch in self._scratch.glob(f"{_SENT}*"):
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _open(
         self, run: Run, scratch: Path, finish_seconds: float = _FINISH_SECONDS, **where: Any
@@ -162,8 +166,8 @@ class Writer:
 class Stream:
     """A run on the server."""
 
-    def __init__(self, opened: Any, overheard: "_Overheard"):
-        self._opened, self._overheard = opened, overheard
+    def __init__(self, opened: Any, scratch: Path, overheard: "_Overheard"):
+        self._opened, self._scratch, self._overheard = opened, scratch, overheard
         self._num_problems = overheard.num_problems
         self.next_step = opened.starting_step  # after the last one that the server has
 
@@ -194,6 +198,7 @@ class Stream:
         except TimeoutError as error:
             seconds = self._opened.settings.finish_timeout
             raise TimeoutError(f"the server did not take all of it in {seconds:.0f} s") from error
+        shutil.rmtree(self._scratch, ignore_errors=True)
         if self._overheard.num_problems > self._num_problems:
             raise OSError("the server did not take all of the run")
 
