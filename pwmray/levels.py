@@ -149,6 +149,18 @@ def check_told_apart(configs: Sequence[TrialConfig], axes: Axes, named: Named) -
             )
 
 
+def check_planner_acts(configs: Sequence[TrialConfig], axes: Axes) -> None:
+    """Raise ValueError for an axis of the planner's settings alone where no trial plans."""
+    if any(config.evaluation.plan_episodes for config in configs):
+        return
+    for axis, keys in axes.items():
+        if all(key.startswith("planner.") for key in keys):
+            raise ValueError(
+                f"axis {axis!r} changes nothing of any trial: no episode is planned, for "
+                "evaluation.plan_episodes is 0; hold another number"
+            )
+
+
 def levels_of(
     config: TrialConfig, axes: Axes, named: Named, words: Words | None = None
 ) -> dict[str, Any]:

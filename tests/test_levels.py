@@ -494,6 +494,7 @@ def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
         ("world_model.kind", ["mlp", "flow"], "baseline"),
         ("runtime.num_cpus", [1, 2], "fullflow"),
         ("tuning", FLOW_TUNINGS, "baseline"),
+        ("planner.horizon", [2, 3], "baseline"),
     ],
 )
 def test_axis_that_changes_nothing_is_refused(axis, levels, variant):

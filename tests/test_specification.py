@@ -82,6 +82,7 @@ def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
     ("changes", "said"),
     [
         ({"space": {"epochs": [1, 2]}}, "search tiny_search: 'epochs' cannot be searched over"),
+        ({"space": {"planner.horizon": [2, 3]}}, "'planner.horizon' cannot be searched over"),
         ({"space": ["learner.horizon"]}, "space is ['learner.horizon']; it must be a mapping"),
         (
             {"space": {"learner.actor_lr": {"low": 1e-4, "high": 1e-2, "log": "yes"}}},
