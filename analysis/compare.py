@@ -114,10 +114,13 @@ def is_pooled(row: Comparison) -> bool:
 def list_factors(sweep: Sweep, compare: str | None) -> list[str]:
     """Return the factors to compare along: `compare` or the sweep's own, then the variant.
 
-    Raises ValueError when the sweep does not vary `compare`.
+    The variant alone, which may have one level, where the sweep's own is one that no verdict is
+    about. Raises ValueError when the sweep does not vary `compare`.
     """
     valid = [name for name in sweep.varies if name not in UNCOMPARED]
     factor = compare or sweep.compare
+    if compare is None and factor in UNCOMPARED:
+        return ["variant"]
     if factor not in valid:
         raise ValueError(
             f"sweep {sweep.name!r} cannot compare {factor!r}; it varies: {', '.join(valid) or '-'}"
@@ -143,7 +146,7 @@ def compare_arms(
     left_out = find_left_out(arms, compared, within)
     kept = pool_arms(arms, compared, within)
     pairs = find_pairs(kept, compared)
-    keys = sweep.axes[factor]
+    keys = sweep.axes.get(factor, (factor,))
     judged = [_judge_pair(factor, keys, *pair, despite_differences) for pair in pairs]
     evidence = grade_evidence([verdict for verdict, _ in judged])
     rows = tuple(

@@ -10,16 +10,23 @@ from typing import Any
 
 from pwmray.checks import check_mapping
 from pwmray.commands import unknown
-from pwmray.results import TRIALS
+from pwmray.results import SWEEP, TRIALS
 
 Levels = Sequence[Any] | Mapping[str, Mapping[str, Any]]
+
+_COLUMNS = {SWEEP, *TRIALS.names}  # of every sweep's trials
+# Those of them that levels without names may set, or have follow from what they set.
+_SET = {"task", "variant", "epochs", "seed", "fidelity", "methodology", "world_model_from"}
 
 
 def check_levels(axis: str, levels: Any) -> None:
     """Raise ValueError for an axis without a list of levels, or with named ones that go untold."""
     if isinstance(levels, Mapping):
         _check_named(axis, levels)
-    elif not isinstance(levels, list | tuple | range):
+    elif isinstance(levels, list | tuple | range):
+        if axis in _COLUMNS - _SET and any(isinstance(level, Mapping) for level in levels):
+            raise ValueError(_taken(axis, "levels of other keys"))
+    else:
         raise ValueError(
             f"axis {axis!r} is {levels!r:.80}; it must be a list of levels, or a mapping of their "
             "names"
@@ -145,14 +152,18 @@ def axes_of(
 
 
 def _check_named(axis: str, levels: Mapping[str, Any]) -> None:
-    if axis in TRIALS.names:
-        raise ValueError(
-            f"axis {axis!r} has named levels, but {axis!r} is a column of every sweep's "
-            "trials; give the axis another name"
-        )
+    if axis in _COLUMNS:
+        raise ValueError(_taken(axis, "named levels"))
     check_mapping(f"axis {axis!r}", levels, "names")
     for name, settings in levels.items():
         check_mapping(f"axis {axis!r}: level {name!r}", settings)
+
+
+def _taken(axis: str, levels: str) -> str:
+    return (
+        f"axis {axis!r} has {levels}, but {axis!r} is a column of every sweep's trials; give the "
+        "axis another name"
+    )
 
 
 def _settings_of(axis: str, level: Any, levels: Levels) -> Mapping[str, Any]:

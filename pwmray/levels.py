@@ -20,7 +20,7 @@ from pwmray.registry import flat_settings
 from pwmray.tasks import TASKS
 
 USUAL_AXES = ("task", "variant", "epochs", "seed")  # those that every trial's label names
-_MAX_NAME = 180  # a file's name may have 255 bytes
+_MAX_NAME = 180  # bytes; a file's name may have 255
 
 _BRACKETS = re.compile(r"\[\w+\]")
 _KINDS = ("world_model.kind", "policy.kind")  # which a variant sets, whatever else does
@@ -149,6 +149,18 @@ def check_told_apart(configs: Sequence[TrialConfig], axes: Axes, named: Named) -
             )
 
 
+def check_planner_acts(configs: Sequence[TrialConfig], axes: Axes) -> None:
+    """Raise ValueError for an axis of the planner's settings alone where no trial plans."""
+    if any(config.evaluation.plan_episodes for config in configs):
+        return
+    for axis, keys in axes.items():
+        if all(key.startswith("planner.") for key in keys):
+            raise ValueError(
+                f"axis {axis!r} changes nothing of any trial: no episode is planned, for "
+                "evaluation.plan_episodes is 0; hold another number"
+            )
+
+
 def levels_of(
     config: TrialConfig, axes: Axes, named: Named, words: Words | None = None
 ) -> dict[str, Any]:
@@ -169,7 +181,8 @@ def name_trial(
     """Return a name that is good for a file: the trial's label and its level on other axes."""
     levels = levels_of(config, axes, named or {}, words).values()
     parts = [str(level) for level in levels if level is not None]
-    return "-".join([config.label, *(_plain(part) for part in parts)])[:_MAX_NAME]
+    name = "-".join([config.label, *(_plain(part) for part in parts)])
+    return name.encode()[:_MAX_NAME].decode(errors="ignore")
 
 
 def names_of(
@@ -294,5 +307,5 @@ def _plain_data(value: Any) -> Any:
 
 
 def _plain(text: str) -> str:
-    """Return text without what a file's name may not have; of paths the last part alone."""
-    return re.sub(r"[^\w.+=]+", "_", re.sub(r"[^,=]*/", "", text)).strip("_")
+    """Return text without what a file's name may not have; of whole paths the last part alone."""
+    return re.sub(r"[^\w.+=]+", "_", re.sub(r"(^|=)/[^,=]*/", r"\1", text)).strip("_")

@@ -235,8 +235,17 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> None:
-    """Replace the Arrow file at `path` by `rows`; a column that a row lacks is null there."""
-    write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
+    """Replace the Arrow file at `path` by `rows`; a column that a row lacks is null there.
+
+    Raises ValueError for what a row has and no column takes: a learner's new metric would be lost.
+    """
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    if others := [name for name in names if name not in schema.names]:
+        raise ValueError(
+            f"{path} has no column for {', '.join(others)}; the columns of tables are in {__name__}"
+        )
+    write_table(path, pa.Table.from_pylist(rows, schema=schema))
 
 
 def empty(schema: pa.Schema) -> pa.Table:

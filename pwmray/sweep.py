@@ -19,7 +19,7 @@ from pwmray.commands import run_command
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.driver import notify
 from pwmray.grid import Levels
-from pwmray.levels import check_names, check_told_apart, spell_out_level
+from pwmray.levels import check_names, check_planner_acts, check_told_apart, spell_out_level
 from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
 from pwmray.tracking.recording import Mode, choose_mode
 from pwmray.variants import check_kinds
@@ -119,6 +119,7 @@ class Sweep:
         fingerprints = [config.fingerprint for config in configs]
         with complaints_of(f"sweep {self.name}"):
             grid.check_axes(axes, fingerprints)
+            check_planner_acts(configs, self.axes)
             named = self.named_levels(scale)
             for axis, levels in named.items():
                 names = grid.levels_in_cells(axes, axis)

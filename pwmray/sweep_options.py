@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.checks import check_mapping
+from pwmray.checks import check_mapping, typed
 from pwmray.commands import CommandParser, add_results_option, distinct, names, unknown
 from pwmray.tasks import TASKS
 from pwmray.tracking.recording import MODES
 
+# What a scale may say, beside `instead` and `set`, which it must.
+_MINUTES = ("minutes_per_1000_epochs", "pretraining_minutes")
+_PARTS = ("instead", "set", "pretrain", "device", "earlier_runs", *_MINUTES)
 _MOST = 10**9  # of what is counted on a command line: more than any machine has
 
 
@@ -83,21 +86,31 @@ def check_scales(at_scale: Any, scales: Any) -> None:
         raise ValueError("scales is empty: it must have one scale at least")
     for name, scale in scales.items():
         check_mapping(f"scale {name!r}", scale, "instead, set and others")
-        for part in ("instead", "set"):
-            if part not in scale:
-                raise ValueError(f"scale {name!r} lacks {part!r}, which may be empty: {{}}")
-            check_mapping(f"scale {name!r}: {part!r}", scale[part])
-        for axis, values in scale["instead"].items():
-            if not isinstance(values, Mapping):
-                raise ValueError(
-                    f"scale {name!r}: 'instead' of {axis!r} is {values!r:.80}; it must be a "
-                    "mapping of values"
-                )
+        _check_scale(f"scale {name!r}", scale)
     check_mapping("at_scale", at_scale, "scales")
     for name, here in at_scale.items():
         if name not in scales:
             raise ValueError(f"at_scale: {unknown('scale', name, scales)}")
         check_mapping(f"at_scale: {name!r}", here)
+
+
+def _check_scale(what: str, scale: Mapping[str, Any]) -> None:
+    for part in ("instead", "set"):
+        if part not in scale:
+            raise ValueError(f"{what} lacks {part!r}, which may be empty: {{}}")
+        check_mapping(f"{what}: {part!r}", scale[part])
+    for part in scale:
+        if part not in _PARTS:
+            raise ValueError(f"{what}: {unknown('part', part, _PARTS)}")
+    for axis, values in scale["instead"].items():
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"{what}: 'instead' of {axis!r} is {values!r:.80}; it must be a mapping of values"
+            )
+    for part in _MINUTES:
+        check_mapping(f"{what}: {part!r}", scale.get(part, {}))
+        for key, minutes in scale.get(part, {}).items():
+            typed(f"{what}: {part!r} of", key, minutes, float)
 
 
 def count(text: str) -> int:

@@ -300,6 +300,7 @@ def test_sweep_that_grew_an_axis_knows_it_of_earlier_trials(tmp_path):
         ("fidelity.td_lambda", [True, False]),
         ("policy.units", [(8,), (16,)]),
         ("integrators", INTEGRATORS),
+        ("rate", {"\u00fc" * 170: {"learner.actor_lr": 0.1}, "high": {"learner.actor_lr": 1.0}}),
     ],
 )
 def test_every_trial_has_a_link_of_its_own(axis, levels, tmp_path):
@@ -316,6 +317,13 @@ def test_names_say_the_usual_four_and_what_else_varies(tmp_path):
     sweep = make_sweep("size", [1, 5], scales=BARE)
     names = [trial.name for trial in make_plan(sweep, tmp_path).trials]
     assert names[:2] == ["pendulum-spin-fullflow-4-seed1-1", "pendulum-spin-fullflow-4-seed1-5"]
+
+
+def test_readable_name_keeps_a_level_that_has_a_slash(tmp_path):
+    levels = {"w/o penalty": {}, "with": {"learner.action_penalty": 0.1}}
+    sweep = make_sweep("arm", levels, compare="arm")
+    names = [trial.name for trial in make_plan(sweep, tmp_path).trials]
+    assert names[0] == "pendulum-spin-fullflow-4-seed1-w_o_penalty"
 
 
 def test_names_that_would_be_the_same_end_in_the_fingerprint():
@@ -443,6 +451,14 @@ def test_sweep_of_one_level_is_summarised_against_the_floor(tmp_path, capsys):
     assert [comparison["rows"] for comparison in summary["comparisons"]] == [[]]
 
 
+@pytest.mark.parametrize("form", ["table", "json", "html"])
+def test_returns_are_told_where_the_sweep_compares_what_no_verdict_is_about(form, tmp_path, capsys):
+    sweep = make_sweep("tuning", {"fine": TUNINGS["fine"]}, compare="task", within=[])
+    leave_results(sweep, tmp_path)
+    assert main(["few", "--results", str(tmp_path), "--format", form]) == 0
+    assert "Nothing to compare: variant has one level here." in capsys.readouterr().out
+
+
 def test_trial_at_none_of_the_named_levels_is_told_by_its_settings():
     keys = ("world_model.num_substeps", "policy.num_substeps")
     level = level_of(make_config(), "tuning", keys, named={"tuning": TUNINGS})
@@ -461,6 +477,8 @@ def test_named_level_of_another_kind_is_not_the_trials():
         ("tuning", {"fine": 8}, "'fine' is 8; it must be a mapping of config keys"),
         ("tuning", [], "axis 'tuning' has no levels"),
         ("policy", TUNINGS, "'policy' is a column of every sweep's trials"),
+        ("sweep", TUNINGS, "'sweep' is a column of every sweep's trials"),
+        ("status", INTEGRATORS, "'status' is a column of every sweep's trials"),
     ],
 )
 def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
@@ -476,6 +494,7 @@ def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
         ("world_model.kind", ["mlp", "flow"], "baseline"),
         ("runtime.num_cpus", [1, 2], "fullflow"),
         ("tuning", FLOW_TUNINGS, "baseline"),
+        ("planner.horizon", [2, 3], "baseline"),
     ],
 )
 def test_axis_that_changes_nothing_is_refused(axis, levels, variant):

@@ -17,6 +17,8 @@ import torch
 
 from pwmray import checkpoint_file, pretrain_command, results, room
 from pwmray.algorithm.compiling import compile_networks
+from pwmray.algorithm.pretrain import Pretrainer
+from pwmray.build import build_parts
 from pwmray.config import TrialConfig
 from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
@@ -417,6 +419,27 @@ def test_seed_that_is_none_is_one_line(capsys, tmp_path):
 )
 def test_fingerprint_depends_on_the_model_its_loss_and_its_data(trial):
     assert make_config(trial).fingerprint != make_config().fingerprint
+
+
+class Watched:
+    """Settings that remember which of them were read."""
+
+    def __init__(self, settings):
+        self._settings, self.read = settings, set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self._settings, name)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "flow"])
+def test_fingerprint_has_every_setting_of_the_learner_that_a_pretraining_reads(kind, stores):
+    config = make_config({"world_model.kind": kind})
+    watched = Watched(config.trial.learner)
+    model = build_parts(config.trial).world_model
+    Pretrainer(model, stores, config.settings, watched, 0, CPU).train(1)  # type: ignore[arg-type]
+    assert {"model_lr", "reward_weight"} <= watched.read
+    assert watched.read <= set(config.to_dict()["loss"])
 
 
 @pytest.mark.parametrize("scale", [{"tasks": TASKS[:1]}, {"iterations": 7}, {"batch_size": 9}])

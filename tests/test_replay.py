@@ -5,6 +5,7 @@ A recording needs a GPU; here others stand in for it, a faithful one and faulty 
 
 import contextlib
 import copy
+import dataclasses
 import gc
 import logging
 import weakref
@@ -64,10 +65,10 @@ class Setup:
         sample = windows(int(torch.randint(2**31, (), generator=self.windows)))
         return self.learner.run_epoch(sample, self.draws)
 
-    def replayed(self, record):
+    def replayed(self, record, **more):
         tensors = [*self.learner.parameters(), *self.learner.buffers()]
         generators = [self.draws, self.windows]
-        self.made = replay.replayed(self.work, self.optimizers, tensors, generators, record)
+        self.made = replay.replayed(self.work, self.optimizers, tensors, generators, record, **more)
         return self.made.run
 
     def train(self, run):
@@ -142,6 +143,28 @@ def test_recording_with_a_number_where_a_rate_should_be_is_found_out(caplog):
     setup.learner.set_schedules(0.9)
     assert setup.replayed(stale_rates) == setup.work
     assert "a replay differs" in caplog.text
+
+
+def test_recording_with_a_number_in_place_of_what_a_schedule_sets_is_found_out(caplog):
+    setup = Setup()
+
+    def set_penalty(progress):
+        setup.learner.action_penalty.fill_(1 - progress)
+
+    def with_number(work, generators):
+        recorded = setup.learner.action_penalty.item()
+
+        def run():
+            setup.learner.action_penalty.fill_(recorded)
+            return work()
+
+        return run
+
+    setup.learner.config = dataclasses.replace(setup.learner.config, action_penalty=1.0)
+    assert setup.replayed(with_number, schedule=set_penalty) == setup.work
+    assert "a replay differs" in caplog.text
+    setup.replayed(faithful, schedule=set_penalty)
+    assert setup.made.cuda_graph == "on"
 
 
 def test_recording_that_is_used_says_how_far_it_is_from_an_ordinary_epoch(caplog):

@@ -162,6 +162,13 @@ def test_document_has_every_column_with_its_type(name):
     assert documented_schema(name) == [(f.name, str(f.type)) for f in SCHEMAS[name]]
 
 
+def test_metric_that_no_column_takes_is_named(tmp_path):
+    row = {"trial": "a", "epoch": 1, "policy_entropy": 0.5}
+    with pytest.raises(ValueError, match="has no column for policy_entropy; the columns of tables"):
+        results.write_rows(tmp_path / "curve.arrow", [row], results.CURVE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_examples_of_the_document_print_what_it_shows(monkeypatch):
     monkeypatch.chdir(ROOT)
     space = run_blocks(DOCUMENT)

@@ -53,6 +53,15 @@ def at_tiny(**here):
         ({"scales": {"tiny": {}}}, "scale 'tiny' lacks 'instead'"),
         ({"scales": {"tiny": {"instead": {}}}}, "scale 'tiny' lacks 'set'"),
         ({"scales": {"tiny": {**TINY, "instead": {"epochs": 4}}}}, "'instead' of 'epochs' is 4"),
+        ({"scales": {"tiny": {**TINY, "pretraining": {}}}}, "scale 'tiny': unknown part 'pretrain"),
+        (
+            {"scales": {"tiny": {**TINY, "minutes_per_1000_epochs": 4}}},
+            "scale 'tiny': 'minutes_per_1000_epochs' is 4; it must be a mapping",
+        ),
+        (
+            {"scales": {"tiny": {**TINY, "pretraining_minutes": {"mlp": "4"}}}},
+            "'pretraining_minutes' of 'mlp' is '4'; it must be of type float",
+        ),
         ({"scales": {"tiny": LAPTOP}}, "scale 'tiny' leaves axis 'epochs' no level"),
         *(
             ({"hold": {key: [one]}}, f"unknown {key} ['{one}']; did you mean '{one}'?")
@@ -82,6 +91,7 @@ def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
     ("changes", "said"),
     [
         ({"space": {"epochs": [1, 2]}}, "search tiny_search: 'epochs' cannot be searched over"),
+        ({"space": {"planner.horizon": [2, 3]}}, "'planner.horizon' cannot be searched over"),
         ({"space": ["learner.horizon"]}, "space is ['learner.horizon']; it must be a mapping"),
         (
             {"space": {"learner.actor_lr": {"low": 1e-4, "high": 1e-2, "log": "yes"}}},

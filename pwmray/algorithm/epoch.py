@@ -36,7 +36,8 @@ def make_epoch(
 
     `noise` is the generator of `update`. Networks are compiled if `compiled`; on a GPU the epoch
     is recorded unless `recorded` is False. What cannot be done is left out and said in the log.
-    The learner, its optimizers and the generators are afterwards as they were.
+    The learner, its optimizers and the generators are afterwards as they were, but for what
+    `set_schedules` sets, and every epoch anew.
     """
     kernels = compile_networks(learner, learner.optimizers.values()) if compiled else "off"
 
@@ -46,7 +47,9 @@ def make_epoch(
     replayed = replay.Replay(work, "off")
     if recorded:
         optimizers, generators = list(learner.optimizers.values()), [noise, sampler.generator]
-        replayed = replay.replayed_on_gpu(work, learner, optimizers, generators, sampler.is_mapped)
+        replayed = replay.replayed_on_gpu(
+            work, learner, optimizers, generators, sampler.is_mapped, learner.set_schedules
+        )
 
     def epoch(progress: float) -> Metrics:
         learner.set_schedules(progress)

@@ -17,6 +17,7 @@ from pwmray.algorithm.compiling import shorten
 Metrics = dict[str, Tensor]
 Work = Callable[[], Metrics]
 Record = Callable[[Work, Sequence[torch.Generator]], Work]
+Schedule = Callable[[float], None]  # sets what changes over the epochs, by the share of them done
 
 _WARM_UPS = 3  # optimizers make their state in the first, libraries their workspaces
 _TOLERANCE = 1e-3  # of the largest entry of each tensor; some sums are in no fixed order
@@ -80,6 +81,7 @@ def replayed_on_gpu(
     optimizers: Sequence[torch.optim.Optimizer],
     generators: Sequence[torch.Generator],
     is_mapped: bool,
+    schedule: Schedule = lambda _: None,
 ) -> Replay:
     """Return `work` on the parts of `module` recorded where that is possible, else itself.
 
@@ -90,7 +92,7 @@ def replayed_on_gpu(
         return Replay(work, "off")
     if is_mapped:
         return Replay(work, _off("the rows are read from files"))
-    return replayed(work, optimizers, tensors, generators)
+    return replayed(work, optimizers, tensors, generators, schedule=schedule)
 
 
 def replayed(
@@ -99,12 +101,14 @@ def replayed(
     tensors: Sequence[Tensor],
     generators: Sequence[torch.Generator],
     record: Record | None = None,
+    schedule: Schedule = lambda _: None,
 ) -> Replay:
     """Return `work` recorded, or itself with the reason in the log where that fails.
 
     `work` changes nothing but `tensors` (parameters and buffers), the optimizers and the
-    generators, all on the device; their state is afterwards what it was. `record` makes the
-    recording, by default as a CUDA graph.
+    generators, all on the device; their state is afterwards what it was, but for what `schedule`
+    sets. `record` makes the recording, by default as a CUDA graph: at the start of the schedule,
+    and it is compared in its middle, where a number that is no tensor would be that of the start.
     """
     record = record or record_graph
     device = tensors[0].device
@@ -126,6 +130,7 @@ def replayed(
 
     def outcome(run: Work) -> list[Tensor]:
         start_again()
+        schedule(0.5)
         metrics = run()
         return [t.detach().clone() for t in (*metrics.values(), *tensors)]
 
@@ -133,6 +138,7 @@ def replayed(
         for _ in range(_WARM_UPS):
             ordinary = outcome(work)
         start_again()
+        schedule(0.0)
         recorded = record(work, generators)
         difference = _largest_difference(outcome(recorded), ordinary)
         if not difference <= _TOLERANCE:  # nor is NaN

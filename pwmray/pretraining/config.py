@@ -23,7 +23,8 @@ FORMAT = "pwmray-pretraining-1"
 FREE = ("integrator", "num_substeps", "standardize")
 _WHAT = "setting of the scale's pretrain"
 _SETTINGS = dataclasses.asdict(PretrainConfig())
-# The learner's settings that a world model's loss depends on.
+# The learner's settings that a pretraining reads: of one that is not here, it would not be known
+# with which value a world model was made.
 _LOSS = (
     "wm_horizon",
     "discount",

@@ -27,7 +27,8 @@ from pwmray.variants import check_kinds
 if TYPE_CHECKING:
     from pwmray.search.plan import SearchPlan
 
-_FIXED = ("task", "seed", "epochs", "data", "evaluation", "runtime", "world_model_from")
+# Nor does the planner act in the final return, by which trials are compared.
+_FIXED = ("task", "seed", "epochs", "data", "planner", "evaluation", "runtime", "world_model_from")
 
 
 @dataclass(frozen=True)
