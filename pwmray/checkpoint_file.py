@@ -4,9 +4,11 @@ The line is the format, a name with a version, and the SHA-256 of what follows. 
 tensors and plain data, so that a file is loaded without trusting it.
 """
 
+import contextlib
 import hashlib
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,12 @@ from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format, is_same_kind
 
 _OLDER = "an older pwmray wrote it, whose files this one does not read"
+_MAX_REASON = 500  # characters; of large models torch lists hundreds of keys
 _MAX_HEADER = 200  # bytes; a file of another kind may have no line end for gigabytes
+
+
+class OtherCodeError(ValueError):
+    """A checkpoint is whole, but of other code: what begins anew in its place would replace it."""
 
 
 class Header(NamedTuple):
@@ -78,9 +85,22 @@ def check_format(path: Path, found: str, expected: str) -> None:
     """Raise ValueError unless the format found is the one expected."""
     if found == expected:
         return
-    remedy = _OLDER if is_same_kind(found, expected) else ""
-    problem = explain_format(found, expected, remedy)
-    raise ValueError(f"{path} is not a readable checkpoint: {problem}")
+    is_ours = is_same_kind(found, expected)
+    problem = explain_format(found, expected, _OLDER if is_ours else "")
+    kind = OtherCodeError if is_ours else ValueError
+    raise kind(f"{path} is not a readable checkpoint: {problem}")
+
+
+@contextlib.contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Raise OtherCodeError, naming the file, where modules or optimizers refuse a state from it."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # torch lists every key and shape that differs
+        reason = " ".join(str(error).split())
+        raise OtherCodeError(
+            f"{path} does not fit the model that the code builds now: {reason[:_MAX_REASON]}"
+        ) from error
 
 
 def is_of(header: Header, format: str) -> bool:

@@ -133,8 +133,10 @@ def _needed_names(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise _unreadable(path, error) from error
     except ValueError as error:
+        # A page or a Git LFS pointer in its place says what went wrong.
+        begin = f"begins with {start!r}" if start else "is empty"
         raise ValueError(
-            f"{path} is not a readable file of torch: torch did not write it"
+            f"{path} is not a readable file of torch: torch did not write it, it {begin}"
         ) from error
     except pickle.UnpicklingError:
         return ["an instruction that torch does not know"]

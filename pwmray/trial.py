@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pwmray import provenance, registry, results
+from pwmray import checkpoint_file, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import (
@@ -177,8 +177,8 @@ class Trial:
     def _resume(self, store: Store) -> None:
         """Take up the last checkpoint and the curve up to it, where there is one.
 
-        A damaged one is no more; what the storage or the system does not let this process read may
-        be whole, and raises OSError: begun anew, the trial would replace it.
+        A damaged one is no more; what is of other code raises ValueError, and what the storage or
+        the system does not let this process read OSError: begun anew, the trial would replace it.
         """
         path = self.folder / CHECKPOINT_FILE
         for name in (CHECKPOINT_FILE, CURVE_FILE):  # both as the last process left them
@@ -191,6 +191,8 @@ class Trial:
             last, reached = max((r["epoch"] for r in rows), default=0), progress["epochs_reached"]
             if last < reached:  # of two moments, in a copy that was made while the trial ran
                 raise ValueError(f"its curve ends at epoch {last}, its checkpoint is of {reached}")
+        except checkpoint_file.OtherCodeError as error:
+            raise ValueError(f"{error}; delete it to begin again") from error
         except (ValueError, FileNotFoundError) as error:
             log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, error)
             self._start_afresh(store)

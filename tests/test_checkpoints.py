@@ -253,8 +253,11 @@ BAD_FILES = {
     "hole": (write_hole, "does not match its checksum; fetch the file again"),
     "flipped": (write_flipped, "its content is damaged"),
     "absent": (lambda path: None, "No such file or directory"),
-    "empty": (lambda path: path.touch(), "torch did not write it"),
-    "text": (lambda path: path.write_text("hello\n"), "torch did not write it"),
+    "empty": (lambda path: path.touch(), "torch did not write it, it is empty"),
+    "text": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        "torch did not write it, it begins with b'version https://git-lfs.github.c'",
+    ),
     "list": (lambda path: torch.save([1, 2], path), "holds no checkpoint but a list"),
     "keys": (lambda path: torch.save({"a": 1}, path), "no world model that is known here"),
     "folder": (lambda path: path.mkdir(), "Is a directory"),

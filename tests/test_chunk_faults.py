@@ -68,7 +68,10 @@ def set_nan(name, place):
         (lambda tensors: tensors["task"][2].fill_(-1), "episode 2 is of task -1"),
         (lambda tensors: tensors["task"][1, 7:].fill_(2), "episode 1 is of more than one task"),
         (lambda tensors: tensors.update(task=tensors["task"].float()), "must be whole numbers"),
-        (lambda tensors: tensors.pop("reward"), "it has no reward; it holds obs, action, task"),
+        (
+            lambda tensors: tensors.pop("reward"),
+            "it has no tensor reward; it holds obs (Tensor), action (Tensor)",
+        ),
         (
             lambda tensors: tensors.update({k: v[:, :500] for k, v in tensors.items()}),
             "tasks of shape (3, 500), not [episodes, rows]; mt30 has 501, mt80 has 101 rows",

@@ -22,7 +22,9 @@ from pwmray.build import build_parts
 from pwmray.config import TrialConfig
 from pwmray.data.multitask import MultitaskSampler, split_episodes
 from pwmray.data.store import open_store, write_store
+from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import load_world_model
+from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.pretrain_command import Pretraining
 from pwmray.pretraining import run as pretraining
 from pwmray.pretraining.config import FORMAT, PretrainingConfig
@@ -236,6 +238,30 @@ def test_compiled_run_has_the_losses_of_the_plain_one(stores, tmp_path, monkeypa
         for name in ("plain", "compiled")
     )
     np.testing.assert_allclose(found, plain, rtol=1e-4)
+
+
+class DeeperWorldModel(MLPWorldModel):
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.more = torch.nn.Linear(2, 2)
+
+
+def test_resume_file_of_other_code_is_kept_and_refused(stores, tmp_path, monkeypatch):
+    config, folder = make_config(), tmp_path / "run"
+    with pytest.raises(Stop):
+        pretrain(config, folder, stores, CPU, stop_at(4))
+    path = folder / "resume.ckpt"
+    whole = path.read_bytes()
+    monkeypatch.setitem(WORLD_MODELS, "mlp", DeeperWorldModel)
+    with pytest.raises(
+        ValueError, match=r"resume\.ckpt does not fit the model .*; delete it to be"
+    ):
+        pretrain(config, folder, stores, CPU, quiet)
+    assert path.read_bytes() == whole
+
+    path.write_bytes(whole.replace(b"-1 ", b"-9 ", 1))
+    with pytest.raises(ValueError, match="a newer pwmray wrote it, update this one; delete it to"):
+        pretrain(config, folder, stores, CPU, quiet)
 
 
 def test_damaged_resume_file_starts_the_run_again(stores, tmp_path, caplog):

@@ -10,11 +10,14 @@ import torch
 from pwmray import plan, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
+from pwmray.contract import check_promises
 from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.failures import Failure
+from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
+from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.pretraining import pretrained
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.pretraining.pretrained import check_pretrained, load_pretrained, world_model_id
@@ -68,6 +71,61 @@ def methodologies(checkpoint, **settings):
         FINETUNED: make_config(checkpoint, **settings),
         SCRATCH: make_config(SCRATCH, **settings),
     }
+
+
+class WithEncoder(MLPWorldModel):
+    """Encode by a network of its own."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.encoder = torch.nn.ModuleDict({"own": self.encoder})
+
+    def encode(self, obs_BO, e_BT):
+        return self.encoder["own"](torch.cat([obs_BO, e_BT], dim=-1))
+
+
+class Deeper(MLPWorldModel):
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.more = torch.nn.Linear(2, 3)
+
+
+class Misspelt(MLPWorldModel):
+    def _build_dynamics(self):
+        self.dynamics = self.absent
+
+
+def test_model_of_a_kind_with_an_encoder_of_its_own_is_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setitem(WORLD_MODELS, "mlp", WithEncoder)
+    config = make_config(save(tmp_path / "model.ckpt"))
+    model = build_learner(config).world_model
+    load_pretrained(model, config)
+    assert model.obs_std[0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        (MLPWorldModel, Deeper, r"its more\.weight is missing, not \[3, 2\]"),
+        (Deeper, MLPWorldModel, r"its more\.weight is \[3, 2\], not there"),
+    ],
+)
+def test_model_of_a_kind_that_was_edited_since_is_refused_before_trials_run(
+    then, now, said, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(WORLD_MODELS, "mlp", then)
+    config = make_config(save(tmp_path / "model.ckpt"))
+    monkeypatch.setitem(WORLD_MODELS, "mlp", now)
+    with pytest.raises(ValueError, match=rf"model\.ckpt does not fit .*: {said}$"):
+        check_pretrained(config)
+
+
+def test_kind_that_cannot_be_built_is_left_to_the_check_of_promises(tmp_path, monkeypatch):
+    config = make_config(save(tmp_path / "model.ckpt"))
+    monkeypatch.setitem(WORLD_MODELS, "mlp", Misspelt)
+    check_pretrained(config)
+    with pytest.raises(ValueError, match=r"cannot be built .* no attribute 'absent'"):
+        check_promises([config])
 
 
 def open_trial(config, folder, data, fingerprint=None):

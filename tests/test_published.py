@@ -242,6 +242,10 @@ def test_model_of_other_sizes_is_read_and_no_trial_starts_from_it(parts, kept, s
         ({"_dynamics__3__weight": torch.ones(2, 2)}, r"dynamics\.3\.weight is not of this arch"),
         ({"_critic__weight": torch.ones(2)}, r"'_critic\.weight' is no tensor of a world model"),
         ({"_reward__1__bias": 3}, r"'_reward\.1\.bias' is no tensor"),
+        (
+            {"_reward__1__bias": torch.ones(64, device="meta")},
+            r"'_reward\.1\.bias' is a tensor without data",
+        ),
         ({"_task_emb__weight": torch.ones(3)}, r"weight has the shape \(3,\); it must be a mat"),
         (
             {"_dynamics__0__weight": torch.ones(64, 85)},

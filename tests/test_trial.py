@@ -18,6 +18,8 @@ from pwmray.data.collected import ensure_data
 from pwmray.data.store import write_store
 from pwmray.envs.vector import make_vector
 from pwmray.hold import RunningElsewhereError
+from pwmray.models import WORLD_MODELS
+from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.registry import Status
 from pwmray.tables import Tables
 from pwmray.tasks import EPISODE_STEPS
@@ -221,6 +223,50 @@ def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
     assert trial.epoch == 0
     run_to_the_end(trial)
     assert curve_of(tmp_path)["epoch"].to_pylist() == [2, 4, 6]
+
+
+class DeeperWorldModel(MLPWorldModel):
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.more = torch.nn.Linear(2, 2)
+
+
+class PartlyTrainedWorldModel(MLPWorldModel):
+    def trained_parameters(self):
+        return super().trained_parameters()[1:]
+
+
+def write_newer(path):
+    path.write_bytes(path.read_bytes().replace(b"checkpoint-2", b"checkpoint-9", 1))
+
+
+@pytest.mark.parametrize(
+    ("kind_now", "change_file", "said"),
+    [
+        (DeeperWorldModel, lambda path: None, "does not fit the model .*world_model.more.weight"),
+        (PartlyTrainedWorldModel, lambda path: None, "does not fit the model .* match the size"),
+        (MLPWorldModel, write_newer, "a newer pwmray wrote it, update this one"),
+    ],
+)
+def test_checkpoint_of_other_code_fails_the_trial_and_is_kept(
+    kind_now, change_file, said, tmp_path, data, monkeypatch
+):
+    config = make_config("baseline")
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    trial.close()
+    path = tmp_path / "checkpoint.pt"
+    change_file(path)
+    before = path.read_bytes()
+    monkeypatch.setitem(WORLD_MODELS, "mlp", kind_now)
+
+    with pytest.raises(ValueError, match=f"^{path} .*{said}.*; delete it to begin again$"):
+        open_trial(config, tmp_path, data)
+    assert path.read_bytes() == before
+    assert curve_of(tmp_path)["epoch"].to_pylist() == [2]
+    record = registry.read(tmp_path)
+    assert (record.status, record.last("failure")) == (Status.FAILED, "config")
 
 
 def test_curve_older_than_its_checkpoint_starts_the_trial_again(tmp_path, data, caplog):

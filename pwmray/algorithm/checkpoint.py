@@ -71,16 +71,13 @@ def restore(
 ) -> dict[str, Any]:
     """Restore everything that was read and return `progress`.
 
-    Raises ValueError naming a file of another architecture.
+    Raises ValueError (OtherCodeError) naming a file of another architecture.
     """
     state = saved.state
-    try:
+    with checkpoint_file.fitting(saved.path):
         learner.load_state_dict(state["learner"])
-    except RuntimeError as error:  # torch lists every key and shape that differs
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{saved.path} does not fit this learner: {reason}") from error
-    for name, optimizer in learner.optimizers.items():
-        optimizer.load_state_dict(state["optimizers"][name])
+        for name, optimizer in learner.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
     for name, generator in generators.items():
         restore_stream(generator, state["generators"][name], name)
     return state["progress"]

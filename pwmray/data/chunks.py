@@ -127,8 +127,11 @@ def _fields(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
         raise ValueError(f"{path} is no chunk of a dataset but a {type(content).__name__}")
     missing = [name for name in _NAMES if not isinstance(fields.get(name), torch.Tensor)]
     if missing:
-        held = ", ".join(map(str, fields)) or "nothing"
-        raise ValueError(f"{path} is no chunk: it has no {', '.join(missing)}; it holds {held}")
+        kinds = (f"{name} ({type(value).__name__})" for name, value in fields.items())
+        held = ", ".join(kinds) or "nothing"
+        raise ValueError(
+            f"{path} is no chunk: it has no tensor {', '.join(missing)}; it holds {held}"
+        )
     for name in _NAMES:
         if fields[name].layout != torch.strided or fields[name].is_meta:
             kind = "a tensor without data" if fields[name].is_meta else str(fields[name].layout)

@@ -150,6 +150,8 @@ def fitting_state(checkpoint: WorldModelCheckpoint) -> dict[str, Tensor]:
     The tasks of MT30 are 0 there.
     """
     state = dict(checkpoint.state)
+    if checkpoint.obs_dim == MAX_OBS_DIM:  # also of a kind whose encoder is another
+        return state
     ours = slice(0, MAX_OBS_DIM)
     first = state["encoder.0.weight"]
     task_columns = first[:, checkpoint.obs_dim :]

@@ -164,6 +164,8 @@ def _rename(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
             others[first] = None
         elif part is None or not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is no tensor of a world model that is known here")
+        elif tensor.is_meta:
+            raise ValueError(f"{name!r} is a tensor without data")
         elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise ValueError(
                 f"{name!r} is a {tensor.layout} tensor of {tensor.dtype}; it must be a dense one "

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.data.sources import current_fingerprint, join_fingerprints
+from pwmray.fidelity import Fidelity
 from pwmray.files import named_path
 from pwmray.levels import setting_of
-from pwmray.models import WorldModel
+from pwmray.models import WORLD_MODELS, WorldModel, WorldModelConfig
 from pwmray.models.checkpoints import (
     WorldModelCheckpoint,
     digest,
@@ -267,4 +270,26 @@ def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[
     is_tangent = checkpoint.has_tangent_velocity
     if config.world_model.kind == "flow" and is_tangent != config.fidelity.tangent_velocity:
         wrong.append(f"fidelity.tangent_velocity is {is_tangent} there and {not is_tangent} here")
-    return wrong
+    return wrong or _other_shapes(config, checkpoint)
+
+
+def _other_shapes(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:
+    """Say which of its tensors is first to differ from those of the kind as it is built now."""
+    kind = WORLD_MODELS[config.world_model.kind]
+    try:
+        ours = _shapes_of(kind, config.world_model, config.fidelity)
+    except Exception:  # a person's code: the check of what kinds promise tells what is wrong in it
+        return []
+    theirs = {name: list(tensor.shape) for name, tensor in fitting_state(checkpoint).items()}
+    odd = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    return [f"its {n} is {theirs.get(n, 'missing')}, not {ours.get(n, 'there')}" for n in odd[:1]]
+
+
+@functools.cache
+def _shapes_of(
+    kind: type[WorldModel], config: WorldModelConfig, fidelity: Fidelity
+) -> dict[str, list[int]]:
+    """Return the shapes of a world model's state, without its numbers."""
+    with torch.device("meta"):
+        model = kind(config, torch.Generator(), fidelity=fidelity)
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}

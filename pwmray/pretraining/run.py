@@ -219,6 +219,10 @@ class _Run:
             return
         try:
             state = checkpoint_file.read(path, FORMAT, device)
+            with checkpoint_file.fitting(path):
+                self._pretrainer.load_state(state["pretrainer"])
+        except checkpoint_file.OtherCodeError as error:
+            raise ValueError(f"{error}; delete it to begin again") from error
         except ValueError as error:
             log.warning("pretraining=%s starts again: %s", self._folder.name, error)
             return
@@ -229,7 +233,6 @@ class _Run:
                 f"{self._data_fingerprint}: bring that data back, or delete {self._folder} to "
                 "begin again"
             )
-        self._pretrainer.load_state(state["pretrainer"])
         self._rows, self._best = state["rows"], state["best"]
         self._seconds = self._rows[-1].get("seconds", 0.0) if self._rows else 0.0
 
