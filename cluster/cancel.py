@@ -26,10 +26,10 @@ _END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their node
 
 def add_cancel_command(commands: Subcommands) -> None:
     """Add `cancel`."""
-    cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; their trials may go on")
+    cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; to go on submit again")
     cancel.add_argument("sweep", metavar="SWEEP")
-    cancel.add_argument("--job", metavar="ID", help="only this job of it; of an array all tasks")
-    cancel.add_argument("--yes", action="store_true", help="do not ask")
+    cancel.add_argument("--job", metavar="ID", help="only this job; of an array all tasks")
+    cancel.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     add_results_option(cancel)
     cancel.set_defaults(run=_cancel)
 

@@ -253,17 +253,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("experiment", type=Path, metavar="FILE", help="in sweeps/")
+    add("experiment", type=Path, metavar="FILE", help="the file of the sweep or search, in sweeps/")
     add("--profile", action=_Profile, dest="asked", default=[], metavar="NAME",
-        help="what to ask of Slurm; several: a job for each")  # fmt: skip
+        help="the kind of node to ask Slurm for; repeated: a job on each")  # fmt: skip
     add("--nodes", action=_Profile, dest="asked", type=count, metavar="N",
-        help="of the --profile before it, in place of the profile's own number")  # fmt: skip
+        help="number of nodes of the --profile before it; default: the profile's own")  # fmt: skip
     add("--jobs", type=count, default=1, metavar="N",
-        help="alike of each profile, as an array: each starts when it finds room")  # fmt: skip
+        help="N of them per profile, as an array: each starts when it finds room")  # fmt: skip
     add("--profiles", type=Path, default=profiles.DEFAULT_FILE, metavar="FILE",
-        help="default: cluster/profiles.toml")  # fmt: skip
-    add("--dry-run", action="store_true", help="check and show everything, submit nothing")
-    add("--again", action="store_true", help="also where a job of this sweep waits or runs")
+        help="file of profiles; default: cluster/profiles.toml")  # fmt: skip
+    add("--dry-run", action="store_true", help="check and show everything; submit nothing")
+    add("--again", action="store_true", help="submit even while a job of this sweep waits or runs")
     return parser
 
 

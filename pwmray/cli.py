@@ -42,11 +42,11 @@ def _check_command(arguments: Sequence[str], known: Iterable[str]) -> None:
 
 
 def _add_commands(commands: Subcommands) -> None:
-    tasks = commands.add_parser("tasks", help="list the 30 tasks, their floors, published returns")
+    tasks = commands.add_parser("tasks", help="list the 30 tasks with floors, published returns")
     tasks.set_defaults(run=_list_tasks)
-    models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
+    models = commands.add_parser("models", help="show parameters, network calls and FLOPs")
     models.add_argument("--size", metavar="S", help="1, 5, 19, 48, 317 or laptop; default: all")
-    pair = "baseline, ..., fullflow, or both kinds as mlp+flow; default: all of the 2x2"
+    pair = "baseline, ..., fullflow, or any two kinds as mlp+flow; default: all of the 2x2"
     models.add_argument("--variant", metavar="V", help=pair)
     models.set_defaults(run=_show_models)
     add_data_commands(commands)

@@ -288,9 +288,10 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, phase: st
 
 def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:
     parser = CommandParser(
-        description=f"Pretrain the world models of {pretraining.name}; a second run goes on."
+        description=f"Pretrain the world models of {pretraining.name}; run it again to continue "
+        "where it stopped."
     )
-    parser.add_argument("--plan", action="store_true", help="say what would run, run nothing")
+    parser.add_argument("--plan", action="store_true", help="print what would run; run nothing")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of --plan")
     parser.add_argument("--tasks", type=task_names, default=(), metavar="A,B", help="other tasks")
     add_place_options(parser, pretraining.scales)

@@ -16,32 +16,32 @@ _MOST = 10**9  # of what is counted on a command line: more than any machine has
 def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParser:
     """Return the parser of a sweep's command."""
     parser = CommandParser(
-        description=f"Run the sweep {name}; a second run goes on where the first stopped."
+        description=f"Run the sweep {name}; run it again to continue where it stopped."
     )
     add = parser.add_argument
     add_place_options(parser, scales)
-    add("--plan", action="store_true", help="print the trials and their cost, run nothing")
+    add("--plan", action="store_true", help="print the trials and their cost; run nothing")
     add("--format", choices=("table", "json"), default="table", help="of --plan")
     add(
         "--devices",
         type=count,
         metavar="N",
-        help="of --plan: at work at once; default: those here",
+        help="with --plan: the wall time on N GPUs (or cores); default: those here",
     )
-    add("--limit", type=count, metavar="N", help="only the first N trials")
-    add("--tasks", dest="task", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
+    add("--limit", type=count, metavar="N", help="run only the first N trials")
+    add("--tasks", dest="task", type=task_names, metavar="A,B", help="other tasks; mt30 for all 30")
     add("--seeds", dest="seed", type=_seeds, metavar="42,123", help="other training seeds")
-    add("--pretrain", action="store_true", help="make the pretrained world models that are missing")
-    add("--world-model", metavar="FILE", help="in place of a pretrained one; or mlp=FILE,flow=FILE")
-    add("--allow-unmatched", action="store_true", help="world models of unlike training too")
-    add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or any")
+    add("--pretrain", action="store_true", help="first make the missing pretrained world models")
+    add("--world-model", metavar="FILE", help="start from it; by kind: mlp=FILE,flow=FILE")
+    add("--allow-unmatched", action="store_true", help="accept world models not pretrained alike")
+    add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or for any")
     add_cluster_options(parser)
     add(
         "--patience",
         type=count,
         default=float("inf"),
         metavar="SECONDS",
-        help="that trials which other processes run are waited for; default: to their end",
+        help="how long to wait for trials that other processes run; default: until they end",
     )
     return parser
 
@@ -51,8 +51,8 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     add = parser.add_argument
     add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
     add_results_option(parser)
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    add("--wandb", choices=MODES, help="default: WANDB_MODE, else offline")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="data folder; default: data")
+    add("--wandb", choices=MODES, help="where W&B runs go; default: WANDB_MODE, else offline")
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +62,9 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
         "--trials-per-gpu",
         type=count,
         metavar="N",
-        help="side by side on one; default: the scale's",
+        help="trials side by side on one GPU; default: the scale's",
     )
-    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    add("--address", help="join a running Ray cluster, auto or host:port; default: start one here")
 
 
 def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:

@@ -128,9 +128,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add `--results`, which every command about trials takes."""
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
-    )
+    default = Path("results")
+    told = f"results folder; default: {default}"
+    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=told)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

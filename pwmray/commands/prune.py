@@ -39,19 +39,19 @@ class Freed(NamedTuple):
 def add_prune_command(commands: Subcommands) -> None:
     """Add `prune`."""
     prune = commands.add_parser(
-        "prune", help="free the room of checkpoints; a dry run without --yes"
+        "prune", help="delete checkpoints to free room; a dry run without --yes"
     )
     prune.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all trials")
     prune.add_argument(
         "--older-than", type=_age, default=datetime.timedelta(), metavar="30d",
-        help="only trials that nothing happened to for so long: 12h, 30d, 8w",
+        help="only trials whose last event is at least so old: 12h, 30d, 8w",
     )  # fmt: skip
     prune.add_argument(
         "--keep", type=_kept, default="last,best", metavar="last,best",
-        help="the checkpoints to keep: last, best, both (the default), or none; what a trial that "
-        "is to go on needs for it is always kept",
+        help="the checkpoints to keep: last, best, both (the default) or none; what an unfinished "
+        "trial needs to go on is always kept",
     )  # fmt: skip
-    prune.add_argument("--yes", action="store_true", help="do it")
+    prune.add_argument("--yes", action="store_true", help="delete them")
     add_results_option(prune)
     prune.set_defaults(run=_prune)
 

@@ -32,16 +32,16 @@ _NUM_LINES = 6  # of the end of a traceback
 
 def add_trial_commands(commands: Subcommands) -> None:
     """Add `show`, `note` and `failures`."""
-    show = commands.add_parser("show", help="everything about a trial")
+    show = commands.add_parser("show", help="show everything about a trial")
     show.add_argument("trial", metavar="TRIAL", help=_TRIAL)
     add_results_option(show)
     show.set_defaults(run=_show)
-    note = commands.add_parser("note", help="write a remark into a trial's record, for good")
+    note = commands.add_parser("note", help="add a note to a trial's record, for good")
     note.add_argument("trial", metavar="TRIAL", help=_TRIAL)
     note.add_argument("text", metavar="TEXT")
     add_results_option(note)
     note.set_defaults(run=_note)
-    failures = commands.add_parser("failures", help="a sweep's failed trials by cause")
+    failures = commands.add_parser("failures", help="list a sweep's failed trials by cause")
     failures.add_argument("sweep", metavar="SWEEP")
     add_results_option(failures)
     failures.set_defaults(run=_list_failures)
