@@ -32,7 +32,7 @@ def ip_of(address: str, hosts: Sequence[str]) -> str:
         found = _numbers_by(address, deadline)
     except OSError as error:
         raise ValueError(
-            f"{address!r}, a node's address in Slurm (NodeAddr), leads nowhere on {here()}: "
+            f"{address!r}, a node's address in Slurm (NodeAddr), cannot be resolved on {here()}: "
             f"{error.strerror}"
         ) from error
     if address in found:
@@ -75,7 +75,7 @@ def ip_at(interface: str) -> str:
         return usable[0]
     there = ", ".join(name for _, name in socket.if_nameindex())
     raise ValueError(
-        f"no address at the profile's interface {interface!r} on {here()}; there are {there}"
+        f"the profile's interface {interface!r} has no address on {here()}; its interfaces: {there}"
     )
 
 

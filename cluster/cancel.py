@@ -84,7 +84,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
         jobs = [job for job in submission.find(told) if not job.is_over]
         for job in jobs:
             if job.user not in ("", slurm_jobs.user()):  # accounting was not asked whose it is
-                raise ValueError(f"job {job.job_id} is of {job.user}, who alone may cancel it")
+                raise ValueError(f"job {job.job_id} belongs to {job.user}, who alone may cancel it")
         if jobs:
             living.append((submission, jobs))
     return living
@@ -92,7 +92,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
 
 def _agrees(sweep: str, number: int) -> bool:
     if not sys.stdin.isatty():
-        raise ValueError("nobody is here to be asked; --yes cancels without asking")
+        raise ValueError("no terminal to ask on; --yes cancels without asking")
     which = "this job" if number == 1 else f"these {number} jobs"
     try:
         answer = input(f"cancel {which} of {sweep}? [y/N] ")
@@ -129,14 +129,14 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
     deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # who takes one over watches it first
     found, held = _record_free(results, folder, here)
     if held:
-        print(f"waiting until the processes of {held} trials let go of them", flush=True)
+        print(f"waiting until the processes of {held} trials release them", flush=True)
     while held and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         more, held = _record_free(results, folder, here)
         found |= more
     print("\n".join([*lost.describe(found), _count(results, folder)]))
     if held:
-        print(f"{held} trials are held still; `pwmray watch {folder.name}` records them later")
+        print(f"{held} trials are still held; `pwmray watch {folder.name}` records them later")
 
 
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:

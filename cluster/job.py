@@ -342,7 +342,7 @@ def main() -> int:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
         return TRIALS_FAILED
     if code == GO_ON and restarts >= chosen.max_requeues:
-        _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
+        _say(f"not requeued: it was requeued {restarts} times already, the profile's max_requeues")
     elif code == GO_ON:
         return _requeue(name)
     return code

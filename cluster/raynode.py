@@ -136,7 +136,9 @@ def main(arguments: Sequence[str]) -> int:
     node = json.loads(text)
     scratch = os.path.expandvars(node["scratch"])
     if not os.path.isabs(scratch):
-        raise ValueError(f"scratch is {node['scratch']!r}, here {scratch!r}: no absolute path")
+        raise ValueError(
+            f"scratch is {node['scratch']!r}, which is {scratch!r} here: not an absolute path"
+        )
     os.makedirs(scratch, exist_ok=True)
     # Of its own for every start, and for nobody else's eyes: Ray opens its folder to all, but not
     # the one around it.

@@ -36,7 +36,7 @@ def _check_command(arguments: Sequence[str], known: Iterable[str]) -> None:
     """Raise ValueError for an option before the command, and for a command that is none."""
     first = arguments[0] if arguments else "--help"
     if first.startswith("-") and first not in ("-h", "--help"):
-        raise ValueError(f"{first} stands before the command: pwmray COMMAND, then its options")
+        raise ValueError(f"{first} must follow the command: pwmray COMMAND, then its options")
     if not first.startswith("-") and first not in known:
         raise ValueError(unknown("command", first, known))
 

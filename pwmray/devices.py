@@ -80,5 +80,5 @@ def choose_device(name: str | None) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise ValueError(unknown("device", name, ("cpu", "cuda")))
     if name == "cuda" and not has_gpu:
-        raise ValueError("--device is cuda, and torch finds no GPU here; valid: cpu")
+        raise ValueError("--device is cuda, but torch finds no GPU here; valid: cpu")
     return torch.device(name)

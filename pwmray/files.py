@@ -174,7 +174,7 @@ def read_lines(
         try:
             found.append(read(line))
         except (ValueError, TypeError) as error:
-            said = f"{path} line {number} is not {what}: {error}; put it right or delete it"
+            said = f"{path} line {number} is not {what}: {error}; correct it or delete it"
             if broken is None:
                 raise ValueError(said) from error
             broken.append(said)

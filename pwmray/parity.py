@@ -33,9 +33,9 @@ def describe_unequal(plan: Plan) -> list[str]:
     first = next(iter(unlike.values()))
     shown = ", ".join(f"{arm.factors[compare]} {sum(arm.sizes):,}" for arm in first)
     return [
-        "note: the summary will not compare these, for their numbers of parameters are "
-        f"more than {PARAMETER_TOLERANCE:.0%} apart: {shown}; by other widths they can be "
-        "made alike, which pwmray models shows"
+        "note: the summary will not compare these, whose numbers of parameters differ by more "
+        f"than {PARAMETER_TOLERANCE:.0%}: {shown}; other widths can make them alike, see pwmray "
+        "models"
     ]
 
 

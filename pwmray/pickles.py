@@ -148,7 +148,7 @@ def _load_trusted(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=trusting)
     except ImportError as error:
-        raise ValueError(f"{path} needs a package that is not here: {error}") from error
+        raise ValueError(f"{path} needs a package that is not installed: {error}") from error
     except Exception as error:  # whatever the file's own code raises
         raise _unreadable(path, error) from error
 

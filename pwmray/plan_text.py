@@ -125,13 +125,13 @@ def describe_other_data(plan: Plan) -> list[str]:
     if trials := plan.on_other_data:
         lines.append(
             f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on "
-            f"other data of {_tasks(trials)} than is there now; to train again, delete from "
+            f"data of {_tasks(trials)} that has changed since; to train again, delete from "
             f"{plan.results}/trials: {_name(trials)}"
         )
     if trials := plan.to_begin_again:
         lines.append(
             f"note: {len(trials)} trial{'s begin' if len(trials) > 1 else ' begins'} again at "
-            f"epoch 0, for the data of {_tasks(trials)} changed: {_name(trials)}"
+            f"epoch 0, since the data of {_tasks(trials)} changed: {_name(trials)}"
         )
     return lines
 
@@ -139,8 +139,8 @@ def describe_other_data(plan: Plan) -> list[str]:
 def describe_pretrained(label: str, folder: Path) -> str:
     """Return a line about a pretraining that is done, on other data than is there now."""
     return (
-        f"note: {label}: pretrained on other data than is there now; to train it again, "
-        f"delete {folder}"
+        f"note: {label}: pretrained on data that has changed since; to train it again, delete "
+        f"{folder}"
     )
 
 

@@ -80,8 +80,8 @@ class Pretraining:
         for key in ("task", "epochs"):
             if key in self.vary or key in self.hold:
                 raise ValueError(
-                    f"pretraining {self.name} sets {key!r}, which is a trial's; its tasks and "
-                    "iterations are those of the scale's pretrain"
+                    f"pretraining {self.name} sets {key!r}, which only a trial has; its tasks "
+                    "and iterations come from the scale's pretrain"
                 )
         settings = self.scales[scale]
         pretrain = {**read_pretrain(settings), **({"tasks": tasks} if tasks else {})}
@@ -116,8 +116,8 @@ class Pretraining:
             print(_line(described))
             if not described["is_found"]:
                 print(
-                    f"note: {config.label}: sweeps do not find it by themselves, for it has other "
-                    f"tasks or settings than the scale says; give them --world-model "
+                    f"note: {config.label}: sweeps do not find it by themselves, since its tasks "
+                    "or settings are not the scale's; give them --world-model "
                     f"{described['path']}"
                 )
             if described["on_other_data"]:

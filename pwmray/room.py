@@ -81,7 +81,9 @@ def check_writable(results: Path) -> None:
     """Raise ValueError unless trials can be written into the results folder; writes nothing."""
     existing = existing_part(results)
     if not existing.is_dir():
-        raise ValueError(f"cannot write to the results folder {results}: {existing} is no folder")
+        raise ValueError(
+            f"cannot write to the results folder {results}: {existing} is not a folder"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"

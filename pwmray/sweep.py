@@ -205,7 +205,7 @@ class Sweep:
         }
         for axis, levels in axes.items():
             if not levels:
-                raise ValueError(f"scale {scale!r} leaves axis {axis!r} no level")
+                raise ValueError(f"scale {scale!r} leaves axis {axis!r} without levels")
         return axes
 
     def _held(self, scale: str) -> dict[str, Any]:

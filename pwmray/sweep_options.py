@@ -80,7 +80,7 @@ def check_scales(at_scale: Any, scales: Any) -> None:
     """Raise ValueError for scales that say too little, or what is given at one not there."""
     check_mapping("scales", scales, "names")
     if not scales:
-        raise ValueError("scales is empty: it must have one scale at least")
+        raise ValueError("scales is empty: it must have at least one scale")
     for name, scale in scales.items():
         check_mapping(f"scale {name!r}", scale, "instead, set and others")
         for part in ("instead", "set"):

@@ -115,7 +115,7 @@ def log_run(folder: Path, **fields: Any) -> None:
         try:
             append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
         except PermissionError as error:  # no reason to end a run as if it had failed
-            say(f"{one_line(error)}: this run is not noted there")
+            say(f"{one_line(error)}: this run is not recorded there")
 
 
 class Pace:

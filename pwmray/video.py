@@ -51,7 +51,7 @@ def open_environment(task: str) -> Any:
     if backend != RENDERER:
         raise ValueError(
             f"no video: MUJOCO_GL is {backend!r}; leave it unset or set it to {RENDERER}, which "
-            f"takes on {NEEDED_TO_DRAW}"
+            f"needs, on {NEEDED_TO_DRAW}"
         )
     try:
         from pwmray.envs.environment import TaskEnv  # dm_control looks for the driver on import

@@ -70,7 +70,7 @@ def test_closed_streams_change_nothing_but_what_is_said(closed, episodes, code, 
     [
         ([], "the following arguments are required: COMMAND"),
         (["dta"], "unknown command 'dta'; did you mean 'data'?; valid: tasks, models, data"),
-        (["--results", "r", "status"], "--results stands before the command: pwmray COMMAND"),
+        (["--results", "r", "status"], "--results must follow the command: pwmray COMMAND"),
         (["data", "collect"], "the following arguments are required: TASK"),
         (
             ["data", "collect", "chetah-run"],
@@ -152,7 +152,7 @@ def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
     assert run_command(lambda: len("b\udcfccher".encode())) == 2
     assert capsys.readouterr().err.splitlines()[1:] == [
         "error: No such file or directory: /absent/folder",
-        r"error: 'b\udcfccher' cannot be written in utf-8; name it otherwise",
+        r"error: 'b\udcfccher' cannot be written in utf-8; rename it",
     ]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)

@@ -99,7 +99,7 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (None, "Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a "),
+        (None, "Ray does not start. Its files are in {folder} (TMPDIR), which needs room and a "),
         ("10.0.0.1:6379", "cannot join Ray at 10.0.0.1:6379: The last lines of the log: "),
     ],
 )
@@ -124,7 +124,9 @@ def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkey
             raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from error
 
     monkeypatch.setattr(ray, "init", fail)
-    told = "this machine is no node of it; make it one: ray start --address=10.0.0.1:6379"
+    told = (
+        "this machine is not one of its nodes; make it one with: ray start --address=10.0.0.1:6379"
+    )
     with pytest.raises(ValueError, match=f"^cannot join Ray at 10.0.0.1:6379: {told}$"):
         connect.connect("10.0.0.1:6379")
 

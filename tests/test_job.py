@@ -459,7 +459,10 @@ def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "error: scratch is '$NOT_SET', here '$NOT_SET': no absolute path\n"
+    assert (
+        done.stderr
+        == "error: scratch is '$NOT_SET', which is '$NOT_SET' here: not an absolute path\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -529,7 +532,7 @@ def test_ray_of_a_node_is_at_the_interface_that_the_profile_names(place):
     head, *_ = place.lines("started")
     assert re.search(r' head 127\.0\.0\.1 \d+ \{"ip": "127.0.0.1", "interface": "lo"', head)
     done = place.run("", changes="sys.argv.insert(1, '--interface=pwm-none0')")
-    told = "ValueError: no address at the profile's interface 'pwm-none0' on n1; there are "
+    told = "ValueError: the profile's interface 'pwm-none0' has no address on n1; its interfaces: "
     told += r".*\blo\b.*\n"
     assert done.returncode and re.search(told, done.stderr)
 

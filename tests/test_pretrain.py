@@ -253,7 +253,9 @@ def test_run_begun_on_other_data_is_refused_and_kept(stores, tmp_path):
         pretrain(config, tmp_path / "run", stores, CPU, stop_at(4))
     begun = (tmp_path / "run" / "resume.ckpt").read_bytes()
     others = [make_store(tmp_path, task, num_episodes=11) for task in TASKS]
-    with pytest.raises(ValueError, match=r"fingerprint .{16}, that of now has .{16}: bring that"):
+    with pytest.raises(
+        ValueError, match=r"fingerprint .{16}, but the data now has .{16}: bring the old"
+    ):
         pretrain(config, tmp_path / "run", others, CPU, quiet)
     assert (tmp_path / "run" / "resume.ckpt").read_bytes() == begun
 
@@ -395,7 +397,9 @@ def test_what_only_a_trial_has_is_refused(key, capsys, tmp_path):
     wrong = dataclasses.replace(pair, hold={key: TASKS[0]})
     code, _, err = run(capsys, "--plan", "--results", tmp_path / "r", of=wrong)
     assert (code, len(err)) == (2, 1)
-    assert f"pretraining pair sets {key!r}, which is a trial's; its tasks and iterations" in err[0]
+    assert (
+        f"pretraining pair sets {key!r}, which only a trial has; its tasks and iterations" in err[0]
+    )
 
 
 def test_seed_that_is_none_is_one_line(capsys, tmp_path):

@@ -287,4 +287,4 @@ def test_table_that_is_not_ours_to_read_stops_no_plan(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(results, "read_table", refuse)
     assert make_plan(tmp_path).minutes > 0
-    assert "the plan learns nothing from a table" in caplog.text
+    assert "a table cannot be used to price the plan" in caplog.text

@@ -313,7 +313,7 @@ def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, c
     places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
     _, out, _ = run(capsys, *places)
     assert out.splitlines()[-1] == (
-        "note: 2 done trials were trained on other data of pendulum-spin than is there now; to "
+        "note: 2 done trials were trained on data of pendulum-spin that has changed since; to "
         f"train again, delete from {tmp_path}/trials: {second.fingerprint}, {last.fingerprint}"
     )
     _, out, _ = run(capsys, *places, "--format", "json")
@@ -334,7 +334,7 @@ def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path,
     places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
     _, out, _ = run(capsys, *places)
     assert out.splitlines()[-1] == (
-        "note: 1 trial begins again at epoch 0, for the data of pendulum-spin changed: "
+        "note: 1 trial begins again at epoch 0, since the data of pendulum-spin changed: "
         f"{second.fingerprint}"
     )
     assert "(1 resumes, 1 again, 6 new)" in out

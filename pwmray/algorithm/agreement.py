@@ -72,7 +72,7 @@ def _check_part(part: WorldModel | Policy | CriticEnsemble, latent_dim: int) -> 
     for what in ours | theirs:
         where = f"{type(part).__name__}: {what}"
         if what not in ours or what not in theirs:
-            raise RuntimeError(f"{where} is there by kernels or torch alone")
+            raise RuntimeError(f"{where} exists only by kernels, or only by torch")
         difference = _difference(ours[what], theirs[what])
         if not difference <= _TOLERANCE:  # nor is NaN
             raise RuntimeError(f"{where} by kernels is off by {difference:.1e}")

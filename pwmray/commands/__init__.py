@@ -239,7 +239,7 @@ def first_line(error: Exception | str) -> str:
 def one_line(error: Exception) -> str:
     """Return what an error says to people, in one line."""
     if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
-        return f"{error.object!a:.200} cannot be written in {error.encoding}; name it otherwise"
+        return f"{error.object!a:.200} cannot be written in {error.encoding}; rename it"
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"

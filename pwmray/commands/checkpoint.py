@@ -64,7 +64,7 @@ def _import(chosen: argparse.Namespace) -> None:
         raise ValueError(f"{chosen.out} exists; pass --force to replace it")
     for ours in (checkpoint.FORMAT, checkpoints.FORMAT):
         if checkpoint_file.is_of(header, ours):
-            raise ValueError(f"{chosen.file} is a checkpoint of ours already: {header.format}")
+            raise ValueError(f"{chosen.file} is already a checkpoint of ours: {header.format}")
     found = read_published(chosen.file, chosen.task_set, chosen.trust)
     checkpoints.save_world_model(chosen.out, found)
     print(f"{chosen.out}: {found.config.kind} world model of {_tasks(found)}")

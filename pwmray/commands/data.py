@@ -118,7 +118,9 @@ def _export(chosen: argparse.Namespace) -> None:
         find_task(task)
     if chosen.files and (chosen.tasks or chosen.source):
         option = "--tasks" if chosen.tasks else "--source"
-        raise ValueError(f"{option} chooses among the data's files; leave it away beside FILE")
+        raise ValueError(
+            f"{option} selects among the data's files; leave it out where you name FILE"
+        )
     check_distinct(chosen.files)
     stores = [open_store(path) for path in chosen.files or _exported_files(chosen)]
     with show_progress("export") as progress:
@@ -183,5 +185,5 @@ def _verify(chosen: argparse.Namespace) -> int:
 
     with show_progress("verify") as progress:
         num_files, faults = find_faults(chosen.data, progress)
-    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are as written"]))
+    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are intact"]))
     return BROKEN if faults else 0

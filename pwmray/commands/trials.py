@@ -52,7 +52,7 @@ def _note(chosen: argparse.Namespace) -> None:
     if not chosen.text.strip():
         raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
     if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
-        raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
+        raise ValueError(f"the note {chosen.text!r} is not valid UTF-8")
     registry.add_note(folder, chosen.text, _user())
     print(f"noted on {names_of_all(chosen.results).get(folder.name, folder.name)}")
 

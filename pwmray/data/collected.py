@@ -78,7 +78,7 @@ def check_name(store: Store) -> None:
     own = f"{store.task}-{collection_fingerprint(store.recipe, store.task)}"
     if store.path.stem != own:
         remedy = f"; make it again with: {store.remake}" if store.remake else ""
-        raise BrokenDataError(f"the data file {store.path} holds what {own} stands for{remedy}")
+        raise BrokenDataError(f"the data file {store.path} holds the data that {own} names{remedy}")
 
 
 def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:

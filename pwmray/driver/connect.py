@@ -78,12 +78,12 @@ def connect(address: str | None) -> str | None:
         if address:
             if _NO_NODE in str(error.__cause__):
                 start = as_typed(f"ray start --address={address}")
-                said = f"this machine is no node of it; make it one: {start}"
+                said = f"this machine is not one of its nodes; make it one with: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         raise ValueError(
-            f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
-            f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
+            f"Ray does not start. Its files are in {folder} (TMPDIR), which needs room and a "
+            f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -107,7 +107,7 @@ def answering(address: str) -> str:
             if left <= 0:
                 raise ValueError(
                     f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
-                    f"start one with `{as_typed('ray start --head')}`, or leave --address away to "
+                    f"start one with `{as_typed('ray start --head')}`, or leave out --address to "
                     "start one here"
                 ) from error
             time.sleep(_AGAIN_SECONDS)

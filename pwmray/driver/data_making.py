@@ -66,7 +66,7 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
                 futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in tasks]
             _follow(futures, _count(wanted), shared.percents, progress)
         except BrokenProcessPool as error:
-            raise ValueError("a process that collects data died, out of memory?") from error
+            raise ValueError("a process collecting data died; out of memory?") from error
         except BaseException:  # asked to stop, or one that failed: the others need not go on
             shared.stop.set()
             executor.shutdown(cancel_futures=True)
@@ -135,7 +135,7 @@ def _make_here(number: int, task: str, recipe: CollectionRecipe, data_dir: Path)
     def progress(_: str, done: int, total: int) -> None:
         assert _shared is not None
         if _shared.stop.is_set():
-            raise InterruptedError(f"the collection of {task} is not wanted any more")
+            raise InterruptedError(f"the collection of {task} is no longer wanted")
         if total:
             _shared.percents[number] = _PERCENT * done // total
 

@@ -34,8 +34,8 @@ TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGT
 NODE_ENDED = "Slurm ended Ray's node on this machine"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _IN_VAIN = (
-    "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
-    "for rows more often (evaluation.every_epochs)"
+    "no trial reached its next row in a whole job, nor would one in the next: ask for more "
+    "time, or for rows more often (evaluation.every_epochs)"
 )
 _WHOLE = 0.9  # of a job's time, in which its trials ran
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
@@ -193,7 +193,9 @@ class Interruption:
         # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._is_interrupted = True
-        say_in_handler(f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}")
+        say_in_handler(
+            f"interrupted: stopping, which takes some seconds; to end at once, kill {os.getpid()}"
+        )
         raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:

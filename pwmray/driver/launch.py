@@ -164,7 +164,7 @@ def _work(engine: "_Engine", following: _Following) -> _End:
             while to_run := turns.next(engine.machine):
                 engine.run(to_run, following)
                 if deaths.bug is not None:
-                    why = f"stopped, for the first trials all died of {deaths.bug}"
+                    why = f"stopped, since the first trials all died of {deaths.bug}"
                     return _End(why=why, bug=deaths.bug)
         if interruption.reason is not None:
             return _End(*interruption.outcome())
@@ -329,7 +329,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if failed:
         print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
     if len(left) < len(open_ones):
-        print(f"{len(open_ones) - len(left)} trials run on in other processes")
+        print(f"{len(open_ones) - len(left)} trials still run in other processes")
     if end.code in (GO_ON, TERMINATED):
         print(f"stopped: {end.why}")
     if end.bug is not None:

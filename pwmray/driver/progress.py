@@ -309,4 +309,4 @@ class SweepProgress:
 def describe_blind(results: Path, machines: Iterable[str]) -> str:
     """Return what to say of machines that do not see the results of the trials they are given."""
     names = ", ".join(sorted(machines))
-    return f"{results} is not seen on {names}, as it must be on all machines of Ray"
+    return f"{results} is not visible on {names}, as it must be on all of Ray's machines"

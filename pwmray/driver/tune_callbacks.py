@@ -102,8 +102,8 @@ class TuneWatch(tune.Callback):
         free, needed = free_bytes(self._plan.results), sum(self._to_write.values())
         if free < needed:
             self._progress.say(
-                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, the trials to come write "
-                f"up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, but the trials to come "
+                f"write up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
             )
 
 

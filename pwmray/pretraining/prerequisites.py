@@ -184,9 +184,9 @@ def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]
         before = seen.setdefault(made.fingerprint, config)
         if before is not config:
             raise ValueError(
-                f"{made.world_model_from} stands in for {before.world_model_from!r} and for "
-                f"{config.world_model_from!r}: {config.label} would run twice; of several "
-                "pretrainings that a sweep varies, --world-model takes the place of none"
+                f"{made.world_model_from} would replace both {before.world_model_from!r} and "
+                f"{config.world_model_from!r}: {config.label} would run twice; where a sweep "
+                "varies pretrainings, --world-model can replace none"
             )
 
 
@@ -235,7 +235,7 @@ def _made_by(file: Path, scale: str) -> frozenset[str] | None:
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:
     if config.task not in pretraining.tasks:
         raise ValueError(
-            f"{config.label} needs a world model pretrained on {config.task}; that of this scale "
-            f"sees {', '.join(pretraining.tasks)}. Make one with: {command} --tasks "
-            f"{config.task},... and give its file with --world-model"
+            f"{config.label} needs a world model pretrained on {config.task}; the one of this "
+            f"scale is trained on {', '.join(pretraining.tasks)}. Make one with: {command} "
+            f"--tasks {config.task},... and give its file with --world-model"
         )

@@ -150,14 +150,14 @@ class SearchPlan:
             for task, others in journal.others.items()
         }
         lines = [
-            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
-            "of the search; they do not count here"
+            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} from other "
+            "settings of the search; they do not count here"
             for task, number in counts.items()
             if number
         ]
         lines += [
-            f"note: {number} of {task}'s trials ended on other data of it than is there now, and "
-            "count beside those of this data"
+            f"note: {number} of {task}'s trials were trained on data that has changed since; "
+            "they count all the same"
             for task, number in self._count_on_other_data(journal.by_task).items()
             if number
         ]
@@ -311,8 +311,8 @@ def _check_space(
         beside = ([{**context, key: value} for value in values] for context in contexts)
         if len(values) > 1 and all(len(_trials(few, config_of)) < 2 for few in beside):
             raise ValueError(
-                f"search {name}: {key!r} changes nothing of any trial: it is held, or "
-                "belongs to another kind of world model or policy"
+                f"search {name}: {key!r} changes no trial: it is held, or belongs to another "
+                "kind of world model or policy"
             )
     return kinds
 

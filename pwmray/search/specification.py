@@ -81,7 +81,7 @@ class Search:
             for key in here:
                 if key in self.space or key == "task":
                     setter = "space" if key in self.space else "tasks"
-                    raise ValueError(f"{key!r} is held, but {setter} sets it; leave one away")
+                    raise ValueError(f"{key!r} is held, but {setter} sets it; drop one of them")
 
     def settings(self, scale: str) -> dict[str, Any]:
         """Return what all its trials hold at a scale."""
