@@ -9,9 +9,10 @@ from typing import Any
 from pwmray import prices
 from pwmray.config import RuntimeConfig
 from pwmray.parity import describe_unequal
-from pwmray.plan import Plan, PlannedTrial, size_text
+from pwmray.plan import Plan, PlannedTrial
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
+from pwmray.room import size_text
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line

@@ -583,7 +583,7 @@ def test_run_names_the_trials_that_begin_again_for_their_data_changed(
     path = collected_path(TASK, trials[0].data, tmp_path / "data")
     arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
     write_store(path, TASK, *arrays, [5], ["uniform"], trials[0].data.collection)
-    monkeypatch.setattr("pwmray.plan.free_bytes", lambda path: 0)  # further it is not to go
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda path: 0)  # further it is not to go
     places = ["--results", str(tmp_path), "--data", str(tmp_path / "data")]
     with pytest.raises(SystemExit):
         sweep.main(["--scale", "tiny", "--wandb", "off", *places])

@@ -623,10 +623,10 @@ with _ending_when_asked("python x.py"):
 
 
 def test_full_disk_is_told_before_anything_runs(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_command, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda _: 1000)
     code, _, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
     assert (code, len(err)) == (2, 1)
-    assert f"no room for the pretrainings: they need 0.1 MB, {tmp_path / 'r'} has 0.0 MB" in err[0]
+    assert f"no room for the pretrainings: 0.1 MB needed, {tmp_path} has 0.0 MB" in err[0]
     assert not list(tmp_path.iterdir())
 
 
