@@ -294,14 +294,14 @@ time.sleep(30)
 """
 END_THE_HEAD = """
 import os, time
-job._LOOK_SECONDS, see_to_it, told = 0.05, job.Job._see_to_it, None
+job._LOOK_SECONDS, supervise, told = 0.05, job.Job._supervise, None
 def end_the_head(self):
     while not os.path.exists("listens"):
         time.sleep(0.05)
     self.signal = told
     self._steps["n1"].terminate()
-    return see_to_it(self)
-job.Job._see_to_it = end_the_head
+    return supervise(self)
+job.Job._supervise = end_the_head
 """
 
 
@@ -447,7 +447,7 @@ def test_node_that_ended_is_started_again_a_while_later(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "time", clock)
     monkeypatch.setattr(seen, "_start_worker", lambda *_: started.append(now[0]))
     for now[0] in (100.0, 109.9, 110.0):
-        seen._see_to_worker("n2")
+        seen._restart_ended("n2")
     assert started == [110.0]
 
 
