@@ -68,7 +68,7 @@ def check_no_folder(path: Path) -> None:
 
 
 def named_path(text: str) -> Path:
-    """Return the whole path that a person means; `~` of a user whom there is not stays as it is."""
+    """Return the absolute path that a person means; `~` of an unknown user stays as it is."""
     return Path(os.path.expanduser(text)).resolve()  # Path's own raises RuntimeError for such a one
 
 

@@ -114,7 +114,7 @@ def answering(address: str) -> str:
 
 
 def largest_machine() -> dict[str, float]:
-    """Return the CPUs and GPUs of the largest machine that Ray has; of a Ray that is gone, none."""
+    """Return the CPUs and GPUs of the largest machine that Ray has; none once Ray is gone."""
     found = machines()
     return {name: max((m.get(name, 0) for m in found), default=0) for name in ("CPU", "GPU")}
 
@@ -135,9 +135,9 @@ def is_connected() -> bool:
 
 
 def check_resources(num_cpus: int) -> None:
-    """Raise ValueError for a trial that would wait for its CPUs for ever: one machine has them.
+    """Raise ValueError where no machine has a trial's CPUs, for which it would wait forever.
 
-    Where any machine has a GPU, it is one of those.
+    Where any machine has a GPU, only those with one count.
     """
     found = machines()
     fitting = [machine for machine in found if machine.get("GPU", 0)] or found
@@ -150,24 +150,24 @@ def check_resources(num_cpus: int) -> None:
 def check_gpus(address: str | None, available: Mapping[str, float]) -> None:
     """Raise ValueError for a GPU that Ray found on this machine and torch cannot use.
 
-    Of a cluster's machines their trials tell.
+    On a cluster each trial finds that out for its own machine.
     """
     if address is None and available.get("GPU", 0):
         check_gpu()
 
 
 def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:
-    """Raise ValueError for a way to multiply that only a GPU has, where Ray has none."""
+    """Raise ValueError for a precision of products that only a GPU has, where Ray has no GPU."""
     if not available.get("GPU", 0):
         for matmul in matmuls:
             check_on_cpu(matmul)
 
 
 def describe_missing_compiler(available: Mapping[str, float]) -> str:
-    """Return what to tell of trials on this machine without a compiler that works, or nothing.
+    """Return a line where this machine has no working compiler for its trials' kernels, else "".
 
-    For its CPUs the kernels are loaded, which compiles them the first time, before every trial
-    would; for a GPU Triton, which is torch's, needs a C compiler.
+    For CPUs it loads the kernels, which compiles them once before every trial would; for a GPU it
+    is Triton, which torch brings along, that needs a C compiler.
     """
     try:
         build.find_c_compiler() if available.get("GPU", 0) else build.load()
@@ -191,9 +191,9 @@ def _await_types(names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _sigterm_left_alone() -> Iterator[None]:
-    """Leave SIGTERM to who listens to it already.
+    """Keep Ray from replacing the handler of SIGTERM.
 
-    Ray takes it as it starts, which takes seconds, and ends the process with exit codes of its own.
+    It does so as it starts, for seconds, and would end the process with exit codes of its own.
     """
     from ray._private import utils
 

@@ -75,10 +75,10 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
 
 @contextlib.contextmanager
 def _signals_kept_here() -> Iterator[None]:
-    """Leave Ctrl-C and SIGUSR1 to this process: those that start meanwhile never hear of them.
+    """Keep Ctrl-C and SIGUSR1 from the processes that are started in this context.
 
-    They are blocked, which a process passes on. What comes meanwhile is heeded afterwards, as is
-    SIGTERM, which would leave half a start behind.
+    The signals are blocked, which child processes inherit. Those that come meanwhile are heeded
+    afterwards, as is SIGTERM, which would leave a process half started.
     """
     numbers = (signal.SIGTERM, *_KEPT)
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}

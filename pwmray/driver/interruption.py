@@ -1,8 +1,8 @@
 """Requests from outside to stop: SIGUSR1 at each trial's next row, SIGTERM at once, as Ctrl-C.
 
 A scheduler sends SIGUSR1 some minutes before it takes the machines away, at the time limit or for
-jobs that go before. Trials have until shortly before that to come to their row. Who is to go on
-with the sweep then sees it by the exit code.
+jobs of higher priority. Trials have until shortly before that to come to their row. By the exit
+code whoever started this process then knows that the sweep is to go on.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is th
 
 
 class AskedToStopError(Exception):
-    """What this process was doing ended early, for it was asked to stop."""
+    """Work ended early because this process was asked to stop."""
 
 
 class TerminatedError(KeyboardInterrupt):

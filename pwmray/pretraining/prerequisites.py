@@ -56,14 +56,14 @@ def find(
     given: Mapping[str, Sequence[Path]] | None = None,
     data_dir: Path = Path("data"),
 ) -> Found:
-    """Look the pretrained world models of a sweep's trials up in the results folder.
+    """Look up the pretrained world models of a sweep's trials in the results folder.
 
-    `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
-    whose file is missing goes on awaiting it. The command that makes it names `results` and
-    `data_dir` where they are not those that it takes by itself.
-    Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
-    files of its kind fits or several, and for trials that were several by the pretrainings that
-    they name alone, all of which one file stands in for.
+    `given` has files to take instead, by kind; of several, each is for the trials that it fits. A
+    trial whose file is missing goes on awaiting it. The command that makes the file names `results`
+    and `data_dir` where they are not that command's defaults.
+    Raises ValueError for a trial whose task is not one of the pretraining's, for one that no given
+    file of its kind fits, or several do, and for trials that differ only in the pretrainings that
+    they name where one given file replaces those.
     """
     found, needed = [], {}
     for config in configs:
@@ -176,7 +176,7 @@ def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
 
 
 def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> None:
-    """Raise ValueError for trials that the file which they start from made one."""
+    """Raise ValueError for trials that have become one by starting from the same file."""
     seen: dict[str, TrialConfig] = {}
     for config, made in zip(configs, found, strict=True):
         if not config.awaits_world_model or made.awaits_world_model:

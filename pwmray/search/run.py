@@ -208,7 +208,7 @@ def _connect(address: str | None) -> None:
 
 
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
-    """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
+    """Record how trials ended whose Slurm job is gone: it decides what helps."""
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
     # Left to the trials' own processes, each would find another's claim and not begin.
@@ -287,7 +287,7 @@ def _search(
 
 
 def _count_places(runtime: RuntimeConfig) -> int:
-    """Return how many trials Ray has room for by now, at least one: nodes come and go."""
+    """Return how many trials Ray has room for now, at least one: nodes come and go."""
     offered = ray.cluster_resources()
     asked = placement.bundle(runtime, 1, offered, offered)
     return max(1, placement.count_places(asked, connect.machines()))

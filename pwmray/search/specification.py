@@ -49,7 +49,7 @@ class Search:
     at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ValueError for what its file cannot mean."""
+        """Raise ValueError where the specification contradicts itself or cannot be searched."""
         check_folder_name("a search", self.name)
         with complaints_of(f"search {self.name}"):
             check_scales(self.at_scale, self.scales)
