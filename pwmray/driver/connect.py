@@ -10,13 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from pwmray import placement
 from pwmray.commands import as_typed, one_line
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
+
+if TYPE_CHECKING:
+    from pwmray.config import TrialConfig
 
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
 # How long to ask where a Ray is known to be: on a busy machine it listens some time before it
@@ -43,6 +48,26 @@ _SETTINGS = {
 # A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
 # nothing where they are set.
 _REFUSED_BY_TUNE = ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR")
+
+
+def connect_for(configs: "Sequence[TrialConfig]", address: str | None) -> None:
+    """Start or join Ray for trials; print what they lack there and where the dashboard is.
+
+    Raises ValueError as `connect`, and where a trial could not run on the machines that Ray has.
+    """
+    import ray
+
+    dashboard, offered = connect(address), ray.cluster_resources()
+    runtimes = [config.runtime for config in configs]
+    check_resources(max(runtime.num_cpus for runtime in runtimes))
+    check_gpus(address, offered)
+    check_matmuls({config.learner.matmul for config in configs}, offered)
+    gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
+    lines = [placement.describe_missing_gpus(gpu_types, offered)]
+    if address is None and any(runtime.compile for runtime in runtimes):
+        lines.append(describe_missing_compiler(offered))
+    for line in filter(None, [*lines, dashboard]):
+        print(line)
 
 
 def connect(address: str | None) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pwmray import lost, placement, registry, tables
+from pwmray import lost, registry, tables
 from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
 from pwmray.driver import connect, notify, retries
@@ -264,23 +264,8 @@ class _Engine:
             if connect.is_connected():
                 return self._scratch
             self._leave_lost(tell)  # while this process waited for others' trials
-        import ray
-
         self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
-        dashboard = connect.connect(self._address)
-        runtimes = [trial.config.runtime for trial in self._plan.unfinished]
-        offered = ray.cluster_resources()
-        connect.check_resources(max(runtime.num_cpus for runtime in runtimes))
-        connect.check_gpus(self._address, offered)
-        connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
-        gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
-        if said := placement.describe_missing_gpus(gpu_types, offered):
-            print(said)
-        compiles_here = self._address is None and any(runtime.compile for runtime in runtimes)
-        if compiles_here and (said := connect.describe_missing_compiler(offered)):
-            print(said)
-        if dashboard:
-            print(dashboard)
+        connect.connect_for([trial.config for trial in self._plan.unfinished], self._address)
         return self._scratch
 
 

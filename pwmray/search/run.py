@@ -190,21 +190,14 @@ def _prepare(
     interruption: Interruption,
 ) -> dict[str, Path]:
     """Make the data, start or join Ray; return each task's data."""
-    wanted = [(task, plan.config(task, {}).data) for task in tasks]
+    configs = [plan.config(task, {}) for task in tasks]
+    if not configs:  # another process ran them while this one waited for it
+        return {}
     with show_progress("data") as progress:
+        wanted = [(config.task, config.data) for config in configs]
         made = make_data(wanted, data_dir, interruption.heeded(progress))
-    _connect(address)
-    connect.check_gpus(address, ray.cluster_resources())
-    compiles_here = address is None and plan.config(plan.tasks[0], {}).runtime.compile
-    if compiles_here and (said := connect.describe_missing_compiler(ray.cluster_resources())):
-        print(said)
+    connect.connect_for(configs, address)
     return {task: made[task, recipe] for task, recipe in wanted}
-
-
-def _connect(address: str | None) -> None:
-    """Start or join Ray, and say where its dashboard is."""
-    if dashboard := connect.connect(address):
-        print(dashboard)
 
 
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
@@ -251,30 +244,25 @@ def _search_task(
     `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
     """
     for _ in range(MAX_LOSSES):
-        offered = ray.cluster_resources()
-        trials = begin(offered=offered)
+        trials = begin(offered=ray.cluster_resources())
         opened.append(trials)
         is_again, is_lost = True, False
         while is_again:
-            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), interruption)
             is_again = not is_lost and trials.wait_for_held(interruption.may_go_on)
         if not is_lost or interruption.reason is not None:
             return trials
         say("Ray's node on this machine died; going on with another")
         ray.shutdown()
         trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
-        _connect(address and connect.answering(address))
+        connect.connect_for([trials.default], address and connect.answering(address))
         trials.wait_for_held(interruption.may_go_on)  # or they would be another's
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 
-def _search(
-    trials: SearchTrials, scratch: Path, offered: Mapping[str, float], interruption: Interruption
-) -> bool:
+def _search(trials: SearchTrials, scratch: Path, interruption: Interruption) -> bool:
     """Run a task's study as far as it comes; return whether Ray's node here died meanwhile."""
-    runtime, stopper = trials.default.runtime, StopEarly()
-    connect.check_resources(runtime.num_cpus)
-    connect.check_matmuls({trials.default.learner.matmul}, offered)
+    stopper = StopEarly()
     asked = tune.TuneConfig(
         search_alg=_StudySearcher(trials, interruption, stopper),
         scheduler=_StudyScheduler(trials, interruption),
