@@ -12,12 +12,13 @@ from cluster import submissions
 from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
-from pwmray.commands import Subcommands, add_results_option, unknown
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.lost import Lost
 from pwmray.registry.claim import LEASE_SECONDS
 from pwmray.registry.listing import list_trials
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
+from pwmray.wording import unknown
 
 _POLL_SECONDS = 1.0
 _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"

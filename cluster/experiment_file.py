@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 from pwmray import sweep_file
-from pwmray.commands import nearest
 from pwmray.search import Search
 from pwmray.sweep import Sweep
+from pwmray.wording import nearest
 
 _USUAL = ("sweep", "search")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster import slurm
 from pwmray.checks import check_least, typed
-from pwmray.commands import unknown
+from pwmray.wording import unknown
 
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names

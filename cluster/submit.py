@@ -24,10 +24,11 @@ from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
 from pwmray import slurm_jobs
-from pwmray.commands import CommandParser, as_typed, run_command
+from pwmray.commands import CommandParser, run_command
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
+from pwmray.wording import as_typed
 
 # What the driver in a job is told by us.
 _OURS = {

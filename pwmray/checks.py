@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from pwmray.commands import unknown
+from pwmray.wording import unknown
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
 MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode

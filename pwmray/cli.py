@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cluster.cancel import add_cancel_command
 from cluster.watch import add_watch_command
-from pwmray.commands import CommandParser, Subcommands, run_command, unknown
+from pwmray.commands import CommandParser, Subcommands, run_command
 from pwmray.commands.checkpoint import add_checkpoint_commands
 from pwmray.commands.data import add_data_commands
 from pwmray.commands.evaluate import add_evaluate_command
@@ -15,6 +15,7 @@ from pwmray.commands.prune import add_prune_command
 from pwmray.commands.status import add_status_command
 from pwmray.commands.trials import add_trial_commands
 from pwmray.commands.wandb_sync import add_wandb_command
+from pwmray.wording import unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

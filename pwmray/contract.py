@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from pwmray.build import build_parts, build_shapes
-from pwmray.commands import one_line
 from pwmray.config import TrialConfig
 from pwmray.models import (
     POLICIES,
@@ -37,6 +36,7 @@ from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.wording import one_line
 
 _LEADING = (2, 3)
 _TESTED = {MLPWorldModel, FlowWorldModel, GaussianPolicy, FlowPolicy}

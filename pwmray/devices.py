@@ -6,7 +6,7 @@ import gc
 import torch
 
 from pwmray import precision
-from pwmray.commands import one_line, unknown
+from pwmray.wording import one_line, unknown
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -9,8 +9,8 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from pwmray.checks import check_mapping
-from pwmray.commands import unknown
 from pwmray.results import TRIALS
+from pwmray.wording import unknown
 
 Levels = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from pwmray.commands import first_line
 from pwmray.records import check_records
+from pwmray.wording import first_line
 
 _STATISTICS = "RunningMeanStd"
 _ZIP_START = b"PK\x03\x04"  # torch writes zip files, whose table of contents is at the end

@@ -19,7 +19,7 @@ from typing import Any
 from pwmray import grid
 from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
-from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
+from pwmray.commands import CommandParser, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
 from pwmray.driver.interruption import GO_ON
@@ -40,6 +40,7 @@ from pwmray.sweep_options import add_place_options, check_scales, choose_scale, 
 from pwmray.tasks import TASKS
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, choose_mode, recording
+from pwmray.wording import as_typed
 
 DIVERGED = 1  # exit code: a loss was not finite
 _POLL_SECONDS = 1.0

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.checks import check_mapping
-from pwmray.commands import CommandParser, add_results_option, distinct, names, unknown
+from pwmray.commands import CommandParser, add_results_option, distinct, names
 from pwmray.tasks import TASKS
 from pwmray.tracking.recording import MODES
+from pwmray.wording import unknown
 
 _MOST = 10**9  # of what is counted on a command line: more than any machine has
 

@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 
 from pwmray import registry, results
-from pwmray.commands import one_line, say
+from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
 from pwmray.trial_links import link, name_anew
+from pwmray.wording import one_line
 
 _FROM_EVENTS = (
     "reason",

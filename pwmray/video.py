@@ -9,11 +9,11 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from pwmray.commands import first_line
 from pwmray.files import draft_path, replacing
 from pwmray.room import free_bytes
 from pwmray.system import NEEDED_TO_DRAW, RENDERER
 from pwmray.tasks import EPISODE_STEPS
+from pwmray.wording import first_line
 
 Write = Callable[[np.ndarray], None]  # takes a picture
 

@@ -11,9 +11,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from pwmray import cli
-from pwmray.commands import _freeze_imports, as_typed, run_command
+from pwmray.commands import _freeze_imports, run_command
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS
+from pwmray.wording import as_typed
 
 ROOT = Path(__file__).parent.parent
 # A Python that says it is of another version.

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pwmray.algorithm import agreement
-from pwmray.commands import one_line
 from pwmray.kernels import build, norms
 from pwmray.models.layers import use_kernels
+from pwmray.wording import one_line
 
 if TYPE_CHECKING:
     from pwmray.algorithm.clipped_step import Adam

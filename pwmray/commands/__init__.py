@@ -2,13 +2,11 @@
 
 import argparse
 import contextlib
-import difflib
 import functools
 import gc
 import importlib.util
 import io
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
+from pwmray.wording import one_line
 
 STARTED_AT = time.monotonic()  # of this process, which loads this before it does anything
 TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
@@ -133,24 +132,6 @@ def add_results_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=told)
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the valid name most like `name`, or nothing."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def unknown(what: str, name: object, valid: Iterable[str]) -> str:
-    """Return the complaint about a name that is not valid, with the nearest valid one."""
-    valid = list(valid)
-    return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
-
-
-def as_typed(command: str) -> str:
-    """Return a command as it is typed here: after ./run where that started this process."""
-    run = os.environ.get("PWMRAY_RUN")
-    return f"{shlex.quote(run)} {command}" if run else command
-
-
 def names(text: str) -> list[str]:
     """Split names at commas; raise ArgumentTypeError for one given twice."""
     return distinct([name.strip() for name in text.split(",")])
@@ -229,18 +210,3 @@ class _Lines:
             return ""
         left = (now - self._started) * (total - done) / done if done else 0.0
         return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")
-
-
-def first_line(error: Exception | str) -> str:
-    """Return the first line of an error's message: those of some libraries have many."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's message in one line, for people."""
-    if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
-        return f"{error.object!a:.200} cannot be written in {error.encoding}; rename it"
-    if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}"
-    return " ".join((str(error) or type(error).__name__).split())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, names, one_line, say
+from pwmray.commands import Subcommands, add_results_option, names, say
 from pwmray.pretraining.folder import CLAIM_FILE as PRETRAINING_CLAIM_FILE
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
@@ -22,6 +22,7 @@ from pwmray.registry.sweep_folders import (
     names_of_all,
     read_sweep,
 )
+from pwmray.wording import one_line
 
 _FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}

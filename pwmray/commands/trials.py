@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, one_line
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -24,6 +24,7 @@ from pwmray.registry.states import as_lines, last_row
 from pwmray.registry.sweep_folders import find_sweep, find_trial, names_in, names_of_all, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
 from pwmray.tracking import wandb_state
+from pwmray.wording import one_line
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line

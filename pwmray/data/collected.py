@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pwmray.commands import Progress, as_typed
+from pwmray.commands import Progress
 from pwmray.data.collect import Episodes, MakeVector, NoPolicyError
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.layouts import COLLECTED
@@ -16,6 +16,7 @@ from pwmray.data.store import BrokenDataError, Store, open_store, write_store
 from pwmray.files import remove_drafts
 from pwmray.registry import claim
 from pwmray.tasks import find_task
+from pwmray.wording import as_typed
 
 _POLL_SECONDS = 0.2
 Collect = Callable[[str, CollectionRecipe, MakeVector, Progress | None], Episodes]

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pwmray import placement
-from pwmray.commands import as_typed, one_line
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
+from pwmray.wording import as_typed, one_line
 
 if TYPE_CHECKING:
     from pwmray.config import TrialConfig

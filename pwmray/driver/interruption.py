@@ -14,17 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from pwmray import deaths, slurm_jobs
-from pwmray.commands import (
-    INTERRUPTED,
-    STARTED_AT,
-    TRIALS_FAILED,
-    Progress,
-    one_line,
-    say,
-    say_in_handler,
-)
+from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say, say_in_handler
 from pwmray.driver.retries import is_first_start
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+from pwmray.wording import one_line
 
 # Exit code after SIGUSR1, and where Slurm ended Ray: what is left is to be gone on with (sysexits'
 # EX_TEMPFAIL).

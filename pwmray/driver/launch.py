@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pwmray import lost, registry, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
 from pwmray.driver import connect, notify, retries
 from pwmray.driver.interruption import (
     CANCELLED,
@@ -40,6 +40,7 @@ from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.room import check_writable
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
+from pwmray.wording import as_typed
 
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable

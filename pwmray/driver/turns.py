@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import deaths, provenance, registry
-from pwmray.commands import one_line
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
@@ -28,6 +27,7 @@ from pwmray.failures import (
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.watchdog import has_hung
+from pwmray.wording import one_line
 
 _POLL_SECONDS = 1.0
 _MAX_IN_VAIN = 5  # of few trials all may come to the one machine that does not see them

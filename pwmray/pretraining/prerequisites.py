@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import sweep_file
-from pwmray.commands import as_typed, unknown
 from pwmray.config import TrialConfig
 from pwmray.files import named_path
 from pwmray.models import WORLD_MODELS
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, holder_of, is_done, state_of
 from pwmray.pretraining.pretrained import find_file, kind_of, misfit
+from pwmray.wording import as_typed, unknown
 
 _SWEEPS = Path(__file__).parents[2] / "sweeps"  # where `./run python sweeps/x.py` looks, too
 

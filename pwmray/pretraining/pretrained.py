@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.data.sources import current_fingerprint, join_fingerprints
 from pwmray.files import named_path
@@ -24,6 +23,7 @@ from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done
 from pwmray.results import TRAINED_WITH, UNKNOWN
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
+from pwmray.wording import nearest
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 

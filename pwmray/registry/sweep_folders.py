@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import registry
-from pwmray.commands import nearest, unknown
 from pwmray.files import outlasting_stale
+from pwmray.wording import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records

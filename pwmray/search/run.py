@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import lost, placement
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
@@ -34,6 +34,7 @@ from pwmray.search.trials import STOPPED, SearchTrials
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
 from pwmray.trainable import TrialTrainable
+from pwmray.wording import as_typed
 
 _LOOK_SECONDS = 1.0
 
