@@ -75,7 +75,7 @@ def _find_exempt(arm: A, arms: Sequence[A], compared: Sequence[str]) -> list[A]:
 
 
 def _find_baseline(group: Sequence[A], exempt: Sequence[A], compared: Sequence[str]) -> A:
-    """Return the level or variant "baseline", else the smallest number, else the first.
+    """Return the arm with the level or variant "baseline", else the first in the order given.
 
     It is one of the group; an `exempt` one where the group has none, or has nothing to compare.
     """
