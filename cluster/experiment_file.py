@@ -18,8 +18,8 @@ def load_experiment(path: Path) -> Sweep | Search:
     """
     if not path.is_file():
         files = sorted(map(str, path.parent.glob("[!_.]*.py")))
-        known = f"; valid: {', '.join(files)}" if files else ""
-        raise ValueError(f"no sweep file {path}{nearest(str(path), files)}{known}")
+        known = f"{nearest(str(path), files)} valid: {', '.join(files)}" if files else ""
+        raise ValueError(f"no sweep file {path}{known}")
     found = {k: v for k, v in sweep_file.load(path).items() if isinstance(v, Sweep | Search)}
     for names in (_run_by(path), _USUAL, found):
         chosen = {id(found[name]): name for name in names if name in found}

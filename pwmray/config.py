@@ -358,7 +358,7 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
         kinds = _KINDS.get(match["part"], {})
         raise ValueError(
             f"config key {key!r}: {match['part']} has no kind {match['kind']!r}"
-            f"{nearest(match['kind'], kinds)}; valid: {', '.join(kinds) or 'none'}"
+            f"{nearest(match['kind'], kinds)} valid: {', '.join(kinds) or 'none'}"
         )
     return match["part"], match["kind"], match["name"]
 

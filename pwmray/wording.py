@@ -24,13 +24,16 @@ def first_line(error: Exception | str) -> str:
 def unknown(what: str, name: object, valid: Iterable[str]) -> str:
     """Return the complaint about a name that is not valid, with the nearest valid one."""
     valid = list(valid)
-    return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
+    return f"unknown {what} {name!r}{nearest(str(name), valid)} valid: {', '.join(valid)}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the valid name most like `name`, or nothing."""
+    """Return "; did you mean 'x'?" for the valid name most like `name`, else ";".
+
+    What is valid is to follow it.
+    """
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else ";"
 
 
 def as_typed(command: str) -> str:

@@ -178,7 +178,7 @@ def refused(capsys, *arguments):
         (["--first-seed", 2**32 - 2], "--first-seed is 4294967294; valid: 0 to 4294967293"),
         (["--task", "pendlum-spin"], "unknown task 'pendlum-spin'; did you mean 'pendulum-spin'"),
         (["--task", "cup-spin"], "cannot act in 'cup-spin': it was trained on pendulum-spin"),
-        (["--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'?; valid: cpu, cuda"),
+        (["--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'? valid: cpu, cuda"),
         (["--video", "out.avi"], "the video out.avi must be called something.mp4"),
         (["--video", "/absent/out.mp4"], "cannot write the video /absent/out.mp4"),
         (["--video", "out.mp4"], "no video: MUJOCO_GL is 'disable'; leave it unset or set it to"),

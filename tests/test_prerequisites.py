@@ -377,7 +377,7 @@ def test_files_stand_in_by_kind(tmp_path, capsys):
         ("mpl=mlp.ckpt", "unknown kind of world model 'mpl'; did you mean 'mlp'"),
         ("mlp=mlp.ckpt,mlp=mlp.ckpt", "mlp.ckpt twice"),
         ("mlp=mlp.ckpt,flow.ckpt", "valid: FILE, or mlp=FILE,flow=FILE"),
-        ("mlp=mpl.ckpt", "mpl.ckpt is not a file; did you mean 'mlp.ckpt'?; valid: a file"),
+        ("mlp=mpl.ckpt", "mpl.ckpt is not a file; did you mean 'mlp.ckpt'? valid: a file"),
         ("flow=mlp.ckpt", "does not fit"),
         ("readme.md", "readme.md is not a world model of ours"),
     ],

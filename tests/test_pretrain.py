@@ -447,7 +447,7 @@ def test_published_flow_is_another_model_and_a_published_mlp_is_not():
     ("scale", "said"),
     [
         ({"iteratons": 9}, "unknown setting of the scale's pretrain 'iteratons'; did you mean 'it"),
-        ({"seed": 1}, "unknown setting of the scale's pretrain 'seed'.*; valid: tasks, iterations"),
+        ({"seed": 1}, "unknown setting of the scale's pretrain 'seed'.* valid: tasks, iterations"),
         ({"iterations": "9"}, "setting of the scale's pretrain 'iterations' is '9'; it must be of"),
         ({"iterations": True}, "'iterations' is True; it must be of type int"),
         ({"held_out_share": None}, "'held_out_share' is None; it must be of type float"),

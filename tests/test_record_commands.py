@@ -146,7 +146,7 @@ def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["status", "tny"], "unknown sweep 'tny'; did you mean 'tiny'?; valid: tiny in "),
+        (["status", "tny"], "unknown sweep 'tny'; did you mean 'tiny'? valid: tiny in "),
         (["status", "../tiny"], "unknown sweep '../tiny'"),
         (["show", "pendulum-spin-baseline-4-seed4"], f"did you mean '{NAMES[0]}'"),
         (["show", ""], "no trial ''"),

@@ -148,7 +148,7 @@ def find_file(value: str, what: str) -> Path:
     words = [SCRATCH, PRETRAINED] if is_setting else []
     valid = f"a file, {SCRATCH!r}, or {PRETRAINED!r} in a sweep" if is_setting else "a file"
     hint = nearest(path.name, [*words, *beside])
-    raise ValueError(f"{what} is {value!r}, but {path} is not a file{hint}; valid: {valid}")
+    raise ValueError(f"{what} is {value!r}, but {path} is not a file{hint} valid: {valid}")
 
 
 def _file_of(config: TrialConfig) -> Path:

@@ -119,7 +119,7 @@ def find_trial(results: Path, text: str) -> Path:
     if not found:
         every = {name for by_fingerprint in names.values() for name in by_fingerprint.values()}
         raise ValueError(
-            f"no trial {text!r} in {results}{nearest(text, every | set(known))}; valid: a "
+            f"no trial {text!r} in {results}{nearest(text, every | set(known))} valid: a "
             "fingerprint, the beginning of one, or a name in results/<sweep>/trials"
         )
     return registry.trial_folder(results, found.pop())
