@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from analysis.guard import PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
-from pwmray.commands import CommandParser, add_results_option, one_line, run_command
+from pwmray.commands import CommandParser, add_results_option, run_command
 from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
+from pwmray.wording import one_line
 
 PARTS = {
     "data": ("data_fingerprint",),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis.load import Sweep, Trial, find_level, list_factors_of_arms
-from pwmray.commands import unknown
+from pwmray.wording import unknown
 
 SWEEP = "sweep"  # the factor that tells the trials of several sweeps apart
 

@@ -12,8 +12,8 @@ from analysis.arms import Arm
 from analysis.guard import FROZEN, PARAMETER_TOLERANCE
 from analysis.load import Trial, find_level, format_value
 from analysis.stats import mean_and_sd
-from pwmray.commands import unknown
 from pwmray.published_returns import PUBLISHED_RETURNS, PublishedReturns
+from pwmray.wording import unknown
 
 UNRECORDED = "not recorded"
 

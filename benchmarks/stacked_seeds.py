@@ -28,13 +28,14 @@ from pwmray.algorithm.pwm import Learner, Metrics
 from pwmray.algorithm.returns import td_lambda
 from pwmray.build import build_learner
 from pwmray.checks import check_least
-from pwmray.commands import CommandParser, names, run_command, unknown
+from pwmray.commands import CommandParser, names, run_command
 from pwmray.data.sampler import WindowSampler
 from pwmray.devices import choose_device, set_up_torch
 from pwmray.models.sizes import SIZES
 from pwmray.precision import FLOAT32, MATMULS, autocast, check_on_cpu
 from pwmray.seeding import generator
 from pwmray.variants import VARIANTS
+from pwmray.wording import unknown
 
 _NUM_EPISODES = 50
 _EPSILON = 1e-6  # of clip_grad_norm_

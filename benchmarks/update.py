@@ -28,11 +28,12 @@ from timing import Setup, Times, time_copies, time_in_turns
 from pwmray import system
 from pwmray.algorithm.compiling import reason_against
 from pwmray.checks import check_least
-from pwmray.commands import CommandParser, Progress, names, run_command, show_progress, unknown
+from pwmray.commands import CommandParser, Progress, names, run_command, show_progress
 from pwmray.devices import choose_device, set_up_torch
 from pwmray.models.sizes import SIZES
 from pwmray.precision import FLOAT32, MATMULS, check_on_cpu
 from pwmray.variants import VARIANTS
+from pwmray.wording import unknown
 
 DIFFERS = 1  # exit code
 # Of the weights in float32, relative to the step: rounding left up to 1.2e-4, a trace of 0.94 3e-3.

@@ -12,12 +12,13 @@ from cluster import submissions
 from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
-from pwmray.commands import Subcommands, add_results_option, unknown
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.lost import Lost
 from pwmray.registry.claim import LEASE_SECONDS
 from pwmray.registry.listing import list_trials
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
+from pwmray.wording import unknown
 
 _POLL_SECONDS = 1.0
 _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
@@ -26,10 +27,10 @@ _END_SECONDS = 180.0  # for the jobs' processes to be killed, and for their node
 
 def add_cancel_command(commands: Subcommands) -> None:
     """Add `cancel`."""
-    cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; their trials may go on")
+    cancel = commands.add_parser("cancel", help="end a sweep's Slurm jobs; to go on submit again")
     cancel.add_argument("sweep", metavar="SWEEP")
-    cancel.add_argument("--job", metavar="ID", help="only this job of it; of an array all tasks")
-    cancel.add_argument("--yes", action="store_true", help="do not ask")
+    cancel.add_argument("--job", metavar="ID", help="only this job; of an array all tasks")
+    cancel.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     add_results_option(cancel)
     cancel.set_defaults(run=_cancel)
 
@@ -84,7 +85,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
         jobs = [job for job in submission.find(told) if not job.is_over]
         for job in jobs:
             if job.user not in ("", slurm_jobs.user()):  # accounting was not asked whose it is
-                raise ValueError(f"job {job.job_id} is of {job.user}, who alone may cancel it")
+                raise ValueError(f"job {job.job_id} belongs to {job.user}, who alone may cancel it")
         if jobs:
             living.append((submission, jobs))
     return living
@@ -92,7 +93,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
 
 def _agrees(sweep: str, number: int) -> bool:
     if not sys.stdin.isatty():
-        raise ValueError("nobody is here to be asked; --yes cancels without asking")
+        raise ValueError("no terminal to ask on; --yes cancels without asking")
     which = "this job" if number == 1 else f"these {number} jobs"
     try:
         answer = input(f"cancel {which} of {sweep}? [y/N] ")
@@ -129,14 +130,14 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
     deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # who takes one over watches it first
     found, held = _record_free(results, folder, here)
     if held:
-        print(f"waiting until the processes of {held} trials let go of them", flush=True)
+        print(f"waiting until the processes of {held} trials release them", flush=True)
     while held and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         more, held = _record_free(results, folder, here)
         found |= more
     print("\n".join([*lost.describe(found), _count(results, folder)]))
     if held:
-        print(f"{held} trials are held still; `pwmray watch {folder.name}` records them later")
+        print(f"{held} trials are still held; `pwmray watch {folder.name}` records them later")
 
 
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 from pwmray import sweep_file
-from pwmray.commands import nearest
 from pwmray.search import Search
 from pwmray.sweep import Sweep
+from pwmray.wording import nearest
 
 _USUAL = ("sweep", "search")
 
@@ -18,15 +18,15 @@ def load_experiment(path: Path) -> Sweep | Search:
     """
     if not path.is_file():
         files = sorted(map(str, path.parent.glob("[!_.]*.py")))
-        known = f"; valid: {', '.join(files)}" if files else ""
-        raise ValueError(f"no sweep's file {path}{nearest(str(path), files)}{known}")
+        known = f"{nearest(str(path), files)} valid: {', '.join(files)}" if files else ""
+        raise ValueError(f"no sweep file {path}{known}")
     found = {k: v for k, v in sweep_file.load(path).items() if isinstance(v, Sweep | Search)}
     for names in (_run_by(path), _USUAL, found):
         chosen = {id(found[name]): name for name in names if name in found}
         if len(chosen) > 1:
             several = ", ".join(chosen.values())
             raise ValueError(
-                f"{path} has several: {several}; let the one to submit be called sweep or search"
+                f"{path} defines several: {several}; call the one to submit sweep or search"
             )
         for name in chosen.values():
             found[name].check()

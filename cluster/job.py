@@ -82,7 +82,7 @@ class Job:
         self.is_superseded = False  # as far as is known Slurm lost this node, and runs it on others
 
     def run(self) -> int:
-        """Start Ray and the driver, and see to both until the driver ends."""
+        """Start Ray and the driver, and supervise both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
         self._goes_on.unlink(missing_ok=True)  # of a life that was cut off
@@ -106,12 +106,12 @@ class Job:
             self._start_head()
             for name in self._workers:
                 self._start_worker(name)
-            self._tell_where()
+            self._write_address()
             self._start_driver()
-            return self._see_to_it()
+            return self._supervise()
         finally:
             self._end_steps()
-            self.is_superseded = self._has_another_life()
+            self.is_superseded = self._was_restarted_elsewhere()
             words = [
                 Path(self._ended_nodes + name + kind)
                 for name in self._nodes
@@ -188,7 +188,7 @@ class Job:
             time.sleep(_LOOK_SECONDS)
         return False
 
-    def _tell_where(self) -> None:
+    def _write_address(self) -> None:
         """Write where this Ray is, for who looks at it from outside."""
         where = {"node": self._head, "address": self._address, "token": str(self._token)}
         if self._chosen.dashboard:
@@ -204,7 +204,7 @@ class Job:
         self._driver = subprocess.Popen(command, env=self._environment)
         self._tell_driver()  # what came before there was whom to tell
 
-    def _see_to_it(self) -> int:
+    def _supervise(self) -> int:
         assert self._driver is not None
         head = self._head
         while self._driver.poll() is None:
@@ -212,11 +212,11 @@ class Job:
             # After SIGUSR1, too, the driver would wait for rows of trials that are gone.
             if self.signal != signal.SIGTERM and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
-                self._leave_word_of_the_loss()
+                self._record_loss_of_head()
                 self._end_driver()
                 return GO_ON
             for name in self._workers:
-                self._see_to_worker(name)
+                self._restart_ended(name)
         code = self._driver.returncode
         was_told_to_end = self.signal == signal.SIGTERM
         if code and not was_told_to_end and Path(self._ended_nodes + head).exists():
@@ -225,9 +225,9 @@ class Job:
         # Told to stop before it could listen.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
 
-    def _leave_word_of_the_loss(self) -> None:
+    def _record_loss_of_head(self) -> None:
         """Tell the driver whether the job goes on without its head, and its next life why."""
-        if self._has_another_life():
+        if self._was_restarted_elsewhere():
             return
         is_in_vain = self._is_lost_in_vain()
         self.is_in_vain = is_in_vain and self._was_in_vain
@@ -238,10 +238,10 @@ class Job:
             if is_in_vain:
                 self._in_vain.touch()
 
-    def _has_another_life(self) -> bool:
-        """Tell whether the job was begun again while this node was out of Slurm's reach.
+    def _was_restarted_elsewhere(self) -> bool:
+        """Tell whether Slurm started the job again while this node was out of its reach.
 
-        Its files are then the other's, who put a token of its own into place, and deletes that as
+        The job's files are then that other run's, which wrote a token of its own and deletes it as
         it ends.
         """
         try:
@@ -265,8 +265,8 @@ class Job:
         except OSError:
             return True  # it is not known
 
-    def _see_to_worker(self, name: str) -> None:
-        """Start a worker that ended again, a while later: its node may be back by then."""
+    def _restart_ended(self, name: str) -> None:
+        """Restart a worker that ended, after a while: its node may be back by then."""
         if self._steps[name].poll() is None or self.signal is not None or name in self._given_up:
             return
         failed_at = self._failed_at.setdefault(name, time.monotonic())
@@ -304,7 +304,7 @@ class Job:
                 step.wait()
 
     def _pass_on(self, number: int, _: Any) -> None:
-        """Pass a signal on to the driver, each once: Slurm may have sent it there itself."""
+        """Pass a signal on to the driver, each only once: Slurm may have sent it there, too."""
         if self.signal in (number, signal.SIGTERM):
             return
         self.signal = number
@@ -342,7 +342,7 @@ def main() -> int:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
         return TRIALS_FAILED
     if code == GO_ON and restarts >= chosen.max_requeues:
-        _say(f"not requeued: it was {restarts} times, the profile's max_requeues")
+        _say(f"not requeued: it was requeued {restarts} times already, the profile's max_requeues")
     elif code == GO_ON:
         return _requeue(name)
     return code
@@ -380,12 +380,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
     add("--jobs", type=Path, required=True, help="the folder of the sweep's jobs")
-    add("--cpus", type=int, required=True, help="of each node, as the numbers that follow")
-    add("--gres", default="", help="GPUs as Slurm takes them")
+    add("--cpus", type=int, required=True, help="of each node, as in the options that follow")
+    add("--gres", default="", help="GPUs in Slurm's own words")
     add("--gpu-type", default="", help="their name in sweeps")
     add("--scratch", default="/tmp", help="a short path on the nodes' own disks")
     add("--interface", default="", help="the nodes' network interface that Ray uses")
-    add("--signal-seconds", type=int, default=0, help="that SIGUSR1 comes before the time limit")
+    add("--signal-seconds", type=int, default=0, help="from SIGUSR1 to the time limit")
     add("--max-requeues", type=int, default=0)
     add("--dashboard", action="store_true")
     add("--simulated-gpus", action="store_true", help="trials compute on the CPUs")

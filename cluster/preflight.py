@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from cluster import slurm
 from cluster.profiles import UNTYPED, Profile
 from cluster.slurm import ALL, Association, NodeKind, Partition
-from pwmray.commands import unknown
 from pwmray.config import TrialConfig
+from pwmray.wording import unknown
 
 
 def check_profile(

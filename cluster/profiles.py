@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster import slurm
 from pwmray.checks import check_least, typed
-from pwmray.commands import unknown
+from pwmray.wording import unknown
 
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
@@ -66,7 +66,7 @@ class Profile:
             raise ValueError(f"sbatch holds {wrong[0]!r}; valid: options such as --constraint=x")
         for line, (option, instead) in itertools.product(self.sbatch, _OURS.items()):
             if any(_gives(word, option) for word in line.split()):
-                raise ValueError(f"sbatch holds {line!r}, not for a profile: {instead}")
+                raise ValueError(f"sbatch has {line!r}, which a profile may not set: {instead}")
         self._check_gpus()
         self._check_time()
         self._check_scratch()
@@ -108,7 +108,8 @@ class Profile:
             )
         if self.gpu_type in ("CPU", "GPU"):  # Ray starts no node that offers its own words
             raise ValueError(
-                f"gpu_type is {self.gpu_type!r}, which is no type; leave it away where any will do"
+                f"gpu_type is {self.gpu_type!r}, which names no type; leave it out where any GPU "
+                "will do"
             )
 
     def _check_time(self) -> None:
@@ -163,7 +164,7 @@ def _read(path: Path, name: str, table: Any) -> Profile:
     if not isinstance(table, dict):
         raise ValueError(f"{path}: {name!r} stands outside a profile such as [h100]")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{place}: a profile's name is of letters, digits, - _ and .")
+        raise ValueError(f"{place}: a profile's name consists of letters, digits, - _ and .")
     for key in table:
         if key not in _FIELDS:
             raise ValueError(f"{place}: {unknown('key', key, _FIELDS)}")

@@ -2,15 +2,15 @@
 
     python cluster/raynode.py head|worker IP PORT JSON
 
-PORT is that of the head, whose IP a worker finds in the JSON as "head", its node as "head_node".
-Beside them there are scratch, cpus, gpus, resources, and of the head has_dashboard and dashboard,
-its port; where the profile names an interface, that: the node finds its own IP there, and the one
-that it is given is not read. Ray stays in the foreground, so that it ends with the step even where
-Slurm does not follow processes that leave their session.
+PORT is the head's. The JSON has scratch, cpus, gpus and resources; for a worker the head's IP as
+"head" and its node as "head_node"; for the head has_dashboard and, as dashboard, its port. With an
+interface in it, from the profile, the node finds its own IP there and does not read the one given.
+Ray stays in the foreground, so that it ends with the step even where Slurm does not follow
+processes that leave their session.
 
-With its first node a job loses the process that sees to it, but goes on for Slurm, which was told
-so for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues it once
-Slurm has seen it, too.
+A job that loses its first node loses the process that supervises it, but runs on, as Slurm was told
+to let it for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues
+the job once Slurm has noticed the loss, too.
 """
 
 import contextlib
@@ -136,7 +136,9 @@ def main(arguments: Sequence[str]) -> int:
     node = json.loads(text)
     scratch = os.path.expandvars(node["scratch"])
     if not os.path.isabs(scratch):
-        raise ValueError(f"scratch is {node['scratch']!r}, here {scratch!r}: no absolute path")
+        raise ValueError(
+            f"scratch is {node['scratch']!r}, which is {scratch!r} here: not an absolute path"
+        )
     os.makedirs(scratch, exist_ok=True)
     # Of its own for every start, and for nobody else's eyes: Ray opens its folder to all, but not
     # the one around it.

@@ -79,7 +79,7 @@ def read_seconds(text: str) -> int | None:
         return None
     found = _TIME.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is not a time of Slurm's; such are 90, 12:00:00 and 2-00:00:00")
+        raise ValueError(f"{text!r} is not a Slurm time, such as 90, 12:00:00 or 2-00:00:00")
     numbers = [int(part) for part in found.group("first", "second", "third") if part is not None]
     days = found["days"]
     if days is not None:
@@ -191,7 +191,7 @@ def ask(*command: str, given: str | None = None) -> str:
             timeout=ASK_SECONDS,
         )  # fmt: skip
     except FileNotFoundError:
-        raise SlurmError(f"no {command[0]} here: is this a login node of a Slurm?") from None
+        raise SlurmError(f"no {command[0]} here: is this a Slurm login node?") from None
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"{command[0]} did not answer within {ASK_SECONDS:.0f} s") from None
     if done.returncode:

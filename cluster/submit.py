@@ -24,10 +24,11 @@ from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
 from pwmray import slurm_jobs
-from pwmray.commands import CommandParser, as_typed, run_command
+from pwmray.commands import CommandParser, run_command
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
+from pwmray.wording import as_typed
 
 # What the driver in a job is told by us.
 _OURS = {
@@ -84,7 +85,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     for each in prepared:
         print(f"\nprofile {each.profile.name}, {each.num_trials} trials:\n\n{each.script}")
     if chosen.dry_run:
-        print("nothing was submitted or written: leave --dry-run away")
+        print("nothing was submitted or written; to submit, leave out --dry-run")
         return 0
     cluster = slurm.cluster_name()  # before there is a job that could not be recorded
     for each in prepared:
@@ -205,7 +206,7 @@ def _write_script(folder: Path, name: str, text: str) -> Path:
 def _choose_profiles(chosen: Namespace) -> tuple[list[Profile], list[Profile]]:
     """Return the profiles asked for, and the others of their file."""
     if not chosen.asked:
-        raise ValueError("--profile is missing: which of the cluster's nodes, such as h100")
+        raise ValueError("--profile is missing: the kind of node to run on, such as h100")
     available = profiles.load(chosen.profiles)
     found = []
     for name, nodes in chosen.asked:
@@ -213,7 +214,7 @@ def _choose_profiles(chosen: Namespace) -> tuple[list[Profile], list[Profile]]:
         found.append(profile if nodes is None else dataclasses.replace(profile, nodes=nodes))
     names = [profile.name for profile in found]
     if len(set(names)) < len(names):
-        raise ValueError("--profile gives one twice; --jobs N submits N alike")
+        raise ValueError("--profile names one twice; --jobs N submits N of it")
     return found, [profile for name, profile in available.items() if name not in names]
 
 
@@ -229,8 +230,8 @@ def _check_order(file: Path, options: Sequence[str]) -> None:
     behind = [option for option in options if Path(option).is_file()]
     if behind and not file.is_file():
         raise ValueError(
-            f"no sweep's file {file}; {options[0]} is an option of the sweep's own, which follow "
-            f"its file: {behind[0]} {options[0]} {file}"
+            f"no sweep file {file}; {options[0]} is an option of the sweep's own command, and "
+            f"those follow its file: {behind[0]} {options[0]} {file}"
         )
 
 
@@ -241,7 +242,7 @@ class _Profile(argparse.Action):
         if option == "--profile":
             namespace.asked = [*namespace.asked, (value, None)]
         elif not namespace.asked:
-            parser.error("--nodes stands before the --profile that it is for")
+            parser.error("--nodes must follow the --profile that it is for")
         else:
             *before, (name, _) = namespace.asked
             namespace.asked = [*before, (name, value)]
@@ -253,17 +254,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("experiment", type=Path, metavar="FILE", help="in sweeps/")
+    add("experiment", type=Path, metavar="FILE", help="the file of the sweep or search, in sweeps/")
     add("--profile", action=_Profile, dest="asked", default=[], metavar="NAME",
-        help="what to ask of Slurm; several: a job for each")  # fmt: skip
+        help="the kind of node to ask Slurm for; repeated: a job on each")  # fmt: skip
     add("--nodes", action=_Profile, dest="asked", type=count, metavar="N",
-        help="of the --profile before it, in place of the profile's own number")  # fmt: skip
+        help="number of nodes of the --profile before it; default: the profile's own")  # fmt: skip
     add("--jobs", type=count, default=1, metavar="N",
-        help="alike of each profile, as an array: each starts when it finds room")  # fmt: skip
+        help="N of them per profile, as an array: each starts when it finds room")  # fmt: skip
     add("--profiles", type=Path, default=profiles.DEFAULT_FILE, metavar="FILE",
-        help="default: cluster/profiles.toml")  # fmt: skip
-    add("--dry-run", action="store_true", help="check and show everything, submit nothing")
-    add("--again", action="store_true", help="also where a job of this sweep waits or runs")
+        help="file of profiles; default: cluster/profiles.toml")  # fmt: skip
+    add("--dry-run", action="store_true", help="check and show everything; submit nothing")
+    add("--again", action="store_true", help="submit even while a job of this sweep waits or runs")
     return parser
 
 

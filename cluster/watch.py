@@ -66,9 +66,9 @@ class View(NamedTuple):
 
 def add_watch_command(commands: Subcommands) -> None:
     """Add `watch`."""
-    watch = commands.add_parser("watch", help="Slurm jobs and trials, until the sweep is over")
+    watch = commands.add_parser("watch", help="show Slurm jobs and trials until the sweep is over")
     watch.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
-    watch.add_argument("--once", action="store_true", help="print it once")
+    watch.add_argument("--once", action="store_true", help="print the table once and exit")
     add_results_option(watch)
     watch.set_defaults(run=_watch)
 

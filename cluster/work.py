@@ -33,7 +33,7 @@ class Work(ABC):
 
     @abstractmethod
     def check(self, num_jobs: int) -> None:
-        """Raise ValueError for what would only fail in its jobs: data, world models, room."""
+        """Raise ValueError for what would otherwise fail in the jobs: data, world models, room."""
 
     def options(self, profile: Profile) -> list[str]:
         """Return the options with which a profile's job runs what its GPUs serve, and no more."""
@@ -55,7 +55,7 @@ def parser_of(experiment: Sweep | Search) -> ArgumentParser:
 
 
 def make_work(experiment: Sweep | Search, chosen: Namespace) -> Work:
-    """Return what is left to run; raise ValueError for what the command's --plan refuses."""
+    """Return what is left to run; raise ValueError for what `--plan` would refuse."""
     if isinstance(experiment, Search):
         return _OfSearch(experiment, chosen)
     return _OfSweep(experiment, chosen)

@@ -76,10 +76,10 @@ def _check_is_trial(path: Path) -> None:
     if checkpoint_file.is_of(header, checkpoint.FORMAT):
         return
     if checkpoint_file.is_of(header, checkpoints.FORMAT):
-        raise ValueError(f"{path} holds a world model alone, which has no policy to act")
+        raise ValueError(f"{path} holds only a world model, and no policy to act")
     raise ValueError(
-        f"{path} is not a checkpoint of a trial; published agents cannot be run, "
-        "`pwmray checkpoint import` takes over their world models"
+        f"{path} is not a checkpoint of a trial; published agents cannot be run, but `pwmray "
+        "checkpoint import` converts their world models"
     )
 
 
@@ -87,7 +87,7 @@ def _read_config(path: Path, config: dict[str, Any]) -> TrialConfig:
     try:
         return TrialConfig.from_dict(config)
     except ValueError as error:
-        raise ValueError(f"{path} has a config that this pwmray does not read: {error}") from error
+        raise ValueError(f"{path} has a config that this pwmray cannot read: {error}") from error
 
 
 def _check_task(path: Path, task: str, known: list[str]) -> None:

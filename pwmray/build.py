@@ -35,9 +35,9 @@ def build_parts(config: TrialConfig) -> Parts:
 
 
 def build_planner(config: TrialConfig, learner: Learner) -> Actor:
-    """Build what plans; its draws follow from the trial's seed alone.
+    """Build the planner; its draws follow from the trial's seed alone.
 
-    Each group of episodes has a stream of its own, started anew: an evaluation done again plans the
+    Each group of episodes starts a random stream of its own, so an evaluation done again plans the
     same.
     """
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from pwmray.commands import unknown
+from pwmray.wording import unknown
 
 MAX_INT = 2**63 - 1  # what a table's whole-number column holds
 MAX_EPISODE_SEED = 2**32 - 1  # of numpy's RandomState, which draws an episode
@@ -106,8 +106,8 @@ def check_defaults(config: type) -> None:
     """
     if "__dataclass_fields__" not in vars(config) and vars(config).get("__annotations__"):
         raise ValueError(
-            f"{config.__module__}: {config.__name__} is no dataclass, which hides its settings; "
-            "write @dataclass(frozen=True) above it"
+            f"{config.__module__}: {config.__name__} is not a dataclass, so its settings are not "
+            "seen; write @dataclass(frozen=True) above it"
         )
     for setting in dataclasses.fields(config):
         default, where = setting.default, f"{config.__module__}: {config.__name__}.{setting.name}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cluster.cancel import add_cancel_command
 from cluster.watch import add_watch_command
-from pwmray.commands import CommandParser, Subcommands, run_command, unknown
+from pwmray.commands import CommandParser, Subcommands, run_command
 from pwmray.commands.checkpoint import add_checkpoint_commands
 from pwmray.commands.data import add_data_commands
 from pwmray.commands.evaluate import add_evaluate_command
@@ -15,6 +15,7 @@ from pwmray.commands.prune import add_prune_command
 from pwmray.commands.status import add_status_command
 from pwmray.commands.trials import add_trial_commands
 from pwmray.commands.wandb_sync import add_wandb_command
+from pwmray.wording import unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,17 +37,17 @@ def _check_command(arguments: Sequence[str], known: Iterable[str]) -> None:
     """Raise ValueError for an option before the command, and for a command that is none."""
     first = arguments[0] if arguments else "--help"
     if first.startswith("-") and first not in ("-h", "--help"):
-        raise ValueError(f"{first} stands before the command: pwmray COMMAND, then its options")
+        raise ValueError(f"{first} must follow the command: pwmray COMMAND, then its options")
     if not first.startswith("-") and first not in known:
         raise ValueError(unknown("command", first, known))
 
 
 def _add_commands(commands: Subcommands) -> None:
-    tasks = commands.add_parser("tasks", help="list the 30 tasks, their floors, published returns")
+    tasks = commands.add_parser("tasks", help="list the 30 tasks with floors, published returns")
     tasks.set_defaults(run=_list_tasks)
-    models = commands.add_parser("models", help="parameters, network calls and FLOPs of models")
+    models = commands.add_parser("models", help="show parameters, network calls and FLOPs")
     models.add_argument("--size", metavar="S", help="1, 5, 19, 48, 317 or laptop; default: all")
-    pair = "baseline, ..., fullflow, or both kinds as mlp+flow; default: all of the 2x2"
+    pair = "baseline, ..., fullflow, or any two kinds as mlp+flow; default: all of the 2x2"
     models.add_argument("--variant", metavar="V", help=pair)
     models.set_defaults(run=_show_models)
     add_data_commands(commands)

@@ -28,7 +28,6 @@ from pwmray.checks import (
     take_preset,
     typed,
 )
-from pwmray.commands import nearest, unknown
 from pwmray.data.layouts import num_episode_rows
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import Fidelity
@@ -44,6 +43,7 @@ from pwmray.models.sizes import DEFAULT_SIZE, SIZES
 from pwmray.registry import flat_settings
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
+from pwmray.wording import nearest, unknown
 
 FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
 # In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
@@ -358,7 +358,7 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
         kinds = _KINDS.get(match["part"], {})
         raise ValueError(
             f"config key {key!r}: {match['part']} has no kind {match['kind']!r}"
-            f"{nearest(match['kind'], kinds)}; valid: {', '.join(kinds) or 'none'}"
+            f"{nearest(match['kind'], kinds)} valid: {', '.join(kinds) or 'none'}"
         )
     return match["part"], match["kind"], match["name"]
 

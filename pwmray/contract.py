@@ -1,8 +1,8 @@
 """What every kind of world model and policy promises, checked before anything runs.
 
-A kind that returns another shape than it is to may train all the same, on what torch broadcasts it
-to, or fail where it is used last: in the planner, after hours. One that draws random numbers of its
-own gives other results each time.
+A kind that returns a wrong shape may train all the same, on what torch broadcasts it to, or fail
+only where it is used last: in the planner, after hours. One that draws random numbers of its own
+gives different results each time.
 
 Shapes: two leading dimensions, as the losses and the planner have them; L latent, A action.
 """
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from pwmray.build import build_parts, build_shapes
-from pwmray.commands import one_line
 from pwmray.config import TrialConfig
 from pwmray.models import (
     POLICIES,
@@ -37,6 +36,7 @@ from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
+from pwmray.wording import one_line
 
 _LEADING = (2, 3)
 _TESTED = {MLPWorldModel, FlowWorldModel, GaussianPolicy, FlowPolicy}
@@ -52,10 +52,10 @@ Promises = dict[str, tuple[Callable[[], Any], tuple[int, ...]]]  # what is calle
 
 
 def check_promises(configs: Iterable[TrialConfig]) -> None:
-    """Raise ValueError for the first kind that breaks a promise, naming what of it and where.
+    """Raise ValueError for the first kind that breaks a promise, naming the method and the place.
 
-    A model of all its widths is called with the weights that a trial begins with: seconds at size
-    317. The kinds that are here already are left out: tests hold them to more than this.
+    Each is called at its full widths, with the weights that a trial begins with: seconds at size
+    317. The kinds that come with pwmray are left out: tests hold them to more than this.
     """
     checked = set()
     for config in configs:
@@ -115,7 +115,7 @@ def _of_policy(policy: Policy, latent_dim: int) -> Promises:
 
 
 def _keep(whose: str, promises: Promises) -> None:
-    """Call all that a part promises; raise ValueError for what it does not keep."""
+    """Call everything that a part promises; raise ValueError for the first promise broken."""
     for name, (call, shape) in promises.items():
         before = _streams()
         found = _call(whose, name, call)
@@ -124,7 +124,7 @@ def _keep(whose: str, promises: Promises) -> None:
         if drawn:
             raise ValueError(
                 f"{whose}: {name} draws random numbers of its own (from the global stream of "
-                f"{drawn[0]}), which follow from no seed; it is to use those that it is given"
+                f"{drawn[0]}), which follow from no seed; it must use those that it is given"
             )
         if name == "matching_loss" and found is None:  # it has none with these settings
             continue
@@ -138,9 +138,9 @@ def _keep(whose: str, promises: Promises) -> None:
 
 
 def _keep_gradients_of_world_model(whose: str, model: WorldModel) -> None:
-    """Raise ValueError for a model that cuts what the policy learns from.
+    """Raise ValueError for a model that cuts off the gradient that the policy learns from.
 
-    A reward may be one of latents, or of actions.
+    A reward may depend on latents alone, or on actions alone.
     """
     z = _latents(model.config.latent_dim).requires_grad_()
     a, e = _numbers(MAX_ACTION_DIM).requires_grad_(), _numbers(model.config.task_dim)
@@ -180,7 +180,7 @@ def _keep_gradients(
 
 
 def _call(whose: str, name: str, call: Callable[[], Any]) -> Any:
-    """Return what it returns; raise ValueError if it fails."""
+    """Return what `call` returns; raise ValueError if it fails."""
     try:
         return call()
     except Exception as error:
@@ -195,7 +195,7 @@ def _streams() -> dict[str, Any]:
 
 
 def _numbers(dim: int) -> Tensor:
-    """Return inputs of unlike entries: of equal ones a kind may take no deviation."""
+    """Return inputs whose entries differ: a kind may divide by their standard deviation."""
     return torch.rand(*_LEADING, dim, generator=generator(0, "promises"))
 
 

@@ -43,7 +43,7 @@ class Told(NamedTuple):
 
 
 def record_death(folder: Path, told: Told | None) -> bool:
-    """Record as failed what Ray runs no more although it neither ended nor failed.
+    """Record a trial as failed that Ray no longer runs although it neither ended nor failed.
 
     `told` is what Ray says of it, if it says anything: Tune has been seen to end a run with a trial
     unfinished after the process of another was killed. Returns False, and records nothing, while a
@@ -68,7 +68,7 @@ def record_death(folder: Path, told: Told | None) -> bool:
 
 
 def _wait_for_word(node: str | None) -> None:
-    """Wait a little, once for all its trials, for word that Slurm ended a node of this job."""
+    """Wait briefly, once for all trials of a node of this job, for word that Slurm ended it."""
     now = time.monotonic()
     if node is None or _ENDED_NODES not in os.environ:
         return
@@ -80,15 +80,15 @@ def _wait_for_word(node: str | None) -> None:
 
 
 def was_told_to_end(node: str | None) -> bool:
-    """Whether Slurm ended a node of this job, which is told of it later or at the same time.
+    """Whether Slurm ended this node of the job, which itself is told at the same time or later.
 
-    So begins a preemption where jobs have a time of grace.
+    That is how a preemption with a grace period begins.
     """
     return bool(_words_of(node, ""))
 
 
 def _is_of_a_kill(failure: Failure, told: Told | None, node: str | None) -> bool:
-    """Whether a process died as the kernel killed on its node for want of memory."""
+    """Whether a process died when the kernel killed for want of memory on its node."""
     if failure is not Failure.PROCESS_DIED or told is None:
         return False
     for word in _words_of(node, OF_MEMORY):
@@ -99,7 +99,7 @@ def _is_of_a_kill(failure: Failure, told: Told | None, node: str | None) -> bool
 
 
 def _words_of(node: str | None, kind: str) -> list[Path]:
-    """Return the words of a kind that there are of a node of this job, or of any."""
+    """Return the files of a kind that were left as word of a node of this job, or of any."""
     start = os.environ.get(_ENDED_NODES)
     if start is None or node is None:
         return []

@@ -6,7 +6,7 @@ import gc
 import torch
 
 from pwmray import precision
-from pwmray.commands import one_line, unknown
+from pwmray.wording import one_line, unknown
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -16,8 +16,8 @@ _KEPT_BYTES = (2**30, 2**25)  # the latter is the most that glibc before 2.35 ta
 def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision.FLOAT32) -> None:
     """Set what torch keeps for the whole process: threads, denormals, how products are computed.
 
-    What an earlier trial of the process took of a GPU's memory counts no more. Raises ValueError
-    for a GPU that torch cannot use, and for a `matmul` that the device lacks.
+    GPU memory that earlier trials of the process took no longer counts. Raises ValueError for a GPU
+    that torch cannot use, and for a `matmul` that the device lacks.
     """
     if device.type == "cuda":
         check_gpu()
@@ -32,7 +32,7 @@ def set_up_torch(device: torch.device, num_threads: int, matmul: str = precision
 
 
 def check_gpu() -> None:
-    """Raise ValueError where torch cannot use the GPU that there is said to be here."""
+    """Raise ValueError where torch cannot use the GPU that Ray found here."""
     if torch.cuda.is_available():
         return
     try:
@@ -47,9 +47,9 @@ def check_gpu() -> None:
 
 
 def _start_memory(device: torch.device) -> None:
-    """Give back what the process has freed, and count the most that is in use from here on.
+    """Give back memory that the process has freed, and measure its peak use from here on.
 
-    torch keeps it: other trials on this GPU lack it, and so would the room for a trial's rows.
+    torch would keep it from other trials on this GPU, and from the room for a trial's rows.
     """
     gc.collect()
     torch.cuda.empty_cache()
@@ -80,5 +80,5 @@ def choose_device(name: str | None) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise ValueError(unknown("device", name, ("cpu", "cuda")))
     if name == "cuda" and not has_gpu:
-        raise ValueError("--device is cuda, and torch finds no GPU here; valid: cpu")
+        raise ValueError("--device is cuda, but torch finds no GPU here; valid: cpu")
     return torch.device(name)

@@ -11,8 +11,8 @@ import traceback
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pwmray.commands import one_line
 from pwmray.registry import Record, Status
+from pwmray.wording import one_line
 
 
 class Failure(StrEnum):

@@ -69,7 +69,7 @@ def check_no_folder(path: Path) -> None:
 
 
 def named_path(text: str) -> Path:
-    """Return the whole path that a person means; `~` of a user whom there is not stays as it is."""
+    """Return the absolute path that a person means; `~` of an unknown user stays as it is."""
     return Path(os.path.expanduser(text)).resolve()  # Path's own raises RuntimeError for such a one
 
 
@@ -180,7 +180,7 @@ def read_lines(
         try:
             found.append(read(line))
         except (ValueError, TypeError) as error:
-            said = f"{path} line {number} is not {what}: {error}; put it right or delete it"
+            said = f"{path} line {number} is not {what}: {error}; correct it or delete it"
             if broken is None:
                 raise ValueError(said) from error
             broken.append(said)

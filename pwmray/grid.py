@@ -9,8 +9,8 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from pwmray.checks import check_mapping
-from pwmray.commands import unknown
 from pwmray.results import SWEEP, TRIALS
+from pwmray.wording import unknown
 
 Levels = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 
@@ -34,7 +34,7 @@ def check_levels(axis: str, levels: Any) -> None:
     if not levels:
         raise ValueError(f"axis {axis!r} has no levels")
     if any(level is None for level in levels):
-        raise ValueError(f"axis {axis!r} has a level None, which is no value")
+        raise ValueError(f"axis {axis!r} has a level None, which is not a value")
 
 
 def check_gpus(gpus: Any, vary: Mapping[str, Levels]) -> None:
@@ -61,7 +61,7 @@ def check_held(held: Collection[str], axes: Mapping[str, Levels]) -> None:
         for key in held:
             # A variant sets both kinds, whatever else does.
             if all(key in s or (key.endswith(".kind") and "variant" in s) for s in settings):
-                raise ValueError(f"{key!r} is held, but axis {axis!r} sets it; leave one away")
+                raise ValueError(f"{key!r} is held, but axis {axis!r} sets it; drop one of them")
 
 
 def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:
@@ -131,8 +131,8 @@ def check_axes(axes: Mapping[str, Levels], trials: Sequence[Hashable]) -> None:
         first = (trials[i - i % period + i % stride] for i in range(len(trials)))
         if any(one != settings[0] for one in settings) and tuple(first) == tuple(trials):
             raise ValueError(
-                f"axis {axis!r} changes nothing of any trial: what its levels set is held, or "
-                "belongs to another kind of world model or policy"
+                f"axis {axis!r} changes no trial: what its levels set is held, or belongs to "
+                "another kind of world model or policy"
             )
         stride = period
 

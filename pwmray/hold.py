@@ -31,7 +31,7 @@ class RunningElsewhereError(RuntimeError):
 
 
 class FolderGoneError(RunningElsewhereError):
-    """Its folder was deleted, or is none that this machine sees."""
+    """Its folder was deleted, or this machine does not see it."""
 
 
 class Hold:

@@ -117,13 +117,13 @@ def check_names(
         shown = found[config.fingerprint]
         if shown is None and _applying(config, levels[name], {}):
             raise ValueError(
-                f"axis {axis!r}: {config.label} of level {name!r} has not all of its settings: "
+                f"axis {axis!r}: {config.label} of level {name!r} lacks some of its settings: "
                 "another axis sets them too"
             )
         if shown is not None and shown not in built[config.fingerprint]:
             raise ValueError(
                 f"axis {axis!r}: {config.label} of level {name!r} would be shown as {shown!r}, all "
-                f"of whose settings it has: let level {name!r} set them too, and what differs"
+                f"of whose settings it has: let level {name!r} set those keys too, to its values"
             )
     for name in levels:
         if name not in found.values():
@@ -144,8 +144,8 @@ def check_told_apart(configs: Sequence[TrialConfig], axes: Axes, named: Named) -
             differing = [key for key in settings if settings[key] != others.get(key)]
             raise ValueError(
                 f"two trials would both be shown as {name_trial(config, axes, named)}: no axis "
-                f"tells their {' and '.join(differing)}; give those levels names, on an axis that "
-                "is called otherwise than a setting"
+                f"tells their {' and '.join(differing)} apart; give those levels names, on an "
+                "axis that is not named after a setting"
             )
 
 

@@ -1,4 +1,4 @@
-"""Trials whose Slurm job is gone: found, and set right in their records with what Slurm says.
+"""Trials whose Slurm job is gone: find them and set their records right by what Slurm says.
 
 Whoever looks may do it, several at once too: a trial is changed only by who holds its claim, so
 one that runs is never touched. Nor is one that a living job, or a driver outside Slurm, may yet
@@ -21,7 +21,7 @@ from pwmray.slurm_jobs import Job
 
 
 class Lost(NamedTuple):
-    """How a trial whose job is gone stands in truth."""
+    """Where a trial whose job is gone really stands."""
 
     status: Status
     fields: dict[str, Any]

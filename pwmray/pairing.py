@@ -22,7 +22,7 @@ A = TypeVar("A", bound=Arm)
 
 
 def find_bound(factor: str, keys: Sequence[str]) -> tuple[str, ...]:
-    """Return a factor, whose levels set the keys, and the factors that change along with it.
+    """Return a factor and those that change along with it, where its levels set the `keys`.
 
     An axis with a name of its own may set the variant, or epochs, beside other settings.
     """
@@ -33,7 +33,7 @@ def find_bound(factor: str, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_pairs(arms: Sequence[A], compared: Sequence[str]) -> list[tuple[A, A]]:
-    """Return each arm behind its baseline, which shares all factors but those `compared` with it.
+    """Return (baseline, arm) for each arm that has one: the two differ in factors `compared` alone.
 
     The first of `compared` tells levels apart, the others change along with it.
     """
@@ -61,7 +61,7 @@ def _group_arms(arms: Sequence[A], compared: Sequence[str]) -> list[list[A]]:
 
 
 def _find_exempt(arm: A, arms: Sequence[A], compared: Sequence[str]) -> list[A]:
-    """Return those of `arms` to which factors of an arm's group do not apply, alike in the others.
+    """Return those of `arms` that differ from an arm's group only in factors that do not apply.
 
     Without a flow there are no substeps: one baseline stands beside each number of them.
     """
@@ -75,7 +75,7 @@ def _find_exempt(arm: A, arms: Sequence[A], compared: Sequence[str]) -> list[A]:
 
 
 def _find_baseline(group: Sequence[A], exempt: Sequence[A], compared: Sequence[str]) -> A:
-    """Return the level or variant "baseline", else the smallest number, else the first.
+    """Return the arm with the level or variant "baseline", else the first in the order given.
 
     It is one of the group; an `exempt` one where the group has none, or has nothing to compare.
     """

@@ -1,4 +1,4 @@
-"""Whether what a sweep compares is of one size: else its summary gives no verdict."""
+"""Whether the arms that a sweep compares are of one size: if not, they get no verdict."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ class _Arm(NamedTuple):
 
 
 def describe_unequal(plan: Plan) -> list[str]:
-    """Return a line where kinds are compared that differ in their number of parameters."""
+    """Return a line if kinds that are compared differ in their number of parameters."""
     compare, keys = plan.sweep.compare, plan.sweep.axes[plan.sweep.compare]
     if not {compare, *keys} & set(SETS_VARIANT) or "size" in (compare, *keys):
         return []
     compared = find_bound(compare, keys)
-    unlike: dict[tuple, list[_Arm]] = {}  # with their baseline in front, by what they share
+    unlike: dict[tuple, list[_Arm]] = {}  # behind their baseline, by what they share
     for baseline, arm in find_pairs(_find_arms(plan.trials), compared):
         if any(map(_is_apart, baseline.sizes, arm.sizes)):
             shared = tuple(others(arm, compared).items())
@@ -33,9 +33,9 @@ def describe_unequal(plan: Plan) -> list[str]:
     first = next(iter(unlike.values()))
     shown = ", ".join(f"{arm.factors[compare]} {sum(arm.sizes):,}" for arm in first)
     return [
-        "note: the summary will not compare these, for their numbers of parameters are "
-        f"more than {PARAMETER_TOLERANCE:.0%} apart: {shown}; by other widths they can be "
-        "made alike, which pwmray models shows"
+        "note: the summary will not compare these, whose numbers of parameters differ by more "
+        f"than {PARAMETER_TOLERANCE:.0%}: {shown}; other widths can make them alike, see pwmray "
+        "models"
     ]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from pwmray.commands import first_line
 from pwmray.records import check_records
+from pwmray.wording import first_line
 
 _STATISTICS = "RunningMeanStd"
 _ZIP_START = b"PK\x03\x04"  # torch writes zip files, whose table of contents is at the end
@@ -150,7 +150,7 @@ def _load_trusted(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=trusting)
     except ImportError as error:
-        raise ValueError(f"{path} needs a package that is not here: {error}") from error
+        raise ValueError(f"{path} needs a package that is not installed: {error}") from error
     except Exception as error:  # whatever the file's own code raises
         raise _unreadable(path, error) from error
 

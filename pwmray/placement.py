@@ -23,7 +23,7 @@ def resources(config: dict[str, Any]) -> "tune.PlacementGroupFactory":
 
 @functools.cache
 def _request_of(bundle: tuple[tuple[str, float], ...]) -> "tune.PlacementGroupFactory":
-    """Return one object for all trials that ask for the same: Tune compares them ever again."""
+    """Return one object for all trials that ask for the same: Tune compares them over and over."""
     from ray import tune
 
     return tune.PlacementGroupFactory([dict(bundle)])

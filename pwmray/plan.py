@@ -19,7 +19,7 @@ from pwmray.prices import Price
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
 from pwmray.registry.sweep_folders import TRIALS
 from pwmray.results import read_table
-from pwmray.room import check_writable, existing_part, free_bytes
+from pwmray.room import check_room, check_writable
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -28,8 +28,6 @@ _CURVE_ROW_BYTES = 200
 # Of a trial in a plan: it waits for a world model, is new, resumes from its checkpoint, begins
 # again at epoch 0 since its data changed, runs in another process, failed or is done.
 State = Literal["waits", "new", "resumes", "again", "running", "failed", "done"]
-# A failed trial's state says more than that its data changed.
-_BEGUN_AGAIN: dict[State, State] = {"resumes": "again"}
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,8 @@ def make(
 ) -> Plan:
     """Look every config up in the results folder and price it; writes nothing.
 
-    Without the folder of the data, the plan does not say what of it is missing or another. `words`
-    are those of `prerequisites.find`.
+    Without `data_dir` the plan does not say which data is missing or has changed. `words` are those
+    of `prerequisites.find`.
     Raises ValueError if the results folder holds this sweep at another scale.
     """
     tables.check_scale(results / sweep.name, scale)
@@ -155,39 +153,29 @@ def make(
 
 def check_disk(plan: Plan) -> None:
     """Raise ValueError unless the tables and trials can be written, and fit on the disk."""
-    check_room(plan.results / plan.sweep.name, len(plan.to_run), plan.disk_bytes)
+    check_trials(plan.results / plan.sweep.name, len(plan.to_run), plan.disk_bytes)
 
 
-def check_room(folder: Path, num_trials: int, num_bytes: int) -> None:
-    """Raise ValueError unless a sweep's or a search's folder and its trials can be written.
+def check_trials(folder: Path, num_trials: int, num_bytes: int) -> None:
+    """Raise ValueError unless the folder of a sweep or search and its trials can be written.
 
     Of a results folder that several people share, one part may be another's.
     """
-    results = folder.parent
     check_writable(folder)
     if num_trials:
-        check_writable(results / TRIALS)
-    free = free_bytes(results)
-    if num_bytes > free:
-        raise ValueError(
-            f"no room for the results: {num_trials} trials need {size_text(num_bytes)}, "
-            f"{existing_part(results)} has {size_text(free)} free"
-        )
-
-
-def size_text(num_bytes: float) -> str:
-    """Return a size on disk as a person reads it."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+        check_writable(folder.parent / TRIALS)
+    check_room(f"the results of {num_trials} trials", num_bytes, folder.parent)
 
 
 def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path) -> Plan:
-    """Say in the plan which of its data is missing, and which is another than trials had."""
+    """Return the plan with what of its data is missing, and which trials had other data."""
     wanted = [(trial.config.task, trial.config.data) for trial in plan.to_run]
     changed = _find_on_other_data(plan, records, data_dir)
     to_begin_again = [trial for trial in changed if trial.state != "done"]
     again = {trial.config.fingerprint for trial in to_begin_again}
     trials = [
-        replace(trial, state=_BEGUN_AGAIN.get(trial.state, trial.state), epochs_done=0)
+        # "failed" says more than "again".
+        replace(trial, state="again" if trial.state == "resumes" else trial.state, epochs_done=0)
         if trial.config.fingerprint in again
         else trial
         for trial in plan.trials
@@ -209,10 +197,7 @@ def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path
 def _find_on_other_data(
     plan: Plan, records: Sequence[registry.Record], data_dir: Path
 ) -> list[PlannedTrial]:
-    """Return the trials whose data is another than what is there now, if any is.
-
-    Those that are done, and those that would go on from a checkpoint.
-    """
+    """Return the trials, done or with a checkpoint to go on from, whose data has changed since."""
     now: dict[tuple, str | None] = {}  # by task and recipe: trials of thousands share a few files
     found = []
     for trial, record in zip(plan.trials, records, strict=True):

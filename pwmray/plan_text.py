@@ -8,9 +8,10 @@ from typing import Any
 from pwmray import prices, system
 from pwmray.config import RuntimeConfig
 from pwmray.parity import describe_unequal
-from pwmray.plan import Plan, PlannedTrial, size_text
+from pwmray.plan import Plan, PlannedTrial
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
+from pwmray.room import size_text
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line
@@ -124,13 +125,13 @@ def describe_other_data(plan: Plan) -> list[str]:
     if trials := plan.on_other_data:
         lines.append(
             f"note: {len(trials)} done trial{'s were' if len(trials) > 1 else ' was'} trained on "
-            f"other data of {_tasks(trials)} than is there now; to train again, delete from "
+            f"data of {_tasks(trials)} that has changed since; to train again, delete from "
             f"{plan.results}/trials: {_name(trials)}"
         )
     if trials := plan.to_begin_again:
         lines.append(
             f"note: {len(trials)} trial{'s begin' if len(trials) > 1 else ' begins'} again at "
-            f"epoch 0, for the data of {_tasks(trials)} changed: {_name(trials)}"
+            f"epoch 0, since the data of {_tasks(trials)} changed: {_name(trials)}"
         )
     return lines
 
@@ -138,8 +139,8 @@ def describe_other_data(plan: Plan) -> list[str]:
 def describe_pretrained(label: str, folder: Path) -> str:
     """Return a line about a pretraining that is done, on other data than is there now."""
     return (
-        f"note: {label}: pretrained on other data than is there now; to train it again, "
-        f"delete {folder}"
+        f"note: {label}: pretrained on data that has changed since; to train it again, delete "
+        f"{folder}"
     )
 
 

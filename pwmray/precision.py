@@ -48,8 +48,8 @@ def check_on_cpu(matmul: str) -> None:
 def autocast(matmul: str, device: torch.device) -> Iterator[None]:
     """Run a forward pass within this context: products are bfloat16 if `matmul` is.
 
-    On a CPU without them they are of rounded float32 numbers. It keeps copies of the weights: leave
-    it before they change.
+    A CPU without bfloat16 products multiplies rounded float32 numbers. The context keeps copies of
+    the weights: leave it before they change.
     """
     global _made, _rounds
     outer = _made, _rounds

@@ -19,11 +19,10 @@ from typing import Any
 from pwmray import grid
 from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
-from pwmray.commands import CommandParser, as_typed, run_command, say_in_handler, show_progress
+from pwmray.commands import CommandParser, run_command, say_in_handler, show_progress
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
 from pwmray.driver.interruption import GO_ON
-from pwmray.plan import size_text
 from pwmray.plan_text import describe_pretrained, duration_text
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.config import PretrainingConfig, check_tasks, read_pretrain
@@ -36,11 +35,12 @@ from pwmray.pretraining.folder import (
     state_of,
 )
 from pwmray.pretraining.pretrained import is_of_other_data
-from pwmray.room import free_bytes
+from pwmray.room import check_room
 from pwmray.sweep_options import add_place_options, check_scales, choose_scale, task_names
 from pwmray.tasks import TASKS
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, choose_mode, recording
+from pwmray.wording import as_typed
 
 DIVERGED = 1  # exit code: a loss was not finite
 _POLL_SECONDS = 1.0
@@ -60,7 +60,7 @@ class Pretraining:
     hold: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ValueError for what its file cannot mean."""
+        """Raise ValueError where the specification contradicts itself."""
         check_folder_name("a pretraining", self.name)
         with complaints_of(f"pretraining {self.name}"):
             check_scales({}, self.scales)
@@ -80,8 +80,8 @@ class Pretraining:
         for key in ("task", "epochs"):
             if key in self.vary or key in self.hold:
                 raise ValueError(
-                    f"pretraining {self.name} sets {key!r}, which is a trial's; its tasks and "
-                    "iterations are those of the scale's pretrain"
+                    f"pretraining {self.name} sets {key!r}, which only a trial has; its tasks "
+                    "and iterations come from the scale's pretrain"
                 )
         settings = self.scales[scale]
         pretrain = {**read_pretrain(settings), **({"tasks": tasks} if tasks else {})}
@@ -116,8 +116,8 @@ class Pretraining:
             print(_line(described))
             if not described["is_found"]:
                 print(
-                    f"note: {config.label}: sweeps do not find it by themselves, for it has other "
-                    f"tasks or settings than the scale says; give them --world-model "
+                    f"note: {config.label}: sweeps do not find it by themselves, since its tasks "
+                    "or settings are not the scale's; give them --world-model "
                     f"{described['path']}"
                 )
             if described["on_other_data"]:
@@ -126,7 +126,8 @@ class Pretraining:
             return 0
         mode = choose_mode(chosen.wandb)
         os.environ.setdefault("MUJOCO_GL", "disable")
-        _check_room(configs, results_dir)
+        num_bytes = pretraining_prices.count_disk_bytes(configs, results_dir)
+        check_room("the pretrainings", num_bytes, results_dir)
         return run_pretrainings(configs, **places, command=command, phase=self.name, mode=mode)
 
 
@@ -168,9 +169,9 @@ def run_pretrainings(
 
 @contextlib.contextmanager
 def _ending_when_asked(command: str) -> Iterator[None]:
-    """Have SIGUSR1 end this process as one to be gone on with.
+    """Have SIGUSR1 end this process at once, with the code that says it is to go on.
 
-    Its next check may be further away than who takes the machine waits.
+    The next point at which it could stop may come after the machine is taken away.
     """
 
     def end(*_: int | FrameType | None) -> None:
@@ -202,7 +203,7 @@ def _finish(config: PretrainingConfig, folder: Path, data_dir: Path, phase: str)
 
 
 def _wait(configs: Sequence[PretrainingConfig], results_dir: Path) -> None:
-    """Wait until one that other processes run is done, or its process gone; say whose it is."""
+    """Wait until a pretraining of another process is done or its process gone; say whose it is."""
     if not configs:
         return
     with show_progress("waiting for") as progress:
@@ -217,21 +218,10 @@ def _wait(configs: Sequence[PretrainingConfig], results_dir: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _check_room(configs: Sequence[PretrainingConfig], results_dir: Path) -> None:
-    """Raise ValueError unless what is to be written fits on the disk."""
-    needed = pretraining_prices.count_disk_bytes(configs, results_dir)
-    free = free_bytes(results_dir)
-    if needed > free:
-        raise ValueError(
-            f"no room for the pretrainings: they need {size_text(needed)}, {results_dir} has "
-            f"{size_text(free)} free"
-        )
-
-
 def _describe(
     config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path, data_dir: Path
 ) -> dict[str, Any]:
-    """Return what a pretraining is, where it stands and what it takes, as plain data."""
+    """Return what a pretraining is, where it stands and what it costs, as plain data."""
     number = num_parameters(build_shapes(config.trial).world_model)
     price = pretraining_prices.price(config, scale, results_dir)
     folder = config.folder(results_dir)
@@ -288,9 +278,10 @@ def _pretrain(config: PretrainingConfig, folder: Path, data_dir: Path, phase: st
 
 def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:
     parser = CommandParser(
-        description=f"Pretrain the world models of {pretraining.name}; a second run goes on."
+        description=f"Pretrain the world models of {pretraining.name}; run it again to continue "
+        "where it stopped."
     )
-    parser.add_argument("--plan", action="store_true", help="say what would run, run nothing")
+    parser.add_argument("--plan", action="store_true", help="print what would run; run nothing")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of --plan")
     parser.add_argument("--tasks", type=task_names, default=(), metavar="A,B", help="other tasks")
     add_place_options(parser, pretraining.scales)

@@ -205,7 +205,7 @@ def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, str, f
         try:
             table = results.read_table(path)
         except (ValueError, OSError) as error:  # it may be another user's
-            log.warning("the plan learns nothing from a table: %s", error)
+            log.warning("a table cannot be used to price the plan: %s", error)
             continue
         rows = table.select(["trial", *_COLUMNS]).to_pylist()
         for row in rows:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from pwmray.commands import first_line
 from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format
+from pwmray.wording import first_line
 
 if TYPE_CHECKING:
     import pandas

@@ -40,7 +40,7 @@ def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return what this user may still write where `folder` is, or will be."""
+    """Return how many bytes this user may still write where `folder` is, or will be."""
     return shutil.disk_usage(existing_part(folder)).free
 
 
@@ -67,13 +67,18 @@ def check_room(what: str, num_bytes: int, folder: Path) -> None:
     free = free_bytes(folder)
     if num_bytes > free:
         raise ValueError(
-            f"no room for {what}: it needs {num_bytes / 1e9:.3g} GB in {folder}, which has "
-            f"{free / 1e9:.3g} GB free"
+            f"no room for {what}: {size_text(num_bytes)} needed, {existing_part(folder)} has "
+            f"{size_text(free)} free"
         )
 
 
+def size_text(num_bytes: float) -> str:
+    """Return a size on disk as a person reads it."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
 def existing_part(folder: Path) -> Path:
-    """Return what of a folder's path is there: itself, or the nearest above it."""
+    """Return the folder itself, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
@@ -81,7 +86,7 @@ def check_writable(folder: Path) -> None:
     """Raise ValueError unless results can be written into a folder, or make it; writes nothing."""
     existing = existing_part(folder)
     if not existing.is_dir():
-        raise ValueError(f"cannot write results to {folder}: {existing} is no folder")
+        raise ValueError(f"cannot write results to {folder}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"

@@ -1,7 +1,7 @@
 """Collect data in rounds: train an agent on what there is, let it act for more, and so on.
 
-What fixed behaviours reach by luck alone, the balance of a cartpole, a few rounds reach on purpose:
-the data then shows a learner what is worth doing. All of it follows from the task and the recipe.
+What fixed behaviours reach by luck alone, such as a balanced cartpole, a few rounds reach on
+purpose: the data then shows what is worth doing. All of it follows from the task and the recipe.
 """
 
 import math

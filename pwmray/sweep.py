@@ -35,13 +35,13 @@ _AXIS_OPTIONS = {"task": "--tasks", "seed": "--seeds"}
 class Sweep:
     """A grid of trials.
 
-    `vary` maps config keys to the values on that axis, `hold` to one value; `compare` is the axis
-    whose levels are compared, `within` each combination of the others named. An axis's level may
-    be a mapping of several config keys; where the axis is a mapping, its levels have names.
-    `scales` is plain data: see search_spaces/scales.py; `at_scale` gives some of this sweep's axes
-    or held keys other values at a scale. `gpus` says by an axis's levels which GPU a trial asks
-    for. Where `world_model_from` is "pretrained", the world model is the one that the file
-    `pretraining` makes at the same scale.
+    `vary` maps each axis to its levels, `hold` each fixed config key to its value. The summary
+    compares the levels of the axis `compare`, apart for each combination of the axes `within`. A
+    level is a value of the config key that its axis is named after, or a mapping of several keys;
+    an axis that is itself a mapping gives its levels names. `scales` is plain data, see
+    search_spaces/scales.py; `at_scale` overrides axes or held keys at one scale. `gpus` maps an
+    axis's levels to the type of GPU that their trials ask for. Where `world_model_from` is
+    "pretrained", the world model is the one that the file `pretraining` makes at the same scale.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Sweep:
     pretraining: str = "phase8_pretrain"  # the file in sweeps/ that makes pretrained world models
 
     def check(self) -> None:
-        """Raise ValueError for what its file cannot mean."""
+        """Raise ValueError where the specification contradicts itself or names an unknown axis."""
         check_folder_name("a sweep", self.name)
         with complaints_of(f"sweep {self.name}"):
             check_scales(self.at_scale, self.scales)
@@ -79,7 +79,7 @@ class Sweep:
         return grid.axes_of(self.vary, self.at_scale)
 
     def named_levels(self, scale: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the settings, spelled out, of the levels that have names at a scale, by axis."""
+        """Return the spelled-out settings of the named levels at a scale, by axis and name."""
         held, axes = self._held(scale), self.axes
         found = {}
         for axis, levels in self._levels_at(scale).items():
@@ -97,13 +97,12 @@ class Sweep:
         """Return every trial of the grid at `scale` once, in the order in which they run.
 
         The last axis of `vary` changes slowest (a seed is finished before the next begins) and
-        the first one fastest. `chosen` gives an axis other values than the scale's own, or chooses
-        among levels that set other keys, too. A `world_model_from` that is "pretrained" stays that;
-        a path is taken from the current folder, and is whole in the trial, whose process may have
-        another.
+        the first one fastest. `chosen` replaces the values of an axis, or selects among levels that
+        set other keys, too. A `world_model_from` of "pretrained" is kept; a path is made absolute,
+        since the trial's process may run in another folder.
         Raises ValueError for an unknown scale, a chosen value that no such level has, an axis that
-        changes nothing, trials that no table could tell apart, a config that cannot run, or a file
-        not there.
+        changes nothing, trials that no table could tell apart, a config that cannot run, or a
+        missing file.
         """
         from pwmray.pretraining.pretrained import place_pretrained
 
@@ -137,7 +136,7 @@ class Sweep:
     ) -> list[TrialConfig]:
         """Return `cells` with the files of their pretrained world models in `results`.
 
-        Raises ValueError with the command that makes one which is missing.
+        Raises ValueError for a missing one, with the command that makes it.
         """
         from pwmray.pretraining import prerequisites
 
@@ -147,7 +146,7 @@ class Sweep:
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run the sweep's command line and exit: 0 done, 1 trials failed, 2 bad input."""
-        # In a job of a cluster, going on is for cluster/submit.py.
+        # Inside a Slurm job it is cluster/submit.py that continues the sweep.
         command = os.environ.get("PWMRAY_COMMAND") or shlex.join(["python", *sys.argv])
         sys.exit(run_command(lambda: self._run(arguments, command)))
 
@@ -206,7 +205,7 @@ class Sweep:
         }
         for axis, levels in axes.items():
             if not levels:
-                raise ValueError(f"scale {scale!r} leaves axis {axis!r} no level")
+                raise ValueError(f"scale {scale!r} leaves axis {axis!r} without levels")
         return axes
 
     def _held(self, scale: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import one_line
+from pwmray.wording import one_line
 
 
 def load(path: Path) -> dict[str, Any]:

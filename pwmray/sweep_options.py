@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.checks import check_mapping, typed
-from pwmray.commands import CommandParser, add_results_option, distinct, names, unknown
+from pwmray.commands import CommandParser, add_results_option, distinct, names
 from pwmray.tasks import TASKS
 from pwmray.tracking.recording import MODES
+from pwmray.wording import unknown
 
 # What a scale may say, beside `instead` and `set`, which it must.
 _MINUTES = ("minutes_per_1000_epochs", "pretraining_minutes")
@@ -19,32 +20,32 @@ _MOST = 10**9  # of what is counted on a command line: more than any machine has
 def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParser:
     """Return the parser of a sweep's command."""
     parser = CommandParser(
-        description=f"Run the sweep {name}; a second run goes on where the first stopped."
+        description=f"Run the sweep {name}; run it again to continue where it stopped."
     )
     add = parser.add_argument
     add_place_options(parser, scales)
-    add("--plan", action="store_true", help="print the trials and their cost, run nothing")
+    add("--plan", action="store_true", help="print the trials and their cost; run nothing")
     add("--format", choices=("table", "json"), default="table", help="of --plan")
     add(
         "--devices",
         type=count,
         metavar="N",
-        help="of --plan: at work at once; default: those here",
+        help="with --plan: the wall time on N GPUs (or cores); default: those here",
     )
-    add("--limit", type=count, metavar="N", help="only the first N trials")
-    add("--tasks", dest="task", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
+    add("--limit", type=count, metavar="N", help="run only the first N trials")
+    add("--tasks", dest="task", type=task_names, metavar="A,B", help="other tasks; mt30 for all 30")
     add("--seeds", dest="seed", type=_seeds, metavar="42,123", help="other training seeds")
-    add("--pretrain", action="store_true", help="make the pretrained world models that are missing")
-    add("--world-model", metavar="FILE", help="in place of a pretrained one; or mlp=FILE,flow=FILE")
-    add("--allow-unmatched", action="store_true", help="world models of unlike training too")
-    add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or any")
+    add("--pretrain", action="store_true", help="first make the missing pretrained world models")
+    add("--world-model", metavar="FILE", help="start from it; by kind: mlp=FILE,flow=FILE")
+    add("--allow-unmatched", action="store_true", help="accept world models not pretrained alike")
+    add("--gpu-types", type=names, metavar="A,B", help="only trials that ask for these, or for any")
     add_cluster_options(parser)
     add(
         "--patience",
         type=count,
         default=float("inf"),
         metavar="SECONDS",
-        help="that trials which other processes run are waited for; default: to their end",
+        help="how long to wait for trials that other processes run; default: until they end",
     )
     return parser
 
@@ -54,8 +55,8 @@ def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]
     add = parser.add_argument
     add("--scale", help=f"{', '.join(scales)}; default: paper with a GPU, else laptop")
     add_results_option(parser)
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    add("--wandb", choices=MODES, help="default: WANDB_MODE, else offline")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="data folder; default: data")
+    add("--wandb", choices=MODES, help="where W&B runs go; default: WANDB_MODE, else offline")
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +66,9 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
         "--trials-per-gpu",
         type=count,
         metavar="N",
-        help="side by side on one; default: the scale's",
+        help="trials side by side on one GPU; default: the scale's",
     )
-    add("--address", help="join a running Ray cluster: auto or host:port; default: start one here")
+    add("--address", help="join a running Ray cluster, auto or host:port; default: start one here")
 
 
 def choose_scale(name: str | None, scales: Mapping[str, Any]) -> str:
@@ -83,7 +84,7 @@ def check_scales(at_scale: Any, scales: Any) -> None:
     """Raise ValueError for scales that say too little, or what is given at one not there."""
     check_mapping("scales", scales, "names")
     if not scales:
-        raise ValueError("scales is empty: it must have one scale at least")
+        raise ValueError("scales is empty: it must have at least one scale")
     for name, scale in scales.items():
         check_mapping(f"scale {name!r}", scale, "instead, set and others")
         _check_scale(f"scale {name!r}", scale)

@@ -1,4 +1,4 @@
-"""What every operating system tells or offers in its own way: Linux and macOS."""
+"""What Linux and macOS tell or offer each in its own way."""
 
 import os
 import subprocess

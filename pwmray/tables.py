@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 
 from pwmray import registry, results
-from pwmray.commands import one_line, say
+from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
 from pwmray.trial_links import link, name_anew
+from pwmray.wording import one_line
 
 _FROM_EVENTS = (
     "reason",
@@ -115,7 +116,7 @@ def log_run(folder: Path, **fields: Any) -> None:
         try:
             append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
         except PermissionError as error:  # no reason to end a run as if it had failed
-            say(f"{one_line(error)}: this run is not noted there")
+            say(f"{one_line(error)}: this run is not recorded there")
 
 
 class Pace:

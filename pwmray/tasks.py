@@ -5,8 +5,9 @@ the dataset and in the task embedding). The two floors are mean returns over 40 
 mujoco 3.17: of doing nothing and of uniform random actions.
 """
 
-import difflib
 from typing import NamedTuple
+
+from pwmray.wording import unknown
 
 MAX_OBS_DIM = 24  # observations of every task are zero-padded to this in a model's input
 MAX_ACTION_DIM = 6
@@ -106,8 +107,7 @@ TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
 
 
 def find_task(name: str) -> Task:
-    """Return the task called `name`; raise ValueError with the nearest valid name otherwise."""
+    """Return the task called `name`; raise ValueError with the valid names if there is none."""
     if name in TASKS:
         return TASKS[name]
-    nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-    raise ValueError(f"unknown task {name!r}; did you mean {nearest!r}? valid: {', '.join(TASKS)}")
+    raise ValueError(unknown("task", name, TASKS))

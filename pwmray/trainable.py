@@ -1,6 +1,6 @@
 """One trial as Ray Tune sees it; the trial itself knows nothing of Ray.
 
-Tune starts more processes than it comes to use, so that torch is loaded with the first trial.
+Tune starts more processes than it uses, so torch is loaded only with the first trial.
 """
 
 import functools
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pwmray.trial import Trial
 
 NOT_SEEN_ON = "not_seen_on"  # the machine that found no folder of the trial
-PIECE_SECONDS = "piece_seconds"  # in what Tune is told: how long the trial took for it
+PIECE_SECONDS = "piece_seconds"  # of a row that is reported: how long the trial took for it
 _KINDS_OF_EPISODES = 3  # of a trial: those during training, the final ones and the planner's
 
 
@@ -62,7 +62,7 @@ class TrialTrainable(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """Do the next piece of the trial, which is claimed and built, or resumed, at the first."""
+        """Do the trial's next piece; the first call claims it and builds or resumes it."""
         try:
             if self._trial is None:
                 self._trial = self.open(self._grid)
@@ -84,7 +84,7 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Give the trial back."""
+        """Release the trial."""
         if self._trial is not None:
             self._gauges.clear()
             self._trial.close()
@@ -100,10 +100,11 @@ def grid_of(
     machine: Mapping[str, float],
     offered: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return what a TrialTrainable is told of its trial, and what Ray is asked for it.
+    """Return what a TrialTrainable has to know of its trial, and the resources to ask Ray for.
 
-    The config goes as JSON, for Tune looks into every value that it is given. `title` and the tags
-    are for dashboards; `machine` is the largest one that Ray has, `offered` all of them together.
+    The config is passed as JSON, since Tune walks through every value that it is given. `title` and
+    the tags are for dashboards; `machine` has the resources of Ray's largest machine, `offered`
+    those of all machines together.
     """
     return {
         "trial": json.dumps(config.to_dict()),

@@ -55,7 +55,7 @@ class Trial:
     """A claimed trial: call `advance` until `is_finished`, then `close`.
 
     Raises RunningElsewhereError when another process has it or has ended it, and ValueError where
-    `fingerprint`, that of the plan, is given and its world model's file holds another one by now.
+    its world model's file has changed since the plan, in which the trial's was `fingerprint`.
     """
 
     def __init__(
@@ -84,12 +84,11 @@ class Trial:
         return self.status is Status.EVALUATED
 
     def advance(self) -> dict[str, Any]:
-        """Do the next piece, the epochs up to a curve row or the final evaluation.
+        """Do the next piece, the epochs up to a curve row or the final evaluation; return its row.
 
-        Returns the epoch and the return with what else the row holds. Where the disk is full it
-        waits for room. A piece that fails records FAILED with its reason, its class and its
-        traceback, and raises. A trial that stalled for so long that another process
-        took it over writes nothing more and raises RunningElsewhereError.
+        Where the disk is full it waits for room. A piece that fails records FAILED with its reason,
+        its class and its traceback, and raises. A trial that stalled for so long that another
+        process took it over writes nothing more and raises RunningElsewhereError.
         """
         self._hold.check()
         try:
@@ -102,10 +101,10 @@ class Trial:
             raise
 
     def close(self) -> None:
-        """Save what the last checkpoint has not, and give the trial back for others to go on."""
+        """Save what the last checkpoint lacks, and release the trial for others to go on with."""
         is_new = self.status is Status.RUNNING and self.epoch > self._saved_epoch
         try:
-            # Only at a row: in the middle of one there would be epochs that the curve lacks.
+            # Only at a row: between two there are epochs that the curve lacks.
             if is_new and self._rows and self._rows[-1]["epoch"] == self.epoch:
                 with contextlib.suppress(RunningElsewhereError), self._hold.watchdog:
                     self._save()
@@ -160,7 +159,7 @@ class Trial:
         self._rows: list[dict[str, Any]] = []
 
     def _drop_other_data(self, store: Store) -> dict[str, str]:
-        """Delete what was trained on other data than the store's; return what is to be said of it.
+        """Delete what was trained on other data than the store's; return what to record of that.
 
         Half of a curve on one and half on other data would be a trial of neither.
         """
@@ -175,10 +174,10 @@ class Trial:
         return {"began_again": said}
 
     def _resume(self, store: Store) -> None:
-        """Take up the last checkpoint and the curve up to it, where there is one.
+        """Resume from the last checkpoint and the curve up to it, where there is one.
 
-        A damaged one is no more; what is of other code raises ValueError, and what the storage or
-        the system does not let this process read OSError: begun anew, the trial would replace it.
+        A damaged checkpoint counts as none. One of other code raises ValueError, and one that the
+        system does not let this process read OSError: a trial that starts again would replace it.
         """
         path = self.folder / CHECKPOINT_FILE
         for name in (CHECKPOINT_FILE, CURVE_FILE):  # both as the last process left them
@@ -189,7 +188,7 @@ class Trial:
             progress = checkpoint.load(path, self.learner, self._generators, self._device)
             rows = results.read_table(self.folder / CURVE_FILE).to_pylist()
             last, reached = max((r["epoch"] for r in rows), default=0), progress["epochs_reached"]
-            if last < reached:  # of two moments, in a copy that was made while the trial ran
+            if last < reached:  # of two moments: copied while the trial ran
                 raise ValueError(f"its curve ends at epoch {last}, its checkpoint is of {reached}")
         except checkpoint_file.OtherCodeError as error:
             raise ValueError(f"{error}; delete it to begin again") from error
@@ -201,7 +200,7 @@ class Trial:
         self.train_seconds = progress["train_seconds"]
         self._evaluation_seconds = progress["evaluation_seconds"]
         self._rows = [row for row in rows if row["epoch"] <= self.epoch]
-        if self._is_best():  # killed after the checkpoint and before its second name
+        if self._is_best():  # killed between writing it and keeping it as the best
             self._keep_best()
 
     def _build_sampler(self, store: Store) -> WindowSampler:
@@ -283,7 +282,7 @@ class Trial:
     def _check_state(self) -> None:
         """Raise FloatingPointError unless every parameter and buffer is finite.
 
-        The last step may have spoilt what its loss, computed before it, does not show.
+        The last step may have made one infinite: its loss was computed before it and is fine.
         """
         tensors = {name: t for name, t in self.learner.state_dict().items() if t.numel()}
         ends = [torch.stack(torch.aminmax(tensor)) for tensor in tensors.values()]
@@ -321,7 +320,7 @@ class Trial:
         ]
 
     def _evaluate(self, seeds: Sequence[int], actor: Actor) -> Episodes:
-        """Run what acts on one episode a seed."""
+        """Run `actor` for one episode per seed."""
         started = time.perf_counter()
         task = self.config.task
         environments = self._make_environments(task, len(seeds))
@@ -367,7 +366,7 @@ class Trial:
         )
 
     def _keep_best(self) -> None:
-        """Keep the checkpoint just written: a second name for the file, so it costs no writing."""
+        """Keep the checkpoint just written as the best: a second name for the file, if possible."""
         source, target = self.folder / CHECKPOINT_FILE, self.folder / BEST_FILE
         self._hold.write(lambda: link_or_copy(source, target))
 

@@ -43,8 +43,8 @@ def check_kinds(flat: Mapping[str, Any]) -> None:
     for key, kind in _as_settings(known[variant]).items():
         if flat.get(key, kind) != kind:
             raise ValueError(
-                f"{key!r} is {flat[key]!r}, but variant {variant!r} sets it to {kind!r}; "
-                "leave one away"
+                f"{key!r} is {flat[key]!r}, but variant {variant!r} sets it to {kind!r}; drop "
+                "one of them"
             )
 
 

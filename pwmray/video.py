@@ -9,11 +9,11 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from pwmray.commands import first_line
 from pwmray.files import draft_path, replacing
 from pwmray.room import free_bytes
 from pwmray.system import NEEDED_TO_DRAW, RENDERER
 from pwmray.tasks import EPISODE_STEPS
+from pwmray.wording import first_line
 
 Write = Callable[[np.ndarray], None]  # takes a picture
 
@@ -51,7 +51,7 @@ def open_environment(task: str) -> Any:
     if backend != RENDERER:
         raise ValueError(
             f"no video: MUJOCO_GL is {backend!r}; leave it unset or set it to {RENDERER}, which "
-            f"takes on {NEEDED_TO_DRAW}"
+            f"needs, on {NEEDED_TO_DRAW}"
         )
     try:
         from pwmray.envs.environment import TaskEnv  # dm_control looks for the driver on import

@@ -61,7 +61,9 @@ def test_node_whose_own_name_does_not_tell_is_known_by_what_others_reach(
 
 
 def test_name_that_leads_nowhere_is_named(resolver):
-    told = "'n9', a node's address in Slurm .NodeAddr., leads nowhere on n1: Name or service not"
+    told = (
+        "'n9', a node's address in Slurm .NodeAddr., cannot be resolved on n1: Name or service not"
+    )
     with pytest.raises(ValueError, match=told):
         addresses.ip_of("n9", [])
 
@@ -129,7 +131,9 @@ def test_address_at_an_interface_is_of_ipv6_where_it_has_no_other(resolver, tmp_
     assert addresses.ip_at("pwm-none0") == "fd00::2"
     assert addresses.ip_at("lo") == "127.0.0.1"
     monkeypatch.setattr(addresses, "_SIX", tmp_path / "none")  # a system without IPv6
-    with pytest.raises(ValueError, match=r"interface 'pwm-none0' on n1; there are .*\blo\b"):
+    with pytest.raises(
+        ValueError, match=r"interface 'pwm-none0' has no address on n1; its interfaces: .*\blo\b"
+    ):
         addresses.ip_at("pwm-none0")
 
 

@@ -61,7 +61,9 @@ def test_lost_gradient_is_found(monkeypatch):
         return right(x, [network.Layer(k, w.detach(), a) for k, w, a in layers])
 
     monkeypatch.setattr(network, "run", run)
-    with pytest.raises(RuntimeError, match=r"gradient of .* is there by kernels or torch alone"):
+    with pytest.raises(
+        RuntimeError, match=r"gradient of .* exists only by kernels, or only by torch"
+    ):
         agreement.check(make_learner("baseline"))
 
 

@@ -116,7 +116,7 @@ def test_published_file_is_not_taken_for_one_of_ours(read):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": {"kind": "tree"}}, r"kind 'tree': mlp, flow"),
+        ({"config": {"kind": "tree"}}, r"kind 'tree'; valid: mlp, flow"),
         ({"config": {"kind": "mlp", "depth": 3}}, r"unknown settings: depth"),
         ({"input_order": ("z", "action", "task")}, r"in the order \('z', 'action', 'task'\)"),
     ],
@@ -221,7 +221,7 @@ def test_world_model_of_ours_is_not_imported_again(tmp_path, capsys):
     path = save_small(tmp_path / "model.pt")
     code, _, error = run(capsys, "import", path, tmp_path / "again.pt")
     assert code == 2
-    assert "model.pt is a checkpoint of ours already" in error
+    assert "model.pt is already a checkpoint of ours" in error
 
 
 def write_cut(path):
@@ -258,7 +258,7 @@ BAD_FILES = {
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
         "torch did not write it, it begins with b'version https://git-lfs.github.c'",
     ),
-    "list": (lambda path: torch.save([1, 2], path), "holds no checkpoint but a list"),
+    "list": (lambda path: torch.save([1, 2], path), "holds a list, not a checkpoint"),
     "keys": (lambda path: torch.save({"a": 1}, path), "no world model that is known here"),
     "folder": (lambda path: path.mkdir(), "Is a directory"),
     "newer": (

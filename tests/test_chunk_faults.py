@@ -42,7 +42,7 @@ def set_nan(name, place):
         (set_nan("obs", (2, 0, 1)), "row 0 of episode 2 has an observation that is not finite"),
         (
             lambda tensors: tensors["obs"].__setitem__((0, 3, 3), 1.0),
-            "row 3 of episode 0 observes more than pendulum-swingup",
+            "row 3 of episode 0 has more observations than pendulum-swingup",
         ),
         (
             lambda tensors: tensors.update(task=tensors["task"].to(torch.complex64)),
@@ -78,7 +78,7 @@ def set_nan(name, place):
         ),
         (
             lambda tensors: tensors.update({k: v[:, :101] for k, v in tensors.items()}),
-            "chunk_1.pt is of mt80, chunk_0.pt beside it of mt30",
+            "chunk_1.pt is of mt80, but chunk_0.pt beside it is of mt30",
         ),
         (
             lambda tensors: tensors.update(obs=tensors["obs"][..., :23]),
@@ -208,7 +208,7 @@ def test_wrong_task_is_named(source, tmp_path, capsys, options, message):
     [
         (lambda folder: None, "there is no folder"),
         (lambda folder: folder.mkdir(), "has no chunk_0.pt, chunk_1.pt"),
-        (lambda folder: write_chunks(folder, [[PENDULUM]] * 5), "chunk_4.pt is none of the 4"),
+        (lambda folder: write_chunks(folder, [[PENDULUM]] * 5), "chunk_4.pt is not one of the 4"),
     ],
 )
 def test_wrong_folder_is_named(tmp_path, capsys, prepare, message):

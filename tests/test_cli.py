@@ -12,11 +12,12 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from pwmray import cli
-from pwmray.commands import _freeze_imports, as_typed, run_command
+from pwmray.commands import _freeze_imports, run_command
 from pwmray.data.store import open_store
 from pwmray.files import replacing
 from pwmray.registry import claim
 from pwmray.tasks import TASKS
+from pwmray.wording import as_typed
 
 ROOT = Path(__file__).parent.parent
 # A Python that says it is of another version.
@@ -75,8 +76,8 @@ def test_closed_streams_change_nothing_but_what_is_said(closed, episodes, code, 
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["dta"], "unknown command 'dta'; did you mean 'data'?; valid: tasks, models, data"),
-        (["--results", "r", "status"], "--results stands before the command: pwmray COMMAND"),
+        (["dta"], "unknown command 'dta'; did you mean 'data'? valid: tasks, models, data"),
+        (["--results", "r", "status"], "--results must follow the command: pwmray COMMAND"),
         (["data", "collect"], "the following arguments are required: TASK"),
         (
             ["data", "collect", "chetah-run"],
@@ -94,7 +95,7 @@ def test_closed_streams_change_nothing_but_what_is_said(closed, episodes, code, 
         (["data", "info", "absent.arrow"], "there is no data file absent.arrow"),
         (["data", "info", "cheetah-run", "--data", "/absent"], "pwmray data collect cheetah-run"),
         (["data", "export"], "the following arguments are required: OUT (see"),
-        (["models", "--size", "49"], "unknown size '49'; did you mean '48'?; valid: laptop, 1, 5"),
+        (["models", "--size", "49"], "unknown size '49'; did you mean '48'? valid: laptop, 1, 5"),
         (["models", "--variant", "ful"], "unknown variant 'ful'; did you mean 'fullflow'"),
         (["models", "48"], "unrecognized arguments: 48"),
         (["models", "--size", ""], "argument --size: it is empty (see pwmray models --help)"),
@@ -158,7 +159,7 @@ def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
     assert run_command(lambda: len("b\udcfccher".encode())) == 2
     assert capsys.readouterr().err.splitlines()[1:] == [
         "error: No such file or directory: /absent/folder",
-        r"error: 'b\udcfccher' cannot be written in utf-8; name it otherwise",
+        r"error: 'b\udcfccher' cannot be written in utf-8; rename it",
     ]
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)

@@ -90,7 +90,7 @@ def test_times_are_read_as_slurm_writes_them(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "2h", "1:2:3:4", "-5"])
 def test_text_that_is_no_time_is_refused(text):
-    with pytest.raises(ValueError, match="is not a time of Slurm's"):
+    with pytest.raises(ValueError, match="is not a Slurm time, such as 90"):
         slurm.read_seconds(text)
 
 
@@ -152,7 +152,7 @@ def test_what_is_no_job_id_is_refused():
 
 def test_missing_slurm_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SlurmError, match="no scontrol here: is this a login node of a Slurm"):
+    with pytest.raises(SlurmError, match="no scontrol here: is this a Slurm login node"):
         slurm.partitions()
     assert slurm.associations("someone") is None
 

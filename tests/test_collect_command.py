@@ -75,7 +75,7 @@ def test_bad_option_is_named(options, message, tmp_path, capsys):
     ("content", "message"),
     [
         (b"nonsense", "is not a checkpoint of a trial"),
-        (b"pwmray-world-model-1 00\n", "holds a world model alone, which has no policy to act"),
+        (b"pwmray-world-model-1 00\n", "holds only a world model, and no policy to act"),
         (b"pwmray-checkpoint-2 00\ncut", "its content is damaged"),
     ],
 )

@@ -41,7 +41,7 @@ def test_plan_names_kinds_of_unlike_sizes(compare, levels, names, monkeypatch, t
     register(monkeypatch, (64, 64))
     made = make_plan(tmp_path, {compare: levels}, compare)
     (line,) = describe_unequal(made)
-    assert f"apart: {names[0]} 177,235, {names[1]} 130,323; by" in line
+    assert f"than 2%: {names[0]} 177,235, {names[1]} 130,323; other" in line
     assert line in as_table(made)
     assert json.loads(as_json(made))["unlike_sizes"] == [line]
 
@@ -52,7 +52,7 @@ def test_plan_names_what_the_summary_compares_across_an_axis_that_applies_to_one
     register(monkeypatch, (64, 64))
     vary = {"variant": ["mine+gaussian", "flowwm"], "world_model[flow].num_substeps": [1, 2]}
     (line,) = describe_unequal(make_plan(tmp_path, vary, "variant"))
-    assert "apart: mine+gaussian 130,323, flowwm 177,235;" in line
+    assert "than 2%: mine+gaussian 130,323, flowwm 177,235;" in line
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_plan_compares_with_the_baseline_wherever_it_stands(
 ):
     register(monkeypatch, (64, 64))
     (line,) = describe_unequal(make_plan(tmp_path, {compare: levels}, compare))
-    shown = line.partition("apart: ")[2].partition(";")[0]
+    shown = line.partition("than 2%: ")[2].partition(";")[0]
     assert tuple(part.split()[0] for part in shown.split(", ")) == names
 
 

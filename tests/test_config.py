@@ -146,7 +146,7 @@ def test_new_kind_whose_config_is_no_dataclass_is_refused(monkeypatch):
 
     mine = type("Mine", (WORLD_MODELS["mlp"],), {"Config": Wide})
     monkeypatch.setitem(WORLD_MODELS, "mine", mine)
-    with pytest.raises(ValueError, match=r"Wide is no dataclass, .*@dataclass\(frozen=True\)"):
+    with pytest.raises(ValueError, match=r"Wide is not a dataclass, .*@dataclass\(frozen=True\)"):
         make(**{"world_model.kind": "mine"})
 
 
@@ -173,7 +173,9 @@ def test_variant_of_kinds_that_there_are_not_is_refused(variant, problem):
 
 
 def test_kind_beside_a_variant_of_another_one_is_refused_by_both_names_too():
-    with pytest.raises(ValueError, match="variant 'mlp\\+flow' sets it to 'flow'; leave one away"):
+    with pytest.raises(
+        ValueError, match="variant 'mlp\\+flow' sets it to 'flow'; drop one of them"
+    ):
         variants.check_kinds({"variant": "mlp+flow", "policy.kind": "gaussian"})
 
 

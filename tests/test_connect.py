@@ -1,6 +1,7 @@
 """What of a Ray cluster's machines a trial may ask for."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -102,7 +103,7 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (None, "Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a "),
+        (None, "Ray does not start. Its files are in {folder} (TMPDIR), which needs room and a "),
         ("10.0.0.1:6379", "cannot join Ray at 10.0.0.1:6379: The last lines of the log: "),
     ],
 )
@@ -127,9 +128,28 @@ def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkey
             raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from error
 
     monkeypatch.setattr(ray, "init", fail)
-    told = "this machine is no node of it; make it one: ray start --address=10.0.0.1:6379"
+    told = (
+        "this machine is not one of its nodes; make it one with: ray start --address=10.0.0.1:6379"
+    )
     with pytest.raises(ValueError, match=f"^cannot join Ray at 10.0.0.1:6379: {told}$"):
         connect.connect("10.0.0.1:6379")
+
+
+def test_driver_says_what_ray_lacks_for_its_trials_and_where_the_dashboard_is(monkeypatch, capsys):
+    offered = {**GPU, "accelerator_type:A100": 1.0}
+    monkeypatch.setattr(connect, "connect", lambda address: "Ray dashboard: here")
+    monkeypatch.setattr(connect, "machines", lambda: [offered])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: offered)
+    config = sweep.cells("tiny")[0]
+    runtime = dataclasses.replace(config.runtime, gpu_type="H100")
+    connect.connect_for([dataclasses.replace(config, runtime=runtime)], "host:6379")
+    assert capsys.readouterr().out.splitlines() == [
+        "no H100 in this cluster (it has A100): trials that ask for one take any GPU",
+        "Ray dashboard: here",
+    ]
+    runtime = dataclasses.replace(config.runtime, num_cpus=9)
+    with pytest.raises(ValueError, match="num_cpus is 9, but Ray has 8 CPUs here"):
+        connect.connect_for([dataclasses.replace(config, runtime=runtime)], "host:6379")
 
 
 @pytest.mark.parametrize(

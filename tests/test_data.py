@@ -389,7 +389,11 @@ def test_broken_data_is_named_with_the_exact_command_and_rebuild_replaces_it(tmp
     ("task", "recipe", "message"),
     [
         ("cartpole-swingup", SMALL, "it is of cartpole-swingup, not of pendulum-spin"),
-        ("pendulum-spin", CollectionRecipe(num_episodes=2, seed=1), "holds what pendulum-spin-"),
+        (
+            "pendulum-spin",
+            CollectionRecipe(num_episodes=2, seed=1),
+            "holds the data that pendulum-spin-",
+        ),
     ],
 )
 def test_file_of_another_task_or_recipe_under_the_name_is_refused(tmp_path, task, recipe, message):

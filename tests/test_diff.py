@@ -78,7 +78,7 @@ def test_differences_as_json_are_whole(results, capsys):
     ("name", "said"),
     [
         ("befor", "no trial 'befor' in "),
-        ("0123", "'0123' stands for 2 trials: 0123456789abcdef, 0123ffff89abcdef; give more of"),
+        ("0123", "'0123' matches 2 trials: 0123456789abcdef, 0123ffff89abcdef; give more char"),
         ("0123456", "trial 0123456789abcdef is in no table of a sweep in "),
     ],
 )

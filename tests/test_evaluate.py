@@ -178,7 +178,7 @@ def refused(capsys, *arguments):
         (["--first-seed", 2**32 - 2], "--first-seed is 4294967294; valid: 0 to 4294967293"),
         (["--task", "pendlum-spin"], "unknown task 'pendlum-spin'; did you mean 'pendulum-spin'"),
         (["--task", "cup-spin"], "cannot act in 'cup-spin': it was trained on pendulum-spin"),
-        (["--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'?; valid: cpu, cuda"),
+        (["--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'? valid: cpu, cuda"),
         (["--video", "out.avi"], "the video out.avi must be called something.mp4"),
         (["--video", "/absent/out.mp4"], "cannot write the video /absent/out.mp4"),
         (["--video", "out.mp4"], "no video: MUJOCO_GL is 'disable'; leave it unset or set it to"),
@@ -202,7 +202,7 @@ def test_video_that_is_there_is_not_replaced(trial, tmp_path, capsys):
     ("content", "message"),
     [
         (b"nonsense", "is not a checkpoint of a trial"),
-        (b"pwmray-world-model-1 00\n", "holds a world model alone, which has no policy to act"),
+        (b"pwmray-world-model-1 00\n", "holds only a world model, and no policy to act"),
         (b"pwmray-checkpoint-1 00\n", "an older pwmray wrote it, whose files this one does not"),
         (b"pwmray-checkpoint-99 00\n", "a newer pwmray wrote it, update this one"),
         (b"pwmray-checkpoint-2 00\ncut", "its content is damaged"),
@@ -226,7 +226,7 @@ def test_config_of_another_version_is_named(tmp_path, capsys):
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, about, build_learner(config), {}, {"epochs_reached": 3})
     line = refused(capsys, path)
-    assert f"{path} has a config that this pwmray does not read: unknown config key" in line
+    assert f"{path} has a config that this pwmray cannot read: unknown config key" in line
 
 
 # The video.

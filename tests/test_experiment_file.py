@@ -48,9 +48,9 @@ def test_the_sweep_that_a_file_runs_is_taken(file, end):
     [
         (
             RENAMED,
-            "has several: before, other, heads; let the one to submit be called sweep or search",
+            "defines several: before, other, heads; call the one to submit sweep or search",
         ),
-        (RENAMED + "sweep, search = heads, other\n", "has several: sweep, search;"),
+        (RENAMED + "sweep, search = heads, other\n", "defines several: sweep, search;"),
         ("import absent_package\n", "line 1): ModuleNotFoundError: No module named 'absent_pack"),
         (
             "x = 1\nsweep = Sweep(\n",

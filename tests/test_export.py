@@ -150,7 +150,7 @@ def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monk
     stores = [open_store(tmp_path / "mt30" / "reacher-easy.arrow")]
     needed = 4 * 501 * (4 * (24 + 6 + 1) + 8)
     monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed - 1)
-    with pytest.raises(ValueError, match=r"no room for the export: it needs 0\.000265 GB in .*, "):
+    with pytest.raises(ValueError, match=r"no room for the export: 0\.3 MB needed, .* has 0\.3 MB"):
         export_stores(stores, tmp_path / "out", no_progress)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed)
@@ -210,8 +210,8 @@ def test_export_refuses_what_it_cannot_write_and_leaves_nothing(source, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["FILE", "--tasks", "reacher-easy"], "--tasks chooses among the data's files; leave it"),
-        (["FILE", "--source", "mt30"], "--source chooses among the data's files; leave it away"),
+        (["FILE", "--tasks", "reacher-easy"], "--tasks selects among the data's files; leave it"),
+        (["FILE", "--source", "mt30"], "--source selects among the data's files; leave it out"),
         (["FILE", "FILE"], "reacher-easy-0123456789ab.arrow is given twice"),
         (["FILE", "AGAIN"], "collected/reacher-easy-0123456789ab.arrow is given twice"),
     ],
@@ -251,7 +251,7 @@ def test_info_and_verify_describe_an_import(source, tmp_path, capsys):
     assert cli.main(["data", "info", "reacher-easy", *data]) == 0
     assert "td-mpc2                     4" in capsys.readouterr().out
     assert cli.main(["data", "verify", *data]) == 0
-    assert capsys.readouterr().out == "2 of 2 files are as written\n"
+    assert capsys.readouterr().out == "2 of 2 files are intact\n"
 
 
 def change_byte(path):
@@ -293,7 +293,7 @@ def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, d
     assert str(path) in fault
     assert message in fault
     assert f"pwmray data import DIR --data {tmp_path / 'data'}" in fault
-    assert summary == "1 of 2 files are as written"
+    assert summary == "1 of 2 files are intact"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_verify_goes_on_after_a_file_that_it_may_not_read(source, tmp_path, monk
     first, second, summary = capsys.readouterr().out.splitlines()
     assert first.startswith("broken: the data file")
     assert second == f"broken: Permission denied: {tmp_path}/mt30/pendulum-swingup.arrow"
-    assert summary == "0 of 2 files are as written"
+    assert summary == "0 of 2 files are intact"
 
 
 def test_verify_names_a_collected_file_that_is_not_what_its_name_stands_for(tmp_path, capsys):
@@ -342,7 +342,7 @@ def test_verify_names_a_collected_file_that_is_not_what_its_name_stands_for(tmp_
     path.parent.mkdir()
     write_collected(tmp_path, "reacher-easy", REACHER, 2).rename(path)
     assert cli.main(["data", "verify", "--data", str(tmp_path)]) == 1
-    assert f"the data file {path} holds what reacher-easy-" in capsys.readouterr().out
+    assert f"the data file {path} holds the data that reacher-easy-" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

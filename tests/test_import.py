@@ -229,7 +229,7 @@ def test_full_disk_in_mid_import_is_one_line_and_what_is_done_is_kept(
 
 def test_too_little_room_is_said_before_anything_is_written(source, tmp_path, monkeypatch):
     monkeypatch.setattr("pwmray.room.shutil.disk_usage", lambda path: SimpleNamespace(free=10**4))
-    with pytest.raises(ValueError, match=r"no room .*: it needs 0\.000112 GB in .*mt30"):
+    with pytest.raises(ValueError, match=r"no room for the import: 0\.1 MB needed, .*mt30 has"):
         run_import(source, tmp_path / "data")
     assert content(tmp_path / "data") == {}
 

@@ -287,7 +287,7 @@ def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
         (tmp_path / registry.EVALUATIONS_FILE).write_bytes(b"its last")
     found, why = asked.outcome()
     assert found == code
-    assert ("stopped: no trial came to its next row" in capsys.readouterr().out) == (code == 1)
+    assert ("stopped: no trial reached its next row" in capsys.readouterr().out) == (code == 1)
     stands = Status.QUEUED if code == interruption.GO_ON else Status.CANCELLED
     assert Interruption.left_at(found, why) is stands
 

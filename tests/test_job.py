@@ -294,14 +294,14 @@ time.sleep(30)
 """
 END_THE_HEAD = """
 import os, time
-job._LOOK_SECONDS, see_to_it, told = 0.05, job.Job._see_to_it, None
+job._LOOK_SECONDS, supervise, told = 0.05, job.Job._supervise, None
 def end_the_head(self):
     while not os.path.exists("listens"):
         time.sleep(0.05)
     self.signal = told
     self._steps["n1"].terminate()
-    return see_to_it(self)
-job.Job._see_to_it = end_the_head
+    return supervise(self)
+job.Job._supervise = end_the_head
 """
 
 
@@ -447,7 +447,7 @@ def test_node_that_ended_is_started_again_a_while_later(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "time", clock)
     monkeypatch.setattr(seen, "_start_worker", lambda *_: started.append(now[0]))
     for now[0] in (100.0, 109.9, 110.0):
-        seen._see_to_worker("n2")
+        seen._restart_ended("n2")
     assert started == [110.0]
 
 
@@ -459,7 +459,10 @@ def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "error: scratch is '$NOT_SET', here '$NOT_SET': no absolute path\n"
+    assert (
+        done.stderr
+        == "error: scratch is '$NOT_SET', which is '$NOT_SET' here: not an absolute path\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -529,7 +532,7 @@ def test_ray_of_a_node_is_at_the_interface_that_the_profile_names(place):
     head, *_ = place.lines("started")
     assert re.search(r' head 127\.0\.0\.1 \d+ \{"ip": "127.0.0.1", "interface": "lo"', head)
     done = place.run("", changes="sys.argv.insert(1, '--interface=pwm-none0')")
-    told = "ValueError: no address at the profile's interface 'pwm-none0' on n1; there are "
+    told = "ValueError: the profile's interface 'pwm-none0' has no address on n1; its interfaces: "
     told += r".*\blo\b.*\n"
     assert done.returncode and re.search(told, done.stderr)
 

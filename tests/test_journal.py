@@ -93,6 +93,6 @@ def test_file_that_is_no_journal_is_named_and_left_as_it_is(tmp_path, content, u
     plan.folder.mkdir()
     path = plan.folder / study.JOURNAL_FILE
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} is no journal of Optuna's that can be read: "):
+    with pytest.raises(ValueError, match=f"{path} is not a readable journal of Optuna's: "):
         use(plan)
     assert path.read_bytes() == content

@@ -114,7 +114,7 @@ def test_level_whose_setting_another_axis_sets_is_refused():
     levels = {"a": {"learner.horizon": 3}, "b": {"learner.discount": 0.9}}
     sweep = make_sweep(levels, **{"learner.horizon": [3, 4]})
     sweep = Sweep(**{**vars(sweep), "vary": dict(reversed(sweep.vary.items()))})
-    with pytest.raises(ValueError, match="level 'a' has not all of its settings: another axis"):
+    with pytest.raises(ValueError, match="level 'a' lacks some of its settings: another axis"):
         sweep.cells("bare")
 
 

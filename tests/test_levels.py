@@ -499,7 +499,7 @@ def test_levels_that_cannot_be_told_are_refused(axis, levels, said):
 )
 def test_axis_that_changes_nothing_is_refused(axis, levels, variant):
     sweep = make_sweep(axis, levels, [variant])
-    named = re.escape(f"sweep few: axis {axis!r} changes nothing of any trial")
+    named = re.escape(f"sweep few: axis {axis!r} changes no trial")
     with pytest.raises(ValueError, match=named):
         sweep.cells("tiny")
 
@@ -585,7 +585,7 @@ def test_run_names_the_done_trials_of_other_data_than_is_there_now(tmp_path, cap
     places = ["--results", str(tmp_path), "--data", str(tmp_path / "data")]
     with pytest.raises(SystemExit):
         sweep.main(["--scale", "tiny", "--wandb", "off", *places])
-    assert "note: 4 done trials were trained on other data of" in capsys.readouterr().out
+    assert "note: 4 done trials were trained on data of" in capsys.readouterr().out
 
 
 def test_run_names_the_trials_that_begin_again_for_their_data_changed(
@@ -602,9 +602,9 @@ def test_run_names_the_trials_that_begin_again_for_their_data_changed(
     path = collected_path(TASK, trials[0].data, tmp_path / "data")
     arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
     write_store(path, TASK, *arrays, [5], ["uniform"], trials[0].data.collection)
-    monkeypatch.setattr("pwmray.plan.free_bytes", lambda path: 0)  # further it is not to go
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda path: 0)  # further it is not to go
     places = ["--results", str(tmp_path), "--data", str(tmp_path / "data")]
     with pytest.raises(SystemExit):
         sweep.main(["--scale", "tiny", "--wandb", "off", *places])
-    said = f"note: {len(trials)} trials begin again at epoch 0, for the data of {TASK} changed: "
+    said = f"note: {len(trials)} trials begin again at epoch 0, since the data of {TASK} changed: "
     assert said in capsys.readouterr().out

@@ -51,7 +51,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from pwmray import results
-from pwmray.commands import one_line
+from pwmray.wording import one_line
 from pwmray.failures import of_exception
 from pwmray.files import replacing
 from tests.stores import write_rows

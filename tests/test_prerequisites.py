@@ -241,7 +241,7 @@ def test_task_that_the_pretraining_does_not_see_is_refused(tmp_path, capsys):
     )
     assert (code, len(errors)) == (2, 1)
     assert "needs a world model pretrained on cheetah-run" in errors[0]
-    assert f"sees {TASK}. Make one with: python sweeps/phase8_pretrain.py" in errors[0]
+    assert f"is trained on {TASK}. Make one with: python sweeps/phase8_pretrain.py" in errors[0]
 
 
 def test_state_of_a_pretraining_is_told(tmp_path):
@@ -315,7 +315,7 @@ def test_those_of_other_data_than_is_there_now_are_named(made, tmp_path, capsys)
     arrays = np.zeros((5, 3), np.float32), np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
     write_store(path, TASK, *arrays, [5], ["uniform"], recipe.collection)
     said = [
-        f"note: {w.pretraining.label}: pretrained on other data than is there now; to train it "
+        f"note: {w.pretraining.label}: pretrained on data that has changed since; to train it "
         f"again, delete {w.folder}"
         for w in needed
     ]
@@ -377,7 +377,7 @@ def test_files_stand_in_by_kind(tmp_path, capsys):
         ("mpl=mlp.ckpt", "unknown kind of world model 'mpl'; did you mean 'mlp'"),
         ("mlp=mlp.ckpt,mlp=mlp.ckpt", "mlp.ckpt twice"),
         ("mlp=mlp.ckpt,flow.ckpt", "valid: FILE, or mlp=FILE,flow=FILE"),
-        ("mlp=mpl.ckpt", "mpl.ckpt is not a file; did you mean 'mlp.ckpt'?; valid: a file"),
+        ("mlp=mpl.ckpt", "mpl.ckpt is not a file; did you mean 'mlp.ckpt'? valid: a file"),
         ("flow=mlp.ckpt", "does not fit"),
         ("readme.md", "readme.md is not a world model of ours"),
     ],
@@ -456,7 +456,7 @@ def test_file_in_place_of_several_pretrainings_is_refused(tmp_path, capsys):
     options = ["--plan", "--world-model", path, "--results", tmp_path]
     code, _, errors = run(capsys, *options, of=paired)
     assert (code, len(errors)) == (2, 1)
-    assert f"{path} stands in for 'pretrained' and for 'pretrained:1'" in errors[0]
+    assert f"{path} would replace both 'pretrained' and 'pretrained:1'" in errors[0]
     code, _, errors = run(capsys, *options, "--limit", "1", of=paired)
     assert (code, errors) == (0, [])
 

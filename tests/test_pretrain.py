@@ -281,7 +281,9 @@ def test_run_begun_on_other_data_is_refused_and_kept(stores, tmp_path):
         pretrain(config, tmp_path / "run", stores, CPU, stop_at(4))
     begun = (tmp_path / "run" / "resume.ckpt").read_bytes()
     others = [make_store(tmp_path, task, num_episodes=11) for task in TASKS]
-    with pytest.raises(ValueError, match=r"fingerprint .{16}, that of now has .{16}: bring that"):
+    with pytest.raises(
+        ValueError, match=r"fingerprint .{16}, but the data now has .{16}: bring the old"
+    ):
         pretrain(config, tmp_path / "run", others, CPU, quiet)
     assert (tmp_path / "run" / "resume.ckpt").read_bytes() == begun
 
@@ -423,7 +425,9 @@ def test_what_only_a_trial_has_is_refused(key, capsys, tmp_path):
     wrong = dataclasses.replace(pair, hold={key: TASKS[0]})
     code, _, err = run(capsys, "--plan", "--results", tmp_path / "r", of=wrong)
     assert (code, len(err)) == (2, 1)
-    assert f"pretraining pair sets {key!r}, which is a trial's; its tasks and iterations" in err[0]
+    assert (
+        f"pretraining pair sets {key!r}, which only a trial has; its tasks and iterations" in err[0]
+    )
 
 
 def test_seed_that_is_none_is_one_line(capsys, tmp_path):
@@ -492,7 +496,7 @@ def test_published_flow_is_another_model_and_a_published_mlp_is_not():
     ("scale", "said"),
     [
         ({"iteratons": 9}, "unknown setting of the scale's pretrain 'iteratons'; did you mean 'it"),
-        ({"seed": 1}, "unknown setting of the scale's pretrain 'seed'.*; valid: tasks, iterations"),
+        ({"seed": 1}, "unknown setting of the scale's pretrain 'seed'.* valid: tasks, iterations"),
         ({"iterations": "9"}, "setting of the scale's pretrain 'iterations' is '9'; it must be of"),
         ({"iterations": True}, "'iterations' is True; it must be of type int"),
         ({"held_out_share": None}, "'held_out_share' is None; it must be of type float"),
@@ -668,10 +672,10 @@ with _ending_when_asked("python x.py"):
 
 
 def test_full_disk_is_told_before_anything_runs(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_command, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda _: 1000)
     code, _, err = run(capsys, "--results", tmp_path / "r", "--data", tmp_path / "d")
     assert (code, len(err)) == (2, 1)
-    assert f"no room for the pretrainings: they need 0.1 MB, {tmp_path / 'r'} has 0.0 MB" in err[0]
+    assert f"no room for the pretrainings: 0.1 MB needed, {tmp_path} has 0.0 MB" in err[0]
     assert not list(tmp_path.iterdir())
 
 

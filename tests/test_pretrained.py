@@ -317,10 +317,10 @@ def test_integrator_is_free(tmp_path):
     ("value", "place", "said"),
     [
         ("models/modle.ckpt", "models/modle.ckpt", "; did you mean 'model.ckpt'?"),
-        ("nowhere/model.ckpt", "nowhere/model.ckpt", ""),
-        ("models", "models", ""),
-        ("", "", ""),
-        ("~nobody-of-that-name/model.ckpt", "~nobody-of-that-name/model.ckpt", ""),
+        ("nowhere/model.ckpt", "nowhere/model.ckpt", ";"),
+        ("models", "models", ";"),
+        ("", "", ";"),
+        ("~nobody-of-that-name/model.ckpt", "~nobody-of-that-name/model.ckpt", ";"),
         ("scrach", "scrach", "; did you mean 'scratch'?"),
         ("pretraind", "pretraind", "; did you mean 'pretrained'?"),
     ],
@@ -338,7 +338,7 @@ def test_file_that_is_not_there_is_one_line(
     errors = capsys.readouterr().err.splitlines()
     assert (ended.value.code, len(errors)) == (2, 1)
     assert errors[0].startswith(
-        f"error: world_model_from is {value!r}, but {tmp_path / place} is not a file{said}; "
+        f"error: world_model_from is {value!r}, but {tmp_path / place} is not a file{said} "
         "valid: a file, 'scratch', or 'pretrained' in a sweep"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["models"]

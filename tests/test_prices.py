@@ -12,6 +12,7 @@ from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.registry import Status
+from pwmray.room import size_text
 from search_spaces import SCALES as REAL_SCALES
 from tests.test_sweep import PHASE6, cell, run, stand_at
 from tests.tiny import SCALES, SETTINGS, sweep
@@ -231,7 +232,7 @@ def test_plan_of_phase6_counts_hours_by_gpu_and_fewer_hours_on_more_gpus(tmp_pat
 def test_plan_as_a_table_splits_the_disk_and_names_the_prices(tmp_path):
     made = make_plan(tmp_path)
     text = plan_text.as_table(made, 2)
-    checkpoints = plan.size_text(sum(trial.checkpoint_bytes for trial in made.trials))
+    checkpoints = size_text(sum(trial.checkpoint_bytes for trial in made.trials))
     assert "minutes by: 10 minutes for 1,000 epochs (8)" in text
     assert "wall time: about 0.2 minutes on 2 devices; 0.1 minutes for the longest trial" in text
     assert f"checkpoints {checkpoints}, curves and evaluations 0.0 MB" in text
@@ -287,4 +288,4 @@ def test_table_that_is_not_ours_to_read_stops_no_plan(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(results, "read_table", refuse)
     assert make_plan(tmp_path).minutes > 0
-    assert "the plan learns nothing from a table" in caplog.text
+    assert "a table cannot be used to price the plan" in caplog.text

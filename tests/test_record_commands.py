@@ -133,7 +133,7 @@ def test_driver_names_what_its_tables_lack_though_all_is_done(tmp_path, capsys):
 
 def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made, tmp_path, capsys):
     code, _, err = run(capsys, made, "note", NAMES[0], "a\udcffb")
-    assert (code, err) == (2, "error: the note 'a\\udcffb' is not in UTF-8\n")
+    assert (code, err) == (2, "error: the note 'a\\udcffb' is not valid UTF-8\n")
     registry.add_note(folder_of(made, 0), "a\udcffb", "me")
     assert run(capsys, made, "show", NAMES[0])[1].rstrip().endswith("me: a?b")
     assert run(capsys, made, "log", "--out", tmp_path / "log.md")[0] == 0
@@ -146,7 +146,7 @@ def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["status", "tny"], "unknown sweep 'tny'; did you mean 'tiny'?; valid: tiny in "),
+        (["status", "tny"], "unknown sweep 'tny'; did you mean 'tiny'? valid: tiny in "),
         (["status", "../tiny"], "unknown sweep '../tiny'"),
         (["show", "pendulum-spin-baseline-4-seed4"], f"did you mean '{NAMES[0]}'"),
         (["show", ""], "no trial ''"),
@@ -186,7 +186,7 @@ def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
     for name in ("ab12000000000000", "ab34000000000000"):
         registry.record(registry.trial_folder(tmp_path, name), Status.PENDING)
     code, _, err = run(capsys, tmp_path, "show", "ab")
-    assert (code, "'ab' stands for 2 trials: ab12000000000000, ab34000000000000" in err) == (
+    assert (code, "'ab' matches 2 trials: ab12000000000000, ab34000000000000" in err) == (
         2,
         True,
     )
@@ -211,7 +211,7 @@ def test_broken_note_is_named_and_the_others_are_shown(made, capsys):
         assert (code, err) == (0, "")
         assert "before" in out and "after" in out
         assert f"left out: {path} line 2 is not an event" in out
-        assert "put it right or delete it" in out
+        assert "correct it or delete it" in out
     run(capsys, made, "note", NAMES[0], "later")
     assert "later" in run(capsys, made, "log")[1]
 
@@ -260,8 +260,8 @@ def test_failures_name_a_trial_whose_record_is_broken_and_show_the_others(made, 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[1, 2]", "is no JSON object"),
-        ("null", "is no JSON object"),
+        ("[1, 2]", "is not a JSON object"),
+        ("null", "is not a JSON object"),
         ('{"trials": 5}', "trials is 5, not a list of texts"),
         ('{"trials": ["ab", null]}', "trials is ['ab', None], not a list of texts"),
         ('{"trials": [], "name": 5}', "name is 5, not text"),
@@ -319,5 +319,5 @@ def test_run_is_no_failure_where_another_user_keeps_the_list_of_runs(tmp_path, m
 
     monkeypatch.setattr(tables, "append_lines", refuse)
     tables.log_run(tmp_path, seconds=1.0)
-    said = f"Permission denied: {tmp_path}/runs.jsonl: this run is not noted there\n"
+    said = f"Permission denied: {tmp_path}/runs.jsonl: this run is not recorded there\n"
     assert capsys.readouterr().out == said

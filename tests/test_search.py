@@ -186,6 +186,12 @@ def test_sigterm_while_a_search_leaves_ray_keeps_nobody_from_recording_its_trial
     assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
 
 
+def test_search_that_another_process_finished_meanwhile_starts_no_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_run.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    asked = (tmp_path / "data", None, interruption.Interruption())
+    assert search_run._prepare(make_plan(tmp_path), [], *asked) == {}
+
+
 def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")

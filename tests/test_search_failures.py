@@ -319,7 +319,9 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     for name in "ab":
         assert trials.next(name) is not None
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    assert trials.blind == f"{tmp_path} is not seen on n2, as it must be on all machines of Ray"
+    assert (
+        trials.blind == f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
+    )
     assert trials.next("c") is None
     assert not trials.is_over  # one runs
     assert len(study.unfinished(trials.study)) == 2  # and are taken up by the next run

@@ -156,7 +156,8 @@ def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monk
 
     monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
     monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict, shutdown=list))
-    monkeypatch.setattr(search_run.connect, "connect", lambda address: "Ray dashboard: another")
+    said = "Ray dashboard: another"
+    monkeypatch.setattr(search_run.connect, "connect_for", lambda *_: print(said))
     stop = interruption.Interruption()
     trials = search_run._search_task(begin, opened, tmp_path, None, stop)
     stop.leave()

@@ -37,7 +37,7 @@ def data(tmp_path_factory):
         ({"learner.td_lambda": {"low": 0.5, "high": 1.5}}, "learner.td_lambda is 1.5"),
         (
             {"world_model[flow].num_substeps": [1, 2], "learner.actor_lr": [1e-3, 1e-2]},
-            r"search tiny_search: 'world_model\[flow\].num_substeps' changes nothing of any trial",
+            r"search tiny_search: 'world_model\[flow\].num_substeps' changes no trial",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
     trials = open_trials(tmp_path, data)
     for number in range(2):
         fail(trials, f"{number}", reason="the loss is nan", failure="non-finite")
-    said = "study.journal has 2 trials of pendulum-spin with other settings of the search; they do"
+    said = "study.journal has 2 trials of pendulum-spin from other settings of the search; they do"
     assert said not in as_table(make_plan(tmp_path))
     changed = dataclasses.replace(search, hold={**search.hold, "epochs": 8})
     assert said in as_table(make_plan(tmp_path, of=changed))
@@ -136,7 +136,7 @@ def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
         plan = dataclasses.replace(make_plan(tmp_path), data_dir=folder)
         assert as_table(plan).count("note: ") == notes
     monkeypatch.setattr("pwmray.search.plan.current_fingerprint", lambda *_: "0" * 16)
-    said = f"note: 2 of {TASK}'s trials ended on other data of it than is there now"
+    said = f"note: 2 of {TASK}'s trials were trained on data that has changed since"
     plan = dataclasses.replace(make_plan(tmp_path), data_dir=data_dir)
     assert said in as_table(plan)
     _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", data_dir, of=search)

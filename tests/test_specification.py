@@ -44,7 +44,7 @@ def at_tiny(**here):
         ({"vary": {**sweep.vary, "variant": ["baseline", None]}}, "'variant' has a level None"),
         ({"vary": {**sweep.vary, "methodology": {"a": {}}}}, "axis 'methodology' has named levels"),
         ({"hold": ["learner.horizon"]}, "hold is ['learner.horizon']; it must be a mapping of"),
-        ({"hold": {"epochs": 8}}, "'epochs' is held, but axis 'epochs' sets it; leave one away"),
+        ({"hold": {"epochs": 8}}, "'epochs' is held, but axis 'epochs' sets it; drop one of them"),
         ({"hold": {"policy.kind": "flow"}}, "'policy.kind' is held, but axis 'variant' sets it"),
         ({"gpus": "H100"}, "gpus is 'H100'; it must be a mapping of axes"),
         ({"gpus": {"epochs": "H100"}}, "gpus: 'epochs' is 'H100'; it must be a mapping of the"),
@@ -62,7 +62,7 @@ def at_tiny(**here):
             {"scales": {"tiny": {**TINY, "pretraining_minutes": {"mlp": "4"}}}},
             "'pretraining_minutes' of 'mlp' is '4'; it must be of type float",
         ),
-        ({"scales": {"tiny": LAPTOP}}, "scale 'tiny' leaves axis 'epochs' no level"),
+        ({"scales": {"tiny": LAPTOP}}, "scale 'tiny' leaves axis 'epochs' without levels"),
         *(
             ({"hold": {key: [one]}}, f"unknown {key} ['{one}']; did you mean '{one}'?")
             for key, one in (("fidelity", "published"), ("size", "19"))
@@ -74,7 +74,7 @@ def at_tiny(**here):
         ),
         (
             {"vary": {**sweep.vary, "variant": ["baseline"], "policy.kind": ["flow"]}},
-            "'policy.kind' is 'flow', but variant 'baseline' sets it to 'gaussian'; leave one away",
+            "'policy.kind' is 'flow', but variant 'baseline' sets it to 'gaussian'; drop one",
         ),
         ({"hold": {"size": None}}, "unknown size None; valid: laptop"),
         ({"hold": {"fidelity": None}}, "unknown fidelity None; valid: corrected"),

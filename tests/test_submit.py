@@ -118,7 +118,7 @@ def place(tmp_path, monkeypatch, capsys):
 
 
 def test_unknown_file_is_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"no sweep's file .*phase6\.py; did you mean ") as refused:
+    with pytest.raises(ValueError, match=r"no sweep file .*phase6\.py; did you mean ") as refused:
         load_experiment(SWEEPS / "phase6.py")
     assert str(SWEEPS / "phase6_epochs.py") in str(refused.value)
 
@@ -131,8 +131,8 @@ def test_file_without_a_sweep_is_refused():
 def test_sweeps_own_option_before_its_file_is_told_to_follow_it(place, capsys):
     assert submit.main(["--limit", "2", "sweep.py", "--profile", "h100"]) == 2
     assert capsys.readouterr().err == (
-        "error: no sweep's file 2; --limit is an option of the sweep's own, which follow its file: "
-        "sweep.py --limit 2\n"
+        "error: no sweep file 2; --limit is an option of the sweep's own command, and those follow "
+        "its file: sweep.py --limit 2\n"
     )
 
 
@@ -233,12 +233,12 @@ def test_nodes_are_those_of_the_profile_before_them(place):
     found = [line for line in out.splitlines() if line.startswith("#SBATCH --nodes=")]
     assert found == ["#SBATCH --nodes=2", "#SBATCH --nodes=1"]
     code, _, err = place.submit("--nodes", "2", "--profile", "any")
-    assert (code, "--nodes stands before the --profile that it is for" in err) == (2, True)
+    assert (code, "--nodes must follow the --profile that it is for" in err) == (2, True)
 
 
 def test_profile_that_is_given_twice_is_refused(place):
     code, _, err = place.submit("--profile", "any", "--profile", "any")
-    assert (code, err) == (2, "error: --profile gives one twice; --jobs N submits N alike\n")
+    assert (code, err) == (2, "error: --profile names one twice; --jobs N submits N of it\n")
 
 
 @pytest.mark.parametrize(("profile", "scale"), [("any", "paper"), ("cpu", "laptop")])

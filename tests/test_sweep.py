@@ -136,7 +136,7 @@ def test_axis_that_is_compared_but_does_not_vary_is_named(axes):
 
 def test_unknown_scale_is_shown_with_the_valid_ones():
     valid = "tiny, planned, longer, impatient, rare, restless, alone, diverging"
-    with pytest.raises(ValueError, match=rf"'tin'; did you mean 'tiny'\?; valid: {valid}"):
+    with pytest.raises(ValueError, match=rf"'tin'; did you mean 'tiny'\? valid: {valid}"):
         sweep.trials("tin")
 
 
@@ -314,7 +314,7 @@ def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, c
     places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
     _, out, _ = run(capsys, *places)
     assert out.splitlines()[-1] == (
-        "note: 2 done trials were trained on other data of pendulum-spin than is there now; to "
+        "note: 2 done trials were trained on data of pendulum-spin that has changed since; to "
         f"train again, delete from {tmp_path}/trials: {second.fingerprint}, {last.fingerprint}"
     )
     _, out, _ = run(capsys, *places, "--format", "json")
@@ -335,7 +335,7 @@ def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path,
     places = ["--plan", "--results", tmp_path, "--data", tmp_path / "data"]
     _, out, _ = run(capsys, *places)
     assert out.splitlines()[-1] == (
-        "note: 1 trial begins again at epoch 0, for the data of pendulum-spin changed: "
+        "note: 1 trial begins again at epoch 0, since the data of pendulum-spin changed: "
         f"{second.fingerprint}"
     )
     assert "(1 resumes, 1 again, 6 new)" in out
@@ -452,7 +452,7 @@ def test_checkpoints_that_are_there_need_no_room_again(tmp_path):
 def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
     huge = dataclasses.replace(made.trials[0], checkpoint_bytes=10**18, curve_bytes=0)
-    with pytest.raises(ValueError, match=rf"1 trials need 1000000000\.0 GB, {tmp_path} has"):
+    with pytest.raises(ValueError, match=rf"1 trials: 1000000000\.0 GB needed, {tmp_path} has"):
         plan.check_disk(dataclasses.replace(made, trials=[huge]))
     plan.check_disk(made)
 

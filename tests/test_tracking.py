@@ -102,7 +102,7 @@ def test_a_mode_that_there_is_not_is_refused_in_one_line(module, tmp_path, capsy
     assert run_command(lambda: choose_mode(None)) == 2
     option, variable = capsys.readouterr().err.splitlines()
     assert "--wandb: invalid choice: 'maybe' (choose from" in option
-    assert variable.startswith("error: unknown WANDB_MODE 'onlin'; did you mean 'online'?; valid:")
+    assert variable.startswith("error: unknown WANDB_MODE 'onlin'; did you mean 'online'? valid:")
 
 
 # The run.

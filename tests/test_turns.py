@@ -186,13 +186,13 @@ def test_machine_that_does_not_see_the_results_is_named_and_is_no_reason_to_go_o
     run_on(tmp_path, trials[0])  # on another one
     ours.skip(trials[1].config.fingerprint, "n2")
     assert len(ours.next(no_machine)) == 1
-    told = f"{tmp_path} is not seen on n2, as it must be on all machines of Ray"
+    told = f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
     assert capsys.readouterr().out.count(told) == 1
     for _ in range(4):
         ours.skip(trials[1].config.fingerprint, "n3")
         assert len(ours.next(no_machine)) == 1
     ours.skip(trials[1].config.fingerprint, "n3")
-    why = r"no trial is left that can run: .* is not seen on n2, n3, as it must"
+    why = r"no trial is left that can run: .* is not visible on n2, n3, as it must"
     with pytest.raises(ValueError, match=why):
         ours.next(no_machine)
 
@@ -204,7 +204,7 @@ def test_trial_whose_folder_was_deleted_since_it_was_queued_is_queued_again(tmp_
         shutil.rmtree(folder_of(tmp_path, trial))
         ours.skip(trial.config.fingerprint, "n2")
     assert len(ours.next(no_machine)) == 1
-    assert "is not seen on" not in capsys.readouterr().out
+    assert "is not visible on" not in capsys.readouterr().out
 
 
 def test_what_a_dead_driver_left_is_taken_over_without_a_failure(tmp_path, monkeypatch, capsys):

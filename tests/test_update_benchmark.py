@@ -146,9 +146,9 @@ def test_weights_that_differ_are_named_and_the_time_is_profiled(
     ("options", "message"),
     [
         (["--size", "laptop,6"], "unknown size '6'; valid: laptop, 1, 5, 19, 48, 317"),
-        (["--variants", "flow"], "unknown variant 'flow'; did you mean 'flowwm'?; valid: "),
+        (["--variants", "flow"], "unknown variant 'flow'; did you mean 'flowwm'? valid: "),
         (["--methodologies", "joint"], "unknown methodology 'joint'"),
-        (["--dtype", "float16"], "unknown dtype 'float16'; did you mean 'bfloat16'?; valid: "),
+        (["--dtype", "float16"], "unknown dtype 'float16'; did you mean 'bfloat16'? valid: "),
         (["--device", "cpu", "--dtype", "tf32"], "learner.matmul is 'tf32', which a CPU lacks"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--repeat", "0"], "repeat is 0; it must be at least 1"),

@@ -113,7 +113,7 @@ def test_watch_names_a_broken_line_of_jobs_and_shows_the_others(tmp_path, capsys
     assert code == 0
     assert ["41", "h100", "RUNNING"] in [line.split()[:3] for line in out.splitlines()]
     assert f"left out: {path} line 1 is not a job" in out
-    assert "put it right or delete it" in out
+    assert "correct it or delete it" in out
 
 
 def test_watch_says_how_a_job_ended(tmp_path, capsys, told):
@@ -279,7 +279,7 @@ def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch)
     monkeypatch.setattr("builtins.input", lambda _: "yes")
     monkeypatch.setattr(cancel, "_scancel", lambda jobs: pytest.fail("it cancels"))
     code, _, err = run(capsys, tmp_path, "cancel", "tiny")
-    assert (code, err) == (2, "error: nobody is here to be asked; --yes cancels without asking\n")
+    assert (code, err) == (2, "error: no terminal to ask on; --yes cancels without asking\n")
 
 
 def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):

@@ -1,4 +1,4 @@
-"""Whether kernels compute here what torch computes: devices, their compilers and drivers differ.
+"""Check that kernels compute here what torch does: devices, compilers and drivers differ.
 
 Shapes: B rows, O observation, A action, L latent; each has two leading dimensions, H and B.
 """
@@ -19,16 +19,16 @@ from pwmray.seeding import generator
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 
 _Normal = Callable[..., Tensor]  # numbers of a shape, on the device
-_Compute = Callable[[bool], dict[str, Tensor]]  # by name; whether kernels are on
+_Compute = Callable[[], dict[str, Tensor]]  # values and gradients by name
 
 _LEADING = (3, 32)
 _TOLERANCE = 0.01  # of a tensor's norm; rounding is off by 1e-5
 
 
 def check(module: nn.Module) -> None:
-    """Raise RuntimeError, naming the first, where values or gradients differ by more than rounding.
+    """Raise RuntimeError for the first value or gradient that differs by more than rounding.
 
-    Copies of the world model, the policy and the critics in `module` are asked, with random
+    It compares copies of the world model, the policy and the critics in `module`, with random
     weights: those that a trial starts from make a flow stand still.
     """
     latent_dim = next(part.latent_dim for part in module.modules() if isinstance(part, WorldModel))
@@ -40,7 +40,7 @@ def check(module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def _exact_products() -> Iterator[None]:
-    """Round no factor: an entry on the other side of a clamp has another gradient altogether."""
+    """Have torch multiply float32 exactly: rounding may push an entry over a clamp's edge."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -66,13 +66,13 @@ def _check_part(part: WorldModel | Policy | CriticEnsemble, latent_dim: int) -> 
     else:
         compute = _of_critics(part, latent_dim, normal)
     use_kernels(part, True)
-    ours = compute(True)
+    ours = compute()
     use_kernels(part, False)
-    theirs = compute(False)
+    theirs = compute()
     for what in ours | theirs:
         where = f"{type(part).__name__}: {what}"
         if what not in ours or what not in theirs:
-            raise RuntimeError(f"{where} is there by kernels or torch alone")
+            raise RuntimeError(f"{where} exists only by kernels, or only by torch")
         difference = _difference(ours[what], theirs[what])
         if not difference <= _TOLERANCE:  # nor is NaN
             raise RuntimeError(f"{where} by kernels is off by {difference:.1e}")
@@ -88,7 +88,7 @@ def _of_world_model(model: WorldModel, normal: _Normal) -> _Compute:
     weight, tau = normal(*_LEADING, model.latent_dim), normal(*_LEADING, 1).sigmoid()
     task = torch.zeros((), dtype=torch.long, device=obs.device)
 
-    def compute(_: bool) -> dict[str, Tensor]:
+    def compute() -> dict[str, Tensor]:
         found = {}
         for how, is_trained in (("", True), (" of a frozen model", False)):
             model.requires_grad_(is_trained)
@@ -113,7 +113,7 @@ def _of_policy(policy: Policy, latent_dim: int, normal: _Normal) -> _Compute:
     z, noise = normal(*_LEADING, latent_dim), normal(*_LEADING, MAX_ACTION_DIM)
     mask = (torch.arange(MAX_ACTION_DIM, device=z.device) < MAX_ACTION_DIM - 1).float()
 
-    def compute(_: bool) -> dict[str, Tensor]:
+    def compute() -> dict[str, Tensor]:
         with autocast(FLOAT32, z.device):
             actions = policy.sample(z, noise, mask)[0]
             with torch.no_grad():
@@ -127,14 +127,15 @@ def _of_policy(policy: Policy, latent_dim: int, normal: _Normal) -> _Compute:
 def _of_critics(critics: CriticEnsemble, latent_dim: int, normal: _Normal) -> _Compute:
     z_NL, y_HB1 = normal(*_LEADING, latent_dim).flatten(0, 1), normal(*_LEADING, 1)
 
-    def compute(is_on: bool) -> dict[str, Tensor]:
+    def compute() -> dict[str, Tensor]:
         critics.requires_grad_(False)
         leaf = z_NL.clone().requires_grad_()
         values = critics(leaf)
         found = {"values": values.detach()} | _gradients(values.square().sum(), critics, leaf)
         critics.requires_grad_(True)
         found["error"] = critics.differentiate_error(z_NL, y_HB1.flatten())
-        found["TD(lambda)"] = td_lambda(y_HB1, values[0].detach().view_as(y_HB1), 0.99, 0.95, is_on)
+        given = y_HB1, values[0].detach().view_as(y_HB1), 0.99, 0.95
+        found["TD(lambda)"] = td_lambda(*given, critics.uses_kernels)
         return found | {
             f"gradient of {name}": parameter.grad
             for name, parameter in critics.named_parameters()

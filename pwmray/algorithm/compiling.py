@@ -1,6 +1,6 @@
-"""Networks by the kernels of `pwmray.kernels`: several small operations as one.
+"""Run networks by the kernels of `pwmray.kernels`, each of which is several small operations.
 
-They read and write memory less often than what torch compiles, and are there in seconds.
+They touch memory less often than what torch compiles, and are built in seconds.
 """
 
 import functools
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pwmray.algorithm import agreement
-from pwmray.commands import one_line
 from pwmray.kernels import build, norms
 from pwmray.models.layers import use_kernels
+from pwmray.wording import one_line
 
 if TYPE_CHECKING:
     from pwmray.algorithm.clipped_step import Adam
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
-    """Let every network of `module`, and its optimizers, use kernels: compiled, in seconds.
+    """Have the networks of `module` and the optimizers use kernels, compiled here in seconds.
 
-    Without a compiler they stay as they are, and on a GPU where kernels and torch do not agree; the
-    log says so. Returns `on`, or `off: ` and why.
+    They do not without a compiler, or on a GPU where kernels and torch disagree; the log says so.
+    Returns "on", or "off: " and why.
     """
     device = next(module.parameters()).device
     reason = reason_against(device)
@@ -44,7 +44,7 @@ def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
 
 
 def _disagreement(module: nn.Module) -> str:
-    """Return where kernels do not compute what torch does on this device, or nothing."""
+    """Return where kernels and torch disagree on this device, '' where they do not."""
     try:
         agreement.check(module)
     except Exception as error:  # a kernel may not even run
@@ -54,7 +54,7 @@ def _disagreement(module: nn.Module) -> str:
 
 @functools.cache
 def reason_against(device: torch.device) -> str:
-    """Return why nothing can be compiled for the device here, or nothing; it tries, in seconds."""
+    """Return why kernels cannot be compiled for a device here, '' where they can; takes seconds."""
     try:
         if device.type == "cpu":
             build.load()

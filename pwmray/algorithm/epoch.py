@@ -1,4 +1,4 @@
-"""How an epoch is run: as it is written, its networks compiled, recorded as a CUDA graph."""
+"""How an epoch is run: as written, with compiled networks, recorded as a CUDA graph."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from pwmray.data.sampler import WindowSampler
 
 
 class Epoch(NamedTuple):
-    """What runs one epoch, called with the share of the trial's epochs done, and how.
+    """Runs one epoch when called with the share of the trial's epochs done, and says how.
 
-    `kernels` and `cuda_graph` are on, off, or `off: ` and why what was asked for cannot be.
+    `kernels` and `cuda_graph` are "on", "off", or "off: " and why it is not on, as was asked.
     """
 
     run: Callable[[float], Metrics]
@@ -32,12 +32,11 @@ def make_epoch(
     compiled: bool = False,
     recorded: bool = True,
 ) -> Epoch:
-    """Return what runs one epoch of `learner`: its `update`, as fast as this machine can.
+    """Return a function that does what `learner.update` does, as fast as this machine can.
 
-    `noise` is the generator of `update`. Networks are compiled if `compiled`; on a GPU the epoch
-    is recorded unless `recorded` is False. What cannot be done is left out and said in the log.
-    The learner, its optimizers and the generators are afterwards as they were, but for what
-    `set_schedules` sets, and every epoch anew.
+    `noise` is the generator of `update`. `compiled` asks for kernels, `recorded` for a CUDA graph
+    on a GPU; what cannot be done is left out, and the log says why. Leaves the learner, its
+    optimizers and the generators as they were, except for what `set_schedules` sets at each epoch.
     """
     kernels = compile_networks(learner, learner.optimizers.values()) if compiled else "off"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from pwmray.checks import check_least, check_positive, check_share
-from pwmray.commands import unknown
 from pwmray.precision import FLOAT32, MATMULS
+from pwmray.wording import unknown
 
 
 @dataclass(frozen=True)

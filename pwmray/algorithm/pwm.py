@@ -108,8 +108,8 @@ class Learner(nn.Module):
     def run_epoch(self, sample: Callable[[int], Batch], generator: torch.Generator) -> Metrics:
         """Run one epoch with the schedules as they are.
 
-        Its work does not depend on any number that it computes, and it waits for no device: on a
-        GPU it can be recorded once and replayed (pwmray.algorithm.replay).
+        Its work does not depend on the numbers that it computes and it never waits for the device,
+        so that on a GPU it can be recorded once and replayed (pwmray.algorithm.replay).
         """
         config = self.config
         metrics, batch = {}, None
@@ -155,7 +155,7 @@ class Learner(nn.Module):
         return world_model_loss(self.world_model, self.config, batch, e_BT, generator)
 
     def imagine(self, obs_BO: Tensor, noise_HBA: Tensor) -> Imagined:
-        """Roll the policy, with its noise [H, B, A], through the frozen model from `obs`."""
+        """Roll the policy with the noise [H, B, A] through the frozen model, from `obs`."""
         self.world_model.requires_grad_(False)
         self.critics.requires_grad_(False)
         embedding = self.world_model.task_embedding.weight
@@ -230,7 +230,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def predict_return(self, obs_BO: Tensor) -> Tensor:
-        """Return what the deterministic policy is imagined to get from `obs`, [B, 1].
+        """Return the return [B, 1] that the deterministic policy is imagined to get from `obs`.
 
         That is the discounted sum of symlog rewards, with the critics' value after the horizon.
         """
@@ -277,7 +277,7 @@ class Learner(nn.Module):
         return returns_B1, Rollout(z_HBL.detach(), r_HB1.detach(), next_v_HB1, tuple(actions))
 
     def _value(self, z_BL: Tensor) -> Tensor:
-        """Return V(z) [B, 1], its gradient computed at once: the critics may then change."""
+        """Return V(z) [B, 1], its gradient computed now: the critics may change before it flows."""
         if not torch.is_grad_enabled():
             return self.critics.minimum(z_BL)
         leaf_BL = z_BL.detach().requires_grad_()

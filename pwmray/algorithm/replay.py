@@ -1,7 +1,7 @@
 """An epoch as one CUDA graph: recorded once, then replayed without Python and its launches.
 
-What is recorded must not change between replays but in tensors: the learning rates become tensors,
-random generators are registered with the graph. A recorded epoch is trusted only after it was
+Between replays nothing may change but the contents of tensors: so learning rates become tensors,
+and random generators are registered with the graph. A recorded epoch is trusted only after it was
 compared with an ordinary one from the same state.
 """
 
@@ -33,7 +33,7 @@ class Replay(NamedTuple):
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, where it is a tensor in place."""
+    """Set the learning rate, in place where it is a tensor."""
     group = optimizer.param_groups[0]
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(rate)
@@ -58,7 +58,7 @@ def release_rates(optimizers: Iterable[torch.optim.Optimizer]) -> None:
 
 
 def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state for a file: what a recording changed in it is put back."""
+    """Return an optimizer's state for a file, without what a recording changed in it."""
     state = optimizer.state_dict()
     groups = [{**g, "lr": float(g["lr"]), "capturable": False} for g in state["param_groups"]]
     return {**state, "param_groups": groups}
@@ -83,9 +83,9 @@ def replayed_on_gpu(
     is_mapped: bool,
     schedule: Schedule = lambda _: None,
 ) -> Replay:
-    """Return `work` on the parts of `module` recorded where that is possible, else itself.
+    """Return `work`, which changes `module`, as a recording where that is possible, else itself.
 
-    It is not on a CPU, nor where the rows are mapped: of the latter the log says so.
+    It is not possible on a CPU, nor, as the log then says, where rows are mapped from files.
     """
     tensors = [*module.parameters(), *module.buffers()]
     if tensors[0].device.type != "cuda":
@@ -103,16 +103,16 @@ def replayed(
     record: Record | None = None,
     schedule: Schedule = lambda _: None,
 ) -> Replay:
-    """Return `work` recorded, or itself with the reason in the log where that fails.
+    """Return `work` as a recording, or, with the reason in the log, itself where that fails.
 
-    `work` changes nothing but `tensors` (parameters and buffers), the optimizers and the
-    generators, all on the device; their state is afterwards what it was, but for what `schedule`
-    sets. `record` makes the recording, by default as a CUDA graph: at the start of the schedule,
-    and it is compared in its middle, where a number that is no tensor would be that of the start.
+    `work` may change only `tensors` (parameters and buffers), the optimizers and the generators,
+    all on the device; they are left as they were, except for what `schedule` sets. `record` makes
+    the recording, by default as a CUDA graph, at the start of the schedule. It is compared in the
+    schedule's middle, where a number that is not a tensor would still be that of the start.
     """
     record = record or record_graph
     device = tensors[0].device
-    # A clone that knows where it is from would keep nodes of autograd alive, with their stream.
+    # Detached: a clone with a history would keep autograd's nodes alive, and their stream.
     before = [tensor.detach().clone() for tensor in tensors]
     begun = [generator.get_state() for generator in generators]
     moments = [tensor.clone() for tensor in optimizer_tensors(optimizers)]
@@ -160,10 +160,10 @@ def _off(reason: str) -> str:
 
 
 class Beside:
-    """Within this context a recording branches off: its work runs beside what follows.
+    """A branch of a recording: the work in this context runs beside what follows the context.
 
-    That ends with `join`, which everything that both read must outlive. Where nothing is recorded
-    one comes after the other.
+    `join` ends the branch; until then all that both sides read must stay alive. Where nothing is
+    recorded, one side runs after the other.
     """
 
     def __init__(self, device: torch.device):
@@ -203,7 +203,7 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
 
 
 class _Recording(NamedTuple):
-    """A graph, and what it reads, which must live as long: only `work` may know of it."""
+    """A graph with what it reads, which must live as long and may be known to `work` alone."""
 
     graph: torch.cuda.CUDAGraph
     metrics: Metrics

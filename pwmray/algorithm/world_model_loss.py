@@ -25,8 +25,10 @@ def world_model_loss(
     e_BT: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Losses]:
-    """Return the weighted loss and its parts, detached; each part is a mean over t of gamma^t
-    terms. `generator` draws the flow times."""
+    """Return the weighted loss and its detached parts, each a mean over t weighted by gamma^t.
+
+    `generator` draws the flow times.
+    """
     with autocast(config.matmul, e_BT.device):
         losses = _parts(model, config, batch, e_BT, generator)
     weights = _weights(model, config, len(batch.a_HBA))
@@ -62,8 +64,8 @@ def _parts(
 def _unroll(model: WorldModel, batch: Batch, e_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Return z_0 .. z_{H-1} along the data's actions and z_1 .. z_H for the consistency loss.
 
-    These take over the start of a flow as a constant: else the encoder makes that loss small by
-    making all latents alike, for a flow starts at the latent itself.
+    The latter take the start of a flow as a constant. A flow starts at the latent itself, so the
+    encoder could otherwise make that loss small by making all latents alike.
     """
     z_BL = model.encode(batch.obs_HBO[0], e_BT)
     given_BL = z_BL.detach()

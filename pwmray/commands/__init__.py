@@ -1,14 +1,12 @@
-"""What every command shares: it fails with one line, and shows progress."""
+"""What all commands share: errors in one line, options, progress."""
 
 import argparse
 import contextlib
-import difflib
 import functools
 import gc
 import importlib.util
 import io
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
-from pwmray.files import named_by_draft
+from pwmray.wording import one_line
 
 STARTED_AT = time.monotonic()  # of this process, which loads this before it does anything
 TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
@@ -33,8 +31,8 @@ def run_command(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
     ValueError and OSError, which are written for people, become `error: ...` in one line on
-    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, and
-    what is of its kind the `exit_code` that it has.
+    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, a
+    subclass of KeyboardInterrupt its own `exit_code`.
     """
     _open_closed_streams()
     _write_any_name()
@@ -60,12 +58,12 @@ def run_command(function: Callable[[], int | None]) -> int:
 
 @functools.cache  # gc.get_freeze_count() would say it, too, but walks all that was frozen
 def _freeze_imports() -> None:
-    """Spare the collector what was imported, which stays: once, not what later commands made."""
+    """Keep imports out of garbage collection: once, for later commands make what does not stay."""
     gc.freeze()
 
 
 def _open_closed_streams() -> None:
-    """Let a stream that the command was started without lead nowhere.
+    """Open the standard streams that the command was started without, on os.devnull.
 
     In this order they get the lowest numbers, which are the streams of child processes too.
     """
@@ -77,8 +75,8 @@ def _open_closed_streams() -> None:
 
 
 def _write_any_name() -> None:
-    """Let a name that stdout's encoding lacks come out as its codes: no command ends for that."""
-    # Python lets through what it could not read itself, of the locale C, and nothing more.
+    """Write what stdout's encoding lacks as escapes: no command is to fail for a name."""
+    # In the locale C Python lets through bytes that it could not decode, and nothing more.
     is_strict = sys.stdout.errors in ("strict", "surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper) and is_strict:
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -96,8 +94,8 @@ def _have_a_home() -> None:
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line about work that goes on whether or not it can be written.
 
-    On a full disk it comes out once there is room. Where nobody reads any more the work ends as
-    after Ctrl-C: an error Ray Tune would take to be a trial's.
+    On a full disk it comes out once there is room. Where nobody reads any more, the work ends as
+    after Ctrl-C: Ray Tune would take an ordinary error to be a trial's.
     """
     try:
         print(text, file=stream, flush=True)
@@ -108,19 +106,19 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def say_in_handler(text: str) -> None:
-    """Print a line on stderr from a signal's handler: the signal may have come within a print."""
+    """Print a line on stderr from a signal handler, which may have interrupted a print."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())
 
 
 class _NobodyReadsError(KeyboardInterrupt):
-    """What ends work whose output goes into a pipe that was closed at the other end."""
+    """Ends work whose output goes into a pipe that was closed at the other end."""
 
 
 class CommandParser(argparse.ArgumentParser):
     """An argument parser whose complaints are the one line that run_command prints.
 
-    Options are written out: an abbreviation would get past whoever looks for an option by its name.
+    Options cannot be abbreviated: cluster/submit.py looks for some of them by their names.
     """
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -131,7 +129,7 @@ class CommandParser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse an option that is given an empty text, which would stand for its default."""
+        """Refuse an option with an empty value, which would stand for its default."""
         if action.option_strings and "" in arg_strings and action.type in (None, Path):
             raise argparse.ArgumentError(action, "it is empty")
         return super()._get_values(action, arg_strings)
@@ -139,27 +137,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add `--results`, which every command about trials takes."""
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
-    )
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the valid name most like `name`, or nothing."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def unknown(what: str, name: object, valid: Iterable[str]) -> str:
-    """Return the complaint about a name that is none of the valid ones, the nearest named."""
-    valid = list(valid)
-    return f"unknown {what} {name!r}{nearest(str(name), valid)}; valid: {', '.join(valid)}"
-
-
-def as_typed(command: str) -> str:
-    """Return a command as it is to be typed here: behind ./run where that started this process."""
-    run = os.environ.get("PWMRAY_RUN")
-    return f"{shlex.quote(run)} {command}" if run else command
+    default = Path("results")
+    told = f"results folder; default: {default}"
+    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=told)
 
 
 def names(text: str) -> list[str]:
@@ -186,7 +166,7 @@ def check_distinct(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Progress]:
-    """Yield a function that shows how far work has come, on stderr, with the time left.
+    """Yield a function that shows on stderr how far work has come and the time left.
 
     On a terminal that is a bar; elsewhere a line when the activity changes and every 5 seconds.
     """
@@ -240,18 +220,3 @@ class _Lines:
             return ""
         left = (now - self._started) * (total - done) / done if done else 0.0
         return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")
-
-
-def first_line(error: Exception | str) -> str:
-    """Return the first line of what an error says: those of other libraries go on for many."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says to people, in one line."""
-    if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
-        return f"{error.object!a:.200} cannot be written in {error.encoding}; name it otherwise"
-    if isinstance(error, OSError) and error.strerror:
-        place = f": {named_by_draft(error.filename)}" if error.filename else ""
-        return f"{error.strerror}{place}"
-    return " ".join((str(error) or type(error).__name__).split())

@@ -17,21 +17,21 @@ _Rows = list[tuple[str, str]]  # what, and the value
 
 def add_checkpoint_commands(commands: Subcommands) -> None:
     """Add `checkpoint info` and `checkpoint import`."""
-    checkpoint = commands.add_parser("checkpoint", help="look at and convert checkpoints")
+    checkpoint = commands.add_parser("checkpoint", help="describe and convert checkpoints")
     actions = checkpoint.add_subparsers(required=True, metavar="COMMAND")
-    info = actions.add_parser("info", help="say what a checkpoint is, ours or published")
+    info = actions.add_parser("info", help="describe a checkpoint, ours or a published one")
     info.add_argument("file", type=Path, metavar="FILE")
     _add_trust(info)
     info.set_defaults(run=_show)
-    convert = actions.add_parser("import", help="convert a published world model to ours")
+    convert = actions.add_parser("import", help="convert a published world model to our format")
     convert.add_argument("file", type=Path, metavar="FILE")
     convert.add_argument("out", type=Path, metavar="OUT")
     convert.add_argument(
         "--task-set",
         choices=tuple(TASK_SETS),
         default="",
-        help="the tasks it was trained on, where the file does not say; by default the set of as "
-        "many tasks",
+        help="the task set it was trained on, where the file does not say; default: the one of "
+        "as many tasks",
     )
     convert.add_argument("--force", action="store_true", help="replace OUT where it exists")
     _add_trust(convert)
@@ -42,7 +42,7 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="load a file that needs more than tensors; it may run code of whoever wrote it",
+        help="load a file that needs more than tensors, which may run code of whoever wrote it",
     )
 
 
@@ -64,7 +64,7 @@ def _import(chosen: argparse.Namespace) -> None:
         raise ValueError(f"{chosen.out} exists; pass --force to replace it")
     for ours in (checkpoint.FORMAT, checkpoints.FORMAT):
         if checkpoint_file.is_of(header, ours):
-            raise ValueError(f"{chosen.file} is a checkpoint of ours already: {header.format}")
+            raise ValueError(f"{chosen.file} is already a checkpoint of ours: {header.format}")
     found = read_published(chosen.file, chosen.task_set, chosen.trust)
     checkpoints.save_world_model(chosen.out, found)
     print(f"{chosen.out}: {found.config.kind} world model of {_tasks(found)}")

@@ -25,36 +25,39 @@ def add_collect_command(
     commands: Subcommands, add_data_dir: Callable[[argparse.ArgumentParser], None]
 ) -> None:
     """Add `collect`; `add_data_dir` adds the option that all data commands have."""
-    collect = commands.add_parser("collect", help="collect a small offline dataset of each task")
-    collect.add_argument("tasks", nargs="+", metavar="TASK", help="as `pwmray tasks` lists them")
-    _add_number(collect, "--episodes", _DEFAULTS.num_episodes, "500 steps each")
-    _add_number(collect, "--seed", _DEFAULTS.seed, "of the collection")
+    collect = commands.add_parser("collect", help="collect a small offline dataset for each task")
+    collect.add_argument(
+        "tasks", nargs="+", metavar="TASK", help="a task's name; `pwmray tasks` lists them"
+    )
+    _add_number(collect, "--episodes", _DEFAULTS.num_episodes, "episodes, of 500 steps each")
+    _add_number(collect, "--seed", _DEFAULTS.seed, "seed of the collection")
     collect.add_argument(
         "--behaviours",
         type=_behaviours,
         metavar="A,B",
-        help=f"of {', '.join([*BEHAVIOURS, *POLICY_NOISES])}; episode by episode in this order, "
-        "from the start again; default: all, the last two only with --from",
+        help="who acts, taking turns episode by episode in the order given: "
+        f"{', '.join([*BEHAVIOURS, *POLICY_NOISES])}; default: all, the last two only with "
+        "--from",
     )
     collect.add_argument(
         "--from",
         dest="checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="whose policy acts: a trial's checkpoint.pt or its folder",
+        help="the trial whose policy acts: its checkpoint.pt or its folder",
     )
-    rounds = "of training a small agent on the data so far and collecting with it"
+    rounds = "rounds of training a small agent on the data so far and collecting with it"
     _add_number(collect, "--rounds", _DEFAULTS.num_rounds, rounds)
-    _add_number(collect, "--episodes-per-round", _DEFAULTS.episodes_per_round, "beside --episodes")
+    _add_number(collect, "--episodes-per-round", _DEFAULTS.episodes_per_round, "added in each")
     _add_number(collect, "--epochs-per-round", _DEFAULTS.epochs_per_round, "of that agent")
     add_data_dir(collect)
-    collect.add_argument("--rebuild", action="store_true", help="replace data that is there")
+    collect.add_argument("--rebuild", action="store_true", help="replace existing data")
     collect.set_defaults(run=_collect)
 
 
 def _add_number(parser: argparse.ArgumentParser, option: str, default: int, text: str) -> None:
     parser.add_argument(
-        option, type=int, default=default, metavar="N", help=f"{text}; default %(default)s"
+        option, type=int, default=default, metavar="N", help=f"{text}; default: %(default)s"
     )
 
 

@@ -41,9 +41,8 @@ def add_data_commands(commands: Subcommands) -> None:
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help="default %(default)s"
-    )
+    told = f"data folder; default: {DEFAULT_DATA_DIR}"
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA_DIR, metavar="DIR", help=told)
 
 
 # Import and export
@@ -52,40 +51,40 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 def _add_import(commands: Subcommands) -> None:
     parser = commands.add_parser(
         "import",
-        help="make the store of a published dataset from its chunks",
-        description="Read TD-MPC2's chunk_*.pt, of MT30 or MT80, and write one file a task. "
-        "Stopped at any moment, the same command goes on. Chunks are pickles; no code in them is "
-        "run without --trust.",
+        help="convert the chunks of a published dataset",
+        description="Read TD-MPC2's chunk_*.pt files, of MT30 or MT80, and write one file per "
+        "task. Wherever it is stopped, the same command continues. Chunks are pickles; no code in "
+        "them is run without --trust.",
     )
-    parser.add_argument("source", type=Path, metavar="DIR", help="where the chunks are")
+    parser.add_argument("source", type=Path, metavar="DIR", help="the folder with the chunks")
     _add_data_dir(parser)
-    _add_tasks(parser, "only these; by default all of MT30's. Others can be added later")
+    _add_tasks(parser, "only these tasks; default: all of MT30's. Others can be added later")
     parser.add_argument(
-        "--partial", action="store_true", help="go without the chunks that are missing"
+        "--partial", action="store_true", help="do without the chunks that are missing"
     )
-    parser.add_argument("--rebuild", action="store_true", help="start again, replace what is there")
+    parser.add_argument("--rebuild", action="store_true", help="start again; replace what is there")
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="load chunks of a form that we do not know; they may run code of whoever wrote them",
+        help="load chunks of an unknown form, which may run code of whoever wrote them",
     )
     parser.set_defaults(run=_import)
 
 
 def _add_export(commands: Subcommands) -> None:
     parser = commands.add_parser(
-        "export", help="write data as chunk_*.pt, which TD-MPC2's own code loads"
+        "export", help="write data as chunk_*.pt files that TD-MPC2's own code loads"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to create")
     parser.add_argument(
         "files", type=Path, nargs="*", default=[], metavar="FILE", help="only these files"
     )
     _add_data_dir(parser)
-    _add_tasks(parser, "only these; by default all that there are")
+    _add_tasks(parser, "only these tasks; default: all that there are")
     parser.add_argument(
         "--source",
         choices=SOURCES,
-        help="collected or an imported dataset; default: the imported one where there is one",
+        help="collected, or an imported dataset; default: the imported one where there is one",
     )
     parser.set_defaults(run=_export)
 
@@ -119,7 +118,9 @@ def _export(chosen: argparse.Namespace) -> None:
         find_task(task)
     if chosen.files and (chosen.tasks or chosen.source):
         option = "--tasks" if chosen.tasks else "--source"
-        raise ValueError(f"{option} chooses among the data's files; leave it away beside FILE")
+        raise ValueError(
+            f"{option} selects among the data's files; leave it out where you name FILE"
+        )
     check_distinct(chosen.files)
     stores = [open_store(path) for path in chosen.files or _exported_files(chosen)]
     with show_progress("export") as progress:
@@ -157,14 +158,14 @@ def _task_of(path: Path) -> str:
 
 
 def _add_info(commands: Subcommands) -> None:
-    info = commands.add_parser("info", help="describe data: all, a task's, a dataset or a file")
+    info = commands.add_parser("info", help="describe all data, or a task's, dataset's or file's")
     info.add_argument("what", nargs="?", default="", metavar="TASK|DIR|FILE")
     _add_data_dir(info)
     info.set_defaults(run=_describe)
 
 
 def _add_verify(commands: Subcommands) -> None:
-    verify = commands.add_parser("verify", help="read all data and check it; 1 if any is broken")
+    verify = commands.add_parser("verify", help="read and check all data; exit code 1 if broken")
     _add_data_dir(verify)
     verify.set_defaults(run=_verify)
 
@@ -184,5 +185,5 @@ def _verify(chosen: argparse.Namespace) -> int:
 
     with show_progress("verify") as progress:
         num_files, faults = find_faults(chosen.data, progress)
-    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are as written"]))
+    print("\n".join([*faults, f"{num_files - len(faults)} of {num_files} files are intact"]))
     return BROKEN if faults else 0

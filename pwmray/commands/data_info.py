@@ -5,12 +5,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import Progress, as_typed, one_line
+from pwmray.commands import Progress
 from pwmray.data.inventory import find_datasets, find_files, verify_file
 from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS, find_task
+from pwmray.wording import as_typed, one_line
 
 
 def describe_task(task: str, data_dir: Path) -> list[str]:

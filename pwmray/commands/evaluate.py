@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
 
 def add_evaluate_command(commands: Subcommands) -> None:
     """Add `evaluate`."""
-    evaluate = commands.add_parser("evaluate", help="run the episodes of a trained agent")
+    evaluate = commands.add_parser("evaluate", help="evaluate a trained agent")
     evaluate.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="a trial's checkpoint.pt or its folder"
     )
@@ -36,18 +36,18 @@ def add_evaluate_command(commands: Subcommands) -> None:
         "--first-seed",
         type=int,
         metavar="S",
-        help="episode i starts from the environment seed S + i; default: as in the trial's own "
+        help="episode i starts from environment seed S + i; default: as in the trial's own "
         "evaluation",
     )
     evaluate.add_argument(
         "--plan", action="store_true",
-        help="run them with the planner as well; by default those that the trial planned, else all",
+        help="also evaluate the planner; default: on the episodes that the trial planned, else all",
     )  # fmt: skip
     evaluate.add_argument(
-        "--video", type=Path, metavar="FILE.mp4", help="draw the policy's first episode"
+        "--video", type=Path, metavar="FILE.mp4", help="film the policy's first episode"
     )
-    evaluate.add_argument("--force", action="store_true", help="replace a video that is there")
-    evaluate.add_argument("--device", metavar="D", help="cpu or cuda; default: cuda if there is")
+    evaluate.add_argument("--force", action="store_true", help="replace an existing video")
+    evaluate.add_argument("--device", metavar="D", help="cpu or cuda; default: cuda if available")
     evaluate.set_defaults(run=_evaluate)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import registry, results
-from pwmray.commands import one_line
 from pwmray.levels import USUAL_AXES
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
 from pwmray.registry.sweep_folders import IMPORTED, list_fingerprints, list_sweeps, read_sweep
 from pwmray.tables import Tables
 from pwmray.tracking import wandb_state
+from pwmray.wording import one_line
 
 ICONS = {
     Status.PENDING: "\u23f3",  # hourglass

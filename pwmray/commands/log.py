@@ -11,8 +11,8 @@ from pwmray.files import replacing
 
 def add_log_command(commands: Subcommands) -> None:
     """Add `log`."""
-    log = commands.add_parser("log", help="the experiment log as Markdown")
-    log.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
+    log = commands.add_parser("log", help="print the experiment log as Markdown")
+    log.add_argument("--out", type=Path, metavar="FILE", help="write it there; default: print it")
     add_results_option(log)
     log.set_defaults(run=_log)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, names, one_line, say
+from pwmray.commands import Subcommands, add_results_option, names, say
 from pwmray.pretraining.folder import CLAIM_FILE as PRETRAINING_CLAIM_FILE
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
@@ -22,6 +22,7 @@ from pwmray.registry.sweep_folders import (
     names_of_all,
     read_sweep,
 )
+from pwmray.wording import one_line
 
 _FILES = {"last": CHECKPOINT_FILE, "best": BEST_FILE}
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -39,19 +40,19 @@ class Freed(NamedTuple):
 def add_prune_command(commands: Subcommands) -> None:
     """Add `prune`."""
     prune = commands.add_parser(
-        "prune", help="free the room of checkpoints; a dry run without --yes"
+        "prune", help="delete checkpoints to free room; a dry run without --yes"
     )
     prune.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all trials")
     prune.add_argument(
         "--older-than", type=_age, default=datetime.timedelta(), metavar="30d",
-        help="only trials that nothing happened to for so long: 12h, 30d, 8w",
+        help="only trials whose last event is at least so old: 12h, 30d, 8w",
     )  # fmt: skip
     prune.add_argument(
         "--keep", type=_kept, default="last,best", metavar="last,best",
-        help="the checkpoints to keep: last, best, both (the default), or none; what a trial that "
-        "is to go on needs for it is always kept",
+        help="the checkpoints to keep: last, best, both (the default) or none; what an unfinished "
+        "trial needs to go on is always kept",
     )  # fmt: skip
-    prune.add_argument("--yes", action="store_true", help="do it")
+    prune.add_argument("--yes", action="store_true", help="delete them")
     add_results_option(prune)
     prune.set_defaults(run=_prune)
 

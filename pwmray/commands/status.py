@@ -28,9 +28,9 @@ _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
 def add_status_command(commands: Subcommands) -> None:
     """Add `status`."""
-    status = commands.add_parser("status", help="how many trials stand where")
+    status = commands.add_parser("status", help="count the trials by where they stand")
     status.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: all sweeps")
-    status.add_argument("--watch", action="store_true", help="again and again, until all ended")
+    status.add_argument("--watch", action="store_true", help="refresh until all have ended")
     add_results_option(status)
     status.set_defaults(run=_show)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, one_line
+from pwmray.commands import Subcommands, add_results_option
 from pwmray.failures import Failure, essence, failure_of
 from pwmray.registry import (
     BEST_FILE,
@@ -24,6 +24,7 @@ from pwmray.registry.states import as_lines, last_row
 from pwmray.registry.sweep_folders import find_sweep, find_trial, names_in, names_of_all, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
 from pwmray.tracking import wandb_state
+from pwmray.wording import one_line
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line
@@ -32,16 +33,16 @@ _NUM_LINES = 6  # of the end of a traceback
 
 def add_trial_commands(commands: Subcommands) -> None:
     """Add `show`, `note` and `failures`."""
-    show = commands.add_parser("show", help="everything about a trial")
+    show = commands.add_parser("show", help="show everything about a trial")
     show.add_argument("trial", metavar="TRIAL", help=_TRIAL)
     add_results_option(show)
     show.set_defaults(run=_show)
-    note = commands.add_parser("note", help="write a remark into a trial's record, for good")
+    note = commands.add_parser("note", help="add a note to a trial's record, for good")
     note.add_argument("trial", metavar="TRIAL", help=_TRIAL)
     note.add_argument("text", metavar="TEXT")
     add_results_option(note)
     note.set_defaults(run=_note)
-    failures = commands.add_parser("failures", help="a sweep's failed trials by cause")
+    failures = commands.add_parser("failures", help="list a sweep's failed trials by cause")
     failures.add_argument("sweep", metavar="SWEEP")
     add_results_option(failures)
     failures.set_defaults(run=_list_failures)
@@ -52,7 +53,7 @@ def _note(chosen: argparse.Namespace) -> None:
     if not chosen.text.strip():
         raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
     if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
-        raise ValueError(f"the note {chosen.text!r} is not in UTF-8")
+        raise ValueError(f"the note {chosen.text!r} is not valid UTF-8")
     registry.add_note(folder, chosen.text, _user())
     print(f"noted on {names_of_all(chosen.results).get(folder.name, folder.name)}")
 

@@ -14,13 +14,12 @@ def add_wandb_command(commands: Subcommands) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     sync = actions.add_parser(
         "sync",
-        help="write every run that is missing or has grown, and send what W&B lacks; may be "
-        "repeated",
+        help="write every run that is missing or has grown and send what W&B lacks; safe to repeat",
     )
     sync.add_argument(
         "sweep", nargs="?", metavar="SWEEP", help="default: all trials and pretrainings"
     )
-    sync.add_argument("--project", metavar="P", help="in place of MT30-Detailed and WM-Pretrain")
+    sync.add_argument("--project", metavar="P", help="default: MT30-Detailed and WM-Pretrain")
     sync.add_argument("--entity", metavar="E", help="your user's or team's name at W&B")
     add_results_option(sync)
     sync.set_defaults(run=_sync)

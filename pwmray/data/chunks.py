@@ -103,7 +103,9 @@ def _read_rows(chunk: Chunk, episodes: np.ndarray, task: Task) -> Rows:
         action=np.ascontiguousarray(chunk.action[episodes, :, : task.action_dim], "<f4"),
         reward=np.ascontiguousarray(chunk.reward[episodes], "<f4"),
     )
-    _complain(chunk, episodes, padded[..., task.obs_dim :] != 0, f"observes more than {task.name}")
+    _complain(
+        chunk, episodes, padded[..., task.obs_dim :] != 0, f"has more observations than {task.name}"
+    )
     _complain(chunk, episodes, ~np.isfinite(rows.obs), "has an observation that is not finite")
     _complain(chunk, episodes, ~np.isfinite(rows.action), "has an action that is not finite", 1)
     _complain(chunk, episodes, ~np.isfinite(rows.reward), "has a reward that is not finite", 1)
@@ -124,13 +126,13 @@ def _complain(
 def _fields(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
     fields = getattr(content, "_tensordict", None) if isinstance(content, TensorDict) else content
     if not isinstance(fields, Mapping):
-        raise ValueError(f"{path} is no chunk of a dataset but a {type(content).__name__}")
+        raise ValueError(f"{path} is not a chunk of a dataset but a {type(content).__name__}")
     missing = [name for name in _NAMES if not isinstance(fields.get(name), torch.Tensor)]
     if missing:
         kinds = (f"{name} ({type(value).__name__})" for name, value in fields.items())
         held = ", ".join(kinds) or "nothing"
         raise ValueError(
-            f"{path} is no chunk: it has no tensor {', '.join(missing)}; it holds {held}"
+            f"{path} is not a chunk: it has no tensor {', '.join(missing)}; it holds {held}"
         )
     for name in _NAMES:
         if fields[name].layout != torch.strided or fields[name].is_meta:

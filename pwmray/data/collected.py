@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pwmray.commands import Progress, as_typed
+from pwmray.commands import Progress
 from pwmray.data.collect import Episodes, MakeVector, NoPolicyError
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.layouts import COLLECTED
@@ -16,6 +16,7 @@ from pwmray.data.store import BrokenDataError, Store, open_store, write_store
 from pwmray.files import remove_drafts
 from pwmray.registry import claim
 from pwmray.tasks import find_task
+from pwmray.wording import as_typed
 
 _POLL_SECONDS = 0.2
 Collect = Callable[[str, CollectionRecipe, MakeVector, Progress | None], Episodes]
@@ -78,7 +79,7 @@ def check_name(store: Store) -> None:
     own = f"{store.task}-{collection_fingerprint(store.recipe, store.task)}"
     if store.path.stem != own:
         remedy = f"; make it again with: {store.remake}" if store.remake else ""
-        raise BrokenDataError(f"the data file {store.path} holds what {own} stands for{remedy}")
+        raise BrokenDataError(f"the data file {store.path} holds the data that {own} names{remedy}")
 
 
 def _command(task: str, recipe: CollectionRecipe, data_dir: Path) -> str:

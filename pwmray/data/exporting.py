@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pwmray.commands import Progress, first_line
+from pwmray.commands import Progress
 from pwmray.data.layouts import LAYOUTS, Layout
 from pwmray.data.one_writer import claimed
 from pwmray.data.store import Store
@@ -18,6 +18,7 @@ from pwmray.files import draft_path, remove_drafts, replacing
 from pwmray.pickles import save_tensor_dict
 from pwmray.room import check_room
 from pwmray.tasks import find_task
+from pwmray.wording import first_line
 
 _CHUNK_EPISODES = 8192  # 0.5 GB of MT30
 

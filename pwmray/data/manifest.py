@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray.commands import as_typed, unknown
 from pwmray.data.layouts import LAYOUTS
 from pwmray.files import replacing
 from pwmray.formats import explain_format
 from pwmray.tasks import find_task
+from pwmray.wording import as_typed, unknown
 
 FORMAT = "pwmray-dataset-1"
 MANIFEST = "manifest.json"

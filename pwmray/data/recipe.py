@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pwmray.checks import check_least
-from pwmray.commands import unknown
 from pwmray.data.behaviours import BEHAVIOURS, NOISY_POLICY, POLICY, POLICY_NOISES
 from pwmray.data.collector import COLLECTOR
 from pwmray.data.layouts import COLLECTED, SOURCES
+from pwmray.wording import unknown
 
 # Change it with the behaviours or the streams: data of another version is then not reused.
 COLLECTION_FORMAT = "pwmray-collection-1"

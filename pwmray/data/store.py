@@ -18,12 +18,12 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pwmray.commands import as_typed
 from pwmray.data.angles import wrap_observations
 from pwmray.data.layouts import COLLECTED
 from pwmray.files import outlasting_stale, replacing
 from pwmray.formats import explain_format
 from pwmray.tasks import TASKS, find_task
+from pwmray.wording import as_typed
 
 FORMAT = "pwmray-episodes-1"
 VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened

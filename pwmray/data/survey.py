@@ -78,7 +78,8 @@ def survey_chunks(folder: Path, trust: bool, progress: Progress) -> Survey:
         chunk = open_chunk(path, trust)
         if chunk.layout != layout:
             raise ValueError(
-                f"{path} is of {chunk.layout.name}, {paths[0].name} beside it of {layout.name}"
+                f"{path} is of {chunk.layout.name}, but {paths[0].name} beside it is of "
+                f"{layout.name}"
             )
         task_ids = read_tasks(chunk)
         behaviours = _behaviours(folder, export, path.name, len(task_ids))
@@ -89,7 +90,9 @@ def survey_chunks(folder: Path, trust: bool, progress: Progress) -> Survey:
     expected = export.chunks if export else published
     extra = [path.name for path in paths if path.name not in expected]
     if extra:
-        raise ValueError(f"{folder / extra[0]} is none of the {len(expected)} of {layout.name}")
+        raise ValueError(
+            f"{folder / extra[0]} is not one of the {len(expected)} chunks of {layout.name}"
+        )
     missing = [name for name in expected if name not in {path.name for path in paths}]
     recipes = export.recipes if export else {}
     return Survey(layout, chunks, missing, recipes, is_export=export is not None)

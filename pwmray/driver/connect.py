@@ -11,15 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pwmray import system
-from pwmray.commands import as_typed, one_line
+from pwmray import placement, system
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
 from pwmray.precision import check_on_cpu
+from pwmray.wording import as_typed, one_line
+
+if TYPE_CHECKING:
+    from pwmray.config import TrialConfig
 
 _COUNTED_BY_RAY = "RAY_USE_MULTIPROCESSING_CPU_COUNT"
 _ANSWER_SECONDS = 7.0  # for an address to answer; its port is given half of it
@@ -52,6 +56,26 @@ _SETTINGS = {
 # A person's profile may set these for earlier versions; today's Tune makes no use of them, and runs
 # nothing where they are set.
 _REFUSED_BY_TUNE = ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR")
+
+
+def connect_for(configs: "Sequence[TrialConfig]", address: str | None) -> None:
+    """Start or join Ray for trials; print what they lack there and where the dashboard is.
+
+    Raises ValueError as `connect`, and where a trial could not run on the machines that Ray has.
+    """
+    import ray
+
+    dashboard, offered = connect(address), ray.cluster_resources()
+    runtimes = [config.runtime for config in configs]
+    check_resources(max(runtime.num_cpus for runtime in runtimes))
+    check_gpus(address, offered)
+    check_matmuls({config.learner.matmul for config in configs}, offered)
+    gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
+    lines = [placement.describe_missing_gpus(gpu_types, offered)]
+    if address is None and any(runtime.compile for runtime in runtimes):
+        lines.append(describe_missing_compiler(offered))
+    for line in filter(None, [*lines, dashboard]):
+        print(line)
 
 
 def connect(address: str | None) -> str | None:
@@ -89,12 +113,12 @@ def connect(address: str | None) -> str | None:
         if address:
             if _NO_NODE in str(error.__cause__):
                 start = as_typed(f"ray start --address={address}")
-                said = f"this machine is no node of it; make it one: {start}"
+                said = f"this machine is not one of its nodes; make it one with: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
         folder = next(filter(None, map(os.environ.get, _PLACES)), None) or tempfile.gettempdir()
         raise ValueError(
-            f"Ray does not start, whose files lie in {folder} (TMPDIR; it needs room, and a path "
-            f"of at most {_TEMPORARY_LENGTH} characters, ASCII and no quotes): {said}"
+            f"Ray does not start. Its files are in {folder} (TMPDIR), which needs room and a "
+            f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -137,14 +161,14 @@ def answering(address: str) -> str:
             if left <= 0:
                 raise ValueError(
                     f"no Ray cluster answers at --address {address} ({type(error).__name__}); "
-                    f"start one with `{as_typed('ray start --head')}`, or leave --address away to "
+                    f"start one with `{as_typed('ray start --head')}`, or leave out --address to "
                     "start one here"
                 ) from error
             time.sleep(_AGAIN_SECONDS)
 
 
 def largest_machine() -> dict[str, float]:
-    """Return the CPUs and GPUs of the largest machine that Ray has; of a Ray that is gone, none."""
+    """Return the CPUs and GPUs of the largest machine that Ray has; none once Ray is gone."""
     found = machines()
     return {name: max((m.get(name, 0) for m in found), default=0) for name in ("CPU", "GPU")}
 
@@ -165,9 +189,9 @@ def is_connected() -> bool:
 
 
 def check_resources(num_cpus: int) -> None:
-    """Raise ValueError for a trial that would wait for its CPUs for ever: one machine has them.
+    """Raise ValueError where no machine has a trial's CPUs, for which it would wait forever.
 
-    Where any machine has a GPU, it is one of those.
+    Where any machine has a GPU, only those with one count.
     """
     found = machines()
     fitting = [machine for machine in found if machine.get("GPU", 0)] or found
@@ -180,24 +204,24 @@ def check_resources(num_cpus: int) -> None:
 def check_gpus(address: str | None, available: Mapping[str, float]) -> None:
     """Raise ValueError for a GPU that Ray found on this machine and torch cannot use.
 
-    Of a cluster's machines their trials tell.
+    On a cluster each trial finds that out for its own machine.
     """
     if address is None and available.get("GPU", 0):
         check_gpu()
 
 
 def check_matmuls(matmuls: Collection[str], available: Mapping[str, float]) -> None:
-    """Raise ValueError for a way to multiply that only a GPU has, where Ray has none."""
+    """Raise ValueError for a precision of products that only a GPU has, where Ray has no GPU."""
     if not available.get("GPU", 0):
         for matmul in matmuls:
             check_on_cpu(matmul)
 
 
 def describe_missing_compiler(available: Mapping[str, float]) -> str:
-    """Return what to tell of trials on this machine without a compiler that works, or nothing.
+    """Return a line where this machine has no working compiler for its trials' kernels, else "".
 
-    For its CPUs the kernels are loaded, which compiles them the first time, before every trial
-    would; for a GPU Triton, which is torch's, needs a C compiler.
+    For CPUs it loads the kernels, which compiles them once before every trial would; for a GPU it
+    is Triton, which torch brings along, that needs a C compiler.
     """
     try:
         build.find_c_compiler() if available.get("GPU", 0) else build.load()
@@ -221,9 +245,9 @@ def _await_types(names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _sigterm_left_alone() -> Iterator[None]:
-    """Leave SIGTERM to who listens to it already.
+    """Keep Ray from replacing the handler of SIGTERM.
 
-    Ray takes it as it starts, which takes seconds, and ends the process with exit codes of its own.
+    It does so as it starts, for seconds, and would end the process with exit codes of its own.
     """
     from ray._private import utils
 

@@ -66,7 +66,7 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
                 futures = [executor.submit(_make_here, i, *w, data_dir) for i, w in tasks]
             _follow(futures, _count(wanted), shared.percents, progress)
         except BrokenProcessPool as error:
-            raise ValueError("a process that collects data died, out of memory?") from error
+            raise ValueError("a process collecting data died; out of memory?") from error
         except BaseException:  # asked to stop, or one that failed: the others need not go on
             shared.stop.set()
             executor.shutdown(cancel_futures=True)
@@ -75,10 +75,10 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
 
 @contextlib.contextmanager
 def _signals_kept_here() -> Iterator[None]:
-    """Leave Ctrl-C and SIGUSR1 to this process: those that start meanwhile never hear of them.
+    """Keep Ctrl-C and SIGUSR1 from the processes that are started in this context.
 
-    They are blocked, which a process passes on. What comes meanwhile is heeded afterwards, as is
-    SIGTERM, which would leave half a start behind.
+    The signals are blocked, which child processes inherit. Those that come meanwhile are heeded
+    afterwards, as is SIGTERM, which would leave a process half started.
     """
     numbers = (signal.SIGTERM, *_KEPT)
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
@@ -135,7 +135,7 @@ def _make_here(number: int, task: str, recipe: CollectionRecipe, data_dir: Path)
     def progress(_: str, done: int, total: int) -> None:
         assert _shared is not None
         if _shared.stop.is_set():
-            raise InterruptedError(f"the collection of {task} is not wanted any more")
+            raise InterruptedError(f"the collection of {task} is no longer wanted")
         if total:
             _shared.percents[number] = _PERCENT * done // total
 

@@ -1,8 +1,8 @@
 """Requests from outside to stop: SIGUSR1 at each trial's next row, SIGTERM at once, as Ctrl-C.
 
 A scheduler sends SIGUSR1 some minutes before it takes the machines away, at the time limit or for
-jobs that go before. Trials have until shortly before that to come to their row. Who is to go on
-with the sweep then sees it by the exit code.
+jobs of higher priority. Trials have until shortly before that to come to their row. By the exit
+code whoever started this process then knows that the sweep is to go on.
 """
 
 import contextlib
@@ -14,17 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from pwmray import deaths, slurm_jobs
-from pwmray.commands import (
-    INTERRUPTED,
-    STARTED_AT,
-    TRIALS_FAILED,
-    Progress,
-    one_line,
-    say,
-    say_in_handler,
-)
+from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say, say_in_handler
 from pwmray.driver.retries import is_first_start
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+from pwmray.wording import one_line
 
 # Exit code after SIGUSR1, and where Slurm ended Ray: what is left is to be gone on with (sysexits'
 # EX_TEMPFAIL).
@@ -34,8 +27,8 @@ TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGT
 NODE_ENDED = "Slurm ended Ray's node on this machine"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _IN_VAIN = (
-    "no trial came to its next row in a whole job, nor would it in the next: ask for more time, or "
-    "for rows more often (evaluation.every_epochs)"
+    "no trial reached its next row in a whole job, nor would one in the next: ask for more "
+    "time, or for rows more often (evaluation.every_epochs)"
 )
 _WHOLE = 0.9  # of a job's time, in which its trials ran
 _ROW_SECONDS = 3600.0  # for a row where no end is known, at most
@@ -48,7 +41,7 @@ _LIMIT_VARIABLE = "PWMRAY_LIMIT_AT"  # seconds since 1970: from then on it is th
 
 
 class AskedToStopError(Exception):
-    """What this process was doing ended early, for it was asked to stop."""
+    """Work ended early because this process was asked to stop."""
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -193,7 +186,9 @@ class Interruption:
         # Another one would cut off what is written on the way out, or Ray's end; SIGTERM still may.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._is_interrupted = True
-        say_in_handler(f"interrupted: leaving, which takes some seconds; else kill {os.getpid()}")
+        say_in_handler(
+            f"interrupted: stopping, which takes some seconds; to end at once, kill {os.getpid()}"
+        )
         raise KeyboardInterrupt
 
     def _terminate(self, *_: int | FrameType | None) -> None:

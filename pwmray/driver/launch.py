@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pwmray import lost, placement, registry, system, tables
+from pwmray import lost, registry, system, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
 from pwmray.driver import connect, notify, retries
 from pwmray.driver.interruption import (
     CANCELLED,
@@ -37,6 +37,7 @@ from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
+from pwmray.wording import as_typed
 
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
@@ -57,12 +58,13 @@ def run(
 ) -> int:
     """Make the data, run every trial of the plan that is not done, write the tables.
 
-    Failed trials run again where that can help. What other processes run is waited for, as long as
-    `patience_seconds` when there is nothing else to do, and taken over if they die. `trainable` is
-    what Tune runs in place of TrialTrainable. Returns 0 when all are evaluated or run in other
-    processes, 1 when some are not, 130 after Ctrl-C, 143 after SIGTERM, and after SIGUSR1 75 (see
-    `Interruption.outcome`): each trial's last row is in its checkpoint, half-made data made anew.
-    It is 75, too, where Slurm ended Ray: then trials go on from the checkpoints that they have.
+    Failed trials run again where that can help. When nothing else is left to do, it waits up to
+    `patience_seconds` for trials that other processes run, and takes them over if those die. Tune
+    runs `trainable` in place of TrialTrainable.
+    Returns the exit code: 0 when all trials are evaluated or run in other processes, 1 when some
+    are not, 130 after Ctrl-C, 143 after SIGTERM, 75 where the sweep is to go on. That is after
+    SIGUSR1 (see `Interruption.outcome`), with each trial's last row in its checkpoint and half-made
+    data to be made anew, and where Slurm ended Ray, from the checkpoints that trials have by then.
     """
     asked = _Asked(data_dir, address, command, mode, patience_seconds, trainable)
     notices = notify.from_environment(plan.sweep.name)
@@ -71,7 +73,7 @@ def run(
 
 
 class _Asked(NamedTuple):
-    """What is asked of a run, see `run`."""
+    """The arguments of `run`, beside the plan."""
 
     data_dir: Path
     address: str | None
@@ -93,7 +95,7 @@ class _Following(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption) -> int:
     started = time.time()
-    # Trials whose Slurm job is gone get the end that they had, for it decides what helps.
+    # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
     for line in [*righted, *describe_other_data(plan), *describe_unequal(plan)]:
         print(line)
@@ -160,7 +162,7 @@ def _work(engine: "_Engine", following: _Following) -> _End:
             while to_run := turns.next(engine.machine):
                 engine.run(to_run, following)
                 if deaths.bug is not None:
-                    why = f"stopped, for the first trials all died of {deaths.bug}"
+                    why = f"stopped, since the first trials all died of {deaths.bug}"
                     return _End(why=why, bug=deaths.bug)
         if interruption.reason is not None:
             return _End(*interruption.outcome())
@@ -174,7 +176,7 @@ def _work(engine: "_Engine", following: _Following) -> _End:
 
 
 def _settled(turns: Turns, end: _End) -> _End:
-    """Settle first: leaving a Ray that dies, too, may take longer than there is time."""
+    """Settle before Ray is left: where that dies, too, there may be no time to do so after it."""
     turns.settle(end.why, Interruption.left_at(end.code, end.why))
     return end
 
@@ -223,7 +225,7 @@ class _Engine:
             spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
         place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
         stopper, waiting = StopEarly(following.deaths), spaces[::-1]
-        # One after the other: of a grid, Tune copies all values for each of them.
+        # Handed out one by one: of a grid search Tune would copy all values for each trial.
         space = {"grid": tune.sample_from(lambda _: waiting.pop())}
         scheduler = InOrder(self._interruption, tell)
         asked = tune.TuneConfig(num_samples=len(spaces), reuse_actors=True, scheduler=scheduler)
@@ -255,23 +257,8 @@ class _Engine:
             if connect.is_connected():
                 return self._scratch
             self._leave_lost(tell)  # while this process waited for others' trials
-        import ray
-
         self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
-        dashboard = connect.connect(self._address)
-        runtimes = [trial.config.runtime for trial in self._plan.unfinished]
-        offered = ray.cluster_resources()
-        connect.check_resources(max(runtime.num_cpus for runtime in runtimes))
-        connect.check_gpus(self._address, offered)
-        connect.check_matmuls({t.config.learner.matmul for t in self._plan.unfinished}, offered)
-        gpu_types = sorted({runtime.gpu_type for runtime in runtimes})
-        if said := placement.describe_missing_gpus(gpu_types, offered):
-            print(said)
-        compiles_here = self._address is None and any(runtime.compile for runtime in runtimes)
-        if compiles_here and (said := connect.describe_missing_compiler(offered)):
-            print(said)
-        if dashboard:
-            print(dashboard)
+        connect.connect_for([trial.config for trial in self._plan.unfinished], self._address)
         return self._scratch
 
 
@@ -321,7 +308,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if failed:
         print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
     if len(left) < len(open_ones):
-        print(f"{len(open_ones) - len(left)} trials run on in other processes")
+        print(f"{len(open_ones) - len(left)} trials still run in other processes")
     if end.code in (GO_ON, TERMINATED):
         print(f"stopped: {end.why}")
     if end.bug is not None:
@@ -331,7 +318,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
         print(f"see who wins: {as_typed(summarize)}")
     if end.code or num_done + len(failed) < len(plan.trials):
         print(f"go on with: {as_typed(command)}")
-    # Otherwise it is to go on, or the driver that ends last tells of it.
+    # Otherwise the sweep is to go on, or the driver that ends last sends the notice.
     if plan.to_run and end.code in (0, TRIALS_FAILED) and len(left) == len(open_ones):
         notices.end(num_done, len(failed), len(left))
     return end.code or (TRIALS_FAILED if failed or left else 0)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from pwmray.commands import one_line
+from pwmray.wording import one_line
 
 VARIABLE = "PWMRAY_WEBHOOK"
 _FIRST_FAILURES = 3  # that are worth a word; then each time they have doubled

@@ -56,8 +56,8 @@ class _Seen:
 class _Pace:
     """How fast trials run, by the pieces of them done in this run.
 
-    The clock since its start would count Ray's, and rows of which other trials are in the middle:
-    a sweep that begins would look ten times as long as it is.
+    The time since this run's start would count Ray's own start and the half-done rows of other
+    trials: at its beginning a sweep would look ten times as long as it is.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class _Pace:
         self._seconds += seconds
 
     def seconds(self, minutes: float) -> float | None:
-        """Return how long takes what was expected to take `minutes`, None while nobody knows."""
+        """Return the seconds of work that is expected to take `minutes`, None while unknown."""
         return minutes * self._seconds / self._minutes if self._minutes > 0 else None
 
 
@@ -88,7 +88,7 @@ class _Sums:
 
     @contextlib.contextmanager
     def changing(self, trial: _Seen) -> Iterator[_Seen]:
-        """Follow what is changed of a trial meanwhile."""
+        """Keep the sums true over the changes that this context makes to a trial."""
         self._count(trial, -1)
         yield trial
         self._count(trial, 1)
@@ -118,9 +118,9 @@ def _best_before(plan: Plan) -> dict[str, float]:
 
 
 class Lacks:
-    """Say what trials do without although it was asked for, each reason once.
+    """Say what trials were asked to use and run without, each reason once.
 
-    Of two that differ in their numbers alone one is enough.
+    Reasons that differ in their numbers alone are one.
     """
 
     def __init__(self, say: Callable[[str], None]):
@@ -237,7 +237,7 @@ class SweepProgress:
             self._say(f"{trial.status} {trial.label}, in another process; {self.line()}")
 
     def wait(self, others: Mapping[str, int]) -> None:
-        """Nothing is left but what `others` run, so many trials each."""
+        """Show that nothing is left but trials of `others`, so many each."""
         told = ", ".join(f"{who} ({number})" for who, number in others.items())
         text = f"waiting for trials that run elsewhere: {told}"
         if others and text != self._waits_for:
@@ -307,6 +307,6 @@ class SweepProgress:
 
 
 def describe_blind(results: Path, machines: Iterable[str]) -> str:
-    """Return what to say of machines that do not see the results of the trials they are given."""
+    """Return a line about machines that cannot see the results folder of trials they were given."""
     names = ", ".join(sorted(machines))
-    return f"{results} is not seen on {names}, as it must be on all machines of Ray"
+    return f"{results} is not visible on {names}, as it must be on all of Ray's machines"

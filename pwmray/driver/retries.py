@@ -43,8 +43,8 @@ def is_first_start() -> bool:
 class FirstDeaths:
     """Find out whether the first trials of a sweep all die of one bug.
 
-    Where one was brought to its end, now or in an earlier run, there is none that all share. Nor
-    does a trial count that had failed before this run: of what has not been tried it tells nothing.
+    Once any trial has come to its end, now or in an earlier run, there is no bug that all share. A
+    trial that had failed before this run does not count: it says nothing of those not tried yet.
     """
 
     def __init__(self, is_over: bool = False) -> None:
@@ -71,7 +71,7 @@ class FirstDeaths:
         self._is_over = True
 
     def leave(self, fingerprint: str) -> None:
-        """A trial is not run here any more, of which nothing is known."""
+        """A trial no longer runs here, and nothing is known of its end."""
         self._running.pop(fingerprint, None)
         self._decide()
 

@@ -102,13 +102,13 @@ class TuneWatch(tune.Callback):
         free, needed = free_bytes(self._plan.results), sum(self._to_write.values())
         if free < needed:
             self._progress.say(
-                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, the trials to come write "
-                f"up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+                f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, but the trials to come "
+                f"write up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
             )
 
 
 class Listening(tune.Callback):
-    """Have an interruption hear its signals, should one of the libraries have taken them."""
+    """Have an interruption take its signals back, should a library have replaced the handlers."""
 
     def __init__(self, interruption: Interruption):
         self._interruption = interruption
@@ -134,9 +134,9 @@ class NamedTasks(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run without a Ray, or whose first trials, by its `deaths`, all died of one bug.
+    """Stop a run whose Ray is gone, or whose first trials, by its `deaths`, all died of one bug.
 
-    Tune waits for ever for places for its trials on a node that is gone.
+    Tune would wait forever for room on a node that is gone.
     """
 
     def __init__(self, deaths: FirstDeaths | None = None):
@@ -160,10 +160,10 @@ class StopEarly(tune.Stopper):
 
 @contextlib.contextmanager
 def signals_left_alone() -> Iterator[None]:
-    """Leave SIGUSR1 and Ctrl-C to who listens to them already.
+    """Keep Tune from replacing the handlers of SIGUSR1 and Ctrl-C.
 
-    Tune takes them as it begins a run, and ends one to which SIGUSR1 comes before the first step as
-    if all were done: nobody would learn of it.
+    It does so as it begins a run, and one that gets SIGUSR1 before its first step it ends as if all
+    were done: nobody would learn of it.
     """
     module: Any = importlib.import_module("ray.tune.tune")
     take = module._setup_signal_catching
@@ -176,9 +176,9 @@ def signals_left_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unwrapped(stopper: StopEarly) -> Iterator[None]:
-    """Raise what our own callbacks raise for people: Tune makes its traceback the message.
+    """Raise our callbacks' own errors, whose tracebacks Tune makes the message of another.
 
-    What Tune itself cannot write lay in the folder of a Ray that is gone.
+    Where Ray is gone and its folder with it, a file that Tune misses there tells of that.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Whose turn a trial is, where any number of drivers work on one results folder.
+"""Which trials are this driver's to run, where several drivers work on one results folder.
 
-They come and go. Each hands its scheduler what no process runs; a trial belongs to who gets its
-claim, and who comes to it later skips it. What others run is looked at again when there is nothing
-else to do: it is theirs while they live, and then whoever's is here.
+Drivers come and go. Each hands its scheduler the trials that no process runs; a trial belongs to
+whoever gets its claim, and those who come later skip it. Trials of other processes are looked at
+again when nothing else is left to do: once those processes are dead, anyone may take them.
 """
 
 import time
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import deaths, provenance, registry
-from pwmray.commands import one_line
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
@@ -27,6 +26,7 @@ from pwmray.failures import (
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.watchdog import has_hung
+from pwmray.wording import one_line
 
 _POLL_SECONDS = 1.0
 _MAX_IN_VAIN = 5  # of few trials all may come to the one machine that does not see them
@@ -70,10 +70,10 @@ class Turns:
     def next(self, machine: Machine) -> list[PlannedTrial]:
         """Queue and return the trials that may run now; empty when none is left.
 
-        While there are none but those that other processes run, it waits and says for whom, until
-        it runs out of patience or is asked to stop. What failed before the first call is tried
-        again whatever the cause, but in a job that Slurm requeued. Raises ValueError where all that
-        it gave came to machines that do not see them, several times in a row.
+        While only trials of other processes are left, it waits and says for whom, until it runs out
+        of patience or is asked to stop. Trials that failed before the first call are tried again
+        whatever the cause, except in a job that Slurm requeued. Raises ValueError when, several
+        times in a row, all trials that it gave came to machines that do not see their folders.
         """
         is_in_vain = self._not_seen and self._not_seen == self._given
         self._num_in_vain = self._num_in_vain + 1 if is_in_vain else 0
@@ -96,7 +96,7 @@ class Turns:
     def skip(self, fingerprint: str, not_seen_on: str | None = None) -> None:
         """Leave a trial to the process that turned out to have it.
 
-        Or to another machine than `not_seen_on`, which found no folder of it; that is said.
+        Or to a machine other than `not_seen_on`, which found no folder of it; that is said.
         """
         self._ours.discard(fingerprint)
         if not_seen_on is None or not (self._folder(fingerprint) / EVENTS_FILE).exists():
@@ -107,7 +107,7 @@ class Turns:
             self._progress.say(describe_blind(self._results, self._blind))
 
     def release(self) -> None:
-        """Take back what was queued and not begun: that Ray is gone is no failure of theirs."""
+        """Take back the trials queued but not begun: to lose Ray is no failure of theirs."""
         for fingerprint in list(self._ours):
             if registry.read(self._folder(fingerprint)).status is Status.QUEUED:
                 self._ours.discard(fingerprint)

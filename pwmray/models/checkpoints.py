@@ -172,7 +172,9 @@ def _check_is_ours(path: Path, header: checkpoint_file.Header) -> None:
 def _read_config(path: Path, settings: dict[str, Any]) -> WorldModelConfig:
     kind = settings.get("kind")
     if kind not in WORLD_MODELS:
-        raise ValueError(f"{path} holds a world model of kind {kind!r}: {', '.join(WORLD_MODELS)}")
+        raise ValueError(
+            f"{path} holds a world model of kind {kind!r}; valid: {', '.join(WORLD_MODELS)}"
+        )
     config_type = WORLD_MODELS[kind].Config
     unknown = settings.keys() - {field.name for field in dataclasses.fields(config_type)}
     if unknown:

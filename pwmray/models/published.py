@@ -113,7 +113,7 @@ def read_published(path: Path, task_set: str = "", trust: bool = False) -> World
 def _detect(path: Path, content: Any) -> _Found:
     """Tell the three layouts apart by their keys."""
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds no checkpoint but a {type(content).__name__}")
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     keys = {str(key) for key in content}
     if isinstance(content.get("model"), Mapping):
         named = _FILE_NAME.fullmatch(path.name)
@@ -138,7 +138,9 @@ def _pretraining(path: Path, content: Mapping[str, Any]) -> _Found:
     numbers = {key: content[key] for key in ("iter", "obs_dim", "act_dim")}
     for key, value in numbers.items():
         if not _is_count(value):
-            raise ValueError(f"{path}: its {key} is {value!r}; it must be a whole number from 0 on")
+            raise ValueError(
+                f"{path}: its {key} is {value!r}; it must be a whole number of at least 0"
+            )
     return _Found(
         "PWM pretraining",
         content["world_model"],

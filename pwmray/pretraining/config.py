@@ -10,13 +10,13 @@ from typing import Any
 
 from pwmray.algorithm.pretrain import PretrainConfig
 from pwmray.checks import typed
-from pwmray.commands import unknown
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models import WorldModelConfig
 from pwmray.pretraining.folder import PRETRAINED_FOLDER
 from pwmray.tasks import find_task
+from pwmray.wording import unknown
 
 FORMAT = "pwmray-pretraining-1"
 # What a trial may set for itself: how the flow is integrated, and the scale that the file brings.

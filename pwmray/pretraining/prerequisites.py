@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import sweep_file
-from pwmray.commands import as_typed, unknown
 from pwmray.config import TrialConfig
 from pwmray.files import named_path
 from pwmray.models import WORLD_MODELS
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, holder_of, is_done, state_of
 from pwmray.pretraining.pretrained import find_file, kind_of, misfit
+from pwmray.wording import as_typed, unknown
 
 _SWEEPS = Path(__file__).parents[2] / "sweeps"  # where `./run python sweeps/x.py` looks, too
 
@@ -56,14 +56,14 @@ def find(
     given: Mapping[str, Sequence[Path]] | None = None,
     data_dir: Path = Path("data"),
 ) -> Found:
-    """Look the pretrained world models of a sweep's trials up in the results folder.
+    """Look up the pretrained world models of a sweep's trials in the results folder.
 
-    `given` has files that stand in, by kind: of several, each for the trials that it fits. A trial
-    whose file is missing goes on awaiting it. The command that makes it names `results` and
-    `data_dir` where they are not those that it takes by itself.
-    Raises ValueError for a trial whose task the pretraining does not see, for one that none of the
-    files of its kind fits or several, and for trials that were several by the pretrainings that
-    they name alone, all of which one file stands in for.
+    `given` has files to take instead, by kind; of several, each is for the trials that it fits. A
+    trial whose file is missing goes on awaiting it. The command that makes the file names `results`
+    and `data_dir` where they are not that command's defaults.
+    Raises ValueError for a trial whose task is not one of the pretraining's, for one that no given
+    file of its kind fits, or several do, and for trials that differ only in the pretrainings that
+    they name where one given file replaces those.
     """
     found, needed = [], {}
     for config in configs:
@@ -176,7 +176,7 @@ def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
 
 
 def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> None:
-    """Raise ValueError for trials that the file which they start from made one."""
+    """Raise ValueError for trials that have become one by starting from the same file."""
     seen: dict[str, TrialConfig] = {}
     for config, made in zip(configs, found, strict=True):
         if not config.awaits_world_model or made.awaits_world_model:
@@ -184,9 +184,9 @@ def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]
         before = seen.setdefault(made.fingerprint, config)
         if before is not config:
             raise ValueError(
-                f"{made.world_model_from} stands in for {before.world_model_from!r} and for "
-                f"{config.world_model_from!r}: {config.label} would run twice; of several "
-                "pretrainings that a sweep varies, --world-model takes the place of none"
+                f"{made.world_model_from} would replace both {before.world_model_from!r} and "
+                f"{config.world_model_from!r}: {config.label} would run twice; where a sweep "
+                "varies pretrainings, --world-model can replace none"
             )
 
 
@@ -235,7 +235,7 @@ def _made_by(file: Path, scale: str) -> frozenset[str] | None:
 def _check_task(config: TrialConfig, pretraining: PretrainingConfig, command: str) -> None:
     if config.task not in pretraining.tasks:
         raise ValueError(
-            f"{config.label} needs a world model pretrained on {config.task}; that of this scale "
-            f"sees {', '.join(pretraining.tasks)}. Make one with: {command} --tasks "
-            f"{config.task},... and give its file with --world-model"
+            f"{config.label} needs a world model pretrained on {config.task}; the one of this "
+            f"scale is trained on {', '.join(pretraining.tasks)}. Make one with: {command} "
+            f"--tasks {config.task},... and give its file with --world-model"
         )

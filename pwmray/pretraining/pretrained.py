@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pwmray.commands import nearest
 from pwmray.config import PRETRAINED, SCRATCH, TrialConfig
 from pwmray.data.sources import current_fingerprint, join_fingerprints
 from pwmray.fidelity import Fidelity
@@ -27,6 +26,7 @@ from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done, read_about
 from pwmray.results import TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
+from pwmray.wording import nearest
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 
@@ -152,7 +152,7 @@ def find_file(value: str, what: str) -> Path:
     words = [SCRATCH, PRETRAINED] if is_setting else []
     valid = f"a file, {SCRATCH!r}, or {PRETRAINED!r} in a sweep" if is_setting else "a file"
     hint = nearest(path.name, [*words, *beside])
-    raise ValueError(f"{what} is {value!r}, but {path} is not a file{hint}; valid: {valid}")
+    raise ValueError(f"{what} is {value!r}, but {path} is not a file{hint} valid: {valid}")
 
 
 def _file_of(config: TrialConfig) -> Path:

@@ -54,7 +54,7 @@ def price(config: PretrainingConfig, scale: Mapping[str, Any], results_dir: Path
 
 
 def count_disk_bytes(configs: Sequence[PretrainingConfig], results_dir: Path) -> int:
-    """Return what pretrainings, one after another, write at the most beside what is there."""
+    """Return the bytes that pretrainings, run one after another, add to the disk at most."""
     kept, most = 0, 0
     for config in configs:
         folder = config.folder(results_dir)

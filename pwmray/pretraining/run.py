@@ -229,8 +229,8 @@ class _Run:
         begun_on = state.get("data", self._data_fingerprint)  # earlier versions did not say
         if begun_on != self._data_fingerprint:
             raise ValueError(
-                f"{path} was trained on data with fingerprint {begun_on}, that of now has "
-                f"{self._data_fingerprint}: bring that data back, or delete {self._folder} to "
+                f"{path} was trained on data with fingerprint {begun_on}, but the data now has "
+                f"{self._data_fingerprint}: bring the old data back, or delete {self._folder} to "
                 "begin again"
             )
         self._rows, self._best = state["rows"], state["best"]

@@ -21,9 +21,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import one_line
 from pwmray.files import append_lines, read_lines, see_afresh
 from pwmray.registry import claim
+from pwmray.wording import one_line
 
 EVENTS_FILE = "events.jsonl"
 NOTES_FILE = "notes.jsonl"

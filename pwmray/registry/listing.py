@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import registry
-from pwmray.commands import one_line
 from pwmray.files import remove_drafts, replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
+from pwmray.wording import one_line
 
 CACHE_FILE = ".listing.json"
 _FORMAT = "pwmray-listing-4"

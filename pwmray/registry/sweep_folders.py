@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import registry
-from pwmray.commands import nearest, unknown
 from pwmray.files import outlasting_stale
+from pwmray.wording import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
 IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
@@ -35,7 +35,7 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}; delete it to go on") from error
     if not isinstance(described, dict):
-        raise ValueError(f"{path} is no JSON object; delete it to go on")
+        raise ValueError(f"{path} is not a JSON object; delete it to go on")
     for key in _KINDS.keys() & described.keys():
         check_kind(path, key, described[key], _KINDS[key])
     return {"trials": [], **described}
@@ -113,11 +113,13 @@ def find_trial(results: Path, text: str) -> Path:
         found = {text}
     if len(found) > 1:
         shown = ", ".join(sorted(found)[:5])
-        raise ValueError(f"{text!r} stands for {len(found)} trials: {shown}; give more of one's")
+        raise ValueError(
+            f"{text!r} matches {len(found)} trials: {shown}; give more characters of one"
+        )
     if not found:
         every = {name for by_fingerprint in names.values() for name in by_fingerprint.values()}
         raise ValueError(
-            f"no trial {text!r} in {results}{nearest(text, every | set(known))}; valid: a "
+            f"no trial {text!r} in {results}{nearest(text, every | set(known))} valid: a "
             "fingerprint, the beginning of one, or a name in results/<sweep>/trials"
         )
     return registry.trial_folder(results, found.pop())

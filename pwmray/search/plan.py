@@ -20,7 +20,8 @@ from pwmray import prices, registry, tables
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
-from pwmray.plan import check_room, count_disk_bytes, size_text
+from pwmray.plan import check_trials, count_disk_bytes
+from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.study import FINGERPRINT
 from pwmray.variants import SETS_VARIANT
@@ -137,27 +138,26 @@ class SearchPlan:
 
     def check_disk(self, num_left: int) -> None:
         """Raise ValueError unless so many trials can be written, and fit on the disk."""
-        check_room(self.folder, num_left, num_left * self.trial_bytes)
+        check_trials(self.folder, num_left, num_left * self.trial_bytes)
 
     def describe_others(self, journal: study.Studies) -> list[str]:
-        """Return a line for each task of which the journal has trials that do not count here.
+        """Return a line for each task with trials in the journal that do not count here.
 
-        And one for each of which trials that do count came to their end on other data than is
-        there now.
+        And one for each with trials that count, but were trained on data that has changed since.
         """
         counts = {
             task: sum(len(study.outcomes(other)) for other in others)
             for task, others in journal.others.items()
         }
         lines = [
-            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} with other settings "
-            "of the search; they do not count here"
+            f"{self.folder / study.JOURNAL_FILE} has {number} trials of {task} from other "
+            "settings of the search; they do not count here"
             for task, number in counts.items()
             if number
         ]
         lines += [
-            f"note: {number} of {task}'s trials ended on other data of it than is there now, and "
-            "count beside those of this data"
+            f"note: {number} of {task}'s trials were trained on data that has changed since; "
+            "they count all the same"
             for task, number in self._count_on_other_data(journal.by_task).items()
             if number
         ]
@@ -247,7 +247,7 @@ def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
 
 
 def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
-    """Return a line on what the best returns are not, once there are any."""
+    """Return a line of caution about the best returns, once there are any."""
     if not any(_best(found) for found in studies.values()):
         return []
     seed = plan.config(plan.tasks[0], {}).seed
@@ -275,7 +275,7 @@ def _best(found: optuna.Study | None) -> list[dict[str, Any]]:
 
 
 def _counts(found: optuna.Study | None) -> dict[str, int]:
-    """Return how many trials came to what; each counts once, however often it was tried."""
+    """Return the number of trials by outcome; each counts once, however often it was tried."""
     if found is None:
         return {}
     words = {"COMPLETE": "done", "PRUNED": "stopped early", "FAIL": "failed"}
@@ -311,8 +311,8 @@ def _check_space(
         beside = ([{**context, key: value} for value in values] for context in contexts)
         if len(values) > 1 and all(len(_trials(few, config_of)) < 2 for few in beside):
             raise ValueError(
-                f"search {name}: {key!r} changes nothing of any trial: it is held, or "
-                "belongs to another kind of world model or policy"
+                f"search {name}: {key!r} changes no trial: it is held, or belongs to another "
+                "kind of world model or policy"
             )
     return kinds
 
@@ -338,7 +338,7 @@ def _cells(space: Mapping[str, BaseDistribution], config_of: _ConfigOf) -> list[
 
 
 def _trials(settings: Iterable[dict[str, Any]], config_of: _ConfigOf) -> dict[str, dict[str, Any]]:
-    """Return by its fingerprint the first settings of each trial, without what cannot run."""
+    """Return the first settings of each trial by its fingerprint, without those that cannot run."""
     found: dict[str, dict[str, Any]] = {}
     for chosen in settings:
         with contextlib.suppress(ValueError):  # a choice that asks for another key's
@@ -347,14 +347,14 @@ def _trials(settings: Iterable[dict[str, Any]], config_of: _ConfigOf) -> dict[st
 
 
 def _all_values(distribution: BaseDistribution) -> Sequence[Any]:
-    """Return every value of a distribution, none of one that has no end of them."""
+    """Return every value of a distribution, none if it has infinitely many."""
     if isinstance(distribution, IntDistribution):
         return range(distribution.low, distribution.high + 1)
     return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
 
 
 def _ends(distribution: BaseDistribution) -> Sequence[Any]:
-    """Return every choice, of a range its two ends."""
+    """Return all choices of a distribution, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     return list(dict.fromkeys((distribution.low, distribution.high)))  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import lost, placement
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, as_typed, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
@@ -33,6 +33,7 @@ from pwmray.search.trials import STOPPED, SearchTrials
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, recording
 from pwmray.trainable import TrialTrainable
+from pwmray.wording import as_typed
 
 _LOOK_SECONDS = 1.0
 
@@ -188,25 +189,18 @@ def _prepare(
     interruption: Interruption,
 ) -> dict[str, Path]:
     """Make the data, start or join Ray; return each task's data."""
-    wanted = [(task, plan.config(task, {}).data) for task in tasks]
+    configs = [plan.config(task, {}) for task in tasks]
+    if not configs:  # another process ran them while this one waited for it
+        return {}
     with show_progress("data") as progress:
+        wanted = [(config.task, config.data) for config in configs]
         made = make_data(wanted, data_dir, interruption.heeded(progress))
-    _connect(address)
-    connect.check_gpus(address, ray.cluster_resources())
-    compiles_here = address is None and plan.config(plan.tasks[0], {}).runtime.compile
-    if compiles_here and (said := connect.describe_missing_compiler(ray.cluster_resources())):
-        print(said)
+    connect.connect_for(configs, address)
     return {task: made[task, recipe] for task, recipe in wanted}
 
 
-def _connect(address: str | None) -> None:
-    """Start or join Ray, and say where its dashboard is."""
-    if dashboard := connect.connect(address):
-        print(dashboard)
-
-
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
-    """Give trials whose Slurm job is gone the end that they had, for it decides what helps."""
+    """Record how trials ended whose Slurm job is gone: it decides what helps."""
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
     # Left to the trials' own processes, each would find another's claim and not begin.
@@ -249,30 +243,25 @@ def _search_task(
     `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
     """
     for _ in range(MAX_LOSSES):
-        offered = ray.cluster_resources()
-        trials = begin(offered=offered)
+        trials = begin(offered=ray.cluster_resources())
         opened.append(trials)
         is_again, is_lost = True, False
         while is_again:
-            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), offered, interruption)
+            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), interruption)
             is_again = not is_lost and trials.wait_for_held(interruption.may_go_on)
         if not is_lost or interruption.reason is not None:
             return trials
         say("Ray's node on this machine died; going on with another")
         ray.shutdown()
         trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
-        _connect(address and connect.answering(address))
+        connect.connect_for([trials.default], address and connect.answering(address))
         trials.wait_for_held(interruption.may_go_on)  # or they would be another's
     raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 
-def _search(
-    trials: SearchTrials, scratch: Path, offered: Mapping[str, float], interruption: Interruption
-) -> bool:
+def _search(trials: SearchTrials, scratch: Path, interruption: Interruption) -> bool:
     """Run a task's study as far as it comes; return whether Ray's node here died meanwhile."""
-    runtime, stopper = trials.default.runtime, StopEarly()
-    connect.check_resources(runtime.num_cpus)
-    connect.check_matmuls({trials.default.learner.matmul}, offered)
+    stopper = StopEarly()
     asked = tune.TuneConfig(
         search_alg=_StudySearcher(trials, interruption, stopper),
         scheduler=_StudyScheduler(trials, interruption),
@@ -285,7 +274,7 @@ def _search(
 
 
 def _count_places(runtime: RuntimeConfig) -> int:
-    """Return how many trials Ray has room for by now, at least one: nodes come and go."""
+    """Return how many trials Ray has room for now, at least one: nodes come and go."""
     offered = ray.cluster_resources()
     asked = placement.bundle(runtime, 1, offered, offered)
     return max(1, placement.count_places(asked, connect.machines()))

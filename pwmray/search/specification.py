@@ -50,7 +50,7 @@ class Search:
     at_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ValueError for what its file cannot mean."""
+        """Raise ValueError where the specification contradicts itself or cannot be searched."""
         check_folder_name("a search", self.name)
         with complaints_of(f"search {self.name}"):
             check_scales(self.at_scale, self.scales)
@@ -82,7 +82,7 @@ class Search:
             for key in here:
                 if key in self.space or key == "task":
                     setter = "space" if key in self.space else "tasks"
-                    raise ValueError(f"{key!r} is held, but {setter} sets it; leave one away")
+                    raise ValueError(f"{key!r} is held, but {setter} sets it; drop one of them")
 
     def settings(self, scale: str) -> dict[str, Any]:
         """Return what all its trials hold at a scale."""
@@ -177,20 +177,20 @@ def _check_num_trials(number: Any) -> None:
 def search_parser(search: Search) -> ArgumentParser:
     """Return the parser of a search's command."""
     parser = CommandParser(
-        description=f"Run the search {search.name}; a second run goes on where the first stopped."
+        description=f"Run the search {search.name}; run it again to continue where it stopped."
     )
     add = parser.add_argument
     add_place_options(parser, search.scales)
-    add("--plan", action="store_true", help="print what was tried and what is left, run nothing")
+    add("--plan", action="store_true", help="print what was tried and what is left; run nothing")
     add("--format", choices=("table", "json"), default="table", help="of --plan")
-    add("--limit", type=count, metavar="N", help="only the first N trials of each task")
-    add("--tasks", type=task_names, metavar="A,B", help="other tasks, or mt30 for all")
+    add("--limit", type=count, metavar="N", help="run only the first N trials of each task")
+    add("--tasks", type=task_names, metavar="A,B", help="other tasks; mt30 for all 30")
     add_cluster_options(parser)
     add(
         "--patience",
         type=count,
         default=0,
         metavar="SECONDS",
-        help="that another process which runs the search is waited for; default: none",
+        help="how long to wait while another process runs the search; default: not at all",
     )
     return parser

@@ -198,8 +198,7 @@ def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
     except _UNREADABLE as error:
         what = str(error) or repr(error)
         raise ValueError(
-            f"{path} is no journal of Optuna's that can be read: {what}; move it "
-            "away to search anew"
+            f"{path} is not a readable journal of Optuna's: {what}; move it away to search anew"
         ) from error
 
 

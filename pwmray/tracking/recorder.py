@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import one_line
 from pwmray.pretraining.folder import PRETRAINED_FOLDER
 from pwmray.registry import claim
 from pwmray.tracking import runs as tracked_runs
 from pwmray.tracking import wandb_state
 from pwmray.tracking.runs import Run, RunReader
 from pwmray.tracking.wandb_state import ServiceDied, is_behind, read_state, stamps_of, write_state
+from pwmray.wording import one_line
 
 _LOOK_SECONDS = 1.0  # between two looks, at least
 _LOOK_SHARE = 0.05  # of the time, at most, that goes into looking, a server's answers not counted

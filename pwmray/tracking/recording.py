@@ -19,9 +19,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import as_typed, say, unknown
+from pwmray.commands import say
 from pwmray.tracking.recorder import Job, Report
 from pwmray.tracking.wandb_state import is_behind
+from pwmray.wording import as_typed, unknown
 
 _VARIABLE = "WANDB_MODE"  # wandb's own
 _ALIASES = {"disabled": "off", "dryrun": "offline", "run": "online"}  # wandb's own words

@@ -1,0 +1,44 @@
+"""What people read: an error in one line, a name that is not valid, a command to type."""
+
+import difflib
+import os
+import shlex
+from collections.abc import Iterable
+
+from pwmray.files import named_by_draft
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line, for people."""
+    if isinstance(error, UnicodeEncodeError):  # of a name, whose bytes are no text in this locale
+        return f"{error.object!a:.200} cannot be written in {error.encoding}; rename it"
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {named_by_draft(error.filename)}" if error.filename else ""
+        return f"{error.strerror}{place}"
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def first_line(error: Exception | str) -> str:
+    """Return the first line of an error's message: those of some libraries have many."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def unknown(what: str, name: object, valid: Iterable[str]) -> str:
+    """Return the complaint about a name that is not valid, with the nearest valid one."""
+    valid = list(valid)
+    return f"unknown {what} {name!r}{nearest(str(name), valid)} valid: {', '.join(valid)}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the valid name most like `name`, else ";".
+
+    What is valid is to follow it.
+    """
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
+    return f"; did you mean {matches[0]!r}?" if matches else ";"
+
+
+def as_typed(command: str) -> str:
+    """Return a command as it is typed here: after ./run where that started this process."""
+    run = os.environ.get("PWMRAY_RUN")
+    return f"{shlex.quote(run)} {command}" if run else command
