@@ -45,7 +45,7 @@ from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
 from pwmray.wording import nearest, unknown
 
-FORMAT = 2  # part of every fingerprint: raised when the meaning of a setting changes
+FORMAT = 3  # part of every fingerprint: raised when the meaning of a setting changes
 # In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
 PRETRAINED = "pretrained"
 
