@@ -156,7 +156,7 @@ def check_planner_acts(configs: Sequence[TrialConfig], axes: Axes) -> None:
     for axis, keys in axes.items():
         if all(key.startswith("planner.") for key in keys):
             raise ValueError(
-                f"axis {axis!r} changes nothing of any trial: no episode is planned, for "
+                f"axis {axis!r} changes no trial: no episode is planned, since "
                 "evaluation.plan_episodes is 0; hold another number"
             )
 

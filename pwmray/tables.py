@@ -209,7 +209,8 @@ class Tables:
         try:
             return self._read_parts(fingerprint, folder)
         except (ValueError, OSError) as error:
-            why = str(error).partition("; valid:")[0]  # which settings there are helps nobody here
+            # Which settings there are helps nobody here.
+            why = str(error).partition(" valid:")[0].rstrip(";")
             self.left_out[fingerprint] = f"{folder}: {' '.join(why.split())}"
             return None
 

@@ -180,7 +180,7 @@ def test_place_of_rays_files_is_told_where_it_cannot_be_written(tmp_path, monkey
 
     monkeypatch.setattr(ray, "init", fail)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with pytest.raises(ValueError, match=rf"files lie in {tmp_path} .*denied: {tmp_path}/ray"):
+    with pytest.raises(ValueError, match=rf"files are in {tmp_path} .*denied: {tmp_path}/ray"):
         connect.connect(None)
 
 

@@ -176,10 +176,9 @@ def test_sigterm_while_a_search_leaves_ray_keeps_nobody_from_recording_its_trial
         return interruption.GO_ON, "preempted"
 
     asked, plan = [], make_plan(tmp_path / "results")
-    end = SimpleNamespace(shutdown=lambda: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
     monkeypatch.setattr(search_run, "_search_tasks", search_tasks)
-    monkeypatch.setattr(search_run, "ray", end)
+    monkeypatch.setattr(search_run.ray, "shutdown", lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(interruption.TerminatedError):
         search_run.run(plan, tmp_path / "data", None, "python x.py", Mode.OFF)
     record = registry.read(asked[0])
