@@ -1,5 +1,6 @@
 """From a config to its modules."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,10 @@ from pwmray.config import TrialConfig
 from pwmray.models import POLICIES, WORLD_MODELS, CriticEnsemble, Policy, WorldModel
 from pwmray.seeding import generator
 from pwmray.tasks import find_task
+
+# A random stream for each part's initial weights. Trials of one seed then start alike in each part
+# that they have in common, whichever kinds the others are of: seeds are compared in pairs.
+_STREAMS = ("initialisation", "initialisation/policy", "initialisation/critic")
 
 
 class Parts(NamedTuple):
@@ -31,7 +36,7 @@ def build_learner(config: TrialConfig) -> Learner:
 
 def build_parts(config: TrialConfig) -> Parts:
     """Build a trial's modules on the CPU; their weights follow from the trial's seed."""
-    return _build_parts(config, generator(config.seed, "initialisation"))
+    return _build_parts(config, [generator(config.seed, name) for name in _STREAMS])
 
 
 def build_planner(config: TrialConfig, learner: Learner) -> Actor:
@@ -57,7 +62,7 @@ def count_parameters(config: TrialConfig) -> dict[str, int]:
 def build_shapes(config: TrialConfig) -> Parts:
     """Build a trial's modules with shapes alone, on the meta device: no memory, no numbers."""
     with torch.device("meta"):
-        return _build_parts(config, torch.Generator())
+        return _build_parts(config, [torch.Generator()] * len(_STREAMS))
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -65,10 +70,11 @@ def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _build_parts(config: TrialConfig, draws: torch.Generator) -> Parts:
-    latent_dim = config.world_model.latent_dim
+def _build_parts(config: TrialConfig, draws: Sequence[torch.Generator]) -> Parts:
+    latent_dim, fidelity = config.world_model.latent_dim, config.fidelity
+    for_model, for_policy, for_critic = draws
     return Parts(
-        WORLD_MODELS[config.world_model.kind](config.world_model, draws, fidelity=config.fidelity),
-        POLICIES[config.policy.kind](config.policy, latent_dim, draws, config.fidelity),
-        CriticEnsemble(config.critic, latent_dim, draws),
+        WORLD_MODELS[config.world_model.kind](config.world_model, for_model, fidelity=fidelity),
+        POLICIES[config.policy.kind](config.policy, latent_dim, for_policy, fidelity),
+        CriticEnsemble(config.critic, latent_dim, for_critic),
     )
