@@ -31,7 +31,7 @@ from analysis.verdict import (
     is_low_but_apart,
 )
 
-UNLIKE_SPREADS = 2.0  # an sd so many times the table's median has a sentence of its own
+UNLIKE_SPREADS = 2.0  # arms that take so many times the usual points have a sentence of their own
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
 SEARCH_NOTE = (
     "Each trial of a search has its own settings and the search's one seed, so no verdict compares "
@@ -78,8 +78,8 @@ def summarize_sweep(
         compare_arms(sweep, arms, factor, despite_differences, within)
         for factor in list_factors(sweep, compare)
     ]
-    signs = diagnose(sweep)
     counting = leave_out_replaced(sweep)
+    signs = diagnose(counting)
     notes = describe_sweep(sweep, counting, arms)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
@@ -222,16 +222,17 @@ def _describe_power(decided: Sequence[Comparison]) -> str:
         f"What {num_seeds} seeds support: at this table's median sd of {sd:.0f} a difference wins "
         f"from {wins:.0f} points on, and a true one of {wins + POWER_ERRORS * error:.0f} points "
         "would win about four times in five; a smaller one that wins looks larger than it is."
-        f"{_describe_widest(max(sds), sd, num_seeds)}"
+        f"{_describe_widest(decided, wins)}"
     )
 
 
-def _describe_widest(widest: float, middle: float, num_seeds: int) -> str:
-    """Say what wins where seeds spread far more than in the middle of the table."""
-    wins = MIN_STANDARD_ERRORS * widest * math.sqrt(2.0 / num_seeds)
-    if widest < UNLIKE_SPREADS * middle or wins <= MIN_DIFFERENCE:
+def _describe_widest(decided: Sequence[Comparison], usual: float) -> str:
+    """Say what wins where two arms spread far more than in the middle of the table."""
+    errors = [row.verdict.welch.standard_error for row in decided if row.verdict.welch is not None]
+    wins = MIN_STANDARD_ERRORS * max((error for error in errors if error is not None), default=0.0)
+    if wins < UNLIKE_SPREADS * usual:
         return ""
-    return f" Where seeds spread most, by an sd of {widest:.0f}, it takes {wins:.0f} points to win."
+    return f" Where two arms spread most, it takes {wins:.0f} points."
 
 
 def _describe_both_low(decided: Sequence[Comparison]) -> str:
@@ -288,8 +289,15 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
 
 def _describe_diverged(sweep: Sweep) -> str:
     """Say whom missing seeds flatter: that a trial diverged is a result, and no mean has it."""
-    lost = [str(trial) for trial in sweep.trials if not trial.is_usable and ended_diverged(trial)]
-    if not lost:
+    averaged = {tuple(trial.factors.items()) for trial in sweep.usable}
+    lost = [
+        str(trial)
+        for trial in sweep.trials
+        if not trial.is_usable
+        and ended_diverged(trial)
+        and tuple(trial.factors.items()) in averaged
+    ]
+    if not lost or is_scattered(sweep):
         return ""
     return (
         f"{describe_trials(lost, 'that diverged, without a return')}. The mean of such an arm is "
@@ -322,6 +330,6 @@ def _describe_calls(sweep: Sweep) -> str:
         f"{variant} {', '.join(map(str, sorted(nums)))}" for variant, nums in calls.items()
     )
     return (
-        "Network calls, of networks of unlike size (`pwmray models` counts FLOPs), of one model "
-        f"step plus one action differ: {listed}."
+        f"Network calls of one model step plus one action differ: {listed}. One of the world model "
+        "costs more than one of the policy: `pwmray models` counts FLOPs."
     )

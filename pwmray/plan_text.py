@@ -7,6 +7,7 @@ from typing import Any
 
 from pwmray import prices, system
 from pwmray.config import RuntimeConfig
+from pwmray.outdated import describe_outdated, find_outdated
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.pretraining import prices as pretraining_prices
@@ -36,6 +37,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "missing_data": list(plan.missing_data),
         "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
         "to_begin_again": [trial.config.fingerprint for trial in plan.to_begin_again],
+        "of_earlier_versions": find_outdated(plan),
         "unlike_sizes": describe_unequal(plan),
         "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
@@ -99,7 +101,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"missing: {line}" for line in plan.missing_data]
-    lines += describe_other_data(plan) + describe_unequal(plan)
+    lines += describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
             settings = wanted.pretraining.settings

@@ -78,8 +78,10 @@ def _git_commit() -> str | None:
 def _digest_package() -> str:
     """Return 8 hex digits over the files of this package that are code, those new to git too."""
     found = hashlib.sha256()
-    for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".cpp")):
-        found.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+    for path in sorted(_PACKAGE.rglob("*")):
+        # An editor may keep a link there that leads nowhere, as `.#config.py`.
+        if path.suffix in (".py", ".cpp") and path.is_file():
+            found.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()[:8]
 
 

@@ -97,7 +97,8 @@ def open_sweep(plan: Any, command: str) -> Path:
     with _alone(folder):
         see_afresh(folder / SWEEP_FILE)
         found = read_sweep(folder)
-        earlier = [name for name in found.get("trials", []) if name not in names]
+        others = [name for name in found.get("trials", []) if name not in names]
+        earlier = [name for name in others if _can_count(plan.results, name)]
         content["trials"] = [*asked, *earlier]
         content[WORDS] = {**found.get(WORDS, {}), **plan.words}
         content[FILES] = {**found.get(FILES, {}), **_world_models(configs)}
@@ -108,6 +109,18 @@ def open_sweep(plan: Any, command: str) -> Path:
         renamed = name_anew(plan.results, earlier, content) if is_renamed else {}
         link(folder / "trials", names, renamed)
     return folder
+
+
+def _can_count(results_dir: Path, name: str) -> bool:
+    """Tell whether a trial is done, or may still be: not if its config has another name by now."""
+    try:
+        record = registry.read(registry.trial_folder(results_dir, name))
+        config = record.last("config")
+        if record.status is Status.EVALUATED or config is None:
+            return True
+        return TrialConfig.from_dict(config).fingerprint == name
+    except (ValueError, OSError):  # of another version, or its world model is gone: it is told
+        return True
 
 
 def log_run(folder: Path, **fields: Any) -> None:

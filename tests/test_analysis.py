@@ -205,8 +205,8 @@ def test_trials_without_episodes_are_flagged(tmp_path):
 @pytest.mark.parametrize(
     ("calls", "said"),
     [
-        ({("baseline", 100): 1, ("fullflow", 100): 4}, "differ: baseline 1; fullflow 4."),
-        ({("fullflow", 100): 1, ("fullflow", 200): 4}, "differ: fullflow 1, 4."),
+        ({("baseline", 100): 1, ("fullflow", 100): 4}, "baseline 1; fullflow 4. One of the world"),
+        ({("fullflow", 100): 1, ("fullflow", 200): 4}, "fullflow 1, 4. One of the world"),
         ({("fullflow", 100): 4}, None),
     ],
 )
@@ -216,8 +216,9 @@ def test_network_calls_are_compared_where_they_were_recorded(tmp_path, calls, sa
         lambda row: {"velocity_calls": calls.get((row["variant"], row["epochs"]))},
     )
     notes = summarize_sweep(load_sweep(tmp_path / "some")).notes
-    found = [note.partition("plus one action ")[2] for note in notes if "Network calls" in note]
-    assert found == ([said] if said else [])
+    found = [note for note in notes if "Network calls" in note]
+    assert len(found) == (said is not None)
+    assert all(f"plus one action differ: {said} model costs more" in note for note in found)
 
 
 def test_epochs_are_compared_with_the_smallest_budget_within_variant_and_task(results):

@@ -98,7 +98,7 @@ def test_info_says_that_what_was_imported_is_an_export(tmp_path, capsys):
     out = export_collected(tmp_path)
     assert import_command(out, tmp_path) == 0
     said = capsys.readouterr().out
-    assert "origin       chunks that `pwmray data export` wrote" in said
+    assert "origin       chunks with a chunks.json, as `pwmray data export` writes" in said
     assert cli.main(["data", "info", "reacher-easy", "--data", str(tmp_path / "data")]) == 0
     said = capsys.readouterr().out
     assert "uniform" in said

@@ -23,7 +23,14 @@ from pwmray.driver import launch
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretrain_command import Pretraining, run_pretrainings
 from pwmray.pretraining import prerequisites, pretrained
-from pwmray.pretraining.folder import CLAIM_FILE, LAST_FILE, PRETRAINED_FOLDER, RESUME_FILE
+from pwmray.pretraining.folder import (
+    CLAIM_FILE,
+    LAST_FILE,
+    PRETRAINED_FOLDER,
+    RESUME_FILE,
+    describe,
+    read_about,
+)
 from pwmray.pretraining.pretrained import check_matched, world_model_training
 from pwmray.registry import Status, claim
 from pwmray.results import TRAINED_WITH, read_table
@@ -562,6 +569,13 @@ def test_pretraining_leaves_its_code_beside_its_files(made):
     training = [world_model_training(config) for config in find(made).configs]
     commit = provenance.code()["git_commit"]
     assert [told.partition(", code ")[2] or None for told in training] == [commit, commit]
+
+
+def test_pretraining_that_other_code_goes_on_with_tells_both(tmp_path, monkeypatch):
+    for commit in ("c1", "c2", "c1"):
+        monkeypatch.setattr(provenance, "code", lambda commit=commit: {"git_commit": commit})
+        describe(tmp_path, "some", "mlp", {})
+    assert read_about(tmp_path)["git_commit"] == "c1 and c2"
 
 
 def test_file_that_does_not_tell_its_settings_is_taken_as_before(tmp_path):

@@ -72,6 +72,7 @@ def test_trials_under_unlike_uncommitted_changes_do_not_have_the_same_commit(oth
         (code / "__init__.py").write_text((PACKAGE / "__init__.py").read_text() + text)
         seen.append(commit_by(other))
     (code / "new_kind.py").write_text("kind = 1\n")  # not yet known to git
+    (code / ".#new_kind.py").symlink_to("me@here.1")  # an editor's lock
     seen.append(commit_by(other))
     clean, first, second, first_again, with_new = (line.strip() for line in seen)
     assert "+" not in clean

@@ -115,6 +115,12 @@ def test_search_that_is_changed_is_another_study(tmp_path):
     assert len(set(names)) == 3
 
 
+def test_search_by_an_earlier_version_of_the_learner_is_another_study(tmp_path, monkeypatch):
+    now = make_plan(tmp_path).open_study(TASK).study_name
+    monkeypatch.setattr("pwmray.search.plan.FORMAT", 1)
+    assert make_plan(tmp_path).open_study(TASK).study_name != now
+
+
 def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
     trials = open_trials(tmp_path, data)
     for number in range(2):

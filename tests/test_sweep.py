@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import plan, registry, results
+from pwmray import config, plan, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
@@ -19,6 +19,7 @@ from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import missing_data
 from pwmray.data.store import write_store
 from pwmray.registry import Status, claim
+from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
 from tests.tiny import SCALES, sweep
 
@@ -302,6 +303,54 @@ def test_plan_says_that_its_minutes_leave_out_collections_in_rounds(tmp_path):
         "data of pendulum-spin, which the sweep collects first; 2 collections in rounds, whose "
         "minutes are not in those of the trials"
     )
+
+
+def test_plan_names_what_an_earlier_version_of_the_learner_has_done(tmp_path, capsys, monkeypatch):
+    first, second, *_ = sweep.trials("tiny")
+    now = first.fingerprint
+    monkeypatch.setattr(config, "FORMAT", config.FORMAT - 1)
+    before = TrialConfig.from_dict(first.to_dict()).fingerprint
+    monkeypatch.undo()
+    settings = [json.dumps(trial.to_dict()) for trial in (first, second)]
+    table = [
+        {"trial": before, "status": "EVALUATED", "config": settings[0]},
+        {"trial": second.fingerprint, "status": "EVALUATED", "config": settings[1]},
+        {"trial": "0" * 16, "status": "FAILED", "config": settings[1]},
+        {"trial": "1" * 16, "status": "EVALUATED", "config": '{"task": "of other settings"}'},
+    ]
+    (tmp_path / sweep.name).mkdir()
+    results.write_rows(tmp_path / sweep.name / "trials.arrow", table, results.TRIALS)
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", tmp_path / "data")
+    assert before != now
+    assert out.splitlines()[-1] == (
+        "note: 1 trial to run is done by an earlier version of the learner, whose results do not "
+        f"count here: {before}"
+    )
+    stand_at(tmp_path, first, Status.EVALUATED, **SECONDS)
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", tmp_path / "data")
+    assert "earlier version of the learner" not in out
+
+
+def test_what_no_command_can_run_any_more_leaves_the_sweep_unless_it_is_done(tmp_path):
+    first, second, other, *_ = sweep.trials("tiny")
+
+    def open_sweep():
+        planned = plan.make(sweep, "tiny", [first, second], tmp_path)
+        return tables.open_sweep(planned, "python tiny.py") / SWEEP_FILE
+
+    settings = second.to_dict()
+    stand_at(tmp_path, other, Status.QUEUED)  # of a grid that shrank
+    for name, moves in (("0" * 16, "QUEUED"), ("1" * 16, "QUEUED RUNNING COMPLETED EVALUATED")):
+        folder = registry.trial_folder(tmp_path, name)  # of an earlier version of the learner
+        registry.queue(folder, settings)
+        for move in moves.split()[1:]:
+            registry.record(folder, Status(move))
+    path = open_sweep()
+    about = json.loads(path.read_text())
+    asked = about["trials"]
+    about["trials"] = [*asked, other.fingerprint, "0" * 16, "1" * 16]
+    path.write_text(json.dumps(about))
+    assert json.loads(open_sweep().read_text())["trials"] == [*asked, other.fingerprint, "1" * 16]
 
 
 def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):

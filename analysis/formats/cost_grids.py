@@ -10,9 +10,9 @@ from analysis.short_names import ShortNames
 from analysis.verdict import CONFIDENCE
 
 COST_NOTE = (
-    "time: of training and evaluation on the device, all seeds together, beside whatever else ran "
-    "there; calls: network calls of one model step plus one action; return/h, gain/h: mean return, "
-    "and what of it is above the floor, over the mean hours of training."
+    "time: of training and evaluation on the device, all seeds together; calls: network calls of "
+    "one model step plus one action; return/h, gain/h: mean return, and what of it is above the "
+    "floor, over the mean hours of training."
 )
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "

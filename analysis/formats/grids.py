@@ -238,9 +238,10 @@ def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortN
     shown = " -> ".join(format_value(level) for level in levels)
     title = mark_despite(f"Trend along {table.factor}: {shown}", table.is_despite)
     by_chance = 2.0 / math.factorial(len(levels))
+    share = f"{by_chance:.0%}" if by_chance >= 0.01 else "under 1%"
     note = (
         f"Direction: of the means alone, however far seeds spread; if {len(levels)} levels were "
-        f"alike, {by_chance:.0%} of such rows would rise or fall."
+        f"alike, {share} of such rows would rise or fall."
     )
     return Grid(title, headers, rows, (note,))
 

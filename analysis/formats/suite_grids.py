@@ -16,9 +16,9 @@ from pwmray.tasks import find_task
 SHOWN_THRESHOLDS = (100, 250, 500, 750, 900)  # columns of the table; figures have all
 SUITE_NOTE = (
     "Over the suite: scores are returns / 1,000. IQM: mean of the middle half of all runs. Gap: "
-    "mean shortfall from 1, which some tasks do not allow. Improvement: chance that a run beats "
-    "one of the baseline on a task drawn at random. [ ]: "
-    f"{CONFIDENCE:.0%} bootstrap of seeds within tasks; with few seeds it is too narrow."
+    "mean shortfall from 1. Improvement: chance that a run beats one of the baseline on a task "
+    f"drawn at random. [ ]: {CONFIDENCE:.0%} bootstrap of seeds within tasks; with few seeds it is "
+    "too narrow."
 )
 
 IQM_NOTE = (

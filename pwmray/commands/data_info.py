@@ -115,7 +115,11 @@ def _size(path: Path) -> int:
 
 def _differences(manifest: Manifest) -> list[str]:
     """Say how an imported dataset differs from the published one."""
-    lines = ["origin       chunks that `pwmray data export` wrote"] if manifest.is_export else []
+    lines = (
+        ["origin       chunks with a chunks.json, as `pwmray data export` writes"]
+        if manifest.is_export
+        else []
+    )
     if manifest.loss:
         return [*lines, f"missing      {manifest.loss}"]
     published = LAYOUTS[manifest.dataset].num_episodes

@@ -115,9 +115,10 @@ def connect(address: str | None) -> str | None:
                 start = as_typed(f"ray start --address={address}")
                 said = f"this machine is not one of its nodes; make it one with: {start}"
             raise ValueError(f"cannot join Ray at {address}: {said}") from error
-        folder = next(filter(None, map(os.environ.get, _PLACES)), None) or tempfile.gettempdir()
+        by = next(filter(os.environ.get, _PLACES), "TMPDIR")
+        folder = os.environ.get(by) or tempfile.gettempdir()
         raise ValueError(
-            f"Ray does not start. Its files are in {folder} (TMPDIR), which needs room and a "
+            f"Ray does not start. Its files are in {folder} ({by}), which needs room and a "
             f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
         ) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
@@ -139,7 +140,7 @@ def leave(scratch: Path) -> None:
 
     node = worker._global_node
     staged = Path(node.get_session_dir_path(), "artifacts") if node else scratch
-    kept = [path for place in scratch.iterdir() for path in staged.glob(f"*/{place.name}")]
+    kept = [path for place in scratch.glob("*") for path in staged.glob(f"*/{place.name}")]
     try:
         ray.shutdown()
     finally:

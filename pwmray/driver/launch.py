@@ -30,6 +30,7 @@ from pwmray.driver.turns import Turns
 from pwmray.failures import is_disk_full
 from pwmray.hold import clear_leftovers
 from pwmray.levels import title_trial
+from pwmray.outdated import describe_outdated
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
@@ -97,7 +98,8 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     started = time.time()
     # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
-    for line in [*righted, *describe_other_data(plan), *describe_unequal(plan)]:
+    notes = describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
+    for line in [*righted, *notes]:
         print(line)
     planning.check_disk(plan)
     address = None if asked.address is None else connect.answering(asked.address)

@@ -80,14 +80,22 @@ def best_iteration(rows: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 def describe(folder: Path, phase: str, label: str, config: Mapping[str, Any]) -> float:
-    """Leave beside the checkpoints what they are, unless it is there; return when it was left."""
-    if not (folder / ABOUT_FILE).exists():
+    """Leave beside the checkpoints what they are and by which code; return when they were begun."""
+    about, code = read_about(folder), provenance.code()
+    if not about:
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        about = {"phase": phase, "label": label, "begun": begun, "config": config}
-        about |= provenance.code()
-        with replacing(folder / ABOUT_FILE) as draft:
-            draft.write_text(json.dumps(about, indent=2) + "\n")
-    return begun_at(read_about(folder))
+        about = {"phase": phase, "label": label, "begun": begun, "config": config, **code}
+        _write_about(folder, about)
+    commit, told = code["git_commit"], about.get("git_commit")
+    if commit and told and commit not in told.split(" and "):  # resumed by other code
+        about["git_commit"] = f"{told} and {commit}"
+        _write_about(folder, about)
+    return begun_at(about)
+
+
+def _write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    with replacing(folder / ABOUT_FILE) as draft:
+        draft.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState
 
 from pwmray import prices, registry, tables
-from pwmray.config import TrialConfig
+from pwmray.config import FORMAT, TrialConfig
 from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_trials, count_disk_bytes
@@ -181,7 +181,7 @@ class SearchPlan:
         config = base.to_dict()
         del config["runtime"]
         config["data"] = base.data.definition
-        return {"space": dict(self.search.space), "config": config}
+        return {"format": FORMAT, "space": dict(self.search.space), "config": config}
 
 
 def _data_fingerprint(folder: Path) -> str | None:
