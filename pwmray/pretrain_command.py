@@ -36,7 +36,14 @@ from pwmray.pretraining.folder import (
 )
 from pwmray.pretraining.pretrained import is_of_other_data
 from pwmray.room import check_room
-from pwmray.sweep_options import add_place_options, check_scales, choose_scale, task_names
+from pwmray.sweep_options import (
+    add_place_options,
+    add_plan_options,
+    check_plan_options,
+    check_scales,
+    choose_scale,
+    task_names,
+)
 from pwmray.tasks import TASKS
 from pwmray.tracking.recorder import Job
 from pwmray.tracking.recording import Mode, choose_mode, recording
@@ -102,6 +109,7 @@ class Pretraining:
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
         self.check()
         chosen = _build_parser(self).parse_args(arguments)
+        check_plan_options(chosen)
         scale = choose_scale(chosen.scale, self.scales)
         configs = self.configs(scale, chosen.tasks)
         check_promises(config.trial for config in configs)
@@ -281,8 +289,7 @@ def _build_parser(pretraining: Pretraining) -> argparse.ArgumentParser:
         description=f"Pretrain the world models of {pretraining.name}; run it again to continue "
         "where it stopped."
     )
-    parser.add_argument("--plan", action="store_true", help="print what would run; run nothing")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="of --plan")
+    add_plan_options(parser, "print what would run; run nothing")
     parser.add_argument("--tasks", type=task_names, default=(), metavar="A,B", help="other tasks")
     add_place_options(parser, pretraining.scales)
     return parser

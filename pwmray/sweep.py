@@ -20,7 +20,7 @@ from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.driver import notify
 from pwmray.grid import Levels
 from pwmray.levels import check_names, check_planner_acts, check_told_apart, spell_out_level
-from pwmray.sweep_options import check_scales, choose_scale, sweep_parser
+from pwmray.sweep_options import check_plan_options, check_scales, choose_scale, sweep_parser
 from pwmray.tracking.recording import Mode, choose_mode
 from pwmray.variants import check_kinds
 
@@ -153,6 +153,7 @@ class Sweep:
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
         self.check()
         chosen = sweep_parser(self.name, self.scales).parse_args(arguments)
+        check_plan_options(chosen)
         planned = self.plan(chosen)
         if chosen.plan:
             from pwmray.plan_text import as_json, as_table

@@ -24,8 +24,7 @@ def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParse
     )
     add = parser.add_argument
     add_place_options(parser, scales)
-    add("--plan", action="store_true", help="print the trials and their cost; run nothing")
-    add("--format", choices=("table", "json"), default="table", help="of --plan")
+    add_plan_options(parser, "print the trials and their cost; run nothing")
     add(
         "--devices",
         type=count,
@@ -48,6 +47,21 @@ def sweep_parser(name: str, scales: Mapping[str, Any]) -> argparse.ArgumentParse
         help="how long to wait for trials that other processes run; default: until they end",
     )
     return parser
+
+
+def add_plan_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --plan, whose help is `text`, and how it prints."""
+    parser.add_argument("--plan", action="store_true", help=text)
+    parser.add_argument(
+        "--format", choices=("table", "json"), help="how --plan prints; default: table"
+    )
+
+
+def check_plan_options(chosen: argparse.Namespace) -> None:
+    """Raise ValueError for an option of --plan without it: what it asks about would be run."""
+    for option in ("format", "devices"):
+        if not chosen.plan and getattr(chosen, option, None) is not None:
+            raise ValueError(f"--{option} is an option of --plan; give both, or neither to run")
 
 
 def add_place_options(parser: argparse.ArgumentParser, scales: Mapping[str, Any]) -> None:

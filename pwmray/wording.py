@@ -34,7 +34,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
     What is valid is to follow it.
     """
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ";"
 
 

@@ -353,6 +353,13 @@ def test_what_no_command_can_run_any_more_leaves_the_sweep_unless_it_is_done(tmp
     assert json.loads(open_sweep().read_text())["trials"] == [*asked, other.fingerprint, "1" * 16]
 
 
+@pytest.mark.parametrize("option", [["--format", "json"], ["--devices", "3"]])
+def test_option_of_the_plan_without_it_runs_nothing(option, tmp_path, capsys):
+    said = f"error: {option[0]} is an option of --plan; give both, or neither to run"
+    assert run(capsys, *option, "--results", tmp_path / "results") == (2, "", [said])
+    assert not (tmp_path / "results").exists()
+
+
 def test_plan_counts_the_done_trials_of_other_data_than_is_there_now(tmp_path, capsys):
     first, second, *_, last = sweep.trials("tiny")
     path = collected_path(first.task, first.data, tmp_path / "data")

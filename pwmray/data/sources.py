@@ -40,7 +40,7 @@ def describe_source(recipe: CollectionRecipe, data_dir: Path) -> str:
     """Return in one line where data comes from, for people."""
     if recipe.source == COLLECTED:
         rounds = f" in {recipe.num_rounds} rounds" if recipe.num_rounds else ""
-        return f"{recipe.total_episodes} episodes a task collected{rounds} in {data_dir}"
+        return f"{recipe.total_episodes} collected episodes a task{rounds}, in {data_dir}"
     folder = data_dir / recipe.source
     loss = read_manifest(folder).loss if (folder / MANIFEST).exists() else ""
     return f"{recipe.source}, imported in {folder}{f'; it lacks {loss}' if loss else ''}"

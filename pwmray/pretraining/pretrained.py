@@ -147,7 +147,7 @@ def find_file(value: str, what: str) -> Path:
     path = named_path(value)
     if path.is_file():
         return path
-    beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+    beside = [p.name for p in path.parent.glob("*") if p.suffix in (".ckpt", ".pt")]
     is_setting = what == "world_model_from"
     words = [SCRATCH, PRETRAINED] if is_setting else []
     valid = f"a file, {SCRATCH!r}, or {PRETRAINED!r} in a sweep" if is_setting else "a file"

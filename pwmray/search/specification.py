@@ -15,6 +15,8 @@ from pwmray.sweep import Sweep
 from pwmray.sweep_options import (
     add_cluster_options,
     add_place_options,
+    add_plan_options,
+    check_plan_options,
     check_scales,
     choose_scale,
     count,
@@ -127,6 +129,7 @@ class Search:
     def _run(self, arguments: Sequence[str] | None, command: str) -> int:
         self.check()
         chosen = search_parser(self).parse_args(arguments)
+        check_plan_options(chosen)
         from pwmray.search.plan import as_json, as_table
 
         plan = self.plan(chosen)
@@ -181,8 +184,7 @@ def search_parser(search: Search) -> ArgumentParser:
     )
     add = parser.add_argument
     add_place_options(parser, search.scales)
-    add("--plan", action="store_true", help="print what was tried and what is left; run nothing")
-    add("--format", choices=("table", "json"), default="table", help="of --plan")
+    add_plan_options(parser, "print what was tried and what is left; run nothing")
     add("--limit", type=count, metavar="N", help="run only the first N trials of each task")
     add("--tasks", type=task_names, metavar="A,B", help="other tasks; mt30 for all 30")
     add_cluster_options(parser)
