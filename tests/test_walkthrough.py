@@ -60,12 +60,6 @@ def test_tables_of_the_committed_sweep_are_those_of_its_data(capsys):
     assert set(shown) <= set(list_rows(summarize_committed(capsys)))
 
 
-def test_notes_of_the_committed_sweep_are_told_once(capsys):
-    notes = re.findall(r"^\* .*$", summarize_committed(capsys), re.M)
-    assert len(notes) > 10
-    assert len(set(notes)) == len(notes)
-
-
 def test_report_of_the_committed_sweep_is_small_and_has_its_numbers(capsys):
     page = (SWEEP / "report.html").read_text(encoding="utf-8")
     assert len(page.encode()) < 2_000_000

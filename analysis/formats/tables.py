@@ -30,7 +30,7 @@ _SIGNS = re.compile(
 def render_table(summary: Summary, per_seed: bool) -> str:
     """Return the summary as plain text, WIDTH columns wide."""
     lines = _wrap(headline(summary), WIDTH)
-    for grid in _tell_notes_once(list_grids(summary, per_seed)):
+    for grid in list_grids(summary, per_seed):
         lines += ["", grid.title]
         if grid.rows:
             lines += draw_grid(grid)
@@ -42,7 +42,7 @@ def render_table(summary: Summary, per_seed: bool) -> str:
 def render_markdown(summary: Summary, per_seed: bool) -> str:
     """Return the summary as Markdown: a heading and a pipe table for each table, then notes."""
     lines = [f"# {_keep_signs(summary.sweep.name)}", "", _keep_signs(headline(summary))]
-    for grid in _tell_notes_once(list_grids(summary, per_seed)):
+    for grid in list_grids(summary, per_seed):
         lines += ["", f"## {_keep_signs(grid.title)}", ""]
         if grid.rows:
             rule = ["---" if is_text(name) else "---:" for name in grid.headers]
@@ -51,14 +51,6 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
         lines += [f"* {_keep_signs(note)}" for note in grid.notes]
     lines += ["", "## Notes", "", *(f"* {_keep_signs(note)}" for note in summary.notes), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
-
-
-def _tell_notes_once(grids: Iterable[Grid]) -> Iterator[Grid]:
-    """Leave a note out below a table where an earlier one has it: read in order, once is enough."""
-    told: set[str] = set()
-    for grid in grids:
-        yield grid._replace(notes=tuple(note for note in grid.notes if note not in told))
-        told.update(grid.notes)
 
 
 def draw_grid(grid: Grid) -> Iterator[str]:
