@@ -183,8 +183,7 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
     if any(row.verdict.name.startswith(INCONCLUSIVE) for row in decided):
         notes.append(
             "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they "
-            "are. Fix their number and judge once: seeds that are added until somebody wins find "
-            "more spurious winners than the rates above."
+            "are. Fix the number beforehand: adding seeds until somebody wins finds a winner."
         )
     return [note for note in notes if note]
 

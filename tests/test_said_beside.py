@@ -168,7 +168,7 @@ def test_figure_of_costs_says_the_same_of_its_times(tmp_path):
 def test_whoever_adds_seeds_is_told_to_fix_their_number(tmp_path, capsys):
     cells = SAME | {"fullflow": (200.0, 500.0, 800.0)}
     printed = summarize(write_square(tmp_path / "s", {"reacher-easy": cells}), capsys)
-    assert "Fix their number and judge once" in printed
+    assert "Fix the number beforehand" in printed
 
 
 def test_what_the_floors_of_a_suite_score_stands_beside_its_scores(tmp_path, capsys):
