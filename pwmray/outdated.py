@@ -4,11 +4,14 @@ They have another fingerprint (`config.FORMAT`), are kept, and do not count any 
 """
 
 import json
+from typing import Any
 
 from pwmray.config import TrialConfig
 from pwmray.plan import Plan
 from pwmray.registry import Status
 from pwmray.results import read_table
+
+_CELL = ("task", "variant", "epochs", "seed")  # columns that tell most trials apart
 
 
 def describe_outdated(plan: Plan) -> list[str]:
@@ -25,11 +28,14 @@ def describe_outdated(plan: Plan) -> list[str]:
 
 def find_outdated(plan: Plan) -> list[str]:
     """Return the fingerprints that such trials have, by the sweep's table of before."""
-    asked = {trial.config.fingerprint for trial in plan.to_run}
-    known = {trial.config.fingerprint for trial in plan.trials}
+    asked = {trial.config.fingerprint: _cell(trial.config) for trial in plan.to_run}
+    if not asked:
+        return []
+    cells, known = set(asked.values()), {trial.config.fingerprint for trial in plan.trials}
     path = plan.results / plan.sweep.name / "trials.arrow"
+    columns = ["trial", "status", "world_model_from", "config", *_CELL]
     try:
-        rows = read_table(path, columns=["trial", "status", "config"]).to_pylist()
+        rows = read_table(path, columns=columns).to_pylist()
     except (ValueError, OSError):  # there is none, or one that the tables replace
         return []
     return [
@@ -37,13 +43,26 @@ def find_outdated(plan: Plan) -> list[str]:
         for row in rows
         if row["status"] == Status.EVALUATED
         and row["trial"] not in known
-        and _fingerprint_now(row["config"]) in asked
+        and tuple(row[name] for name in _CELL) in cells  # of the others no config is parsed
+        and _fingerprint_now(row) in asked
     ]
 
 
-def _fingerprint_now(config: str | None) -> str | None:
-    """Return the fingerprint that a table's config has today; None for one of other settings."""
+def _cell(config: TrialConfig) -> tuple[Any, ...]:
+    return tuple(getattr(config, name) for name in _CELL)
+
+
+def _fingerprint_now(row: dict[str, Any]) -> str | None:
+    """Return the fingerprint that a trial's config has today, None where that cannot be told.
+
+    Nor where its world model's file holds another one now: then not the learner is another.
+    """
     try:
-        return TrialConfig.from_dict(json.loads(config or "")).fingerprint
+        config = TrialConfig.from_dict(json.loads(row["config"] or ""))
+        if config.is_pretrained:
+            model = row["world_model_from"] or ""  # its id, which ends in the file's digest
+            if not model.endswith(config.world_model_digest[:8]):
+                return None
+        return config.fingerprint
     except (ValueError, OSError):
         return None

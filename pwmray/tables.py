@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pwmray import registry, results
 from pwmray.commands import say
-from pwmray.config import TrialConfig
+from pwmray.config import FORMAT, TrialConfig
 from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
@@ -86,6 +86,7 @@ def open_sweep(plan: Any, command: str) -> Path:
     content = {
         "name": sweep.name,
         "scale": plan.scale,
+        "format": FORMAT,
         "compare": sweep.compare,
         "within": list(sweep.within),
         "varies": list(axes),
@@ -97,8 +98,9 @@ def open_sweep(plan: Any, command: str) -> Path:
     with _alone(folder):
         see_afresh(folder / SWEEP_FILE)
         found = read_sweep(folder)
-        others = [name for name in found.get("trials", []) if name not in names]
-        earlier = [name for name in others if _can_count(plan.results, name)]
+        earlier = [name for name in found.get("trials", []) if name not in names]
+        if found.get("format") != FORMAT:  # once: of thousands of trials it takes its time
+            earlier = [name for name in earlier if _can_count(plan.results, name)]
         content["trials"] = [*asked, *earlier]
         content[WORDS] = {**found.get(WORDS, {}), **plan.words}
         content[FILES] = {**found.get(FILES, {}), **_world_models(configs)}

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pwmray.data.collected import collected_path
 from pwmray.data.store import write_store
 from pwmray.driver import launch
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
+from pwmray.outdated import find_outdated
 from pwmray.pretrain_command import Pretraining, run_pretrainings
 from pwmray.pretraining import prerequisites, pretrained
 from pwmray.pretraining.folder import (
@@ -33,7 +35,7 @@ from pwmray.pretraining.folder import (
 )
 from pwmray.pretraining.pretrained import check_matched, world_model_training
 from pwmray.registry import Status, claim
-from pwmray.results import TRAINED_WITH, read_table
+from pwmray.results import TRAINED_WITH, TRIALS, read_table, write_rows
 from pwmray.sweep_options import sweep_parser
 from pwmray.tracking.recording import Mode
 from tests.test_sweep import run
@@ -576,6 +578,23 @@ def test_pretraining_that_other_code_goes_on_with_tells_both(tmp_path, monkeypat
         monkeypatch.setattr(provenance, "code", lambda commit=commit: {"git_commit": commit})
         describe(tmp_path, "some", "mlp", {})
     assert read_about(tmp_path)["git_commit"] == "c1 and c2"
+
+
+def test_trial_on_another_world_model_is_not_one_of_an_earlier_learner(tmp_path):
+    model = save(tmp_path / "model.ckpt")
+    config = dataclasses.replace(sweep.cells("tiny")[0], world_model_from=str(model))
+    planned = [SimpleNamespace(config=config)]
+    asked = SimpleNamespace(results=tmp_path, sweep=sweep, trials=planned, to_run=planned)
+    (tmp_path / sweep.name).mkdir()
+    same = f"mlp-200-{config.world_model_digest[:8]}"
+    table = [
+        {"trial": trial, "status": "EVALUATED", "world_model_from": model_id}
+        | {"config": json.dumps(config.to_dict()), "variant": config.variant}
+        | {name: getattr(config, name) for name in ("task", "epochs", "seed")}
+        for trial, model_id in (("0" * 16, "mlp-200-00000000"), ("1" * 16, same))
+    ]
+    write_rows(tmp_path / sweep.name / "trials.arrow", table, TRIALS)
+    assert find_outdated(asked) == ["1" * 16]
 
 
 def test_file_that_does_not_tell_its_settings_is_taken_as_before(tmp_path):
