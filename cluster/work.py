@@ -16,7 +16,7 @@ from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import imported_path
 from pwmray.pretraining import prerequisites
 from pwmray.search import Search, search_parser
-from pwmray.search import plan as search_plan
+from pwmray.search import plan_text as search_text
 from pwmray.search import tables as search_tables
 from pwmray.sweep import Sweep
 from pwmray.sweep_options import sweep_parser
@@ -113,8 +113,8 @@ class _OfSearch(Work):
             for task, number in left.items()
             for config in [self._plan.config(task, {})] * number
         ]
-        self.summary = search_plan.as_summary(self._plan)
-        self.table = search_plan.as_table(self._plan)
+        self.summary = search_text.as_summary(self._plan)
+        self.table = search_text.as_table(self._plan)
 
     def check(self, num_jobs: int) -> None:
         if num_jobs > 1:

@@ -7,14 +7,13 @@ import pytest
 
 from pwmray import room
 from pwmray.search import study
-from pwmray.search.plan import as_table
+from pwmray.search.plan_text import as_table
 from tests.studies import TASK, make_plan
-from tests.tiny_search import search
 
 
 def ask_once(plan):
     """Add a trial to the study; return the journal's path and content."""
-    plan.open_study(TASK).ask(study.read_space(search.space))
+    plan.open_study(TASK).ask(plan.space)
     path = plan.folder / study.JOURNAL_FILE
     return path, path.read_bytes()
 

@@ -22,6 +22,7 @@ from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.registry import EVENTS_FILE, Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE, read_sweep
 from pwmray.search import study
+from pwmray.search.space import read_space
 from tests.records import TRIALS
 from tests.stores import write_rows
 from tests.tiny import sweep
@@ -162,7 +163,7 @@ def test_trials_that_another_machine_just_added_to_a_sweep_stay_in_it(tmp_path, 
 
 
 def test_search_goes_on_with_what_another_machine_just_told_its_study(tmp_path, remembering):
-    space = study.read_space({"policy.num_substeps": [1, 2, 3]})
+    space = read_space({"policy.num_substeps": [1, 2, 3]})
     told = study.open_study(tmp_path, "pendulum-spin", {}, 1)
     journal = tmp_path / study.JOURNAL_FILE
     before = journal.read_bytes()

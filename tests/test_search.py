@@ -22,7 +22,8 @@ from pwmray.results import read_table
 from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search import trials as search_trials
-from pwmray.search.plan import as_json
+from pwmray.search.plan_text import as_json
+from pwmray.search.space import read_space
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
 from tests.studies import (
@@ -310,7 +311,7 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
     trials = open_trials(tmp_path, data, number=2)
     first = trials.next("a")["grid"]
     (running,) = trials.study.get_trials()
-    study.ask_again(trials.study, running.params, study.read_space(search.space))
+    study.ask_again(trials.study, running.params, read_space(search.space))
     again = open_trials(tmp_path, data, number=2)
     assert advance(again, "a", data, until=2) == first[FINGERPRINT]  # and its twin waits with it
     other = again.next("b")["grid"]
@@ -358,7 +359,7 @@ def test_trial_whose_folder_was_deleted_is_told_what_the_study_knows(tmp_path, d
     trials = open_trials(tmp_path, data, of=only)
     shutil.rmtree(registry.trial_folder(tmp_path, advance(trials, "a", data)))
     (told,) = trials.study.get_trials()
-    study.ask_again(trials.study, told.params, study.read_space(only.space))
+    study.ask_again(trials.study, told.params, read_space(only.space))
     again = open_trials(tmp_path, data, number=9, of=only)
     again._plan = dataclasses.replace(again._plan, num_trials=2)
     assert again.next("b") is None

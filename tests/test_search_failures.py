@@ -21,7 +21,7 @@ from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search import trials as search_trials
-from pwmray.search.plan import as_table
+from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from pwmray.trainable import NOT_SEEN_ON
 from tests.studies import (

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from pwmray import registry
-from pwmray.search import study
-from pwmray.search.plan import as_table
+from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
 from tests.test_sweep import run
@@ -64,7 +63,7 @@ def test_choices_that_are_tuples_are_searched_and_gone_on_with(tmp_path, recwarn
         plan = make_plan(tmp_path, of=widths)
         found = plan.open_study(TASK)
         for value in range(12):
-            trial = found.ask(study.read_space(space))
+            trial = found.ask(plan.space)
             units = plan.config(TASK, trial.params).policy.units
             assert units in space["policy.units"]
             found.tell(trial, value)
@@ -77,7 +76,7 @@ def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
 
 
 def test_space_with_nothing_new_is_asked_again_when_a_trial_has_ended(tmp_path, data, monkeypatch):
-    monkeypatch.setattr("pwmray.search.plan._MOST_CELLS", 0)  # as of a space that has too many
+    monkeypatch.setattr("pwmray.search.space._MAX_CELLS", 0)  # as of a space that has too many
     trials = open_trials(tmp_path, data, number=9, of=THREE)
     assert all(trials.next(name) is not None for name in "abc")
     assert [trials.next("d") for _ in range(20)] == [None] * 20
@@ -154,7 +153,7 @@ def test_trials_that_ended_on_other_data_than_is_there_now_are_told(
 
 def test_space_is_drawn_jointly_and_goes_on_with_other_draws(tmp_path):
     plan = make_plan(tmp_path)
-    space = study.read_space(search.space)
+    space = plan.space
     first = plan.open_study(TASK)
     assert first.sampler._multivariate
     drawn = [first.ask(space).params["learner.actor_lr"] for _ in range(2)]

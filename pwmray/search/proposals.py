@@ -1,4 +1,4 @@
-"""Which trial a search runs next: what its study left or proposes, each once."""
+"""Which trial a search runs next: one that an earlier run left, else a new proposal."""
 
 import random
 from collections.abc import Collection
@@ -16,33 +16,33 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import asked
 
-# Proposals in a row of what was tried or cannot run.
-_FEW_REPEATS = 3  # then another is drawn, where the space has an end
-_MOST_REPEATS = 100  # then there is nothing new
+# Proposals in a row that were tried before or cannot run.
+_FEW_REPEATS = 3  # after which a finite space is drawn from instead
+_MAX_REPEATS = 100  # after which the space has nothing new
 
 
 class Proposals:
-    """The trials of a task's study, those that it has left and those that it proposes.
+    """The trials that a task's study has left or proposes; each set of settings runs once.
 
-    The study is told of those that need not run: what came of them is known, or is that of a twin,
-    a trial with the same settings.
+    A trial whose outcome is known already does not run: the study is told the outcome at once. A
+    twin, which has the settings of a trial that runs now, is told its outcome when that one ends.
     """
 
     def __init__(self, plan: SearchPlan, task: str):
         self._plan, self._task = plan, task
         self.study = plan.open_study(task)
-        self._space = study.read_space(plan.search.space)
-        self.asked = asked(plan, task, self.study)  # by fingerprint, the first first
-        # What ASHA stopped, and at which epoch, of which the study was not told.
+        self._space = plan.space
+        self.asked = asked(plan, task, self.study)  # by fingerprint, in the order of proposal
+        # Trials that ASHA stopped, with the epoch, before a kill kept the study from being told.
         self.stopped: list[tuple[optuna.Trial, TrialConfig, int]] = []
-        self._twins: list[tuple[optuna.Trial, str]] = []  # of those that run, with their names
+        self._twins: list[tuple[optuna.Trial, str]] = []  # and whose: fingerprints
         self._left = self._take_up()
         self._rng = random.Random(len(self.study.get_trials(deepcopy=False)))
         self._has_nothing_new = False  # until a trial ends
 
     @property
     def num_left(self) -> int:
-        """How many are yet to run."""
+        """How many trials are yet to run."""
         return len(self._left) + max(self._plan.num_trials - len(self.asked), 0)
 
     def number_of(self, config: TrialConfig) -> int:
@@ -50,14 +50,14 @@ class Proposals:
         return list(self.asked).index(config.fingerprint) + 1
 
     def next(self, running: Collection[str]) -> tuple[optuna.Trial, TrialConfig] | None:
-        """Return the next trial to run, None where there is none until one ends.
+        """Return the next trial to run, or None until another one ends.
 
-        `running` are the fingerprints of those that run.
+        `running` has the fingerprints of the trials that run now.
         """
         if self._has_nothing_new:
             return None
         num_repeats = 0
-        while num_repeats < _MOST_REPEATS:
+        while num_repeats < _MAX_REPEATS:
             trial = self._left.pop(0) if self._left else self._propose(num_repeats)
             if trial is None:
                 break
@@ -69,21 +69,21 @@ class Proposals:
         return None
 
     def put_back(self, trial: optuna.Trial) -> None:
-        """Have a trial that ran be the next one again."""
+        """Put a trial that ran to the front: `next` returns it again."""
         self._left.insert(0, trial)
 
     def leave(self, trial: optuna.Trial, config: TrialConfig) -> FrozenTrial:
-        """Take note that a trial runs no more; return what the study was told of it, if it was."""
+        """Note that a trial no longer runs; return it as the study has it, finished or not."""
         self._has_nothing_new = False
         told = self.study.get_trials(deepcopy=False)[trial.number]
         self._tell_twins(told, config.fingerprint)
         return told
 
     def _take_up(self) -> list[optuna.Trial]:
-        """Return the trials that earlier runs left, and what failed in them, to be tried again.
+        """Return the trials that earlier runs left unfinished, and those that failed there.
 
-        A proposal that was cut off is none: it would run with part of its settings. What fails is
-        tried again where a person starts the search; Slurm, which requeues a job, only goes on.
+        A proposal that a kill cut off is dropped, for it lacks some of its settings. Failed trials
+        are tried again only when a person starts the search, not when Slurm requeues its job.
         """
         outcomes = study.outcomes(self.study)
         ended = {name: t for name, t in outcomes.items() if t.state is not TrialState.FAIL}
@@ -99,7 +99,7 @@ class Proposals:
                 self._tell_as(trial, ended[config.fingerprint])
             elif epoch is not None:
                 self.stopped.append((trial, config, epoch))
-            elif config.fingerprint in left:  # two that ran at once: one will, and tells both
+            elif config.fingerprint in left:  # its twin: one of the two runs, and tells both
                 self._twins.append((trial, config.fingerprint))
             else:
                 left[config.fingerprint] = trial
@@ -110,9 +110,10 @@ class Proposals:
         return list(left.values())[: self._plan.num_trials - len(ended)]
 
     def _propose(self, num_repeats: int) -> optuna.Trial | None:
-        """Return a trial with settings that the study proposes, None where it has had enough.
+        """Return a trial with new settings, None once `num_trials` have been proposed.
 
-        Where it repeats itself and the space has an end, they are drawn from what is left.
+        The study proposes them; where it repeats itself and the space is finite, they are drawn
+        from what it has not proposed yet.
         """
         if len(self.asked) >= self._plan.num_trials:
             return None
@@ -124,7 +125,7 @@ class Proposals:
         return None
 
     def _config(self, trial: optuna.Trial) -> TrialConfig | None:
-        """Return a proposed trial's config, None for settings that cannot run together."""
+        """Return a proposed trial's config; fail it and return None if its settings cannot run."""
         try:
             config = self._plan.config(self._task, trial.params)
         except ValueError as error:
@@ -136,7 +137,7 @@ class Proposals:
         return config
 
     def _is_known(self, trial: optuna.Trial, config: TrialConfig, running: Collection[str]) -> bool:
-        """Tell the study what is known of a trial that was run before, in any sweep."""
+        """Tell the study a trial's outcome if it is known, from any sweep; return whether it is."""
         record = registry.read(registry.trial_folder(self._plan.results, config.fingerprint))
         before = study.outcomes(self.study).get(config.fingerprint)
         if record.status is Status.EVALUATED:
@@ -151,7 +152,7 @@ class Proposals:
         return True
 
     def _tell_twins(self, told: FrozenTrial, fingerprint: str) -> None:
-        """Tell of a trial's twins, which were proposed while it ran, what it came to."""
+        """Tell the study that a trial's twins came to the same end, if it has come to one."""
         if not told.state.is_finished():
             return
         for twin, name in self._twins:

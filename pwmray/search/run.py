@@ -26,7 +26,8 @@ from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
 from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
 from pwmray.search import study
-from pwmray.search.plan import SearchPlan, best_lines, caution_lines
+from pwmray.search.plan import SearchPlan
+from pwmray.search.plan_text import best_lines, caution_lines, other_lines
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import write_tables
 from pwmray.search.trials import STOPPED, SearchTrials
@@ -46,16 +47,17 @@ def run(
     mode: Mode,
     patience_seconds: float = 0.0,
 ) -> int:
-    """Search task by task; print the best trials.
+    """Search task by task, print the best trials, and return the exit code.
 
-    Failed trials run again where that can help. Another process that runs the same search is waited
-    for as long as `patience_seconds`: it may be dead, on another machine. Returns 0, 1 where the
-    first trials all died of one bug or none of a task's came to a return, 130 after Ctrl-C, 143
-    after SIGTERM, and after SIGUSR1 75: then each trial has its last row in its checkpoint. It is
-    75, too, where Slurm ended Ray, and 1 of a requeued job without a row of any trial
-    (`Interruption.outcome`).
+    Failed trials run again where that can help. If another process runs the same search, which may
+    be dead on another machine, this one waits for it up to `patience_seconds`.
 
-    Raises ValueError where another process runs the same search, or the disk has no room.
+    The exit code is 0 at the end of the search; 1 if the first trials all died of one bug, if a
+    task has no return at all, or if a requeued job got no row of any trial; 75 after SIGUSR1, when
+    each trial has its last row in its checkpoint, or if Slurm ended Ray; 130 after Ctrl-C; 143
+    after SIGTERM (see `Interruption.outcome`).
+
+    Raises ValueError if another process still runs the same search, or the disk has no room.
     """
     notices = notify.from_environment(plan.search.name)
     with notices.telling_of_an_error(), Interruption() as interruption:
@@ -72,10 +74,10 @@ def run(
 def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: notify.Notices) -> int:
     """Say what came of the search; return the exit code.
 
-    `code` is that of what stopped it, None where nothing was left to run.
+    `code` is the exit code of the run, None if nothing was left to run.
     """
     studies = plan.studies()
-    write_tables(plan, studies, command)  # a run that was killed may not have come to it
+    write_tables(plan, studies, command)  # a run that was killed may not have written them
     for task, found in studies.items():
         print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     for line in caution_lines(plan, studies):
@@ -116,7 +118,7 @@ def _run_tasks(
     code, why = 0, STOPPED
     with held:
         try:
-            for line in [*plan.describe_others(journal), *_set_right(plan, journal.by_task)]:
+            for line in [*other_lines(plan, journal), *_set_right(plan, journal.by_task)]:
                 print(line)
             paths = _prepare(plan, num_left, data_dir, address, interruption)
             numbers = list(num_left.values())
@@ -152,8 +154,8 @@ def _run_tasks(
 def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interruption) -> claim.Claim:
     """Return the claim on the search's folder, once nobody else has it.
 
-    Raises ValueError where another process still has it after `patience_seconds`, AskedToStopError
-    where that is what it is asked meanwhile.
+    Raises ValueError if another process still has it after `patience_seconds`, AskedToStopError if
+    this process is asked to stop before that.
     """
     path = plan.folder / "claim.json"
     deadline = time.monotonic() + patience_seconds
@@ -188,7 +190,7 @@ def _prepare(
     address: str | None,
     interruption: Interruption,
 ) -> dict[str, Path]:
-    """Make the data, start or join Ray; return each task's data."""
+    """Make the tasks' data and start or join Ray; return the path of each task's data."""
     configs = [plan.config(task, {}) for task in tasks]
     if not configs:  # another process ran them while this one waited for it
         return {}
@@ -200,7 +202,7 @@ def _prepare(
 
 
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
-    """Record how trials ended whose Slurm job is gone: it decides what helps."""
+    """Record how trials ended whose Slurm job is gone, which decides whether they run again."""
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
     names = {trial.user_attrs[FINGERPRINT] for trial in left if FINGERPRINT in trial.user_attrs}
     # Left to the trials' own processes, each would find another's claim and not begin.
@@ -215,9 +217,9 @@ def _search_tasks(
     address: str | None,
     interruption: Interruption,
 ) -> tuple[int, str]:
-    """Run the studies until all are at their end; return the exit code of what stops them, and why.
+    """Run the studies one after the other; return the exit code, and why the run stopped.
 
-    For the rest see `_search_task`.
+    Each of `begins` makes the trials of one task, as `_search_task` says.
     """
     for begin in begins:
         trials = _search_task(begin, opened, scratch, address, interruption)
@@ -238,9 +240,10 @@ def _search_task(
     address: str | None,
     interruption: Interruption,
 ) -> SearchTrials:
-    """Run a task's study to its end or an interruption, on another Ray where this one dies.
+    """Run a task's study to its end or an interruption; if Ray dies, go on with another one.
 
-    `begin` returns its trials by what Ray has `offered`; they are put down as `opened`.
+    `begin` makes the study's trials from the resources that Ray has `offered`. They are added to
+    `opened`, whose trials the caller settles.
     """
     for _ in range(MAX_LOSSES):
         trials = begin(offered=ray.cluster_resources())
@@ -260,7 +263,7 @@ def _search_task(
 
 
 def _search(trials: SearchTrials, scratch: Path, interruption: Interruption) -> bool:
-    """Run a task's study as far as it comes; return whether Ray's node here died meanwhile."""
+    """Run a task's study on this Ray; return whether Ray's node on this machine died meanwhile."""
     stopper = StopEarly()
     asked = tune.TuneConfig(
         search_alg=_StudySearcher(trials, interruption, stopper),
@@ -274,7 +277,7 @@ def _search(trials: SearchTrials, scratch: Path, interruption: Interruption) -> 
 
 
 def _count_places(runtime: RuntimeConfig) -> int:
-    """Return how many trials Ray has room for now, at least one: nodes come and go."""
+    """Return how many trials Ray has room for at this moment, at least one."""
     offered = ray.cluster_resources()
     asked = placement.bundle(runtime, 1, offered, offered)
     return max(1, placement.count_places(asked, connect.machines()))
@@ -288,7 +291,7 @@ class _StudySearcher(Searcher):
         self._trials, self._interruption, self._stopper = trials, interruption, stopper
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial once there is room for it: later proposals know more."""
+        """Return the next trial, but not before there is room for it: later proposals know more."""
         if self._trials.num_live >= _count_places(self._trials.default.runtime):
             return None
         chosen = self._trials.next(trial_id)

@@ -29,18 +29,18 @@ from pwmray.variants import check_kinds
 if TYPE_CHECKING:
     from pwmray.search.plan import SearchPlan
 
-# Nor does the planner act in the final return, by which trials are compared.
+# What makes returns incomparable; the planner does not act in the final return.
 _FIXED = ("task", "seed", "epochs", "data", "planner", "evaluation", "runtime", "world_model_from")
 
 
 @dataclass(frozen=True)
 class Search:
-    """A study a task, of trials whose settings are proposed from `space`.
+    """One study for each task, of trials whose settings are proposed from `space`.
 
-    `space` maps config keys to lists of choices or to ranges (see pwmray.search.study.read_space),
-    `hold` to one value; `num_trials` is a task's. Trials are compared by their final return, with
-    one training seed. `scales` and `at_scale` are a sweep's, where `at_scale` may also give
-    another `num_trials` and other `tasks`.
+    `space` maps config keys to lists of choices or to ranges (see pwmray.search.space.read_space),
+    `hold` maps others to one value, and `num_trials` is the number of each task's trials. Trials
+    are compared by their final return, with one training seed. `scales` and `at_scale` are as in a
+    Sweep; `at_scale` may also give another `num_trials` and other `tasks`.
     """
 
     name: str
@@ -87,12 +87,12 @@ class Search:
                     raise ValueError(f"{key!r} is held, but {setter} sets it; drop one of them")
 
     def settings(self, scale: str) -> dict[str, Any]:
-        """Return what all its trials hold at a scale."""
+        """Return the settings that all trials have in common at a scale."""
         here = {k: v for k, v in self._here(scale).items() if k not in ("num_trials", "tasks")}
         return {**self.scales[scale]["set"], **self.hold, **here}
 
     def config(self, scale: str, task: str, chosen: Mapping[str, Any]) -> TrialConfig:
-        """Return the trial of a task with the settings chosen; the space's are the default's."""
+        """Return the trial of a task with the settings chosen, and defaults for the others."""
         return TrialConfig.from_flat({**self.settings(scale), **chosen, "task": task})
 
     def tasks_at(self, scale: str) -> Sequence[str]:
@@ -104,7 +104,7 @@ class Search:
         return self._here(scale).get("num_trials", self.num_trials)
 
     def as_sweep(self, scale: str) -> Sweep:
-        """Return the sweep whose tables, names and verdicts the search's trials have."""
+        """Return the sweep whose tables, names and verdicts this search's trials get."""
         levels = {
             key: [values["low"], values["high"]] if isinstance(values, Mapping) else values
             for key, values in self.space.items()
@@ -130,7 +130,7 @@ class Search:
         self.check()
         chosen = search_parser(self).parse_args(arguments)
         check_plan_options(chosen)
-        from pwmray.search.plan import as_json, as_table
+        from pwmray.search.plan_text import as_json, as_table
 
         plan = self.plan(chosen)
         if chosen.plan:

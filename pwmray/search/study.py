@@ -1,8 +1,8 @@
 """The study of a search: which settings were tried, what came of them, which to try next.
 
-Optuna keeps it in a journal in the search's folder: proposals by TPE over all settings jointly,
-early stopping by asynchronous successive halving (ASHA, Li et al., arXiv 1810.05934). Both read
-the journal alone, so that a search that was stopped goes on as if it never had been.
+Optuna keeps it in a journal in the search's folder. TPE proposes all settings jointly, and
+asynchronous successive halving (ASHA, Li et al., arXiv 1810.05934) stops the worse trials early.
+Both read nothing but the journal, so a search that was stopped goes on as if it never had been.
 """
 
 import hashlib
@@ -13,44 +13,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pwmray.files import append_lines, see_afresh
 from pwmray.room import with_room
+from pwmray.search.space import Space, quieten_optuna
 
 JOURNAL_FILE = "study.journal"
-FINGERPRINT = "fingerprint"  # attribute of a study's trial: which of ours it is
-_STOPPED_AT = "stopped_at"  # and the epoch at which ASHA stopped it
-_REDUCTION = 3  # ASHA lets the best third of those at a rung go on
-_RANGE_KEYS = {"low", "high", "log"}
+FINGERPRINT = "fingerprint"  # attribute of a study's trial: the fingerprint of ours
+_STOPPED_AT = "stopped_at"  # another one: the epoch at which ASHA stopped it
+_REDUCTION = 3  # ASHA lets the best third of the trials at a rung go on
 _RECORD = b'{"op_code":'  # how every line of a journal begins
-# What Optuna raises where a journal is of JSON objects, but not of its own.
+# What Optuna raises for a journal of JSON objects that are not its own.
 _UNREADABLE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Studies(NamedTuple):
     """The studies in a search's journal."""
 
-    by_task: dict[str, optuna.Study]  # that the search's settings define, of tasks that have one
-    others: dict[str, list[optuna.Study]]  # of each task, that other settings define
-
-
-def read_space(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Return Optuna's distributions of a search space that is plain data.
-
-    A sequence has the choices; a mapping with low and high, and log where it is to be drawn on
-    that scale, a range, of whole numbers where both ends are. Raises ValueError naming the key.
-    """
-    if not space:
-        raise ValueError("the search space is empty")
-    return {key: _distribution(key, values) for key, values in space.items()}
+    by_task: dict[str, optuna.Study]  # those of the search's settings; a task may have none yet
+    others: dict[str, list[optuna.Study]]  # those of other settings of the search, by task
 
 
 def open_study(
@@ -62,10 +45,10 @@ def open_study(
 ) -> optuna.Study:
     """Open or create the study of a task in a search's folder, to go on with it.
 
-    `settings` are all that defines it: another space or another scale is another study.
-    `first_rung` is the epoch at which ASHA looks at a trial first. For one writer at a time, who
-    waits `disk_wait_seconds` for room on a full disk. Raises ValueError for a journal that cannot
-    be read, which is left as it is.
+    `settings` is all that defines it: another space or another scale is another study.
+    `first_rung` is the epoch at which ASHA first compares a trial. There may be one writer at a
+    time; it waits up to `disk_wait_seconds` for room on a full disk. Raises ValueError for a
+    journal that cannot be read, which is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     see_afresh(folder / JOURNAL_FILE)
@@ -77,7 +60,7 @@ def open_study(
         load_if_exists=True,
         pruner=optuna.pruners.SuccessiveHalvingPruner(first_rung, _REDUCTION),
     )
-    # The draws of a run that goes on must not repeat those of the first.
+    # The draws of a later run must not repeat those of the first.
     study.sampler = optuna.samplers.TPESampler(
         multivariate=True, constant_liar=True, seed=len(study.get_trials(deepcopy=False))
     )
@@ -85,10 +68,10 @@ def open_study(
 
 
 def load_studies(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> Studies:
-    """Return the studies that there are to look at; writes nothing, and reads the journal once.
+    """Return the studies that there are, to look at; writes nothing, and reads the journal once.
 
-    `settings` are by task what defines its study. Raises ValueError for a journal that cannot be
-    read.
+    `settings` has what defines the study of each task. Raises ValueError for a journal that cannot
+    be read.
     """
     found = Studies({}, {task: [] for task in settings})
     if not (folder / JOURNAL_FILE).exists():
@@ -107,26 +90,24 @@ def load_studies(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> Stu
 
 
 def unfinished(study: optuna.Study) -> list[optuna.Trial]:
-    """Return the trials of which nothing was told: a search that was stopped left them."""
+    """Return the trials without an outcome: those that run, or that a stopped search left."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [optuna.Trial(study, trial._trial_id) for trial in running]
 
 
-def ask_again(
-    study: optuna.Study, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
-) -> optuna.Trial:
+def ask_again(study: optuna.Study, params: Mapping[str, Any], space: Space) -> optuna.Trial:
     """Return a new trial of the study with these settings."""
     study.enqueue_trial(dict(params))
     return study.ask(dict(space))
 
 
 def report(trial: optuna.Trial, epoch: int, value: float) -> bool:
-    """Tell how far a trial has come, its return; return whether ASHA stops it.
+    """Report a trial's return at an epoch; return whether ASHA stops it.
 
-    That it does is kept at once: a search that is killed before the trial's end knows it.
+    The decision is kept at once, so that it survives a search that is killed before the trial ends.
     """
     with warnings.catch_warnings():
-        # A trial that goes on from its checkpoint comes through some epochs again.
+        # A trial that resumes from its checkpoint reports some epochs again.
         warnings.filterwarnings("ignore", message=".*already reported.*")
         trial.report(value, epoch)
     is_stopped = trial.should_prune()
@@ -141,10 +122,10 @@ def stopped_at(trial: optuna.Trial) -> int | None:
 
 
 def outcomes(study: optuna.Study) -> dict[str, FrozenTrial]:
-    """Return by fingerprint what came of every trial of ours that has come to an end.
+    """Return the outcome of every trial that has ended, by fingerprint.
 
-    Of one that was tried several times that is its return, or that it was stopped, or that it
-    failed.
+    A trial that was tried several times has the best of its outcomes: that it came to its return,
+    else that it was stopped early, else that it failed.
     """
     rank = {TrialState.FAIL: 0, TrialState.PRUNED: 1, TrialState.COMPLETE: 2}
     found: dict[str, FrozenTrial] = {}
@@ -158,7 +139,7 @@ def outcomes(study: optuna.Study) -> dict[str, FrozenTrial]:
 
 
 def best_trials(study: optuna.Study, number: int) -> Sequence[FrozenTrial]:
-    """Return the trials that came to their end with the highest returns, the best first."""
+    """Return the completed trials with the highest returns, the best first."""
     done = [trial for trial in outcomes(study).values() if trial.state is TrialState.COMPLETE]
     return sorted(done, key=lambda trial: -(trial.value or 0.0))[:number]
 
@@ -169,11 +150,11 @@ def _study_name(task: str, settings: Mapping[str, Any]) -> str:
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal for one writer, who holds the search's claim: without a lock.
+    """Optuna's journal without a lock: its one writer holds the search's claim.
 
-    Optuna's own lock outlives a process that is killed by half a minute, and for ever where the
-    folder is moved. Lines are written whole or not at all, once the disk has room; one that a kill
-    cut off is dropped, for the next would be glued to it.
+    Optuna's own lock stays half a minute after its process is killed, and for ever if the folder is
+    moved. Lines are written whole or not at all, once the disk has room. A line that a kill cut off
+    is dropped, or the next one would be glued to it.
     """
 
     def __init__(self, path: Path, disk_wait_seconds: float):
@@ -181,7 +162,7 @@ class _Journal(JournalFileBackend):
         self._path, self._disk_wait_seconds = path, disk_wait_seconds
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append a line each; raise OSError where the disk came to no room."""
+        """Append a line for each log; raise OSError where the disk got no room in time."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with_room(
             lambda: append_lines(self._path, lines), self._path.parent, self._disk_wait_seconds
@@ -189,8 +170,8 @@ class _Journal(JournalFileBackend):
 
 
 def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
-    """Open a journal, made where there is none; raise ValueError for a file that is none."""
-    _quieten()
+    """Open a journal, or create it; raise ValueError for a file that is no journal."""
+    quieten_optuna()
     try:
         if path.exists():
             _check_lines(path.read_bytes())
@@ -202,14 +183,8 @@ def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
         ) from error
 
 
-def _quieten() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Which warns of lists, such as layers' widths, whenever it meets one.
-    warnings.filterwarnings("ignore", message="Choices for a categorical distribution should be")
-
-
 def _check_lines(content: bytes) -> None:
-    """Check that each line is a JSON object; the last may be cut, or just being written."""
+    """Raise ValueError unless each line is a JSON object; the last may be cut or half written."""
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not _RECORD.startswith(line[: len(_RECORD)]):
@@ -219,25 +194,3 @@ def _check_lines(content: bytes) -> None:
                 json.loads(line)
         except ValueError as error:
             raise ValueError(f"line {number} is not JSON ({error})") from error
-
-
-def _distribution(key: str, values: Any) -> BaseDistribution:
-    try:
-        if isinstance(values, Mapping):
-            return _range(values)
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise ValueError("valid: a list of choices, or a mapping with low, high and log")
-        _quieten()
-        # As the journal gives them back: in JSON there are no tuples.
-        return CategoricalDistribution(json.loads(json.dumps(list(values))))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the search space of {key!r} is {values!r}: {error}") from error
-
-
-def _range(values: Mapping[str, Any]) -> BaseDistribution:
-    if not {"low", "high"} <= set(values) <= _RANGE_KEYS:
-        raise ValueError("a range has low and high, and may have log")
-    low, high, log = values["low"], values["high"], values.get("log", False)
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(low, high, log=log)

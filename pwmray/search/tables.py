@@ -1,4 +1,4 @@
-"""The tables of a search: those of a sweep, of the trials that its studies have proposed."""
+"""The tables of a search: the same as a sweep's, of the trials that its studies have proposed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from pwmray.search.study import FINGERPRINT
 
 
 def write_tables(plan: SearchPlan, studies: Mapping[str, optuna.Study], command: str) -> None:
-    """Give the search's folder the tables of a sweep, of all trials of its studies so far."""
+    """Write a sweep's tables into the search's folder, of all trials of its studies so far."""
     for task, tried in studies.items():
         open_tables(plan, asked(plan, task, tried).values(), command)
     if studies:
@@ -22,7 +22,7 @@ def write_tables(plan: SearchPlan, studies: Mapping[str, optuna.Study], command:
 
 
 def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) -> Path:
-    """Create or grow the search's folder, as a sweep's, with these trials; return it."""
+    """Create the search's folder, or add these trials to it, like a sweep's; return it."""
     configs = list(configs)
     sweep = plan.search.as_sweep(plan.scale)
     names = names_of(configs, sweep.axes)
@@ -31,7 +31,7 @@ def open_tables(plan: SearchPlan, configs: Iterable[TrialConfig], command: str) 
 
 
 def asked(plan: SearchPlan, task: str, tried: optuna.Study) -> dict[str, TrialConfig]:
-    """Return the trials that a study has proposed, by fingerprint, the first first."""
+    """Return the trials that a study has proposed, by fingerprint, in the order of proposal."""
     found = {}
     for trial in tried.get_trials(deepcopy=False):
         if FINGERPRINT in trial.user_attrs:

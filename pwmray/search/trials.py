@@ -1,4 +1,4 @@
-"""The trials of a search that run: told to its study, kept in our registry and tables."""
+"""The trials of a search while they run: what becomes of them in its study, registry and tables."""
 
 import contextlib
 import time
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 
 class SearchTrials:
-    """The trials of a task's study, in the study, in our registry and in the tables.
+    """The trials of a task's study: Tune runs them, and this keeps study, registry and tables.
 
-    Failed trials run again where that can help; `bug` is the reason that all of the first ones died
-    of, and `blind` says which machine of Ray does not see the results: then there are no more.
+    Failed trials run again where that can help. There are no more trials once all of the first ones
+    died of one `bug`, or once `blind` says that a machine of Ray does not see the results.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class SearchTrials:
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
         self._tell_failure = tell_failure
-        self._retried: dict[str, Failure | None] = {}  # what they failed of, by fingerprint
+        self._retried: dict[str, Failure | None] = {}  # why they failed, by fingerprint
         self._told: dict[str, deaths.Told] = {}  # what Ray says of those that died, by Tune's names
-        self.default = plan.config(task, {})  # with the settings that none was chosen for
+        self.default = plan.config(task, {})  # the trial with the default settings
         self._proposals = Proposals(plan, task)
         self.study = self._proposals.study
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
-        # Of a process that died, which still holds them, with what Ray says of it.
+        # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
-        self._unseen: list[TrialConfig] = []  # that came to the machine of `blind`
+        self._unseen: list[TrialConfig] = []  # those that Ray started on the machine of `blind`
         for trial, config, epoch in self._proposals.stopped:
             folder = self._folder(config)
             if not registry.running_elsewhere(folder):  # else the next run records it
@@ -84,12 +84,12 @@ class SearchTrials:
 
     @property
     def num_live(self) -> int:
-        """How many run, or wait for Ray to start them."""
+        """How many trials run, or wait for Ray to start them."""
         return len(self._live)
 
     @property
     def is_over(self) -> bool:
-        """Whether none runs; one that does may yet fail and run again."""
+        """Whether no trial runs; one that does may yet fail and run again."""
         return not self._live
 
     def next(self, name: str) -> dict[str, Any] | None:
@@ -153,9 +153,10 @@ class SearchTrials:
         self._take_leave(trial, config, record, said)
 
     def wait_for_held(self, may_wait: Callable[[], bool]) -> bool:
-        """Wait for the trials that processes on lost machines hold; return if any is to run again.
+        """Wait for trials that processes on lost machines hold; return whether any runs again.
 
-        For as long as such a claim lasts, and `may_wait` says; then they are left to the next run.
+        It waits until their claims have expired, or `may_wait` returns False; what is held then is
+        left to the next run.
         """
         if not self._held or self.bug is not None or self.blind is not None:
             return False
@@ -173,7 +174,7 @@ class SearchTrials:
     def _look_at(
         self, trial: optuna.Trial, config: TrialConfig, of_ray: deaths.Told | None
     ) -> None:
-        """Record the death of a trial's process, once nobody doubts it, and go on from that."""
+        """Record the death of a trial's process once it is certain, and deal with the trial."""
         folder = self._folder(config)
         if registry.running_elsewhere(folder) or not self._bury(folder, of_ray):
             return
@@ -195,7 +196,7 @@ class SearchTrials:
     def _take_leave(
         self, trial: optuna.Trial, config: TrialConfig, record: Record, said: str
     ) -> None:
-        """Say what became of a trial that runs no more."""
+        """Say what became of a trial that no longer runs, and write the tables if they are due."""
         told = self._proposals.leave(trial, config)
         self._num_ended += told.state.is_finished()  # one that runs again has not ended
         number = f"{self._proposals.number_of(config)} of {self._plan.num_trials}"
@@ -208,19 +209,16 @@ class SearchTrials:
             self._write_tables()
 
     def _bury(self, folder: Path, of_ray: deaths.Told | None) -> bool:
-        """Record the death of a trial's process; return False while that may hold it still.
+        """Record the death of a trial's process; return False while it may still hold the trial.
 
-        Where its folder cannot be written that is said, and the next run takes it up.
+        If the trial's folder cannot be written, say so: the next run takes the trial up.
         """
         with _spared(folder):
             return self._when_room(lambda: deaths.record_death(folder, of_ray))
         return True
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
-        """Record the trials that came to no end, which the next run goes on with.
-
-        `status` is where they stand then, CANCELLED or QUEUED.
-        """
+        """Record the trials that did not end as CANCELLED or QUEUED: the next run resumes them."""
         fields = provenance.job() if status is Status.QUEUED else {}
         configs = [*(config for _, config in self._live.values()), *self._unseen]
         folders = [self._folder(config) for config in configs]
@@ -246,8 +244,9 @@ class SearchTrials:
     def _fail(self, trial: optuna.Trial, config: TrialConfig, record: Record) -> str:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
 
-        The claim of a process on a lost machine outlives it for a while: then nothing is recorded
-        until `wait_for_held`; as where its folder cannot be written, when the next run takes it up.
+        The failure may not be recorded yet. The claim of a process on a lost machine outlives it
+        for a while, so that `wait_for_held` records it; where the trial's folder cannot be written,
+        the next run takes the trial up.
         """
         if record.status is not Status.FAILED:
             self._deaths.leave(config.fingerprint)
@@ -266,20 +265,21 @@ class SearchTrials:
         return f"failed: {reason}"
 
     def _progress(self) -> list[str]:
-        """Return the best return so far and, by the pace of this run, the time left, if any is."""
+        """Return the best return and the time left at this run's pace; nothing before the first."""
         num_left = len(self._live) + self._proposals.num_left + self._num_later
         if not num_left or not self._num_ended:
             return []
-        half_way = len(self._live) / 2  # those that run, on average
+        half_way = len(self._live) / 2  # a trial that runs is half done, on average
         pace = (time.monotonic() - self._started) / (self._num_ended + half_way)
         seconds = pace * (num_left - half_way)
         best = [f"best {trial.value:.1f}" for trial in study.best_trials(self.study, 1)]
         return [*best, f"{format_duration(seconds)} left"]
 
     def _queue(self, config: TrialConfig) -> bool:
-        """Record that a trial is in Tune's hands; return False if it ended meanwhile elsewhere.
+        """Record that Tune has a trial; return False if that trial is not to run.
 
-        Or if its folder cannot be written any more: the next run takes it up.
+        It is not if another process has finished it meanwhile, or if its folder cannot be written
+        any more; then the next run takes it up.
         """
         folder = self._folder(config)
         failure = self._retried.pop(config.fingerprint, None)
@@ -312,7 +312,7 @@ class SearchTrials:
         return with_room(write, self._plan.results, seconds)
 
     def _open_tables(self) -> None:
-        """Have the search's folder name all trials so far."""
+        """List all trials so far in the search's folder."""
         proposed = self._proposals.asked.values()
         self._when_room(lambda: open_tables(self._plan, proposed, self._command))
 
@@ -333,9 +333,9 @@ def _count(held: Sized) -> str:
 
 @contextlib.contextmanager
 def _spared(folder: Path) -> Iterator[None]:
-    """Say where a trial's folder cannot be written any more, which is no end of the search's.
+    """Say that a trial's folder cannot be written any more, and let the search go on.
 
-    A full disk is, and a folder that cannot be made: that holds for all.
+    A full disk, and a folder that cannot be made, would stop every trial: these errors are raised.
     """
     try:
         yield

@@ -1,0 +1,140 @@
+"""A search's plan as a table for people and as JSON for machines."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from pwmray.room import size_text
+from pwmray.search import study
+from pwmray.search.plan import SearchPlan
+from pwmray.search.study import FINGERPRINT
+
+_NUM_SHOWN = 5  # of the best trials of each task
+
+
+def as_json(plan: SearchPlan) -> str:
+    """Return the plan as one JSON object."""
+    studies = plan.studies()
+    tasks = {
+        task: {"counts": _counts(studies.get(task)), "best": _best(studies.get(task))}
+        for task in plan.tasks
+    }
+    left = sum(plan.count_left(studies).values())
+    content = {
+        "name": plan.search.name,
+        "scale": plan.scale,
+        "results": str(plan.results),
+        "trials_of_a_task": plan.num_trials,
+        "trials_left": left,
+        "minutes_if_none_stops_early": round(left * plan.minutes, 2),
+        "disk_bytes": left * plan.trial_bytes,
+        "space": dict(plan.search.space),
+        "tasks": tasks,
+    }
+    return json.dumps(content, indent=2)
+
+
+def as_table(plan: SearchPlan) -> str:
+    """Return the plan as text: what is searched, what was tried, the best of each task."""
+    journal = plan.read_journal()
+    studies = journal.by_task
+    lines = [_head(plan)]
+    lines += [f"  {key}: {_shown(values)}" for key, values in plan.search.space.items()]
+    for task in plan.tasks:
+        counts = _counts(studies.get(task))
+        said = ", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing yet"
+        lines += [f"{task}: {said}", *best_lines(studies.get(task))]
+    lines += [*caution_lines(plan, studies), *other_lines(plan, journal), _tail(plan, studies)]
+    return "\n".join(lines)
+
+
+def as_summary(plan: SearchPlan) -> str:
+    """Return the plan as two lines: what is searched at all, and what is left of it."""
+    return f"{_head(plan)}\n{_tail(plan, plan.studies())}"
+
+
+def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
+    """Return a line for each task with trials in the journal that do not count in this search.
+
+    Return a note, too, for each task with trials that count but were trained on other data than is
+    there now.
+    """
+    counts = {
+        task: sum(len(study.outcomes(other)) for other in others)
+        for task, others in journal.others.items()
+    }
+    lines = [
+        f"{plan.folder / study.JOURNAL_FILE} has {number} trials of {task} from other "
+        "settings of the search; they do not count here"
+        for task, number in counts.items()
+        if number
+    ]
+    lines += [
+        f"note: {number} of {task}'s trials were trained on data that has changed since; "
+        "they count all the same"
+        for task, number in plan.count_on_other_data(journal.by_task).items()
+        if number
+    ]
+    return lines
+
+
+def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
+    """Return a line of caution about the best returns, once there are any."""
+    if not any(_best(found) for found in studies.values()):
+        return []
+    seed = plan.config(plan.tasks[0], {}).seed
+    return [
+        "the best of many returns with one seed is higher than it will be again: "
+        f"confirm it in a sweep, with seeds other than {seed}, against arms searched as long"
+    ]
+
+
+def best_lines(found: optuna.Study | None) -> list[str]:
+    """Return a line for each of a study's best trials."""
+    return [
+        f"  {row['return']:>6.1f}  {row['fingerprint']}  "
+        + ", ".join(f"{name}={value}" for name, value in row["settings"].items())
+        for row in _best(found)
+    ]
+
+
+def _head(plan: SearchPlan) -> str:
+    return f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials"
+
+
+def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
+    left = sum(plan.count_left(studies).values())
+    device = plan.search.scales[plan.scale].get("device", "device")
+    return (
+        f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
+        f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
+    )
+
+
+def _best(found: optuna.Study | None) -> list[dict[str, Any]]:
+    trials = study.best_trials(found, _NUM_SHOWN) if found else []
+    return [
+        {"return": t.value, "fingerprint": t.user_attrs[FINGERPRINT], "settings": t.params}
+        for t in trials
+    ]
+
+
+def _counts(found: optuna.Study | None) -> dict[str, int]:
+    """Return the number of trials by outcome; each counts once, however often it was tried."""
+    if found is None:
+        return {}
+    words = {"COMPLETE": "done", "PRUNED": "stopped early", "FAIL": "failed"}
+    ends = study.outcomes(found)
+    states = [words[trial.state.name] for trial in ends.values()]
+    begun = {trial.user_attrs.get(FINGERPRINT) for trial in study.unfinished(found)}
+    return dict(Counter([*states, *("begun" for name in begun if name and name not in ends)]))
+
+
+def _shown(values: Any) -> str:
+    if isinstance(values, dict):
+        scale = ", logarithmically" if values.get("log") else ""
+        return f"{values['low']} to {values['high']}{scale}"
+    return ", ".join(map(str, values))
