@@ -36,7 +36,7 @@ from cluster.slurm import SlurmError
 from pwmray import slurm_jobs
 from pwmray.commands import run_command
 from pwmray.deaths import OF_MEMORY
-from pwmray.registry import CLAIM_FILE, claim, trial_folder
+from pwmray.registry import CLAIM_FILE, claim, processes, trial_folder
 from pwmray.registry.sweep_folders import read_sweep
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
@@ -202,7 +202,7 @@ def give_back(sweep_folder: Path) -> None:
     """
     trials = read_sweep(sweep_folder).get("trials", [])
     claims = [trial_folder(sweep_folder.parent, name) / CLAIM_FILE for name in trials]
-    here = claim.this_process()["machine"]
+    here = processes.this_process()["machine"]
     held = [path for path in claims if claim.holder(path).get("machine") == here]
     deadline = time.monotonic() + _DYING_SECONDS
     is_last = False

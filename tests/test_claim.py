@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pwmray import system
-from pwmray.registry import claim
+from pwmray.registry import claim, processes
 
 NUM_CLAIMS = 40
 # Takes every claim it can get once it is told to, says which, and holds them until told to stop.
@@ -63,8 +63,9 @@ def race(folder):
 
 def leave_claim(path, pid, host=None, age=0.0):
     """Write the claim that another process would have left behind `age` seconds ago."""
-    owner = {"token": "another", "pid": pid, "started": claim._started(pid)}
-    here = {"host": socket.gethostname(), "machine": claim._machine()}
+    state = system.look_up(pid)
+    owner = {"token": "another", "pid": pid, "started": state and state.started}
+    here = {"host": socket.gethostname(), "machine": processes.machine()}
     path.touch()
     place = {"host": host, "machine": f"the boot of {host}"} if host else here
     path.write_text(json.dumps({**owner, **place, "inode": path.stat().st_ino}))

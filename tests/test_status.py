@@ -15,7 +15,7 @@ from cluster.watch import Watcher
 from pwmray import plan as planning
 from pwmray import registry, tables
 from pwmray.commands.status import _status
-from pwmray.registry import CLAIM_FILE, Status, claim, listing, states
+from pwmray.registry import CLAIM_FILE, Status, claim, listing, processes, states
 from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
 from tests.tiny import sweep
 
@@ -80,7 +80,7 @@ def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
         command = [sys.executable, "-c", queue, str(folder_of(tmp_path, index))]
         subprocess.run(command, check=True)
     registry.queue(folder_of(tmp_path, 1), {})  # this process has it on its list, too
-    elsewhere = {**claim.this_process(), "machine": "another", "pid": 1}
+    elsewhere = {**processes.this_process(), "machine": "another", "pid": 1}
     registry.record(folder_of(tmp_path, 2), Status.QUEUED, driver=elsewhere)
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
     out = run(capsys, tmp_path, "status", "tiny")[1]

@@ -1,12 +1,12 @@
 """The record of every trial: append-only events in the trial's own folder.
 
 results/trials/<fingerprint>/
-    events.jsonl       one line an event: time, status and what is known with it
-    notes.jsonl        what people wrote about it; a file of its own, for who runs the trial may
-                       be writing events at that moment, on another machine
-    claim.json         who is running it now (pwmray.registry.claim)
+    events.jsonl       a line for each event: its time, the new status, and what else is known
+    notes.jsonl        what people wrote about the trial; a file of its own, because the process
+                       that runs the trial may be writing events at the same moment
+    claim.json         which process runs it now (pwmray.registry.claim)
     checkpoint.pt      the last good state
-    best.pt            the state of the highest return that an evaluation in training found
+    best.pt            the state with the highest return of an evaluation during training
     curve.arrow, evaluations.arrow
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.files import append_lines, read_lines, see_afresh
-from pwmray.registry import claim
+from pwmray.registry import claim, processes
 from pwmray.wording import one_line
 
 EVENTS_FILE = "events.jsonl"
@@ -32,8 +32,8 @@ CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.pt"
 CURVE_FILE = "curve.arrow"
 EVALUATIONS_FILE = "evaluations.arrow"
-STOPPED_EARLY = "stopped_early"  # field of an event CANCELLED: a search is done with the trial
-_EARLY = "the search stopped early at "  # how its reason begins, in earlier versions without field
+STOPPED_EARLY = "stopped_early"  # field of a CANCELLED event: a search is done with the trial
+_EARLY = "the search stopped early at "  # how its `reason` begins; earlier versions had no field
 
 
 class Status(StrEnum):
@@ -56,35 +56,36 @@ LEGAL_MOVES: dict[Status | None, set[Status]] = {
     # A killed trial leaves its last status behind and is queued again from there.
     _S.RUNNING: {_S.QUEUED, _S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED},
     _S.COMPLETED: {_S.QUEUED, _S.RUNNING, _S.EVALUATED, _S.FAILED, _S.CANCELLED},
-    _S.FAILED: {_S.QUEUED, _S.CANCELLED},  # while it waited for a retry
-    _S.CANCELLED: {_S.QUEUED, _S.RUNNING},  # where another driver had it queued, too
+    _S.FAILED: {_S.QUEUED, _S.CANCELLED},  # cancelled while it waits for a retry
+    _S.CANCELLED: {_S.QUEUED, _S.RUNNING},  # runs if another driver had queued it, too
     _S.EVALUATED: set(),
 }
 
 
 _STATUSES = tuple(Status)
-ENDS = (_S.EVALUATED, _S.FAILED)  # where the process that ran it brought it
-IN_HANDS = (_S.QUEUED, _S.RUNNING, _S.COMPLETED)  # of a scheduler or a process, if it lives
+ENDS = (_S.EVALUATED, _S.FAILED)  # how the process that runs a trial leaves it
+IN_HANDS = (_S.QUEUED, _S.RUNNING, _S.COMPLETED)  # of a scheduler or a process, if that lives
 
 
 @dataclass
 class Record:
-    """What a trial's events say: the last status, and every field's last value.
+    """A trial's events, the oldest first: each is a dictionary with a `time` (ISO 8601).
 
-    An event without a status, such as a pruning, leaves the trial where it stands.
+    An event with a `status` moves the trial there. One without, such as a pruning, only adds
+    fields. The last value of a field counts.
     """
 
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def status(self) -> Status | None:
-        """Where the trial stands; None for one never asked for."""
+        """Where the trial stands; None if no sweep ever asked for it."""
         status = self.last("status")
         return None if status is None else Status(status)
 
     @property
     def is_stopped_early(self) -> bool:
-        """Whether a search stopped the trial for good, and nobody has taken it up since."""
+        """Whether a search stopped the trial for good, and nothing has run it since."""
         moves = [event for event in self.events if "status" in event]
         if not moves:
             return False
@@ -114,28 +115,31 @@ class Record:
 
 
 def trial_folder(results: Path, fingerprint: str) -> Path:
-    """Return the one folder of a trial, whichever sweeps ask for it."""
+    """Return a trial's folder, which all sweeps share that ask for the trial."""
     return results / "trials" / fingerprint
 
 
 def read(folder: Path) -> Record:
-    """Return the record in `folder`, empty for a trial never asked for.
+    """Return the record in `folder`, empty if no sweep ever asked for the trial.
 
-    A last line cut by a kill is left out; anything else unreadable raises ValueError.
+    A last line that a kill cut off is ignored. Raises ValueError for any other unreadable line.
     """
     return Record(read_lines(folder / EVENTS_FILE, _read_event, "an event"))
 
 
 def read_newest(folder: Path) -> Record:
-    """Return the record as who held the claim last left it; for who holds the claim."""
+    """Return the record as the last holder of the claim left it. The caller holds the claim.
+
+    `read` may return an older one, which a network file system remembers.
+    """
     see_afresh(folder / EVENTS_FILE)
     return read(folder)
 
 
 def read_notes(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what people wrote about the trial, and why others of their notes cannot be read.
+    """Return people's notes on the trial (time, note, user), the oldest first.
 
-    The oldest first: each has time, note, user.
+    Also return a line for each note that cannot be read, which says why.
     """
     read_note = functools.partial(_read_event, names=("note", "user"))
     broken: list[str] = []
@@ -146,10 +150,10 @@ def read_notes(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def record(folder: Path, status: Status, **fields: Any) -> None:
-    """Append an event that moves the trial; `fields` are plain data; for who holds its claim.
+    """Append an event that moves the trial to `status`. The caller holds its claim.
 
-    An illegal move is an error of ours. Raises OSError where the disk has no room, and then has
-    written nothing.
+    `fields` are plain data. Asserts that the move is legal. Raises OSError if the disk has no room,
+    and has written nothing then.
     """
     before = read(folder).status
     assert status in LEGAL_MOVES[before], f"{folder.name}: {before} -> {status} is not a legal move"
@@ -157,13 +161,13 @@ def record(folder: Path, status: Status, **fields: Any) -> None:
 
 
 def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
-    """Append the event QUEUED, for a trial never asked for after PENDING with its `config`.
+    """Append the event QUEUED, and before it PENDING with the `config` if the trial is new.
 
-    Both are written at once, with the driver that has it on its list, unless `fields` name a Slurm
-    job, which Slurm knows more of; else as `record`.
+    The two are written together. QUEUED names this process as the driver that has the trial on its
+    list, unless `fields` name a Slurm job, of which Slurm knows more. Otherwise as `record`.
     """
     if "slurm_job_id" not in fields:
-        fields["driver"] = claim.this_process()
+        fields["driver"] = processes.this_process()
     before = read(folder).status
     asked = [{"status": _S.PENDING, "config": config}] if before is None else []
     is_legal = _S.QUEUED in LEGAL_MOVES[before or _S.PENDING]
@@ -172,20 +176,20 @@ def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
 
 
 def remark(folder: Path, **fields: Any) -> None:
-    """Append an event that leaves the trial where it stands; only for who holds its claim."""
+    """Append an event that leaves the trial where it stands. The caller holds its claim."""
     _append(folder / EVENTS_FILE, fields)
 
 
 def add_note(folder: Path, note: str, user: str) -> None:
-    """Append what a person says about the trial, whoever runs it meanwhile."""
+    """Append a person's note on the trial; this needs no claim."""
     _append(folder / NOTES_FILE, {"note": note, "user": user})
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Record | None]:
-    """Hold the trial's claim for a few events; yield its record, or None while a process runs it.
+    """Hold the trial's claim for a few events; yield its record, or None if a process runs it.
 
-    Every event is written by who holds the claim, so that what was read of the record is still so.
+    Only the holder of the claim writes events, so that the record stays as it was read.
     """
     held = claim.acquire(folder / CLAIM_FILE, is_brief=True)
     if held is None:
@@ -205,12 +209,12 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 
 def running_elsewhere(folder: Path) -> dict | None:
-    """Return host and pid of the live process that runs the trial, or None."""
+    """Return the live process that runs the trial, as `claim.holder` does, or None."""
     return claim.owner(folder / CLAIM_FILE)
 
 
 def is_refused_by_another(folder: Path, error: OSError) -> bool:
-    """Tell whether a trial could not be written since its folder is another user's."""
+    """Tell whether writing a trial failed because its folder is another user's."""
     try:
         return isinstance(error, PermissionError) and folder.stat().st_uid != os.geteuid()
     except OSError:
@@ -218,9 +222,9 @@ def is_refused_by_another(folder: Path, error: OSError) -> bool:
 
 
 def _read_event(line: bytes, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Read an event with its time and texts of these names; raise ValueError for what is none."""
+    """Read an event that has a time and text under `names`; raise ValueError for anything else."""
     event = json.loads(line)
-    if b"\\ud" in line:  # bytes that are no text, of a file's name or an earlier note
+    if b"\\ud" in line:  # bytes that are no text, in a file's name or an earlier version's note
         text = json.dumps(event, ensure_ascii=False)
         event = json.loads(text.encode(errors="replace"))
     if not isinstance(event, dict):
@@ -236,7 +240,7 @@ def _read_event(line: bytes, names: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _append(path: Path, *events: dict[str, Any]) -> None:
-    """Append a line each and sync them, or leave the file as it was and raise OSError."""
+    """Append a line for each event and sync, or raise OSError and leave the file as it was."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     lines = (json.dumps({"time": now, **fields}) + "\n" for fields in events)
     append_lines(path, "".join(lines))

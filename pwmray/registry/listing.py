@@ -1,8 +1,8 @@
 """Where all trials of a results folder stand, in a second for ten thousand of them.
 
-The truth is in the trials' events. What was folded out of an events file is kept in
-results/.listing.json together with the file's size and time, and folded again when those differ;
-the file may be deleted at any moment.
+The truth is in the trials' events. The cache results/.listing.json keeps each trial's summary with
+the size and time of its events file, and a summary is made again when these differ. The cache may
+be deleted at any moment.
 """
 
 import contextlib
@@ -24,32 +24,32 @@ _Driver = list  # machine, process and when that started
 
 
 class Summary(NamedTuple):
-    """A trial in a line of a list."""
+    """What a list says of a trial."""
 
     status: str | None
     since: str | None  # when it came to that status, ISO 8601
-    epochs: int  # asked for; 0 where the record does not say
-    started: str | None  # when its last process took it up
-    started_at: int  # the epoch at which that was
+    epochs: int  # asked for; 0 if the record does not say
+    started: str | None  # when its last process began
+    started_at: int  # the epoch from which that process went on
     return_mean: float | None  # of the final evaluation
-    jobs: list[str]  # of Slurm that may run it; none where a driver outside Slurm may
-    cluster: str | None  # theirs
-    drivers: list[_Driver]  # outside Slurm that may run it; none where one is not known
-    is_early: bool  # whether it was stopped early, as worse than others
+    jobs: list[str]  # Slurm jobs that may run it; empty if a driver outside Slurm may
+    cluster: str | None  # of these jobs
+    drivers: list[_Driver]  # outside Slurm that may run it; empty if any of them is unknown
+    is_early: bool  # whether a search stopped it early
 
     @property
     def may_run(self) -> bool:
-        """Whether its last word was of a running process, which may be gone by now."""
+        """Whether a process was running it when it last wrote an event; it may be gone by now."""
         return self.status in (Status.RUNNING, Status.COMPLETED)
 
 
 def list_trials(
     results: Path, fingerprints: Iterable[str], unreadable: dict[str, str] | None = None
 ) -> dict[str, Summary]:
-    """Return the summaries of these trials; those without a record have one without a status.
+    """Return the summaries of these trials; one without a record has no status.
 
-    A trial whose events file cannot be read goes into `unreadable`, with why; who gives none, and
-    may act on what it finds, gets a ValueError or an OSError that names the file.
+    A trial whose events file cannot be read is left out, and `unreadable` gets the reason. Without
+    `unreadable` that raises ValueError or OSError naming the file.
     """
     cache = results / CACHE_FILE
     known = _read_cache(cache)
@@ -83,14 +83,14 @@ def list_trials(
 
 
 def _leave_out(fingerprint: str, error: Exception, unreadable: dict[str, str] | None) -> None:
-    """Put down why a trial's events file cannot be read; raise that where nobody asks for it."""
+    """Note in `unreadable` why a trial cannot be read; without `unreadable` raise the error."""
     if unreadable is None:
         raise error
     unreadable[fingerprint] = one_line(error)
 
 
 def summarize(record: Record) -> Summary:
-    """Fold a trial's events into its summary."""
+    """Return the summary of a trial's events."""
     moves = [event for event in record.events if "status" in event]
     starts = [event for event in moves if event["status"] == Status.RUNNING]
     is_done = record.status is Status.EVALUATED
@@ -109,7 +109,7 @@ def summarize(record: Record) -> Summary:
 
 
 def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
-    """Return the Slurm jobs in whose hands a trial is, the last one last."""
+    """Return the Slurm jobs that have the trial on their lists or run it, the newest last."""
     if not moves or moves[-1]["status"] not in registry.IN_HANDS:
         return []
     if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
@@ -122,7 +122,7 @@ def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
 
 
 def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
-    """Return the drivers in whose hands a trial is that none has begun since."""
+    """Return the drivers that have a waiting trial on their lists."""
     asked = _last_queued(moves)
     found = [event["driver"] for event in asked if isinstance(event.get("driver"), dict)]
     if len(found) < len(asked):
@@ -132,7 +132,7 @@ def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
 
 
 def _last_queued(moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the events at the end by which a trial waits, the last one last."""
+    """Return the QUEUED events at the end of a trial's events, the newest last."""
     asked = itertools.takewhile(lambda e: e["status"] == Status.QUEUED, reversed(moves))
     return list(asked)[::-1]
 
@@ -155,8 +155,8 @@ def _read_cache(path: Path) -> dict[str, list]:
 
 
 def _write_cache(path: Path, known: dict[str, list]) -> None:
-    # Whoever may not write here, has no room, or loses its draft to another, folds again the next
-    # time.
+    # A process that may not write here, has no room, or loses its draft to another one reads the
+    # events again the next time.
     with contextlib.suppress(OSError):
         remove_drafts(path)
         with replacing(path) as draft:

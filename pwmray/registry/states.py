@@ -1,4 +1,4 @@
-"""Where trials stand, a word each, and how far they are: for the commands that show it."""
+"""Where trials stand, in a word each, and how far they have come, for `status` and `watch`."""
 
 import contextlib
 import datetime
@@ -11,11 +11,11 @@ from typing import Any
 
 from pwmray import registry
 from pwmray.durations import format_duration
-from pwmray.registry import CURVE_FILE, Status, claim
+from pwmray.registry import CURVE_FILE, Status, processes
 from pwmray.registry.listing import Summary, list_trials
 from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, read_sweep
 
-NEW = "new"  # without a record: no driver has come to it yet, or its folder was deleted
+NEW = "new"  # without a record: no driver has queued it yet, or its folder was deleted
 STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early", NEW)
 _OF_STATUS = {
     Status.EVALUATED: "done",
@@ -24,7 +24,7 @@ _OF_STATUS = {
     Status.PENDING: "waiting",
     Status.QUEUED: "waiting",
 }
-_BEGIN_SECONDS = 30.0  # from a sweep's file to the first of its trials, at most
+_BEGIN_SECONDS = 30.0  # at most, from writing a sweep's file to queueing its first trial
 
 
 def begins(folder: Path, count: Counter) -> bool:
@@ -39,8 +39,8 @@ def begins(folder: Path, count: Counter) -> bool:
 def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
     """Return one of STATES.
 
-    Stopped is a trial whose process is gone, or every driver that had it on its list; early one
-    that was stopped as worse than others.
+    A trial is "stopped" if its process is gone, or every driver that had it on its list, and
+    "early" if a search stopped it as worse than others.
     """
     if not trial.may_run:
         if trial.is_early:
@@ -53,9 +53,9 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
 
 
 def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
-    """Return the state of each trial, also of one that ended since: as `trials` then has it."""
+    """Return the state of each trial; update `trials` for those that ended meanwhile."""
     states = {name: state_of(results, name, trial) for name, trial in trials.items()}
-    # Its process recorded how it ended before it gave it back.
+    # A process records how its trial ended before it releases the claim.
     freed = list_trials(results, [n for n, s in states.items() if s == "stopped"], {})
     trials.update(freed)
     return states | {name: state_of(results, name, trial) for name, trial in freed.items()}
@@ -63,8 +63,8 @@ def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def _is_gone(machine: str, pid: int, started: str | None, second: int) -> bool:
-    """Ask of each process once a second: one driver may have thousands of trials on its list."""
-    return claim.is_gone(machine, pid, started)
+    """Ask once a second for each driver, which may have thousands of trials on its list."""
+    return processes.is_gone(machine, pid, started)
 
 
 def _second() -> int:
@@ -72,16 +72,16 @@ def _second() -> int:
 
 
 def read_asked(folders: Iterable[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the trials that sweeps ask for, by the sweep's name, and the states of imported ones.
+    """Return the trials that each sweep asks for, and the states of imported trials.
 
-    Such trials have a row in their sweep's table, no record.
+    Imported trials have no record; the table of their sweep has their statuses.
     """
     asked, states = {}, {}
     for folder in folders:
         sweep = read_sweep(folder)
         asked[folder.name] = sweep.get("trials", [])
         if sweep.get("scale") == IMPORTED:
-            from pwmray.results import read_table  # see last_row
+            from pwmray.results import read_table  # which loads pyarrow, see last_row
 
             table = read_table(folder / "trials.arrow", columns=("trial", "status"))
             rows = zip(table["trial"].to_pylist(), table["status"].to_pylist(), strict=True)
@@ -92,7 +92,7 @@ def read_asked(folders: Iterable[Path]) -> tuple[dict[str, list[str]], dict[str,
 def count_states(
     asked: Mapping[str, Iterable[str]], states: Mapping[str, str], unreadable: Collection[str]
 ) -> dict[str, Counter]:
-    """Return how many trials of each sweep are in each state, of those that can be read."""
+    """Return how many of each sweep's trials are in each state; unreadable ones do not count."""
     return {
         name: Counter(states.get(trial, NEW) for trial in of if trial not in unreadable)
         for name, of in asked.items()
@@ -100,7 +100,7 @@ def count_states(
 
 
 def count_lines(counts: Mapping[str, Counter]) -> list[str]:
-    """Return the table of how many trials of each sweep are in each of STATES, new if any is."""
+    """Return the counts as a table; it has a column for NEW only if there are new trials."""
     states = STATES if any(count[NEW] for count in counts.values()) else STATES[:-1]
     rows = [
         (name, str(count.total()), *(str(count[state]) for state in states))
@@ -110,14 +110,14 @@ def count_lines(counts: Mapping[str, Counter]) -> list[str]:
 
 
 def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
-    """Return a line for each trial that is not counted, by what `list_trials` says of it."""
+    """Return a line for each trial that `list_trials` could not read."""
     return [f"left out: {why}" for why in unreadable.values()]
 
 
 def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
-    """Return epoch, epochs/s since its process took it up, time left and the newest return."""
+    """Return a running trial's epoch, epochs/s of its process, time left and newest return."""
     path, row, written = folder / CURVE_FILE, None, 0.0
-    with contextlib.suppress(ValueError, OSError):  # none yet, begun again just now, or broken
+    with contextlib.suppress(ValueError, OSError):  # not there yet, just begun again, or broken
         written, row = path.stat().st_mtime, last_row(path)
     if row is None or trial.started is None:
         return f"0/{trial.epochs}", "-", "-", "-"
@@ -133,7 +133,7 @@ def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """Return the newest row of a trial's curve."""
+    """Return the newest row of a trial's curve, None for a curve without rows."""
     from pwmray.results import read_table  # pyarrow takes as long to load as all the rest
 
     table = read_table(path)
@@ -141,7 +141,7 @@ def last_row(path: Path) -> dict[str, Any] | None:
 
 
 def as_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as lines, the first column to the left and the others to the right."""
+    """Return a table as lines, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The folders of a results folder, read without what trains: sweeps, their trials, their names."""
+"""Finding sweeps and trials in a results folder, by their names; this does not load torch."""
 
 import contextlib
 import json
@@ -12,18 +12,18 @@ from pwmray.files import outlasting_stale
 from pwmray.wording import nearest, unknown
 
 SWEEP_FILE = "sweep.json"
-IMPORTED = "legacy"  # the scale of results from before this package: tables, and no records
-WORDS = "pretrained"  # in the sweep's file: for which word a trial's file stands
-FILES = "world_models"  # there: where a world model's file lies now, by its id in the tables
-# Of what is read here, objects and others.
+IMPORTED = "legacy"  # the scale of results from before this package: they have no records
+# Keys of a sweep's file.
+WORDS = "pretrained"  # by trial: "pretrained:1", in whose place its world model's file stands
+FILES = "world_models"  # by a world model's id in the tables: where its file lies now
 _OBJECTS = ("axes", "named_levels", WORDS, FILES)
 _KINDS = {"name": str, "scale": str, "trials": list, **dict.fromkeys(_OBJECTS, dict)}
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-TRIALS = "trials"  # the folder of all trials, and in a sweep's folder that of links to them
+TRIALS = "trials"  # the folder of all trials; in a sweep's folder, that of links to its own
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """Return what a sweep's folder says of it, nothing where there is no sweep.
+    """Return what a sweep's file says, empty for a folder without one.
 
     Raises ValueError naming the file and what is wrong with it.
     """
@@ -43,12 +43,12 @@ def read_sweep(folder: Path) -> dict[str, Any]:
 
 @outlasting_stale
 def read_text(path: Path) -> str:
-    """Return what a file says that the sweep's driver, on another machine too, may replace."""
+    """Return a file's text; a driver, also on another machine, may replace the file meanwhile."""
     return path.read_text(encoding="utf-8")
 
 
 def check_kind(path: Path, key: str, value: Any, kind: type) -> None:
-    """Raise ValueError naming the file and the key whose value is no text, list or object."""
+    """Raise ValueError naming file and key for a value that is not of `kind`: str, list, dict."""
     names = {str: "text", list: "a list of texts", dict: "an object"}
     is_right = isinstance(value, kind) and (
         kind is not list or all(isinstance(item, str) for item in value)
@@ -89,7 +89,7 @@ def names_in(sweep: Path) -> dict[str, str]:
 
 
 def list_fingerprints(results: Path) -> list[str]:
-    """Return all trials that the results folder has ever had; what else lies there is none."""
+    """Return the fingerprints of all trials in the results folder."""
     folder = results / TRIALS
     names = os.listdir(folder) if folder.is_dir() else []
     return sorted(filter(_FINGERPRINT.fullmatch, names))
@@ -126,7 +126,7 @@ def find_trial(results: Path, text: str) -> Path:
 
 
 def names_of_all(results: Path) -> dict[str, str]:
-    """Return the readable names of all sweeps' trials by fingerprint; of several the first one."""
+    """Return the readable names of all trials by fingerprint, each from the first sweep with it."""
     names: dict[str, str] = {}
     for sweep in reversed(list_sweeps(results)):
         names |= names_in(results / sweep)
