@@ -8,7 +8,7 @@ Of a kind of one's own each matrix, of whatever layer, counts in each of its `nu
 row: too little where a row meets it at several places, as a convolution's, and what attention
 multiplies beside its matrices is left out.
 Every call of a flow's network counts in full, although on a CPU what its calls have in common is
-multiplied once (`pwmray.kernels.network.along`).
+multiplied once (`pwmray.kernels.network.conditioned`).
 """
 
 from collections.abc import Sequence

@@ -148,7 +148,7 @@ def test_other_products_are_made_layer_by_layer(name, has_bfloat16, counted, mon
 
 
 def call_along(module, given, x, is_first):
-    return network.along(module.layers(), given, is_first)(x, 0.25)
+    return network.conditioned(module.layers(), given, is_first)(x, 0.25)
 
 
 def call_with_all_inputs(module, given, x, is_first):
@@ -179,7 +179,7 @@ def test_what_is_given_is_multiplied_once_for_all_calls():
     module, _ = make("policy")
     given, xs = draw(7, 2).requires_grad_(), draw(4, 7, 3).requires_grad_()
     with FlopCounterMode(display=False) as once:
-        call = network.along(module.layers(), given, is_first=True)
+        call = network.conditioned(module.layers(), given, is_first=True)
         torch.stack([call(x, 0.25) for x in xs]).sum().backward()
     with FlopCounterMode(display=False) as each:
         torch.stack([call_with_all_inputs(module, given, x, True) for x in xs]).sum().backward()

@@ -1,4 +1,4 @@
-"""Operations as kernels, compiled in seconds where a trial runs: C++ for a CPU, Triton for a GPU.
+"""Fused operations, compiled in seconds on the machine of a trial: C++ for a CPU, Triton for a GPU.
 
-Where they cannot be, everything runs as its PyTorch is written.
+Where they cannot be compiled, models and learner run as plain PyTorch.
 """

@@ -1,4 +1,4 @@
-"""A policy's actions on a GPU, without gradients: what lies between products is one kernel.
+"""A policy's actions on a GPU, without gradients, with one kernel between two matrix products.
 
 Shapes: N rows, L latent, A action.
 """
@@ -13,7 +13,7 @@ from pwmray.kernels import norms, products
 from pwmray.kernels.flow import Plan
 from pwmray.kernels.network import Layer
 
-_ONE_CALL = Plan((0.0,), ((),), (1.0,))
+_ONE_CALL = Plan((0.0,), ((),), (1.0,))  # x moves by the network's output: a Gaussian's mean
 
 
 @torch.no_grad()
@@ -25,10 +25,11 @@ def act(
     layers: Sequence[Layer],
     plan: Plan | None = None,
 ) -> Tensor:
-    """Return tanh(mask * x) [..., A] of an x that starts at standard deviation times noise.
+    """Return the actions tanh(mask * x) [..., A], where x starts at standard deviation times noise.
 
-    `scale` is the logarithm of that deviation and its floor. x moves by what the layers, of which
-    the last has no norm, make of z; with a `plan` along what they make of z, x and the time.
+    `scale` has the logarithm of that deviation and its floor. For a Gaussian policy, without a
+    `plan`, the layers' output for z is added to x. For a flow policy x is integrated by the plan
+    along their output for z, x and the time. The last layer has no norm.
     """
     weights = [products.operand(layer.weight).value for layer in layers]
     z_NL, noise_NA = z.flatten(0, -2).contiguous(), noise.flatten(0, -2).contiguous()
@@ -56,7 +57,7 @@ def _through(x: Tensor, weights: Sequence[Tensor], layers: Sequence[Layer]) -> T
 
 
 def _on_gpu() -> Any:
-    """Return the module for a GPU, which needs Triton."""
+    """Return the module for a GPU; it needs Triton."""
     from pwmray.kernels import action_gpu
 
     return action_gpu

@@ -1,7 +1,7 @@
-"""A clipped step of Adam, all parameters at once.
+"""Gradient clipping and a step of Adam, for all parameters at once.
 
-Source: Kingma and Ba, arXiv 1412.6980; the arithmetic is that of `torch.nn.utils.clip_grad_norm_`
-and `torch.optim.Adam`. On a CPU adam.cpp computes, on a GPU adam_gpu.py.
+Source: Kingma and Ba, arXiv 1412.6980, with the arithmetic of `torch.nn.utils.clip_grad_norm_` and
+`torch.optim.Adam`. adam.cpp computes on a CPU, adam_gpu.py on a GPU.
 """
 
 import ctypes
@@ -20,25 +20,25 @@ _EPSILON = 1e-6  # clip_grad_norm_'s
 
 
 class Tensors(NamedTuple):
-    """What a step reads and writes, a tensor a parameter, contiguous and float32."""
+    """What a step reads and writes: one contiguous float32 tensor for each parameter."""
 
     parameters: tuple[Tensor, ...]
     gradients: tuple[Tensor, ...]
     means: tuple[Tensor, ...]
     squares: tuple[Tensor, ...]
-    steps: tuple[Tensor, ...]  # taken, scalars
+    steps: tuple[Tensor, ...]  # how many were taken, scalars
 
 
 def can_step(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `step` can take the next one: every parameter has moments and a gradient."""
+    """Tell whether every parameter has moments and a gradient, which `step` needs."""
     (group,) = optimizer.param_groups
     return all(optimizer.state.get(p) and p.grad is not None for p in group["params"])
 
 
 def step(optimizer: torch.optim.Optimizer, clip: float, copies: Mapping[Tensor, Tensor]) -> Tensor:
-    """Take a step with gradients of a norm of at most `clip`; return the norm before.
+    """Clip the gradients' norm to `clip` and take a step; return the norm before clipping.
 
-    `copies` of parameters, contiguous and in another dtype, follow them.
+    `copies` of parameters, contiguous and in another dtype, are brought up to date.
     """
     (group,) = optimizer.param_groups
     states = [optimizer.state[p] for p in group["params"]]

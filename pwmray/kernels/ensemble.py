@@ -1,9 +1,11 @@
-"""An ensemble of value functions with one input: values, and a fit to targets written out.
+"""The critics as one operation: their values, and one regression step with its gradients.
 
-Shapes: C members, N rows, L and U entries of a row. A member is (Linear, Mish, LayerNorm) several
-times and a Linear with one output, `pwmray.models.critic`. Written out, a gradient is computed in
-the place of the one before it and in the place that it is for, and each product goes over the
-larger matrix in the order in which it lies in memory.
+All members see the same input. A member is (Linear, Mish, LayerNorm) several times and then a
+Linear with one output, see `pwmray.models.critic`. `fit` writes the backward pass out by hand, so
+that a gradient overwrites the one before it or lands where the optimizer reads it, and each product
+walks the larger matrix in the order of its memory.
+
+Shapes: C members, N rows, L and U entries of a row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,10 @@ from pwmray.precision import product_dtype
 
 
 class Parameters(NamedTuple):
-    """Weights [C, L, U] and biases [C, 1, U] of each linear layer, both [C, 1, U] of each norm."""
+    """Weight [C, L, U] and bias [C, 1, U] of each linear layer, scale and shift of each norm.
+
+    Scale and shift are [C, 1, U]; there is one norm less than linear layers.
+    """
 
     weights: Sequence[Tensor]
     biases: Sequence[Tensor]
@@ -27,12 +32,12 @@ class Parameters(NamedTuple):
 
     @property
     def affines(self) -> list[norms.Affine]:
-        """What each norm takes: the bias of the layer before it, scale and shift."""
+        """The parameters of each fused norm: the bias before it, its scale and shift."""
         return list(zip(self.biases[:-1], self.scales, self.shifts, strict=True))
 
 
 def values(z_NL: Tensor, parameters: Parameters) -> Tensor:
-    """Return the values [C, N] of z, float32; gradients flow to z alone.
+    """Return the values [C, N] of z, float32; gradients flow to z but not to the parameters.
 
     Products have the dtype of `autocast` if that is on.
     """
@@ -40,8 +45,8 @@ def values(z_NL: Tensor, parameters: Parameters) -> Tensor:
 
 
 def copy_weights(parameters: Parameters) -> dict[Tensor, Tensor]:
-    """Return the weights of products in their dtype, where that is not the weights' own."""
-    hidden = parameters.weights[:-1]  # the last one is of no product: it goes with the last norm
+    """Return copies of the weights in the dtype of products; none if that is the weights' own."""
+    hidden = parameters.weights[:-1]  # the last weight is fused into the last norm
     dtype = product_dtype(hidden[0].device)
     return {weight: weight.detach().to(dtype) for weight in hidden if weight.dtype != dtype}
 
@@ -50,16 +55,16 @@ def copy_weights(parameters: Parameters) -> dict[Tensor, Tensor]:
 def fit(
     z_NL: Tensor, y_N: Tensor, parameters: Parameters, copies: Mapping[Tensor, Tensor]
 ) -> tuple[Tensor, Parameters]:
-    """Return each member's mean squared error to y, [C], and the gradients of their mean.
+    """Return each member's mean squared error to y, [C], and the gradients of the errors' mean.
 
-    Products have the dtype of `autocast`, as in `values`; `copies` are of `copy_weights`.
+    Products have the dtype of `autocast`, as in `values`; `copies` come from `copy_weights`.
     """
     z_NL = z_NL.to(product_dtype(z_NL.device))
     affine, last = parameters.affines[-1], parameters.weights[-1]
     _, layers, x_CNU = _through_hidden(z_NL, parameters, copies)
     found = norms.value_fit(x_CNU, affine, last, parameters.biases[-1], y_N.float())
 
-    gx_CNU = x_CNU  # in its place
+    gx_CNU = x_CNU  # value_fit wrote the gradient there
     gweights, sums = [found.weight], [(found.bias, found.scale, found.shift)]
     for x_CNU, h_CNU, moments, affine, weight in reversed(layers):
         gweights.append(_weight_gradient(h_CNU, gx_CNU))
@@ -99,10 +104,10 @@ class _Values(torch.autograd.Function):
 def _through_hidden(
     z_NL: Tensor, parameters: Parameters, copies: Mapping[Tensor, Tensor]
 ) -> tuple[Tensor, list[tuple], Tensor]:
-    """Return what z becomes before the last norm, [C, N, U], and how.
+    """Run z up to the last norm; return first weight, layers, and that norm's input [C, N, U].
 
-    That is the weight of the first product, and of each norm but the last its x, y, moments,
-    parameters and the weight that y is multiplied by.
+    The layers have, for each norm but the last, its x, y, moments and parameters, and the weight
+    that y is multiplied by.
     """
     first, *following = (copies.get(weight, weight) for weight in parameters.weights[:-1])
     layers, x_CNU = [], _shared_product(z_NL, first)
@@ -130,9 +135,9 @@ def _weight_gradient(x_CNU: Tensor, gy_CNV: Tensor) -> Tensor:
 
 def _products(a_CNL: Tensor, b_CLU: Tensor) -> Tensor:
     """Return each member's a @ b, [C, N, U]."""
-    if a_CNL.is_cuda:  # one small product after the other would not fill it
+    if a_CNL.is_cuda:  # one small product at a time would not fill a GPU
         return torch.bmm(a_CNL, b_CLU)
-    # Three members do not divide among two threads; a product does.
+    # A single product spreads over all threads; three members do not, over two.
     out_CNU = a_CNL.new_empty(len(a_CNL), a_CNL.shape[1], b_CLU.shape[2])
     for a_NL, b_LU, out_NU in zip(a_CNL, b_CLU, out_CNU, strict=True):
         torch.mm(a_NL, b_LU, out=out_NU)

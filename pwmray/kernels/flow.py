@@ -1,8 +1,8 @@
-"""How far a flow world model's velocity carries a latent, as one operation on a GPU.
+"""The integration of a flow world model's velocity as one operation on a GPU.
 
-It computes what its calls compute one by one, forward and backward, up to the order of sums. What
-lies between two products is one kernel. Gradients of weights are products over the rows of all
-calls at once, which take less time than as many small ones.
+The result is that of the network's calls one by one, up to the order of sums, forward and backward.
+One kernel does all that lies between two matrix products. A weight's gradient is one product over
+the rows of all calls, which is faster than a small product for each.
 
 Shapes: S calls of the network (stages), N rows, L latent, T task embedding, A action, W entries of
 an input: z, e, a, the time, and zeros up to a multiple of 8; a layer takes U entries to V.
@@ -21,18 +21,19 @@ from pwmray.kernels.network import Layer
 
 
 class Plan(NamedTuple):
-    """An integration as sums of its velocities: v_i is taken at x + sum_j stages[i][j] v_j.
+    """An explicit Runge-Kutta integration from 0 to 1, all its steps as one table.
 
-    With that at times[i]; x moves by sum_j end[j] v_j. A stage knows the velocities before it.
+    Velocity v_i is that of time times[i] at x + sum_j stages[i][j] v_j, over all j before i. In the
+    end x has moved by sum_j end[j] v_j.
     """
 
-    times: tuple[float, ...]
-    stages: tuple[tuple[float, ...], ...]
-    end: tuple[float, ...]
+    times: tuple[float, ...]  # [S]
+    stages: tuple[tuple[float, ...], ...]  # row i has i entries
+    end: tuple[float, ...]  # [S]
 
 
 class _Part(NamedTuple):
-    """A layer: the gradients of weight and affine are None where nothing is trained."""
+    """A layer's norm, and where its gradients are added up; None if nothing is trained."""
 
     kind: str | None
     weight: Gradient | None
@@ -40,16 +41,16 @@ class _Part(NamedTuple):
 
 
 def can_displace(layers: Sequence[Layer]) -> bool:
-    """Tell whether `displace` takes the layers: norms before the last, all trained or none."""
+    """Tell whether `displace` takes the layers: a norm in all but the last, all trained or none."""
     tensors = [tensor for layer in layers for tensor in (layer.weight, *layer.affine)]
     is_trained = [tensor.requires_grad for tensor in tensors]
     return all(layer.kind for layer in layers[:-1]) and all(is_trained) == any(is_trained)
 
 
 def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Plan) -> Tensor:
-    """Return z(1) - z(0) [..., L], float32, along what the layers make of z, e, a and the time.
+    """Return z(1) - z(0) [..., L], float32, along the velocity of the layers for z, e, a and time.
 
-    The last layer has no norm; from its result the mean of each group of 8 entries is taken away.
+    The last layer has no norm. The velocity is its output minus the mean of each 8 entries.
     """
     parts, tensors = [], []
     for kind, weight, affine in layers:
@@ -62,7 +63,7 @@ def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Pla
 
 
 def onto_simplex(z: Tensor, moved: Tensor, least: float) -> Tensor:
-    """Return z + moved [..., L] with no entry below `least`, each group of 8 divided by its sum."""
+    """Return z + moved [..., L], raised to `least` and divided by the sum of each 8 entries."""
     return _OntoSimplex.apply(z, moved, least)  # type: ignore[return-value]
 
 
@@ -96,7 +97,7 @@ class _Displacement(torch.autograd.Function):
         e_rows = e[:1] if e.stride(0) == 0 else e
         weights, affines = tensors[::2], tensors[1::2]
         num_stages, num_rows = len(plan.times), len(z)
-        num_slots = num_stages if parts[0].weight else 1  # without its gradient no input is kept
+        num_slots = num_stages if parts[0].weight else 1  # inputs are kept for weights' gradients
         inputs = [z.new_empty(num_slots, num_rows, w.shape[1], dtype=w.dtype) for w in weights]
         column = z.shape[1] + e.shape[1] + a.shape[1]
         v, moved, kept = z.new_empty(num_stages - 1, *z.shape), torch.empty_like(z), []
@@ -162,7 +163,7 @@ class _Displacement(torch.autograd.Function):
 def _add_gradients(
     parts: Sequence[_Part], inputs: Sequence[Tensor], made: Sequence[Tensor]
 ) -> None:
-    """Add the gradients of weights, and of the last layer's bias, to what is shared."""
+    """Add the gradients of all weights, and of the last layer's bias, to their Gradients."""
     for part, x, gy in zip(parts, inputs, made, strict=True):
         assert part.weight is not None
         products.add_gradient(part.weight, gy.flatten(0, 1), x.flatten(0, 1))
@@ -172,7 +173,7 @@ def _add_gradients(
 
 
 def _on_gpu() -> Any:
-    """Return the module for a GPU, which needs Triton."""
+    """Return the module for a GPU; it needs Triton."""
     from pwmray.kernels import flow_gpu
 
     return flow_gpu

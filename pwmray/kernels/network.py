@@ -1,10 +1,10 @@
-"""A network of linear layers, with norms behind them or without, as one operation on a CPU.
+"""An MLP as one operation on a CPU, forward and backward.
 
-It computes what its layers compute one by one, to the last bit, forward and backward, without what
-torch does between them: in a small network that takes longer than the arithmetic.
+The result is that of the layers one by one, to the last bit. What is saved is what torch does
+between them, which takes longer than the arithmetic of a small network.
 
-What other inputs add to the first layer's product may be given: `along` multiplies once what stays
-the same from call to call. Its sums are in another order, the same up to rounding.
+A flow calls its network several times with the same condition. `conditioned` multiplies the first
+weight by that condition only once; its sums are in another order, so it is the same up to rounding.
 
 Shapes: N rows; a layer takes U entries of a row to V. All is float32.
 """
@@ -22,27 +22,27 @@ from pwmray.precision import is_rounding, make_once, product_dtype
 
 
 class Layer(NamedTuple):
-    """W x + b, and the norm of `pwmray.kernels.norms` behind it if there is one."""
+    """A linear layer W x + b, followed by a norm of `pwmray.kernels.norms` or by nothing."""
 
-    kind: str | None  # of norm
-    weight: Tensor  # [V, U]
-    affine: tuple[Tensor, ...]  # b [V]; with a norm its scale and shift [V], too
+    kind: str | None  # of the norm
+    weight: Tensor  # W [V, U]
+    affine: tuple[Tensor, ...]  # b [V] and, with a norm, its scale and shift [V]
 
 
-_NUM_PARAMETERS = 4  # of a layer: those that it lacks are None
-_NUM_KEPT = 3  # of a layer: x, what the norm takes and its moments
+_NUM_PARAMETERS = 4  # of a layer: W, b, scale and shift; None without a norm
+_NUM_KEPT = 3  # of a layer for its backward pass: its input, the norm's input and moments
 
 
 def can_run(x: Tensor) -> bool:
-    """Tell whether `run` does here what layers do: on a GPU or in bfloat16 they do more."""
+    """Tell whether `run` can take x: on a CPU, with products in float32."""
     is_plain = x.dtype == torch.float32 and x.is_cpu and not is_rounding()
     return is_plain and product_dtype(x.device) == torch.float32
 
 
 def run(x: Tensor, layers: Sequence[Layer], given: Tensor | None = None) -> Tensor:
-    """Return what the layers make of x [..., U], with gradients.
+    """Return the output of the layers for x [..., U], differentiable.
 
-    `given` [..., V] is added to what the first weight makes of x.
+    `given` [..., V] is added to the first layer's W x.
     """
     kinds = [layer.kind for layer in layers]
     parameters = []
@@ -53,14 +53,14 @@ def run(x: Tensor, layers: Sequence[Layer], given: Tensor | None = None) -> Tens
     return _Network.apply(x, kinds, given, *parameters)  # type: ignore[return-value]
 
 
-def along(
+def conditioned(
     layers: Sequence[Layer], given: Tensor, is_first: bool
 ) -> Callable[[Tensor, float], Tensor]:
-    """Return what the layers make of x [..., X] and a time, called with these.
+    """Return the layers' output for `given` [..., U] as a function of x [..., X] and a time.
 
-    Their input is `given` [..., U], x, and the time in a column of its own; x stands before `given`
-    unless that `is_first`. Neither is put together: `given` is multiplied once, and the time, one
-    for all rows, is a part of the bias.
+    The layers take `given`, x and the time (one column) side by side, with `given` before x if it
+    `is_first`. The inputs are never joined: `given` is multiplied by its part of W here, once, and
+    the time, which is the same for all rows, goes into the bias.
     """
     first, *others = layers
     num_given = given.shape[-1]
@@ -109,7 +109,7 @@ class _Network(torch.autograd.Function):
             if kinds[i] is None:
                 of_norm = (g_NV.sum(0), None, None) if is_trained else of_norm
             else:
-                gx_NV = g_NV if is_ours else torch.empty_like(x_NV)  # gy is for others to read
+                gx_NV = g_NV if is_ours else torch.empty_like(x_NV)  # autograd may use gy elsewhere
                 given = (kinds[i], g_NV, x_NV, tuple(affine), moments, gx_NV, is_trained)
                 sums, g_NV = norms.backward(*given), gx_NV
                 of_norm = of_norm if sums is None else sums.unbind()
@@ -126,7 +126,7 @@ class _Network(torch.autograd.Function):
 def _through(
     x: Tensor, kinds: Sequence[str | None], given: Tensor | None, parameters: Sequence[Any]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """Return y and what a backward pass needs of each layer."""
+    """Return the output and, for the backward pass, `_NUM_KEPT` tensors of each layer."""
     y_NV, kept = _rows(x), []
     added_NV = None if given is None else _rows(given)
     for i, kind in enumerate(kinds):

@@ -1,13 +1,14 @@
-"""LayerNorm with the bias before it and the nonlinearity beside it, as one operation.
+"""LayerNorm fused with the bias before it and the nonlinearity beside it, forward and backward.
 
     mish_norm     y = LayerNorm(mish(x + bias)) * scale + shift        (PWM's policy and critics)
     norm_mish     y = mish(LayerNorm(x + bias) * scale + shift)        (TD-MPC2's layers)
     norm_simplex  y = SimNorm(LayerNorm(x + bias) * scale + shift)     (TD-MPC2's latents)
 
-Shapes: G groups with parameters of their own, N rows, U entries. x [G, N, U], or [..., U] for one
-group, is what a product without its bias gives: float32 or bfloat16, contiguous. Parameters are
-float32, [G, 1, U] or [U]. y has the dtype of x, but for a simplex, which is float32. A backward
-pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a GPU norms_gpu.py.
+Shapes: G groups (the members of an ensemble), each with parameters of its own; N rows; U entries.
+x [G, N, U], or [..., U] for one group, is a linear layer's output without its bias: float32 or
+bfloat16, contiguous. The parameters bias, scale and shift are float32, [G, 1, U] or [U]. y has the
+dtype of x, except that a simplex is float32. A backward pass needs x and the moments of each row,
+[G N, 2]: mean and 1 / standard deviation. norms.cpp computes on a CPU, norms_gpu.py on a GPU.
 """
 
 import ctypes
@@ -33,10 +34,10 @@ Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
 
 
 class Fit(NamedTuple):
-    """What `value_fit` finds: the mean squared error of each group [G], and gradients."""
+    """What `value_fit` returns: the error of each group, and the gradient of each parameter."""
 
-    errors: Tensor
-    bias: Tensor
+    errors: Tensor  # [G]
+    bias: Tensor  # gradients, each of its parameter's shape
     scale: Tensor
     shift: Tensor
     weight: Tensor
@@ -44,7 +45,7 @@ class Fit(NamedTuple):
 
 
 def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return y, with gradients."""
+    """Return y of the `kind` MISH_NORM, NORM_MISH or NORM_SIMPLEX, differentiable."""
     if x.is_cuda and bias.requires_grad and torch.is_grad_enabled():
         affine = stacked((bias, scale, shift))
         return _SharedNorm.apply(kind, x, affine.value, affine.gradient)  # type: ignore
@@ -52,7 +53,7 @@ def norm(kind: str, x: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Te
 
 
 def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
-    """Return y and the moments."""
+    """Return y and the moments, outside autograd."""
     if x.is_cuda:
         return on_gpu().forward(kind, x, affine)
     y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
@@ -64,9 +65,9 @@ def forward(kind: str, x: Tensor, affine: Affine) -> tuple[Tensor, Tensor]:
 def backward(
     kind: str, gy: Tensor, x: Tensor, affine: Affine, moments: Tensor, gx: Tensor, trained: bool
 ) -> Tensor | None:
-    """Write the gradient of x to `gx`; return those of bias, scale and shift if `trained`.
+    """Write the gradient of x to `gx` and return those of bias, scale and shift if `trained`.
 
-    `gx` may be `gy` itself where their dtypes are the same.
+    They are stacked: [3, G, 1, U] or [3, U]. `gx` may be `gy` itself if their dtypes are the same.
     """
     if x.is_cuda:
         return on_gpu().backward(kind, gy, x, affine, moments, gx, trained)
@@ -80,7 +81,7 @@ def value_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return mish_norm(x) @ weight + offset, float32 [G, N], and the moments.
 
-    `weight` is [G, U, 1], `offset` [G, 1, 1].
+    `weight` [G, U, 1] and `offset` [G, 1, 1] are a linear layer with one output.
     """
     if x.is_cuda:
         return on_gpu().value_forward(x, affine, weight, offset)
@@ -92,7 +93,7 @@ def value_forward(
 def value_backward(
     gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor
 ) -> Tensor:
-    """Return the gradient of x."""
+    """Return the gradient of `value_forward`'s x from `gy` [G, N]."""
     if x.is_cuda:
         return on_gpu().value_backward(gy, x, affine, weight, moments)
     gx = torch.empty_like(x)
@@ -101,9 +102,10 @@ def value_backward(
 
 
 def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor) -> Fit:
-    """Return the squared errors of `value_forward` to a target [N], and gradients of their mean.
+    """Fit `value_forward` to a target [N] that all groups share: return errors and gradients.
 
-    The gradient of x is written over x.
+    An error is a group's mean squared error over the rows; the gradients are of the mean of all
+    errors. The gradient of x is written over x.
     """
     size, num_groups = affine[0].numel(), len(x)
     found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
@@ -118,24 +120,30 @@ def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target:
 
 
 def tangent(x: Tensor, bias: Tensor) -> Tensor:
-    """Return x + bias [..., U] without the mean of each group of 8 entries, float32, on a GPU."""
+    """Return x + bias [..., U] minus the mean of each 8 entries, float32; on a GPU only.
+
+    That projects a velocity onto the tangent space of SimNorm's simplices.
+    """
     affine = stacked((bias,))
     return _Tangent.apply(x, affine.value, affine.gradient)  # type: ignore[return-value]
 
 
 def stacked(parameters: Sequence[Tensor]) -> "Stacked":
-    """Return parameters of one shape on a GPU as one tensor, within `autocast` made once."""
+    """Return parameters of one shape on a GPU as one tensor, which `autocast` makes only once."""
     return make_once(parameters[0], lambda _: Stacked(*parameters))
 
 
 def add_bias_gradient(gradient: Gradient, gx: Tensor) -> None:
-    """Add the sum over the rows of gx [..., U]: the gradient of a bias that `stacked` has."""
+    """Add the sum of gx [..., U] over its rows, which is the gradient of a bias in a `Stacked`."""
     parts = gx.view(-1, 1, gx.shape[-1])
     gradient.total = _rows_on_gpu().add_rows(parts, gradient.total)
 
 
 class Stacked:
-    """Parameters of one shape on a GPU, `value`. Their `gradient` is added up in one place."""
+    """Parameters of one shape on a GPU as one tensor `value`, with a shared `gradient`.
+
+    `gradient` is None if the parameters are not trained.
+    """
 
     def __init__(self, *parameters: Tensor):
         is_trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
@@ -160,7 +168,7 @@ class _Stack(torch.autograd.Function):
 
 
 class _SharedNorm(torch.autograd.Function):
-    """A norm whose parameters are used several times in a pass."""
+    """A norm on a GPU whose parameters' gradients are added up in a shared Gradient."""
 
     @staticmethod
     def forward(ctx: Any, kind: str, x: Tensor, value: Tensor, gradient: Gradient) -> Tensor:
@@ -213,7 +221,7 @@ class _Norm(torch.autograd.Function):
 
 
 def on_gpu() -> Any:
-    """Return the module for a GPU, which needs Triton: no installation for a CPU has it."""
+    """Return the module for a GPU; it needs Triton, which a torch for CPUs comes without."""
     from pwmray.kernels import norms_gpu
 
     return norms_gpu

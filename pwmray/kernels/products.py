@@ -1,9 +1,9 @@
-"""Products of rows with a weight, on a GPU laid out as its matrix units want them.
+"""Products of rows with a weight; on a GPU, operands are laid out for its matrix units.
 
-They read 16 bytes at a time: where a row of an operand is not a multiple of that, a product takes
-two to three times as long. Within `precision.autocast` a weight [V, U] is copied once, in the dtype
-of products and with zeros up to multiples of 8, and so is what it is multiplied with. The gradient
-of a weight that is used several times is added up where it is computed, in float32.
+These read 16 bytes at a time: a product takes two to three times as long if an operand's row is not
+a multiple of that. So a weight [V, U] is copied, once within `precision.autocast`, in the dtype of
+products and with zeros up to multiples of 8, and the rows that it multiplies are padded likewise.
+The gradients of all uses of a weight are added up in float32 where they are computed.
 """
 
 from typing import Any
@@ -20,19 +20,19 @@ _MULTIPLE = 8  # entries: 16 bytes of bfloat16
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x @ weight.T, [..., V]; on a GPU maybe with zeros behind and in bfloat16."""
+    """Return x @ weight.T, [..., V]; on a GPU it may be padded with zeros and in bfloat16."""
     if not x.is_cuda:
         return precision.product(F.linear, x, precision.as_factor(weight))
     return operand(weight).multiply(x)
 
 
 def operand(weight: Tensor) -> "_Operand":
-    """Return a weight on a GPU as products take it, within `autocast` made once."""
+    """Return a weight on a GPU as products take it, which `autocast` makes only once."""
     return precision.make_once(weight, _Operand)
 
 
 def join(z: Tensor, e: Tensor, a: Tensor) -> Tensor:
-    """Return z, e and a [..., U] on a GPU side by side, as `linear` takes them."""
+    """Return z, e and a [..., U] on a GPU side by side, laid out for `linear`."""
     return _Joined.apply(z, e, a, precision.product_dtype(z.device))  # type: ignore[return-value]
 
 
@@ -43,7 +43,7 @@ class _Joined(torch.autograd.Function):
 
         ctx.shapes = z.shape, e.shape, a.shape
         x = z.new_empty(*z.shape[:-1], _padded(sum(s[-1] for s in ctx.shapes)), dtype=dtype)
-        while e.dim() > 1 and e.stride(0) == 0:  # the same for all rows
+        while e.dim() > 1 and e.stride(0) == 0:  # expanded: one e for all rows
             e = e[0]
         z, e, a = (t.reshape(t.shape[:-1].numel(), t.shape[-1]).contiguous() for t in (z, e, a))
         flow_gpu.fill(x.view(1, len(z), -1), z, e, a, 0.0)
@@ -64,7 +64,7 @@ class _Joined(torch.autograd.Function):
 
 
 class _Operand:
-    """A weight as products take it, `value`; its `gradient` is None where it is not trained."""
+    """A weight as products take it, `value`; its `gradient` is None if it is not trained."""
 
     def __init__(self, weight: Tensor):
         self._dtype = precision.product_dtype(weight.device)
@@ -85,7 +85,7 @@ class _Operand:
 
 
 class _Laid(torch.autograd.Function):
-    """The copy of a weight; its gradient is complete when that of all products is."""
+    """The laid-out copy of a weight; its backward pass comes last, with the whole gradient."""
 
     @staticmethod
     def forward(
@@ -119,12 +119,12 @@ class _Product(torch.autograd.Function):
 
 
 def add_gradient(gradient: Gradient, gy_NV: Tensor, x_NU: Tensor) -> None:
-    """Add the gradient of a weight that rows were multiplied by."""
+    """Add the gradient of a weight that multiplied the rows x."""
     gradient.total = _add_product(gradient.total, gy_NV.t(), x_NU)
 
 
 def widen(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Return x [..., U] as [..., width] with zeros behind, converted."""
+    """Return x [..., U] padded with zeros to [..., width], in `dtype`."""
     if x.shape[-1] == width:
         return x.to(dtype)
     return _Widened.apply(x, width, dtype)  # type: ignore[return-value]
@@ -147,7 +147,7 @@ def _padded(size: int) -> int:
 
 
 def _copy(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return the entries of x that `shape` has, zeros elsewhere; shapes differ at their ends."""
+    """Return x cut or padded with zeros to `shape`, at the end of each dimension, in `dtype`."""
     if x.shape == shape:
         return x.to(dtype)
     from pwmray.kernels import rows_gpu  # needs Triton
@@ -156,7 +156,7 @@ def _copy(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b in float32, added to `total` in its place if given."""
+    """Return a @ b in float32, or add it to `total` in place."""
     if a.dtype == torch.float32:
         return torch.mm(a, b) if total is None else total.addmm_(a, b)
     if total is None:

@@ -70,7 +70,7 @@ class FlowPolicy(Policy):
         """Return what the network makes of z, and of an x [B, A] and a tau."""
         layers = layers_by_kernels(self.velocity) if network.can_run(z_BL) else None
         if layers is not None:
-            return network.along(layers, z_BL, is_first=True)
+            return network.conditioned(layers, z_BL, is_first=True)
 
         def velocity(x_BA: Tensor, tau: float) -> Tensor:
             tau_B1 = x_BA.new_full((*x_BA.shape[:-1], 1), tau)

@@ -133,7 +133,7 @@ class FlowWorldModel(WorldModel):
         layers = self._layers_as_one(a_BA) if is_ours else None
         if layers is not None:
             given = torch.cat([e_BT, a_BA], dim=-1)
-            return network.along(layers, given, is_first=False)
+            return network.conditioned(layers, given, is_first=False)
 
         def velocity(z_BL: Tensor, tau: float) -> Tensor:
             return self.velocity(z_BL, e_BT, a_BA, z_BL.new_full((*z_BL.shape[:-1], 1), tau))
