@@ -3,20 +3,18 @@
 results/<sweep>/
     sweep.json         name, scale, axes, what is compared, the fingerprints asked for so far
     trials.arrow, curves.arrow, evaluations.arrow
-    runs.jsonl         one line a run of the driver: its wall time and cores
-    tables.claim       which of the sweep's drivers writes these files at the moment
+    runs.jsonl         a line for each run of the driver: its wall time and cores
+    tables.claim       which of the sweep's drivers is writing these files
     trials/<name>      links to the trials' own folders, by readable names
 """
 
 import contextlib
-import datetime
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pwmray import registry, results
@@ -24,47 +22,17 @@ from pwmray.commands import say
 from pwmray.config import FORMAT, TrialConfig
 from pwmray.files import append_lines, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
-from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
+from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
 from pwmray.trial_links import link, name_anew
+from pwmray.trial_parts import TrialParts, read_parts
 from pwmray.wording import one_line
 
-_FROM_EVENTS = (
-    "reason",
-    "epochs_reached",
-    "world_model_training",
-    "world_model_parameters",
-    "policy_parameters",
-    "critic_parameters",
-    "velocity_calls",
-    "data_fingerprint",
-    "imagined_start_value",
-    "real_start_value",
-    "train_seconds",
-    "evaluation_seconds",
-    "host",
-    "pid",
-    "device",
-    "slurm_job_id",
-    "ray_version",
-)
-# Of each process that trained: a trial may be resumed under other code, or on another machine.
-_PER_PROCESS = (
-    "kernels",
-    "cuda_graph",
-    "code_version",
-    "git_commit",
-    "python_version",
-    "torch_version",
-    "mujoco_version",
-)
-_ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"
 _WRITTEN = (SWEEP_FILE, *(f"{name}.arrow" for name in results.SCHEMAS), _CLAIM_FILE)
 _POLL_SECONDS = 0.05
 _LEAST_SECONDS = 5.0  # between two writings of a driver that runs trials
 _MOST_SHARE = 0.05  # of its time that they take
-_AGAIN = "delete the folder to run the trial again"
 
 
 def check_scale(folder: Path, scale: str) -> None:
@@ -77,7 +45,10 @@ def check_scale(folder: Path, scale: str) -> None:
 
 
 def open_sweep(plan: Any, command: str) -> Path:
-    """Create or grow the sweep's folder; return it. Earlier trials of the sweep stay in it."""
+    """Create the sweep's folder or add the plan's trials to it; return it.
+
+    Trials that the sweep asked for earlier stay in it, behind those of the plan.
+    """
     sweep = plan.sweep
     folder = plan.results / sweep.name
     configs = [trial.config for trial in plan.trials]
@@ -99,7 +70,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         see_afresh(folder / SWEEP_FILE)
         found = read_sweep(folder)
         earlier = [name for name in found.get("trials", []) if name not in names]
-        if found.get("format") != FORMAT:  # once: of thousands of trials it takes its time
+        if found.get("format") != FORMAT:  # once a version: thousands of trials take a while
             earlier = [name for name in earlier if _can_count(plan.results, name)]
         content["trials"] = [*asked, *earlier]
         content[WORDS] = {**found.get(WORDS, {}), **plan.words}
@@ -114,7 +85,7 @@ def open_sweep(plan: Any, command: str) -> Path:
 
 
 def _can_count(results_dir: Path, name: str) -> bool:
-    """Tell whether a trial is done, or may still be: not if its config has another name by now."""
+    """Tell whether a trial is done or may yet be: not if its config has another fingerprint now."""
     try:
         record = registry.read(registry.trial_folder(results_dir, name))
         config = record.last("config")
@@ -126,28 +97,28 @@ def _can_count(results_dir: Path, name: str) -> bool:
 
 
 def log_run(folder: Path, **fields: Any) -> None:
-    """Append one line about a run of the driver; into another user's file it may not, and says."""
+    """Append a line about a run of the driver, or say that the file is another user's."""
     with _alone(folder):
         try:
             append_lines(folder / "runs.jsonl", json.dumps(fields) + "\n")
-        except PermissionError as error:  # no reason to end a run as if it had failed
+        except PermissionError as error:  # no reason to fail the run
             say(f"{one_line(error)}: this run is not recorded there")
 
 
 class Pace:
-    """When a driver writes its tables again, which takes the longer the more trials there are."""
+    """When a driver writes its tables again: the longer a writing takes, the less often."""
 
     def __init__(self) -> None:
         self._due_at = 0.0
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to."""
+        """Whether it is time to write them."""
         return time.monotonic() >= self._due_at
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Take the time of a writing, by which the next one is due."""
+        """Measure how long a writing takes, which decides when the next one is due."""
         started = time.monotonic()
         yield
         took = time.monotonic() - started
@@ -160,15 +131,14 @@ class Tables:
     def __init__(self, folder: Path):
         self._folder = folder
         self._results = folder.parent
-        self._final: dict[str, _Parts] = {}  # of trials that no longer change
-        self.left_out: dict[str, str] = {}  # by fingerprint, of the last join: where and why
-        self._curveless: dict[str, str] = {}  # the same of those whose curve was deleted
+        self._final: dict[str, TrialParts] = {}  # by fingerprint, of trials that no longer change
+        self.left_out: dict[str, str] = {}  # by fingerprint: where and why, at the last join
         self._told: set[str] = set()
 
     def write(self) -> None:
-        """Replace the tables; a trial that runs meanwhile appears as far as it has come.
+        """Replace the tables; a trial that is running appears as far as it has come.
 
-        An axis of the sweep that no column of `trials` tells has one more there.
+        An axis of the sweep that is no column of `trials` becomes one.
         """
         with _alone(self._folder):
             self._write()
@@ -182,24 +152,22 @@ class Tables:
 
     def _write(self) -> None:
         if not (self._folder / SWEEP_FILE).exists():
-            return  # somebody deleted it: which trials are the sweep's its driver writes anew
-        # The trials last: who reads them meanwhile then finds the episodes of those evaluated.
+            return  # somebody deleted it; its driver will write it again
+        # `trials` last: a reader then finds the episodes of every trial that is EVALUATED there.
         for name, table in reversed(self.join().items()):
             results.write_table(self._folder / f"{name}.arrow", table)
 
     def newly_left_out(self) -> list[str]:
-        """Return a line for each trial that the tables lack in whole or in part, each once.
-
-        In whole since it is unreadable; of its curve alone since that is gone.
-        """
-        lines = {trial: f"left out of the curves: {why}" for trial, why in self._curveless.items()}
+        """Return a line for each trial that cannot be read or whose curve is gone, each once."""
+        curveless = {trial: parts.curveless for trial, parts in self._final.items()}
+        lines = {t: f"left out of the curves: {why}" for t, why in curveless.items() if why}
         lines |= {trial: f"left out of the tables: {why}" for trial, why in self.left_out.items()}
         new = [trial for trial in lines if trial not in self._told]
         self._told.update(new)
         return [lines[trial] for trial in new]
 
     def join(self) -> dict[str, pa.Table]:
-        """Return the tables without writing them, and without the trials that are unreadable."""
+        """Return the tables by name, without the trials that cannot be read; writes nothing."""
         sweep = read_sweep(self._folder)
         self.left_out = {}
         found = [self._trial_parts(name) for name in sweep["trials"]]
@@ -213,55 +181,35 @@ class Tables:
             ),
         }
 
-    def _trial_parts(self, fingerprint: str) -> "_Parts | None":
-        """Return a trial's part; None where its driver has not come to its first event yet.
+    def _trial_parts(self, fingerprint: str) -> TrialParts | None:
+        """Return a trial's parts; None before its first event, or if it cannot be read.
 
-        None, too, for a trial that is unreadable: it may be an old one, and the others go on.
+        A trial that cannot be read is noted in `left_out`: it may be an old one, and the others
+        go on.
         """
         if fingerprint in self._final:
             return self._final[fingerprint]
         folder = registry.trial_folder(self._results, fingerprint)
         try:
-            return self._read_parts(fingerprint, folder)
+            parts = read_parts(folder)
         except (ValueError, OSError) as error:
             # Which settings there are helps nobody here.
             why = str(error).partition(" valid:")[0].rstrip(";")
             self.left_out[fingerprint] = f"{folder}: {' '.join(why.split())}"
             return None
-
-    def _read_parts(self, fingerprint: str, folder: Path) -> "_Parts | None":
-        record = registry.read(folder)
-        if record.status is None:
-            return None
-        curve = _optional(folder / CURVE_FILE, results.CURVE)
-        evaluations = results.empty(results.EVALUATIONS)
-        if record.status is Status.EVALUATED:
-            evaluations = _evaluations(folder / EVALUATIONS_FILE)
-            if record.last("train_seconds") and not (folder / CURVE_FILE).exists():
-                self._curveless[fingerprint] = f"{folder}: EVALUATED without {CURVE_FILE}; {_AGAIN}"
-        row = _trial_row(fingerprint, record, curve, evaluations)
-        parts = _Parts(row, curve.replace_schema_metadata(), evaluations.replace_schema_metadata())
-        if record.status is Status.EVALUATED:
+        if parts is not None and parts.is_final:
             self._final[fingerprint] = parts
         return parts
 
 
-class _Parts(NamedTuple):
-    """What one trial adds to the tables."""
-
-    row: dict[str, Any]
-    curve: pa.Table
-    evaluations: pa.Table
-
-
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other drivers of the sweep from its files: the last to write has read the newest."""
+    """Keep other drivers of the sweep from its files, so that each writes what is newest."""
     while (held := claim.acquire(folder / _CLAIM_FILE)) is None:
         time.sleep(_POLL_SECONDS)
     with held:
-        for draft in claim.find_drafts(folder):  # of a process killed while it wrote
-            if draft.name[1:].startswith(_WRITTEN):  # a report may be written beside them now
+        for draft in claim.find_drafts(folder):  # a process was killed while it wrote
+            if draft.name[1:].startswith(_WRITTEN):  # another may be of a report, written right now
                 draft.unlink(missing_ok=True)
         yield
 
@@ -270,63 +218,10 @@ def _concatenated(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(parts) if parts else results.empty(schema)
 
 
-def _trial_row(
-    fingerprint: str, record: Record, curve: pa.Table, evaluations: pa.Table
-) -> dict[str, Any]:
-    settings = record.last("config")
-    if not isinstance(settings, dict):
-        raise ValueError(f"its {EVENTS_FILE} has no config")
-    config = TrialConfig.from_dict(settings)
-    status = record.status
-    row = {name: record.last(name) for name in _FROM_EVENTS}
-    row |= {name: _joined(values) for name, values in _trained_by(record).items()}
-    if status not in (Status.FAILED, Status.CANCELLED):
-        row["reason"] = None
-    final = _returns(evaluations, results.POLICY)
-    planned = _returns(evaluations, results.PLANNER)
-    curve_returns = [value for value in curve["return_mean"].to_pylist() if value is not None]
-    return row | {
-        "trial": fingerprint,
-        "status": status,
-        "task": config.task,
-        "variant": config.variant,
-        "world_model": config.world_model.kind,
-        "policy": config.policy.kind,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "methodology": config.methodology,
-        "fidelity": config.fidelity.name,
-        "world_model_from": record.last("world_model_id"),
-        "return_mean": float(final.mean()) if len(final) else None,
-        "return_sd": float(final.std(ddof=1)) if len(final) > 1 else None,
-        "plan_return_mean": float(planned.mean()) if len(planned) else None,
-        "best_return": max(curve_returns, default=None),
-        "evaluation_episodes": len(final),
-        "evaluation_protocol": config.evaluation.protocol,
-        "attempts": record.count(Status.RUNNING),
-        "created_at": datetime.datetime.fromisoformat(record.events[0]["time"]),
-        "started_at": record.time_of(Status.RUNNING),
-        "ended_at": record.time_of(*_ENDS) if status in _ENDS else None,
-        "config": json.dumps(config.to_dict()),
-    }
-
-
-def _trained_by(record: Record) -> dict[str, list[str]]:
-    """Return what the trial's training ran under, since it last began at epoch 0."""
-    begun = [event for event in record.events if event.get("status") == Status.RUNNING]
-    first = max((i for i, event in enumerate(begun) if not event.get("epoch")), default=0)
-    found = {name: [event.get(name) for event in begun[first:]] for name in _PER_PROCESS}
-    return {name: [value for value in values if value] for name, values in found.items()}
-
-
-def _joined(values: list[str]) -> str | None:
-    return " and ".join(dict.fromkeys(values)) or None
-
-
 def _world_models(configs: Sequence[TrialConfig]) -> dict[str, str]:
-    """Return where the world models' files of trials lie that are there, by their ids.
+    """Return where the trials' pretrained world models lie, by their ids, if they are there.
 
-    They may be moved: a trial's record has the place that its file had when it was asked for.
+    A trial's record only has the place at which its file lay when the trial was asked for.
     """
     files = {c.world_model_from: c for c in configs if c.is_pretrained and not c.awaits_world_model}
     if not files:
@@ -369,19 +264,3 @@ def _as_column(values: Sequence[Any]) -> pa.Array:
     if len(types) < 2 or types == {int, float}:
         return pa.array(values)
     return pa.array([None if value is None else str(value) for value in values])
-
-
-def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
-    # Not by to_numpy, which imports pandas.
-    pairs = zip(evaluations["actor"].to_pylist(), evaluations["return"].to_pylist(), strict=True)
-    return np.array([value for name, value in pairs if (name or results.POLICY) == actor])
-
-
-def _optional(path: Path, schema: pa.Schema) -> pa.Table:
-    return results.read_table(path, schema) if path.exists() else results.empty(schema)
-
-
-def _evaluations(path: Path) -> pa.Table:
-    if not path.exists():
-        raise ValueError(f"EVALUATED without {path.name}; {_AGAIN}")
-    return results.read_table(path, results.EVALUATIONS)
