@@ -1,4 +1,4 @@
-"""Angles of joints without limits, taken modulo a turn."""
+"""Angles of joints that can turn without limit, wrapped into one turn."""
 
 import math
 from typing import TypeVar
@@ -13,14 +13,14 @@ _Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 
 def wrap(angles: _Array) -> _Array:
-    """Return angles in [-pi, pi] that differ from the given ones by whole turns."""
+    """Return the angles [rad] wrapped into [-pi, pi]."""
     return angles - _TURN * (angles / _TURN).round()
 
 
 def wrap_observations(obs: np.ndarray, task: Task) -> np.ndarray:
-    """Return observations [..., obs_dim] with the task's winding angles wrapped.
+    """Return observations [..., obs_dim] with the task's unlimited angles wrapped.
 
-    The array itself comes back for a task that has none.
+    Returns the same array, not a copy, for a task without such angles.
     """
     if not task.winding_angles:
         return obs

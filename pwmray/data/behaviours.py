@@ -1,7 +1,7 @@
 """Behaviours that collect data: open-loop action sequences of one episode, and a policy's noise.
 
-An open-loop behaviour is a function of a numpy generator and the shape (steps, action_dim), and
-returns float32 actions in [-1, 1]; a policy's behaviour returns what is added to its actions. Held
+An open-loop behaviour takes a numpy generator and the shape (steps, action_dim) and returns float32
+actions in [-1, 1]; a behaviour of a policy returns what is added to the policy's actions. Held
 actions and slow noise move a body further than white noise, which a mechanism averages out;
 bang-bang and constant reach the ends of its range.
 
@@ -25,8 +25,8 @@ import numpy as np
 _PULL = 0.1
 _KICK = 0.25
 _SWITCH_PROBABILITY = 0.1  # of a bang-bang action changing sign, per step and dimension
-_MAX_POLICY_NOISE = 0.4  # sd of what is added to a policy's actions, drawn anew for each episode
-_MEMORY = 0.9  # of that noise, per step
+_MAX_POLICY_NOISE = 0.4  # upper end of the noise's sd, which is drawn for each episode
+_MEMORY = 0.9  # share of that noise that is left after a step
 
 Behaviour = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -80,7 +80,7 @@ def no_noise(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.nd
 
 
 def slow_noise(rng: np.random.Generator, num_steps: int, action_dim: int) -> np.ndarray:
-    """Disturb the policy for some steps in one direction, in one episode more than in another."""
+    """Push the policy one way for some steps; how hard differs from episode to episode."""
     std = rng.uniform(0, _MAX_POLICY_NOISE)
     kicks = rng.standard_normal((num_steps, action_dim)) * std * (1 - _MEMORY**2) ** 0.5
     return _drift(kicks, _MEMORY).astype(np.float32)
@@ -98,7 +98,7 @@ def _held(rng: np.random.Generator, num_steps: int, action_dim: int, num_held: i
 
 
 def _drift(kicks: np.ndarray, memory: float) -> np.ndarray:
-    """Return where kicks [steps, ...] lead from 0, with `memory` of the place kept at each step."""
+    """Return the places [steps, ...] of a walk: each is `memory` times the last plus a kick."""
     places, place = np.zeros_like(kicks), np.zeros_like(kicks[0])
     for step, kick in enumerate(kicks):
         place = memory * place + kick

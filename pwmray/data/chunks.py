@@ -1,9 +1,9 @@
-"""Read one chunk of a published dataset: the only place that knows how it is laid out inside.
+"""Read one chunk of a published dataset: the only module that knows the layout inside a chunk.
 
-A chunk is a TensorDict, or a dictionary, of `obs` [E, T, O], `action` [E, T, A] and `reward`
-[E, T], float32, and `task` [E, T], whole numbers: E episodes of T rows. Row t holds obs_t and the
-action and reward that LED to it; what row 0 has of these two means nothing. A narrower task's
-observation and action are padded to O and A.
+A chunk is a TensorDict, or a dictionary, of E episodes with T rows: `obs` [E, T, O], `action`
+[E, T, A] and `reward` [E, T], all float32, and `task` [E, T], whole numbers. Row t holds obs_t and
+the action and reward that LED to it; those of row 0 mean nothing. The observations and actions of a
+smaller task are padded to O and A.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, Task
 
 _NAMES = ("obs", "action", "reward", "task")
 _WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_SLAB_EPISODES = 512  # read at a time: 30 MB of MT30
+_SLAB_EPISODES = 512  # that are read at a time: 30 MB of MT30
 
 
 class Rows(NamedTuple):
-    """Whole episodes of one task, n of them, unpadded; the first row's action and reward NaN."""
+    """n whole episodes of one task, unpadded; action and reward of each first row are NaN."""
 
     obs: np.ndarray  # [n, T, obs_dim] float32
     action: np.ndarray  # [n, T, action_dim] float32
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """An open chunk; the arrays are mapped, so that what is not looked at is not read."""
+    """An open chunk; its arrays are memory-mapped, so that only what is used is read."""
 
     path: Path
     layout: Layout
@@ -49,8 +49,8 @@ class Chunk(NamedTuple):
 def open_chunk(path: Path, trust: bool = False) -> Chunk:
     """Map the chunk at `path`.
 
-    No code that a file brings along is run unless `trust` is set. Raises ValueError naming the
-    file and what is wrong with its form.
+    A chunk is a pickle; code in it runs only with `trust`. Raises ValueError naming the file and
+    what is wrong with its form.
     """
     fields = _fields(path, load_pickled(path, trust, is_mapped=True))
     shape = fields["task"].shape
@@ -62,7 +62,7 @@ def open_chunk(path: Path, trust: bool = False) -> Chunk:
 
 
 def read_tasks(chunk: Chunk) -> np.ndarray:
-    """Return the task of each episode, [E]; raise ValueError for one that cannot be."""
+    """Return the task's index of each episode, [E]; raise ValueError for an impossible one."""
     tasks = chunk.task[:, 0]
     out_of_range = (tasks < 0) | (tasks >= chunk.layout.num_tasks)
     if out_of_range.any():
@@ -80,10 +80,10 @@ def read_tasks(chunk: Chunk) -> np.ndarray:
 def read_slabs(
     chunk: Chunk, task_ids: np.ndarray, tasks: list[Task]
 ) -> Iterator[tuple[int, list[tuple[Task, Rows]]]]:
-    """Yield the number of episodes passed and the rows of `tasks` among the latest, in order.
+    """Read a chunk slab by slab: yield how many episodes are done, and this slab's rows by task.
 
-    `task_ids` is what read_tasks returned. Raises ValueError for a value that is not finite, or
-    that lies where a task has none.
+    Only rows of `tasks` are read; `task_ids` is what `read_tasks` returned. Raises ValueError for a
+    value that is not finite, and for an observation in the padding.
     """
     for start in range(0, chunk.num_episodes, _SLAB_EPISODES):
         stop = min(start + _SLAB_EPISODES, chunk.num_episodes)
@@ -116,7 +116,7 @@ def _read_rows(chunk: Chunk, episodes: np.ndarray, task: Task) -> Rows:
 def _complain(
     chunk: Chunk, episodes: np.ndarray, is_bad: np.ndarray, fault: str, first_row: int = 0
 ) -> None:
-    """Raise ValueError for the first bad entry of [n, T, ...] from `first_row` on."""
+    """Raise ValueError naming the first bad entry of [n, T, ...], if any, from `first_row` on."""
     if is_bad[:, first_row:].any():
         number, row = (int(index) for index in np.argwhere(is_bad[:, first_row:])[0][:2])
         place = f"row {row + first_row} of episode {episodes[number]}"
@@ -153,7 +153,7 @@ def _layout(path: Path, shape: tuple[int, ...]) -> Layout:
 def _check_form(
     path: Path, fields: Mapping[str, torch.Tensor], obs: tuple[int, ...], action: tuple[int, ...]
 ) -> None:
-    """Raise ValueError unless shapes agree, are as wide as the widest task, and are float32."""
+    """Raise ValueError unless the fields have agreeing shapes, wide enough for MT30, and dtypes."""
     for name, least in (("obs", obs), ("action", action), ("reward", obs[:-1])):
         shape, dtype = tuple(fields[name].shape), fields[name].dtype
         fits = len(shape) == len(least) and shape[:2] == least[:2] and shape[2:] >= least[2:]

@@ -1,8 +1,8 @@
 """Collect a small offline dataset by rolling a task's environments.
 
-The episodes follow from the task, the recipe and the policy that acts in some of them: each has its
-own actions or noise and its own reset seed, drawn from (recipe.seed, task, episode), however many
-environments run side by side.
+The episodes depend on the task, the recipe and the policy that acts in some of them, and on nothing
+else. Each has its own actions or noise and its own reset seed, drawn from (recipe.seed, task,
+episode), however many environments run side by side.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,9 @@ _STEPS_PER_REPORT = 10
 
 MakeVector = Callable[[str, int], Any]  # pwmray.envs.vector.make_vector, or one like it
 
-# What a policy does: observations [n, obs_dim] in, actions [n, action_dim or more] out. It is made
-# for each n.
+# Observations [n, obs_dim] in, actions [n, action_dim or more] out.
 Policy = Callable[[np.ndarray], np.ndarray]
-MakePolicy = Callable[[int], Policy]
+MakePolicy = Callable[[int], Policy]  # of n
 
 
 class NoPolicyError(ValueError):
@@ -31,15 +30,15 @@ class NoPolicyError(ValueError):
 
 
 class Episodes(NamedTuple):
-    """Whole episodes, E of them with T = 501 rows, in float32.
+    """E whole episodes of T = 501 rows each, float32.
 
-    Row t holds obs_t and the action and reward that led to it; row 0's are NaN.
+    Row t holds obs_t and the action and reward that led to it; those of row 0 are NaN.
     """
 
     obs: np.ndarray  # [E, T, obs_dim]
     action: np.ndarray  # [E, T, action_dim]
     reward: np.ndarray  # [E, T]
-    behaviours: tuple[str, ...]  # [E]
+    behaviours: tuple[str, ...]  # [E], who acted
 
 
 def collect(
@@ -52,8 +51,8 @@ def collect(
 ) -> Episodes:
     """Roll the episodes of one round of `task`; about 5 to 10 seconds for 40.
 
-    `make_vector(task, n)` must give environments that keep the promises of
-    pwmray.envs.vector.make_vector; `make_policy(n)` gives what acts in n of them. Raises
+    `make_vector(task, n)` makes n environments, which must keep the promises of
+    pwmray.envs.vector.make_vector; `make_policy(n)` makes what acts in n of them. Raises
     NoPolicyError if the recipe needs a policy and there is none.
     """
     numbers = recipe.episodes_of(round_number)
@@ -89,7 +88,7 @@ def join(parts: Sequence[Episodes]) -> Episodes:
 
 
 def _plan_episodes(task: Task, recipe: CollectionRecipe, group: range) -> Episodes:
-    """Return episodes with their actions, or the noise on a policy's, and nothing else."""
+    """Return episodes that hold only actions, or noise for a policy's actions, to be rolled."""
     shape = (len(group), EPISODE_STEPS + 1)
     action = np.full((*shape, task.action_dim), np.nan, np.float32)
     for row, episode in zip(action, group, strict=True):
@@ -111,7 +110,10 @@ def _roll(
     is_led: np.ndarray,
     episodes: Episodes,
 ) -> Iterator[int]:
-    """Fill the rows of the episodes, some of them led by the policy; yield the steps done."""
+    """Roll the episodes and fill in their rows; yield the steps done.
+
+    The policy acts, with noise, in the episodes that `is_led` [n] marks.
+    """
     episodes.obs[:, 0], _ = envs.reset(seed=seeds)
     for step in range(1, EPISODE_STEPS + 1):
         action = episodes.action[:, step]

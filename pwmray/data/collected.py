@@ -1,4 +1,4 @@
-"""The collected datasets of a folder: each made once, by whoever needs it first."""
+"""The collected datasets of a folder; whichever process needs one first collects it, once."""
 
 import logging
 import os
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def collected_path(task: str, recipe: CollectionRecipe, data_dir: Path) -> Path:
-    """Return where the task's data of this recipe lies."""
+    """Return the path of the task's data of this recipe, whether or not it is there."""
     return Path(data_dir) / COLLECTED / f"{task}-{recipe.fingerprint(task)}.arrow"
 
 
 def is_to_be_made(task: str, recipe: CollectionRecipe, data_dir: Path) -> bool:
-    """Tell whether the task's data is not there, and no process is making it."""
+    """Tell whether the task's data is missing and no process is collecting it."""
     path = collected_path(task, recipe, data_dir)
     return not path.exists() and claim.owner(_claim_path(path)) is None
 
@@ -43,15 +43,15 @@ def ensure_data(
     rebuild: bool = False,
     collect: Collect = collect_round,
 ) -> Path:
-    """Return the path of the task's data, collecting it first if it is not there.
+    """Return the path of the task's data; collect it first if it is not there.
 
-    A recipe with rounds needs pwmray.rounds.collect to collect it.
+    A recipe with rounds needs pwmray.rounds.collect as `collect`. `rebuild` collects again and
+    replaces a file that is there, broken or not.
 
-    Of several processes that want the same data one collects; the others wait for it and say so
-    through `progress`, or in the log. If the one dies, another takes over. `rebuild` collects
-    again and replaces a file that is there, broken or not.
+    If several processes want the same data, one collects it. The others wait, and say so through
+    `progress` or in the log; if the first one dies, another takes over.
 
-    Raises ValueError for an unknown task, a broken file and a folder that cannot be written.
+    Raises ValueError for an unknown task, a broken file or a folder that cannot be written.
     """
     find_task(task)
     path = collected_path(task, recipe, data_dir)
@@ -60,7 +60,7 @@ def ensure_data(
         held = _claim(path)
         if held is None:
             _wait(path, report)
-            time.sleep(_POLL_SECONDS)  # a claim that looks stale is watched before it is taken over
+            time.sleep(_POLL_SECONDS)  # a stale claim is watched for a while before it is taken
             continue
         with held:
             if rebuild or not path.exists():
@@ -75,7 +75,7 @@ def ensure_data(
 
 
 def check_name(store: Store) -> None:
-    """Raise BrokenDataError unless a collected file holds what its name stands for."""
+    """Raise BrokenDataError unless a collected file has the task and recipe that its name says."""
     own = f"{store.task}-{collection_fingerprint(store.recipe, store.task)}"
     if store.path.stem != own:
         remedy = f"; make it again with: {store.remake}" if store.remake else ""
@@ -134,7 +134,7 @@ def _claim_path(path: Path) -> Path:
 
 
 def _wait(path: Path, progress: Progress) -> None:
-    """Say who makes the data, and return when they have it or have given up."""
+    """Say which process collects the data, and return when it is done or dead."""
     while holder := claim.owner(_claim_path(path)):
         maker = claim.describe(holder)
         progress(f"waiting for process {maker}, which collects {path.name}", 0, 0)
@@ -142,7 +142,7 @@ def _wait(path: Path, progress: Progress) -> None:
 
 
 class _Quiet:
-    """Progress for programs without a bar: one log line when something starts."""
+    """Progress for a caller without a progress bar: one log line for each activity."""
 
     def __init__(self) -> None:
         self._said = ""

@@ -1,12 +1,12 @@
-"""The agent that collects data in rounds (pwmray.rounds), as plain data.
+"""The settings of the agent that collects data in rounds (pwmray.rounds), as plain data.
 
-It is part of the recipe's fingerprint and not of any trial, so that all trials of a sweep train on
+They belong to the recipe's fingerprint and not to any trial, so that all trials of a sweep train on
 the same data. It is the agent that learns most in a minute of one core: small networks, many short
-model steps, high rates that do not fall.
+model steps, high learning rates without decay.
 """
 
 COLLECTOR = {
-    "version": 1,  # raised when the same settings come to mean another agent
+    "version": 1,  # to be raised when the same settings give another agent
     "variant": "baseline",
     "size": "laptop",
     "world_model.standardize": True,

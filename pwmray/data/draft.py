@@ -1,4 +1,4 @@
-"""An unfinished import: a draft of each task's file, and a journal of how far they are."""
+"""An unfinished import: a draft of each task's file, and a journal of how far it has come."""
 
 import json
 import os
@@ -14,27 +14,26 @@ from pwmray.files import replacing
 from pwmray.room import check_room
 from pwmray.tasks import Task
 
-# Change it with what is written here: an unfinished import of another version is not gone on with.
+# Raise it when what is written here changes: a draft of another version is not continued.
 IMPORT_FORMAT = "pwmray-import-1"
 _JOURNAL = "journal.json"
 
 
 @dataclass
 class Draft:
-    """An unfinished dataset, in a folder inside the one that it will fill."""
+    """An unfinished dataset; its folder lies inside that of the finished one."""
 
     folder: Path
     survey: Survey
     tasks: list[Task]
-    num_chunks: int = 0  # whose rows are in the files
-    sealed: dict[str, TaskFile] = field(default_factory=dict)  # tasks whose file is done
+    num_chunks: int = 0  # that are done: their rows are in the files
+    sealed: dict[str, TaskFile] = field(default_factory=dict)  # the finished files, by task
 
     @classmethod
     def open(cls, folder: Path, survey: Survey, tasks: list[Task]) -> "Draft":
-        """Go on with the draft in `folder`, or begin one.
+        """Open the draft in `folder` to continue it, or begin one.
 
-        Raises ValueError for one of other chunks or tasks or of an earlier version, and for a
-        damaged one.
+        Raises ValueError for a draft of other chunks or tasks, of an earlier version, or damaged.
         """
         draft = cls(folder, survey, tasks)
         path = folder / _JOURNAL
@@ -63,7 +62,7 @@ class Draft:
     @property
     def _defining(self) -> dict:
         names = [task.name for task in self.tasks]
-        # The numbers of episodes decide where rows are, and a damaged chunk may show others.
+        # The numbers of episodes decide where rows go; a chunk that is damaged since has others.
         episodes = [
             [chunk.num_episodes(task) for task in self.tasks] for chunk in self.survey.chunks
         ]
@@ -71,7 +70,7 @@ class Draft:
         return {"format": IMPORT_FORMAT, **chunks, "tasks": names}
 
     def _check_files(self) -> None:
-        """Raise ValueError for a file of the draft that is not as it was left."""
+        """Raise ValueError unless every file of the draft is as it was left."""
         for task in self.tasks:
             store = self.store(task)
             try:
@@ -82,7 +81,7 @@ class Draft:
                 raise _damaged(store.path, error) from error
 
     def _is_published(self, task: Task) -> bool:
-        """Tell whether a killed import moved the task's file to where it belongs."""
+        """Tell whether a killed import had already moved the task's file to its final place."""
         path = self.store(task).path
         if path.exists() or len(self.sealed) < len(self.tasks):
             return False
@@ -90,11 +89,11 @@ class Draft:
         return moved.fingerprint == self.sealed[task.name].fingerprint
 
     def discard(self) -> None:
-        """Delete what is there."""
+        """Delete the draft's folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def reserve(self) -> None:
-        """Make the tasks' files, without rows, unless that was done."""
+        """Create the tasks' files at full size, unless that was done before."""
         if (self.folder / _JOURNAL).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,14 +102,14 @@ class Draft:
         self.note()
 
     def note(self) -> None:
-        """Record how far it is; what is not recorded is done again, to the same effect."""
+        """Record the progress; what a kill keeps from it is done again, to the same effect."""
         sealed = {name: file._asdict() for name, file in self.sealed.items()}
         journal = {"defining": self._defining, "num_chunks": self.num_chunks, "sealed": sealed}
         with replacing(self.folder / _JOURNAL) as path:
             path.write_text(json.dumps(journal))
 
     def store(self, task: Task) -> StoreDraft:
-        """Return a task's file."""
+        """Return the draft of a task's file."""
         num_episodes = self.survey.num_episodes(task)
         imported = {"format": IMPORT_FORMAT, "dataset": self.survey.layout.name}
         return StoreDraft(
@@ -131,14 +130,14 @@ class Draft:
         self.note()
 
     def publish(self) -> None:
-        """Move the files to where they belong; those that a killed import moved are there."""
+        """Move the files to their final places, except those that a killed import had moved."""
         for task in self.tasks:
             path = self.store(task).path
             if path.exists():
                 os.replace(path, self.folder.parent / path.name)
 
     def num_rows(self, task: Task, num_chunks: int | None = None) -> int:
-        """Return the rows of a task in all or the first chunks."""
+        """Return how many rows of a task are in all or the first `num_chunks` chunks."""
         return self.survey.num_episodes(task, num_chunks) * self.survey.layout.num_rows
 
     def check_room(self) -> None:
@@ -149,16 +148,16 @@ class Draft:
 
 
 def unfinished_tasks(folder: Path, finished: Container[str]) -> list[str]:
-    """Return the tasks that the draft in `folder` is still to bring; none where a kill left it.
+    """Return the tasks that the draft in `folder` has yet to finish; none if it has no journal.
 
-    `finished` are those of the dataset's manifest.
+    `finished` are the tasks of the dataset's manifest.
     """
     drafts = [path.stem for path in sorted(folder.glob("*.arrow"))]
     try:
         noted = json.loads((folder / _JOURNAL).read_text())["defining"]["tasks"]
-    except FileNotFoundError:  # killed while it began, or while it was deleted
+    except FileNotFoundError:  # a kill came as the draft was begun or deleted
         return []
-    except (ValueError, KeyError, TypeError):  # damaged: whose rows these are a person may know
+    except (ValueError, KeyError, TypeError):  # damaged: a person may know whose rows these are
         return drafts
     return [task for task in noted if task in drafts or task not in finished]
 

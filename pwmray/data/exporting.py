@@ -1,4 +1,4 @@
-"""Write stores as a folder of chunks that TD-MPC2's own code loads; import_dataset's inverse."""
+"""Write stores as a folder of chunks, which TD-MPC2's own code loads: the inverse of importing."""
 
 import errno
 import json
@@ -24,12 +24,12 @@ _CHUNK_EPISODES = 8192  # 0.5 GB of MT30
 
 
 def export_stores(stores: Sequence[Store], out: Path, progress: Progress) -> list[str]:
-    """Make the folder `out` with every episode of `stores`, in order; return the chunks' names.
+    """Write every episode of `stores`, in order, into the new folder `out`; return chunk names.
 
-    The first row's action and reward, which mean nothing, are NaN; padding is 0. What acted and
-    how the data was made stand in a list beside the chunks, for the format has no place for them.
-    Raises ValueError for episodes of a length that no published dataset has, for a folder that is
-    there, and where another process makes it.
+    Action and reward of each first row mean nothing and are NaN; padding is 0. The chunks' format
+    has no place for who acted and for how the data was made; these are in a list beside the chunks.
+    Raises ValueError for episodes of a length that no published dataset has, and if the folder
+    exists or another process is making it.
     """
     layout = _layout(stores)
     _check_absent(out)
@@ -55,7 +55,7 @@ def _export(stores: Sequence[Store], layout: Layout, out: Path, progress: Progre
         content = {"layout": layout.name, "chunks": names, **_origins(stores, names)}
         (draft / EXPORT_LIST).write_text(json.dumps(content))
         draft.rename(out)
-    except RuntimeError as error:  # what torch makes of a disk that takes no more
+    except RuntimeError as error:  # as torch reports a full disk
         reason = first_line(error)
         raise ValueError(f"cannot write to {out.parent}: is its disk full? ({reason})") from error
     except OSError as error:
@@ -68,7 +68,7 @@ def _export(stores: Sequence[Store], layout: Layout, out: Path, progress: Progre
 
 
 def _origins(stores: Sequence[Store], names: list[str]) -> dict[str, dict]:
-    """Return what acted in each chunk's episodes, and each task's recipe."""
+    """Return who acted in each chunk's episodes, and each task's recipe."""
     behaviours = {
         name: [acted for store, start, stop in parts for acted in store.behaviours[start:stop]]
         for name, parts in zip(names, _parts(stores), strict=True)
@@ -96,7 +96,7 @@ def _write_chunks(
 
 
 def _parts(stores: Sequence[Store]) -> Iterator[list[tuple[Store, int, int]]]:
-    """Yield the episodes of each chunk: of which store, from, to."""
+    """Yield the episodes of each chunk, as (store, start, stop)."""
     parts, room = [], _CHUNK_EPISODES
     for store in stores:
         start = 0
@@ -112,7 +112,7 @@ def _parts(stores: Sequence[Store]) -> Iterator[list[tuple[Store, int, int]]]:
 
 
 def _padded(parts: list[tuple[Store, int, int]], layout: Layout) -> dict[str, torch.Tensor]:
-    """Return the episodes of one chunk, [E, T, ...]."""
+    """Return the padded episodes of one chunk, [E, T, ...], by field."""
     shape = (sum(stop - start for _, start, stop in parts), layout.num_rows)
     obs = np.zeros((*shape, layout.obs_dim), np.float32)
     action = np.zeros((*shape, layout.action_dim), np.float32)

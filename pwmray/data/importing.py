@@ -1,8 +1,9 @@
-"""Turn a folder of published chunks into a store: one file a task, and a manifest written last.
+"""Turn a folder of published chunks into a dataset of ours: a file for each task, and a manifest.
 
-The chunks are looked through for their tasks, which gives every row its place; then each is read
-once, in order, and its rows are written there. A journal says how many chunks are done; rows that
-a killed import wrote beyond them are written again, to the same places.
+First all chunks are surveyed, which tells where each row will lie. Then each chunk is read once, in
+order, and its rows are written to their places. A journal has the number of chunks that are done;
+rows that a killed import wrote beyond these are written again, to the same places. The manifest is
+written last.
 """
 
 import contextlib
@@ -38,10 +39,10 @@ def import_dataset(
 ) -> Manifest:
     """Make or complete `data_dir`/<dataset>/ from the chunks in `source`; all tasks by default.
 
-    A second call goes on where a killed one stopped and adds tasks to a finished store; `rebuild`
-    starts again, and what it replaces stays until the new files are done. `is_partial` takes the
-    chunks that are there although others are not. An unfinished import of other tasks is left as
-    it is, with a warning, where nothing is to be done.
+    A second call continues where a killed one stopped, and adds tasks to a finished dataset.
+    `rebuild` starts again, but what it replaces stays until the new files are done. `is_partial`
+    accepts that some chunks are missing. If there is nothing to do, an unfinished import of other
+    tasks is left as it is, with a warning. `trust` is as in `open_chunk`.
     Raises ValueError for chunks that cannot be used, another import at work, or no room.
     """
     for task in tasks:
@@ -71,7 +72,7 @@ def import_dataset(
 
 
 def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, rebuild: bool) -> Manifest:
-    """Bring the draft from wherever it is to its end, beside what is kept of a finished import."""
+    """Finish the draft, wherever it stands; return the manifest with what is kept besides."""
     try:
         draft.reserve()
         _write_chunks(draft, trust, progress)
@@ -85,7 +86,7 @@ def _fill(draft: Draft, kept: Manifest, trust: bool, progress: Progress, rebuild
 
 
 def _describe_left(draft: Draft, rebuild: bool) -> str:
-    """Say what there is of the dataset where the disk took no more, and how to go on."""
+    """Say what a full disk left of the dataset, and how to go on."""
     if rebuild and len(draft.sealed) < len(draft.tasks):
         return "what was there stays as it was; --rebuild starts again"
     done = f"what is done is kept ({draft.num_chunks} of {len(draft.survey.chunks)} chunks)"
@@ -105,7 +106,7 @@ def _write_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
 
 
 def _write_chunk(draft: Draft, chunk: SurveyedChunk, trust: bool) -> Iterator[int]:
-    """Write a chunk's rows to their places, synced at the end; yield the episodes passed."""
+    """Write a chunk's rows to their places and sync; yield how many episodes are done."""
     next_rows = {task: draft.num_rows(task, draft.num_chunks) for task in draft.tasks}
     with contextlib.ExitStack() as stack:
         writers = {
@@ -133,9 +134,10 @@ def _seal(draft: Draft, progress: Progress) -> None:
 
 
 def _publish(draft: Draft, kept: Manifest) -> Manifest:
-    """Move the files to where they belong and say so in the manifest, which is returned.
+    """Move the files to their final places and write the manifest; return it.
 
-    Meanwhile the manifest names no file that is being replaced: what a kill leaves is unfinished.
+    Meanwhile the manifest names no file that is being replaced, so that after a kill the dataset
+    counts as unfinished.
     """
     folder = draft.folder.parent
     if kept.tasks:
@@ -143,7 +145,7 @@ def _publish(draft: Draft, kept: Manifest) -> Manifest:
     elif (folder / MANIFEST).exists():
         os.replace(folder / MANIFEST, draft.folder / MANIFEST)
     draft.publish()
-    # An earlier version took no digests; now they tell these chunks from others of their sizes.
+    # An earlier version took no digests, which tell these chunks from others of the same sizes.
     finished = dataclasses.replace(
         kept, tasks={**kept.tasks, **draft.sealed}, digests=draft.survey.digests
     )
@@ -152,15 +154,15 @@ def _publish(draft: Draft, kept: Manifest) -> Manifest:
 
 
 def _discard(draft: Draft) -> None:
-    """Delete the draft, and before it the files that only the manifest which it replaced names."""
+    """Delete the draft, and the files of tasks that only the replaced manifest lists."""
     folder = draft.folder.parent
-    for name in _listed(draft.folder) - _listed(folder):  # of other chunks, which had more tasks
+    for name in _listed(draft.folder) - _listed(folder):  # the earlier chunks had more tasks
         (folder / f"{name}.arrow").unlink(missing_ok=True)
     draft.discard()
 
 
 def _listed(folder: Path) -> set[str]:
-    """Return the tasks that the manifest names; none of one that is not there or damaged."""
+    """Return the tasks that the folder's manifest lists; none without a readable one."""
     try:
         return set(read_manifest(folder).tasks)
     except ValueError:
@@ -168,7 +170,10 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _kept(folder: Path, survey: Survey, tasks: Sequence[str], rebuild: bool) -> Manifest:
-    """Return what stays of what the folder's manifest says; an empty one where nothing does."""
+    """Return the manifest of the files that stay, empty if none do.
+
+    Raises ValueError if files of other chunks would stay beside the new ones.
+    """
     empty = Manifest(
         survey.layout.name, survey.sizes, survey.missing, {}, survey.digests, survey.is_export
     )
@@ -191,7 +196,7 @@ def _kept(folder: Path, survey: Survey, tasks: Sequence[str], rebuild: bool) -> 
 
 
 def _wanted(survey: Survey, names: Sequence[str], finished: Manifest) -> list[Task]:
-    """Return the tasks to import that are not there yet."""
+    """Return the tasks to import that are not finished, all where `names` is empty."""
     absent = [name for name in names if not survey.num_episodes(TASKS[name])]
     if absent:
         raise ValueError(f"the chunks have no episode of {', '.join(absent)}")

@@ -1,4 +1,4 @@
-"""The data files of a folder: what there is, and whether it is what was written."""
+"""The data files of a folder: which there are, and whether each is as it was written."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,22 +11,22 @@ from pwmray.tasks import TASKS
 
 
 class DataFile(NamedTuple):
-    """One task's file and, where it was imported, what the manifest says of it."""
+    """One task's file and, if it was imported, what the manifest says of it."""
 
     path: Path
-    listed: TaskFile | None
-    remake: str  # what makes it again, for people; empty where the file can tell
+    listed: TaskFile | None  # by the manifest; None for a collected file
+    remake: str  # the command that makes it again; empty for a collected file, whose name tells
 
 
 def find_datasets(data_dir: Path) -> dict[str, Manifest]:
-    """Return the imported datasets by name; raise ValueError for a manifest of no use."""
+    """Return the imported datasets by name; raise ValueError for an unusable manifest."""
     folders = [data_dir / name for name in LAYOUTS]
     found = [folder for folder in folders if (folder / MANIFEST).exists()]
     return {folder.name: read_manifest(folder) for folder in found}
 
 
 def find_files(data_dir: Path, task: str = "") -> list[DataFile]:
-    """Return the files of all tasks or one, imported ones first."""
+    """Return the files of one task, or of all, imported ones first."""
     imported = [
         DataFile(
             data_dir / dataset / f"{name}.arrow",
@@ -41,9 +41,9 @@ def find_files(data_dir: Path, task: str = "") -> list[DataFile]:
 
 
 def verify_file(file: DataFile) -> Store:
-    """Read all of a file; raise ValueError naming it unless it is what was written, and finite.
+    """Read all of a file; raise ValueError naming it unless it is as it was written, and finite.
 
-    It must also be of the task, and if collected of the recipe, that its name stands for.
+    Its content must also match its name, which says the task and, if collected, the recipe.
     """
     store = open_store(file.path, file.remake, file.path.stem if file.listed else "")
     store.verify()
@@ -64,7 +64,7 @@ def verify_file(file: DataFile) -> Store:
 
 
 def check_listed(store: Store, listed: TaskFile) -> None:
-    """Raise BrokenDataError for an imported file that is not the manifest's."""
+    """Raise BrokenDataError unless an imported file is the one that the manifest lists."""
     if listed.fingerprint != store.fingerprint:
         raise BrokenDataError(
             f"{store.path} has fingerprint {store.fingerprint}, its manifest says "
@@ -73,7 +73,7 @@ def check_listed(store: Store, listed: TaskFile) -> None:
 
 
 def _collected(data_dir: Path, task: str) -> list[Path]:
-    """Return what was collected, by task in MT30's order, then by name."""
+    """Return the collected files, by task in MT30's order and then by name."""
     names = [task] if task else list(TASKS)
     folder = data_dir / COLLECTED
     return [path for name in names for path in sorted(folder.glob(f"{name}-{'?' * 12}.arrow"))]

@@ -1,18 +1,18 @@
 """The published offline datasets as plain data: TD-MPC2's MT30 and MT80.
 
-Both are files `chunk_0.pt`, `chunk_1.pt`, ... of whole episodes. MT80's episodes have 101 rows, as
-long as Meta-World's, so that it cuts the longer ones of MT30's tasks into five.
+Both are files `chunk_0.pt`, `chunk_1.pt`, ... of whole episodes. MT80's episodes have 101 rows, the
+length of Meta-World's; it cuts the longer episodes of MT30's tasks into five.
 """
 
 from typing import NamedTuple
 
 from pwmray.tasks import EPISODE_STEPS
 
-COLLECTED = "collected"  # not published: made here, see pwmray.data.collect
+COLLECTED = "collected"  # the source that is no published dataset, see pwmray.data.collect
 
 
 class Layout(NamedTuple):
-    """How one dataset is laid out; its first 30 tasks are MT30's, in pwmray.tasks' order."""
+    """The layout of a published dataset; its first 30 tasks are MT30's, in pwmray.tasks' order."""
 
     name: str
     num_rows: int  # of an episode; row 0 is the reset
@@ -20,7 +20,7 @@ class Layout(NamedTuple):
     action_dim: int
     num_tasks: int
     num_chunks: int  # as published
-    num_episodes: int | None  # of MT30's tasks, as published, where that is known
+    num_episodes: int | None  # of MT30's tasks, as published; None if unknown
 
 
 LAYOUTS = {

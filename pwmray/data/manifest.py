@@ -1,4 +1,4 @@
-"""What an imported dataset's folder holds; written last, so a folder without it is unfinished."""
+"""The manifest of an imported dataset; it is written last, so a folder without it is unfinished."""
 
 import dataclasses
 import hashlib
@@ -31,13 +31,13 @@ class TaskFile(NamedTuple):
 class Manifest:
     """A finished import."""
 
-    dataset: str  # its layout's name, as the folder's
-    chunks: dict[str, int]  # file name and bytes, as imported
+    dataset: str  # the name of its layout and of its folder
+    chunks: dict[str, int]  # file names and bytes of the imported chunks
     missing: list[str]  # chunks that were not there
     tasks: dict[str, TaskFile]
-    # Of the chunks' content, by file name; empty where an earlier version imported them.
+    # Of the chunks' content, by file name; empty if an earlier version imported them.
     digests: dict[str, str] = field(default_factory=dict)
-    is_export: bool = False  # of chunks that `pwmray data export` wrote
+    is_export: bool = False  # whether `pwmray data export` wrote the chunks
 
     @property
     def fingerprint(self) -> str:
@@ -52,22 +52,22 @@ class Manifest:
 
     @property
     def lost_share(self) -> float:
-        """Return what share of the dataset's chunks was not there, [0, 1)."""
+        """Return the share of the dataset's chunks that was missing, in [0, 1)."""
         return len(self.missing) / (len(self.missing) + len(self.chunks))
 
     @property
     def loss(self) -> str:
-        """Say which chunks were not there, for people; empty where all were."""
+        """Return a text that names the missing chunks, empty if none was."""
         share = f"about {100 * self.lost_share:.0f} % of the data"
         return f"{', '.join(self.missing)}, {share}" if self.missing else ""
 
     def is_of(self, chunks: dict[str, int], digests: dict[str, str]) -> bool:
-        """Tell whether these are the chunks that were imported; by size where no more is known."""
+        """Tell whether these chunks were imported, by size alone if there are no digests."""
         return self.chunks == chunks and self.digests in ({}, digests)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Declare the folder finished."""
+    """Write the manifest, which declares the folder finished."""
     tasks = {name: file._asdict() for name, file in manifest.tasks.items()}
     content = {
         "format": FORMAT,
@@ -80,7 +80,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a folder holds; raise ValueError for one unfinished, damaged or of a newer form."""
+    """Return a folder's manifest; raise ValueError without one, or for a damaged or newer one."""
     path = folder / MANIFEST
     remedy = f"make it again with: {import_command(folder, rebuild=True)}"
     try:
@@ -113,7 +113,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
 def imported_path(task: str, dataset: str, data_dir: Path) -> Path:
     """Return the file of a task in an imported dataset.
 
-    Raises ValueError with the command that makes it where the dataset or the task is not there.
+    Raises ValueError with the command that imports it if the dataset or the task is missing.
     """
     find_task(task)
     if dataset not in LAYOUTS:
@@ -131,7 +131,7 @@ def imported_path(task: str, dataset: str, data_dir: Path) -> Path:
 
 
 def import_command(folder: Path, task: str = "", rebuild: bool = False) -> str:
-    """Return the command, for people, that imports a folder, or one task of it."""
+    """Return the command, to show to people, that imports a folder or one task of it."""
     options = f" --tasks {task}" if task else ""
     options += " --rebuild" if rebuild else ""
     command = f"pwmray data import DIR --data {shlex.quote(str(folder.parent))}{options}"

@@ -22,10 +22,11 @@ class Split(NamedTuple):
 
 
 class MultitaskSampler:
-    """Draw windows uniformly over those of the given episodes of all stores.
+    """Draw windows uniformly from the chosen episodes of all stores.
 
-    `place` is for pwmray.data.rows. Raises ValueError for a store without a chosen episode as long
-    as the horizon.
+    `episodes` has each store's chosen episodes. Draws follow from `generator`, which must live on
+    `device`. `place` is as in `place_rows`. Raises ValueError for a store whose chosen episodes are
+    all shorter than the horizon.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class MultitaskSampler:
     def among(
         self, episodes: Sequence[np.ndarray], generator: torch.Generator
     ) -> "MultitaskSampler":
-        """Return a sampler of other episodes that shares this one's rows."""
+        """Return a sampler of other episodes of these stores that shares the rows in memory."""
         other = copy.copy(self)
         other._choose(episodes, generator)
         return other
 
     @property
     def is_mapped(self) -> bool:
-        """Whether batches are read from files, which a GPU is waited for at."""
+        """Whether each batch is read from files, for which the GPU must have drawn it."""
         return isinstance(self._rows, MappedRows)
 
     def sample(self, batch_size: int) -> tuple[Batch, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""One process at a time makes a dataset or an export; another is told which does."""
+"""One process at a time makes a dataset or an export; any other is told which one does."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pwmray.registry import claim
 
 @contextlib.contextmanager
 def claimed(path: Path, work: str) -> Iterator[None]:
-    """Hold the claim at `path`; `work` says what for, as "imports into DIR".
+    """Hold the claim at `path` for some `work`, such as "imports into DIR".
 
-    Raises ValueError naming the process that has it, or a folder that cannot be written.
+    Raises ValueError naming the process that has the claim, or a folder that cannot be written.
     """
     try:
         claim.watch_dead([path], say)

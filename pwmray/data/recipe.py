@@ -1,4 +1,4 @@
-"""The recipe of a task's data: all that decides about it, and the fingerprint over that."""
+"""The recipe of a task's data: all that determines the data, and a fingerprint over it."""
 
 import hashlib
 import json
@@ -11,21 +11,21 @@ from pwmray.data.collector import COLLECTOR
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.wording import unknown
 
-# Change it with the behaviours or the streams: data of another version is then not reused.
+# Raise it when behaviours or random streams change: data of another version is then not reused.
 COLLECTION_FORMAT = "pwmray-collection-1"
 _OF_ROUNDS = ("num_rounds", "episodes_per_round", "epochs_per_round")
 
 
 @dataclass(frozen=True)
 class CollectionRecipe:
-    """Where a task's data comes from: collected as the other fields say, or a published dataset."""
+    """Where a task's data comes from: a published dataset, or collected as the other fields say."""
 
     source: str = COLLECTED  # or mt30, mt80: imported with `pwmray data import`
-    num_episodes: int = 40  # 500 steps each, without those of the rounds
+    num_episodes: int = 40  # of 500 steps each, those of the rounds not included
     seed: int = 0
-    # Episode i has behaviour i modulo their number, so that none is over-represented by luck.
+    # Episode i has behaviour i modulo their number, so that each acts equally often.
     behaviours: tuple[str, ...] = tuple(BEHAVIOURS)
-    policy: str = ""  # SHA-256 of the checkpoint that acts in the behaviours of a policy
+    policy: str = ""  # SHA-256 of the checkpoint whose policy acts, if a behaviour is a policy's
     num_rounds: int = 0  # of training the collector and collecting with it (pwmray.rounds)
     episodes_per_round: int = 10
     epochs_per_round: int = 50
@@ -62,21 +62,21 @@ class CollectionRecipe:
         return self.num_episodes + self.num_rounds * self.episodes_per_round
 
     def episodes_of(self, round_number: int) -> range:
-        """Return the numbers of a round's episodes; round 0 has the fixed behaviours."""
+        """Return the numbers of a round's episodes; in round 0 the fixed behaviours act."""
         if round_number == 0:
             return range(self.num_episodes)
         stop = self.num_episodes + round_number * self.episodes_per_round
         return range(stop - self.episodes_per_round, stop)
 
     def behaviour(self, episode: int) -> str:
-        """Return the name of the episode's behaviour; a round's first one has no noise."""
+        """Return the name of the episode's behaviour; the first episode of a round has no noise."""
         if episode < self.num_episodes:
             return self.behaviours[episode % len(self.behaviours)]
         is_first = (episode - self.num_episodes) % self.episodes_per_round == 0
         return POLICY if is_first else NOISY_POLICY
 
     def label(self, episode: int) -> str:
-        """Return what the data says of the episode: its behaviour, and in a round `@` which."""
+        """Return the episode's behaviour as the data records it, in a round with its number."""
         if episode < self.num_episodes:
             return self.behaviour(episode)
         round_number = (episode - self.num_episodes) // self.episodes_per_round + 1
@@ -84,10 +84,10 @@ class CollectionRecipe:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """Return all that decides about the data, as plain data.
+        """Return all that determines the data, as plain data.
 
-        What is not in use is left out: a recipe without rounds has no number of epochs, and of
-        a published dataset nothing but its name counts.
+        Fields that are not in use are left out: a recipe without rounds has no number of epochs,
+        and a published dataset has nothing but its name.
         """
         if self.source != COLLECTED:
             return {"source": self.source}
@@ -95,7 +95,7 @@ class CollectionRecipe:
 
     @property
     def collection(self) -> dict[str, Any]:
-        """Return what decides about collected episodes, as plain data."""
+        """Return all that determines collected episodes, as plain data."""
         return {"format": COLLECTION_FORMAT, **self._collected_fields}
 
     @property
@@ -109,12 +109,12 @@ class CollectionRecipe:
         return {name: value for name, value in fields.items() if name not in _OF_ROUNDS}
 
     def fingerprint(self, task: str) -> str:
-        """Return 12 hex digits that stand for what is collected of this task."""
+        """Return 12 hex digits that identify the collected data of this task."""
         return collection_fingerprint(self.collection, task)
 
     @property
     def command_options(self) -> str:
-        """Return the options of `pwmray data collect` that stand for this recipe."""
+        """Return the options with which `pwmray data collect` has this recipe."""
         options = f"--episodes {self.num_episodes} --seed {self.seed}"
         if self.behaviours != tuple(BEHAVIOURS):
             options += f" --behaviours {','.join(self.behaviours)}"
@@ -129,6 +129,6 @@ class CollectionRecipe:
 
 
 def collection_fingerprint(collection: dict[str, Any], task: str) -> str:
-    """Return 12 hex digits over what decides about a task's collected episodes."""
+    """Return 12 hex digits over `CollectionRecipe.collection` and the task."""
     canonical = json.dumps({**collection, "task": task}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""Where the rows that are sampled lie: packed in memory, the host's or a device's, or in files.
+"""Where sampled rows come from: packed in memory, the host's or a GPU's, or mapped from files.
 
-A packed row is [reward | action | obs], the action padded with zeros to MT30's size, the
-observation to the widest of the stores' alone: memory is what limits a batch's time. Rows that are
-read from files are padded to MT30's sizes at once. Rows are numbered through all the stores.
+A packed row is [reward | action | obs]. The action is padded with zeros to MT30's size, but the
+observation only to the widest of the stores, because memory bandwidth limits a batch's time. Rows
+that are read from files are padded to MT30's sizes. Rows are numbered through all the stores.
 
 Shapes: H horizon, B windows, R rows, K = 1 + A + O columns of a row.
 """
@@ -19,26 +19,26 @@ from pwmray.data.angles import wrap_observations
 from pwmray.data.store import Store, chunks
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 
-FIRST_OBS = 1 + MAX_ACTION_DIM  # its first column
+FIRST_OBS = 1 + MAX_ACTION_DIM  # the first column of the observation
 Place = Literal["memory", "map"]
 
-# Packed on the host up to this size. More is sampled from the files: opening them then costs
+# The host packs rows up to this size. Larger data is sampled from the files: opening them costs
 # neither time nor memory, and all processes of a machine share their pages.
 HOST_BYTES = 128 * 2**20
-_DEVICE_SHARE = 0.5  # of a GPU's free memory, for rows; the rest is for training
+_DEVICE_SHARE = 0.5  # of a GPU's free memory that rows may take; the rest is for training
 
 _log = logging.getLogger(__name__)
 
 
 class PackedRows:
-    """Rows in the memory of a device; gathering never waits for it."""
+    """Rows in the memory of a device; `gather` never waits for the device."""
 
     def __init__(
         self, stores: Sequence[Store], horizon: int, device: torch.device, wrap_angles: bool
     ):
         shape = packed_shape(stores)
         if device.type == "cpu":
-            # numpy asks for huge pages, torch does not; from them a batch comes a sixth faster.
+            # numpy asks for huge pages, torch does not; they make a batch a sixth faster.
             packed_RK = torch.from_numpy(np.zeros(shape, np.float32))
         else:
             packed_RK = torch.zeros(shape, device=device)
@@ -57,9 +57,9 @@ class PackedRows:
 
 
 class MappedRows:
-    """Rows in their files, from where each batch is read and moved to the device.
+    """Rows in their files; `gather` reads a batch and moves it to the device.
 
-    A device other than the host is waited for: it has drawn the windows.
+    It waits for a GPU, which draws the windows.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ def place_rows(
     wrap_angles: bool,
     place: Place | None = None,
 ) -> PackedRows | MappedRows:
-    """Return the rows in the memory of `device` or mapped, by their size unless `place` says.
+    """Return the rows in the memory of `device` or mapped: as `place` says, by default by size.
 
-    Says in the log where they are, and warns of a GPU that they do not fit into.
+    By size, the log says where they are, with a warning if they do not fit into a GPU.
     """
     device = torch.device(device)
     rows = PackedRows if (place or _choose_place(stores, device)) == "memory" else MappedRows
@@ -114,7 +114,7 @@ def place_rows(
 
 
 def packed_shape(stores: Sequence[Store]) -> tuple[int, int]:
-    """Return R and K."""
+    """Return R and K of the packed rows."""
     widest = max(store.obs.shape[1] for store in stores)
     return sum(store.num_rows for store in stores), FIRST_OBS + widest
 
@@ -161,6 +161,6 @@ def _map_columns(store: Store, horizon: int) -> dict[int, torch.Tensor]:
 
 
 def _view_windows(rows: torch.Tensor, horizon: int) -> torch.Tensor:
-    """View rows [R, n] so that one row is a whole window: a batch is then B long copies."""
+    """View rows [R, n] as overlapping windows, one a row: a batch is then B long copies."""
     num_rows, width = rows.shape
     return rows.as_strided((num_rows - horizon, (horizon + 1) * width), (width, 1))

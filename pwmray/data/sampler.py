@@ -26,11 +26,11 @@ class Batch(NamedTuple):
 
 
 class WindowSampler:
-    """Draw windows of H + 1 rows, uniformly over all that lie within one episode.
+    """Draw windows of H + 1 rows, uniformly from all that lie within one episode.
 
-    Draws follow from `generator` alone, which must live on `device`. `episodes` names those to
-    draw from, an episode as often as it is named; without it, all of them once. `place` is for
-    pwmray.data.rows. Raises ValueError if no chosen episode is as long as the horizon.
+    Draws follow from `generator` alone, which must live on `device`. `episodes` are those to draw
+    from, by default all; one that is listed twice counts twice. `place` is as in `place_rows`.
+    Raises ValueError if all these episodes are shorter than the horizon.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class WindowSampler:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether batches are read from files, which a GPU is waited for at."""
+        """Whether each batch is read from files, for which the GPU must have drawn it."""
         return isinstance(self._rows, MappedRows)
 
     def sample(self, batch_size: int) -> Batch:
@@ -60,24 +60,24 @@ class WindowSampler:
 
 
 def as_batch(windows_BHK: torch.Tensor) -> Batch:
-    """Return windows of rows as a batch, the observations padded with zeros where they are not."""
+    """Return windows of rows as a batch, with observations padded with zeros to MT30's size."""
     if padding := sum(_SIZES) - windows_BHK.shape[-1]:
         windows_BHK = F.pad(windows_BHK, (0, padding))
     rows_HBK = windows_BHK.transpose(0, 1)
     r_HB1, a_HBA, obs_HBO = rows_HBK.split(_SIZES, dim=-1)
-    # The first row's action and reward led to the window, not on from it. Models copy observations
-    # when they join them with their other inputs, and actions step by step, on a GPU by a kernel
-    # that wants them in order; a loss takes over the rewards' order in memory, and then adds up in
-    # that order.
+    # The first row's action and reward led to the window, so they are dropped. Observations need
+    # not be contiguous: models copy them when they join them with other inputs. Actions must be,
+    # for a GPU's kernel, and rewards, because a loss adds up in the order of their memory.
     return Batch(obs_HBO, a_HBA[1:].contiguous(), r_HB1[1:].contiguous())
 
 
 def draw_episodes(
     store: Store, max_rows: int, with_replacement: bool, generator: torch.Generator
 ) -> np.ndarray:
-    """Return the episodes that fit into a buffer of `max_rows` (0: of all), in random order.
+    """Return the episodes that fit into a buffer of `max_rows` (0: all of them), in random order.
 
-    Each is drawn once, or `with_replacement` as the published learner fills its buffer.
+    Each is drawn once, or `with_replacement`, as the published learner fills its buffer. Raises
+    ValueError if the first episode does not fit.
     """
     num_episodes = store.num_episodes
     if with_replacement:

@@ -1,4 +1,4 @@
-"""The data of a trial: from a published dataset that was imported, or collected."""
+"""The data of a trial: imported from a published dataset, or collected."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -23,10 +23,10 @@ def find_data(
     progress: Progress | None = None,
     collect: Collect = collect_round,
 ) -> Path:
-    """Return the path of the task's data, collecting it first where that is its source.
+    """Return the path of the task's data, which is collected first if that is its source.
 
-    Raises ValueError with the command to run for a dataset that is not imported, and what
-    ensure_data raises; BrokenDataError for an imported file that is not the manifest's.
+    Raises ValueError, with the command to run, for a dataset that was not imported; BrokenDataError
+    for an imported file that is not the manifest's; and what `ensure_data` raises.
     """
     if recipe.source == COLLECTED:
         return ensure_data(task, recipe, data_dir, make_vector, progress, collect=collect)
@@ -37,7 +37,7 @@ def find_data(
 
 
 def describe_source(recipe: CollectionRecipe, data_dir: Path) -> str:
-    """Return in one line where data comes from, for people."""
+    """Return a line for people that says where the data comes from."""
     if recipe.source == COLLECTED:
         rounds = f" in {recipe.num_rounds} rounds" if recipe.num_rounds else ""
         return f"{recipe.total_episodes} collected episodes a task{rounds}, in {data_dir}"
@@ -47,9 +47,9 @@ def describe_source(recipe: CollectionRecipe, data_dir: Path) -> str:
 
 
 def current_fingerprint(task: str, recipe: CollectionRecipe, data_dir: Path) -> str | None:
-    """Return the fingerprint of the task's data as it is there; None where it is not, or broken.
+    """Return the fingerprint of the task's data as it is now, None if it is missing or broken.
 
-    Nothing is read but what a file or a manifest says of itself.
+    This only reads what a file or a manifest says of itself.
     """
     try:
         if recipe.source == COLLECTED:
@@ -60,12 +60,12 @@ def current_fingerprint(task: str, recipe: CollectionRecipe, data_dir: Path) -> 
 
 
 def join_fingerprints(fingerprints: Sequence[str]) -> str:
-    """Return 16 hex digits that stand for the data of several tasks, in order."""
+    """Return 16 hex digits that identify the data of several tasks, in order."""
     return hashlib.sha256("+".join(fingerprints).encode()).hexdigest()[:16]
 
 
 def missing_data(wanted: Iterable[tuple[str, CollectionRecipe]], data_dir: Path) -> list[str]:
-    """Return a line for each dataset that tasks want and that nobody has imported or collected."""
+    """Return a line for each imported dataset that is missing, and one for all data to collect."""
     lines: dict[str, None] = {}
     to_collect = []
     for task, recipe in dict.fromkeys(wanted):

@@ -26,10 +26,10 @@ from pwmray.tasks import TASKS, find_task
 from pwmray.wording import as_typed
 
 FORMAT = "pwmray-episodes-1"
-VERIFIED_BYTES = 64 * 2**20  # a file up to this size is checked byte for byte when opened
+VERIFIED_BYTES = 64 * 2**20  # a file up to this size is verified when it is opened
 CONSTANT_DEVIATION = 1e-6  # an observation that deviates less counts as constant
-_CHUNK_ROWS = 2**16  # what is computed from all rows takes the memory of so many
-_NO_FINGERPRINT = 16 * "-"  # of a draft
+_CHUNK_ROWS = 2**16  # that are in memory at a time, when all rows are read
+_NO_FINGERPRINT = 16 * "-"  # stands in a draft's place for it
 
 
 class BrokenDataError(ValueError):
@@ -38,7 +38,7 @@ class BrokenDataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An open file of R rows in E episodes; the arrays are views of it and read-only."""
+    """An open file of R rows in E episodes; the arrays are read-only views of it."""
 
     path: Path
     task: str
@@ -47,8 +47,8 @@ class Store:
     reward: np.ndarray  # [R] float32, NaN in the first row of an episode
     episode_lengths: np.ndarray  # [E] rows an episode, int64
     episode_starts: np.ndarray  # [E] first row of an episode, int64
-    behaviours: tuple[str, ...]  # [E] what acted
-    recipe: dict  # how the file was made
+    behaviours: tuple[str, ...]  # [E] who acted
+    recipe: dict  # how the data was made
     fingerprint: str  # 16 hex digits over all the content
     remake: str  # the command that makes the file again, for error messages
 
@@ -69,7 +69,7 @@ class Store:
         return np.add.reduceat(rewards, self.episode_starts)
 
     def verify(self) -> None:
-        """Read everything; raise BrokenDataError if it is not what was written."""
+        """Read everything; raise BrokenDataError unless it matches the fingerprint."""
         about = _about(self.task, self.episode_lengths, self.behaviours, self.recipe)
         found = _fingerprint(about, self.obs, self.action, self.reward)
         if found != self.fingerprint:
@@ -86,11 +86,11 @@ def write_store(
     behaviours: Iterable[str],
     recipe: dict,
 ) -> str:
-    """Replace the file at `path` by R rows and return their fingerprint.
+    """Replace the file at `path` by R rows; return the fingerprint of the content.
 
     `obs` is [R, obs_dim], `action` [R, action_dim], `reward` [R], all float32 and contiguous;
-    `recipe` is plain data for JSON. Raises ValueError for a value that is not finite outside the
-    first rows of the episodes.
+    `recipe` is plain data for JSON. Raises ValueError for a value that is not finite, unless it is
+    an action or reward in the first row of an episode.
     """
     about = _about(task, episode_lengths, behaviours, recipe)
     _check_rows(path, about, obs, action, reward)
@@ -106,10 +106,10 @@ def write_store(
 
 
 class StoreDraft:
-    """A file whose rows come in pieces, in any order; made for one that is too large for memory.
+    """A file whose rows come in pieces, in any order: for data that is too large for memory.
 
-    Its size is known from the start: each row is written to its place at once, and writing it
-    again changes nothing. Until `seal` it does not match its fingerprint.
+    Its size is known from the start, so each row is written to its final place, and writing it
+    again changes nothing. Until `seal` the file has no fingerprint, and `open_store` refuses it.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class StoreDraft:
         self._about = _about(task, episode_lengths, behaviours, recipe)
 
     def reserve(self) -> None:
-        """Make the file, of its full size and without rows."""
+        """Create the file at its full size, without rows."""
         self.path.write_bytes(b"")
         self._write_frame(_NO_FINGERPRINT)
 
     def check(self) -> None:
-        """Raise BrokenDataError unless the file is there, whole and of this form."""
+        """Raise BrokenDataError unless the file is there, whole, and of these episodes."""
         store = _open(self.path, remake="")
         found = _about(store.task, store.episode_lengths, store.behaviours, store.recipe)
         if found != self._about:
@@ -137,7 +137,7 @@ class StoreDraft:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Callable[[int, Sequence[np.ndarray]], None]]:
-        """Yield a function that writes obs, action and reward from a row on; sync at the end."""
+        """Yield a function of a first row and (obs, action, reward) that writes them; then sync."""
         places = self._places()
         with open(self.path, "r+b") as file:
 
@@ -151,7 +151,10 @@ class StoreDraft:
             os.fsync(file.fileno())
 
     def seal(self) -> str:
-        """Give the file the fingerprint of its content and return that; finite rows are assumed."""
+        """Write the fingerprint of the content into the file and return it.
+
+        The caller has checked that the rows are finite.
+        """
         store = _map(self.path, remake="")
         fingerprint = _fingerprint(self._about, store.obs, store.action, store.reward)
         self._write_frame(fingerprint)
@@ -161,7 +164,7 @@ class StoreDraft:
         """Let Arrow write everything but the rows, over what is there."""
         task, num_rows = find_task(self._about["task"]), sum(self._about["episode_lengths"])
         shapes = ((num_rows, task.obs_dim), (num_rows, task.action_dim), (num_rows,))
-        # Nobody looks at these zeros, so that they take no memory.
+        # Nobody reads these zeros, so they take no memory.
         batch = _batch(self._about, fingerprint, *(np.zeros(shape, np.float32) for shape in shapes))
         with open(self.path, "r+b") as file:
             sink = pa.PythonFile(_PassingOverRows(file), "w")
@@ -180,7 +183,7 @@ class StoreDraft:
 
 
 class _PassingOverRows:
-    """A file for Arrow to write to, which takes Arrow's own bytes and skips those of columns."""
+    """A file for Arrow to write to that takes Arrow's own bytes and skips those of the columns."""
 
     closed = False
 
@@ -196,13 +199,13 @@ class _PassingOverRows:
 
 
 def open_store(path: Path, remake: str = "", task: str = "") -> Store:
-    """Map the file at `path`; small files are also checked byte for byte.
+    """Map the file at `path`, and verify it if it is small.
 
-    Of a large one only the format and the counts are checked, which notices every file that was
-    cut or grew, and takes no time; `Store.verify` reads it all.
+    A large file has only its format and its counts checked, which takes no time and notices every
+    file that was cut or grew; `Store.verify` reads it all.
 
-    Raises BrokenDataError naming the file, the fault and the command `remake`, or the one that
-    the file's name suggests; also for a file of another task than `task`, where that is given.
+    Raises BrokenDataError naming the file, its fault and the command `remake`, by default the one
+    that the file's name suggests; also if the file is of another task than `task`.
     """
     path = Path(path)
     remake = remake or _suggest_command(path)
@@ -217,7 +220,7 @@ def open_store(path: Path, remake: str = "", task: str = "") -> Store:
 
 
 def read_fingerprint(path: Path) -> str:
-    """Return the fingerprint that a file says it has; raise as open_store."""
+    """Return the fingerprint that is written in a file, unverified; raise as `open_store`."""
     return _open(path, remake="").fingerprint
 
 
@@ -227,12 +230,12 @@ def _open(path: Path, remake: str) -> Store:
     try:
         store = _map(path, remake)
     except FileNotFoundError:
-        why = f"there is no data file {path} on {os.uname().nodename}"  # others may see it
+        why = f"there is no data file {path} on {os.uname().nodename}"  # other nodes may see it
         raise BrokenDataError(_joined(why, remake)) from None
     except BrokenDataError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if getattr(error, "errno", None) is not None:  # the storage's word, not Arrow's: the file
+        if getattr(error, "errno", None) is not None:  # the storage failed, not Arrow: the file
             raise  # may be whole
         raise _broken(path, f"it is not a complete Arrow file ({error})", remake) from error
     return store
@@ -243,7 +246,7 @@ def observation_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of the observations, each [obs_dim] float32.
 
-    The deviation of a constant entry is given as 1, so that dividing by it is safe.
+    A constant entry has the deviation 1, so that dividing by it is safe.
     """
     mean, variance = observation_moments(store, wrap_angles)
     std = np.sqrt(variance)
@@ -268,7 +271,10 @@ def observation_moments(store: Store, wrap_angles: bool) -> tuple[np.ndarray, np
 def find_not_finite(
     obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_starts: np.ndarray
 ) -> int | None:
-    """Return the first row with a value that is not finite; episodes begin with such ones."""
+    """Return the first row with a value that is not finite, None if there is none.
+
+    Action and reward of an episode's first row do not count: they are NaN.
+    """
     is_first = np.zeros(len(obs), bool)
     is_first[episode_starts] = True
     for part in chunks(len(obs)):
@@ -280,7 +286,7 @@ def find_not_finite(
 
 
 def chunks(num_rows: int) -> Iterator[slice]:
-    """Yield the rows in pieces that fit into any memory."""
+    """Yield slices of the rows that are small enough for any memory."""
     for first in range(0, num_rows, _CHUNK_ROWS):
         yield slice(first, min(first + _CHUNK_ROWS, num_rows))
 
@@ -389,7 +395,7 @@ def _remedy(remake: str) -> str:
 
 
 def _suggest_command(path: Path) -> str:
-    """Return what probably made a file that may be too broken to say so itself."""
+    """Return the command that probably made a file, by its name: it may be too broken to say."""
     named = [name for name in TASKS if path.name.startswith(f"{name}-")]
     if not named or path.parent.name != COLLECTED:
         return ""

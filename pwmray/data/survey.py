@@ -1,4 +1,4 @@
-"""Look at all chunks of a folder before their rows are read: form, tasks, what is missing."""
+"""Look through all chunks of a folder before any rows are read: form, tasks, what is missing."""
 
 import json
 import re
@@ -13,21 +13,21 @@ from pwmray.data.layouts import Layout
 from pwmray.records import take_digest
 from pwmray.tasks import Task
 
-# Written by `pwmray data export`, whose chunks are as many as it says, and which says what acted.
+# `pwmray data export` writes it beside its chunks; it lists them, and who acted in their episodes.
 EXPORT_LIST = "chunks.json"
-UNKNOWN = "unknown"  # what acted in an export of an earlier version, which did not say
-PUBLISHED = "td-mpc2"  # what acted in every published episode: TD-MPC2 while it learned
+UNKNOWN = "unknown"  # who acted in an export of an earlier version, which did not say
+PUBLISHED = "td-mpc2"  # who acted in every published episode: TD-MPC2 while it learned
 _CHUNK_NAME = re.compile(r"chunk_(\d+)\.pt")
 
 
 class SurveyedChunk(NamedTuple):
-    """One chunk and the task of each of its episodes."""
+    """One chunk, with the task of each of its episodes."""
 
     path: Path
     num_bytes: int
     digest: str  # of its content
     task_ids: np.ndarray  # [E] int64
-    behaviours: np.ndarray  # [E] what acted
+    behaviours: np.ndarray  # [E] who acted
 
     def num_episodes(self, task: Task) -> int:
         """Return how many episodes are of `task`."""
@@ -35,7 +35,7 @@ class SurveyedChunk(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """The chunks of a folder, in order, and the names of those that are not there."""
+    """The chunks of a folder, in order, and the names of those that are missing."""
 
     layout: Layout
     chunks: list[SurveyedChunk]
@@ -50,11 +50,11 @@ class Survey(NamedTuple):
 
     @property
     def digests(self) -> dict[str, str]:
-        """Return the digests of the chunks' content by their names, which tell them from others."""
+        """Return the digests of the chunks' content by their names."""
         return {chunk.path.name: chunk.digest for chunk in self.chunks}
 
     def behaviours(self, task: Task) -> list[str]:
-        """Return what acted in each episode of `task`."""
+        """Return who acted in each episode of `task`."""
         found = [chunk.behaviours[chunk.task_ids == task.index] for chunk in self.chunks]
         return np.concatenate(found).tolist()
 
@@ -66,8 +66,8 @@ class Survey(NamedTuple):
 def survey_chunks(folder: Path, trust: bool, progress: Progress) -> Survey:
     """Open every chunk in `folder` and read its tasks.
 
-    Raises ValueError naming a folder without chunks, or a chunk that has another form than
-    others, that cannot be read, whose tasks cannot be, or that is another one's copy.
+    Raises ValueError naming a folder without chunks, or a chunk that cannot be read, has impossible
+    tasks, is of another layout than the others, or is a copy of one of them.
     """
     paths = _find(folder)
     layout = open_chunk(paths[0], trust).layout
@@ -112,7 +112,7 @@ class _Export(NamedTuple):
     """What an export says of itself."""
 
     chunks: list[str]
-    behaviours: dict[str, list[str]]  # of each episode, by chunk; nothing where it is not said
+    behaviours: dict[str, list[str]]  # of each episode, by chunk; empty of an earlier version
     recipes: dict[str, dict]  # by task
 
 
@@ -133,7 +133,7 @@ def _read_export(folder: Path) -> _Export | None:
 
 
 def _behaviours(folder: Path, export: _Export | None, name: str, num_episodes: int) -> np.ndarray:
-    """Return what acted in each episode of a chunk."""
+    """Return who acted in each episode of a chunk."""
     if export is None or name not in export.behaviours:
         return np.full(num_episodes, UNKNOWN if export else PUBLISHED)
     found = export.behaviours[name]
@@ -146,7 +146,7 @@ def _behaviours(folder: Path, export: _Export | None, name: str, num_episodes: i
 
 
 def _check_distinct(chunks: list[SurveyedChunk]) -> None:
-    """Raise ValueError for two chunks of one content, whose episodes would count twice."""
+    """Raise ValueError for two chunks with the same content: their episodes would count twice."""
     first: dict[str, SurveyedChunk] = {}
     for chunk in chunks:
         other = first.setdefault(chunk.digest, chunk)

@@ -1,4 +1,4 @@
-"""Which windows there are, and which are drawn. Shapes: B draws, E chosen episodes."""
+"""The windows within some episodes, and drawing from them. Shapes: B draws, E chosen episodes."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,9 @@ class EpisodeWindows:
     """All windows of H + 1 rows that lie within one of the chosen episodes of some stores.
 
     They are counted by episode, not listed: 23,000 episodes have 11 million. Rows are numbered
-    through all the stores. `episodes` names each store's episodes, one as often as it counts.
-    Raises ValueError naming the horizon and a store none of whose chosen episodes is long enough.
+    through all the stores. `episodes` has each store's chosen episodes; one that is listed twice
+    counts twice. Raises ValueError naming the horizon and a store whose chosen episodes are all too
+    short for it.
     """
 
     def __init__(
@@ -31,13 +32,13 @@ class EpisodeWindows:
         self.num_windows = int(ends_E[-1])
         self._num_each = int(counts_E[0]) if (counts_E == counts_E[0]).all() else 0
         self._ends_E = torch.from_numpy(ends_E).to(device)
-        # From a window's number to its first row.
+        # What to add to a window's number to get its first row.
         self._shifts_E = torch.from_numpy(starts_E - (ends_E - counts_E)).to(device)
 
     def draw(self, num_draws: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return first rows [B] of windows drawn uniformly, with replacement, and their episodes.
+        """Draw windows uniformly with replacement; return their first rows and episodes, each [B].
 
-        An episode [B] is a position among the chosen ones. Nothing waits for the device.
+        An episode is a position among the chosen ones. This does not wait for the device.
         """
         return self.locate(
             torch.randint(
@@ -46,8 +47,8 @@ class EpisodeWindows:
         )
 
     def locate(self, numbers_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return first rows and episodes, each [B], of windows by their numbers in [0, W)."""
-        if self._num_each:  # MT30's episodes are all as long: three times as fast
+        """Return first rows and episodes, each [B], of windows by number in [0, num_windows)."""
+        if self._num_each:  # all episodes are of one length, as MT30's: three times as fast
             episodes_B = numbers_B.div(self._num_each, rounding_mode="floor")
         else:
             episodes_B = torch.searchsorted(self._ends_E, numbers_B, right=True)
