@@ -26,7 +26,7 @@ from pwmray.registry import CURVE_FILE
 from pwmray.results import read_table
 from pwmray.sweep_options import count
 from pwmray.tensorboard_file import EVENT_FILES, write_events
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 
 _ALONE = """
 import sys, wandb

@@ -45,7 +45,7 @@ from pwmray.sweep_options import (
     task_names,
 )
 from pwmray.tasks import TASKS
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, choose_mode, recording
 from pwmray.wording import as_typed
 

@@ -24,7 +24,8 @@ from pwmray.tensorboard_file import EVENT_FILES, write_events
 from pwmray.tracking import recorder as recorder_module
 from pwmray.tracking import recording as tracking
 from pwmray.tracking import wandb_state
-from pwmray.tracking.recorder import Job, Recorder, Report
+from pwmray.tracking.protocol import Job, Report
+from pwmray.tracking.recorder import Recorder
 from pwmray.tracking.recording import Mode, RecorderProcess, choose_mode
 from pwmray.tracking.runs import RunReader, all_folders
 from pwmray.tracking.wandb_state import ServiceDied, is_behind, stamps_of, write_rows, write_state

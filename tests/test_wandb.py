@@ -14,7 +14,7 @@ from pwmray import registry, results
 from pwmray.pretrain_command import run_pretrainings
 from pwmray.registry import Status, claim
 from pwmray.results import read_table
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, RecorderProcess
 from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import place_of

@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line, options, progress."""
+"""What all commands share: one-line errors and exit codes, options, progress."""
 
 import argparse
 import contextlib
@@ -16,23 +16,23 @@ from typing import Any, NoReturn, TextIO, TypeAlias
 from pwmray.durations import format_duration
 from pwmray.wording import one_line
 
-STARTED_AT = time.monotonic()  # of this process, which loads this before it does anything
-TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
-FAILED = 2  # exit code for something the user can put right
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
-_PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left
+STARTED_AT = time.monotonic()  # when this process started: it imports this module first
+TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
+FAILED = 2  # exit code for an error that the user can put right
+INTERRUPTED = 130  # as a shell reports Ctrl-C
+_PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
 _SECONDS_PER_LINE = 5.0
 
-Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
-Subcommands: TypeAlias = argparse._SubParsersAction  # which argparse has no public name for
+Progress = Callable[[str, int, int], None]  # the activity, steps done, steps in all (0: unknown)
+Subcommands: TypeAlias = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def run_command(function: Callable[[], int | None]) -> int:
     """Run a command and return its exit code.
 
-    ValueError and OSError, which are written for people, become `error: ...` in one line on
-    stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, a
-    subclass of KeyboardInterrupt its own `exit_code`.
+    ValueError and OSError, whose messages are for people, become one line `error: ...` on stderr
+    and exit code 2; PWMRAY_TRACEBACK=1 raises them instead. KeyboardInterrupt becomes 130, or the
+    `exit_code` of a subclass.
     """
     _open_closed_streams()
     _write_any_name()
@@ -56,16 +56,16 @@ def run_command(function: Callable[[], int | None]) -> int:
         return getattr(stop, "exit_code", INTERRUPTED)
 
 
-@functools.cache  # gc.get_freeze_count() would say it, too, but walks all that was frozen
+@functools.cache  # gc.get_freeze_count() would tell, too, but walks all frozen objects
 def _freeze_imports() -> None:
-    """Keep imports out of garbage collection: once, for later commands make what does not stay."""
+    """Keep what was imported out of garbage collection; once, because later objects do not stay."""
     gc.freeze()
 
 
 def _open_closed_streams() -> None:
     """Open the standard streams that the command was started without, on os.devnull.
 
-    In this order they get the lowest numbers, which are the streams of child processes too.
+    Opened in this order they get the numbers 0 to 2, which child processes inherit as theirs.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -75,34 +75,34 @@ def _open_closed_streams() -> None:
 
 
 def _write_any_name() -> None:
-    """Write what stdout's encoding lacks as escapes: no command is to fail for a name."""
-    # In the locale C Python lets through bytes that it could not decode, and nothing more.
+    """Escape characters that stdout's encoding lacks: no command is to fail because of a name."""
+    # In the C locale Python lets undecodable bytes through, but no other characters.
     is_strict = sys.stdout.errors in ("strict", "surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper) and is_strict:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _have_a_home() -> None:
-    """Let a user whom the system does not know, as in some containers, have the home of Docker's.
+    """Give a user whom the system does not know the home folder `/`, as Docker does.
 
-    Ray Tune and W&B end without one, though they leave nothing there.
+    Some containers have such users. Ray Tune and W&B fail without a home, but write nothing there.
     """
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/"
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line about work that goes on whether or not it can be written.
+    """Print a line, and go on with the work if a full disk cannot take it.
 
-    On a full disk it comes out once there is room. Where nobody reads any more, the work ends as
-    after Ctrl-C: Ray Tune would take an ordinary error to be a trial's.
+    If the reader of a pipe has left, the work ends as after Ctrl-C: Ray Tune would take an ordinary
+    error for a trial's.
     """
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError as error:
         raise _NobodyReadsError from error
     except OSError:
-        pass  # nor is there another place to say so
+        pass  # there is no other place to say so
 
 
 def say_in_handler(text: str) -> None:
@@ -112,24 +112,24 @@ def say_in_handler(text: str) -> None:
 
 
 class _NobodyReadsError(KeyboardInterrupt):
-    """Ends work whose output goes into a pipe that was closed at the other end."""
+    """Ends work whose output goes into a pipe that its reader has closed."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are the one line that run_command prints.
+    """An argument parser whose errors become the one line that `run_command` prints.
 
-    Options cannot be abbreviated: cluster/submit.py looks for some of them by their names.
+    Options cannot be abbreviated, because cluster/submit.py looks for some by their full names.
     """
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        """Raise ValueError in place of printing the usage and exiting."""
+        """Raise ValueError instead of printing the usage and exiting."""
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse an option with an empty value, which would stand for its default."""
+        """Refuse an empty value of an option, which would be taken for the default."""
         if action.option_strings and "" in arg_strings and action.type in (None, Path):
             raise argparse.ArgumentError(action, "it is empty")
         return super()._get_values(action, arg_strings)
@@ -156,7 +156,7 @@ def distinct(values: list[Any]) -> list[Any]:
 
 
 def check_distinct(paths: Iterable[Path]) -> None:
-    """Raise ValueError for a file or folder given twice, by whatever names."""
+    """Raise ValueError for a file or folder given twice, also under different names."""
     seen = set()
     for path in paths:
         if path.resolve() in seen:
@@ -166,11 +166,11 @@ def check_distinct(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Progress]:
-    """Yield a function that shows on stderr how far work has come and the time left.
+    """Yield a function that shows on stderr how far some work has come, and the time left.
 
-    On a terminal that is a bar; elsewhere a line when the activity changes and every 5 seconds.
+    A terminal shows a bar; elsewhere there is a line when the activity changes and every 5 s.
     """
-    # rich: a GPU machine may have torch, numpy and pyarrow alone.
+    # rich may be missing: some GPU machines have torch, numpy and pyarrow alone.
     if sys.stderr.isatty() and importlib.util.find_spec("rich"):
         with _bar(title) as show:
             yield show

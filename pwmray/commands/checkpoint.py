@@ -1,4 +1,4 @@
-"""`pwmray checkpoint`: say what a checkpoint is, convert a published one."""
+"""`pwmray checkpoint`: describe a checkpoint, convert a published one to our format."""
 
 import argparse
 from collections import Counter

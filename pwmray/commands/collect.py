@@ -62,7 +62,7 @@ def _add_number(parser: argparse.ArgumentParser, option: str, default: int, text
 
 
 def _behaviours(text: str) -> tuple[str, ...]:
-    """Return the names between commas; one that stands there twice has twice the episodes."""
+    """Split names at commas; a behaviour given twice collects twice as many episodes."""
     return tuple(name.strip() for name in text.split(","))
 
 
@@ -75,7 +75,7 @@ def _collect(chosen: argparse.Namespace) -> None:
 
     for task in chosen.tasks:
         find_task(task)
-    _recipe(chosen, "of a file not read yet")  # what is wrong with the options comes first
+    _recipe(chosen, "of a file not read yet")  # checks the options before a file is read
     agents = [_load_agent(chosen.checkpoint, task) for task in chosen.tasks]
     for task, agent in zip(chosen.tasks, agents, strict=True):
         recipe = _recipe(chosen, agent.digest if agent else "")
@@ -104,7 +104,7 @@ def _load_agent(checkpoint: Path | None, task: str) -> "Agent | None":
 
     from pwmray.agent import load_agent
 
-    # All decide how numbers round, and what a policy does is to depend on its file alone.
+    # These decide how numbers round; a policy's actions are to depend on its file alone.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("highest")

@@ -14,12 +14,12 @@ BROKEN = 1  # exit code of `data verify`
 
 
 class _Parser(CommandParser):
-    """Takes files and tasks behind options, too, where argparse by itself would leave them over."""
+    """A parser that also takes files and tasks after options, which argparse would refuse."""
 
     _is_within = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse's intermixed parsing does, which itself calls this."""
+        """Parse intermixed options and arguments; argparse's function for that calls this again."""
         if self._is_within:
             return super().parse_known_args(args, namespace)
         self._is_within = True
@@ -130,7 +130,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 
 def _exported_files(chosen: argparse.Namespace) -> list[Path]:
-    """Return one file for each task asked for, of one source."""
+    """Return one file for each task to export, all from one source."""
     from pwmray.data.inventory import find_datasets, find_files
 
     source = chosen.source or next(iter(find_datasets(chosen.data)), COLLECTED)
@@ -150,7 +150,7 @@ def _exported_files(chosen: argparse.Namespace) -> list[Path]:
 
 
 def _task_of(path: Path) -> str:
-    """Return the task that a file's name stands for: walker-run, walker-run-0123456789ab."""
+    """Return the task in a file's name, which is walker-run or walker-run-0123456789ab."""
     return path.stem if path.stem in TASKS else path.stem.rpartition("-")[0]
 
 

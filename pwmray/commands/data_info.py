@@ -24,9 +24,9 @@ def describe_task(task: str, data_dir: Path) -> list[str]:
 
 
 def describe_path(path: Path, data_dir: Path) -> list[str]:
-    """Describe a file, a dataset or what was collected by folder or name, or all data of a folder.
+    """Describe a file, a dataset, all collected files, or all data of a folder.
 
-    An empty path is the data folder.
+    A dataset or the collected files are given by folder or by name; an empty path is `data_dir`.
     """
     if str(path) in LAYOUTS and not path.exists():
         path = data_dir / path
@@ -41,7 +41,7 @@ def describe_path(path: Path, data_dir: Path) -> list[str]:
     if path.is_dir():
         return describe_dataset(read_manifest(path), path.parent)
     if not path.exists() and "." not in path.name and len(path.parts) == 1:
-        find_task(path.name)  # a mistyped task: say which is near
+        find_task(path.name)  # a mistyped task: the error names a similar one
     return describe_file(path)
 
 
@@ -65,7 +65,7 @@ def describe_file(path: Path) -> list[str]:
 
 
 def _setting(name: str, value: Any) -> str:
-    """Show one setting; of the agent that collected in rounds, its version stands for all."""
+    """Return a recipe's setting as text; of the collector in rounds only the version."""
     return f"{name}=version {value['version']}" if name == "collector" else f"{name}={value}"
 
 
@@ -89,7 +89,7 @@ def describe_dataset(manifest: Manifest, data_dir: Path) -> list[str]:
 def find_faults(data_dir: Path, progress: Progress) -> tuple[int, list[str]]:
     """Read every file of a folder; return their number and a line for each that is broken.
 
-    Raises ValueError for a folder without data and a manifest of no use.
+    Raises ValueError for a folder without data or with an unusable manifest.
     """
     files = find_files(data_dir)
     if not files:
@@ -114,7 +114,7 @@ def _size(path: Path) -> int:
 
 
 def _differences(manifest: Manifest) -> list[str]:
-    """Say how an imported dataset differs from the published one."""
+    """Return lines on how an imported dataset differs from the published one."""
     lines = (
         ["origin       chunks with a chunks.json, as `pwmray data export` writes"]
         if manifest.is_export
@@ -139,7 +139,7 @@ def _describe_folder(data_dir: Path) -> list[str]:
 
 
 def _list_collected(data_dir: Path) -> list[str]:
-    """List what was collected; nothing where nothing was."""
+    """Return lines on the collected files, none if there are none."""
     paths = [file.path for file in find_files(data_dir) if file.path.parent.name == COLLECTED]
     if not paths:
         return []

@@ -1,4 +1,4 @@
-"""`pwmray evaluate`: run a trained agent's episodes, and draw the first."""
+"""`pwmray evaluate`: run episodes of a trained agent, and film the first one."""
 
 import argparse
 import logging
@@ -12,7 +12,7 @@ from pwmray.checks import MAX_EPISODE_SEED
 from pwmray.commands import Progress, Subcommands, show_progress
 from pwmray.tasks import EPISODE_STEPS, find_task
 
-# So many simulations at once, of half a megabyte each; a multiple of the groups of what acts.
+# Simulations at once, of half a megabyte each; a multiple of every actor's group size.
 _SIDE_BY_SIDE = 200
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
@@ -91,10 +91,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 def run_episodes(
     agent: "Agent", seeds: Sequence[int], actor: "Actor", what: str = "policy"
 ) -> "Episodes":
-    """Run what acts on one episode a seed, many in lockstep.
+    """Run an actor for one episode of each seed, many in lockstep.
 
-    The numbers are those of the trial's own evaluation, on the same kind of device. Raises
-    ValueError where a simulation diverges.
+    On the same kind of device the returns are those of the trial's own evaluation. Raises
+    ValueError if a simulation diverges.
     """
     from pwmray.envs.vector import make_vector
 
@@ -114,7 +114,7 @@ def run_episodes(
 def _count_steps(
     progress: Progress, what: str, num_here: int, num_all: int, num_before: int = 0
 ) -> Callable[[int], None]:
-    """Return what shows the steps of some episodes among all."""
+    """Return a function that shows the progress of `num_here` episodes among `num_all`."""
 
     def on_step(step: int) -> None:
         progress(what, num_before * EPISODE_STEPS + step * num_here, num_all * EPISODE_STEPS)
@@ -123,9 +123,9 @@ def _count_steps(
 
 
 def _skip(actor: "Actor", num_episodes: int) -> "Actor":
-    """Return the actor for the episodes after so many, whose groups count on."""
+    """Return the actor for the episodes after the first `num_episodes`: its groups count on."""
     num_groups, rest = divmod(num_episodes, actor.group_size)
-    assert not rest, "groups of what acts are whole"
+    assert not rest, "an actor's groups are whole"
     return actor._replace(make=lambda group: actor.make(num_groups + group))
 
 
@@ -156,7 +156,7 @@ def _run(
 
     action_dim = find_task(agent.config.task).action_dim
     device = agent.learner.mask_A.device
-    # As in the trial: it decides how numbers round. One that ran on a GPU may act on a CPU here.
+    # As in the trial, because it decides how numbers round; an agent from a GPU may act on a CPU.
     matmul = agent.config.learner.matmul if device.type == "cuda" else FLOAT32
     set_up_torch(device, agent.config.runtime.num_cpus, matmul)
     with failures_in_one_line(f"the actions of {agent.path}"):
@@ -177,7 +177,7 @@ def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
 
 
 def _plan_seeds(agent: "Agent", seeds: range, chosen: argparse.Namespace) -> range:
-    """Return the seeds of the planner's episodes: the trial's own, unless others are chosen."""
+    """Return the seeds of the planner's episodes: the trial's own unless others are chosen."""
     is_own = chosen.episodes is None and chosen.first_seed is None
     return (is_own and agent.config.evaluation.plan_seeds) or seeds
 

@@ -1,4 +1,4 @@
-"""The experiment log: a Markdown view of the trials' records that is never edited by hand."""
+"""The experiment log: a Markdown view of the trials' records, which nobody edits by hand."""
 
 import html
 import json
@@ -38,8 +38,8 @@ _METHODS = {
     "policy_and_wm_finetuning": "Load Pretrained Weight + Policy and WM Tuning",
     "joint_from_scratch": "Joint Training (From Scratch)",
 }
-_OF_THE_TRIAL = ("seed", "runtime")  # settings that tell no cells apart
-_WITHOUT_CONFIG = ("methodology", "fidelity", "world_model_from")  # what an imported row has
+_OF_THE_TRIAL = ("seed", "runtime")  # settings in which the trials of one cell may differ
+_WITHOUT_CONFIG = ("methodology", "fidelity", "world_model_from")  # all that an imported row has
 
 _HEAD = """# Experiment Log
 
@@ -51,15 +51,15 @@ _HEAD = """# Experiment Log
 
 
 class Entry(NamedTuple):
-    """A sweep with what its trials' records say."""
+    """A sweep, with what the records of its trials say."""
 
     name: str
     scale: str
-    axes: list[str]  # beyond those that every trial has
+    axes: list[str]  # besides those that every trial has
     rows: list[dict[str, Any]]  # of the table of trials
     folders: dict[str, Path]
-    records: dict[str, Record]  # without those that cannot be read, which have no row either
-    left_out: list[str]  # why trials have no row, a line each
+    records: dict[str, Record]  # without unreadable ones, which have no row either
+    left_out: list[str]  # a line for each trial without a row, which says why
 
     @property
     def newest(self) -> str:
@@ -67,12 +67,12 @@ class Entry(NamedTuple):
         return max((self.last_event(trial) for trial in self.records), default="")
 
     def last_event(self, trial: str) -> str:
-        """Return the time of a trial's last event, "" where it has none."""
+        """Return the time of a trial's last event, "" if it has none."""
         return str(self.records[trial].last("time") or "")
 
     @property
     def section(self) -> str:
-        """The key of _SECTIONS under which it stands."""
+        """The key in _SECTIONS of the section that has this sweep."""
         if any(row["status"] not in _ENDED for row in self.rows):
             return "active"
         if self.rows and all(self._is_freed(row["trial"]) for row in self.rows):
@@ -84,13 +84,13 @@ class Entry(NamedTuple):
         return "stopped" if is_stopped else "completed"
 
     def _is_freed(self, trial: str) -> bool:
-        """Whether its last checkpoint was freed, and is not there again."""
+        """Whether a trial's last checkpoint was freed and has not been written again."""
         is_there = (self.folders[trial] / CHECKPOINT_FILE).exists()
         return CHECKPOINT_FILE in _pruned(self.records[trial]) and not is_there
 
 
 def render(results_dir: Path) -> str:
-    """Return the log of a results folder, with every trial that it has ever had."""
+    """Return the log of a results folder, with every trial that was ever in it."""
     entries = [_read_entry(results_dir / name) for name in list_sweeps(results_dir)]
     seen = {trial for entry in entries for trial in entry.folders}
     lines = [_HEAD]
@@ -127,7 +127,7 @@ def _read_entry(folder: Path) -> Entry:
 
 
 def _read_records(folders: Mapping[str, Path]) -> tuple[dict[str, Record], dict[str, str]]:
-    """Return the trials' records, and why others cannot be read, by fingerprint."""
+    """Return the trials' records, and for the unreadable ones why, both by fingerprint."""
     records, unreadable = {}, {}
     for trial, folder in folders.items():
         try:
@@ -162,10 +162,10 @@ def _entry_lines(entry: Entry) -> list[str]:
 
 
 def _aggregate_lines(entry: Entry) -> list[str]:
-    """Return mean and sd over training seeds of each cell, of evaluated trials alone.
+    """Return a table of mean and sd over the training seeds of each cell's evaluated trials.
 
-    A cell's trials differ in their seeds alone: what a sweep held at one time and not at another
-    makes several of one, and is named.
+    Trials of one cell differ in nothing but their seeds. If a sweep held different settings at
+    different times, a cell splits into several, and these settings are named.
     """
     names = ("task", "variant", "epochs", *entry.axes)
     cells: dict[tuple, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -190,7 +190,7 @@ def _aggregate_lines(entry: Entry) -> list[str]:
 
 
 def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return by their dotted keys the settings of which trials of one cell have the same."""
+    """Return the settings that all trials of a cell have in common, by dotted keys."""
     if row["config"] is None:
         return {name: row[name] for name in _WITHOUT_CONFIG}
     flat = registry.flat_settings(json.loads(row["config"]))
@@ -198,14 +198,15 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the settings of rows, a world model's file by what it holds: it may be moved.
+    """Return the settings of each row, with a world model's file named by its content.
 
-    Of a trial that has not begun that is known where another one has the same file.
+    The file may have been moved. For a trial that has not begun, the content is known only if
+    another trial has the same file.
     """
     found = [_settings(row) for row in rows]
     ids: dict[Any, str] = {}
     for row, settings in zip(rows, found, strict=True):
-        if row["world_model_from"] is not None:  # those asked for last come first
+        if row["world_model_from"] is not None:  # the newest trials come first, and win
             ids.setdefault(settings["world_model_from"], row["world_model_from"])
     for row, settings in zip(rows, found, strict=True):
         source = settings["world_model_from"]
@@ -214,7 +215,7 @@ def _settings_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _differing(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each of some settings those in which they differ."""
+    """Return for each of some settings, as text, the keys in which they differ."""
     keys = dict.fromkeys(key for part in parts for key in part)
     odd = [key for key in keys if len({json.dumps(part.get(key)) for part in parts}) > 1]
     return [", ".join(f"{key} {part.get(key)}" for key in odd) for part in parts]
@@ -262,7 +263,7 @@ def _pruned(record: Record) -> list[str]:
 
 
 def _rest_lines(results_dir: Path, fingerprints: Sequence[str]) -> list[str]:
-    """Return the trials whose sweep's folder is gone: their records are not."""
+    """Return a section for trials that no sweep's folder lists any more."""
     found, unreadable = _read_records(
         {trial: registry.trial_folder(results_dir, trial) for trial in fingerprints}
     )
@@ -292,6 +293,6 @@ def _row(cells: Sequence[Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Return text that cannot break out of its cell of the table."""
+    """Return a value as text that cannot break out of its cell in the table."""
     text = "" if value is None else str(value)
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", "<br>")

@@ -22,7 +22,7 @@ def _log(chosen: argparse.Namespace) -> None:
 
     text = render(chosen.results)
     if chosen.out is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # its signs may be none of the locale's
+        if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may lack its symbols
             sys.stdout.reconfigure(errors="replace")
         print(text, end="")
         return

@@ -1,4 +1,4 @@
-"""What each size and variant costs: parameters by part, network calls and operations."""
+"""The table of `pwmray models`: parameters, network calls and operations of each model."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -57,7 +57,7 @@ def _make_row(size: str, variant: str) -> ModelRow:
 
 
 def _config(size: str, variant: str) -> TrialConfig:
-    # Models are as large for every task: one network serves them all.
+    # A model has the same size for every task.
     any_task = {"task": next(iter(TASKS)), "seed": 0, "epochs": 1}
     return TrialConfig.from_flat({**any_task, "size": size, "variant": variant})
 

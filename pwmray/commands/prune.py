@@ -1,4 +1,4 @@
-"""`pwmray prune`: free the room of checkpoints by rule; what was freed stays in the record."""
+"""`pwmray prune`: delete checkpoints by rule to free room; the trials' records say which."""
 
 import argparse
 import contextlib
@@ -30,7 +30,7 @@ _OLDEST = datetime.timedelta(days=36_500)  # before any trial, and after the cal
 
 
 class Freed(NamedTuple):
-    """The files of one trial that the rule does not keep."""
+    """The files of one trial that the rule does not keep, and the room that they take."""
 
     fingerprint: str
     files: list[Path]
@@ -78,7 +78,7 @@ def _prune(chosen: argparse.Namespace) -> None:
         if chosen.yes:
             try:
                 freed = free(results, freed.fingerprint, chosen.keep, before)
-            except (PermissionError, ValueError) as error:  # beside which the others are freed
+            except (PermissionError, ValueError) as error:  # the others are freed all the same
                 print(f"left out: {one_line(error)}")
                 continue
         if freed is not None:
@@ -93,7 +93,7 @@ def _prune(chosen: argparse.Namespace) -> None:
 
 
 def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
-    """Say, and do if asked, what killed pretrainings left half written; return its bytes."""
+    """List what killed pretrainings left half written, and delete it if asked; return its bytes."""
     left: dict[Path, list[Path]] = {}
     for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
         files = find_leftovers(folder)
@@ -108,7 +108,7 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
         try:
             if does_it and not clear_leftovers(folder):
                 continue
-        except PermissionError as error:  # another user's, beside which ours are freed
+        except PermissionError as error:  # another user's; ours are freed all the same
             print(f"left out: {one_line(error)}")
             continue
         total += num_bytes
@@ -124,9 +124,9 @@ def find_freeable(
     before: datetime.datetime,
     unreadable: list[str],
 ) -> list[Freed]:
-    """Return what may be freed of each trial of which anything may; writes nothing.
+    """Return what may be freed, for each trial that has anything to free; writes nothing.
 
-    Of a trial whose record cannot be read nothing is: why goes into `unreadable`.
+    A trial whose record cannot be read is left alone, and `unreadable` gets the reason.
     """
     found = []
     for fingerprint in fingerprints:
@@ -143,10 +143,10 @@ def find_freeable(
 def free(
     results: Path, fingerprint: str, keep: Sequence[str], before: datetime.datetime
 ) -> Freed | None:
-    """Delete what may be freed of a trial and record it; None where it runs by now.
+    """Delete what may be freed of a trial and record it; return None if it runs by now.
 
-    The trial is claimed meanwhile, so that no process takes it up. Raises PermissionError, and
-    deletes nothing, where that could not be recorded.
+    The trial is claimed meanwhile, so that no process starts it. Raises PermissionError, and
+    deletes nothing, if the deletion could not be recorded.
     """
     folder = registry.trial_folder(results, fingerprint)
     held = claim.acquire(folder / CLAIM_FILE)
@@ -156,7 +156,7 @@ def free(
         freed = _freeable(folder, keep, before, is_ours=True)
         if freed is None:
             return None
-        events = folder / EVENTS_FILE  # written last: a full disk has room for a line only then
+        events = folder / EVENTS_FILE  # written last: only then has a full disk room for a line
         if not os.access(events, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
         for path in freed.files:
@@ -182,13 +182,13 @@ def _freeable(
     if not (folder / BEST_FILE).exists() and "best" in keep:
         kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
     files = [folder / name for name in _FILES.values() if name not in kept]
-    # Whoever wrote a draft was killed: the trial is not running.
+    # The trial is not running, so the process that wrote a draft was killed.
     files = [path for path in files if path.exists()] + claim.find_drafts(folder)
     return Freed(folder.name, files, _bytes_of(files)) if files else None
 
 
 def _bytes_of(files: Sequence[Path]) -> int:
-    """Return the room that the files give back: one of two names of a file gives none."""
+    """Return the bytes that deleting the files frees: a file with another name frees none."""
     stats = _stats_of(files)
     names = [found.st_ino for found in stats]
     by_file = {found.st_ino: found for found in stats}
@@ -196,7 +196,7 @@ def _bytes_of(files: Sequence[Path]) -> int:
 
 
 def _stats_of(files: Iterable[Path]) -> list[os.stat_result]:
-    """Return the stats of the files that are still there: one may be another process's by now."""
+    """Return the stats of the files that are still there; another process may delete some."""
     stats = []
     for path in files:
         with contextlib.suppress(FileNotFoundError):

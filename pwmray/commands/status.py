@@ -1,4 +1,4 @@
-"""`pwmray status`: how many trials stand where, and how far the running ones are."""
+"""`pwmray status`: how many trials are in which state, and how far the running ones have come."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ from pwmray.registry.states import (
 from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in
 
 _WATCH_SECONDS = 2.0
-_SLURM_SECONDS = 2.0  # for Slurm to tell of trials in its hands; without an answer they stand
+_SLURM_SECONDS = 2.0  # for Slurm to answer; without an answer its trials stay as recorded
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
 
@@ -65,7 +65,7 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     running = [name for name, state in states.items() if state == "running"]
     names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
     lines += _running_lines(results, running, trials, names)
-    # Nobody need come for a new one; a driver that does queues it as it starts.
+    # A new trial is not waiting: perhaps no driver ever comes for it.
     is_beginning = any(begins(folder, counts[folder.name]) for folder in folders)
     is_over = not is_beginning and not {"running", "waiting"} & set(states.values())
     return "\n".join(lines), is_over

@@ -1,4 +1,4 @@
-"""`pwmray show`, `pwmray note` and `pwmray failures`: single trials, looked at and remarked on."""
+"""`pwmray show`, `pwmray note` and `pwmray failures`: single trials, in detail and with notes."""
 
 import argparse
 import getpass
@@ -27,8 +27,8 @@ from pwmray.tracking import wandb_state
 from pwmray.wording import one_line
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
-_NOT_SHOWN = ("time", "status", "config", "traceback")  # of an event, in its line
-_NUM_LINES = 6  # of the end of a traceback
+_NOT_SHOWN = ("time", "status", "config", "traceback")  # fields that an event's line leaves out
+_NUM_LINES = 6  # of a traceback, from its end
 
 
 def add_trial_commands(commands: Subcommands) -> None:
@@ -59,7 +59,7 @@ def _note(chosen: argparse.Namespace) -> None:
 
 
 def _user() -> str:
-    """Return who types this; in some containers a user has no name."""
+    """Return the user's name, or number: in some containers a user has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -169,7 +169,7 @@ def _list_failures(chosen: argparse.Namespace) -> None:
 
 
 def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str]:
-    """Return a group's cause, its trials, and each different end of their tracebacks."""
+    """Return the lines of one cause: its trials, and the different ends of their tracebacks."""
     count = f"{len(trials)} trial{'s' if len(trials) > 1 else ''}"
     lines = [f"{failure}, {count}: {trials[0][1].last('reason')}"]
     header = ("  trial", "epoch", "retries")
@@ -185,7 +185,7 @@ def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str
 
 
 def _readable(read: Callable[[], list[str]]) -> list[str]:
-    """Return the lines of a part, or why it cannot be read: the others may tell what happened."""
+    """Return the lines of a section, or why it cannot be read: the others may still help."""
     try:
         return read()
     except (ValueError, OSError) as error:

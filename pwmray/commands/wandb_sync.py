@@ -1,10 +1,10 @@
-"""`pwmray wandb`: what trials and pretrainings left, as runs of W&B."""
+"""`pwmray wandb`: write and send the W&B runs of trials and pretrainings."""
 
 import argparse
 
 from pwmray.commands import Subcommands, add_results_option, show_progress
 from pwmray.registry.sweep_folders import find_sweep, list_sweeps
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import RecorderProcess
 
 

@@ -36,7 +36,7 @@ from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
 from pwmray.wording import as_typed
 

@@ -31,7 +31,7 @@ from pwmray.search.plan_text import best_lines, caution_lines, other_lines
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import write_tables
 from pwmray.search.trials import STOPPED, SearchTrials
-from pwmray.tracking.recorder import Job
+from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
 from pwmray.trainable import TrialTrainable
 from pwmray.wording import as_typed

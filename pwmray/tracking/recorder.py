@@ -1,14 +1,14 @@
-"""The process beside a driver that keeps W&B up to date, the only one that ever loads wandb.
+"""The recorder: a process beside a driver that keeps W&B up to date; no other one loads wandb.
 
-It is given a job (a line of JSON on stdin), looks at the folders that the job names, and writes or
-sends what is behind: at once where the job says so, else again and again until stdin closes, which
-it also does when the driver is killed. Training never waits for it, and what it does not come to
-is made from the same files by the next driver or by `pwmray wandb sync`. Its last line on stdout
-is a Report; progress of the only look comes before.
+It reads a Job from stdin, looks at the folders that the job names, and writes or sends the runs
+that are behind. It does so once, or, if the job says so, again and again until stdin closes, which
+also happens when the driver is killed. Training never waits for it. What it does not get done, the
+next driver or `pwmray wandb sync` makes from the same files. Its last line on stdout is a Report;
+lines of progress come before, if it looks only once.
 
-Why beside the driver: in each worker W&B costs a service process and seconds a trial; in the
-driver its hooks, threads and retries would stand between Ray and the user. One process writes a
-trial in some 30 ms (benchmarks/tracking.md).
+Why a process of its own: in each worker W&B would cost a service process and seconds a trial, and
+in the driver its hooks, threads and retries would stand between Ray and the user. The recorder
+writes a trial in some 30 ms (benchmarks/tracking.md).
 """
 
 import contextlib
@@ -26,89 +26,52 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pwmray.pretraining.folder import PRETRAINED_FOLDER
 from pwmray.registry import claim
 from pwmray.tracking import runs as tracked_runs
 from pwmray.tracking import wandb_state
+from pwmray.tracking.protocol import Job, Report
 from pwmray.tracking.runs import Run, RunReader
 from pwmray.tracking.wandb_state import ServiceDied, is_behind, read_state, stamps_of, write_state
 from pwmray.wording import one_line
 
-_LOOK_SECONDS = 1.0  # between two looks, at least
-_LOOK_SHARE = 0.05  # of the time, at most, that goes into looking, a server's answers not counted
-_RETRY_SECONDS = 300.0  # after which a server is tried again that did not answer
-_MAX_LATE = 2  # runs in a row that the server takes too long over: then it is not the run
+_LOOK_SECONDS = 1.0  # at least, between two looks
+_LOOK_SHARE = 0.05  # at most, of the time, that looking takes; waiting for a server does not count
+_RETRY_SECONDS = 300.0  # until a server that did not answer is tried again
+_MAX_LATE = 2  # after so many runs in a row that were too slow the server is at fault, not the run
 _NICE = 10  # the trials come first
 
 
 @dataclass
-class Job:
-    """What to record: the trials of a sweep or of all, the pretrainings named, or everything."""
-
-    results: str
-    sweep: str | None = None
-    pretrained: tuple[str, ...] = ()  # fingerprints; then no trials
-    is_online: bool = False
-    project: str | None = None  # in place of ours
-    entity: str | None = None
-    is_watching: bool = False
-    grace_seconds: float = 120.0  # that it may go on when its driver has left
-
-    def folders(self) -> list[Path]:
-        """Return the folders as they are known now: a search's grow."""
-        results_dir = Path(self.results)
-        if self.pretrained:
-            place = results_dir / PRETRAINED_FOLDER
-            return [place / fingerprint for fingerprint in self.pretrained]
-        if self.sweep is not None:
-            return tracked_runs.trial_folders(results_dir, self.sweep)
-        return tracked_runs.all_folders(results_dir)
-
-
-@dataclass
-class Report:
-    """What a recorder did and what it left."""
-
-    written: int = 0  # runs kept offline that are new or have grown
-    sent: int = 0  # runs of which the server now has all
-    # Of the last look:
-    running: int = 0  # left alone, for a process is at work there
-    elsewhere: int = 0  # of the others, which another recorder writes at the moment
-    failed: int = 0  # of those that were to be written
-    problem: str = ""  # in a line
-
-
-@dataclass
 class _Sending:
-    """A run that is open on the server, and ours until it is not."""
+    """A run that is open on the server; we hold its claim until it is closed."""
 
     stream: Any
     claim: contextlib.ExitStack
     run: Run  # as it was last sent
-    rows: dict[int, str]  # that the server has, by their digests
+    rows: dict[int, str]  # digests of the rows that the server has, by epoch
 
 
 class Recorder:
-    """Keeps the runs of a job's folders."""
+    """Brings the runs of a job's folders up to date, at each `look`."""
 
     def __init__(self, job: Job, writer: Any, report: Report | None = None):
         self._job, self._writer = job, writer
         self._reader = RunReader(Path(job.results), job.sweep)
-        self._retry_at = 0.0 if job.is_online else float("inf")  # when anything may be sent
-        self._given_up = ""  # why nothing is sent until then
+        self._retry_at = 0.0 if job.is_online else float("inf")  # nothing is sent before
+        self._given_up = ""  # why not
         self._has_said = False
-        self._refused: set[Path] = set()  # whose runs the server does not take
+        self._refused: set[Path] = set()  # folders whose runs the server does not take
         self._written: set[Path] = set()
         self._sent: set[Path] = set()
-        self._late: dict[Path, float] = {}  # until when: too slow, or wandb's service died over it
+        self._late: dict[Path, float] = {}  # retry then: too slow, or wandb's service died
         self._late_in_a_row: set[Path] = set()
-        self._lasting: dict[Path, str] = {}  # what is wrong with runs, until their files change
+        self._lasting: dict[Path, str] = {}  # problems that stay until the files change
         self._sending: dict[Path, _Sending] = {}
         self.waited_seconds = 0.0  # for the server
         self.report = report or Report()
 
     def look(self, say: bool = False) -> None:
-        """Bring every folder's run up to what is there."""
+        """Bring every folder's run up to date with its files; `say` prints the progress."""
         self.report.running = self.report.elsewhere = self.report.failed = 0
         self._try_late_ones_again()
         problems = []
@@ -116,7 +79,7 @@ class Recorder:
         for number, folder in enumerate(folders, start=1):
             try:
                 self._see(folder)
-            except Exception as error:  # wandb raises what it likes; the next folder may do better
+            except Exception as error:  # wandb raises anything; the next folder may do better
                 self.report.failed += 1
                 problems.append(f"{folder.name}: {one_line(error)}")
             if say:
@@ -126,7 +89,7 @@ class Recorder:
         self.report.problem = "; ".join(filter(None, [self._given_up, *problems[:1]])) + more
 
     def close(self) -> None:
-        """Leave the runs that are still sent; who goes on with the trial goes on with them."""
+        """Close the runs that are not finished; a later recorder goes on with them."""
         for sending in self._sending.values():
             with contextlib.suppress(Exception):
                 sending.stream.leave()
@@ -153,10 +116,10 @@ class Recorder:
         if is_running and not (self._may_send() and self._job.is_watching):
             return
         with contextlib.ExitStack() as ours:
-            if folder not in self._sending:  # then it is ours already
+            if folder not in self._sending:  # else we hold its claim already
                 held = claim.acquire(folder / wandb_state.FOLDER / wandb_state.CLAIM_FILE)
                 if held is None:
-                    self.report.elsewhere += not is_running  # which is counted above
+                    self.report.elsewhere += not is_running  # a running one is counted above
                     return
                 ours.enter_context(held)
             run = self._reader.read(folder)
@@ -168,7 +131,7 @@ class Recorder:
                 self._keep(folder, run, stamps, ours)
 
     def _send(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> None:
-        """Send what a running trial has by now."""
+        """Send the rows that a running trial has so far."""
         sending = self._open(folder, run, ours)
         if sending is not None:
             self._note(sending, run)
@@ -180,19 +143,19 @@ class Recorder:
     def _keep(
         self, folder: Path, run: Run, stamps: dict[str, Any], ours: contextlib.ExitStack
     ) -> None:
-        """Write the run of a trial that nobody works at, and send it where that is asked for."""
+        """Write the run of a trial that no process is running, and send it if that is asked for."""
         state = read_state(folder) | {"group": run.group, "name": run.name}
         steps: list[Callable[[], None]] = [
             lambda: self._write_offline(folder, run, stamps, state),
             lambda: self._send_all(folder, run, state, ours),
         ]
-        if folder in self._sending:  # W&B has a run of one name open once
+        if folder in self._sending:  # to be closed first: W&B opens a run only once
             steps.reverse()
         errors = []
         for step in steps:
             try:
                 step()
-            except Exception as error:  # of one, whatever it is, the other may be right
+            except Exception as error:  # of whatever kind; the other step may succeed
                 errors.append(error)
                 if isinstance(error, ConnectionError):
                     self._begin_anew()
@@ -213,7 +176,7 @@ class Recorder:
     def _send_all(
         self, folder: Path, run: Run, state: dict[str, Any], ours: contextlib.ExitStack
     ) -> None:
-        """Send all of a run unless that was done, and put down what there is to know of it then."""
+        """Send all of a run, unless that was done before, and note in `state` what was sent."""
         sent = [run.digest, *self._server_place()]
         if wandb_state.sent_to(state) == sent and folder not in self._sending:
             return
@@ -231,11 +194,11 @@ class Recorder:
         self._late_in_a_row.clear()
         wandb_state.write_rows(folder, sending.rows, self._server_place())
         state |= {"url": sending.stream.url, "sent": sent}
-        for name in ("other_rows_from", "rows", "rows_at"):  # the rows: of an earlier version
+        for name in ("other_rows_from", "rows", "rows_at"):  # rows: of an earlier version
             state.pop(name, None)
         wanted = run.row_digests
         other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
-        if other:  # W&B keeps what it was sent once
+        if other:  # W&B never replaces a row
             state["other_rows_from"] = f"{run.axis} {min(other)}"
             self._lasting[folder] = _other_rows(state["other_rows_from"])
         else:
@@ -244,15 +207,15 @@ class Recorder:
             self.report.sent = len(self._sent)
 
     def _open(self, folder: Path, run: Run, ours: contextlib.ExitStack) -> _Sending | None:
-        """Return the open run on the server, None where it does not take this one, or none."""
+        """Return the run's open stream, None if the server takes no runs now, or not this one."""
         is_left_out = folder in self._refused or folder in self._late
         if folder not in self._sending and self._may_send() and not is_left_out:
             rows = wandb_state.read_rows(folder, self._server_place())
-            # Beside a driver there is no time to wait for long.
+            # A recorder that watches must not wait for long.
             num_left = 0 if self._job.is_watching else len(run.row_digests.keys() - rows.keys())
             try:
                 stream = self._wait_for(lambda: self._writer.open_stream(run, num_left))
-            except ServiceDied as error:  # which is started anew at once
+            except ServiceDied as error:  # it is restarted at once
                 self._put_off(folder, error)
                 return None
             except (ConnectionError, PermissionError) as error:
@@ -269,19 +232,19 @@ class Recorder:
         return self._sending.get(folder)
 
     def _note(self, sending: _Sending, run: Run) -> None:
-        """Put down which rows the server has once it has those that it lacks."""
+        """Note which rows the server will have after this run is sent."""
         sending.run = run
         for step, digest in run.row_digests.items():
             if step >= sending.stream.next_step or step not in sending.rows:
                 sending.rows[step] = digest
 
     def _put_off(self, folder: Path, error: TimeoutError | ConnectionError) -> None:
-        """Leave a run for a later try: where others failed in the same way before it, all."""
+        """Leave a run for a later try; if others before it failed in the same way, leave all."""
         self._late[folder] = time.monotonic() + _RETRY_SECONDS
         self._lasting[folder] = one_line(error)
         self._late_in_a_row.add(folder)
         if len(self._late_in_a_row) < _MAX_LATE:
-            self._begin_anew()  # which still sends it
+            self._begin_anew()  # wandb may still be sending it
             return
         self._late_in_a_row.clear()
         said = "the server took too long" if isinstance(error, TimeoutError) else one_line(error)
@@ -292,7 +255,7 @@ class Recorder:
             del self._late[folder], self._lasting[folder]
 
     def _give_up(self, error: Exception) -> None:
-        """Send nothing for a while without a network, and nothing at all without a key."""
+        """Send nothing for a while if there is no network, and nothing any more without a key."""
         self._given_up = f"nothing is sent: {one_line(error)}"
         self._retry_at = float("inf")
         if self._job.is_watching and isinstance(error, ConnectionError):
@@ -308,7 +271,7 @@ class Recorder:
         self._wait_for(self._writer.reset)
 
     def _let_go(self) -> None:
-        """Give the open runs back, with what the server has of them."""
+        """Note what the server has of the open runs, and release their claims."""
         for folder, sending in self._sending.items():
             with contextlib.suppress(OSError), sending.claim:
                 known = {"group": sending.run.group, "name": sending.run.name}
@@ -327,7 +290,7 @@ class Recorder:
         return time.monotonic() >= self._retry_at
 
     def _server_place(self) -> list[str | None]:
-        """Return project, entity and server, None for what is ours or W&B's by default."""
+        """Return project, entity and server; None for a default of ours or of W&B."""
         return [self._job.project, self._job.entity or self._writer.entity, self._writer.server]
 
 
@@ -360,12 +323,12 @@ def _record(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
             is_over = _is_closed(pipe, max(_LOOK_SECONDS, taken / _LOOK_SHARE - taken))
         recorder.look(say=not job.is_watching)
         if job.is_watching and recorder.report.failed:
-            recorder.look()  # of the runs that were open wandb does not say which one failed
+            recorder.look()  # wandb does not say which of the open runs failed: try all again
         recorder.close()
 
 
 def _end_after_driver(job: Job, pipe: Any, scratch: Path, report: Report) -> None:
-    """End this process some time after stdin was closed: W&B may wait for a server for hours."""
+    """Kill this process `grace_seconds` after stdin closes: W&B may wait for a server for hours."""
     _is_closed(pipe, None)
     time.sleep(job.grace_seconds)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -378,7 +341,7 @@ def _end_after_driver(job: Job, pipe: Any, scratch: Path, report: Report) -> Non
 
 
 def _wait_for_work(job: Job, pipe: Any) -> bool:
-    """Wait until a folder is behind; return False where none is when the driver leaves."""
+    """Wait until a folder is behind; return False if the driver leaves before."""
     is_over = False
     while not any(is_behind(folder) for folder in job.folders()):
         if is_over:
@@ -388,7 +351,7 @@ def _wait_for_work(job: Job, pipe: Any) -> bool:
 
 
 def _is_closed(pipe: Any, seconds: float | None) -> bool:
-    """Wait so long, or for ever; return at once, with True, when the other end closes."""
+    """Wait some seconds, None for ever; return True at once when the other end closes."""
     return bool(select.select([pipe], [], [], seconds)[0])
 
 

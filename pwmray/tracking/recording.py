@@ -1,7 +1,7 @@
-"""W&B beside a driver: whether, and the recorder that does it.
+"""W&B beside a driver: whether to record, and starting and ending the recorder.
 
-The driver and its workers never load wandb. With `off` nothing does; otherwise a process of its
-own (pwmray.tracking.recorder) makes W&B's runs from what the trials leave in their folders.
+The driver and its workers never load wandb. Unless the mode is `off`, a process of its own
+(pwmray.tracking.recorder) makes W&B's runs from what the trials leave in their folders.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.commands import say
-from pwmray.tracking.recorder import Job, Report
+from pwmray.tracking.protocol import Job, Report
 from pwmray.tracking.wandb_state import is_behind
 from pwmray.wording import as_typed, unknown
 
 _VARIABLE = "WANDB_MODE"  # wandb's own
-_ALIASES = {"disabled": "off", "dryrun": "offline", "run": "online"}  # wandb's own words
-# That a driver waits at its end for what is left to do; what is not done by then is done later.
+_ALIASES = {"disabled": "off", "dryrun": "offline", "run": "online"}  # wandb's names of modes
+# How long a driver waits at its end for its recorder; what is not done by then is done later.
 _WAIT_SECONDS = {False: 10.0, True: 90.0}  # offline and online
-_DYING_SECONDS = 10.0  # after which it is killed
+_DYING_SECONDS = 10.0  # until a recorder that does not end is killed
 
 
 class Mode(StrEnum):
-    """Where runs of W&B go."""
+    """Where W&B's runs go."""
 
     ONLINE = "online"  # to the server as they grow, and into the trials' folders
     OFFLINE = "offline"  # into the trials' folders, for `pwmray wandb sync`
@@ -43,9 +43,9 @@ MODES = [str(mode) for mode in Mode]
 
 
 def choose_mode(option: str | None, environment: Mapping[str, str] = os.environ) -> Mode:
-    """Return the option's mode, else that of WANDB_MODE, else offline.
+    """Return the mode of the option, else of WANDB_MODE, else offline.
 
-    Raises ValueError for a mode in the environment that there is not.
+    Raises ValueError for an unknown mode in the environment.
     """
     if option is not None:
         return Mode(option)
@@ -58,10 +58,10 @@ def choose_mode(option: str | None, environment: Mapping[str, str] = os.environ)
 
 @contextlib.contextmanager
 def recording(mode: Mode, job: Job, is_working: bool) -> Iterator[None]:
-    """Keep W&B's runs up to date while a driver works, and say at its end what became of them.
+    """Keep W&B's runs up to date while a driver works; at its end say what became of them.
 
-    Where the driver has no work (`is_working`), a recorder is started only if runs are missing,
-    as after a kill of all processes.
+    If the driver has no work (not `is_working`), a recorder is started only if runs are missing, as
+    after a kill of all processes.
     """
     if mode is Mode.OFF or not (is_working or any(map(is_behind, job.folders()))):
         yield
@@ -80,9 +80,9 @@ def recording(mode: Mode, job: Job, is_working: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_wandb() -> Iterator[None]:
-    """Keep Ray Tune from loading wandb, which it does where it counts callbacks by their kinds.
+    """Keep Ray Tune from importing wandb, which it does to count callbacks by their kinds.
 
-    It finds what it would find where wandb is not installed. Saves a run about half a second.
+    Tune then takes wandb to be not installed. This saves a run about half a second.
     """
     if "wandb" in sys.modules:
         yield
@@ -95,10 +95,10 @@ def without_wandb() -> Iterator[None]:
 
 
 class RecorderProcess:
-    """A recorder at work. Ctrl-C does not reach it: its driver ends it, or leaves and it ends."""
+    """A running recorder. Ctrl-C does not reach it; it ends with its driver."""
 
     def __init__(self, job: Job, progress: Callable[[int, int], None] | None = None):
-        # wandb and its service write there.
+        # wandb and its service write to stderr.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pwmray.tracking.recorder"],
@@ -111,7 +111,7 @@ class RecorderProcess:
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it says why on its stderr
+        with contextlib.suppress(BrokenPipeError):  # it died; why is on its stderr
             self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
             self._process.stdin.flush()
         self._last: dict[str, Any] = {}
@@ -119,7 +119,7 @@ class RecorderProcess:
         self._listener.start()
 
     def end(self, wait_seconds: float) -> Report:
-        """Have it finish what it does and return its report; stop it where that takes longer."""
+        """Tell it to finish, and return its report; kill it if that takes longer."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -133,7 +133,7 @@ class RecorderProcess:
         return Report(problem=f"not done after {wait_seconds:.0f} s") if is_late else self._report()
 
     def follow(self) -> Report:
-        """Wait until it has done all; return its report."""
+        """Wait until a recorder that looks once is done; return its report."""
         try:
             self._listener.join()
             self._process.wait()
@@ -142,14 +142,14 @@ class RecorderProcess:
         return self._report()
 
     def _listen(self, progress: Callable[[int, int], None] | None) -> None:
-        """Pass on what it says until it ends."""
+        """Read what it prints until it ends, and pass it on."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             try:
                 known = json.loads(line)
             except ValueError:
                 continue
-            if not isinstance(known, dict):  # nor is that its own: what it loads may print, too
+            if not isinstance(known, dict):  # of what it loads, which may print, too
                 continue
             if "said" in known:
                 say(f"W&B: {known['said']}")
@@ -159,7 +159,7 @@ class RecorderProcess:
                 self._last = known
 
     def _report(self) -> Report:
-        """Return the report that it gave, or that it died."""
+        """Return the report that it gave, or one that says that it died."""
         known = self._last
         if "problem" in known:
             return Report(**known)
@@ -169,20 +169,20 @@ class RecorderProcess:
         return Report(problem=f"its recorder died, exit code {code}: {''.join(told)}")
 
     def _stop(self) -> None:
-        """End it and the service that wandb started, unless it has ended."""
+        """Kill it and the service that wandb started, unless it has ended."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 
 def _package_paths() -> list[str]:
-    """Return where this package is, before where the user's are: nothing else of this folder."""
+    """Return the folder of this package, then the user's own paths, for PYTHONPATH."""
     here = str(Path(__file__).resolve().parents[2])
     return [here, *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def _describe(report: Report, job: Job) -> str:
-    """Return what became of the runs in a line, "" where there were none."""
+    """Return a line on what became of the runs, empty if there were none."""
     num_left = sum(map(is_behind, job.folders())) - report.running - report.elsewhere
     said = [f"{report.written} runs kept in the trials' folders"] if report.written else []
     said += [f"{report.sent} sent"] if report.sent else []

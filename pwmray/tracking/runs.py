@@ -1,7 +1,7 @@
 """What W&B is told of a trial or a pretraining: a run, made from the files in its folder.
 
-The truth is in those files. A run is a function of them, so that it can be made at any time, by
-whoever comes by, and again when they have grown.
+The truth is in those files. A run is a function of them, so any process can make it at any time,
+and again when the files have grown.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _FINAL = {"return_mean": "final_return", "plan_return_mean": "final_plan_return"
 
 
 class Run(NamedTuple):
-    """A run as W&B sees it; `rows` are of plain numbers and have a column `axis` that grows."""
+    """A run as W&B sees it. Its `rows` hold plain numbers, and increase in the column `axis`."""
 
     id: str  # the fingerprint
     project: str
@@ -35,16 +35,16 @@ class Run(NamedTuple):
     rows: list[dict[str, float]]
     summary: dict[str, Any]  # beyond each column's last value
     begun: float  # seconds since 1970
-    exit_code: int  # 0 where it came to its end
+    exit_code: int  # 0 if it is finished, else 1
 
     @property
     def digest(self) -> str:
-        """Tell whether a run has changed: in what it says, or where it belongs."""
+        """16 hex digits over all of the run: another digest tells that it has changed."""
         return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def row_digests(self) -> dict[int, str]:
-        """Tell which rows have changed."""
+        """Digests of the rows by epoch or iteration, which tell which rows have changed."""
         return wandb_state.row_digests(self.rows, self.axis)
 
 
@@ -63,7 +63,7 @@ def trial_folders(results_dir: Path, sweep: str | None) -> list[Path]:
 
 
 def is_running(folder: Path) -> bool:
-    """Tell whether a live process is at work on it: one may keep what it has finished."""
+    """Tell whether a live process runs it; one that has finished it may still hold its claim."""
     if _is_pretraining(folder):
         return pretraining_folder.state_of(folder) == "running"
     is_claimed = registry.running_elsewhere(folder) is not None
@@ -71,7 +71,7 @@ def is_running(folder: Path) -> bool:
 
 
 class RunReader:
-    """Reads runs; `sweep` is the phase of the trials, None for the first that asked for each."""
+    """Reads runs; their group is `sweep`, or the first sweep that asked for the trial."""
 
     def __init__(self, results_dir: Path, sweep: str | None):
         self._results = results_dir
@@ -79,7 +79,7 @@ class RunReader:
         self._names: dict[str, tuple[str, str]] = {}  # by fingerprint: the sweep and the name there
 
     def read(self, folder: Path) -> Run | None:
-        """Return a folder's run, None where it has no curve yet or does not say what it is."""
+        """Return a folder's run, None if it has no curve yet or does not say what it is."""
         if not (folder / CURVE_FILE).exists():
             return None
         return self._pretraining(folder) if _is_pretraining(folder) else self._trial(folder)
@@ -131,13 +131,13 @@ class RunReader:
         )
 
     def _named(self, folder: Path) -> tuple[str, str]:
-        """Return a trial's sweep and its name there: as they were when its run was first made."""
+        """Return a trial's sweep and its name there, as they were when its run was first made."""
         kept = wandb_state.read_state(folder)
         if "group" in kept:
             return kept["group"], kept["name"]
         if folder.name not in self._names:
             sweeps = [self._sweep] if self._sweep else list_sweeps(self._results)
-            for sweep in reversed(sweeps):  # of several the first wins
+            for sweep in reversed(sweeps):  # so that the first one wins
                 names = names_in(self._results / sweep)
                 asked = read_sweep(self._results / sweep).get("trials", [])
                 self._names |= {trial: (sweep, names.get(trial, trial)) for trial in asked}

@@ -1,4 +1,4 @@
-"""Read a W&B run's file back: what was written is looked at before it takes its place.
+"""Read a W&B run's file back, to check it before it replaces an earlier one.
 
 The format is LevelDB's log of records, in blocks of 32 KiB, each record a protocol buffer.
 """
@@ -16,13 +16,13 @@ _FULL, _LAST = 1, 4  # kinds of chunks that end a record; 2 and 3 are its first 
 
 
 def is_complete(path: Path, num_rows: int) -> bool:
-    """Tell whether a file holds its run with so many rows of history, and the end of the run."""
+    """Tell whether a file holds a run, `num_rows` rows of history, and the end of the run."""
     kinds = Counter(record.WhichOneof("record_type") for record in read_records(path))
     return (kinds["run"], kinds["history"], kinds["exit"]) == (1, num_rows, 1)
 
 
 def read_records(path: Path) -> Iterator[Any]:
-    """Yield what a `.wandb` file holds as far as it is written; raise ValueError for another."""
+    """Yield the records of a `.wandb` file as far as it is written; raise ValueError for others."""
     from wandb.proto import wandb_internal_pb2
 
     data = path.read_bytes()

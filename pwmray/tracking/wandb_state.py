@@ -1,4 +1,4 @@
-"""What has become of a run at W&B: beside it in its folder, `wandb/run.json` and `rows.json`."""
+"""What W&B has of a run, in files of the trial's folder: `wandb/run.json`, `wandb/rows.json`."""
 
 import contextlib
 import hashlib
@@ -13,10 +13,10 @@ from pwmray.pretraining.folder import LAST_FILE
 from pwmray.registry import CURVE_FILE, EVENTS_FILE
 
 FOLDER = "wandb"  # in a trial's or a pretraining's own
-CLAIM_FILE = "claim.json"  # in that: of whoever writes there
+CLAIM_FILE = "claim.json"  # in that folder: of the recorder that writes there
 _STATE_FILE = "run.json"
-_ROWS_FILE = "rows.json"  # apart, for a curve may have thousands, and the state is read often
-_READ = (CURVE_FILE, EVENTS_FILE, LAST_FILE)  # what a run is made from, where it is there
+_ROWS_FILE = "rows.json"  # apart: there may be thousands, and the state is read often
+_READ = (CURVE_FILE, EVENTS_FILE, LAST_FILE)  # what a run is made from, if it is there
 
 
 class ServiceDied(ConnectionError):
@@ -24,20 +24,20 @@ class ServiceDied(ConnectionError):
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run: nothing where it was never written or that cannot be read.
+    """Return what is known of a run, empty if it was never written or the file is unreadable.
 
-    `group` and `name`; of the run kept offline `offline` (its folder), `digest` and `stamps` (of
-    the files that it was made from); where it was sent `url` and `sent` (digest and place), and
-    where the server's rows are others than the curve's `other_rows_from`.
+    The keys are `group` and `name`; `offline` (its folder), `digest` and `stamps` (of the files
+    that it was made from), if it was written offline; `url` and `sent` (digest and place), if it
+    was sent; and `other_rows_from`, if the server has other rows than the curve.
     """
     return _read(folder / FOLDER / _STATE_FILE)
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace it; for who holds the claim there.
+    """Replace the state. The caller holds the claim there.
 
-    Where the server has rows, `wandb sync` is told that it has the run: wandb's own command would
-    put all rows of the offline folder behind them.
+    If the server has rows of the run, the offline copy is marked as synced: wandb's own command
+    `wandb sync` would append all its rows to those.
     """
     remove_drafts(folder / FOLDER / _STATE_FILE)
     with replacing(folder / FOLDER / _STATE_FILE) as draft:
@@ -48,16 +48,16 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def sent_to(state: Mapping[str, Any]) -> list[str | None]:
-    """Return the digest of the run as it was last sent, and the place: project, entity, server.
+    """Return the digest of the run as it was last sent, then project, entity and server.
 
-    Empty where it never was.
+    Empty if it was never sent.
     """
     digest, *place = state.get("sent") or [None]
     return [digest, *_with_server(place)] if digest else []
 
 
 def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
-    """Return the digests (see row_digests) of the rows that the server has at that place."""
+    """Return the digests (see `row_digests`) of the rows that the server has at a place."""
     # An earlier version kept them in the state.
     found = _read(folder / FOLDER / _ROWS_FILE) or read_state(folder)
     is_there = "rows" in found and _with_server(found["rows_at"]) == place
@@ -65,14 +65,14 @@ def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
 
 
 def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
-    """Replace them, those of another place, too; for who holds the claim there."""
+    """Replace the digests, also those of another place. The caller holds the claim there."""
     remove_drafts(folder / FOLDER / _ROWS_FILE)
     with replacing(folder / FOLDER / _ROWS_FILE) as draft:
         draft.write_text(json.dumps({"rows": _pack_rows(rows), "rows_at": place}) + "\n")
 
 
 def place_of(folder: Path) -> str | None:
-    """Return the run's link, else its folder seen from the results folder, else None."""
+    """Return the run's URL, else its offline folder relative to the results folder, else None."""
     state = read_state(folder)
     if state.get("url"):
         return state["url"]
@@ -81,9 +81,9 @@ def place_of(folder: Path) -> str | None:
 
 
 def stamps_of(folder: Path) -> dict[str, list[int]]:
-    """Return time and size of each file that a run is made from, as far as they can be seen.
+    """Return time and size of each file that a run is made from, if the file is there.
 
-    Whoever makes one takes them before it reads: what is written meanwhile is seen the next time.
+    Take them before reading the files: what is written in between is then noticed the next time.
     """
     found = {}
     for name in _READ:
@@ -94,15 +94,15 @@ def stamps_of(folder: Path) -> dict[str, list[int]]:
 
 
 def is_behind(folder: Path) -> bool:
-    """Tell whether the folder's files are others than those that its run was made from."""
+    """Tell whether the folder's files have changed since its run was made."""
     stamps = stamps_of(folder)
     return CURVE_FILE in stamps and read_state(folder).get("stamps") != stamps
 
 
 def row_digests(rows: Iterable[Mapping[str, float]], axis: str) -> dict[int, str]:
-    """Return a few letters for each row's content, by its epoch or iteration.
+    """Return a short digest of each row, by its epoch or iteration.
 
-    Without the time that it took: a resumed trial computes the same rows again, not as fast.
+    The time is left out: a resumed trial computes the same rows again, but not as fast.
     """
     contents = {int(row[axis]): {k: v for k, v in row.items() if k != "seconds"} for row in rows}
     texts = {step: json.dumps(row, sort_keys=True) for step, row in contents.items()}
@@ -110,7 +110,7 @@ def row_digests(rows: Iterable[Mapping[str, float]], axis: str) -> dict[int, str
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return an object in a file; an empty one where there is none."""
+    """Return the JSON object in a file, empty if there is none."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _with_server(place: list[str | None]) -> list[str | None]:
-    """Return a place with its server: earlier versions did not put it down."""
+    """Return a place with its server, which earlier versions did not record."""
     return [*place, None][:3]
 
 

@@ -1,10 +1,10 @@
-"""Runs as W&B has them, through wandb's own interface; only the recorder's process loads this.
+"""Writing and sending W&B's runs through wandb's own interface; only the recorder loads this.
 
-A run kept offline is the whole run: a file of its own, made anew when the curve has grown. It
-therefore does not say that it resumes: `wandb sync` would then number its epochs on from those
-that the server has. wandb's own command puts all rows of such a file behind those that the server
-has in any case, and so is to pass over what is there already (wandb_state.write_state).
-A run that is sent goes on (`resume="allow"`) after the last epoch that the server has of it.
+An offline run is a file with the whole run, which is written anew when the curve has grown. It does
+not say that it resumes, because `wandb sync` would then continue the numbering of the server's
+epochs. Even so `wandb sync` appends all rows of such a file to those that the server has, and must
+be kept from a run that is there (wandb_state.write_state).
+A run that is sent resumes (`resume="allow"`) after the last epoch that the server has of it.
 """
 
 import contextlib
@@ -30,24 +30,24 @@ from pwmray.tracking.wandb_state import ServiceDied
 
 _SERVER = "https://api.wandb.ai"  # where wandb sends runs by itself
 _INIT_SECONDS = 15.0  # for the server to answer
-_FINISH_SECONDS = 30.0  # for it to take the rest of a run, and so much more for each row of it:
-_ROW_SECONDS = 0.05  # half a kilobyte, over a slow line
-_SENT = "sent-"  # what wandb keeps of a run that is sent, until that is done
+_FINISH_SECONDS = 30.0  # for the server to take the rest of a run,
+_ROW_SECONDS = 0.05  # and for each row of it: half a kilobyte, over a slow line
+_SENT = "sent-"  # prefix of the folders in which wandb keeps a run until it is sent
 _CLOSE_SECONDS, _POLL_SECONDS = 10.0, 0.005  # for a file to be closed
 _NOT_SENT = "error while uploading"
-_DELETED = "previously created and deleted"  # W&B takes a run of that id never again
+_DELETED = "previously created and deleted"  # W&B never takes a run of that id again
 _DEAD = "W&B's service died"
 _DIED = ("ConnectionResetError", "BrokenPipeError", "MailboxClosedError", "HandleAbandonedError")
-# What a person's shell, notebook or agent of W&B's says of another run of theirs.
+# Variables WANDB_* that a person's shell, notebook or agent may have set for another run.
 _NOT_OURS = (
     *("RESUME", "RUN_ID", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "SWEEP_ID", "PROJECT"),
     *("RESUME_FROM", "FORK_FROM", "CONFIG_PATHS", "SWEEP_PARAM_PATH"),
-    "SERVICE",  # its process: it may have ended, and Writer.reset is not to end it
+    "SERVICE",  # a service that may have ended, and that Writer.reset must not end
 )
 
 
 class Writer:
-    """Writes runs; a context manager. What wandb writes on the way goes into `scratch`."""
+    """Writes and sends runs; a context manager. wandb's own files go into `scratch`."""
 
     def __init__(self, scratch: Path, project: str | None = None, entity: str | None = None):
         self._project, self._entity = project, entity
@@ -60,7 +60,7 @@ class Writer:
 
     @property
     def entity(self) -> str | None:
-        """Whose runs are at the server where nobody says it; None for whose the key is."""
+        """The user or team that wandb is set to; None for that of the API key."""
         return self._found.entity if self._found else None
 
     @property
@@ -71,8 +71,8 @@ class Writer:
 
     @functools.cached_property
     def _found(self) -> wandb.Settings | None:
-        """What wandb itself finds, in the environment or in its files; None where that is odd."""
-        with contextlib.suppress(ValueError):  # it is told of each run that is opened
+        """The settings that wandb finds in the environment and its files, None if they are bad."""
+        with contextlib.suppress(ValueError):  # opening a run reports it
             return wandb.setup().settings
         return None
 
@@ -85,10 +85,10 @@ class Writer:
         self._overheard.__exit__()
 
     def write_offline(self, run: Run, folder: Path) -> Path:
-        """Write the run as a folder of W&B's in `folder`; return the folder's path.
+        """Write the run as one of W&B's offline folders inside `folder`; return its path.
 
-        Raises OSError, also where W&B did not write all of the run, ServiceDied where its service
-        did.
+        Raises OSError, also if W&B did not write all of the run, and ServiceDied if wandb's service
+        died.
         """
         began = _time_in_names(run.begun)
         target = folder / f"offline-run-{began}-{run.id}"
@@ -106,12 +106,12 @@ class Writer:
         return target
 
     def open_stream(self, run: Run, num_left: int) -> "Stream":
-        """Open the run on the server, or go on with it; `num_left` rows are still to be sent.
+        """Open the run on the server, or resume it; `num_left` rows are still to be sent.
 
-        Raises PermissionError without a key or for a project's name that W&B does not take,
-        ConnectionError without a network or an answer, both for all runs alike, ServiceDied where
-        wandb's service did, and ValueError where the server does not take this one. wandb then
-        takes the run's id for one in use, until `reset`.
+        Two errors concern all runs: PermissionError without a key or for an invalid project name,
+        and ConnectionError without a network or an answer. ServiceDied says that wandb's service
+        died. ValueError says that the server refuses this run, whose id wandb then takes to be in
+        use until `reset`.
         """
         scratch = Path(tempfile.mkdtemp(prefix=_SENT, dir=self._scratch))
         try:
@@ -127,7 +127,7 @@ class Writer:
                 )
         except ConnectionError:
             raise
-        except Exception as error:  # wandb raises what it likes
+        except Exception as error:  # wandb raises anything
             if _DELETED in str(error):
                 raise ValueError("deleted at W&B: give another --project") from error
             if isinstance(error, wandb.errors.UsageError):
@@ -138,8 +138,8 @@ class Writer:
         return Stream(opened, scratch, self._overheard)
 
     def reset(self) -> None:
-        """Begin anew with wandb's service, in which no run is open then."""
-        with contextlib.suppress(Exception):  # of a service that died; it is forgotten then, too
+        """Restart wandb's service, which closes all runs."""
+        with contextlib.suppress(Exception):  # the service has died; wandb forgets it all the same
             wandb.teardown()
         for scratch in self._scratch.glob(f"{_SENT}*"):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -154,7 +154,7 @@ class Writer:
             tags=run.tags,
             config=run.config,
             dir=str(scratch),
-            settings=_settings(finish_seconds),  # anew: wandb.init writes into them
+            settings=_settings(finish_seconds),  # new ones: wandb.init writes into them
             reinit="create_new",  # several may be open at once
             **where,
         )
@@ -164,7 +164,7 @@ class Writer:
 
 
 class Stream:
-    """A run on the server."""
+    """A run that is open on the server."""
 
     def __init__(self, opened: Any, scratch: Path, overheard: "_Overheard"):
         self._opened, self._scratch, self._overheard = opened, scratch, overheard
@@ -173,22 +173,19 @@ class Stream:
 
     @property
     def url(self) -> str:
-        """Where it is looked at."""
+        """The run's page at W&B."""
         return self._opened.url
 
     def send(self, run: Run) -> None:
-        """Send the rows that the server does not have.
-
-        Raises ServiceDied where wandb's service did.
-        """
+        """Send the rows that the server lacks; raise ServiceDied if wandb's service died."""
         with _telling_of_death():
             self.next_step = _log(self._opened, run, self.next_step)
 
     def finish(self, run: Run) -> None:
-        """Send the rest and wait until all of it is there.
+        """Send the rest and wait until the server has all of the run.
 
-        Raises OSError where it is not, a TimeoutError where the server takes too long over it,
-        ServiceDied where wandb's service did.
+        Raises OSError if it does not take all, TimeoutError if it takes too long, and ServiceDied
+        if wandb's service died.
         """
         self.send(run)
         try:
@@ -203,14 +200,14 @@ class Stream:
             raise OSError("the server did not take all of the run")
 
     def leave(self) -> None:
-        """End it for now: the trial came to no end."""
+        """Close the run unfinished, for its trial has not ended."""
         self._opened.finish(exit_code=1)
 
 
 class _Overheard(io.TextIOBase):
-    """Stands in for stderr and counts what went wrong with sending: wandb does no more than say so.
+    """Stands in for stderr and counts errors of sending, which wandb only prints.
 
-    It does not say of which run; so all that are open then are sent again.
+    wandb does not say which run failed, so all runs that are open then are sent again.
     """
 
     def __init__(self) -> None:
@@ -234,7 +231,7 @@ class _Overheard(io.TextIOBase):
 
 @contextlib.contextmanager
 def _telling_of_death() -> Iterator[None]:
-    """Raise ServiceDied where wandb's service did: its own errors of that are no one kind."""
+    """Raise ServiceDied in place of the several errors by which wandb tells that."""
     try:
         yield
     except Exception as error:
@@ -247,14 +244,14 @@ def _settings(finish_seconds: float) -> wandb.Settings:
     return wandb.Settings(
         console="off",
         silent=True,
-        # Whoever presses Stop at W&B would end this process, and with it all runs.
+        # The Stop button of W&B's page would end this process, and with it all runs.
         stop_fn=lambda: None,
         disable_git=True,
         disable_code=True,
         init_timeout=_INIT_SECONDS,
         finish_timeout=finish_seconds,
         finish_timeout_raises=True,
-        # What the machine is and does stands in the trial's record.
+        # The trial's record says on which machine it ran.
         x_disable_meta=True,
         x_disable_stats=True,
         x_disable_machine_info=True,
@@ -275,7 +272,7 @@ def _log(opened: Any, run: Run, next_step: int) -> int:
 
 
 def _check_written(path: Path, num_rows: int) -> None:
-    """Wait for wandb's service, which closes the file a moment after the run has finished."""
+    """Wait until the file is complete: wandb's service closes it a moment after `finish`."""
     deadline = time.monotonic() + _CLOSE_SECONDS
     while not is_complete(path, num_rows):
         if time.monotonic() > deadline:
@@ -284,5 +281,5 @@ def _check_written(path: Path, num_rows: int) -> None:
 
 
 def _time_in_names(seconds: float) -> str:
-    """Return a time as W&B has it in names of folders, in UTC: the same wherever it is made."""
+    """Return a time as in the names of W&B's folders, but in UTC: the same on every machine."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y%m%d_%H%M%S")
