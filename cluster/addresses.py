@@ -1,4 +1,4 @@
-"""The address by which the other nodes of a job reach a node."""
+"""The IP address at which the other nodes of a job reach a node."""
 
 import contextlib
 import fcntl
@@ -13,19 +13,19 @@ from pathlib import Path
 from cluster.slurm import PATIENCE_SECONDS
 
 _AGAIN_SECONDS = 2.0
-_OTHERS_SECONDS = 10.0  # to resolve the names of others, which help to choose our own address
+_OTHERS_SECONDS = 10.0  # to resolve other nodes' names, which help to choose our own address
 _ASK_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
-_SIX = Path("/proc/net/if_inet6")  # a line per address: its hexadecimal digits, ..., interface
-_ANY_PORT = 9  # to which nothing is sent
+_IPV6 = Path("/proc/net/if_inet6")  # a line per address: its hexadecimal digits, ..., interface
+_ANY_PORT = 9  # nothing is sent to it
 
 
 def ip_of(address: str, hosts: Sequence[str]) -> str:
-    """Return the IP by which other nodes reach a node's address, IPv4 where it has one.
+    """Return the IP at which other nodes reach a node, from its name or number; IPv4 if it has one.
 
-    A machine's own name often resolves to a loopback address (Debian's /etc/hosts), or to all that
-    the machine has, bridges of containers included (systemd's resolver). Then it is the one from
-    which this machine reaches the first of `hosts` that it can; another machine's name has no need
-    of them. Raises ValueError for a name that cannot be resolved.
+    A machine's own name often resolves to a loopback address (Debian's /etc/hosts), or to all its
+    addresses, those of container bridges included (systemd's resolver). In that case this is the
+    address from which this machine reaches the first reachable one of `hosts`; for another
+    machine's name none are needed. Raises ValueError for a name that cannot be resolved.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
@@ -46,9 +46,9 @@ def ip_of(address: str, hosts: Sequence[str]) -> str:
 
 
 def ip_towards(host: str, deadline: float) -> str:
-    """Return the IP from which this machine reaches another, empty where it does not.
+    """Return the IP from which this machine reaches another, empty if it does not.
 
-    Until `deadline`, of time.monotonic, a name server that fails for a moment is asked again.
+    A name server that fails for a moment is asked again until `deadline`, of time.monotonic.
     """
     with contextlib.suppress(OSError):
         theirs = _resolve_in_time(host, deadline)[0]
@@ -61,14 +61,14 @@ def ip_towards(host: str, deadline: float) -> str:
 
 
 def ip_at(interface: str) -> str:
-    """Return this machine's IP at an interface such as ib0, IPv4 where it has one.
+    """Return this machine's IP at an interface such as ib0, IPv4 if it has one.
 
-    Raises ValueError, with the interfaces that there are, where it has none there.
+    Raises ValueError, listing the machine's interfaces, if it has no IP there.
     """
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         named = struct.pack("256s", interface.encode()[:255])
         return socket.inet_ntoa(fcntl.ioctl(asked.fileno(), _ASK_FOR_ADDRESS, named)[20:24])
-    lines = map(str.split, _SIX.read_text().splitlines()) if _SIX.exists() else ()
+    lines = map(str.split, _IPV6.read_text().splitlines()) if _IPV6.exists() else ()
     found = [bytes.fromhex(packed) for packed, *_, at in lines if at == interface]
     usable = [ip for n in found if not _is_local(ip := socket.inet_ntop(socket.AF_INET6, n))]
     if usable:
@@ -80,12 +80,12 @@ def ip_at(interface: str) -> str:
 
 
 def with_port(ip: str, port: int | str) -> str:
-    """Return host:port, in the way that tells an IPv6 address from its port."""
+    """Return host:port, with an IPv6 address in brackets."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def here() -> str:
-    """Return what Slurm calls this node."""
+    """Return Slurm's name of this node."""
     return os.environ["SLURMD_NODENAME"]
 
 
@@ -101,7 +101,7 @@ def _resolve_in_time(name: str, deadline: float) -> list[str]:
 
 
 def _resolve(name: str) -> list[str]:
-    """Return the IPs that a name stands for here, those of IPv4 where there are any."""
+    """Return the IPs that a name resolves to here: those of IPv4 if there are any, else IPv6."""
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     by_family = {
         family: [str(where[0]) for of, *_, where in found if of == family]
@@ -111,6 +111,6 @@ def _resolve(name: str) -> list[str]:
 
 
 def _is_local(ip: str) -> bool:
-    """Tell whether an IP is of this machine or its own link alone, so that others cannot use it."""
+    """Tell whether an IP is loopback or link-local, so that other machines cannot use it."""
     address = ipaddress.ip_address(ip)
     return address.is_loopback or address.is_link_local

@@ -76,7 +76,7 @@ def _choose(folder: Path, job: str | None, here: str) -> list[Submission]:
 
 
 def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]]]:
-    """Return the jobs that have not ended; raise ValueError for one of another user."""
+    """Return the jobs that have not ended; raise ValueError for another user's."""
     told = slurm_jobs.ask([s.name for s in submitted], ASK_SECONDS)
     if told is None:
         raise ValueError(_NO_ANSWER)
@@ -84,7 +84,7 @@ def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]
     for submission in submitted:
         jobs = [job for job in submission.find(told) if not job.is_over]
         for job in jobs:
-            if job.user not in ("", slurm_jobs.user()):  # accounting was not asked whose it is
+            if job.user not in ("", slurm_jobs.user()):  # accounting does not say whose it is
                 raise ValueError(f"job {job.job_id} belongs to {job.user}, who alone may cancel it")
         if jobs:
             living.append((submission, jobs))
@@ -126,8 +126,8 @@ def _wait_for_the_end(submitted: Sequence[Submission]) -> None:
 
 
 def _record_trials(results: Path, folder: Path, here: str) -> None:
-    """Record the trials of jobs that are gone; a claim that is alive is waited for."""
-    deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # who takes one over watches it first
+    """Record the trials of jobs that are gone; wait for claims that still look alive."""
+    deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # a lease, and watching the claim after it
     found, held = _record_free(results, folder, here)
     if held:
         print(f"waiting until the processes of {held} trials release them", flush=True)
@@ -141,7 +141,7 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
 
 
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:
-    """Record what nobody holds; return that, and how many trials of gone jobs are held."""
+    """Record the trials that nobody holds; return them, and how many trials are still held."""
     trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])), here)
     known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, ASK_SECONDS)
     gone = {name: t for name, t in trials.items() if known is not None and lost.judge(t, known)}
@@ -150,7 +150,7 @@ def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost
 
 
 def _count(results: Path, folder: Path) -> str:
-    """Return how many of the sweep's trials have which status; their driver may have seen to it."""
+    """Return how many of the sweep's trials have each status, which their driver may have set."""
     trials = list_trials(results, read_sweep(folder).get("trials", []))
     counts = Counter(trial.status or "not asked for" for trial in trials.values())
     return f"{folder.name}: {', '.join(f'{number} {status}' for status, number in counts.items())}"

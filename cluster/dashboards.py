@@ -1,4 +1,4 @@
-"""How to open the Ray dashboards of running jobs from outside: one line of ssh each."""
+"""How to open the Ray dashboards of running jobs from outside: one ssh command for each."""
 
 import functools
 import json
@@ -10,11 +10,11 @@ from cluster.submissions import JOBS_FOLDER
 from pwmray import slurm_jobs
 from pwmray.slurm_jobs import Job
 
-_PORT = 8265  # on the user's own machine; one more for each further job
+_PORT = 8265  # on the user's own machine, for the first job; the next ones follow
 
 
 def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
-    """Return a line for each running job of some sweeps that wrote where its dashboard is."""
+    """Return a line for each running job of some sweeps that has a dashboard."""
     found = [each for folder in sweep_folders for each in _read(folder, jobs)]
     login = f"{slurm_jobs.user()}@{_host()}" if found else ""
     return [
@@ -26,9 +26,9 @@ def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
 
 @functools.cache
 def _host() -> str:
-    """Return this machine's name for others; asking for it takes long where no server answers.
+    """Return this machine's name for others. It takes long if no name server answers.
 
-    Its own list of names may have it on the line of localhost.
+    The machine's own /etc/hosts may have its name on the line of localhost.
     """
     name = socket.getfqdn()
     return socket.gethostname() if name.startswith("localhost") else name

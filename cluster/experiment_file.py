@@ -12,9 +12,11 @@ _USUAL = ("sweep", "search")
 
 
 def load_experiment(path: Path) -> Sweep | Search:
-    """Return the sweep or search that the file runs: whose `main` it calls, or `sweep`, `search`.
+    """Return the sweep or search that the file runs.
 
-    Raises ValueError for a file that has neither, has several to choose from or cannot be loaded.
+    That is the one whose `main` it calls, else the one named `sweep` or `search`, else the only
+    one. Raises ValueError if there is none, if there are several to choose from, or if the file
+    cannot be loaded.
     """
     if not path.is_file():
         files = sorted(map(str, path.parent.glob("[!_.]*.py")))
@@ -38,7 +40,7 @@ def load_experiment(path: Path) -> Sweep | Search:
 
 
 def check_run(path: Path) -> None:
-    """Raise ValueError for a file that runs nothing: its job would end well, and do nothing."""
+    """Raise ValueError for a file that runs nothing: its job would succeed and do nothing."""
     if not sweep_file.owners_of_main(path):
         raise ValueError(
             f"{path} calls no main, so a job would run nothing: end it with if __name__ == "

@@ -1,12 +1,12 @@
-"""What runs inside a job: Ray on each of its nodes, and the sweep's file as the driver.
+"""The process that runs a Slurm job: it starts Ray on each node, and the sweep's file as driver.
 
     python cluster/job.py [options] -- sweeps/phase6_epochs.py [its options]
 
-Ray has free ports, folders and a token of its own, so that it neither disturbs nor joins
-another's. Slurm's SIGUSR1, some minutes before the time limit or a preemption, goes to the driver,
-whose trials stop at their next row; the job then requeues itself and goes on where it stopped. The
-same happens when Ray's head is lost, unless that was before any row, twice in a row. After SIGTERM
-(scancel) nothing is requeued.
+This Ray has free ports, folders and a token of its own, so that it neither disturbs nor joins
+another one. Some minutes before the time limit or a preemption, Slurm sends SIGUSR1. It goes to
+the driver, whose trials stop at their next row; then the job requeues itself and later goes on
+where it stopped. The same happens when Ray's head is lost, unless no trial got a row in two lives
+of the job. After SIGTERM (scancel) nothing is requeued.
 """
 
 import argparse
@@ -31,17 +31,17 @@ from pwmray.deaths import OF_MEMORY
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.files import replacing
 
-_HEAD_SECONDS = 90.0  # that Ray's head may take until it listens
+_HEAD_SECONDS = 90.0  # at most, until Ray's head listens
 _HEAD_TRIES = 3  # another process may take the free port first
-_WORKER_STARTS = 4  # of a node in a row, until it is given up
-_SOUND_SECONDS = 600.0  # after which an end is the first in a row: jobs last for days
-_RESTART_SECONDS = 10.0  # between two of them, and between two tries of the head
-_END_SECONDS = 10.0  # that a step may take to end
+_WORKER_STARTS = 4  # in a row, until a node is given up
+_SOUND_SECONDS = 600.0  # a worker that ran longer starts a new row: jobs last for days
+_RESTART_SECONDS = 10.0  # between two starts of a worker, and between two tries of the head
+_END_SECONDS = 10.0  # until a step that does not end is killed
 _LOOK_SECONDS = 0.2
-_EARLY_SECONDS = 90.0  # that Slurm may send its signal before the time that was asked for
-# For every process of this Ray. By itself it would wait 30 s at its end for trials that are gone,
-# its monitor of memory ends a whole sweep for one trial, and it starts a process a core, none of
-# which suits what Tune starts.
+_EARLY_SECONDS = 90.0  # by which Slurm may send its signal earlier than asked for
+# For every process of this Ray. By default it waits 30 s at its end for trials that are gone, its
+# memory monitor ends a whole sweep for one trial, and it starts a process for each core, which Tune
+# cannot use.
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -64,28 +64,28 @@ class Job:
         self._token = chosen.jobs / f".{job_id}.token"
         self._secret = secrets.token_hex(32)  # in that file
         self._record = chosen.jobs / f"{job_id}.json"
-        self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # there before it requeues itself
-        self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # there after a life without a row
-        self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # and a node's name
+        self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # exists if the job requeues itself
+        self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # exists after a life without a row
+        self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # a prefix of node names
         self._nodes: dict[str, dict[str, Any]] = {}  # what each offers Ray, this one first
         self._port = 0  # of Ray's head
         self._steps: dict[str, subprocess.Popen] = {}  # by node
-        self._starts: dict[str, int] = {}  # of workers, in a row
+        self._starts: dict[str, int] = {}  # in a row, of workers
         self._started_at: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._given_up: set[str] = set()
         self._driver: subprocess.Popen | None = None
-        self.signal: int | None = None  # the last that came, SIGTERM for good
-        self._untold: list[int] = []  # signals that the driver is to be told
-        self._was_in_vain = False  # the job's life before
+        self.signal: int | None = None  # the last one received; SIGTERM stays
+        self._untold: list[int] = []  # signals that the driver has yet to be sent
+        self._was_in_vain = False  # the job's life before this one had no row
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
-        self.is_superseded = False  # as far as is known Slurm lost this node, and runs it on others
+        self.is_superseded = False  # Slurm seems to have lost this node, and runs the job elsewhere
 
     def run(self) -> int:
         """Start Ray and the driver, and supervise both until the driver ends."""
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
-        self._goes_on.unlink(missing_ok=True)  # of a life that was cut off
+        self._goes_on.unlink(missing_ok=True)  # of an earlier life that was cut off
         self._was_in_vain = self._in_vain.exists()
         self._in_vain.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
@@ -135,10 +135,10 @@ class Job:
         return addresses.with_port(self._nodes[self._head]["ip"], self._port)
 
     def _start_head(self) -> None:
-        """Start Ray's head where this runs, until it listens."""
+        """Start Ray's head on this node, and return when it listens."""
         head = self._nodes[self._head]
         for number in range(_HEAD_TRIES):
-            if number:  # Slurm, started anew a moment ago, gives steps no GPUs yet
+            if number:  # a Slurm that has just restarted gives steps no GPUs yet
                 self._pause(_RESTART_SECONDS)
             if self.signal == signal.SIGTERM:
                 break
@@ -147,11 +147,11 @@ class Job:
             if self._listens(head["ip"]):
                 _say(f"ray listens at {self._address} on {self._head}")
                 return
-            self._end_steps()  # one that lives all the same holds what the next is to have
+            self._end_steps()  # a head that lives but does not listen would keep the resources
         raise SlurmError(f"Ray's head did not start on {self._head}: see {self._log}")
 
     def _pause(self, seconds: float) -> None:
-        """Wait so long, or until a signal comes."""
+        """Wait for some seconds, or until a signal comes."""
         until = time.monotonic() + seconds
         while self.signal is None and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
@@ -189,7 +189,7 @@ class Job:
         return False
 
     def _write_address(self) -> None:
-        """Write where this Ray is, for who looks at it from outside."""
+        """Write where this Ray is, for commands outside the job."""
         where = {"node": self._head, "address": self._address, "token": str(self._token)}
         if self._chosen.dashboard:
             head = self._nodes[self._head]
@@ -202,14 +202,14 @@ class Job:
         command = [sys.executable, driver, *options, "--address", self._address]
         _say(f"driver: {' '.join(command)}")
         self._driver = subprocess.Popen(command, env=self._environment)
-        self._tell_driver()  # what came before there was whom to tell
+        self._tell_driver()  # signals that came before it was started
 
     def _supervise(self) -> int:
         assert self._driver is not None
         head = self._head
         while self._driver.poll() is None:
             time.sleep(_LOOK_SECONDS)
-            # After SIGUSR1, too, the driver would wait for rows of trials that are gone.
+            # Also after SIGUSR1, when the driver would wait for rows of trials that are gone.
             if self.signal != signal.SIGTERM and self._steps[head].poll() is not None:
                 _say(f"ray's head on {head} ended: see {self._log}")
                 self._record_loss_of_head()
@@ -222,27 +222,27 @@ class Job:
         if code and not was_told_to_end and Path(self._ended_nodes + head).exists():
             _say(f"Slurm ended ray's head on {head}, and the driver with it")
             return GO_ON
-        # Told to stop before it could listen.
+        # SIGUSR1 killed a driver that had not set up its handler yet: it is to go on.
         return GO_ON if (self.signal, code) == (signal.SIGUSR1, -signal.SIGUSR1) else code
 
     def _record_loss_of_head(self) -> None:
-        """Tell the driver whether the job goes on without its head, and its next life why."""
+        """Leave files that say whether the job will go on, and whether this life was in vain."""
         if self._was_restarted_elsewhere():
             return
         is_in_vain = self._is_lost_in_vain()
         self.is_in_vain = is_in_vain and self._was_in_vain
         if self.is_in_vain or slurm_jobs.num_restarts() >= self._chosen.max_requeues:
             return
-        with contextlib.suppress(OSError):  # a full disk: both know less
+        with contextlib.suppress(OSError):  # on a full disk, do without
             self._goes_on.touch()
             if is_in_vain:
                 self._in_vain.touch()
 
     def _was_restarted_elsewhere(self) -> bool:
-        """Tell whether Slurm started the job again while this node was out of its reach.
+        """Tell whether Slurm started the job again while it could not reach this node.
 
-        The job's files are then that other run's, which wrote a token of its own and deletes it as
-        it ends.
+        The job's files then belong to that other run, which wrote its own token and deletes it at
+        its end.
         """
         try:
             return self._token.read_text() != self._secret
@@ -252,21 +252,21 @@ class Job:
             return False
 
     def _is_lost_in_vain(self) -> bool:
-        """Tell whether Ray's head was lost before any row; what Slurm ended itself is not lost."""
+        """Tell whether Ray's head was lost before any row; one that Slurm ended is not lost."""
         return not (Path(self._ended_nodes + self._head).exists() or self._has_row())
 
     def _has_row(self) -> bool:
-        """Tell whether any trial or pretraining of the results wrote a row since Ray listens."""
+        """Tell whether any trial or pretraining here has written a row since Ray listens."""
         results = self._chosen.jobs.parent.parent
         try:
             listens_since = self._record.stat().st_mtime
             rows = [*results.glob("trials/*/*.arrow"), *results.glob("pretrained/*/*.arrow")]
             return any(path.stat().st_mtime > listens_since for path in rows)
         except OSError:
-            return True  # it is not known
+            return True  # nobody knows
 
     def _restart_ended(self, name: str) -> None:
-        """Restart a worker that ended, after a while: its node may be back by then."""
+        """Restart a worker that has ended, after a pause: its node may be back by then."""
         if self._steps[name].poll() is None or self.signal is not None or name in self._given_up:
             return
         failed_at = self._failed_at.setdefault(name, time.monotonic())
@@ -304,18 +304,18 @@ class Job:
                 step.wait()
 
     def _pass_on(self, number: int, _: Any) -> None:
-        """Pass a signal on to the driver, each only once: Slurm may have sent it there, too."""
+        """Pass a signal on to the driver, but only once: Slurm may have sent it there, too."""
         if self.signal in (number, signal.SIGTERM):
             return
         self.signal = number
         self._untold.append(number)
-        with contextlib.suppress(OSError):  # not by print, within which it may have come
+        with contextlib.suppress(OSError):  # not print, which the signal may have interrupted
             os.write(1, f"{_stamped(f'got {signal.Signals(number).name}')}\n".encode())
         self._tell_driver()
 
     def _tell_driver(self) -> None:
         while self._driver is not None and self._untold:
-            with contextlib.suppress(IndexError):  # a signal came just now, and was passed on
+            with contextlib.suppress(IndexError):  # a signal handler has just passed it on
                 number = self._untold.pop(0)
                 if self._driver.poll() is None:
                     self._driver.send_signal(number)
@@ -331,7 +331,7 @@ def main() -> int:
     job = Job(chosen, job_id, name)
     code = job.run()
     _say(f"driver ended with {code}")
-    if code < 0:  # by a signal: as a shell tells it, for an exit code has no sign
+    if code < 0:  # killed by a signal: report it as a shell does
         code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
@@ -349,7 +349,7 @@ def main() -> int:
 
 
 def _requeue(name: str) -> int:
-    """Put the job back into the queue; Slurm ends what is left of it here."""
+    """Put the job back into the queue; Slurm ends its processes here. Return the exit code."""
     try:
         slurm.ask_again("scontrol", "requeue", name)
     except SlurmError as error:
@@ -359,8 +359,8 @@ def _requeue(name: str) -> int:
 
 
 def _environment(token: Path, secret: str) -> dict[str, str]:
-    """Return the environment of all that is started, with a new token in a file of its own."""
-    with replacing(token) as draft:  # never gone, for an earlier life that looks whose it is
+    """Return the environment for Ray and the driver; write the secret into the token's file."""
+    with replacing(token) as draft:  # so that it is never missing: an earlier life may look at it
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:
             file.write(secret)

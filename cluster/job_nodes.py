@@ -1,4 +1,4 @@
-"""What each node of a job is to offer its Ray: an address, CPUs, and GPUs by their types."""
+"""What each node of a job offers to Ray: an address, CPUs, and GPUs by type."""
 
 import argparse
 import os
@@ -9,9 +9,9 @@ from cluster import addresses, slurm
 
 
 def offered_by_nodes(details: str, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return what each node is to offer Ray, this one first.
+    """Return what each node offers to Ray, by name, this node first.
 
-    `details` is what `scontrol --details show job` says of the job, `chosen` are the job's options.
+    `details` is the output of `scontrol --details show job`; `chosen` has the job's options.
     """
     gpus = {
         name: found
@@ -48,18 +48,18 @@ def _ip(name: str, interface: str, hosts: Sequence[str]) -> str:
 
 
 def _gres(asked: str, number: int) -> str:
-    """Return what a step asks for, so that it has all the GPUs of its node that the job has.
+    """Return the GPUs that a step must ask for to get all that the job has on its node.
 
-    An exclusive job has more than were asked for, and Ray does not start where its step has fewer.
+    An exclusive job has more than it asked for, and Ray does not start if its step has fewer.
     """
     return asked if not number or asked.endswith(f":{number}") else f"gpu:{number}"
 
 
 def resources(gpus: Mapping[str, int], gres: str, gpu_type: str) -> dict[str, float]:
-    """Return Ray's resources for a node's GPUs: H100, one for each, and Ray's own name of it.
+    """Return a node's GPUs as Ray's resources: {"H100": 4, "accelerator_type:H100": 1}.
 
-    What Slurm gave without a type, or of the type that the profile asked for, is called as the
-    profile calls it; any other by Slurm's name in capitals.
+    GPUs without a type, or of the type that the profile asked for in `gres`, get the profile's
+    `gpu_type` as their name; any others get Slurm's name in capitals.
     """
     asked = slurm.gpu_type(gres)
     found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Whether a profile fits a cluster, and the trials to run: before anything is queued."""
+"""Checks before anything is queued: whether a profile fits the cluster, and the trials."""
 
 import dataclasses
 from collections import Counter
@@ -16,10 +16,10 @@ def check_profile(
     partitions: Mapping[str, Partition],
     associations: Sequence[Association] | None,
 ) -> Profile:
-    """Raise ValueError for the first thing that a profile asks for and this cluster has not.
+    """Return the profile as this cluster takes it; raise ValueError for what the cluster lacks.
 
-    `associations` are what the user may charge, None where no accounting database tells. Returns
-    the profile, which names no type of GPU to Slurm where the partition has none with a name.
+    `associations` are the accounts that the user may charge, None without an accounting database.
+    The profile returned names no GPU type to Slurm if the partition's GPUs have no type.
     """
     try:
         partition = _find_partition(profile, partitions)
@@ -35,7 +35,7 @@ def check_profile(
 
 
 def trials_of(profile: Profile, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """Return those of some trials that a profile's GPUs serve."""
+    """Return the trials that a profile's GPUs serve."""
     return [trial for trial in trials if profile.serves(trial.runtime.gpu_type)]
 
 
@@ -44,7 +44,7 @@ def check_served(
 ) -> None:
     """Raise ValueError unless every trial has a profile that serves it, and each profile a trial.
 
-    `others` are those that the file has and that were not chosen: the complaint names who fits.
+    `others` are the profiles of the file that were not chosen: the message names one that fits.
     """
     asked = Counter(trial.runtime.gpu_type for trial in trials)
     left = [(n, name) for name, n in asked.items() if not any(p.serves(name) for p in chosen)]
@@ -64,9 +64,9 @@ def check_served(
 
 
 def check_cpus(profile: Profile, trials: Sequence[TrialConfig]) -> str:
-    """Return a line about GPUs that would wait for CPUs, empty without any.
+    """Return a line if GPUs would be idle for want of CPUs, else an empty one.
 
-    Raises ValueError where a node has too few CPUs for a single trial.
+    Raises ValueError if a node has too few CPUs for a single trial.
     """
     needed = max(trial.runtime.num_cpus for trial in trials_of(profile, trials))
     if needed > profile.cpus:
@@ -156,7 +156,7 @@ def _check_nodes(profile: Profile, partition: Partition) -> None:
 
 
 def _gpus_in(kind: NodeKind, profile: Profile) -> int:
-    """Return how many GPUs of the type that a profile asks for a node of this kind has."""
+    """Return how many GPUs of the profile's type a node of this kind has."""
     wanted = slurm.gpu_type(profile.gres)
     return kind.gpus.get(wanted, 0) if wanted else sum(kind.gpus.values())
 

@@ -1,4 +1,4 @@
-"""Profiles: what a job asks of Slurm, by name, in a TOML file that is checked when it is read."""
+"""Profiles: what a job asks of Slurm, by name, from a TOML file that is checked as it is read."""
 
 import dataclasses
 import itertools
@@ -16,13 +16,13 @@ from pwmray.wording import unknown
 
 DEFAULT_FILE = Path(__file__).with_name("profiles.toml")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it is part of file names
-UNTYPED = "none"  # in place of Slurm's name of a type of GPU, where Slurm has only their number
-# Options of sbatch by which the record of jobs would not be that of what Slurm runs.
+UNTYPED = "none"  # as `slurm_gpu`: Slurm knows how many GPUs there are, but no types
+# Options of sbatch with which our record of jobs would not match what Slurm runs.
 _OURS = {
     "--array": "cluster/submit.py --jobs N submits an array",
     "--output": "a job's log lies in its sweep's folder",
 }
-_LEAST_OF_A_NAME = len("--ar")  # by which sbatch knows such an option
+_LEAST_OF_A_NAME = len("--ar")  # the shortest abbreviation of such an option that sbatch takes
 # Ray's sockets lie below a node's scratch folder: their paths end at 107 bytes, and Ray's own part
 # takes 66 of them, our private folder for it 19.
 MAX_SCRATCH = 22
@@ -30,7 +30,7 @@ MAX_SCRATCH = 22
 
 @dataclass(frozen=True)
 class Profile:
-    """What each job of a profile asks for; every number is of one node but `nodes`."""
+    """What each job of a profile asks for; every number but `nodes` is for one node."""
 
     name: str
     cpus: int
@@ -54,7 +54,7 @@ class Profile:
     sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
 
     def check(self) -> None:
-        """Raise ValueError for the first value that no job can have."""
+        """Raise ValueError for the first invalid value."""
         check_least("", self, 1, "cpus", "nodes", "trials_per_gpu", "signal_seconds")
         check_least("", self, 0, "gpus", "memory_gb", "max_requeues")
         for name in ("activate", "sbatch"):
@@ -74,7 +74,7 @@ class Profile:
 
     @property
     def gres(self) -> str:
-        """The GPUs of a node as sbatch and srun take them; empty without any."""
+        """The GPUs of a node in Slurm's notation, such as gpu:h100:4; empty without any."""
         if not self.gpus:
             return ""
         kind = "" if self.slurm_gpu == UNTYPED else self.slurm_gpu or self.gpu_type.lower()
@@ -82,11 +82,11 @@ class Profile:
 
     @property
     def serves_all(self) -> bool:
-        """Whether trials that ask for a type of GPU take what this has: none, or any."""
+        """Whether this serves every trial, because it names no type of GPU."""
         return not self.gpu_type
 
     def serves(self, gpu_type: str) -> bool:
-        """Tell whether trials that ask for this type of GPU, "" for any, take what this has."""
+        """Tell whether this serves trials that ask for a type of GPU, "" for any."""
         return self.serves_all or gpu_type in ("", self.gpu_type)
 
     def _check_interface(self) -> None:
@@ -106,7 +106,7 @@ class Profile:
             raise ValueError(
                 f"gpu_type is {self.gpu_type!r}; valid: capitals, digits, - and _, such as H100"
             )
-        if self.gpu_type in ("CPU", "GPU"):  # Ray starts no node that offers its own words
+        if self.gpu_type in ("CPU", "GPU"):  # Ray's own names: a node that offers them fails
             raise ValueError(
                 f"gpu_type is {self.gpu_type!r}, which names no type; leave it out where any GPU "
                 "will do"
@@ -181,7 +181,7 @@ def _read(path: Path, name: str, table: Any) -> Profile:
 
 
 def _gives(word: str, option: str) -> bool:
-    """Tell whether a word gives an option of sbatch, whole, cut short or by its letter."""
+    """Tell whether a word gives an option of sbatch, in full, abbreviated, or by its letter."""
     name = word.partition("=")[0]
     is_named = len(name) >= _LEAST_OF_A_NAME and option.startswith(name)
     return is_named or word.startswith(option[1:3])

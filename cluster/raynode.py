@@ -2,15 +2,15 @@
 
     python cluster/raynode.py head|worker IP PORT JSON
 
-PORT is the head's. The JSON has scratch, cpus, gpus and resources; for a worker the head's IP as
-"head" and its node as "head_node"; for the head has_dashboard and, as dashboard, its port. With an
-interface in it, from the profile, the node finds its own IP there and does not read the one given.
-Ray stays in the foreground, so that it ends with the step even where Slurm does not follow
-processes that leave their session.
+PORT is the head's. The JSON has scratch, cpus, gpus and resources. For a worker it also has the
+head's IP as "head" and the head's node as "head_node"; for the head, has_dashboard and the port
+"dashboard". If it has an interface, from the profile, the node uses its own IP there and ignores
+the one given. Ray stays in the foreground, so that it ends with the step even if Slurm does not
+track processes that leave their session.
 
-A job that loses its first node loses the process that supervises it, but runs on, as Slurm was told
-to let it for the sake of the other nodes. Then a worker, whose Ray ends a minute later, requeues
-the job once Slurm has noticed the loss, too.
+A job that loses its first node loses the process that supervises it. It still runs on, because
+Slurm is told to keep a job that loses a node. A minute later the workers' Rays end, and a worker
+requeues the job once Slurm has noticed the loss, too.
 """
 
 import contextlib
@@ -41,24 +41,24 @@ from pwmray.registry.sweep_folders import read_sweep
 
 # Ends a node in good order. srun passes it on, but kills its step outright when it gets SIGTERM.
 END_SIGNAL = signal.SIGUSR2
-_LOST_SECONDS = 900.0  # that Slurm may take to see it; five minutes are usual
+_LOST_SECONDS = 900.0  # at most, until Slurm notices a lost node; five minutes are usual
 _LOOK_SECONDS = 5.0
-_DYING_SECONDS = 2.0  # that a trial's process may outlive its Ray
-_LISTEN_SECONDS = 5.0  # that a head may take to let one in
+_DYING_SECONDS = 2.0  # by which a trial's process may outlive its Ray
+_LISTEN_SECONDS = 5.0  # for a head to accept a connection
 _KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
 _CGROUPS = "/sys/fs/cgroup"
-# The first and the last port that the system gives to who asks for any, IPv6 too.
-_GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST_PORT = 20_000  # services have theirs below, as the workers of another Ray
-_ENOUGH_PORTS = 1000  # that those of two nodes which start at once differ
-_DRAWS = 20  # until one is not taken
+# The range of ports that the system gives to a process that asks for any port, IPv6 too.
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 20_000  # services and the workers of another Ray have their ports below
+_ENOUGH_PORTS = 1000  # so that two nodes which start at once draw different ones
+_DRAWS = 20  # of ports, until one is free
 _STORE_BYTES = 200_000_000  # trials pass next to nothing through Ray's object store
 
 
 def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str) -> list[str]:
-    """Return the command of a Ray node whose sockets and logs lie in `folder`.
+    """Return the command that starts a Ray node with its sockets and logs in `folder`.
 
-    Every port is a free one: another user's Ray may run on this machine with the default ports.
+    All its ports are free ones: another user's Ray may have the default ports of this machine.
     """
     taken = (int(port), node.get("dashboard"))  # of the head, which does not listen yet
     agent, other = [free for free in free_ports(ip, 4) if free not in taken][:2]
@@ -77,10 +77,10 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
         "--block",
     ]
     if role == "head":
-        client = _port_of_nobody() or other  # which Ray takes last, and dies where it cannot
+        client = _reserved_port() or other  # Ray binds it last, and dies if it is taken
         options += ["--head", f"--port={port}", f"--ray-client-server-port={client}"]
         options += [f"--include-dashboard={str(node['has_dashboard']).lower()}"]
-        # Not on loopback, for one reaches it through the login node; who has no token sees nothing.
+        # Not on loopback: people reach it through the login node. It asks for the token.
         options += [f"--dashboard-host={ip}", f"--dashboard-port={node['dashboard']}"]
     else:
         options += [f"--address={addresses.with_port(node['head'], port)}"]
@@ -88,10 +88,10 @@ def command(role: str, ip: str, port: str, node: Mapping[str, Any], folder: str)
 
 
 def _interpreter(folder: str) -> str:
-    """Return this interpreter by a path that Ray may paste into shell commands, as it does.
+    """Return a path of this interpreter that needs no quoting: Ray pastes it into shell commands.
 
-    Where its own has blanks or the like, that leads through a link beside `folder`, to the whole
-    environment: Python finds its packages by the path that it was started by.
+    If its own path has blanks or the like, this one leads through a link beside `folder`. The link
+    is to the whole environment, because Python finds its packages by the path of its start.
     """
     if shlex.quote(sys.executable) == sys.executable:
         return sys.executable
@@ -102,10 +102,10 @@ def _interpreter(folder: str) -> str:
 
 
 def free_ports(ip: str, number: int) -> list[int]:
-    """Return ports that nobody listens on at any address here, all different.
+    """Return different ports on which nothing listens at any address of this machine.
 
-    They are of those that the system gives out, which a firewall between nodes may be open for.
-    Raises OSError for an `ip` that is not this machine's.
+    They are ephemeral ports, for which a firewall between nodes may be open. Raises OSError for an
+    `ip` that is not this machine's.
     """
     family, anywhere = (socket.AF_INET6, "::") if ":" in ip else (socket.AF_INET, "")
     with contextlib.ExitStack() as held:
@@ -116,12 +116,13 @@ def free_ports(ip: str, number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _port_of_nobody() -> int | None:
-    """Return a port that the system gives to nobody who asks for any, None where it has too few.
+def _reserved_port() -> int | None:
+    """Return a free port below the ephemeral ones, None if there are too few.
 
-    For what listens on loopback, and does so seconds later: much else of Ray asks meanwhile.
+    It is for something that binds it only seconds later, on loopback: in the meantime other parts
+    of Ray ask for ephemeral ports.
     """
-    first = _read(_GIVEN_OUT).split()[:1]
+    first = _read(_EPHEMERAL).split()[:1]
     own = range(_FIRST_PORT, int(first[0]) if first else _FIRST_PORT)
     for port in random.sample(own, _DRAWS) if len(own) >= _ENOUGH_PORTS else ():
         with contextlib.suppress(OSError), socket.socket() as probe:  # it is taken
@@ -131,7 +132,7 @@ def _port_of_nobody() -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the node until it ends or is told to; delete its folder; return Ray's exit code."""
+    """Run the node until it ends or is told to end; delete its folder; return Ray's exit code."""
     role, ip, port, text = arguments
     node = json.loads(text)
     scratch = os.path.expandvars(node["scratch"])
@@ -140,31 +141,30 @@ def main(arguments: Sequence[str]) -> int:
             f"scratch is {node['scratch']!r}, which is {scratch!r} here: not an absolute path"
         )
     os.makedirs(scratch, exist_ok=True)
-    # Of its own for every start, and for nobody else's eyes: Ray opens its folder to all, but not
-    # the one around it.
     told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + os.environ["SLURMD_NODENAME"])
     out_of_memory = told_to_end.with_name(told_to_end.name + OF_MEMORY)
     for word in (told_to_end, out_of_memory):
-        word.unlink(missing_ok=True)  # by an earlier start
+        word.unlink(missing_ok=True)  # of an earlier start
     ray, signals = None, []
 
     def end(number: int, _: Any) -> None:
         signals.append(number)
-        if number == signal.SIGTERM:  # by Slurm, to all processes: SIGKILL may come first
+        if number == signal.SIGTERM:  # Slurm sends it to all processes, and SIGKILL soon after
             with contextlib.suppress(OSError):  # a full disk
-                told_to_end.touch()  # for the driver, who sees that trials die
+                told_to_end.touch()  # tells the driver why trials die
         if ray is not None:
             ray.terminate()
         if number == signal.SIGTERM:
             shutil.rmtree(private, ignore_errors=True)
 
+    # A new folder for every start, closed to others: Ray opens its own, inside this one, to all.
     private = tempfile.mkdtemp(prefix=f"r{os.environ['SLURM_JOB_ID']}.", dir=scratch)
     try:
         signal.signal(END_SIGNAL, end)
         signal.signal(signal.SIGTERM, end)
         ip = _way_to_head(role, ip, int(port), node)
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
-        if signals:  # which came before there was a Ray to be ended
+        if signals:  # which came before there was a Ray to end
             ray.terminate()
         counter = find_kill_counter()
         if counter is not None:
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
                 target=tell_of_kills, args=(counter, out_of_memory), daemon=True
             ).start()
         code = ray.wait()
-        with contextlib.suppress(OSError, ValueError):  # then that is told by the heartbeats
+        with contextlib.suppress(OSError, ValueError):  # then their claims expire later
             give_back(Path(os.environ["PWMRAY_LOG"]).parent.parent)
         if role == "worker" and END_SIGNAL not in signals:
             _requeue_without_head(node, port)
@@ -182,9 +182,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _way_to_head(role: str, ip: str, port: int, node: Mapping[str, Any]) -> str:
-    """Return this node's IP, and say in the job's log if the head lets nobody in from here.
+    """Return this node's IP; write to the job's log if this node cannot reach Ray's head.
 
-    Ray is started all the same, which tries for a while; what it says is one of many lines.
+    Ray is started all the same: it tries for a while, but its own message is one of many lines.
     """
     if role == "worker" and not listens(node["head"], port, _LISTEN_SECONDS):
         _log(
@@ -196,9 +196,9 @@ def _way_to_head(role: str, ip: str, port: int, node: Mapping[str, Any]) -> str:
 
 
 def give_back(sweep_folder: Path) -> None:
-    """Give back the trials of a sweep whose processes on this machine died, a moment after Ray.
+    """Release the claims of a sweep's trials whose processes on this machine die with Ray.
 
-    From another one that is sure after minutes only.
+    A process on another machine could be sure of their death only minutes later.
     """
     trials = read_sweep(sweep_folder).get("trials", [])
     claims = [trial_folder(sweep_folder.parent, name) / CLAIM_FILE for name in trials]
@@ -207,7 +207,7 @@ def give_back(sweep_folder: Path) -> None:
     deadline = time.monotonic() + _DYING_SECONDS
     is_last = False
     while held and not is_last:
-        is_last = time.monotonic() >= deadline  # one look there is, however late it is by then
+        is_last = time.monotonic() >= deadline  # there is one look, however late it is
         for path in [path for path in held if claim.owner(path) is None]:
             held.remove(path)
             if (taken := claim.acquire(path, is_brief=True)) is not None:
@@ -216,9 +216,10 @@ def give_back(sweep_folder: Path) -> None:
 
 
 def tell_of_kills(counter: Path, word: Path) -> None:
-    """Write a word anew each time that the kernel kills in this step for want of memory; for ever.
+    """Write the file `word` each time the kernel kills a process of this step for lack of memory.
 
-    The trials share the step's control group, of which Slurm sets the limit (ConstrainRAMSpace).
+    This never returns. The trials share the step's control group, whose limit Slurm sets
+    (ConstrainRAMSpace).
     """
     num_kills = _count_kills(counter)
     while True:
@@ -230,9 +231,9 @@ def tell_of_kills(counter: Path, word: Path) -> None:
 
 
 def find_kill_counter(groups: Path = Path("/proc/self/cgroup")) -> Path | None:
-    """Return the file in which the kernel counts what it kills in this process's control group.
+    """Return the file in which the kernel counts kills in this process's control group, if any.
 
-    In version 1 the memory's groups have a tree of their own. None where there are no groups.
+    In version 1 of control groups, memory has a tree of its own.
     """
     fields = [line.split(":", 2) for line in _read(groups).splitlines()]
     for _, controllers, path in fields:
@@ -257,7 +258,7 @@ def _read(path: Path) -> str:
 
 
 def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:
-    """Requeue the job if its first node is lost, once Slurm has taken that out of the job."""
+    """Requeue the job if its first node is lost, once Slurm has removed that node from the job."""
     name = slurm_jobs.own_name() or ""
     deadline = time.monotonic() + _LOST_SECONDS
     try:
@@ -273,9 +274,9 @@ def _requeue_without_head(node: Mapping[str, Any], port: str) -> None:
 
 
 def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None:
-    """Tell whether a job has lost its first node, None where Slurm may yet find that out."""
+    """Tell whether a job has lost its first node, None if Slurm may yet notice that."""
     job = slurm.read_fields(slurm.ask_again("scontrol", "--oneliner", "show", "job", name))
-    if job.get("JobState") != "RUNNING":  # Slurm ends it, or it waits already
+    if job.get("JobState") != "RUNNING":  # Slurm is ending it, or it is queued again
         return False
     if node["head_node"] not in slurm.hostnames([job["NodeList"]]):
         return True
@@ -283,13 +284,13 @@ def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None
 
 
 def _log(text: str) -> None:
-    """Write into the job's log: who passes on what steps print may be lost."""
+    """Write into the job's log: the process that forwards the output of steps may be lost."""
     with open(os.environ["PWMRAY_LOG"], "a") as log:
         log.write(f"{time.strftime('%F %T')} {text}\n")
 
 
 def listens(ip: str, port: int, seconds: float) -> bool:
-    """Tell whether somebody lets one in at an address within some seconds."""
+    """Tell whether something accepts a connection at an address within some seconds."""
     try:
         socket.create_connection((ip, port), timeout=seconds).close()
     except OSError:

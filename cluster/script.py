@@ -1,4 +1,4 @@
-"""A profile and a sweep's command as a batch script."""
+"""Filling in the batch script of a job from a profile and a sweep's command."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from cluster.profiles import Profile
 
 _HERE = Path(__file__).resolve().parent
 _TEMPLATE = _HERE / "ray.sbatch"
-_MEANINGFUL = "%\\\n"  # in the name of an output file
+_MEANINGFUL = "%\\\n"  # characters that sbatch replaces in the name of an output file
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class Task:
 
     sweep: str  # its name
     driver: Sequence[str]  # the sweep's file and its options
-    command: str  # what a person types to go on with it
+    command: str  # that a person types to go on with the sweep
     jobs_folder: Path  # absolute
-    folder: Path  # where the driver runs
-    num_jobs: int = 1  # alike, as an array
+    folder: Path  # the driver's working directory
+    num_jobs: int = 1  # of an array of such jobs
 
     @property
     def log(self) -> Path:
-        """The job's log, with Slurm's %j, or %A and %a of an array, in its name."""
+        """The job's log; its name has Slurm's %j, or %A and %a of an array, to be filled in."""
         return self.jobs_folder / ("%A_%a.log" if self.num_jobs > 1 else "%j.log")
 
 
 def fill(profile: Profile, task: Task) -> str:
-    """Return the script that submits `task` as `profile` says.
+    """Return the script that runs `task` on the nodes of `profile`.
 
-    Raises ValueError for a path that has another meaning in it.
+    Raises ValueError for a path with a character that sbatch would replace.
     """
     for path in (task.folder, task.jobs_folder):
         wrong = [character for character in _MEANINGFUL if character in str(path)]
@@ -45,11 +45,11 @@ def fill(profile: Profile, task: Task) -> str:
     parts = {
         "OPTIONS": "\n".join(f"#SBATCH {option}" for option in _options(profile, task)),
         "ACTIVATE": "\n".join(profile.activate),
-        # It may have gone to where its environment lies; the sweep's paths are from here.
+        # Activating may change the directory; the sweep's paths are relative to this one.
         "FOLDER": f"cd {shlex.quote(str(task.folder))}" if profile.activate else "",
         "PROFILE": shlex.quote(profile.name),
         "COMMAND": shlex.quote(task.command),
-        # What is activated decides; without it, what submits also runs.
+        # The activated Python, or without activation the one that submits.
         "PYTHON": "python" if profile.activate else shlex.quote(sys.executable),
         "JOB": shlex.quote(str(_HERE / "job.py")),
         "ARGUMENTS": shlex.join(_arguments(profile, task)),
@@ -60,7 +60,7 @@ def fill(profile: Profile, task: Task) -> str:
 
 
 def _fill_line(line: str, parts: dict[str, str]) -> str | None:
-    """Return a line with what its marks stand for; None for one that comes to nothing."""
+    """Return a line with its @MARKS@ filled in, None if nothing is left of it."""
     if "@" not in line:
         return line
     for name, text in parts.items():
@@ -73,13 +73,13 @@ def _options(profile: Profile, task: Task) -> list[str]:
         f"--job-name={task.sweep}-{profile.name}",
         f"--chdir={_quoted(task.folder)}",
         f"--output={_quoted(task.log)}",
-        "--open-mode=append",  # of a job that is requeued, too
+        "--open-mode=append",  # a requeued job goes on in the same log
         f"--nodes={profile.nodes}",
         "--ntasks-per-node=1",
         f"--cpus-per-task={profile.cpus}",
         f"--time={profile.time_limit}",
         "--requeue",
-        "--no-kill",  # the sweep goes on without a node that is lost
+        "--no-kill",  # the sweep goes on without a lost node
         f"--signal=B:USR1@{profile.signal_seconds}",  # B: to the script alone, not to Ray's steps
     ]
     wanted = {
@@ -114,7 +114,7 @@ def _arguments(profile: Profile, task: Task) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    """Quote a path as #SBATCH lines want it, where it has anything unusual."""
+    """Quote a path for a #SBATCH line if it has any unusual character."""
     text = str(path)
     if re.fullmatch(r"[\w/.%+=:@,-]+", text):
         return text

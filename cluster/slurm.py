@@ -1,6 +1,6 @@
-"""What Slurm says of a cluster and of a job: text read by pure functions, and who asks for it.
+"""Slurm's commands: pure functions that read what they print, and functions that run them.
 
-Recorded text of each command is in tests/test_cluster_slurm.py.
+tests/test_cluster_slurm.py has recorded output of each command.
 """
 
 import re
@@ -13,19 +13,19 @@ from typing import NamedTuple
 
 from pwmray.slurm_jobs import environment, read_time
 
-ASK_SECONDS = 20.0  # that a busy controller may take to answer
-PATIENCE_SECONDS = 60.0  # of a job with its questions, which a controller may be too busy for
+ASK_SECONDS = 20.0  # for a busy controller to answer
+PATIENCE_SECONDS = 60.0  # for which a job repeats a question that a busy controller refuses
 _AGAIN_SECONDS = 2.0
 ALL = "ALL"  # in Slurm's lists of who may use a partition
-_SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it is the only one that may be long
+_SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it may have any length
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
-# Of a script that no node can run; `sbatch --test-only` counts only those that are there.
+# What sbatch says of a script that no node can run; --test-only counts only nodes that are up.
 NO_SUCH_NODES = "Requested node configuration is not available"
 _ENDLESS = ("UNLIMITED", "INFINITE", "NONE", "N/A", "NOT_SET")
 
 
 class NodeKind(NamedTuple):
-    """Nodes of a partition that are alike."""
+    """The nodes of a partition that have the same resources."""
 
     gpus: Mapping[str, int]  # by Slurm's name of their type, in lower case; "" where it has none
     cpus: int
@@ -49,7 +49,7 @@ class Partition:
 
     @property
     def gpu_types(self) -> list[str]:
-        """Slurm's names of the GPUs that its nodes have."""
+        """Slurm's names of the GPU types in this partition, "" for GPUs without a type."""
         return sorted({name for kind in self.kinds for name in kind.gpus})
 
 
@@ -62,18 +62,18 @@ class Association(NamedTuple):
 
 
 class SlurmError(ValueError):
-    """Slurm refused what it was asked for; the message is Slurm's, in one line."""
+    """Slurm refused a request; the message is Slurm's own, in one line."""
 
 
 class NoAnswer(SlurmError):
-    """Slurm took too long; it may yet do what it was asked for."""
+    """Slurm did not answer in time; it may still carry out the request."""
 
 
 def read_seconds(text: str) -> int | None:
-    """Return the seconds of a time as Slurm writes it; None without a limit.
+    """Return a time limit in Slurm's notation as seconds; None for no limit.
 
-    That is minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes or
-    days-hours:minutes:seconds. Raises ValueError for anything else.
+    The notation is minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes
+    or days-hours:minutes:seconds. Raises ValueError for anything else.
     """
     if text.upper() in _ENDLESS:
         return None
@@ -91,9 +91,9 @@ def read_seconds(text: str) -> int | None:
 
 
 def read_gpus(gres: str) -> dict[str, int]:
-    """Return the GPUs of generic resources, by type in lower case ("" where none is told).
+    """Return the GPUs among generic resources, by type in lower case, "" for no type.
 
-    Takes what sinfo and scontrol print: "gpu:h100:4(S:0-1),nvme:1", "gpu:2", "(null)".
+    `gres` is as sinfo and scontrol print it: "gpu:h100:4(S:0-1),nvme:1", "gpu:2", "(null)".
     """
     gpus: dict[str, int] = {}
     for entry in re.split(r",(?![^(]*\))", gres):
@@ -105,12 +105,12 @@ def read_gpus(gres: str) -> dict[str, int]:
 
 
 def gpu_type(gres: str) -> str:
-    """Return the type in what is asked for, such as gpu:h100:4, in lower case; "" without one."""
+    """Return the GPU type in a request such as gpu:h100:4, in lower case; "" without one."""
     return gres.split(":")[1].lower() if gres.count(":") == 2 else ""
 
 
 def read_fields(line: str) -> dict[str, str]:
-    """Return the KEY=VALUE fields of a line of `scontrol --oneliner show`; a key's first one."""
+    """Return the KEY=VALUE fields of a `scontrol --oneliner show` line, the first of each key."""
     fields: dict[str, str] = {}
     for key, value in re.findall(r"(\S+?)=(\S*)", line):
         fields.setdefault(key, value)
@@ -145,20 +145,20 @@ def read_partitions(scontrol: str, sinfo: str) -> dict[str, Partition]:
 
 
 def read_associations(sacctmgr: str) -> list[Association]:
-    """Return what `sacctmgr --parsable2 show associations format=account,partition,qos` prints."""
+    """Read the output of `sacctmgr --parsable2 show associations format=account,partition,qos`."""
     rows = [line.split("|") for line in sacctmgr.splitlines() if line.count("|") == 2]
     return [Association(account, part, _names(qos)) for account, part, qos in rows]
 
 
 def read_complaint(printed: str) -> str:
-    """Return in one line why sbatch or another command refused what it was asked."""
+    """Return in one line the errors that sbatch or another command printed."""
     lines = [re.sub(r"^s\w+: (error: )?", "", line) for line in printed.splitlines()]
     return "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def read_job_id(parsable: str) -> str:
     """Return the job id that `sbatch --parsable` prints, alone or as id;cluster."""
-    # Last: a site's own sbatch may greet one first.
+    # On the last line: a site's own sbatch may print a greeting first.
     job_id = parsable.strip().rpartition("\n")[2].partition(";")[0]
     if not job_id.isdecimal():
         raise SlurmError(f"sbatch printed {parsable.strip()!r} in place of a job id")
@@ -166,24 +166,25 @@ def read_job_id(parsable: str) -> str:
 
 
 def read_job_gpus(details: str) -> dict[str, dict[str, int]]:
-    """Return a job's GPUs by list of nodes and type: `scontrol --details --oneliner show job`.
+    """Return a job's GPUs by list of nodes and by type.
 
-    The lists are as Slurm writes them, such as n[1-3]; nodes without GPUs are there, too.
+    `details` is from `scontrol --details --oneliner show job`. The lists are in Slurm's notation,
+    such as n[1-3]; nodes without GPUs are among them.
     """
     found = re.findall(r"\sNodes=(\S+) CPU_IDs=\S* Mem=\S* GRES=(\S*)", details)
     return {nodes: read_gpus(gres) for nodes, gres in found}
 
 
 def read_end(details: str) -> float:
-    """Return when a job's time is up, in seconds since 1970; infinite without a limit."""
+    """Return when a job's time limit ends, in seconds since 1970; infinite without a limit."""
     end = read_time(read_fields(details).get("EndTime", "Unknown"))
     return float("inf") if end is None else end
 
 
 def ask(*command: str, given: str | None = None) -> str:
-    """Return what one of Slurm's commands prints, with `given` on its input.
+    """Run one of Slurm's commands, with `given` as its stdin, and return what it prints.
 
-    Raises SlurmError with what it complains about.
+    Raises SlurmError with the command's error message.
     """
     try:
         done = subprocess.run(
@@ -200,7 +201,7 @@ def ask(*command: str, given: str | None = None) -> str:
 
 
 def ask_again(*command: str) -> str:
-    """`ask` for who cannot come back: again and again, for a minute, where that fails."""
+    """Like `ask`, but repeat a command that fails for a minute: a job cannot come back later."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -212,48 +213,48 @@ def ask_again(*command: str) -> str:
 
 
 def partitions() -> dict[str, Partition]:
-    """Ask for the partitions, hidden ones too."""
+    """Ask for the partitions by name, hidden ones included."""
     told = ask("scontrol", "--all", "--oneliner", "show", "partition")
-    # Without --exact, nodes that differ in CPUs or memory alone are one kind, with the least.
+    # Without --exact, sinfo lumps nodes that differ only in CPUs or memory, and prints the least.
     options = ("--all", "--exact", "--noconvert", "--noheader", f"--format={_SINFO}")
     return read_partitions(told, ask("sinfo", *options))
 
 
 def associations(user: str) -> list[Association] | None:
-    """Ask what the user may charge; None where no accounting database knows the user."""
+    """Ask which accounts the user may charge; None if no accounting database knows the user."""
     wanted = ("show", "associations", f"user={user}", "format=account,partition,qos")
     try:
-        # A site that only counts what jobs use may have nobody in it.
+        # A site that only measures usage may have no associations at all.
         return read_associations(ask("sacctmgr", "--noheader", "--parsable2", *wanted)) or None
     except SlurmError:
         return None
 
 
 def live_jobs(user: str) -> set[str]:
-    """Ask for the ids of the user's jobs that wait or run; arrays by the array's own id."""
+    """Ask for the ids of the user's jobs that wait or run; of an array, the array's own id."""
     return set(ask("squeue", "--noheader", f"--user={user}", "--format=%F").split())
 
 
 def cluster_name() -> str:
-    """Ask how the cluster is called."""
+    """Ask for the cluster's name."""
     found = re.search(r"^ClusterName\s*=\s*(\S+)", ask("scontrol", "show", "config"), re.MULTILINE)
     return found[1] if found else ""
 
 
 def check_script(script: str) -> None:
-    """Raise SlurmError if Slurm would not take a script; nothing is submitted."""
+    """Raise SlurmError if Slurm would refuse a script; submits nothing."""
     ask("sbatch", "--test-only", given=script)
 
 
 def nodes_away(partition: str) -> list[str]:
-    """Ask for the nodes that are down, drained or under maintenance, of one partition or of all."""
+    """Ask for the nodes of a partition, "" for all, that are down, drained or in maintenance."""
     chosen = [f"--partition={partition}"] if partition else []
     states = "--states=down,drain,fail,maint"
     return sorted(set(ask("sinfo", "--noheader", "--Node", states, "--format=%N", *chosen).split()))
 
 
 def submit(script: Path) -> str:
-    """Submit a script's file and return the job's id."""
+    """Submit a script and return the job's id."""
     try:
         return read_job_id(ask("sbatch", "--parsable", str(script)))
     except NoAnswer as error:
@@ -261,12 +262,12 @@ def submit(script: Path) -> str:
 
 
 def hostnames(nodes: Iterable[str]) -> list[str]:
-    """Return the single nodes of lists such as n[1-3], in order."""
+    """Ask for the single nodes in lists such as n[1-3], in order."""
     return ask_again("scontrol", "show", "hostnames", ",".join(nodes)).split()
 
 
 def node_address(node: str) -> str:
-    """Return the address at which Slurm reaches a node: its name, or a number where given."""
+    """Ask for the address at which Slurm reaches a node: its name, or an IP if configured."""
     return read_fields(ask_again("scontrol", "--oneliner", "show", "node", node))["NodeAddr"]
 
 

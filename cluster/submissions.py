@@ -1,17 +1,17 @@
-"""What was submitted of a sweep: a line a job in its folder, and the trials' QUEUED events.
+"""The record of a sweep's submitted jobs: a file in its folder, and the trials' QUEUED events.
 
 results/<sweep>/
-    jobs.jsonl         one line a submitted job, appended by cluster/submit.py and never changed:
-                       the fields of `Submission`
+    jobs.jsonl         a line for each submitted job, with the fields of `Submission`; it is
+                       appended by cluster/submit.py and never changed
     jobs/              <profile>-<number>.sbatch, the script as it was submitted;
-                       <job id>.log, what it printed (of an array <job id>_<task>.log), requeued
-                       or not; <job id>.json, written by the running job itself: the address of
-                       its Ray and of the dashboard, gone when it ends
+                       <job id>.log (of an array <job id>_<task>.log), what the job printed in all
+                       its lives; <job id>.json, with the addresses of the job's Ray and dashboard,
+                       which the job writes when it runs and deletes when it ends
 
-A QUEUED event that is recorded at submission has `slurm_job_id` (a string, as in the events of
-RUNNING), `slurm_cluster`, `profile` and `log` (an absolute path). Of a job array `slurm_job_id` is
-the array's own id, also in `slurm_array_job_id`, until the driver in a task of it queues the trial
-again: with the task's raw id, `slurm_array_job_id` and `slurm_array_task_id`. A driver that stops
+Submission records a QUEUED event with `slurm_job_id` (a string, as in RUNNING events),
+`slurm_cluster`, `profile` and `log` (an absolute path). For a job array, `slurm_job_id` and
+`slurm_array_job_id` are both the array's id. Later the driver in one of its tasks queues the trial
+again, with that task's raw id, `slurm_array_job_id` and `slurm_array_task_id`. A driver that stops
 before its job's time limit, or for a preemption, leaves its trials QUEUED with a `reason`.
 """
 
@@ -40,30 +40,30 @@ class Submission:
     """A job as it was submitted."""
 
     time: str  # ISO 8601, UTC
-    job_id: str  # raw; an array's is that of the whole array
-    num_tasks: int  # of the array; 1 for a job that is none
-    cluster: str  # Slurm's name of it
+    job_id: str  # raw; for an array, that of the whole array
+    num_tasks: int  # of the array; 1 for a single job
+    cluster: str  # Slurm's name of the cluster
     profile: str
     script: str  # absolute paths
-    log: str  # of an array with %a for the task
-    command: str  # of the sweep, as the driver in the job is started
-    trials: int  # that it was submitted for
+    log: str  # for an array, with %a in place of the task
+    command: str  # of the sweep, as the job starts its driver
+    trials: int  # how many it was submitted for
 
     @property
     def name(self) -> str:
-        """Its name to ask Slurm by, see pwmray.slurm_jobs.find."""
+        """The name by which to ask Slurm for the job, see pwmray.slurm_jobs.find."""
         return self.job_id + (ANY_TASK if self.num_tasks > 1 else "")
 
     def find(self, jobs: Iterable[Job]) -> list[Job]:
-        """Return its jobs: those of its number that run its script.
+        """Return this submission's jobs: those with its number that run its script.
 
-        Slurm counts from one again where its state was lost.
+        A Slurm that lost its state counts from one again, so another job may have the number.
         """
         return [job for job in slurm_jobs.find(jobs, self.name) if job.script in ("", self.script)]
 
     @property
     def event(self) -> dict[str, Any]:
-        """The fields of its trials' QUEUED events."""
+        """The fields of the QUEUED events of its trials."""
         job = {"slurm_job_id": self.job_id, "slurm_cluster": self.cluster}
         if self.num_tasks > 1:
             job["slurm_array_job_id"] = self.job_id
@@ -71,35 +71,36 @@ class Submission:
 
 
 def now() -> str:
-    """Return the time as records have it."""
+    """Return the time as records have it: ISO 8601, UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def check_writable(sweep_folder: Path) -> None:
-    """Raise OSError or ValueError where a job could not be added to the sweep's record."""
+    """Raise OSError or ValueError if a job could not be added to the sweep's record."""
     read(sweep_folder)
     append_lines(sweep_folder / JOBS_FILE, "")
 
 
 def append(sweep_folder: Path, submission: Submission) -> None:
-    """Add a job to the sweep's record, or leave that as it was and raise OSError."""
+    """Add a job to the sweep's record, or raise OSError and leave the record as it was."""
     append_lines(sweep_folder / JOBS_FILE, json.dumps(asdict(submission)) + "\n")
 
 
 def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission]:
-    """Return the jobs ever submitted of a sweep, the oldest first.
+    """Return all jobs that were ever submitted of a sweep, the oldest first.
 
-    A last line cut by a kill is left out; why another one is no job is put down in `broken`, or
-    raised as ValueError for who gives none.
+    A last line that a kill cut off is ignored. For any other broken line `broken` gets the reason;
+    without `broken` that raises ValueError.
     """
     return read_lines(sweep_folder / JOBS_FILE, _read_submission, "a job", broken)
 
 
 def queue(results: Path, trials: "Iterable[TrialConfig]", submission: Submission) -> None:
-    """Record that trials wait for a job; those that a process already runs are left alone.
+    """Record that trials wait for a job.
 
-    So are those that the job came to already: what became of them there is the last word. And
-    those in folders of another user, of which the job's driver tells when it leaves them out.
+    Three kinds of trials are left alone: those that a process already runs, those that the job
+    itself has already dealt with, and those in folders of another user, which the job's driver will
+    report when it leaves them out.
     """
     for trial in trials:
         folder = registry.trial_folder(results, trial.fingerprint)

@@ -30,7 +30,7 @@ from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
 from pwmray.wording import as_typed
 
-# What the driver in a job is told by us.
+# Options that this command gives to the driver, and what to do instead of giving them.
 _OURS = {
     "--address": "the job starts a Ray of its own",
     "--trials-per-gpu": "the profile says trials_per_gpu",
@@ -38,8 +38,8 @@ _OURS = {
     "--format": "use --dry-run",
     "--devices": "use --dry-run",
 }
-_PATIENCE_SECONDS = 200  # a driver keeps its GPUs so long for what others, who may be dead, hold
-_NUM_NAMED = 4  # of nodes that are away
+_PATIENCE_SECONDS = 200  # that a driver waits, with its GPUs, for trials of others, maybe dead
+_NUM_NAMED = 4  # of the nodes that are away
 
 
 class Prepared(NamedTuple):
@@ -64,10 +64,10 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     check_run(chosen.experiment)
     asked, others = _choose_profiles(chosen)
     of_command = work.parser_of(experiment).parse_args(options)
-    # The job inherits the environment, and would end on its first line.
+    # The job inherits the environment, and would fail at once if these variables were wrong.
     choose_mode(of_command.wandb)
     notify.from_environment(experiment.name)
-    if of_command.scale is None:  # a login node has no GPU, the job has
+    if of_command.scale is None:  # the default depends on GPUs, which a login node lacks
         preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
         scales = experiment.scales
         scale = preferred if preferred in scales else choose_scale(None, scales)
@@ -87,7 +87,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     if chosen.dry_run:
         print("nothing was submitted or written; to submit, leave out --dry-run")
         return 0
-    cluster = slurm.cluster_name()  # before there is a job that could not be recorded
+    cluster = slurm.cluster_name()  # fails before there is a job that could not be recorded
     for each in prepared:
         _submit(wanted, each, cluster)
     print(f"watch it: {as_typed(_watch_command(wanted))}")
@@ -103,9 +103,9 @@ def _watch_command(wanted: Work) -> str:
 def _check_fit(
     wanted: Work, asked: Sequence[Profile], others: Sequence[Profile], is_again: bool
 ) -> list[Profile]:
-    """Raise ValueError unless the cluster has what the profiles ask for, and they fit the work.
+    """Return the profiles as the cluster takes them.
 
-    Returns the profiles as the cluster takes them.
+    Raises ValueError if the cluster lacks what they ask for, or they do not fit the work.
     """
     preflight.check_served(wanted.to_run, asked, others)
     user = slurm_jobs.user()
@@ -120,9 +120,9 @@ def _check_fit(
 
 
 def _check_not_queued(wanted: Work, asked: Sequence[Profile], live: set[str]) -> None:
-    """Raise ValueError if a job of this sweep and profile waits or runs.
+    """Raise ValueError if a job of this sweep and profile already waits or runs.
 
-    Another one would be safe, for a trial has one claim, but is most often a mistake.
+    Another job would be safe, because a trial has one claim, but it is most often a mistake.
     """
     for before in submissions.read(wanted.results / wanted.name):
         if before.job_id in live and before.profile in {profile.name for profile in asked}:
@@ -153,7 +153,7 @@ def _few(nodes: Sequence[str]) -> str:
 def _prepare(
     wanted: Work, profile: Profile, chosen: Namespace, options: Sequence[str], command: str
 ) -> Prepared:
-    # Of an option given twice the last one counts: the patience is the user's, what follows ours.
+    # The last one of a repeated option counts: users may give --patience, but none of what follows.
     patience = ["--patience", str(_PATIENCE_SECONDS)]
     driver = [str(chosen.experiment), *patience, *options, *wanted.options(profile)]
     folder = wanted.results / wanted.name / JOBS_FOLDER
@@ -190,7 +190,7 @@ def _submit(wanted: Work, prepared: Prepared, cluster: str) -> None:
 
 
 def _write_script(folder: Path, name: str, text: str) -> Path:
-    """Write a script under the profile's next free number."""
+    """Write a script under the profile's next free number; return its path."""
     number = 1
     while True:
         path = folder / f"{name}-{number}.sbatch"
@@ -204,7 +204,7 @@ def _write_script(folder: Path, name: str, text: str) -> Path:
 
 
 def _choose_profiles(chosen: Namespace) -> tuple[list[Profile], list[Profile]]:
-    """Return the profiles asked for, and the others of their file."""
+    """Return the profiles asked for, and the other ones of the file."""
     if not chosen.asked:
         raise ValueError("--profile is missing: the kind of node to run on, such as h100")
     available = profiles.load(chosen.profiles)
@@ -226,7 +226,7 @@ def _check_options(options: Sequence[str]) -> None:
 
 
 def _check_order(file: Path, options: Sequence[str]) -> None:
-    """Raise ValueError where an option of the sweep's own has its value taken as the file."""
+    """Raise ValueError if FILE is really the value of an option of the sweep's own."""
     behind = [option for option in options if Path(option).is_file()]
     if behind and not file.is_file():
         raise ValueError(

@@ -1,6 +1,6 @@
-"""`pwmray watch`: a sweep's Slurm jobs and its trials in one table, kept true while one looks.
+"""`pwmray watch`: a sweep's Slurm jobs and its trials in one table, refreshed until it is over.
 
-What is looked at is collected by `Watcher.look`, and drawn by `as_text`.
+`Watcher.look` collects what there is to see, and `as_text` draws it.
 """
 
 import argparse
@@ -40,25 +40,25 @@ _TRIAL_HEADER = ("running", "epoch", "epochs/s", "time left", "return", "job", "
 
 
 class JobRow(NamedTuple):
-    """A job and why it waits or how it ended, empty where neither is to be said."""
+    """A job, and in `why` the reason that it waits or how it ended, if there is more to say."""
 
     cells: tuple[str, ...]  # as _JOB_HEADER
     why: str
 
 
 class View(NamedTuple):
-    """What there is to be seen of some sweeps at one moment."""
+    """What there is to see of some sweeps at one moment."""
 
     counts: dict[str, Counter]  # of each sweep's trials by state
     jobs: list[JobRow]
     trials: list[tuple[str, ...]]  # as _TRIAL_HEADER
     remarks: list[str]
     is_over: bool
-    is_whole: bool  # without a trial whose record cannot be read
+    is_whole: bool  # all records could be read
 
     @property
     def is_done(self) -> bool:
-        """Whether every trial is."""
+        """Whether every trial is done."""
         return self.is_whole and all(
             count["done"] == count.total() for count in self.counts.values()
         )
@@ -98,7 +98,7 @@ def _show_on_screen(watcher: "Watcher") -> View:
 
 
 def _print_on(watcher: "Watcher") -> View:
-    """Print what is new, for a log file."""
+    """Print the view whenever it has changed, for a log file."""
     said = ""
     while True:
         view = watcher.look()
@@ -120,7 +120,7 @@ class Watcher:
         self._past: dict[str, list[Job]] = {}  # what accounting says of jobs that squeue forgot
         self._jobs: list[tuple[Submission, Job]] = []
         self._set_right: dict[str, Lost] = {}
-        self._unwritten: set[str] = set()  # why some cannot be
+        self._unwritten: set[str] = set()  # why some trials cannot be set right
 
     def look(self) -> View:
         """Return the view, after setting right the trials whose jobs are gone."""
@@ -128,17 +128,17 @@ class Watcher:
         recorded = {name for of in asked.values() for name in of} - imported.keys()
         unreadable: dict[str, str] = {}
         trials = list_trials(self._results, recorded, unreadable)
-        broken: list[str] = []  # lines of jobs, which may be those that run
+        broken: list[str] = []  # lines of the record of jobs: such a job may be running
         submitted = [s for folder in self._folders for s in submissions.read(folder, broken)]
         jobs, remark = self._ask(submitted, trials)
         remark += [f"left out: {why}" for why in broken]
-        # As they are after that: of a job that is over none moves any more.
+        # Read again after asking Slurm: the trials of a job that is over no longer change.
         open_ = {name for name, trial in trials.items() if trial.status != Status.EVALUATED}
         trials |= list_trials(self._results, open_, unreadable)
         states = states_of(self._results, trials) | imported
         is_active = any(not job.is_over for _, job in jobs)
         waiting = [trials[n] for n, state in states.items() if state == "waiting" and n in trials]
-        # Where Slurm tells that no job is left, only a driver outside it comes for those that wait.
+        # If Slurm says that no job is left, only a driver outside it can begin waiting trials.
         is_slurms = submitted and not remark
         may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
@@ -165,7 +165,7 @@ class Watcher:
     def _ask(
         self, submitted: Sequence[Submission], trials: Mapping[str, Summary]
     ) -> tuple[list[tuple[Submission, Job]], list[str]]:
-        """Return the jobs as Slurm knows them, after setting trials right, and what to say."""
+        """Ask Slurm for the jobs and set trials right; return the jobs and remarks."""
         if not slurm_jobs.is_here():
             return [], ["no Slurm on this machine: this is what the trials' records say"]
         if not submitted and not any(trial.jobs for trial in trials.values()):
@@ -188,7 +188,7 @@ class Watcher:
     def _trial_rows(
         self, running: Mapping[str, Summary], ids: Mapping[str, str]
     ) -> list[tuple[str, ...]]:
-        """Return the trials that run, their jobs by `ids` as the table of jobs has them."""
+        """Return a row for each running trial; `ids` has the jobs' ids as people know them."""
         names = {k: v for f in self._folders for k, v in names_in(f).items()} if running else {}
         rows = []
         for fingerprint, trial in running.items():
@@ -203,7 +203,7 @@ class Watcher:
 
 
 def as_text(view: View) -> str:
-    """Draw a view: how many trials stand where, the jobs, what there is to say, what runs."""
+    """Draw a view: the trials by state, the jobs, remarks, and the running trials."""
     lines = count_lines(view.counts)
     if view.jobs:
         header, *table = as_lines(_JOB_HEADER, [row.cells for row in view.jobs])
@@ -220,7 +220,7 @@ def as_text(view: View) -> str:
 def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> JobRow:
     in_it = {job.job_id, *job.array_tasks}
     number = sum(not in_it.isdisjoint(trial.jobs) for trial in running)
-    is_past = not job.num_nodes  # accounting was not asked for more than how it ended
+    is_past = not job.num_nodes  # from accounting, which was only asked how it ended
     num_nodes, restarts = ("-", "-") if is_past else (str(job.num_nodes), str(job.restarts))
     cells = (
         job.shown_id, submission.profile, job.state, num_nodes, job.nodes or "-",
@@ -231,13 +231,13 @@ def _job_row(submission: Submission, job: Job, running: Iterable[Summary]) -> Jo
 
 
 def _are_all_done(states: Mapping[str, str], submitted: Sequence[Submission]) -> bool:
-    """Whether every trial is, with those that a search has yet to propose for its job."""
+    """Tell whether every trial is done, and a search has no more to propose."""
     num_expected = max((submission.trials for submission in submitted), default=0)
     return set(states.values()) == {"done"} and len(states) >= num_expected
 
 
 def _is_outside(trial: Summary) -> bool:
-    """Whether a driver outside Slurm has a trial that waits on its list."""
+    """Tell whether a driver outside Slurm has this waiting trial on its list."""
     return trial.status == Status.QUEUED and not trial.jobs
 
 

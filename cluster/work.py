@@ -1,4 +1,4 @@
-"""What a job is to run: what is left of a sweep, or of a search."""
+"""What a job is to run: the trials that are left of a sweep or a search."""
 
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
@@ -29,14 +29,14 @@ class Work(ABC):
     results: Path  # absolute
     to_run: Sequence[TrialConfig]
     summary: str  # for people, in a few lines
-    table: str  # in all lines
+    table: str  # for people, in full
 
     @abstractmethod
     def check(self, num_jobs: int) -> None:
-        """Raise ValueError for what would otherwise fail in the jobs: data, world models, room."""
+        """Raise ValueError for data, world models or room whose lack would fail the jobs."""
 
     def options(self, profile: Profile) -> list[str]:
-        """Return the options with which a profile's job runs what its GPUs serve, and no more."""
+        """Return the driver's options in a profile's job, so that it runs what its GPUs serve."""
         return ["--trials-per-gpu", str(profile.trials_per_gpu)] if profile.gpus else []
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Work(ABC):
         """Create or grow the experiment's folder, and return it."""
 
     def queue(self, profile: Profile, submission: Submission) -> None:  # noqa: B027
-        """Record that the trials which a profile's job is to run wait for it."""
+        """Record that the trials for a profile's job wait for it; a search has none yet."""
 
 
 def parser_of(experiment: Sweep | Search) -> ArgumentParser:
@@ -81,14 +81,14 @@ class _OfSweep(Work):
                 self._look_up()
         elif num_jobs > 1:
             raise ValueError("--pretrain is for one job: the others would wait for it")
-        else:  # a pretraining may see more tasks than its trials
+        else:  # a pretraining may use more tasks than the trials
             to_make = [p.pretraining for p in self._plan.prerequisites if p.state != "done"]
             wanted += [(task, made.data) for made in to_make for task in made.tasks]
         _check_data(wanted, self._chosen.data)
         planning.check_disk(self._plan)
 
     def options(self, profile: Profile) -> list[str]:
-        # Of an option given twice the last one counts: the types are ours, "" what asks for none.
+        # The last one of a repeated option counts, and that is ours; "" is for trials of any type.
         types = self._chosen.gpu_types
         served = profile.gpu_type if types is None or profile.gpu_type in types else ""
         chosen = [] if profile.serves_all else ["--gpu-types", served]
@@ -107,7 +107,7 @@ class _OfSearch(Work):
         self._plan, self._chosen = search.plan(chosen), chosen
         self.name, self.results = search.name, self._plan.results
         left = self._plan.count_left(self._plan.studies())
-        # Of trials that it has yet to propose; what they ask of a machine is known.
+        # The settings of these trials are yet to be proposed; what they need of a machine is known.
         self.to_run = [
             config
             for task, number in left.items()
@@ -130,7 +130,7 @@ class _OfSearch(Work):
 
 
 def _check_data(wanted: Iterable[tuple[str, CollectionRecipe]], data: Path) -> None:
-    """Raise ValueError for a dataset that was not imported; what is collected, the job collects."""
+    """Raise ValueError for a dataset that was not imported; collected data the job makes itself."""
     for task, source in dict.fromkeys((task, recipe.source) for task, recipe in wanted):
         if source != COLLECTED:
             imported_path(task, source, data.resolve())

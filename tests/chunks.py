@@ -15,13 +15,18 @@ from pwmray.tasks import TASKS
 
 BY_INDEX = list(TASKS.values())
 PENDULUM, CARTPOLE, REACHER = 7, 10, 4  # swingup, swingup, easy
-# Four chunks, as MT30 has; episodes 0 to 7. The third has no pendulum.
-TASKS = [[PENDULUM, REACHER, PENDULUM], [REACHER, PENDULUM], [REACHER], [PENDULUM, REACHER]]
+# Of the episodes 0 to 7, in four chunks as MT30 has. The third chunk has no pendulum.
+TASKS_BY_CHUNK = [
+    [PENDULUM, REACHER, PENDULUM],
+    [REACHER, PENDULUM],
+    [REACHER],
+    [PENDULUM, REACHER],
+]
 PENDULUM_EPISODES, REACHER_EPISODES = [0, 2, 4, 6], [1, 3, 5, 7]
 
 
 def chunk_tensors(task_ids, first_episode=0, layout="mt30"):
-    """Return a chunk's tensors: what is observed, done and got counts up with episode and row.
+    """Return a chunk's tensors, whose values tell the episode and the row that they are of.
 
     Observation column i of row t of episode e is 1000 e + t + i / 100; padding is 0.
     """
@@ -43,7 +48,7 @@ def chunk_tensors(task_ids, first_episode=0, layout="mt30"):
 
 
 def write_chunks(folder, task_ids_by_chunk, layout="mt30"):
-    """Write a chunk for each list of tasks; episodes are numbered through all of them."""
+    """Write a chunk for each list of tasks; episodes are numbered through all the chunks."""
     folder.mkdir(parents=True, exist_ok=True)
     first = 0
     for number, task_ids in enumerate(task_ids_by_chunk):
@@ -54,7 +59,7 @@ def write_chunks(folder, task_ids_by_chunk, layout="mt30"):
 
 
 def change_chunk(folder, number, change):
-    """Write one chunk again after `change` did something to its tensors."""
+    """Write one chunk again, with its tensors after `change`."""
     path = folder / f"chunk_{number}.pt"
     tensors = chunk_tensors([PENDULUM, REACHER, PENDULUM])
     change(tensors)
@@ -74,12 +79,12 @@ def import_command(source, tmp_path, *options):
 
 
 def content(folder):
-    """Return the bytes of every file under a folder by its name."""
+    """Return the bytes of every file under a folder, by file name."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def import_and_die(source, data_dir, num_calls):
-    """Import in a process that kills itself at a call of its progress; return the signal."""
+    """Import in a process that kills itself at a call of its `progress`; return the signal."""
     calls = []
 
     def die(what, done, total):

@@ -127,10 +127,10 @@ fd000000000000000000000000000002 02 40 00 80 pwm-none0
 
 def test_address_at_an_interface_is_of_ipv6_where_it_has_no_other(resolver, tmp_path, monkeypatch):
     (tmp_path / "if_inet6").write_text(IF_INET6)
-    monkeypatch.setattr(addresses, "_SIX", tmp_path / "if_inet6")
+    monkeypatch.setattr(addresses, "_IPV6", tmp_path / "if_inet6")
     assert addresses.ip_at("pwm-none0") == "fd00::2"
     assert addresses.ip_at("lo") == "127.0.0.1"
-    monkeypatch.setattr(addresses, "_SIX", tmp_path / "none")  # a system without IPv6
+    monkeypatch.setattr(addresses, "_IPV6", tmp_path / "none")  # a system without IPv6
     with pytest.raises(
         ValueError, match=r"interface 'pwm-none0' has no address on n1; its interfaces: .*\blo\b"
     ):

@@ -11,7 +11,7 @@ from pwmray.pickles import load_pickled
 from pwmray.records import RecordCheck
 from tests.chunks import (
     PENDULUM,
-    TASKS,
+    TASKS_BY_CHUNK,
     change_chunk,
     chunk_tensors,
     import_command,
@@ -24,7 +24,7 @@ PICKLES = Path(__file__).parent / "data" / "tensordict"
 
 @pytest.fixture
 def source(tmp_path):
-    return write_chunks(tmp_path / "chunks", TASKS)
+    return write_chunks(tmp_path / "chunks", TASKS_BY_CHUNK)
 
 
 # Bad input
@@ -98,7 +98,7 @@ def test_chunk_with_a_fault_is_named_and_makes_no_store(source, tmp_path, capsys
 
 
 def test_tensors_that_numpy_does_not_take_as_they_are_are_read(source, tmp_path):
-    tensors = chunk_tensors(TASKS[0])
+    tensors = chunk_tensors(TASKS_BY_CHUNK[0])
     tensors["obs"].requires_grad_()
     negated = torch.complex(tensors["reward"], -tensors["reward"]).conj()
     torch.save({**tensors, "reward": negated.imag}, source / "chunk_0.pt")
@@ -114,7 +114,7 @@ def test_chunks_without_an_episode_of_mt30s_tasks_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["obs", "action", "reward", "task"])
 def test_one_flipped_bit_of_a_chunk_is_noticed(source, tmp_path, capsys, name):
     path = source / "chunk_2.pt"
-    tensor = chunk_tensors(TASKS[2], first_episode=5)[name]
+    tensor = chunk_tensors(TASKS_BY_CHUNK[2], first_episode=5)[name]
     content = bytearray(path.read_bytes())
     content[content.index(tensor.numpy().tobytes())] ^= 1  # the least of the first number's bits
     path.write_bytes(content)
@@ -151,7 +151,7 @@ def test_truncated_chunk_is_named(source, tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [(), ("--trust",)])
 def test_chunk_in_torchs_earlier_format_is_named_as_one(source, tmp_path, capsys, options):
-    tensors = chunk_tensors(TASKS[0])
+    tensors = chunk_tensors(TASKS_BY_CHUNK[0])
     torch.save(tensors, source / "chunk_0.pt", _use_new_zipfile_serialization=False)
     assert import_command(source, tmp_path, *options) == 2
     assert "chunk_0.pt is in torch's format from before 1.6; save it" in capsys.readouterr().err
@@ -162,7 +162,7 @@ class Foreign:
 
 
 def test_chunk_that_needs_more_than_tensors_is_refused_until_trusted(source, tmp_path, capsys):
-    torch.save({**chunk_tensors(TASKS[0]), "more": Foreign()}, source / "chunk_0.pt")
+    torch.save({**chunk_tensors(TASKS_BY_CHUNK[0]), "more": Foreign()}, source / "chunk_0.pt")
     assert import_command(source, tmp_path) == 2
     refusal = capsys.readouterr().err
     assert "chunk_0.pt is refused: it needs more than tensors" in refusal

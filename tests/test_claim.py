@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from pwmray import system
-from pwmray.registry import claim, processes
+from pwmray.registry import claim
+from tests.claims import dead_pid, leave_claim, set_age
 
 NUM_CLAIMS = 40
 # Takes every claim it can get once it is told to, says which, and holds them until told to stop.
@@ -59,34 +60,6 @@ def race(folder):
     for rival in rivals:
         rival.communicate("stop\n", timeout=30)
     return taken
-
-
-def leave_claim(path, pid, host=None, age=0.0):
-    """Write the claim that another process would have left behind `age` seconds ago."""
-    state = system.look_up(pid)
-    owner = {"token": "another", "pid": pid, "started": state and state.started}
-    here = {"host": socket.gethostname(), "machine": processes.machine()}
-    path.touch()
-    place = {"host": host, "machine": f"the boot of {host}"} if host else here
-    path.write_text(json.dumps({**owner, **place, "inode": path.stat().st_ino}))
-    set_age(path, age)
-
-
-def set_age(path, seconds):
-    then = time.time() - seconds
-    os.utime(path, (then, then))
-
-
-def do_not_watch(monkeypatch):
-    """Have processes of other machines be gone that give no sign of life at a first look."""
-    for name in ("_BEATS_PER_LEASE", "_LOOKS_PER_LEASE"):
-        monkeypatch.setattr(claim, name, 1e9)
-
-
-def dead_pid():
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
 
 
 def token(path):

@@ -24,7 +24,7 @@ from tests.chunks import (
     PENDULUM_EPISODES,
     REACHER,
     REACHER_EPISODES,
-    TASKS,
+    TASKS_BY_CHUNK,
     chunk_tensors,
     import_and_die,
     import_command,
@@ -36,7 +36,7 @@ from tests.chunks import (
 
 @pytest.fixture
 def source(tmp_path):
-    return write_chunks(tmp_path / "chunks", TASKS)
+    return write_chunks(tmp_path / "chunks", TASKS_BY_CHUNK)
 
 
 # Export
@@ -49,7 +49,7 @@ def test_exported_import_holds_the_same_episodes(source, tmp_path):
     chunk = load_pickled(tmp_path / "out" / "chunk_0.pt", trust=False)
     assert vars(chunk)["_batch_size"] == (8, 501)
     exported = chunk._tensordict
-    original = chunk_tensors([task for chunk in TASKS for task in chunk])
+    original = chunk_tensors([task for chunk in TASKS_BY_CHUNK for task in chunk])
     order = PENDULUM_EPISODES + REACHER_EPISODES
     for name, tensor in original.items():
         np.testing.assert_array_equal(exported[name], tensor[order])

@@ -24,7 +24,7 @@ from tests.chunks import (
     PENDULUM,
     PENDULUM_EPISODES,
     REACHER,
-    TASKS,
+    TASKS_BY_CHUNK,
     change_chunk,
     chunk_tensors,
     content,
@@ -33,12 +33,12 @@ from tests.chunks import (
     run_import,
     write_chunks,
 )
-from tests.test_claim import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim
 
 
 @pytest.fixture
 def source(tmp_path):
-    return write_chunks(tmp_path / "chunks", TASKS)
+    return write_chunks(tmp_path / "chunks", TASKS_BY_CHUNK)
 
 
 # Import
@@ -118,7 +118,7 @@ def test_first_and_last_task_are_imported_too(tmp_path):
 
 
 def test_plain_dictionary_of_tensors_is_a_chunk_too(source, tmp_path):
-    torch.save(chunk_tensors(TASKS[0]), source / "chunk_0.pt")
+    torch.save(chunk_tensors(TASKS_BY_CHUNK[0]), source / "chunk_0.pt")
     assert run_import(source, tmp_path).num_episodes == 8
 
 
@@ -382,7 +382,7 @@ def test_rebuild_keeps_a_file_that_no_import_made(source, tmp_path):
 
 
 def write_other_values(source, number=2):
-    tensors = chunk_tensors(TASKS[number], first_episode=77)
+    tensors = chunk_tensors(TASKS_BY_CHUNK[number], first_episode=77)
     save_tensor_dict(source / f"chunk_{number}.pt", tensors)
 
 

@@ -23,8 +23,8 @@ from cluster.slurm import SlurmError
 from pwmray.commands import TRIALS_FAILED
 from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.registry import CLAIM_FILE, trial_folder
+from tests.claims import dead_pid, leave_claim
 from tests.commands_here import put_command
-from tests.test_claim import dead_pid, leave_claim
 
 ROOT = Path(__file__).parent.parent
 ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3"}
@@ -484,7 +484,7 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
 
 def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
-    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
+    monkeypatch.setattr(raynode, "_reserved_port", lambda: None)
     node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
     worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
     told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
@@ -500,7 +500,7 @@ def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
 
 def test_ray_of_a_worker_joins_that_of_a_head_that_has_ipv6_alone(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
-    monkeypatch.delattr(raynode, "_port_of_nobody")  # which a head alone needs
+    monkeypatch.delattr(raynode, "_reserved_port")  # which a head alone needs
     node = {"cpus": 3, "gpus": 2, "resources": {}, "head": "fd00::1"}
     worker = raynode.command("worker", "fd00::2", "6379", node, "/tmp/r1/t")
     assert {"--node-ip-address=fd00::2", "--address=[fd00::1]:6379"} <= set(worker)
@@ -563,7 +563,7 @@ def test_address_of_another_machine_has_no_ports_here():
 
 def test_rays_ports_are_not_those_that_the_head_is_to_have(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8, 9, 10][:number])
-    monkeypatch.setattr(raynode, "_port_of_nobody", lambda: None)
+    monkeypatch.setattr(raynode, "_reserved_port", lambda: None)
     node = {"cpus": 1, "gpus": 0, "resources": {}, "has_dashboard": True, "dashboard": 8}
     head = raynode.command("head", "10.0.0.1", "7", node, "/tmp/r1/t")
     assert {"--dashboard-agent-listen-port=9", "--ray-client-server-port=10"} <= set(head)
@@ -571,16 +571,16 @@ def test_rays_ports_are_not_those_that_the_head_is_to_have(monkeypatch):
 
 def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
     given_out = tmp_path / "range"
-    monkeypatch.setattr(raynode, "_GIVEN_OUT", given_out)
+    monkeypatch.setattr(raynode, "_EPHEMERAL", given_out)
     for text in ("", "1024\t65535\n", "20900\t60999\n"):
         given_out.write_text(text)
-        assert raynode._port_of_nobody() is None
+        assert raynode._reserved_port() is None
     given_out.write_text("32768\t60999\n")
-    other = raynode._port_of_nobody()
+    other = raynode._reserved_port()
     assert other in range(20_000, 32_768)
     with socket.create_server(("127.0.0.1", other)):
         monkeypatch.setattr(raynode.random, "sample", lambda ports, _: [other, *ports[:500]])
-        assert raynode._port_of_nobody() not in (other, None)
+        assert raynode._reserved_port() not in (other, None)
 
 
 def catches(pid: int, number: int) -> bool:

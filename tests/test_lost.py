@@ -13,7 +13,7 @@ from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Record, Status, claim, listing
 from pwmray.registry.listing import summarize
 from pwmray.slurm_jobs import Job
-from tests.test_claim import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim
 
 
 def queued(job="5", **fields):

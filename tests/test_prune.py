@@ -17,8 +17,8 @@ from pwmray.registry import (
     claim,
     sweep_folders,
 )
+from tests.claims import do_not_watch, leave_claim
 from tests.records import NAMES, TRIALS, folder_of, make_results, run
-from tests.test_claim import do_not_watch, leave_claim
 from tests.tiny import sweep
 
 

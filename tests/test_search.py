@@ -26,6 +26,7 @@ from pwmray.search.plan_text import as_json
 from pwmray.search.space import read_space
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
+from tests.claims import do_not_watch, leave_claim
 from tests.studies import (
     TASK,
     THREE,
@@ -37,7 +38,6 @@ from tests.studies import (
     make_plan,
     open_trials,
 )
-from tests.test_claim import do_not_watch, leave_claim
 from tests.test_sweep import run
 from tests.tiny_search import search
 

@@ -24,6 +24,7 @@ from pwmray.search import trials as search_trials
 from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from pwmray.trainable import NOT_SEEN_ON
+from tests.claims import do_not_watch, leave_claim, set_age
 from tests.studies import (
     TASK,
     advance,
@@ -34,7 +35,6 @@ from tests.studies import (
     make_plan,
     open_trials,
 )
-from tests.test_claim import do_not_watch, leave_claim, set_age
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
 

@@ -19,7 +19,7 @@ from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
-from tests.test_claim import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim
 from tests.tiny import sweep
 
 NUM_DRIVERS = 3
