@@ -1,8 +1,8 @@
 """One MT30 task as a gymnasium environment, with the semantics of TD-MPC2's environment.
 
-Two control steps per action, rewards summed over them, 500 steps an episode and no termination.
-Observations are dm_control's dictionary in insertion order. gymnasium's own dictionary spaces sort
-the keys, which permutes the observation in 12 of the 30 tasks, so they are not used here.
+An action lasts two control steps, whose rewards are summed; an episode has 500 actions and never
+terminates early. The observation joins dm_control's dictionary in insertion order. gymnasium's
+dictionary spaces would sort the keys, which permutes the observation of 12 of the 30 tasks.
 """
 
 import copy
@@ -24,7 +24,7 @@ from shimmy.dm_control_compatibility import DmControlCompatibilityV0
 
 RENDER_SIZE = {"width": 384, "height": 384, "camera_id": 0}
 
-# Their episodes move a target or set a damping in the model; those of the others share one model.
+# Episodes of these domains change their model (a target, a damping): no environment shares it.
 MODEL_CHANGING_DOMAINS = ("reacher", "finger", "fish")
 
 
@@ -34,7 +34,7 @@ class TaskEnv(gymnasium.Env):
     The reward of a step is the float32 sum of two control steps' rewards, each in [0, 1].
     `terminated` is never set, `truncated` on step 500. `reset(seed=s)` starts the episode that
     numpy's RandomState(s) draws, whatever ran before; `reset()` continues that stream. Actions
-    are not clipped here: MuJoCo clamps what drives the motors, rewards on controls see the rest.
+    are not clipped here: MuJoCo clamps them for the motors, but rewards on controls see them whole.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's own declaration)
@@ -98,7 +98,7 @@ def load(task: Task) -> control.Environment:
 
 
 def copy_of_compiled(task: str) -> control.Environment:
-    """Return an environment of its own, without compiling the model again (80-140 ms)."""
+    """Return a new environment of a task without compiling its model again (80-140 ms)."""
     original = _compiled(task)
     shares_model = find_task(task).domain not in MODEL_CHANGING_DOMAINS
     physics = original.physics.copy(share_model=shares_model)
@@ -107,7 +107,7 @@ def copy_of_compiled(task: str) -> control.Environment:
 
 @functools.cache
 def _compiled(task: str) -> control.Environment:
-    """Return the one environment of a task that all others are copied from; it is never run."""
+    """Return the environment of a task from which all others are copied; it is never run."""
     return load(find_task(task))
 
 

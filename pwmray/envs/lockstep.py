@@ -1,8 +1,8 @@
 """N environments of one task in lockstep, with the formulas of pwmray.envs.fast.
 
-The same episodes as those of pwmray.envs.environment bit for bit (float32), 2.4 times (walker) to
-20 times (pendulum) faster: dm_control spends most of its time outside MuJoCo, on named indexing
-and on rewards one number at a time.
+Their episodes equal those of pwmray.envs.environment bit for bit (float32), and run 2.4 times
+(walker) to 20 times (pendulum) as fast: dm_control spends most of its time outside MuJoCo, on named
+indexing and on rewards one number at a time.
 """
 
 from typing import Any
@@ -53,8 +53,8 @@ class LockstepEnv(VectorEnv):
     ) -> tuple[np.ndarray, dict]:
         """Start all episodes and return their observations [N, obs_dim] and an empty info.
 
-        `seed` is one of each environment, or the first one's of consecutive ones; without it each
-        environment's stream of random numbers goes on. There are no options.
+        `seed` is a list with one of each environment, or one number, for consecutive seeds from
+        there on; without it each environment's random stream goes on. There are no options.
         """
         if options:
             raise ValueError(f"this environment has no reset options, got {options}")

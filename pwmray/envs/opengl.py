@@ -1,4 +1,4 @@
-"""Pictures need OpenGL; where it is missing, say what to do about it."""
+"""Pictures need OpenGL: if it is missing, an error says what to install."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ _RENDERERS = ("egl", "glfw", "osmesa")  # what MUJOCO_GL may name
 
 @contextlib.contextmanager
 def explained(importing: bool = False) -> Iterator[None]:
-    """Raise OSError, which says what to install, in place of what OpenGL's bindings raise.
+    """Replace what OpenGL's bindings raise by an OSError that says what to install.
 
-    importing: leave an error as it is unless MUJOCO_GL names a renderer that had to be loaded.
+    While `importing`, an error is left as it is unless MUJOCO_GL names a renderer to be loaded.
     """
     chosen = os.environ.get("MUJOCO_GL")
     try:
@@ -23,6 +23,6 @@ def explained(importing: bool = False) -> Iterator[None]:
             raise
         raise OSError(
             f"cannot draw with MUJOCO_GL{f'={chosen}' if chosen else ' unset'} ({error}). "
-            f"Start the program with MUJOCO_GL={RENDERER}, which takes on {NEEDED_TO_DRAW}. "
+            f"Start the program with MUJOCO_GL={RENDERER}. It needs, on {NEEDED_TO_DRAW}. "
             "MUJOCO_GL=disable draws nothing."
         ) from error

@@ -1,7 +1,7 @@
-"""N MuJoCo simulations of one task, stepped directly: dm_control starts their episodes only.
+"""N MuJoCo simulations of one task that are stepped directly; dm_control only starts episodes.
 
-Steps are those of dm_control's Physics.step, bit for bit: its state and what is derived from it
-are up to date after each control step (MuJoCo documents this order at mj_step1 and mj_step2).
+Steps equal those of dm_control's Physics.step bit for bit: after each control step, the state and
+all that is derived from it are up to date (MuJoCo documents this order at mj_step1 and mj_step2).
 """
 
 # mujoco's names come from compiled modules without type stubs.
@@ -29,9 +29,9 @@ _AFTER_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)  # an enum is slow to pass
 class Simulations:
     """N simulations that share one compiled model, stepped by up to `num_threads` threads.
 
-    reads: fields of mjData that `all_steps` and `now` hold after `step`.
-    changes: fields of mjModel that each episode sets for itself; they are put in place before its
-    simulation steps, because a copy of the model has 12 MB (its textures).
+    `reads` are the fields of mjData that `all_steps` and `now` hold after `step`. `changes` are the
+    fields of mjModel that each episode sets for itself. They are written into the shared model
+    before a simulation steps, because a copy of the model for each would take 12 MB (textures).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Simulations:
         num_threads: int = 1,
     ):
         self._starter = copy_of_compiled(task)
-        self._starter.reset()  # sets in the model what all episodes have in common
+        self._starter.reset()  # makes the changes to the model that all episodes have in common
         self.model = self._starter.physics.model.ptr
         num_substeps = SIMULATIONS[find_task(task).domain].num_substeps
         self._datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
@@ -75,7 +75,7 @@ class Simulations:
         self._warnings_at_start = np.concatenate(self._warnings)
         for group in self._groups:
             group.read(ACTION_REPEAT - 1)
-        # Threads flush denormals if the thread that starts them does, so none outlives an episode.
+        # A thread flushes denormals if the one that starts it does: each episode has new threads.
         self.close()
         self._threads = self._make_threads()
 
@@ -94,7 +94,7 @@ class Simulations:
             group.result()
 
     def find_failed(self) -> tuple[int, str] | None:
-        """Return the first simulation that MuJoCo warned of in its episode, and the warning."""
+        """Return the first simulation with a warning of MuJoCo in this episode, and the warning."""
         new = np.concatenate(self._warnings) > self._warnings_at_start
         if not new.any():
             return None
@@ -119,7 +119,7 @@ class Simulations:
         self, start: int, stop: int, reads: Sequence[str], changes: Sequence[str], substeps: int
     ) -> "_Group":
         """Return the simulations from `start` to `stop`, ready for a thread of their own."""
-        # Threads that change their model need one each.
+        # If episodes change the model, each thread needs one of its own.
         model = copy.copy(self.model) if changes and start > 0 else self.model
         views = [getattr(model, field) for field in changes]
         num_envs, datas = len(self._datas), self._datas[start:stop]
@@ -162,7 +162,7 @@ class _Group:
             self.read(control_step)
 
     def read(self, control_step: int) -> None:
-        """Copy what is read to the rows of a control step."""
+        """Copy the fields that are read to the rows of a control step."""
         for sources, target in self.reads[control_step]:
             np.concatenate(sources, out=target)
 

@@ -36,7 +36,7 @@ def make_vector(task: str, num_envs: int, num_threads: int = 1) -> LockstepEnv:
 
 @contextlib.contextmanager
 def failures_in_one_line(who: str) -> Iterator[None]:
-    """Raise ValueError, for people, where a simulation diverges; `who` acts in it."""
+    """Raise ValueError, with a message for people, if a simulation diverges while `who` acts."""
     try:
         yield
     except RuntimeError as error:

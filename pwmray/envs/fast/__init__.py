@@ -1,8 +1,8 @@
 """Observations and rewards of many environments at once, in numpy.
 
-One file a domain, with dm_control's and TD-MPC2's formulas: a subclass of Formulas with one method
-a task, called like the task's `dm_task` in pwmray.tasks. A new task is one method, a new domain
-one file and one line in DOMAINS.
+Each domain is a file with dm_control's and TD-MPC2's formulas: a subclass of Formulas that has a
+method for each task, with the name of the task's `dm_task` in pwmray.tasks. A new task is a method;
+a new domain is a file and a line in DOMAINS.
 """
 
 from pwmray.envs.fast import finger
@@ -18,7 +18,7 @@ from pwmray.envs.fast.reacher import Reacher
 from pwmray.envs.fast.walker import Walker
 from pwmray.tasks import Task
 
-# A domain has a class for each observation that its tasks give; the first with the task counts.
+# A domain has a class for each kind of observation; the first class with the task's method counts.
 DOMAINS: dict[str, tuple[type[Formulas], ...]] = {
     "acrobot": (Acrobot,),
     "ball_in_cup": (BallInCup,),

@@ -1,6 +1,6 @@
-"""What a domain's formulas read, and what they must say.
+"""The interface of a domain's formulas: what they read, and what they must define.
 
-Shapes: N environments. Everything is float64 here, as in MuJoCo; the environment rounds once.
+Shapes: N environments. All is float64, as in MuJoCo; only the environment rounds to float32.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class Readings:
 
 
 class Formulas:
-    """The formulas of one domain. A method a task returns its reward [N] of one control step."""
+    """The formulas of a domain. A method for each task returns the reward [N] of a control step."""
 
     reads: tuple[str, ...]  # fields of mjData that the formulas need
     # Fields of mjModel that the start of an episode sets differently for every episode.

@@ -1,7 +1,4 @@
-"""Reacher: easy and hard differ in the target's size; dm_control's arm has two links.
-
-TD-MPC2's has three.
-"""
+"""Reacher: dm_control's arm of two links and TD-MPC2's of three, each with two sizes of target."""
 
 from typing import Any
 
