@@ -1,4 +1,4 @@
-"""A command that a test puts before all others."""
+"""Replacing a command on PATH by a test's own script."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 def put_command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
-    """Make `name` a command that runs lines of shell, wherever it is found otherwise."""
+    """Put a command `name` that runs some shell lines before any other of that name on PATH."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Settings that must be made before any test imports torch or dm_control."""
+"""Fixtures for all tests, after settings that must precede the import of torch or dm_control."""
 
 import os
 
@@ -18,7 +18,7 @@ import torch
 from pwmray.kernels import build
 from tests.held import put_hold
 
-# Begun last, one of them would run alone at the end.
+# The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",
     "test_search_on_ray", "test_search",
@@ -30,7 +30,7 @@ LONGEST_FILES = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give a file's tests to one process (`pytest -n 2`): they share what it set up once."""
+    """Give all tests of a file to one process (`pytest -n 2`): they share its set-up."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False  # they are in order
@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Put the longest files first where several processes share them, then those of most tests."""
+    """Sort the files for several processes: LONGEST_FILES first, then those with most tests."""
     if not hasattr(config, "workerinput"):
         return
     num_tests = Counter(item.path for item in items)
@@ -49,14 +49,14 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def numbers():
-    """Give each test torch as it starts: training sets it up for all of the process."""
+    """Reset torch's settings of numbers, which training changes for the whole process."""
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Refuse a test after which a signal does what it did not before: to those that follow, too."""
+    """Fail a test that leaves a signal handler behind, and restore the handlers."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -68,27 +68,27 @@ def signals():
 
 @pytest.fixture
 def one_machine():
-    """Let Ray have one machine of one CPU, for what asks it without a Ray."""
-    with pytest.MonkeyPatch.context() as patch:  # a test may undo those of its own
+    """Pretend that Ray has one machine with one CPU, for tests that start no Ray."""
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test may undo its monkeypatch
         patch.setattr("pwmray.driver.connect.machines", lambda: [{"CPU": 1.0}])
         yield
 
 
 @pytest.fixture
 def hold(tmp_path):
-    """Hold the trials of a `start_held` here, so that none ends before this file is deleted."""
+    """Make the trials of a `start_held` here wait until this file is deleted."""
     return put_hold(tmp_path / "results")
 
 
 @pytest.fixture
 def short_episodes(monkeypatch):
-    """Evaluate for 50 steps: whole episodes take nine tenths of a tiny trial's time."""
+    """Evaluate for 50 steps: whole episodes would take nine tenths of a tiny trial's time."""
     monkeypatch.setattr("pwmray.algorithm.evaluate.EPISODE_STEPS", 50)
 
 
 @pytest.fixture
 def built_anew(tmp_path, monkeypatch):
-    """Give the folder where compiled kernels are kept, still empty."""
+    """Return the folder for compiled kernels, which is new and empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     build.load.cache_clear()
     yield tmp_path / "cache" / "pwmray"
@@ -97,7 +97,7 @@ def built_anew(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Give a file's tests a real browser; where there is none they are skipped, or fail."""
+    """Return a real browser for a file's tests; without one they are skipped, or fail."""
     from tests.browser import open_browser
 
     with open_browser() as opened:
@@ -106,7 +106,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def slurm():
-    """Give a file's tests a real Slurm; where there is none they are skipped, or fail."""
+    """Yield a real Slurm for a file's tests; without one they are skipped, or fail."""
     from tests.minislurm import start_or_skip
 
     yield from start_or_skip()

@@ -1,7 +1,7 @@
 """A tiny sweep or search whose driver waits at a gate: python gated.py {tiny,tiny_search} ...
 
-What a test does while it waits there comes in the middle of the work, however slow the test, the
-machine or both are.
+What a test does while the driver waits happens in the middle of the work, however slow the test or
+the machine is.
 """
 
 import os
@@ -19,16 +19,16 @@ _WAIT_SECONDS = 200.0
 
 
 def start_gated(folder, where, name, *options, **environment):
-    """Start a sweep, or search, that waits at a trial's first row, its third, or behind its end."""
+    """Start a sweep or search that waits at a trial's first row, its third, or after its end."""
     (folder / GATE).touch()
     return start_script(folder, __file__, name, *options, **{WHERE: where}, **environment)
 
 
 def wait_for_gate(folder, process):
-    """Return the folder of the trial with which the driver, a `process`, is at the gate.
+    """Wait until the driver, a `process`, is at the gate; return the folder of the trial there.
 
-    It goes on when the gate is opened. At a row that trial's process is idle, and has its claim;
-    behind an end all is told of it. Other processes may finish what they had begun of theirs.
+    The driver goes on when the gate is opened. At a row, the trial's process is idle and holds its
+    claim; after an end, everything about the trial is recorded. Other trials may go on meanwhile.
     """
     deadline = time.monotonic() + _WAIT_SECONDS
     while not (folder / MARKER).exists():

@@ -1,6 +1,6 @@
-"""The tiny sweep, of which trials wait in their middle while there is a file: python held.py.
+"""The tiny sweep, whose trials wait half way while a file exists: python held.py.
 
-The driver works on meanwhile, which it does not at a gate.
+The driver goes on working meanwhile; in gated.py it is the driver that waits.
 """
 
 import os
@@ -11,20 +11,20 @@ from pathlib import Path
 
 from tests.tiny import sweep
 
-HOLD = "hold"  # in the results folder
-EPOCH = 2  # of the first row of a tiny trial, which has another
-WHERE = "HELD_AT"  # environment variable: another epoch
+HOLD = "hold"  # the file, in the results folder
+EPOCH = 2  # at which trials wait: that of a tiny trial's first row, which is not its last
+WHERE = "HELD_AT"  # environment variable that gives another epoch
 
 
 def put_hold(results):
-    """Have trials of a results folder wait; return the file which is to be deleted then."""
+    """Make the trials of a results folder wait; return the file that ends this when deleted."""
     results.mkdir(exist_ok=True)
     (results / HOLD).touch()
     return results / HOLD
 
 
 def start_script(folder, path, *options, **environment):
-    """Start a script of these tests in a folder; return its process."""
+    """Start a script of these tests with `folder` as its working directory; return its process."""
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(
         [sys.executable, path, *options],
@@ -34,12 +34,12 @@ def start_script(folder, path, *options, **environment):
 
 
 def start_held(folder, *options, **environment):
-    """Start the tiny sweep, whose trials wait while its results folder has a `HOLD`."""
+    """Start the tiny sweep, whose trials wait while the file `HOLD` exists."""
     return start_script(folder, __file__, *options, **environment)
 
 
 def heed_hold(epoch: int) -> None:
-    """Have trials of the sweep that this process runs wait at `epoch` while there is a `HOLD`."""
+    """Make the trials that this process's sweep runs wait at `epoch` while `HOLD` exists."""
     from pwmray import trainable  # which loads Ray
 
     class HeldTrainable(trainable.TrialTrainable):

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pwmray.algorithm.world_model_loss import world_model_loss
-from pwmray.build import build_learner
+from pwmray.build import build_learner, count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
 from pwmray.fidelity import Fidelity
@@ -17,6 +17,7 @@ from pwmray.models import POLICIES, WORLD_MODELS
 from pwmray.models.checkpoints import fitting_state
 from pwmray.models.layers import groups
 from pwmray.models.ode import INTEGRATORS
+from pwmray.models.sizes import SIZES
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from tests.tiny import SETTINGS
 
@@ -142,6 +143,20 @@ def count_calls(module, run):
     for hook in hooks:
         hook.remove()
     return max(calls.values())
+
+
+def count_at_every_size(part, kind):
+    """Return the parameters of a kind of "world_model" or "policy" by size."""
+    flats = {size: {**TRIAL, "size": size, f"{part}.kind": kind} for size in SIZES}
+    return {
+        size: count_parameters(TrialConfig.from_flat(flat))[part] for size, flat in flats.items()
+    }
+
+
+def trial_with(part, kind, settings):
+    """Return a tiny trial with a kind of "world_model" or "policy" and settings of it."""
+    keys = {f"{part}.{name}": value for name, value in settings.items()}
+    return tiny_trial(**{f"{part}.kind": kind, **keys})
 
 
 def tiny_trial(**settings):

@@ -1,4 +1,4 @@
-"""A results folder as trials left it, and the command line over it."""
+"""A results folder with trials in every status, and the command line run on it."""
 
 from pwmray import cli, registry, results, tables
 from pwmray import plan as planning
@@ -28,7 +28,7 @@ def folder_of(results_dir, index):
 
 
 def stand_at(results_dir, index, status, return_mean=10.0, **fields):
-    """Leave what a trial has at `status`; `fields` are those of its last event."""
+    """Write what a trial leaves when it is at `status`; `fields` go into its last event."""
     folder, moves = folder_of(results_dir, index), REACHED[status].split()
     asked = {"PENDING": {"config": TRIALS[index].to_dict()}}
     seconds = {"train_seconds": 1.0, "evaluation_seconds": 1.0}
@@ -53,7 +53,7 @@ def stand_at(results_dir, index, status, return_mean=10.0, **fields):
 
 
 def make_results(folder):
-    """Make a results folder whose sweep has a trial wherever trials may stand; return it."""
+    """Make a results folder whose sweep has a trial in every status; return it."""
     stand_at(folder, 0, Status.EVALUATED, 30.0)
     stand_at(folder, 1, Status.EVALUATED, 50.0)
     stand_at(folder, 2, Status.EVALUATED, 20.0)

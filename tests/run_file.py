@@ -1,4 +1,4 @@
-"""What a file that W&B wrote says of its run."""
+"""Reading a run back from the file that W&B wrote."""
 
 import json
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Sweeps over the four variants with given returns, for the tests of the 2x2 and the suite."""
+"""Sweeps over the four variants with given returns: for tests of the 2x2 and of the suite."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Returns = Mapping[str, Mapping[str, Sequence[float]]]  # by task, variant and se
 
 
 def write_square(folder: Path, returns: Returns, epochs: int = 100, **changes: Any) -> Path:
-    """Write a sweep whose trials end on exactly `returns`; seeds count from 1."""
+    """Write a sweep whose trials have exactly these `returns`; seeds count from 1."""
     rows = [
         CONTROLS
         | {
@@ -40,7 +40,7 @@ def write_square(folder: Path, returns: Returns, epochs: int = 100, **changes: A
 def write_trials(
     folder: Path, rows: Sequence[Mapping[str, Any]], varies: list[str], compare: str
 ) -> None:
-    """Write the sweep of some rows of `trials`: two episodes around each one's final return."""
+    """Write a sweep from rows of `trials`, with two episodes around each final return."""
     folder.mkdir(parents=True)
     described = {"name": folder.name, "scale": "laptop", "compare": compare, "varies": varies}
     described["trials"] = [row["trial"] for row in rows]
@@ -62,7 +62,7 @@ def write_trials(
 
 
 def write_levels(folder: Path, levels: Sequence[str]) -> None:
-    """Write a sweep of one task and one variant over `policy.integrator`."""
+    """Write a sweep over `policy.integrator`, of one task and one variant."""
     rows = [
         make_row("reacher-easy", "fullflow", 100, seed)
         | {"trial": f"{place}-{seed}", "return_mean": 300.0 * (place + 1) + seed / 100.0}

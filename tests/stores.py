@@ -1,4 +1,4 @@
-"""Small stores of rows that tell which they are, for the tests of the data."""
+"""Small stores whose values tell the episode and row that they are of, for tests of the data."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from pwmray.data.store import open_store, write_store
 
 
 def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
-    """Write and open a store whose observation column 0 is the episode, column 1 the row."""
+    """Write and open a store whose observations begin with the episode's and the row's number."""
     num_rows = sum(lengths)
     obs = np.zeros((num_rows, 6), np.float32)
     obs[:, 0] = np.repeat(np.arange(len(lengths)), lengths)

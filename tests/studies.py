@@ -1,4 +1,4 @@
-"""Studies of the tiny search, and trials of theirs run as Ray would."""
+"""Studies of the tiny search, and running their trials as Ray would."""
 
 import dataclasses
 import functools
@@ -41,7 +41,10 @@ def open_trials(results, data, number=5, of=search, **options):
 
 
 def advance(trials, name, data, until=None):
-    """Run the next trial as a trainable does, to its end, to where it is stopped, or `until`."""
+    """Run the next trial as a trainable does: to its end, until it is stopped, or to an epoch.
+
+    Return its fingerprint, None if there is no next trial.
+    """
     config = trials.next(name)
     if config is None:
         return None
@@ -65,7 +68,7 @@ def advance(trials, name, data, until=None):
 
 
 def decide_to_stop(trials, name):
-    """Have the next trial run, and ASHA stop it at epoch 2 before it ends; return its folder."""
+    """Start the next trial and let ASHA decide to stop it at epoch 2; return its folder."""
     folder = Path(trials.next(name)["grid"]["folder"])
     registry.record(folder, Status.RUNNING)
     with pytest.MonkeyPatch.context() as patched:
@@ -80,7 +83,7 @@ def evaluate(folder):
 
 
 def fail(trials, name, **fields):
-    """Have the next trial fail as its process records it, or die where there are no `fields`."""
+    """Let the next trial fail, with the `fields` that its process records, or die without any."""
     grid = trials.next(name)["grid"]
     folder = Path(grid["folder"])
     if fields:

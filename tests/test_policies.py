@@ -10,19 +10,16 @@ import torch
 from torch.testing import assert_close
 
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.build import count_parameters
-from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
 from pwmray.models import POLICIES, Policy
 from pwmray.models.layers import mish_mlp
 from pwmray.models.policy import MIN_LOG_STD
-from pwmray.models.sizes import SIZES
 from pwmray.tasks import MAX_ACTION_DIM
 from tests.model_inputs import (
     ALL_DIMS,
     DEVICES,
-    TRIAL,
     cases,
+    count_at_every_size,
     count_calls,
     fresh_policy,
     has_finite_gradients,
@@ -32,8 +29,8 @@ from tests.model_inputs import (
     measure_update_flops,
     noise,
     parameters_without_gradient,
-    tiny_trial,
     trained,
+    trial_with,
 )
 
 CONTRACT = []
@@ -221,20 +218,13 @@ def computes_the_same_twice_and_draws_nothing(kind, settings):
 
 @clause
 def has_as_many_parameters_as_the_gaussian_at_every_size(kind, settings):
-    def sizes_of(kind):
-        flats = {size: {**TRIAL, "size": size, "policy.kind": kind} for size in SIZES}
-        return {
-            size: count_parameters(TrialConfig.from_flat(flat))["policy"]
-            for size, flat in flats.items()
-        }
-
-    assert sizes_of(kind) == pytest.approx(sizes_of("gaussian"), rel=0.02)
+    of_both = [count_at_every_size("policy", name) for name in (kind, "gaussian")]
+    assert of_both[0] == pytest.approx(of_both[1], rel=0.02)
 
 
 @clause
 def costs_the_operations_that_are_counted(kind, settings):
-    keys = {f"policy.{name}": value for name, value in settings.items()}
-    trial = tiny_trial(**{"policy.kind": kind, **keys})
+    trial = trial_with("policy", kind, settings)
     assert count_update_flops(trial).total == measure_update_flops(trial)
 
 

@@ -8,18 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.build import count_parameters
-from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
 from pwmray.models import WORLD_MODELS, WorldModel
 from pwmray.models.layers import NormedLinear, SimNorm, groups, normed_mlp
-from pwmray.models.sizes import SIZES
 from tests.model_inputs import (
     DEVICES,
     LATENT_DIM,
-    TRIAL,
     actions,
     cases,
+    count_at_every_size,
     count_calls,
     embedded,
     fresh_world_model,
@@ -33,6 +30,7 @@ from tests.model_inputs import (
     stream,
     tiny_trial,
     trained,
+    trial_with,
 )
 
 CONTRACT = []
@@ -278,20 +276,13 @@ def computes_the_same_twice_and_draws_nothing(kind, settings):
 
 @clause
 def has_as_many_parameters_as_the_mlp_at_every_size(kind, settings):
-    def sizes_of(kind):
-        flats = {size: {**TRIAL, "size": size, "world_model.kind": kind} for size in SIZES}
-        return {
-            size: count_parameters(TrialConfig.from_flat(flat))["world_model"]
-            for size, flat in flats.items()
-        }
-
-    assert sizes_of(kind) == pytest.approx(sizes_of("mlp"), rel=0.02)
+    of_both = [count_at_every_size("world_model", name) for name in (kind, "mlp")]
+    assert of_both[0] == pytest.approx(of_both[1], rel=0.02)
 
 
 @clause
 def costs_the_operations_that_are_counted(kind, settings):
-    keys = {f"world_model.{name}": value for name, value in settings.items()}
-    trial = tiny_trial(**{"world_model.kind": kind, **keys})
+    trial = trial_with("world_model", kind, settings)
     assert count_update_flops(trial).total == measure_update_flops(trial)
 
 

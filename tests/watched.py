@@ -1,4 +1,4 @@
-"""A real sweep to be watched: a short and a long trial at once, then others after the short one."""
+"""A real sweep to watch: a short and a long trial at once, and others after the short one."""
 
 import os
 
