@@ -41,9 +41,8 @@ def import_dataset(
 
     A second call continues where a killed one stopped, and adds tasks to a finished dataset.
     `rebuild` starts again, but what it replaces stays until the new files are done. `is_partial`
-    accepts that some chunks are missing. If there is nothing to do, an unfinished import of other
-    tasks is left as it is, with a warning. `trust` is as in `open_chunk`.
-    Raises ValueError for chunks that cannot be used, another import at work, or no room.
+    accepts missing chunks. If there is nothing to do, an unfinished import of other tasks is left
+    alone, with a warning. Raises ValueError for unusable chunks, another import, or no room.
     """
     for task in tasks:
         find_task(task)

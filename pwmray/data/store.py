@@ -151,10 +151,7 @@ class StoreDraft:
             os.fsync(file.fileno())
 
     def seal(self) -> str:
-        """Write the fingerprint of the content into the file and return it.
-
-        The caller has checked that the rows are finite.
-        """
+        """Give the file its fingerprint and return that; the caller knows that rows are finite."""
         store = _map(self.path, remake="")
         fingerprint = _fingerprint(self._about, store.obs, store.action, store.reward)
         self._write_frame(fingerprint)
@@ -271,10 +268,7 @@ def observation_moments(store: Store, wrap_angles: bool) -> tuple[np.ndarray, np
 def find_not_finite(
     obs: np.ndarray, action: np.ndarray, reward: np.ndarray, episode_starts: np.ndarray
 ) -> int | None:
-    """Return the first row with a value that is not finite, None if there is none.
-
-    Action and reward of an episode's first row do not count: they are NaN.
-    """
+    """Return the first row with a value that is not finite; the NaNs of first rows do not count."""
     is_first = np.zeros(len(obs), bool)
     is_first[episode_starts] = True
     for part in chunks(len(obs)):
