@@ -2,8 +2,9 @@
 
 In this order: finished trials of the same settings, in any sweep of the results folder, on the kind
 of device that the trial asks for, else on another GPU (a CPU's tell nothing of a GPU); earlier runs
-of such settings that the scale names; the scale's guess for the variant; the number of
-operations of an update, beside a trial that is already priced; ten minutes for 1,000 epochs.
+of such settings that the scale names; the scale's guess for the variant, times the operations of an
+update where its settings are not the scale's; these operations beside a trial that is already
+priced; ten minutes for 1,000 epochs.
 """
 
 import heapq
@@ -23,6 +24,7 @@ from pwmray.placement import count_places
 from pwmray.registry import Record, Status
 
 MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"
+GUESSED_BY_OPERATIONS = f"{GUESSED} by operations"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
 _UNKNOWN_RATE = 10.0 / 1000
 _COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
@@ -127,8 +129,26 @@ def _known_price(
     earlier = _rate_of_earlier_runs(config, scale.get("earlier_runs", ()))
     if earlier is not None:
         return Price(earlier, EARLIER)
+    return _guessed_price(config, scale)
+
+
+def _guessed_price(config: TrialConfig, scale: Mapping[str, Any]) -> Price | None:
+    """Return the scale's guess, which is for a trial from scratch with the scale's own settings.
+
+    Of others by their operations: a frozen world model takes a third, 8 substeps several times it.
+    """
     guess = scale.get("minutes_per_1000_epochs", {}).get(config.variant)
-    return None if guess is None else Price(guess / 1000, GUESSED)
+    if guess is None:
+        return None
+    own = {key: getattr(config, key) for key in ("variant", "task", "seed", "epochs")}
+    try:
+        usual = TrialConfig.from_flat({**scale["set"], **own})
+    except ValueError:  # the scale's settings may ask for some that the sweep holds
+        usual = config
+    if cost_key(config.to_dict()) == cost_key(usual.to_dict()):
+        return Price(guess / 1000, GUESSED)
+    ratio = count_update_flops(config).total / count_update_flops(usual).total
+    return Price(guess / 1000 * ratio, GUESSED_BY_OPERATIONS)
 
 
 def _measured_price(gpu_type: str, rates: Mapping[str, float], here: str | None) -> Price | None:
