@@ -258,11 +258,9 @@ def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list
 
 
 def best_lines(found: optuna.Study | None) -> list[str]:
-    """Return a line for each of a study's best trials."""
+    """Return a line for each of a study's best trials, with its settings as a sweep's level."""
     return [
-        f"  {row['return']:>6.1f}  {row['fingerprint']}  "
-        + ", ".join(f"{name}={value}" for name, value in row["settings"].items())
-        for row in _best(found)
+        f"  {row['return']:>6.1f}  {row['fingerprint']}  {row['settings']}" for row in _best(found)
     ]
 
 
