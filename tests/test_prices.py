@@ -211,6 +211,15 @@ def test_scales_guess_prices_other_settings_than_its_own_by_their_operations(set
     assert least < found.minutes_per_epoch / 0.003 < most
 
 
+def test_guesses_keep_the_pace_of_the_trials_that_are_finished():
+    scale = {**GUESS, "minutes_per_1000_epochs": {"baseline": 2.0, "fullflow": 3.0}}
+    done = TrialConfig.from_flat({**USUAL, "variant": "baseline"})
+    measured = {prices.cost_key(done.to_dict()): {"cpu": 0.008}}  # four times its guess
+    known, found = prices.price([done, TrialConfig.from_flat(USUAL)], measured, scale)
+    assert known == (0.008, prices.MEASURED)
+    assert found == (pytest.approx(0.012), f"{prices.GUESSED} {prices.AT_PACE}")
+
+
 def test_scale_that_is_no_trial_without_what_the_sweep_holds_has_its_guess_as_it_stands():
     unplanned = {"evaluation.plan_episodes": 0}
     scale = {**GUESS, "set": {"evaluation.final_episodes": 2}}  # fewer than are planned by default

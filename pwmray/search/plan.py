@@ -21,6 +21,7 @@ from pwmray.config import FORMAT, TrialConfig
 from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_trials, count_disk_bytes
+from pwmray.plan_text import duration_text
 from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.study import FINGERPRINT
@@ -241,8 +242,9 @@ def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
     left = sum(plan.count_left(studies).values())
     device = plan.search.scales[plan.scale].get("device", "device")
     return (
-        f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
-        f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
+        f"to run: {left} trials, about {duration_text(left * plan.minutes / 60, device)} with the "
+        "default settings if none were stopped early, disk "
+        f"{size_text(left * plan.trial_bytes)}"
     )
 
 
