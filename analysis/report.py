@@ -6,13 +6,21 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, build_arms, leave_out_replaced
-from analysis.compare import Comparison, ComparisonTable, compare_arms, is_pooled, list_factors
+from analysis.compare import (
+    UNCOMPARED,
+    Comparison,
+    ComparisonTable,
+    compare_arms,
+    is_pooled,
+    list_factors,
+)
 from analysis.conditions import describe_code, describe_machines
 from analysis.cost import Cost, measure_costs
 from analysis.diagnose import Signs, describe_signs, diagnose, ended_diverged
 from analysis.factorial import Factorial, find_effects
 from analysis.flags import describe_trials, find_flags, list_first
 from analysis.load import Sweep, describe_progress, format_value
+from analysis.merge import SWEEP
 from analysis.pool import describe_averaging, find_left_out
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
@@ -87,7 +95,9 @@ def summarize_sweep(
         sweep=sweep,
         progress=progress,
         arms=arms,
-        comparisons=tuple(t._replace(notes=tuple(describe_comparisons(t))) for t in compared),
+        comparisons=tuple(
+            t._replace(notes=tuple(describe_comparisons(t, sweep, arms[0]))) for t in compared
+        ),
         factorial=find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
@@ -98,12 +108,12 @@ def summarize_sweep(
     )
 
 
-def describe_comparisons(table: ComparisonTable) -> list[str]:
-    """Return the notes beside one table of verdicts."""
+def describe_comparisons(table: ComparisonTable, sweep: Sweep, arm: Arm) -> list[str]:
+    """Return the notes beside one table of verdicts; `arm` is any of the sweep's."""
     if not table.rows:
         if table.apart:
             said = f"the levels of {table.factor} differ in {' and '.join(table.apart)} too"
-            return [f"Nothing to compare: {said}."]
+            return [f"Nothing to compare: {said}{_describe_other_way(table, sweep, arm)}."]
         return [f"Nothing to compare: {table.factor} has one level here."]
     notes = describe_averaging(table.averaged, table.rows[0].level)
     notes += [_describe_differences(row) for row in table.rows if row.differences]
@@ -302,6 +312,15 @@ def _describe_diverged(sweep: Sweep) -> str:
         f"{describe_trials(lost, 'that diverged, without a return')}. The mean of such an arm is "
         "of the seeds that did not, and flatters it."
     )
+
+
+def _describe_other_way(table: ComparisonTable, sweep: Sweep, arm: Arm) -> str:
+    """Say how two sweeps are compared along the one factor that keeps them apart."""
+    (name, *more) = table.apart
+    if table.factor != SWEEP or more or name not in sweep.varies or name in UNCOMPARED:
+        return ""
+    kept = [factor for factor in arm.factors if factor not in ("task", SWEEP, name)]
+    return f" (to compare that: --compare {name} --within {','.join(kept)})"
 
 
 def _describe_within(sweep: Sweep, arms: Sequence[Arm]) -> list[str]:

@@ -2,8 +2,10 @@
 
 In this order: finished trials of the same settings, in any sweep of the results folder, on the kind
 of device that the trial asks for, else on another GPU (a CPU's tell nothing of a GPU); earlier runs
-of such settings that the scale names; the scale's guess for the variant; the number of
-operations of an update, beside a trial that is already priced; ten minutes for 1,000 epochs.
+of such settings that the scale names; the scale's guess for the variant, times the operations of an
+update where its settings are not the scale's, and times what finished trials of the plan took
+beside their own guess; these operations beside a trial that is already priced; ten minutes for
+1,000 epochs.
 """
 
 import heapq
@@ -23,6 +25,8 @@ from pwmray.placement import count_places
 from pwmray.registry import Record, Status
 
 MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"
+GUESSED_BY_OPERATIONS = f"{GUESSED} by operations"
+AT_PACE = "at the pace of finished trials"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
 _UNKNOWN_RATE = 10.0 / 1000
 _COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
@@ -62,6 +66,8 @@ def price(
             by_key[key] = _known_price(config, measured, scale, here)
             examples[key] = config
     known = {key: found for key, found in by_key.items() if found is not None}
+    known = _keep_pace(known, examples, scale)
+    by_key |= known
     for key, config in examples.items():
         if by_key[key] is None:
             priced = [(examples[name], found) for name, found in known.items()]
@@ -127,8 +133,49 @@ def _known_price(
     earlier = _rate_of_earlier_runs(config, scale.get("earlier_runs", ()))
     if earlier is not None:
         return Price(earlier, EARLIER)
+    return _guessed_price(config, scale)
+
+
+def _guessed_price(config: TrialConfig, scale: Mapping[str, Any]) -> Price | None:
+    """Return the scale's guess, which is for a trial from scratch with the scale's own settings.
+
+    Of others by their operations: a frozen world model takes a third, 8 substeps several times it.
+    """
     guess = scale.get("minutes_per_1000_epochs", {}).get(config.variant)
-    return None if guess is None else Price(guess / 1000, GUESSED)
+    if guess is None:
+        return None
+    own = {key: getattr(config, key) for key in ("variant", "task", "seed", "epochs")}
+    try:
+        usual = TrialConfig.from_flat({**scale["set"], **own})
+    except ValueError:  # the scale's settings may ask for some that the sweep holds
+        usual = config
+    if cost_key(config.to_dict()) == cost_key(usual.to_dict()):
+        return Price(guess / 1000, GUESSED)
+    ratio = count_update_flops(config).total / count_update_flops(usual).total
+    return Price(guess / 1000 * ratio, GUESSED_BY_OPERATIONS)
+
+
+def _keep_pace(
+    known: Mapping[str, Price], examples: Mapping[str, TrialConfig], scale: Mapping[str, Any]
+) -> dict[str, Price]:
+    """Return the prices, the guessed ones times what finished trials took beside their guesses.
+
+    The guesses are of one machine, and one arm's pace on this one is that of the others.
+    """
+    ratios = [
+        found.minutes_per_epoch / guess.minutes_per_epoch
+        for key, found in known.items()
+        if found.source.startswith(MEASURED) and (guess := _guessed_price(examples[key], scale))
+    ]
+    if not ratios:
+        return dict(known)
+    pace = sum(ratios) / len(ratios)
+    return {
+        key: Price(found.minutes_per_epoch * pace, f"{found.source} {AT_PACE}")
+        if found.source in (GUESSED, GUESSED_BY_OPERATIONS)
+        else found
+        for key, found in known.items()
+    }
 
 
 def _measured_price(gpu_type: str, rates: Mapping[str, float], here: str | None) -> Price | None:

@@ -99,6 +99,22 @@ def test_what_keeps_two_sweeps_apart_is_named(tmp_path, capsys):
     assert "Nothing to compare" not in capsys.readouterr().out
 
 
+def test_sweeps_kept_apart_by_one_factor_are_compared_by_the_command_that_the_note_names(
+    tmp_path, capsys
+):
+    options = write_pair(tmp_path, methodology="policy_finetuning")
+    described = json.loads((tmp_path / "second" / "sweep.json").read_text())
+    described["varies"].append("methodology")
+    (tmp_path / "second" / "sweep.json").write_text(json.dumps(described))
+
+    assert main([*options, "--compare", "sweep"]) == 0
+    named = re.search(r"\(to compare that: (.*?)\)", " ".join(capsys.readouterr().out.split()))
+    assert named is not None
+    assert main([*options, *named[1].split(), "--format", "md"]) == 0
+    row = "| reacher-easy | baseline | frozen | +100.0 | [77, 123] | <.001 | frozen wins"
+    assert row in capsys.readouterr().out
+
+
 def test_arms_of_two_sweeps_are_never_one(tmp_path):
     write_pair(tmp_path)
     merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])

@@ -191,6 +191,42 @@ def test_settings_without_a_price_are_priced_by_their_operations():
     assert found == (pytest.approx(base.minutes_per_epoch * ratio), prices.OPERATIONS)
 
 
+GUESS = {**REAL_SCALES["laptop"], "minutes_per_1000_epochs": {"fullflow": 3.0}}
+USUAL = {**GUESS["set"], "variant": "fullflow", "task": "cheetah-run", "seed": 1, "epochs": 250}
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        ({"world_model.num_substeps": 8}, 2.0, 4.0),
+        ({"world_model_from": "pretrained", "finetune_wm": False}, 0.2, 0.6),
+        ({"learner.wm_iterations": 1}, 0.2, 0.6),
+    ],
+)
+def test_scales_guess_prices_other_settings_than_its_own_by_their_operations(settings, least, most):
+    usual, other = TrialConfig.from_flat(USUAL), TrialConfig.from_flat({**USUAL, **settings})
+    known, found = prices.price([usual, other], {}, GUESS)
+    assert known == (0.003, prices.GUESSED)
+    assert found.source == prices.GUESSED_BY_OPERATIONS
+    assert least < found.minutes_per_epoch / 0.003 < most
+
+
+def test_guesses_keep_the_pace_of_the_trials_that_are_finished():
+    scale = {**GUESS, "minutes_per_1000_epochs": {"baseline": 2.0, "fullflow": 3.0}}
+    done = TrialConfig.from_flat({**USUAL, "variant": "baseline"})
+    measured = {prices.cost_key(done.to_dict()): {"cpu": 0.008}}  # four times its guess
+    known, found = prices.price([done, TrialConfig.from_flat(USUAL)], measured, scale)
+    assert known == (0.008, prices.MEASURED)
+    assert found == (pytest.approx(0.012), f"{prices.GUESSED} {prices.AT_PACE}")
+
+
+def test_scale_that_is_no_trial_without_what_the_sweep_holds_has_its_guess_as_it_stands():
+    unplanned = {"evaluation.plan_episodes": 0}
+    scale = {**GUESS, "set": {"evaluation.final_episodes": 2}}  # fewer than are planned by default
+    held = TrialConfig.from_flat({**USUAL, **scale["set"], **unplanned})
+    assert prices.price([held], {}, scale) == [(0.003, prices.GUESSED)]
+
+
 def test_model_of_another_size_is_not_priced_by_earlier_runs():
     (found,) = prices.price([make_config(variant="baseline", size=5)], {}, PAPER)
     assert found.source == prices.UNKNOWN

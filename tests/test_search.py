@@ -1,5 +1,6 @@
 """A search: its command, its study that is kept, early stopping, and going on with it."""
 
+import ast
 import dataclasses
 import datetime
 import json
@@ -22,9 +23,10 @@ from pwmray.results import read_table
 from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search import trials as search_trials
-from pwmray.search.plan_text import as_json
+from pwmray.search.plan_text import as_json, best_lines
 from pwmray.search.space import read_space
 from pwmray.search.study import FINGERPRINT
+from pwmray.sweep import Sweep
 from pwmray.tracking.recording import Mode
 from tests.claims import do_not_watch, leave_claim
 from tests.studies import (
@@ -237,6 +239,22 @@ def test_search_tries_its_number_of_trials_and_stops_the_worse_ones_early(tmp_pa
     for index, line in enumerate(said):
         best = max(t.value for t in tried[: index + 1] if t.state is TrialState.COMPLETE)
         assert (f"; best {best:.1f}; " in line and line.endswith(" left")) == (index < 4)
+
+
+def test_settings_of_the_best_are_printed_as_a_level_that_a_sweep_runs(tmp_path, data):
+    best = advance(open_trials(tmp_path, data), "0", data)
+    (line,) = best_lines(make_plan(tmp_path).studies()[TASK])
+    arms = {"default": {}, "searched": ast.literal_eval(line.partition(best)[2].strip())}
+    confirming = Sweep(
+        name="confirming",
+        vary={"arm": arms, "task": [TASK], "seed": [1, 2]},
+        hold={"variant": "flowpolicy", "epochs": 6},
+        compare="arm",
+        within=["task"],
+        scales=search.scales,
+    )
+    found = [trial.fingerprint for trial in confirming.trials("tiny")]
+    assert len(set(found)) == 4 and best in found
 
 
 def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):

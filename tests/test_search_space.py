@@ -100,6 +100,14 @@ def test_what_makes_returns_incomparable_is_not_searched_over(key):
         dataclasses.replace(search, space={key: [1, 2]}).check()
 
 
+def test_plan_of_a_short_search_says_minutes_and_of_a_long_one_hours(tmp_path):
+    # Ten minutes for 1,000 epochs: six epochs a trial.
+    assert "to run: 5 trials, about 0.3 device minutes with" in as_table(make_plan(tmp_path, 5))
+    longer = dataclasses.replace(search, hold={**search.hold, "epochs": 12_000})
+    said = "to run: 5 trials, about 10.0 device hours with"
+    assert said in as_table(make_plan(tmp_path, 5, of=longer))
+
+
 def test_search_that_is_changed_is_another_study(tmp_path):
     names = [
         make_plan(tmp_path, of=changed).open_study(TASK).study_name

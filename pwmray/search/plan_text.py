@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 
+from pwmray.plan_text import duration_text
 from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
@@ -93,11 +94,9 @@ def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list
 
 
 def best_lines(found: optuna.Study | None) -> list[str]:
-    """Return a line for each of a study's best trials."""
+    """Return a line for each of a study's best trials, with its settings as a sweep's level."""
     return [
-        f"  {row['return']:>6.1f}  {row['fingerprint']}  "
-        + ", ".join(f"{name}={value}" for name, value in row["settings"].items())
-        for row in _best(found)
+        f"  {row['return']:>6.1f}  {row['fingerprint']}  {row['settings']}" for row in _best(found)
     ]
 
 
@@ -109,8 +108,9 @@ def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
     left = sum(plan.count_left(studies).values())
     device = plan.search.scales[plan.scale].get("device", "device")
     return (
-        f"to run: {left} trials, {left * plan.minutes / 60:.1f} {device} hours with the default "
-        f"settings if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
+        f"to run: {left} trials, about {duration_text(left * plan.minutes / 60, device)} with the "
+        "default settings if none were stopped early, disk "
+        f"{size_text(left * plan.trial_bytes)}"
     )
 
 
