@@ -71,6 +71,10 @@ class Aggregate(NamedTuple):
     against: Any
     num_tasks: int
     num_blocks: int  # task x seed
+    wins: int  # tasks on which the level wins
+    losses: int
+    ties: int
+    open: int  # inconclusive
     interval: Interval  # of the mean paired difference
     correlation: float | None  # of paired returns over seeds
     despite_differences: bool  # between the arms of some task
@@ -225,6 +229,10 @@ def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:
         against=first.baseline.factors[factor],
         num_tasks=len(blocks),
         num_blocks=sum(len(pairs) for pairs in blocks),
+        wins=sum(row.winner is row.level for row in pool),
+        losses=sum(row.winner is row.baseline for row in pool),
+        ties=sum(row.verdict.is_tie for row in pool),
+        open=sum(row.verdict.is_open for row in pool),
         interval=bootstrap_blocks(differences, CONFIDENCE),
         correlation=seed_correlation(blocks),
         despite_differences=any(row.is_despite for row in pool),

@@ -31,6 +31,16 @@ class Verdict(NamedTuple):
     seeds_needed: int | None = None  # only when inconclusive; None also beyond MAX_SEEDS
     has_decision: bool = False  # neither "Not comparable" nor "Incomplete"
 
+    @property
+    def is_tie(self) -> bool:
+        """Tell whether it is a tie, of whatever kind."""
+        return self.name.startswith("Tie")
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the seeds could not decide."""
+        return self.name.startswith(INCONCLUSIVE)
+
 
 def judge(
     baseline: Mapping[int, float],

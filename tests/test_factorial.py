@@ -404,8 +404,8 @@ def test_levels_compared_with_several_baselines_say_with_which(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "| walker-stand | fullflow | baseline | +400.0 |" in printed
     assert "| cup-spin | fullflow | flowpolicy | +350.0 |" in printed
-    assert "| fullflow | baseline | 2 | 4 | +400.0 |" in printed
-    assert "| fullflow | flowpolicy | 2 | 4 | +350.0 |" in printed
+    assert "| fullflow | baseline | 2 | 4 | 2 | 0 | 0 | 0 | +400.0 |" in printed
+    assert "| fullflow | flowpolicy | 2 | 4 | 2 | 0 | 0 | 0 | +350.0 |" in printed
     figures = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))
     cells = [text.get_text() for text in figures["winners_by_variant"].axes[0].texts]
     assert sum(cell.endswith("against flowpolicy") for cell in cells) == 2

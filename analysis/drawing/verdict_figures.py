@@ -244,7 +244,7 @@ def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str)
         fill, word = WIN, "wins"
     elif row.winner is row.baseline:
         fill, word = LOSS, "loses"
-    elif row.verdict.name.startswith("Tie"):
+    elif row.verdict.is_tie:
         fill, word = TIE, row.verdict.name.replace(" (", "\n(")
     hatch = None if row.verdict.has_decision else "///"
     axes.add_patch(Rectangle(place, 1, 1, facecolor=fill, edgecolor="0.6", hatch=hatch, lw=0.8))
