@@ -10,7 +10,7 @@ from analysis.guard import Difference
 from analysis.load import Sweep, format_value
 from analysis.pool import compare_controls, find_left_out, pool_arms
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
-from analysis.verdict import CONFIDENCE, Verdict, grade_evidence, judge
+from analysis.verdict import CONFIDENCE, Verdict, correct, grade_evidence, judge
 from pwmray.pairing import find_pairs, others
 
 UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
@@ -28,6 +28,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     verdict: Verdict
     evidence: str  # "", suggestive, supported or confirmed
+    p_holm: float | None  # Welch's p after Holm's correction over the table
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -70,6 +71,10 @@ class Aggregate(NamedTuple):
     against: Any
     num_tasks: int
     num_blocks: int  # task x seed
+    wins: int  # tasks on which the level wins
+    losses: int
+    ties: int
+    open: int  # inconclusive
     interval: Interval  # of the mean paired difference
     correlation: float | None  # of paired returns over seeds
     despite_differences: bool  # between the arms of some task
@@ -148,11 +153,12 @@ def compare_arms(
     pairs = find_pairs(kept, compared)
     keys = sweep.axes.get(factor, (factor,))
     judged = [_judge_pair(factor, keys, *pair, despite_differences) for pair in pairs]
-    evidence = grade_evidence([verdict for verdict, _ in judged])
+    verdicts = [verdict for verdict, _ in judged]
+    graded = zip(grade_evidence(verdicts), correct(verdicts), strict=True)
     rows = tuple(
-        Comparison(factor, others(level, compared), baseline, level, differences, verdict, grade)
+        Comparison(factor, others(level, compared), baseline, level, differences, verdict, *grade)
         for (baseline, level), (verdict, differences), grade in zip(
-            pairs, judged, evidence, strict=True
+            pairs, judged, graded, strict=True
         )
     )
     apart = () if rows else _find_apart(kept, factor, compared)
@@ -223,6 +229,10 @@ def _aggregate_pool(pool: Sequence[Comparison]) -> Aggregate:
         against=first.baseline.factors[factor],
         num_tasks=len(blocks),
         num_blocks=sum(len(pairs) for pairs in blocks),
+        wins=sum(row.winner is row.level for row in pool),
+        losses=sum(row.winner is row.baseline for row in pool),
+        ties=sum(row.verdict.is_tie for row in pool),
+        open=sum(row.verdict.is_open for row in pool),
         interval=bootstrap_blocks(differences, CONFIDENCE),
         correlation=seed_correlation(blocks),
         despite_differences=any(row.is_despite for row in pool),

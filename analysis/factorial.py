@@ -13,7 +13,7 @@ from analysis.arms import Arm
 from analysis.guard import Difference
 from analysis.pool import compare_controls, describe_averaging, find_left_out, pool_arms
 from analysis.shared import describe_shared
-from analysis.stats import Interval, bootstrap_blocks, contrast_means, sample_sd, t_interval
+from analysis.stats import Interval, bootstrap_blocks, contrast_means, holm, sample_sd, t_interval
 from analysis.verdict import CONFIDENCE
 
 BASE = ("mlp", "gaussian")  # the cell that the others are compared with
@@ -42,6 +42,7 @@ class Effect(NamedTuple):
     low: float | None
     high: float | None
     p: float | None  # two-sided
+    p_holm: float | None = None  # after Holm's correction over all effects of its table
 
 
 class TaskEffects(NamedTuple):
@@ -96,7 +97,7 @@ def find_effects(
     if tasks:
         averaged = find_left_out(arms, of_a_cell, within)
         notes = describe_averaging(averaged, tasks[0].cells[-1]) + notes
-    return Factorial(tuple(tasks), tuple(_pool(tasks)), tuple(notes))
+    return Factorial(tuple(_correct(tasks)), tuple(_pool(tasks)), tuple(notes))
 
 
 def contrast(cells: Sequence[Sequence[float]], name: str) -> Effect:
@@ -157,6 +158,15 @@ def _judge_cells(
     return TaskEffects(group, kinds, cells, differences, problem, effects)
 
 
+def _correct(tasks: Sequence[TaskEffects]) -> list[TaskEffects]:
+    """Return tasks with the p values of their effects corrected for the number of all of them."""
+    adjusted = iter(holm([effect.p for task in tasks for effect in task.effects]))
+    return [
+        task._replace(effects=tuple(e._replace(p_holm=next(adjusted)) for e in task.effects))
+        for task in tasks
+    ]
+
+
 def is_pooled(row: TaskEffects) -> bool:
     """Tell whether a task's 2x2 enters the effects over tasks: one seed shows no spread."""
     return not row.problem and len(row.cells[0].returns) > 1
@@ -169,11 +179,16 @@ def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
         if is_pooled(row):
             group = tuple(item for item in row.group.items() if item[0] != "task")
             pools.setdefault((group, row.kinds), []).append(row)
-    return [
+    effects = [
         _pool_effect(dict(group), kinds, rows, name)
         for (group, kinds), rows in pools.items()
         if len(rows) > 1
         for name in CONTRASTS
+    ]
+    adjusted = holm([effect.over_blocks.p for effect in effects])
+    return [
+        effect._replace(over_blocks=effect.over_blocks._replace(p_holm=p))
+        for effect, p in zip(effects, adjusted, strict=True)
     ]
 
 

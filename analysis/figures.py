@@ -1,4 +1,4 @@
-"""Draw a sweep's figures, and write them as PNG and SVG or return them for a page."""
+"""Draw a sweep's figures, and write them as PNG, SVG and PDF or return them for a page."""
 
 import itertools
 import math
@@ -29,7 +29,13 @@ from analysis.drawing.plots import (
     plan_starts,
 )
 from analysis.drawing.search_figures import draw_settings
-from analysis.drawing.sheet import finish_sheet, floor_key, place_panels
+from analysis.drawing.sheet import (
+    MANY_PANELS,
+    PAGE_INCHES,
+    finish_sheet,
+    floor_key,
+    place_panels,
+)
 from analysis.drawing.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
 from analysis.report import Summary
 from analysis.scattered import is_scattered
@@ -45,12 +51,13 @@ AXIS_NAMES = {
 TICK_INCHES = 0.85  # room for a category's name
 NUMBER_INCHES = 0.08  # for a character of a number's
 COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
-PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
-MANY_PANELS = 10
 TITLE_INCHES = 1.3  # for title, legend and footnote together, of few lines
 FILE_CHARACTERS = 100  # of factors in a file's name, which may have 255 bytes with all
+# What a file calls the date of its making, which is left out: the same figure is the same file.
+DATES = {".png": "", ".svg": "Date", ".pdf": "CreationDate"}
 STYLE: dict[Any, Any] = {"font.size": 9, "svg.hashsalt": "pwmray", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.titlesize": 10}
+STYLE |= {"pdf.fonttype": 42}  # TrueType: publishers refuse Type 3, matplotlib's own choice
 STYLE |= {"text.parse_math": False}  # names are people's: a "$" in one begins no formula
 
 
@@ -212,9 +219,9 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    paths = [stem.with_suffix(suffix) for suffix in DATES]
     for path in paths:
-        metadata = {"Date": None} if path.suffix == ".svg" else None
+        metadata = {DATES[path.suffix]: None} if DATES[path.suffix] else None
         with replacing(path) as draft:
             figure.savefig(draft, format=path.suffix[1:], dpi=150, metadata=metadata)
         figure.set_layout_engine(None)  # all keeps its place: finding it takes half of the time

@@ -32,7 +32,6 @@ from analysis.suite import Suite, build_suites
 from analysis.verdict import (
     CONFIDENCE,
     CONFIRM_SEEDS,
-    INCONCLUSIVE,
     LOW_SHARE,
     MIN_DIFFERENCE,
     MIN_STANDARD_ERRORS,
@@ -121,13 +120,17 @@ def describe_comparisons(table: ComparisonTable, sweep: Sweep, arm: Arm) -> list
     if decided:
         notes += _describe_limits(decided)
         notes += describe_shared((row.baseline, row.level) for row in decided)
-    if table.aggregates:
-        notes.append(
-            f"Over tasks: paired by seed within each task, {CONFIDENCE:.0%} bootstrap of the "
-            "task x seed blocks; with few seeds such an interval is too narrow."
-            + say_left_out([_name_row(row) for row in table.rows if not is_pooled(row)])
-        )
     return notes
+
+
+def describe_aggregates(table: ComparisonTable) -> str:
+    """Return the note beside the means over tasks of one table of verdicts."""
+    left_out = say_left_out([_name_row(row) for row in table.rows if not is_pooled(row)])
+    return (
+        "Wins, losses, ties: verdicts on these tasks; open: inconclusive. Mean difference: paired "
+        f"by seed within each task, {CONFIDENCE:.0%} bootstrap of the task x seed blocks; with few "
+        f"seeds such an interval is too narrow.{left_out}"
+    )
 
 
 def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[str]:
@@ -190,7 +193,7 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
         f"only), supported (Welch p < .05), confirmed (also after Holm over the {tests} tests of "
         f"this table, and {CONFIRM_SEEDS} seeds or more).",
     ]
-    if any(row.verdict.name.startswith(INCONCLUSIVE) for row in decided):
+    if any(row.verdict.is_open for row in decided):
         notes.append(
             "Inconclusive (k seeds): k seeds an arm would decide if means and sds stay as they "
             "are. Fix the number beforehand: adding seeds until somebody wins finds a winner."

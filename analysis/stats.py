@@ -105,13 +105,13 @@ def t_quantile(degrees: float, confidence: float) -> float:
     return float(stdtrit(degrees, 0.5 + confidence / 2.0))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p values, in the order given."""
-    adjusted = [0.0] * len(p_values)
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return Holm's adjusted p values, in the order given; what has no p stays without."""
+    adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    for rank, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
         adjusted[index] = largest
     return adjusted
 

@@ -17,7 +17,7 @@ from analysis.compare import Comparison, ComparisonTable
 from analysis.stats import Interval, mean
 from analysis.verdict import CONFIDENCE, RETURN_MAX
 
-THRESHOLDS = tuple(range(0, 1000, 25))  # returns at which the performance profile is taken
+THRESHOLDS = tuple(range(0, 1001, 25))  # returns at which the performance profile is taken
 
 
 class Level(NamedTuple):

@@ -119,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         const="",
         type=lambda text: Path(text) if text else "",
         metavar="DIR",
-        help="write the figures, as PNG and SVG (default: figures/ in --out or the first sweep)",
+        help="write the figures, as PNG, SVG, PDF (default: figures/ in --out or the first sweep)",
     )
     return parser
 

@@ -31,6 +31,16 @@ class Verdict(NamedTuple):
     seeds_needed: int | None = None  # only when inconclusive; None also beyond MAX_SEEDS
     has_decision: bool = False  # neither "Not comparable" nor "Incomplete"
 
+    @property
+    def is_tie(self) -> bool:
+        """Tell whether it is a tie, of whatever kind."""
+        return self.name.startswith("Tie")
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the seeds could not decide."""
+        return self.name.startswith(INCONCLUSIVE)
+
 
 def judge(
     baseline: Mapping[int, float],
@@ -77,9 +87,12 @@ def decide(
 
 def grade_evidence(verdicts: Sequence[Verdict]) -> list[str]:
     """Return each verdict's grade, empty without a winner; Holm's correction is over them all."""
-    tested = [index for index, verdict in enumerate(verdicts) if _p(verdict) is not None]
-    adjusted = dict(zip(tested, holm([_p(verdicts[i]) or 0.0 for i in tested]), strict=True))
-    return [_grade(verdict, adjusted.get(index)) for index, verdict in enumerate(verdicts)]
+    return [_grade(*pair) for pair in zip(verdicts, correct(verdicts), strict=True)]
+
+
+def correct(verdicts: Sequence[Verdict]) -> list[float | None]:
+    """Return each verdict's p after Holm's correction over them all; None where it has no p."""
+    return holm([_p(verdict) for verdict in verdicts])
 
 
 def is_low_but_apart(verdict: Verdict) -> bool:

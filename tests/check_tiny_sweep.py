@@ -25,6 +25,6 @@ assert all(0 <= value <= 1000 for value in evaluations["return"].to_pylist())
 assert set(curves["trial"].to_pylist()) == set(trials["trial"].to_pylist())
 assert summary["sweep"] == "phase6_epochs"
 for name in ("returns_by_variant", "learning_curves", "imagined_against_real"):
-    for suffix in (".png", ".svg"):
+    for suffix in (".png", ".svg", ".pdf"):
         assert (sweep / "figures" / (name + suffix)).stat().st_size > 10_000
 print("the tables of the tiny sweep hold what they should")

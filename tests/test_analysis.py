@@ -25,6 +25,7 @@ from tests.made_sweeps import (
     read_csv,
     write_description,
 )
+from tests.squares import write_square
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -254,6 +255,27 @@ def test_the_variant_is_compared_at_each_budget_too(results):
     assert {row.level.factors["variant"] for row in table.rows} == {"fullflow"}
     assert table.aggregates[0].interval.estimate == pytest.approx(-110.0)
     assert table.aggregates[0].correlation == pytest.approx(1.0)
+
+
+def test_verdicts_are_counted_over_the_tasks_that_have_one(tmp_path, capsys):
+    finals = {
+        "walker-stand": (500.0, 700.0),  # wins
+        "walker-walk": (700.0, 500.0),  # loses
+        "cup-spin": (500.0, 501.0),
+        "reacher-easy": (50.0, 51.0),  # both low
+        "cup-catch": (400.0, 449.0),  # too close to tell
+    }
+    shifts = (-20.0, 0.0, 20.0)
+    returns = {
+        task: {"baseline": [ours + by for by in shifts], "flowwm": [theirs + by for by in shifts]}
+        for task, (ours, theirs) in finals.items()
+    }
+    write_square(tmp_path / "s", returns | {"fish-swim": {"baseline": [1.0] * 3, "flowwm": [1.0]}})
+    assert main(["s", "--results", str(tmp_path), "--format", "md"]) == 0
+    printed = capsys.readouterr().out
+    assert "| variant | tasks | blocks | wins | losses | ties | open | mean diff |" in printed
+    assert "| flowwm | 5 | 15 | 1 | 1 | 2 | 1 | +10.2 |" in printed
+    assert "Not in these means, for lack of a verdict or of seeds: fish-swim" in printed
 
 
 def test_arms_that_are_not_comparable_are_judged_only_when_told_to(tmp_path):

@@ -78,7 +78,7 @@ def test_unequal_spreads_cost_degrees_of_freedom():
 
 
 def test_effects_of_one_seed_have_no_interval_and_of_equal_ones_no_p():
-    assert contrast([(1,), (2,), (3,), (5,)], "policy")[2:] == (None, None, None, None)
+    assert contrast([(1,), (2,), (3,), (5,)], "policy")[2:] == (None,) * 5
     assert contrast([(1, 1), (2, 2), (3, 3), (5, 5)], "policy").p is None
 
 
@@ -404,8 +404,8 @@ def test_levels_compared_with_several_baselines_say_with_which(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "| walker-stand | fullflow | baseline | +400.0 |" in printed
     assert "| cup-spin | fullflow | flowpolicy | +350.0 |" in printed
-    assert "| fullflow | baseline | 2 | 4 | +400.0 |" in printed
-    assert "| fullflow | flowpolicy | 2 | 4 | +350.0 |" in printed
+    assert "| fullflow | baseline | 2 | 4 | 2 | 0 | 0 | 0 | +400.0 |" in printed
+    assert "| fullflow | flowpolicy | 2 | 4 | 2 | 0 | 0 | 0 | +350.0 |" in printed
     figures = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))
     cells = [text.get_text() for text in figures["winners_by_variant"].axes[0].texts]
     assert sum(cell.endswith("against flowpolicy") for cell in cells) == 2
@@ -439,6 +439,28 @@ def test_effects_say_how_many_p_values_chance_alone_makes_small(tmp_path, capsys
     printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
     assert "without any true effect, about 0.3 of 6 would lie below .050" in printed
     assert "without any true effect, about 0.2 of 3 would lie below .050" in printed  # over tasks
+
+
+def test_p_values_of_effects_are_corrected_over_all_of_their_table(tmp_path):
+    tasks = {task: CELLS for task in ("reacher-easy", "walker-stand", "cup-spin")}
+    found = effects_of(write_square(tmp_path / "s", tasks))
+    effects = [effect for task in found.tasks for effect in task.effects]
+    # Nine tests, and the three smallest p are one and the same: see above.
+    assert [effects[place].p_holm for place in (0, 3, 6)] == pytest.approx([9 * 0.005328] * 3, 1e-4)
+    # The same three effects over tasks: equal in all blocks, so that there is nothing to test.
+    assert [effect.over_blocks.p_holm for effect in found.suite] == [None] * 3
+
+
+def test_corrected_p_values_stand_in_the_tables_and_in_json(tmp_path, capsys):
+    printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
+    assert "| world model | 2 | +275.0 | [136, 414] | .005 | .032 |" in printed
+    assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    (effect, *_) = shown["effects"]["tasks"][0]["effects"]
+    assert effect["p_holm"] == pytest.approx(6 * effect["p"])
+    tests = [row for row in shown["comparisons"][0]["rows"] if row["p"] is not None]
+    least = min(tests, key=lambda row: row["p"])
+    assert least["p_holm"] == pytest.approx(len(tests) * least["p"])
 
 
 def test_interquartile_mean_of_tasks_of_unlike_numbers_of_seeds_says_that_they_weigh_so(

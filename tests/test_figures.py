@@ -99,7 +99,7 @@ def legend_colours(plot) -> dict[str, str]:
 # What is written.
 
 
-def test_figures_are_written_as_png_and_svg(tmp_path):
+def test_figures_are_written_as_png_svg_and_pdf(tmp_path):
     drawn = draw(make_sweep(tmp_path / "s", tasks=("reacher-easy",)))
     assert {path for path in drawn if path.endswith(".png")} == {
         "learning_curves.png",
@@ -111,7 +111,8 @@ def test_figures_are_written_as_png_and_svg(tmp_path):
         "winners_by_epochs.png",
         "winners_by_variant.png",
     }
-    assert drawn == {f"{Path(path).stem}.{kind}" for path in drawn for kind in ("png", "svg")}
+    kinds = ("png", "svg", "pdf")
+    assert drawn == {f"{Path(path).stem}.{kind}" for path in drawn for kind in kinds}
 
 
 def test_letters_that_no_font_has_are_named_in_one_line(tmp_path, capsys, monkeypatch):
@@ -132,7 +133,7 @@ def test_a_font_with_more_letters_comes_after_the_usual_ones(monkeypatch):
     assert fonts.list_families() == [*usual, "Noto Sans CJK JP"]
 
 
-def test_a_figure_is_laid_out_once_for_both_of_its_files(tmp_path, monkeypatch):
+def test_a_figure_is_laid_out_once_for_all_of_its_files(tmp_path, monkeypatch):
     laid_out = []
 
     def lay_out(engine, figure):
@@ -143,10 +144,20 @@ def test_a_figure_is_laid_out_once_for_both_of_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lay_out)
     figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", make_corrections())))
     with matplotlib.rc_context(STYLE):
-        png, svg = _save(figure, tmp_path / "figure")
+        png, svg, pdf = _save(figure, tmp_path / "figure")
     assert len(laid_out) == 1
     assert png.stat().st_size > 10_000
     assert svg.read_text().count("<path") > 100
+    assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_fonts_of_a_pdf_are_embedded_as_truetype(tmp_path):
+    sweep = load_sweep(make_sweep(tmp_path / "s", tasks=("reacher-easy",)))
+    with matplotlib.rc_context(STYLE):
+        *_, pdf = _save(draw_plot(plan_returns(sweep)), tmp_path / "figure")
+    assert b"/FontFile2" in pdf.read_bytes()
+    assert b"/Type3" not in pdf.read_bytes()
+    assert b"/CreationDate" not in pdf.read_bytes()
 
 
 def test_figures_go_where_they_are_told(tmp_path):
@@ -244,7 +255,7 @@ def test_winners_map_tells_who_wins_by_words_and_by_colour(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": cells})
     summary = summarize_sweep(load_sweep(folder))
     axes = list_figures(summary)["winners_by_variant"].axes[0]
-    assert [text.get_text() for text in axes.texts] == ["+100\nwins", "-104\nloses", "+0\nTie"]
+    assert [text.get_text() for text in axes.texts] == ["+100 wins", "-104 loses", "+0 Tie"]
     assert len({patch.get_facecolor() for patch in axes.patches}) == 3
 
 
@@ -443,6 +454,9 @@ def test_curves_have_an_interval_from_five_seeds_on(tmp_path, num_seeds, num_ban
     plot = plan_curves(sweep, load_curves(sweep))
     axes = draw_plot(plot).axes[0]
     assert len(axes.collections) == num_bands
+    widths = [line.get_linewidth() for line in axes.lines[:-1]]  # the last is the floor
+    assert sum(width > 1.0 for width in widths) == num_bands  # the mean, above thin seeds
+    assert len(widths) == num_seeds + num_bands
     assert ("bands: 95% t interval" in plot.footnote) == bool(num_bands)
 
 

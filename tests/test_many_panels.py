@@ -87,6 +87,27 @@ def test_pairs_of_many_tasks_have_their_legend_above_the_panels(tmp_path, num_ta
     check_legend(figure)
 
 
+def test_figures_of_all_tasks_fit_a_page(tmp_path):
+    returns = {task: {"baseline": (1.0, 2.0), "flowwm": (3.0, 4.0)} for task in MANY}
+    summary = summarize_sweep(load_sweep(write_square(tmp_path / "s", returns)))
+    figures = list_figures(summary)
+    assert figures["winners_by_variant"].get_figheight() <= 11.0
+    cost = figures["return_against_cost"]
+    assert cost.get_figheight() / cost.get_figwidth() <= 1.5
+
+
+def test_a_profile_reaches_from_0_to_1000_and_counts_the_seeds_of_its_own_tasks(tmp_path):
+    cells = {"baseline": (1.0, 2.0, 3.0), "flowwm": (990.0, 995.0, 999.0)}
+    short = {"baseline": (1.0, 2.0), "flowwm": (3.0,)}  # no verdict: a seed is missing
+    returns = {MANY[0]: cells, MANY[1]: cells, MANY[2]: short}
+    summary = summarize_sweep(load_sweep(write_square(tmp_path / "s", returns)))
+    figure = list_figures(summary)["performance_profile_by_variant"]
+    for line in figure.axes[0].lines:
+        assert line.get_xdata()[[0, -1]].tolist() == [0, 1000]
+        assert line.get_ydata()[-1] == 0.0
+    assert footnote(figure).startswith("2 tasks, each weighing the same. n = 3 training seeds")
+
+
 def test_no_panel_is_left_out(tmp_path):
     rows = [
         make_row(task, "fullflow", 100, seed)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from pwmray.tasks import TASKS
 from tests.browser import DESKTOP, PHONE
 from tests.made_sweeps import fail_one, make_sweep
 from tests.squares import write_square
@@ -158,3 +159,12 @@ def test_the_page_prints_on_several_sheets(browser, page):
     printed = browser.print_pdf()
     assert printed.startswith(b"%PDF")
     assert printed.count(b"/Type /Page\n") > 2
+
+
+def test_a_figure_of_all_tasks_fits_a_sheet_with_its_heading(browser, tmp_path):
+    cells = {name: CELLS[name] for name in ("baseline", "fullflow")}
+    write_square(tmp_path / "s", dict.fromkeys(TASKS, cells))
+    make_page(tmp_path, "s")
+    browser.open((tmp_path / "out" / "summary.html").as_uri(), A4)
+    browser.emulate_print()
+    assert max(figure["height"] for figure in browser.run(FIGURES)) < 0.85 * A4[1]

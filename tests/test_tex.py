@@ -64,7 +64,15 @@ def test_braces_and_dollars_are_paired(document):
         depth += 1 if sign == "{" else -1
         assert depth >= 0
     assert depth == 0
-    assert set(re.findall(r"\$[^$]*\$", plain)) <= {r"$\pm$", r"$\rightarrow$"}
+    assert set(re.findall(r"\$[^$]*\$", plain)) <= {r"$\pm$", r"$\rightarrow$", "$-$"}
+
+
+def test_signs_of_numbers_are_minus_signs_and_other_hyphens_stay():
+    assert escape("[-4, -2]") == "[$-$4, $-$2]"
+    assert escape("-4.5 +- 2") == r"$-$4.5 $\pm$ 2"
+    assert escape("mlp-600-0 of 2026-11-30, seeds 1-3, - and 1e-5") == (
+        "mlp-600-0 of 2026-11-30, seeds 1-3, - and 1e-5"
+    )
 
 
 def test_every_row_has_a_cell_for_each_column(document):

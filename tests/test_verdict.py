@@ -295,6 +295,7 @@ def test_holm_matches_hand_worked_numbers():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.01, None, 0.04]) == [0.02, None, 0.04]  # what was not tested does not count
 
 
 def test_smallest_exact_p_is_that_of_the_most_extreme_arrangement():

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analysis.drawing.layout import Tick
 from analysis.drawing.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
-from analysis.drawing.sheet import show_returns
+from analysis.drawing.sheet import MARKERS, show_returns
 from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
@@ -17,7 +17,7 @@ from analysis.verdict import CONFIDENCE
 Style = dict[str, Any]  # of a series: color, linestyle and marker
 DODGE = {True: 0.09, False: 0.2}  # ticks between the arms of one tick, if joined by lines or not
 SPREAD = 0.8  # of a tick's room that its arms fill at most
-MARKERS = "os^Dv*PX"
+FILLED = MARKERS[:8]  # shapes that stay apart where they are filled in part
 FILLS = ("none", "full", "left", "top")  # for levels, where the marker's shape is the group
 TICK_CHARACTERS = 11  # in a line of a tick's name: as wide as its room
 MOST_LEVEL_NAMES = 19  # ticks whose names fit side by side on the widest page; more stand upright
@@ -44,13 +44,13 @@ def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
     """
     groups = list(dict.fromkeys(tick.group for tick in ticks))
     names = list(dict.fromkeys(tick.name for tick in ticks))
-    if 1 < len(groups) <= len(MARKERS) and len(names) <= len(FILLS):
+    if 1 < len(groups) <= len(FILLED) and len(names) <= len(FILLS):
         return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
-    return [_marker(place, 1 + place // len(MARKERS)) for place in range(len(ticks))]
+    return [_marker(place, 1 + place // len(FILLED)) for place in range(len(ticks))]
 
 
 def _marker(shape: int, fill: int) -> Style:
-    return {"marker": MARKERS[shape % len(MARKERS)], "fillstyle": FILLS[fill % len(FILLS)]}
+    return {"marker": FILLED[shape % len(FILLED)], "fillstyle": FILLS[fill % len(FILLS)]}
 
 
 def _draw_returns(
@@ -131,24 +131,25 @@ def _draw_curves(
     axes: Axes, panel: Sequence[Series], _plot: Plot, styles: dict[str, Style]
 ) -> None:
     for series in panel:
+        is_banded = len(series.marks) >= INTERVAL_SEEDS  # its mean is drawn above its seeds
+        line = {"linewidth": 0.5, "alpha": 0.35} if is_banded else {"linewidth": 0.9, "alpha": 0.85}
         for curve in series.marks:
             epochs, returns = zip(*curve, strict=True)
-            style = styles[series.label]
+            style = styles[series.label] | line
             if style["marker"] == MARKERS[0]:  # the line alone tells it
                 style = {**style, "marker": "." if len(curve) == 1 else ""}
             axes.plot(
-                epochs, returns, linewidth=0.9, alpha=0.85, zorder=3, markersize=3.5,
+                epochs, returns, zorder=3, markersize=3.5,
                 markevery=max(1, len(curve) // CURVE_MARKERS), **style,
             )  # fmt: skip
-        _draw_band(axes, series.marks, styles[series.label]["color"])
+        if is_banded:
+            _draw_band(axes, series.marks, styles[series.label])
     axes.xaxis.set_major_formatter(lambda value, _: shorten_number(value))
     axes.set_xlim(left=0)
 
 
-def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour: str) -> None:
-    """Draw the mean's t interval at the epochs that every seed has, if seeds are enough."""
-    if len(curves) < INTERVAL_SEEDS:
-        return
+def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], style: Style) -> None:
+    """Draw the mean with its t interval at the epochs that every seed has."""
     points = [dict(curve) for curve in curves]
     epochs = [epoch for epoch in points[0] if all(epoch in some for some in points)]
     at = [[some[epoch] for some in points] for epoch in epochs]
@@ -156,7 +157,8 @@ def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour
     half = [_half_interval(returns) or 0.0 for returns in at]
     low = [m - h for m, h in zip(middle, half, strict=True)]
     high = [m + h for m, h in zip(middle, half, strict=True)]
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.18, linewidth=0, zorder=2)
+    axes.plot(epochs, middle, linewidth=1.6, zorder=4, **{**style, "marker": ""})
 
 
 def _draw_starts(axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]) -> None:

@@ -241,4 +241,7 @@ def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
 def _describe_band(sizes: Sequence[int]) -> str:
     if max(sizes, default=0) < INTERVAL_SEEDS:
         return f"no interval below {INTERVAL_SEEDS} seeds"
-    return f"bands: {CONFIDENCE:.0%} t interval of the mean, none below {INTERVAL_SEEDS} seeds"
+    return (
+        f"thick lines: means; bands: {CONFIDENCE:.0%} t interval of the mean; none below "
+        f"{INTERVAL_SEEDS} seeds"
+    )

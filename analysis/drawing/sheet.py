@@ -16,7 +16,8 @@ from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task
 
 MARKERS = "os^Dv*PXh8<>"
-PAGE_INCHES = 10.0
+PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
+MANY_PANELS = 10
 TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
 FLOOR_LINE = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 _LINE_INCHES, _FREE_LINES = 0.18, 4  # for each line of legend, footnote and title beyond these
@@ -41,7 +42,8 @@ def make_sheet(
     Every `together` panels form a group. A row holds whole groups, or, if a group is wider than the
     page, a group gets several rows of its own.
     """
-    num_columns = max(1, min(num_panels, int(PAGE_INCHES / size[0])))
+    page = PAGE_INCHES[num_panels >= MANY_PANELS]
+    num_columns = max(1, min(num_panels, int(page / size[0])))
     if num_columns >= together:
         num_columns -= num_columns % together
         together = num_columns

@@ -21,6 +21,7 @@ from analysis.verdict import CONFIDENCE, RETURN_MAX
 # Light enough for black text; colour-blind readers can tell them apart, and the words do in grey.
 WIN, LOSS, TIE, OPEN = "#A6CEE3", "#FDBF6F", "#E0E0E0", "#FFFFFF"
 _COLUMN_CHARACTERS = 18  # in a line of the name of a column of verdicts
+_ROW_INCHES = (0.3, 0.6)  # of a task in a map: the second where cells name what they are against
 _MARK_NOTE = f"*: {DESPITE[1:-1]}. "
 _MOST_COLUMNS = 9  # of verdicts beside each other: 16.5 inches with the tasks' names
 
@@ -38,9 +39,10 @@ def draw_winners(summary: Summary, table: ComparisonTable) -> Figure | None:
     num_parts = math.ceil(len(columns) / _MOST_COLUMNS)
     num_columns = math.ceil(len(columns) / num_parts)
     parts = [columns[at : at + num_columns] for at in range(0, len(columns), num_columns)]
-    size = max(5.5, 2.2 + 1.45 * num_columns), 0.6 * len(tasks) + 0.6
-    sheet = make_sheet(len(parts), size)
     baselines = [names.named(table.factor, r.baseline.factors[table.factor]) for r in table.rows]
+    row_height = _ROW_INCHES[len({*baselines}) > 1]
+    size = max(5.5, 2.2 + 1.45 * num_columns), row_height * len(tasks) + 0.6
+    sheet = make_sheet(len(parts), size)
     for row, baseline in zip(table.rows, baselines, strict=True):
         part, place = divmod(columns.index(_name_column(row, names)), num_columns)
         at = place, tasks.index(row.level.factors["task"])
@@ -77,7 +79,7 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)
     markers = dict(zip(tasks, MARKERS if has_shapes else "o" * len(tasks), strict=False))
-    sheet = make_sheet(len(panels), (3.2, 3.4))
+    sheet = make_sheet(len(panels), (3.2, 3.1))
     for axes, ((title, _), rows) in zip(sheet.panels, panels.items(), strict=True):
         level, against = (a.factors[table.factor] for a in (rows[0].level, rows[0].baseline))
         for row in rows:
@@ -184,7 +186,8 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     labels = {names.named(factor, level.level): colours[level.level] for level in levels}
     handles = [key(label, colour, "", "-") for label, colour in labels.items()]
     tasks = [len(suite.tasks) for suite in suites]
-    arms = [arm for arm in summary.arms if arm.trials]
+    whole = {task for suite in suites for task in suite.tasks}
+    arms = [arm for arm in summary.arms if arm.trials and arm.factors["task"] in whole]
     is_shown = min(suite.num_seeds[0] for suite in suites) >= INTERVAL_SEEDS
     kind = f"bands: {CONFIDENCE:.0%} bootstrap of seeds within tasks" if is_shown else (
         f"no interval below {INTERVAL_SEEDS} seeds"
@@ -209,8 +212,9 @@ def _draw_profile(axes: Any, suite: Suite, colours: dict[Any, str], names: Short
             low = [interval.low for interval in level.profile]
             high = [interval.high for interval in level.profile]
             axes.fill_between(
-                THRESHOLDS, low, high, step="post", color=colours[level.level], alpha=0.15
-            )
+                THRESHOLDS, low, high, step="post", color=colours[level.level], alpha=0.15,
+                linewidth=0,
+            )  # fmt: skip
     axes.set(xlim=(0, RETURN_MAX), ylim=(0, 1.02), xlabel="return", ylabel="share of runs above")
     axes.grid(color="0.94", linewidth=0.8)
 
@@ -244,15 +248,14 @@ def _draw_cell(axes: Any, place: tuple[int, int], row: Comparison, against: str)
         fill, word = WIN, "wins"
     elif row.winner is row.baseline:
         fill, word = LOSS, "loses"
-    elif row.verdict.name.startswith("Tie"):
-        fill, word = TIE, row.verdict.name.replace(" (", "\n(")
+    elif row.verdict.is_tie:
+        fill, word = TIE, row.verdict.name
     hatch = None if row.verdict.has_decision else "///"
     axes.add_patch(Rectangle(place, 1, 1, facecolor=fill, edgecolor="0.6", hatch=hatch, lw=0.8))
     found = row.verdict.welch
-    number = "" if found is None else f"{found.difference:+z.0f}\n"
+    number = "" if found is None else f"{found.difference:+z.0f} "
     mark = "*" if row.is_despite else ""
-    text = f"{number}{word}{mark}" if "\n" not in word else f"{number.strip()} {word}"
-    text = f"{text}\n{fold(against, _COLUMN_CHARACTERS)}".rstrip()
+    text = f"{number}{word}{mark}\n{fold(against, _COLUMN_CHARACTERS)}".rstrip()
     box = {"facecolor": fill, "edgecolor": "none", "pad": 0.6}
     axes.text(
         place[0] + 0.5, place[1] + 0.5, text, ha="center", va="center", fontsize=7.5, bbox=box

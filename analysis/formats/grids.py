@@ -20,7 +20,7 @@ from analysis.formats.grid import (
 from analysis.formats.reference_grid import draw_reference
 from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
-from analysis.report import Summary
+from analysis.report import Summary, describe_aggregates
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
@@ -211,17 +211,19 @@ def _aggregate_grid(table: ComparisonTable, names: ShortNames) -> Grid:
             *([names.label(table.factor, row.against)] if is_told else []),
             str(row.num_tasks),
             str(row.num_blocks),
+            *(str(number) for number in (row.wins, row.losses, row.ties, row.open)),
             f"{row.interval.estimate:+z.1f}",
             format_range(row.interval.low, row.interval.high),
             format_number(row.correlation, "z.2f"),
         )
         for row in table.aggregates
     ]
-    numbers = ("tasks", "blocks", "mean diff", f"{CONFIDENCE:.0%} bootstrap", "seed correlation")
+    counts = ("tasks", "blocks", "wins", "losses", "ties", "open")
+    numbers = (*counts, "mean diff", f"{CONFIDENCE:.0%} bootstrap", "seed correlation")
     told = ("against",) if is_told else ()
     headers = (*table.aggregates[0].group, table.factor, *told, *numbers)
     title = mark_despite(f"Over tasks, along {_name_factor(table, names)}", table.is_despite)
-    return Grid(title, headers, rows, ())
+    return Grid(title, headers, rows, (describe_aggregates(table),))
 
 
 def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortNames) -> Grid:

@@ -18,7 +18,11 @@ TEMPLATE = "page.html.j2"
 # Text stays text (small, searchable, readable aloud), in fonts as wide as DejaVu Sans.
 SVG_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif"}
 FONTS = "DejaVu Sans, Verdana, sans-serif"
-FIRST = ("Verdicts along", "Over tasks", "The 2x2", "How many epochs")  # these tables come first
+# The tables that come first, in this order: a glance over all tasks, then each.
+FIRST = (
+    *("Over tasks", "The 2x2: effects over tasks", "Verdicts along", "The 2x2: effects by task"),
+    "How many epochs",
+)
 # A larger figure (thousands of curves) becomes an image inside its axes, which browsers can open.
 _MAX_SHAPES_BYTES = 1_000_000
 _DPI = 150  # of such images
@@ -36,7 +40,7 @@ class Drawing(NamedTuple):
 def render_html(summary: Summary, per_seed: bool) -> str:
     """Return the whole page, with every figure that the summary has data for."""
     grids = list_grids(summary, per_seed)
-    first = [grid for grid in grids if grid.title.startswith(FIRST)]
+    first = [grid for start in FIRST for grid in grids if grid.title.startswith(start)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

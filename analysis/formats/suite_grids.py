@@ -45,7 +45,7 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
     for task in tasks:
         shared = [*name_levels(task.group, names), " + ".join(task.kinds)]
         if task.problem:
-            rows.append((*shared, task.problem, *["-"] * 4))
+            rows.append((*shared, task.problem, *["-"] * 5))
         rows += [
             (
                 *shared,
@@ -54,12 +54,14 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
                 f"{effect.estimate:+z.1f}",
                 format_range(effect.low, effect.high),
                 format_p(effect.p),
+                format_p(effect.p_holm),
             )
             for effect in task.effects
         ]
-    headers = (*tasks[0].group, "with", "effect", "n", "points", f"{CONFIDENCE:.0%} interval", "p")
-    by_chance = _expect_by_chance([effect.p for task in tasks for effect in task.effects])
-    notes = (*_describe_effects(tasks), *by_chance, *found.notes)
+    numbers = ("n", "points", f"{CONFIDENCE:.0%} interval", "p", "p Holm")
+    headers = (*tasks[0].group, "with", "effect", *numbers)
+    corrected = _describe_holm([effect.p for task in tasks for effect in task.effects])
+    notes = (*_describe_effects(tasks), *corrected, *found.notes)
     return Grid("The 2x2: effects by task", headers, rows, notes)
 
 
@@ -74,14 +76,14 @@ def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _expect_by_chance(ps: Sequence[float | None]) -> list[str]:
-    """Return a note on how many of a table's p values would be small by chance alone."""
+def _describe_holm(ps: Sequence[float | None]) -> list[str]:
+    """Return a note on what a table's p values are corrected for."""
     number, level = sum(p is not None for p in ps), 1.0 - CONFIDENCE
     if number < 2:
         return []
     return [
-        f"These p values are not corrected for their number: without any true effect, about "
-        f"{number * level:.1f} of {number} would lie below {format_p(level)}."
+        f"p is for one test alone: without any true effect, about {number * level:.1f} of {number} "
+        f"would lie below {format_p(level)}. p Holm is corrected for all {number} of this table."
     ]
 
 
@@ -98,10 +100,11 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
             format_range(effect.interval.low, effect.interval.high),
             format_range(effect.over_blocks.low, effect.over_blocks.high),
             format_p(effect.over_blocks.p),
+            format_p(effect.over_blocks.p_holm),
         )
         for effect in effects
     ]
-    numbers = ("points", f"{CONFIDENCE:.0%} bootstrap", f"{CONFIDENCE:.0%} t", "p")
+    numbers = ("points", f"{CONFIDENCE:.0%} bootstrap", f"{CONFIDENCE:.0%} t", "p", "p Holm")
     headers = (*effects[0].group, "with", "effect", "tasks", "blocks", *numbers)
     note = (
         "Paired by seed. The bootstrap draws seeds within these tasks and is too narrow with few "
@@ -111,8 +114,8 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         + say_left_out([name_group(task.group) for task in found.tasks if not is_pooled(task)])
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
-    by_chance = _expect_by_chance([effect.over_blocks.p for effect in effects])
-    return Grid(title, headers, rows, (note, *by_chance, *found.notes))
+    corrected = _describe_holm([effect.over_blocks.p for effect in effects])
+    return Grid(title, headers, rows, (note, *corrected, *found.notes))
 
 
 def _level_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:

@@ -1,5 +1,6 @@
 """Write a Summary as a LaTeX document with booktabs tables; nothing is computed here."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from analysis.formats.grid import Grid, break_key, is_text
@@ -28,7 +29,9 @@ ESCAPES = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
-SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$"}
+SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$", "-": "$-$"}
+# Of hyphens those that are a number's sign, as in "[-4, 2]": a hyphen is half as long as a minus.
+_SPECIAL = re.compile(rf"\+-|->|(?<![^\s\[(])-(?=\d)|[{re.escape(''.join(ESCAPES))}]")
 
 
 def render_tex(summary: Summary, per_seed: bool) -> str:
@@ -51,13 +54,7 @@ def _declare_letters(text: str) -> str:
 def escape(text: str) -> str:
     """Escape plain text for LaTeX, which cannot read control characters."""
     text = "".join(x if x.isprintable() or x in "\n\t\u00a0" else "\ufffd" for x in text)
-    pieces = []
-    position = 0
-    while position < len(text):
-        sign = SIGNS.get(text[position : position + 2])
-        pieces.append(sign or ESCAPES.get(text[position], text[position]))
-        position += 2 if sign else 1
-    return "".join(pieces)
+    return _SPECIAL.sub(lambda found: (SIGNS | ESCAPES)[found[0]], text)
 
 
 def _draw_grid(grid: Grid) -> str:
