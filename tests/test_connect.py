@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -217,6 +218,28 @@ def test_what_tune_kept_goes_with_its_driver_and_what_others_keep_stays(tmp_path
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     connect.leave(scratch)
     assert [path.exists() for path in (scratch, ours, others)] == [False, False, True]
+
+
+@pytest.mark.parametrize("ends_when_killed", [True, False])
+def test_ray_that_does_not_answer_any_more_holds_nobody_up(ends_when_killed, tmp_path, monkeypatch):
+    ended, killed = threading.Event(), []
+
+    def kill(check_alive):
+        killed.append(check_alive)
+        if ends_when_killed:
+            ended.set()
+
+    node = SimpleNamespace(get_session_dir_path=lambda: str(tmp_path), kill_all_processes=kill)
+    unregistered = []
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(ray, "shutdown", ended.wait)
+    monkeypatch.setattr(connect, "_LEAVING_SECONDS", 0.5 if ends_when_killed else 0.05)
+    monkeypatch.setattr(connect.atexit, "unregister", unregistered.append)
+    (scratch := tmp_path / "scratch").mkdir()
+    connect.leave(scratch)
+    ended.set()
+    assert (killed, scratch.exists()) == ([False], False)
+    assert unregistered == ([] if ends_when_killed else [ended.wait])  # as Ray does at the exit
 
 
 def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypatch):
