@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ STARTED_AT = time.monotonic()  # of this process, which loads this before it doe
 TRIALS_FAILED = 1  # exit code: some trials failed, or none came further in a whole job
 FAILED = 2  # exit code for something the user can put right
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
 _PIPE_CLOSED = 141  # what a shell reports when the reader of a pipe left
 _SECONDS_PER_LINE = 5.0
 
@@ -32,8 +34,18 @@ def run_command(function: Callable[[], int | None]) -> int:
 
     ValueError and OSError, which are written for people, become `error: ...` in one line on
     stderr and exit code 2; PWMRAY_TRACEBACK=1 shows where they came from. Ctrl-C becomes 130, a
-    subclass of KeyboardInterrupt its own `exit_code`.
+    subclass of KeyboardInterrupt its own `exit_code`. It does not return where ENDS_AT_ONCE is set.
     """
+    code = _run(function)
+    if ENDS_AT_ONCE.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(function: Callable[[], int | None]) -> int:
+    """Return the exit code of `run_command`."""
     _open_closed_streams()
     _write_any_name()
     _have_a_home()

@@ -1,6 +1,5 @@
 """Start Ray on this machine, or join a cluster that answers."""
 
-import atexit
 import contextlib
 import importlib.util
 import logging
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pwmray import placement, system
+from pwmray.commands import ENDS_AT_ONCE
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
@@ -36,9 +36,9 @@ _AGAIN_SECONDS = 1.0
 # Ray's names of the types of GPU that nodes on their way to it will offer, and how long to wait.
 _COMING_VARIABLE = "PWMRAY_COMING_GPUS"
 _COMING_SECONDS = 60.0
-# For Ray to end by itself, and then without its processes: a minute after the last of these is gone
-# it would end this process, before what remains to be written is.
-_LEAVING_SECONDS = 20.0
+# For Ray to end by itself, and then without its processes: a minute after these are gone it would
+# end this process, before what remains to be written is.
+_LEAVING_SECONDS, _KILLED_SECONDS = 20.0, 5.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
@@ -153,9 +153,9 @@ def leave(scratch: Path) -> None:
         leaving.join(_LEAVING_SECONDS)
         if leaving.is_alive() and node:
             node.kill_all_processes(check_alive=False)
-            leaving.join(_LEAVING_SECONDS)
+            leaving.join(_KILLED_SECONDS)
         if leaving.is_alive():
-            atexit.unregister(ray.shutdown)  # which would wait for the one that does not end
+            ENDS_AT_ONCE.set()
     finally:
         for folder in (scratch, *kept):
             shutil.rmtree(folder, ignore_errors=True)
