@@ -12,6 +12,7 @@ from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial, check_disk
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
+from pwmray.registry.states import describe_unreadable
 from pwmray.room import size_text
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
@@ -34,6 +35,7 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "wall_on_devices": devices,
         "priced_by": _sources(plan),
         "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
+        "unreadable": list(plan.unreadable.values()),
         "cannot_run": _obstacle(plan) if plan.to_run else None,
         "missing_data": list(plan.missing_data),
         "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
@@ -113,6 +115,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"missing: {line}" for line in plan.missing_data]
+    lines += describe_unreadable(plan.unreadable)
     lines += describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
