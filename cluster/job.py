@@ -65,7 +65,7 @@ class Job:
         self._secret = secrets.token_hex(32)  # in that file
         self._record = chosen.jobs / f"{job_id}.json"
         self._goes_on = chosen.jobs / f".{job_id}.goes-on"  # exists if the job requeues itself
-        self._in_vain = chosen.jobs / f".{job_id}.in-vain"  # exists after a life without a row
+        self.in_vain_word = chosen.jobs / f".{job_id}.in-vain"  # exists after a life without a row
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # a prefix of node names
         self._nodes: dict[str, dict[str, Any]] = {}  # what each offers Ray, this one first
         self._port = 0  # of Ray's head
@@ -86,8 +86,8 @@ class Job:
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGTERM, self._pass_on)
         self._goes_on.unlink(missing_ok=True)  # of an earlier life that was cut off
-        self._was_in_vain = self._in_vain.exists()
-        self._in_vain.unlink(missing_ok=True)
+        self._was_in_vain = self.in_vain_word.exists()
+        self.in_vain_word.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         self._nodes = offered_by_nodes(details, self._chosen)
         limit_at = slurm.read_end(details) - self._chosen.signal_seconds - _EARLY_SECONDS
@@ -236,7 +236,7 @@ class Job:
         with contextlib.suppress(OSError):  # on a full disk, do without
             self._goes_on.touch()
             if is_in_vain:
-                self._in_vain.touch()
+                self.in_vain_word.touch()
 
     def _was_restarted_elsewhere(self) -> bool:
         """Tell whether Slurm started the job again while it could not reach this node.
@@ -344,15 +344,16 @@ def main() -> int:
     if code == GO_ON and restarts >= chosen.max_requeues:
         _say(f"not requeued: it was requeued {restarts} times already, the profile's max_requeues")
     elif code == GO_ON:
-        return _requeue(name)
+        return _requeue(name, job)
     return code
 
 
-def _requeue(name: str) -> int:
+def _requeue(name: str, job: Job) -> int:
     """Put the job back into the queue; Slurm ends its processes here. Return the exit code."""
     try:
         slurm.ask_again("scontrol", "requeue", name)
     except SlurmError as error:
+        job.in_vain_word.unlink(missing_ok=True)  # there is no next life
         _say(f"could not requeue: {error}; submit the sweep again to go on")
         return GO_ON
     return 0

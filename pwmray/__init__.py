@@ -1,3 +1,29 @@
 """Compare world models and policies for model-based reinforcement learning fairly."""
 
+import sys
+from types import TracebackType
+
 __version__ = "0.1.0"
+
+_print_error = sys.excepthook
+
+
+def _say_interrupted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say in a word that Ctrl-C came while a program was still importing; all else as before.
+
+    Every command imports this package before any that takes long; later `run_command` sees to it.
+    """
+    is_importing = False  # without the module traceback: to import it here changes the exit code
+    here = trace
+    while here is not None:
+        is_importing |= here.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+        here = here.tb_next
+    if kind is KeyboardInterrupt and is_importing:
+        print("interrupted", file=sys.stderr)
+    else:
+        _print_error(kind, error, trace)
+
+
+sys.excepthook = _say_interrupted

@@ -15,15 +15,11 @@ from typing import Any, NamedTuple
 import torch
 
 from pwmray.files import outlasting_stale, replacing
-from pwmray.formats import explain_format, is_same_kind
+from pwmray.formats import OtherCodeError, explain_format, is_same_kind
 
 _OLDER = "an older pwmray wrote it, whose files this one does not read"
 _MAX_REASON = 500  # characters; of large models torch lists hundreds of keys
 _MAX_HEADER = 200  # bytes; a file of another kind may have no line end for gigabytes
-
-
-class OtherCodeError(ValueError):
-    """A checkpoint is whole, but of other code: what begins anew in its place would replace it."""
 
 
 class Header(NamedTuple):

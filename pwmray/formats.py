@@ -3,6 +3,10 @@
 import re
 
 
+class OtherCodeError(ValueError):
+    """A file is whole, but of other code: what begins anew in its place would replace it."""
+
+
 def explain_format(found: str, ours: str, remedy: str = "") -> str:
     """Say what a file is and what to do: `remedy`, or to update where a newer pwmray wrote it."""
     fault = f"its format is {found[:40]!r}, not {ours!r}"

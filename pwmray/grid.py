@@ -5,10 +5,13 @@ keys. An axis that is itself a mapping gives such levels names.
 """
 
 import itertools
+import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from pwmray.checks import check_mapping
+from pwmray.config import valid_keys
+from pwmray.models import POLICIES, WORLD_MODELS
 from pwmray.results import SWEEP, TRIALS
 from pwmray.wording import unknown
 
@@ -62,6 +65,18 @@ def check_held(held: Collection[str], axes: Mapping[str, Levels]) -> None:
             # A variant sets both kinds, whatever else does.
             if all(key in s or (key.endswith(".kind") and "variant" in s) for s in settings):
                 raise ValueError(f"{key!r} is held, but axis {axis!r} sets it; drop one of them")
+
+
+def check_replaced(scale: str, axes: Collection[str], vary: Collection[str]) -> None:
+    """Raise ValueError where a scale replaces levels of an axis that no sweep could have.
+
+    Its other axes are those of other sweeps at that scale.
+    """
+    kinds = itertools.product(WORLD_MODELS, POLICIES)
+    keys = {key for w, p in kinds for key in valid_keys({"world_model": w, "policy": p})} | _SET
+    for axis in axes:
+        if axis not in vary and re.sub(r"\[\w+\]", "", str(axis)) not in {*keys, "size"}:
+            raise ValueError(f"scale {scale!r}: 'instead': {unknown('axis', axis, vary)}")
 
 
 def scaled(levels: Levels, instead: Mapping[Any, Any]) -> Levels:

@@ -1,7 +1,7 @@
 """What a sweep would run: which trials are new or done, what they wait for, what the rest costs."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
 from pwmray.registry.sweep_folders import TRIALS
 from pwmray.results import read_table
 from pwmray.room import check_room, check_writable
+from pwmray.wording import one_line
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -78,6 +79,7 @@ class Plan:
     to_begin_again: Sequence[PlannedTrial] = ()  # not done, with a checkpoint of other data
     pretrained_on_other_data: Sequence[Prerequisite] = ()  # done, like trials
     words: Words = field(default_factory=dict)  # of pretrained world models
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # left out: by fingerprint, why
 
     @property
     def to_run(self) -> list[PlannedTrial]:
@@ -124,15 +126,16 @@ def make(
     """Look every config up in the results folder and price it; writes nothing.
 
     Without `data_dir` the plan does not say which data is missing or has changed. `words` are those
-    of `prerequisites.find`.
-    Raises ValueError if the results folder holds this sweep at another scale.
+    of `prerequisites.find`. A trial whose record cannot be read is left out.
+    Raises ValueError if the results folder holds this sweep at another scale, or if no trial is
+    left.
     """
     tables.check_scale(results / sweep.name, scale)
     for config in configs:
         check_pretrained(config)
     check_promises(configs)
+    configs, records, unreadable = _read_records(configs, results)
     folders = [registry.trial_folder(results, config.fingerprint) for config in configs]
-    records = [registry.read(folder) for folder in folders]
     measured = prices.measure(results, zip(configs, records, strict=True))
     priced = prices.price(configs, measured, sweep.scales[scale])
     axes, named = sweep.axes, sweep.named_levels(scale)
@@ -147,8 +150,26 @@ def make(
         trials.append(
             PlannedTrial(config, name, levels, state, price, checkpoint_bytes, curve_bytes, done)
         )
-    plan = Plan(sweep, scale, results, trials, prerequisites, words=words or {})
+    plan = Plan(
+        sweep, scale, results, trials, prerequisites, words=words or {}, unreadable=unreadable
+    )
     return plan if data_dir is None else _compare_data(plan, records, data_dir)
+
+
+def _read_records(
+    configs: Sequence[TrialConfig], results: Path
+) -> tuple[list[TrialConfig], list[registry.Record], dict[str, str]]:
+    """Return the trials whose records can be read, those records, and of the others why not."""
+    readable, records, unreadable = [], [], {}
+    for config in configs:
+        try:
+            records.append(registry.read(registry.trial_folder(results, config.fingerprint)))
+            readable.append(config)
+        except (ValueError, OSError) as error:
+            unreadable[config.fingerprint] = one_line(error)
+    if unreadable and not readable:
+        raise ValueError(next(iter(unreadable.values())))
+    return readable, records, unreadable
 
 
 def check_disk(plan: Plan) -> None:

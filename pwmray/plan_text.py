@@ -9,9 +9,10 @@ from pwmray import prices, system
 from pwmray.config import RuntimeConfig
 from pwmray.outdated import describe_outdated, find_outdated
 from pwmray.parity import describe_unequal
-from pwmray.plan import Plan, PlannedTrial
+from pwmray.plan import Plan, PlannedTrial, check_disk
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
+from pwmray.registry.states import describe_unreadable
 from pwmray.room import size_text
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
@@ -34,6 +35,8 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "wall_on_devices": devices,
         "priced_by": _sources(plan),
         "disk_mb_to_write": round(plan.disk_bytes / 1e6, 2),
+        "unreadable": list(plan.unreadable.values()),
+        "cannot_run": _obstacle(plan) if plan.to_run else None,
         "missing_data": list(plan.missing_data),
         "on_other_data": [trial.config.fingerprint for trial in plan.on_other_data],
         "to_begin_again": [trial.config.fingerprint for trial in plan.to_begin_again],
@@ -81,6 +84,7 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
     sources = ", ".join(f"{source} ({number})" for source, number in _sources(plan).items())
     num_devices = _num_devices(plan, num_devices)
     longest = max(trial.minutes_left for trial in plan.to_run) / 60
+    obstacle = _obstacle(plan)
     return [
         first,
         f"to run: {len(plan.to_run)} trials, about {duration_text(sum(hours.values()), device)}"
@@ -90,7 +94,17 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
         "trial",
         f"disk: {size_text(plan.disk_bytes)} in {plan.results}: checkpoints "
         f"{size_text(checkpoints)}, curves and evaluations {size_text(curves)}",
+        *([f"cannot run: {obstacle}"] if obstacle else []),
     ]
+
+
+def _obstacle(plan: Plan) -> str | None:
+    """Return why the trials to run could not be written, as a run would say it."""
+    try:
+        check_disk(plan)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def duration_text(hours: float, device: str = "") -> str:
@@ -101,6 +115,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"missing: {line}" for line in plan.missing_data]
+    lines += describe_unreadable(plan.unreadable)
     lines += describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from pwmray.files import outlasting_stale, replacing
-from pwmray.formats import explain_format
+from pwmray.formats import OtherCodeError, explain_format, is_same_kind
 from pwmray.wording import first_line
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def read_table(
 
     With `schema` every column of it is there, of its type: those of ADDED as null where an earlier
     version wrote the file. Raises ValueError naming a file that is broken, of another format, or
-    that lacks a column.
+    that lacks a column; OtherCodeError for one of another version.
     """
     try:
         with pa.OSFile(str(path), "rb") as source:
@@ -276,7 +276,8 @@ def read_table(
         raise ValueError(f"{path} is not a complete Arrow file ({first_line(error)})") from error
     found = (table.schema.metadata or {}).get(b"format", b"none").decode(errors="replace")
     if found != FORMAT:
-        raise ValueError(f"{path} cannot be read: {explain_format(found, FORMAT)}")
+        kind = OtherCodeError if is_same_kind(found, FORMAT) else ValueError
+        raise kind(f"{path} cannot be read: {explain_format(found, FORMAT)}")
     if schema is None or table.schema.equals(schema):
         return table
     return _as_schema(path, table, [f for f in schema if columns is None or f.name in columns])

@@ -60,6 +60,8 @@ class Sweep:
         with complaints_of(f"sweep {self.name}"):
             check_scales(self.at_scale, self.scales)
             check_mapping("vary", self.vary, "axes")
+            for name, scale in self.scales.items():
+                grid.check_replaced(name, scale["instead"], self.vary)
             check_mapping("hold", self.hold)
             check_list("within", self.within)
             for here in ({}, *self.at_scale.values()):

@@ -72,7 +72,7 @@ def open_sweep(plan: Any, command: str) -> Path:
         earlier = [name for name in found.get("trials", []) if name not in names]
         if found.get("format") != FORMAT:  # once a version: thousands of trials take a while
             earlier = [name for name in earlier if _can_count(plan.results, name)]
-        content["trials"] = [*asked, *earlier]
+        content["trials"] = list(dict.fromkeys([*asked, *plan.unreadable, *earlier]))
         content[WORDS] = {**found.get(WORDS, {}), **plan.words}
         content[FILES] = {**found.get(FILES, {}), **_world_models(configs)}
         with replacing(folder / SWEEP_FILE) as draft:

@@ -10,12 +10,26 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 EVENT_FILES = "events.out.tfevents.*"
 _VERSION = b"brain.Event:2"
 _SESSION_START = 1  # SessionLog.START
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+class _Encoded(NamedTuple):
+    """The rows of a curve and what they are encoded."""
+
+    axis: str
+    started: float
+    rows: list[Mapping[str, Any]]
+    content: bytes
+
+
+# Of the curve written last: of the next only the new rows are encoded. In Python that takes time,
+# and of a long curve, all of it for each row, as long as its training.
+_last = _Encoded("", 0.0, [], b"")
 
 
 def write_events(
@@ -60,12 +74,20 @@ def _encode(rows: Sequence[Mapping[str, Any]], axis: str, started: float) -> byt
     begun = _field(1, _FIXED64, started)
     # A session starts at step 0: who showed a file before this one forgets its steps.
     session = begun + _field(7, _BYTES, _field(1, _VARINT, _SESSION_START))
-    records = [_record(begun + _field(3, _BYTES, _VERSION)), _record(session)]
-    for row in rows:
-        head = _field(1, _FIXED64, started + (row.get("seconds") or 0.0))
-        values = b"".join(_field(1, _BYTES, value) for value in _values(row, axis))
-        records.append(_record(head + _field(2, _VARINT, row[axis]) + _field(5, _BYTES, values)))
-    return b"".join(records)
+    global _last
+    known = len(_last.rows)
+    if (_last.axis, _last.started, _last.rows) != (axis, started, list(rows[:known])):
+        known = 0
+    head = _record(begun + _field(3, _BYTES, _VERSION)) + _record(session)
+    new = b"".join(_encode_row(row, axis, started) for row in rows[known:])
+    _last = _Encoded(axis, started, list(rows), (_last.content if known else head) + new)
+    return _last.content
+
+
+def _encode_row(row: Mapping[str, Any], axis: str, started: float) -> bytes:
+    head = _field(1, _FIXED64, started + (row.get("seconds") or 0.0))
+    values = b"".join(_field(1, _BYTES, value) for value in _values(row, axis))
+    return _record(head + _field(2, _VARINT, row[axis]) + _field(5, _BYTES, values))
 
 
 def _values(row: Mapping[str, Any], axis: str) -> Iterator[bytes]:

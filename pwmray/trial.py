@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pwmray import checkpoint_file, provenance, registry, results
+from pwmray import provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import (
@@ -32,6 +32,7 @@ from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
 from pwmray.files import see_afresh
+from pwmray.formats import OtherCodeError
 from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.pretraining.pretrained import (
     check_unchanged,
@@ -176,7 +177,7 @@ class Trial:
     def _resume(self, store: Store) -> None:
         """Resume from the last checkpoint and the curve up to it, where there is one.
 
-        A damaged checkpoint counts as none. One of other code raises ValueError, and one that the
+        A damaged file counts as none. One of other code raises ValueError, and one that the
         system does not let this process read OSError: a trial that starts again would replace it.
         """
         path = self.folder / CHECKPOINT_FILE
@@ -190,7 +191,7 @@ class Trial:
             last, reached = max((r["epoch"] for r in rows), default=0), progress["epochs_reached"]
             if last < reached:  # of two moments: copied while the trial ran
                 raise ValueError(f"its curve ends at epoch {last}, its checkpoint is of {reached}")
-        except checkpoint_file.OtherCodeError as error:
+        except OtherCodeError as error:
             raise ValueError(f"{error}; delete it to begin again") from error
         except (ValueError, FileNotFoundError) as error:
             log.warning("trial=%s starts again at epoch 0: %s", self.folder.name, error)

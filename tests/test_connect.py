@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -217,6 +218,37 @@ def test_what_tune_kept_goes_with_its_driver_and_what_others_keep_stays(tmp_path
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     connect.leave(scratch)
     assert [path.exists() for path in (scratch, ours, others)] == [False, False, True]
+
+
+@pytest.mark.parametrize("ends_when_killed", [True, False])
+def test_ray_that_does_not_answer_any_more_holds_nobody_up(ends_when_killed, tmp_path, monkeypatch):
+    ended, killed = threading.Event(), []
+
+    def kill(check_alive):
+        killed.append(check_alive)
+        if ends_when_killed:
+            ended.set()
+
+    node = SimpleNamespace(get_session_dir_path=lambda: str(tmp_path), kill_all_processes=kill)
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(ray, "shutdown", ended.wait)
+    monkeypatch.setattr(connect, "_LEAVING_SECONDS", 0.05)
+    monkeypatch.setattr(connect, "_KILLED_SECONDS", 60.0 if ends_when_killed else 0.05)
+    monkeypatch.setattr(connect, "ENDS_AT_ONCE", threading.Event())
+    (scratch := tmp_path / "scratch").mkdir()
+    connect.leave(scratch)
+    ended.set()
+    assert (killed, scratch.exists()) == ([False], False)
+    assert connect.ENDS_AT_ONCE.is_set() == (not ends_when_killed)
+
+
+def test_command_that_would_wait_for_ray_at_its_end_ends_with_its_code_at_once():
+    program = (
+        "import atexit, time; from pwmray import commands; atexit.register(time.sleep, 600);"
+        "commands.ENDS_AT_ONCE.set(); commands.run_command(lambda: print('the end') or 143)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (143, "the end\n")
 
 
 def test_sigterm_while_ray_starts_ends_the_process_as_at_any_other_time(monkeypatch):

@@ -115,6 +115,16 @@ def test_task_of_an_array_requeues_itself_alone(asked, monkeypatch, tmp_path):
     assert asked == ["scontrol requeue 41_3"]
 
 
+def test_job_that_cannot_be_requeued_leaves_no_word_to_a_next_life(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise slurm.SlurmError("refused")
+
+    (word := tmp_path / ".41.in-vain").touch()
+    monkeypatch.setattr(slurm, "ask_again", refuse)
+    assert run(monkeypatch, tmp_path, GO_ON) == GO_ON
+    assert not word.exists()
+
+
 def test_cancelled_job_does_not_requeue_itself(asked, monkeypatch, tmp_path):
     assert run(monkeypatch, tmp_path, GO_ON, signal.SIGTERM) == TERMINATED
     assert asked == []

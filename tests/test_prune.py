@@ -155,6 +155,13 @@ def test_prune_frees_nothing_that_it_may_not_record_and_goes_on(made, capsys, mo
     assert not (mine / CHECKPOINT_FILE).exists()
 
 
+def test_prune_that_was_let_free_nothing_of_what_it_should_has_failed(made, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    dry, *_ = run(capsys, made, "prune", "tiny", "--keep", "none")
+    code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
+    assert (dry, code, out.endswith("0.0 MB freed\n")) == (0, 2, True)
+
+
 def test_pruned_trial_is_still_done(made, capsys):
     run(capsys, made, "prune", "--keep", "none", "--yes")
     planned = planning.make(sweep, "tiny", TRIALS[:7], made)

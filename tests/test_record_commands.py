@@ -10,10 +10,11 @@ import threading
 import pytest
 
 from pwmray import plan as planning
-from pwmray import registry, tables
+from pwmray import plan_text, registry, tables
 from pwmray.driver import launch
 from pwmray.files import replacing
 from pwmray.registry import Status
+from pwmray.registry.sweep_folders import read_sweep
 from pwmray.tracking.recording import Mode
 from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
 from tests.tiny import sweep
@@ -192,12 +193,10 @@ def test_prefix_of_two_trials_is_refused_with_both(tmp_path, capsys):
     )
 
 
-def test_broken_record_stops_who_asks_for_it_or_would_run_it(made, capsys):
+def test_broken_record_stops_who_asks_for_it(made, capsys):
     (folder_of(made, 0) / "events.jsonl").write_text("{broken\n")
     code, _, err = run(capsys, made, "show", TRIALS[0].fingerprint)
     assert (code, "events.jsonl line 1 is not an event" in err) == (2, True)
-    with pytest.raises(ValueError, match=r"events\.jsonl line 1 is not an event"):
-        planning.make(sweep, "tiny", TRIALS[:7], made)
 
 
 def test_broken_note_is_named_and_the_others_are_shown(made, capsys):
@@ -321,3 +320,23 @@ def test_run_is_no_failure_where_another_user_keeps_the_list_of_runs(tmp_path, m
     tables.log_run(tmp_path, seconds=1.0)
     said = f"Permission denied: {tmp_path}/runs.jsonl: this run is not recorded there\n"
     assert capsys.readouterr().out == said
+
+
+# A run, beside records that cannot be read.
+
+
+def test_trial_whose_record_cannot_be_read_is_named_and_the_others_run(tmp_path, capsys):
+    for index in (0, 1, 2):
+        stand_at(tmp_path, index, Status.EVALUATED)
+    broken = folder_of(tmp_path, 1) / registry.EVENTS_FILE
+    broken.write_text("{broken\n")
+    planned = planning.make(sweep, "tiny", TRIALS[:3], tmp_path)
+    said = f"left out: {broken} line 1 is not an event"
+    assert said in plan_text.as_table(planned)
+    assert planned.counts() == {"done": 2}
+    code = launch.run(planned, tmp_path / "data", None, "python tiny.py", Mode.OFF)
+    out = capsys.readouterr().out
+    assert (code, said in out, "2 of 3 trials done" in out) == (1, True, True)
+    assert TRIALS[1].fingerprint in read_sweep(tmp_path / "tiny")["trials"]
+    with pytest.raises(ValueError, match=r"events.jsonl line 1 is not an event"):
+        planning.make(sweep, "tiny", TRIALS[1:2], tmp_path)

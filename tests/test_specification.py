@@ -53,6 +53,7 @@ def at_tiny(**here):
         ({"scales": {"tiny": {}}}, "scale 'tiny' lacks 'instead'"),
         ({"scales": {"tiny": {"instead": {}}}}, "scale 'tiny' lacks 'set'"),
         ({"scales": {"tiny": {**TINY, "instead": {"epochs": 4}}}}, "'instead' of 'epochs' is 4"),
+        ({"scales": {"tiny": {**TINY, "instead": {"epoch": {4: 2}}}}}, "unknown axis 'epoch'; did"),
         ({"scales": {"tiny": {**TINY, "pretraining": {}}}}, "scale 'tiny': unknown part 'pretrain"),
         (
             {"scales": {"tiny": {**TINY, "minutes_per_1000_epochs": 4}}},

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import config, plan, registry, results, tables
+from pwmray import config, plan, plan_text, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
@@ -279,6 +279,14 @@ def test_plan_as_a_table_has_a_line_a_trial_and_the_sums(tmp_path, capsys):
     assert lines[11].startswith(
         "to run: 8 trials, about 0.4 device minutes; minutes by: 10 minutes"
     )
+
+
+def test_plan_says_what_a_run_would_be_refused_for(tmp_path, monkeypatch):
+    planned = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    why = f"cannot write results to {tmp_path / 'tiny'}: {tmp_path} is not yours to write to"
+    assert f"cannot run: {why}" in plan_text.as_table(planned).splitlines()
+    assert json.loads(plan_text.as_json(planned))["cannot_run"] == why
 
 
 def test_plan_names_the_data_that_is_missing(tmp_path, capsys):

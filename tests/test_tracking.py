@@ -15,7 +15,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import RecordWriter
 
-from pwmray import cli, registry, results, tables
+from pwmray import cli, registry, results, tables, tensorboard_file
 from pwmray import plan as planning
 from pwmray.commands import run_command
 from pwmray.pretraining import folder as pretraining_folder
@@ -630,6 +630,18 @@ def test_event_file_grows_in_place(tmp_path):
         assert looking.read() == path.read_bytes()
     assert path.read_bytes().startswith(before)
     assert [step for step, *_ in scalars(tmp_path)] == [2, 2, 4, 4]
+
+
+def test_row_of_a_growing_event_file_is_encoded_once(tmp_path, monkeypatch):
+    encoded, encode = [], tensorboard_file._encode_row
+    count = lambda row, *rest: encoded.append(row["epoch"]) or encode(row, *rest)  # noqa: E731
+    monkeypatch.setattr(tensorboard_file, "_encode_row", count)
+    rows = [{"epoch": epoch, "return_mean": 1.0} for epoch in range(1, 6)]
+    for number in range(1, 6):
+        write_events(tmp_path, rows[:number], "epoch", BEGUN)
+    (other := tmp_path / "other").mkdir()
+    write_events(other, rows, "epoch", BEGUN + 1.0)  # of another trial
+    assert encoded == [1, 2, 3, 4, 5] * 2
 
 
 def test_event_file_that_was_cut_is_completed(tmp_path):

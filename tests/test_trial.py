@@ -269,6 +269,24 @@ def test_checkpoint_of_other_code_fails_the_trial_and_is_kept(
     assert (record.status, record.last("failure")) == (Status.FAILED, "config")
 
 
+def test_curve_of_a_newer_version_fails_the_trial_and_is_kept(tmp_path, data):
+    config = make_config()
+    ask_for(config, tmp_path)
+    trial = open_trial(config, tmp_path, data)
+    trial.advance()
+    trial.close()
+    path = tmp_path / "curve.arrow"
+    newer = path.read_bytes().replace(b"pwmray-results-1", b"pwmray-results-9")
+    path.write_bytes(newer)
+    said = f"^{path} .* a newer pwmray wrote it, update this one; delete it to begin again$"
+    with pytest.raises(ValueError, match=said):
+        open_trial(config, tmp_path, data)
+    assert path.read_bytes() == newer
+    assert (tmp_path / "checkpoint.pt").exists()
+    record = registry.read(tmp_path)
+    assert (record.status, record.last("failure")) == (Status.FAILED, "config")
+
+
 def test_curve_older_than_its_checkpoint_starts_the_trial_again(tmp_path, data, caplog):
     config = make_config()
     ask_for(config, tmp_path)

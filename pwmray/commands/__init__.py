@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ STARTED_AT = time.monotonic()  # when this process started: it imports this modu
 TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C
+ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
 _PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
 _SECONDS_PER_LINE = 5.0
 
@@ -32,8 +34,18 @@ def run_command(function: Callable[[], int | None]) -> int:
 
     ValueError and OSError, whose messages are for people, become one line `error: ...` on stderr
     and exit code 2; PWMRAY_TRACEBACK=1 raises them instead. KeyboardInterrupt becomes 130, or the
-    `exit_code` of a subclass.
+    `exit_code` of a subclass. It does not return where ENDS_AT_ONCE is set.
     """
+    code = _run(function)
+    if ENDS_AT_ONCE.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(function: Callable[[], int | None]) -> int:
+    """Return the exit code of `run_command`."""
     _open_closed_streams()
     _write_any_name()
     _have_a_home()

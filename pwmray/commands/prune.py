@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pwmray import registry
-from pwmray.commands import Subcommands, add_results_option, names, say
+from pwmray.commands import FAILED, Subcommands, add_results_option, names, say
 from pwmray.pretraining.folder import CLAIM_FILE as PRETRAINING_CLAIM_FILE
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
@@ -57,7 +57,7 @@ def add_prune_command(commands: Subcommands) -> None:
     prune.set_defaults(run=_prune)
 
 
-def _prune(chosen: argparse.Namespace) -> None:
+def _prune(chosen: argparse.Namespace) -> int:
     results = chosen.results
     if chosen.sweep is None:
         list_sweeps(results)  # raises where there is no such folder
@@ -65,11 +65,9 @@ def _prune(chosen: argparse.Namespace) -> None:
     else:
         fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
     before = datetime.datetime.now(datetime.UTC) - chosen.older_than
-    total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes)
-    unreadable: list[str] = []
-    freeable = find_freeable(results, fingerprints, chosen.keep, before, unreadable)
-    for line in unreadable:
-        print(f"left out: {line}")
+    left_out: list[str] = []
+    total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes, left_out)
+    freeable = find_freeable(results, fingerprints, chosen.keep, before, left_out)
     known = names_of_all(results) if freeable else {}
     if chosen.yes:
         folders = [registry.trial_folder(results, freed.fingerprint) for freed in freeable]
@@ -79,21 +77,29 @@ def _prune(chosen: argparse.Namespace) -> None:
             try:
                 freed = free(results, freed.fingerprint, chosen.keep, before)
             except (PermissionError, ValueError) as error:  # the others are freed all the same
-                print(f"left out: {one_line(error)}")
+                left_out.append(one_line(error))
                 continue
         if freed is not None:
             total += freed.num_bytes
             names = ", ".join(path.name for path in freed.files)
             name = known.get(freed.fingerprint, freed.fingerprint)
             print(f"{name}: {names}, {freed.num_bytes / 1e6:.1f} MB")
+    for line in left_out:
+        print(f"left out: {line}")
     if chosen.yes:
         print(f"{total / 1e6:.1f} MB freed")
     else:
         print(f"{total / 1e6:.1f} MB would be freed; --yes does it")
+    return FAILED if chosen.yes and left_out and not total else 0
 
 
-def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) -> int:
-    """List what killed pretrainings left half written, and delete it if asked; return its bytes."""
+def _free_pretrained(
+    results: Path, before: datetime.datetime, does_it: bool, left_out: list[str]
+) -> int:
+    """List what killed pretrainings left half written, and delete it if asked; return its bytes.
+
+    Why some of that cannot be deleted goes into `left_out`.
+    """
     left: dict[Path, list[Path]] = {}
     for folder in sorted((results / PRETRAINED_FOLDER).glob("*/")):
         files = find_leftovers(folder)
@@ -109,7 +115,7 @@ def _free_pretrained(results: Path, before: datetime.datetime, does_it: bool) ->
             if does_it and not clear_leftovers(folder):
                 continue
         except PermissionError as error:  # another user's; ours are freed all the same
-            print(f"left out: {one_line(error)}")
+            left_out.append(one_line(error))
             continue
         total += num_bytes
         names = ", ".join(path.name for path in files)

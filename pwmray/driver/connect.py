@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pwmray import placement, system
+from pwmray.commands import ENDS_AT_ONCE
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
@@ -34,6 +36,9 @@ _AGAIN_SECONDS = 1.0
 # Ray's names of the types of GPU that nodes on their way to it will offer, and how long to wait.
 _COMING_VARIABLE = "PWMRAY_COMING_GPUS"
 _COMING_SECONDS = 60.0
+# For Ray to end by itself, and then without its processes: a minute after these are gone it would
+# end this process, before what remains to be written is.
+_LEAVING_SECONDS, _KILLED_SECONDS = 20.0, 5.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
@@ -133,7 +138,8 @@ def leave(scratch: Path) -> None:
     """Leave Ray, and stop it if it was started here; delete what Tune kept, in `scratch` or not.
 
     For each folder that Tune was given there it has another in Ray's own, with one a trial, and of
-    those Ray deletes none.
+    those Ray deletes none. A Ray that does not answer any more, as when a signal came to all of its
+    processes, too, is killed.
     """
     import ray
     from ray._private import worker
@@ -141,8 +147,15 @@ def leave(scratch: Path) -> None:
     node = worker._global_node
     staged = Path(node.get_session_dir_path(), "artifacts") if node else scratch
     kept = [path for place in scratch.glob("*") for path in staged.glob(f"*/{place.name}")]
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
     try:
-        ray.shutdown()
+        leaving.join(_LEAVING_SECONDS)
+        if leaving.is_alive() and node:
+            node.kill_all_processes(check_alive=False)
+            leaving.join(_KILLED_SECONDS)
+        if leaving.is_alive():
+            ENDS_AT_ONCE.set()
     finally:
         for folder in (scratch, *kept):
             shutil.rmtree(folder, ignore_errors=True)

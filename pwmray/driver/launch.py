@@ -35,6 +35,7 @@ from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.plan_text import describe_other_data
 from pwmray.registry import Status
+from pwmray.registry.states import describe_unreadable
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
@@ -99,7 +100,7 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
     notes = describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
-    for line in [*righted, *notes]:
+    for line in [*righted, *describe_unreadable(plan.unreadable), *notes]:
         print(line)
     planning.check_disk(plan)
     address = None if asked.address is None else connect.answering(asked.address)
@@ -301,7 +302,8 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     failed = [(trial, record) for trial, record in records if record.status is Status.FAILED]
     open_ones = [t for t, r in records if r.status not in registry.ENDS]
     left = [t for t in open_ones if not registry.running_elsewhere(_folder(plan, t))]
-    print(f"{num_done} of {len(plan.trials)} trials done; tables in {_shown(folder)}")
+    num_all, num_open = len(plan.trials) + len(plan.unreadable), len(left) + len(plan.unreadable)
+    print(f"{num_done} of {num_all} trials done; tables in {_shown(folder)}")
     for trial, record in failed:
         print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
@@ -318,12 +320,12 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if num_done:
         summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
         print(f"see who wins: {as_typed(summarize)}")
-    if end.code or num_done + len(failed) < len(plan.trials):
+    if end.code or num_done + len(failed) < num_all:
         print(f"go on with: {as_typed(command)}")
     # Otherwise the sweep is to go on, or the driver that ends last sends the notice.
     if plan.to_run and end.code in (0, TRIALS_FAILED) and len(left) == len(open_ones):
-        notices.end(num_done, len(failed), len(left))
-    return end.code or (TRIALS_FAILED if failed or left else 0)
+        notices.end(num_done, len(failed), num_open)
+    return end.code or (TRIALS_FAILED if failed or num_open else 0)
 
 
 def _folder(plan: Plan, trial: PlannedTrial) -> Path:

@@ -17,6 +17,7 @@ from pwmray.algorithm.pretrain import Pretrainer
 from pwmray.commands import Progress
 from pwmray.data.sources import join_fingerprints
 from pwmray.data.store import CONSTANT_DEVIATION, Store, observation_moments
+from pwmray.formats import OtherCodeError
 from pwmray.models import WORLD_MODELS
 from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
 from pwmray.pretraining.config import FORMAT, PretrainingConfig
@@ -221,7 +222,7 @@ class _Run:
             state = checkpoint_file.read(path, FORMAT, device)
             with checkpoint_file.fitting(path):
                 self._pretrainer.load_state(state["pretrainer"])
-        except checkpoint_file.OtherCodeError as error:
+        except OtherCodeError as error:
             raise ValueError(f"{error}; delete it to begin again") from error
         except ValueError as error:
             log.warning("pretraining=%s starts again: %s", self._folder.name, error)

@@ -1,6 +1,6 @@
 """The tables of a search: the same as a sweep's, of the trials that its studies have proposed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,3 +55,4 @@ class _Tried(NamedTuple):
     results: Path
     trials: list[_Named]
     words: Words
+    unreadable: Sequence[str] = ()  # the study tells of its trials
