@@ -10,9 +10,11 @@ from pwmray.variants import SCRATCH
 
 CODE = {
     "git_commit": "commit",
+    "code_fingerprint": "learner code",
     "code_version": "package",
     "torch_version": "torch",
     "mujoco_version": "MuJoCo",
+    "dm_control_version": "DMControl",
 }
 CHANGED = "+changes"  # in a commit's name: files differed from it
 

@@ -54,9 +54,11 @@ _PER_PROCESS = (
     "cuda_graph",
     "code_version",
     "git_commit",
+    "code_fingerprint",
     "python_version",
     "torch_version",
     "mujoco_version",
+    "dm_control_version",
 )
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it runs again since
 _CLAIM_FILE = "tables.claim"

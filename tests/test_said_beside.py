@@ -180,10 +180,21 @@ def test_what_the_floors_of_a_suite_score_stands_beside_its_scores(tmp_path, cap
 
 def test_every_summary_tells_its_commit_and_versions(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {})
-    said = "Trials of commit c1, package 0.1.0, torch 2.13.0, MuJoCo 3.17.0."
+    said = "Trials of commit c1, package 0.1.0, torch 2.13.0, MuJoCo 3.17.0, "
+    said += "DMControl 1.0.45."
     for shown in ("table", "md", "tex", "json"):
         assert main([str(tmp_path / "s"), "--format", shown]) == 0
         assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_summary_of_two_commits_tells_that_their_learner_is_one(tmp_path, capsys):
+    def change(row):
+        return {"git_commit": f"c{row['seed']}", "code_fingerprint": "f1"}
+
+    write_changed(tmp_path / "s", change)
+    printed = summarize(tmp_path / "s", capsys)
+    assert "Trials of commit c1; c2; c3, learner code f1, package" in printed
+    assert "against c" not in printed
 
 
 def test_code_that_no_commit_holds_is_named(tmp_path, capsys):
