@@ -7,7 +7,7 @@ from typing import Any
 
 from pwmray import prices, system
 from pwmray.config import RuntimeConfig
-from pwmray.outdated import describe_outdated, find_outdated
+from pwmray.outdated import describe_other_code, describe_outdated, find_outdated
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.pretraining import prices as pretraining_prices
@@ -101,7 +101,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"missing: {line}" for line in plan.missing_data]
-    lines += describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
+    lines += describe_notes(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
             settings = wanted.pretraining.settings
@@ -116,7 +116,13 @@ def _missing(plan: Plan) -> list[str]:
     return lines
 
 
-def describe_other_data(plan: Plan) -> list[str]:
+def describe_notes(plan: Plan) -> list[str]:
+    """Return a line about whatever may surprise whoever reads the results."""
+    about_code = [*describe_outdated(plan), *describe_other_code(plan)]
+    return [*_describe_other_data(plan), *about_code, *describe_unequal(plan)]
+
+
+def _describe_other_data(plan: Plan) -> list[str]:
     """Return a line about the done trials of other data than is there now, and one about others.
 
     Each pretrained world model of other data has a line of its own.

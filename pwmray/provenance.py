@@ -51,13 +51,19 @@ def code() -> dict[str, str | None]:
     return {
         "code_version": pwmray.__version__,
         "git_commit": _git_commit(),
-        "code_fingerprint": _digest_package(_LEARNER),
+        "code_fingerprint": code_fingerprint(),
         "python_version": platform.python_version(),
         "torch_version": _version("torch"),
         "mujoco_version": _version("mujoco"),
         "dm_control_version": _version("dm_control"),
         "ray_version": _version("ray"),
     }
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Return 8 hex digits over the files that compute results: the same under many commits."""
+    return _digest_package(_LEARNER)
 
 
 def process() -> dict[str, Any]:

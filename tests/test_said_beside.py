@@ -197,6 +197,26 @@ def test_summary_of_two_commits_tells_that_their_learner_is_one(tmp_path, capsys
     assert "against c" not in printed
 
 
+@pytest.mark.parametrize(
+    ("recorded", "mixed"),
+    [
+        ({"git_commit": "c1 and c2"}, 3),
+        ({"git_commit": "c1 and c2", "code_fingerprint": "f1"}, 0),
+        ({"git_commit": "c1", "code_fingerprint": "f1 and f2"}, 3),
+    ],
+)
+def test_trials_that_two_versions_of_the_code_trained_are_counted(
+    recorded, mixed, tmp_path, capsys
+):
+    def change(row):
+        is_one = (row["task"], row["variant"]) == ("reacher-easy", "baseline")
+        return recorded if is_one and row["epochs"] == 100 else {}
+
+    write_changed(tmp_path / "s", change)
+    said = f"{mixed} trials trained by more than one version of the code: reacher-easy baseline 100"
+    assert (said in summarize(tmp_path / "s", capsys)) == (mixed > 0)
+
+
 def test_code_that_no_commit_holds_is_named(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {"git_commit": "c1+changes.0123abcd"})
     assert "No commit holds what +changes stands for" in summarize(tmp_path / "s", capsys)
