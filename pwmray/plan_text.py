@@ -13,6 +13,7 @@ from pwmray.plan import Plan, PlannedTrial
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.room import size_text
+from pwmray.unread import describe_repeated
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line
@@ -119,7 +120,8 @@ def _missing(plan: Plan) -> list[str]:
 def describe_notes(plan: Plan) -> list[str]:
     """Return a line about whatever may surprise whoever reads the results."""
     about_code = [*describe_outdated(plan), *describe_other_code(plan)]
-    return [*_describe_other_data(plan), *about_code, *describe_unequal(plan)]
+    about_grid = [*describe_unequal(plan), *describe_repeated(plan)]
+    return [*_describe_other_data(plan), *about_code, *about_grid]
 
 
 def _describe_other_data(plan: Plan) -> list[str]:
