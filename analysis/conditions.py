@@ -25,11 +25,17 @@ def describe_code(sweep: Sweep) -> str:
     said = ", ".join(f"{name} {list_first(values)}" for name, values in found.items() if values)
     if not said:
         return ""
+    partly = [
+        name
+        for column, name in CODE.items()
+        if found[name] and any(trial.record[column] is None for trial in sweep.usable)
+    ]
+    unknown = f" Some recorded no {', '.join(partly)}." if partly else ""
     is_changed = any(CHANGED in commit for commit in found["commit"])
     warning = (
         f" No commit holds what {CHANGED} stands for: others cannot run it." if is_changed else ""
     )
-    return f"Trials of {said}.{warning}"
+    return f"Trials of {said}.{unknown}{warning}"
 
 
 def describe_machines(sweep: Sweep) -> str:

@@ -187,6 +187,14 @@ def test_every_summary_tells_its_commit_and_versions(tmp_path, capsys):
         assert said in " ".join(capsys.readouterr().out.split())
 
 
+def test_code_that_some_trials_did_not_record_is_not_said_to_be_theirs(tmp_path, capsys):
+    def change(row):
+        return {"code_fingerprint": "f1"} if row["seed"] == 1 else {}
+
+    write_changed(tmp_path / "s", change)
+    assert "DMControl 1.0.45. Some recorded no learner code." in summarize(tmp_path / "s", capsys)
+
+
 def test_summary_of_two_commits_tells_that_their_learner_is_one(tmp_path, capsys):
     def change(row):
         return {"git_commit": f"c{row['seed']}", "code_fingerprint": "f1"}
