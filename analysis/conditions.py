@@ -10,9 +10,11 @@ from pwmray.variants import SCRATCH
 
 CODE = {
     "git_commit": "commit",
+    "code_fingerprint": "learner code",
     "code_version": "package",
     "torch_version": "torch",
     "mujoco_version": "MuJoCo",
+    "dm_control_version": "DMControl",
 }
 CHANGED = "+changes"  # in a commit's name: files differed from it
 
@@ -23,11 +25,17 @@ def describe_code(sweep: Sweep) -> str:
     said = ", ".join(f"{name} {list_first(values)}" for name, values in found.items() if values)
     if not said:
         return ""
+    partly = [
+        name
+        for column, name in CODE.items()
+        if found[name] and any(trial.record[column] is None for trial in sweep.usable)
+    ]
+    unknown = f" Some recorded no {', '.join(partly)}." if partly else ""
     is_changed = any(CHANGED in commit for commit in found["commit"])
     warning = (
         f" No commit holds what {CHANGED} stands for: others cannot run it." if is_changed else ""
     )
-    return f"Trials of {said}.{warning}"
+    return f"Trials of {said}.{unknown}{warning}"
 
 
 def describe_machines(sweep: Sweep) -> str:

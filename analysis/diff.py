@@ -22,8 +22,14 @@ from pwmray.wording import one_line
 PARTS = {
     "data": ("data_fingerprint",),
     "world model": ("world_model_from", "world_model_training"),
-    "code": ("code_version", "git_commit"),
-    "versions": ("python_version", "torch_version", "mujoco_version", "ray_version"),
+    "code": ("code_version", "git_commit", "code_fingerprint"),
+    "versions": (
+        "python_version",
+        "torch_version",
+        "mujoco_version",
+        "dm_control_version",
+        "ray_version",
+    ),
     "hardware": ("device", "host", "kernels", "cuda_graph"),
     "evaluation": ("evaluation_protocol", "evaluation_episodes"),
     "outcome": ("status", "epochs_reached", *PARAMETERS),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import leave_out_replaced
-from analysis.guard import PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
+from analysis.guard import CODE, PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import EVALUATED, Sweep, Trial, format_value
 
 FULL_EPISODES = 50  # evaluation episodes that a final return should rest on
@@ -19,9 +19,11 @@ def find_flags(sweep: Sweep) -> list[str]:
     usable = counting.usable
     misrecorded = [t for t in usable if _is_misrecorded(t)]
     miscounted = [t for t in usable if t.record["evaluation_episodes"] != t.num_episodes]
+    mixed = [t for t in usable if " and " in (t.record[CODE] or t.record["git_commit"] or "")]
     unusable = [t for t in counting.trials if t.record["status"] == EVALUATED and not t.is_usable]
     flags = [
         _list_trials("whose recorded final return is not the mean of its episodes", misrecorded),
+        _list_trials("trained by more than one version of the code", mixed),
         _list_trials("whose number of episodes is not the recorded one", miscounted),
         _find_repeated(sweep.usable),
         _list_trials("evaluated without usable episodes", unusable),

@@ -11,18 +11,21 @@ from typing import Any, NamedTuple
 from analysis.checked import read_config
 from analysis.load import Trial, format_value
 from pwmray.registry import flat_settings
-from pwmray.results import TRAINED_BY, TRAINED_WITH, UNKNOWN
+from pwmray.results import ADDED, TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.variants import PARAMETER_TOLERANCE, SCRATCH, SETS_VARIANT
 
+CODE = "code_fingerprint"  # alike under commits that do not change what computes results
+CODE_OF_EARLIER = ("code_version", "git_commit")  # which count where that is not recorded
 CONTROLS = (
     "methodology",
     "fidelity",
     "evaluation_protocol",
     "evaluation_episodes",
-    "code_version",
-    "git_commit",
+    CODE,
+    *CODE_OF_EARLIER,
     "torch_version",
     "mujoco_version",
+    "dm_control_version",
 )
 # The settings that determine a control: where one of them is compared, so is the control.
 CAUSES = {
@@ -79,6 +82,8 @@ def find_differences(
     varied = {compare, *keys}
     parts = varied | {key.partition(".")[0] for key in varied}
     compared = {compare} | {name for name, causes in CAUSES.items() if parts & set(causes)}
+    if all(trial.record.get(CODE) for trial in (*baseline, *level)):
+        compared |= set(CODE_OF_EARLIER)
     found = [_compare_identity(baseline, level)]
     found += [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
     found += [
@@ -177,7 +182,10 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
 def _compare_control(
     field: str, baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> Difference | None:
-    if len({trial.record[field] for trial in (*baseline, *level)}) == 1:
+    known = {trial.record.get(field) for trial in (*baseline, *level)}
+    if field in ADDED:  # not recorded by an earlier version: that is no difference
+        known.discard(None)
+    if len(known) <= 1:
         return None
     return Difference(
         field, join_values(_values(field, baseline)), join_values(_values(field, level))

@@ -11,10 +11,12 @@ from analysis.short_names import shorten_levels
 
 COLUMNS = {
     "git_commit": "commit",
+    "code_fingerprint": "learner code",
     "code_version": "package",
     "python_version": "Python",
     "torch_version": "torch",
     "mujoco_version": "MuJoCo",
+    "dm_control_version": "DMControl",
     "ray_version": "Ray",
     "device": "device",
     "host": "host",

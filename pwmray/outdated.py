@@ -1,13 +1,15 @@
-"""Done trials of a sweep's settings that an earlier version of the learner trained.
+"""Trials of a sweep's settings that another version of the learner trained.
 
-They have another fingerprint (`config.FORMAT`), are kept, and do not count any more.
+Where it gives settings another meaning, they have another fingerprint (`config.FORMAT`), are kept,
+and do not count any more. Others count, and a summary does not compare them with those of today.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pwmray.config import TrialConfig
-from pwmray.plan import Plan
+from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import Status
 from pwmray.results import read_table
 
@@ -24,6 +26,34 @@ def describe_outdated(plan: Plan) -> list[str]:
         f"note: {len(outdated)} {are} done by an earlier version of the learner, whose results do "
         f"not count here: {outdated[0]}{' and others' if outdated[1:] else ''}"
     ]
+
+
+def describe_other_code(plan: Plan) -> list[str]:
+    """Return a line about the trials that go on by other code than began them, one about done ones.
+
+    Done ones are told where others are still to run, which makes the sweep one of two versions.
+    """
+    other = [trial for trial in plan.trials if trial.is_of_other_code]
+    mixed = [trial for trial in other if trial.is_to_run and trial.epochs_done]
+    done = [trial for trial in other if trial.state == "done"]
+    lines = []
+    if mixed:
+        go = "trials go on that were" if len(mixed) > 1 else "trial goes on that was"
+        lines.append(
+            f"note: {len(mixed)} {go} begun by other code of the learner; to begin again, delete "
+            f"from {plan.results}/trials: {_name_first(mixed)}"
+        )
+    if done and plan.to_run:
+        were = "trials were" if len(done) > 1 else "trial was"
+        lines.append(
+            f"note: {len(done)} done {were} trained by other code of the learner than those to run "
+            f"will be, which no summary compares with them: {_name_first(done)}"
+        )
+    return lines
+
+
+def _name_first(trials: Sequence[PlannedTrial]) -> str:
+    return f"{trials[0].config.fingerprint}{' and others' if trials[1:] else ''}"
 
 
 def find_outdated(plan: Plan) -> list[str]:

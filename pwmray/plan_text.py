@@ -7,13 +7,14 @@ from typing import Any
 
 from pwmray import prices, system
 from pwmray.config import RuntimeConfig
-from pwmray.outdated import describe_outdated, find_outdated
+from pwmray.outdated import describe_other_code, describe_outdated, find_outdated
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial, check_disk
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.registry.states import describe_unreadable
 from pwmray.room import size_text
+from pwmray.unread import describe_repeated
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line
@@ -115,8 +116,7 @@ def duration_text(hours: float, device: str = "") -> str:
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"missing: {line}" for line in plan.missing_data]
-    lines += describe_unreadable(plan.unreadable)
-    lines += describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
+    lines += describe_notes(plan)
     for wanted in plan.prerequisites:
         if wanted.state != "done":
             settings = wanted.pretraining.settings
@@ -131,7 +131,15 @@ def _missing(plan: Plan) -> list[str]:
     return lines
 
 
-def describe_other_data(plan: Plan) -> list[str]:
+def describe_notes(plan: Plan) -> list[str]:
+    """Return a line about whatever may surprise whoever reads the results."""
+    about_trials = [*describe_unreadable(plan.unreadable), *_describe_other_data(plan)]
+    about_code = [*describe_outdated(plan), *describe_other_code(plan)]
+    about_grid = [*describe_unequal(plan), *describe_repeated(plan)]
+    return [*about_trials, *about_code, *about_grid]
+
+
+def _describe_other_data(plan: Plan) -> list[str]:
     """Return a line about the done trials of other data than is there now, and one about others.
 
     Each pretrained world model of other data has a line of its own.

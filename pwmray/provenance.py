@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,24 @@ _JOB = {
 }
 _PACKAGE = Path(__file__).resolve().parent
 _ROOT = _PACKAGE.parent
+# What of this package computes the numbers of trials and pretrainings; the rest plans, records and
+# shows them.
+_LEARNER = (
+    "algorithm",
+    "data",
+    "envs",
+    "kernels",
+    "models",
+    "pretraining",
+    "build.py",
+    "config.py",
+    "devices.py",
+    "fidelity.py",
+    "precision.py",
+    "seeding.py",
+    "tasks.py",
+    "trial.py",
+)
 # What git tells those that it starts, as its hooks, of the repository that it is at work in.
 _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
@@ -32,11 +51,19 @@ def code() -> dict[str, str | None]:
     return {
         "code_version": pwmray.__version__,
         "git_commit": _git_commit(),
+        "code_fingerprint": code_fingerprint(),
         "python_version": platform.python_version(),
         "torch_version": _version("torch"),
         "mujoco_version": _version("mujoco"),
+        "dm_control_version": _version("dm_control"),
         "ray_version": _version("ray"),
     }
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Return 8 hex digits over the files that compute results: the same under many commits."""
+    return _digest_package(_LEARNER)
 
 
 def process() -> dict[str, Any]:
@@ -75,13 +102,18 @@ def _git_commit() -> str | None:
     return commit[:12] + (f"+changes.{_digest_package()}" if changes else "")
 
 
-def _digest_package() -> str:
-    """Return 8 hex digits over the files of this package that are code, those new to git too."""
+def _digest_package(parts: Collection[str] = ()) -> str:
+    """Return 8 hex digits over the files of this package that are code, those new to git too.
+
+    Or over those in and of some of its `parts` alone.
+    """
     found = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*")):
+        name = path.relative_to(_PACKAGE)
+        is_asked = not parts or name.parts[0] in parts
         # An editor may keep a link there that leads nowhere, as `.#config.py`.
-        if path.suffix in (".py", ".cpp") and path.is_file():
-            found.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+        if is_asked and path.suffix in (".py", ".cpp") and path.is_file():
+            found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()[:8]
 
 

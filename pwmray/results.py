@@ -33,10 +33,12 @@ ADDED = (
     "world_model_training",
     "kernels",
     "cuda_graph",
+    "code_fingerprint",
+    "dm_control_version",
 )
 UNKNOWN = "unknown"  # in `world_model_training`: the checkpoint does not say
 TRAINED_WITH = ", settings "  # there, before their hash; left out where the checkpoint has none
-TRAINED_BY = ", code "  # there, before a commit; left out where none is known
+TRAINED_BY = ", code "  # there, before its fingerprint, or commit; left out where none is known
 
 TRIALS = pa.schema(
     [
@@ -53,8 +55,8 @@ TRIALS = pa.schema(
         ("methodology", pa.string()),
         ("fidelity", pa.string()),
         ("world_model_from", pa.string()),  # "scratch" or a checkpoint's id
-        # How long on what data that was trained, a hash of the settings and the commit: what two
-        # that are compared share. Null: scratch.
+        # How long on what data that was trained, a hash of the settings and the code: what two that
+        # are compared share. Null: scratch.
         ("world_model_training", pa.string()),
         ("world_model_parameters", pa.int64()),
         ("policy_parameters", pa.int64()),
@@ -81,14 +83,16 @@ TRIALS = pa.schema(
         ("pid", pa.int64()),
         ("device", pa.string()),  # cpu, or the GPU's name
         ("slurm_job_id", pa.string()),
-        # Of the next seven, several joined by "and" where a trial was resumed under another.
+        # Of the next nine, several joined by "and" where a trial was resumed under another.
         ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
         ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
         ("git_commit", pa.string()),  # in a changed tree with "+changes." and a hash of the package
+        ("code_fingerprint", pa.string()),  # hash of what of the package computes results
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
         ("mujoco_version", pa.string()),
+        ("dm_control_version", pa.string()),
         ("ray_version", pa.string()),
         ("config", pa.string()),  # the whole TrialConfig as JSON
     ]

@@ -37,9 +37,11 @@ _PER_PROCESS = (
     "cuda_graph",
     "code_version",
     "git_commit",
+    "code_fingerprint",
     "python_version",
     "torch_version",
     "mujoco_version",
+    "dm_control_version",
 )
 _ENDS = (*registry.ENDS, Status.CANCELLED)  # unless it has run again since
 _AGAIN = "delete the folder to run the trial again"
@@ -125,6 +127,8 @@ def _trained_by(record: Record) -> dict[str, list[str]]:
     begun = [event for event in record.events if event.get("status") == Status.RUNNING]
     first = max((i for i, event in enumerate(begun) if not event.get("epoch")), default=0)
     found = {name: [event.get(name) for event in begun[first:]] for name in _PER_PROCESS}
+    if not all(found["code_fingerprint"]):  # begun by an earlier version: the commits tell more
+        del found["code_fingerprint"]
     return {name: [value for value in values if value] for name, values in found.items()}
 
 

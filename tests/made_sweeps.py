@@ -29,6 +29,7 @@ CONTROLS = {
     "git_commit": "c1",
     "torch_version": "2.13.0",
     "mujoco_version": "3.17.0",
+    "dm_control_version": "1.0.45",
     "config": json.dumps({"evaluation": {"num_episodes": 10}, "policy": {"num_substeps": 2}}),
 }
 Change = Callable[[dict[str, Any]], dict[str, Any]]

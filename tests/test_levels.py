@@ -100,9 +100,12 @@ def test_versions_that_a_trial_was_trained_under_are_all_told(tmp_path):
         for epoch, commit in starts:
             registry.record(place, Status.QUEUED)
             code = {"git_commit": commit, "kernels": "off: x" if commit == "b" else "on"}
+            if place == second or epoch:  # the first was begun by an earlier version
+                code["code_fingerprint"] = f"f-{commit}"
             registry.record(place, Status.RUNNING, epoch=epoch, **code)
     found = tables.Tables(folder).join()["trials"]
     assert found["git_commit"].to_pylist() == ["a and b and c", "c"]
+    assert found["code_fingerprint"].to_pylist() == [None, "f-c"]
     assert found["kernels"].to_pylist() == ["on and off: x", "on"]
     assert found["torch_version"].to_pylist() == [None, None]
 

@@ -567,17 +567,33 @@ def test_pair_of_unlike_code_is_refused_and_told_apart_in_the_tables(tmp_path):
     assert told == ["c1", "c2"]
 
 
+def test_pair_of_two_commits_with_the_same_learner_is_matched(tmp_path):
+    given = {}
+    for kind, commit in (("mlp", "c1"), ("flow", "c2")):
+        (tmp_path / kind).mkdir()
+        given[kind] = (save(tmp_path / kind / "best.ckpt", kind, told=(200, SHARED)),)
+        about = json.dumps({"git_commit": commit, "code_fingerprint": "f1"})
+        (tmp_path / kind / "about.json").write_text(about)
+    configs = find(tmp_path, given).configs
+    check_matched(configs)
+    told = [world_model_training(config).partition(", code ")[2] for config in configs]
+    assert told == ["f1", "f1"]
+
+
 def test_pretraining_leaves_its_code_beside_its_files(made):
     training = [world_model_training(config) for config in find(made).configs]
-    commit = provenance.code()["git_commit"]
-    assert [told.partition(", code ")[2] or None for told in training] == [commit, commit]
+    code = provenance.code()["code_fingerprint"]
+    assert [told.partition(", code ")[2] for told in training] == [code, code]
 
 
 def test_pretraining_that_other_code_goes_on_with_tells_both(tmp_path, monkeypatch):
-    for commit in ("c1", "c2", "c1"):
-        monkeypatch.setattr(provenance, "code", lambda commit=commit: {"git_commit": commit})
+    for commit, learner in (("c1", "f1"), ("c2", "f1"), ("c3", "f2"), ("c1", "f1")):
+        code = {"git_commit": commit, "code_fingerprint": learner}
+        monkeypatch.setattr(provenance, "code", lambda code=code: code)
         describe(tmp_path, "some", "mlp", {})
-    assert read_about(tmp_path)["git_commit"] == "c1 and c2"
+    about = read_about(tmp_path)
+    assert about["git_commit"] == "c1 and c2 and c3"
+    assert about["code_fingerprint"] == "f1 and f2"
 
 
 def test_trial_on_another_world_model_is_not_one_of_an_earlier_learner(tmp_path):

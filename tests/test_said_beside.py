@@ -180,10 +180,49 @@ def test_what_the_floors_of_a_suite_score_stands_beside_its_scores(tmp_path, cap
 
 def test_every_summary_tells_its_commit_and_versions(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {})
-    said = "Trials of commit c1, package 0.1.0, torch 2.13.0, MuJoCo 3.17.0."
+    said = "Trials of commit c1, package 0.1.0, torch 2.13.0, MuJoCo 3.17.0, "
+    said += "DMControl 1.0.45."
     for shown in ("table", "md", "tex", "json"):
         assert main([str(tmp_path / "s"), "--format", shown]) == 0
         assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_code_that_some_trials_did_not_record_is_not_said_to_be_theirs(tmp_path, capsys):
+    def change(row):
+        return {"code_fingerprint": "f1"} if row["seed"] == 1 else {}
+
+    write_changed(tmp_path / "s", change)
+    assert "DMControl 1.0.45. Some recorded no learner code." in summarize(tmp_path / "s", capsys)
+
+
+def test_summary_of_two_commits_tells_that_their_learner_is_one(tmp_path, capsys):
+    def change(row):
+        return {"git_commit": f"c{row['seed']}", "code_fingerprint": "f1"}
+
+    write_changed(tmp_path / "s", change)
+    printed = summarize(tmp_path / "s", capsys)
+    assert "Trials of commit c1; c2; c3, learner code f1, package" in printed
+    assert "against c" not in printed
+
+
+@pytest.mark.parametrize(
+    ("recorded", "mixed"),
+    [
+        ({"git_commit": "c1 and c2"}, 3),
+        ({"git_commit": "c1 and c2", "code_fingerprint": "f1"}, 0),
+        ({"git_commit": "c1", "code_fingerprint": "f1 and f2"}, 3),
+    ],
+)
+def test_trials_that_two_versions_of_the_code_trained_are_counted(
+    recorded, mixed, tmp_path, capsys
+):
+    def change(row):
+        is_one = (row["task"], row["variant"]) == ("reacher-easy", "baseline")
+        return recorded if is_one and row["epochs"] == 100 else {}
+
+    write_changed(tmp_path / "s", change)
+    said = f"{mixed} trials trained by more than one version of the code: reacher-easy baseline 100"
+    assert (said in summarize(tmp_path / "s", capsys)) == (mixed > 0)
 
 
 def test_code_that_no_commit_holds_is_named(tmp_path, capsys):

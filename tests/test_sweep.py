@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import config, plan, plan_text, registry, results, tables
+from pwmray import config, plan, plan_text, provenance, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import missing_data
 from pwmray.data.store import write_store
+from pwmray.outdated import describe_other_code
 from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
@@ -414,6 +415,27 @@ def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path,
     assert [trial.epochs_done for trial in made.trials] == [2, 0]
     _, out, _ = run(capsys, *places, "--format", "json")
     assert json.loads(out)["to_begin_again"] == [second.fingerprint]
+
+
+def test_plan_tells_what_other_code_has_trained_so_far(tmp_path, capsys):
+    ours = provenance.code_fingerprint()
+    done, also_done, of_ours, half_done, *others = sweep.trials("tiny")
+    for trial, code in ((done, "f1"), (also_done, "f1"), (of_ours, ours), (others[0], None)):
+        stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, code_fingerprint=code)
+    for trial in (half_done, others[1]):  # the second has no checkpoint to go on from
+        stand_at(tmp_path, trial, Status.CANCELLED, code_fingerprint="f1")
+    (folder_of(tmp_path, half_done) / "checkpoint.pt").touch()
+    rows = [{**dict.fromkeys(results.CURVE.names), "epoch": 2}]
+    results.write_rows(folder_of(tmp_path, half_done) / "curve.arrow", rows, results.CURVE)
+    _, out, _ = run(capsys, "--plan", "--results", tmp_path, "--data", tmp_path / "data")
+    assert out.splitlines()[-2:] == [
+        "note: 1 trial goes on that was begun by other code of the learner; to begin again, delete "
+        f"from {tmp_path}/trials: {half_done.fingerprint}",
+        "note: 2 done trials were trained by other code of the learner than those to run will be, "
+        f"which no summary compares with them: {done.fingerprint} and others",
+    ]
+    made = plan.make(sweep, "tiny", [done, also_done], tmp_path)
+    assert describe_other_code(made) == []
 
 
 def test_a_data_file_is_opened_once_for_all_done_trials(tmp_path, capsys, monkeypatch):

@@ -344,6 +344,7 @@ def test_arms_that_differ_in_the_factor_alone_are_comparable():
         ("git_commit", "c1+changes"),
         ("torch_version", "2.12.0"),
         ("mujoco_version", "3.16.0"),
+        ("dm_control_version", "1.0.44"),
         ("data_fingerprint", "d2"),
         ("world_model_from", "flow-133000"),
     ],
@@ -512,6 +513,29 @@ def test_an_arm_without_trials_differs_in_nothing():
     baseline, level = make_arms(git_commit="c2")
     assert find_differences("variant", [], level) == []
     assert find_differences("variant", baseline, []) == []
+
+
+def test_commits_of_the_same_learner_code_are_comparable():
+    arms = make_arms(git_commit="c2", code_version="0.2.0")
+    for trial in (*arms[0], *arms[1]):
+        trial.record["code_fingerprint"] = "f1"
+    assert find_differences("variant", *arms) == []
+    arms[1][0].record["code_fingerprint"] = "f1 and f2"
+    (found,) = find_differences("variant", *arms)
+    assert str(found) == "code_fingerprint: f1 against f1 and f2 and f1"
+
+
+def test_commits_are_compared_where_an_earlier_version_recorded_no_more_of_the_code():
+    baseline, level = make_arms(git_commit="c2", code_fingerprint="f1")
+    (found,) = find_differences("variant", baseline, level)
+    assert str(found) == "git_commit: c1 against c2"
+
+
+def test_version_that_an_earlier_version_did_not_record_is_no_difference():
+    baseline, level = make_arms()
+    for trial in level:
+        trial.record["dm_control_version"] = None
+    assert find_differences("variant", baseline, level) == []
 
 
 def test_an_arm_that_mixes_two_commits_is_a_difference():

@@ -30,12 +30,9 @@ from pwmray.driver.turns import Turns
 from pwmray.failures import is_disk_full
 from pwmray.hold import clear_leftovers
 from pwmray.levels import title_trial
-from pwmray.outdated import describe_outdated
-from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial
-from pwmray.plan_text import describe_other_data
+from pwmray.plan_text import describe_notes
 from pwmray.registry import Status
-from pwmray.registry.states import describe_unreadable
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
@@ -99,8 +96,7 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     started = time.time()
     # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
-    notes = describe_other_data(plan) + describe_outdated(plan) + describe_unequal(plan)
-    for line in [*righted, *describe_unreadable(plan.unreadable), *notes]:
+    for line in [*righted, *describe_notes(plan)]:
         print(line)
     planning.check_disk(plan)
     address = None if asked.address is None else connect.answering(asked.address)

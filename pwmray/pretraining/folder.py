@@ -86,10 +86,11 @@ def describe(folder: Path, phase: str, label: str, config: Mapping[str, Any]) ->
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         about = {"phase": phase, "label": label, "begun": begun, "config": config, **code}
         _write_about(folder, about)
-    commit, told = code["git_commit"], about.get("git_commit")
-    if commit and told and commit not in told.split(" and "):  # resumed by other code
-        about["git_commit"] = f"{told} and {commit}"
-        _write_about(folder, about)
+    for name in ("git_commit", "code_fingerprint"):
+        now, told = code.get(name), about.get(name)
+        if now and told and now not in told.split(" and "):  # resumed by other code
+            about[name] = f"{told} and {now}"
+            _write_about(folder, about)
     return begun_at(about)
 
 

@@ -188,7 +188,7 @@ class _Training(NamedTuple):
     num_parameters: int
     shared: dict[str, Any]
     settings: Mapping[str, Any]  # empty where the file does not tell
-    code: str | None  # the commit; None where the file lies apart from what tells it
+    code: str | None  # its fingerprint, else the commit; None where nothing tells it
 
 
 def _describe_training(config: TrialConfig) -> _Training:
@@ -199,9 +199,8 @@ def _describe_training(config: TrialConfig) -> _Training:
         "data": checkpoint.data_fingerprint or None,
         "tasks": ", ".join(checkpoint.tasks),
     }
-    code = (
-        read_about(path.parent).get("git_commit") if path.name in (BEST_FILE, LAST_FILE) else None
-    )
+    about = read_about(path.parent) if path.name in (BEST_FILE, LAST_FILE) else {}
+    code = about.get("code_fingerprint") or about.get("git_commit")
     return _Training(path, setting_of(config, "size"), number, shared, checkpoint.training, code)
 
 
