@@ -22,7 +22,7 @@ import pyarrow as pa
 from pwmray import registry, results
 from pwmray.commands import say
 from pwmray.config import FORMAT, TrialConfig
-from pwmray.files import append_lines, replacing, see_afresh
+from pwmray.files import append_lines, ask_anew, replacing, see_afresh
 from pwmray.levels import as_placed, known_by, level_of
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.registry.sweep_folders import FILES, SWEEP_FILE, WORDS, read_sweep
@@ -233,6 +233,8 @@ class Tables:
         record = registry.read(folder)
         if record.status is None:
             return None
+        if record.status is Status.EVALUATED:
+            ask_anew(folder)  # where there was no curve a moment ago
         curve = _optional(folder / CURVE_FILE, results.CURVE)
         evaluations = results.empty(results.EVALUATIONS)
         if record.status is Status.EVALUATED:

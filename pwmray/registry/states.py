@@ -55,8 +55,9 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
 def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
     """Return the state of each trial, also of one that ended since: as `trials` then has it."""
     states = {name: state_of(results, name, trial) for name, trial in trials.items()}
+    stopped = [name for name, state in states.items() if state == "stopped"]
     # Its process recorded how it ended before it gave it back.
-    freed = list_trials(results, [n for n, s in states.items() if s == "stopped"], {})
+    freed = list_trials(results, stopped, {}, is_anew=True)
     trials.update(freed)
     return states | {name: state_of(results, name, trial) for name, trial in freed.items()}
 
