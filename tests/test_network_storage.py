@@ -24,6 +24,7 @@ from pwmray.registry.listing import list_trials
 from pwmray.registry.states import states_of
 from pwmray.registry.sweep_folders import SWEEP_FILE, read_sweep
 from pwmray.search import study
+from pwmray.tracking.wandb_state import is_behind
 from tests.records import TRIALS, folder_of, run, stand_at
 from tests.stores import write_rows
 from tests.tiny import sweep
@@ -240,6 +241,13 @@ def test_curve_that_another_machine_just_began_and_ended_is_in_the_tables(tmp_pa
     write_from_elsewhere(folder_of(tmp_path, 0), "RUNNING", "COMPLETED", "EVALUATED")
     assert len(of_driver.join()["curves"]) == 1
     assert not of_driver.newly_left_out()
+
+
+def test_run_of_a_trial_that_another_machine_just_began_and_ended_is_kept(tmp_path, untold):
+    untold(tmp_path / CURVE_FILE)
+    results.write_rows(tmp_path / CURVE_FILE, [], results.CURVE)
+    assert not (tmp_path / CURVE_FILE).exists()
+    assert is_behind(tmp_path)
 
 
 def test_word_of_a_node_that_was_told_to_end_comes_to_the_driver_at_once(
