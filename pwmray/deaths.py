@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pwmray import failures, registry
 from pwmray.failures import KILLED_FOR_MEMORY, Failure
+from pwmray.files import ask_anew
 from pwmray.registry import Record, Status
 from pwmray.watchdog import take_stacks
 
@@ -104,6 +105,7 @@ def _words_of(node: str | None, kind: str) -> list[Path]:
     if start is None or node is None:
         return []
     if node != _ANY_NODE:
+        ask_anew(Path(start).parent)  # the node itself leaves it
         return [path for path in [Path(start + node + kind)] if path.exists()]
     every = Path(start).parent.glob(f"{Path(start).name}*")
     return [path for path in every if (path.suffix == OF_MEMORY) == bool(kind)]

@@ -62,6 +62,15 @@ def see_afresh(path: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
+def ask_anew(path: Path) -> None:
+    """Have the next look at a file's size and time, or at which files a folder has, be a fresh one.
+
+    NFS remembers for up to a minute what was there, and what was not, until the one is opened.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY))
+
+
 def check_no_folder(path: Path) -> None:
     """Raise IsADirectoryError where a folder is where a file is to be."""
     if path.is_dir():

@@ -51,6 +51,8 @@ def link(folder: Path, names: Mapping[str, str], renamed: Mapping[str, str]) -> 
         if taken.get(name, fingerprint) not in names:
             name = tell_apart(name, fingerprint)
         with contextlib.suppress(OSError):
-            if taken.get(name) == fingerprint and not (folder / name).exists():  # moved since
-                (folder / name).unlink()
+            if taken.get(name) == fingerprint:
+                if (folder / name).exists():
+                    continue
+                (folder / name).unlink()  # moved since
             os.symlink(trials / fingerprint, folder / name)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pwmray import registry, results
 from pwmray.config import TrialConfig
+from pwmray.files import ask_anew
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Record, Status
 
 _FROM_EVENTS = (
@@ -69,6 +70,8 @@ def read_parts(folder: Path) -> TrialParts | None:
     record = registry.read(folder)
     if record.status is None:
         return None
+    if record.status is Status.EVALUATED:
+        ask_anew(folder)  # where there was no curve a moment ago
     curve = _optional(folder / CURVE_FILE, results.CURVE)
     evaluations = results.empty(results.EVALUATIONS)
     curveless = ""

@@ -11,19 +11,22 @@ import sys
 
 import pytest
 
+from pwmray import deaths, registry, results, tables
 from pwmray import plan as planning
-from pwmray import registry, results, tables
 from pwmray.checkpoint_file import read_header
 from pwmray.config import TrialConfig
 from pwmray.data.store import BrokenDataError, open_store
 from pwmray.failures import Failure, of_exception
 from pwmray.files import append_lines, replacing
 from pwmray.hold import Hold, RunningElsewhereError
-from pwmray.registry import EVENTS_FILE, Status, claim
+from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, EVENTS_FILE, Status, claim
+from pwmray.registry.listing import list_trials
+from pwmray.registry.states import states_of
 from pwmray.registry.sweep_folders import SWEEP_FILE, read_sweep
 from pwmray.search import study
 from pwmray.search.space import read_space
-from tests.records import TRIALS
+from pwmray.tracking.wandb_state import is_behind
+from tests.records import TRIALS, folder_of, run, stand_at
 from tests.stores import write_rows
 from tests.tiny import sweep
 
@@ -116,6 +119,32 @@ def remembering(monkeypatch):
     return lambda path, content=None: remembered.update({path: content or read_bytes(path)})
 
 
+@pytest.fixture
+def untold(monkeypatch):
+    """Show a file's size and time, or that there is none, as when this was told of it, as NFS does.
+
+    Until the file is opened, or the folder that it is in: NFS then asks what is there.
+    """
+    remembered: dict[pathlib.Path, os.stat_result | None] = {}
+    stat, open_file = os.stat, os.open
+
+    def show(path, **options):
+        found = remembered.get(pathlib.Path(os.fspath(path)), ...)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return stat(path, **options) if found is ... else found
+
+    def ask(path, *arguments, **options):
+        opened = pathlib.Path(os.fspath(path))
+        for known in [known for known in remembered if opened in (known, known.parent)]:
+            del remembered[known]
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", show)
+    monkeypatch.setattr(os, "open", ask)
+    return lambda path: remembered.update({path: stat(path) if path.exists() else None})
+
+
 def queue(folder):
     registry.record(folder, Status.PENDING, config={})
     registry.record(folder, Status.QUEUED)
@@ -123,7 +152,8 @@ def queue(folder):
 
 def write_from_elsewhere(folder, *statuses):
     line = '{{"time": "2026-01-02T03:04:05+00:00", "status": "{}"}}\n'
-    append_lines(folder / EVENTS_FILE, "".join(map(line.format, statuses)))
+    with open(folder / EVENTS_FILE, "a") as file:
+        file.writelines(map(line.format, statuses))
 
 
 def test_who_claims_a_trial_sees_what_another_machine_wrote_a_moment_ago(tmp_path, remembering):
@@ -171,6 +201,65 @@ def test_search_goes_on_with_what_another_machine_just_told_its_study(tmp_path, 
     remembering(journal, before)
 
     assert len(study.open_study(tmp_path, "pendulum-spin", {}, 1).get_trials()) == 1
+
+
+def test_trial_that_another_machine_ended_is_done_as_soon_as_its_claim_is_gone(tmp_path, untold):
+    queue(folder := folder_of(tmp_path, 0))
+    registry.record(folder, Status.RUNNING)
+    assert states_of(tmp_path, list_trials(tmp_path, [folder.name])) == {folder.name: "stopped"}
+    untold(folder / EVENTS_FILE)
+    write_from_elsewhere(folder, "COMPLETED", "EVALUATED")
+
+    seen = list_trials(tmp_path, [folder.name])
+    assert seen[folder.name].status == Status.RUNNING
+    assert states_of(tmp_path, seen) == {folder.name: "done"}
+
+
+def test_watch_of_a_sweep_whose_last_trial_just_ended_elsewhere_ends_as_done(
+    tmp_path, untold, capsys
+):
+    queue(folder := folder_of(tmp_path, 0))
+    registry.record(folder, Status.RUNNING)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    assert list_trials(tmp_path, [folder.name])[folder.name].status == Status.RUNNING
+    untold(folder / EVENTS_FILE)
+    write_from_elsewhere(folder, "COMPLETED", "EVALUATED")
+
+    code, out, _ = run(capsys, tmp_path, "watch", "tiny")
+    assert (code, out.splitlines()[1].split()[:3]) == (0, ["tiny", "1", "1"])
+
+
+def test_curve_that_another_machine_just_began_and_ended_is_in_the_tables(tmp_path, untold):
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")
+    stand_at(tmp_path, 0, Status.QUEUED)
+    of_driver = tables.Tables(tmp_path / "tiny")
+    untold(folder_of(tmp_path, 0) / CURVE_FILE)
+    curve = [{"trial": "t", "epoch": 2, "seconds": 1.0, "return_mean": 7.25}]
+    results.write_rows(folder_of(tmp_path, 0) / CURVE_FILE, curve, results.CURVE)
+    results.write_rows(folder_of(tmp_path, 0) / EVALUATIONS_FILE, [], results.EVALUATIONS)
+    assert len(of_driver.join()["curves"]) == 0
+
+    write_from_elsewhere(folder_of(tmp_path, 0), "RUNNING", "COMPLETED", "EVALUATED")
+    assert len(of_driver.join()["curves"]) == 1
+    assert not of_driver.newly_left_out()
+
+
+def test_run_of_a_trial_that_another_machine_just_began_and_ended_is_kept(tmp_path, untold):
+    untold(tmp_path / CURVE_FILE)
+    results.write_rows(tmp_path / CURVE_FILE, [], results.CURVE)
+    assert not (tmp_path / CURVE_FILE).exists()
+    assert is_behind(tmp_path)
+
+
+def test_word_of_a_node_that_was_told_to_end_comes_to_the_driver_at_once(
+    tmp_path, untold, monkeypatch
+):
+    monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/.41.ended.")
+    word = tmp_path / ".41.ended.node2"
+    untold(word)
+    assert not word.exists()
+    word.write_bytes(b"")
+    assert deaths.was_told_to_end("node2")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import registry
-from pwmray.files import remove_drafts, replacing
+from pwmray.files import ask_anew, remove_drafts, replacing
 from pwmray.registry import EVENTS_FILE, Record, Status
 from pwmray.wording import one_line
 
@@ -44,12 +44,16 @@ class Summary(NamedTuple):
 
 
 def list_trials(
-    results: Path, fingerprints: Iterable[str], unreadable: dict[str, str] | None = None
+    results: Path,
+    fingerprints: Iterable[str],
+    unreadable: dict[str, str] | None = None,
+    is_anew: bool = False,
 ) -> dict[str, Summary]:
     """Return the summaries of these trials; one without a record has no status.
 
     A trial whose events file cannot be read is left out, and `unreadable` gets the reason. Without
-    `unreadable` that raises ValueError or OSError naming the file.
+    `unreadable` that raises ValueError or OSError naming the file. A network file system may show
+    what was there a minute ago, unless `is_anew`, which costs a few calls for each trial.
     """
     cache = results / CACHE_FILE
     known = _read_cache(cache)
@@ -57,6 +61,9 @@ def list_trials(
     is_news = False
     folder = os.path.join(results, "trials")
     for fingerprint in fingerprints:
+        if is_anew:
+            ask_anew(results / "trials" / fingerprint)  # a claim may have been taken since
+            ask_anew(results / "trials" / fingerprint / EVENTS_FILE)
         try:
             # Not through pathlib, which takes as long as the call itself.
             found = os.stat(os.path.join(folder, fingerprint, EVENTS_FILE))

@@ -55,8 +55,9 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
 def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
     """Return the state of each trial; update `trials` for those that ended meanwhile."""
     states = {name: state_of(results, name, trial) for name, trial in trials.items()}
+    stopped = [name for name, state in states.items() if state == "stopped"]
     # A process records how its trial ended before it releases the claim.
-    freed = list_trials(results, [n for n, s in states.items() if s == "stopped"], {})
+    freed = list_trials(results, stopped, {}, is_anew=True)
     trials.update(freed)
     return states | {name: state_of(results, name, trial) for name, trial in freed.items()}
 

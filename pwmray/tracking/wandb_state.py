@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray.files import remove_drafts, replacing
+from pwmray.files import ask_anew, remove_drafts, replacing
 from pwmray.pretraining.folder import LAST_FILE
 from pwmray.registry import CURVE_FILE, EVENTS_FILE
 
@@ -86,6 +86,8 @@ def stamps_of(folder: Path) -> dict[str, list[int]]:
     Take them before reading the files: what is written in between is then noticed the next time.
     """
     found = {}
+    if not (folder / CURVE_FILE).exists():
+        ask_anew(folder)  # on another machine it may have begun and ended since
     for name in _READ:
         with contextlib.suppress(OSError):
             status = os.stat(folder / name)
