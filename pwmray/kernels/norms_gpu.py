@@ -23,15 +23,19 @@ _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.v
 _FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 
-def forward(kind: str, x: Tensor, affine: Affine, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `norms.forward`, into y if it is given."""
+def forward(
+    kind: str, x: Tensor, affine: Affine, y: Tensor | None = None, again: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `norms.forward`, into y if it is given, and into the first columns of `again`, too."""
     if y is None:
         y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
     shape = _Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
-    given = (x, *affine, y, moments, *shape.sizes, x.shape[-1])
-    _forward[grid](*given, _KINDS[kind], *shape.block, num_warps=shape.num_warps)
+    copy = y if again is None else again
+    given = (x, *affine, y, copy, moments, *shape.sizes, x.shape[-1], copy.shape[-1])
+    how = (_KINDS[kind], again is not None, *shape.block)
+    _forward[grid](*given, *how, num_warps=shape.num_warps)
     return y, moments
 
 
@@ -44,19 +48,25 @@ def backward(
     gx: Tensor,
     trained: bool,
     shared: dict[int, Tensor] | None = None,
+    following: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor | None:
-    """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts."""
+    """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts.
+
+    y's gradient is the sum of gy and what is `following`: one like it, and the first columns of
+    another.
+    """
     shape = _Shape(x, affine)
     num_programs = shape.num_programs if trained else shape.num_blocks
     parts = None if shared is None else shared.get(num_programs)
     adds = parts is not None
     if trained and not adds:
         parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32)
-    given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
+    more = (gy, gy) if following is None else following
+    given = (gy, *more, x, *affine, moments, gx, parts if parts is not None else gx)
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)
-    given = (*given, *shape.sizes, x.shape[-1])
-    how = (_KINDS[kind], trained, adds, turns, *shape.block)
+    given = (*given, *shape.sizes, x.shape[-1], more[1].shape[-1])
+    how = (_KINDS[kind], trained, adds, following is not None, turns, *shape.block)
     _backward[grid](*given, *how, num_warps=shape.num_warps)
     if parts is None or shared is None:
         return None if parts is None else add_rows(parts)
@@ -214,8 +224,9 @@ def _leave(place, value, is_there, ADDS: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    x_at, bias_at, scale_at, shift_at, y_at, copy_at, moments_at,
+    num_rows, num_entries, epsilon, stride, copy_stride,
+    KIND: tl.constexpr, COPIED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     column, is_column, own = _columns(group, num_entries, WIDTH)
@@ -233,15 +244,18 @@ def _forward(
         y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
     stored = is_row[:, None] & (column < stride)[None, :]
     tl.store(y_at + at, y.to(y_at.dtype.element_ty), stored)
+    if COPIED:
+        place = copy_at + row.to(tl.int64)[:, None] * copy_stride + column[None, :]
+        tl.store(place, y.to(copy_at.dtype.element_ty), inside)
     _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
 
 
 @triton.jit
 def _backward(
-    gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
-    num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, TRAINED: tl.constexpr, ADDS: tl.constexpr, TURNS: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    gy_at, also_at, input_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
+    num_rows, num_entries, epsilon, stride, input_stride,
+    KIND: tl.constexpr, TRAINED: tl.constexpr, ADDS: tl.constexpr, FOLLOWED: tl.constexpr,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     column, is_column, own = _columns(group, num_entries, WIDTH)
@@ -255,6 +269,10 @@ def _backward(
         place = moments_at + 2 * (group * num_rows + row)
         mean, rate = _load_moments(place, is_row)
         gy = tl.load(gy_at + at, inside, 0.0).to(tl.float32)
+        if FOLLOWED:
+            gy += tl.load(also_at + at, inside, 0.0)
+            place = input_at + row.to(tl.int64)[:, None] * input_stride + column[None, :]
+            gy += tl.load(place, inside, 0.0).to(tl.float32)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         h = x
         if KIND == _MISH_NORM:

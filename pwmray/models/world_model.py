@@ -139,6 +139,19 @@ class WorldModel(nn.Module):
         next_BL = self.next(z_BL, e_BT, a_BA)
         return next_BL, next_BL
 
+    def unroll(self, z_BL: Tensor, e_BT: Tensor, a_HBA: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z_0 .. z_{H-1} along the actions, and z_1 .. z_H for the consistency loss.
+
+        The latter take the start of a flow as a constant. A flow starts at the latent itself, so
+        the encoder could otherwise make that loss small by making all latents alike.
+        """
+        given_BL, starts, ends = z_BL.detach(), [], []
+        for a_BA in a_HBA:
+            starts.append(z_BL)
+            z_BL, given_BL = self.next_and_given(z_BL, given_BL, e_BT, a_BA)
+            ends.append(given_BL)
+        return torch.stack(starts), torch.stack(ends)
+
     # What all have.
 
     def embed(self, task_B: Tensor) -> Tensor:
