@@ -8,6 +8,7 @@ et al., arXiv 2210.02747) for the velocity.
 import torch
 from torch import Tensor
 
+from pwmray.algorithm import replay
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
@@ -46,10 +47,11 @@ def _parts(
 ) -> Losses:
     e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
     z_BL = model.encode(batch.obs_HBO[0], e_BT)
-    with torch.no_grad():
+    with replay.Beside(z_BL.device) as encoding, torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.
         target_HBL = model.encode(batch.obs_HBO[1:], e_HBT)
     starts_HBL, ends_HBL = model.unroll(z_BL, e_BT, batch.a_HBA)
+    encoding.join()
     logits_HBK = model.reward_logits(starts_HBL, e_HBT, batch.a_HBA)
     losses = {"reward_loss": model.reward_loss(logits_HBK, batch.r_HB1)}
     tau_HB1 = _uniform(batch.r_HB1.shape, generator, batch.r_HB1)
