@@ -35,6 +35,7 @@ from tests.test_gpu import UNEVEN
 from tests.test_reference import make_learner
 
 GPU = torch.device("meta")
+IN_TRITON = "rows_gpu norms_gpu values_gpu adam_gpu flow_gpu action_gpu".split()
 TASK, NUM_EPISODES = "reacher-easy", 4
 SETTINGS = {**UNEVEN, "learner.horizon": 2, "learner.wm_horizon": 2, "learner.wm_iterations": 1}
 
@@ -69,7 +70,7 @@ def gpu(monkeypatch):
     triton.jit, triton.language = Kernel, language
     triton.cdiv, triton.next_power_of_2 = lambda a, b: -(-a // b), next_power_of_2
     language.constexpr = lambda value: value
-    for name in ("rows_gpu", "norms_gpu", "adam_gpu", "flow_gpu", "action_gpu"):
+    for name in IN_TRITON:
         path = f"{kernels.__name__}.{name}"
         monkeypatch.setitem(sys.modules, path, None)  # all to be put back
         monkeypatch.setattr(kernels, name, None, raising=False)

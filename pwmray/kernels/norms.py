@@ -7,7 +7,8 @@
 Shapes: G groups with parameters of their own, N rows, U entries. x [G, N, U], or [..., U] for one
 group, is what a product without its bias gives: float32 or bfloat16, contiguous. Parameters are
 float32, [G, 1, U] or [U]. y has the dtype of x, but for a simplex, which is float32. A backward
-pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a GPU norms_gpu.py.
+pass needs x and the row's moments [G N, 2]. On a CPU norms.cpp computes, on a GPU norms_gpu.py
+and values_gpu.py.
 """
 
 import ctypes
@@ -83,7 +84,7 @@ def value_forward(
     `weight` is [G, U, 1], `offset` [G, 1, 1].
     """
     if x.is_cuda:
-        return on_gpu().value_forward(x, affine, weight, offset)
+        return _values_on_gpu().value_forward(x, affine, weight, offset)
     y, moments = torch.empty(x.shape[:-1]), torch.empty(x.numel() // x.shape[-1], 2)
     _call(_VALUE, "forward", x, affine, (x, *affine, weight, offset, y, moments))
     return y, moments
@@ -94,7 +95,7 @@ def value_backward(
 ) -> Tensor:
     """Return the gradient of x."""
     if x.is_cuda:
-        return on_gpu().value_backward(gy, x, affine, weight, moments)
+        return _values_on_gpu().value_backward(gy, x, affine, weight, moments)
     gx = torch.empty_like(x)
     _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx))
     return gx
@@ -108,7 +109,7 @@ def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target:
     size, num_groups = affine[0].numel(), len(x)
     found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
     if x.is_cuda:
-        on_gpu().value_fit(x, affine, weight, offset, target, found)
+        _values_on_gpu().value_fit(x, affine, weight, offset, target, found)
     else:
         _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
     columns, rows = found.split([4 * size, 2 * num_groups])
@@ -217,6 +218,12 @@ def on_gpu() -> Any:
     from pwmray.kernels import norms_gpu
 
     return norms_gpu
+
+
+def _values_on_gpu() -> Any:
+    from pwmray.kernels import values_gpu
+
+    return values_gpu
 
 
 def _rows_on_gpu() -> Any:
