@@ -35,7 +35,9 @@ from tests.test_gpu import UNEVEN
 from tests.test_reference import make_learner
 
 GPU = torch.device("meta")
-IN_TRITON = "rows_gpu norms_gpu values_gpu adam_gpu flow_gpu action_gpu".split()
+IN_TRITON = (
+    "rows_gpu", "norms_gpu", "values_gpu", "adam_gpu", "flow_gpu", "action_gpu", "losses_gpu",
+)  # fmt: skip
 TASK, NUM_EPISODES = "reacher-easy", 4
 SETTINGS = {**UNEVEN, "learner.horizon": 2, "learner.wm_horizon": 2, "learner.wm_iterations": 1}
 
@@ -286,8 +288,8 @@ counted = pytest.mark.skipif(
     [
         ("baseline", "frozen", 1005),
         ("fullflow", "frozen", 2891),
-        ("baseline", "finetuned", 1370),
-        ("fullflow", "finetuned", 4874),
+        ("baseline", "finetuned", 1345),
+        ("fullflow", "finetuned", 4849),
     ],
 )
 def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most):
@@ -302,7 +304,7 @@ def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most):
 
 
 @counted
-@pytest.mark.parametrize(("variant", "most"), [("baseline", 358), ("fullflow", 1975)])
+@pytest.mark.parametrize(("variant", "most"), [("baseline", 333), ("fullflow", 1950)])
 def test_iteration_of_a_pretraining_at_paper_scale_launches_no_more(variant, most, make_pretrainer):
     pretrainer = make_pretrainer(at_paper_scale(variant, "pretrain", 1024), 1024)
     with Launches() as launches:

@@ -141,6 +141,35 @@ assert len(calls) == 2
 """
 
 
+# The losses of latents and of rewards on both sides of, at and beyond the bins' ends; one is NaN.
+LOSSES = """
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+from pwmray.kernels import losses
+from pwmray.models import two_hot
+draws = torch.Generator().manual_seed(0)
+r = 0.9 * torch.randn(3, 41, 1, generator=draws)
+r[0, :4, 0] = torch.tensor([0.0, 1e3, -1e3, -1e-4])
+logits = 3 * torch.randn(3, 41, 7, generator=draws)
+z, target = (torch.rand(3, 41, 24, generator=draws) for _ in range(2))
+plain = lambda z, target: F.mse_loss(z, target, reduction="none").mean(-1)
+for ours, theirs, x, given in [
+    (losses.cross_entropy, two_hot.cross_entropy, logits, (r, 2.0)),
+    (losses.square_error, plain, z, (target,)),
+]:
+    found = []
+    for loss in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        found.append([rows := loss(leaf, *given), *torch.autograd.grad(rows.square().sum(), leaf)])
+    for one, other in zip(*found):
+        assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+r[1, 1] = logits[2, 2, 2] = z[1, 1, 0] = float("nan")
+assert losses.cross_entropy(logits, r, 2.0).isnan().sum() == 2
+assert losses.square_error(z, target).isnan().sum() == 1
+"""
+
+
 # Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor.
 ACT = """
 import copy
@@ -186,6 +215,11 @@ def test_flow_for_a_gpu_is_the_one_call_by_call(integrator):
 @pytest.mark.slow
 def test_steps_of_a_world_model_for_a_gpu_are_those_one_by_one():
     interpret(UNROLL)
+
+
+@pytest.mark.slow
+def test_losses_for_a_gpu_are_those_of_torch():
+    interpret(LOSSES)
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
 from pwmray.models import WorldModel
-from pwmray.models.world_model import consistency
 from pwmray.precision import autocast
 
 Losses = dict[str, Tensor]  # scalars by name
@@ -59,7 +58,7 @@ def _parts(
     if matching is not None:
         losses["matching_loss"] = matching
     if matching is None or model.fidelity.integrated_consistency:
-        losses["consistency_loss"] = consistency(ends_HBL, target_HBL)
+        losses["consistency_loss"] = model.consistency_loss(ends_HBL, target_HBL)
     weight_H1 = discounts(len(batch.a_HBA), config.discount, ends_HBL)
     return {name: (weight_H1 * loss_HB).mean() for name, loss_HB in losses.items()}
 
