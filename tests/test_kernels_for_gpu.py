@@ -104,6 +104,72 @@ for is_trained in (True, False):
 """
 
 
+# An MLP world model along actions, where one embedding is that of all rows and where it is not.
+UNROLL = """
+import copy
+import torch
+torch.Tensor.is_cuda = property(lambda self: True)
+torch.Tensor.is_cpu = property(lambda self: False)
+from torch.testing import assert_close
+from pwmray.algorithm.compiling import compile_networks
+from pwmray.kernels import unroll
+from pwmray.precision import FLOAT32, autocast
+from tests.test_gpu import UNEVEN
+from tests.test_reference import make_learner
+calls, by_kernels = [], unroll.unroll
+unroll.unroll = lambda *given: calls.append(1) or by_kernels(*given)
+plain = make_learner("baseline", **UNEVEN).world_model
+draws = torch.Generator().manual_seed(0)
+ours = copy.deepcopy(plain)
+compile_networks(ours, [])
+a, weight = torch.rand(3, 5, 6, generator=draws), torch.rand(2, 3, 5, 1, generator=draws)
+for num_embeddings in (1, 5):
+    z = torch.rand(5, plain.latent_dim, generator=draws)
+    e = torch.rand(num_embeddings, plain.config.task_dim, generator=draws)
+    found = []
+    for model in (ours, plain):
+        model.zero_grad()
+        leaves = [t.clone().requires_grad_() for t in (z, e)]
+        with autocast(FLOAT32, torch.device("cpu")):
+            unrolled = model.unroll(leaves[0] * 1.0, leaves[1].expand(5, -1), a)
+        (weight * torch.stack(unrolled)).square().sum().backward()
+        gradients = [p.grad for p in model.dynamics.parameters()]
+        found.append([*unrolled, *(leaf.grad for leaf in leaves), *gradients])
+    for one, other in zip(*found):
+        assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+assert len(calls) == 2
+"""
+
+
+# The losses of latents and of rewards on both sides of, at and beyond the bins' ends; one is NaN.
+LOSSES = """
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+from pwmray.kernels import losses
+from pwmray.models import two_hot
+draws = torch.Generator().manual_seed(0)
+r = 0.9 * torch.randn(3, 41, 1, generator=draws)
+r[0, :4, 0] = torch.tensor([0.0, 1e3, -1e3, -1e-4])
+logits = 3 * torch.randn(3, 41, 7, generator=draws)
+z, target = (torch.rand(3, 41, 24, generator=draws) for _ in range(2))
+plain = lambda z, target: F.mse_loss(z, target, reduction="none").mean(-1)
+for ours, theirs, x, given in [
+    (losses.cross_entropy, two_hot.cross_entropy, logits, (r, 2.0)),
+    (losses.square_error, plain, z, (target,)),
+]:
+    found = []
+    for loss in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        found.append([rows := loss(leaf, *given), *torch.autograd.grad(rows.square().sum(), leaf)])
+    for one, other in zip(*found):
+        assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+r[1, 1] = logits[2, 2, 2] = z[1, 1, 0] = float("nan")
+assert losses.cross_entropy(logits, r, 2.0).isnan().sum() == 2
+assert losses.square_error(z, target).isnan().sum() == 1
+"""
+
+
 # Actions of both kinds of policies, of tasks with fewer than there are, noise at its floor.
 ACT = """
 import copy
@@ -144,6 +210,16 @@ def test_actions_for_a_gpu_are_those_of_the_policy():
 @pytest.mark.parametrize("integrator", ode.INTEGRATORS)
 def test_flow_for_a_gpu_is_the_one_call_by_call(integrator):
     interpret(FLOW, integrator)
+
+
+@pytest.mark.slow
+def test_steps_of_a_world_model_for_a_gpu_are_those_one_by_one():
+    interpret(UNROLL)
+
+
+@pytest.mark.slow
+def test_losses_for_a_gpu_are_those_of_torch():
+    interpret(LOSSES)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ and random generators are registered with the graph. A recorded epoch is trusted
 compared with an ordinary one from the same state.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -168,7 +169,7 @@ class Beside:
 
     def __init__(self, device: torch.device):
         recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        self._stream = torch.cuda.Stream(device) if recorded else None
+        self._stream = _side_stream(device) if recorded else None
         self._context = torch.cuda.stream(self._stream)
 
     def __enter__(self) -> "Beside":
@@ -184,6 +185,12 @@ class Beside:
     def join(self) -> None:
         if self._stream:
             torch.cuda.current_stream().wait_stream(self._stream)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all branches: what one frees is for the next, but not for others."""
+    return torch.cuda.Stream(device)
 
 
 def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:

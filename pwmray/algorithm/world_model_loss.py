@@ -8,11 +8,11 @@ et al., arXiv 2210.02747) for the velocity.
 import torch
 from torch import Tensor
 
+from pwmray.algorithm import replay
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.returns import discounts
 from pwmray.data.sampler import Batch
 from pwmray.models import WorldModel
-from pwmray.models.world_model import consistency
 from pwmray.precision import autocast
 
 Losses = dict[str, Tensor]  # scalars by name
@@ -44,11 +44,13 @@ def _parts(
     e_BT: Tensor,
     generator: torch.Generator,
 ) -> Losses:
-    starts_HBL, ends_HBL = _unroll(model, batch, e_BT)
     e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
-    with torch.no_grad():
+    z_BL = model.encode(batch.obs_HBO[0], e_BT)
+    with replay.Beside(z_BL.device) as encoding, torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.
         target_HBL = model.encode(batch.obs_HBO[1:], e_HBT)
+    starts_HBL, ends_HBL = model.unroll(z_BL, e_BT, batch.a_HBA)
+    encoding.join()
     logits_HBK = model.reward_logits(starts_HBL, e_HBT, batch.a_HBA)
     losses = {"reward_loss": model.reward_loss(logits_HBK, batch.r_HB1)}
     tau_HB1 = _uniform(batch.r_HB1.shape, generator, batch.r_HB1)
@@ -56,25 +58,9 @@ def _parts(
     if matching is not None:
         losses["matching_loss"] = matching
     if matching is None or model.fidelity.integrated_consistency:
-        losses["consistency_loss"] = consistency(ends_HBL, target_HBL)
+        losses["consistency_loss"] = model.consistency_loss(ends_HBL, target_HBL)
     weight_H1 = discounts(len(batch.a_HBA), config.discount, ends_HBL)
     return {name: (weight_H1 * loss_HB).mean() for name, loss_HB in losses.items()}
-
-
-def _unroll(model: WorldModel, batch: Batch, e_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return z_0 .. z_{H-1} along the data's actions and z_1 .. z_H for the consistency loss.
-
-    The latter take the start of a flow as a constant. A flow starts at the latent itself, so the
-    encoder could otherwise make that loss small by making all latents alike.
-    """
-    z_BL = model.encode(batch.obs_HBO[0], e_BT)
-    given_BL = z_BL.detach()
-    starts, ends = [], []
-    for a_BA in batch.a_HBA:
-        starts.append(z_BL)
-        z_BL, given_BL = model.next_and_given(z_BL, given_BL, e_BT, a_BA)
-        ends.append(given_BL)
-    return torch.stack(starts), torch.stack(ends)
 
 
 def _weights(model: WorldModel, config: LearnerConfig, horizon: int) -> dict[str, float]:

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     end: tuple[float, ...]  # [S]
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A layer's norm, and where its gradients are added up; None if nothing is trained."""
 
     kind: str | None
@@ -42,9 +42,13 @@ class _Part(NamedTuple):
 
 def can_displace(layers: Sequence[Layer]) -> bool:
     """Tell whether `displace` takes the layers: a norm in all but the last, all trained or none."""
-    tensors = [tensor for layer in layers for tensor in (layer.weight, *layer.affine)]
-    is_trained = [tensor.requires_grad for tensor in tensors]
-    return all(layer.kind for layer in layers[:-1]) and all(is_trained) == any(is_trained)
+    is_alike = are_all_trained(layers) or not any(t.requires_grad for t in _parameters(layers))
+    return all(layer.kind for layer in layers[:-1]) and is_alike
+
+
+def are_all_trained(layers: Sequence[Layer]) -> bool:
+    """Tell whether all parameters of the layers want gradients."""
+    return all(tensor.requires_grad for tensor in _parameters(layers))
 
 
 def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Plan) -> Tensor:
@@ -52,14 +56,20 @@ def displace(z: Tensor, e: Tensor, a: Tensor, layers: Sequence[Layer], plan: Pla
 
     The last layer has no norm. The velocity is its output minus the mean of each 8 entries.
     """
+    parts, tensors = as_parts(layers)
+    rows = [x.flatten(0, -2) for x in (z, e, a)]
+    return _Displacement.apply(plan, parts, *rows, *tensors).view_as(z)  # type: ignore
+
+
+def as_parts(layers: Sequence[Layer]) -> tuple[list[Part], list[Tensor]]:
+    """Return where the layers' gradients are added up, and weight and affine of each in turn."""
     parts, tensors = [], []
     for kind, weight, affine in layers:
         operand = products.operand(weight)
         stacked = norms.stacked(affine)
-        parts.append(_Part(kind, operand.gradient, stacked.gradient))
+        parts.append(Part(kind, operand.gradient, stacked.gradient))
         tensors += [operand.value, stacked.value]
-    rows = [x.flatten(0, -2) for x in (z, e, a)]
-    return _Displacement.apply(plan, parts, *rows, *tensors).view_as(z)  # type: ignore
+    return parts, tensors
 
 
 def onto_simplex(z: Tensor, moved: Tensor, least: float) -> Tensor:
@@ -73,12 +83,12 @@ class _OntoSimplex(torch.autograd.Function):
         z, moved = z.contiguous(), moved.contiguous()
         ctx.least = least
         ctx.save_for_backward(z, moved)
-        return _on_gpu().onto_simplex(z, moved, least)
+        return on_gpu().onto_simplex(z, moved, least)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor):
-        gx = _on_gpu().onto_simplex(*ctx.saved_tensors, ctx.least, g.contiguous())
+        gx = on_gpu().onto_simplex(*ctx.saved_tensors, ctx.least, g.contiguous())
         return gx, gx, None
 
 
@@ -87,7 +97,7 @@ class _Displacement(torch.autograd.Function):
     def forward(
         ctx: Any,
         plan: Plan,
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         z: Tensor,
         e: Tensor,
         a: Tensor,
@@ -102,7 +112,7 @@ class _Displacement(torch.autograd.Function):
         column = z.shape[1] + e.shape[1] + a.shape[1]
         v, moved, kept = z.new_empty(num_stages - 1, *z.shape), torch.empty_like(z), []
         goes_backward = any(ctx.needs_input_grad)
-        gpu = _on_gpu()
+        gpu = on_gpu()
         gpu.fill(inputs[0], z, e_rows.contiguous(), a, plan.times[0])
         for i in range(num_stages):
             slot = i % num_slots
@@ -138,7 +148,7 @@ class _Displacement(torch.autograd.Function):
         num_rows = len(g)
         made = [g.new_empty(num_slots, num_rows, len(w), dtype=w.dtype) for w in weights]
         gx = g.new_empty(num_stages, num_rows, weights[0].shape[1], dtype=weights[0].dtype)
-        gpu = _on_gpu()
+        gpu = on_gpu()
         for i in reversed(range(num_stages)):
             slot = i % num_slots
             factors = [row[i] for row in plan.stages[i + 1 :]]
@@ -151,7 +161,8 @@ class _Displacement(torch.autograd.Function):
                 norms.on_gpu().backward(*given, is_trained, sums)
             torch.mm(made[0][slot], weights[0], out=gx[i])
         if is_trained:
-            _add_gradients(parts, inputs, made)
+            add_weight_gradients(parts, inputs, made)
+            norms.add_bias_gradient(parts[-1].affine, made[-1])
         wanted = [
             g.new_empty(num_rows, size) if is_wanted else None
             for size, is_wanted in zip(ctx.sizes, ctx.needs_input_grad[2:5], strict=True)
@@ -160,19 +171,20 @@ class _Displacement(torch.autograd.Function):
         return None, None, *wanted, *[None] * (2 * num_layers)
 
 
-def _add_gradients(
-    parts: Sequence[_Part], inputs: Sequence[Tensor], made: Sequence[Tensor]
+def add_weight_gradients(
+    parts: Sequence[Part], inputs: Sequence[Tensor], made: Sequence[Tensor]
 ) -> None:
-    """Add the gradients of all weights, and of the last layer's bias, to their Gradients."""
+    """Add each weight's gradient, a product over all rows of [S, N, U], to its Gradient."""
     for part, x, gy in zip(parts, inputs, made, strict=True):
         assert part.weight is not None
         products.add_gradient(part.weight, gy.flatten(0, 1), x.flatten(0, 1))
-    last = parts[-1].affine
-    assert last is not None
-    norms.add_bias_gradient(last, made[-1])
 
 
-def _on_gpu() -> Any:
+def _parameters(layers: Sequence[Layer]) -> list[Tensor]:
+    return [tensor for layer in layers for tensor in (layer.weight, *layer.affine)]
+
+
+def on_gpu() -> Any:
     """Return the module for a GPU; it needs Triton."""
     from pwmray.kernels import flow_gpu
 

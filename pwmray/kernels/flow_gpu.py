@@ -20,16 +20,16 @@ _GROUPS = 128  # of 8 entries, of a program
 Factors = Sequence[float]
 
 
-def fill(x_SNW: Tensor, z_NL: Tensor, e_RT: Tensor, a_NA: Tensor, time: float) -> None:
-    """Write the first input, and to all inputs what the others share with it.
+def fill(x_SNW: Tensor, z_NL: Tensor, e_RT: Tensor, a_MA: Tensor, time: float) -> None:
+    """Write the first input, and to all inputs what they do not take over from another.
 
-    e has a row for each of N, or one for all.
+    e has a row for each of N, or one for all; a has N rows for all inputs, or N for each.
     """
     num_slots, num_rows, width = x_SNW.shape
     ends = z_NL.shape[1], z_NL.shape[1] + e_RT.shape[1], width
     grid = (triton.cdiv(x_SNW.numel(), _ENTRIES),)
-    given = (z_NL, e_RT, a_NA, x_SNW, num_slots * num_rows, num_rows, len(e_RT), time)
-    _fill[grid](*given, *ends, a_NA.shape[1], _ENTRIES)
+    given = (z_NL, e_RT, a_MA, x_SNW, num_slots * num_rows, num_rows, len(e_RT), len(a_MA), time)
+    _fill[grid](*given, *ends, a_MA.shape[1], _ENTRIES)
 
 
 def advance(
@@ -105,7 +105,7 @@ def _onto_simplex(
 
 @triton.jit
 def _fill(
-    z_at, e_at, a_at, x_at, num_all, num_rows, num_e, time, z_end, e_end, width, num_a,
+    z_at, e_at, a_at, x_at, num_all, num_rows, num_e, num_given, time, z_end, e_end, width, num_a,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -117,7 +117,7 @@ def _fill(
     x = tl.load(z_at + own * z_end + column, inside & is_z & (row < num_rows), 0.0)
     place = e_at + (own % num_e) * (e_end - z_end) + column - z_end
     x += tl.load(place, inside & is_e, 0.0)
-    x += tl.load(a_at + own * num_a + column - e_end, inside & is_a, 0.0)
+    x += tl.load(a_at + (row % num_given) * num_a + column - e_end, inside & is_a, 0.0)
     x = tl.where(column == a_end, time, x)
     is_written = inside & ((column >= z_end) | (row < num_rows))  # other latents come later
     tl.store(x_at + at, x.to(x_at.dtype.element_ty), is_written)

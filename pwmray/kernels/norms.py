@@ -8,7 +8,8 @@ Shapes: G groups (the members of an ensemble), each with parameters of its own; 
 x [G, N, U], or [..., U] for one group, is a linear layer's output without its bias: float32 or
 bfloat16, contiguous. The parameters bias, scale and shift are float32, [G, 1, U] or [U]. y has the
 dtype of x, except that a simplex is float32. A backward pass needs x and the moments of each row,
-[G N, 2]: mean and 1 / standard deviation. norms.cpp computes on a CPU, norms_gpu.py on a GPU.
+[G N, 2]: mean and 1 / standard deviation. norms.cpp computes on a CPU, norms_gpu.py and
+values_gpu.py on a GPU.
 """
 
 import ctypes
@@ -84,7 +85,7 @@ def value_forward(
     `weight` [G, U, 1] and `offset` [G, 1, 1] are a linear layer with one output.
     """
     if x.is_cuda:
-        return on_gpu().value_forward(x, affine, weight, offset)
+        return _values_on_gpu().value_forward(x, affine, weight, offset)
     y, moments = torch.empty(x.shape[:-1]), torch.empty(x.numel() // x.shape[-1], 2)
     _call(_VALUE, "forward", x, affine, (x, *affine, weight, offset, y, moments))
     return y, moments
@@ -95,7 +96,7 @@ def value_backward(
 ) -> Tensor:
     """Return the gradient of `value_forward`'s x from `gy` [G, N]."""
     if x.is_cuda:
-        return on_gpu().value_backward(gy, x, affine, weight, moments)
+        return _values_on_gpu().value_backward(gy, x, affine, weight, moments)
     gx = torch.empty_like(x)
     _call(_VALUE, "backward", x, affine, (gy, x, *affine, weight, moments, gx))
     return gx
@@ -110,7 +111,7 @@ def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target:
     size, num_groups = affine[0].numel(), len(x)
     found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
     if x.is_cuda:
-        on_gpu().value_fit(x, affine, weight, offset, target, found)
+        _values_on_gpu().value_fit(x, affine, weight, offset, target, found)
     else:
         _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
     columns, rows = found.split([4 * size, 2 * num_groups])
@@ -225,6 +226,12 @@ def on_gpu() -> Any:
     from pwmray.kernels import norms_gpu
 
     return norms_gpu
+
+
+def _values_on_gpu() -> Any:
+    from pwmray.kernels import values_gpu
+
+    return values_gpu
 
 
 def _rows_on_gpu() -> Any:

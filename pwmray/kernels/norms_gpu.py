@@ -20,18 +20,21 @@ from pwmray.kernels.rows_gpu import add_rows
 _NARROW, _MEDIUM, _WIDE = (1, 2, 792), (1024, 4, 792), (1024, 8, 264)
 _KINDS = {MISH_NORM: 0, NORM_MISH: 1, NORM_SIMPLEX: 2}
 _MISH_NORM, _NORM_MISH, _NORM_SIMPLEX = (tl.constexpr(kind) for kind in _KINDS.values())
-_FIT_ROWS, _FIT_COLUMNS = 64, 32  # of a program that adds up a fit's sums
 
 
-def forward(kind: str, x: Tensor, affine: Affine, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `norms.forward`, into y if it is given."""
+def forward(
+    kind: str, x: Tensor, affine: Affine, y: Tensor | None = None, again: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `norms.forward`, into y if it is given, and into the first columns of `again`, too."""
     if y is None:
         y = torch.empty_like(x, dtype=torch.float32 if kind == NORM_SIMPLEX else x.dtype)
     moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
-    shape = _Shape(x, affine)
+    shape = Shape(x, affine)
     grid = (shape.num_blocks, shape.num_groups)
-    given = (x, *affine, y, moments, *shape.sizes, x.shape[-1])
-    _forward[grid](*given, _KINDS[kind], *shape.block, num_warps=shape.num_warps)
+    copy = y if again is None else again
+    given = (x, *affine, y, copy, moments, *shape.sizes, x.shape[-1], copy.shape[-1])
+    how = (_KINDS[kind], again is not None, *shape.block)
+    _forward[grid](*given, *how, num_warps=shape.num_warps)
     return y, moments
 
 
@@ -44,19 +47,25 @@ def backward(
     gx: Tensor,
     trained: bool,
     shared: dict[int, Tensor] | None = None,
+    following: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor | None:
-    """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts."""
-    shape = _Shape(x, affine)
+    """As `norms.backward`; if `shared` is given the parameters' gradients stay there, as parts.
+
+    y's gradient is the sum of gy and what is `following`: one like it, and the first columns of
+    another.
+    """
+    shape = Shape(x, affine)
     num_programs = shape.num_programs if trained else shape.num_blocks
     parts = None if shared is None else shared.get(num_programs)
     adds = parts is not None
     if trained and not adds:
         parts = x.new_empty(num_programs, 3, *affine[0].shape, dtype=torch.float32)
-    given = (gy, x, *affine, moments, gx, parts if parts is not None else gx)
+    more = (gy, gy) if following is None else following
+    given = (gy, *more, x, *affine, moments, gx, parts if parts is not None else gx)
     grid = (num_programs, shape.num_groups)
     turns = triton.cdiv(shape.num_blocks, num_programs)
-    given = (*given, *shape.sizes, x.shape[-1])
-    how = (_KINDS[kind], trained, adds, turns, *shape.block)
+    given = (*given, *shape.sizes, x.shape[-1], more[1].shape[-1])
+    how = (_KINDS[kind], trained, adds, following is not None, turns, *shape.block)
     _backward[grid](*given, *how, num_warps=shape.num_warps)
     if parts is None or shared is None:
         return None if parts is None else add_rows(parts)
@@ -64,51 +73,7 @@ def backward(
     return None
 
 
-def value_forward(
-    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor
-) -> tuple[Tensor, Tensor]:
-    """As `norms.value_forward`."""
-    y = x.new_empty(x.shape[:-1], dtype=torch.float32)
-    moments = x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
-    shape = _Shape(x, affine)
-    grid = (shape.num_blocks, shape.num_groups)
-    given = (x, *affine, weight, offset, y, moments, *shape.sizes, *shape.block)
-    _value_forward[grid](*given, num_warps=shape.num_warps)
-    return y, moments
-
-
-def value_backward(
-    gy: Tensor, x: Tensor, affine: Affine, weight: Tensor, moments: Tensor
-) -> Tensor:
-    """As `norms.value_backward`."""
-    gx, shape = torch.empty_like(x), _Shape(x, affine)
-    grid = (shape.num_blocks, shape.num_groups)
-    given = (gy, x, *affine, weight, moments, gx, *shape.sizes, *shape.block)
-    _value_backward[grid](*given, num_warps=shape.num_warps)
-    return gx
-
-
-def value_fit(
-    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor, found: Tensor
-) -> None:
-    """As `norms.value_fit`; what it finds goes to `found`: [4, G, U], [G] and [G]."""
-    shape = _Shape(x, affine)
-    num_parts, num_groups = shape.num_programs, shape.num_groups
-    columns = x.new_empty(num_parts, 2, *affine[0].shape, dtype=torch.float32)
-    rows = x.new_empty(num_parts, 2, num_groups, dtype=torch.float32)
-    turns = triton.cdiv(shape.num_blocks, num_parts)
-    gain = 2.0 / target.numel() / num_groups
-    given = (x, *affine, weight, offset, target, columns, rows, *shape.sizes, gain)
-    _fit[num_parts, num_groups](*given, turns, *shape.block, num_warps=shape.num_warps)
-    num_rows, num_entries, _ = shape.sizes
-    turns = triton.next_power_of_2(triton.cdiv(num_parts, _FIT_ROWS))
-    _add_fit[triton.cdiv(num_entries, _FIT_COLUMNS), num_groups](
-        columns, rows, *affine[1:], weight, found, num_parts, num_rows, num_entries,
-        turns, _FIT_ROWS, _FIT_COLUMNS,
-    )  # fmt: skip
-
-
-class _Shape:
+class Shape:
     """How rows are dealt out."""
 
     def __init__(self, x: Tensor, affine: Affine):
@@ -131,14 +96,14 @@ def _plan(width: int) -> tuple[int, int, int]:
 
 
 @triton.jit
-def _mish(x):
+def mish(x):
     u = tl.exp(tl.minimum(x, 20.0))
     n = u * (u + 2.0)
     return x * (n / (n + 2.0))
 
 
 @triton.jit
-def _mish_slope(x):
+def mish_slope(x):
     u = tl.exp(tl.minimum(x, 20.0))
     n = u * (u + 2.0)
     d = n + 2.0
@@ -153,14 +118,14 @@ def _simplex(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _columns(group, num_entries, WIDTH: tl.constexpr):
+def columns(group, num_entries, WIDTH: tl.constexpr):
     """Return a row's columns, which of them it has, and where the group's parameters lie."""
     column = tl.arange(0, WIDTH)
     return column, column < num_entries, group * num_entries + column
 
 
 @triton.jit
-def _rows(block, group, column, is_column, num_rows, stride, ROWS: tl.constexpr):
+def rows(block, group, column, is_column, num_rows, stride, ROWS: tl.constexpr):
     """Return a block's rows, which of them there are, which entries, and where those lie."""
     row = block * ROWS + tl.arange(0, ROWS)
     is_row = row < num_rows
@@ -169,7 +134,7 @@ def _rows(block, group, column, is_column, num_rows, stride, ROWS: tl.constexpr)
 
 
 @triton.jit
-def _load_parameters(bias_at, scale_at, shift_at, own, is_column):
+def load_parameters(bias_at, scale_at, shift_at, own, is_column):
     bias = tl.load(bias_at + own, is_column, 0.0)
     scale = tl.load(scale_at + own, is_column, 0.0)
     shift = tl.load(shift_at + own, is_column, 0.0)
@@ -177,18 +142,18 @@ def _load_parameters(bias_at, scale_at, shift_at, own, is_column):
 
 
 @triton.jit
-def _load_moments(place, is_row):
+def load_moments(place, is_row):
     return tl.load(place, is_row, 0.0), tl.load(place + 1, is_row, 0.0)
 
 
 @triton.jit
-def _store_moments(place, mean, rate, is_row):
+def store_moments(place, mean, rate, is_row):
     tl.store(place, mean, is_row)
     tl.store(place + 1, rate, is_row)
 
 
 @triton.jit
-def _normalise(h, is_column, num_entries, epsilon):
+def normalise(h, is_column, num_entries, epsilon):
     """Return the rows normalised, means and rates; where squares overflow NaN, not zeros."""
     mean = tl.sum(h, axis=1) / num_entries
     centred = tl.where(is_column[None, :], h - mean[:, None], 0.0)
@@ -198,7 +163,7 @@ def _normalise(h, is_column, num_entries, epsilon):
 
 
 @triton.jit
-def _through_norm(g, normed, rate, num_entries):
+def through_norm(g, normed, rate, num_entries):
     level = tl.sum(g, axis=1) / num_entries
     along = tl.sum(g * normed, axis=1) / num_entries
     return rate[:, None] * (g - level[:, None] - normed * along[:, None])
@@ -214,63 +179,71 @@ def _leave(place, value, is_there, ADDS: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x_at, bias_at, scale_at, shift_at, y_at, moments_at, num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    x_at, bias_at, scale_at, shift_at, y_at, copy_at, moments_at,
+    num_rows, num_entries, epsilon, stride, copy_stride,
+    KIND: tl.constexpr, COPIED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column, is_column, own = _columns(group, num_entries, WIDTH)
+    column, is_column, own = columns(group, num_entries, WIDTH)
     block = tl.program_id(0)
-    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, stride, ROWS)
-    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
+    row, is_row, inside, at = rows(block, group, column, is_column, num_rows, stride, ROWS)
+    bias, scale, shift = load_parameters(bias_at, scale_at, shift_at, own, is_column)
     h = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
     if KIND == _MISH_NORM:
-        h = _mish(h)
-    normed, mean, rate = _normalise(h, is_column, num_entries, epsilon)
+        h = mish(h)
+    normed, mean, rate = normalise(h, is_column, num_entries, epsilon)
     y = normed * scale[None, :] + shift[None, :]
     if KIND == _NORM_MISH:
-        y = _mish(y)
+        y = mish(y)
     if KIND == _NORM_SIMPLEX:
         y = tl.reshape(_simplex(y, ROWS, WIDTH), (ROWS, WIDTH))
     stored = is_row[:, None] & (column < stride)[None, :]
     tl.store(y_at + at, y.to(y_at.dtype.element_ty), stored)
-    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
+    if COPIED:
+        place = copy_at + row.to(tl.int64)[:, None] * copy_stride + column[None, :]
+        tl.store(place, y.to(copy_at.dtype.element_ty), inside)
+    store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
 
 
 @triton.jit
 def _backward(
-    gy_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
-    num_rows, num_entries, epsilon, stride,
-    KIND: tl.constexpr, TRAINED: tl.constexpr, ADDS: tl.constexpr, TURNS: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    gy_at, also_at, input_at, x_at, bias_at, scale_at, shift_at, moments_at, gx_at, parts_at,
+    num_rows, num_entries, epsilon, stride, input_stride,
+    KIND: tl.constexpr, TRAINED: tl.constexpr, ADDS: tl.constexpr, FOLLOWED: tl.constexpr,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
-    column, is_column, own = _columns(group, num_entries, WIDTH)
-    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
+    column, is_column, own = columns(group, num_entries, WIDTH)
+    bias, scale, shift = load_parameters(bias_at, scale_at, shift_at, own, is_column)
     gbias = tl.zeros((ROWS, WIDTH), tl.float32)
     gscale = tl.zeros((ROWS, WIDTH), tl.float32)
     gshift = tl.zeros((ROWS, WIDTH), tl.float32)
     for turn in range(TURNS):
         block = turn * tl.num_programs(0) + tl.program_id(0)
-        row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, stride, ROWS)
+        row, is_row, inside, at = rows(block, group, column, is_column, num_rows, stride, ROWS)
         place = moments_at + 2 * (group * num_rows + row)
-        mean, rate = _load_moments(place, is_row)
+        mean, rate = load_moments(place, is_row)
         gy = tl.load(gy_at + at, inside, 0.0).to(tl.float32)
+        if FOLLOWED:
+            gy += tl.load(also_at + at, inside, 0.0)
+            place = input_at + row.to(tl.int64)[:, None] * input_stride + column[None, :]
+            gy += tl.load(place, inside, 0.0).to(tl.float32)
         x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
         h = x
         if KIND == _MISH_NORM:
-            h = _mish(x)
+            h = mish(x)
         normed = tl.where(inside, (h - mean[:, None]) * rate[:, None], 0.0)
         gz = gy
         if KIND == _NORM_MISH:
-            gz = gy * _mish_slope(normed * scale[None, :] + shift[None, :])
+            gz = gy * mish_slope(normed * scale[None, :] + shift[None, :])
         if KIND == _NORM_SIMPLEX:
             p = _simplex(normed * scale[None, :] + shift[None, :], ROWS, WIDTH)
             g = tl.reshape(gy, (ROWS, WIDTH // 8, 8))
             gz = tl.reshape(p * (g - tl.sum(p * g, axis=2, keep_dims=True)), (ROWS, WIDTH))
             gz = tl.where(inside, gz, 0.0)
-        gx = _through_norm(gz * scale[None, :], normed, rate, num_entries)
+        gx = through_norm(gz * scale[None, :], normed, rate, num_entries)
         if KIND == _MISH_NORM:
-            gx = gx * _mish_slope(x)
+            gx = gx * mish_slope(x)
         gx = tl.where(inside, gx, 0.0)
         stored = is_row[:, None] & (column < stride)[None, :]
         tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), stored)
@@ -284,121 +257,3 @@ def _backward(
         _leave(part, tl.sum(gbias, axis=0), is_column, ADDS)
         _leave(part + total, tl.sum(gscale, axis=0), is_column, ADDS)
         _leave(part + 2 * total, tl.sum(gshift, axis=0), is_column, ADDS)
-
-
-@triton.jit
-def _value_forward(
-    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, v_at, moments_at,
-    num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    group = tl.program_id(1)
-    column, is_column, own = _columns(group, num_entries, WIDTH)
-    block = tl.program_id(0)
-    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, num_entries, ROWS)
-    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
-    weight = tl.load(weight_at + own, is_column, 0.0)
-    h = _mish(tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :])
-    normed, mean, rate = _normalise(h, is_column, num_entries, epsilon)
-    y = normed * scale[None, :] + shift[None, :]
-    v = tl.sum(y * weight[None, :], axis=1) + tl.load(offset_at + group)
-    tl.store(v_at + group * num_rows + row, v, is_row)
-    _store_moments(moments_at + 2 * (group * num_rows + row), mean, rate, is_row)
-
-
-@triton.jit
-def _value_backward(
-    gv_at, x_at, bias_at, scale_at, shift_at, weight_at, moments_at, gx_at,
-    num_rows, num_entries, epsilon, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    group = tl.program_id(1)
-    column, is_column, own = _columns(group, num_entries, WIDTH)
-    block = tl.program_id(0)
-    row, is_row, inside, at = _rows(block, group, column, is_column, num_rows, num_entries, ROWS)
-    bias, scale, _ = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
-    weight = tl.load(weight_at + own, is_column, 0.0)
-    place = moments_at + 2 * (group * num_rows + row)
-    mean, rate = _load_moments(place, is_row)
-    gv = tl.load(gv_at + group * num_rows + row, is_row, 0.0)
-    x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
-    normed = tl.where(inside, (_mish(x) - mean[:, None]) * rate[:, None], 0.0)
-    gx = _through_norm(gv[:, None] * (weight * scale)[None, :], normed, rate, num_entries)
-    gx = gx * _mish_slope(x)
-    tl.store(gx_at + at, gx.to(gx_at.dtype.element_ty), inside)
-
-
-@triton.jit
-def _fit(
-    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, target_at, columns_at, rows_at,
-    num_rows, num_entries, epsilon, gain,
-    TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    group = tl.program_id(1)
-    column, is_column, own = _columns(group, num_entries, WIDTH)
-    bias, scale, shift = _load_parameters(bias_at, scale_at, shift_at, own, is_column)
-    weight = tl.load(weight_at + own, is_column, 0.0)
-    factor = weight * scale
-    level = tl.sum(factor, axis=0) / num_entries
-    base = tl.load(offset_at + group) + tl.sum(weight * shift, axis=0)  # the value where h is 0
-    gbias = tl.zeros((ROWS, WIDTH), tl.float32)
-    gnormed = tl.zeros((ROWS, WIDTH), tl.float32)
-    gvalue = tl.zeros((ROWS,), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
-    for turn in range(TURNS):
-        block = turn * tl.num_programs(0) + tl.program_id(0)
-        row, is_row, inside, at = _rows(
-            block, group, column, is_column, num_rows, num_entries, ROWS
-        )
-        x = tl.load(x_at + at, inside, 0.0).to(tl.float32) + bias[None, :]
-        normed, _, rate = _normalise(_mish(x), is_column, num_entries, epsilon)
-        along = tl.sum(normed * factor[None, :], axis=1)
-        target = tl.load(target_at + row, is_row, 0.0)
-        error = tl.where(is_row, base + along - target, 0.0)
-        g = gain * error
-        through = factor[None, :] - level - normed * (along / num_entries)[:, None]
-        gx = tl.where(inside, (g * rate)[:, None] * through * _mish_slope(x), 0.0)
-        tl.store(x_at + at, gx.to(x_at.dtype.element_ty), inside)
-        gbias += gx
-        gnormed += g[:, None] * normed
-        gvalue += g
-        squares += error * error
-    total = tl.num_programs(1) * num_entries
-    part = columns_at + tl.program_id(0) * 2 * total + own
-    tl.store(part, tl.sum(gbias, axis=0), is_column)
-    tl.store(part + total, tl.sum(gnormed, axis=0), is_column)
-    part = rows_at + tl.program_id(0) * 2 * tl.num_programs(1) + group
-    tl.store(part, tl.sum(gvalue, axis=0))
-    tl.store(part + tl.num_programs(1), tl.sum(squares, axis=0))
-
-
-@triton.jit
-def _add_fit(
-    columns_at, rows_at, scale_at, shift_at, weight_at, found_at,
-    num_parts, num_rows, num_entries,
-    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    group, num_groups = tl.program_id(1), tl.num_programs(1)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    is_column = column < num_entries
-    own, total = group * num_entries + column, num_groups * num_entries
-    gbias = tl.zeros((ROWS, COLUMNS), tl.float32)
-    gnormed = tl.zeros((ROWS, COLUMNS), tl.float32)
-    gvalue = tl.zeros((ROWS,), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
-    for turn in range(TURNS):
-        part = turn * ROWS + tl.arange(0, ROWS)
-        is_part = part < num_parts
-        inside = is_part[:, None] & is_column[None, :]
-        at = part[:, None] * 2 * total + own[None, :]
-        gbias += tl.load(columns_at + at, inside, 0.0)
-        gnormed += tl.load(columns_at + at + total, inside, 0.0)
-        gvalue += tl.load(rows_at + part * 2 * num_groups + group, is_part, 0.0)
-        squares += tl.load(rows_at + (part * 2 + 1) * num_groups + group, is_part, 0.0)
-    normed, value = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0)
-    scale, shift, weight = _load_parameters(scale_at, shift_at, weight_at, own, is_column)
-    tl.store(found_at + own, tl.sum(gbias, axis=0), is_column)
-    tl.store(found_at + total + own, weight * normed, is_column)
-    tl.store(found_at + 2 * total + own, weight * value, is_column)
-    tl.store(found_at + 3 * total + own, scale * normed + shift * value, is_column)
-    if tl.program_id(0) == 0:
-        tl.store(found_at + 4 * total + group, value)
-        tl.store(found_at + 4 * total + num_groups + group, tl.sum(squares, axis=0) / num_rows)

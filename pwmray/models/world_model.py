@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pwmray.checks import check_defines, check_least, check_positive, check_widths
 from pwmray.fidelity import CORRECTED, FIDELITIES, Fidelity
+from pwmray.kernels import losses
 from pwmray.models import two_hot
 from pwmray.models.layers import (
     SIMPLEX_SIZE,
@@ -71,6 +72,7 @@ class WorldModel(nn.Module):
     """Encode observations, predict rewards; a subclass adds `next` (and a matching loss)."""
 
     Config = WorldModelConfig
+    uses_kernels = False  # pwmray.algorithm.compiling turns it on
     bins: Tensor  # [K]
     obs_mean: Tensor  # [O]
     obs_std: Tensor  # [O]
@@ -139,6 +141,19 @@ class WorldModel(nn.Module):
         next_BL = self.next(z_BL, e_BT, a_BA)
         return next_BL, next_BL
 
+    def unroll(self, z_BL: Tensor, e_BT: Tensor, a_HBA: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z_0 .. z_{H-1} along the actions, and z_1 .. z_H for the consistency loss.
+
+        The latter take the start of a flow as a constant. A flow starts at the latent itself, so
+        the encoder could otherwise make that loss small by making all latents alike.
+        """
+        given_BL, starts, ends = z_BL.detach(), [], []
+        for a_BA in a_HBA:
+            starts.append(z_BL)
+            z_BL, given_BL = self.next_and_given(z_BL, given_BL, e_BT, a_BA)
+            ends.append(given_BL)
+        return torch.stack(starts), torch.stack(ends)
+
     # What all have.
 
     def embed(self, task_B: Tensor) -> Tensor:
@@ -169,7 +184,15 @@ class WorldModel(nn.Module):
         """Return the two-hot cross-entropy [B]; as published, all logits' error to r itself."""
         if not self.fidelity.reward_cross_entropy:
             return (logits_BK - r_B1).square().mean(-1)
-        return two_hot.cross_entropy(logits_BK, r_B1, self.config.bin_range)
+        is_by_kernel = self.uses_kernels and logits_BK.is_cuda
+        cross_entropy = losses.cross_entropy if is_by_kernel else two_hot.cross_entropy
+        return cross_entropy(logits_BK, r_B1, self.config.bin_range)
+
+    def consistency_loss(self, z_BL: Tensor, target_BL: Tensor) -> Tensor:
+        """Return the mean squared error [B] of latents to targets, which are constants."""
+        if self.uses_kernels and z_BL.is_cuda:
+            return losses.square_error(z_BL, target_BL)
+        return F.mse_loss(z_BL, target_BL, reduction="none").mean(-1)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that an optimizer of the model is for."""
@@ -180,8 +203,3 @@ class WorldModel(nn.Module):
         initialise_truncated(self, generator)
         nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02, generator=generator)
         nn.init.zeros_(self.reward_head[-1].weight)  # type: ignore[arg-type]
-
-
-def consistency(z_BL: Tensor, target_BL: Tensor) -> Tensor:
-    """Return the mean squared error [B] of latents."""
-    return F.mse_loss(z_BL, target_BL, reduction="none").mean(-1)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from pwmray.models.layers import NormedLinear, SimNorm, join, normed_mlp
+from pwmray.kernels import unroll
+from pwmray.models.layers import NormedLinear, SimNorm, join, layers_by_kernels, normed_mlp
 from pwmray.models.world_model import WorldModel, WorldModelConfig
 
 
@@ -27,3 +29,14 @@ class MLPWorldModel(WorldModel):
 
     def next(self, z_BL: Tensor, e_BT: Tensor, a_BA: Tensor) -> Tensor:
         return self.dynamics(join(self.dynamics, z_BL, e_BT, a_BA))
+
+    def unroll(self, z_BL: Tensor, e_BT: Tensor, a_HBA: Tensor) -> tuple[Tensor, Tensor]:
+        kind = type(self)  # a subclass's own steps are to be called
+        is_ours = (kind.next, kind.next_and_given) == (
+            MLPWorldModel.next,
+            WorldModel.next_and_given,
+        )
+        layers = layers_by_kernels(self.dynamics) if is_ours and z_BL.is_cuda else None
+        if layers is None or not (torch.is_grad_enabled() and unroll.can_unroll(layers)):
+            return super().unroll(z_BL, e_BT, a_HBA)
+        return unroll.unroll(z_BL, e_BT, a_HBA, layers)
