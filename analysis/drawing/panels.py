@@ -132,14 +132,14 @@ def _draw_curves(
 ) -> None:
     for series in panel:
         is_banded = len(series.marks) >= INTERVAL_SEEDS  # its mean is drawn above its seeds
-        line = {"linewidth": 0.5, "alpha": 0.35} if is_banded else {"linewidth": 0.9, "alpha": 0.85}
+        width, alpha = (0.5, 0.35) if is_banded else (0.9, 0.85)
         for curve in series.marks:
             epochs, returns = zip(*curve, strict=True)
-            style = styles[series.label] | line
+            style = styles[series.label]
             if style["marker"] == MARKERS[0]:  # the line alone tells it
                 style = {**style, "marker": "." if len(curve) == 1 else ""}
             axes.plot(
-                epochs, returns, zorder=3, markersize=3.5,
+                epochs, returns, linewidth=width, alpha=alpha, zorder=3, markersize=3.5,
                 markevery=max(1, len(curve) // CURVE_MARKERS), **style,
             )  # fmt: skip
         if is_banded:
