@@ -4,10 +4,12 @@ import errno
 import io
 import json
 import os
+import sys
 import time
 
 import pyarrow as pa
 import pytest
+from ray import cloudpickle
 from rich.console import Console
 from rich.live import Live
 
@@ -16,6 +18,7 @@ from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.retries import FirstDeaths
+from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import TuneWatch
 from pwmray.driver.turns import Turns
 from pwmray.registry import Record, Status
@@ -155,6 +158,14 @@ def test_what_is_left_of_trials_elsewhere_is_read_from_their_curves(started, tmp
     assert seconds_left(progress) == pytest.approx(SECONDS, abs=0.5)
 
 
+def test_what_a_terminal_shows_does_not_keep_tune_from_pickling_who_tells_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    made = plan.make(sweep, "longer", sweep.trials("longer")[:1], tmp_path)
+    with SweepProgress(made, Notices("tiny", None)) as progress:
+        told = cloudpickle.loads(cloudpickle.dumps(InOrder(Interruption(), progress.say)))
+    told._tell("it is pickled")
+
+
 @pytest.mark.parametrize("text", ["5 MB free in /data/[old]/results", "see /data/[/x]/results"])
 def test_text_with_brackets_is_shown_as_it_is(started, text):
     progress, _ = started
@@ -162,7 +173,7 @@ def test_text_with_brackets_is_shown_as_it_is(started, text):
     progress._live = Live(console=console)
     progress.say(text)
     progress._trials[next(iter(progress._trials))].label = "a[/x]b"
-    console.print(progress._table())
+    console.print(progress._screen())
     assert text in console.file.getvalue()
     assert "a[/x]b" in console.file.getvalue()
 

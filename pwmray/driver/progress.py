@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -175,7 +176,7 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         if self._is_terminal:
-            self._live = Live(get_renderable=self._table, console=Console(), refresh_per_second=2)
+            self._live = Live(get_renderable=self._screen, console=Console(), refresh_per_second=2)
             self._live.start()
         else:
             say(self.line())
@@ -184,6 +185,10 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the display, whose locks cannot be pickled: Tune pickles its callbacks."""
+        return self.__dict__ | {"_live": None}
 
     def start(self, fingerprint: str) -> None:
         """A trial began."""
@@ -200,14 +205,14 @@ class SweepProgress:
             trial.epoch = epoch
             trial.best_return = max(trial.best_return, return_mean)
         if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
-            self._say(self.line())
+            self.say(self.line())
 
     def finish(self, fingerprint: str, result: dict) -> None:
         """A trial ended, or turned out to be another process's."""
         with self._sums.changing(self._trials[fingerprint]) as trial:
             trial.status = "elsewhere" if "elsewhere" in result else "done"
         final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
-        self._say(f"{trial.status} {trial.label}{final}; {self.line()}")
+        self._tell(f"{trial.status} {trial.label}{final}")
 
     def fail(self, fingerprint: str, record: Record) -> None:
         """A trial failed, as its record says."""
@@ -215,7 +220,7 @@ class SweepProgress:
             trial.status = "failed"
         # Where a process that dies still holds it, that is recorded later.
         reason = record.last("reason") if record.status is Status.FAILED else "its process died"
-        self._say(f"failed {trial.label}: {reason}; {self.line()}")
+        self._tell(f"failed {trial.label}: {reason}")
         self._notices.failures(self._sums.counts["failed"], str(reason), self.line())
 
     def queue(self, fingerprint: str, failure: str | None) -> None:
@@ -224,9 +229,9 @@ class SweepProgress:
             is_new = trial.status == "waiting"
             trial.status = "waiting"
         if failure is not None:
-            self._say(f"again {trial.label}, after {failure}; {self.line()}")
+            self._tell(f"again {trial.label}, after {failure}")
         elif not is_new:
-            self._say(f"taken over {trial.label}; {self.line()}")
+            self._tell(f"taken over {trial.label}")
 
     def settle(self, fingerprint: str, record: Record) -> None:
         """A trial has come to its end, here or in another process."""
@@ -234,7 +239,7 @@ class SweepProgress:
             before = trial.status
             trial.status = "done" if record.status is Status.EVALUATED else "failed"
         if before != trial.status:
-            self._say(f"{trial.status} {trial.label}, in another process; {self.line()}")
+            self._tell(f"{trial.status} {trial.label}, in another process")
 
     def wait(self, others: Mapping[str, int]) -> None:
         """Show that nothing is left but trials of `others`, so many each."""
@@ -245,11 +250,12 @@ class SweepProgress:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a line about the whole sweep, above the table where there is one."""
+        """Print a line about the whole sweep, above the display where there is one."""
         if self._live is not None:
-            self._live.console.print(text, markup=False)  # a path may have brackets
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            self._say(text)
+            say(text)
+            self._said_at = time.monotonic()
 
     def line(self) -> str:
         """Return the whole sweep in one line."""
@@ -278,20 +284,19 @@ class SweepProgress:
                 with self._sums.changing(trial):
                     trial.epoch = max(epochs, default=0)
 
-    def _say(self, text: str) -> None:
-        if not self._is_terminal:
-            say(text)
-            self._said_at = time.monotonic()
+    def _tell(self, text: str) -> None:
+        """Print what happened to a trial, and the whole sweep where no display shows it."""
+        self.say(text if self._live is not None else f"{text}; {self.line()}")
 
-    def _table(self) -> Table:
-        table = Table(title=Text(self.line()), title_justify="left", box=None, pad_edge=False)
+    def _screen(self) -> Group:
+        table = Table(box=None, pad_edge=False)
         for name, justify in (("running", "left"), ("epoch", "right"), ("best return", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for trial in self._trials.values():
             if trial.status == "running":
                 best = f"{trial.best_return:.1f}" if trial.has_return else "-"
                 table.add_row(Text(trial.label), f"{trial.epoch}/{trial.epochs}", best)
-        return table
+        return Group(Text(self.line()), *[table] * bool(table.rows))
 
     def _time_left(self) -> str:
         sums = self._sums
