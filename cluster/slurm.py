@@ -201,7 +201,7 @@ def ask(*command: str, given: str | None = None) -> str:
 
 
 def ask_again(*command: str) -> str:
-    """Like `ask`, but repeat a command that fails for a minute: a job cannot come back later."""
+    """Like `ask`, but repeat a failing command for up to a minute: a job cannot come back later."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

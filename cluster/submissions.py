@@ -98,9 +98,9 @@ def read(sweep_folder: Path, broken: list[str] | None = None) -> list[Submission
 def queue(results: Path, trials: "Iterable[TrialConfig]", submission: Submission) -> None:
     """Record that trials wait for a job.
 
-    Three kinds of trials are left alone: those that a process already runs, those that the job
-    itself has already dealt with, and those in folders of another user, which the job's driver will
-    report when it leaves them out.
+    Trials are left alone that are done, that a process already runs, that the job itself has
+    already dealt with, and those in folders of another user, which the job's driver will report
+    when it leaves them out.
     """
     for trial in trials:
         folder = registry.trial_folder(results, trial.fingerprint)

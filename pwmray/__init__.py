@@ -1,9 +1,12 @@
 """Compare world models and policies for model-based reinforcement learning fairly."""
 
 import sys
+import time
 from types import TracebackType
 
 __version__ = "0.1.0"
+
+STARTED_AT = time.monotonic()  # when this process started: it imports this package first
 
 _print_error = sys.excepthook
 

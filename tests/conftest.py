@@ -88,7 +88,7 @@ def short_episodes(monkeypatch):
 
 @pytest.fixture
 def built_anew(tmp_path, monkeypatch):
-    """Return the folder for compiled kernels, which is new and empty."""
+    """Return the folder for compiled kernels, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     build.load.cache_clear()
     yield tmp_path / "cache" / "pwmray"

@@ -17,7 +17,6 @@ from typing import Any, NoReturn, TextIO, TypeAlias
 from pwmray.durations import format_duration
 from pwmray.wording import one_line
 
-STARTED_AT = time.monotonic()  # when this process started: it imports this module first
 TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C

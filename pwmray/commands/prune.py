@@ -194,7 +194,7 @@ def _freeable(
 
 
 def _bytes_of(files: Sequence[Path]) -> int:
-    """Return the bytes that deleting the files frees: a file with another name frees none."""
+    """Return the bytes that deleting the files frees: a file whose other name stays frees none."""
     stats = _stats_of(files)
     names = [found.st_ino for found in stats]
     by_file = {found.st_ino: found for found in stats}

@@ -1,7 +1,6 @@
 """Collect a small offline dataset by rolling a task's environments.
 
-The episodes depend on the task, the recipe and the policy that acts in some of them, and on nothing
-else. Each has its own actions or noise and its own reset seed, drawn from (recipe.seed, task,
+The episodes depend on the task, the recipe and the policy that acts in some of them. Each has its own actions or noise and its own reset seed, drawn from (recipe.seed, task,
 episode), however many environments run side by side.
 """
 
@@ -22,7 +21,7 @@ MakeVector = Callable[[str, int], Any]  # pwmray.envs.vector.make_vector, or one
 
 # Observations [n, obs_dim] in, actions [n, action_dim or more] out.
 Policy = Callable[[np.ndarray], np.ndarray]
-MakePolicy = Callable[[int], Policy]  # of n
+MakePolicy = Callable[[int], Policy]  # called with n
 
 
 class NoPolicyError(ValueError):

@@ -53,7 +53,7 @@ class MultitaskSampler:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether each batch is read from files, for which the GPU must have drawn it."""
+        """Whether batches are read from files: `sample` then waits for the GPU to draw windows."""
         return isinstance(self._rows, MappedRows)
 
     def sample(self, batch_size: int) -> tuple[Batch, torch.Tensor]:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from pwmray import deaths, slurm_jobs
-from pwmray.commands import INTERRUPTED, STARTED_AT, TRIALS_FAILED, Progress, say, say_in_handler
+from pwmray import STARTED_AT, deaths, slurm_jobs
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, Progress, say, say_in_handler
 from pwmray.driver.retries import is_first_start
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
 from pwmray.wording import one_line

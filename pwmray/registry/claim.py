@@ -24,7 +24,7 @@ from pwmray.registry import processes
 
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
-_LOOKS_PER_LEASE = 40  # 3 s: longer than a network file system shows a file as it was before
+_LOOKS_PER_LEASE = 40  # 3 s: longer than most network file systems show a changed file as it was
 # Without hard links: exFAT; CIFS; some of FUSE; macOS, where one of these has another number.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP)
 _BRIEF_SECONDS = 0.005  # between two looks at a brief claim

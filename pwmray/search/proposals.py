@@ -110,10 +110,10 @@ class Proposals:
         return list(left.values())[: self._plan.num_trials - len(ended)]
 
     def _propose(self, num_repeats: int) -> optuna.Trial | None:
-        """Return a trial with new settings, None once `num_trials` have been proposed.
+        """Return a proposed trial, perhaps one that was tried before; None if no more are wanted.
 
-        The study proposes them; where it repeats itself and the space is finite, they are drawn
-        from what it has not proposed yet.
+        The study proposes it; where that repeats itself and the space is finite, it is drawn from
+        what was not proposed yet, of which nothing may be left.
         """
         if len(self.asked) >= self._plan.num_trials:
             return None

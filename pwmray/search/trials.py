@@ -265,7 +265,10 @@ class SearchTrials:
         return f"failed: {reason}"
 
     def _progress(self) -> list[str]:
-        """Return the best return and the time left at this run's pace; nothing before the first."""
+        """Return the best return and the time left at this run's pace.
+
+        Return nothing before a trial has ended, or if none is left.
+        """
         num_left = len(self._live) + self._proposals.num_left + self._num_later
         if not num_left or not self._num_ended:
             return []
