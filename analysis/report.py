@@ -127,9 +127,10 @@ def describe_aggregates(table: ComparisonTable) -> str:
     """Return the note beside the means over tasks of one table of verdicts."""
     left_out = say_left_out([_name_row(row) for row in table.rows if not is_pooled(row)])
     return (
-        "Wins, losses, ties: verdicts on these tasks; open: inconclusive. Mean difference: paired "
-        f"by seed within each task, {CONFIDENCE:.0%} bootstrap of the task x seed blocks; with few "
-        f"seeds such an interval is too narrow.{left_out}"
+        "Wins, losses, ties: of the row on these tasks, ties also where both are low; open: "
+        "inconclusive. Mean difference: paired by seed within each task, "
+        f"{CONFIDENCE:.0%} bootstrap of the task x seed blocks; with few seeds such an interval is "
+        f"too narrow.{left_out}"
     )
 
 
@@ -156,7 +157,7 @@ def say_left_out(names: Sequence[str]) -> str:
     """Name what means over tasks have not: what fails may be what is hard."""
     if not names:
         return ""
-    return f" Not in these means, for lack of a verdict or of seeds: {list_first(names)}."
+    return f" Not in this table, for lack of a verdict or of seeds: {list_first(names)}."
 
 
 def _name_row(row: Comparison) -> str:

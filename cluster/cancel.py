@@ -141,7 +141,7 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
 
 
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:
-    """Record the trials of gone jobs that nobody holds; return them, and how many are still held."""
+    """Record trials of gone jobs that nobody holds; return them, and how many are still held."""
     trials = lost.in_hands(list_trials(results, read_sweep(folder).get("trials", [])), here)
     known = slurm_jobs.ask({name for t in trials.values() for name in t.jobs}, ASK_SECONDS)
     gone = {name: t for name, t in trials.items() if known is not None and lost.judge(t, known)}

@@ -24,7 +24,7 @@ from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
 from pwmray import slurm_jobs
-from pwmray.commands import CommandParser, run_command
+from pwmray.commands import TRIALS_FAILED, CommandParser, run_command
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
@@ -75,8 +75,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     wanted = work.make_work(experiment, of_command)
     if not wanted.to_run:
         print(wanted.summary)
-        print("nothing to run: all trials are done, or running")
-        return 0
+        others = "all others" if wanted.num_unreadable else "all trials"
+        print(f"nothing to run: {others} are done, or running")
+        return TRIALS_FAILED if wanted.num_unreadable else 0
     wanted.check(len(asked) * chosen.jobs)
     asked = _check_fit(wanted, asked, others, chosen.again)
     prepared = [_prepare(wanted, profile, chosen, options, command) for profile in asked]

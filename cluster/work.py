@@ -30,6 +30,7 @@ class Work(ABC):
     to_run: Sequence[TrialConfig]
     summary: str  # for people, in a few lines
     table: str  # for people, in full
+    num_unreadable = 0  # trials that are left out, as their records cannot be read
 
     @abstractmethod
     def check(self, num_jobs: int) -> None:
@@ -71,6 +72,7 @@ class _OfSweep(Work):
         self._plan = self._sweep.plan(self._chosen)
         self.results = self._plan.results
         self.to_run = [trial.config for trial in self._plan.to_run]
+        self.num_unreadable = len(self._plan.unreadable)
         self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
 
     def check(self, num_jobs: int) -> None:

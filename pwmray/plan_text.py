@@ -43,6 +43,8 @@ def as_json(plan: Plan, num_devices: int | None = None) -> str:
         "to_begin_again": [trial.config.fingerprint for trial in plan.to_begin_again],
         "of_earlier_versions": find_outdated(plan),
         "unlike_sizes": describe_unequal(plan),
+        "of_other_code": describe_other_code(plan),
+        "repeated": describe_repeated(plan),
         "prerequisites": [_prerequisite(plan, wanted) for wanted in plan.prerequisites],
     }
     return json.dumps({**summary, "trials": [_trial(trial) for trial in plan.trials]}, indent=2)

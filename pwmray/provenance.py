@@ -61,9 +61,19 @@ def code() -> dict[str, str | None]:
 
 
 @functools.cache
-def code_fingerprint() -> str:
-    """Return 8 hex digits over the files that compute results: the same under many commits."""
+def code_fingerprint() -> str | None:
+    """Return 8 hex digits over the files that compute results: the same under many commits.
+
+    None where they are in no folder, as in a zip.
+    """
     return _digest_package(_LEARNER)
+
+
+def is_other_code(fingerprint: str | None, commit: str | None) -> bool:
+    """Tell whether these are of other code than this; by the commit where that alone is known."""
+    if fingerprint is not None:
+        return fingerprint != code_fingerprint()
+    return commit not in (None, code()["git_commit"])
 
 
 def process() -> dict[str, Any]:
@@ -102,19 +112,20 @@ def _git_commit() -> str | None:
     return commit[:12] + (f"+changes.{_digest_package()}" if changes else "")
 
 
-def _digest_package(parts: Collection[str] = ()) -> str:
+def _digest_package(parts: Collection[str] = ()) -> str | None:
     """Return 8 hex digits over the files of this package that are code, those new to git too.
 
-    Or over those in and of some of its `parts` alone.
+    Or over those in and of some of its `parts` alone. None if there are none.
     """
-    found = hashlib.sha256()
+    found, num_files = hashlib.sha256(), 0
     for path in sorted(_PACKAGE.rglob("*")):
         name = path.relative_to(_PACKAGE)
         is_asked = not parts or name.parts[0] in parts
         # An editor may keep a link there that leads nowhere, as `.#config.py`.
         if is_asked and path.suffix in (".py", ".cpp") and path.is_file():
             found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()[:8]
+            num_files += 1
+    return found.hexdigest()[:8] if num_files else None
 
 
 def _git(*arguments: str) -> str | None:

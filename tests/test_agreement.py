@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from pwmray.algorithm import agreement, compiling
 from pwmray.kernels import ensemble, network
+from pwmray.models import WorldModel
 from pwmray.variants import VARIANTS
 from tests.test_reference import make_learner
 
@@ -51,6 +52,18 @@ def test_wrong_gradient_is_found(monkeypatch):
 
     monkeypatch.setattr(network, "run", run)
     with pytest.raises(RuntimeError, match=r"gradient of .* by kernels is off by"):
+        agreement.check(make_learner("baseline"))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, -1.0])
+def test_wrong_loss_is_found_however_small_it_is_beside_the_others(factor, monkeypatch):
+    right = WorldModel.consistency_loss
+
+    def consistency_loss(self, z, target):
+        return right(self, z, target) * (factor if self.encoder.uses_kernels else 1.0)
+
+    monkeypatch.setattr(WorldModel, "consistency_loss", consistency_loss)
+    with pytest.raises(RuntimeError, match="consistency loss by kernels is off by"):
         agreement.check(make_learner("baseline"))
 
 

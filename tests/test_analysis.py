@@ -275,7 +275,7 @@ def test_verdicts_are_counted_over_the_tasks_that_have_one(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| variant | tasks | blocks | wins | losses | ties | open | mean diff |" in printed
     assert "| flowwm | 5 | 15 | 1 | 1 | 2 | 1 | +10.2 |" in printed
-    assert "Not in these means, for lack of a verdict or of seeds: fish-swim" in printed
+    assert "Not in this table, for lack of a verdict or of seeds: fish-swim" in printed
 
 
 def test_arms_that_are_not_comparable_are_judged_only_when_told_to(tmp_path):

@@ -226,6 +226,15 @@ def test_a_sweep_without_results_is_one_line(tmp_path, capsys):
     assert "0 of 36 trials evaluated, 36 pending" in capsys.readouterr().err
 
 
+def test_tables_over_all_tasks_come_before_those_of_each(square):
+    titles = [
+        *("Over tasks, along variant", "The 2x2: effects over tasks", "Verdicts along variant"),
+        *("The 2x2: effects by task", "Final returns"),
+    ]
+    places = [square.text.index(f"<h3>{title}") for title in titles]
+    assert places == sorted(places)
+
+
 # The script.
 
 
@@ -238,15 +247,6 @@ def find_node() -> str | None:
 
 
 @pytest.mark.skipif(find_node() is None, reason="no node to run the page's script")
-def test_tables_over_all_tasks_come_before_those_of_each(square):
-    titles = [
-        *("Over tasks, along variant", "The 2x2: effects over tasks", "Verdicts along variant"),
-        *("The 2x2: effects by task", "Final returns"),
-    ]
-    places = [square.text.index(f"<h3>{title}") for title in titles]
-    assert places == sorted(places)
-
-
 def test_cells_are_ordered_as_numbers_where_they_are(square, tmp_path):
     cells = ["+12.5", "-3", "1,200", "<.001", "[-5, 4]", "-", "42.0 (random)", "tie"]
     found = sort_cells(square, tmp_path, [(text, "number", None) for text in cells])

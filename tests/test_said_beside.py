@@ -97,7 +97,7 @@ def test_a_diverged_trial_is_said_to_flatter_the_mean_of_its_arm(tmp_path, capsy
 def test_tasks_without_a_verdict_are_named_beside_the_means_over_tasks(tmp_path, capsys):
     write_changed(tmp_path / "s", diverge)
     printed = summarize(tmp_path / "s", capsys)
-    said = "Not in these means, for lack of a verdict or of seeds: walker-stand, epochs 100"
+    said = "Not in this table, for lack of a verdict or of seeds: walker-stand, epochs 100"
     assert f"{said}, fullflow." in printed
     assert f"{said}." in printed  # of the 2x2
 
@@ -105,7 +105,7 @@ def test_tasks_without_a_verdict_are_named_beside_the_means_over_tasks(tmp_path,
 def test_means_over_all_tasks_leave_none_out(tmp_path, capsys):
     write_changed(tmp_path / "s", lambda row: {})
     printed = summarize(tmp_path / "s", capsys)
-    assert "Not in these means" not in printed
+    assert "Not in this table" not in printed
     assert "diverged" not in printed
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pwmray import registry
+from pwmray import provenance, registry
 from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
@@ -136,6 +136,15 @@ def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
     assert said not in as_table(make_plan(tmp_path))
     changed = dataclasses.replace(search, hold={**search.hold, "epochs": 8})
     assert said in as_table(make_plan(tmp_path, of=changed))
+
+
+def test_trials_that_other_code_trained_are_told(tmp_path, data, monkeypatch):
+    trials = open_trials(tmp_path, data)
+    advance(trials, "0", data)
+    assert "other code" not in as_table(make_plan(tmp_path))
+    monkeypatch.setattr(provenance, "code_fingerprint", lambda: "0" * 8)
+    said = f"note: 1 of {TASK}'s trials were trained by other code of the learner; they count all"
+    assert said in as_table(make_plan(tmp_path))
 
 
 def test_trials_that_ended_on_other_data_than_is_there_now_are_told(

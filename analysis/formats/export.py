@@ -12,7 +12,7 @@ from analysis.cost import Cost
 from analysis.factorial import Factorial
 from analysis.formats.reference_grid import export_reference, export_row, export_trial
 from analysis.load import count_statuses
-from analysis.report import Summary
+from analysis.report import Summary, describe_aggregates
 from analysis.scaling import Scaling
 from analysis.stats import mean_and_sd
 from analysis.suite import THRESHOLDS, Suite
@@ -119,7 +119,7 @@ def _plain_comparisons(table: ComparisonTable) -> dict[str, Any]:
             for aggregate in table.aggregates
         ],
         "trends": [trend._asdict() for trend in table.trends],
-        "notes": list(table.notes),
+        "notes": [*table.notes, *([describe_aggregates(table)] if table.aggregates else [])],
     }
 
 

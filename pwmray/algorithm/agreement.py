@@ -100,12 +100,15 @@ def _of_world_model(model: WorldModel, normal: _Normal) -> _Compute:
                 reward = model.reward(next_z, e, leaf)
                 logits = model.reward_logits(z, e, leaf)
                 loss = model.reward_loss(logits, 3 * tau)
-                loss = loss + model.consistency_loss(next_z, start.detach())
+                # Of a mean over L little would be seen beside the others.
+                consistency = model.latent_dim * model.consistency_loss(next_z, start.detach())
                 matching = model.matching_loss(start, e, leaf, z.detach().roll(1, 0), tau)
                 unrolled = torch.stack(model.unroll(start[0], e[0], a))
             found |= {f"next{how}": next_z.detach(), f"reward{how}": reward.detach()}
-            found |= {f"unrolled{how}": unrolled.detach(), f"loss{how}": loss.detach()}
+            found |= {f"unrolled{how}": unrolled.detach(), f"reward loss{how}": loss.detach()}
+            found[f"consistency loss{how}"] = consistency.detach()
             total = ((z + next_z + unrolled) * weight).sum() + reward.sum() + loss.sum()
+            total = total + consistency.sum()
             total = total if matching is None else total + matching.sum()
             gradients = _gradients(total, model, start, leaf)
             found |= {f"{name}{how}": gradient for name, gradient in gradients.items()}

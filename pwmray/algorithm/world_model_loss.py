@@ -44,13 +44,13 @@ def _parts(
     e_BT: Tensor,
     generator: torch.Generator,
 ) -> Losses:
-    e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
     z_BL = model.encode(batch.obs_HBO[0], e_BT)
     with replay.Beside(z_BL.device) as encoding, torch.no_grad():
         # The same online encoder makes the targets, as in TD-MPC2.
-        target_HBL = model.encode(batch.obs_HBO[1:], e_HBT)
+        target_HBL = model.encode(batch.obs_HBO[1:], e_BT.expand(len(batch.a_HBA), *e_BT.shape))
     starts_HBL, ends_HBL = model.unroll(z_BL, e_BT, batch.a_HBA)
     encoding.join()
+    e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
     logits_HBK = model.reward_logits(starts_HBL, e_HBT, batch.a_HBA)
     losses = {"reward_loss": model.reward_loss(logits_HBK, batch.r_HB1)}
     tau_HB1 = _uniform(batch.r_HB1.shape, generator, batch.r_HB1)

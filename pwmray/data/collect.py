@@ -1,7 +1,8 @@
 """Collect a small offline dataset by rolling a task's environments.
 
-The episodes depend on the task, the recipe and the policy that acts in some of them. Each has its own actions or noise and its own reset seed, drawn from (recipe.seed, task,
-episode), however many environments run side by side.
+The episodes depend on the task, the recipe and the policy that acts in some of them. Each has its
+own actions or noise and its own reset seed, drawn from (recipe.seed, task, episode), however many
+environments run side by side.
 """
 
 from collections.abc import Callable, Iterator, Sequence

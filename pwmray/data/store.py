@@ -217,10 +217,7 @@ def open_store(path: Path, remake: str = "", task: str = "") -> Store:
 
 
 def read_fingerprint(path: Path) -> str:
-    """Return the fingerprint that is written in a file, finished or not, without checking it.
-
-    Raises BrokenDataError for a file that is missing or broken, as `open_store`.
-    """
+    """Return the fingerprint written in a file, unchecked, a draft's too; raise as `open_store`."""
     return _open(path, remake="").fingerprint
 
 

@@ -14,12 +14,13 @@ from torch.autograd.function import once_differentiable
 
 def square_error(z: Tensor, target: Tensor) -> Tensor:
     """Return the mean over L of (z - target)^2, [...]."""
-    return _Loss.apply(_on_gpu().square_error, z.contiguous(), target.contiguous())  # type: ignore
+    given = (z.float().contiguous(), target.float().contiguous())
+    return _Loss.apply(_on_gpu().square_error, *given)  # type: ignore[return-value]
 
 
 def cross_entropy(logits: Tensor, r: Tensor, bin_range: float) -> Tensor:
     """As `two_hot.cross_entropy`, [...]."""
-    given = (logits.contiguous(), r.contiguous(), bin_range)
+    given = (logits.float().contiguous(), r.contiguous(), bin_range)
     return _Loss.apply(_on_gpu().cross_entropy, *given)  # type: ignore[return-value]
 
 

@@ -29,7 +29,7 @@ def can_unroll(layers: Sequence[Layer]) -> bool:
 def unroll(z: Tensor, e: Tensor, a_HNA: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     """Return z_0 .. z_{H-1} and z_1 .. z_H, [H, N, L] each, float32, of z_0 [N, L]."""
     parts, tensors = as_parts(layers)
-    return _Unrolled.apply(parts, z, e, a_HNA, *tensors)  # type: ignore[return-value]
+    return _Unrolled.apply(parts, z.float(), e, a_HNA, *tensors)  # type: ignore[return-value]
 
 
 class _Unrolled(torch.autograd.Function):

@@ -142,7 +142,7 @@ class WorldModel(nn.Module):
         return next_BL, next_BL
 
     def unroll(self, z_BL: Tensor, e_BT: Tensor, a_HBA: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z_0 .. z_{H-1} along the actions, and z_1 .. z_H for the consistency loss.
+        """Return z_0 .. z_{H-1} along actions, which are constants, and z_1 .. z_H for the loss.
 
         The latter take the start of a flow as a constant. A flow starts at the latent itself, so
         the encoder could otherwise make that loss small by making all latents alike.

@@ -2,6 +2,7 @@
 
 import functools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from pwmray import prices, registry, tables
+from pwmray import prices, provenance, registry, tables
 from pwmray.config import FORMAT, TrialConfig
 from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
@@ -143,8 +144,18 @@ class SearchPlan:
         for task, found in studies.items():
             now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
             folders = [registry.trial_folder(self.results, name) for name in study.outcomes(found)]
-            trained_on = map(_data_fingerprint, folders)
+            trained_on = (_read(folder).last("data_fingerprint") for folder in folders)
             counts[task] = sum(now is not None and one not in (None, now) for one in trained_on)
+        return counts
+
+    def count_of_other_code(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
+        """Return how many of each task's ended trials were trained by other code than this."""
+        counts = Counter[str]()
+        for task, found in studies.items():
+            for name in study.outcomes(found):
+                record = _read(registry.trial_folder(self.results, name))
+                of_code = (record.last("code_fingerprint"), record.last("git_commit"))
+                counts[task] += provenance.is_other_code(*of_code)
         return counts
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
@@ -155,9 +166,8 @@ class SearchPlan:
         return {"format": FORMAT, "space": dict(self.search.space), "config": config}
 
 
-def _data_fingerprint(folder: Path) -> str | None:
-    """Return which data a trial was trained on, None where its record does not tell."""
+def _read(folder: Path) -> registry.Record:
     try:
-        return registry.read(folder).last("data_fingerprint")
+        return registry.read(folder)
     except (ValueError, OSError):  # the tables say what is wrong with it
-        return None
+        return registry.Record()

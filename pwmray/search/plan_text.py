@@ -61,7 +61,7 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
     """Return a line for each task with trials in the journal that do not count in this search.
 
     Return a note, too, for each task with trials that count but were trained on other data than is
-    there now.
+    there now, or by other code than this.
     """
     counts = {
         task: sum(len(study.outcomes(other)) for other in others)
@@ -77,6 +77,12 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
         f"note: {number} of {task}'s trials were trained on data that has changed since; "
         "they count all the same"
         for task, number in plan.count_on_other_data(journal.by_task).items()
+        if number
+    ]
+    lines += [
+        f"note: {number} of {task}'s trials were trained by other code of the learner; they count "
+        "all the same"
+        for task, number in plan.count_of_other_code(journal.by_task).items()
         if number
     ]
     return lines
