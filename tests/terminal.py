@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[1]
 class Terminal:
     """A process whose three streams are a terminal; `close` hangs up, as closing its window does.
 
-    The first element of `command` is a Python file.
+    `command` are the arguments of Python.
     """
 
     def __init__(self, folder, *command, columns=100, rows=40, **environment):

@@ -5,10 +5,27 @@ from pathlib import Path
 import pytest
 
 from pwmray.registry import Status
+from pwmray.registry import read as read_record
 from pwmray.results import read_table
 from tests.terminal import Terminal
 
-TINY = Path(__file__).parent / "tiny.py"
+TINY, SEARCH = (Path(__file__).parent / name for name in ("tiny.py", "tiny_search.py"))
+# Says that it works, then works until it is ended; what it prints then is printed nowhere.
+WORKING = """
+import sys, time
+from pwmray.commands import run_command
+from pwmray.driver.interruption import Interruption
+def work():
+    with Interruption():
+        try:
+            print("working", flush=True)
+            time.sleep(100)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                print("ending", file=stream, flush=True)
+            open("ended", "w")
+sys.exit(run_command(work))
+"""
 
 
 def statuses(folder):
@@ -22,3 +39,32 @@ def test_sweep_in_a_terminal_shows_what_runs_and_what_is_done(tmp_path):
     for text in ("2 running", "done pendulum-spin-baseline", "2 of 2 trials done"):
         assert text in terminal.text
     assert statuses(tmp_path) == [Status.EVALUATED] * 2
+
+
+def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
+    with Terminal(tmp_path, "-c", WORKING) as terminal:
+        terminal.wait_for("working")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.slow
+def test_sweep_whose_terminal_is_closed_leaves_its_trials_stopped(tmp_path):
+    with Terminal(tmp_path, TINY, "--scale", "longer", "--limit", "2") as terminal:
+        terminal.wait_for("2 running")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert statuses(tmp_path) == [Status.CANCELLED] * 2
+
+
+@pytest.mark.slow
+def test_search_whose_terminal_is_closed_ends_in_good_order(tmp_path):
+    with Terminal(tmp_path, SEARCH) as terminal:
+        terminal.wait_for("1 of 5")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert not list(tmp_path.glob("results/tiny_search/**/claim.json"))
+    found = [read_record(folder).status for folder in tmp_path.glob("results/trials/*")]
+    assert Status.CANCELLED in found
+    assert Status.RUNNING not in found
