@@ -46,6 +46,11 @@ class Terminal:
         """All that was printed so far, without colours and movements of the cursor."""
         return _CONTROL.sub("", self._printed.decode(errors="replace")).replace("\r", "")
 
+    @property
+    def hides_cursor(self):
+        """Whether the cursor was ever hidden, as it stays where the process is killed."""
+        return b"\x1b[?25l" in self._printed
+
     def wait_for(self, text, seconds=120):
         """Read until `text` was printed."""
         self._read(seconds, lambda: text in self.text)

@@ -26,6 +26,20 @@ def work():
             open("ended", "w")
 sys.exit(run_command(work))
 """
+SHOWING = """
+import time
+from pwmray.commands import show_progress
+with show_progress("data") as show:
+    show("training and collecting in rounds, 30 tasks", 1, 2)
+    time.sleep(100)
+"""
+INTO_FILE = """
+import os
+from pwmray.commands import show_progress
+os.dup2(os.open("file", os.O_WRONLY | os.O_CREAT), 1)
+with show_progress("data") as show:
+    print("a line")
+"""
 
 
 def statuses(folder):
@@ -38,7 +52,24 @@ def test_sweep_in_a_terminal_shows_what_runs_and_what_is_done(tmp_path):
         assert terminal.wait() == 0
     for text in ("2 running", "done pendulum-spin-baseline", "2 of 2 trials done"):
         assert text in terminal.text
+    assert not terminal.hides_cursor
     assert statuses(tmp_path) == [Status.EVALUATED] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "shown"),
+    [("xterm", 80, " 50%"), ("xterm", 40, " 50%"), ("dumb", 80, "30 tasks, 1/2")],
+)
+def test_progress_suits_the_terminal_and_leaves_the_cursor_to_it(tmp_path, kind, columns, shown):
+    with Terminal(tmp_path, "-c", SHOWING, columns=columns, TERM=kind) as terminal:
+        terminal.wait_for(shown, 20)
+    assert not terminal.hides_cursor
+
+
+def test_output_into_a_file_stays_there_while_a_terminal_shows_progress(tmp_path):
+    with Terminal(tmp_path, "-c", INTO_FILE) as terminal:
+        assert terminal.wait() == 0
+    assert (tmp_path / "file").read_text() == "a line\n"
 
 
 def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
