@@ -33,6 +33,15 @@ with show_progress("data") as show:
     show("training and collecting in rounds, 30 tasks", 1, 2)
     time.sleep(100)
 """
+ONCE = """
+from pwmray.commands import show_progress
+with show_progress("data") as show:
+    show("all", 1, 2)
+"""
+BACKGROUND = f"""
+import subprocess, sys
+sys.exit(subprocess.run([sys.executable, "-c", {ONCE!r}], process_group=0).returncode)
+"""
 INTO_FILE = """
 import os
 from pwmray.commands import show_progress
@@ -64,6 +73,12 @@ def test_progress_suits_the_terminal_and_leaves_the_cursor_to_it(tmp_path, kind,
     with Terminal(tmp_path, "-c", SHOWING, columns=columns, TERM=kind) as terminal:
         terminal.wait_for(shown, 20)
     assert not terminal.hides_cursor
+
+
+def test_progress_of_what_runs_in_the_background_leaves_alone_what_is_typed(tmp_path):
+    with Terminal(tmp_path, "-c", BACKGROUND) as terminal:
+        assert terminal.wait() == 0
+    assert "data: all, 1/2" in terminal.text
 
 
 def test_output_into_a_file_stays_there_while_a_terminal_shows_progress(tmp_path):

@@ -180,8 +180,16 @@ def check_distinct(paths: Iterable[Path]) -> None:
 
 
 def is_screen(stream: TextIO) -> bool:
-    """Tell whether a stream is a terminal that can write its lines anew."""
-    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    """Tell whether a stream is a terminal that can write its lines anew.
+
+    One that others type on is not: this process is in its background.
+    """
+    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it is not the terminal that this process was started from
+        return True
 
 
 def console_of(stream: TextIO) -> "Console":
