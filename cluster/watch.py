@@ -15,7 +15,7 @@ from cluster import dashboards, submissions
 from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
-from pwmray.commands import Subcommands, add_results_option
+from pwmray.commands import Subcommands, add_results_option, console_of, is_screen
 from pwmray.lost import Lost
 from pwmray.registry import Status
 from pwmray.registry.listing import Summary, list_trials
@@ -80,7 +80,7 @@ def _watch(chosen: argparse.Namespace) -> int:
     if chosen.once:
         print(as_text(watcher.look()))
         return 0
-    last = _show_on_screen(watcher) if sys.stdout.isatty() else _print_on(watcher)
+    last = _show_on_screen(watcher) if is_screen(sys.stdout) else _print_on(watcher)
     return 0 if last.is_done else NOT_ALL_DONE
 
 
@@ -89,7 +89,8 @@ def _show_on_screen(watcher: "Watcher") -> View:
     from rich.text import Text
 
     view = watcher.look()
-    with Live(Text(as_text(view)), auto_refresh=False) as live:
+    console = console_of(sys.stdout)
+    with Live(Text(as_text(view)), console=console, auto_refresh=False) as live:
         while not view.is_over:
             time.sleep(_REFRESH_SECONDS)
             view = watcher.look()

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[1]
 class Terminal:
     """A process whose three streams are a terminal; `close` hangs up, as closing its window does.
 
-    The first element of `command` is a Python file.
+    `command` are the arguments of Python.
     """
 
     def __init__(self, folder, *command, columns=100, rows=40, **environment):
@@ -45,6 +45,11 @@ class Terminal:
     def text(self):
         """All that was printed so far, without colours and movements of the cursor."""
         return _CONTROL.sub("", self._printed.decode(errors="replace")).replace("\r", "")
+
+    @property
+    def hides_cursor(self):
+        """Whether the cursor was ever hidden, as it stays where the process is killed."""
+        return b"\x1b[?25l" in self._printed
 
     def wait_for(self, text, seconds=120):
         """Read until `text` was printed."""

@@ -41,6 +41,7 @@ def listening():
     yield asked
     asked.leave()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,12 @@ def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)]
+    ("number", "raised"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGTERM, TerminatedError),
+        (signal.SIGHUP, TerminatedError),
+    ],
 )
 def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, raised):
     class Dropping:
@@ -92,10 +98,24 @@ def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, rai
             ask()
 
 
-def test_ctrl_c_that_is_ignored_from_the_start_stays_so(listening):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signal_that_is_ignored_from_the_start_stays_so(listening, number):
+    before = signal.signal(number, signal.SIG_IGN)
     listening.listen()
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), number)
+    listening.leave()
+    os.kill(os.getpid(), number)
+    signal.signal(number, before)
+
+
+def test_end_of_the_terminal_comes_twice_and_ends_with_its_own_code(listening):
+    with pytest.raises(TerminatedError) as raised:
+        os.kill(os.getpid(), signal.SIGHUP)
+    listening.listen()
+    listening.leave()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert listening.exit_code(raised.value) == raised.value.exit_code == 129
+    assert listening.why_terminated() == "its terminal was closed"
 
 
 def test_second_sigterm_does_not_disturb_the_end_that_the_first_began(listening):

@@ -158,12 +158,35 @@ def test_what_is_left_of_trials_elsewhere_is_read_from_their_curves(started, tmp
     assert seconds_left(progress) == pytest.approx(SECONDS, abs=0.5)
 
 
-def test_what_a_terminal_shows_does_not_keep_tune_from_pickling_who_tells_it(tmp_path, monkeypatch):
+def print_on_terminal(monkeypatch):
+    """Have stdout pass for a terminal; pytest replaces it between a fixture and its test."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_what_a_terminal_shows_does_not_keep_tune_from_pickling_who_tells_it(tmp_path, monkeypatch):
+    print_on_terminal(monkeypatch)
     made = plan.make(sweep, "longer", sweep.trials("longer")[:1], tmp_path)
     with SweepProgress(made, Notices("tiny", None)) as progress:
         told = cloudpickle.loads(cloudpickle.dumps(InOrder(Interruption(), progress.say)))
     told._tell("it is pickled")
+
+
+def test_errors_into_a_file_stay_there_while_a_terminal_shows_trials(tmp_path, monkeypatch, capsys):
+    print_on_terminal(monkeypatch)
+    made = plan.make(sweep, "longer", sweep.trials("longer")[:1], tmp_path)
+    with SweepProgress(made, Notices("tiny", None)) as progress:
+        assert progress._live is not None
+        print("a warning", file=sys.stderr)
+    assert capsys.readouterr().err == "a warning\n"
+
+
+def test_names_of_running_trials_are_whole_in_a_narrow_window(started):
+    progress, (name, *_) = started
+    console = Console(file=io.StringIO(), width=30)
+    console.print(progress._screen())
+    shown = console.file.getvalue().split("best return")[-1]
+    assert progress._trials[name].label[-8:] in shown
 
 
 @pytest.mark.parametrize("text", ["5 MB free in /data/[old]/results", "see /data/[/x]/results"])

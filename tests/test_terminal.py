@@ -5,10 +5,50 @@ from pathlib import Path
 import pytest
 
 from pwmray.registry import Status
+from pwmray.registry import read as read_record
 from pwmray.results import read_table
 from tests.terminal import Terminal
 
-TINY = Path(__file__).parent / "tiny.py"
+TINY, SEARCH = (Path(__file__).parent / name for name in ("tiny.py", "tiny_search.py"))
+# Says that it works, then works until it is ended; what it prints then is printed nowhere.
+WORKING = """
+import sys, time
+from pwmray.commands import run_command
+from pwmray.driver.interruption import Interruption
+def work():
+    with Interruption():
+        try:
+            print("working", flush=True)
+            time.sleep(100)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                print("ending", file=stream, flush=True)
+            open("ended", "w")
+sys.exit(run_command(work))
+"""
+SHOWING = """
+import time
+from pwmray.commands import show_progress
+with show_progress("data") as show:
+    show("training and collecting in rounds, 30 tasks", 1, 2)
+    time.sleep(100)
+"""
+ONCE = """
+from pwmray.commands import show_progress
+with show_progress("data") as show:
+    show("all", 1, 2)
+"""
+BACKGROUND = f"""
+import subprocess, sys
+sys.exit(subprocess.run([sys.executable, "-c", {ONCE!r}], process_group=0).returncode)
+"""
+INTO_FILE = """
+import os
+from pwmray.commands import show_progress
+os.dup2(os.open("file", os.O_WRONLY | os.O_CREAT), 1)
+with show_progress("data") as show:
+    print("a line")
+"""
 
 
 def statuses(folder):
@@ -21,4 +61,56 @@ def test_sweep_in_a_terminal_shows_what_runs_and_what_is_done(tmp_path):
         assert terminal.wait() == 0
     for text in ("2 running", "done pendulum-spin-baseline", "2 of 2 trials done"):
         assert text in terminal.text
+    assert not terminal.hides_cursor
     assert statuses(tmp_path) == [Status.EVALUATED] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "shown"),
+    [("xterm", 80, " 50%"), ("xterm", 40, " 50%"), ("dumb", 80, "30 tasks, 1/2")],
+)
+def test_progress_suits_the_terminal_and_leaves_the_cursor_to_it(tmp_path, kind, columns, shown):
+    with Terminal(tmp_path, "-c", SHOWING, columns=columns, TERM=kind) as terminal:
+        terminal.wait_for(shown, 20)
+    assert not terminal.hides_cursor
+
+
+def test_progress_of_what_runs_in_the_background_leaves_alone_what_is_typed(tmp_path):
+    with Terminal(tmp_path, "-c", BACKGROUND) as terminal:
+        assert terminal.wait() == 0
+    assert "data: all, 1/2" in terminal.text
+
+
+def test_output_into_a_file_stays_there_while_a_terminal_shows_progress(tmp_path):
+    with Terminal(tmp_path, "-c", INTO_FILE) as terminal:
+        assert terminal.wait() == 0
+    assert (tmp_path / "file").read_text() == "a line\n"
+
+
+def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
+    with Terminal(tmp_path, "-c", WORKING) as terminal:
+        terminal.wait_for("working")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.slow
+def test_sweep_whose_terminal_is_closed_leaves_its_trials_stopped(tmp_path):
+    with Terminal(tmp_path, TINY, "--scale", "longer", "--limit", "2") as terminal:
+        terminal.wait_for("2 running")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert statuses(tmp_path) == [Status.CANCELLED] * 2
+
+
+@pytest.mark.slow
+def test_search_whose_terminal_is_closed_ends_in_good_order(tmp_path):
+    with Terminal(tmp_path, SEARCH) as terminal:
+        terminal.wait_for("1 of 5")
+        terminal.close()
+        assert terminal.process.wait(60) == 129
+    assert not list(tmp_path.glob("results/tiny_search/**/claim.json"))
+    found = [read_record(folder).status for folder in tmp_path.glob("results/trials/*")]
+    assert Status.CANCELLED in found
+    assert Status.RUNNING not in found

@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
 from pwmray.wording import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
 FAILED = 2  # exit code for an error that the user can put right
@@ -175,6 +178,33 @@ def check_distinct(paths: Iterable[Path]) -> None:
         seen.add(path.resolve())
 
 
+def is_screen(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that can write its lines anew.
+
+    One that others type on is not: this process is in its background.
+    """
+    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # it is not the terminal that this process was started from
+        return True
+
+
+def console_of(stream: TextIO) -> "Console":
+    """Return rich's console of a terminal, which leaves its cursor visible.
+
+    rich would hide it, and a process that is killed could not bring it back.
+    """
+    from rich.console import Console
+
+    class Plain(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+    return Plain(file=stream)
+
+
 @contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Progress]:
     """Yield a function that shows on stderr how far some work has come, and the time left.
@@ -182,7 +212,7 @@ def show_progress(title: str) -> Iterator[Progress]:
     A terminal shows a bar; elsewhere there is a line when the activity changes and every 5 s.
     """
     # rich may be missing: some GPU machines have torch, numpy and pyarrow alone.
-    if sys.stderr.isatty() and importlib.util.find_spec("rich"):
+    if is_screen(sys.stderr) and importlib.util.find_spec("rich"):
         with _bar(title) as show:
             yield show
     else:
@@ -192,15 +222,20 @@ def show_progress(title: str) -> Iterator[Progress]:
 @contextlib.contextmanager
 def _bar(title: str) -> Iterator[Progress]:
     from rich import progress
-    from rich.console import Console
+    from rich.table import Column
 
     columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
+        progress.TextColumn("{task.description}", table_column=Column()),  # may take several lines
+        progress.BarColumn(bar_width=20),
         progress.TaskProgressColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(
+        *columns,
+        console=console_of(sys.stderr),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what is printed into a file stays there
+    ) as bar:
         row = bar.add_task(title, total=None)
 
         def show(what: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pwmray import lost, registry
-from pwmray.commands import Subcommands, add_results_option
+from pwmray.commands import Subcommands, add_results_option, is_screen
 from pwmray.registry.listing import Summary, list_trials
 from pwmray.registry.states import (
     as_lines,
@@ -38,8 +38,8 @@ def add_status_command(commands: Subcommands) -> None:
 def _show(chosen: argparse.Namespace) -> None:
     while True:
         text, is_over = _status(chosen.results, chosen.sweep)
-        is_screen = chosen.watch and sys.stdout.isatty()
-        print(f"{_CLEAR}{text}" if is_screen else text, flush=True)
+        is_cleared = chosen.watch and is_screen(sys.stdout)
+        print(f"{_CLEAR}{text}" if is_cleared else text, flush=True)
         if is_over or not chosen.watch:
             return
         time.sleep(_WATCH_SECONDS)

@@ -21,7 +21,8 @@ from pwmray.envs.vector import failures_in_one_line, make_vector
 
 Wanted = tuple[str, CollectionRecipe]  # a task and where its data comes from
 
-_KEPT = (signal.SIGINT, signal.SIGUSR1)  # which come to all processes of a terminal, or of a job
+# Which come to all processes of a terminal, or of a job.
+_KEPT = (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _POLL_SECONDS = 0.2
 _PERCENT = 100
 
@@ -75,7 +76,7 @@ def _make_side_by_side(wanted: list[Wanted], data_dir: Path, progress: Progress)
 
 @contextlib.contextmanager
 def _signals_kept_here() -> Iterator[None]:
-    """Keep Ctrl-C and SIGUSR1 from the processes that are started in this context.
+    """Keep Ctrl-C, SIGUSR1 and SIGHUP from the processes that are started in this context.
 
     The signals are blocked, which child processes inherit. Those that come meanwhile are heeded
     afterwards, as is SIGTERM, which would leave a process half started.

@@ -1,4 +1,6 @@
-"""Requests from outside to stop: SIGUSR1 at each trial's next row, SIGTERM at once, as Ctrl-C.
+"""Requests from outside to stop: SIGUSR1 at each trial's next row, others at once, as Ctrl-C.
+
+SIGTERM is one of these, and SIGHUP, which comes when the terminal is closed.
 
 A scheduler sends SIGUSR1 some minutes before it takes the machines away, at the time limit or for
 jobs of higher priority. Trials have until shortly before that to come to their row. By the exit
@@ -22,8 +24,9 @@ from pwmray.wording import one_line
 # Exit code after SIGUSR1, and where Slurm ended Ray: what is left is to be gone on with (sysexits'
 # EX_TEMPFAIL).
 GO_ON = 75
-TERMINATED = 128 + signal.SIGTERM
+TERMINATED, HUNG_UP = 128 + signal.SIGTERM, 128 + signal.SIGHUP
 TIME_LIMIT, PREEMPTED, CANCELLED = "time limit", "preempted", "cancelled by SIGTERM"
+CLOSED = "its terminal was closed"
 NODE_ENDED = "Slurm ended Ray's node on this machine"
 REQUEUED = "requeued by Slurm"  # `scontrol requeue`, or a preemption that does so
 _IN_VAIN = (
@@ -45,9 +48,11 @@ class AskedToStopError(Exception):
 
 
 class TerminatedError(KeyboardInterrupt):
-    """What SIGTERM raises: as Ctrl-C it passes through what handles errors."""
+    """What SIGTERM and SIGHUP raise: as Ctrl-C it passes through what handles errors."""
 
-    exit_code = TERMINATED
+    def __init__(self, why: str = CANCELLED):
+        super().__init__(why)
+        self.exit_code = HUNG_UP if why == CLOSED else TERMINATED
 
 
 class Interruption:
@@ -103,33 +108,40 @@ class Interruption:
                 raise error
             say(f"{NODE_ENDED}: {one_line(error)}")
             time.sleep(_TOLD_SECONDS)
-        except TerminatedError:
-            return TERMINATED, self.why_terminated()
+        except TerminatedError as stopped:
+            return stopped.exit_code, self.why_terminated()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it would cut off what is recorded
         return GO_ON, NODE_ENDED
 
     def listen(self) -> None:
         """Take the signals.
 
-        Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`.
+        Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`; so is
+        SIGHUP, which `nohup` ignores.
         """
         signal.signal(signal.SIGUSR1, self._ask)
-        if self.reason != CANCELLED:
+        if not self.is_terminated:
             signal.signal(signal.SIGTERM, self._terminate)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._interrupt)
+        for number, take in ((signal.SIGINT, self._interrupt), (signal.SIGHUP, self._terminate)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, take)
 
     def raise_lost(self) -> None:
         """Raise what a signal raised and was lost: Python drops it in a `__del__`."""
         if self._is_interrupted:
             raise KeyboardInterrupt
-        if self.reason == CANCELLED:
-            raise TerminatedError(CANCELLED)
+        if self.is_terminated:
+            raise TerminatedError(str(self.reason))
 
     def may_go_on(self) -> bool:
         """Tell whether it was not asked to stop; for what waits. Raises as `raise_lost`."""
         self.raise_lost()
         return self.reason is None
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether SIGTERM or SIGHUP came."""
+        return self.reason in (CANCELLED, CLOSED)
 
     @property
     def row_seconds(self) -> float:
@@ -150,12 +162,14 @@ class Interruption:
 
     def exit_code(self, stopped: BaseException) -> int:
         """Return the exit code of work that AskedToStopError or KeyboardInterrupt ended."""
-        if self.reason == CANCELLED:
-            return TERMINATED
+        if self.is_terminated:
+            return HUNG_UP if self.reason == CLOSED else TERMINATED
         return GO_ON if isinstance(stopped, AskedToStopError) else INTERRUPTED
 
     def why_terminated(self) -> str:
-        """Return why SIGTERM came: CANCELLED, or REQUEUED where Slurm starts the job once more."""
+        """Return what ended it: CLOSED, CANCELLED, or REQUEUED where Slurm starts it once more."""
+        if self.reason == CLOSED:
+            return CLOSED
         goes_on = os.environ.get(_GOES_ON_VARIABLE)
         if goes_on is not None and Path(goes_on).exists():
             return REQUEUED
@@ -170,15 +184,17 @@ class Interruption:
         return Status.QUEUED if code == GO_ON or why == REQUEUED else Status.CANCELLED
 
     def leave(self) -> None:
-        """Give the signals their default meaning back, but for a Ctrl-C that came already."""
+        """Give the signals their default meaning back, but for those that came already."""
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGHUP) == self._terminate:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _ask(self, *_: int | FrameType | None) -> None:
-        if self.reason == CANCELLED:
-            return  # SIGTERM came before, which ends more
+        if self.is_terminated:
+            return  # what came before ends more
         limit_at = float(os.environ.get(_LIMIT_VARIABLE, "inf"))
         self.reason = TIME_LIMIT if time.time() >= limit_at else PREEMPTED
 
@@ -191,11 +207,24 @@ class Interruption:
         )
         raise KeyboardInterrupt
 
-    def _terminate(self, *_: int | FrameType | None) -> None:
-        # A scheduler tells every process of a job, and the job's script tells its children.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.reason = CANCELLED
-        raise TerminatedError(CANCELLED)
+    def _terminate(self, number: int, _: FrameType | None) -> None:
+        # A scheduler tells every process of a job, and the job's script tells its children; of a
+        # closed terminal the kernel tells, and the shell.
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        self.reason = CLOSED if number == signal.SIGHUP else CANCELLED
+        raise TerminatedError(self.reason)
+
+
+def _leave_terminal() -> None:
+    """Send what is still printed nowhere if it would go to a closed terminal, which is an error."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _written(folder: Path) -> list[int]:

@@ -18,8 +18,8 @@ from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
 from pwmray.driver import connect, notify, retries
 from pwmray.driver.interruption import (
-    CANCELLED,
     GO_ON,
+    HUNG_UP,
     TERMINATED,
     AskedToStopError,
     Interruption,
@@ -61,9 +61,10 @@ def run(
     `patience_seconds` for trials that other processes run, and takes them over if those die. Tune
     runs `trainable` in place of TrialTrainable.
     Returns the exit code: 0 when all trials are evaluated or run in other processes, 1 when some
-    are not, 130 after Ctrl-C, 143 after SIGTERM, 75 where the sweep is to go on. That is after
-    SIGUSR1 (see `Interruption.outcome`), with each trial's last row in its checkpoint and half-made
-    data to be made anew, and where Slurm ended Ray, from the checkpoints that trials have by then.
+    are not, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 75 where the sweep is to go on.
+    That is after SIGUSR1 (see `Interruption.outcome`), with each trial's last row in its checkpoint
+    and half-made data to be made anew, and where Slurm ended Ray, from the checkpoints that trials
+    have by then.
     """
     asked = _Asked(data_dir, address, command, mode, patience_seconds, trainable)
     notices = notify.from_environment(plan.sweep.name)
@@ -166,10 +167,11 @@ def _work(engine: "_Engine", following: _Following) -> _End:
         if interruption.reason is not None:
             return _End(*interruption.outcome())
         return _End()
-    except KeyboardInterrupt:
-        if interruption.reason != CANCELLED:
+    except KeyboardInterrupt as stopped:
+        if not interruption.is_terminated:
             return _End(code=INTERRUPTED)
-        return _settled(turns, _End(code=TERMINATED, why=interruption.why_terminated()))
+        code = interruption.exit_code(stopped)
+        return _settled(turns, _End(code=code, why=interruption.why_terminated()))
     except Exception as error:
         return _settled(turns, _End(*interruption.outcome_of(error)))
 
@@ -309,7 +311,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
         print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials still run in other processes")
-    if end.code in (GO_ON, TERMINATED):
+    if end.code in (GO_ON, TERMINATED, HUNG_UP):
         print(f"stopped: {end.why}")
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")

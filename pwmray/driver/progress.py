@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pwmray.commands import say
+from pwmray.commands import console_of, is_screen, say
 from pwmray.driver.notify import Notices
 from pwmray.durations import format_duration
 from pwmray.failures import essence
@@ -168,7 +168,7 @@ class SweepProgress:
         self._sums = _Sums(self._trials.values())
         self._sums.best = _best_before(plan)
         self._pace, self._num_places = _Pace(), 0
-        self._is_terminal = sys.stdout.isatty()
+        self._is_terminal = is_screen(sys.stdout)
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
@@ -176,7 +176,13 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         if self._is_terminal:
-            self._live = Live(get_renderable=self._screen, console=Console(), refresh_per_second=2)
+            console = console_of(sys.stdout)
+            self._live = Live(
+                get_renderable=self._screen,
+                console=console,
+                refresh_per_second=2,
+                redirect_stderr=sys.stderr.isatty(),  # what goes into a file stays there
+            )
             self._live.start()
         else:
             say(self.line())
@@ -291,7 +297,8 @@ class SweepProgress:
     def _screen(self) -> Group:
         table = Table(box=None, pad_edge=False)
         for name, justify in (("running", "left"), ("epoch", "right"), ("best return", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+            # Folded where the window is narrow: names differ at their ends.
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for trial in self._trials.values():
             if trial.status == "running":
                 best = f"{trial.best_return:.1f}" if trial.has_return else "-"

@@ -15,11 +15,11 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from pwmray import lost, placement
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
+from pwmray.commands import TRIALS_FAILED, say, show_progress
 from pwmray.config import RuntimeConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
-from pwmray.driver.interruption import CANCELLED, GO_ON, TERMINATED, AskedToStopError, Interruption
+from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.launch import MAX_LOSSES
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
@@ -55,7 +55,7 @@ def run(
     The exit code is 0 at the end of the search; 1 if the first trials all died of one bug, if a
     task has no return at all, or if a requeued job got no row of any trial; 75 after SIGUSR1, when
     each trial has its last row in its checkpoint, or if Slurm ended Ray; 130 after Ctrl-C; 143
-    after SIGTERM (see `Interruption.outcome`).
+    after SIGTERM and 129 after SIGHUP (see `Interruption.outcome`).
 
     Raises ValueError if another process still runs the same search, or the disk has no room.
     """
@@ -133,10 +133,10 @@ def _run_tasks(
         except AskedToStopError as stopped:
             print(stopped)
             code = GO_ON
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-            if interruption.reason == CANCELLED:
-                code, why = TERMINATED, interruption.why_terminated()
+        except KeyboardInterrupt as stopped:
+            code = interruption.exit_code(stopped)
+            if interruption.is_terminated:
+                why = interruption.why_terminated()
         except Exception as error:
             code, why = interruption.outcome_of(error)
         finally:
@@ -146,7 +146,7 @@ def _run_tasks(
                 status = Interruption.left_at(code, why)
                 for trials in opened:  # now that no worker writes any more
                     trials.settle(why, status)
-    if code in (GO_ON, TERMINATED) and why != STOPPED:
+    if code in (GO_ON, TERMINATED, HUNG_UP) and why != STOPPED:
         print(f"stopped: {why}")
     return code
 
