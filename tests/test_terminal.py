@@ -20,7 +20,8 @@ def work():
     with Interruption():
         try:
             print("working", flush=True)
-            time.sleep(100)
+            while True:  # in pieces: a signal just before a sleep is heeded after it
+                time.sleep(0.05)
         finally:
             for stream in (sys.stdout, sys.stderr):
                 print("ending", file=stream, flush=True)
