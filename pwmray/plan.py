@@ -149,8 +149,7 @@ def make(
             checkpoint_bytes = max(checkpoint_bytes - _stored_bytes(folder), 0)
         levels, done = levels_of(config, axes, named, words), _epochs_done(folder, state)
         bytes_left = (checkpoint_bytes, curve_bytes)
-        of_code = (record.last("code_fingerprint"), record.last("git_commit"))
-        other = provenance.is_other_code(*of_code)
+        other = provenance.is_of_other_code(record)
         trials.append(PlannedTrial(config, name, levels, state, price, *bytes_left, done, other))
     plan = Plan(
         sweep, scale, results, trials, prerequisites, words=words or {}, unreadable=unreadable

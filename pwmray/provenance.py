@@ -9,9 +9,12 @@ import socket
 import subprocess
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pwmray
+
+if TYPE_CHECKING:
+    from pwmray.registry import Record
 
 _JOB = {
     "slurm_job_id": "SLURM_JOB_ID",
@@ -69,11 +72,11 @@ def code_fingerprint() -> str | None:
     return _digest_package(_LEARNER)
 
 
-def is_other_code(fingerprint: str | None, commit: str | None) -> bool:
-    """Tell whether these are of other code than this; by the commit where that alone is known."""
-    if fingerprint is not None:
+def is_of_other_code(record: "Record") -> bool:
+    """Tell whether a trial was last trained by other code; by the commit if no more is known."""
+    if (fingerprint := record.last("code_fingerprint")) is not None:
         return fingerprint != code_fingerprint()
-    return commit not in (None, code()["git_commit"])
+    return record.last("git_commit") not in (None, code()["git_commit"])
 
 
 def process() -> dict[str, Any]:

@@ -168,14 +168,13 @@ class SweepProgress:
         self._sums = _Sums(self._trials.values())
         self._sums.best = _best_before(plan)
         self._pace, self._num_places = _Pace(), 0
-        self._is_terminal = is_screen(sys.stdout)
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
         self._lacks = Lacks(self.say)
 
     def __enter__(self) -> "SweepProgress":
-        if self._is_terminal:
+        if is_screen(sys.stdout):
             console = console_of(sys.stdout)
             self._live = Live(
                 get_renderable=self._screen,
@@ -210,7 +209,7 @@ class SweepProgress:
             self._pace.add(trial.minutes_up_to(epoch), seconds)
             trial.epoch = epoch
             trial.best_return = max(trial.best_return, return_mean)
-        if not self._is_terminal and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
+        if self._live is None and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
             self.say(self.line())
 
     def finish(self, fingerprint: str, result: dict) -> None:

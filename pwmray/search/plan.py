@@ -2,7 +2,6 @@
 
 import functools
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from pwmray import prices, provenance, registry, tables
+from pwmray import prices, registry, tables
 from pwmray.config import FORMAT, TrialConfig
 from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_trials, count_disk_bytes
+from pwmray.registry import Record
 from pwmray.search import study
 from pwmray.search.space import Settings, all_values, check_space, distinct, find_cells, read_space
 
@@ -133,30 +133,25 @@ class SearchPlan:
         """Raise ValueError unless so many trials can be written, and fit on the disk."""
         check_trials(self.folder, num_left, num_left * self.trial_bytes)
 
-    def count_on_other_data(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
-        """Return how many of each task's ended trials were trained on other data than is there now.
+    def read_records(self, studies: Mapping[str, optuna.Study]) -> dict[str, list[Record]]:
+        """Return the records of each task's ended trials; one that cannot be read is empty."""
+        return {
+            task: [
+                _read(registry.trial_folder(self.results, name)) for name in study.outcomes(found)
+            ]
+            for task, found in studies.items()
+        }
 
-        Empty without a `data_dir`.
+    def count_on_other_data(self, task: str, records: Sequence[Record]) -> int:
+        """Return how many of a task's trials were trained on other data than is there now.
+
+        It is 0 without a `data_dir`.
         """
         if self.data_dir is None:
-            return {}
-        counts = {}
-        for task, found in studies.items():
-            now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
-            folders = [registry.trial_folder(self.results, name) for name in study.outcomes(found)]
-            trained_on = (_read(folder).last("data_fingerprint") for folder in folders)
-            counts[task] = sum(now is not None and one not in (None, now) for one in trained_on)
-        return counts
-
-    def count_of_other_code(self, studies: Mapping[str, optuna.Study]) -> dict[str, int]:
-        """Return how many of each task's ended trials were trained by other code than this."""
-        counts = Counter[str]()
-        for task, found in studies.items():
-            for name in study.outcomes(found):
-                record = _read(registry.trial_folder(self.results, name))
-                of_code = (record.last("code_fingerprint"), record.last("git_commit"))
-                counts[task] += provenance.is_other_code(*of_code)
-        return counts
+            return 0
+        now = current_fingerprint(task, self.config(task, {}).data, self.data_dir)
+        trained_on = [record.last("data_fingerprint") for record in records]
+        return sum(now is not None and one not in (None, now) for one in trained_on)
 
     def _defining(self, base: TrialConfig) -> dict[str, Any]:
         """Return all that defines the study of a task, whose default trial is `base`."""
@@ -166,8 +161,8 @@ class SearchPlan:
         return {"format": FORMAT, "space": dict(self.search.space), "config": config}
 
 
-def _read(folder: Path) -> registry.Record:
+def _read(folder: Path) -> Record:
     try:
         return registry.read(folder)
     except (ValueError, OSError):  # the tables say what is wrong with it
-        return registry.Record()
+        return Record()

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from pwmray.plan_text import duration_text
+from pwmray.provenance import is_of_other_code
 from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
@@ -73,18 +74,16 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
         for task, number in counts.items()
         if number
     ]
-    lines += [
-        f"note: {number} of {task}'s trials were trained on data that has changed since; "
-        "they count all the same"
-        for task, number in plan.count_on_other_data(journal.by_task).items()
-        if number
-    ]
-    lines += [
-        f"note: {number} of {task}'s trials were trained by other code of the learner; they count "
-        "all the same"
-        for task, number in plan.count_of_other_code(journal.by_task).items()
-        if number
-    ]
+    for task, records in plan.read_records(journal.by_task).items():
+        counted = {
+            "on data that has changed since": plan.count_on_other_data(task, records),
+            "by other code of the learner": sum(map(is_of_other_code, records)),
+        }
+        lines += [
+            f"note: {number} of {task}'s trials were trained {how}; they count all the same"
+            for how, number in counted.items()
+            if number
+        ]
     return lines
 
 
