@@ -60,7 +60,10 @@ def signals():
     """Fail a test that leaves a signal handler behind, and restore the handlers."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
+    hang_up = signal.getsignal(signal.SIGHUP)
     yield
+    # Once a process was told to end it ignores SIGHUP; what later tests start would inherit that.
+    signal.signal(signal.SIGHUP, hang_up)
     left = [signal.getsignal(number) for number in numbers]
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
