@@ -11,6 +11,8 @@ from pwmray.variants import SCRATCH
 CODE = {
     "git_commit": "commit",
     "code_fingerprint": "learner code",
+    "world_model_code": "world model code",
+    "policy_code": "policy code",
     "code_version": "package",
     "torch_version": "torch",
     "mujoco_version": "MuJoCo",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.guard import PARAMETERS, settings_of
+from analysis.guard import OWN_CODE, PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
 from pwmray.commands import CommandParser, add_results_option, run_command
 from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
@@ -22,7 +22,7 @@ from pwmray.wording import one_line
 PARTS = {
     "data": ("data_fingerprint",),
     "world model": ("world_model_from", "world_model_training"),
-    "code": ("code_version", "git_commit", "code_fingerprint"),
+    "code": ("code_version", "git_commit", "code_fingerprint", *OWN_CODE),
     "versions": (
         "python_version",
         "torch_version",

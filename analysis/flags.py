@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import leave_out_replaced
-from analysis.guard import CODE, PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
+from analysis.guard import CODE, OWN_CODE, PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import EVALUATED, Sweep, Trial, format_value
 
 FULL_EPISODES = 50  # evaluation episodes that a final return should rest on
@@ -19,7 +19,7 @@ def find_flags(sweep: Sweep) -> list[str]:
     usable = counting.usable
     misrecorded = [t for t in usable if _is_misrecorded(t)]
     miscounted = [t for t in usable if t.record["evaluation_episodes"] != t.num_episodes]
-    mixed = [t for t in usable if " and " in (t.record[CODE] or t.record["git_commit"] or "")]
+    mixed = [t for t in usable if _is_mixed(t)]
     unusable = [t for t in counting.trials if t.record["status"] == EVALUATED and not t.is_usable]
     flags = [
         _list_trials("whose recorded final return is not the mean of its episodes", misrecorded),
@@ -42,6 +42,11 @@ def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
         return ""
     listed = "; ".join(f"{variant} {format_value(size)}" for variant, size in sizes.items())
     return f"{field} differ by {share:.1%} between variants: {listed}"
+
+
+def _is_mixed(trial: Trial) -> bool:
+    names = (CODE, *OWN_CODE) if trial.record[CODE] else ("git_commit",)
+    return any(" and " in (trial.record[name] or "") for name in names)
 
 
 def _is_misrecorded(trial: Trial) -> bool:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from analysis.checked import read_config
 from analysis.load import Trial, format_value
 from pwmray.registry import flat_settings
-from pwmray.results import ADDED, TRAINED_BY, TRAINED_WITH, UNKNOWN
+from pwmray.results import ADDED, TRAINED_AS, TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.variants import PARAMETER_TOLERANCE, SCRATCH, SETS_VARIANT
 
 CODE = "code_fingerprint"  # alike under commits that do not change what computes results
+OWN_CODE = {"world_model_code": "world_model", "policy_code": "policy"}  # of the kind that is there
 CODE_OF_EARLIER = ("code_version", "git_commit")  # which count where that is not recorded
 CONTROLS = (
     "methodology",
@@ -86,6 +87,7 @@ def find_differences(
         compared |= set(CODE_OF_EARLIER)
     found = [_compare_identity(baseline, level)]
     found += [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
+    found += [_compare_own_code(name, of, baseline, level) for name, of in OWN_CODE.items()]
     found += [
         _compare_by_seed(name, baseline, level, "methodology" in compared)
         for name in SEED_CONTROLS
@@ -192,6 +194,22 @@ def _compare_control(
     )
 
 
+def _compare_own_code(
+    field: str, part: str, baseline: Sequence[Trial], level: Sequence[Trial]
+) -> Difference | None:
+    """Compare the code of each kind of `part` among its trials: that of two kinds may differ."""
+    found = {
+        (trial.record[part], code)
+        for trial in (*baseline, *level)
+        if (code := trial.record.get(field))
+    }
+    if len(found) == len({kind for kind, _ in found}):
+        return None
+    return Difference(
+        field, join_values(_values(field, baseline)), join_values(_values(field, level))
+    )
+
+
 def _compare_by_seed(
     field: str, baseline: Sequence[Trial], level: Sequence[Trial], may_lack: bool
 ) -> Difference | None:
@@ -241,9 +259,14 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
 
 
 def _is_alike(one: str, other: str) -> bool:
-    """Tell whether two trainings agree; code and settings count only if both record them."""
-    for mark in (TRAINED_BY, TRAINED_WITH):  # from the end
-        if mark not in one or mark not in other:
+    """Tell whether two trainings agree; code and settings count only if both record them.
+
+    So does the code of their kinds, if these are one.
+    """
+    for mark in (TRAINED_AS, TRAINED_BY, TRAINED_WITH):  # from the end
+        told = [text.partition(mark)[2] for text in (one, other)]
+        is_of_two = mark == TRAINED_AS and len({text.partition(" ")[0] for text in told}) == 2
+        if is_of_two or not all(told):
             one, other = one.partition(mark)[0], other.partition(mark)[0]
     return one == other
 

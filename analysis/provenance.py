@@ -12,6 +12,8 @@ from analysis.short_names import shorten_levels
 COLUMNS = {
     "git_commit": "commit",
     "code_fingerprint": "learner code",
+    "world_model_code": "world model code",
+    "policy_code": "policy code",
     "code_version": "package",
     "python_version": "Python",
     "torch_version": "torch",

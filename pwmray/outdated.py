@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pwmray.config import TrialConfig
+from pwmray.learner_code import LEARNER, kinds_of, name_code
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import Status
 from pwmray.results import read_table
@@ -31,25 +32,31 @@ def describe_outdated(plan: Plan) -> list[str]:
 def describe_other_code(plan: Plan) -> list[str]:
     """Return a line about the trials that go on by other code than began them, one about done ones.
 
-    Done ones are told where others are still to run, which makes the sweep one of two versions.
+    Done ones are told where others of that code are still to run, which makes them two versions.
     """
-    other = [trial for trial in plan.trials if trial.is_of_other_code]
+    other = [trial for trial in plan.trials if trial.other_code]
     mixed = [trial for trial in other if trial.is_to_run and trial.epochs_done]
-    done = [trial for trial in other if trial.state == "done"]
+    asked = {name for trial in plan.to_run for name in name_code(kinds_of(trial.config)).values()}
+    done = [trial for trial in other if trial.state == "done" and asked & {*trial.other_code}]
     lines = []
     if mixed:
         go = "trials go on that were" if len(mixed) > 1 else "trial goes on that was"
         lines.append(
-            f"note: {len(mixed)} {go} begun by other code of the learner; to begin again, delete "
-            f"from {plan.results}/trials: {_name_first(mixed)}"
+            f"note: {len(mixed)} {go} begun by other code of {_name_code(mixed)}; to begin again, "
+            f"delete from {plan.results}/trials: {_name_first(mixed)}"
         )
-    if done and plan.to_run:
+    if done:
         were = "trials were" if len(done) > 1 else "trial was"
         lines.append(
-            f"note: {len(done)} done {were} trained by other code of the learner than those to run "
-            f"will be, which no summary compares with them: {_name_first(done)}"
+            f"note: {len(done)} done {were} trained by other code of {_name_code(done)} than those "
+            f"to run will be, which no summary compares with them: {_name_first(done)}"
         )
     return lines
+
+
+def _name_code(trials: Sequence[PlannedTrial]) -> str:
+    names = dict.fromkeys(name for trial in trials for name in trial.other_code)
+    return LEARNER if LEARNER in names else " and ".join(names)
 
 
 def _name_first(trials: Sequence[PlannedTrial]) -> str:

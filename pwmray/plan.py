@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pwmray import prices, provenance, registry, tables
+from pwmray import learner_code, prices, registry, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
@@ -43,7 +43,7 @@ class PlannedTrial:
     checkpoint_bytes: int  # to be written beside what is there
     curve_bytes: int
     epochs_done: int = 0  # that a run goes on from
-    is_of_other_code: bool = False  # so far, than this process is
+    other_code: Sequence[str] = ()  # what it is of so far, and not of what this process runs
 
     @property
     def is_to_run(self) -> bool:
@@ -149,7 +149,7 @@ def make(
             checkpoint_bytes = max(checkpoint_bytes - _stored_bytes(folder), 0)
         levels, done = levels_of(config, axes, named, words), _epochs_done(folder, state)
         bytes_left = (checkpoint_bytes, curve_bytes)
-        other = provenance.is_of_other_code(record)
+        other = learner_code.find_other_code(record, learner_code.kinds_of(config))
         trials.append(PlannedTrial(config, name, levels, state, price, *bytes_left, done, other))
     plan = Plan(
         sweep, scale, results, trials, prerequisites, words=words or {}, unreadable=unreadable

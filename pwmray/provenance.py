@@ -7,14 +7,11 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pwmray
-
-if TYPE_CHECKING:
-    from pwmray.registry import Record
 
 _JOB = {
     "slurm_job_id": "SLURM_JOB_ID",
@@ -24,26 +21,8 @@ _JOB = {
     "profile": "PWMRAY_PROFILE",  # these two are set by cluster/
     "log": "PWMRAY_LOG",
 }
-_PACKAGE = Path(__file__).resolve().parent
-_ROOT = _PACKAGE.parent
-# What of this package computes the numbers of trials and pretrainings; the rest plans, records and
-# shows them.
-_LEARNER = (
-    "algorithm",
-    "data",
-    "envs",
-    "kernels",
-    "models",
-    "pretraining",
-    "build.py",
-    "config.py",
-    "devices.py",
-    "fidelity.py",
-    "precision.py",
-    "seeding.py",
-    "tasks.py",
-    "trial.py",
-)
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
 # What git tells those that it starts, as its hooks, of the repository that it is at work in.
 _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
@@ -54,29 +33,12 @@ def code() -> dict[str, str | None]:
     return {
         "code_version": pwmray.__version__,
         "git_commit": _git_commit(),
-        "code_fingerprint": code_fingerprint(),
         "python_version": platform.python_version(),
         "torch_version": _version("torch"),
         "mujoco_version": _version("mujoco"),
         "dm_control_version": _version("dm_control"),
         "ray_version": _version("ray"),
     }
-
-
-@functools.cache
-def code_fingerprint() -> str | None:
-    """Return 8 hex digits over the files that compute results: the same under many commits.
-
-    None where they are in no folder, as in a zip.
-    """
-    return _digest_package(_LEARNER)
-
-
-def is_of_other_code(record: "Record") -> bool:
-    """Tell whether a trial was last trained by other code; by the commit if no more is known."""
-    if (fingerprint := record.last("code_fingerprint")) is not None:
-        return fingerprint != code_fingerprint()
-    return record.last("git_commit") not in (None, code()["git_commit"])
 
 
 def process() -> dict[str, Any]:
@@ -92,6 +54,24 @@ def process() -> dict[str, Any]:
 def job() -> dict[str, str]:
     """Return the Slurm job that this process runs in, its ids and log; nothing outside of one."""
     return {name: os.environ[key] for name, key in _JOB.items() if key in os.environ}
+
+
+@functools.cache
+def package_files() -> list[Path]:
+    """Return the files of this package that are code, those new to git too; none of a zip's."""
+    # An editor may keep a link there that leads nowhere, as `.#config.py`.
+    found = (path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".cpp"))
+    return sorted(path for path in found if path.is_file())
+
+
+def digest_files(files: Iterable[Path], name: str = "") -> str | None:
+    """Return 8 hex digits over some files, and a name of what they are; None without files."""
+    found, num_files = hashlib.sha256(name.encode()), 0
+    for path in sorted(files):
+        shown = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name
+        found.update(f"{shown}\0".encode() + path.read_bytes() + b"\0")
+        num_files += 1
+    return found.hexdigest()[:8] if num_files else None
 
 
 def _version(package: str) -> str | None:
@@ -112,29 +92,13 @@ def _git_commit() -> str | None:
     if commit is None:
         return None
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return commit[:12] + (f"+changes.{_digest_package()}" if changes else "")
-
-
-def _digest_package(parts: Collection[str] = ()) -> str | None:
-    """Return 8 hex digits over the files of this package that are code, those new to git too.
-
-    Or over those in and of some of its `parts` alone. None if there are none.
-    """
-    found, num_files = hashlib.sha256(), 0
-    for path in sorted(_PACKAGE.rglob("*")):
-        name = path.relative_to(_PACKAGE)
-        is_asked = not parts or name.parts[0] in parts
-        # An editor may keep a link there that leads nowhere, as `.#config.py`.
-        if is_asked and path.suffix in (".py", ".cpp") and path.is_file():
-            found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
-            num_files += 1
-    return found.hexdigest()[:8] if num_files else None
+    return commit[:12] + (f"+changes.{digest_files(package_files())}" if changes else "")
 
 
 def _git(*arguments: str) -> str | None:
     # Git asks before it looks into another user's checkout; its code runs in this process already.
-    trusted = ["-c", f"safe.directory={_ROOT}"]
-    command = ["git", *trusted, "-C", str(_ROOT), *arguments]
+    trusted = ["-c", f"safe.directory={ROOT}"]
+    command = ["git", *trusted, "-C", str(ROOT), *arguments]
     kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER}
     try:
         done = subprocess.run(

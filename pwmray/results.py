@@ -34,11 +34,14 @@ ADDED = (
     "kernels",
     "cuda_graph",
     "code_fingerprint",
+    "world_model_code",
+    "policy_code",
     "dm_control_version",
 )
 UNKNOWN = "unknown"  # in `world_model_training`: the checkpoint does not say
 TRAINED_WITH = ", settings "  # there, before their hash; left out where the checkpoint has none
 TRAINED_BY = ", code "  # there, before its fingerprint, or commit; left out where none is known
+TRAINED_AS = ", world model "  # there, before its kind and the hash of that one's own code
 
 TRIALS = pa.schema(
     [
@@ -83,12 +86,14 @@ TRIALS = pa.schema(
         ("pid", pa.int64()),
         ("device", pa.string()),  # cpu, or the GPU's name
         ("slurm_job_id", pa.string()),
-        # Of the next nine, several joined by "and" where a trial was resumed under another.
+        # Of the next eleven, several joined by "and" where a trial was resumed under another.
         ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
         ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
         ("git_commit", pa.string()),  # in a changed tree with "+changes." and a hash of the package
-        ("code_fingerprint", pa.string()),  # hash of what of the package computes results
+        ("code_fingerprint", pa.string()),  # hash of what computes results, whatever the kinds
+        ("world_model_code", pa.string()),  # its kind, and a hash of the code that is its own
+        ("policy_code", pa.string()),  # likewise
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
         ("mujoco_version", pa.string()),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pwmray import provenance, registry, results
+from pwmray import learner_code, provenance, registry, results
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.epoch import Epoch, make_epoch
 from pwmray.algorithm.evaluate import (
@@ -136,7 +136,7 @@ class Trial:
             cuda_graph=self._run_epoch.cuda_graph,
             **began_again,
             **self._sizes(),
-            **provenance.code(),
+            **learner_code.describe(**learner_code.kinds_of(self.config)),
             **provenance.process(),
         )
         begun = registry.read(self.folder).first_time_of(Status.RUNNING)

@@ -39,6 +39,8 @@ _PER_PROCESS = (
     "code_version",
     "git_commit",
     "code_fingerprint",
+    "world_model_code",
+    "policy_code",
     "python_version",
     "torch_version",
     "mujoco_version",

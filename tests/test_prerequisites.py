@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cluster import work
-from pwmray import plan, provenance, registry, tables
+from pwmray import learner_code, plan, registry, tables
 from pwmray.build import build_learner, count_parameters
 from pwmray.config import PRETRAINED, TrialConfig
 from pwmray.data.collected import collected_path
@@ -580,20 +580,29 @@ def test_pair_of_two_commits_with_the_same_learner_is_matched(tmp_path):
     assert told == ["f1", "f1"]
 
 
-def test_pretraining_leaves_its_code_beside_its_files(made):
-    training = [world_model_training(config) for config in find(made).configs]
-    code = provenance.code()["code_fingerprint"]
-    assert [told.partition(", code ")[2] for told in training] == [code, code]
+def test_pretraining_leaves_its_code_and_that_of_its_kind_beside_its_files(made):
+    configs = find(made).configs
+    training = [world_model_training(config) for config in configs]
+    codes = [learner_code.fingerprints(world_model=c.world_model.kind).values() for c in configs]
+    assert [told.partition(", code ")[2] for told in training] == [
+        f"{code}, world model {own}" for code, own in codes
+    ]
+    check_matched(configs)
 
 
-def test_pretraining_that_other_code_goes_on_with_tells_both(tmp_path, monkeypatch):
-    for commit, learner in (("c1", "f1"), ("c2", "f1"), ("c3", "f2"), ("c1", "f1")):
-        code = {"git_commit": commit, "code_fingerprint": learner}
-        monkeypatch.setattr(provenance, "code", lambda code=code: code)
-        describe(tmp_path, "some", "mlp", {})
+def test_pretraining_that_other_code_goes_on_with_tells_both(tmp_path):
+    for commit, learner, kind in (
+        ("c1", "f1", "mlp a1"),
+        ("c2", "f1", "mlp a1"),
+        ("c3", "f2", "mlp b2"),
+        ("c1", "f1", "mlp a1"),
+    ):
+        code = {"git_commit": commit, "code_fingerprint": learner, "world_model_code": kind}
+        describe(tmp_path, "some", "mlp", {}, code)
     about = read_about(tmp_path)
     assert about["git_commit"] == "c1 and c2 and c3"
     assert about["code_fingerprint"] == "f1 and f2"
+    assert about["world_model_code"] == "mlp a1 and mlp b2"
 
 
 def test_trial_on_another_world_model_is_not_one_of_an_earlier_learner(tmp_path):

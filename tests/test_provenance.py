@@ -1,4 +1,4 @@
-"""Under which code a result is put down: its commit, and what of it decides results."""
+"""Under which commit a result is put down."""
 
 import os
 import shutil
@@ -9,21 +9,9 @@ from pathlib import Path
 import pytest
 
 import pwmray
-from pwmray import provenance
 
 PACKAGE = Path(pwmray.__file__).parent
 ASK = [sys.executable, "-P", "-c", "from pwmray import provenance as p; print(p._git_commit())"]
-# What a trial loads beside: files, records, names, what is shown while it runs.
-RECORDS = {
-    "checkpoint_file", "checks", "commands", "durations", "failures", "files", "formats", "gauges",
-    "hold", "levels", "placement", "provenance", "registry", "results", "room", "system",
-    "tensorboard_file", "trainable", "variants", "watchdog", "wording",
-}  # fmt: skip
-LOADED = """
-import sys
-import pwmray.pretraining.run, pwmray.trainable, pwmray.trial
-print(*(name for name in sys.modules if name.startswith("pwmray.")))
-"""
 # A git that knows of this repository alone: not of one whose hook runs the tests, or its settings.
 NO_GIT = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 ALONE = {**NO_GIT, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -91,30 +79,3 @@ def test_trials_under_unlike_uncommitted_changes_do_not_have_the_same_commit(oth
     assert first == first_again
     assert first.startswith(f"{clean}+changes.")
     assert len({first, second, with_new}) == 3
-
-
-def test_all_that_a_trial_loads_is_its_learner_or_only_records():
-    run = [sys.executable, "-c", LOADED]
-    printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout
-    loaded = {name.split(".")[1] for name in printed.split()}
-    parts = {Path(part).stem for part in provenance._LEARNER}
-    assert loaded - parts == RECORDS
-    assert all((PACKAGE / part).exists() for part in provenance._LEARNER)
-
-
-def test_learner_is_the_same_until_a_file_that_decides_results_changes(tmp_path):
-    shutil.copytree(PACKAGE, tmp_path / "pwmray", ignore=lambda *_: {"__pycache__"})
-    ask = "from pwmray import provenance as p; print(p.code()['code_fingerprint'])"
-
-    def learner_after(name: str) -> str:
-        with open(tmp_path / "pwmray" / name, "a") as file:
-            file.write("# changed\n")
-        asked = {**NO_GIT, "PYTHONPATH": str(tmp_path)}
-        run = [sys.executable, "-P", "-c", ask]
-        return subprocess.run(run, env=asked, check=True, capture_output=True, text=True).stdout
-
-    ours = f"{provenance.code()['code_fingerprint']}\n"
-    assert learner_after("plan_text.py") == learner_after("commands/log.py") == ours
-    changed = [learner_after("models/ode.py"), learner_after("kernels/norms.cpp")]
-    changed.append(learner_after("models/new_kind.py"))
-    assert len({ours, *changed}) == 4

@@ -211,6 +211,7 @@ def test_summary_of_two_commits_tells_that_their_learner_is_one(tmp_path, capsys
         ({"git_commit": "c1 and c2"}, 3),
         ({"git_commit": "c1 and c2", "code_fingerprint": "f1"}, 0),
         ({"git_commit": "c1", "code_fingerprint": "f1 and f2"}, 3),
+        ({"git_commit": "c1", "code_fingerprint": "f1", "policy_code": "mlp a and mlp b"}, 3),
     ],
 )
 def test_trials_that_two_versions_of_the_code_trained_are_counted(

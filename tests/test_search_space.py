@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pwmray import provenance, registry
+from pwmray import learner_code, registry
 from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
@@ -142,7 +142,7 @@ def test_trials_that_other_code_trained_are_told(tmp_path, data, monkeypatch):
     trials = open_trials(tmp_path, data)
     advance(trials, "0", data)
     assert "other code" not in as_table(make_plan(tmp_path))
-    monkeypatch.setattr(provenance, "code_fingerprint", lambda: "0" * 8)
+    monkeypatch.setattr(learner_code, "_digest_shared", lambda: "0" * 8)
     said = f"note: 1 of {TASK}'s trials were trained by other code of the learner; they count all"
     assert said in as_table(make_plan(tmp_path))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import config, plan, plan_text, provenance, registry, results, tables
+from pwmray import config, learner_code, plan, plan_text, registry, results, tables
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
@@ -418,12 +418,13 @@ def test_plan_names_the_trials_that_begin_again_for_their_data_changed(tmp_path,
 
 
 def test_plan_tells_what_other_code_has_trained_so_far(tmp_path, capsys):
-    ours = provenance.code_fingerprint()
+    ours = learner_code.fingerprints(world_model="mlp", policy="gaussian")
+    old = {"code_fingerprint": "f1"}  # of an earlier version
     done, also_done, of_ours, half_done, *others = sweep.trials("tiny")
-    for trial, code in ((done, "f1"), (also_done, "f1"), (of_ours, ours), (others[0], None)):
-        stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, code_fingerprint=code)
+    for trial, code in ((done, old), (also_done, old), (of_ours, ours), (others[0], {})):
+        stand_at(tmp_path, trial, Status.EVALUATED, **SECONDS, **code)
     for trial in (half_done, others[1]):  # the second has no checkpoint to go on from
-        stand_at(tmp_path, trial, Status.CANCELLED, code_fingerprint="f1")
+        stand_at(tmp_path, trial, Status.CANCELLED, **old)
     (folder_of(tmp_path, half_done) / "checkpoint.pt").touch()
     rows = [{**dict.fromkeys(results.CURVE.names), "epoch": 2}]
     results.write_rows(folder_of(tmp_path, half_done) / "curve.arrow", rows, results.CURVE)
@@ -436,6 +437,20 @@ def test_plan_tells_what_other_code_has_trained_so_far(tmp_path, capsys):
     ]
     made = plan.make(sweep, "tiny", [done, also_done], tmp_path)
     assert describe_other_code(made) == []
+
+
+def test_plan_names_the_kind_whose_code_is_other_where_trials_of_it_are_still_to_run(tmp_path):
+    all_trials = sweep.trials("tiny")
+    baselines = [trial for trial in all_trials if trial.variant == "baseline"]
+    flows = [trial for trial in all_trials if trial.variant == "fullflow"]
+    ours = learner_code.fingerprints(world_model="mlp", policy="gaussian")
+    edited = {**ours, "world_model_code": "mlp 0a1b2c3d"}
+    stand_at(tmp_path, baselines[0], Status.EVALUATED, **SECONDS, **edited)
+    assert describe_other_code(plan.make(sweep, "tiny", [baselines[0], *flows], tmp_path)) == []
+    assert describe_other_code(plan.make(sweep, "tiny", baselines, tmp_path)) == [
+        "note: 1 done trial was trained by other code of world model mlp than those to run will "
+        f"be, which no summary compares with them: {baselines[0].fingerprint}"
+    ]
 
 
 def test_a_data_file_is_opened_once_for_all_done_trials(tmp_path, capsys, monkeypatch):

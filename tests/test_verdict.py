@@ -525,6 +525,48 @@ def test_commits_of_the_same_learner_code_are_comparable():
     assert str(found) == "code_fingerprint: f1 against f1 and f2 and f1"
 
 
+def test_own_code_of_kinds_is_compared_where_arms_share_a_kind():
+    arms = make_arms(policy="gaussian", world_model_code="flow b2", policy_code="gaussian c3")
+    for trial in arms[0]:
+        trial.record.update(world_model_code="mlp a1", policy_code="gaussian c3")
+    assert find_differences("variant", *arms) == []
+    arms[1][0].record["policy_code"] = "gaussian d4"
+    (found,) = find_differences("variant", *arms)
+    assert str(found) == "policy_code: gaussian c3 against gaussian d4 and gaussian c3"
+
+
+def test_own_code_of_a_kind_that_is_not_alike_within_an_arm_is_a_difference():
+    arms = make_arms(world_model_code="flow b2")
+    arms[1][0].record["world_model_code"] = "flow b2 and flow c3"
+    for trial in arms[0]:
+        trial.record["world_model_code"] = "mlp a1"
+    (found,) = find_differences("variant", *arms)
+    assert str(found) == "world_model_code: mlp a1 against flow b2 and flow c3 and flow b2"
+
+
+def test_trials_of_an_earlier_version_that_told_code_of_all_kinds_as_one_are_not_comparable():
+    arms = make_arms(code_fingerprint="f2", world_model_code="flow b2", policy_code="flow c3")
+    for trial in arms[0]:
+        trial.record.update(code_fingerprint="f1", world_model_code=None, policy_code=None)
+    (found,) = find_differences("variant", *arms)
+    assert str(found) == "code_fingerprint: f1 against f2"
+
+
+def test_own_code_of_the_checkpoints_of_one_kind_is_compared():
+    told = "9 iterations on data d1 of 1 task, settings 1a, code f1, world model"
+    for ours, theirs, fields in [
+        (f"{told} mlp a1", f"{told} mlp a1", []),
+        (f"{told} mlp a1", f"{told} mlp b2", ["world_model_training"]),
+        (f"{told} mlp a1", f"{told} flow b2", []),
+        (f"{told} mlp a1", f"{told} flow b2".replace("f1", "f2"), ["world_model_training"]),
+        (f"{told} mlp a1", told.partition(", world")[0], []),  # told by one alone
+    ]:
+        arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
+        for trial in arms[0]:
+            trial.record.update(world_model_from="mlp-1", world_model_training=ours)
+        assert [found.field for found in find_differences("variant", *arms)] == fields
+
+
 def test_commits_are_compared_where_an_earlier_version_recorded_no_more_of_the_code():
     baseline, level = make_arms(git_commit="c2", code_fingerprint="f1")
     (found,) = find_differences("variant", baseline, level)

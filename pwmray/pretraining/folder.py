@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pwmray import provenance
 from pwmray.files import replacing
 from pwmray.registry import claim
 
@@ -79,14 +78,16 @@ def best_iteration(rows: Iterable[Mapping[str, Any]]) -> int | None:
     return min(losses, key=losses.__getitem__, default=None)
 
 
-def describe(folder: Path, phase: str, label: str, config: Mapping[str, Any]) -> float:
+def describe(
+    folder: Path, phase: str, label: str, config: Mapping[str, Any], code: Mapping[str, Any]
+) -> float:
     """Leave beside the checkpoints what they are and by which code; return when they were begun."""
-    about, code = read_about(folder), provenance.code()
+    about = read_about(folder)
     if not about:
         begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         about = {"phase": phase, "label": label, "begun": begun, "config": config, **code}
         _write_about(folder, about)
-    for name in ("git_commit", "code_fingerprint"):
+    for name in ("git_commit", "code_fingerprint", "world_model_code"):
         now, told = code.get(name), about.get(name)
         if now and told and now not in told.split(" and "):  # resumed by other code
             about[name] = f"{told} and {now}"

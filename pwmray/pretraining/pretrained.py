@@ -24,7 +24,7 @@ from pwmray.models.checkpoints import (
 )
 from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done, read_about
-from pwmray.results import TRAINED_BY, TRAINED_WITH, UNKNOWN
+from pwmray.results import TRAINED_AS, TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
 from pwmray.wording import nearest
 
@@ -115,6 +115,7 @@ def world_model_training(config: TrialConfig) -> str | None:
         return told
     text = json.dumps(training.settings, sort_keys=True)
     code = f"{TRAINED_BY}{training.code}" if training.code else ""
+    code += f"{TRAINED_AS}{training.own_code}" if training.own_code else ""
     return f"{told}{TRAINED_WITH}{hashlib.sha256(text.encode()).hexdigest()[:8]}{code}"
 
 
@@ -189,6 +190,7 @@ class _Training(NamedTuple):
     shared: dict[str, Any]
     settings: Mapping[str, Any]  # empty where the file does not tell
     code: str | None  # its fingerprint, else the commit; None where nothing tells it
+    own_code: str | None  # of its kind
 
 
 def _describe_training(config: TrialConfig) -> _Training:
@@ -201,7 +203,8 @@ def _describe_training(config: TrialConfig) -> _Training:
     }
     about = read_about(path.parent) if path.name in (BEST_FILE, LAST_FILE) else {}
     code = about.get("code_fingerprint") or about.get("git_commit")
-    return _Training(path, setting_of(config, "size"), number, shared, checkpoint.training, code)
+    told = checkpoint.training, code, about.get("world_model_code")
+    return _Training(path, setting_of(config, "size"), number, shared, *told)
 
 
 def _num_iterations(path: Path, checkpoint: WorldModelCheckpoint) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pwmray import checkpoint_file, results
+from pwmray import checkpoint_file, learner_code, results
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.algorithm.pretrain import Pretrainer
 from pwmray.commands import Progress
@@ -68,7 +68,8 @@ def pretrain(
             _restore_best(folder)
         if is_done(folder):
             return
-        begun = describe(folder, phase, config.label, config.to_dict())
+        code = learner_code.describe(world_model=config.world_model.kind)
+        begun = describe(folder, phase, config.label, config.to_dict(), code)
         _Run(config, folder, stores, device, begun, held).finish(progress)
 
 

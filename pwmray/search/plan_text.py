@@ -7,8 +7,9 @@ from typing import Any
 
 import optuna
 
+from pwmray.learner_code import find_other_code
 from pwmray.plan_text import duration_text
-from pwmray.provenance import is_of_other_code
+from pwmray.registry import Record
 from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
@@ -77,7 +78,7 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
     for task, records in plan.read_records(journal.by_task).items():
         counted = {
             "on data that has changed since": plan.count_on_other_data(task, records),
-            "by other code of the learner": sum(map(is_of_other_code, records)),
+            "by other code of the learner": sum(map(_is_of_other_code, records)),
         }
         lines += [
             f"note: {number} of {task}'s trials were trained {how}; they count all the same"
@@ -85,6 +86,12 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
             if number
         ]
     return lines
+
+
+def _is_of_other_code(record: Record) -> bool:
+    settings = record.last("config")  # None where the record cannot be read
+    kinds = settings and {part: settings[part]["kind"] for part in ("world_model", "policy")}
+    return bool(kinds and find_other_code(record, kinds))
 
 
 def caution_lines(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
