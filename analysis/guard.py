@@ -23,6 +23,7 @@ CONTROLS = (
     "evaluation_protocol",
     "evaluation_episodes",
     CODE,
+    *OWN_CODE,
     *CODE_OF_EARLIER,
     "torch_version",
     "mujoco_version",
@@ -87,7 +88,6 @@ def find_differences(
         compared |= set(CODE_OF_EARLIER)
     found = [_compare_identity(baseline, level)]
     found += [_compare_control(name, baseline, level) for name in CONTROLS if name not in compared]
-    found += [_compare_own_code(name, of, baseline, level) for name, of in OWN_CODE.items()]
     found += [
         _compare_by_seed(name, baseline, level, "methodology" in compared)
         for name in SEED_CONTROLS
@@ -184,26 +184,11 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, None]]:
 def _compare_control(
     field: str, baseline: Sequence[Trial], level: Sequence[Trial]
 ) -> Difference | None:
-    known = {trial.record.get(field) for trial in (*baseline, *level)}
+    part = OWN_CODE.get(field)  # of whose kinds each may have a value of its own
+    known = {(part and t.record[part], t.record.get(field)) for t in (*baseline, *level)}
     if field in ADDED:  # not recorded by an earlier version: that is no difference
-        known.discard(None)
-    if len(known) <= 1:
-        return None
-    return Difference(
-        field, join_values(_values(field, baseline)), join_values(_values(field, level))
-    )
-
-
-def _compare_own_code(
-    field: str, part: str, baseline: Sequence[Trial], level: Sequence[Trial]
-) -> Difference | None:
-    """Compare the code of each kind of `part` among its trials: that of two kinds may differ."""
-    found = {
-        (trial.record[part], code)
-        for trial in (*baseline, *level)
-        if (code := trial.record.get(field))
-    }
-    if len(found) == len({kind for kind, _ in found}):
+        known = {(kind, value) for kind, value in known if value is not None}
+    if len(known) <= len({kind for kind, _ in known}):
         return None
     return Difference(
         field, join_values(_values(field, baseline)), join_values(_values(field, level))

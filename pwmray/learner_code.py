@@ -6,11 +6,11 @@ So who adds a kind, or edits one, leaves the results of the others comparable.
 import ast
 import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pwmray import provenance
+from pwmray import models, provenance
 from pwmray.models import POLICIES, WORLD_MODELS
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def _digest_own(kind: type | None) -> str | None:
 
 @functools.cache
 def _shared() -> set[Path]:
-    files = [path for path in provenance.package_files() if _is_learner(path)]
+    package = provenance.PACKAGE
+    files = [p for p in provenance.package_files() if p.relative_to(package).parts[0] in _LEARNER]
     return {*files, *_reach(files)}
 
 
@@ -102,52 +103,39 @@ def _reach(files: Iterable[Path]) -> set[Path]:
     """Return the files of models/ that some files import, and those that these import."""
     found, left = set(), list(files)
     while left:
-        new = {file for _, name in _imports(left.pop()) for file in _resolve(name)} - found
+        new = {file for name in _imports(left.pop()) for file in _resolve(name)} - found
         found |= new
         left += new
     return found
 
 
 def _resolve(name: str) -> set[Path]:
-    """Return the files of models/ that a dotted name is from; of the registries there, none."""
+    """Return the files of models/ that a dotted name may be from; of the registries, none."""
     if not f"{name}.".startswith(f"{_NAME}."):
         return set()
-    first = name.removeprefix(_NAME).strip(".").partition(".")[0]
-    modules = [_exported().get(first, first)] if first not in ("", "*") else _exported().values()
+    first = name.removeprefix(_NAME).strip(".*").partition(".")[0]
+    if not first:
+        return set(_MODELS.glob("[!_]*.py"))
+    exported = getattr(getattr(models, first, None), "__module__", "")  # a class, or no name of it
+    modules = {first, exported.rpartition(".")[2]} - {""}
     found = [path for m in modules for path in (_MODELS / f"{m}.py", *(_MODELS / m).rglob("*.py"))]
     return {path for path in found if path.is_file()}
 
 
 @functools.cache
-def _exported() -> dict[str, str]:
-    """Return the modules that models/__init__.py imports from, by the names there."""
-    init = _MODELS / "__init__.py"
-    return {n: dotted.split(".")[2] for n, dotted in _imports(init) if f"{_NAME}." in dotted}
-
-
-@functools.cache
-def _imports(path: Path) -> list[tuple[str, str]]:
-    """Return what a file imports from models/: the name that it has there, and the dotted one."""
+def _imports(path: Path) -> set[str]:
+    """Return the dotted names that a file imports; of one that does not name models/, none."""
     source = path.read_bytes()
     if b"models" not in source and not path.is_relative_to(_MODELS):
-        return []  # most do not, and a parser is slow
+        return set()  # most do not, and a parser is slow
     try:
-        tree = ast.parse(source)
+        nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):  # cannot be run either, as what an editor leaves
-        return []
-    return [pair for node in ast.walk(tree) for pair in _names(node, path)]
-
-
-def _names(node: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
-    if isinstance(node, ast.Import):
-        yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        folder = path.parents[max(node.level - 1, 0)]
-        is_ours = node.level and folder.is_relative_to(provenance.ROOT)
-        above = folder.relative_to(provenance.ROOT).parts if is_ours else ()
-        origin = ".".join([*above, *([node.module] if node.module else [])])
-        yield from ((alias.asname or alias.name, f"{origin}.{alias.name}") for alias in node.names)
-
-
-def _is_learner(path: Path) -> bool:
-    return path.relative_to(provenance.PACKAGE).parts[0] in _LEARNER
+        return set()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            folder = path.parents[node.level - 1].parts if node.level else ()
+            above = [*folder[len(provenance.ROOT.parts) :], *filter(None, [node.module])]
+            names |= {".".join([*above, alias.name]) for alias in node.names}
+    return names

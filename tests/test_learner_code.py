@@ -26,7 +26,6 @@ CACHED = (
     learner_code._digest_shared,
     learner_code._digest_own,
     learner_code._shared,
-    learner_code._exported,
     learner_code._imports,
 )
 # What a trial loads beside: files, records, names, what is shown while it runs.
