@@ -68,7 +68,7 @@ def driver(results, num_trials, interruption=None, patience_seconds=float("inf")
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
     progress = SweepProgress(made, Notices("tiny", None))
     progress.__enter__()
-    return Turns(made, progress, interruption, patience_seconds), made.trials
+    return Turns(made, progress, interruption or Interruption(), patience_seconds), made.trials
 
 
 def run_on(results, trial):

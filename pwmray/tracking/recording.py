@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,14 @@ class Mode(StrEnum):
 MODES = [str(mode) for mode in Mode]
 
 
-def choose_mode(option: str | None, environment: Mapping[str, str] = os.environ) -> Mode:
+def choose_mode(option: str | None) -> Mode:
     """Return the mode of the option, else of WANDB_MODE, else offline.
 
     Raises ValueError for an unknown mode in the environment.
     """
     if option is not None:
         return Mode(option)
-    given = environment.get(_VARIABLE, "")
+    given = os.environ.get(_VARIABLE, "")
     name = _ALIASES.get(given, given) or Mode.OFFLINE
     if name not in MODES:
         raise ValueError(unknown(_VARIABLE, given, [*MODES, *_ALIASES]))
