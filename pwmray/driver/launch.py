@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pwmray import lost, registry, system, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, give_results, say, show_progress
 from pwmray.driver import connect, notify, retries
 from pwmray.driver.engine import Engine
 from pwmray.driver.interruption import (
@@ -275,10 +275,9 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     for trial, record in failed:
         print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
-    here = plan.results == Path("results").resolve()
-    results = "" if here else f" --results {shlex.quote(str(_shown(plan.results)))}"
+    which = shlex.join([plan.sweep.name, *give_results(_shown(plan.results))])
     if failed:
-        print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
+        print(f"see why: {as_typed(f'pwmray failures {which}')}")
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials still run in other processes")
     if end.code in (GO_ON, TERMINATED, HUNG_UP):
@@ -286,8 +285,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
     if num_done:
-        summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
-        print(f"see who wins: {as_typed(summarize)}")
+        print(f"see who wins: {as_typed(f'python analysis/summarize.py {which} --plot')}")
     if end.code or num_done + len(failed) < num_all:
         print(f"go on with: {as_typed(command)}")
     # Otherwise the sweep is to go on, or the driver that ends last sends the notice.

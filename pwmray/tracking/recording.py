@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import say
+from pwmray.commands import give_results, say
 from pwmray.tracking.protocol import Job, Report
 from pwmray.tracking.wandb_state import is_behind
 from pwmray.wording import as_typed, unknown
@@ -191,7 +191,6 @@ def _describe(report: Report, job: Job) -> str:
     said += [report.problem] if report.problem else []
     if not said or (job.is_online and not report.problem):
         return ", ".join(said)
-    here = Path(job.results) == Path("results").resolve()
-    options = [job.sweep or "", *([] if here else ["--results", job.results])]
-    sync = shlex.join(["pwmray", "wandb", "sync", *filter(None, options)])
+    options = [*filter(None, [job.sweep]), *give_results(Path(job.results))]
+    sync = shlex.join(["pwmray", "wandb", "sync", *options])
     return f"{', '.join(said)}; to send what is kept: {as_typed(sync)}"
