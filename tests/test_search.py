@@ -32,6 +32,7 @@ from pwmray.search.trials import SearchTrials
 from pwmray.sweep import Sweep
 from pwmray.tracking.recording import Mode
 from tests.claims import do_not_watch, leave_claim
+from tests.planned_sweeps import run
 from tests.studies import (
     TASK,
     THREE,
@@ -43,7 +44,6 @@ from tests.studies import (
     make_plan,
     open_trials,
 )
-from tests.test_sweep import run
 from tests.tiny_search import search
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
