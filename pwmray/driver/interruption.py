@@ -50,7 +50,7 @@ class AskedToStopError(Exception):
 class TerminatedError(KeyboardInterrupt):
     """What SIGTERM and SIGHUP raise: as Ctrl-C it passes through what handles errors."""
 
-    def __init__(self, why: str):
+    def __init__(self, why: str = CANCELLED):
         super().__init__(why)
         self.exit_code = HUNG_UP if why == CLOSED else TERMINATED
 
