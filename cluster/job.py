@@ -112,14 +112,16 @@ class Job:
         finally:
             self._end_steps()
             self.is_superseded = self._was_restarted_elsewhere()
-            words = [
-                Path(self._ended_nodes + name + kind)
-                for name in self._nodes
-                for kind in ("", OF_MEMORY)
-            ]
-            for path in (self._token, self._record, self._goes_on, *words):
-                if not self.is_superseded:
-                    path.unlink(missing_ok=True)
+            if not self.is_superseded:
+                self._clear()
+
+    def _clear(self) -> None:
+        """Delete what the job's processes left for each other."""
+        ended = [
+            Path(self._ended_nodes + n + kind) for n in self._nodes for kind in ("", OF_MEMORY)
+        ]
+        for path in (self._token, self._record, self._goes_on, *ended):
+            path.unlink(missing_ok=True)
 
     @property
     def _head(self) -> str:
@@ -229,7 +231,8 @@ class Job:
         """Leave files that say whether the job will go on, and whether this life was in vain."""
         if self._was_restarted_elsewhere():
             return
-        is_in_vain = self._is_lost_in_vain()
+        was_ended_by_slurm = Path(self._ended_nodes + self._head).exists()  # then it is not lost
+        is_in_vain = not (was_ended_by_slurm or self._has_row())
         self.is_in_vain = is_in_vain and self._was_in_vain
         if self.is_in_vain or slurm_jobs.num_restarts() >= self._chosen.max_requeues:
             return
@@ -250,10 +253,6 @@ class Job:
             return True
         except OSError:
             return False
-
-    def _is_lost_in_vain(self) -> bool:
-        """Tell whether Ray's head was lost before any row; one that Slurm ended is not lost."""
-        return not (Path(self._ended_nodes + self._head).exists() or self._has_row())
 
     def _has_row(self) -> bool:
         """Tell whether any trial or pretraining here has written a row since Ray listens."""
@@ -335,17 +334,18 @@ def main() -> int:
         code = 128 - code
     if job.signal == signal.SIGTERM:
         return TERMINATED
-    if code == GO_ON and job.is_superseded:
-        _say("not requeued: its token is another's or gone, so Slurm runs it elsewhere")
+    if code != GO_ON:
         return code
-    if code == GO_ON and job.is_in_vain:
+    if job.is_superseded:
+        _say("not requeued: its token is another's or gone, so Slurm runs it elsewhere")
+        return GO_ON
+    if job.is_in_vain:
         _say("not requeued: Ray's head ended before any trial's row, in two lives of the job")
         return TRIALS_FAILED
-    if code == GO_ON and restarts >= chosen.max_requeues:
+    if restarts >= chosen.max_requeues:
         _say(f"not requeued: it was requeued {restarts} times already, the profile's max_requeues")
-    elif code == GO_ON:
-        return _requeue(name, job)
-    return code
+        return GO_ON
+    return _requeue(name, job)
 
 
 def _requeue(name: str, job: Job) -> int:

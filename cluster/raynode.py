@@ -135,15 +135,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the node until it ends or is told to end; delete its folder; return Ray's exit code."""
     role, ip, port, text = arguments
     node = json.loads(text)
-    scratch = os.path.expandvars(node["scratch"])
-    if not os.path.isabs(scratch):
-        raise ValueError(
-            f"scratch is {node['scratch']!r}, which is {scratch!r} here: not an absolute path"
-        )
-    os.makedirs(scratch, exist_ok=True)
+    scratch = _make_scratch(node)
     told_to_end = Path(os.environ["PWMRAY_ENDED_NODES"] + os.environ["SLURMD_NODENAME"])
-    out_of_memory = told_to_end.with_name(told_to_end.name + OF_MEMORY)
-    for word in (told_to_end, out_of_memory):
+    killed = told_to_end.with_name(told_to_end.name + OF_MEMORY)
+    for word in (told_to_end, killed):
         word.unlink(missing_ok=True)  # of an earlier start
     ray, signals = None, []
 
@@ -166,11 +161,8 @@ def main(arguments: Sequence[str]) -> int:
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
         if signals:  # which came before there was a Ray to end
             ray.terminate()
-        counter = find_kill_counter()
-        if counter is not None:
-            threading.Thread(
-                target=tell_of_kills, args=(counter, out_of_memory), daemon=True
-            ).start()
+        if counter := find_kill_counter():
+            threading.Thread(target=tell_of_kills, args=(counter, killed), daemon=True).start()
         code = ray.wait()
         with contextlib.suppress(OSError, ValueError):  # then their claims expire later
             give_back(Path(os.environ["PWMRAY_LOG"]).parent.parent)
@@ -179,6 +171,17 @@ def main(arguments: Sequence[str]) -> int:
         return code
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def _make_scratch(node: Mapping[str, Any]) -> str:
+    """Return the folder for Ray's files, made if it is missing."""
+    scratch = os.path.expandvars(node["scratch"])
+    if not os.path.isabs(scratch):
+        raise ValueError(
+            f"scratch is {node['scratch']!r}, which is {scratch!r} here: not an absolute path"
+        )
+    os.makedirs(scratch, exist_ok=True)
+    return scratch
 
 
 def _way_to_head(role: str, ip: str, port: int, node: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from cluster.slurm import SlurmError
 from cluster.submissions import JOBS_FOLDER, Submission
 from cluster.work import Work
 from pwmray import slurm_jobs
-from pwmray.commands import TRIALS_FAILED, CommandParser, run_command
+from pwmray.commands import TRIALS_FAILED, CommandParser, give_results, run_command
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
@@ -91,14 +91,9 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     cluster = slurm.cluster_name()  # fails before there is a job that could not be recorded
     for each in prepared:
         _submit(wanted, each, cluster)
-    print(f"watch it: {as_typed(_watch_command(wanted))}")
+    watch = shlex.join(["pwmray", "watch", wanted.name, *give_results(wanted.results)])
+    print(f"watch it: {as_typed(watch)}")
     return 0
-
-
-def _watch_command(wanted: Work) -> str:
-    words = ["pwmray", "watch", wanted.name]
-    is_default = wanted.results == Path("results").resolve()
-    return shlex.join(words if is_default else [*words, "--results", str(wanted.results)])
 
 
 def _check_fit(

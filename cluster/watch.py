@@ -25,11 +25,11 @@ from pwmray.registry.states import (
     count_lines,
     count_states,
     describe_unreadable,
-    how_far,
     read_asked,
+    running_rows,
     states_of,
 )
-from pwmray.registry.sweep_folders import find_sweep, list_sweeps, names_in
+from pwmray.registry.sweep_folders import find_sweep, list_sweeps
 from pwmray.slurm_jobs import Job
 
 NOT_ALL_DONE = 1  # exit code: the sweep is over, and not every trial is done
@@ -190,16 +190,13 @@ class Watcher:
         self, running: Mapping[str, Summary], ids: Mapping[str, str]
     ) -> list[tuple[str, ...]]:
         """Return a row for each running trial; `ids` has the jobs' ids as people know them."""
-        names = {k: v for f in self._folders for k, v in names_in(f).items()} if running else {}
         rows = []
-        for fingerprint, trial in running.items():
-            folder = registry.trial_folder(self._results, fingerprint)
-            record = registry.read(folder)
+        for name, row in running_rows(self._results, self._folders, running).items():
+            record = registry.read(registry.trial_folder(self._results, name))
             job, *place = (
                 str(record.last(key) or "-") for key in ("slurm_job_id", "host", "device")
             )
-            name = names.get(fingerprint, fingerprint)
-            rows.append((name, *how_far(folder, trial), ids.get(job, job), *place))
+            rows.append((*row, ids.get(job, job), *place))
         return sorted(rows)
 
 

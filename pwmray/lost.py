@@ -28,8 +28,11 @@ class Lost(NamedTuple):
 
 
 def set_right(results: Path, fingerprints: Iterable[str], seconds: float = 10.0) -> list[str]:
-    """Set right which of these trials are lost; return a line for each reason why."""
-    return describe(settle_all(results, list_trials(results, fingerprints), seconds))
+    """Set right which of these trials are lost; return a line for each reason why.
+
+    One whose record cannot be read is for others to name.
+    """
+    return describe(settle_all(results, list_trials(results, fingerprints, {}), seconds))
 
 
 def settle_all(

@@ -146,13 +146,13 @@ def cluster_name(seconds: float) -> str | None:
     return found[1] if found else ""
 
 
-def own_name(variables: Mapping[str, str] = os.environ) -> str | None:
+def own_name() -> str | None:
     """Return by which name Slurm's commands take this process's job alone; None outside of one.
 
     Each task of an array has a number, but one of them has the array's, which stands for all.
     """
-    array, task = (variables.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{array}_{task}" if array else variables.get("SLURM_JOB_ID")
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def ends_at(name: str, seconds: float) -> float | None:
@@ -164,22 +164,21 @@ def ends_at(name: str, seconds: float) -> float | None:
     return read_time(told.strip().rstrip("|"))
 
 
-def num_restarts(variables: Mapping[str, str] = os.environ) -> int:
+def num_restarts() -> int:
     """Return how often this process's job was requeued before this start; 0 outside of a job."""
-    return int(variables.get("SLURM_RESTART_COUNT", "0"))
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
-def was_requeued(seconds: float, variables: Mapping[str, str] = os.environ) -> bool:
+def was_requeued(seconds: float) -> bool:
     """Tell whether Slurm has put this process's job back into its queue, and ends it for that.
 
     By its state it cannot be told from a cancelled one before it has ended. False outside of a job,
     and where Slurm does not answer within `seconds`.
     """
-    name = own_name(variables)
+    name = own_name()
     if name is None:
         return False
-    started = num_restarts(variables)
-    return any(job.restarts > started for job in find(ask([name], seconds) or [], name))
+    return any(job.restarts > num_restarts() for job in find(ask([name], seconds) or [], name))
 
 
 def read_time(text: str) -> float | None:

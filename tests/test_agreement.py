@@ -8,7 +8,7 @@ from pwmray.algorithm import agreement, compiling
 from pwmray.kernels import ensemble, network
 from pwmray.models import WorldModel
 from pwmray.variants import VARIANTS
-from tests.test_reference import make_learner
+from tests.learners import make_learner
 
 
 @pytest.mark.parametrize("fidelity", ["corrected", "published"])

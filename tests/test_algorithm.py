@@ -359,7 +359,7 @@ def test_fused_steps_equal_plain_adam():
 
 def test_no_process_that_trains_loads_the_compiler_of_torch():
     program = (
-        "import sys, torch; from tests.test_reference import make_learner, windows;"
+        "import sys, torch; from tests.learners import make_learner, windows;"
         "learner = make_learner('baseline');"
         "learner.update(windows(1), torch.Generator().manual_seed(1), 0.0);"
         "states = [(o, o.state_dict()) for o in learner.optimizers.values()];"

@@ -145,16 +145,17 @@ def test_claim_of_a_live_process_is_not_free(tmp_path):
     assert claim.owner(path)["token"] == "another"
 
 
-def test_claim_of_another_host_is_free_once_its_lease_has_passed(tmp_path):
+def test_claim_of_another_host_is_free_once_its_lease_has_passed(tmp_path, monkeypatch):
     path = tmp_path / "claim.json"
     leave_claim(path, dead_pid(), host="another-host", age=60)
-    assert claim.acquire(path, lease_seconds=90) is None
-    assert claim.owner(path, lease_seconds=90)["host"] == "another-host"
+    assert claim.acquire(path) is None
+    assert claim.owner(path)["host"] == "another-host"
 
-    assert claim.owner(path, lease_seconds=0.3) is None
-    assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
+    assert claim.owner(path) is None
+    assert claim.acquire(path) is None  # watched first
     time.sleep(0.15)
-    with claim.acquire(path, lease_seconds=0.3) as held:
+    with claim.acquire(path) as held:
         assert held.is_held
 
 
@@ -178,13 +179,16 @@ def test_live_claim_outlasts_a_clock_that_jumps(tmp_path, jump):
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
-def test_claim_on_another_host_that_still_beats_outlasts_a_clock_that_jumps(tmp_path, jump):
+def test_claim_on_another_host_that_still_beats_outlasts_a_clock_that_jumps(
+    tmp_path, jump, monkeypatch
+):
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
     path = tmp_path / "claim.json"
     for beat in range(3):
         leave_claim(path, dead_pid(), host="another-host", age=jump + beat)
-        assert claim.acquire(path, lease_seconds=0.3) is None
+        assert claim.acquire(path) is None
         time.sleep(0.15)
-    with claim.acquire(path, lease_seconds=0.3) as held:  # it beats no more
+    with claim.acquire(path) as held:  # it beats no more
         assert held.is_held
 
 
@@ -212,16 +216,17 @@ def test_process_is_told_from_another_of_its_number_without_proc(tmp_path, monke
         assert held.is_held
 
 
-def test_claim_in_a_copied_folder_is_free_though_the_original_is_held(tmp_path):
+def test_claim_in_a_copied_folder_is_free_though_the_original_is_held(tmp_path, monkeypatch):
     original, copied = tmp_path / "original", tmp_path / "copied"
     with claim.acquire(original / "claim.json") as held:
         shutil.copytree(original, copied)  # with its times, as cp -a
         assert claim.owner(copied / "claim.json")["pid"] == os.getpid()  # for the lease
         set_age(copied / "claim.json", claim.LEASE_SECONDS + 1)
         assert claim.owner(copied / "claim.json") is None
-        claim.acquire(copied / "claim.json", lease_seconds=0.3)
+        monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
+        claim.acquire(copied / "claim.json")
         time.sleep(0.15)
-        with claim.acquire(copied / "claim.json", lease_seconds=0.3) as ours:
+        with claim.acquire(copied / "claim.json") as ours:
             assert ours.is_held
             assert held.is_held
 
@@ -251,14 +256,15 @@ def test_draft_that_the_holder_clears_away_gives_no_claim(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_heartbeat_keeps_the_claim_beyond_its_lease(tmp_path):
+def test_heartbeat_keeps_the_claim_beyond_its_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 2.0)
     path = tmp_path / "claim.json"
-    with claim.acquire(path, lease_seconds=2.0) as held:
+    with claim.acquire(path) as held:
         then = time.time() - 3600
         os.utime(path, (then, then))
         wait_until(lambda: path.stat().st_mtime > then + 60)
         assert held.is_held
-        assert claim.owner(path, lease_seconds=2.0) is not None
+        assert claim.owner(path) is not None
 
 
 def wait_until(condition):
@@ -351,7 +357,7 @@ def test_heartbeat_of_a_lost_claim_does_not_keep_its_new_owner_alive(tmp_path):
     with claim.acquire(path) as held:
         leave_claim(path, dead_pid(), host="another-host", age=3600)
         is_over = iter([False, False, False, True])
-        claim._beat(path, held._token, SimpleNamespace(wait=lambda _: next(is_over)), 20.0)
+        claim._beat(path, held._token, SimpleNamespace(wait=lambda _: next(is_over)))
         assert claim.owner(path) is None
 
 
@@ -426,7 +432,7 @@ def test_claim_that_is_a_link_to_nowhere_is_stale_like_any(tmp_path):
     path = tmp_path / "claim.json"
     path.symlink_to(tmp_path / "nowhere")
     os.utime(path, (0, 0), follow_symlinks=False)
-    with claim.acquire(path, lease_seconds=0.1) as held:
+    with claim.acquire(path) as held:
         assert held.is_held
         assert list(tmp_path.iterdir()) == [path]
 
@@ -453,16 +459,17 @@ def lose_machine(paths):
 
 
 def test_claims_of_a_lost_machine_are_freed_in_one_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
     deleted, *paths = [tmp_path / str(i) / "claim.json" for i in range(20)]
     lose_machine([deleted, *paths])
     for path in (deleted, *paths):
-        assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+        assert claim.acquire(path) is None  # watched first
     shutil.rmtree(deleted.parent)
     with claim.acquire(tmp_path / "ours.json") as ours:
         time.sleep(0.15)
         waits = []
         monkeypatch.setattr(claim.time, "sleep", waits.append)
-        claim.clear_dead([deleted, ours.path, *paths], lease_seconds=0.3)
+        claim.clear_dead([deleted, ours.path, *paths])
         assert len(waits) == 1
         assert ours.is_held
         for path in paths:
@@ -474,23 +481,24 @@ def test_claims_of_a_lost_machine_are_freed_in_one_wait(tmp_path, monkeypatch):
 
 def test_claims_are_freed_in_one_order_each_once(tmp_path, monkeypatch):
     """Whoever frees the same in another order would wait for this process, as this one for it."""
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
     paths = [tmp_path / name / "claim.json" for name in "bca"]
     lose_machine(paths)
     for path in paths:
-        assert claim.acquire(path, lease_seconds=0.3) is None
+        assert claim.acquire(path) is None
     monkeypatch.setattr(claim, "_is_still", lambda *_: True)
-    monkeypatch.setattr(claim, "_wait_for_takers", lambda _: None)
+    monkeypatch.setattr(claim, "_wait_for_takers", lambda: None)
     tried = []
     real = claim._try
     monkeypatch.setattr(
         claim, "_try", lambda path, *a, **k: tried.append(path) or real(path, *a, **k)
     )
-    claim.clear_dead([*paths, *paths], lease_seconds=0.3)
+    claim.clear_dead([*paths, *paths])
     assert tried == sorted(paths)
     assert not any(path.exists() for path in paths)
 
 
-def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path):
+def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path, monkeypatch):
     path, other = tmp_path / "a" / "claim.json", tmp_path / "b" / "claim.json"
     lose_machine([path, other])
     said = []
@@ -499,11 +507,13 @@ def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path):
         said.append(text)
         path.touch()
 
-    claim.watch_dead([path, other, tmp_path / "none.json"], beat, lease_seconds=3.0)
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 3.0)
+    claim.watch_dead([path, other, tmp_path / "none.json"], beat)
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 30.0)
     path.touch()
-    assert claim.owner(path, lease_seconds=30)["host"] == "another-host"
+    assert claim.owner(path)["host"] == "another-host"
     assert claim.holder(other) == {}
     assert len(said) == 1
     assert said[0].endswith(" on another-host")
-    claim.watch_dead([path, other], said.append, lease_seconds=30)
+    claim.watch_dead([path, other], said.append)
     assert len(said) == 1

@@ -13,7 +13,7 @@ from pwmray.algorithm import compiling
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.driver import connect
 from pwmray.variants import VARIANTS
-from tests.test_reference import EPOCHS, make_learner, relative_error, windows
+from tests.learners import EPOCHS, make_learner, relative_error, windows
 
 
 def test_without_a_compiler_networks_stay_and_the_log_says_why(monkeypatch, caplog):

@@ -13,8 +13,7 @@ from pwmray.envs.vector import make_vector
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
 from tests import small_disk
 from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
-from tests.test_launch import curves, start, trial_statuses
-from tests.test_trial import (
+from tests.made_trials import (
     CPU,
     ask_for,
     curve_of,
@@ -22,6 +21,7 @@ from tests.test_trial import (
     open_trial,
     run_to_the_end,
 )
+from tests.started_sweeps import curves, start, trial_statuses
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.usefixtures("short_episodes")

@@ -10,7 +10,7 @@ import pytest
 from pwmray import registry
 from pwmray.registry import Status
 from tests.held import start_held
-from tests.test_launch import curves, run, trial_statuses, wait_for_event
+from tests.started_sweeps import curves, run, trial_statuses, wait_for_event
 
 ALONE, TWO = ("--scale", "alone"), ("--scale", "tiny", "--limit", "2")
 

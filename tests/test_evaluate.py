@@ -20,7 +20,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import EPISODE_STEPS
 from tests import small_disk
-from tests.test_trial import ask_for, make_config, open_trial, run_to_the_end
+from tests.made_trials import ask_for, make_config, open_trial, run_to_the_end
 
 CPU = torch.device("cpu")
 

@@ -23,8 +23,8 @@ from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
+from tests.learners import make_learner
 from tests.test_kernels import KINDS, ROUNDING, check_norm, draw
-from tests.test_reference import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -9,7 +9,7 @@ from pwmray import placement
 from pwmray.config import RuntimeConfig, TrialConfig
 from pwmray.search import run as search_run
 from pwmray.sweep_options import sweep_parser
-from tests.test_sweep import PHASE6
+from tests.planned_sweeps import PHASE6
 from tests.tiny import sweep
 from tests.tiny_gpus import sweep as SWEEP
 

@@ -12,7 +12,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.registry import Status
 from pwmray.trial import Trial
-from tests.test_sweep import cell, stand_at
+from tests.planned_sweeps import cell, stand_at
 from tests.tiny import sweep
 
 make_environments = functools.cache(make_vector)

@@ -20,7 +20,7 @@ from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
 from tests.held import EPOCH, start_held
-from tests.test_launch import curves, run, trial_statuses
+from tests.started_sweeps import curves, run, trial_statuses
 from tests.tiny import sweep
 
 LIMIT = "PWMRAY_LIMIT_AT"

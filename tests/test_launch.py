@@ -20,43 +20,10 @@ from pwmray.results import read_table
 from tests.fault_rounds import below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
 from tests.held import start_held
+from tests.started_sweeps import TINY, curves, run, start, trial_statuses, wait_for_event
 from tests.tiny import sweep
 
-TINY = Path(__file__).parent / "tiny.py"
-
 pytestmark = pytest.mark.slow
-
-
-def start(folder, *options, **environment):
-    command = [sys.executable, str(TINY), *options]
-    pipe, variables = subprocess.PIPE, {**os.environ, **environment}
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=variables)
-
-
-def run(folder, *options, **environment):
-    process = start(folder, *options, **environment)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def trial_statuses(folder, results="results"):
-    table = read_table(folder / results / "tiny" / "trials.arrow")
-    return table["status"].to_pylist()
-
-
-def curves(folder, results="results"):
-    table = read_table(folder / results / "tiny" / "curves.arrow").drop_columns(["seconds"])
-    return sorted(table.to_pylist(), key=lambda row: (row["trial"], row["epoch"]))
-
-
-def wait_for_event(folder, status):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        for path in (folder / "results" / "trials").glob("*"):
-            if registry.read(path).status is status:
-                return path
-        time.sleep(0.2)
-    raise TimeoutError(f"no trial became {status}")
 
 
 def test_ray_that_dies_while_its_driver_waits_for_others_trials_is_started_again(tmp_path):

@@ -192,7 +192,7 @@ def test_trial_whose_claim_is_alive_is_never_touched(tmp_path, here):
 def test_what_a_lost_machine_left_is_set_right_in_one_wait(tmp_path, here, monkeypatch):
     do_not_watch(monkeypatch)
     waits = []
-    monkeypatch.setattr(claim, "_wait_for_takers", waits.append)
+    monkeypatch.setattr(claim, "_wait_for_takers", lambda: waits.append(1))
     for name in ("a1", "a2", "a3"):
         folder = write_trial(tmp_path, queued(), running(), name=name)
         leave_claim(folder / CLAIM_FILE, 4711, host="n9", age=600)

@@ -318,10 +318,11 @@ def test_file_whose_handle_stays_stale_is_named(tmp_path, monkeypatch):
 
 
 def test_of_two_that_take_over_one_claim_the_later_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
     path = tmp_path / "claim.json"
     path.write_text('{"token": "of a machine that is gone", "machine": "another"}')
     os.utime(path, (0, 0))
-    assert claim.acquire(path, lease_seconds=0.3) is None  # watched first
+    assert claim.acquire(path) is None  # watched first
     monkeypatch.setattr(claim, "_is_still", lambda *_: True)
 
     def take_it_too(_):  # who still saw the dead one, and moved away what was there by then
@@ -330,7 +331,7 @@ def test_of_two_that_take_over_one_claim_the_later_has_it(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patched:
         patched.setattr("time.sleep", take_it_too)
-        assert claim.acquire(path, lease_seconds=0.3) is None
+        assert claim.acquire(path) is None
     assert claim.holder(path)["token"] == "of the later one"
 
 

@@ -17,7 +17,7 @@ from pwmray.search.plan import SearchPlan
 from pwmray.sweep import Sweep
 from pwmray.tasks import TASKS
 from search_spaces import SEARCH_SEED, TRAIN_SEEDS
-from tests.test_sweep import run
+from tests.planned_sweeps import run
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "sweeps").glob("*.py"))

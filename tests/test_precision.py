@@ -11,7 +11,7 @@ from pwmray.config import TrialConfig
 from pwmray.devices import set_up_torch
 from pwmray.driver import connect
 from pwmray.models.layers import Linear
-from tests.test_reference import windows
+from tests.learners import windows
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")

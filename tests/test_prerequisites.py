@@ -38,7 +38,7 @@ from pwmray.registry import Status, claim
 from pwmray.results import TRAINED_WITH, TRIALS, read_table, write_rows
 from pwmray.sweep_options import sweep_parser
 from pwmray.tracking.recording import Mode
-from tests.test_sweep import run
+from tests.planned_sweeps import run
 from tests.tiny import SETTINGS
 from tests.tiny import sweep as scratch_sweep
 from tests.tiny_pretrained import TASK, sweep

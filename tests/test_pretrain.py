@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import re
@@ -38,6 +39,7 @@ from pwmray.pretraining.folder import (
 from pwmray.pretraining.run import pretrain
 from pwmray.registry import claim
 from pwmray.tasks import find_task
+from tests import planned_sweeps
 from tests.tiny import SCALES, SETTINGS
 
 CPU = torch.device("cpu")
@@ -543,11 +545,7 @@ pair = Pretraining(
 )
 
 
-def run(capsys, *arguments, of=pair):
-    with pytest.raises(SystemExit) as ended:
-        of.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err.splitlines()
+run = functools.partial(planned_sweeps.run, of=pair)
 
 
 def test_plan_says_what_would_run_and_writes_nothing(capsys, tmp_path):

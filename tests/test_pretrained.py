@@ -27,6 +27,7 @@ from pwmray.sweep import PRETRAINED, Sweep
 from pwmray.tables import Tables, open_sweep
 from pwmray.trainable import TrialTrainable
 from pwmray.trial import Trial
+from tests.made_trials import run_to_the_end
 from tests.tiny import SCALES, SETTINGS
 
 CPU = torch.device("cpu")
@@ -133,12 +134,6 @@ def open_trial(config, folder, data, fingerprint=None):
         registry.record(folder, Status.PENDING, config=config.to_dict())
         registry.record(folder, Status.QUEUED)
     return Trial(config, folder, data, make_environments, CPU, fingerprint)
-
-
-def run_to_the_end(trial):
-    while not trial.is_finished:
-        trial.advance()
-    trial.close()
 
 
 def outcome(folder):

@@ -14,7 +14,7 @@ from pwmray.pretraining.config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.room import size_text
 from search_spaces import SCALES as REAL_SCALES
-from tests.test_sweep import PHASE6, cell, run, stand_at
+from tests.planned_sweeps import PHASE6, cell, run, stand_at
 from tests.tiny import SCALES, SETTINGS, sweep
 
 PAPER = REAL_SCALES["paper"]

@@ -269,7 +269,8 @@ def test_tables_that_cannot_be_written_do_not_end_the_sweep(tmp_path, capsys):
     (folder / "curves.arrow").mkdir()
     progress = SweepProgress(made, Notices("tiny", None))
     joined, stop = tables.Tables(folder), Interruption()
-    watch = TuneWatch(made, Turns(made, progress), progress, joined, FirstDeaths(), stop)
+    turns = Turns(made, progress, stop, float("inf"))
+    watch = TuneWatch(made, turns, progress, joined, FirstDeaths(), stop)
     watch.on_trial_result(0, [], None, {})
     said = f"Is a directory: {folder}/curves.arrow: the sweep's tables are behind\n"
     assert capsys.readouterr().out == said

@@ -20,7 +20,7 @@ from pwmray.algorithm.epoch import make_epoch
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.variants import VARIANTS
-from tests.test_reference import CHANGES, make_learner, windows
+from tests.learners import CHANGES, make_learner, windows
 from tests.tiny import SETTINGS
 
 EPOCHS = (0.0, 0.25, 0.5, 0.75)

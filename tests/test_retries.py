@@ -145,7 +145,7 @@ def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path
     joined = tables.Tables(tables.open_sweep(made, "python tiny.py"))
     deaths, progress = retries.FirstDeaths(), SweepProgress(made, Notices("tiny", None))
     with progress:
-        turns = Turns(made, progress)
+        turns = Turns(made, progress, Interruption(), float("inf"))
         turns.next(machine)
         watch = TuneWatch(made, turns, progress, joined, deaths, Interruption())
         stopper = StopEarly(deaths)

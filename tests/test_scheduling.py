@@ -43,7 +43,7 @@ def choose(trials, started=(), free=()):
     inner = SimpleNamespace(
         _actor_manager=manager, _trial_to_actor={t: t.name for t in trials}, _actor_cache=cache
     )
-    chosen = InOrder().choose_trial_to_run(
+    chosen = InOrder(Interruption()).choose_trial_to_run(
         SimpleNamespace(_tune_controller=inner, get_trials=lambda: trials)
     )
     return chosen and chosen.name
@@ -92,7 +92,9 @@ def test_answers_that_came_are_not_kept_as_long_as_the_process_lives():
         manager._tracked_actors_to_task_futures["actor"].add(answer)
     manager._actor_task_events.track_future("second")
     inner = SimpleNamespace(_actor_manager=manager, _trial_to_actor={}, _actor_cache=_ObjectCache())
-    InOrder().choose_trial_to_run(SimpleNamespace(_tune_controller=inner, get_trials=list))
+    InOrder(Interruption()).choose_trial_to_run(
+        SimpleNamespace(_tune_controller=inner, get_trials=list)
+    )
     assert manager._tracked_actors_to_task_futures == {"actor": {"second"}}
 
 
@@ -133,7 +135,7 @@ def test_processes_come_up_beside_one_that_ends_trials_faster_than_they_start(
         tuner = tune.Tuner(
             tune.with_resources(Short, {"CPU": ray.cluster_resources()["CPU"] / NUM_CPUS}),
             param_space={"index": tune.grid_search(list(range(NUM_TRIALS)))},
-            tune_config=tune.TuneConfig(reuse_actors=True, scheduler=InOrder()),
+            tune_config=tune.TuneConfig(reuse_actors=True, scheduler=InOrder(Interruption())),
             run_config=tune.RunConfig(
                 storage_path=str(tmp_path),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -18,17 +18,21 @@ from optuna.trial import TrialState
 from pwmray import deaths, registry
 from pwmray.commands.prune import find_freeable
 from pwmray.driver import interruption
+from pwmray.driver.engine import Engine
 from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
 from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search import trials as search_trials
+from pwmray.search.plan import SearchPlan
 from pwmray.search.plan_text import as_json, best_lines
 from pwmray.search.space import read_space
 from pwmray.search.study import FINGERPRINT
+from pwmray.search.trials import SearchTrials
 from pwmray.sweep import Sweep
 from pwmray.tracking.recording import Mode
 from tests.claims import do_not_watch, leave_claim
+from tests.planned_sweeps import run
 from tests.studies import (
     TASK,
     THREE,
@@ -40,7 +44,6 @@ from tests.studies import (
     make_plan,
     open_trials,
 )
-from tests.test_sweep import run
 from tests.tiny_search import search
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
@@ -173,15 +176,15 @@ def test_sigterm_while_a_search_says_its_end_is_no_sudden_death(tmp_path, monkey
 def test_sigterm_while_a_search_leaves_ray_keeps_nobody_from_recording_its_trials(
     tmp_path, data, monkeypatch
 ):
-    def search_tasks(begins, opened, *_):
-        opened.append(next(iter(begins))(offered={"CPU": 1.0}))
+    def search_task(begin, config, engine, opened, stop):
+        opened.append(begin(offered={"CPU": 1.0}))
         asked.append(Path(opened[0].next("a")["grid"]["folder"]))
-        return interruption.GO_ON, "preempted"
+        stop.reason = "preempted"
 
     asked, plan = [], make_plan(tmp_path / "results")
-    monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
-    monkeypatch.setattr(search_run, "_search_tasks", search_tasks)
-    monkeypatch.setattr(search_run.ray, "shutdown", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(search_run, "make_data", lambda wanted, *_: dict.fromkeys(wanted, data))
+    monkeypatch.setattr(search_run, "_search_task", search_task)
+    monkeypatch.setattr(Engine, "close", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(interruption.TerminatedError):
         search_run.run(plan, tmp_path / "data", None, "python x.py", Mode.OFF)
     record = registry.read(asked[0])
@@ -190,8 +193,9 @@ def test_sigterm_while_a_search_leaves_ray_keeps_nobody_from_recording_its_trial
 
 def test_search_that_another_process_finished_meanwhile_starts_no_ray(tmp_path, monkeypatch):
     monkeypatch.setattr(search_run.ray, "init", lambda **_: pytest.fail("Ray was started"))
-    asked = (tmp_path / "data", None, interruption.Interruption())
-    assert search_run._prepare(make_plan(tmp_path), [], *asked) == {}
+    monkeypatch.setattr(SearchPlan, "count_left", lambda self, _: dict.fromkeys(self.tasks, 0))
+    asked = (tmp_path / "data", Engine(None), [], interruption.Interruption())
+    assert search_run._work(make_plan(tmp_path), SearchTrials, *asked)[0] == 0
 
 
 def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, monkeypatch):
@@ -201,13 +205,13 @@ def test_search_whose_ray_slurm_ended_is_gone_on_with(tmp_path, data, capsys, mo
     (tmp_path / "ended.n1").touch()
     asked = []
 
-    def search_until_ray_dies(begins, opened, *_):
-        opened.append(next(iter(begins))(offered={"CPU": 1.0}))
+    def search_until_ray_dies(begin, config, engine, opened, stop):
+        opened.append(begin(offered={"CPU": 1.0}))
         asked.append(Path(opened[0].next("a")["grid"]["folder"]))
         raise ConnectionError("the GCS is gone")
 
-    monkeypatch.setattr(search_run, "_prepare", lambda plan, tasks, *_: dict.fromkeys(tasks, data))
-    monkeypatch.setattr(search_run, "_search_tasks", search_until_ray_dies)
+    monkeypatch.setattr(search_run, "make_data", lambda wanted, *_: dict.fromkeys(wanted, data))
+    monkeypatch.setattr(search_run, "_search_task", search_until_ray_dies)
     plan, folder = make_plan(tmp_path / "results"), tmp_path / "data"
     assert search_run.run(plan, folder, None, "python x.py", Mode.OFF) == interruption.GO_ON
     assert registry.read(asked[0]).status is Status.QUEUED

@@ -17,7 +17,7 @@ from pwmray.commands import run_command
 from pwmray.driver import connect, interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
-from pwmray.registry import CLAIM_FILE, Status, claim
+from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
 from pwmray.search import trials as search_trials
@@ -202,6 +202,19 @@ def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, da
     assert plan.num_left(plan.studies()[TASK]) == 0
     assert "pendulum-spin: 1 done\n" in as_table(plan)
     assert "confirm it in a sweep, with seeds other than 1" in as_table(plan)
+
+
+def test_trial_whose_record_cannot_be_read_is_named_and_the_search_goes_on(tmp_path, data, capsys):
+    broken = Path(open_trials(tmp_path, data, number=2).next("a")["grid"]["folder"])
+    (broken / EVENTS_FILE).write_text("{\n")
+    plan = make_plan(tmp_path, 2)
+    assert search_run._set_right(plan, plan.studies()) == []
+    trials = open_trials(tmp_path, data, number=2)
+    assert advance(trials, "b", data) not in (None, broken.name)
+    assert trials.next("c") is None
+    said = f"left out, for {broken / EVENTS_FILE} line 1 is not an event"
+    assert capsys.readouterr().out.count(said) == 1
+    assert plan.num_left(plan.studies()[TASK]) == 1  # once somebody has mended it
 
 
 def test_failures_of_a_search_are_told_each_once(tmp_path, data):

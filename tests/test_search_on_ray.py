@@ -1,6 +1,7 @@
 """A search on Ray: stopped, killed, and gone on with."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from pwmray import registry
-from pwmray.driver import interruption
+from pwmray.driver import connect, interruption
+from pwmray.driver.engine import Engine
 from pwmray.driver.tune_callbacks import StopEarly
 from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.results import read_table
@@ -155,12 +157,17 @@ def test_search_goes_on_with_another_ray_where_its_own_dies(tmp_path, data, monk
         return len(ran) == 1
 
     monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
-    monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict, shutdown=list))
-    said = "Ray dashboard: another"
-    monkeypatch.setattr(search_run.connect, "connect_for", lambda *_: print(said))
-    stop = interruption.Interruption()
-    trials = search_run._search_task(begin, opened, tmp_path, None, stop)
+    monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict))
+    said, left = "Ray dashboard: another", []
+    monkeypatch.setattr(connect, "connect_for", lambda *_: print(said))
+    # By which a sweep leaves one, too: a Ray that hangs does not keep it.
+    monkeypatch.setattr(connect, "leave", lambda scratch: left.append(shutil.rmtree(scratch)))
+    stop, engine = interruption.Interruption(), Engine(None)
+    default = make_plan(tmp_path).config(TASK, {})
+    trials = search_run._search_task(begin, default, engine, opened, stop)
     stop.leave()
+    assert len(left) == 1
+    engine.close()
     assert trials is opened[1]
     assert ran[0] == ran[1]  # what the first left, and no other
     moves = [e["status"] for e in registry.read(registry.trial_folder(tmp_path, ran[0])).events]

@@ -7,8 +7,8 @@ import pytest
 from pwmray import learner_code, registry
 from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
+from tests.planned_sweeps import run
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
-from tests.test_sweep import run
 from tests.tiny_search import search
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")

@@ -227,8 +227,9 @@ def test_accounting_that_lags_behind_is_asked_again(monkeypatch, tmp_path):
         ({}, None),
     ],
 )
-def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name):
-    assert own_name(variables) == name
+def test_task_of_an_array_is_never_called_by_the_number_of_all(variables, name, monkeypatch):
+    monkeypatch.setattr(os, "environ", variables)
+    assert own_name() == name
 
 
 @pytest.mark.parametrize(
@@ -250,11 +251,13 @@ def test_job_that_slurm_put_back_into_its_queue_is_known(
 ):
     line = f"77||N/A|COMPLETING|None|0|{restarts}|1|n1|p|0:10|1:00|N/A|me|run.sh|sweep|"
     put_command(tmp_path, monkeypatch, "squeue", f"echo '{line}'")
-    job = {"SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": "1"}
-    assert slurm_jobs.was_requeued(5.0, job) is is_requeued
-    assert not slurm_jobs.was_requeued(5.0, {})
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert not slurm_jobs.was_requeued(5.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert slurm_jobs.was_requeued(5.0) is is_requeued
     put_command(tmp_path, monkeypatch, "squeue", "exit 1")
-    assert not slurm_jobs.was_requeued(5.0, job)
+    assert not slurm_jobs.was_requeued(5.0)
 
 
 OWN = """#!/bin/bash

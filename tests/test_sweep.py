@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import runpy
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,40 +21,11 @@ from pwmray.outdated import describe_other_code
 from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
+from tests.planned_sweeps import PHASE6, cell, folder_of, run, stand_at
 from tests.tiny import SCALES, sweep
 
 ROOT = Path(__file__).parent.parent
-PHASE6 = runpy.run_path(str(ROOT / "sweeps" / "phase6_epochs.py"))["sweep"]
-REACHED = {  # the events that bring a trial to a status
-    Status.QUEUED: "PENDING QUEUED",
-    Status.RUNNING: "PENDING QUEUED RUNNING",
-    Status.COMPLETED: "PENDING QUEUED RUNNING COMPLETED",
-    Status.EVALUATED: "PENDING QUEUED RUNNING COMPLETED EVALUATED",
-    Status.FAILED: "PENDING QUEUED RUNNING FAILED",
-    Status.CANCELLED: "PENDING QUEUED RUNNING CANCELLED",
-}
 SECONDS = {"train_seconds": 1.0, "evaluation_seconds": 1.0}
-
-
-def run(capsys, *arguments, of=sweep):
-    """Run a sweep's command line; return its exit code, its output and its error lines."""
-    with pytest.raises(SystemExit) as ended:
-        of.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err.splitlines()
-
-
-def cell(trial):
-    return (trial.variant, trial.epochs, trial.task, trial.seed)
-
-
-def folder_of(results, trial):
-    return registry.trial_folder(results, trial.fingerprint)
-
-
-def stand_at(results, trial, status, **fields):
-    for name in REACHED[status].split():
-        registry.record(folder_of(results, trial), Status(name), **fields)
 
 
 def states(results):

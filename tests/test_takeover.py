@@ -14,7 +14,7 @@ from pwmray.hold import Hold, RunningElsewhereError
 from pwmray.registry import Status
 from pwmray.trial import Trial
 from pwmray.watchdog import STACKS_FILE, Watchdog, has_hung
-from tests.test_trial import CPU, ask_for, make_config, make_environments, open_trial
+from tests.made_trials import CPU, ask_for, make_config, make_environments, open_trial
 
 
 @pytest.fixture(scope="module")

@@ -88,9 +88,11 @@ def test_folder_that_cannot_be_looked_into_does_not_end_its_driver(tmp_path, cap
         ("online", "off", Mode.ONLINE),
     ],
 )
-def test_the_option_wins_over_the_variable_and_that_over_the_default(option, variable, mode):
-    environment = {} if variable is None else {"WANDB_MODE": variable}
-    assert choose_mode(option, environment) is mode
+def test_the_option_wins_over_the_variable_and_that_over_the_default(
+    option, variable, mode, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", variable or "")
+    assert choose_mode(option) is mode
 
 
 @pytest.mark.parametrize("module", [sweep, pretrained_sweep])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import functools
 import gc
 import json
 import re
@@ -13,7 +12,6 @@ import torch
 
 from pwmray import registry, results
 from pwmray.algorithm import compiling, evaluate
-from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
 from pwmray.data.store import write_store
 from pwmray.envs.vector import make_vector
@@ -24,10 +22,16 @@ from pwmray.registry import Status
 from pwmray.tables import Tables
 from pwmray.tasks import EPISODE_STEPS
 from pwmray.trial import Trial
-from tests.tiny import SETTINGS
+from tests.made_trials import (
+    CPU,
+    ask_for,
+    curve_of,
+    make_config,
+    make_environments,
+    open_trial,
+    run_to_the_end,
+)
 
-CPU = torch.device("cpu")
-make_environments = functools.cache(make_vector)
 pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
@@ -35,30 +39,6 @@ pytestmark = pytest.mark.usefixtures("short_episodes")
 def data(tmp_path_factory):
     config = make_config()
     return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
-
-
-def make_config(variant="fullflow", **settings):
-    required = {"task": "pendulum-spin", "seed": 42, "epochs": 6, "variant": variant}
-    return TrialConfig.from_flat({**SETTINGS, **required, **settings})
-
-
-def ask_for(config, folder):
-    registry.record(folder, Status.PENDING, config=config.to_dict())
-    registry.record(folder, Status.QUEUED)
-
-
-def open_trial(config, folder, data):
-    return Trial(config, folder, data, make_environments, CPU)
-
-
-def run_to_the_end(trial):
-    while not trial.is_finished:
-        trial.advance()
-    trial.close()
-
-
-def curve_of(folder):
-    return results.read_table(folder / "curve.arrow").drop_columns(["seconds"])
 
 
 @pytest.mark.parametrize(

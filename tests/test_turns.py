@@ -68,7 +68,7 @@ def driver(results, num_trials, interruption=None, patience_seconds=float("inf")
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
     progress = SweepProgress(made, Notices("tiny", None))
     progress.__enter__()
-    return Turns(made, progress, interruption, patience_seconds), made.trials
+    return Turns(made, progress, interruption or Interruption(), patience_seconds), made.trials
 
 
 def run_on(results, trial):
@@ -235,7 +235,7 @@ def test_what_a_lost_machine_left_is_taken_over_in_one_wait(tmp_path, monkeypatc
     monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
     do_not_watch(monkeypatch)
     waits = []
-    monkeypatch.setattr(claim, "_wait_for_takers", waits.append)
+    monkeypatch.setattr(claim, "_wait_for_takers", lambda: waits.append(1))
     _, trials = driver(tmp_path, 4)
     for trial in trials:
         stand_at(tmp_path, trial, Status.RUNNING)

@@ -21,7 +21,7 @@ from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
 from tests.gated import THIRD_ROW, start_gated, wait_for_gate
 from tests.run_file import read_run_file
-from tests.test_launch import run
+from tests.started_sweeps import run
 from tests.test_prerequisites import find
 from tests.test_tensorboard import wait_for
 from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars

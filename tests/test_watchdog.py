@@ -11,7 +11,7 @@ import pytest
 from pwmray import registry, watchdog
 from pwmray.registry import Status
 from pwmray.watchdog import STACKS_FILE, Watchdog, has_hung, take_stacks
-from tests.test_launch import curves, run, trial_statuses
+from tests.started_sweeps import curves, run, trial_statuses
 
 HANGING = Path(__file__).parent / "hanging.py"
 # Hangs in C, with Python's lock held. Watched only there: who stands still elsewhere ends, too.

@@ -24,6 +24,7 @@ TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a who
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
+_RESULTS = Path("results")
 _PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
 _SECONDS_PER_LINE = 5.0
 
@@ -151,9 +152,13 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add `--results`, which every command about trials takes."""
-    default = Path("results")
-    told = f"results folder; default: {default}"
-    parser.add_argument("--results", type=Path, default=default, metavar="DIR", help=told)
+    told = f"results folder; default: {_RESULTS}"
+    parser.add_argument("--results", type=Path, default=_RESULTS, metavar="DIR", help=told)
+
+
+def give_results(results: Path) -> list[str]:
+    """Return `--results` as a command to type needs it: nothing for the default folder."""
+    return [] if results.resolve() == _RESULTS.resolve() else ["--results", str(results)]
 
 
 def names(text: str) -> list[str]:

@@ -3,26 +3,26 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pwmray import lost, registry
+from pwmray import lost
 from pwmray.commands import Subcommands, add_results_option, is_screen
-from pwmray.registry.listing import Summary, list_trials
+from pwmray.registry.listing import list_trials
 from pwmray.registry.states import (
     as_lines,
     begins,
     count_lines,
     count_states,
     describe_unreadable,
-    how_far,
     read_asked,
+    running_rows,
     states_of,
 )
-from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps, names_in
+from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps
 
 _WATCH_SECONDS = 2.0
 _SLURM_SECONDS = 2.0  # for Slurm to answer; without an answer its trials stay as recorded
+_RUNNING_HEADER = ("running", "epoch", "epochs/s", "time left", "return")
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, erase the screen
 
 
@@ -62,23 +62,10 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     counts = count_states(asked, states, unreadable)
     lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
     lines += [*describe_unreadable(unreadable), *sorted(unwritten)]
-    running = [name for name, state in states.items() if state == "running"]
-    names = {k: v for folder in folders for k, v in names_in(folder).items()} if running else {}
-    lines += _running_lines(results, running, trials, names)
+    running = {name: trials[name] for name, state in states.items() if state == "running"}
+    if rows := running_rows(results, folders, running).values():
+        lines += ["", *as_lines(_RUNNING_HEADER, sorted(rows))]
     # A new trial is not waiting: perhaps no driver ever comes for it.
     is_beginning = any(begins(folder, counts[folder.name]) for folder in folders)
     is_over = not is_beginning and not {"running", "waiting"} & set(states.values())
     return "\n".join(lines), is_over
-
-
-def _running_lines(
-    results: Path, running: Iterable[str], trials: Mapping[str, Summary], names: Mapping[str, str]
-) -> list[str]:
-    rows = []
-    for fingerprint in running:
-        folder = registry.trial_folder(results, fingerprint)
-        rows.append((names.get(fingerprint, fingerprint), *how_far(folder, trials[fingerprint])))
-    if not rows:
-        return []
-    header = ("running", "epoch", "epochs/s", "time left", "return")
-    return ["", *as_lines(header, sorted(rows))]

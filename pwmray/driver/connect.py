@@ -114,24 +114,29 @@ def connect(address: str | None) -> str | None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # of every kind, by what it could not start
-        said = _shortened(one_line(error))
-        if address:
-            if _NO_NODE in str(error.__cause__):
-                start = as_typed(f"ray start --address={address}")
-                said = f"this machine is not one of its nodes; make it one with: {start}"
-            raise ValueError(f"cannot join Ray at {address}: {said}") from error
-        by = next(filter(os.environ.get, _PLACES), "TMPDIR")
-        folder = os.environ.get(by) or tempfile.gettempdir()
-        raise ValueError(
-            f"Ray does not start. Its files are in {folder} ({by}), which needs room and a "
-            f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
-        ) from error
+        raise ValueError(_describe_failure(error, address)) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if address:
         _await_types(os.environ.get(_COMING_VARIABLE, "").split())
     url = context.dashboard_url
     return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
+
+
+def _describe_failure(error: Exception, address: str | None) -> str:
+    """Return why Ray does not start here, or cannot be joined at `address`, and what helps."""
+    said = _shortened(one_line(error))
+    if address:
+        if _NO_NODE in str(error.__cause__):
+            start = as_typed(f"ray start --address={address}")
+            said = f"this machine is not one of its nodes; make it one with: {start}"
+        return f"cannot join Ray at {address}: {said}"
+    by = next(filter(os.environ.get, _PLACES), "TMPDIR")
+    folder = os.environ.get(by) or tempfile.gettempdir()
+    return (
+        f"Ray does not start. Its files are in {folder} ({by}), which needs room and a path of at "
+        f"most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
+    )
 
 
 def leave(scratch: Path) -> None:

@@ -7,16 +7,16 @@ resumed is read from the trials' events each time.
 import contextlib
 import logging
 import shlex
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pwmray import lost, registry, system, tables
 from pwmray import plan as planning
-from pwmray.commands import INTERRUPTED, TRIALS_FAILED, say, show_progress
+from pwmray.commands import INTERRUPTED, TRIALS_FAILED, give_results, say, show_progress
 from pwmray.driver import connect, notify, retries
+from pwmray.driver.engine import Engine
 from pwmray.driver.interruption import (
     GO_ON,
     HUNG_UP,
@@ -40,8 +40,6 @@ from pwmray.wording import as_typed
 
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
-
-MAX_LOSSES = 5  # of Ray, in one run of the driver
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +180,8 @@ def _settled(turns: Turns, end: _End) -> _End:
     return end
 
 
-class _Engine:
-    """Ray and Tune, started or joined when there is something to run."""
+class _Engine(Engine):
+    """Ray and Tune, for a plan's trials."""
 
     def __init__(
         self,
@@ -193,23 +191,22 @@ class _Engine:
         interruption: Interruption,
         trainable: "type[TrialTrainable] | None",
     ):
+        super().__init__(address)
         self._plan = plan
+        self._configs = [trial.config for trial in plan.unfinished]
         self._interruption = interruption
         self._data_paths = data_paths
-        self._address = address
         self._trainable = trainable
-        self._scratch: Path | None = None
-        self._num_losses = 0
 
     def machine(self) -> dict[str, float]:
         """Return the CPUs and GPUs of the largest machine that Ray has."""
-        self._start()
+        self.start(self._configs)
         return connect.largest_machine()
 
     def run(self, trials: Sequence[PlannedTrial], following: _Following) -> None:
         """Run the trials to whatever end they come to."""
         tell = following.progress.say
-        scratch = self._start(tell)
+        self.start(self._configs, tell)
         import ray
         from ray import tune
 
@@ -224,43 +221,16 @@ class _Engine:
             title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
             data_path = self._data_paths[config.fingerprint]
             spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
-        place = Path(tempfile.mkdtemp(dir=scratch))  # Tune mixes up two runs in one
         stopper, waiting = StopEarly(following.deaths), spaces[::-1]
         # Handed out one by one: of a grid search Tune would copy all values for each trial.
         space = {"grid": tune.sample_from(lambda _: waiting.pop())}
         scheduler = InOrder(self._interruption, tell)
         asked = tune.TuneConfig(num_samples=len(spaces), reuse_actors=True, scheduler=scheduler)
         watches = [Listening(self._interruption), TuneWatch(self._plan, *following)]
-        fit(self._trainable or TrialTrainable, asked, place, watches, stopper, space)
+        fit(self._trainable or TrialTrainable, asked, self.make_place(), watches, stopper, space)
         if stopper.is_ray_lost and self._interruption.reason is None:
-            self._leave_lost(tell)
+            self.leave_lost(tell)
             following.turns.release()
-
-    def close(self) -> None:
-        """Leave Ray, and stop it if it was started here."""
-        if self._scratch is not None:
-            connect.leave(self._scratch)
-            self._scratch = None
-
-    def _leave_lost(self, tell: Callable[[str], None]) -> None:
-        """Leave a Ray whose node here is gone; the next run starts or joins one again."""
-        self._num_losses += 1
-        if self._num_losses >= MAX_LOSSES:
-            raise ValueError(f"Ray's node on this machine died {self._num_losses} times")
-        tell("Ray's node on this machine died; going on with another")
-        self.close()
-        if self._address is not None:
-            self._address = connect.answering(self._address)
-
-    def _start(self, tell: Callable[[str], None] = say) -> Path:
-        """Start or join Ray, once while it lives; return the folder for what Tune keeps."""
-        if self._scratch is not None:
-            if connect.is_connected():
-                return self._scratch
-            self._leave_lost(tell)  # while this process waited for others' trials
-        self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
-        connect.connect_for([trial.config for trial in self._plan.unfinished], self._address)
-        return self._scratch
 
 
 def _write_the_end(
@@ -305,10 +275,9 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     for trial, record in failed:
         print(f"failed: {trial.name}: {record.last('reason')}")
         print(f"        its record is {_shown(_folder(plan, trial))}")
-    here = plan.results == Path("results").resolve()
-    results = "" if here else f" --results {shlex.quote(str(_shown(plan.results)))}"
+    which = shlex.join([plan.sweep.name, *give_results(_shown(plan.results))])
     if failed:
-        print(f"see why: {as_typed(f'pwmray failures {plan.sweep.name}{results}')}")
+        print(f"see why: {as_typed(f'pwmray failures {which}')}")
     if len(left) < len(open_ones):
         print(f"{len(open_ones) - len(left)} trials still run in other processes")
     if end.code in (GO_ON, TERMINATED, HUNG_UP):
@@ -316,8 +285,7 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if end.bug is not None:
         print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
     if num_done:
-        summarize = f"python analysis/summarize.py {plan.sweep.name}{results} --plot"
-        print(f"see who wins: {as_typed(summarize)}")
+        print(f"see who wins: {as_typed(f'python analysis/summarize.py {which} --plot')}")
     if end.code or num_done + len(failed) < num_all:
         print(f"go on with: {as_typed(command)}")
     # Otherwise the sweep is to go on, or the driver that ends last sends the notice.

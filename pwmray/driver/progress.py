@@ -54,26 +54,6 @@ class _Seen:
         return self.minutes * max(epoch - before, 0) / self.epochs
 
 
-class _Pace:
-    """How fast trials run, by the pieces of them done in this run.
-
-    The time since this run's start would count Ray's own start and the half-done rows of other
-    trials: at its beginning a sweep would look ten times as long as it is.
-    """
-
-    def __init__(self) -> None:
-        self._minutes = self._seconds = 0.0  # expected, needed
-
-    def add(self, minutes: float, seconds: float) -> None:
-        """Count a piece of a trial."""
-        self._minutes += minutes
-        self._seconds += seconds
-
-    def seconds(self, minutes: float) -> float | None:
-        """Return the seconds of work that is expected to take `minutes`, None while unknown."""
-        return minutes * self._seconds / self._minutes if self._minutes > 0 else None
-
-
 class _Sums:
     """What a line says of all trials; kept as they change, for they may be thousands."""
 
@@ -167,7 +147,11 @@ class SweepProgress:
         }
         self._sums = _Sums(self._trials.values())
         self._sums.best = _best_before(plan)
-        self._pace, self._num_places = _Pace(), 0
+        # How fast trials run, by the pieces of them done in this run: minutes expected of these
+        # and seconds needed. The time since its start would count Ray's own start and the half-done
+        # rows of others: at its beginning a sweep would look ten times as long as it is.
+        self._expected = self._needed = 0.0
+        self._num_places = 0
         self._live: Live | None = None
         self._said_at = 0.0
         self._waits_for = ""
@@ -206,7 +190,8 @@ class SweepProgress:
         folder = trial_folder(self._results, fingerprint)
         self._lacks.look_into(folder, self._trials[fingerprint].label)
         with self._sums.changing(self._trials[fingerprint]) as trial:
-            self._pace.add(trial.minutes_up_to(epoch), seconds)
+            self._expected += trial.minutes_up_to(epoch)
+            self._needed += seconds
             trial.epoch = epoch
             trial.best_return = max(trial.best_return, return_mean)
         if self._live is None and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
@@ -305,6 +290,8 @@ class SweepProgress:
         return Group(Text(self.line()), *[table] * bool(table.rows))
 
     def _time_left(self) -> str:
+        if not self._expected:
+            return "time left: not known yet"
         sums = self._sums
         here = self._num_places if sums.counts["waiting"] else sums.counts["running"]
         num_places = max(here + sums.counts["elsewhere"], 1)
@@ -312,9 +299,7 @@ class SweepProgress:
         if minutes < sums.longest:  # towards the end a single trial may decide
             left = (t.minutes * (1 - t.share_done) for t in self._trials.values())
             minutes = max([minutes, *left])
-        seconds = self._pace.seconds(minutes)
-        known = seconds is not None
-        return f"{format_duration(seconds)} left" if known else "time left: not known yet"
+        return f"{format_duration(minutes * self._needed / self._expected)} left"
 
 
 def describe_blind(results: Path, machines: Iterable[str]) -> str:

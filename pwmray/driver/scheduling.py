@@ -25,11 +25,9 @@ class InOrder(FIFOScheduler):
     says to come to their next row, which is told.
     """
 
-    def __init__(
-        self, interruption: Interruption | None = None, tell: Callable[[str], None] = say
-    ) -> None:
+    def __init__(self, interruption: Interruption, tell: Callable[[str], None] = say) -> None:
         super().__init__()
-        self._interruption, self._tell = interruption or Interruption(), tell
+        self._interruption, self._tell = interruption, tell
         self._is_stopping = False
         self._num_ended = 0  # of the first trials: thousands need not be looked at each time
 

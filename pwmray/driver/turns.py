@@ -41,10 +41,10 @@ class Turns:
         self,
         plan: Plan,
         progress: SweepProgress,
-        interruption: Interruption | None = None,
-        patience_seconds: float = float("inf"),
+        interruption: Interruption,
+        patience_seconds: float,
     ):
-        self._interruption = interruption or Interruption()
+        self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
         self._progress = progress

@@ -41,10 +41,9 @@ class Claim:
         self._thread: threading.Thread | None = None
         self._is_released = False
 
-    def beat(self, lease_seconds: float) -> None:
+    def beat(self) -> None:
         """Keep the claim fresh from now on, in a thread."""
-        interval = lease_seconds / _BEATS_PER_LEASE
-        what = (self.path, self._token, self._stop, interval)
+        what = (self.path, self._token, self._stop)
         self._thread = threading.Thread(target=_beat, args=what, daemon=True)
         self._thread.start()
 
@@ -79,39 +78,37 @@ def _is_of(path: Path, token: str) -> bool:
     return holder(path).get("token") == token
 
 
-def _beat(path: Path, token: str, stop: threading.Event, interval: float) -> None:
+def _beat(path: Path, token: str, stop: threading.Event) -> None:
     """Keep a claim fresh; without a reference to the Claim, which is to end with its last user."""
-    while not stop.wait(interval):
+    while not stop.wait(LEASE_SECONDS / _BEATS_PER_LEASE):
         with contextlib.suppress(OSError):  # the folder may be gone; is_held then says so
             if _is_of(path, token):
                 os.utime(path)
 
 
 @outlasting_stale
-def acquire(
-    path: Path, lease_seconds: float = LEASE_SECONDS, is_brief: bool = False
-) -> Claim | None:
+def acquire(path: Path, is_brief: bool = False) -> Claim | None:
     """Take the claim at `path`, or a stale one over; return None while another process holds it.
 
     A brief claim is for a few writes without a pause: other processes wait until it is released.
     """
-    claim = _try(path, lease_seconds, is_brief)
+    claim = _try(path, is_brief)
     if claim is None:
         return None
     try:
         if _watched.pop(path, None):
-            _wait_for_takers(lease_seconds)
+            _wait_for_takers()
             if not claim.is_held:
                 return None
         if not is_brief:
-            claim.beat(lease_seconds)
+            claim.beat()
         return claim
     except BaseException:
         claim.release()
         raise
 
 
-def clear_dead(paths: Iterable[Path], lease_seconds: float = LEASE_SECONDS) -> None:
+def clear_dead(paths: Iterable[Path]) -> None:
     """Free the claims that `acquire` would take over from other machines, all in one wait.
 
     `acquire` waits for each: the last of a lost machine's trials would be free minutes later. A
@@ -121,20 +118,18 @@ def clear_dead(paths: Iterable[Path], lease_seconds: float = LEASE_SECONDS) -> N
         taken = []
         for path in sorted(_watched.keys() & paths):  # all processes in one order: no deadlock
             with contextlib.suppress(OSError):  # who acquires it is told
-                if not path.parent.exists() or owner(path, lease_seconds) is not None:
+                if not path.parent.exists() or owner(path) is not None:
                     continue
-                claim = _try(path, lease_seconds, is_brief=True)
+                claim = _try(path, is_brief=True)
                 if claim is not None:
                     taken.append(held.enter_context(claim))
         if taken:
-            _wait_for_takers(lease_seconds)
+            _wait_for_takers()
         for claim in taken:
             _watched.pop(claim.path, None)
 
 
-def watch_dead(
-    paths: Iterable[Path], say: Callable[[str], object], lease_seconds: float = LEASE_SECONDS
-) -> None:
+def watch_dead(paths: Iterable[Path], say: Callable[[str], object]) -> None:
     """Free the claims of processes on other machines that seem dead, once that is certain.
 
     This watches them together for 40 s, after telling `say` whose they are; without any it returns
@@ -146,18 +141,18 @@ def watch_dead(
         with contextlib.suppress(OSError):  # who acquires it is told
             found = holder(path)
             # A claim of a dead process on this machine needs no watching.
-            if found and _is_stale(path, lease_seconds) and not _is_local(path, found):
-                _is_still(path, lease_seconds)  # begins to watch it
+            if found and _is_stale(path) and not _is_local(path, found):
+                _is_still(path)  # begins to watch it
                 watched.append((path, describe(found)))
     if watched:
-        seconds = 2 * lease_seconds / _BEATS_PER_LEASE
+        seconds = 2 * LEASE_SECONDS / _BEATS_PER_LEASE
         who = ", ".join(sorted({who for _, who in watched}))
         say(f"looking for {seconds:.0f} s whether a process lives that seems dead: pid {who}")
         time.sleep(seconds)
-        clear_dead([path for path, _ in watched], lease_seconds)
+        clear_dead([path for path, _ in watched])
 
 
-def _try(path: Path, lease_seconds: float, is_brief: bool) -> Claim | None:
+def _try(path: Path, is_brief: bool) -> Claim | None:
     """Take a claim, as `acquire`; another taker may yet move away one that was taken over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
@@ -167,7 +162,7 @@ def _try(path: Path, lease_seconds: float, is_brief: bool) -> Claim | None:
         try:
             _write(draft, {"token": token, "is_brief": is_brief, **processes.this_process()})
             while not _link(draft, path):
-                if _clear_stale(path, lease_seconds, draft):
+                if _clear_stale(path, draft):
                     continue
                 found = holder(path)
                 if not found.get("is_brief") and path.exists():  # else released between two looks
@@ -183,10 +178,10 @@ def _try(path: Path, lease_seconds: float, is_brief: bool) -> Claim | None:
         raise
 
 
-def owner(path: Path, lease_seconds: float = LEASE_SECONDS) -> dict[str, Any] | None:
+def owner(path: Path) -> dict[str, Any] | None:
     """Return who holds the claim, as `holder`, or None when it is free, stale or brief."""
     found = holder(path)
-    if not found or found.get("is_brief") or _is_stale(path, lease_seconds):
+    if not found or found.get("is_brief") or _is_stale(path):
         return None
     return found
 
@@ -235,7 +230,7 @@ def _link(draft: Path, path: Path) -> bool:
     return True
 
 
-def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
+def _clear_stale(path: Path, draft: Path) -> bool:
     """Move a stale claim away and return whether it is gone.
 
     A claim that another taker has made fresh meanwhile is put back.
@@ -245,9 +240,9 @@ def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
     seen = holder(path)
     aside = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}.tmp")
     try:
-        if not _is_stale(path, lease_seconds, now):
+        if not _is_stale(path, now):
             return False
-        if not _is_local(path, seen) and not _is_still(path, lease_seconds):
+        if not _is_local(path, seen) and not _is_still(path):
             return False
         os.rename(path, aside)
     except FileNotFoundError:
@@ -265,15 +260,15 @@ def _clear_stale(path: Path, lease_seconds: float, draft: Path) -> bool:
     return True
 
 
-def _wait_for_takers(lease_seconds: float) -> None:
+def _wait_for_takers() -> None:
     """Wait until every other taker can see the new claim: whoever holds it then keeps it.
 
     All of them watched the dead claim, and one that still sees it moves the new one away.
     """
-    time.sleep(lease_seconds / _LOOKS_PER_LEASE)
+    time.sleep(LEASE_SECONDS / _LOOKS_PER_LEASE)
 
 
-def _is_stale(path: Path, lease_seconds: float, now: float | None = None) -> bool:
+def _is_stale(path: Path, now: float | None = None) -> bool:
     """Tell whether nobody holds the claim: its process is dead, or on another machine silent.
 
     `now` is the file system's time, if the caller knows it.
@@ -285,7 +280,7 @@ def _is_stale(path: Path, lease_seconds: float, now: float | None = None) -> boo
         if now is None:
             now = time.time() + _file_clock_lead(path.parent)
         # A time far ahead is no sign of life either: it is from before a clock was set back.
-        return abs(now - path.lstat().st_mtime) > lease_seconds
+        return abs(now - path.lstat().st_mtime) > LEASE_SECONDS
     except FileNotFoundError:
         return True
 
@@ -311,7 +306,7 @@ def _file_clock_lead(folder: Path) -> float:
 _watched: dict[Path, tuple[int, float]] = {}  # the file's time, and since when it is unchanged
 
 
-def _is_still(path: Path, lease_seconds: float) -> bool:
+def _is_still(path: Path) -> bool:
     """Tell whether this process has watched the claim for two intervals without a heartbeat.
 
     Its age alone does not tell: when a clock jumps, every claim looks old until its next beat.
@@ -321,7 +316,7 @@ def _is_still(path: Path, lease_seconds: float) -> bool:
     if seen != beat:
         _watched[path] = (beat, time.monotonic())
         return False
-    return time.monotonic() - since > 2 * lease_seconds / _BEATS_PER_LEASE
+    return time.monotonic() - since > 2 * LEASE_SECONDS / _BEATS_PER_LEASE
 
 
 def _is_local(path: Path, owner: dict[str, Any]) -> bool:

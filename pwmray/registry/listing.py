@@ -59,41 +59,41 @@ def list_trials(
     known = _read_cache(cache)
     trials: dict[str, Summary] = {}
     is_news = False
-    folder = os.path.join(results, "trials")
     for fingerprint in fingerprints:
+        folder = os.path.join(results, "trials", fingerprint)
         if is_anew:
-            ask_anew(results / "trials" / fingerprint)  # a claim may have been taken since
-            ask_anew(results / "trials" / fingerprint / EVENTS_FILE)
+            ask_anew(Path(folder))  # a claim may have been taken since
+            ask_anew(Path(folder, EVENTS_FILE))
+        before = known.get(fingerprint)
         try:
-            # Not through pathlib, which takes as long as the call itself.
-            found = os.stat(os.path.join(folder, fingerprint, EVENTS_FILE))
-        except FileNotFoundError:
-            trials[fingerprint] = summarize(Record())
+            entry = _look_up(folder, before)
+        except (ValueError, OSError) as error:  # a broken line, or the folder is another user's
+            if unreadable is None:
+                raise
+            unreadable[fingerprint] = one_line(error)
             continue
-        except OSError as error:  # a file is where its folder was, or the folder is another user's
-            _leave_out(fingerprint, error, unreadable)
-            continue
-        stamp = [found.st_mtime_ns, found.st_size]
-        entry = known.get(fingerprint)
-        if entry is None or entry[0] != stamp:
-            try:
-                record = registry.read(registry.trial_folder(results, fingerprint))
-            except (ValueError, OSError) as error:
-                _leave_out(fingerprint, error, unreadable)
-                continue
-            entry = [stamp, summarize(record)]
-            known[fingerprint], is_news = entry, True
         trials[fingerprint] = Summary(*entry[1])
+        if entry is not before and entry[0] is not None:
+            known[fingerprint], is_news = entry, True
     if is_news:
         _write_cache(cache, known)
     return trials
 
 
-def _leave_out(fingerprint: str, error: Exception, unreadable: dict[str, str] | None) -> None:
-    """Note in `unreadable` why a trial cannot be read; without `unreadable` raise the error."""
-    if unreadable is None:
-        raise error
-    unreadable[fingerprint] = one_line(error)
+def _look_up(folder: str, known: list | None) -> list:
+    """Return the stamp of a trial's events, None without any, and the trial's summary.
+
+    That is what is `known` where its stamp is the same.
+    """
+    try:
+        # Not through pathlib, which takes as long as the call itself.
+        found = os.stat(os.path.join(folder, EVENTS_FILE))
+    except FileNotFoundError:
+        return [None, summarize(Record())]
+    stamp = [found.st_mtime_ns, found.st_size]
+    if known is not None and known[0] == stamp:
+        return known
+    return [stamp, summarize(registry.read(Path(folder)))]
 
 
 def summarize(record: Record) -> Summary:

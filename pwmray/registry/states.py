@@ -13,7 +13,7 @@ from pwmray import registry
 from pwmray.durations import format_duration
 from pwmray.registry import CURVE_FILE, Status, processes
 from pwmray.registry.listing import Summary, list_trials
-from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, read_sweep
+from pwmray.registry.sweep_folders import IMPORTED, SWEEP_FILE, names_in, read_sweep
 
 NEW = "new"  # without a record: no driver has queued it yet, or its folder was deleted
 STATES = ("done", "running", "waiting", "stopped", "failed", "cancelled", "early", NEW)
@@ -115,7 +115,18 @@ def describe_unreadable(unreadable: Mapping[str, str]) -> list[str]:
     return [f"left out: {why}" for why in unreadable.values()]
 
 
-def how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
+def running_rows(
+    results: Path, sweeps: Iterable[Path], running: Mapping[str, Summary]
+) -> dict[str, tuple[str, ...]]:
+    """Return by fingerprint what running trials are called in the sweeps, and how far they are."""
+    names = {k: v for sweep in sweeps for k, v in names_in(sweep).items()} if running else {}
+    return {
+        name: (names.get(name, name), *_how_far(registry.trial_folder(results, name), trial))
+        for name, trial in running.items()
+    }
+
+
+def _how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
     """Return a running trial's epoch, epochs/s of its process, time left and newest return."""
     path, row, written = folder / CURVE_FILE, None, 0.0
     with contextlib.suppress(ValueError, OSError):  # not there yet, just begun again, or broken

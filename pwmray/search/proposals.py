@@ -10,11 +10,12 @@ from pwmray import registry
 from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.driver import retries
-from pwmray.registry import Status
+from pwmray.registry import Record, Status
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.tables import asked
+from pwmray.wording import one_line
 
 # Proposals in a row that were tried before or cannot run.
 _FEW_REPEATS = 3  # after which a finite space is drawn from instead
@@ -129,18 +130,30 @@ class Proposals:
         try:
             config = self._plan.config(self._task, trial.params)
         except ValueError as error:
-            self.study.tell(trial, state=TrialState.FAIL)
-            say(f"{self._plan.search.name} {self._task}: left out, for {error}")
+            self._leave_out(trial, error)
             return None
         trial.set_user_attr(FINGERPRINT, config.fingerprint)
         self.asked.setdefault(config.fingerprint, config)
         return config
 
+    def _leave_out(self, trial: optuna.Trial, error: Exception) -> None:
+        self.study.tell(trial, state=TrialState.FAIL)
+        say(f"{self._plan.search.name} {self._task}: left out, for {one_line(error)}")
+
     def _is_known(self, trial: optuna.Trial, config: TrialConfig, running: Collection[str]) -> bool:
-        """Tell the study a trial's outcome if it is known, from any sweep; return whether it is."""
-        record = registry.read(registry.trial_folder(self._plan.results, config.fingerprint))
+        """Tell the study a trial's outcome if it is known, from any sweep; return whether it is.
+
+        One whose record cannot be read fails: it cannot run before somebody has mended that.
+        """
+        record, broken = Record(), None
+        try:
+            record = registry.read(registry.trial_folder(self._plan.results, config.fingerprint))
+        except (ValueError, OSError) as error:
+            broken = error
         before = study.outcomes(self.study).get(config.fingerprint)
-        if record.status is Status.EVALUATED:
+        if broken is not None:
+            self._leave_out(trial, broken)
+        elif record.status is Status.EVALUATED:
             self.study.tell(trial, record.last("return_mean"))
         elif before is not None and before.state is not TrialState.FAIL:
             self._tell_as(trial, before)

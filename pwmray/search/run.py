@@ -1,9 +1,9 @@
 """Run a search on Ray: Tune runs the trials, the study proposes them and stops the worse ones."""
 
+import contextlib
 import functools
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from ray.tune.search import Searcher
 
 from pwmray import lost, placement
 from pwmray.commands import TRIALS_FAILED, say, show_progress
-from pwmray.config import RuntimeConfig
+from pwmray.config import RuntimeConfig, TrialConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
+from pwmray.driver.engine import LOST, Engine
 from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopError, Interruption
-from pwmray.driver.launch import MAX_LOSSES
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
@@ -66,8 +66,10 @@ def run(
         code = None
         with recording(mode, Job(str(plan.results), plan.search.name), is_working=left > 0):
             if left:
-                asked = (data_dir, address, command, patience_seconds)
-                code = _run_tasks(plan, *asked, notices, interruption)
+                tell = notices.failure
+                begin = functools.partial(SearchTrials, plan, command=command, tell_failure=tell)
+                asked = (data_dir, address, patience_seconds, interruption)
+                code = _run_tasks(plan, begin, *asked)
         return _say_the_end(plan, code, command, notices)
 
 
@@ -95,41 +97,24 @@ def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: noti
 
 def _run_tasks(
     plan: SearchPlan,
+    begin: Callable[..., SearchTrials],
     data_dir: Path,
     address: str | None,
-    command: str,
     patience_seconds: float,
-    notices: notify.Notices,
     interruption: Interruption,
 ) -> int:
-    """Run the tasks' studies one after the other; return the exit code of what stopped them."""
+    """Run the tasks' studies one after the other; return the exit code of what stopped them.
+
+    `begin` makes the trials of a task.
+    """
     if address is not None:
         address = connect.answering(address)
-    try:
-        held = _acquire(plan, patience_seconds, interruption)
-    except AskedToStopError as stopped:
-        print(stopped)
-        return GO_ON
-    journal = plan.read_journal()
-    left = plan.count_left(journal.by_task)
-    num_left = {task: number for task, number in left.items() if number}
-    scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
-    opened: list[SearchTrials] = []
+    engine, opened = Engine(address), []
     code, why = 0, STOPPED
-    with held:
+    with contextlib.ExitStack() as held:
         try:
-            for line in [*other_lines(plan, journal), *_set_right(plan, journal.by_task)]:
-                print(line)
-            paths = _prepare(plan, num_left, data_dir, address, interruption)
-            numbers = list(num_left.values())
-            begins = [
-                functools.partial(
-                    SearchTrials, plan, task, paths[task], command=command,
-                    num_later=sum(numbers[place:]), tell_failure=notices.failure,
-                )
-                for place, task in enumerate(num_left, start=1)
-            ]  # fmt: skip
-            code, why = _search_tasks(begins, opened, scratch, address, interruption)
+            held.enter_context(_acquire(plan, patience_seconds, interruption))
+            code, why = _work(plan, begin, data_dir, engine, opened, interruption)
         except AskedToStopError as stopped:
             print(stopped)
             code = GO_ON
@@ -141,7 +126,7 @@ def _run_tasks(
             code, why = interruption.outcome_of(error)
         finally:
             try:
-                connect.leave(scratch)
+                engine.close()
             finally:  # SIGTERM may cut it off
                 status = Interruption.left_at(code, why)
                 for trials in opened:  # now that no worker writes any more
@@ -183,24 +168,6 @@ def _try_to_acquire(path: Path) -> tuple[claim.Claim | None, str]:
     return held, ""
 
 
-def _prepare(
-    plan: SearchPlan,
-    tasks: Iterable[str],
-    data_dir: Path,
-    address: str | None,
-    interruption: Interruption,
-) -> dict[str, Path]:
-    """Make the tasks' data and start or join Ray; return the path of each task's data."""
-    configs = [plan.config(task, {}) for task in tasks]
-    if not configs:  # another process ran them while this one waited for it
-        return {}
-    with show_progress("data") as progress:
-        wanted = [(config.task, config.data) for config in configs]
-        made = make_data(wanted, data_dir, interruption.heeded(progress))
-    connect.connect_for(configs, address)
-    return {task: made[task, recipe] for task, recipe in wanted}
-
-
 def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[str]:
     """Record how trials ended whose Slurm job is gone, which decides whether they run again."""
     left = [trial for found in studies.values() for trial in study.unfinished(found)]
@@ -210,19 +177,31 @@ def _set_right(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> list[st
     return lost.set_right(plan.results, names)
 
 
-def _search_tasks(
-    begins: Iterable[Callable[..., SearchTrials]],
+def _work(
+    plan: SearchPlan,
+    begin: Callable[..., SearchTrials],
+    data_dir: Path,
+    engine: Engine,
     opened: list[SearchTrials],
-    scratch: Path,
-    address: str | None,
     interruption: Interruption,
 ) -> tuple[int, str]:
-    """Run the studies one after the other; return the exit code, and why the run stopped.
+    """Make the data and run the studies; return the exit code, and why the run stopped.
 
-    Each of `begins` makes the trials of one task, as `_search_task` says.
+    The trials of each are added to `opened`, for the caller to settle.
     """
-    for begin in begins:
-        trials = _search_task(begin, opened, scratch, address, interruption)
+    journal = plan.read_journal()
+    left = {task: number for task, number in plan.count_left(journal.by_task).items() if number}
+    for line in [*other_lines(plan, journal), *_set_right(plan, journal.by_task)]:
+        print(line)
+    configs = {task: plan.config(task, {}) for task in left}
+    with show_progress("data") as progress:
+        wanted = [(task, config.data) for task, config in configs.items()]
+        paths = make_data(wanted, data_dir, interruption.heeded(progress))
+    num_later = sum(left.values())
+    for task, config in configs.items():
+        num_later -= left[task]
+        begin_task = functools.partial(begin, task, paths[task, config.data], num_later=num_later)
+        trials = _search_task(begin_task, config, engine, opened, interruption)
         if interruption.reason is not None:
             return interruption.outcome()
         if trials.blind is not None:
@@ -235,31 +214,30 @@ def _search_tasks(
 
 def _search_task(
     begin: Callable[..., SearchTrials],
+    config: TrialConfig,
+    engine: Engine,
     opened: list[SearchTrials],
-    scratch: Path,
-    address: str | None,
     interruption: Interruption,
 ) -> SearchTrials:
     """Run a task's study to its end or an interruption; if Ray dies, go on with another one.
 
-    `begin` makes the study's trials from the resources that Ray has `offered`. They are added to
-    `opened`, whose trials the caller settles.
+    `begin` makes the study's trials, of which `config` is the default one, from the resources that
+    Ray has `offered`.
     """
-    for _ in range(MAX_LOSSES):
+    engine.start([config])
+    while True:
         trials = begin(offered=ray.cluster_resources())
         opened.append(trials)
         is_again, is_lost = True, False
         while is_again:
-            is_lost = _search(trials, Path(tempfile.mkdtemp(dir=scratch)), interruption)
+            is_lost = _search(trials, engine.make_place(), interruption)
             is_again = not is_lost and trials.wait_for_held(interruption.may_go_on)
         if not is_lost or interruption.reason is not None:
             return trials
-        say("Ray's node on this machine died; going on with another")
-        ray.shutdown()
-        trials.settle("Ray's node on this machine died", Status.QUEUED)  # for the next round
-        connect.connect_for([trials.default], address and connect.answering(address))
+        engine.leave_lost()
+        trials.settle(LOST, Status.QUEUED)  # for the next round
+        engine.start([config])
         trials.wait_for_held(interruption.may_go_on)  # or they would be another's
-    raise ValueError(f"Ray's node on this machine died {MAX_LOSSES} times")
 
 
 def _search(trials: SearchTrials, scratch: Path, interruption: Interruption) -> bool:

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pwmray.commands import say
+from pwmray.commands import give_results, say
 from pwmray.tracking.protocol import Job, Report
 from pwmray.tracking.wandb_state import is_behind
 from pwmray.wording import as_typed, unknown
@@ -42,14 +42,14 @@ class Mode(StrEnum):
 MODES = [str(mode) for mode in Mode]
 
 
-def choose_mode(option: str | None, environment: Mapping[str, str] = os.environ) -> Mode:
+def choose_mode(option: str | None) -> Mode:
     """Return the mode of the option, else of WANDB_MODE, else offline.
 
     Raises ValueError for an unknown mode in the environment.
     """
     if option is not None:
         return Mode(option)
-    given = environment.get(_VARIABLE, "")
+    given = os.environ.get(_VARIABLE, "")
     name = _ALIASES.get(given, given) or Mode.OFFLINE
     if name not in MODES:
         raise ValueError(unknown(_VARIABLE, given, [*MODES, *_ALIASES]))
@@ -191,7 +191,6 @@ def _describe(report: Report, job: Job) -> str:
     said += [report.problem] if report.problem else []
     if not said or (job.is_online and not report.problem):
         return ", ".join(said)
-    here = Path(job.results) == Path("results").resolve()
-    options = [job.sweep or "", *([] if here else ["--results", job.results])]
-    sync = shlex.join(["pwmray", "wandb", "sync", *filter(None, options)])
+    options = [*filter(None, [job.sweep]), *give_results(Path(job.results))]
+    sync = shlex.join(["pwmray", "wandb", "sync", *options])
     return f"{', '.join(said)}; to send what is kept: {as_typed(sync)}"

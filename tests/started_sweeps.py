@@ -1,0 +1,44 @@
+"""The tiny sweep in a process of its own, and what it leaves."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pwmray import registry
+from pwmray.results import read_table
+
+TINY = Path(__file__).parent / "tiny.py"
+
+
+def start(folder, *options, **environment):
+    command = [sys.executable, str(TINY), *options]
+    pipe, variables = subprocess.PIPE, {**os.environ, **environment}
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, env=variables)
+
+
+def run(folder, *options, **environment):
+    process = start(folder, *options, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def trial_statuses(folder, results="results"):
+    table = read_table(folder / results / "tiny" / "trials.arrow")
+    return table["status"].to_pylist()
+
+
+def curves(folder, results="results"):
+    table = read_table(folder / results / "tiny" / "curves.arrow").drop_columns(["seconds"])
+    return sorted(table.to_pylist(), key=lambda row: (row["trial"], row["epoch"]))
+
+
+def wait_for_event(folder, status):
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        for path in (folder / "results" / "trials").glob("*"):
+            if registry.read(path).status is status:
+                return path
+        time.sleep(0.2)
+    raise TimeoutError(f"no trial became {status}")
