@@ -112,6 +112,7 @@ def test_plan_says_which_trials_would_only_repeat_others(tmp_path):
         compare="variant",
         within=["task"],
         scales=SCALES,
+        gpus={"learner.matching_weight": {20.0: "H100"}},  # where a trial runs makes no other one
     )
     configs = sweep.cells("tiny")
     made = plan.make(sweep, "tiny", configs, tmp_path)
@@ -125,5 +126,7 @@ def test_plan_says_which_trials_would_only_repeat_others(tmp_path):
         for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
             registry.record(folder, status, train_seconds=1.0, evaluation_seconds=1.0)
     assert describe_repeated(plan.make(sweep, "tiny", configs, tmp_path)) == []
-    swept = dataclasses.replace(sweep, vary={**sweep.vary, "learner.matching_weight": [5.0]})
+    swept = dataclasses.replace(
+        sweep, vary={**sweep.vary, "learner.matching_weight": [5.0]}, gpus={}
+    )
     assert describe_repeated(plan.make(swept, "tiny", swept.cells("tiny"), tmp_path / "new")) == []
