@@ -552,7 +552,9 @@ def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     (found,) = find_differences("arm", *arms, keys=("variant", "learner.horizon"))
     assert found.field == "trained_parameters"
     assert find_differences("arm", *arms, keys=("variant", "size")) == []
-    arms = make_arms(world_model_from="flow-133000")
+    arms = make_arms(world_model="mlp", world_model_from="mlp-133000")
+    for trial in arms[0]:
+        trial.record["world_model_from"] = "mlp-197000"
     assert find_differences("start", *arms, keys=("world_model_from",)) == []
 
 
