@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,11 +19,13 @@ from ray._private import utils
 
 from pwmray import plan as planning
 from pwmray import system
-from pwmray.driver import connect, launch, retries, tune_callbacks
+from pwmray.driver import connect, dashboard, launch, retries, tune_callbacks
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
 A_YEAR = 365 * 86_400.0
+TOKEN = Path("/home/me/token")
+URL = "127.0.0.1:8265"
 SMALL, WIDE, GPU = {"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}
 
 
@@ -44,6 +47,19 @@ def test_one_machine_has_all_that_a_trial_asks_for(machines, num_cpus, said, mon
         return
     with pytest.raises(ValueError, match=said):
         connect.check_resources(num_cpus)
+
+
+def test_machines_that_are_dead_offer_nothing_and_end_who_is_at_one(monkeypatch):
+    offers = {"a": SMALL, "b": WIDE, "c": GPU}
+    nodes = [{"NodeID": n, "Alive": n != "b", "Resources": has} for n, has in offers.items()]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert connect.largest_machine() == {"CPU": 8.0, "GPU": 4.0}
+    for here in offers:
+        context = SimpleNamespace(get_node_id=lambda here=here: here)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda context=context: context)
+        assert connect.is_connected() == (here != "b")
+    monkeypatch.setattr(ray, "nodes", list)
+    assert connect.largest_machine() == {"CPU": 0, "GPU": 0}
 
 
 @pytest.mark.parametrize(("patience", "num_asked"), [("60", 3), (None, 1)])
@@ -97,7 +113,9 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
     monkeypatch.setattr(connect, "_COMING_SECONDS", 5.5)
     monkeypatch.setattr(connect.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(connect.time, "sleep", lambda _: None)
-    connect._await_types(["H100", "H200"])
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(dashboard_url=None))
+    monkeypatch.setenv("PWMRAY_COMING_GPUS", "H100 H200")
+    connect.connect("10.0.0.1:6379")
     assert len(looks) == num_looks
 
 
@@ -141,6 +159,9 @@ def test_driver_says_what_ray_lacks_for_its_trials_and_where_the_dashboard_is(mo
     monkeypatch.setattr(connect, "connect", lambda address: "Ray dashboard: here")
     monkeypatch.setattr(connect, "machines", lambda: [offered])
     monkeypatch.setattr(ray, "cluster_resources", lambda: offered)
+    # Both are looked for on this machine alone, not on a cluster's.
+    monkeypatch.setattr(connect, "describe_missing_compiler", lambda _: "no compiler")
+    monkeypatch.setattr(connect, "check_gpu", lambda: None)
     config = sweep.cells("tiny")[0]
     runtime = dataclasses.replace(config.runtime, gpu_type="H100")
     connect.connect_for([dataclasses.replace(config, runtime=runtime)], "host:6379")
@@ -148,6 +169,9 @@ def test_driver_says_what_ray_lacks_for_its_trials_and_where_the_dashboard_is(mo
         "no H100 in this cluster (it has A100): trials that ask for one take any GPU",
         "Ray dashboard: here",
     ]
+    compiled = dataclasses.replace(config, runtime=dataclasses.replace(runtime, compile=True))
+    connect.connect_for([compiled], None)
+    assert "no compiler" in capsys.readouterr().out.splitlines()
     runtime = dataclasses.replace(config.runtime, num_cpus=9)
     with pytest.raises(ValueError, match="num_cpus is 9, but Ray has 8 CPUs here"):
         connect.connect_for([dataclasses.replace(config, runtime=runtime)], "host:6379")
@@ -173,6 +197,23 @@ def test_ray_has_the_cores_that_are_set_apart_for_this_process(
     monkeypatch.setenv("RAY_USE_MULTIPROCESSING_CPU_COUNT", "1")
     connect.connect(None)
     assert started == [asked, None, None]
+
+
+def test_ray_is_started_closed_to_others_and_a_cluster_is_joined_as_it_is(monkeypatch):
+    def start(**options):
+        started.append([options[name] for name in ("address", "include_dashboard", "runtime_env")])
+        return SimpleNamespace(dashboard_url=URL)
+
+    started = []
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(sys, "executable", "/a b/python")
+    monkeypatch.setattr(dashboard, "close_to_others", lambda: TOKEN)
+    monkeypatch.delenv("PWMRAY_COMING_GPUS", raising=False)
+    assert connect.connect(None) == dashboard.describe(URL, TOKEN, is_terminal=False)
+    assert connect.connect("10.0.0.1:6379") == dashboard.describe(URL, None, is_terminal=False)
+    quoted = {"py_executable": "'/a b/python'"}
+    assert started == [["local", True, quoted], ["10.0.0.1:6379", None, None]]
 
 
 def test_place_of_rays_files_is_told_where_it_cannot_be_written(tmp_path, monkeypatch):

@@ -449,6 +449,12 @@ def test_p_values_of_effects_are_corrected_over_all_of_their_table(tmp_path):
     assert [effects[place].p_holm for place in (0, 3, 6)] == pytest.approx([9 * 0.005328] * 3, 1e-4)
     # The same three effects over tasks: equal in all blocks, so that there is nothing to test.
     assert [effect.over_blocks.p_holm for effect in found.suite] == [None] * 3
+    found = effects_of(write_square(tmp_path / "t", {"reacher-easy": CELLS, "walker-stand": OTHER}))
+    # Means 280, 130 and 160 with errors 5, 5 and 10: t = 56, 26 and 16.
+    world_model, policy, interaction = (effect.over_blocks for effect in found.suite)
+    assert [effect.p_holm for effect in (world_model, policy, interaction)] == pytest.approx(
+        [3 * world_model.p, 2 * policy.p, interaction.p]
+    )
 
 
 def test_corrected_p_values_stand_in_the_tables_and_in_json(tmp_path, capsys):

@@ -51,9 +51,11 @@ def test_what_takes_a_files_place_is_on_the_disk_before(tmp_path, synced):
     assert last == ("replaced", name, "whole")
 
 
-def test_appended_lines_are_on_the_disk(tmp_path, synced):
+def test_appended_lines_are_on_the_disk_and_keep_no_file_open(tmp_path, synced):
+    before = os.listdir("/proc/self/fd")
     append_lines(tmp_path / "events.jsonl", "{}\n")
     assert synced == [("synced", "events.jsonl", "{}\n")]
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_pipe_is_written_into(tmp_path):

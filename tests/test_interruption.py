@@ -76,14 +76,14 @@ def test_second_ctrl_c_does_not_disturb_the_end_that_the_first_began(listening):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("number", "raised"),
+    ("number", "raised", "code"),
     [
-        (signal.SIGINT, KeyboardInterrupt),
-        (signal.SIGTERM, TerminatedError),
-        (signal.SIGHUP, TerminatedError),
+        (signal.SIGINT, KeyboardInterrupt, 130),
+        (signal.SIGTERM, TerminatedError, 143),
+        (signal.SIGHUP, TerminatedError, 129),
     ],
 )
-def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, raised):
+def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, raised, code):
     class Dropping:
         def __del__(self):
             os.kill(os.getpid(), number)
@@ -93,9 +93,7 @@ def test_end_that_python_drops_is_raised_at_the_next_step(listening, number, rai
     Dropping()
     with pytest.raises(raised):
         steps.on_step_begin(2, [])
-    for ask in (listening.outcome, listening.may_go_on):
-        with pytest.raises(raised):
-            ask()
+    assert [run_command(ask) for ask in (listening.outcome, listening.may_go_on)] == [code] * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -240,6 +238,19 @@ def test_sigterm_while_ray_is_left_takes_nothing_back_of_what_was_asked_before(
     assert (record.status, record.last("reason")) == (Status.QUEUED, "preempted")
 
 
+def test_sigterm_after_slurm_ended_ray_cuts_off_nothing_of_the_end(
+    dying, listening, tmp_path, monkeypatch
+):
+    made, _ = dying
+    (tmp_path / "ended.n1").touch()
+    monkeypatch.setattr(interruption, "_TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(_DyingEngine, "close", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    code = launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF)
+    assert code == interruption.GO_ON
+    record = registry.read(registry.trial_folder(made.results, made.trials[0].config.fingerprint))
+    assert (record.status, record.last("reason")) == (Status.QUEUED, interruption.NODE_ENDED)
+
+
 def test_sweep_whose_ray_died_of_itself_ends_with_the_error(dying, listening, tmp_path):
     made, told = dying
     with pytest.raises(ConnectionError):
@@ -271,28 +282,30 @@ def test_rows_have_until_shortly_before_the_job_ends(ends_in, left, monkeypatch)
     end = None if ends_in is None else time.time() + ends_in
     monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, seconds: end if job == "77" else None)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    assert Interruption().row_seconds == pytest.approx(left, abs=5)
+    assert Interruption.find_row_seconds() == pytest.approx(left, abs=5)
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert Interruption().row_seconds == 3600
+    assert Interruption.find_row_seconds() == 3600
 
 
 @pytest.mark.parametrize(
-    ("restarts", "limit_in", "starts_after", "has_row", "code"),
+    ("restarts", "limit_in", "starts_after", "row_in", "code"),
     [
-        ("1", -1, 0, False, 1),
-        ("0", -1, 0, False, 75),  # in its first life a job may have made the data
-        ("1", 3600, 0, False, 75),  # preempted
-        ("1", -1, 0, True, 75),
-        ("1", -1, 50, False, 1),
-        ("1", -1, 60, False, 75),  # it pretrained, or waited, for a part of the time
+        ("1", -1, 0, None, 1),
+        ("0", -1, 0, None, 75),  # in its first life a job may have made the data
+        ("1", 3600, 0, None, 75),  # preempted
+        ("1", -1, 0, registry.CURVE_FILE, 75),
+        ("1", -1, 0, registry.EVALUATIONS_FILE, 75),
+        ("1", -1, 50, None, 1),
+        ("1", -1, 60, None, 75),  # it pretrained, or waited, for a part of the time
     ],
 )
 def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
-    restarts, limit_in, starts_after, has_row, code, monkeypatch, tmp_path, capsys
+    restarts, limit_in, starts_after, row_in, code, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     monkeypatch.setenv(LIMIT, str(time.time() + limit_in))
     (tmp_path / registry.CURVE_FILE).write_bytes(b"of the job's life before")
+    os.utime(tmp_path / registry.CURVE_FILE, (1, 1))
     now = 1000.0
     monkeypatch.setattr(interruption, "STARTED_AT", now)
     monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
@@ -300,11 +313,13 @@ def test_job_that_comes_to_no_row_is_not_requeued_again_and_again(
     asked.listen()
     now += starts_after
     asked.begin(tmp_path)
-    now += 500
+    if row_in:
+        (tmp_path / row_in).write_bytes(b"its last")
+    now += 400
+    asked.begin(tmp_path)  # its process died
+    now += 100
     os.kill(os.getpid(), signal.SIGUSR1)
     asked.leave()
-    if has_row:
-        (tmp_path / registry.EVALUATIONS_FILE).write_bytes(b"its last")
     found, why = asked.outcome()
     assert found == code
     assert ("stopped: no trial reached its next row" in capsys.readouterr().out) == (code == 1)
@@ -324,7 +339,7 @@ def test_rows_in_a_task_of_an_array_have_as_long_as_that_task(monkeypatch):
     monkeypatch.setattr(slurm_jobs, "ends_at", lambda job, _: {"77_3": time.time() + 300}.get(job))
     for name, value in {"JOB_ID": "77", "ARRAY_JOB_ID": "77", "ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert Interruption().row_seconds == pytest.approx(240, abs=5)
+    assert Interruption.find_row_seconds() == pytest.approx(240, abs=5)
 
 
 @pytest.mark.slow

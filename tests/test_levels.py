@@ -19,6 +19,7 @@ from pwmray.grid import axes_of
 from pwmray.levels import level_of, names_of, setting_of
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
+from pwmray.trial_parts import read_parts
 from tests.tiny import SCALES
 
 TASK = "pendulum-spin"
@@ -108,6 +109,41 @@ def test_versions_that_a_trial_was_trained_under_are_all_told(tmp_path):
     assert found["code_fingerprint"].to_pylist() == [None, "f-c"]
     assert found["kernels"].to_pylist() == ["on and off: x", "on"]
     assert found["torch_version"].to_pylist() == [None, None]
+
+
+def test_row_of_a_trial_is_of_where_it_stands_now(tmp_path):
+    folder = tmp_path / "trials" / "0123"
+    registry.queue(folder, make_config().to_dict())
+
+    def row_at(*statuses, **fields):
+        for status in statuses:
+            registry.record(folder, status, **fields)
+        return read_parts(folder).row
+
+    failed = row_at(Status.RUNNING, Status.FAILED, reason="no memory")
+    again = row_at(Status.QUEUED, Status.RUNNING)
+    stopped = row_at(Status.CANCELLED, reason="preempted")
+    rows = (failed, again, stopped)
+    assert [row["reason"] for row in rows] == ["no memory", None, "preempted"]
+    assert [row["attempts"] for row in rows] == [1, 2, 2]
+    assert again["ended_at"] is None
+    assert failed["ended_at"] < stopped["ended_at"]
+
+
+def test_returns_of_a_trial_are_of_its_episodes_and_the_best_of_its_curve(tmp_path):
+    folder = tmp_path / "trials" / "0123"
+    registry.queue(folder, make_config().to_dict())
+    for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+        registry.record(folder, status)
+    curve = [{"trial": "0123", "epoch": e, "return_mean": r} for e, r in ((1, 9.0), (2, 4.0))]
+    results.write_rows(folder / "curve.arrow", [*curve, {"epoch": 3}], results.CURVE)
+    episodes = [(None, 1.0), ("policy", 3.0), ("planner", 8.0)]  # an earlier version had no planner
+    rows = [{"trial": "0123", "actor": actor, "return": value} for actor, value in episodes]
+    results.write_rows(folder / "evaluations.arrow", rows, results.EVALUATIONS)
+    row = read_parts(folder).row
+    assert (row["best_return"], row["evaluation_episodes"]) == (9.0, 2)
+    assert (row["return_mean"], row["plan_return_mean"]) == (2.0, 8.0)
+    assert row["return_sd"] == pytest.approx(2**0.5)
 
 
 # The analysis.

@@ -82,7 +82,7 @@ def test_interruption_that_comes_within_a_step_is_told_once_and_stops_it():
     for _ in range(2):
         assert scheduler.choose_trial_to_run(SimpleNamespace(_tune_controller=inner)) is None
     assert stops == [1]
-    assert inner._actor_force_cleanup_timeout == asked.row_seconds
+    assert inner._actor_force_cleanup_timeout == asked.find_row_seconds()
     assert lines == ["preempted: trials stop at their next rows, within 60 min"]
 
 

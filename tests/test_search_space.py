@@ -1,11 +1,12 @@
 """A search's space: what it may hold, and what is proposed of it."""
 
 import dataclasses
+import json
 
 import pytest
 
 from pwmray import learner_code, registry
-from pwmray.search.plan_text import as_table
+from pwmray.search.plan_text import as_json, as_table
 from pwmray.search.study import FINGERPRINT
 from tests.planned_sweeps import run
 from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
@@ -70,6 +71,18 @@ def test_choices_that_are_tuples_are_searched_and_gone_on_with(tmp_path, recwarn
     assert not recwarn.list
 
 
+def test_range_with_whole_ends_is_of_whole_numbers_from_one_to_the_other(tmp_path):
+    space = {"policy.num_substeps": {"low": 1, "high": 4}, "learner.horizon": [2]}
+    plan = make_plan(tmp_path, 999, dataclasses.replace(search, space=space))
+    assert [cell["policy.num_substeps"] for cell in plan.cells] == [1, 2, 3, 4]
+    assert (plan.num_trials, plan.is_finite) == (4, True)
+    assert "policy.num_substeps: 1 to 4\n" in as_table(plan)
+    for low, high in ((0, 0.5), (0.5, 1)):
+        half = {"learner.td_lambda": {"low": low, "high": high}}
+        plan = make_plan(tmp_path, 999, dataclasses.replace(search, space=half))
+        assert (plan.cells, plan.num_trials, plan.is_finite) == ([], 999, False)
+
+
 def test_number_of_trials_is_at_most_that_of_different_settings(tmp_path):
     space = {"policy.num_substeps": list(range(1, 31)), "learner.horizon": list(range(2, 32))}
     assert make_plan(tmp_path, 999, dataclasses.replace(search, space=space)).num_trials == 900
@@ -106,6 +119,24 @@ def test_plan_of_a_short_search_says_minutes_and_of_a_long_one_hours(tmp_path):
     longer = dataclasses.replace(search, hold={**search.hold, "epochs": 12_000})
     said = "to run: 5 trials, about 10.0 device hours with"
     assert said in as_table(make_plan(tmp_path, 5, of=longer))
+
+
+def test_plan_tells_how_each_trial_ended_that_was_tried(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    trials.next("a")
+    fail(trials, "b", reason="the loss is nan", failure="non-finite")
+    plan = make_plan(tmp_path)
+    said = as_table(plan)
+    assert f"learner.actor_lr: 0.0001 to 0.01, logarithmically\n{TASK}: 1 failed, 1 begun\n" in said
+    assert "confirm it in a sweep" not in said  # there is no best one yet
+    shown = json.loads(as_json(plan))
+    assert shown["tasks"] == {TASK: {"counts": {"failed": 1, "begun": 1}, "best": []}}
+    assert (shown["trials_of_a_task"], shown["trials_left"]) == (5, 5)  # what failed is tried again
+    assert shown["disk_bytes"] == 5 * plan.trial_bytes
+    assert shown["minutes_if_none_stops_early"] == round(5 * plan.minutes, 2)
+    again = open_trials(tmp_path, data)
+    assert again.next("c") and again.next("d")
+    assert f"{TASK}: 1 failed, 1 begun\n" in as_table(make_plan(tmp_path))  # each counts once
 
 
 def test_search_that_is_changed_is_another_study(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pwmray import plan, registry, results
+from pwmray.algorithm.planner import PlannerConfig
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.collected import ensure_data
@@ -22,6 +23,17 @@ from tests.tiny import SCALES, UNPLANNED
 
 TASK = "pendulum-spin"
 BASE = {**UNPLANNED, "task": TASK, "seed": 42, "epochs": 2}
+OF_FLOWS = {
+    "learner.matching_weight",
+    "fidelity.exploration_floor",
+    "fidelity.tangent_velocity",
+    "fidelity.constant_flow_start",
+    "fidelity.integrated_consistency",
+}
+WEIGHTS = {"learner.consistency_weight", "learner.matching_weight", "learner.reward_weight"}
+BATCHES = {"learner.wm_batch_size", "learner.wm_iterations"}
+STEPS = {"learner.model_lr", "learner.model_clip"}
+PLANNER = {f"planner.{field.name}" for field in dataclasses.fields(PlannerConfig)}
 make_environments = functools.cache(make_vector)
 pytestmark = pytest.mark.usefixtures("short_episodes")
 
@@ -46,14 +58,23 @@ def run_trial(config: TrialConfig, data: Path, folder: Path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"variant": "baseline"}, "learner.matching_weight"),
-        ({"variant": "baseline", "fidelity": "published"}, "learner.wm_horizon"),
+        ({"variant": "baseline"}, OF_FLOWS),
+        (
+            {"variant": "baseline", "fidelity": "published"},
+            {*OF_FLOWS, *WEIGHTS, *BATCHES, "learner.wm_horizon", "learner.td_lambda"},
+        ),
         (
             {"variant": "fullflow", "fidelity.integrated_consistency": False},
-            "learner.consistency_weight",
+            {"learner.consistency_weight"},
         ),
-        ({"variant": "fullflow", "fidelity": "published"}, "learner.td_lambda"),
-        ({"variant": "baseline", "world_model_from": "", "finetune_wm": False}, "learner.model_lr"),
+        (
+            {"variant": "fullflow", "fidelity": "published"},
+            {*WEIGHTS, *BATCHES, "learner.wm_horizon", "learner.td_lambda"},
+        ),
+        (
+            {"variant": "baseline", "world_model_from": "", "finetune_wm": False},
+            {*OF_FLOWS, *WEIGHTS, *BATCHES, *STEPS, "world_model.standardize"},
+        ),
     ],
 )
 def test_what_a_trial_does_not_read_changes_nothing_of_it(settings, expected, tmp_path):
@@ -64,13 +85,18 @@ def test_what_a_trial_does_not_read_changes_nothing_of_it(settings, expected, tm
         save_world_model(tmp_path / "model.ckpt", described)
     config = TrialConfig.from_flat({**BASE, **settings})
     unread = find_unread(config)
-    assert expected in unread
+    assert unread == expected | PLANNER
     changed = {key: another(setting_of(config, key)) for key in unread}
     other = TrialConfig.from_flat({**BASE, **settings, **changed})
     data = ensure_data(TASK, config.data, tmp_path / "data", make_vector)
     one, two = (run_trial(c, data, tmp_path / c.fingerprint) for c in (config, other))
     assert config.fingerprint != other.fingerprint
     assert one == two
+
+
+def test_trial_that_plans_reads_the_planners_settings():
+    planned = {**BASE, "variant": "fullflow", "evaluation.plan_episodes": 1}
+    assert find_unread(TrialConfig.from_flat(planned)) == set()
 
 
 def test_plan_says_which_trials_would_only_repeat_others(tmp_path):
@@ -86,6 +112,7 @@ def test_plan_says_which_trials_would_only_repeat_others(tmp_path):
         compare="variant",
         within=["task"],
         scales=SCALES,
+        gpus={"learner.matching_weight": {20.0: "H100"}},  # where a trial runs makes no other one
     )
     configs = sweep.cells("tiny")
     made = plan.make(sweep, "tiny", configs, tmp_path)
@@ -99,5 +126,7 @@ def test_plan_says_which_trials_would_only_repeat_others(tmp_path):
         for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
             registry.record(folder, status, train_seconds=1.0, evaluation_seconds=1.0)
     assert describe_repeated(plan.make(sweep, "tiny", configs, tmp_path)) == []
-    swept = dataclasses.replace(sweep, vary={**sweep.vary, "learner.matching_weight": [5.0]})
+    swept = dataclasses.replace(
+        sweep, vary={**sweep.vary, "learner.matching_weight": [5.0]}, gpus={}
+    )
     assert describe_repeated(plan.make(swept, "tiny", swept.cells("tiny"), tmp_path / "new")) == []

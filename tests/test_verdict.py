@@ -143,6 +143,7 @@ def test_arms_with_missing_seeds_are_incomplete(baseline, level, planned, name):
 
 def test_both_low_comes_before_a_win():
     assert decide_at([10.0, 11.0, 12.0], [180.0, 181.0, 182.0]).name == "Tie (Both Low)"
+    assert decide_at([10.0, 11.0, 12.0], [210.0, 211.0, 212.0]).name == "Fullflow wins"
 
 
 def test_both_low_depends_on_the_floor_of_the_task():
@@ -154,6 +155,8 @@ def test_both_low_depends_on_the_floor_of_the_task():
 def test_low_ends_exactly_at_floor_plus_a_fifth_of_the_rest():
     assert decide_at([200.0, 200.0], [200.0, 200.0]).name == "Tie"
     assert decide_at([199.9, 199.9], [199.9, 199.9]).name == "Tie (Both Low)"
+    assert decide_at([280.0, 280.0], [280.0, 280.0], floor=100.0).name == "Tie"
+    assert decide_at([279.9, 279.9], [279.9, 279.9], floor=100.0).name == "Tie (Both Low)"
 
 
 def test_a_large_and_certain_difference_wins_for_either_side():
@@ -184,6 +187,15 @@ def test_a_wide_interval_is_inconclusive_and_says_how_many_seeds_would_decide():
     verdict = decide_at([400.0, 500.0, 600.0], [460.0, 560.0, 660.0])
     assert verdict.name == "Inconclusive (23 seeds)"
     assert verdict.seeds_needed == 23
+
+
+def test_an_interval_that_passes_the_margin_on_one_side_is_no_tie_for_either_side():
+    # sd 42 an arm, difference 60: 60 +- 95, and 2 standard errors take n > 3.9.
+    arms = [458.0, 500.0, 542.0], [518.0, 560.0, 602.0]
+    for one, other in (arms, arms[::-1]):
+        verdict = decide_at(one, other)
+        assert verdict.is_open
+        assert verdict.name == "Inconclusive (4 seeds)"
 
 
 def test_seeds_for_a_tie_come_from_the_interval():
@@ -376,6 +388,15 @@ def test_trained_parameters_within_two_percent_match():
     assert find_differences("variant", *make_arms(policy_parameters=820_000)) == []
     found = find_differences("variant", *make_arms(policy_parameters=822_000))
     assert str(found[0]) == "trained_parameters: 20,558,000 against 20,970,000 (2.0% apart)"
+    other = {"world_model_parameters": 19_400_000, "policy_parameters": 10_000}
+    assert find_differences("variant", *make_arms(**other)) == []  # of a whole that is trained
+
+
+def test_parameters_that_nobody_recorded_are_no_difference():
+    baseline, level = make_arms(critic_parameters=None)
+    for trial in baseline:
+        trial.record["critic_parameters"] = None
+    assert find_differences("variant", baseline, level) == []
 
 
 def test_a_frozen_world_model_does_not_dilute_the_parameters():
@@ -413,6 +434,16 @@ def test_settings_that_no_kind_brings_with_it_are_controls_of_a_variant():
     assert find_differences("policy.kind", baseline, level)[0].field == "world_model.kind"
 
 
+def test_setting_that_one_arm_lacks_is_a_difference_where_no_kind_brings_it():
+    arms = make_arms()
+    configs = {"learner": {"horizon": 5}}, {"learner": {}, "planner": {"num_samples": 8}}
+    for arm, config in zip(arms, configs, strict=True):
+        for trial in arm:
+            trial.record["config"] = json.dumps(config)
+    found = [str(difference) for difference in find_differences("variant", *arms)]
+    assert found == ["learner.horizon: 5 against -", "planner.num_samples: - against 8"]
+
+
 def test_trials_are_not_compared_with_themselves():
     baseline, level = make_arms()
     (found,) = find_differences("sweep", baseline, [*level[:2], baseline[2]])[:1]
@@ -428,14 +459,27 @@ def test_epochs_typed_larger_than_those_reached_are_a_difference():
     assert str(found[0]) == "epochs_reached: 100 of 100 against 9,999 of 15,000"
 
 
+def test_epochs_differ_where_they_are_not_compared():
+    (found,) = find_differences("variant", *make_arms(epochs=200, epochs_reached=200))
+    assert str(found) == "epochs_reached: 100 of 100 against 200 of 200"
+    baseline, level = make_arms()
+    level[0].record.update(epochs=200, epochs_reached=200)
+    (found,) = find_differences("variant", baseline, level)
+    assert str(found) == "epochs_reached: 100 of 100 against 200 and 100 of 200 and 100"
+
+
 def test_stopping_early_is_a_difference_even_where_epochs_are_compared():
     assert find_differences("epochs", *make_arms(epochs=200, epochs_reached=200)) == []
     assert len(find_differences("epochs", *make_arms(epochs=200, epochs_reached=150))) == 1
 
 
-def test_three_seeds_that_are_one_are_a_difference():
+def test_seeds_that_are_one_are_a_difference():
     found = find_differences("variant", *make_arms(seed=42))
     assert str(found[0]) == "seed: once each against seed 42 3 times"
+    baseline, level = make_arms()
+    level[0].record["seed"] = 123
+    (found,) = find_differences("variant", baseline, level)
+    assert str(found) == "seed: once each against seed 123 2 times"
 
 
 def test_pretrained_checkpoints_of_one_kind_must_be_the_same():
@@ -458,6 +502,7 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
     for ours, theirs, fields in [
         (long, long, []),
         (long, None, []),  # from scratch, or of an earlier version
+        (None, long, []),
         (long, short, ["world_model_training"]),
         ("unknown iterations on data d1 of 30 tasks",) * 2 + (["world_model_training"],),
         (f"{long}, settings 1a2b3c4d", f"{long}, settings 1a2b3c4d", []),
@@ -507,6 +552,10 @@ def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     (found,) = find_differences("arm", *arms, keys=("variant", "learner.horizon"))
     assert found.field == "trained_parameters"
     assert find_differences("arm", *arms, keys=("variant", "size")) == []
+    arms = make_arms(world_model="mlp", world_model_from="mlp-133000")
+    for trial in arms[0]:
+        trial.record["world_model_from"] = "mlp-197000"
+    assert find_differences("start", *arms, keys=("world_model_from",)) == []
 
 
 def test_an_arm_without_trials_differs_in_nothing():
@@ -578,6 +627,8 @@ def test_version_that_an_earlier_version_did_not_record_is_no_difference():
     for trial in level:
         trial.record["dm_control_version"] = None
     assert find_differences("variant", baseline, level) == []
+    (found,) = find_differences("variant", *make_arms(torch_version=None))
+    assert found.field == "torch_version"  # which every version records
 
 
 def test_an_arm_that_mixes_two_commits_is_a_difference():

@@ -63,7 +63,6 @@ class Interruption:
 
     def __init__(self) -> None:
         self.reason: str | None = None  # why it was asked to stop, None while it was not
-        self._row_seconds: float | None = None
         self._is_interrupted = False
         self._began_at = math.inf  # the first of its trials
         self._begun: dict[Path, list[int]] = {}  # what there was of each trial
@@ -143,12 +142,15 @@ class Interruption:
         """Whether SIGTERM or SIGHUP came."""
         return self.reason in (CANCELLED, CLOSED)
 
-    @property
-    def row_seconds(self) -> float:
-        """How long trials have to come to their next row, from when this is first asked on."""
-        if self._row_seconds is None:
-            self._row_seconds = _find_row_seconds()
-        return self._row_seconds
+    @staticmethod
+    def find_row_seconds() -> float:
+        """Return how long trials have, from now on, to come to their next row."""
+        job = slurm_jobs.own_name()
+        if job is None:
+            return _ROW_SECONDS
+        end = slurm_jobs.ends_at(job, _ASK_SECONDS)
+        left = 0.0 if end is None else end - time.time() - _LEAVING_SECONDS
+        return min(max(left, _LEAST_SECONDS), _ROW_SECONDS)
 
     def heeded(self, progress: Progress) -> Progress:
         """Return `progress` for work that may stop anywhere: asked to, AskedToStopError ends it."""
@@ -234,12 +236,3 @@ def _written(folder: Path) -> list[int]:
         with contextlib.suppress(OSError):
             times.append((folder / name).stat().st_mtime_ns)
     return times
-
-
-def _find_row_seconds() -> float:
-    job = slurm_jobs.own_name()
-    if job is None:
-        return _ROW_SECONDS
-    end = slurm_jobs.ends_at(job, _ASK_SECONDS)
-    left = 0.0 if end is None else end - time.time() - _LEAVING_SECONDS
-    return min(max(left, _LEAST_SECONDS), _ROW_SECONDS)

@@ -64,7 +64,7 @@ class InOrder(FIFOScheduler):
         if self._is_stopping:
             return
         self._is_stopping = True
-        seconds = self._interruption.row_seconds
+        seconds = self._interruption.find_row_seconds()
         # By itself Tune ends a process ten seconds after it has asked it to stop.
         controller._actor_force_cleanup_timeout = seconds
         controller.request_stop_experiment()
