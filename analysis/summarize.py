@@ -22,7 +22,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 from analysis.formats.export import render_csv, render_json
 from analysis.formats.page import render_html
-from analysis.formats.tables import render_markdown, render_table
+from analysis.formats.tables import WIDTH, render_markdown, render_table
 from analysis.formats.tex import render_tex
 from analysis.load import find_sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
@@ -40,6 +40,7 @@ RENDERERS = {
     "html": render_html,
     "json": render_json,
 }
+_LEAST_WIDTH = 80  # of the tables: narrower ones break words in pieces
 SUFFIXES = {"table": "txt"}  # of the files that --out writes, where it is not the format's name
 
 
@@ -60,7 +61,10 @@ def summarize(options: argparse.Namespace) -> int:
     summary = summarize_sweep(
         sweep, options.compare, options.anyway, options.within, options.reference
     )
-    text = RENDERERS[options.format](summary, options.per_seed)
+    if options.format == "table" and options.out is None:
+        text = render_table(summary, options.per_seed, _columns())
+    else:
+        text = RENDERERS[options.format](summary, options.per_seed)
     if options.out is None:
         print(text, end="")
     else:
@@ -68,6 +72,12 @@ def summarize(options: argparse.Namespace) -> int:
     if options.plot is not None:
         _draw(summary, options.plot or (options.out or sweep.folder) / "figures")
     return 0
+
+
+def _columns() -> int:
+    """Return the width of the tables: that of a terminal, within what they can be read in."""
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else WIDTH
+    return min(max(columns, _LEAST_WIDTH), WIDTH)
 
 
 def _check_plot(options: argparse.Namespace) -> None:

@@ -49,6 +49,7 @@ def _cancel(chosen: argparse.Namespace) -> None:
         print(f"no job of {chosen.sweep} waits or runs")
     elif chosen.yes or _agrees(chosen.sweep, len(living)):
         _scancel([submission.job_id for submission, _ in living])
+        print("scancel is sent; waiting until all processes are gone", flush=True)
         _wait_for_the_end(submitted)
     else:
         print("nothing was cancelled")

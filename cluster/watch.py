@@ -15,7 +15,7 @@ from cluster import dashboards, submissions
 from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, registry, slurm_jobs
-from pwmray.commands import Subcommands, add_results_option, console_of, is_screen
+from pwmray.commands import Subcommands, add_results_option, is_screen
 from pwmray.lost import Lost
 from pwmray.registry import Status
 from pwmray.registry.listing import Summary, list_trials
@@ -85,16 +85,17 @@ def _watch(chosen: argparse.Namespace) -> int:
 
 
 def _show_on_screen(watcher: "Watcher") -> View:
-    from rich.live import Live
     from rich.text import Text
 
+    from pwmray.commands.display import Display
+
     view = watcher.look()
-    console = console_of(sys.stdout)
-    with Live(Text(as_text(view)), console=console, auto_refresh=False) as live:
+    with Display(sys.stdout, lambda: Text(as_text(view)), auto_refresh=False) as display:
+        display.refresh()
         while not view.is_over:
             time.sleep(_REFRESH_SECONDS)
             view = watcher.look()
-            live.update(Text(as_text(view)), refresh=True)
+            display.refresh()
     return view
 
 

@@ -4,8 +4,11 @@ import difflib
 import os
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 from pwmray.files import named_by_draft
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def one_line(error: Exception) -> str:
@@ -39,6 +42,15 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def as_typed(command: str) -> str:
-    """Return a command as it is typed here: after ./run where that started this process."""
+    """Return a command as it is typed here: after ./run where that started this process.
+
+    From another folder ./run finds the project's scripts; without it they have their whole paths.
+    """
     run = os.environ.get("PWMRAY_RUN")
-    return f"{shlex.quote(run)} {command}" if run else command
+    if run:
+        return f"{shlex.quote(run)} {command}"
+    first, _, rest = command.partition(" ")
+    name = rest.partition(" ")[0]
+    if first == "python" and not Path(name).exists() and (_ROOT / name).is_file():
+        return f"python {shlex.quote(str(_ROOT / name))}{rest.removeprefix(name)}"
+    return command

@@ -1,6 +1,7 @@
 import errno
 import gc
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -128,6 +129,17 @@ def test_commands_are_printed_as_they_are_typed(run, typed, monkeypatch):
     if run is not None:
         monkeypatch.setenv("PWMRAY_RUN", run)
     assert as_typed("pwmray log") == typed
+
+
+def test_printed_commands_name_scripts_so_that_they_are_found_from_here(tmp_path, monkeypatch):
+    command = "python analysis/summarize.py tiny --plot"
+    script = ROOT / "analysis" / "summarize.py"
+    assert as_typed(command) == command
+    monkeypatch.chdir(tmp_path)
+    assert as_typed(command) == f"python {shlex.quote(str(script))} tiny --plot"
+    assert as_typed("python sweeps/no.py --limit 1") == "python sweeps/no.py --limit 1"
+    monkeypatch.setenv("PWMRAY_RUN", "/a/run")
+    assert as_typed(command) == f"/a/run {command}"
 
 
 def test_nothing_is_collected_when_one_of_several_tasks_is_wrong(tmp_path):

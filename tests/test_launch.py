@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,9 @@ def test_sweep_trains_evaluates_and_runs_nothing_twice(tmp_path):
     code, out, err = run(tmp_path, "--scale", "planned", "--limit", "2")
     assert code == 0, err
     assert trial_statuses(tmp_path) == ["EVALUATED"] * 2
-    assert "python analysis/summarize.py tiny" in out
+    (printed,) = re.findall(r"^see who wins: python (.* tiny --plot)$", out, re.MULTILINE)
+    done = subprocess.run([sys.executable, *shlex.split(printed)], cwd=tmp_path)
+    assert done.returncode == 0
     evaluations = [read_table(p) for p in tmp_path.glob("results/trials/*/evaluations.arrow")]
     assert all("planner" in table["actor"].to_pylist() for table in evaluations)
     events = {p: p.read_bytes() for p in tmp_path.glob("results/trials/*/events.jsonl")}

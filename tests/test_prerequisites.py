@@ -109,7 +109,8 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     code, out, errors = run(capsys, of=sweep)
     assert (code, out, len(errors)) == (2, "", 1)
     assert errors[0].startswith("error: no pretrained mlp world model, corrected at ")
-    assert "make it with: python sweeps/phase8_pretrain.py --scale tiny (or add" in errors[0]
+    script = Path(__file__).parents[1] / "sweeps" / "phase8_pretrain.py"
+    assert f"make it with: python {script} --scale tiny (or add" in errors[0]
     assert list(tmp_path.iterdir()) == []
 
 

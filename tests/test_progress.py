@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 from rich.console import Console
-from rich.live import Live
 
 from pwmray import plan, plan_text, registry, results, tables
+from pwmray.commands.display import Display
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
@@ -193,7 +193,8 @@ def test_names_of_running_trials_are_whole_in_a_narrow_window(started):
 def test_text_with_brackets_is_shown_as_it_is(started, text):
     progress, _ = started
     console = Console(file=io.StringIO(), width=200)
-    progress._live = Live(console=console)
+    progress._live = Display(console.file, lambda: "")
+    progress._live.console = console
     progress.say(text)
     progress._trials[next(iter(progress._trials))].label = "a[/x]b"
     console.print(progress._screen())

@@ -19,10 +19,11 @@ def make_grid(num_columns: int, num_words: int, seed: int) -> Grid:
 @pytest.mark.parametrize("num_columns", [2, 7, 11])
 @pytest.mark.parametrize("num_words", [1, 3])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_table_fits_and_holds_every_character(num_columns, num_words, seed):
+@pytest.mark.parametrize("width", [80, WIDTH])
+def test_table_fits_and_holds_every_character(num_columns, num_words, seed, width):
     grid = make_grid(num_columns, num_words, seed)
-    lines = list(draw_grid(grid))
-    assert max(map(len, lines)) <= WIDTH
+    lines = list(draw_grid(grid, width))
+    assert max(map(len, lines)) <= width
     rule = [line for line in lines if set(line) == {"-"} and len(line) > 20]
     assert len(rule) == 1
     body = "".join(line for line in lines if line not in rule).replace(" ", "")

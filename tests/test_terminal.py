@@ -10,7 +10,8 @@ from pwmray.registry import read as read_record
 from pwmray.results import read_table
 from tests.terminal import Terminal
 
-TINY, SEARCH = (Path(__file__).parent / name for name in ("tiny.py", "tiny_search.py"))
+ROOT = Path(__file__).parents[1]
+TINY, SEARCH = (ROOT / "tests" / name for name in ("tiny.py", "tiny_search.py"))
 # Says that it works, then works until it is ended; what it prints then is printed nowhere.
 WORKING = """
 import sys, time
@@ -55,6 +56,15 @@ with show_progress("data") as show:
 
 def statuses(folder):
     return read_table(folder / "results" / "tiny" / "trials.arrow")["status"].to_pylist()
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 80), (80, 80), (200, 100)])
+def test_summary_is_as_wide_as_its_terminal_within_what_can_be_read(tmp_path, columns, width):
+    command = ROOT / "analysis" / "summarize.py", "phase6_epochs", "--results"
+    tables = ROOT / "docs" / "phase6_laptop" / "tables"
+    with Terminal(tmp_path, *command, tables, columns=columns) as terminal:
+        assert terminal.wait() == 0
+    assert max(map(len, terminal.text.splitlines())) == width
 
 
 @pytest.mark.slow

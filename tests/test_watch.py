@@ -272,6 +272,21 @@ def test_jobs_end_where_the_answer_is_yes(tmp_path, capsys, told, monkeypatch, a
     assert asked == cancelled
 
 
+def test_ctrl_c_while_jobs_end_leaves_told_that_they_were_cancelled(
+    tmp_path, capsys, told, monkeypatch
+):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: None)
+    monkeypatch.setattr(cancel, "_wait_for_the_end", interrupt)
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert code == 130
+    assert out.endswith("\nscancel is sent; waiting until all processes are gone\n")
+
+
 def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch):
     queue(tmp_path, submission(41))
     told.append(RUNS.replace("root", slurm_jobs.user()))

@@ -9,7 +9,7 @@ from analysis.formats.grid import Grid, break_key, is_text
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
-WIDTH = 100  # columns of text
+WIDTH = 100  # columns of text, at most
 # Gap between columns, and the longest words of cells and of headers that are kept whole. The first
 # layout that fits is taken, else the last.
 LAYOUTS = (
@@ -27,15 +27,15 @@ _SIGNS = re.compile(
 )
 
 
-def render_table(summary: Summary, per_seed: bool) -> str:
-    """Return the summary as plain text, WIDTH columns wide."""
-    lines = _wrap(headline(summary), WIDTH)
+def render_table(summary: Summary, per_seed: bool, width: int = WIDTH) -> str:
+    """Return the summary as plain text of `width` columns."""
+    lines = _wrap(headline(summary), width)
     for grid in list_grids(summary, per_seed):
         lines += ["", grid.title]
         if grid.rows:
-            lines += draw_grid(grid)
-        lines += _list_notes(grid.notes)
-    lines += ["", *_list_notes(summary.notes)]
+            lines += draw_grid(grid, width)
+        lines += _list_notes(grid.notes, width)
+    lines += ["", *_list_notes(summary.notes, width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -53,10 +53,10 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
-def draw_grid(grid: Grid) -> Iterator[str]:
+def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
     """Yield a table's lines: headers, a rule, rows; long cells are wrapped."""
     headers = [break_key(name) for name in grid.headers]
-    widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)))
+    widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)), width)
     sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
     yield from _draw_row(headers, widths, sides, gap)
     yield "-" * _span(widths, gap)
@@ -64,7 +64,9 @@ def draw_grid(grid: Grid) -> Iterator[str]:
         yield from _draw_row(row, widths, sides, gap)
 
 
-def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list[int], str]:
+def _fit(
+    headers: Sequence[str], columns: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], str]:
     """Return the columns' widths and the gap between them, so that nothing is cut off.
 
     To make room, the widest cells are broken between words first; then gaps become narrow; then
@@ -81,17 +83,17 @@ def _fit(headers: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[list
             max(min(word, longest_word), min(head, longest_head))
             for word, head in zip(words, heads, strict=True)
         ]
-        widths = _shrink(cells, least, gap)
-        if _span(widths, gap) <= WIDTH:
+        widths = _shrink(cells, least, gap, width)
+        if _span(widths, gap) <= width:
             break
     return widths, gap
 
 
-def _shrink(widths: Sequence[int], least: Sequence[int], gap: str) -> list[int]:
-    """Return widths shrunk to WIDTH, always taking from the widest column that can give."""
+def _shrink(widths: Sequence[int], least: Sequence[int], gap: str, width: int) -> list[int]:
+    """Return widths shrunk to `width`, always taking from the widest column that can give."""
     widths = list(widths)
-    while _span(widths, gap) > WIDTH:
-        spare = [place for place, width in enumerate(widths) if width > least[place]]
+    while _span(widths, gap) > width:
+        spare = [place for place, own in enumerate(widths) if own > least[place]]
         if not spare:
             break
         widths[max(spare, key=lambda place: widths[place])] -= 1
@@ -122,11 +124,11 @@ def _wrap(text: str, width: int) -> list[str]:
     ]
 
 
-def _list_notes(notes: Sequence[str]) -> list[str]:
+def _list_notes(notes: Sequence[str], width: int) -> list[str]:
     return [
         ("  " if place else "* ") + line
         for note in notes
-        for place, line in enumerate(_wrap(" ".join(note.split()), WIDTH - 2))
+        for place, line in enumerate(_wrap(" ".join(note.split()), width - 2))
     ]
 
 

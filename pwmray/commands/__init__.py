@@ -12,18 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias
+from typing import IO, Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
 from pwmray.wording import one_line
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
+SAID_IN_HANDLERS: list[str] = []  # lines that came between what a display draws
 _RESULTS = Path("results")
 _PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
 _SECONDS_PER_LINE = 5.0
@@ -122,6 +120,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def say_in_handler(text: str) -> None:
     """Print a line on stderr from a signal handler, which may have interrupted a print."""
+    SAID_IN_HANDLERS.append(text)
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())
 
@@ -183,7 +182,7 @@ def check_distinct(paths: Iterable[Path]) -> None:
         seen.add(path.resolve())
 
 
-def is_screen(stream: TextIO) -> bool:
+def is_screen(stream: IO[str]) -> bool:
     """Tell whether a stream is a terminal that can write its lines anew.
 
     One that others type on is not: this process is in its background.
@@ -194,20 +193,6 @@ def is_screen(stream: TextIO) -> bool:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except OSError:  # it is not the terminal that this process was started from
         return True
-
-
-def console_of(stream: TextIO) -> "Console":
-    """Return rich's console of a terminal, which leaves its cursor visible.
-
-    rich would hide it, and a process that is killed could not bring it back.
-    """
-    from rich.console import Console
-
-    class Plain(Console):
-        def show_cursor(self, show: bool = True) -> bool:
-            return False
-
-    return Plain(file=stream)
 
 
 @contextlib.contextmanager
@@ -229,19 +214,19 @@ def _bar(title: str) -> Iterator[Progress]:
     from rich import progress
     from rich.table import Column
 
+    from pwmray.commands.display import Display
+
     columns = (
         progress.TextColumn("{task.description}", table_column=Column()),  # may take several lines
         progress.BarColumn(bar_width=20),
         progress.TaskProgressColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(
-        *columns,
-        console=console_of(sys.stderr),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # what is printed into a file stays there
-    ) as bar:
-        row = bar.add_task(title, total=None)
+    bar = progress.Progress(*columns)
+    row = bar.add_task(title, total=None)
+    is_shared = sys.stdout.isatty()  # what is printed into a file stays there
+    show_bar = bar.get_renderable
+    with Display(sys.stderr, show_bar, transient=True, redirect_stdout=is_shared):
 
         def show(what: str, done: int, total: int) -> None:
             bar.update(row, description=f"{title}: {what}", completed=done, total=total or None)

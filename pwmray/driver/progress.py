@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pwmray.commands import console_of, is_screen, say
+from pwmray.commands import is_screen, say
+from pwmray.commands.display import Display
 from pwmray.driver.notify import Notices
 from pwmray.durations import format_duration
 from pwmray.failures import essence
@@ -152,17 +152,16 @@ class SweepProgress:
         # rows of others: at its beginning a sweep would look ten times as long as it is.
         self._expected = self._needed = 0.0
         self._num_places = 0
-        self._live: Live | None = None
+        self._live: Display | None = None
         self._said_at = 0.0
         self._waits_for = ""
         self._lacks = Lacks(self.say)
 
     def __enter__(self) -> "SweepProgress":
         if is_screen(sys.stdout):
-            console = console_of(sys.stdout)
-            self._live = Live(
-                get_renderable=self._screen,
-                console=console,
+            self._live = Display(
+                sys.stdout,
+                self._screen,
                 refresh_per_second=2,
                 redirect_stderr=sys.stderr.isatty(),  # what goes into a file stays there
             )

@@ -1,0 +1,79 @@
+"""What is drawn over and over on a terminal, and what others write there meanwhile."""
+
+import io
+
+from pwmray.commands import say_in_handler
+from pwmray.commands.display import Display
+from tests.terminal import Terminal
+
+UP = "\x1b[1A"  # the cursor goes to the line above, which is then erased
+# Goes to the background as what is stopped by Ctrl-Z and goes on after `bg`.
+LEFT_BEHIND = """
+import os, subprocess, sys
+from pwmray.commands.display import Display
+shown = "drawn in sight"
+with Display(sys.stdout, lambda: shown, auto_refresh=False) as display:
+    display.refresh()
+    shell = subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0)
+    os.tcsetpgrp(0, shell.pid)
+    shown = "drawn out of sight"
+    display.refresh()
+    display.console.print("a line")
+    shown = "the last"
+shell.communicate()
+"""
+
+
+class _Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+    def take(self):
+        """Return what was written since the last time."""
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return text
+
+
+def display_of(screen, monkeypatch, shown):
+    """Return a display of 80 columns that draws `shown`, after its first drawing."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    display = Display(screen, lambda: shown, auto_refresh=False)
+    display.start(refresh=True)
+    screen.take()
+    return display
+
+
+def test_drawing_covers_the_one_before(monkeypatch):
+    screen = _Screen()
+    display_of(screen, monkeypatch, "a\nb\nc").refresh()
+    assert screen.take().count(UP) == 2
+
+
+def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
+    screen = _Screen()
+    display = display_of(screen, monkeypatch, "a\nb")
+    say_in_handler("interrupted")
+    display.refresh()
+    assert UP not in screen.take()
+    display.refresh()
+    assert screen.take().count(UP) == 1
+
+
+def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(monkeypatch):
+    screen = _Screen()
+    display = display_of(screen, monkeypatch, f"{'a' * 70}\nb\n{'c' * 41}")
+    display.console.width = 40
+    display.refresh()
+    assert screen.take().count(UP) == 4
+    display.console.width = 80
+    display.refresh()
+    assert screen.take().count(UP) == 4
+
+
+def test_display_in_the_background_draws_nothing_until_its_end(tmp_path):
+    with Terminal(tmp_path, "-c", LEFT_BEHIND) as terminal:
+        assert terminal.wait() == 0
+    assert terminal.text.replace("\n", "") == "drawn in sighta linethe last"
