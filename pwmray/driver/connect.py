@@ -40,6 +40,7 @@ _COMING_SECONDS = 60.0
 # end this process, before what remains to be written is.
 _LEAVING_SECONDS, _KILLED_SECONDS = 20.0, 5.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
+_TOO_LATE = "timed out during startup"  # of Ray here, for which it allows its node 30 s
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
 # Where Ray keeps its files, the first that is set: no other where it may not write there, and the
@@ -114,24 +115,34 @@ def connect(address: str | None) -> str | None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # of every kind, by what it could not start
-        said = _shortened(one_line(error))
-        if address:
-            if _NO_NODE in str(error.__cause__):
-                start = as_typed(f"ray start --address={address}")
-                said = f"this machine is not one of its nodes; make it one with: {start}"
-            raise ValueError(f"cannot join Ray at {address}: {said}") from error
-        by = next(filter(os.environ.get, _PLACES), "TMPDIR")
-        folder = os.environ.get(by) or tempfile.gettempdir()
-        raise ValueError(
-            f"Ray does not start. Its files are in {folder} ({by}), which needs room and a "
-            f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
-        ) from error
+        raise ValueError(_why_not(address, error)) from error
     for name in ("ray.tune", "ray.air"):  # a trial's failure is in its record, in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if address:
         _await_types(os.environ.get(_COMING_VARIABLE, "").split())
     url = context.dashboard_url
     return dashboard.describe(url, token, sys.stdout.isatty()) if url else None
+
+
+def _why_not(address: str | None, error: Exception) -> str:
+    """Tell why Ray was neither started nor joined, in its own words and with what helps."""
+    said = _shortened(one_line(error))
+    if address:
+        if _NO_NODE in str(error.__cause__):
+            start = as_typed(f"ray start --address={address}")
+            said = f"this machine is not one of its nodes; make it one with: {start}"
+        return f"cannot join Ray at {address}: {said}"
+    by = next(filter(os.environ.get, _PLACES), "TMPDIR")
+    folder = os.environ.get(by) or tempfile.gettempdir()
+    if _TOO_LATE in str(error):
+        return (
+            f"Ray does not start in the time that it allows: this machine, or the disk of {folder} "
+            f"({by}), is too busy; try again later: {said}"
+        )
+    return (
+        f"Ray does not start. Its files are in {folder} ({by}), which needs room and a "
+        f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
+    )
 
 
 def leave(scratch: Path) -> None:
