@@ -19,6 +19,10 @@ from pwmray import commands
 from pwmray.kernels import build
 from tests.held import put_hold
 
+# A shell has what it starts in the background ignore Ctrl-C, which tests send, also to what they
+# start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -28,7 +29,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, *map(str, command)],
             cwd=folder, stdin=inner, stdout=inner, stderr=inner, env=variables,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(inner)
         self._printed = b""
@@ -80,3 +81,9 @@ class Terminal:
                     self._printed += os.read(self._end, 65536)
                 except OSError:  # nobody has it open any more
                     return
+
+
+def _take_terminal():
+    """Have a new process's terminal end it when closed, also where `nohup` started the tests."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -139,6 +139,15 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     assert told.endswith("no room TypeError: the cause")
 
 
+def test_ray_that_a_busy_machine_starts_too_slowly_asks_for_no_room(monkeypatch):
+    def fail(**_):
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(ValueError, match=r"too busy; try again later: The current node timed out"):
+        connect.connect(None)
+
+
 def test_machine_that_is_no_node_of_the_ray_to_join_is_told_how_to_be_one(monkeypatch):
     def fail(**_):
         try:

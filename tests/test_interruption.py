@@ -36,6 +36,7 @@ tried.main()
 
 @pytest.fixture
 def listening():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` may have started the tests
     asked = Interruption()
     asked.listen()
     yield asked

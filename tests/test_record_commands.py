@@ -1,11 +1,15 @@
 """The commands about trials, as a user types them, over records that trials left behind."""
 
 import errno
+import itertools
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -340,3 +344,14 @@ def test_trial_whose_record_cannot_be_read_is_named_and_the_others_run(tmp_path,
     assert TRIALS[1].fingerprint in read_sweep(tmp_path / "tiny")["trials"]
     with pytest.raises(ValueError, match=r"events.jsonl line 1 is not an event"):
         planning.make(sweep, "tiny", TRIALS[1:2], tmp_path)
+
+
+def test_run_during_which_the_clock_is_set_back_took_as_long_as_it_did(tmp_path, monkeypatch):
+    stand_at(tmp_path, 0, Status.EVALUATED)
+    made = planning.make(sweep, "tiny", TRIALS[:1], tmp_path)
+    clock = SimpleNamespace(
+        time=itertools.count(time.time(), -3600.0).__next__, perf_counter=time.perf_counter
+    )
+    monkeypatch.setattr(launch, "time", clock)
+    assert launch.run(made, tmp_path / "data", None, "python tiny.py", Mode.OFF) == 0
+    assert json.loads((tmp_path / "tiny" / "runs.jsonl").read_text())["seconds"] > 0

@@ -1,6 +1,7 @@
 """Commands in a terminal, which print otherwise than into a file."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_output_into_a_file_stays_there_while_a_terminal_shows_progress(tmp_path
 
 
 def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under `nohup`
     with Terminal(tmp_path, "-c", WORKING) as terminal:
         terminal.wait_for("working")
         terminal.close()

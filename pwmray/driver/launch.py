@@ -92,7 +92,7 @@ class _Following(NamedTuple):
 
 
 def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption) -> int:
-    started = time.time()
+    started = time.perf_counter()
     # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
     for line in [*righted, *describe_notes(plan)]:
@@ -253,8 +253,9 @@ def _write_the_end(
             say(line)
         for trial in plan.trials:
             clear_leftovers(_folder(plan, trial))
+        seconds = time.perf_counter() - started  # the clock may have been set meanwhile
         tables.log_run(
-            folder, started=started, seconds=time.time() - started, cores=system.num_cores(),
+            folder, started=time.time() - seconds, seconds=seconds, cores=system.num_cores(),
             data_seconds=data_seconds, trials=turns.ours,
         )  # fmt: skip
     except OSError as error:
