@@ -105,7 +105,7 @@ def test_every_setting_has_a_panel_for_each_task(summary):
 
 def test_every_trial_has_a_mark_and_the_best_a_star(summary):
     rate = list_figures(summary)["return_against_settings"].axes[4]
-    dots, star = (line for line in rate.lines if line.get_marker() in ("o", "*"))
+    dots, star = (line for line in rate.lines if line.get_marker() in ("s", "*"))
     assert len(dots.get_ydata()) == 10  # 12, without the best and the one that was cut short
     assert star.get_ydata().tolist() == [310.0]
     assert rate.get_xscale() == "log"
