@@ -16,7 +16,7 @@ from analysis.compare import (
 )
 from analysis.conditions import describe_code, describe_machines
 from analysis.cost import Cost, measure_costs
-from analysis.diagnose import Signs, describe_signs, diagnose, ended_diverged
+from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import Factorial, find_effects
 from analysis.flags import describe_trials, find_flags, list_first
 from analysis.load import Sweep, describe_progress, format_value
@@ -306,9 +306,7 @@ def _describe_diverged(sweep: Sweep) -> str:
     lost = [
         str(trial)
         for trial in sweep.trials
-        if not trial.is_usable
-        and ended_diverged(trial)
-        and tuple(trial.factors.items()) in averaged
+        if not trial.is_usable and trial.has_diverged and tuple(trial.factors.items()) in averaged
     ]
     if not lost or is_scattered(sweep):
         return ""

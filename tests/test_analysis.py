@@ -293,6 +293,17 @@ def test_a_failed_seed_leaves_only_its_comparisons_incomplete(tmp_path):
     assert summary.progress == ("35 of 36 trials evaluated, 1 failed (reasons: 1 x out of memory)")
 
 
+def test_a_seed_that_diverged_is_told_from_one_that_failed_otherwise(tmp_path):
+    def names(folder: Path, **values: Any) -> set[str]:
+        make_sweep(folder, lambda row: fail_one(row) and {"status": "FAILED", **values})
+        tables = summarize_sweep(load_sweep(folder)).comparisons
+        return {row.verdict.name.partition(" (")[0] for table in tables for row in table.rows}
+
+    reason = "FloatingPointError: diverged: actor_loss is nan at epoch 3"
+    assert "Diverged" in names(tmp_path / "s", reason=reason)
+    assert "Diverged" not in names(tmp_path / "t", reason="out of memory")
+
+
 def test_trials_without_a_row_are_counted(tmp_path):
     folder = make_sweep(tmp_path / "s")
     described = json.loads((folder / "sweep.json").read_text())
