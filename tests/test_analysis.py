@@ -356,7 +356,7 @@ def test_the_table_fits_a_hundred_columns_without_colours(results, capsys):
 def test_what_must_be_said_stands_beside_the_table(results, capsys):
     run(results, "phase6_epochs", "--compare", "variant")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "about 0.7 spurious winners would be expected in these 6 comparisons" in printed
+    assert "about 0.7 spurious winners would be expected in 6 comparisons" in printed
     assert "With 3 seeds no exact test can reach p < .05 (smallest: 0.10 unpaired, 0.25" in printed
     assert "Verdicts along epochs" not in printed
 

@@ -130,7 +130,7 @@ def draw_effects(summary: Summary) -> Figure | None:
     pooled = [row for row in summary.factorial.suite if row.name == given[0].effects[0].name]
     labels = _name_squares(given, pooled, names)
     effects = [effect.name for effect in given[0].effects]
-    sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True)
+    sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True, sharex=True)
     for place, (axes, name) in enumerate(zip(sheet.panels, effects, strict=True)):
         rows = [task.effects[place] for task in given]
         rows += [row.over_blocks for row in summary.factorial.suite if row.name == name]
