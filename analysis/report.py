@@ -291,7 +291,8 @@ def _describe_planning(sweep: Sweep) -> str:
 
 
 def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
-    num_short = sum(not arm.is_complete for arm in arms)
+    # A search's arms are single trials, of which many are stopped early on purpose.
+    num_short = 0 if is_scattered(sweep) else sum(not arm.is_complete for arm in arms)
     num_rowless = sweep.num_planned - len(sweep.trials)
     said = []
     if num_short:
