@@ -34,6 +34,7 @@ from analysis.drawing.sheet import (
     PAGE_INCHES,
     finish_sheet,
     floor_key,
+    name_y,
     place_panels,
 )
 from analysis.drawing.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
@@ -126,8 +127,6 @@ def draw_plot(plot: Plot) -> Figure:
     for axes, panel in zip(sheet.panels, plot.panels, strict=True):
         draw_panel(axes, panel, plot, styles)
         _title_panel(axes, panel, plot, is_wrapped=together > num_columns)
-    if plot.panels[0].category is None:
-        sheet.figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
     return finish_sheet(sheet, plot.title, plot.footnote, _list_handles(plot, styles))
 
 
@@ -170,13 +169,13 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot, is_wrapped: bool) -> None
     axes.set_xlabel(x_label)
     if panel.category is None:
         axes.set_title(panel.task)
+        name_y(axes, AXIS_NAMES[plot.kind][1])
         return
     place = axes.get_subplotspec()
     if place and (place.is_first_row() or is_wrapped):
         names = [fold(name, COLUMN_CHARACTERS) for name in reversed(panel.category) if name]
         axes.set_title("\n".join(names), fontsize=9)
-    if place and place.is_first_col():
-        axes.set_ylabel(f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
+    name_y(axes, f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
     if not is_wrapped:  # else below some panel there is none to have the labels
         axes.label_outer()
 

@@ -70,6 +70,7 @@ def test_what_varies_beside_the_colours_has_shapes(tmp_path, figure):
     handles = drawn.legends[0].legend_handles
     assert [handle.get_label() for handle in handles] == ["baseline", "fullflow", "t1", "t2"]
     assert len({handle.get_marker() for handle in handles[2:]}) == 2
+    assert {handle.get_linestyle() for handle in handles} == {"None"}
     check_legend(drawn)
 
 

@@ -52,7 +52,7 @@ class _Looks(NamedTuple):
         first = {"marker": next(iter(self.shapes.values()))} if self.shapes else {}
         marks = [(named(self.factor, level), {**m, **first}) for level, m in self.marks.items()]
         marks += [
-            (self._name(group), {"color": "0.3", "marker": shape})
+            (self._name(group), {"color": "0.3", "marker": shape, "linestyle": ""})
             for group, shape in self.shapes.items()
         ]
         return [Line2D([], [], label=label, **mark) for label, mark in marks]
