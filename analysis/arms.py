@@ -19,6 +19,7 @@ class Arm:
     trials: tuple[Trial, ...]
     planned: frozenset[int]  # the training seeds that the sweep asks for
     kinds: tuple[str, str] = ("", "")  # of world model and policy
+    diverged: frozenset[int] = frozenset()  # planned seeds whose latest trial has, for good
     parts: tuple["Arm", ...] = ()  # averaged over, seed by seed; this arm has no trials then
 
     @cached_property
@@ -137,10 +138,16 @@ def build_arms(sweep: Sweep) -> list[Arm]:
             trials=tuple(trial for trial in trials if trial.is_usable),
             planned=frozenset(seeds[_seeds_of(trials[0])]),
             kinds=(trials[0].record["world_model"], trials[0].record["policy"]),
+            diverged=_find_diverged(trials),
         )
         for trials in members.values()
     ]
     return order_arms(arms)
+
+
+def _find_diverged(trials: Sequence[Trial]) -> frozenset[int]:
+    latest = {trial.seed: trial for trial in reversed(trials)}  # a sweep lists the latest first
+    return frozenset(seed for seed, trial in latest.items() if trial.has_diverged)
 
 
 def leave_out_replaced(sweep: Sweep) -> Sweep:

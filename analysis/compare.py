@@ -196,6 +196,7 @@ def _judge_pair(
         floor=level.task.floor,
         names=(_name_level(baseline, factor), _name_level(level, factor)),
         seeds=baseline.planned | level.planned,
+        diverged=baseline.diverged | level.diverged,
         is_comparable=despite_differences or not differences,
     )
     return verdict, differences

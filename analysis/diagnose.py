@@ -63,11 +63,6 @@ def diagnose(sweep: Sweep) -> Signs:
     }
 
 
-def ended_diverged(trial: Trial) -> bool:
-    """Tell whether a trial was stopped by a number that is not finite."""
-    return "diverged" in (trial.record["reason"] or "")
-
-
 def describe_signs(sweep: Sweep, signs: Signs, names: ShortNames) -> list[str]:
     """Return a line for each sign that some trial of the sweep shows, with the trials."""
     lines = []
@@ -132,7 +127,7 @@ def _list_numbers(curve: LearningCurve, rows: slice) -> np.ndarray:
 
 
 def _has_diverged(trial: Trial, curve: LearningCurve | None) -> bool:
-    if ended_diverged(trial):
+    if trial.has_diverged:
         return True
     if curve is None or len(curve.epochs) < MIN_POINTS:
         return False

@@ -17,7 +17,7 @@ from analysis.guard import OWN_CODE, PARAMETERS, settings_of
 from analysis.load import Trial, load_sweep
 from pwmray.commands import CommandParser, add_results_option, run_command
 from pwmray.registry.sweep_folders import find_sweep, find_trial, list_sweeps
-from pwmray.wording import one_line
+from pwmray.wording import number_of, one_line
 
 PARTS = {
     "data": ("data_fingerprint",),
@@ -124,7 +124,9 @@ def _values(trials: Sequence[Trial], fields: Sequence[str]) -> dict[str, list[st
 def _as_table(
     found: Sequence[Difference], names: tuple[str, str], sides: Sequence[Sequence[Trial]]
 ) -> list[str]:
-    counts = [f"{name} ({len(side)} trials)" for name, side in zip(names, sides, strict=True)]
+    counts = [
+        f"{name} ({number_of(len(side), 'trial')})" for name, side in zip(names, sides, strict=True)
+    ]
     if not found:
         return [f"nothing differs between {' and '.join(counts)}"]
     rows = [(d.field, _shown(d.one), _shown(d.other)) for d in found]

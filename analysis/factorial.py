@@ -14,7 +14,7 @@ from analysis.guard import Difference
 from analysis.pool import compare_controls, describe_averaging, find_left_out, pool_arms
 from analysis.shared import describe_shared
 from analysis.stats import Interval, bootstrap_blocks, contrast_means, holm, sample_sd, t_interval
-from analysis.verdict import CONFIDENCE
+from analysis.verdict import CONFIDENCE, name_missing
 
 BASE = ("mlp", "gaussian")  # the cell that the others are compared with
 OF_A_CELL = ("variant", "world_model", "policy", "world_model.kind", "policy.kind")
@@ -147,12 +147,13 @@ def _judge_cells(
     found = [compare_controls("variant", one, other) for one, other in pairs]
     differences = tuple(dict.fromkeys(difference for some in found for difference in some))
     shared = set.intersection(*(set(cell.returns) for cell in cells))
-    num_planned = max(cell.num_planned for cell in cells)
+    planned = frozenset().union(*(cell.planned for cell in cells))
+    diverged = frozenset().union(*(cell.diverged for cell in cells))
     problem = ""
     if differences and not despite_differences:
         problem = "Not comparable"
-    elif not shared or any(len(cell.returns) != num_planned for cell in cells):
-        problem = f"Incomplete ({len(shared)}/{num_planned} seeds)"
+    elif not shared or any(len(cell.returns) != len(planned) for cell in cells):
+        problem = name_missing(planned, shared, diverged)
     returns = [list(cell.returns.values()) for cell in cells]
     effects = () if problem else tuple(contrast(returns, name) for name in CONTRASTS)
     return TaskEffects(group, kinds, cells, differences, problem, effects)

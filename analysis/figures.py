@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 
 from analysis.arms import leave_out_replaced
 from analysis.curves import load_curves
-from analysis.drawing.colours import choose_colours
+from analysis.drawing.colours import LINE_STYLES, MARKERS, Style, choose_styles, find_places
 from analysis.drawing.cost_figures import draw_costs, draw_scalings
 from analysis.drawing.flow_figures import draw_flow_settings
 from analysis.drawing.fonts import list_families, naming_boxes
-from analysis.drawing.panels import MARKERS, Style, choose_markers, draw_panel
+from analysis.drawing.panels import choose_markers, choose_marks, draw_panel
 from analysis.drawing.plots import (
     Panel,
     Plot,
@@ -34,6 +34,7 @@ from analysis.drawing.sheet import (
     PAGE_INCHES,
     finish_sheet,
     floor_key,
+    name_y,
     place_panels,
 )
 from analysis.drawing.verdict_figures import draw_effects, draw_pairs, draw_profiles, draw_winners
@@ -42,7 +43,6 @@ from analysis.scattered import is_scattered
 from analysis.short_names import fold
 from pwmray.files import replacing
 
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1.5)))  # of arms of one colour; then the marker changes
 AXIS_NAMES = {
     "returns": ("", "return"),
     "curves": ("epoch", "return"),
@@ -127,8 +127,6 @@ def draw_plot(plot: Plot) -> Figure:
     for axes, panel in zip(sheet.panels, plot.panels, strict=True):
         draw_panel(axes, panel, plot, styles)
         _title_panel(axes, panel, plot, is_wrapped=together > num_columns)
-    if plot.panels[0].category is None:
-        sheet.figure.supylabel(AXIS_NAMES[plot.kind][1], fontsize=9)
     return finish_sheet(sheet, plot.title, plot.footnote, _list_handles(plot, styles))
 
 
@@ -171,34 +169,49 @@ def _title_panel(axes: Axes, panel: Panel, plot: Plot, is_wrapped: bool) -> None
     axes.set_xlabel(x_label)
     if panel.category is None:
         axes.set_title(panel.task)
+        name_y(axes, AXIS_NAMES[plot.kind][1])
         return
     place = axes.get_subplotspec()
     if place and (place.is_first_row() or is_wrapped):
         names = [fold(name, COLUMN_CHARACTERS) for name in reversed(panel.category) if name]
         axes.set_title("\n".join(names), fontsize=9)
-    if place and place.is_first_col():
-        axes.set_ylabel(f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
+    name_y(axes, f"{panel.task}\n{AXIS_NAMES[plot.kind][1]}")
     if not is_wrapped:  # else below some panel there is none to have the labels
         axes.label_outer()
 
 
 def style_series(plot: Plot) -> dict[str, Style]:
-    """Return each label's style: its level's colour, and a dash and marker of its own in it."""
+    """Return each label's style: its level's, with a dash of its own where the level has several.
+
+    Beyond all dashes the marker changes.
+    """
     series = sorted((some for panel in plot.panels for some in panel.series), key=lambda s: s.place)
     levels = {some.label: some.level for some in series}
-    colours = choose_colours(plot.layout.colour, levels.values())
-    seen: Counter[str] = Counter()
-    styles = {}
-    for label, level in levels.items():
-        colour = colours[level]
-        round_of, dash = divmod(seen[colour], len(LINE_STYLES))
-        seen[colour] += 1
-        styles[label] = {
-            "color": colour,
-            "linestyle": LINE_STYLES[dash],
-            "marker": MARKERS[round_of % len(MARKERS)],
-        }
-    return styles
+    styles = choose_styles(plot.layout.colour, levels.values())
+    if len(styles) < len(levels):
+        places = find_places(plot.layout.colour, styles)
+        num_places = max(places.values()) + 1
+        seen: Counter[Any] = Counter()
+        found = {}
+        for label, level in levels.items():
+            round_of, dash = divmod(seen[level], len(LINE_STYLES))
+            seen[level] += 1
+            marker = MARKERS[(places[level] + num_places * round_of) % len(MARKERS)]
+            found[label] = {**styles[level], "linestyle": LINE_STYLES[dash], "marker": marker}
+    else:
+        found = {label: styles[level] for label, level in levels.items()}
+    return _spare_markers(found) if plot.kind == "curves" else found
+
+
+def _spare_markers(styles: dict[str, Style]) -> dict[str, Style]:
+    """Return styles of curves without the markers that nobody needs to tell them apart."""
+    are_lines_enough = len({style["linestyle"] for style in styles.values()}) == len(styles)
+    return {
+        label: {**style, "marker": ""}
+        if are_lines_enough or style["marker"] == MARKERS[0]
+        else style
+        for label, style in styles.items()
+    }
 
 
 def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
@@ -207,13 +220,15 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
         shown = {"linewidth": 1.6, "markersize": 4}
         handles = [Line2D([], [], label=label, **shown, **styles[label]) for label in styles]
         return [*handles, floor_key()]
-    colours = [Line2D([], [], label=label, lw=5, color=styles[label]["color"]) for label in styles]
+    mark: Style = {"linestyle": "", "markersize": 6}
+    first = {label: marks[0] for label, marks in choose_marks(plot, styles).items()}
+    handles = [Line2D([], [], label=label, **mark, **first[label]) for label in styles]
     ticks = plot.layout.ticks if len(plot.layout.ticks) > 1 else ()
     names = [" / ".join(filter(None, (tick.group, tick.name))) for tick in ticks]
     if plot.layout.is_joined and names:
         names[0] = f"{plot.layout.axis[0]} {names[0]}"  # what all these numbers are
-    return colours + [
-        Line2D([], [], label=name, color="0.3", linestyle="", markersize=6, **marker)
+    return handles + [
+        Line2D([], [], label=name, color="0.3", **mark, **marker)
         for name, marker in zip(names, choose_markers(ticks), strict=True)
     ]
 

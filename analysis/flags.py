@@ -8,6 +8,7 @@ from typing import Any
 from analysis.arms import leave_out_replaced
 from analysis.guard import CODE, OWN_CODE, PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
 from analysis.load import EVALUATED, Sweep, Trial, format_value
+from pwmray.wording import number_of
 
 FULL_EPISODES = 50  # evaluation episodes that a final return should rest on
 SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
@@ -76,7 +77,7 @@ def _find_several_data(trials: Sequence[Trial]) -> str:
         settings = {str(trial.settings.get("data")) for trial in found.values()}
         if len(settings) < len(found):
             names.append(f"{' '.join(arm)} ({join_values(list(found))})")
-    said = f"{len(names)} {'arm' if len(names) == 1 else 'arms'} trained on several datasets"
+    said = f"{number_of(len(names), 'arm')} trained on several datasets"
     return f"{said}: {list_first(names)}" if names else ""
 
 
@@ -85,13 +86,14 @@ def _find_few_episodes(trials: Sequence[Trial]) -> str:
     fewest = min((count for count in counts if count is not None), default=FULL_EPISODES)
     if fewest >= FULL_EPISODES:
         return ""
-    return f"a final return rests on only {fewest} evaluation episodes, fewer than {FULL_EPISODES}"
+    few = number_of(fewest, "evaluation episode")
+    return f"a final return rests on only {few}, fewer than {FULL_EPISODES}"
 
 
 def describe_trials(names: Sequence[str], text: str = "") -> str:
     """Return a count of some trials, `text` about them, and the first few names."""
-    counted = f"{len(names)} {'trial' if len(names) == 1 else 'trials'}"
-    return f"{counted}{text and f' {text}'}: {list_first(names)}"
+    number = number_of(len(names), "trial")
+    return f"{number}{text and f' {text}'}: {list_first(names)}"
 
 
 def list_first(names: Sequence[str], shown: int = 3) -> str:

@@ -28,6 +28,7 @@ from analysis.legacy_runs import find_run_folders, read_run
 from analysis.legacy_sweeps import check_replaced, write_sweep
 from pwmray.commands import CommandParser, add_results_option, check_distinct, run_command
 from pwmray.files import replacing
+from pwmray.wording import number_of
 
 SHOWN = 3  # contradictions of a field that are printed
 
@@ -64,7 +65,7 @@ def import_legacy(options: argparse.Namespace) -> int:
     for name, (sources, runs) in sweeps.items():
         folder = options.results / name
         write_sweep(folder, sources, runs)
-        print(f"{len(runs)} runs -> {folder}")
+        print(f"{number_of(len(runs), 'run')} -> {folder}")
     _write_contradictions(options.results / "legacy_contradictions.csv", found)
     _print_contradictions(found)
     return 0
@@ -140,7 +141,7 @@ def _print_contradictions(found: Sequence[Contradiction]) -> None:
     if not found:
         print("no contradictions")
     for field, count in counts.items():
-        print(f"{field}: {count} {'contradiction' if count == 1 else 'contradictions'}")
+        print(f"{field}: {number_of(count, 'contradiction')}")
         for one in [one for one in found if one.field == field][:SHOWN]:
             print(f"  {one.run}: {one.first} against {one.second}")
         if count > SHOWN:

@@ -89,6 +89,11 @@ class Trial:
             return self.record["evaluation_episodes"]
         return len(self.returns)
 
+    @property
+    def has_diverged(self) -> bool:
+        """Tell whether it was stopped by a number that is not finite."""
+        return "diverged" in (self.record["reason"] or "")
+
     @cached_property
     def is_usable(self) -> bool:
         """Tell whether the trial enters a verdict: evaluated, with finite episodes to show."""

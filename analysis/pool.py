@@ -136,5 +136,6 @@ def _pool(parts: Sequence[Arm], names: Sequence[str]) -> Arm:
         trials=(),
         planned=frozenset().union(*(part.planned for part in parts)),
         kinds=kinds.pop() if len(kinds) == 1 else ("", ""),
+        diverged=frozenset().union(*(part.diverged for part in parts)),
         parts=tuple(parts),
     )

@@ -16,7 +16,7 @@ from analysis.compare import (
 )
 from analysis.conditions import describe_code, describe_machines
 from analysis.cost import Cost, measure_costs
-from analysis.diagnose import Signs, describe_signs, diagnose, ended_diverged
+from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import Factorial, find_effects
 from analysis.flags import describe_trials, find_flags, list_first
 from analysis.load import Sweep, describe_progress, format_value
@@ -37,6 +37,7 @@ from analysis.verdict import (
     MIN_STANDARD_ERRORS,
     is_low_but_apart,
 )
+from pwmray.wording import number_of
 
 UNLIKE_SPREADS = 2.0  # arms that take so many times the usual points have a sentence of their own
 POWER_ERRORS = 0.84  # standard normal quantile of 80 %: how far beyond the limit a sure win is
@@ -191,8 +192,8 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
         _describe_power(decided),
         _describe_both_low(decided),
         f"Intervals: {CONFIDENCE:.0%} Welch t over seeds. Evidence of a win: suggestive (the rule "
-        f"only), supported (Welch p < .05), confirmed (also after Holm over the {tests} tests of "
-        f"this table, and {CONFIRM_SEEDS} seeds or more).",
+        "only), supported (Welch p < .05), confirmed (also after Holm over the "
+        f"{number_of(tests, 'test')} of this table, and {CONFIRM_SEEDS} seeds or more).",
     ]
     if any(row.verdict.is_open for row in decided):
         notes.append(
@@ -206,8 +207,8 @@ def _describe_false_winners(counts: Sequence[int]) -> str:
     expected = expected_false_winners(counts)
     rates = ", ".join(f"{rate:.0%} at n={n}" for n, rate in FALSE_WINNER_RATES.items())
     return (
-        f"If no arms differed, about {expected:.1f} spurious winners would be expected in these "
-        f"{len(counts)} comparisons (simulated rate of this rule: {rates})."
+        f"If no arms differed, about {expected:.1f} spurious winners would be expected in "
+        f"{number_of(len(counts), 'comparison')} (simulated rate of this rule: {rates})."
     )
 
 
@@ -216,8 +217,8 @@ def _describe_exact_tests(num_seeds: int) -> str:
     if unpaired < 1.0 - CONFIDENCE:
         return ""
     return (
-        f"With {num_seeds} seeds no exact test can reach p < .05 (smallest: {unpaired:.2f} "
-        f"unpaired, {paired:.2f} paired)."
+        f"With {number_of(num_seeds, 'seed')} no exact test can reach p < .05 (smallest: "
+        f"{unpaired:.2f} unpaired, {paired:.2f} paired)."
     )
 
 
@@ -290,13 +291,16 @@ def _describe_planning(sweep: Sweep) -> str:
 
 
 def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
-    num_short = sum(not arm.is_complete for arm in arms)
+    # A search's arms are single trials, of which many are stopped early on purpose.
+    num_short = 0 if is_scattered(sweep) else sum(not arm.is_complete for arm in arms)
     num_rowless = sweep.num_planned - len(sweep.trials)
     said = []
     if num_short:
-        said.append(f"{num_short} of {len(arms)} arms are short of seeds: see n.")
+        said.append(f"Short of seeds: {num_short} of {number_of(len(arms), 'arm')}; see n.")
     if num_rowless:
-        said.append(f"{num_rowless} trials of the grid have no row yet; n does not count them.")
+        said.append(
+            f"Without a row yet: {number_of(num_rowless, 'trial')} of the grid, not counted in n."
+        )
     return " ".join(said)
 
 
@@ -306,9 +310,7 @@ def _describe_diverged(sweep: Sweep) -> str:
     lost = [
         str(trial)
         for trial in sweep.trials
-        if not trial.is_usable
-        and ended_diverged(trial)
-        and tuple(trial.factors.items()) in averaged
+        if not trial.is_usable and trial.has_diverged and tuple(trial.factors.items()) in averaged
     ]
     if not lost or is_scattered(sweep):
         return ""

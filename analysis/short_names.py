@@ -105,7 +105,7 @@ def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:
 
 def _round_apart(levels: Sequence[Any]) -> list[str]:
     """Return numbers in as few digits as distinguish them."""
-    for digits in range(4, 17):
+    for digits in range(3, 17):
         labels = [_round(level, digits) for level in levels]
         if len({*labels}) == len(levels):
             return labels

@@ -1,7 +1,7 @@
 """Decide between two arms: the rule, in the order it is checked, and the grade of evidence."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.stats import Contrast, holm, mean, sample_sd, t_quantile, welch
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
     welch: Contrast | None = None  # level minus baseline
     num_seeds: int = 0  # in the smaller arm
     seeds_needed: int | None = None  # only when inconclusive; None also beyond MAX_SEEDS
-    has_decision: bool = False  # neither "Not comparable" nor "Incomplete"
+    has_decision: bool = False  # not "Not comparable", "Incomplete", "Diverged"
 
     @property
     def is_tie(self) -> bool:
@@ -49,20 +49,31 @@ def judge(
     floor: float,
     names: tuple[str, str],
     seeds: frozenset[int] = frozenset(),
+    diverged: frozenset[int] = frozenset(),
     is_comparable: bool = True,
 ) -> Verdict:
     """Return the verdict on two arms, given as final returns by training seed.
 
     `names` are the arms' names, baseline first; `seeds` are those that the sweep planned for every
-    arm.
+    arm, `diverged` those of them that no run will add, since training diverged.
     """
     if not is_comparable:
         return Verdict(NOT_COMPARABLE)
     planned = seeds | set(baseline) | set(level)
     shared = set(baseline) & set(level)
     if shared != planned or not planned:
-        return Verdict(f"Incomplete ({len(shared)}/{len(planned)} seeds)")
+        return Verdict(name_missing(planned, shared, diverged))
     return decide(list(baseline.values()), list(level.values()), floor, names)
+
+
+def name_missing(
+    planned: Collection[int], shared: Collection[int], diverged: Collection[int]
+) -> str:
+    """Say why arms that do not share all planned seeds have no verdict."""
+    missing = {*planned} - {*shared}
+    if missing and missing <= {*diverged}:
+        return f"Diverged ({len(missing)}/{len(planned)} seeds)"
+    return f"Incomplete ({len(shared)}/{len(planned)} seeds)"
 
 
 def decide(

@@ -18,7 +18,7 @@ from pwmray.registry.claim import LEASE_SECONDS
 from pwmray.registry.listing import list_trials
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
-from pwmray.wording import unknown
+from pwmray.wording import number_of, unknown
 
 _POLL_SECONDS = 1.0
 _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
@@ -131,14 +131,15 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
     deadline = time.monotonic() + 1.5 * LEASE_SECONDS  # a lease, and watching the claim after it
     found, held = _record_free(results, folder, here)
     if held:
-        print(f"waiting until the processes of {held} trials release them", flush=True)
+        print(f"waiting until the processes of {number_of(held, 'trial')} let go", flush=True)
     while held and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         more, held = _record_free(results, folder, here)
         found |= more
     print("\n".join([*lost.describe(found), _count(results, folder)]))
     if held:
-        print(f"{held} trials are still held; `pwmray watch {folder.name}` records them later")
+        later = f"`pwmray watch {folder.name}` records them later"
+        print(f"still held: {number_of(held, 'trial')}; {later}")
 
 
 def _record_free(results: Path, folder: Path, here: str) -> tuple[dict[str, Lost], int]:

@@ -8,7 +8,7 @@ from cluster import slurm
 from cluster.profiles import UNTYPED, Profile
 from cluster.slurm import ALL, Association, NodeKind, Partition
 from pwmray.config import TrialConfig
-from pwmray.wording import unknown
+from pwmray.wording import number_of, unknown
 
 
 def check_profile(
@@ -54,9 +54,9 @@ def check_served(
         add = f"add --profile {fitting[0]}" if fitting else "no profile of the file has one"
         have = ",".join(dict.fromkeys(profile.gpu_type for profile in chosen))
         raise ValueError(
-            f"{number} trials ask for an {gpu_type}, which none of the profiles "
-            f"{', '.join(p.name for p in chosen)} has; {add}, or --gpu-types {have} to go without "
-            "them"
+            f"{number_of(number, 'trial')} {'asks' if number == 1 else 'ask'} for an {gpu_type}, "
+            f"which none of the profiles {', '.join(p.name for p in chosen)} has; {add}, or "
+            f"--gpu-types {have} to go without them"
         )
     for profile in chosen:
         if not trials_of(profile, trials):

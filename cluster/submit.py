@@ -28,7 +28,7 @@ from pwmray.commands import TRIALS_FAILED, CommandParser, give_results, run_comm
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
 from pwmray.tracking.recording import choose_mode
-from pwmray.wording import as_typed
+from pwmray.wording import as_typed, number_of
 
 # Options that this command gives to the driver, and what to do instead of giving them.
 _OURS = {
@@ -84,7 +84,8 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     _check_with_slurm(prepared)
     print(wanted.table if chosen.dry_run else wanted.summary)
     for each in prepared:
-        print(f"\nprofile {each.profile.name}, {each.num_trials} trials:\n\n{each.script}")
+        number = number_of(each.num_trials, "trial")
+        print(f"\nprofile {each.profile.name}, {number}:\n\n{each.script}")
     if chosen.dry_run:
         print("nothing was submitted or written; to submit, leave out --dry-run")
         return 0
@@ -181,7 +182,8 @@ def _submit(wanted: Work, prepared: Prepared, cluster: str) -> None:
             f"job {job_id} was submitted, but not recorded: {error}; cancel it by scancel {job_id}"
         ) from error
     print(
-        f"submitted job {job_id}: profile {profile.name}, {prepared.num_trials} trials; log {log}"
+        f"submitted job {job_id}: profile {profile.name}, "
+        f"{number_of(prepared.num_trials, 'trial')}; log {log}"
     )
 
 

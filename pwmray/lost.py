@@ -18,6 +18,7 @@ from pwmray.registry import EVENTS_FILE, Status
 from pwmray.registry.claim import clear_dead
 from pwmray.registry.listing import Summary, list_trials, summarize
 from pwmray.slurm_jobs import Job
+from pwmray.wording import number_of
 
 
 class Lost(NamedTuple):
@@ -60,7 +61,7 @@ def describe(found: Mapping[str, Lost]) -> list[str]:
     """Return a line for each reason why trials were lost."""
     counts = Counter((lost.status, lost.fields["reason"]) for lost in found.values())
     return [
-        f"set right: {number} trial{'s' if number > 1 else ''} {status}, {reason}"
+        f"set right: {number_of(number, 'trial')} {status}, {reason}"
         for (status, reason), number in counts.items()
     ]
 

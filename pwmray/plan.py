@@ -20,7 +20,7 @@ from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CURVE_FILE, Status
 from pwmray.registry.sweep_folders import TRIALS
 from pwmray.results import read_table
 from pwmray.room import check_room, check_writable
-from pwmray.wording import one_line
+from pwmray.wording import number_of, one_line
 
 BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
@@ -186,7 +186,7 @@ def check_trials(folder: Path, num_trials: int, num_bytes: int) -> None:
     check_writable(folder)
     if num_trials:
         check_writable(folder.parent / TRIALS)
-    check_room(f"the results of {num_trials} trials", num_bytes, folder.parent)
+    check_room(f"the results of {number_of(num_trials, 'trial')}", num_bytes, folder.parent)
 
 
 def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path) -> Plan:

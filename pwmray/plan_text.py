@@ -15,6 +15,7 @@ from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.registry.states import describe_unreadable
 from pwmray.room import size_text
 from pwmray.unread import describe_repeated
+from pwmray.wording import number_of
 
 _NOT_DONE = {"missing": "missing", "resumes": "missing, half done", "running": "being made"}
 _NUM_LISTED = 5  # trials in a line
@@ -77,7 +78,8 @@ def as_summary(plan: Plan, num_devices: int | None = None) -> str:
 
 def _sums(plan: Plan, num_devices: int | None) -> list[str]:
     counts = ", ".join(f"{number} {state}" for state, number in plan.counts().items())
-    first = f"sweep {plan.sweep.name} at scale {plan.scale}: {len(plan.trials)} trials ({counts})"
+    number = number_of(len(plan.trials), "trial")
+    first = f"sweep {plan.sweep.name} at scale {plan.scale}: {number} ({counts})"
     if not plan.to_run:
         return [first]
     device, hours = _device(plan), _hours_by_gpu(plan)
@@ -90,7 +92,8 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
     obstacle = _obstacle(plan)
     return [
         first,
-        f"to run: {len(plan.to_run)} trials, about {duration_text(sum(hours.values()), device)}"
+        f"to run: {number_of(len(plan.to_run), 'trial')}, about "
+        f"{duration_text(sum(hours.values()), device)}"
         f"{f' ({by_gpu})' if by_gpu else ''}; minutes by: {sources}",
         f"wall time: about {duration_text(_wall_hours(plan, num_devices))} on {num_devices} "
         f"{device}{'' if num_devices == 1 else 's'}; {duration_text(longest)} for the longest "
@@ -124,7 +127,7 @@ def _missing(plan: Plan) -> list[str]:
             settings = wanted.pretraining.settings
             lines += [
                 f"{_NOT_DONE[wanted.state]}: {wanted.pretraining.label}, {settings.iterations} "
-                f"iterations{_cost(plan, wanted)}, for {wanted.num_trials} trials, at "
+                f"iterations{_cost(plan, wanted)}, for {number_of(wanted.num_trials, 'trial')}, at "
                 f"{wanted.path}",
                 f"  make it with: {wanted.command}, or add --pretrain"
                 if wanted.command

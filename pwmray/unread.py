@@ -8,6 +8,7 @@ from pwmray.config import TrialConfig
 from pwmray.models import WORLD_MODELS, WorldModel
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import flat_settings
+from pwmray.wording import number_of
 
 _MODEL_STEPS = ("learner.model_lr", "learner.model_clip")
 _WEIGHTS = ("learner.consistency_weight", "learner.matching_weight", "learner.reward_weight")
@@ -35,7 +36,7 @@ def describe_repeated(plan: Plan) -> list[str]:
     repeated = [t for trials in alike.values() for t in trials[1:] if t.is_to_run]
     if not repeated:
         return []
-    number = f"{len(repeated)} trials" if len(repeated) > 1 else "1 trial"
+    number = number_of(len(repeated), "trial")
     unread = {name for trial in repeated for name in find_unread(trial.config) & varied}
     return [
         f"note: {number} would only repeat others: what tells them apart, "

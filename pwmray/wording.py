@@ -1,4 +1,4 @@
-"""What people read: an error in one line, a name that is not valid, a command to type."""
+"""What people read: errors in a line, names that are not valid, commands to type, numbers."""
 
 import difflib
 import os
@@ -24,6 +24,11 @@ def one_line(error: Exception) -> str:
 def first_line(error: Exception | str) -> str:
     """Return the first line of an error's message: those of some libraries have many."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def number_of(number: int, noun: str) -> str:
+    """Return a number with what it counts: `1 trial`, `2 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> str:

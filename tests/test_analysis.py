@@ -293,6 +293,17 @@ def test_a_failed_seed_leaves_only_its_comparisons_incomplete(tmp_path):
     assert summary.progress == ("35 of 36 trials evaluated, 1 failed (reasons: 1 x out of memory)")
 
 
+def test_a_seed_that_diverged_is_told_from_one_that_failed_otherwise(tmp_path):
+    def names(folder: Path, **values: Any) -> set[str]:
+        make_sweep(folder, lambda row: fail_one(row) and {"status": "FAILED", **values})
+        tables = summarize_sweep(load_sweep(folder)).comparisons
+        return {row.verdict.name.partition(" (")[0] for table in tables for row in table.rows}
+
+    reason = "FloatingPointError: diverged: actor_loss is nan at epoch 3"
+    assert "Diverged" in names(tmp_path / "s", reason=reason)
+    assert "Diverged" not in names(tmp_path / "t", reason="out of memory")
+
+
 def test_trials_without_a_row_are_counted(tmp_path):
     folder = make_sweep(tmp_path / "s")
     described = json.loads((folder / "sweep.json").read_text())
@@ -345,7 +356,7 @@ def test_the_table_fits_a_hundred_columns_without_colours(results, capsys):
 def test_what_must_be_said_stands_beside_the_table(results, capsys):
     run(results, "phase6_epochs", "--compare", "variant")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "about 0.7 spurious winners would be expected in these 6 comparisons" in printed
+    assert "about 0.7 spurious winners would be expected in 6 comparisons" in printed
     assert "With 3 seeds no exact test can reach p < .05 (smallest: 0.10 unpaired, 0.25" in printed
     assert "Verdicts along epochs" not in printed
 

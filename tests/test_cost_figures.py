@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
+from analysis.drawing.colours import VARIANT_COLOURS
 from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from tests.made_sweeps import make_row
 from tests.squares import write_trials
-from tests.test_figures import Rows
+from tests.test_figures import Rows, list_looks
 from tests.test_many_panels import check_legend, footnote
 from tests.test_scaling import BUDGETS, NOISE, exponential
 
@@ -69,7 +70,21 @@ def test_what_varies_beside_the_colours_has_shapes(tmp_path, figure):
     handles = drawn.legends[0].legend_handles
     assert [handle.get_label() for handle in handles] == ["baseline", "fullflow", "t1", "t2"]
     assert len({handle.get_marker() for handle in handles[2:]}) == 2
+    assert {handle.get_linestyle() for handle in handles} == {"None"}
     check_legend(drawn)
+
+
+@pytest.mark.parametrize("others", [(), ("fidelity",)])
+def test_variants_are_told_apart_without_colours_beside_their_budgets(tmp_path, others):
+    rows = [
+        row | {"real_start_value": 10.0, "imagined_start_value": 9.0}
+        for variant in VARIANT_COLOURS
+        for fidelity in ("t1", "t2")[: 1 + len(others)]
+        for row in make_rising(variant=variant, fidelity=fidelity)
+    ]
+    figures = draw_rising(tmp_path / "s", rows, "variant", *others)
+    for name in ("return_against_epochs", "return_against_cost", "imagined_against_real"):
+        assert len(list_looks(figures[name])) == len(VARIANT_COLOURS), name
 
 
 def test_more_arms_than_shapes_are_said_not_to_be_told_apart(tmp_path):

@@ -115,7 +115,7 @@ def test_what_acted_in_an_export_that_does_not_say_is_unknown(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"chunks": ["chunk_0.pt"], "behaviours": {"chunk_0.pt": ["x"]}}', "acted in 1 episodes"),
+        ('{"chunks": ["chunk_0.pt"], "behaviours": {"chunk_0.pt": ["x"]}}', "acted in 1 episode "),
         ('{"chunks": ["chunk_0.pt"], "recipes": {"reacher-easy": 1}}', "chunks.json is damaged"),
         ("[]", "chunks.json is damaged"),
     ],

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.curves import load_curves
@@ -353,6 +354,33 @@ def test_every_variant_has_its_colour(tmp_path):
     colours = legend_colours(plot)
     assert colours["baseline"] == VARIANT_COLOURS["baseline"]
     assert colours["fullflow"] == VARIANT_COLOURS["fullflow"]
+
+
+def list_looks(figure: Figure) -> set[tuple]:
+    """Return how the legend tells variants, colours apart."""
+    return {
+        (handle.get_linestyle(), handle.get_marker(), handle.get_fillstyle())
+        for handle in figure.legends[0].legend_handles
+        if handle.get_label() in VARIANT_COLOURS
+    }
+
+
+def test_variants_are_told_apart_without_colours_in_every_figure(tmp_path):
+    returns = {task: {name: [500.0, 600.0] for name in VARIANT_COLOURS} for task in TASKS}
+    values = {"real_start_value": 10.0, "imagined_start_value": 9.0}
+    figures = list_figures(
+        summarize_sweep(load_sweep(write_square(tmp_path / "s", returns, **values)))
+    )
+    looks = {name: len(list_looks(figure)) for name, figure in figures.items() if figure.legends}
+    told = {name: number for name, number in looks.items() if number}
+    assert {*told.values()} == {len(VARIANT_COLOURS)}
+    assert told.keys() == {
+        "returns_by_variant",
+        "learning_curves",
+        "imagined_against_real",
+        "performance_profile_by_variant",
+        "return_against_cost",
+    }
 
 
 def test_levels_compared_have_the_colours_where_there_is_one_variant(tmp_path):

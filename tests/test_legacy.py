@@ -343,7 +343,7 @@ def test_importing_again_replaces_runs_of_the_same_sources_alone(tmp_path, capsy
         write_run(tmp_path / name / "0_s42")
     results = tmp_path / "r"
     assert import_all(results, tmp_path / "a") == import_all(results, tmp_path / "a") == 0
-    once, again = capsys.readouterr().out.split("1 runs -> ")[1:]
+    once, again = capsys.readouterr().out.split("1 run -> ")[1:]
     assert once == again
     assert import_all(results, tmp_path / "b") == 2
     said = capsys.readouterr().err

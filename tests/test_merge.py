@@ -148,7 +148,7 @@ def test_seeds_are_planned_task_by_task(tmp_path):
     summary = summarize_sweep(load_sweep(tmp_path / "first"))
     assert [row.verdict.name for row in summary.comparisons[0].rows] == ["Fullflow wins"] * 2
     assert [row.verdict.num_seeds for row in summary.comparisons[0].rows] == [3, 4]
-    assert not any("short of seeds" in note for note in summary.notes)
+    assert not any("Short of seeds" in note for note in summary.notes)
 
 
 def test_a_factor_that_one_sweep_holds_stands_at_the_level_held(tmp_path):

@@ -70,7 +70,7 @@ def test_driver_that_leaves_trials_to_others_does_not_tell_of_an_end(server, tmp
             made, tmp_path / "tiny", launch._End(), "python tiny.py", Notices("tiny", server.url)
         )
     assert (code, server.posts) == (0, [])
-    assert "1 trials still run in other processes" in capsys.readouterr().out
+    assert "still running in other processes: 1 trial" in capsys.readouterr().out
     launch._say_the_end(
         made, tmp_path / "tiny", launch._End(), "python tiny.py", Notices("tiny", server.url)
     )

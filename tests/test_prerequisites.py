@@ -87,7 +87,7 @@ def test_plan_names_what_is_missing_and_still_prints(tmp_path, capsys):
     code, out, errors = run(capsys, "--plan", "--results", tmp_path, of=sweep)
     assert (code, errors) == (0, [])
     assert "2 trials (2 waits)" in out
-    found = re.findall(r"missing: (\w+) world model, corrected, 2 iterations, for 1 trials", out)
+    found = re.findall(r"missing: (\w+) world model, corrected, 2 iterations, for 1 trial,", out)
     assert found == ["mlp", "flow"]
     command = f"make it with: python sweeps/phase8_pretrain.py --scale tiny --results {tmp_path}"
     assert out.count(command) == 2

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from analysis.figures import draw_figures, list_figures
+from analysis.formats.grids import list_grids
+from analysis.formats.tables import WIDTH, render_table
 from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.report import Summary, summarize_sweep
@@ -105,7 +107,7 @@ def test_every_setting_has_a_panel_for_each_task(summary):
 
 def test_every_trial_has_a_mark_and_the_best_a_star(summary):
     rate = list_figures(summary)["return_against_settings"].axes[4]
-    dots, star = (line for line in rate.lines if line.get_marker() in ("o", "*"))
+    dots, star = (line for line in rate.lines if line.get_marker() in ("s", "*"))
     assert len(dots.get_ydata()) == 10  # 12, without the best and the one that was cut short
     assert star.get_ydata().tolist() == [310.0]
     assert rate.get_xscale() == "log"
@@ -148,6 +150,19 @@ def test_figures_of_many_settings_are_written_under_names_that_files_may_have(tm
     summary = summarize_sweep(load_search(tmp_path / "s", draw_space(4, 16), 16))
     drawn = draw_figures(summary, tmp_path / "drawn")
     assert "return_against_settings.png" in {path.name for path in drawn}
+
+
+def test_a_searchs_table_numbers_the_keys_that_have_no_room_in_its_header(tmp_path):
+    summary = summarize_sweep(load_search(tmp_path / "s", draw_space(12, 5), 5))
+    lines = render_table(summary, per_seed=False).splitlines()
+    (legend,) = (place for place, line in enumerate(lines) if line == "Final returns")
+    assert lines[legend + 1].startswith(f"[1]={FLOWS[0]}, [2]={FLOWS[1]}, ")
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_a_search_is_said_neither_to_lack_seeds_nor_to_have_an_interval(summary):
+    assert not any("Short of seeds" in note for note in summary.notes)
+    assert "Returns over the floor" not in [grid.title for grid in list_grids(summary, False)]
 
 
 def test_a_file_of_many_factors_is_named_by_the_first(tmp_path):

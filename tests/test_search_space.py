@@ -163,7 +163,7 @@ def test_plan_of_a_changed_search_says_what_does_not_count(tmp_path, data):
     trials = open_trials(tmp_path, data)
     for number in range(2):
         fail(trials, f"{number}", reason="the loss is nan", failure="non-finite")
-    said = "study.journal has 2 trials of pendulum-spin from other settings of the search; they do"
+    said = "study.journal has 2 trials of pendulum-spin from other settings of the search, not"
     assert said not in as_table(make_plan(tmp_path))
     changed = dataclasses.replace(search, hold={**search.hold, "epochs": 8})
     assert said in as_table(make_plan(tmp_path, of=changed))

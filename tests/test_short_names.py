@@ -94,7 +94,7 @@ def test_a_winner_at_a_rounded_number_is_told_with_what_it_is_a_number_of(tmp_pa
     ]
     write_trials(tmp_path / "s", rows, ["learner.model_lr", "task", "seed"], "learner.model_lr")
     assert main(["s", "--results", str(tmp_path)]) == 0
-    assert "model_lr 0.002124 wins" in capsys.readouterr().out
+    assert "model_lr 0.00212 wins" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

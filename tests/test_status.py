@@ -16,6 +16,7 @@ from pwmray import plan as planning
 from pwmray import registry, tables
 from pwmray.commands.status import _status
 from pwmray.registry import CLAIM_FILE, Status, claim, listing, processes, states
+from pwmray.wording import number_of
 from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
 from tests.tiny import sweep
 
@@ -195,3 +196,11 @@ def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
     assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"
+
+
+def test_one_is_counted_in_the_singular():
+    assert [number_of(number, "trial") for number in (0, 1, 2)] == [
+        "0 trials",
+        "1 trial",
+        "2 trials",
+    ]

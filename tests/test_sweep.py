@@ -526,7 +526,7 @@ def test_checkpoints_that_are_there_need_no_room_again(tmp_path):
 def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
     huge = dataclasses.replace(made.trials[0], checkpoint_bytes=10**18, curve_bytes=0)
-    with pytest.raises(ValueError, match=rf"1 trials: 1000000000\.0 GB needed, {tmp_path} has"):
+    with pytest.raises(ValueError, match=rf"1 trial: 1000000000\.0 GB needed, {tmp_path} has"):
         plan.check_disk(dataclasses.replace(made, trials=[huge]))
     plan.check_disk(made)
 

@@ -141,6 +141,22 @@ def test_arms_with_missing_seeds_are_incomplete(baseline, level, planned, name):
     assert not verdict.has_decision
 
 
+@pytest.mark.parametrize(
+    ("diverged", "name"),
+    [
+        ((2, 3), "Diverged (2/3 seeds)"),
+        ((1, 2, 3), "Diverged (2/3 seeds)"),
+        ((2,), "Incomplete (1/3 seeds)"),
+    ],
+)
+def test_arms_are_said_to_have_diverged_where_no_run_will_add_what_is_missing(diverged, name):
+    returns = {1: 900.0, 3: 900.0}, {1: 100.0}
+    seeds = frozenset((1, 2, 3))
+    verdict = judge(*returns, floor=0.0, names=NAMES, seeds=seeds, diverged=frozenset(diverged))
+    assert verdict.name == name
+    assert not verdict.has_decision
+
+
 def test_both_low_comes_before_a_win():
     assert decide_at([10.0, 11.0, 12.0], [180.0, 181.0, 182.0]).name == "Tie (Both Low)"
     assert decide_at([10.0, 11.0, 12.0], [210.0, 211.0, 212.0]).name == "Fullflow wins"

@@ -199,7 +199,7 @@ def test_no_epoch_is_there_twice_whichever_command_sends_a_run(server, tmp_path)
     results.write_rows(folder / "curve.arrow", rows, results.CURVE)
     assert sync(tmp_path).returncode == 0
     registry.record(folder, Status.QUEUED)  # so that it is made anew
-    assert sync(tmp_path).stdout == "W&B: 1 runs written, 1 sent\n"
+    assert sync(tmp_path).stdout == "W&B: 1 run written, 1 sent\n"
     assert server.epochs(PROJECT, folder.name) == [2, 4]
 
     other = leave_trial(tmp_path, TRIALS[1])
@@ -489,7 +489,7 @@ def test_online_without_a_key_trains_all_the_same_and_says_so_in_one_line(alone,
     assert code == 0, err
     (said,) = [line for line in out.splitlines() if "W&B" in line]
     assert "No API key configured" in said
-    assert "1 runs kept" in said
+    assert "1 run kept" in said
     assert "Traceback" not in out + err
 
 

@@ -1,14 +1,19 @@
-"""Give each variant its colour in every figure, and the levels of other factors theirs."""
+"""Give each variant its colour, line and marker in every figure, and other factors' levels theirs.
+
+Lines and markers tell in grey, and to colour-blind readers, what colours tell others.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 
-# Okabe and Ito's colour-blind safe set.
+Style = dict[str, Any]  # as matplotlib draws it: color, linestyle and marker, or some of these
+
+# Okabe and Ito's colour-blind safe set; those compared most have the lines least alike.
 VARIANT_COLOURS = {
     "baseline": "#0072B2",
+    "fullflow": "#D55E00",
     "flowpolicy": "#E69F00",
     "flowwm": "#009E73",
-    "fullflow": "#D55E00",
 }
 # From Tol's muted set, colour-blind safe; none is a variant's.
 LEVEL_COLOURS = ("#332288", "#CC6677", "#88CCEE", "#999933", "#AA4499", "#882255", "#999999")
@@ -19,6 +24,10 @@ MANY_COLOURS = (
     "#F7B6D2", "#C7C7C7", "#DBDB8D", "#9EDAE5",
 )  # fmt: skip
 
+LINE_STYLES = ("-", "--", "-.", ":")
+MARKERS = "os^Dv*PXh8<>"
+FILLS = ("full", "none", "left", "top")
+
 
 def choose_colours(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
     """Return a colour for each level of a factor; beyond twenty levels they repeat."""
@@ -27,3 +36,34 @@ def choose_colours(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
         return {level: VARIANT_COLOURS.get(level, LEVEL_COLOURS[-1]) for level in levels}
     colours = LEVEL_COLOURS if len(levels) <= len(LEVEL_COLOURS) else MANY_COLOURS
     return {level: colours[place % len(colours)] for place, level in enumerate(levels)}
+
+
+def choose_styles(factor: str, levels: Iterable[Any]) -> dict[Any, Style]:
+    """Return a colour, a line and a marker for each level; beyond twelve lines and markers repeat.
+
+    In every figure a variant has the same ones.
+    """
+    colours = choose_colours(factor, levels)
+    return {
+        level: {
+            "color": colours[level],
+            # One line on where colours begin anew.
+            "linestyle": LINE_STYLES[(place + place // len(MANY_COLOURS)) % len(LINE_STYLES)],
+            "marker": MARKERS[place % len(MARKERS)],
+        }
+        for level, place in find_places(factor, colours).items()
+    }
+
+
+def choose_fills(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
+    """Return the filling of each level's marks where their shapes tell another factor."""
+    places = find_places(factor, levels)
+    is_enough = max(places.values()) < len(FILLS)
+    return {level: FILLS[place if is_enough else 0] for level, place in places.items()}
+
+
+def find_places(factor: str, levels: Iterable[Any]) -> dict[Any, int]:
+    """Return the place of each level among all lines and markers: a variant's own, else in turn."""
+    known = list(VARIANT_COLOURS) if factor == "variant" else []
+    everyone = list(dict.fromkeys([*known, *levels]))
+    return {level: everyone.index(level) for level in levels}

@@ -10,16 +10,9 @@ from matplotlib.lines import Line2D
 
 from analysis.arms import Arm, leave_out_replaced
 from analysis.conditions import describe_machines, describe_pretraining
-from analysis.drawing.colours import choose_colours
+from analysis.drawing.colours import MARKERS, Style, choose_fills, choose_styles
 from analysis.drawing.layout import Factors, choose_coloured, list_varied
-from analysis.drawing.sheet import (
-    MARKERS,
-    describe_sample,
-    finish_sheet,
-    key,
-    make_sheet,
-    show_returns,
-)
+from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet, name_y, show_returns
 from analysis.load import Sweep
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
@@ -36,26 +29,33 @@ _UPRIGHT_CHARACTERS = 2.0  # whose room an upright name takes
 
 
 class _Looks(NamedTuple):
-    """How arms are distinguished: by colour for one factor, by shape for all others."""
+    """How arms are distinguished: by colour for one factor, by shape for all others.
+
+    In grey the one factor is told by shape as well, or where others have that by filling.
+    """
 
     factor: str
-    colours: dict[Any, str]
+    marks: dict[Any, Style]  # of the levels of `factor`
     others: tuple[str, ...]
     shapes: dict[tuple, str]  # by the levels of `others`; empty if one is enough, or all too few
     names: ShortNames
 
-    def find(self, factors: Factors) -> tuple[str, str]:
-        """Return an arm's colour and shape."""
+    def find(self, factors: Factors) -> Style:
+        """Return an arm's mark."""
+        mark = self.marks[factors[self.factor]]
         group = tuple(factors[name] for name in self.others)
-        return self.colours[factors[self.factor]], self.shapes.get(group, MARKERS[0])
+        return {**mark, "marker": self.shapes[group]} if self.shapes else mark
 
     def list_keys(self) -> list[Line2D]:
         """Return the legend's entries: the colours, then the shapes."""
         named = self.names.named
-        colours = [key(named(self.factor, level), c) for level, c in self.colours.items()]
-        return colours + [
-            key(self._name(group), "0.3", shape) for group, shape in self.shapes.items()
+        first = {"marker": next(iter(self.shapes.values()))} if self.shapes else {}
+        marks = [(named(self.factor, level), {**m, **first}) for level, m in self.marks.items()]
+        marks += [
+            (self._name(group), {"color": "0.3", "marker": shape, "linestyle": ""})
+            for group, shape in self.shapes.items()
         ]
+        return [Line2D([], [], label=label, **mark) for label, mark in marks]
 
     def _name(self, group: tuple) -> str:
         levels = zip(self.others, group, strict=True)
@@ -85,9 +85,7 @@ def draw_costs(summary: Summary) -> Figure | None:
         axes.tick_params(labelbottom=True)  # there may be no panel below to have the labels
     sheet.panels[0].set_xlim(left=0.0)  # last, since the shared axis grows no more after it
     devices = sorted({name for cost in summary.costs for name in cost.devices})
-    marks = "Dots: training seeds; diamonds: means of arms"
-    if looks.shapes:
-        marks = "Small marks: training seeds; large: means of arms"
+    marks = "Small marks: training seeds; large: means of arms"
     if all(len(arm.counted) == 1 for arm in costly):
         marks = "Marks: trials"
     return finish_sheet(
@@ -129,12 +127,12 @@ def draw_scalings(summary: Summary) -> Figure | None:
     told = "; ".join(answers) if len(answers) <= _MOST_ANSWERS else "Answers: in the table"
     arms = [arm for arm in summary.arms if arm.trials]
     interval = f"{CONFIDENCE:.0%} profile interval of the epochs to {SHARE:.0%} of the plateau"
-    marks = "Marks" if looks.shapes else "Dots"
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
-        f"{marks}: training seeds. Lines: the shape that fits best, and dashed the other where it "
-        f"fits as well. {describe_sample(arms, f'bars: {interval}')} {told}." + looks.explain(),
+        "Marks: training seeds, and at the ends of lines whose they are. Lines: the shape that "
+        "fits best, and dashed the other where it fits as well. "
+        f"{describe_sample(arms, f'bars: {interval}')} {told}.{looks.explain()}",
         looks.list_keys(),
     )
 
@@ -143,10 +141,8 @@ def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
     """Choose colours and shapes for arms; epochs have neither, since they are along x."""
     names = shorten_levels(summary.arms)
     if is_scattered(summary.sweep):  # too many settings to tell its trials apart
-        variants = choose_colours("variant", [factors["variant"] for factors in shown])
-        return _Looks("variant", variants, (), {}, names)
+        return _Looks("variant", _mark_levels("variant", shown, False), (), {}, names)
     factor = choose_coloured(summary.arms, summary.comparisons[0].factor)
-    colours = choose_colours(factor, [factors[factor] for factors in shown])
     others = [
         name
         for name in list_varied(summary.arms)
@@ -154,41 +150,52 @@ def _choose_looks(summary: Summary, shown: Sequence[Factors]) -> _Looks:
     ]
     groups = list(dict.fromkeys(tuple(factors[name] for name in others) for factors in shown))
     shapes = dict(zip(groups, MARKERS, strict=False)) if 1 < len(groups) <= len(MARKERS) else {}
-    return _Looks(factor, colours, tuple(others), shapes, names)
+    marks = _mark_levels(factor, shown, len(groups) > 1)
+    return _Looks(factor, marks, tuple(others), shapes, names)
+
+
+def _mark_levels(factor: str, shown: Sequence[Factors], has_others: bool) -> dict[Any, Style]:
+    """Return each level's mark: its own shape, or where others have shapes its own filling."""
+    levels = list(dict.fromkeys(factors[factor] for factors in shown))
+    fills = choose_fills(factor, levels)
+    return {
+        level: {"color": style["color"], "linestyle": ""}
+        | (
+            {"marker": MARKERS[0], "fillstyle": fills[level]}
+            if has_others
+            else {"marker": style["marker"]}
+        )
+        for level, style in choose_styles(factor, levels).items()
+    }
 
 
 def _draw_cost(axes: Axes, arm: Arm, seconds: float, looks: _Looks) -> None:
     """Draw an arm's seeds, and their mean where they are several."""
-    colour, shape = looks.find(arm.factors)
+    mark = looks.find(arm.factors)
     known = [trial for trial in arm.counted if trial.record["train_seconds"]]
     times = [trial.record["train_seconds"] / seconds for trial in known]
     returns = [trial.final_return for trial in known]
-    axes.scatter(
-        times, returns, s=14, color=colour, marker=shape, alpha=0.6, edgecolors="none", zorder=3,
-        clip_on=False,
-    )  # fmt: skip
+    axes.plot(times, returns, markersize=3.7, alpha=0.6, zorder=3, clip_on=False, **mark)
     if len(known) > 1:
         middle = float(np.mean(times)), float(np.mean(returns))
-        shape = shape if looks.shapes else "D"
-        mark = {"color": colour, "markersize": 6, "markeredgecolor": "white"}
-        axes.plot(*middle, shape, zorder=4, clip_on=False, **mark)
+        axes.plot(*middle, markersize=7, zorder=4, clip_on=False, **mark)
 
 
 def _draw_scaling(axes: Axes, scaling: Scaling, looks: _Looks) -> None:
-    colour, shape = looks.find(scaling.group)
+    mark = looks.find(scaling.group)
     for budget, returns in zip(scaling.budgets, scaling.returns, strict=True):
-        axes.scatter(
-            [budget] * len(returns), returns, s=16, color=colour, marker=shape, alpha=0.7,
-            edgecolors="none", zorder=3, clip_on=False,
-        )  # fmt: skip
+        at = [budget] * len(returns)
+        axes.plot(at, returns, markersize=4, alpha=0.7, zorder=3, clip_on=False, **mark)
     if not scaling.fits:
         return
     epochs = np.geomspace(*_reach(scaling), 100)
     for place, fit in enumerate(scaling.fits):
         shape = next(shape for shape in SHAPES if shape.name == fit.shape)
         curve = scaling.floor + fit.gain * shape.rise(epochs / fit.tau)
-        line = "-" if place == 0 else "--"
-        axes.plot(epochs, curve, line, color=colour, linewidth=1.2, alpha=0.9, zorder=2)
+        line = {**mark, "linestyle": "-" if place == 0 else "--"}
+        axes.plot(
+            epochs, curve, linewidth=1.2, alpha=0.9, zorder=2, markevery=[-1], markersize=5, **line
+        )
 
 
 def _name_budgets(axes: Axes, scalings: Sequence[Scaling]) -> None:
@@ -223,11 +230,10 @@ def _draw_needed(axes: Axes, scalings: Sequence[Scaling], looks: _Looks) -> None
     step = min(_BAR_STEP, _BARS_ROOM / max(len(bars), 1))
     for place, (low, high, group) in enumerate(bars):
         height = _LOWEST_BAR + step * place
-        colour, shape = looks.find(group)
-        line = {"color": colour, "linewidth": 0.1 * step, "solid_capstyle": "butt"}
+        mark = looks.find(group)
+        line = {"color": mark["color"], "linewidth": 0.1 * step, "solid_capstyle": "butt"}
         axes.plot([low, high], [height, height], **line)
-        if looks.shapes:  # bars of one colour are of several arms
-            axes.plot([(low * high) ** 0.5], [height], shape, color="black", markersize=2.5)
+        axes.plot([(low * high) ** 0.5], [height], **{**mark, "color": "black"}, markersize=2.5)
 
 
 def _reach(scaling: Scaling) -> tuple[float, float]:
@@ -237,7 +243,8 @@ def _reach(scaling: Scaling) -> tuple[float, float]:
 
 def _finish_returns(axes: Axes, task: str, x_label: str) -> None:
     show_returns(axes, task)
-    axes.set(xlabel=x_label, ylabel="return", title=task)
+    axes.set(xlabel=x_label, title=task)
+    name_y(axes, "return")
 
 
 def _choose_unit(seconds: float) -> tuple[str, float]:

@@ -3,18 +3,17 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from matplotlib.axes import Axes
 
+from analysis.drawing.colours import MARKERS, Style, choose_fills
 from analysis.drawing.layout import Tick
 from analysis.drawing.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
-from analysis.drawing.sheet import MARKERS, show_returns
+from analysis.drawing.sheet import show_returns
 from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
 
-Style = dict[str, Any]  # of a series: color, linestyle and marker
 DODGE = {True: 0.09, False: 0.2}  # ticks between the arms of one tick, if joined by lines or not
 SPREAD = 0.8  # of a tick's room that its arms fill at most
 FILLED = MARKERS[:8]  # shapes that stay apart where they are filled in part
@@ -47,6 +46,24 @@ def choose_markers(ticks: Sequence[Tick]) -> list[Style]:
     if 1 < len(groups) <= len(FILLED) and len(names) <= len(FILLS):
         return [_marker(groups.index(tick.group), names.index(tick.name)) for tick in ticks]
     return [_marker(place, 1 + place // len(FILLED)) for place in range(len(ticks))]
+
+
+def choose_marks(plot: Plot, styles: dict[str, Style]) -> dict[str, list[Style]]:
+    """Return the mark of each series of `starts` at each tick.
+
+    Its shape, or where ticks have the shapes its filling, tells the series in grey, too.
+    """
+    levels = {series.label: series.level for panel in plot.panels for series in panel.series}
+    fills = choose_fills(plot.layout.colour, levels.values())
+    ticks = choose_markers(plot.layout.ticks)
+    are_fills_free = all(tick["fillstyle"] == "full" for tick in ticks)
+    marks = {}
+    for label, style in styles.items():
+        own: Style = {"fillstyle": fills[levels[label]]} if are_fills_free else {}
+        if len(ticks) == 1:
+            own = {"marker": style["marker"]}
+        marks[label] = [{"color": style["color"], **tick, **own} for tick in ticks]
+    return marks
 
 
 def _marker(shape: int, fill: int) -> Style:
@@ -136,8 +153,8 @@ def _draw_curves(
         for curve in series.marks:
             epochs, returns = zip(*curve, strict=True)
             style = styles[series.label]
-            if style["marker"] == MARKERS[0]:  # the line alone tells it
-                style = {**style, "marker": "." if len(curve) == 1 else ""}
+            if len(curve) == 1 and not style["marker"]:
+                style = {**style, "marker": "."}
             axes.plot(
                 epochs, returns, linewidth=width, alpha=alpha, zorder=3, markersize=3.5,
                 markevery=max(1, len(curve) // CURVE_MARKERS), **style,
@@ -163,14 +180,11 @@ def _draw_band(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], style:
 
 def _draw_starts(axes: Axes, panel: Sequence[Series], plot: Plot, styles: dict[str, Style]) -> None:
     """Draw one mark per trial on equal axes, with the line on which both values agree."""
-    markers = choose_markers(plot.layout.ticks)
+    marks = choose_marks(plot, styles)
     for series in panel:
-        colour = styles[series.label]["color"]
         for start in series.marks:
-            axes.plot(
-                start.real, start.imagined, color=colour, markersize=6, linestyle="", alpha=0.85,
-                **markers[start.position],
-            )  # fmt: skip
+            mark = marks[series.label][start.position]
+            axes.plot(start.real, start.imagined, markersize=6, linestyle="", alpha=0.85, **mark)
     values = [v for series in panel for s in series.marks for v in (s.real, s.imagined)]
     margin = 0.06 * (max(values) - min(values)) or 1.0
     limits = min(values) - margin, max(values) + margin

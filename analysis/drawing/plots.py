@@ -233,7 +233,7 @@ def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:
         interval = f"whiskers: {CONFIDENCE:.0%} t interval over seeds, none below {INTERVAL_SEEDS}"
     means = "lines" if layout.is_joined else "bars"
     return (
-        f"Dots: training seeds, n = {format_span(sizes)} an arm; {means}: means; {interval}. "
+        f"Marks: training seeds, n = {format_span(sizes)} an arm; {means}: means; {interval}. "
         f"A final return: {episodes} evaluation episodes. Dotted: the task's floor."
     )
 

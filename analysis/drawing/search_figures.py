@@ -10,9 +10,8 @@ from matplotlib.ticker import LogLocator
 
 from analysis.arms import is_numeric, rank_levels
 from analysis.curves import Curves
-from analysis.drawing.colours import choose_colours
-from analysis.drawing.panels import Style
-from analysis.drawing.sheet import finish_sheet, floor_key, key, make_sheet, show_returns
+from analysis.drawing.colours import Style, choose_styles
+from analysis.drawing.sheet import finish_sheet, floor_key, make_sheet, name_y, show_returns
 from analysis.load import Trial, describe_episodes, format_span
 from analysis.report import Summary
 from analysis.scattered import list_settings
@@ -23,7 +22,7 @@ _LOG_RATIO, _MANY_DECADES = 10.0, 3000.0  # of the largest to the smallest numbe
 _MARGIN = 0.04  # of an axis, on either side
 _SPREAD, _GOLDEN = 0.5, 0.618  # sideways jitter of the marks of one level
 _LINE_CHARACTERS = 26  # of the names of levels or numbers in one line below a panel
-_DOT: Style = {"marker": "o", "markersize": 4, "markeredgewidth": 0.0, "linestyle": ""}
+_MARK: Style = {"markersize": 4, "markeredgewidth": 0.0, "linestyle": ""}
 _CUT: Style = {"marker": "o", "markersize": 4, "fillstyle": "none", "linestyle": "", "color": "0.5"}
 _BEST: Style = {"marker": "*", "markersize": 11, "markeredgecolor": "white", "linestyle": ""}
 _BEST |= {"color": "black"}
@@ -87,24 +86,25 @@ def draw_settings(summary: Summary, curves: Curves) -> Figure | None:
         return None
     names = shorten_levels(summary.arms)
     scales = {setting: scale_setting(summary, setting, names) for setting in settings}
-    colours = choose_colours("variant", [draw.factors["variant"] for draw in draws])
+    styles = choose_styles("variant", [draw.factors["variant"] for draw in draws])
+    marks = {variant: {**style, **_MARK} for variant, style in styles.items()}
     panels = [(task, setting) for task in tasks for setting in settings]
     sheet = make_sheet(len(panels), (2.4, 1.9), sharey=True, together=len(settings))
     for axes, (task, setting) in zip(sheet.panels, panels, strict=True):
         here = [draw for draw in draws if draw.factors["task"] == task]
-        _draw_panel(axes, here, setting, scales[setting], colours)
+        _draw_panel(axes, here, setting, scales[setting], marks)
         _finish_panel(axes, task, setting, scales[setting])
     ends = [draw for draw in draws if draw.is_evaluated]
     counts = [sum(draw.factors["task"] == task for draw in ends) for task in tasks]
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against each setting",
-        f"Dots: trials, {format_span(counts)} a task; no interval. A panel shows one setting, and "
+        f"Marks: trials, {format_span(counts)} a task; no interval. A panel shows one setting, and "
         "the others differ too. The best is flattered by the choice. Trials at one level are "
         "spread sideways. A final return: "
         f"{describe_episodes(summary.sweep.usable)} evaluation episodes."
         + names.explain(*(setting for setting in settings if scales[setting].names)),
-        _list_keys(colours, any(not draw.is_evaluated for draw in draws)),
+        _list_keys(marks, any(not draw.is_evaluated for draw in draws)),
     )
 
 
@@ -117,21 +117,21 @@ def _make_draw(trial: Trial, curves: Curves) -> Draw | None:
 
 
 def _draw_panel(
-    axes: Axes, draws: Sequence[Draw], setting: str, scale: Scale, colours: dict[Any, str]
+    axes: Axes, draws: Sequence[Draw], setting: str, scale: Scale, marks: dict[Any, Style]
 ) -> None:
     ends = [draw for draw in draws if draw.is_evaluated]
     best = max(ends, key=lambda draw: draw.value, default=None)
-    marks: dict[int, list[tuple[float, float]]] = {}  # by layer
-    styles = [_CUT, *({**_DOT, "color": colour} for colour in colours.values()), _BEST]
+    layers: dict[int, list[tuple[float, float]]] = {}
+    styles = [_CUT, *marks.values(), _BEST]
     for number, draw in enumerate(draws):
         place = scale.places.get(draw.factors[setting])
         if place is None:  # the setting does not apply
             continue
         if scale.names:
             place += _SPREAD * (number * _GOLDEN % 1.0 - 0.5)
-        layer = 1 + list(colours).index(draw.factors["variant"]) if draw.is_evaluated else 0
-        marks.setdefault(layer if draw is not best else -1, []).append((place, draw.value))
-    for layer, points in marks.items():
+        layer = 1 + list(marks).index(draw.factors["variant"]) if draw.is_evaluated else 0
+        layers.setdefault(layer if draw is not best else -1, []).append((place, draw.value))
+    for layer, points in layers.items():
         at, values = zip(*points, strict=True)
         axes.plot(at, values, zorder=3 if layer >= 0 else 4, clip_on=False, **styles[layer])
 
@@ -139,9 +139,7 @@ def _draw_panel(
 def _finish_panel(axes: Axes, task: str, setting: str, scale: Scale) -> None:
     show_returns(axes, task)
     axes.set_xlabel(setting, fontsize=8)
-    place = axes.get_subplotspec()
-    if place and place.is_first_col():
-        axes.set_ylabel(f"{task}\nreturn")
+    name_y(axes, f"{task}\nreturn")
     _finish_axis(axes, scale)
 
 
@@ -170,8 +168,8 @@ def _list_shown(axes: Axes) -> list[str]:
     return [shorten_number(place) for place in axes.get_xticks() if low <= place <= high]
 
 
-def _list_keys(colours: dict[Any, str], has_cut: bool) -> list[Line2D]:
-    keys = [key(str(variant), colour) for variant, colour in colours.items()]
+def _list_keys(marks: dict[Any, Style], has_cut: bool) -> list[Line2D]:
+    keys = [Line2D([], [], label=str(variant), **mark) for variant, mark in marks.items()]
     keys.append(Line2D([], [], label="best of its task", **_BEST))
     if has_cut:
         label = "not evaluated: last return during training"

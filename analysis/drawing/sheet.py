@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,6 @@ from analysis.load import describe_episodes, format_span
 from analysis.verdict import RETURN_MAX
 from pwmray.tasks import find_task
 
-MARKERS = "os^Dv*PXh8<>"
 PAGE_INCHES = (10.0, 16.5)  # panels side by side fill this; the second where they are many
 MANY_PANELS = 10
 TITLE_INCHES = 0.9  # for title, legend and footnote together, of few lines
@@ -105,6 +104,13 @@ def show_returns(axes: Axes, task: str) -> None:
     axes.grid(axis="y", color="0.92", linewidth=0.8)
 
 
+def name_y(axes: Axes, label: str) -> None:
+    """Name what stands along y, beside the first panel of a row alone."""
+    place = axes.get_subplotspec()
+    if place and place.is_first_col():
+        axes.set_ylabel(label)
+
+
 def floor_key() -> Line2D:
     """Return the legend's entry of the floor."""
     return Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)
@@ -118,11 +124,6 @@ def count_legend_columns(labels: Sequence[Any], inches: float) -> int:
         if sum(column.max() for column in columns) <= inches:
             return number
     return 1
-
-
-def key(label: str, colour: str, marker: str = "o", line: Literal["", "-"] = "") -> Line2D:
-    """Return one entry of a legend."""
-    return Line2D([], [], label=label, color=colour, marker=marker, linestyle=line)
 
 
 def describe_sample(arms: Sequence[Arm], interval: str) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.compare import DESPITE, Comparison, ComparisonTable, mark_despite
-from analysis.drawing.colours import choose_colours
+from analysis.drawing.colours import MARKERS, Style, choose_colours, choose_styles
 from analysis.drawing.plots import INTERVAL_SEEDS
-from analysis.drawing.sheet import MARKERS, describe_sample, finish_sheet, key, make_sheet
+from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet, name_y
 from analysis.factorial import SuiteEffect, TaskEffects
 from analysis.report import Summary
 from analysis.short_names import ShortNames, fold, shorten_levels
@@ -90,7 +91,12 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
         axes.grid(color="0.94", linewidth=0.8)
-    shapes = [key(task, "0.3", marker) for task, marker in markers.items() if has_shapes]
+    grey: Style = {"color": "0.3", "linestyle": ""}
+    shapes = [
+        Line2D([], [], label=task, marker=marker, **grey)
+        for task, marker in markers.items()
+        if has_shapes
+    ]
     mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -124,7 +130,7 @@ def draw_effects(summary: Summary) -> Figure | None:
     pooled = [row for row in summary.factorial.suite if row.name == given[0].effects[0].name]
     labels = _name_squares(given, pooled, names)
     effects = [effect.name for effect in given[0].effects]
-    sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True)
+    sheet = make_sheet(len(effects), (3.2, 0.32 * len(labels) + 0.8), sharey=True, sharex=True)
     for place, (axes, name) in enumerate(zip(sheet.panels, effects, strict=True)):
         rows = [task.effects[place] for task in given]
         rows += [row.over_blocks for row in summary.factorial.suite if row.name == name]
@@ -175,16 +181,17 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     if not suites:
         return None
     names = shorten_levels(summary.arms)
-    colours = choose_colours(factor, [arm.factors[factor] for arm in summary.arms])
+    styles = choose_styles(factor, [arm.factors[factor] for arm in summary.arms])
+    lines = {level: {**style, "marker": ""} for level, style in styles.items()}
     varied = {n for n in suites[0].group if len({suite.group[n] for suite in suites}) > 1}
     sheet = make_sheet(len(suites), (3.2, 2.7), sharey=True)
     for axes, suite in zip(sheet.panels, suites, strict=True):
-        _draw_profile(axes, suite, colours, names)
+        _draw_profile(axes, suite, lines)
         shown = [names.named(name, suite.group[name]) for name in suite.group if name in varied]
         axes.set_title(", ".join(shown), fontsize=9)
     levels = [level for suite in suites for level in suite.levels]
-    labels = {names.named(factor, level.level): colours[level.level] for level in levels}
-    handles = [key(label, colour, "", "-") for label, colour in labels.items()]
+    labels = {names.named(factor, level.level): lines[level.level] for level in levels}
+    handles = [Line2D([], [], label=label, **line) for label, line in labels.items()]
     tasks = [len(suite.tasks) for suite in suites]
     whole = {task for suite in suites for task in suite.tasks}
     arms = [arm for arm in summary.arms if arm.trials and arm.factors["task"] in whole]
@@ -204,18 +211,19 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
     )
 
 
-def _draw_profile(axes: Any, suite: Suite, colours: dict[Any, str], names: ShortNames) -> None:
+def _draw_profile(axes: Any, suite: Suite, lines: dict[Any, Style]) -> None:
     for level in suite.levels:
+        line = lines[level.level]
         shares = [interval.estimate for interval in level.profile]
-        axes.step(THRESHOLDS, shares, where="post", color=colours[level.level], linewidth=1.6)
+        axes.step(THRESHOLDS, shares, where="post", linewidth=1.6, **line)
         if suite.num_seeds[0] >= INTERVAL_SEEDS:
             low = [interval.low for interval in level.profile]
             high = [interval.high for interval in level.profile]
             axes.fill_between(
-                THRESHOLDS, low, high, step="post", color=colours[level.level], alpha=0.15,
-                linewidth=0,
+                THRESHOLDS, low, high, step="post", color=line["color"], alpha=0.15, linewidth=0,
             )  # fmt: skip
-    axes.set(xlim=(0, RETURN_MAX), ylim=(0, 1.02), xlabel="return", ylabel="share of runs above")
+    axes.set(xlim=(0, RETURN_MAX), ylim=(0, 1.02), xlabel="return")
+    name_y(axes, "share of runs above")
     axes.grid(color="0.94", linewidth=0.8)
 
 

@@ -21,6 +21,7 @@ from analysis.formats.reference_grid import draw_reference
 from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
 from analysis.report import Summary, describe_aggregates
+from analysis.scattered import is_scattered
 from analysis.short_names import ShortNames, shorten_levels
 from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
@@ -59,7 +60,8 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     if per_seed:
         grids.append(_seed_grid(summary, names))
     grids += [grid for table in summary.comparisons for grid in _comparison_grids(table, names)]
-    if not any(table.rows for table in summary.comparisons):
+    has_rows = any(table.rows for table in summary.comparisons)
+    if not has_rows and not is_scattered(summary.sweep):  # which has one seed: no interval, no p
         grids.append(_floor_grid(summary.arms, names))
     held = find_held(summary.arms)
     grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)

@@ -69,7 +69,7 @@ def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
     notes = [EFFECTS_NOTE]
     notes += [
         f"{'Not comparable' if task.problem else 'Given despite differences'}, "
-        f"{', '.join(map(str, task.group.values()))}: {'; '.join(map(str, task.differences))}."
+        f"{name_group(task.group)}: {'; '.join(map(str, task.differences))}."
         for task in tasks
         if task.differences
     ]

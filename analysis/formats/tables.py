@@ -56,7 +56,13 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
 def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
     """Yield a table's lines: headers, a rule, rows; long cells are wrapped."""
     headers = [break_key(name) for name in grid.headers]
-    widths, gap = _fit(headers, list(zip(*grid.rows, strict=True)), width)
+    columns = list(zip(*grid.rows, strict=True))
+    widths, gap = _fit(headers, columns, width)
+    keys = [name for name in grid.headers if "." in name]
+    if any(_longest(head.split()) > room for head, room in zip(headers, widths, strict=True)):
+        headers = [f"[{keys.index(n) + 1}]" if n in keys else n for n in grid.headers]
+        widths, gap = _fit(headers, columns, width)
+        yield from _wrap(", ".join(f"[{n}]={key}" for n, key in enumerate(keys, 1)), width)
     sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
     yield from _draw_row(headers, widths, sides, gap)
     yield "-" * _span(widths, gap)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pwmray.commands import Subcommands
 from pwmray.tasks import TASK_SETS, find_task
+from pwmray.wording import number_of
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     from pwmray.models.checkpoints import WorldModelCheckpoint
@@ -135,7 +136,7 @@ def _trial_rows(found: dict[str, Any]) -> _Rows:
 
 
 def _tasks(found: "WorldModelCheckpoint") -> str:
-    return f"{found.task_set or 'an unknown set'} ({found.num_tasks} tasks)"
+    return f"{found.task_set or 'an unknown set'} ({number_of(found.num_tasks, 'task')})"
 
 
 def _iterations(found: "WorldModelCheckpoint") -> str:

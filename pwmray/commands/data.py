@@ -8,6 +8,7 @@ from pwmray.commands import CommandParser, Subcommands, check_distinct, names, s
 from pwmray.commands.collect import add_collect_command
 from pwmray.data.layouts import COLLECTED, SOURCES
 from pwmray.tasks import TASKS, find_task
+from pwmray.wording import number_of
 
 DEFAULT_DATA_DIR = Path("data")
 BROKEN = 1  # exit code of `data verify`
@@ -126,7 +127,7 @@ def _export(chosen: argparse.Namespace) -> None:
     with show_progress("export") as progress:
         chunks = export_stores(stores, chosen.out, progress)
     num_episodes = sum(store.num_episodes for store in stores)
-    print(f"{chosen.out}: {num_episodes} episodes in {', '.join(chunks)}")
+    print(f"{chosen.out}: {number_of(num_episodes, 'episode')} in {', '.join(chunks)}")
 
 
 def _exported_files(chosen: argparse.Namespace) -> list[Path]:

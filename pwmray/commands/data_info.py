@@ -11,7 +11,7 @@ from pwmray.data.layouts import COLLECTED, LAYOUTS
 from pwmray.data.manifest import MANIFEST, Manifest, read_manifest
 from pwmray.data.store import open_store
 from pwmray.tasks import TASKS, find_task
-from pwmray.wording import as_typed, one_line
+from pwmray.wording import as_typed, number_of, one_line
 
 
 def describe_task(task: str, data_dir: Path) -> list[str]:
@@ -75,8 +75,8 @@ def describe_dataset(manifest: Manifest, data_dir: Path) -> list[str]:
     lines = [
         f"dataset      {data_dir / manifest.dataset}",
         f"fingerprint  {manifest.fingerprint}",
-        f"content      {len(manifest.tasks)} tasks, {manifest.num_episodes} episodes, "
-        f"{megabytes:.1f} MB",
+        f"content      {number_of(len(manifest.tasks), 'task')}, "
+        f"{number_of(manifest.num_episodes, 'episode')}, {megabytes:.1f} MB",
         *_differences(manifest),
         f"{'task':<24} {'episodes':>8} {'rows':>9} {'MB':>8}  fingerprint",
     ]

@@ -14,7 +14,7 @@ from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Record, Status
 from pwmray.registry.sweep_folders import IMPORTED, list_fingerprints, list_sweeps, read_sweep
 from pwmray.tables import Tables
 from pwmray.tracking import wandb_state
-from pwmray.wording import one_line
+from pwmray.wording import number_of, one_line
 
 ICONS = {
     Status.PENDING: "\u23f3",  # hourglass
@@ -152,7 +152,7 @@ def _entry_lines(entry: Entry) -> list[str]:
         "",
         *_aggregate_lines(entry),
         "<details>",
-        f"<summary>{len(entry.rows)} trials, seed by seed</summary>",
+        f"<summary>{number_of(len(entry.rows), 'trial')}, seed by seed</summary>",
         "",
         *_trial_lines(entry),
         "",

@@ -19,6 +19,7 @@ from pwmray.registry.states import (
     states_of,
 )
 from pwmray.registry.sweep_folders import find_sweep, list_fingerprints, list_sweeps
+from pwmray.wording import number_of
 
 _WATCH_SECONDS = 2.0
 _SLURM_SECONDS = 2.0  # for Slurm to answer; without an answer its trials stay as recorded
@@ -60,7 +61,11 @@ def _status(results: Path, sweep: str | None) -> tuple[str, bool]:
     trials |= list_trials(results, found)
     states = states_of(results, trials) | imported
     counts = count_states(asked, states, unreadable)
-    lines = [*count_lines(counts), f"{len(states)} trials in {results}", *lost.describe(found)]
+    lines = [
+        *count_lines(counts),
+        f"{number_of(len(states), 'trial')} in {results}",
+        *lost.describe(found),
+    ]
     lines += [*describe_unreadable(unreadable), *sorted(unwritten)]
     running = {name: trials[name] for name, state in states.items() if state == "running"}
     if rows := running_rows(results, folders, running).values():

@@ -24,7 +24,7 @@ from pwmray.registry.states import as_lines, last_row
 from pwmray.registry.sweep_folders import find_sweep, find_trial, names_in, names_of_all, read_sweep
 from pwmray.tensorboard_file import EVENT_FILES
 from pwmray.tracking import wandb_state
-from pwmray.wording import one_line
+from pwmray.wording import number_of, one_line
 
 _TRIAL = "its fingerprint, the beginning of it, or its name in results/<sweep>/trials"
 _NOT_SHOWN = ("time", "status", "config", "traceback")  # fields that an event's line leaves out
@@ -131,7 +131,7 @@ def _evaluation_lines(folder: Path) -> list[str]:
     for row in read_table(path, EVALUATIONS).to_pylist():
         returns[row["actor"] or POLICY].append(row["return"])
     return [
-        f"{actor:<8} {len(values)} episodes, return {np.mean(values):.2f}, "
+        f"{actor:<8} {number_of(len(values), 'episode')}, return {np.mean(values):.2f}, "
         f"min {min(values):.2f}, max {max(values):.2f}"
         for actor, values in returns.items()
     ]
@@ -170,8 +170,7 @@ def _list_failures(chosen: argparse.Namespace) -> None:
 
 def _group_lines(failure: Failure, trials: list[tuple[str, Record]]) -> list[str]:
     """Return the lines of one cause: its trials, and the different ends of their tracebacks."""
-    count = f"{len(trials)} trial{'s' if len(trials) > 1 else ''}"
-    lines = [f"{failure}, {count}: {trials[0][1].last('reason')}"]
+    lines = [f"{failure}, {number_of(len(trials), 'trial')}: {trials[0][1].last('reason')}"]
     header = ("  trial", "epoch", "retries")
     rows = [
         (f"  {name}", str(r.last("epochs_reached") or 0), str(r.all("retry").count(failure)))

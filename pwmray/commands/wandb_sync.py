@@ -6,6 +6,7 @@ from pwmray.commands import Subcommands, add_results_option, show_progress
 from pwmray.registry.sweep_folders import find_sweep, list_sweeps
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import RecorderProcess
+from pwmray.wording import number_of
 
 
 def add_wandb_command(commands: Subcommands) -> None:
@@ -38,7 +39,7 @@ def _sync(chosen: argparse.Namespace) -> None:
         report = RecorderProcess(
             job, lambda done, of: progress("writing and sending runs", done, of)
         ).follow()
-    said = f"{report.written} runs written, {report.sent} sent"
+    said = f"{number_of(report.written, 'run')} written, {report.sent} sent"
     if report.running:
         said += f"; {report.running} of trials that run now are left for later"
     if report.elsewhere:

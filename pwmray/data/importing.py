@@ -22,6 +22,7 @@ from pwmray.data.survey import Survey, SurveyedChunk, survey_chunks
 from pwmray.files import remove_drafts
 from pwmray.records import RecordCheck
 from pwmray.tasks import TASKS, Task, find_task
+from pwmray.wording import number_of
 
 _DRAFT, _CLAIM = "importing", "import.claim"
 
@@ -95,7 +96,7 @@ def _describe_left(draft: Draft, rebuild: bool) -> str:
 def _write_chunks(draft: Draft, trust: bool, progress: Progress) -> None:
     length, left = draft.survey.layout.num_rows, draft.survey.chunks[draft.num_chunks :]
     total, done = sum(len(chunk.task_ids) for chunk in left) * length, 0
-    what = f"reading {len(left)} chunk{'s' if len(left) > 1 else ''}"
+    what = f"reading {number_of(len(left), 'chunk')}"
     for chunk in left:
         for num_episodes in _write_chunk(draft, chunk, trust):
             progress(what, done + num_episodes * length, total)
@@ -127,7 +128,7 @@ def _seal(draft: Draft, progress: Progress) -> None:
     left = [task for task in draft.tasks if task.name not in draft.sealed]
     total, done = sum(draft.num_rows(task) for task in left), 0
     for task in left:
-        progress(f"taking the fingerprints of {len(left)} tasks", done, total)
+        progress(f"taking the fingerprints of {number_of(len(left), 'task')}", done, total)
         draft.seal(task)
         done += draft.num_rows(task)
 

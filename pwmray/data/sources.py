@@ -13,6 +13,7 @@ from pwmray.data.layouts import COLLECTED
 from pwmray.data.manifest import MANIFEST, import_command, imported_path, read_manifest
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import open_store, read_fingerprint
+from pwmray.wording import number_of
 
 
 def find_data(
@@ -82,7 +83,7 @@ def missing_data(wanted: Iterable[tuple[str, CollectionRecipe]], data_dir: Path)
         in_rounds = sum(recipe.num_rounds > 0 for _, recipe in to_collect)
         said = f"data of {tasks}, which the sweep collects first"
         if in_rounds:
-            num = f"{in_rounds} collection{'s' if in_rounds > 1 else ''}"
+            num = number_of(in_rounds, "collection")
             said += f"; {num} in rounds, whose minutes are not in those of the trials"
         lines[said] = None
     return list(lines)

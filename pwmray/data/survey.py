@@ -12,6 +12,7 @@ from pwmray.data.chunks import open_chunk, read_tasks
 from pwmray.data.layouts import Layout
 from pwmray.records import take_digest
 from pwmray.tasks import Task
+from pwmray.wording import number_of
 
 # `pwmray data export` writes it beside its chunks; it lists them, and who acted in their episodes.
 EXPORT_LIST = "chunks.json"
@@ -139,8 +140,8 @@ def _behaviours(folder: Path, export: _Export | None, name: str, num_episodes: i
     found = export.behaviours[name]
     if len(found) != num_episodes:
         raise ValueError(
-            f"{folder / EXPORT_LIST} names what acted in {len(found)} episodes of {name}, which "
-            f"has {num_episodes}"
+            f"{folder / EXPORT_LIST} names what acted in {number_of(len(found), 'episode')} of "
+            f"{name}, which has {num_episodes}"
         )
     return np.array(found)
 

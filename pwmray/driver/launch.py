@@ -36,7 +36,7 @@ from pwmray.registry import Status
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, recording
-from pwmray.wording import as_typed
+from pwmray.wording import as_typed, number_of
 
 if TYPE_CHECKING:
     from pwmray.trainable import TrialTrainable
@@ -280,11 +280,11 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     if failed:
         print(f"see why: {as_typed(f'pwmray failures {which}')}")
     if len(left) < len(open_ones):
-        print(f"{len(open_ones) - len(left)} trials still run in other processes")
+        print(f"still running in other processes: {number_of(len(open_ones) - len(left), 'trial')}")
     if end.code in (GO_ON, TERMINATED, HUNG_UP):
         print(f"stopped: {end.why}")
     if end.bug is not None:
-        print(f"stopped: the first trials all died of {end.bug}; {len(left)} more are not done")
+        print(f"stopped: the first trials all died of {end.bug}; not done: {len(left)} more")
     if num_done:
         print(f"see who wins: {as_typed(f'python analysis/summarize.py {which} --plot')}")
     if end.code or num_done + len(failed) < num_all:

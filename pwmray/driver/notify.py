@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from pwmray.wording import one_line
+from pwmray.wording import number_of, one_line
 
 VARIABLE = "PWMRAY_WEBHOOK"
 _FIRST_FAILURES = 3  # that are worth a word; then each time they have doubled
@@ -43,7 +43,7 @@ class Notices:
             return
         while self._next <= number:
             self._next *= 2
-        text = f"{self._sweep}: {number} trials failed, the last: {reason}. {line}"
+        text = f"{self._sweep}: {number_of(number, 'trial')} failed, the last: {reason}. {line}"
         self._send({"event": "failures", "text": text, "failed": number})
 
     def failure(self, reason: str, line: str) -> None:

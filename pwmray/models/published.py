@@ -19,6 +19,7 @@ from pwmray.models.architecture import Sizes, check_shapes, infer_sizes
 from pwmray.models.checkpoints import Source, WorldModelCheckpoint, check_finite
 from pwmray.pickles import load_pickled
 from pwmray.tasks import TASK_SETS, TASKS
+from pwmray.wording import number_of
 
 # A part's name in the file, and ours. "state" is TD-MPC2's encoder of state observations.
 _NAMES = {
@@ -206,7 +207,7 @@ def _task_set(found: _Found, asked: str, num_tasks: int) -> str:
     by_number = {number: name for name, number in TASK_SETS.items()}
     name = found.task_set or asked or by_number.get(num_tasks, "")
     if TASK_SETS.get(name, num_tasks) != num_tasks:
-        raise ValueError(f"it has {num_tasks} tasks; {name} has {TASK_SETS[name]}")
+        raise ValueError(f"it has {number_of(num_tasks, 'task')}; {name} has {TASK_SETS[name]}")
     return name
 
 

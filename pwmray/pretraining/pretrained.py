@@ -26,7 +26,7 @@ from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done, read_about
 from pwmray.results import TRAINED_AS, TRAINED_BY, TRAINED_WITH, UNKNOWN
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM, TASKS
-from pwmray.wording import nearest
+from pwmray.wording import nearest, number_of
 
 _SLACK = 0.05  # the sizes' kinds are within 2 % of each other
 
@@ -109,7 +109,7 @@ def world_model_training(config: TrialConfig) -> str | None:
     training = _describe_training(config)
     shared = {name: _shown(value) for name, value in training.shared.items()}
     number = len(known_tasks(config))
-    tasks = f"{number} {'task' if number == 1 else 'tasks'}"
+    tasks = number_of(number, "task")
     told = f"{shared['iterations']} iterations on data {shared['data']} of {tasks}"
     if not training.settings:
         return told
@@ -255,7 +255,7 @@ def _shown(value: Any) -> Any:
 
 def _differences(config: TrialConfig, checkpoint: WorldModelCheckpoint) -> list[str]:
     if checkpoint.num_tasks != len(TASKS):
-        return [f"it has {checkpoint.num_tasks} tasks, MT30 has {len(TASKS)}"]
+        return [f"it has {number_of(checkpoint.num_tasks, 'task')}, MT30 has {len(TASKS)}"]
     if checkpoint.obs_dim < MAX_OBS_DIM or checkpoint.action_dim != MAX_ACTION_DIM:
         return [
             f"it takes {checkpoint.obs_dim} observations and {checkpoint.action_dim} actions; ours "

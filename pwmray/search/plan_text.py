@@ -14,6 +14,7 @@ from pwmray.room import size_text
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
+from pwmray.wording import number_of
 
 _NUM_SHOWN = 5  # of the best trials of each task
 
@@ -70,8 +71,8 @@ def other_lines(plan: SearchPlan, journal: study.Studies) -> list[str]:
         for task, others in journal.others.items()
     }
     lines = [
-        f"{plan.folder / study.JOURNAL_FILE} has {number} trials of {task} from other "
-        "settings of the search; they do not count here"
+        f"{plan.folder / study.JOURNAL_FILE} has {number_of(number, 'trial')} of {task} from other "
+        "settings of the search, not counted here"
         for task, number in counts.items()
         if number
     ]
@@ -113,16 +114,17 @@ def best_lines(found: optuna.Study | None) -> list[str]:
 
 
 def _head(plan: SearchPlan) -> str:
-    return f"search {plan.search.name} at scale {plan.scale}, by task {plan.num_trials} trials"
+    number = number_of(plan.num_trials, "trial")
+    return f"search {plan.search.name} at scale {plan.scale}, by task {number}"
 
 
 def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
     left = sum(plan.count_left(studies).values())
     device = plan.search.scales[plan.scale].get("device", "device")
     return (
-        f"to run: {left} trials, about {duration_text(left * plan.minutes / 60, device)} with the "
-        "default settings if none were stopped early, disk "
-        f"{size_text(left * plan.trial_bytes)}"
+        f"to run: {number_of(left, 'trial')}, about "
+        f"{duration_text(left * plan.minutes / 60, device)} with the default settings "
+        f"if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
     )
 
 

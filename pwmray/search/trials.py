@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.proposals import Proposals
 from pwmray.search.tables import open_tables
 from pwmray.trainable import NOT_SEEN_ON, grid_of
+from pwmray.wording import number_of
 
 STOPPED = "the search stopped before it was done"
 UNRECORDED = "its end is not recorded: the next run takes it up"
@@ -160,7 +161,7 @@ class SearchTrials:
         """
         if not self._held or self.bug is not None or self.blind is not None:
             return False
-        say(f"waiting until it is sure that no process runs {_count(self._held)}")
+        say(f"waiting until it is sure that no process runs {number_of(len(self._held), 'trial')}")
         deadline = time.monotonic() + _HELD_SECONDS
         while self._held and may_wait() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -168,7 +169,8 @@ class SearchTrials:
             for held in list(self._held):
                 self._look_at(*held)
         if self._held:
-            say(f"the next run takes up {_count(self._held)}, which processes may still run")
+            number = number_of(len(self._held), "trial")
+            say(f"the next run takes up {number}, which processes may still run")
         return bool(self._retried)
 
     def _look_at(
@@ -328,10 +330,6 @@ class SearchTrials:
                     say(line)
             except OSError as error:  # at the end they are joined again
                 say(f"{describe_unwritten(error)}: the tables in {self._plan.folder} are behind")
-
-
-def _count(held: Sized) -> str:
-    return f"{len(held)} trial{'s' * (len(held) > 1)}"
 
 
 @contextlib.contextmanager

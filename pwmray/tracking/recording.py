@@ -22,7 +22,7 @@ from typing import Any
 from pwmray.commands import give_results, say
 from pwmray.tracking.protocol import Job, Report
 from pwmray.tracking.wandb_state import is_behind
-from pwmray.wording import as_typed, unknown
+from pwmray.wording import as_typed, number_of, unknown
 
 _VARIABLE = "WANDB_MODE"  # wandb's own
 _ALIASES = {"disabled": "off", "dryrun": "offline", "run": "online"}  # wandb's names of modes
@@ -184,7 +184,11 @@ def _package_paths() -> list[str]:
 def _describe(report: Report, job: Job) -> str:
     """Return a line on what became of the runs, empty if there were none."""
     num_left = sum(map(is_behind, job.folders())) - report.running - report.elsewhere
-    said = [f"{report.written} runs kept in the trials' folders"] if report.written else []
+    said = (
+        [f"{number_of(report.written, 'run')} kept in the trials' folders"]
+        if report.written
+        else []
+    )
     said += [f"{report.sent} sent"] if report.sent else []
     said += [f"{num_left} not kept yet"] if num_left > 0 else []
     said += [f"{report.elsewhere} written by another process"] if report.elsewhere else []
