@@ -145,7 +145,8 @@ def test_run_has_no_longer_a_name_than_wandb_takes(tmp_path):
 
 def test_run_of_a_pretraining_has_a_row_an_iteration(tmp_path):
     folder = tmp_path / "pretrained" / "0123456789abcdef"
-    begun = pretraining_folder.describe(folder, "a_phase", "flow world model, corrected", {"a": 1})
+    label, config = "flow world model, corrected", {"a": 1}
+    begun = pretraining_folder.describe(folder, "a_phase", label, config, code={})
     rows = [
         {"iteration": i, "episodes": e, "world_model_loss": 1.0 / i}
         for i in (1, 2)
