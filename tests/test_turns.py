@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import deaths, plan, registry, results, system, tables
+from pwmray import deaths, plan, registry, results, tables
 from pwmray.driver import turns
 from pwmray.driver.interruption import Interruption, TerminatedError
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns
 from pwmray.failures import Failure
-from pwmray.registry import CLAIM_FILE, Status, claim, processes
+from pwmray.registry import CLAIM_FILE, Status, claim
 from tests.claims import do_not_watch, leave_claim
 from tests.tiny import sweep
 
@@ -125,23 +125,6 @@ def test_trial_that_was_just_queued_when_a_signal_came_is_settled(tmp_path, monk
         ours.next(no_machine)
     ours.settle("cancelled by SIGTERM")
     assert registry.read(folder_of(tmp_path, trials[0])).status is Status.CANCELLED
-
-
-@pytest.mark.parametrize(("is_alive", "left"), [(True, Status.QUEUED), (False, Status.CANCELLED)])
-def test_trial_that_waits_for_another_living_driver_is_not_cancelled_with_this_one(
-    tmp_path, is_alive, left
-):
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        started = system.look_up(other.pid).started
-        told = {**processes.this_process(), "pid": other.pid, "started": started}
-        ours, (trial,) = driver(tmp_path, 1)
-        stand_at(tmp_path, trial, driver=told)
-        assert ours.next(no_machine)
-        if not is_alive:
-            other.kill()
-            other.wait()
-        ours.settle("cancelled by SIGTERM")
-        assert registry.read(folder_of(tmp_path, trial)).status is left
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ from pwmray.failures import (
     is_disk_full,
 )
 from pwmray.plan import Plan, PlannedTrial
-from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim, processes
-from pwmray.registry.listing import summarize
+from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
 from pwmray.watchdog import has_hung
 from pwmray.wording import one_line
 
@@ -128,8 +127,7 @@ class Turns:
         """Record why the trials queued here that no process runs were not brought to an end.
 
         `status` is where they stand then, CANCELLED or QUEUED. Trials that wait for their retry
-        are among them: what takes a job away may end its nodes before it tells the driver. Those
-        that another driver here has on its list, too, wait for that one.
+        are among them: what takes a job away may end its nodes before it tells the driver.
         """
         fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
@@ -139,8 +137,6 @@ class Turns:
             try:
                 with registry.claimed(folder) as record:
                     if record is not None and _goes_on(record):
-                        if status is Status.CANCELLED and _waits_elsewhere(record):
-                            continue
                         registry.record(folder, status, reason=why, **fields)
             except OSError as error:
                 if is_disk_full(error):  # which will hold for all
@@ -227,12 +223,3 @@ def _goes_on(record: Record) -> bool:
     if failure is not None:
         return POLICIES[failure].remedy is Remedy.RESUME and has_retry(record)
     return record.status not in (None, *registry.ENDS, Status.CANCELLED)
-
-
-def _waits_elsewhere(record: Record) -> bool:
-    """Whether another driver on this machine, outside Slurm, has a waiting trial on its list."""
-    own, here = processes.this_process(), processes.machine()
-    return any(
-        machine == here and pid != own["pid"] and processes.is_alive(pid, started)
-        for machine, pid, started in summarize(record).drivers
-    )
