@@ -37,10 +37,10 @@ class _Screen(io.StringIO):
 
 
 def display_of(screen, monkeypatch, shown):
-    """Return a display of 80 columns that draws `shown`, after its first drawing."""
+    """Return a display of 80 columns that draws the last of `shown`, after its first drawing."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    display = Display(screen, lambda: shown, auto_refresh=False)
+    display = Display(screen, lambda: shown[-1], auto_refresh=False)
     display.start(refresh=True)
     screen.take()
     return display
@@ -48,13 +48,13 @@ def display_of(screen, monkeypatch, shown):
 
 def test_drawing_covers_the_one_before(monkeypatch):
     screen = _Screen()
-    display_of(screen, monkeypatch, "a\nb\nc").refresh()
+    display_of(screen, monkeypatch, ["a\nb\nc"]).refresh()
     assert screen.take().count(UP) == 2
 
 
 def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
     screen = _Screen()
-    display = display_of(screen, monkeypatch, "a\nb")
+    display = display_of(screen, monkeypatch, ["a\nb"])
     say_in_handler("interrupted")
     display.refresh()
     assert UP not in screen.take()
@@ -64,13 +64,15 @@ def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
 
 def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(monkeypatch):
     screen = _Screen()
-    display = display_of(screen, monkeypatch, f"{'a' * 70}\nb\n{'c' * 41}")
+    shown = [f"{'a' * 70}\nb\n{'c' * 41}"]
+    display = display_of(screen, monkeypatch, shown)
     display.console.width = 40
+    shown.append("one line")
     display.refresh()
     assert screen.take().count(UP) == 4
     display.console.width = 80
     display.refresh()
-    assert screen.take().count(UP) == 4
+    assert screen.take().count(UP) == 0
 
 
 def test_display_in_the_background_draws_nothing_until_its_end(tmp_path):

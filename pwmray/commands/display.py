@@ -13,30 +13,33 @@ from pwmray.commands import SAID_IN_HANDLERS, is_screen
 class Display(Live):
     """A live display that leaves alone what others write on its terminal.
 
-    In the background (Ctrl-Z, then `bg`) it draws nothing. It begins anew below what a shell or a
-    signal handler wrote, and covers all that it drew also where the window became narrower.
+    In the background (Ctrl-Z, then `bg`) it draws nothing. It begins anew below what was written
+    meanwhile, or by a signal handler. It covers all that it drew also where the window became
+    narrower, as in terminals that wrap their lines anew.
     """
 
     def __init__(self, stream: TextIO, show: Callable[[], RenderableType], **options: Any):
         super().__init__(get_renderable=show, console=_Plain(file=stream), **options)
         self._num_said = len(SAID_IN_HANDLERS)
         self._width = self.console.width
+        self._drawn: RenderableType = ""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Put the drawing behind what is printed, and before that the erasing of the last one."""
         is_seen = is_screen(self.console.file)
         if not is_seen or self._num_said != len(SAID_IN_HANDLERS):
             self._live_render._shape = None  # the last one stays where it is
-        elif self._live_render.last_render_height and self.console.width < self._width:
+        elif self._live_render._shape and self.console.width < self._width:
             self._live_render._shape = (self.console.width, self._num_wrapped())
         self._num_said, self._width = len(SAID_IN_HANDLERS), self.console.width
+        self._drawn = self._live_render.renderable
         is_last = not self._started and not self.transient  # which stays: it spoils nothing
         return super().process_renderables(renderables) if is_seen or is_last else renderables
 
     def _num_wrapped(self) -> int:
         """Return how many lines of the narrower window hold what was drawn, as it wraps them."""
         before = self.console.options.update(width=self._width)
-        lines = self.console.render_lines(self._live_render.renderable, before, pad=False)
+        lines = self.console.render_lines(self._drawn, before, pad=False)
         lengths = map(Segment.get_line_length, lines)
         return sum(max(-(-length // self.console.width), 1) for length in lengths)
 
