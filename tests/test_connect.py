@@ -20,6 +20,7 @@ from ray._private import utils
 from pwmray import plan as planning
 from pwmray import system
 from pwmray.driver import connect, dashboard, launch, retries, tune_callbacks
+from pwmray.driver.engine import Engine
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
@@ -139,12 +140,13 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     assert told.endswith("no room TypeError: the cause")
 
 
-def test_ray_that_a_busy_machine_starts_too_slowly_asks_for_no_room(monkeypatch):
+def test_ray_whose_node_does_not_come_may_be_on_a_busy_machine_too(monkeypatch):
     def fail(**_):
         raise Exception("The current node timed out during startup. This could happen because")
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(ValueError, match=r"too busy; try again later: The current node timed out"):
+    told = r"needs room .*; else this machine is too busy: .*: The current node timed out"
+    with pytest.raises(ValueError, match=told):
         connect.connect(None)
 
 
@@ -342,6 +344,14 @@ def test_ray_that_dies_once_its_driver_is_asked_to_stop_is_the_last(
         if reason is None:
             engine.machine()
     assert (len(started), len(released)) == (num_rays, num_rays - 1)
+
+
+def test_engine_that_is_told_to_end_while_ray_is_imported_has_none_to_leave(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as what a signal broke off, it cannot be had
+    engine = Engine(None)
+    with pytest.raises(ImportError):
+        engine.start([])
+    engine.close()
 
 
 def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(

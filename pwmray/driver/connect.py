@@ -40,7 +40,7 @@ _COMING_SECONDS = 60.0
 # end this process, before what remains to be written is.
 _LEAVING_SECONDS, _KILLED_SECONDS = 20.0, 5.0
 _NO_NODE = "No node info found"  # what Ray says, a minute later, where none of its nodes runs here
-_TOO_LATE = "timed out during startup"  # of Ray here, for which it allows its node 30 s
+_TOO_LATE = "timed out during startup"  # of Ray here: its node did not, or not in 30 s
 _REASON_LENGTH = 200
 _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a log's last lines
 # Where Ray keeps its files, the first that is set: no other where it may not write there, and the
@@ -134,14 +134,10 @@ def _describe_failure(error: Exception, address: str | None) -> str:
         return f"cannot join Ray at {address}: {said}"
     by = next(filter(os.environ.get, _PLACES), "TMPDIR")
     folder = os.environ.get(by) or tempfile.gettempdir()
-    if _TOO_LATE in str(error):
-        return (
-            f"Ray does not start in the time that it allows: this machine, or the disk of {folder} "
-            f"({by}), is too busy; try again later: {said}"
-        )
+    late = "; else this machine is too busy: try again later" if _TOO_LATE in str(error) else ""
     return (
-        f"Ray does not start. Its files are in {folder} ({by}), which needs room and a "
-        f"path of at most {_TEMPORARY_LENGTH} characters, ASCII and without quotes: {said}"
+        f"Ray does not start. Its files are in {folder} ({by}), which needs room and a path of at "
+        f"most {_TEMPORARY_LENGTH} characters, ASCII and without quotes{late}: {said}"
     )
 
 

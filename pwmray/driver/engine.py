@@ -28,6 +28,8 @@ class Engine:
         if self._scratch is not None and not connect.is_connected():
             self.leave_lost(tell)  # while this process waited for others' trials
         if self._scratch is None:
+            import ray  # noqa: F401  # takes a while, which a signal may end: then nothing is left
+
             self._scratch = Path(tempfile.mkdtemp(prefix="pwmray-"))
             connect.connect_for(configs, self._address)
 
