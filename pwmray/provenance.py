@@ -67,8 +67,8 @@ def package_files() -> list[Path]:
 def digest_files(files: Iterable[Path], name: str = "") -> str | None:
     """Return 8 hex digits over some files, and a name of what they are; None without files."""
     found, num_files = hashlib.sha256(name.encode()), 0
-    for path in sorted(files):
-        shown = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name
+    named = {str(p.relative_to(PACKAGE)) if p.is_relative_to(PACKAGE) else p.name: p for p in files}
+    for shown, path in sorted(named.items()):  # by names that are alike wherever the files lie
         found.update(f"{shown}\0".encode() + path.read_bytes() + b"\0")
         num_files += 1
     return found.hexdigest()[:8] if num_files else None

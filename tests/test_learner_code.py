@@ -151,6 +151,18 @@ def test_kind_from_outside_the_package_is_told_by_its_file(package, tmp_path, mo
     assert changed_by(package / "models" / "ode.py", MINE) == {"world model mine"}
 
 
+def test_kind_from_outside_the_package_is_the_same_wherever_it_lies(package, monkeypatch):
+    told = set()
+    for name in ("a", "z"):  # before the package and behind it
+        folder = package.parent / name
+        folder.mkdir()
+        (folder / "mine.py").write_text("from pwmray.models import ode\n")
+        register(monkeypatch, folder / "mine.py")
+        learner_code._digest_own.cache_clear()
+        told.add(fingerprints(**MINE)["world_model_code"])
+    assert len(told) == 1
+
+
 def test_trials_of_a_kind_in_no_file_are_told_apart_by_the_commit_alone(monkeypatch):
     register(monkeypatch, "<a notebook>")
     learner_code._digest_own.cache_clear()
