@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.arms import leave_out_replaced
-from analysis.guard import CODE, OWN_CODE, PARAMETER_TOLERANCE, PARAMETERS, join_values, spread
+from analysis.guard import (
+    CODE,
+    OWN_CODE,
+    PARAMETER_TOLERANCE,
+    PARAMETERS,
+    is_mixed,
+    join_values,
+    spread,
+)
 from analysis.load import EVALUATED, Sweep, Trial, format_value
 from pwmray.wording import number_of
 
@@ -47,7 +55,7 @@ def _find_unmatched(field: str, trials: Sequence[Trial]) -> str:
 
 def _is_mixed(trial: Trial) -> bool:
     names = (CODE, *OWN_CODE) if trial.record[CODE] else ("git_commit",)
-    return any(" and " in (trial.record[name] or "") for name in names)
+    return any(is_mixed(trial.record[name]) for name in names)
 
 
 def _is_misrecorded(trial: Trial) -> bool:

@@ -188,7 +188,8 @@ def _compare_control(
     known = {(part and t.record[part], t.record.get(field)) for t in (*baseline, *level)}
     if field in ADDED:  # not recorded by an earlier version: that is no difference
         known = {(kind, value) for kind, value in known if value is not None}
-    if len(known) <= len({kind for kind, _ in known}):
+    is_one = len(known) <= len({kind for kind, _ in known})
+    if is_one and not (part and any(is_mixed(value) for _, value in known)):
         return None
     return Difference(
         field, join_values(_values(field, baseline)), join_values(_values(field, level))
@@ -225,15 +226,16 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
     theirs = {trial.seed: trial for trial in level}
     pairs = [(trial, theirs[trial.seed]) for trial in baseline if trial.seed in theirs]
     trainings = [
-        tuple(trial.record.get(TRAINING) for trial in pair)
-        for pair in pairs
-        if pair[0].record["world_model_from"] != pair[1].record["world_model_from"]
+        (ours.record.get(TRAINING), other.record.get(TRAINING))
+        for ours, other in pairs
+        if ours.record["world_model_from"] != other.record["world_model_from"]
     ]
     differing = [
         (one, other)
         for one, other in trainings
         if one and other and (not _is_alike(one, other) or UNKNOWN in one.split())
     ]
+    differing = differing or _find_mixed(trainings)
     if not differing:
         return None
     return Difference(
@@ -243,15 +245,33 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
     )
 
 
+def _find_mixed(trainings: Sequence[tuple[str | None, str | None]]) -> list[tuple[str, str]]:
+    """Return the pairs of two kinds if the own code of either is not one."""
+    pairs = [(one, other) for one, other in trainings if one and other and _are_of_two(one, other)]
+    own = {text.partition(TRAINED_AS)[2] for pair in pairs for text in pair}
+    is_one = len(own) <= len({text.partition(" ")[0] for text in own})
+    return [] if is_one and not any(map(is_mixed, own)) else pairs
+
+
+def _are_of_two(one: str, other: str) -> bool:
+    """Tell whether two trainings record the code of two kinds of world model."""
+    own = [text.partition(TRAINED_AS)[2] for text in (one, other)]
+    return all(own) and len({text.partition(" ")[0] for text in own}) == 2
+
+
+def is_mixed(code: str | None) -> bool:
+    """Tell whether a trial or checkpoint was trained by one code and then by another."""
+    return " and " in (code or "")
+
+
 def _is_alike(one: str, other: str) -> bool:
     """Tell whether two trainings agree; code and settings count only if both record them.
 
     So does the code of their kinds, if these are one.
     """
     for mark in (TRAINED_AS, TRAINED_BY, TRAINED_WITH):  # from the end
-        told = [text.partition(mark)[2] for text in (one, other)]
-        is_of_two = mark == TRAINED_AS and len({text.partition(" ")[0] for text in told}) == 2
-        if is_of_two or not all(told):
+        is_of_two = mark == TRAINED_AS and _are_of_two(one, other)
+        if is_of_two or not all(text.partition(mark)[2] for text in (one, other)):
             one, other = one.partition(mark)[0], other.partition(mark)[0]
     return one == other
 

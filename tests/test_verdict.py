@@ -149,7 +149,7 @@ def test_arms_with_missing_seeds_are_incomplete(baseline, level, planned, name):
         ((2,), "Incomplete (1/3 seeds)"),
     ],
 )
-def test_arms_are_said_to_have_diverged_where_no_run_will_add_what_is_missing(diverged, name):
+def test_arms_are_said_to_have_diverged_where_all_that_is_missing_has(diverged, name):
     returns = {1: 900.0, 3: 900.0}, {1: 100.0}
     seeds = frozenset((1, 2, 3))
     verdict = judge(*returns, floor=0.0, names=NAMES, seeds=seeds, diverged=frozenset(diverged))
@@ -607,6 +607,25 @@ def test_own_code_of_a_kind_that_is_not_alike_within_an_arm_is_a_difference():
         trial.record["world_model_code"] = "mlp a1"
     (found,) = find_differences("variant", *arms)
     assert str(found) == "world_model_code: mlp a1 against flow b2 and flow c3 and flow b2"
+
+
+def test_own_code_that_changed_while_all_trials_of_a_kind_were_trained_is_a_difference():
+    arms = make_arms(world_model_code="flow b2 and flow c3")
+    for trial in arms[0]:
+        trial.record["world_model_code"] = "mlp a1"
+    (found,) = find_differences("variant", *arms)
+    assert str(found) == "world_model_code: mlp a1 against flow b2 and flow c3"
+
+
+@pytest.mark.parametrize("own", [("flow b2", "flow c3"), ("flow b2 and flow c3",) * 2])
+def test_own_code_of_the_checkpoints_of_the_other_kind_is_one(own):
+    told = "9 iterations on data d1 of 1 task, settings 1a, code f1, world model"
+    arms = make_arms()
+    for place, (ours, theirs) in enumerate(zip(*arms, strict=True)):
+        mine = f"{told} {own[place % 2]}"
+        ours.record.update(world_model_from="m", world_model_training=f"{told} mlp a1")
+        theirs.record.update(world_model_from="f", world_model_training=mine)
+    assert [found.field for found in find_differences("variant", *arms)] == ["world_model_training"]
 
 
 def test_trials_of_an_earlier_version_that_told_code_of_all_kinds_as_one_are_not_comparable():
