@@ -19,7 +19,7 @@ class Arm:
     trials: tuple[Trial, ...]
     planned: frozenset[int]  # the training seeds that the sweep asks for
     kinds: tuple[str, str] = ("", "")  # of world model and policy
-    diverged: frozenset[int] = frozenset()  # planned seeds whose latest trial has, for good
+    diverged: frozenset[int] = frozenset()  # planned seeds whose latest trial has
     parts: tuple["Arm", ...] = ()  # averaged over, seed by seed; this arm has no trials then
 
     @cached_property

@@ -40,7 +40,7 @@ RENDERERS = {
     "html": render_html,
     "json": render_json,
 }
-_LEAST_WIDTH = 80  # of the tables: narrower ones break words in pieces
+_LEAST_WIDTH = 80  # of the tables: narrower ones would break numbers
 SUFFIXES = {"table": "txt"}  # of the files that --out writes, where it is not the format's name
 
 

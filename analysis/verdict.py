@@ -55,7 +55,7 @@ def judge(
     """Return the verdict on two arms, given as final returns by training seed.
 
     `names` are the arms' names, baseline first; `seeds` are those that the sweep planned for every
-    arm, `diverged` those of them that no run will add, since training diverged.
+    arm, `diverged` those of them whose training diverged, as it would again under the same code.
     """
     if not is_comparable:
         return Verdict(NOT_COMPARABLE)

@@ -101,6 +101,37 @@ def test_a_sweep_without_all_four_cells_has_none(tmp_path):
     assert effects_of(write_square(tmp_path / "s", {"reacher-easy": some})).tasks == ()
 
 
+@pytest.mark.parametrize("within", [["task"], []])
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+def test_a_seed_that_diverged_in_either_arm_is_said_to_have_in_averages_and_effects_too(
+    tmp_path, variant, within
+):
+    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    for row in rows:
+        if (row["variant"], row["seed"]) == (variant, rows[-1]["seed"]):
+            row.update(status="FAILED", reason="FloatingPointError: diverged: loss is nan")
+    write_rows(folder / "trials.arrow", rows, TRIALS)
+    found = summarize_sweep(load_sweep(folder), "variant", within=within)
+    verdicts = {row.verdict.name for row in found.comparisons[0].rows if variant in str(row)}
+    assert "Diverged (1/2 seeds)" in verdicts
+    assert {task.problem for task in found.factorial.tasks} == {"Diverged (1/2 seeds)"}
+
+
+def test_a_seed_whose_diverged_trial_was_replaced_by_one_that_runs_is_only_missing(tmp_path):
+    folder = write_square(tmp_path / "whole", {"reacher-easy": CELLS})
+    *rows, last = read_table(folder / "trials.arrow").to_pylist()
+    latest = last | {"status": "RUNNING"}
+    replaced = last | {"trial": "old", "status": "FAILED", "reason": "diverged: loss is nan"}
+    for trials, said in (
+        ([*rows, latest, replaced], "Incomplete (1/2 seeds)"),  # the latest stands first
+        ([*rows, replaced, latest], "Diverged (1/2 seeds)"),
+    ):
+        folder = tmp_path / trials[-1]["trial"]
+        write_trials(folder, trials, ["variant", "task", "seed"], "variant")
+        assert effects_of(folder).tasks[0].problem == said
+
+
 def test_a_missing_seed_or_another_control_leaves_no_effect(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
     rows = read_table(folder / "trials.arrow").to_pylist()

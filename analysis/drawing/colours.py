@@ -3,6 +3,7 @@
 Lines and markers tell in grey, and to colour-blind readers, what colours tell others.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,7 +42,7 @@ def choose_colours(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
 def choose_styles(factor: str, levels: Iterable[Any]) -> dict[Any, Style]:
     """Return a colour, a line and a marker for each level; beyond twelve lines and markers repeat.
 
-    In every figure a variant has the same ones.
+    The four variants always have the same ones.
     """
     colours = choose_colours(factor, levels)
     return {
@@ -63,7 +64,12 @@ def choose_fills(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
 
 
 def find_places(factor: str, levels: Iterable[Any]) -> dict[Any, int]:
-    """Return the place of each level among all lines and markers: a variant's own, else in turn."""
+    """Return the place of each level among all lines and markers: a variant's own, else in turn.
+
+    Variants of a user's own kinds take the first places that those beside them leave free.
+    """
     known = list(VARIANT_COLOURS) if factor == "variant" else []
-    everyone = list(dict.fromkeys([*known, *levels]))
-    return {level: everyone.index(level) for level in levels}
+    levels = list(dict.fromkeys(levels))
+    taken = {known.index(level) for level in levels if level in known}
+    free = (place for place in itertools.count() if place not in taken)
+    return {v: known.index(v) if v in known else next(free) for v in levels}

@@ -11,7 +11,7 @@ from analysis.report import Summary
 
 WIDTH = 100  # columns of text, at most
 # Gap between columns, and the longest words of cells and of headers that are kept whole. The first
-# layout that fits is taken, else the last.
+# layout that fits is taken, else the last; a broken number looks like two, so that comes after all.
 LAYOUTS = (
     ("  ", WIDTH, WIDTH),
     (" ", WIDTH, WIDTH),
@@ -21,6 +21,10 @@ LAYOUTS = (
     (" ", 8, 8),
     (" ", 4, 2),
 )
+_NUMBER = re.compile(r"[-+\d.,e]*")
+# Where a cell is not broken between words: within "a +- b", "[a, b]" and "13 s".
+_JOINTS = re.compile(r" (?=\+- )|(?<=\+-) |(?<=,) (?=[\d.-]+\])| (?=(?:s|min|h)$)")
+_JOINED = "\0"
 # What Markdown would interpret; it leaves an underscore within a word alone.
 _SIGNS = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=\S)|(?<=\S)~|\](?=\()"
@@ -56,18 +60,21 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
 def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
     """Yield a table's lines: headers, a rule, rows; long cells are wrapped."""
     headers = [break_key(name) for name in grid.headers]
-    columns = list(zip(*grid.rows, strict=True))
+    rows = [[_JOINTS.sub(_JOINED, cell) for cell in row] for row in grid.rows]
+    columns = list(zip(*rows, strict=True))
     widths, gap = _fit(headers, columns, width)
     keys = [name for name in grid.headers if "." in name]
-    if any(_longest(head.split()) > room for head, room in zip(headers, widths, strict=True)):
+    if keys and any(
+        _longest(head.split()) > room for head, room in zip(headers, widths, strict=True)
+    ):
         headers = [f"[{keys.index(n) + 1}]" if n in keys else n for n in grid.headers]
         widths, gap = _fit(headers, columns, width)
         yield from _wrap(", ".join(f"[{n}]={key}" for n, key in enumerate(keys, 1)), width)
     sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
     yield from _draw_row(headers, widths, sides, gap)
     yield "-" * _span(widths, gap)
-    for row in grid.rows:
-        yield from _draw_row(row, widths, sides, gap)
+    for row in rows:
+        yield from (line.replace(_JOINED, " ") for line in _draw_row(row, widths, sides, gap))
 
 
 def _fit(
@@ -84,10 +91,12 @@ def _fit(
         max(_longest(head.splitlines()), _longest(some))
         for head, some in zip(headers, columns, strict=True)
     ]
-    for gap, longest_word, longest_head in LAYOUTS:
+    are_numbers = [all(map(_NUMBER.fullmatch, some)) for some in columns]
+    for place, (gap, longest_word, longest_head) in enumerate([*LAYOUTS, LAYOUTS[-1]]):
+        kept = [number and place < len(LAYOUTS) for number in are_numbers]
         least = [
-            max(min(word, longest_word), min(head, longest_head))
-            for word, head in zip(words, heads, strict=True)
+            max(word if is_kept else min(word, longest_word), min(head, longest_head))
+            for word, head, is_kept in zip(words, heads, kept, strict=True)
         ]
         widths = _shrink(cells, least, gap, width)
         if _span(widths, gap) <= width:
