@@ -1,6 +1,7 @@
 """`pwmray cancel`: end a sweep's Slurm jobs and record what became of their trials."""
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
@@ -12,13 +13,13 @@ from cluster import submissions
 from cluster.slurm import ASK_SECONDS
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
-from pwmray.commands import Subcommands, add_results_option
+from pwmray.commands import Subcommands, add_results_option, give_results
 from pwmray.lost import Lost
 from pwmray.registry.claim import LEASE_SECONDS
 from pwmray.registry.listing import list_trials
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.slurm_jobs import Job
-from pwmray.wording import number_of, unknown
+from pwmray.wording import as_typed, number_of, unknown
 
 _POLL_SECONDS = 1.0
 _NO_ANSWER = "Slurm does not answer: the controller is down or busy; try again"
@@ -138,7 +139,8 @@ def _record_trials(results: Path, folder: Path, here: str) -> None:
         found |= more
     print("\n".join([*lost.describe(found), _count(results, folder)]))
     if held:
-        later = f"`pwmray watch {folder.name}` records them later"
+        watch = as_typed(shlex.join(["pwmray", "watch", folder.name, *give_results(results)]))
+        later = f"`{watch}` records them later"
         print(f"still held: {number_of(held, 'trial')}; {later}")
 
 

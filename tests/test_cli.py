@@ -134,6 +134,7 @@ def test_commands_are_printed_as_they_are_typed(run, typed, monkeypatch):
 def test_printed_commands_name_scripts_so_that_they_are_found_from_here(tmp_path, monkeypatch):
     command = "python analysis/summarize.py tiny --plot"
     script = ROOT / "analysis" / "summarize.py"
+    monkeypatch.chdir(ROOT)
     assert as_typed(command) == command
     monkeypatch.chdir(tmp_path)
     assert as_typed(command) == f"python {shlex.quote(str(script))} tiny --plot"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -110,7 +111,7 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
     assert (code, out, len(errors)) == (2, "", 1)
     assert errors[0].startswith("error: no pretrained mlp world model, corrected at ")
     script = Path(__file__).parents[1] / "sweeps" / "phase8_pretrain.py"
-    assert f"make it with: python {script} --scale tiny (or add" in errors[0]
+    assert f"make it with: python {shlex.quote(str(script))} --scale tiny (or add" in errors[0]
     assert list(tmp_path.iterdir()) == []
 
 
