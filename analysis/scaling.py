@@ -19,6 +19,7 @@ from analysis.guard import Difference
 from analysis.pool import compare_controls
 from analysis.stats import sample_variance
 from analysis.verdict import CONFIDENCE, RETURN_MAX, low_threshold
+from pwmray.wording import number_of
 
 SHARE = 0.9  # of the way from floor to plateau: what "needs" means
 MIN_BUDGETS = 3
@@ -185,7 +186,7 @@ def _find_problem(
     if missing:
         return f"seeds are missing at {', '.join(missing)} epochs"
     if len(returns) < MIN_BUDGETS:
-        return f"{len(returns)} budgets; it takes {MIN_BUDGETS}"
+        return f"{number_of(len(returns), 'budget')}; it takes {MIN_BUDGETS}"
     if max(float(np.mean(some)) for some in returns) < low_threshold(arms[0].task.floor):
         return "not learned at any budget"
     if sum(map(len, returns)) < MIN_BUDGETS + 1:

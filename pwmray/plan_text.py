@@ -95,9 +95,8 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
         f"to run: {number_of(len(plan.to_run), 'trial')}, about "
         f"{duration_text(sum(hours.values()), device)}"
         f"{f' ({by_gpu})' if by_gpu else ''}; minutes by: {sources}",
-        f"wall time: about {duration_text(_wall_hours(plan, num_devices))} on {num_devices} "
-        f"{device}{'' if num_devices == 1 else 's'}; {duration_text(longest)} for the longest "
-        "trial",
+        f"wall time: about {duration_text(_wall_hours(plan, num_devices))} on "
+        f"{number_of(num_devices, device)}; {duration_text(longest)} for the longest trial",
         f"disk: {size_text(plan.disk_bytes)} in {plan.results}: checkpoints "
         f"{size_text(checkpoints)}, curves and evaluations {size_text(curves)}",
         *([f"cannot run: {obstacle}"] if obstacle else []),

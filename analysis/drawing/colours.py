@@ -27,7 +27,7 @@ MANY_COLOURS = (
 
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = "os^Dv*PXh8<>"
-FILLS = ("full", "none", "left", "top")
+_FILLS = ("full", "none", "left", "top")  # the most unlike first
 
 
 def choose_colours(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
@@ -59,8 +59,8 @@ def choose_styles(factor: str, levels: Iterable[Any]) -> dict[Any, Style]:
 def choose_fills(factor: str, levels: Iterable[Any]) -> dict[Any, str]:
     """Return the filling of each level's marks where their shapes tell another factor."""
     places = find_places(factor, levels)
-    is_enough = max(places.values()) < len(FILLS)
-    return {level: FILLS[place if is_enough else 0] for level, place in places.items()}
+    is_enough = max(places.values()) < len(_FILLS)
+    return {level: _FILLS[place if is_enough else 0] for level, place in places.items()}
 
 
 def find_places(factor: str, levels: Iterable[Any]) -> dict[Any, int]:

@@ -50,6 +50,7 @@ def _parts(
         target_HBL = model.encode(batch.obs_HBO[1:], e_BT.expand(len(batch.a_HBA), *e_BT.shape))
     starts_HBL, ends_HBL = model.unroll(z_BL, e_BT, batch.a_HBA)
     encoding.join()
+    # Not before the unrolling: gradients are summed in this order, on which their last bits depend.
     e_HBT = e_BT.expand(len(batch.a_HBA), *e_BT.shape)
     logits_HBK = model.reward_logits(starts_HBL, e_HBT, batch.a_HBA)
     losses = {"reward_loss": model.reward_loss(logits_HBK, batch.r_HB1)}

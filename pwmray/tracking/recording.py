@@ -184,11 +184,8 @@ def _package_paths() -> list[str]:
 def _describe(report: Report, job: Job) -> str:
     """Return a line on what became of the runs, empty if there were none."""
     num_left = sum(map(is_behind, job.folders())) - report.running - report.elsewhere
-    said = (
-        [f"{number_of(report.written, 'run')} kept in the trials' folders"]
-        if report.written
-        else []
-    )
+    kept = number_of(report.written, "run")
+    said = [f"{kept} kept in the trials' folders"] if report.written else []
     said += [f"{report.sent} sent"] if report.sent else []
     said += [f"{num_left} not kept yet"] if num_left > 0 else []
     said += [f"{report.elsewhere} written by another process"] if report.elsewhere else []
