@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from pwmray.tensorboard_file import write_events
-from tests.test_tracking import BEGUN, ROWS, TRIALS, leave_sweep
+from tests.tracked import BEGUN, ROWS, TRIALS, leave_sweep
 
 pytestmark = pytest.mark.slow
 MORE = {"epoch": 6, "seconds": 9.0, "return_mean": 30.0}
