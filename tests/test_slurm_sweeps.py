@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from pwmray.results import CURVE, read_table
 from tests.held import HOLD, put_hold
 from tests.minislurm import MiniSlurm
 from tests.tiny_gpus import NUM_ROWS, sweep
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -166,9 +166,8 @@ class Workplace(NamedTuple):
 
     def wait_for_rows(self, node: str | None = None, gpu_type: str | None = "H200") -> Path:
         """Wait until a trial, on this node, waits behind its first rows; return its folder."""
-        deadline = time.monotonic() + SECONDS
-        while True:
-            assert time.monotonic() < deadline, self.logs()
+
+        def find() -> Path | None:
             for folder in self.trial_folders(gpu_type):
                 if num_rows(folder) < NUM_ROWS:
                     continue
@@ -176,14 +175,12 @@ class Workplace(NamedTuple):
                 if node in (None, record.last("slurm_node")):
                     assert record.status is Status.RUNNING
                     return folder
-            time.sleep(0.1)
+
+        return wait_for(find, SECONDS, self.logs)
 
     def wait_for_words(self, words: str) -> None:
         """Wait until a job's log says something."""
-        deadline = time.monotonic() + SECONDS
-        while words not in (logs := self.logs()):
-            assert time.monotonic() < deadline, logs
-            time.sleep(0.1)
+        wait_for(lambda: words in self.logs(), SECONDS, self.logs)
 
     def wait(self, job: int | str, *states: str) -> dict[str, str]:
         try:
@@ -192,10 +189,7 @@ class Workplace(NamedTuple):
             raise TimeoutError(f"{error}\n{self.logs()}") from None
 
     def wait_for_all(self) -> None:
-        deadline = time.monotonic() + SECONDS
-        while self.slurm.run("squeue", "--noheader"):
-            assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.2)
+        wait_for(lambda: not self.slurm.run("squeue", "--noheader"), SECONDS, self.logs)
 
     def logs(self) -> str:
         paths = sorted((self.folder / "results").glob("*/jobs/*.log"))
@@ -248,10 +242,7 @@ def ray_of_another(address: str):
             env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 60
-            while "Ray runtime started" not in (Path(folder) / "log").read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            wait_for(lambda: "Ray runtime started" in (Path(folder) / "log").read_text())
             yield f"{address}:6379"
         finally:
             process.terminate()
@@ -326,10 +317,8 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
     lost = place.wait_for_rows("n3")
     owner = registry.running_elsewhere(lost)
     place.slurm.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
-    deadline = time.monotonic() + SECONDS
-    while registry.running_elsewhere(lost) == owner:  # another node may take it up at once
-        assert time.monotonic() < deadline, place.logs()
-        time.sleep(0.1)
+    # Another node may take it up at once.
+    wait_for(lambda: registry.running_elsewhere(lost) != owner, SECONDS, place.logs)
     place.release()
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert_each_ran_whole(place, "H200")
@@ -404,10 +393,10 @@ def test_search_is_on_all_nodes_and_goes_on_when_its_job_was_told_of_its_end(pla
     def records() -> list[Record]:
         return [registry.read(path) for path in (results / "trials").glob("*")]
 
-    deadline = time.monotonic() + SECONDS
-    while {node for record in records() for node in record.all("slurm_node")} != {*NODE_TYPES}:
-        assert time.monotonic() < deadline, Path(submitted.log).read_text()
-        time.sleep(0.05)
+    def nodes() -> set[str]:
+        return {node for record in records() for node in record.all("slurm_node")}
+
+    wait_for(lambda: nodes() == {*NODE_TYPES}, SECONDS, Path(submitted.log).read_text)
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
     place.wait_for_words(STOPPING)
     place.release()
