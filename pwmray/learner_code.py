@@ -28,6 +28,7 @@ _LEARNER = (
     "build.py",
     "config.py",
     "devices.py",
+    "divergence.py",
     "evaluation.py",
     "fidelity.py",
     "precision.py",
