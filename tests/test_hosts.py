@@ -11,7 +11,8 @@ import pytest
 
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import hosts
-from tests.test_slurm_sweeps import (
+from tests.waiting import wait_for
+from tests.workplace import (
     PROFILES,
     ROOT,
     SECONDS,
@@ -19,7 +20,6 @@ from tests.test_slurm_sweeps import (
     Workplace,
     assert_each_ran_whole,
 )
-from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
