@@ -23,7 +23,7 @@ from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_table
 from tests.corrections import FIDELITIES, make_corrections, write_corrections
 from tests.made_sweeps import SEEDS, TASKS, Rows, make_flows, make_row, make_sweep
-from tests.seen_figures import list_looks
+from tests.seen_figures import check_legend, list_looks
 from tests.squares import write_square, write_trials
 
 CATEGORIES = [
@@ -393,11 +393,7 @@ def test_curves_of_trials_that_others_replaced_are_not_drawn(tmp_path):
 
 @pytest.mark.parametrize("plan", [plan_returns, plan_starts])
 def test_the_legend_stays_within_the_figure(tmp_path, plan):
-    figure = draw_plot(plan(write_corrections(tmp_path / "s", make_corrections())))
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.x1
+    check_legend(draw_plot(plan(write_corrections(tmp_path / "s", make_corrections()))))
 
 
 def test_the_legend_of_many_levels_stays_within_the_figure(tmp_path):
@@ -406,11 +402,7 @@ def test_the_legend_of_many_levels_stays_within_the_figure(tmp_path):
         for row in make_corrections(["baseline"], ["joint_from_scratch"])
         for number in range(7)
     ]
-    figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows)))
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.x1
+    check_legend(draw_plot(plan_returns(write_corrections(tmp_path / "s", rows))))
 
 
 # Learning curves.
