@@ -73,19 +73,16 @@ def summarize_sweep(
 ) -> Summary:
     """Return the sweep's arms, comparisons and notes.
 
-    `compare` replaces the factor that the sweep names; `within` keeps only those factors apart
-    (see compare_arms); `despite_differences` also judges arms that the guard rejects; `reference`
-    names published returns to put beside ours. Raises ValueError, saying how far the sweep is, if
-    no trial is evaluated.
+    `compare` replaces the factor that the sweep names; `within` keeps only those factors apart;
+    `despite_differences` also judges arms that the guard rejects; `reference` names published
+    returns to put beside ours. Raises ValueError where no trial is evaluated.
     """
     progress = describe_progress(sweep)
     if not sweep.usable:
         raise ValueError(f"nothing to summarise in {sweep.folder}: {progress}")
     arms = tuple(build_arms(sweep))
-    compared = [
-        compare_arms(sweep, arms, factor, despite_differences, within)
-        for factor in list_factors(sweep, compare)
-    ]
+    factors = list_factors(sweep, compare)
+    compared = [compare_arms(sweep, arms, f, despite_differences, within) for f in factors]
     counting = leave_out_replaced(sweep)
     signs = diagnose(counting)
     notes = describe_sweep(sweep, counting, arms)

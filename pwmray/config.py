@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,28 +19,23 @@ from pwmray import fidelity as fidelities
 from pwmray import variants
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.planner import PlannerConfig
-from pwmray.checks import (
-    MAX_EPISODE_SEED,
-    check_defaults,
-    check_least,
-    check_positive,
-    check_share,
-    take_preset,
-    typed,
-)
+from pwmray.checks import check_defaults, check_least, typed
 from pwmray.data.layouts import num_episode_rows
 from pwmray.data.recipe import CollectionRecipe
+from pwmray.evaluation import EvaluationConfig
 from pwmray.fidelity import Fidelity
 from pwmray.models import (
+    KINDS,
     POLICIES,
     WORLD_MODELS,
     CriticConfig,
     PolicyConfig,
     WorldModelConfig,
+    sizes,
 )
 from pwmray.models.checkpoints import digest
-from pwmray.models.sizes import DEFAULT_SIZE, SIZES
 from pwmray.registry import flat_settings
+from pwmray.runtime import RuntimeConfig
 from pwmray.tasks import find_task
 from pwmray.variants import SCRATCH, methodology_of, variant_of
 from pwmray.wording import nearest, unknown
@@ -48,96 +43,9 @@ from pwmray.wording import nearest, unknown
 FORMAT = 3  # part of every fingerprint: raised when the meaning of a setting changes
 # In a sweep: the file that its scale's pretraining makes, "pretrained:1" that of seed 1.
 PRETRAINED = "pretrained"
-
-_KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 _SHORTHANDS = ("variant", "size")  # keys of flat configs that stand for several others
 _PRETRAINED_SEED = re.compile(rf"{PRETRAINED}(:(?P<seed>\d{{1,9}}))?", re.ASCII)
-_GPU_TYPE = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _KEY = re.compile(r"(?P<part>\w+)(\[(?P<kind>\w+)\])?(\.(?P<name>\w+))?")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Deterministic policy, action repeat 2, one fixed environment seed an episode."""
-
-    every_epochs: int = 200  # a curve row, with an evaluation of `num_episodes`
-    num_episodes: int = 10
-    final_episodes: int = 50  # of the final checkpoint: the trial's result
-    plan_episodes: int = 10  # the first of these, acted by the planner too; 0: no planning
-    first_seed: int = 1_000_000  # final episodes use first_seed, first_seed + 1, ...
-
-    def check(self) -> None:
-        """Raise ValueError for a count or a seed outside its range."""
-        check_least("evaluation", self, 1, "every_epochs", "num_episodes", "final_episodes")
-        check_least("evaluation", self, 0, "first_seed", "plan_episodes")
-        if self.plan_episodes > self.final_episodes:
-            raise ValueError(
-                f"evaluation.plan_episodes is {self.plan_episodes}; it must be at most "
-                f"evaluation.final_episodes, {self.final_episodes}"
-            )
-        largest = MAX_EPISODE_SEED + 1 - self.final_episodes - self.num_episodes
-        if self.first_seed > largest:
-            raise ValueError(
-                f"evaluation.first_seed is {self.first_seed}; it must be at most {largest}, for "
-                f"{self.final_episodes} final episodes and {self.num_episodes} during training"
-            )
-
-    @property
-    def final_seeds(self) -> range:
-        """The environment seeds of the final evaluation, the same for every trial."""
-        return range(self.first_seed, self.first_seed + self.final_episodes)
-
-    @property
-    def plan_seeds(self) -> range:
-        """The environment seeds of the planner's episodes: the first of the final ones."""
-        return self.final_seeds[: self.plan_episodes]
-
-    @property
-    def training_seeds(self) -> range:
-        """The environment seeds of the evaluations during training: other ones."""
-        start = self.first_seed + self.final_episodes
-        return range(start, start + self.num_episodes)
-
-    @property
-    def protocol(self) -> str:
-        """Everything about the final evaluation that a comparison must share."""
-        return (
-            f"{self.final_episodes} episodes, environment seeds {self.first_seed}+, "
-            "action repeat 2, deterministic policy"
-        )
-
-
-@dataclass(frozen=True)
-class RuntimeConfig:
-    """Where and how a trial runs; not part of its fingerprint."""
-
-    num_cpus: int = 1  # and torch threads
-    gpu_fraction: float = 1.0  # of one GPU, where the machine or cluster has any
-    gpu_type: str = ""  # such as H100: asked for where the cluster offers it; empty: any
-    # Run the networks by compiled kernels, made once on a machine, in seconds. What is computed
-    # differs by rounding.
-    compile: bool = True
-    cuda_graph: bool = True  # on a GPU, record an epoch once and replay it
-    checkpoint_seconds: float = 60.0  # at most this much training is lost, plus one curve row
-    disk_wait_seconds: float = 1800.0  # that a full disk is waited for, keeping CPUs and GPU
-    # Without an epoch, an environment step or a write for so long (or for ten times as long as
-    # ever before) a trial counts as hung: its process is ended, and it is resumed.
-    hang_minutes: float = 30.0
-
-    def check(self) -> None:
-        """Raise ValueError for resources that no machine has."""
-        check_least("runtime", self, 1, "num_cpus")
-        check_positive("runtime", self, "gpu_fraction")
-        check_positive("runtime", self, "hang_minutes", or_infinite=True)  # then none hangs
-        check_share("runtime", self, "gpu_fraction")
-        if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
-            raise ValueError(
-                f"runtime.gpu_type is {self.gpu_type!r}; it must be a name as Ray has it, of "
-                "letters, digits, - and _, such as H100"
-            )
-        for name in ("checkpoint_seconds", "disk_wait_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"runtime.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -290,7 +198,7 @@ def spell_out(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for a value that none of them has.
     """
-    return fidelities.expand(_expand_size(variants.expand(flat)))
+    return fidelities.expand(sizes.expand(variants.expand(flat)))
 
 
 def valid_keys(kinds: Mapping[str, str]) -> list[str]:
@@ -309,44 +217,13 @@ _PARTS = tuple(name for name in _FIELDS if name not in _TOP_TYPES)
 
 
 def _part_class(part: str, kinds: Mapping[str, str]) -> type:
-    if part not in _KINDS:
+    if part not in KINDS:
         return _FIELDS[part].default_factory  # type: ignore[return-value]
-    registry, kind = _KINDS[part], kinds[part]
+    registry, kind = KINDS[part], kinds[part]
     if kind not in list(registry):  # by equality: a person's list has no hash
         raise ValueError(unknown(f"{part}.kind", kind, registry))
     check_defaults(registry[kind].Config)
     return registry[kind].Config
-
-
-def _expand_size(flat: Mapping[str, Any]) -> dict[str, Any]:
-    rest, widths = take_preset(flat, "size", SIZES)
-    if widths is not None:
-        widths = widths | dict(_widths_of_kinds(str(flat["size"])))
-    # A key that is in both goes to the end: there it also wins over the size's [flow] key.
-    return {key: value for key, value in (widths or {}).items() if key not in rest} | rest
-
-
-def _widths_of_kinds(size: str) -> Iterator[tuple[str, Any]]:
-    """Yield what kinds say of themselves at a size, by flat key."""
-    for part, registry in _KINDS.items():
-        for kind, model in registry.items():
-            by_size = {str(key): widths for key, widths in model.Config.by_size.items()}
-            where = f"{model.Config.__module__}: {model.Config.__name__}.by_size"
-            for name in by_size:
-                if name not in SIZES:
-                    raise ValueError(f"{where}: {unknown('size', name, SIZES)}")
-            if DEFAULT_SIZE in by_size:
-                raise ValueError(f"{where}: size {DEFAULT_SIZE} is its fields' defaults; set those")
-            by_size[DEFAULT_SIZE] = _own_defaults(part, model.Config)
-            for name, value in by_size.get(size, {}).items():
-                yield f"{part}[{kind}].{name}", value
-
-
-def _own_defaults(part: str, its: type) -> dict[str, Any]:
-    """Return a kind's defaults that are not those of the default size."""
-    shared = SIZES[DEFAULT_SIZE]
-    defaults = {field.name: field.default for field in dataclasses.fields(its)}
-    return {n: value for n, value in defaults.items() if shared.get(f"{part}.{n}", value) != value}
 
 
 @functools.cache
@@ -354,8 +231,8 @@ def _parse(key: str) -> tuple[str, str | None, str | None]:
     match = _KEY.fullmatch(key)
     if match is None or (match["name"] and match["part"] not in _PARTS):
         raise ValueError(_unknown(key, {"world_model": "flow", "policy": "flow"}))
-    if match["kind"] is not None and match["kind"] not in _KINDS.get(match["part"], {}):
-        kinds = _KINDS.get(match["part"], {})
+    if match["kind"] is not None and match["kind"] not in KINDS.get(match["part"], {}):
+        kinds = KINDS.get(match["part"], {})
         raise ValueError(
             f"config key {key!r}: {match['part']} has no kind {match['kind']!r}"
             f"{nearest(match['kind'], kinds)} valid: {', '.join(kinds) or 'none'}"

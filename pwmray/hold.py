@@ -5,16 +5,14 @@ import logging
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pwmray import failures, registry
 from pwmray.files import DRAFTS
 from pwmray.registry import CLAIM_FILE, Status, claim
 from pwmray.room import with_room
+from pwmray.runtime import RuntimeConfig
 from pwmray.watchdog import STACKS_FILE, Watchdog
-
-if TYPE_CHECKING:
-    from pwmray.config import RuntimeConfig
 
 _REASON_CHARACTERS = 2000  # of the beginning; an exception's message may be a whole tensor
 _TRACEBACK_CHARACTERS = 4000  # of the end, where the cause is
@@ -41,7 +39,7 @@ class Hold:
     was deleted, or its record cut to before it was queued.
     """
 
-    def __init__(self, folder: Path, runtime: "RuntimeConfig"):
+    def __init__(self, folder: Path, runtime: RuntimeConfig):
         self._folder, self._disk_wait_seconds = folder, runtime.disk_wait_seconds
         held = self._with_room(lambda: claim.acquire(folder / CLAIM_FILE))
         if held is None:

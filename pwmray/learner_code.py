@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pwmray import models, provenance
-from pwmray.models import POLICIES, WORLD_MODELS
+from pwmray.models import KINDS
 
 if TYPE_CHECKING:
     from pwmray.config import TrialConfig
@@ -28,8 +28,11 @@ _LEARNER = (
     "build.py",
     "config.py",
     "devices.py",
+    "divergence.py",
+    "evaluation.py",
     "fidelity.py",
     "precision.py",
+    "runtime.py",
     "seeding.py",
     "tasks.py",
     "trial.py",
@@ -37,7 +40,6 @@ _LEARNER = (
 LEARNER = "the learner"  # the name of the code that all trials share
 _MODELS = provenance.PACKAGE / "models"
 _NAME = f"{_MODELS.parent.name}.{_MODELS.name}"
-_KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 
 
 def describe(**kinds: str) -> dict[str, str | None]:
@@ -57,7 +59,7 @@ def fingerprints(**kinds: str) -> dict[str, str | None]:
     """
     found = {"code_fingerprint": _digest_shared()}
     for part, name in kinds.items():
-        own = _digest_own(_KINDS[part].get(name))
+        own = _digest_own(KINDS[part].get(name))
         found[f"{part}_code"] = own and f"{name} {own}"
     return found if all(found.values()) else dict.fromkeys(found)
 

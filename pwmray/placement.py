@@ -7,10 +7,10 @@ import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pwmray.runtime import RuntimeConfig
+
 if TYPE_CHECKING:
     from ray import tune
-
-    from pwmray.config import RuntimeConfig
 
 _ROUNDING = 1e-9  # of a share such as 1 / 3
 _ACCELERATOR, _TRACE = "accelerator_type:", 0.001  # a node's resource, and how to ask for it
@@ -29,7 +29,7 @@ def _request_of(bundle: tuple[tuple[str, float], ...]) -> "tune.PlacementGroupFa
     return tune.PlacementGroupFactory([dict(bundle)])
 
 
-def request(runtime: "RuntimeConfig", share: int, machine: Mapping[str, float]) -> dict[str, float]:
+def request(runtime: RuntimeConfig, share: int, machine: Mapping[str, float]) -> dict[str, float]:
     """Return the CPUs and the part of a GPU that a trial is given on `machine`.
 
     `machine` is the largest one that Ray has. With twice the share half as many trials run beside
@@ -43,7 +43,7 @@ def request(runtime: "RuntimeConfig", share: int, machine: Mapping[str, float]) 
 
 
 def bundle(
-    runtime: "RuntimeConfig",
+    runtime: RuntimeConfig,
     share: int,
     machine: Mapping[str, float],
     offered: Mapping[str, float],

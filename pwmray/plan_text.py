@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import prices, system
-from pwmray.config import RuntimeConfig
 from pwmray.outdated import describe_other_code, describe_outdated, find_outdated
 from pwmray.parity import describe_unequal
 from pwmray.plan import Plan, PlannedTrial, check_disk
@@ -14,6 +13,7 @@ from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.registry.states import describe_unreadable
 from pwmray.room import size_text
+from pwmray.runtime import RuntimeConfig
 from pwmray.unread import describe_repeated
 from pwmray.wording import number_of
 

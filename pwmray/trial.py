@@ -7,9 +7,8 @@ its own last checkpoint and then reports the curve that it would have reported u
 import contextlib
 import functools
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler, draw_episodes
 from pwmray.data.store import Store, observation_statistics, open_store
 from pwmray.devices import set_up_torch
+from pwmray.divergence import check_finite, check_state
 from pwmray.files import see_afresh
 from pwmray.formats import OtherCodeError
 from pwmray.hold import Hold, RunningElsewhereError
@@ -230,7 +230,7 @@ class Trial:
         stop = min((self.epoch // every + 1) * every, self.config.epochs)
         started = time.perf_counter()
         metrics = self._train(stop)
-        self._check_state()
+        check_state(self.learner, self.epoch)
         self.train_seconds += time.perf_counter() - started
         policy = policy_actor(self.learner.act, TRAINING_GROUP)
         episodes = self._evaluate(self.config.evaluation.training_seeds, policy)
@@ -244,7 +244,7 @@ class Trial:
             "return_max": float(returns.max()),
             **self._expectations(episodes),
         }
-        self._check_finite(row, self.epoch)
+        check_finite(row, self.epoch)
         row |= metrics
         self._rows.append(row)
         path = self.folder / CURVE_FILE
@@ -271,27 +271,8 @@ class Trial:
         # The device is waited for once, here.
         values = torch.stack([torch.stack([m[name] for name in names]) for m in history]).tolist()
         for epoch, row in enumerate(values, start=stop - len(values) + 1):
-            self._check_finite(dict(zip(names, row, strict=True)), epoch)
+            check_finite(dict(zip(names, row, strict=True)), epoch)
         return dict(zip(names, values[-1], strict=True))
-
-    def _check_finite(self, values: Mapping[str, Any], epoch: int) -> None:
-        """Raise FloatingPointError for the first number that is not finite."""
-        for name, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise FloatingPointError(f"diverged: {name} is {value} at epoch {epoch}")
-
-    def _check_state(self) -> None:
-        """Raise FloatingPointError unless every parameter and buffer is finite.
-
-        The last step may have made one infinite: its loss was computed before it and is fine.
-        """
-        tensors = {name: t for name, t in self.learner.state_dict().items() if t.numel()}
-        ends = [torch.stack(torch.aminmax(tensor)) for tensor in tensors.values()]
-        # The device is waited for once, here.
-        is_finite = torch.stack([pair.isfinite().all() for pair in ends]).tolist()
-        for name, finite in zip(tensors, is_finite, strict=True):
-            if not finite:
-                raise FloatingPointError(f"diverged: {name} is not finite at epoch {self.epoch}")
 
     def _evaluate_finally(self) -> dict[str, Any]:
         if self.status is not Status.COMPLETED:  # a killed evaluation, resumed
@@ -305,7 +286,7 @@ class Trial:
             planned = self._evaluate(evaluation.plan_seeds, planner)
             rows += self._episode_rows(results.PLANNER, evaluation.plan_seeds, planned)
             final["plan_return_mean"] = float(planned.returns.mean())
-        self._check_finite(final, self.epoch)
+        check_finite(final, self.epoch)
         path = self.folder / EVALUATIONS_FILE
         self._hold.write(lambda: results.write_rows(path, rows, results.EVALUATIONS))
         self._record(Status.EVALUATED, **final, **self._progress())

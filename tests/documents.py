@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from analysis.summarize import main
+
 ROOT = Path(__file__).parent.parent
+SWEEP = ROOT / "docs" / "phase6_laptop"
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.S | re.M)
 
 
@@ -56,6 +59,17 @@ def _run(path: Path, block: Block, space: dict[str, Any]) -> str:
     with contextlib.redirect_stdout(printed):
         exec(code, space)
     return printed.getvalue()
+
+
+def list_rows(markdown: str) -> list[str]:
+    """Return the rows of all tables, without their headers."""
+    bodies = re.sub(r"^\|.*\|\n\| ---.*\|\n", "", markdown, flags=re.M)
+    return re.findall(r"^\| .*\|$", bodies, re.M)
+
+
+def summarize_committed(capsys, *options: str) -> str:
+    assert main([str(SWEEP / "tables" / "phase6_epochs"), "--format", "md", *options]) == 0
+    return capsys.readouterr().out
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pwmray import registry, results
 from pwmray.registry import CURVE_FILE, EVALUATIONS_FILE, Status
+from tests.waiting import wait_for
 
 TINY = Path(__file__).parent / "tiny.py"
 OPTIONS = ("--scale", "tiny", "--seeds", "1,2,3")  # 12 trials
@@ -59,12 +60,12 @@ class Sweep:
     def end(self) -> int:
         """Wait for the command; return its exit code."""
         assert self._process is not None
-        wait_until(lambda: self.processes() and not self.is_running)
+        wait_for(lambda: self.processes() and not self.is_running, END_SECONDS)
         return self._process.wait()
 
     def wait_for_orphans(self) -> None:
         """Wait until all is gone that any of the commands started."""
-        wait_until(lambda: not self.alive(), ORPHAN_SECONDS, "the drivers are outlived")
+        wait_for(lambda: not self.alive(), ORPHAN_SECONDS, self.alive)
         self._started = {}
 
     def kill(self, kind: str) -> bool:
@@ -106,10 +107,10 @@ def disturb(sweep: Sweep, rng: random.Random, kind: str) -> str:
     num_before = num_events(sweep)
     # Some rounds strike while it starts, the others once trials move.
     waits_for = num_before + rng.choice([0, 2, 4, 8])
-    wait_until(lambda: num_events(sweep) >= waits_for or not sweep.is_running)
+    wait_for(lambda: num_events(sweep) >= waits_for or not sweep.is_running, END_SECONDS)
     pause = rng.uniform(0.0, 2.0)
     time.sleep(pause)
-    wait_until(lambda: sweep.kill(kind) or not sweep.is_running)
+    wait_for(lambda: sweep.kill(kind) or not sweep.is_running, END_SECONDS)
     if kind == "worker" and not sweep.is_running:
         return "the sweep ended before"
     if kind != "worker":
@@ -145,15 +146,6 @@ def below(root: int) -> dict[int, str]:
 
 def num_events(sweep: Sweep) -> int:
     return sum(len(record.events) for record in sweep.records())
-
-
-def wait_until(
-    is_true: Callable[[], object], seconds: float = END_SECONDS, why: str = "nothing happened"
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.3)
 
 
 def finish(sweep: Sweep) -> int:

@@ -10,7 +10,6 @@ import dataclasses
 import secrets
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.minislurm import MiniSlurm, Started, check_installed
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 _UNSHARE = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child"]
@@ -147,8 +147,4 @@ def start_or_skip() -> Iterator[MiniSlurm]:
 
 def _first_child(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + _START_SECONDS
-    while not (found := children.read_text().split()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return int(found[0])
+    return int(wait_for(lambda: children.read_text().split(), _START_SECONDS)[0])

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
 
 SEEDS = (42, 123, 456)
@@ -32,6 +34,11 @@ CONTROLS = {
     "dm_control_version": "1.0.45",
     "config": json.dumps({"evaluation": {"num_episodes": 10}, "policy": {"num_substeps": 2}}),
 }
+TASKS = ("reacher-easy", "walker-stand")
+FLOOR = 45.1  # of reacher-easy
+BUDGETS = (50, 100, 200, 400)
+NOISE = (-8.0, 3.0, 5.0)  # of three seeds
+Rows = list[dict[str, Any]]
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -56,7 +63,7 @@ def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def make_sweep(folder: Path, change: Change = no_change, tasks=("reacher-easy", "walker-stand")):
+def make_sweep(folder: Path, change: Change = no_change, tasks=TASKS):
     """Write a sweep of 2 variants x 3 budgets x tasks x 3 seeds; `change` edits each row."""
     rows = [
         make_row(task, variant, epochs, seed)
@@ -121,3 +128,15 @@ def change_fullflow(**values: Any) -> Change:
 
 def read_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
+
+
+def make_flows(world_model: int, policy: int, integrator: str) -> dict[str, dict[str, Any]]:
+    return {
+        "world_model": {"num_substeps": world_model, "integrator": integrator},
+        "policy": {"num_substeps": policy, "integrator": integrator},
+    }
+
+
+def exponential(epochs: float, gain: float = 600.0, tau: float = 80.0) -> float:
+    """Return what a task's return rises to by some epochs."""
+    return FLOOR + gain * (1.0 - np.exp(-epochs / tau))

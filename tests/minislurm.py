@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
+from tests.waiting import wait_for
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")  # states of a job
 HOLD_SECONDS = 6  # that a requeued job waits: a second more than munge's tickets live
@@ -139,7 +140,9 @@ class MiniSlurm(Started):
     def wait(self, job_id: int | str, *states: str, seconds: float = 60.0) -> dict[str, str]:
         """Wait until a job is in one of `states`, by default ended; return its fields."""
         states = states or ENDED
-        _wait_for(lambda: self.job(job_id)["JobState"] in states, seconds, f"{job_id}: {states}")
+        wait_for(
+            lambda: self.job(job_id)["JobState"] in states, seconds, lambda: f"{job_id}: {states}"
+        )
         return self.job(job_id)
 
     def clear(self) -> None:
@@ -148,7 +151,7 @@ class MiniSlurm(Started):
         if jobs:
             self.run("scancel", *sorted(jobs))
         left = ("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING", "--format=%A")
-        _wait_for(lambda: not self.run(*left).split(), _STOP_SECONDS, "jobs that end")
+        wait_for(lambda: not self.run(*left).split(), _STOP_SECONDS)
         down = ("sinfo", "--noheader", "--Node", "--states=down,drain", "--format=%N")
         for name in sorted(set(self.run(*down).split())):
             self.run("scontrol", "update", f"nodename={name}", "state=RESUME")
@@ -234,7 +237,7 @@ class MiniSlurm(Started):
                     raise RuntimeError(f"{name} ended with {daemon.returncode}: {told}")
             return is_there()
 
-        _wait_for(check, _START_SECONDS, what)
+        wait_for(check, _START_SECONDS, lambda: what)
 
     def _write_configuration(self) -> None:
         user = getpass.getuser()
@@ -329,14 +332,6 @@ def _is_of_a_step(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
     return False
-
-
-def _wait_for(is_there: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_there():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
 
 
 def _end(daemon: subprocess.Popen) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import registry
+from pwmray import plan, registry, tables
 from pwmray.registry import Status
+from tests.made_trials import evaluate_by_hand
 from tests.tiny import sweep
 
 _SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -40,3 +41,20 @@ def folder_of(results, trial):
 def stand_at(results, trial, status, **fields):
     for name in REACHED[status].split():
         registry.record(folder_of(results, trial), Status(name), **fields)
+
+
+def make_plan(sweep, folder):
+    scale = next(iter(sweep.scales))
+    return plan.make(sweep, scale, sweep.trials(scale), folder)
+
+
+def leave_results(sweep, folder, better_by=0.0):
+    """Leave what a run of the sweep leaves, without training: every trial evaluated."""
+    planned = make_plan(sweep, folder)
+    sweep_folder = tables.open_sweep(planned, "python few.py")
+    for trial in planned.trials:
+        place = registry.trial_folder(folder, trial.config.fingerprint)
+        if registry.read(place).status is not Status.EVALUATED:
+            evaluate_by_hand(trial.config, place, better_by)
+    tables.Tables(sweep_folder).write()
+    return sweep_folder

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from pwmray import registry
 from pwmray.results import read_table
+from tests.waiting import wait_for
 
 TINY = Path(__file__).parent / "tiny.py"
 
@@ -35,10 +35,8 @@ def curves(folder, results="results"):
 
 
 def wait_for_event(folder, status):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        for path in (folder / "results" / "trials").glob("*"):
-            if registry.read(path).status is status:
-                return path
-        time.sleep(0.2)
-    raise TimeoutError(f"no trial became {status}")
+    def find():
+        paths = (folder / "results" / "trials").glob("*")
+        return next((path for path in paths if registry.read(path).status is status), None)
+
+    return wait_for(find, 200, lambda: f"no trial became {status}")

@@ -1,8 +1,12 @@
 """Small stores whose values tell the episode and row that they are of, for tests of the data."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import torch
 
 from pwmray.data.store import open_store, write_store
+from pwmray.data.windows import EpisodeWindows
 
 
 def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
@@ -17,3 +21,14 @@ def write_rows(path, lengths=(5, 7), task="reacher-easy", recipe=None):
     action[firsts], reward[firsts] = np.nan, np.nan
     write_store(path, task, obs, action, reward, lengths, ["held-4"] * len(lengths), recipe or {})
     return open_store(path)
+
+
+def first_rows(lengths, horizon, episodes):
+    """Return the first row of every window of the chosen episodes, in order."""
+    lengths = np.array(lengths)
+    starts = np.cumsum(lengths) - lengths
+    store = SimpleNamespace(
+        path="rows", num_rows=lengths.sum(), episode_lengths=lengths, episode_starts=starts
+    )
+    windows = EpisodeWindows([store], [np.array(episodes)], horizon, torch.device("cpu"))
+    return windows.locate(torch.arange(windows.num_windows))[0].tolist()

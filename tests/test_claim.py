@@ -15,6 +15,7 @@ import pytest
 from pwmray import system
 from pwmray.registry import claim
 from tests.claims import dead_pid, leave_claim, set_age
+from tests.waiting import wait_for
 
 NUM_CLAIMS = 40
 # Takes every claim it can get once it is told to, says which, and holds them until told to stop.
@@ -262,16 +263,9 @@ def test_heartbeat_keeps_the_claim_beyond_its_lease(tmp_path, monkeypatch):
     with claim.acquire(path) as held:
         then = time.time() - 3600
         os.utime(path, (then, then))
-        wait_until(lambda: path.stat().st_mtime > then + 60)
+        wait_for(lambda: path.stat().st_mtime > then + 60)
         assert held.is_held
         assert claim.owner(path) is not None
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_release_leaves_the_claim_of_another_alone(tmp_path):

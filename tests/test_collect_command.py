@@ -10,7 +10,7 @@ from pwmray.agent import load_agent
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.store import open_store
 from pwmray.tasks import EPISODE_STEPS
-from tests.test_evaluate import write_checkpoint
+from tests.made_trials import write_checkpoint
 
 
 @pytest.fixture

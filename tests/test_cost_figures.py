@@ -11,11 +11,9 @@ from analysis.drawing.colours import VARIANT_COLOURS
 from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
-from tests.made_sweeps import make_row
+from tests.made_sweeps import BUDGETS, NOISE, Rows, exponential, make_row
+from tests.seen_figures import check_legend, footnote, list_looks
 from tests.squares import write_trials
-from tests.test_figures import Rows, list_looks
-from tests.test_many_panels import check_legend, footnote
-from tests.test_scaling import BUDGETS, NOISE, exponential
 
 
 def make_rising(**levels: Any) -> Rows:

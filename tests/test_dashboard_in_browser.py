@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,12 +19,14 @@ import pytest
 
 from pwmray.gauges import GAUGES, GPU_MEMORY, TAGS
 from tests.dashboard_file import list_expressions, names_in, tags_in
+from tests.waiting import wait_for
 
 WATCHED = Path(__file__).parent / "watched.py"
 SHORT, LONG = (  # they run at once, and the short one's worker then runs another
     "phase6 baseline walker-stand 600 s42",
     "phase6 baseline walker-stand 100000 s42",
 )
+SECONDS = 1500  # that each is waited for: 270 s under a load of 20 a core
 ON_CPU = {f"ray_{name}" for name in GAUGES if name != GPU_MEMORY}
 SAMPLE = re.compile(r"^(ray_pwmray_\w+)\{(.*)\} (\S+)$", re.M)
 
@@ -75,17 +76,6 @@ def read_samples(target: str) -> list[tuple[str, dict[str, str], float]]:
     ]
 
 
-def wait_for(find, seconds: float = 1500):
-    """Return what `find` finds as soon as that is something: 270 s under a load of 20 a core."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = find()
-        if found:
-            return found
-        time.sleep(1)
-    raise TimeoutError(f"nothing found in {seconds} seconds by {find}")
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Start the sweep and stop it as a person would."""
@@ -101,7 +91,8 @@ def sweep(tmp_path_factory):
     told = r"Ray dashboard: (http://127\.0\.0\.1:\d+)\n.*: see (\S+), which only you can read"
     try:
         found = wait_for(
-            lambda: re.search(told, (folder / "said").read_text()) or process.poll() is not None
+            lambda: re.search(told, (folder / "said").read_text()) or process.poll() is not None,
+            SECONDS,
         )
         assert process.poll() is None, (folder / "said").read_text()
         yield Sweep(folder, found[1], Path(found[2]), process, {})
@@ -127,7 +118,7 @@ def test_running_trials_are_scraped_under_their_names_with_all_tags(sweep):
         found.extend(sample for sample in sweep.scrape() if sample[1]["trial"] in (SHORT, LONG))
         return len({(name, labels["trial"]) for name, labels, _ in found}) == 2 * len(ON_CPU)
 
-    wait_for(has_all)
+    wait_for(has_all, SECONDS)
     assert {name for name, _, _ in found} == ON_CPU
     assert {tuple(labels[tag] for tag in TAGS) for _, labels, _ in found} == {
         (trial, "phase6", "walker-stand", "baseline", "42") for trial in (SHORT, LONG)
@@ -138,14 +129,14 @@ def test_running_trials_are_scraped_under_their_names_with_all_tags(sweep):
         reached, ratio = values.get("ray_pwmray_epoch"), values.get("ray_pwmray_progress_ratio")
         return reached is not None and ratio == reached / 100_000 and values
 
-    values = wait_for(find_one_row)
+    values = wait_for(find_one_row, SECONDS)
     assert values["ray_pwmray_epoch"] >= 20
     assert values["ray_pwmray_epochs_per_second"] > 0
     assert 0 < values["ray_pwmray_return"] <= 1000
 
 
 def test_the_dashboard_for_grafana_asks_for_what_is_scraped(sweep):
-    found = wait_for(sweep.scrape)
+    found = wait_for(sweep.scrape, SECONDS)
     names, labels = {name for name, _, _ in found}, set(found[0][1])
     asked = set().union(*(names_in(expression) for expression in list_expressions()))
     assert asked - names == {f"ray_{GPU_MEMORY}"}  # the tests run without a GPU
@@ -160,7 +151,7 @@ def test_a_finished_trial_is_no_longer_scraped_while_its_worker_runs_another(swe
         shown = {labels["trial"]: labels["WorkerId"] for _, labels, _ in sweep.scrape()}
         return SHORT not in shown and worker in shown.values()
 
-    assert wait_for(runs_another)
+    assert wait_for(runs_another, SECONDS)
 
 
 def test_a_person_gets_in_with_the_token_and_sees_the_trials_by_name(sweep, browser, tmp_path):

@@ -2,7 +2,6 @@
 
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -22,6 +21,7 @@ from tests.made_trials import (
     run_to_the_end,
 )
 from tests.started_sweeps import curves, start, trial_statuses
+from tests.waiting import wait_for
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -39,13 +39,6 @@ def disk(tmp_path):
     small_disk.mount(folder, 4 * MEGABYTE)
     yield folder
     small_disk.unmount(folder)
-
-
-def wait_for(is_so, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def temporary_files(folder):

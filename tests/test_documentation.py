@@ -9,8 +9,7 @@ from analysis.summarize import build_parser
 from pwmray.cli import main
 from pwmray.sweep_options import sweep_parser
 from search_spaces import SCALES
-from tests.documents import ROOT, read_blocks
-from tests.test_walkthrough import SWEEP, list_rows, summarize_committed
+from tests.documents import ROOT, SWEEP, list_rows, read_blocks, summarize_committed
 
 FOUND = (ROOT.glob(pattern) for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md"))
 PAGES = sorted(str(path.relative_to(ROOT)) for paths in FOUND for path in paths)

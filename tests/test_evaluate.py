@@ -20,7 +20,7 @@ from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import EPISODE_STEPS
 from tests import small_disk
-from tests.made_trials import ask_for, make_config, open_trial, run_to_the_end
+from tests.made_trials import ask_for, make_config, open_trial, run_to_the_end, write_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -43,15 +43,6 @@ def agent(trial):
 def own_returns(trial, actor):
     rows = results.read_table(trial / "evaluations.arrow").to_pylist()
     return [row["return"] for row in rows if row["actor"] == actor]
-
-
-def write_checkpoint(folder, tasks):
-    """Leave the checkpoint of an agent that was not trained, on pendulum-spin and other tasks."""
-    config = make_config("baseline")
-    about = {"config": config.to_dict(), "tasks": tasks}
-    path = folder / "checkpoint.pt"
-    checkpoint.save(path, about, build_learner(config), {}, {"epochs_reached": 3})
-    return path
 
 
 # Numbers.

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pwmray import deaths, registry
-from pwmray.config import RuntimeConfig
 from pwmray.deaths import Told
 from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
@@ -30,6 +29,7 @@ from pwmray.failures import (
 )
 from pwmray.placement import request
 from pwmray.registry import Record, Status
+from pwmray.runtime import RuntimeConfig
 
 RAY_DIED = (
     "Failure # 1 (occurred at 2026-11-26_00-58-17)\nThe actor died unexpectedly before finishing "

@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.curves import load_curves
@@ -21,34 +20,17 @@ from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows, write_table
-from tests.made_sweeps import SEEDS, curve, episodes, make_row, make_sweep
+from pwmray.results import TRIALS, read_table, write_table
+from tests.corrections import FIDELITIES, make_corrections, write_corrections
+from tests.made_sweeps import SEEDS, TASKS, Rows, make_flows, make_row, make_sweep
+from tests.seen_figures import check_legend, list_looks
 from tests.squares import write_square, write_trials
 
-TASKS = ("reacher-easy", "walker-stand")
-METHODOLOGIES = ("policy_finetuning", "policy_and_wm_finetuning", "joint_from_scratch")
-FIDELITIES = ("published", "corrected")
 CATEGORIES = [
     ("published", "frozen"), ("corrected", "frozen"),
     ("published", "fine-tuned"), ("corrected", "fine-tuned"),
     ("published", "scratch"), ("corrected", "scratch"),
 ]  # fmt: skip
-Rows = list[dict[str, Any]]
-
-
-def make_corrections(variants=("baseline", "fullflow"), methodologies=METHODOLOGIES) -> Rows:
-    """Return the trials of a sweep over variant, fidelity and methodology, epochs held."""
-    return [
-        make_row(task, variant, 100, seed)
-        | {"methodology": methodology, "fidelity": fidelity}
-        | {"trial": f"{task}-{variant}-{methodology}-{fidelity}-{seed}"}
-        | {"real_start_value": 10.0, "imagined_start_value": 15.0}
-        for task in TASKS
-        for variant in variants
-        for fidelity in FIDELITIES
-        for methodology in methodologies
-        for seed in SEEDS
-    ]
 
 
 def make_budgets(variants, number: int) -> Rows:
@@ -66,24 +48,6 @@ def make_budgets(variants, number: int) -> Rows:
 
 def plan_curves_of(sweep: Sweep) -> Plot:
     return plan_curves(sweep, load_curves(sweep))
-
-
-def write_corrections(folder: Path, rows: Rows) -> Sweep:
-    folder.mkdir(parents=True)
-    described = {
-        "name": folder.name,
-        "scale": "laptop",
-        "compare": "fidelity",
-        "varies": ["variant", "fidelity", "methodology", "task", "seed"],
-        "trials": [row["trial"] for row in rows],
-    }
-    (folder / "sweep.json").write_text(json.dumps(described))
-    write_rows(folder / "trials.arrow", rows, TRIALS)
-    write_rows(
-        folder / "evaluations.arrow", [e for row in rows for e in episodes(row)], EVALUATIONS
-    )
-    write_rows(folder / "curves.arrow", [p for row in rows for p in curve(row)], CURVE)
-    return load_sweep(folder)
 
 
 def draw(folder: Path) -> set[str]:
@@ -243,13 +207,6 @@ def test_levels_with_the_same_settings_of_a_flow_share_its_cell(tmp_path):
     assert {text.get_text() for text in axes.texts} == {"a\n400\nb\n400", "c\n400"}
 
 
-def make_flows(world_model: int, policy: int, integrator: str) -> dict[str, dict[str, Any]]:
-    return {
-        "world_model": {"num_substeps": world_model, "integrator": integrator},
-        "policy": {"num_substeps": policy, "integrator": integrator},
-    }
-
-
 def test_winners_map_tells_who_wins_by_words_and_by_colour(tmp_path):
     cells = {"baseline": (300.0, 310.0), "flowpolicy": (400.0, 410.0), "flowwm": (200.0, 201.0)}
     cells["fullflow"] = (302.0, 309.0)
@@ -356,15 +313,6 @@ def test_every_variant_has_its_colour(tmp_path):
     assert colours["fullflow"] == VARIANT_COLOURS["fullflow"]
 
 
-def list_looks(figure: Figure) -> set[tuple]:
-    """Return how the legend tells variants, colours apart."""
-    return {
-        (handle.get_linestyle(), handle.get_marker(), handle.get_fillstyle())
-        for handle in figure.legends[0].legend_handles
-        if handle.get_label() in VARIANT_COLOURS
-    }
-
-
 def test_variants_are_told_apart_without_colours_in_every_figure(tmp_path):
     returns = {task: {name: [500.0, 600.0] for name in VARIANT_COLOURS} for task in TASKS}
     values = {"real_start_value": 10.0, "imagined_start_value": 9.0}
@@ -445,11 +393,7 @@ def test_curves_of_trials_that_others_replaced_are_not_drawn(tmp_path):
 
 @pytest.mark.parametrize("plan", [plan_returns, plan_starts])
 def test_the_legend_stays_within_the_figure(tmp_path, plan):
-    figure = draw_plot(plan(write_corrections(tmp_path / "s", make_corrections())))
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.x1
+    check_legend(draw_plot(plan(write_corrections(tmp_path / "s", make_corrections()))))
 
 
 def test_the_legend_of_many_levels_stays_within_the_figure(tmp_path):
@@ -458,11 +402,7 @@ def test_the_legend_of_many_levels_stays_within_the_figure(tmp_path):
         for row in make_corrections(["baseline"], ["joint_from_scratch"])
         for number in range(7)
     ]
-    figure = draw_plot(plan_returns(write_corrections(tmp_path / "s", rows)))
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.x1
+    check_legend(draw_plot(plan_returns(write_corrections(tmp_path / "s", rows))))
 
 
 # Learning curves.

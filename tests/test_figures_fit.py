@@ -16,9 +16,9 @@ from matplotlib.transforms import Bbox
 from analysis.figures import STYLE, list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
+from tests.corrections import METHODOLOGIES
 from tests.made_sweeps import SEEDS, make_row
 from tests.squares import write_square, write_trials
-from tests.test_figures import METHODOLOGIES
 
 BUDGETS = (1000, 2000, 3000, 5000, 10000, 15000, 20000, 50000, 75000, 100000, 125000, 150000)
 VARIANTS = ("baseline", "fullflow")

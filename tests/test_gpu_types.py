@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from pwmray import placement
-from pwmray.config import RuntimeConfig, TrialConfig
+from pwmray.config import TrialConfig
+from pwmray.runtime import RuntimeConfig
 from pwmray.search import run as search_run
 from pwmray.sweep_options import sweep_parser
 from tests.planned_sweeps import PHASE6

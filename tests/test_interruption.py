@@ -22,6 +22,7 @@ from pwmray.tracking.recording import Mode
 from tests.held import EPOCH, start_held
 from tests.started_sweeps import curves, run, trial_statuses
 from tests.tiny import sweep
+from tests.waiting import wait_for
 
 LIMIT = "PWMRAY_LIMIT_AT"
 # Gets the signal where Tune makes its callbacks ready, once it listens to signals.
@@ -361,13 +362,12 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
 
 def wait_for_held(folder):
     """Return the folder of a trial of the scale `rare` that waits behind a row an epoch."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        for path in folder.glob(f"results/trials/*/{registry.CURVE_FILE}"):
-            if read_table(path).num_rows == EPOCH:
-                return path.parent
-        time.sleep(0.1)
-    raise TimeoutError("no trial came to its rows")
+
+    def find():
+        paths = folder.glob(f"results/trials/*/{registry.CURVE_FILE}")
+        return next((path.parent for path in paths if read_table(path).num_rows == EPOCH), None)
+
+    return wait_for(find, 200)
 
 
 def ask_to_stop(process):

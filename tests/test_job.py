@@ -25,6 +25,7 @@ from pwmray.driver.interruption import GO_ON, TERMINATED
 from pwmray.registry import CLAIM_FILE, trial_folder
 from tests.claims import dead_pid, leave_claim
 from tests.commands_here import put_command
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
 ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3"}
@@ -624,10 +625,7 @@ def start_node(tmp_path, role, ray, changes=None):
 def started_node(tmp_path, role, ray):
     """Give a Ray node, see `start_node`, as a process that listens to its signals."""
     process = start_node(tmp_path, role, ray)
-    deadline = time.monotonic() + 30
-    while not catches(process.pid, signal.SIGTERM):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: catches(process.pid, signal.SIGTERM))
     yield process
     process.kill()
     process.wait()

@@ -23,6 +23,7 @@ from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_g
 from tests.held import start_held
 from tests.started_sweeps import TINY, curves, run, start, trial_statuses, wait_for_event
 from tests.tiny import sweep
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -244,13 +245,9 @@ def test_plan_as_json_tells_done_from_new(tmp_path):
 
 
 def _address_of(log):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        found = re.search(r"--address='([\d.]+:\d+)'", log.read_text())
-        if found:
-            return found[1]
-        time.sleep(0.5)
-    raise TimeoutError(log.read_text())
+    return wait_for(
+        lambda: re.search(r"--address='([\d.]+:\d+)'", log.read_text()), 90, log.read_text
+    )[1]
 
 
 def test_results_that_are_deleted_under_a_sweep_are_made_anew(tmp_path):

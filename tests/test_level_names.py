@@ -9,8 +9,8 @@ import pytest
 from pwmray.levels import levels_of
 from pwmray.sweep import Sweep
 from pwmray.tables import Tables
-from tests.test_levels import leave_results
-from tests.test_prerequisites import save
+from tests.made_world_models import save
+from tests.planned_sweeps import leave_results
 
 BARE = {"bare": {"instead": {}, "set": {}}}  # no widths, so that a size acts
 BASELINE = {"variant": "baseline"}

@@ -11,7 +11,6 @@ from analysis.arms import leave_out_replaced
 from analysis.load import load_sweep
 from analysis.summarize import main
 from pwmray import plan, plan_text, registry, results, tables
-from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
 from pwmray.data.store import write_store
@@ -20,6 +19,7 @@ from pwmray.levels import level_of, names_of, setting_of
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
 from pwmray.trial_parts import read_parts
+from tests.planned_sweeps import leave_results, make_plan
 from tests.tiny import SCALES
 
 TASK = "pendulum-spin"
@@ -40,41 +40,6 @@ def make_sweep(axis, levels, variants=("fullflow",), scales=SCALES, **changes):
 def make_config(**settings):
     required = {"task": TASK, "seed": 42, "epochs": 4, "variant": "fullflow"}
     return TrialConfig.from_flat({**required, **settings})
-
-
-def make_plan(sweep, folder):
-    scale = next(iter(sweep.scales))
-    return plan.make(sweep, scale, sweep.trials(scale), folder)
-
-
-def leave_results(sweep, folder, better_by=0.0):
-    """Leave what a run of the sweep leaves, without training: every trial evaluated."""
-    planned = make_plan(sweep, folder)
-    sweep_folder = tables.open_sweep(planned, "python few.py")
-    for trial in planned.trials:
-        place = registry.trial_folder(folder, trial.config.fingerprint)
-        if registry.read(place).status is not Status.EVALUATED:
-            evaluate_by_hand(trial.config, place, better_by)
-    tables.Tables(sweep_folder).write()
-    return sweep_folder
-
-
-def evaluate_by_hand(config, folder, better_by=0.0):
-    known = {
-        **{f"{part}_parameters": number for part, number in count_parameters(config).items()},
-        "data_fingerprint": config.data.fingerprint(config.task),
-        "world_model_id": "scratch",
-        "epochs_reached": config.epochs,
-        "train_seconds": 1.0,
-        "evaluation_seconds": 1.0,
-    }
-    registry.record(folder, Status.PENDING, config=config.to_dict())
-    for status in (Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
-        registry.record(folder, status, **known)
-    row = {"trial": folder.name, "actor": "policy", "episode": 0, "seed": 1, "length": 500}
-    value = 100.0 * config.seed + len(config.fingerprint) + better_by
-    evaluations = [{**row, "return": value}] * 3
-    results.write_rows(folder / "evaluations.arrow", evaluations, results.EVALUATIONS)
 
 
 def summarise(capsys, folder, *options):

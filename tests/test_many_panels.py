@@ -16,9 +16,10 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from pwmray.tasks import TASKS as MANY_TASKS
 from search_spaces import ERRORS
-from tests.made_sweeps import SEEDS, make_row, make_sweep
+from tests.corrections import make_corrections, write_corrections
+from tests.made_sweeps import SEEDS, TASKS, Rows, make_row, make_sweep
+from tests.seen_figures import check_legend, footnote
 from tests.squares import write_square, write_trials
-from tests.test_figures import TASKS, Rows, make_corrections, write_corrections
 
 MANY = tuple(MANY_TASKS)
 
@@ -33,10 +34,6 @@ def make_levels(number: int) -> Rows:
     ]
 
 
-def footnote(figure: Figure) -> str:
-    return " ".join(figure.get_supxlabel().split())
-
-
 def list_marks(figure: Figure) -> dict[str, int]:
     """Return the number of marks in each panel, by its title."""
     return {
@@ -46,17 +43,6 @@ def list_marks(figure: Figure) -> dict[str, int]:
         for axes in figure.axes
         if axes.axison
     }
-
-
-def check_legend(figure: Figure) -> None:
-    """Assert that a figure's legend lies inside it and above its panels with their titles."""
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    panels = [axes.get_tightbbox() for axes in figure.axes if axes.axison]
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.x1
-    assert box.y1 <= figure.bbox.y1
-    assert box.y0 >= max(panel.y1 for panel in panels if panel) - 1.0
 
 
 # Panels.

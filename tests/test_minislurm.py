@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests import minislurm
 from tests.minislurm import MiniSlurm
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -65,10 +65,7 @@ def test_it_ends_with_all_that_it_started(slurm):
         job = other.submit(LONG_JOB, "--output=/dev/null")
         other.wait(job, "RUNNING")
         written = other.folder / "pid"
-        deadline = time.monotonic() + 60
-        while not (written.exists() and written.read_text()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: written.exists() and written.read_text())
         pids = [*other.pids, *([int(written.read_text())] if os.geteuid() == 0 else [])]
         assert all(map(is_running, pids))
     assert not any(map(is_running, pids))

@@ -7,8 +7,8 @@ import pytest
 from pwmray.tasks import TASKS
 from tests.browser import DESKTOP, PHONE
 from tests.made_sweeps import fail_one, make_sweep
+from tests.pages import CELLS, make_page
 from tests.squares import write_square
-from tests.test_page import CELLS, make_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 

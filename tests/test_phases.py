@@ -3,30 +3,19 @@
 import dataclasses
 import json
 import re
-import runpy
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from pwmray.fidelity import Fidelity
-from pwmray.pretrain_command import Pretraining
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.search import Search
 from pwmray.search.plan import SearchPlan
-from pwmray.sweep import Sweep
 from pwmray.tasks import TASKS
 from search_spaces import SEARCH_SEED, TRAIN_SEEDS
+from tests.phases import FILES, PHASES, SPECIFIED, SWEEPS
 from tests.planned_sweeps import run
 
-ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "sweeps").glob("*.py"))
-PHASES = {path.stem: runpy.run_path(str(path)) for path in FILES}
-SPECIFIED = {
-    name: next(value for value in found.values() if isinstance(value, Sweep | Pretraining | Search))
-    for name, found in PHASES.items()
-}
-SWEEPS = {name: found for name, found in SPECIFIED.items() if isinstance(found, Sweep)}
 PAPER_TRIALS = {
     "phase3_policy": 18,
     "phase4_full_flow": 9,

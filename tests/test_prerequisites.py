@@ -17,12 +17,12 @@ import pytest
 
 from cluster import work
 from pwmray import learner_code, plan, registry, tables
-from pwmray.build import build_learner, count_parameters
-from pwmray.config import PRETRAINED, TrialConfig
+from pwmray.build import count_parameters
+from pwmray.config import PRETRAINED
 from pwmray.data.collected import collected_path
 from pwmray.data.store import write_store
 from pwmray.driver import launch
-from pwmray.models.checkpoints import describe_world_model, load_world_model, save_world_model
+from pwmray.models.checkpoints import load_world_model
 from pwmray.outdated import find_outdated
 from pwmray.pretrain_command import Pretraining, run_pretrainings
 from pwmray.pretraining import prerequisites, pretrained
@@ -39,8 +39,8 @@ from pwmray.registry import Status, claim
 from pwmray.results import TRAINED_WITH, TRIALS, read_table, write_rows
 from pwmray.sweep_options import sweep_parser
 from pwmray.tracking.recording import Mode
+from tests.made_world_models import find, save
 from tests.planned_sweeps import run
-from tests.tiny import SETTINGS
 from tests.tiny import sweep as scratch_sweep
 from tests.tiny_pretrained import TASK, sweep
 
@@ -50,22 +50,8 @@ tiny_pretraining = Pretraining(
 )
 
 
-def save(path, kind="mlp", iterations=200, data="d1", tasks=(TASK,), told=(), **settings):
-    """Write a world model; `told` is what its file says of its run and settings beside these."""
-    variant = {"mlp": "baseline", "flow": "flowwm"}[kind]
-    flat = {**SETTINGS, "task": TASK, "seed": 3, "epochs": 1, "variant": variant, **settings}
-    model = build_learner(TrialConfig.from_flat(flat)).world_model
-    described = describe_world_model(model, "corrected", "few", tasks, iterations, data, *told)
-    save_world_model(path, described)
-    return path
-
-
 def make(wanted, results, data):
     return run_pretrainings(wanted, results, data, "python x.py", "tiny_pretrain", Mode.OFF)
-
-
-def find(results, given=None):
-    return prerequisites.find(sweep, "tiny", sweep.cells("tiny"), results, given)
 
 
 def plan_of(sweep, results, *options):
@@ -117,7 +103,7 @@ def test_run_without_them_is_refused_with_the_command_that_makes_them(
 
 MLP_ALONE = """
 from pwmray.pretrain_command import Pretraining
-from tests.test_prerequisites import sweep
+from tests.tiny_pretrained import sweep
 
 pretraining = Pretraining("mine", {"world_model.kind": ["mlp"]}, sweep.scales)
 """

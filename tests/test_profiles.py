@@ -13,7 +13,7 @@ from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import Association
 from pwmray import plan
-from tests.test_cluster_slurm import PARTITIONS, SINFO
+from tests.recorded_slurm import PARTITIONS, SINFO
 from tests.tiny_gpus import sweep
 
 H100 = Profile("h100", cpus=8, time_limit="60", gpus=2, gpu_type="H100")

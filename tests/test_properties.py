@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from pwmray.algorithm.returns import td_lambda
 from pwmray.models import two_hot
 from pwmray.models.layers import SIMPLEX_SIZE, SimNorm, groups
-from tests.test_sampler import first_rows
+from tests.stores import first_rows
 
 # The same examples in every run, and no limit on how long a busy machine takes for one.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)

@@ -17,7 +17,7 @@ from pwmray.driver.turns import Turns
 from pwmray.failures import KILLED_FOR_MEMORY
 from pwmray.registry import Status
 from tests import small_disk
-from tests.test_turns import driver, folder_of, stand_at
+from tests.made_turns import driver, folder_of, stand_at
 from tests.tiny import sweep
 
 REMARK = '{"time": "2026-01-01T00:00:00.000+00:00", "pad": ""}\n'

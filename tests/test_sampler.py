@@ -1,7 +1,6 @@
 """Windows of episodes: which there are, how they are drawn, and where their rows lie."""
 
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from pwmray.data.multitask import MultitaskSampler
 from pwmray.data.rows import MappedRows, PackedRows, place_rows
 from pwmray.data.sampler import WindowSampler
 from pwmray.data.store import open_store, write_store
-from pwmray.data.windows import EpisodeWindows
-from tests.stores import write_rows
+from tests.stores import first_rows, write_rows
 
 CPU = torch.device("cpu")
 PLACES = ["memory", "map"]
@@ -37,17 +35,6 @@ def stream(seed=0):
 
 def make_sampler(store, seed=0, horizon=3, **settings):
     return WindowSampler(store, horizon, CPU, stream(seed), **settings)
-
-
-def first_rows(lengths, horizon, episodes):
-    """Return the first row of every window of the chosen episodes, in order."""
-    lengths = np.array(lengths)
-    starts = np.cumsum(lengths) - lengths
-    store = SimpleNamespace(
-        path="rows", num_rows=lengths.sum(), episode_lengths=lengths, episode_starts=starts
-    )
-    windows = EpisodeWindows([store], [np.array(episodes)], horizon, CPU)
-    return windows.locate(torch.arange(windows.num_windows))[0].tolist()
 
 
 # A batch.

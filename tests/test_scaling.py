@@ -13,16 +13,8 @@ from analysis.report import summarize_sweep
 from analysis.scaling import SHAPES, Fit, fit_shape, foretell, lack_of_fit, scale_epochs
 from analysis.summarize import main
 from pwmray.results import read_table
-from tests.made_sweeps import CONTROLS
+from tests.made_sweeps import BUDGETS, CONTROLS, FLOOR, NOISE, exponential
 from tests.squares import write_trials
-
-FLOOR = 45.1  # of reacher-easy
-BUDGETS = (50, 100, 200, 400)
-NOISE = (-8.0, 3.0, 5.0)
-
-
-def exponential(epochs: float, gain: float = 600.0, tau: float = 80.0) -> float:
-    return FLOOR + gain * (1.0 - np.exp(-epochs / tau))
 
 
 def write_budgets(folder, curves: dict[int, list[float]], **changes):

@@ -15,10 +15,10 @@ from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.report import Summary, summarize_sweep
 from analysis.scattered import is_scattered
-from tests.made_sweeps import make_row, make_sweep
+from tests.corrections import make_corrections, write_corrections
+from tests.made_sweeps import TASKS, Rows, make_flows, make_row, make_sweep
+from tests.seen_figures import check_legend, footnote
 from tests.squares import write_square, write_trials
-from tests.test_figures import TASKS, Rows, make_corrections, make_flows, write_corrections
-from tests.test_many_panels import check_legend, footnote
 
 FLOWS = [
     f"{part}.{key}" for part in ("world_model", "policy") for key in make_flows(0, 0, "")[part]

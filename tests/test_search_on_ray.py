@@ -23,10 +23,11 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.trials import SearchTrials
 from pwmray.tracking.wandb_state import read_state
-from tests.fault_rounds import all_processes, below, wait_until
+from tests.fault_rounds import all_processes, below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
 from tests.studies import TASK, make_data, make_plan, open_trials
 from tests.tiny_search import search
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
 
@@ -61,7 +62,7 @@ def stop_search(folder, stop, code):
     out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in out + err
-    wait_until(lambda: not [p for p, name, _ in all_processes() if started.get(p) == name])
+    wait_for(lambda: not [p for p, name, _ in all_processes() if started.get(p) == name])
     return out
 
 

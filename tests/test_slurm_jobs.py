@@ -23,6 +23,7 @@ from pwmray.slurm_jobs import (
     read_squeue,
 )
 from tests.commands_here import put_command
+from tests.waiting import wait_for
 
 WAITS = (
     "27627|27627|N/A|PENDING|Resources|0|0|1||h100|0:00|30:00|2026-11-26T04:10:00|me|/s.sh|a.sh|"
@@ -281,12 +282,9 @@ def test_each_task_of_an_array_knows_its_end_and_is_requeued_alone(slurm, monkey
         key=lambda task: slurm.wait(task, "RUNNING")["JobId"] != str(array),
     )
     assert slurm.job(tasks[0])["JobId"] == str(array)
-    deadline = time.monotonic() + 60
     for task in tasks:
         log = slurm.folder / f"{task}.log"  # which is opened after Slurm says that it runs
-        while not (told := log.read_text().split() if log.exists() else []):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        told = wait_for(lambda log=log: log.exists() and log.read_text()).split()
         assert (told[0], 0 < float(told[1]) - time.time() <= 1800) == (task, True)
     slurm.run("scontrol", "requeue", tasks[0])
     assert [slurm.job(task)["Restarts"] for task in tasks] == ["1", "0"]

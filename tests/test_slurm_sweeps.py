@@ -6,92 +6,20 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from cluster import submissions
 from pwmray import registry
 from pwmray.registry import Record, Status
-from pwmray.results import CURVE, read_table
-from tests.held import HOLD, put_hold
-from tests.minislurm import MiniSlurm
-from tests.tiny_gpus import NUM_ROWS, sweep
+from pwmray.results import read_table
+from tests.tiny_gpus import NUM_ROWS
+from tests.waiting import wait_for
+from tests.workplace import PROFILES, SECONDS, STOPPING, Workplace, assert_each_ran_whole, num_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-ROOT = Path(__file__).parent.parent
-PATHS = f"export PATH={Path(sys.executable).parent}:/usr/bin:/bin PYTHONPATH={ROOT}"
-PROFILES = """
-[h100]
-partition = "h100"
-gpus = 2
-gpu_type = "H100"
-cpus = 2
-time_limit = "30"
-dashboard = false
-simulated_gpus = true
-
-[h200]
-partition = "h200"
-gpus = 1
-gpu_type = "H200"
-cpus = 1
-nodes = 2
-time_limit = "30"
-dashboard = false
-simulated_gpus = true
-
-[any]
-gpus = 1
-cpus = 1
-nodes = 3
-time_limit = "30"
-dashboard = false
-simulated_gpus = true
-
-[elsewhere]
-partition = "h300"
-cpus = 1
-time_limit = "30"
-
-[not-ours]
-partition = "closed"
-account = "physics"
-cpus = 1
-time_limit = "30"
-
-[bare]
-partition = "h100"
-gpus = 2
-gpu_type = "H100"
-cpus = 2
-time_limit = "30"
-activate = ["%(paths)s", 'PATH="$PWD/an environment/bin:$PATH"']
-dashboard = false
-simulated_gpus = true
-sbatch = ["--export=NONE"]
-
-[hasty]
-partition = "h200"
-gpus = 1
-gpu_type = "H200"
-cpus = 1
-nodes = 2
-time_limit = "30"
-activate = ["%(paths)s", "export RAY_gcs_rpc_server_reconnect_timeout_s=10"]
-dashboard = false
-simulated_gpus = true
-
-[l40s]
-partition = "h100"
-gpus = 1
-gpu_type = "L40S"
-cpus = 1
-time_limit = "30"
-""" % {"paths": PATHS}  # noqa: UP031
 # What another job, and a person's own shell, leave to a submission.
 OTHERS = {
     "SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1",
@@ -108,117 +36,8 @@ if __name__ == "__main__":
     held.heed_hold(tiny_gpus.NUM_ROWS)
     search.main()
 """
-TINY_GPUS = str(ROOT / "tests" / "tiny_gpus.py")
 H200_NODES = ("--partition=h200", "--nodes=2", "--exclusive", "--output=/dev/null")
-SECONDS = 300.0  # 80 until there are rows, on a machine with ten times as much to do as it can
-STOPPING = "preempted: trials stop at their next rows"
 NODE_TYPES = {"n1": "H100", "n2": "H200", "n3": "H200"}
-
-
-class Workplace(NamedTuple):
-    """A folder from which sweeps are submitted, on a Slurm with nothing in it."""
-
-    slurm: MiniSlurm
-    folder: Path
-    data: Path
-
-    def submit(
-        self, *options: str, file: str = TINY_GPUS, **variables: str
-    ) -> subprocess.CompletedProcess:
-        """Submit a sweep with these options, in a process as a person would."""
-        fixed = ["--scale", "tiny", "--profiles", "profiles.toml", "--data", str(self.data)]
-        submit = [sys.executable, str(ROOT / "cluster" / "submit.py"), file, *fixed, *options]
-        return subprocess.run(
-            [*self.slurm.enter("login"), "env", f"--chdir={self.folder}", *submit],
-            env={**self.slurm.environment, "PYTHONPATH": str(ROOT), **variables},
-            capture_output=True, text=True, timeout=SECONDS,
-        )  # fmt: skip
-
-    def submitted(self, *options: str, **variables: str) -> list[int]:
-        """Submit the sweep and return the ids of the jobs that its record has since."""
-        before = len(submissions.read(self.sweep_folder))
-        done = self.submit(*options, **variables)
-        assert done.returncode == 0, done.stderr
-        return [int(job.job_id) for job in submissions.read(self.sweep_folder)[before:]]
-
-    @property
-    def sweep_folder(self) -> Path:
-        return self.folder / "results" / "tiny_gpus"
-
-    def trial_folders(self, gpu_type: str | None = None) -> list[Path]:
-        """Return the folders of the trials, of those that ask for a type of GPU."""
-        return [
-            registry.trial_folder(self.folder / "results", trial.fingerprint)
-            for trial in sweep.cells("tiny")
-            if gpu_type in (None, trial.runtime.gpu_type)
-        ]
-
-    def records(self, gpu_type: str | None = None) -> list[Record]:
-        return [registry.read(folder) for folder in self.trial_folders(gpu_type)]
-
-    def hold(self) -> None:
-        """Have trials wait behind their first rows from now on, so that none comes to its end."""
-        put_hold(self.folder / "results")
-
-    def release(self) -> None:
-        """Let trials go on that wait."""
-        (self.folder / "results" / HOLD).unlink()
-
-    def wait_for_rows(self, node: str | None = None, gpu_type: str | None = "H200") -> Path:
-        """Wait until a trial, on this node, waits behind its first rows; return its folder."""
-        deadline = time.monotonic() + SECONDS
-        while True:
-            assert time.monotonic() < deadline, self.logs()
-            for folder in self.trial_folders(gpu_type):
-                if num_rows(folder) < NUM_ROWS:
-                    continue
-                record = registry.read(folder)
-                if node in (None, record.last("slurm_node")):
-                    assert record.status is Status.RUNNING
-                    return folder
-            time.sleep(0.1)
-
-    def wait_for_words(self, words: str) -> None:
-        """Wait until a job's log says something."""
-        deadline = time.monotonic() + SECONDS
-        while words not in (logs := self.logs()):
-            assert time.monotonic() < deadline, logs
-            time.sleep(0.1)
-
-    def wait(self, job: int | str, *states: str) -> dict[str, str]:
-        try:
-            return self.slurm.wait(job, *states, seconds=SECONDS)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.logs()}") from None
-
-    def wait_for_all(self) -> None:
-        deadline = time.monotonic() + SECONDS
-        while self.slurm.run("squeue", "--noheader"):
-            assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.2)
-
-    def logs(self) -> str:
-        paths = sorted((self.folder / "results").glob("*/jobs/*.log"))
-        return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in paths)
-
-
-def num_rows(folder: Path) -> int:
-    path = folder / registry.CURVE_FILE
-    return read_table(path).num_rows if path.exists() else 0
-
-
-def epochs_of(folder: Path) -> list[int]:
-    """Return the epochs of a trial's rows, and of no other trial's."""
-    table = read_table(folder / registry.CURVE_FILE)
-    assert table.schema.names == CURVE.names
-    return table["epoch"].to_pylist()
-
-
-def assert_each_ran_whole(place: Workplace, gpu_type: str | None = None) -> None:
-    for folder, record in zip(place.trial_folders(gpu_type), place.records(gpu_type), strict=True):
-        assert record.status is Status.EVALUATED, place.logs()
-        assert record.count(Status.EVALUATED) == 1
-        assert epochs_of(folder) == list(range(1, record.last("config")["epochs"] + 1))
 
 
 @pytest.fixture(scope="module")
@@ -248,10 +67,7 @@ def ray_of_another(address: str):
             env={**os.environ, "RAY_AUTH_MODE": "disabled"}, stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 60
-            while "Ray runtime started" not in (Path(folder) / "log").read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            wait_for(lambda: "Ray runtime started" in (Path(folder) / "log").read_text())
             yield f"{address}:6379"
         finally:
             process.terminate()
@@ -326,10 +142,8 @@ def test_sweep_goes_on_without_a_node_that_is_lost(place):
     lost = place.wait_for_rows("n3")
     owner = registry.running_elsewhere(lost)
     place.slurm.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
-    deadline = time.monotonic() + SECONDS
-    while registry.running_elsewhere(lost) == owner:  # another node may take it up at once
-        assert time.monotonic() < deadline, place.logs()
-        time.sleep(0.1)
+    # Another node may take it up at once.
+    wait_for(lambda: registry.running_elsewhere(lost) != owner, SECONDS, place.logs)
     place.release()
     assert place.wait(job)["JobState"] == "COMPLETED", place.logs()
     assert_each_ran_whole(place, "H200")
@@ -404,10 +218,10 @@ def test_search_is_on_all_nodes_and_goes_on_when_its_job_was_told_of_its_end(pla
     def records() -> list[Record]:
         return [registry.read(path) for path in (results / "trials").glob("*")]
 
-    deadline = time.monotonic() + SECONDS
-    while {node for record in records() for node in record.all("slurm_node")} != {*NODE_TYPES}:
-        assert time.monotonic() < deadline, Path(submitted.log).read_text()
-        time.sleep(0.05)
+    def nodes() -> set[str]:
+        return {node for record in records() for node in record.all("slurm_node")}
+
+    wait_for(lambda: nodes() == {*NODE_TYPES}, SECONDS, Path(submitted.log).read_text)
     place.slurm.run("scancel", "--signal=USR1", "--batch", str(job))
     place.wait_for_words(STOPPING)
     place.release()

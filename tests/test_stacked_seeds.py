@@ -11,7 +11,7 @@ from pwmray.config import TrialConfig
 from pwmray.data.sampler import WindowSampler
 from pwmray.seeding import generator
 from pwmray.variants import VARIANTS
-from tests.test_imports import ROOT
+from tests.imports import ROOT
 from tests.tiny import SETTINGS
 
 EPOCHS, SEEDS = 20, (0, 1, 2)

@@ -13,7 +13,7 @@ from pwmray.registry import Status
 from pwmray.registry.sweep_folders import read_sweep
 from pwmray.search import search_parser
 from pwmray.sweep_options import sweep_parser
-from tests.test_cluster_slurm import PARTITIONS, SINFO
+from tests.recorded_slurm import PARTITIONS, SINFO
 from tests.tiny_search import search
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"

@@ -4,14 +4,14 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 
 import pytest
 
 from pwmray.tensorboard_file import write_events
-from tests.test_tracking import BEGUN, ROWS, TRIALS, leave_sweep
+from tests.tracked import BEGUN, ROWS, TRIALS, leave_sweep
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 MORE = {"epoch": 6, "seconds": 9.0, "return_mean": 30.0}
@@ -33,14 +33,6 @@ def address(request, tmp_path):
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def wait_for(found, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return value
 
 
 def get(address, path, **query):

@@ -11,23 +11,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import deaths, plan, registry, results, tables
+from pwmray import deaths, registry, results, tables
 from pwmray.driver import turns
 from pwmray.driver.interruption import Interruption, TerminatedError
-from pwmray.driver.notify import Notices
-from pwmray.driver.progress import SweepProgress
-from pwmray.driver.turns import Turns
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests.claims import do_not_watch, leave_claim
-from tests.tiny import sweep
+from tests.made_turns import driver, folder_of, no_machine, stand_at
 
 NUM_DRIVERS = 3
 # Waits for a word, then makes its turns and says which trials it has queued.
 DRIVER = """
 import sys
 from pathlib import Path
-from tests.test_turns import driver, no_machine
+from tests.made_turns import driver, no_machine
 turns, _ = driver(Path(sys.argv[1]), 8)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -48,27 +45,6 @@ for index in range(20):
     tables.Tables(tables.open_sweep(made, "python tiny.py")).write()
     tables.log_run(folder / "tiny", index=first + index, pad="x" * 20_000)
 """
-
-
-def no_machine():
-    return {}
-
-
-def folder_of(results, trial):
-    return registry.trial_folder(results, trial.config.fingerprint)
-
-
-def stand_at(results, trial, *statuses, **fields):
-    for status in (Status.PENDING, Status.QUEUED, *statuses):
-        registry.record(folder_of(results, trial), status, **fields)
-
-
-def driver(results, num_trials, interruption=None, patience_seconds=float("inf")):
-    """Return the turns of a driver that starts now, and its trials."""
-    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:num_trials], results)
-    progress = SweepProgress(made, Notices("tiny", None))
-    progress.__enter__()
-    return Turns(made, progress, interruption or Interruption(), patience_seconds), made.trials
 
 
 def run_on(results, trial):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pwmray import results
-from tests.test_imports import BLOCKED, HEAVY, ROOT
+from tests.imports import BLOCKED, HEAVY, ROOT
 
 ABSENT = (*HEAVY, "optuna", "imageio", "scipy", "rich")
 START = "machine.CPU_PRODUCT = (512, 512, 512)\nsys.exit(update.main())"

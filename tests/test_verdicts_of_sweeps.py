@@ -7,8 +7,8 @@ import pytest
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from pwmray import plan, registry, tables
-from tests.test_levels import evaluate_by_hand
-from tests.test_phases import SWEEPS
+from tests.made_trials import evaluate_by_hand
+from tests.phases import SWEEPS
 
 
 def leave_results(sweep, scale, folder):

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.summarize import main
-from tests.documents import ROOT, read_blocks, run_blocks
+from tests.documents import ROOT, SWEEP, list_rows, read_blocks, run_blocks, summarize_committed
 
 DOCS = ROOT / "docs"
-SWEEP = DOCS / "phase6_laptop"
 
 
 @pytest.fixture
@@ -41,17 +39,6 @@ def test_walkthrough_shows_the_figure_that_it_draws():
 def test_every_block_of_code_is_run():
     text = (DOCS / "walkthrough.md").read_text()
     assert len(read_blocks(DOCS / "walkthrough.md")) == text.count("\n```python\n") > 8
-
-
-def list_rows(markdown: str) -> list[str]:
-    """Return the rows of all tables, without their headers."""
-    bodies = re.sub(r"^\|.*\|\n\| ---.*\|\n", "", markdown, flags=re.M)
-    return re.findall(r"^\| .*\|$", bodies, re.M)
-
-
-def summarize_committed(capsys, *options: str) -> str:
-    assert main([str(SWEEP / "tables" / "phase6_epochs"), "--format", "md", *options]) == 0
-    return capsys.readouterr().out
 
 
 def test_tables_of_the_committed_sweep_are_those_of_its_data(capsys):

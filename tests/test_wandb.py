@@ -20,11 +20,11 @@ from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import place_of
 from tests.fake_wandb import ENTITY, FakeWandb
 from tests.gated import THIRD_ROW, start_gated, wait_for_gate
+from tests.made_world_models import find
 from tests.run_file import read_run_file
 from tests.started_sweeps import run
-from tests.test_prerequisites import find
-from tests.test_tensorboard import wait_for
-from tests.test_tracking import ROWS, TRIALS, leave_sweep, leave_trial, scalars
+from tests.tracked import ROWS, TRIALS, leave_sweep, leave_trial, scalars
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 KEY = "5ec4e7" * 7  # 40 characters or more, as W&B wants them

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from pwmray.slurm_jobs import read_squeue
 from tests.commands_here import put_command
 from tests.minislurm import MiniSlurm
 from tests.tiny import sweep
+from tests.waiting import wait_for
 
 TRIALS = sweep.trials("tiny")[:4]
 NAMES = [trial.label for trial in TRIALS]
@@ -514,20 +514,13 @@ def submit(slurm, results_dir, indices, *options, script=None, profile="h100"):
     return job
 
 
-def wait_until(is_so):
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def are_held(results_dir, indices):
     return [bool(registry.running_elsewhere(folder_of(results_dir, i))) for i in indices]
 
 
 def wait_until_they_run(results_dir, indices):
-    wait_until(lambda: all(are_held(results_dir, indices)))
-    wait_until(lambda: all(status_of(results_dir, i)[0] is Status.RUNNING for i in indices))
+    wait_for(lambda: all(are_held(results_dir, indices)))
+    wait_for(lambda: all(status_of(results_dir, i)[0] is Status.RUNNING for i in indices))
 
 
 def status_of(results_dir, index):
@@ -541,7 +534,7 @@ def test_real_jobs_and_their_trials_are_shown(real, tmp_path, capsys):
     first = submit(real, tmp_path, [0, 1], "--partition=h100", "--gres=gpu:2", "--time=30")
     second = submit(real, tmp_path, [2], "--partition=h100", "--gres=gpu:2", profile="late")
     wait_until_they_run(tmp_path, [0, 1])
-    wait_until(lambda: real.job(second)["Reason"] == "Resources")
+    wait_for(lambda: real.job(second)["Reason"] == "Resources")
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     print(out)
     rows = [line.split() for line in out.splitlines()]
@@ -566,7 +559,7 @@ def test_trial_whose_job_is_gone_is_set_right_by_status_too(real, tmp_path, caps
     real.run("scontrol", "update", "nodename=n3", "state=DOWN", "reason=test")
     for job in (cancelled, lost, failed):
         real.wait(job)
-    wait_until(lambda: not any(are_held(tmp_path, range(4))))
+    wait_for(lambda: not any(are_held(tmp_path, range(4))))
     _, out, _ = run(capsys, tmp_path, "status", "tiny")
     assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "0", "0", "3", "1", "0"]
     assert status_of(tmp_path, 0)[0] is Status.CANCELLED
@@ -593,7 +586,7 @@ def test_requeued_job_keeps_its_trials(real, tmp_path, capsys):
     # Not before it was looked at: a requeued job waits for some seconds only.
     real.run("scontrol", "update", f"jobid={job}", "StartTime=now+1hour")
     # The scheduler gives a reason only at its next pass, which is a second away.
-    wait_until(lambda: real.job(job)["Reason"] == "BeginTime")
+    wait_for(lambda: real.job(job)["Reason"] == "BeginTime")
     _, out, _ = run(capsys, tmp_path, "watch", "tiny", "--once")
     assert "not before its begin time" in out
     assert status_of(tmp_path, 0)[0] is Status.RUNNING

@@ -1,7 +1,7 @@
 """Draw who wins: the map of winners, pairs of seeds, the 2x2's effects, performance profiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -85,18 +85,11 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         level, against = (a.factors[table.factor] for a in (rows[0].level, rows[0].baseline))
         for row in rows:
             _draw_pairs(axes, row, markers[row.level.factors["task"]], colours[level])
-        axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
-        axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
+        _draw_diagonal(axes)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
-        axes.grid(color="0.94", linewidth=0.8)
-    grey: Style = {"color": "0.3", "linestyle": ""}
-    shapes = [
-        Line2D([], [], label=task, marker=marker, **grey)
-        for task, marker in markers.items()
-        if has_shapes
-    ]
+    shapes = _name_shapes(markers) if has_shapes else []
     mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -109,6 +102,20 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         + names.explain(table.factor, *decided[0].shared),
         shapes,
     )
+
+
+def _draw_diagonal(axes: Axes) -> None:
+    axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
+    axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
+    axes.grid(color="0.94", linewidth=0.8)
+
+
+def _name_shapes(markers: Mapping[str, str]) -> list[Line2D]:
+    """Return the legend's entries: which task a mark's shape is of."""
+    return [
+        Line2D([], [], color="0.3", linestyle="", label=task, marker=marker)
+        for task, marker in markers.items()
+    ]
 
 
 def _draw_pairs(axes: Axes, row: Comparison, marker: str, colour: str) -> None:

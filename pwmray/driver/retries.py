@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pwmray import slurm_jobs
 from pwmray.commands import say
@@ -24,9 +23,7 @@ from pwmray.failures import (
 from pwmray.placement import request
 from pwmray.registry import Record, Status
 from pwmray.room import takes
-
-if TYPE_CHECKING:
-    from pwmray.config import RuntimeConfig
+from pwmray.runtime import RuntimeConfig
 
 NUM_FIRST = 3  # trials that die of one bug before it is taken to be that of all
 _POLL_SECONDS = 5.0
@@ -102,7 +99,7 @@ class FirstDeaths:
 
 def can_retry(
     record: Record,
-    runtime: "RuntimeConfig",
+    runtime: RuntimeConfig,
     num_bytes: int,
     results: Path,
     machine: Callable[[], Mapping[str, float]],

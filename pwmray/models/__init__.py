@@ -10,8 +10,10 @@ from pwmray.models.world_model_mlp import MLPWorldModel
 
 WORLD_MODELS: dict[str, type[WorldModel]] = {"mlp": MLPWorldModel, "flow": FlowWorldModel}
 POLICIES: dict[str, type[Policy]] = {"gaussian": GaussianPolicy, "flow": FlowPolicy}
+KINDS = {"world_model": WORLD_MODELS, "policy": POLICIES}
 
 __all__ = [
+    "KINDS",
     "POLICIES",
     "WORLD_MODELS",
     "CriticConfig",

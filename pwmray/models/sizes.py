@@ -10,7 +10,13 @@ its first layer is a little narrower. The flow world model's input is 1 wider (t
 velocity ends without a LayerNorm, which weighs that up at equal widths.
 """
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pwmray.checks import take_preset
+from pwmray.models import KINDS
+from pwmray.wording import unknown
 
 Settings = dict[str, Any]
 
@@ -65,3 +71,38 @@ SIZES: dict[str, Settings] = {
     ),
     "317": _size(1376, (4096,) * 4, (4096, 4096), flow_first_unit=398),
 }
+
+
+def expand(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the key `size` by the widths that it sets; those given win.
+
+    Raises ValueError for a size that there is not.
+    """
+    rest, widths = take_preset(flat, "size", SIZES)
+    if widths is not None:
+        widths = widths | dict(_widths_of_kinds(str(flat["size"])))
+    # A key that is in both goes to the end: there it also wins over the size's [flow] key.
+    return {key: value for key, value in (widths or {}).items() if key not in rest} | rest
+
+
+def _widths_of_kinds(size: str) -> Iterator[tuple[str, Any]]:
+    """Yield what kinds say of themselves at a size, by flat key."""
+    for part, registry in KINDS.items():
+        for kind, model in registry.items():
+            by_size = {str(key): widths for key, widths in model.Config.by_size.items()}
+            where = f"{model.Config.__module__}: {model.Config.__name__}.by_size"
+            for name in by_size:
+                if name not in SIZES:
+                    raise ValueError(f"{where}: {unknown('size', name, SIZES)}")
+            if DEFAULT_SIZE in by_size:
+                raise ValueError(f"{where}: size {DEFAULT_SIZE} is its fields' defaults; set those")
+            by_size[DEFAULT_SIZE] = _own_defaults(part, model.Config)
+            for name, value in by_size.get(size, {}).items():
+                yield f"{part}[{kind}].{name}", value
+
+
+def _own_defaults(part: str, its: type) -> dict[str, Any]:
+    """Return a kind's defaults that are not those of the default size."""
+    shared = SIZES[DEFAULT_SIZE]
+    defaults = {field.name: field.default for field in dataclasses.fields(its)}
+    return {n: value for n, value in defaults.items() if shared.get(f"{part}.{n}", value) != value}

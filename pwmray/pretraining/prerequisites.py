@@ -65,32 +65,26 @@ def find(
     file of its kind fits, or several do, and for trials that differ only in the pretrainings that
     they name where one given file replaces those.
     """
-    found, needed = [], {}
+    command = _command(sweep, scale, results, data_dir)
+    found: list[TrialConfig] = []
+    needed: dict[Path, list[PretrainingConfig]] = {}  # once for each trial
     for config in configs:
+        files = (given or {}).get(config.world_model.kind)
         if not config.awaits_world_model:
             found.append(config)
-            continue
-        kind = config.world_model.kind
-        if given and kind in given:
-            found.append(_start_from(config, _choose(config, given[kind])))
-            continue
-        pretraining = PretrainingConfig.behind(config, sweep.scales[scale])
-        command = _command(sweep, scale, results, data_dir)
-        _check_task(config, pretraining, command)
-        folder = pretraining.folder(results)
-        if not (is_done(folder) or _makes(sweep, scale, pretraining)):
-            command = ""
-        before = needed.get(folder)
-        number = 1 + (before.num_trials if before else 0)
-        needed[folder] = Prerequisite(pretraining, folder, command, number)
-        found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
-    _check_distinct(configs, found)
-    words = {
-        made.fingerprint: config.world_model_from
-        for config, made in zip(configs, found, strict=True)
-        if config.awaits_world_model
-    }
-    return Found(found, list(needed.values()), words)
+        elif files:
+            found.append(_start_from(config, _choose(config, files)))
+        else:
+            pretraining = PretrainingConfig.behind(config, sweep.scales[scale])
+            _check_task(config, pretraining, command)
+            folder = pretraining.folder(results)
+            needed.setdefault(folder, []).append(pretraining)
+            found.append(_start_from(config, folder / BEST_FILE) if is_done(folder) else config)
+    wanted = []
+    for folder, (pretraining, *others) in needed.items():
+        makes = command if is_done(folder) or _makes(sweep, scale, pretraining) else ""
+        wanted.append(Prerequisite(pretraining, folder, makes, 1 + len(others)))
+    return Found(found, wanted, _words(configs, found))
 
 
 def check_made(prerequisites: Sequence[Prerequisite]) -> None:
@@ -175,19 +169,23 @@ def _choose(config: TrialConfig, paths: Sequence[Path]) -> Path:
     return fitting[0]
 
 
-def _check_distinct(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> None:
-    """Raise ValueError for trials that have become one by starting from the same file."""
+def _words(configs: Sequence[TrialConfig], found: Sequence[TrialConfig]) -> dict[str, str]:
+    """Return the words that name pretrainings, by the fingerprints of trials with their files.
+
+    Raises ValueError for trials that have become one by starting from the same file.
+    """
     seen: dict[str, TrialConfig] = {}
     for config, made in zip(configs, found, strict=True):
-        if not config.awaits_world_model or made.awaits_world_model:
+        if not config.awaits_world_model:
             continue
         before = seen.setdefault(made.fingerprint, config)
-        if before is not config:
+        if before is not config and not made.awaits_world_model:
             raise ValueError(
                 f"{made.world_model_from} would replace both {before.world_model_from!r} and "
                 f"{config.world_model_from!r}: {config.label} would run twice; where a sweep "
                 "varies pretrainings, --world-model can replace none"
             )
+    return {fingerprint: config.world_model_from for fingerprint, config in seen.items()}
 
 
 def _start_from(config: TrialConfig, path: Path) -> TrialConfig:

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from pwmray import lost, placement
 from pwmray.commands import TRIALS_FAILED, say, show_progress
-from pwmray.config import RuntimeConfig, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.driver import connect, notify
 from pwmray.driver.data_making import make_data
 from pwmray.driver.engine import LOST, Engine
@@ -25,6 +25,7 @@ from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
 from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
+from pwmray.runtime import RuntimeConfig
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.plan_text import best_lines, caution_lines, other_lines
