@@ -28,7 +28,9 @@ norms_gpu._NARROW = (1024, 4, 792)  # many rows a program: the interpreter takes
 steps, step = [], adam_gpu.step
 adam_gpu.step = lambda *given: steps.append(1) or step(*given)
 plain = make_learner(sys.argv[1], **UNEVEN)
-agreement.check(plain)
+agreement._LEADING = (3, 32)
+for check in agreement.checks(plain, plain.optimizers.values()).values():
+    check()
 ours, before = copy.deepcopy(plain), copy.deepcopy(plain)
 compiling.compile_networks(ours, ours.optimizers.values())
 replay.prepare_rates(ours.optimizers.values(), torch.device("cpu"))
