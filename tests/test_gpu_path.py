@@ -300,10 +300,10 @@ counted = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("variant", "methodology", "most"),
     [
-        ("baseline", "frozen", 1004),
-        ("fullflow", "frozen", 2891),
-        ("baseline", "finetuned", 1345),
-        ("fullflow", "finetuned", 4849),
+        ("baseline", "frozen", 959),
+        ("fullflow", "frozen", 2846),
+        ("baseline", "finetuned", 1300),
+        ("fullflow", "finetuned", 4804),
     ],
 )
 def test_epoch_at_paper_scale_launches_no_more(variant, methodology, most):
