@@ -135,8 +135,7 @@ def _fit(
         gnormed += g[:, None] * normed
         gvalue += g
         squares += error * error
-    normed, value = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0)
-    total = num_groups * num_entries
+    normed, value, total = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0), num_groups * num_entries
     part = parts_at + tl.program_id(0) * (4 * total + 2 * num_groups)
     tl.store(part + own, tl.sum(gbias, axis=0), is_column)
     tl.store(part + total + own, weight * normed, is_column)
