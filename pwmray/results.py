@@ -87,7 +87,8 @@ TRIALS = pa.schema(
         ("device", pa.string()),  # cpu, or the GPU's name
         ("slurm_job_id", pa.string()),
         # Of the next eleven, several joined by "and" where a trial was resumed under another.
-        ("kernels", pa.string()),  # compiled: on, off, or "off: " and why against what was asked
+        # Compiled: on, off, or "off: " (or "partly off: ") and why against what was asked.
+        ("kernels", pa.string()),
         ("cuda_graph", pa.string()),  # the same of the recorded epoch; off on a CPU
         ("code_version", pa.string()),  # package version
         ("git_commit", pa.string()),  # in a changed tree with "+changes." and a hash of the package

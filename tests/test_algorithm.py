@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pwmray.algorithm import checkpoint
+from pwmray.algorithm import checkpoint, pwm
 from pwmray.algorithm.evaluate import evaluate, policy_actor
 from pwmray.algorithm.learner_config import LearnerConfig
 from pwmray.algorithm.pwm import Rollout
@@ -335,6 +335,17 @@ def test_critics_come_to_their_targets():
     far = update_critics(learner, rollout, stream())["critic_loss"]
     near = update_critics(learner, rollout, stream())["critic_loss"]
     assert near < 0.1 * far
+
+
+def test_minibatches_that_a_gpu_gathers_at_once_are_those_of_each_pass(monkeypatch):
+    rows, draws = (torch.arange(14).view(7, 2), torch.arange(7)), stream()
+    orders = [torch.randperm(7, generator=draws) for _ in range(3)]
+    expected = [y.tolist() for order in orders for y in order.chunk(3)]
+    for is_cuda in (False, True):
+        monkeypatch.setattr(torch.Tensor, "is_cuda", is_cuda)
+        found = list(pwm._minibatches(rows, orders, 3))
+        assert [y.tolist() for _, y in found] == expected
+        assert all(torch.equal(z, rows[0][y]) for z, y in found)
 
 
 def test_fused_steps_equal_plain_adam():

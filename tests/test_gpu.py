@@ -144,6 +144,25 @@ def test_recorded_epochs_are_the_ordinary_ones(variant, matmul, compiled, caplog
     assert step_difference(learner, plain, before) < {FLOAT32: 0.01, BFLOAT16: 0.3}[matmul]
 
 
+def test_epochs_recorded_in_turn_are_those_recorded_in_branches(monkeypatch):
+    learner, record = make_learner("fullflow", **UNEVEN).to(GPU), replay.record_graph
+    other, before = copy.deepcopy(learner), copy.deepcopy(learner)
+    runs = [make_epoch(learner, Windows(2), torch.Generator(GPU).manual_seed(1))]
+
+    def only_in_turn(*given):
+        if replay._branches:
+            raise RuntimeError("no branches")
+        return record(*given)
+
+    monkeypatch.setattr(replay, "record_graph", only_in_turn)
+    runs.append(make_epoch(other, Windows(2), torch.Generator(GPU).manual_seed(1)))
+    assert [run.cuda_graph for run in runs] == ["on", "partly off: no branches"]
+    for epoch in range(EPOCHS):
+        for run in runs:
+            run(epoch / EPOCHS)
+    assert step_difference(other, learner, before) < 0.01
+
+
 def test_what_a_recording_reads_lives_as_long_as_it_does():
     windows, learner = Windows(2), make_learner("baseline").to(GPU)
     epoch = make_epoch(learner, windows, torch.Generator(GPU).manual_seed(1))
@@ -180,7 +199,8 @@ def test_recording_that_fails_leaves_training_as_it_was(caplog):
 
         generators = [noise, windows.generator]
         tensors, adams = [*one.parameters(), *one.buffers()], list(one.optimizers.values())
-        run = replay.replayed(work, adams, tensors, generators).run if waits else work
+        given = (work, adams, tensors, generators, replay.record_graph)
+        run = replay.replayed(*given).run if waits else work
         for _ in range(3):
             one.set_schedules(0.0)
             losses.append(run()["actor_loss"])
@@ -209,4 +229,6 @@ def test_kernels_for_the_gpu_can_be_compiled():
 @pytest.mark.parametrize("fidelity", ["corrected", "published"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kernels_agree_with_torch(variant, fidelity):
-    agreement.check(make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU))
+    learner = make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU)
+    for check in agreement.checks(learner, learner.optimizers.values()).values():
+        check()

@@ -28,7 +28,9 @@ norms_gpu._NARROW = (1024, 4, 792)  # many rows a program: the interpreter takes
 steps, step = [], adam_gpu.step
 adam_gpu.step = lambda *given: steps.append(1) or step(*given)
 plain = make_learner(sys.argv[1], **UNEVEN)
-agreement.check(plain)
+agreement._LEADING = (3, 32)
+for check in agreement.checks(plain, plain.optimizers.values()).values():
+    check()
 ours, before = copy.deepcopy(plain), copy.deepcopy(plain)
 compiling.compile_networks(ours, ours.optimizers.values())
 replay.prepare_rates(ours.optimizers.values(), torch.device("cpu"))
@@ -201,6 +203,64 @@ for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integra
 """
 
 
+# Every kernel of an epoch at paper scale, compiled for an H200 without one: its shapes alone are on
+# torch's meta device.
+COMPILE = """
+import contextlib, sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from benchmarks.workload import Case, random_store
+from pwmray.algorithm import agreement, compiling, replay
+from pwmray.build import build_learner
+from pwmray.data.sampler import WindowSampler
+GPU, is_on, compiled, run = torch.device("meta"), [False], set(), JITFunction.run
+class Driver:
+    get_current_device = get_current_stream = lambda self, *given: 0
+    get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+driver.set_active(Driver())
+def compile_alone(self, *given, grid, warmup, **how):
+    kernel = run(self, *given, grid=grid, warmup=True, **how)
+    assert kernel.metadata.shared <= 227 * 1024, (self.__name__, kernel.metadata.shared)
+    assert all(0 < size < 2**16 for size in grid[1:]) and 0 < grid[0] < 2**31, grid
+    compiled.add(self.__name__)
+JITFunction.run = compile_alone
+@contextlib.contextmanager
+def autocast(device_type, dtype=None, enabled=True):
+    is_on.append(enabled)
+    yield
+    is_on.pop()
+torch.autocast, torch.is_autocast_enabled = autocast, lambda _: is_on[-1]
+torch.get_autocast_dtype = lambda _: torch.bfloat16
+torch.Tensor.is_cuda = property(lambda self: self.device == GPU)
+torch.Tensor.data_ptr = lambda self: 0
+agreement.checks = lambda *_: {}
+with GPU:
+    learner = build_learner(Case("48", sys.argv[1], "finetuned", 512, 1, "bfloat16", 4).config)
+optimizers = list(learner.optimizers.values())
+assert compiling.compile_networks(learner, optimizers) == "on"
+replay.prepare_rates(optimizers, GPU)
+for optimizer in optimizers:
+    for p in optimizer.param_groups[0]["params"]:
+        moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {"step": torch.zeros((), device=GPU), **moments}
+draws, store = torch.Generator(), random_store("reacher-easy", 4)
+sampler = WindowSampler(store, learner.window_horizon, GPU, draws, place="memory")
+learner.run_epoch(sampler.sample, draws)
+print(*compiled)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "some"), [("baseline", "_square_error"), ("fullflow", "_advance")]
+)
+def test_kernels_at_paper_scale_compile_for_an_h200(variant, some):
+    compiled = run(COMPILE, variant, TRITON_INTERPRET="0").split()
+    assert {"_forward", "_fit", "_add_rows", "_adam", some} <= set(compiled)
+
+
 @pytest.mark.slow
 def test_actions_for_a_gpu_are_those_of_the_policy():
     interpret(ACT)
@@ -228,7 +288,11 @@ def test_step_for_a_gpu_keeps_copies_of_weights():
 
 
 def interpret(program, *arguments):
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return run(program, *arguments, TRITON_INTERPRET="1")
+
+
+def run(program, *arguments, **settings):
+    environment = os.environ | settings | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=environment,

@@ -137,6 +137,33 @@ def test_recording_that_computes_something_else_is_not_used(caplog):
     assert "a replay differs from an ordinary epoch by" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("record_in_turn", "said"),
+    [(faithful, "partly off: no branches"), (broken, "off: no branches")],
+)
+def test_epoch_whose_branches_cannot_be_recorded_is_recorded_in_turn(
+    record_in_turn, said, monkeypatch, caplog
+):
+    def record(work, generators):
+        with replay.Beside(torch.device("cuda")):
+            return record_in_turn(work, generators)
+
+    def fail(device):
+        raise RuntimeError("no branches")
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(replay, "_side_stream", fail)
+    monkeypatch.setattr(replay, "record_graph", record)
+    setup = Setup()
+    tensors = [*setup.learner.parameters(), *setup.learner.buffers()]
+    given = (setup.work, setup.optimizers, tensors, [setup.draws, setup.windows])
+    made = replay._replayed_somehow(*given, setup.learner.set_schedules)
+    assert made == (setup.work, said)
+    assert "cuda_graph=off: no branches" in caplog.text
+    with pytest.raises(RuntimeError, match="no branches"):
+        replay.Beside(torch.device("cuda"))  # as before
+
+
 def test_recording_with_a_number_where_a_rate_should_be_is_found_out(caplog):
     setup = Setup()
     stale_rates.optimizers = setup.optimizers

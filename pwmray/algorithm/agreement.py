@@ -6,12 +6,14 @@ Shapes: B rows, O observation, A action, L latent; each has two leading dimensio
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pwmray.algorithm.returns import td_lambda
+from pwmray.kernels import adam
 from pwmray.models import CriticEnsemble, Policy, WorldModel
 from pwmray.models.layers import use_kernels
 from pwmray.precision import FLOAT32, autocast
@@ -21,21 +23,24 @@ from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 _Normal = Callable[..., Tensor]  # numbers of a shape, on the device
 _Compute = Callable[[], dict[str, Tensor]]  # values and gradients by name
 
-_LEADING = (3, 32)
+_LEADING = (2, 512)  # as many rows as make a program take several, one after the other
 _TOLERANCE = 0.01  # of a tensor's norm; rounding is off by 1e-5
+_CLIP = 0.5
 
 
-def check(module: nn.Module) -> None:
-    """Raise RuntimeError for the first value or gradient that differs by more than rounding.
+def checks(
+    module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]
+) -> dict[Any, Callable[[], None]]:
+    """Return how to check each part of `module` that uses kernels by itself, and each optimizer.
 
-    It compares copies of the world model, the policy and the critics in `module`, with random
-    weights: those that a trial starts from make a flow stand still.
+    Parts are world models, policies and critics. A check raises RuntimeError for the first value
+    or gradient that differs by more than rounding. It compares copies with random weights: those
+    that a trial starts from make a flow stand still.
     """
     latent_dim = next(part.latent_dim for part in module.modules() if isinstance(part, WorldModel))
-    with _exact_products():
-        for part in module.modules():
-            if isinstance(part, WorldModel | Policy | CriticEnsemble):
-                _check_part(copy.deepcopy(part), latent_dim)
+    parts = [p for p in module.modules() if isinstance(p, WorldModel | Policy | CriticEnsemble)]
+    of_parts = {part: functools.partial(_check_part, part, latent_dim) for part in parts}
+    return of_parts | {o: functools.partial(_check_step, o) for o in optimizers}
 
 
 @contextlib.contextmanager
@@ -49,11 +54,10 @@ def _exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@_exact_products()
 def _check_part(part: WorldModel | Policy | CriticEnsemble, latent_dim: int) -> None:
-    device = next(part.parameters()).device
-    normal = functools.partial(
-        torch.randn, generator=generator(0, "agreement", device), device=device
-    )
+    part = copy.deepcopy(part)
+    normal = _normal_on(next(part.parameters()).device)
     with torch.no_grad():
         for parameter in part.parameters():
             numbers = normal(parameter.shape)
@@ -69,8 +73,51 @@ def _check_part(part: WorldModel | Policy | CriticEnsemble, latent_dim: int) -> 
     ours = compute()
     use_kernels(part, False)
     theirs = compute()
+    _compare(type(part).__name__, ours, theirs)
+
+
+def _check_step(optimizer: torch.optim.Optimizer) -> None:
+    """Compare a step with torch's, and the copies of weights that it leaves with these."""
+    shapes = [parameter.shape for parameter in optimizer.param_groups[0]["params"]]
+    found = [_step(optimizer, shapes, by_kernels) for by_kernels in (True, False)]
+    _compare(f"{type(optimizer).__name__} of {len(shapes)} parameters", *found)
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, shapes: Sequence[torch.Size], by_kernels: bool
+) -> dict[str, Tensor]:
+    """Take two steps from random weights, the first of which makes the moments; return all."""
+    (group,) = optimizer.param_groups
+    normal = _normal_on(group["params"][0].device)
+    parameters = [nn.Parameter(normal(shape)) for shape in shapes]
+    # As large as the weights, beside which a wrong step is to be seen.
+    rate = torch.ones((), device=parameters[0].device)
+    again = type(optimizer)(parameters, lr=rate, betas=group["betas"])  # type: ignore
+    matrices = [p for p in parameters if p.ndim > 1]
+    copies: dict[Tensor, Tensor] = {p: p.detach().to(torch.bfloat16) for p in matrices}
+    for is_first in (True, False):
+        for p in parameters:
+            p.grad = normal(p.shape)
+        if by_kernels and not is_first:
+            norm = adam.step(again, _CLIP, copies)
+        else:
+            norm = nn.utils.clip_grad_norm_(parameters, _CLIP)
+            again.step()
+            adam.follow(copies)
+    kinds = {"parameter": parameters, "copy of a parameter": list(copies.values())}
+    kinds |= {name: [again.state[p][name] for p in parameters] for name in adam.MOMENTS}
+    named = {f"{kind} {i}": t.detach() for kind, ts in kinds.items() for i, t in enumerate(ts)}
+    return named | {"norm": norm}
+
+
+def _normal_on(device: torch.device) -> _Normal:
+    draws = generator(0, "agreement", device)
+    return functools.partial(torch.randn, generator=draws, device=device)
+
+
+def _compare(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     for what in ours | theirs:
-        where = f"{type(part).__name__}: {what}"
+        where = f"{name}: {what}"
         if what not in ours or what not in theirs:
             raise RuntimeError(f"{where} exists only by kernels, or only by torch")
         difference = _difference(ours[what], theirs[what])

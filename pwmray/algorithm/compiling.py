@@ -5,7 +5,7 @@ They touch memory less often than what torch compiles, and are built in seconds.
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,29 +27,39 @@ log = logging.getLogger(__name__)
 def compile_networks(module: nn.Module, optimizers: "Iterable[Adam]") -> str:
     """Have the networks of `module` and the optimizers use kernels, compiled here in seconds.
 
-    They do not without a compiler, or on a GPU where kernels and torch disagree; the log says so.
-    Returns "on", or "off: " and why.
+    They do not without a compiler. On a GPU those parts do not whose kernels and torch disagree.
+    Returns "on", or, as the log says, "off: " or "partly off: " and why.
     """
-    device = next(module.parameters()).device
-    reason = reason_against(device)
-    if not reason and device.type != "cpu":
-        reason = _disagreement(module)
-    if reason:
+    optimizers, device = list(optimizers), next(module.parameters()).device
+    if reason := reason_against(device):
         log.warning("compile=off: %s", reason)
         return f"off: {reason}"
     use_kernels(module, True)
     for optimizer in optimizers:
         optimizer.uses_kernels = True
-    return "on"
+    return "on" if device.type == "cpu" else _leave_out(module, optimizers)
 
 
-def _disagreement(module: nn.Module) -> str:
-    """Return where kernels and torch disagree on this device, '' where they do not."""
-    try:
-        agreement.check(module)
-    except Exception as error:  # a kernel may not even run
-        return shorten(error)
-    return ""
+def _leave_out(module: nn.Module, optimizers: "Sequence[Adam]") -> str:
+    """Take kernels from what they compute something else for; return what `compile_networks` does.
+
+    A part whose kernel does not even run leaves the others theirs.
+    """
+    reasons, checks = [], agreement.checks(module, optimizers)
+    for part, check in checks.items():
+        try:
+            check()
+        except Exception as error:
+            reasons.append(shorten(error))  # not the error: it would keep what it was raised in
+            if isinstance(part, nn.Module):
+                use_kernels(part, False)
+            else:
+                part.uses_kernels = False
+    if not reasons:
+        return "on"
+    how = f"{'' if len(reasons) == len(checks) else 'partly '}off: {'; '.join(reasons)}"
+    log.warning("compile=%s", how)
+    return how
 
 
 @functools.cache

@@ -6,7 +6,7 @@ Formulas: PWM (Georgiev et al., arXiv 2407.02466) with the world-model losses of
 al., arXiv 2310.16828).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -207,13 +207,11 @@ class Learner(nn.Module):
         metrics = []
         with autocast(config.matmul, y_N.device):
             copies = self.critics.copy_weights()
-        for order in orders:
-            shuffled = [t.index_select(0, order).chunk(config.critic_batches) for t in (z_NL, y_N)]
-            for z_RL, y_R in zip(*shuffled, strict=True):
-                with autocast(config.matmul, y_N.device):
-                    error_C = self.critics.differentiate_error(z_RL, y_R, copies)
-                norm = clip_and_step(self.optimizers["critic"], config.critic_clip, copies)
-                metrics.append({"critic_loss": error_C, "critic_gradient_norm": norm})
+        for z_RL, y_R in _minibatches((z_NL, y_N), orders, config.critic_batches):
+            with autocast(config.matmul, y_N.device):
+                error_C = self.critics.differentiate_error(z_RL, y_R, copies)
+            norm = clip_and_step(self.optimizers["critic"], config.critic_clip, copies)
+            metrics.append({"critic_loss": error_C, "critic_gradient_norm": norm})
         return _mean(metrics)
 
     @torch.no_grad()
@@ -342,6 +340,19 @@ def _optimizers(
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _minibatches(
+    tensors: Sequence[Tensor], orders: Sequence[Tensor], num_each: int
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield minibatches of the tensors' rows, as many for each of the orders.
+
+    A GPU gathers all at once, for which it has the memory, a CPU those of an order.
+    """
+    for joined in [torch.cat(list(orders))] if orders[0].is_cuda else orders:
+        passes = [t.index_select(0, joined).split(len(orders[0])) for t in tensors]
+        for rows in zip(*passes, strict=True):
+            yield from zip(*(t.chunk(num_each) for t in rows), strict=True)
 
 
 def _mean(metrics: list[Metrics]) -> Metrics:

@@ -23,11 +23,16 @@ Schedule = Callable[[float], None]  # sets what changes over the epochs, by the 
 _WARM_UPS = 3  # optimizers make their state in the first, libraries their workspaces
 _TOLERANCE = 1e-3  # of the largest entry of each tensor; some sums are in no fixed order
 
+_branches = True  # whether `Beside` makes any
+
 log = logging.getLogger(__name__)
 
 
 class Replay(NamedTuple):
-    """What runs an epoch, and whether from a recording: on, off, or `off: ` and why."""
+    """What runs an epoch, and whether from a recording: on, off, or `off: ` and why.
+
+    `partly off: ` where branches of work beside each other could not be recorded.
+    """
 
     run: Work
     cuda_graph: str
@@ -93,7 +98,22 @@ def replayed_on_gpu(
         return Replay(work, "off")
     if is_mapped:
         return Replay(work, _off("the rows are read from files"))
-    return replayed(work, optimizers, tensors, generators, schedule=schedule)
+    return _replayed_somehow(work, optimizers, tensors, generators, schedule)
+
+
+def _replayed_somehow(
+    work: Work,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Sequence[Tensor],
+    generators: Sequence[torch.Generator],
+    schedule: Schedule,
+) -> Replay:
+    """As `replayed`, if need be without branches: what remains is many times as fast as `work`."""
+    made = replayed(work, optimizers, tensors, generators, record_graph, schedule)
+    if made.cuda_graph == "on":
+        return made
+    again = replayed(work, optimizers, tensors, generators, record_in_turn, schedule)
+    return Replay(again.run, f"partly {made.cuda_graph}") if again.cuda_graph == "on" else made
 
 
 def replayed(
@@ -101,17 +121,16 @@ def replayed(
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: Sequence[Tensor],
     generators: Sequence[torch.Generator],
-    record: Record | None = None,
+    record: Record,
     schedule: Schedule = lambda _: None,
 ) -> Replay:
     """Return `work` as a recording, or, with the reason in the log, itself where that fails.
 
     `work` may change only `tensors` (parameters and buffers), the optimizers and the generators,
     all on the device; they are left as they were, except for what `schedule` sets. `record` makes
-    the recording, by default as a CUDA graph, at the start of the schedule. It is compared in the
-    schedule's middle, where a number that is not a tensor would still be that of the start.
+    the recording at the start of the schedule. It is compared in the schedule's middle, where a
+    number that is not a tensor would still be that of the start.
     """
-    record = record or record_graph
     device = tensors[0].device
     # Detached: a clone with a history would keep autograd's nodes alive, and their stream.
     before = [tensor.detach().clone() for tensor in tensors]
@@ -168,7 +187,8 @@ class Beside:
     """
 
     def __init__(self, device: torch.device):
-        recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        is_beside = _branches and device.type == "cuda"
+        recorded = is_beside and torch.cuda.is_current_stream_capturing()
         self._stream = _side_stream(device) if recorded else None
         self._context = torch.cuda.stream(self._stream)
 
@@ -207,6 +227,16 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
         metrics = work()
 
     return _Recording(graph, metrics, work, generators)
+
+
+def record_in_turn(work: Work, generators: Sequence[torch.Generator]) -> Work:
+    """Record as `record_graph` does, but what would run beside other work in turn with it."""
+    global _branches
+    _branches = False
+    try:
+        return record_graph(work, generators)
+    finally:
+        _branches = True
 
 
 class _Recording(NamedTuple):

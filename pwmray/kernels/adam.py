@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pwmray.kernels.build import load
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _EPSILON = 1e-6  # clip_grad_norm_'s
 
 
@@ -45,7 +45,7 @@ def step(optimizer: torch.optim.Optimizer, clip: float, copies: Mapping[Tensor, 
     tensors = Tensors(
         tuple(p.detach() for p in group["params"]),
         tuple(p.grad for p in group["params"]),
-        *(tuple(state[name] for state in states) for name in _MOMENTS),
+        *(tuple(state[name] for state in states) for name in MOMENTS),
     )
     assert all(t.is_contiguous() and t.dtype == torch.float32 for part in tensors for t in part)
     if tensors.parameters[0].is_cuda:

@@ -60,21 +60,23 @@ def fit(
     Products have the dtype of `autocast`, as in `values`; `copies` come from `copy_weights`.
     """
     z_NL = z_NL.to(product_dtype(z_NL.device))
-    affine, last = parameters.affines[-1], parameters.weights[-1]
     _, layers, x_CNU = _through_hidden(z_NL, parameters, copies)
-    found = norms.value_fit(x_CNU, affine, last, parameters.biases[-1], y_N.float())
+    head = parameters.affines[-1], parameters.weights[-1], parameters.biases[-1]
+    parts, gweights = [norms.value_fit(x_CNU, *head, y_N.float())], []
 
     gx_CNU = x_CNU  # value_fit wrote the gradient there
-    gweights, sums = [found.weight], [(found.bias, found.scale, found.shift)]
     for x_CNU, h_CNU, moments, affine, weight in reversed(layers):
         gweights.append(_weight_gradient(h_CNU, gx_CNU))
         gx_CNU = _products(gx_CNU, weight.transpose(1, 2))
-        given = (norms.MISH_NORM, gx_CNU, x_CNU, affine, moments, gx_CNU, True)
-        sums.append(norms.backward(*given))  # type: ignore[arg-type]
+        given = (norms.MISH_NORM, gx_CNU, x_CNU, affine, moments, gx_CNU)
+        parts.append(norms.backward_parts(*given))
     gweights.append(_first_weight_gradient(z_NL, gx_CNU))
-    gbiases, gscales, gshifts = zip(*reversed(sums), strict=True)
-    gradients = Parameters(gweights[::-1], (*gbiases, found.offset), gscales, gshifts)
-    return found.errors, gradients
+    found, *sums = norms.add_up(parts)
+    last = norms.as_fit(found, *head)
+    affines = [*reversed(sums), (last.bias, last.scale, last.shift)]
+    gbiases, gscales, gshifts = zip(*affines, strict=True)
+    gweights = [*reversed(gweights), last.weight]
+    return last.errors, Parameters(gweights, (*gbiases, last.offset), gscales, gshifts)
 
 
 class _Values(torch.autograd.Function):

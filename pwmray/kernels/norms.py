@@ -35,7 +35,7 @@ Affine = tuple[Tensor, Tensor, Tensor]  # bias, scale, shift
 
 
 class Fit(NamedTuple):
-    """What `value_fit` returns: the error of each group, and the gradient of each parameter."""
+    """What `value_fit` finds: the error of each group, and the gradient of each parameter."""
 
     errors: Tensor  # [G]
     bias: Tensor  # gradients, each of its parameter's shape
@@ -77,6 +77,26 @@ def backward(
     return sums
 
 
+def backward_parts(
+    kind: str, gy: Tensor, x: Tensor, affine: Affine, moments: Tensor, gx: Tensor
+) -> Tensor:
+    """As `backward` of what is trained, but return partial sums [P, 3, ...], for `add_up`."""
+    if x.is_cuda:
+        parts: dict[int, Tensor] = {}
+        on_gpu().backward(kind, gy, x, affine, moments, gx, True, parts)
+        return next(iter(parts.values()))
+    sums = backward(kind, gy, x, affine, moments, gx, True)
+    assert sums is not None
+    return sums.unsqueeze(0)
+
+
+def add_up(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sum of each of the parts [P, ...] over its P; on a GPU by one kernel."""
+    if parts[0].is_cuda:
+        return _rows_on_gpu().add_all(parts)
+    return [whole for (whole,) in parts]  # a CPU leaves none to be added
+
+
 def value_forward(
     x: Tensor, affine: Affine, weight: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -102,18 +122,22 @@ def value_backward(
     return gx
 
 
-def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor) -> Fit:
-    """Fit `value_forward` to a target [N] that all groups share: return errors and gradients.
+def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor) -> Tensor:
+    """Fit `value_forward` to a target [N] that all groups share; `as_fit` tells what it finds.
 
-    An error is a group's mean squared error over the rows; the gradients are of the mean of all
-    errors. The gradient of x is written over x.
+    Returned are partial sums [P, ...], for `add_up`. An error is a group's mean squared error over
+    the rows; the gradients are of the mean of all errors. The gradient of x is written over x.
     """
-    size, num_groups = affine[0].numel(), len(x)
-    found = x.new_empty(4 * size + 2 * num_groups, dtype=torch.float32)
     if x.is_cuda:
-        _values_on_gpu().value_fit(x, affine, weight, offset, target, found)
-    else:
-        _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
+        return _values_on_gpu().value_fit(x, affine, weight, offset, target)
+    found = x.new_empty(1, 4 * affine[0].numel() + 2 * len(x), dtype=torch.float32)
+    _call(_VALUE, "fit", x, affine, (x, *affine, weight, offset, target, found))
+    return found
+
+
+def as_fit(found: Tensor, affine: Affine, weight: Tensor, offset: Tensor) -> Fit:
+    """Return the errors and gradients in what `value_fit` found, added up."""
+    size, num_groups = affine[0].numel(), offset.numel()
     columns, rows = found.split([4 * size, 2 * num_groups])
     bias, scale, shift, gweight = columns.view(4, *affine[0].shape)
     goffset, errors = rows.view(2, num_groups)

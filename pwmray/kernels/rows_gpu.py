@@ -6,6 +6,8 @@ What is added up is added up in the same order each time.
 # Triton is not there on a CPU, and has no types.
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportCallIssue=false
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -36,15 +38,27 @@ def tangent_backward(gv: Tensor, dtype: torch.dtype) -> Tensor:
 
 def add_rows(parts: Tensor, total: Tensor | None = None) -> Tensor:
     """Return the sum of parts [P, ...] over P, float32, added to `total` in its place if given."""
-    result = total
-    if result is None:
-        result = parts.new_empty(parts.shape[1:], dtype=torch.float32)
-    num_parts, num_columns = parts.shape[0], result.numel()
-    rows, columns = (256, 8) if num_parts >= _TALL else (64, 32)
-    grid = (triton.cdiv(num_columns, columns),)
-    shape = (triton.next_power_of_2(triton.cdiv(num_parts, rows)), rows, columns)
-    _add_rows[grid](parts, result, num_parts, num_columns, total is not None, *shape)
-    return result
+    return _add([parts], [total])[0]
+
+
+def add_all(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sum of each of the parts [P, ...] over its P, float32, all in one kernel."""
+    return _add(parts, [None] * len(parts))
+
+
+def _add(parts: Sequence[Tensor], totals: Sequence[Tensor | None]) -> list[Tensor]:
+    pairs = list(zip(parts, totals, strict=True))
+    empty = [p.new_empty(p.shape[1:], dtype=torch.float32) if t is None else t for p, t in pairs]
+    nums, sizes = tuple(len(p) for p in parts), tuple(t.numel() for t in empty)
+    rows, columns = (256, 8) if max(nums) >= _TALL else (64, 32)
+    turns = tuple(triton.next_power_of_2(triton.cdiv(num, rows)) for num in nums)
+    firsts = [0]
+    for size in sizes:
+        firsts.append(firsts[-1] + triton.cdiv(size, columns))
+    has_total = tuple(total is not None for total in totals)
+    given = (tuple(parts), tuple(empty), nums, sizes, tuple(firsts))
+    _add_rows[(firsts[-1],)](*given, has_total, turns, len(parts), rows, columns)
+    return empty
 
 
 def copy_rows(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -110,18 +124,21 @@ def _copy_rows(x_at, y_at, num_rows, width, new_width, num_entries, BLOCK: tl.co
 
 @triton.jit
 def _add_rows(
-    x_at, total_at, num_rows, num_columns, HAS_TOTAL: tl.constexpr,
-    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    parts, totals, nums, sizes, firsts, HAS_TOTAL: tl.constexpr,
+    TURNS: tl.constexpr, NUM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    is_column = column < num_columns
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for turn in range(TURNS):
-        row = turn * ROWS + tl.arange(0, ROWS)
-        inside = (row < num_rows)[:, None] & is_column[None, :]
-        at = row.to(tl.int64)[:, None] * num_columns + column[None, :]
-        total += tl.load(x_at + at, inside, 0.0).to(tl.float32)
-    y = tl.sum(total, axis=0)
-    if HAS_TOTAL:
-        y += tl.load(total_at + column, is_column, 0.0)
-    tl.store(total_at + column, y, is_column)
+    program = tl.program_id(0)
+    for i in tl.static_range(NUM):
+        if (program >= firsts[i]) & (program < firsts[i + 1]):
+            column = (program - firsts[i]) * COLUMNS + tl.arange(0, COLUMNS)
+            is_column = column < sizes[i]
+            total = tl.zeros((ROWS, COLUMNS), tl.float32)
+            for turn in range(TURNS[i]):
+                row = turn * ROWS + tl.arange(0, ROWS)
+                inside = (row < nums[i])[:, None] & is_column[None, :]
+                at = row.to(tl.int64)[:, None] * sizes[i] + column[None, :]
+                total += tl.load(parts[i] + at, inside, 0.0).to(tl.float32)
+            y = tl.sum(total, axis=0)
+            if HAS_TOTAL[i]:
+                y += tl.load(totals[i] + column, is_column, 0.0)
+            tl.store(totals[i] + column, y, is_column)

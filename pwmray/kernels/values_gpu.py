@@ -25,8 +25,6 @@ from pwmray.kernels.norms_gpu import (
     through_norm,
 )
 
-_ROWS, _COLUMNS = 64, 32  # of a program that adds up a fit's sums
-
 
 def value_forward(
     x: Tensor, affine: Affine, weight: Tensor, offset: Tensor
@@ -52,24 +50,16 @@ def value_backward(
     return gx
 
 
-def value_fit(
-    x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor, found: Tensor
-) -> None:
-    """As `norms.value_fit`; what it finds goes to `found`: [4, G, U], [G] and [G]."""
+def value_fit(x: Tensor, affine: Affine, weight: Tensor, offset: Tensor, target: Tensor) -> Tensor:
+    """As `norms.value_fit`: a row of sums for each program."""
     shape = Shape(x, affine)
-    num_parts, num_groups = shape.num_programs, shape.num_groups
-    of_columns = x.new_empty(num_parts, 2, *affine[0].shape, dtype=torch.float32)
-    of_rows = x.new_empty(num_parts, 2, num_groups, dtype=torch.float32)
+    size, num_groups, num_parts = affine[0].numel(), shape.num_groups, shape.num_programs
+    parts = x.new_empty(num_parts, 4 * size + 2 * num_groups, dtype=torch.float32)
     turns = triton.cdiv(shape.num_blocks, num_parts)
     gain = 2.0 / target.numel() / num_groups
-    given = (x, *affine, weight, offset, target, of_columns, of_rows, *shape.sizes, gain)
+    given = (x, *affine, weight, offset, target, parts, *shape.sizes, gain)
     _fit[num_parts, num_groups](*given, turns, *shape.block, num_warps=shape.num_warps)
-    num_rows, num_entries, _ = shape.sizes
-    turns = triton.next_power_of_2(triton.cdiv(num_parts, _ROWS))
-    _add_fit[triton.cdiv(num_entries, _COLUMNS), num_groups](
-        of_columns, of_rows, *affine[1:], weight, found, num_parts, num_rows, num_entries,
-        turns, _ROWS, _COLUMNS,
-    )  # fmt: skip
+    return parts
 
 
 @triton.jit
@@ -114,11 +104,11 @@ def _value_backward(
 
 @triton.jit
 def _fit(
-    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, target_at, columns_at, rows_at,
+    x_at, bias_at, scale_at, shift_at, weight_at, offset_at, target_at, parts_at,
     num_rows, num_entries, epsilon, gain,
     TURNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    group = tl.program_id(1)
+    group, num_groups = tl.program_id(1), tl.num_programs(1)
     column, is_column, own = columns(group, num_entries, WIDTH)
     bias, scale, shift = load_parameters(bias_at, scale_at, shift_at, own, is_column)
     weight = tl.load(weight_at + own, is_column, 0.0)
@@ -145,44 +135,11 @@ def _fit(
         gnormed += g[:, None] * normed
         gvalue += g
         squares += error * error
-    total = tl.num_programs(1) * num_entries
-    part = columns_at + tl.program_id(0) * 2 * total + own
-    tl.store(part, tl.sum(gbias, axis=0), is_column)
-    tl.store(part + total, tl.sum(gnormed, axis=0), is_column)
-    part = rows_at + tl.program_id(0) * 2 * tl.num_programs(1) + group
-    tl.store(part, tl.sum(gvalue, axis=0))
-    tl.store(part + tl.num_programs(1), tl.sum(squares, axis=0))
-
-
-@triton.jit
-def _add_fit(
-    columns_at, rows_at, scale_at, shift_at, weight_at, found_at,
-    num_parts, num_rows, num_entries,
-    TURNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    group, num_groups = tl.program_id(1), tl.num_programs(1)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    is_column = column < num_entries
-    own, total = group * num_entries + column, num_groups * num_entries
-    gbias = tl.zeros((ROWS, COLUMNS), tl.float32)
-    gnormed = tl.zeros((ROWS, COLUMNS), tl.float32)
-    gvalue = tl.zeros((ROWS,), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
-    for turn in range(TURNS):
-        part = turn * ROWS + tl.arange(0, ROWS)
-        is_part = part < num_parts
-        inside = is_part[:, None] & is_column[None, :]
-        at = part[:, None] * 2 * total + own[None, :]
-        gbias += tl.load(columns_at + at, inside, 0.0)
-        gnormed += tl.load(columns_at + at + total, inside, 0.0)
-        gvalue += tl.load(rows_at + part * 2 * num_groups + group, is_part, 0.0)
-        squares += tl.load(rows_at + (part * 2 + 1) * num_groups + group, is_part, 0.0)
-    normed, value = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0)
-    scale, shift, weight = load_parameters(scale_at, shift_at, weight_at, own, is_column)
-    tl.store(found_at + own, tl.sum(gbias, axis=0), is_column)
-    tl.store(found_at + total + own, weight * normed, is_column)
-    tl.store(found_at + 2 * total + own, weight * value, is_column)
-    tl.store(found_at + 3 * total + own, scale * normed + shift * value, is_column)
-    if tl.program_id(0) == 0:
-        tl.store(found_at + 4 * total + group, value)
-        tl.store(found_at + 4 * total + num_groups + group, tl.sum(squares, axis=0) / num_rows)
+    normed, value, total = tl.sum(gnormed, axis=0), tl.sum(gvalue, axis=0), num_groups * num_entries
+    part = parts_at + tl.program_id(0) * (4 * total + 2 * num_groups)
+    tl.store(part + own, tl.sum(gbias, axis=0), is_column)
+    tl.store(part + total + own, weight * normed, is_column)
+    tl.store(part + 2 * total + own, weight * value, is_column)
+    tl.store(part + 3 * total + own, scale * normed + shift * value, is_column)
+    tl.store(part + 4 * total + group, value)
+    tl.store(part + 4 * total + num_groups + group, tl.sum(squares, axis=0) / num_rows)
