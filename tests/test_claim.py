@@ -155,6 +155,12 @@ def test_claim_of_another_users_live_process_is_not_free(tmp_path, monkeypatch):
     assert claim.acquire(path) is None
 
 
+def test_claim_is_not_free_where_the_system_tells_nothing_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "look_up", lambda _: None)
+    with claim.acquire(tmp_path / "claim.json"):
+        assert claim.acquire(tmp_path / "claim.json") is None
+
+
 @pytest.mark.parametrize(("boot", "machine"), [("a boot", "a boot"), (None, "node1")])
 def test_machine_is_told_by_its_boot_or_else_by_its_host(boot, machine, monkeypatch):
     monkeypatch.setattr(system, "name_boot", lambda: boot)
