@@ -357,7 +357,7 @@ def test_observation_statistics_are_those_of_the_rows(tmp_path, monkeypatch, chu
     monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", chunk_rows)
     mean, std = observation_statistics(write_rows(tmp_path / "rows.arrow"))
     np.testing.assert_allclose(mean[:3], [7 / 12, 5.5, 0], rtol=1e-6)
-    np.testing.assert_allclose(std[1:3], [np.sqrt(143 / 12), 1], rtol=1e-6)
+    np.testing.assert_allclose(std[:3], [np.sqrt(35) / 12, np.sqrt(143 / 12), 1], rtol=1e-6)
 
 
 # Made once
