@@ -157,6 +157,25 @@ def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monk
     assert export_stores(stores, tmp_path / "deep" / "out", no_progress) == ["chunk_0.pt"]
 
 
+def test_disk_that_is_full_in_mid_export_is_one_line_and_nothing_stays(tmp_path, monkeypatch):
+    def fail(path, tensors):
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    monkeypatch.setattr("pwmray.data.exporting.save_tensor_dict", fail)
+    stores = [open_store(write_collected(tmp_path, "reacher-easy", REACHER, 4))]
+    with pytest.raises(ValueError, match=f"cannot write to {tmp_path}: is its disk full"):
+        export_stores(stores, tmp_path / "out", no_progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["collected"]
+
+
+def test_progress_of_an_export_counts_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.exporting._CHUNK_EPISODES", 1)
+    stores, said = [open_store(write_collected(tmp_path, "reacher-easy", REACHER, 4))], []
+    export_stores(stores, tmp_path / "out", lambda what, done, total: said.append((done, total)))
+    assert said == [(number * 501, 4 * 501) for number in range(4)]
+
+
 def test_export_says_that_its_folder_was_made_meanwhile(tmp_path):
     path = write_collected(tmp_path, "reacher-easy", REACHER, 4)
 

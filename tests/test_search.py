@@ -304,6 +304,12 @@ def test_search_that_was_stopped_goes_on_with_the_trial_it_left(tmp_path, data):
     assert registry.read(registry.trial_folder(tmp_path, left)).count(Status.RUNNING) == 2
 
 
+def test_space_whose_keys_were_put_in_another_order_is_the_same(tmp_path, data):
+    open_trials(tmp_path, data).next("a")
+    reordered = dataclasses.replace(search, space=dict(reversed(search.space.items())))
+    assert len(make_plan(tmp_path, of=reordered).studies()[TASK].get_trials()) == 1
+
+
 def test_larger_number_goes_on_where_the_smaller_ended(tmp_path, data):
     advance(open_trials(tmp_path, data, number=1), "a", data)
     larger = open_trials(tmp_path, data, number=2)
