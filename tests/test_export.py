@@ -439,10 +439,27 @@ def no_environments(task, num_envs):
 def test_dataset_or_task_that_is_not_imported_is_said_with_the_command(source, tmp_path, task):
     run_import(source, tmp_path / "data", tasks=["pendulum-swingup"])
     recipe = CollectionRecipe(source="mt30")
-    with pytest.raises(ValueError, match=f"has no {task}; import it with: pwmray data import DIR"):
+    command = f"pwmray data import DIR --data {tmp_path / 'data'}"
+    with pytest.raises(ValueError, match=rf"has no {task}; import it with: {command} \(DIR"):
         find_data(task, recipe, tmp_path / "data", no_environments)
     with pytest.raises(ValueError, match=r"mt30 is not in .*; import it with: pwmray data import"):
         find_data(task, recipe, tmp_path / "elsewhere", no_environments)
+
+
+def test_imported_file_that_was_deleted_is_said_with_the_command_that_makes_it_again(
+    source, tmp_path
+):
+    run_import(source, tmp_path, tasks=["pendulum-swingup"])
+    (tmp_path / "mt30" / "pendulum-swingup.arrow").unlink()
+    command = f"import DIR --data {tmp_path} --tasks pendulum-swingup --rebuild"
+    with pytest.raises(ValueError, match=f"has no pendulum-swingup; import it with: .*{command}"):
+        find_data("pendulum-swingup", CollectionRecipe(source="mt30"), tmp_path, no_environments)
+
+
+def test_source_that_is_collected_is_described_with_its_rounds(tmp_path):
+    recipe = CollectionRecipe(num_episodes=4, num_rounds=2, episodes_per_round=3)
+    said = f"10 collected episodes a task in 2 rounds, in {tmp_path}"
+    assert describe_source(recipe, tmp_path) == said
 
 
 def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):
