@@ -67,11 +67,13 @@ def signals():
     hang_up = signal.getsignal(signal.SIGHUP)
     yield
     # Once a process was told to end it ignores SIGHUP; what later tests start would inherit that.
+    left_hang_up = signal.getsignal(signal.SIGHUP)
     signal.signal(signal.SIGHUP, hang_up)
     left = [signal.getsignal(number) for number in numbers]
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
     assert left == before
+    assert left_hang_up in (hang_up, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pwmray import system
-from pwmray.registry import claim
+from pwmray.registry import claim, processes
 from tests.claims import dead_pid, leave_claim, set_age
 from tests.waiting import wait_for
 
@@ -144,6 +144,29 @@ def test_claim_of_a_live_process_is_not_free(tmp_path):
     leave_claim(path, os.getppid(), age=60)
     assert claim.acquire(path) is None
     assert claim.owner(path)["token"] == "another"
+
+
+def test_claim_of_another_users_live_process_is_not_free(tmp_path, monkeypatch):
+    def kill(pid, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", kill)
+    path = tmp_path / "claim.json"
+    leave_claim(path, os.getppid(), age=60)
+    assert claim.acquire(path) is None
+
+
+def test_claim_is_not_free_where_the_system_tells_nothing_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "look_up", lambda _: None)
+    with claim.acquire(tmp_path / "claim.json"):
+        assert claim.acquire(tmp_path / "claim.json") is None
+
+
+@pytest.mark.parametrize(("boot", "machine"), [("a boot", "a boot"), (None, "node1")])
+def test_machine_is_told_by_its_boot_or_else_by_its_host(boot, machine, monkeypatch):
+    monkeypatch.setattr(system, "name_boot", lambda: boot)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node1")
+    assert processes.machine.__wrapped__() == machine
 
 
 def test_claim_of_another_host_is_free_once_its_lease_has_passed(tmp_path, monkeypatch):

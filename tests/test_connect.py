@@ -20,7 +20,7 @@ from ray._private import utils
 from pwmray import plan as planning
 from pwmray import system
 from pwmray.driver import connect, dashboard, launch, retries, tune_callbacks
-from pwmray.driver.engine import Engine
+from pwmray.driver.engine import LOST, Engine
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
 from tests.tiny import sweep
 
@@ -137,6 +137,7 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     told = str(refused.value)
     assert told.startswith(said.format(folder=tempfile.gettempdir()))
     assert "\n" not in told and len(told) < 400
+    assert "busy" not in told
     assert told.endswith("no room TypeError: the cause")
 
 
@@ -352,6 +353,18 @@ def test_engine_that_is_told_to_end_while_ray_is_imported_has_none_to_leave(monk
     with pytest.raises(ImportError):
         engine.start([])
     engine.close()
+
+
+def test_ray_that_dies_again_and_again_ends_the_run(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(connect, "answering", lambda address: asked.append(address) or address)
+    engine = Engine("10.0.0.1:6379")
+    for _ in range(4):
+        engine.leave_lost()
+    with pytest.raises(ValueError, match=f"{LOST} 5 times"):
+        engine.leave_lost()
+    assert asked == ["10.0.0.1:6379"] * 4
+    assert capsys.readouterr().out == f"{LOST}; going on with another\n" * 4
 
 
 def test_ray_whose_node_died_while_its_driver_waited_is_left_for_another(

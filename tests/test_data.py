@@ -234,6 +234,7 @@ def test_equal_content_has_an_equal_fingerprint_and_other_content_another(tmp_pa
     second = write_rows(tmp_path / "b.arrow")
     other = write_rows(tmp_path / "c.arrow", recipe={"seed": 1})
     assert first.fingerprint == second.fingerprint != other.fingerprint
+    assert first.fingerprint == "3d13e1df8a93497a"  # also of files that lie there
 
 
 def test_open_views_survive_a_rebuild_of_their_file(tmp_path):
@@ -357,7 +358,7 @@ def test_observation_statistics_are_those_of_the_rows(tmp_path, monkeypatch, chu
     monkeypatch.setattr("pwmray.data.store._CHUNK_ROWS", chunk_rows)
     mean, std = observation_statistics(write_rows(tmp_path / "rows.arrow"))
     np.testing.assert_allclose(mean[:3], [7 / 12, 5.5, 0], rtol=1e-6)
-    np.testing.assert_allclose(std[1:3], [np.sqrt(143 / 12), 1], rtol=1e-6)
+    np.testing.assert_allclose(std[:3], [np.sqrt(35) / 12, np.sqrt(143 / 12), 1], rtol=1e-6)
 
 
 # Made once
@@ -369,6 +370,17 @@ def test_data_is_made_once_and_then_reused(tmp_path):
     assert ensure_data("pendulum-spin", SMALL, tmp_path, no_environments) == path
     assert path.stat().st_mtime_ns == written
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_collection_that_nobody_shows_is_in_the_log_once_an_activity(tmp_path, caplog):
+    ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
+    assert caplog.messages == ["collection='collecting'"]
+
+
+def test_task_that_there_is_not_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="unknown task 'pendulum-spn'; did you mean"):
+        ensure_data("pendulum-spn", SMALL, tmp_path, no_environments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def no_environments(task, num_envs):
@@ -412,6 +424,15 @@ def test_file_with_columns_of_another_width_than_its_tasks_is_refused(tmp_path):
     write_store(tmp_path / "a.arrow", "pendulum-spin", *columns, [5], ["uniform"], {})
     with pytest.raises(BrokenDataError, match=r"4 observations .*, pendulum-spin's have 3 and 1"):
         open_store(tmp_path / "a.arrow")
+
+
+def test_file_whose_rows_and_episodes_do_not_add_up_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.store._check_rows", lambda *_: None)
+    path, rows = tmp_path / "a.arrow", np.zeros((5, 3), np.float32)
+    columns = [rows, rows[:, :1].copy(), rows[:, 0].copy()]
+    write_store(path, "pendulum-spin", *columns, [4], ["uniform"], {})
+    with pytest.raises(BrokenDataError, match=f"{path} is broken.* do not add up.*MAKE"):
+        open_store(path, "MAKE")
 
 
 def test_what_a_killed_process_left_of_the_file_is_removed_by_the_next(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -28,6 +29,13 @@ def sections_of(log):
     return re.findall(r"^## (?:\W+ )?(.*)$", log, flags=re.MULTILINE)
 
 
+def widths_of(log):
+    """Return the numbers of cells in each table's lines: of unlike lines Markdown makes none."""
+    lines = [len(re.findall(r"(?<!\\)\|", line)) - 1 for line in log.splitlines()]
+    tables_or_text = itertools.groupby(lines, key=lambda width: width > 0)
+    return [set(widths) for is_table, widths in tables_or_text if is_table]
+
+
 def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
     run(capsys, made, "note", NAMES[0], "a | b <script>\nc")
     code, log, _ = run(capsys, made, "log")
@@ -47,6 +55,7 @@ def test_log_shows_a_sweep_with_its_aggregate_and_its_seeds(made, capsys):
         f"({note['user']}, {note['time'][:10]}) |"
     )
     assert log.count("<details>") == log.count("</details>") == 1
+    assert widths_of(log) == [{5}, {12}]
 
 
 def test_sweep_that_was_stopped_is_not_complete_in_the_log(tmp_path, capsys):
@@ -166,9 +175,17 @@ def test_sweep_whose_checkpoints_were_freed_is_archived_and_never_deleted(tmp_pa
 
 def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):
     (made / "tiny" / "sweep.json").unlink()
+    (made / "trials" / ("0" * 16)).mkdir()  # without a record
     log = run(capsys, made, "log")[1]
     assert sections_of(log) == ["Trials of no sweep here"]
     assert all(trial.fingerprint in log for trial in TRIALS[:7])
+    assert "0" * 16 not in log
+
+
+def test_trial_of_no_sweep_is_named_though_it_is_the_only_one_and_broken(tmp_path, capsys):
+    folder_of(tmp_path, 0).mkdir(parents=True)
+    (folder_of(tmp_path, 0) / "events.jsonl").write_text("{broken\n")
+    assert f"**Left out**: {folder_of(tmp_path, 0)}: " in run(capsys, tmp_path, "log")[1]
 
 
 def test_log_is_written_whole_into_a_file(made, tmp_path, capsys):

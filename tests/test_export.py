@@ -157,6 +157,25 @@ def test_export_for_which_there_is_no_room_writes_nothing(source, tmp_path, monk
     assert export_stores(stores, tmp_path / "deep" / "out", no_progress) == ["chunk_0.pt"]
 
 
+def test_disk_that_is_full_in_mid_export_is_one_line_and_nothing_stays(tmp_path, monkeypatch):
+    def fail(path, tensors):
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    monkeypatch.setattr("pwmray.data.exporting.save_tensor_dict", fail)
+    stores = [open_store(write_collected(tmp_path, "reacher-easy", REACHER, 4))]
+    with pytest.raises(ValueError, match=f"cannot write to {tmp_path}: is its disk full"):
+        export_stores(stores, tmp_path / "out", no_progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["collected"]
+
+
+def test_progress_of_an_export_counts_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pwmray.data.exporting._CHUNK_EPISODES", 1)
+    stores, said = [open_store(write_collected(tmp_path, "reacher-easy", REACHER, 4))], []
+    export_stores(stores, tmp_path / "out", lambda what, done, total: said.append((done, total)))
+    assert said == [(number * 501, 4 * 501) for number in range(4)]
+
+
 def test_export_says_that_its_folder_was_made_meanwhile(tmp_path):
     path = write_collected(tmp_path, "reacher-easy", REACHER, 4)
 
@@ -278,11 +297,14 @@ def write_other_rows(path, num_episodes=1):
             lambda path: path.write_bytes((path.parent / "reacher-easy.arrow").read_bytes()),
             "it is of reacher-easy, not of pendulum-swingup",
         ),
-        (write_other_rows, "its manifest says"),
+        (write_other_rows, "has fingerprint "),
         (lambda path: write_other_rows(path, 4), "has fingerprint "),
     ],
 )
-def test_verify_names_a_broken_file_and_exits_with_1(source, tmp_path, capsys, damage, message):
+def test_verify_names_a_broken_file_and_exits_with_1(
+    source, tmp_path, monkeypatch, capsys, damage, message
+):
+    monkeypatch.setattr("pwmray.data.store.VERIFIED_BYTES", 0)  # as of a large one
     assert import_command(source, tmp_path) == 0
     path = tmp_path / "data" / "mt30" / "pendulum-swingup.arrow"
     damage(path)
@@ -420,10 +442,27 @@ def no_environments(task, num_envs):
 def test_dataset_or_task_that_is_not_imported_is_said_with_the_command(source, tmp_path, task):
     run_import(source, tmp_path / "data", tasks=["pendulum-swingup"])
     recipe = CollectionRecipe(source="mt30")
-    with pytest.raises(ValueError, match=f"has no {task}; import it with: pwmray data import DIR"):
+    command = f"pwmray data import DIR --data {tmp_path / 'data'}"
+    with pytest.raises(ValueError, match=rf"has no {task}; import it with: {command} \(DIR"):
         find_data(task, recipe, tmp_path / "data", no_environments)
     with pytest.raises(ValueError, match=r"mt30 is not in .*; import it with: pwmray data import"):
         find_data(task, recipe, tmp_path / "elsewhere", no_environments)
+
+
+def test_imported_file_that_was_deleted_is_said_with_the_command_that_makes_it_again(
+    source, tmp_path
+):
+    run_import(source, tmp_path, tasks=["pendulum-swingup"])
+    (tmp_path / "mt30" / "pendulum-swingup.arrow").unlink()
+    command = f"import DIR --data {tmp_path} --tasks pendulum-swingup --rebuild"
+    with pytest.raises(ValueError, match=f"has no pendulum-swingup; import it with: .*{command}"):
+        find_data("pendulum-swingup", CollectionRecipe(source="mt30"), tmp_path, no_environments)
+
+
+def test_source_that_is_collected_is_described_with_its_rounds(tmp_path):
+    recipe = CollectionRecipe(num_episodes=4, num_rounds=2, episodes_per_round=3)
+    said = f"10 collected episodes a task in 2 rounds, in {tmp_path}"
+    assert describe_source(recipe, tmp_path) == said
 
 
 def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):

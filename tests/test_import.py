@@ -133,6 +133,7 @@ def test_chosen_tasks_come_first_and_others_are_added_later(source, tmp_path):
 def test_finished_import_is_not_done_again(source, tmp_path):
     run_import(source, tmp_path)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mt30").iterdir()}
+    (tmp_path / "mt30" / ".manifest.json.0123abcd.tmp").write_text("half")  # of a killed one
     run_import(source, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "mt30").iterdir()} == written
 

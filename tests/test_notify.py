@@ -171,6 +171,16 @@ def test_server_that_is_not_there_is_a_warning(caplog):
     assert caplog.messages == ["webhook=127.0.0.1 not told: ConnectionRefusedError"]
 
 
+def test_this_machine_is_told_past_a_proxy(server, monkeypatch):
+    with socket.socket() as held:  # a port at which nobody listens
+        held.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{held.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        Notices("phase6", server.url).end(1, 0, 0)
+    assert len(server.posts) == 1
+
+
 def test_slow_server_holds_nobody_up(server, monkeypatch):
     monkeypatch.setattr(notify, "_CLOSE_SECONDS", 0.05)
     server.answers.clear()
@@ -201,6 +211,12 @@ def test_unsafe_address_is_refused_without_repeating_it(monkeypatch, url):
     with pytest.raises(ValueError, match="PWMRAY_WEBHOOK must be https") as caught:
         from_environment("phase6")
     assert "sesame" not in str(caught.value)
+
+
+def test_refusal_names_scheme_and_host(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "http://example.org/sesame")
+    with pytest.raises(ValueError, match="its scheme is 'http', its host"):
+        from_environment("phase6")
 
 
 @pytest.mark.parametrize(

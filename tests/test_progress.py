@@ -189,6 +189,14 @@ def test_names_of_running_trials_are_whole_in_a_narrow_window(started):
     assert progress._trials[name].label[-8:] in shown
 
 
+def test_line_of_the_sweep_is_not_printed_where_a_display_shows_it(started):
+    progress, (name, *_) = started
+    progress._live = Display(io.StringIO(), lambda: "")
+    progress._live.console = Console(file=io.StringIO())
+    progress.report(name, EPOCHS_A_ROW, 1.0, SECONDS)
+    assert progress._live.console.file.getvalue() == ""
+
+
 @pytest.mark.parametrize("text", ["5 MB free in /data/[old]/results", "see /data/[/x]/results"])
 def test_text_with_brackets_is_shown_as_it_is(started, text):
     progress, _ = started

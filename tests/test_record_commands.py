@@ -114,6 +114,17 @@ def test_failures_are_grouped_by_class_and_reason(made, capsys):
     assert out.count("Traceback") == 1
 
 
+def test_failures_begin_with_the_cause_of_most_trials(tmp_path, capsys):
+    for index, reason in enumerate(("KeyError: 'a'", "it burns", "it burns")):
+        stand_at(tmp_path, index, Status.FAILED, failure="code", reason=reason)
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "failures", "tiny")[1]
+    assert re.findall("^code.*", out, re.MULTILINE) == [
+        "code, 2 trials: it burns",
+        "code, 1 trial: KeyError: 'a'",
+    ]
+
+
 def test_failure_of_a_class_that_this_version_does_not_know_is_shown(tmp_path, capsys):
     stand_at(tmp_path, 0, Status.FAILED, failure="gpu on fire", reason="it burns")
     tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:1], tmp_path), "python tiny.py")

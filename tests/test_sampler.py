@@ -132,6 +132,15 @@ def test_every_window_of_every_task_is_drawn_equally_often(tmp_path, place):
     assert stats.chisquare(counts).pvalue > 0.01
 
 
+def test_sampler_among_other_episodes_draws_these_and_by_a_stream_of_its_own(tmp_path):
+    stores = [write_rows(tmp_path / "rows.arrow", lengths=(6, 6, 6))]
+    sampler = MultitaskSampler(stores, [np.array([0, 1])], 3, CPU, stream())
+    other, before = sampler.among([np.array([2])], stream(1)), sampler.generator.get_state()
+    assert other.sample(100)[0].obs_HBO[..., 0].unique().tolist() == [2]
+    assert torch.equal(sampler.generator.get_state(), before)
+    assert sampler.sample(100)[0].obs_HBO[..., 0].unique().tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("horizon", [0, 7])
 def test_horizon_longer_than_every_episode_is_refused(tmp_path, horizon):
     store = write_rows(tmp_path / "rows.arrow", lengths=(5, 7))

@@ -64,12 +64,16 @@ def test_order_is_that_of_the_trials_but_for_those_that_a_process_is_started_for
     assert choose(TRIALS[:1]) is None
     failed = TRIALS[1]._replace(status="ERROR")
     assert choose([TRIALS[0], failed, *TRIALS[2:]]) == "b"
+    between = [TRIALS[1], TRIALS[2]._replace(status="TERMINATED"), TRIALS[3]]
+    assert choose(between) == "a"
+    assert choose(between, started=["a"]) == "c"
 
 
 def test_process_that_is_free_gets_a_trial_that_asks_for_what_it_has():
     assert choose(TRIALS, free=["H200"]) == "b"
     assert choose(TRIALS, started=["b"], free=["H200"]) == "c"
     assert choose(TRIALS, started=["b", "c"], free=["H200"]) == "a"  # to be started, then
+    assert choose(TRIALS, free=["A100"]) == "a"
 
 
 def test_interruption_that_comes_within_a_step_is_told_once_and_stops_it():

@@ -304,6 +304,12 @@ def test_search_that_was_stopped_goes_on_with_the_trial_it_left(tmp_path, data):
     assert registry.read(registry.trial_folder(tmp_path, left)).count(Status.RUNNING) == 2
 
 
+def test_space_whose_keys_were_put_in_another_order_is_the_same(tmp_path, data):
+    open_trials(tmp_path, data).next("a")
+    reordered = dataclasses.replace(search, space=dict(reversed(search.space.items())))
+    assert len(make_plan(tmp_path, of=reordered).studies()[TASK].get_trials()) == 1
+
+
 def test_larger_number_goes_on_where_the_smaller_ended(tmp_path, data):
     advance(open_trials(tmp_path, data, number=1), "a", data)
     larger = open_trials(tmp_path, data, number=2)
@@ -345,6 +351,25 @@ def test_twin_of_a_trial_that_runs_is_told_the_same_and_costs_nothing(tmp_path, 
     assert [trial.value for trial in again.study.get_trials()] == [5.0, 5.0, None]
     assert make_plan(tmp_path, 2).num_left(again.study) == 1
     assert len(study.best_trials(again.study, 5)) == 1
+
+
+def test_best_trials_are_those_of_the_highest_returns_the_best_first(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=3, of=THREE)
+    for name, value in (("a", 3.0), ("b", 5.0), ("c", 4.0)):
+        evaluate(Path(trials.next(name)["grid"]["folder"]), value)
+        trials.end(name, None, is_error=False)
+    assert [trial.value for trial in study.best_trials(trials.study, 2)] == [5.0, 4.0]
+
+
+def test_settings_that_were_stopped_early_are_told_and_not_tried_again(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=3, of=THREE)
+    decide_to_stop(trials, "a")
+    trials.end("a", {"epoch": 2}, is_error=False)
+    (told,) = trials.study.get_trials()
+    trials.study.enqueue_trial(told.params)
+    assert trials.next("b")["grid"][FINGERPRINT] != told.user_attrs[FINGERPRINT]
+    states = [trial.state for trial in trials.study.get_trials()]
+    assert states == [TrialState.PRUNED, TrialState.PRUNED, TrialState.RUNNING]
 
 
 def leave_twins(results, data):

@@ -287,6 +287,9 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     assert trials.next("b") is None
     assert not trials.wait_for_held(lambda: False)
     assert "the next run takes up 1 trial, which" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr(search_trials, "_HELD_SECONDS", 0.0)
+        assert not trials.wait_for_held(iter([True]).__next__)  # asked once: its time is over
     assert trials.wait_for_held(lambda: set_age(folder / CLAIM_FILE, 600) is None)
     assert "1 of 1: failed: its process died: node lost; it runs again" in capsys.readouterr().out
     assert trials.next("c")["grid"]["folder"] == str(folder)
@@ -366,11 +369,11 @@ def test_search_with_a_trial_done_goes_on_whatever_its_failures(tmp_path, data):
     trials.end("a", None, is_error=False)
     for number in range(2):
         fail(trials, f"{number}", reason="TypeError: no", failure="code")
-    trials = open_trials(tmp_path, data)
-    for number in range(4):  # those two again, and two new ones
+    trials = open_trials(tmp_path, data, number=6)
+    for number in range(5):  # those two again, and three new ones
         fail(trials, f"{number}", reason="TypeError: no", failure="code")
     assert trials.bug is None
-    assert len(study.outcomes(trials.study)) == 5
+    assert len(study.outcomes(trials.study)) == 6
 
 
 def test_search_waits_for_the_trial_that_started_before_those_that_died(tmp_path, data):

@@ -42,6 +42,21 @@ def test_folder_that_cannot_be_looked_into_does_not_end_its_driver(tmp_path, cap
     assert capsys.readouterr().out == ""
 
 
+def test_driver_without_work_starts_a_recorder_only_where_runs_are_missing(tmp_path, monkeypatch):
+    started, recorder = [], SimpleNamespace(end=lambda _: Report())
+    monkeypatch.setattr(tracking, "RecorderProcess", lambda job: started.append(job) or recorder)
+    folder, job = leave_trial(tmp_path), Job(str(tmp_path))
+
+    def num_started(mode, is_working):
+        started.clear()
+        with tracking.recording(mode, job, is_working):
+            return len(started)
+
+    assert [num_started(mode, False) for mode in (Mode.OFF, Mode.OFFLINE)] == [0, 1]
+    write_state(folder, {"stamps": stamps_of(folder)})
+    assert [num_started(Mode.OFFLINE, is_working) for is_working in (False, True)] == [0, 1]
+
+
 # The mode.
 
 
@@ -348,6 +363,7 @@ def test_run_is_kept_at_the_next_look_when_wandbs_service_died_over_it(tmp_path)
     assert (writer.kept, recorder.report.failed) == ([], 1)
     recorder.look()
     assert (writer.kept, recorder.report.problem) == ([(folder.name, 2)], "")
+    assert writer.sent == []  # that was not asked for
 
 
 def record(results_dir, writer, monkeypatch, is_closed):
@@ -448,6 +464,17 @@ def test_rows_that_the_server_has_are_kept_by_its_place_and_apart_from_what_is_r
     assert "rows" not in wandb_state.read_state(folder)
 
 
+def test_offline_copy_is_marked_as_synced_once_the_server_has_rows_of_the_run(tmp_path):
+    copy = tmp_path / "wandb" / "offline-run-x" / "run-x.wandb"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    write_state(tmp_path, {"offline": "offline-run-x"})
+    assert list(copy.parent.iterdir()) == [copy]
+    write_rows(tmp_path, {2: "abcdef"}, [None, None, None])
+    write_state(tmp_path, {"offline": "offline-run-x"})
+    assert sorted(copy.parent.iterdir()) == [copy, copy.with_name("run-x.wandb.synced")]
+
+
 @pytest.mark.parametrize("place", [{"server": "https://b"}, {"entity": "team"}])
 def test_other_server_or_team_lacks_what_the_first_has(place, tmp_path):
     folder, writer = leave_trial(tmp_path), FakeWriter()
@@ -483,6 +510,13 @@ def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_pat
     assert (report.written, report.sent, report.elsewhere) == (1, 1, 1)
 
 
+def test_trial_that_is_done_is_kept_though_its_process_still_has_its_claim(tmp_path):
+    folder = leave_trial(tmp_path)
+    with claim.acquire(folder / "claim.json"):
+        report = look(tmp_path, FakeWriter()).report
+    assert (report.written, report.running) == (1, 0)
+
+
 def test_trial_that_runs_and_is_written_elsewhere_counts_once(tmp_path):
     running = leave_trial(tmp_path, TRIALS[0], return_mean=None)
     leave_trial(tmp_path, TRIALS[1])
@@ -501,6 +535,8 @@ def test_command_that_sends_is_as_it_is_to_be_typed(tmp_path, monkeypatch):
     monkeypatch.setenv("PWMRAY_RUN", "./run")
     told = tracking._describe(Report(written=1), Job(str(tmp_path), "tiny"))
     assert told.endswith(f"to send what is kept: ./run pwmray wandb sync tiny --results {tmp_path}")
+    sent = tracking._describe(Report(written=1, sent=1), Job(str(tmp_path), is_online=True))
+    assert sent == "1 run kept in the trials' folders, 1 sent"
 
 
 def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
@@ -511,6 +547,21 @@ def test_run_that_was_written_and_sent_twice_is_one(tmp_path):
     recorder.look()
     assert (writer.kept, writer.sent) == ([(folder.name, 1), (folder.name, 2)], [folder.name] * 2)
     assert (recorder.report.written, recorder.report.sent) == (1, 1)
+    registry.remark(folder, pruned=["best.pt"])  # of which a run says nothing
+    recorder.look()
+    assert (len(writer.kept), len(writer.sent)) == (2, 2)
+
+
+def test_server_has_other_rows_until_a_trial_has_them_again(tmp_path):
+    folder, problems = leave_trial(tmp_path, return_mean=None), []
+    recorder = look(tmp_path, FakeWriter())
+    for rows in (ROWS[:1], ROWS):  # as when it goes on from an earlier checkpoint
+        curve = [{"trial": folder.name, **row} for row in rows]
+        results.write_rows(folder / "curve.arrow", curve, results.CURVE)
+        recorder.look()
+        problems.append(recorder.report.problem)
+    assert problems[0].startswith(f"{folder.name}: W&B has other rows from epoch 4 on")
+    assert problems[1] == ""
 
 
 def test_what_else_a_recorder_prints_is_passed_over(tmp_path, monkeypatch):

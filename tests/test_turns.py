@@ -66,6 +66,16 @@ def test_driver_queues_what_no_process_runs_and_leaves_the_rest(tmp_path):
         assert registry.read(folder_of(tmp_path, trials[0])).status is Status.RUNNING
 
 
+def test_trials_that_had_not_begun_when_ray_was_lost_are_queued_again(tmp_path):
+    ours, (begun, waiting) = driver(tmp_path, 2)
+    ours.next(no_machine)
+    registry.record(folder_of(tmp_path, begun), Status.RUNNING)
+    ours.release()
+    assert ours.ours == [begun.config.fingerprint]
+    ours.next(no_machine)
+    assert statuses(tmp_path, waiting) == ["PENDING", "QUEUED", "QUEUED"]
+
+
 @pytest.mark.parametrize("reason", [None, "preempted"])
 def test_driver_waits_for_others_until_its_patience_ends_or_it_is_asked_to_stop(tmp_path, reason):
     interruption = Interruption()

@@ -63,8 +63,9 @@ class SearchPlan:
         measured = prices.measure(results, ())
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
         minutes = priced.minutes_per_epoch * configs[0].epochs
-        num_bytes = max(map(sum, count_disk_bytes(configs)))
-        return cls(search, scale, tasks, num_trials, results, minutes, num_bytes, cells, data_dir)
+        (sizes,) = count_disk_bytes(configs[:1])  # of any task: models are as wide for all
+        trial_bytes = sum(sizes)
+        return cls(search, scale, tasks, num_trials, results, minutes, trial_bytes, cells, data_dir)
 
     @property
     def folder(self) -> Path:
