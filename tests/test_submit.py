@@ -9,6 +9,7 @@ from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
 from pwmray import registry
+from pwmray.commands import TRIALS_FAILED
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import read_sweep
 from pwmray.search import search_parser
@@ -268,6 +269,22 @@ def test_job_of_another_profile_is_no_second_one(place):
     code, _, err = place.submit("--profile", "h100", "--profile", "h200")
     assert (code, "job 41 of this sweep with profile h100" in err) == (2, True)
     assert [job.profile for job in submissions.read(place.sweep_folder)] == ["any", "h100", "h200"]
+
+
+def test_sweep_that_is_done_is_not_submitted_again(place):
+    assert place.submit("--profile", "any")[0] == 0
+    names = read_sweep(place.sweep_folder)["trials"]
+    folders = [registry.trial_folder(place.folder / "results", name) for name in names]
+    for folder in folders:
+        for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+            registry.record(folder, status)
+    code, out, _ = place.submit("--profile", "any")
+    assert (code, out.splitlines()[-1]) == (0, "nothing to run: all trials are done, or running")
+    (folders[0] / registry.EVENTS_FILE).write_text("{broken\n")
+    code, out, _ = place.submit("--profile", "any")
+    said = "nothing to run: all others are done, or running"
+    assert (code, out.splitlines()[-1]) == (TRIALS_FAILED, said)
+    assert len(submissions.read(place.sweep_folder)) == 1
 
 
 def test_each_job_has_a_script_of_its_own(place):
