@@ -127,6 +127,7 @@ def test_row_of_a_trial_is_of_where_it_stands_now(tmp_path):
     rows = (failed, again, stopped)
     assert [row["reason"] for row in rows] == ["no memory", None, "preempted"]
     assert [row["attempts"] for row in rows] == [1, 2, 2]
+    assert again["created_at"] == failed["created_at"] <= failed["started_at"]
     assert again["ended_at"] is None
     assert failed["ended_at"] < stopped["ended_at"]
 
