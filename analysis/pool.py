@@ -73,7 +73,7 @@ def compare_controls(
     factor does not apply to one side, each of its parts is paired with all matching parts of the
     other, if these are equally many for each.
     """
-    if not baseline.parts or not level.parts:
+    if not baseline.parts:
         return find_differences(compare, baseline.compared, level.compared, keys)
     ours, theirs = _by_left_out(baseline), _by_left_out(level)
     pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]

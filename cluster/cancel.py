@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import submissions
-from cluster.slurm import ASK_SECONDS
+from cluster.slurm import ASK_SECONDS, read_complaint
 from cluster.submissions import Submission
 from pwmray import lost, slurm_jobs
 from pwmray.commands import Subcommands, add_results_option, give_results
@@ -114,7 +114,7 @@ def _scancel(jobs: Sequence[str]) -> None:
     except subprocess.TimeoutExpired:
         raise ValueError(_NO_ANSWER) from None
     if done.returncode:
-        raise ValueError(f"scancel: {done.stderr or done.returncode}")
+        raise ValueError(f"scancel: {read_complaint(done.stderr) or done.returncode}")
 
 
 def _wait_for_the_end(submitted: Sequence[Submission]) -> None:

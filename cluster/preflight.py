@@ -23,7 +23,7 @@ def check_profile(
     """
     try:
         partition = _find_partition(profile, partitions)
-        if profile.gpu_type and partition.gpu_types == [""]:
+        if partition.gpu_types == [""]:
             profile = dataclasses.replace(profile, slurm_gpu=UNTYPED)
         _check_account(profile, partition, associations)
         _check_qos(profile, partition, associations)

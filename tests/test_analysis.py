@@ -13,6 +13,7 @@ import pytest
 
 from analysis.flags import find_flags
 from analysis.load import Trial, encode, find_factor, find_sweep, load_sweep
+from analysis.merge import keep_tasks
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import EVALUATIONS, TRIALS, read_table, write_rows, write_table
@@ -160,6 +161,14 @@ def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_plan
 def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
     flags = find_flags(load_sweep(results / "phase6_epochs"))
     assert flags == ["a final return rests on only 3 evaluation episodes, fewer than 50"]
+
+
+def test_the_trial_with_the_fewest_episodes_is_the_one_that_is_flagged(results):
+    path = results / "phase6_epochs" / "evaluations.arrow"
+    rows = read_table(path).to_pylist()
+    write_rows(path, [*rows, *rows[:3] * 16], EVALUATIONS)  # 51 of the first trial
+    flags = " | ".join(find_flags(load_sweep(results / "phase6_epochs")))
+    assert "a final return rests on only 3 evaluation episodes" in flags
 
 
 def change_data_of_seed_42(row: dict[str, Any]) -> dict[str, Any]:
@@ -322,6 +331,8 @@ def test_trials_that_only_links_know_are_counted(results):
         (folder / "trials" / f"name {number}").symlink_to(f"../../trials/{fingerprint}")
     said = summarize_sweep(load_sweep(folder)).progress
     assert "36 of 36 trials evaluated, 2 more in trials/ that sweep.json does not list" in said
+    of_a_task = keep_tasks(load_sweep(folder), ["reacher-easy"])  # nobody knows whose these are
+    assert summarize_sweep(of_a_task).progress == "18 of 18 trials evaluated"
 
 
 # The command.
@@ -359,6 +370,20 @@ def test_what_must_be_said_stands_beside_the_table(results, capsys):
     assert "about 0.7 spurious winners would be expected in 6 comparisons" in printed
     assert "With 3 seeds no exact test can reach p < .05 (smallest: 0.10 unpaired, 0.25" in printed
     assert "Verdicts along epochs" not in printed
+
+
+def test_four_seeds_are_enough_for_an_exact_test(tmp_path, capsys):
+    returns = {"baseline": (1.0, 2.0, 3.0, 4.0), "fullflow": (5.0, 6.0, 7.0, 8.0)}
+    write_square(tmp_path / "s", {"reacher-easy": returns})
+    run(tmp_path, "s")
+    printed = capsys.readouterr().out
+    assert "1 comparison (simulated rate" in " ".join(printed.split())
+    assert "exact test" not in printed
+
+
+def test_a_sweep_that_compares_what_no_verdict_is_about_compares_the_variants(results):
+    sweep = load_sweep(results / "phase6_epochs")._replace(compare="task")
+    assert [table.factor for table in summarize_sweep(sweep).comparisons] == ["variant"]
 
 
 def test_not_comparable_lists_the_differences_field_by_field(tmp_path, capsys):

@@ -210,3 +210,21 @@ def test_submission_without_an_answer_may_have_been_taken(monkeypatch, tmp_path)
     monkeypatch.setattr(slurm, "ASK_SECONDS", 0.05)
     with pytest.raises(SlurmError, match=r"sbatch did not answer .*squeue tells whether it"):
         slurm.submit(Path("a.sbatch"))
+
+
+def test_question_that_a_busy_controller_refuses_is_repeated_for_as_long_as_is_said(monkeypatch):
+    refusals = [SlurmError("busy")] * 3
+
+    def ask(*command):
+        if refusals:
+            raise refusals.pop()
+        return "told"
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    monkeypatch.setattr(slurm, "_AGAIN_SECONDS", 0.0)
+    assert slurm.ask_again("squeue") == "told"
+    refusals += [SlurmError("busy")] * 3
+    monkeypatch.setattr(slurm, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(SlurmError, match="busy"):
+        slurm.ask_again("squeue")
+    assert len(refusals) == 2

@@ -76,6 +76,12 @@ def test_the_record_of_a_trial_is_named(tmp_path, changes, name):
     assert names_of(write_curves(tmp_path / "s", STEADY, **changes)) == [name]
 
 
+@pytest.mark.parametrize(("imagined", "real"), [(21.0, 11.0), (4.0, 0.5)])
+def test_a_trial_that_imagines_little_more_than_it_gets_is_not_exploited(tmp_path, imagined, real):
+    values = {"imagined_start_value": imagined, "real_start_value": real}  # less than twice; by 3.5
+    assert names_of(write_curves(tmp_path / "s", STEADY, **values)) == []
+
+
 @pytest.mark.parametrize(
     ("last", "names"), [(1e6, ["diverged"]), (np.inf, ["diverged"]), (3.0, [])]
 )

@@ -6,6 +6,7 @@ import pytest
 
 from analysis.diff import main
 from tests.made_sweeps import make_sweep, no_change
+from tests.squares import write_trials
 
 TASKS = ("reacher-easy",)
 
@@ -101,6 +102,14 @@ def test_trial_is_found_beside_a_sweep_that_cannot_be_read(content, results, cap
     assert run(results, "some", "after") == 0
     assert run(results, "0123456", "after") == 2
     assert "aaa/trials.arrow" in capsys.readouterr().err
+
+
+def test_sweep_without_a_trial_yet_is_one_line(results, capsys):
+    write_trials(results / "begun", [], ["seed"], "variant")
+    assert run(results, "begun", "after") == 2
+    assert (
+        capsys.readouterr().err == f"error: sweep begun in {results} has no trials to compare yet\n"
+    )
 
 
 def test_no_results_folder_is_one_line(tmp_path, capsys):

@@ -22,6 +22,7 @@ from analysis.factorial import CONTRASTS, contrast
 from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
+from analysis.suite import THRESHOLDS
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.squares import write_square, write_trials
@@ -352,6 +353,8 @@ def test_suite_compares_every_variant_with_the_baseline(tmp_path):
     # flowpolicy wins 150 > 100, 250 > 100, 250 > 200 of four pairs on both tasks.
     assert suite.levels[1].improvement.estimate == 0.75
     assert suite.levels[3].gap.estimate == pytest.approx(0.44)
+    shares = dict(zip(THRESHOLDS, suite.levels[3].profile, strict=True))
+    assert [shares[over].estimate for over in (475, 500, 600, 650)] == [1.0, 0.5, 0.25, 0.0]
 
 
 def test_returns_of_the_suite_stand_by_seed_however_the_trials_are_listed(tmp_path):
@@ -525,7 +528,11 @@ def test_all_that_rests_on_arms_that_differ_is_marked_where_they_are_judged_anyw
     first = write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": CELLS})
     rows = read_table(first / "trials.arrow").to_pylist()
     for row in rows:
-        row["git_commit"] = "c2" if row["variant"] == "fullflow" else "c1"
+        is_other = (row["task"], row["variant"]) == (
+            "walker-stand",
+            "fullflow",
+        )  # one task is enough
+        row["git_commit"] = "c2" if is_other else "c1"
     write_trials(tmp_path / "s", rows, ["variant", "task", "seed"], "variant")
     assert main([str(tmp_path / "s"), "--anyway", "--format", "md"]) == 0
     titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]

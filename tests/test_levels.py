@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -91,6 +92,7 @@ def test_row_of_a_trial_is_of_where_it_stands_now(tmp_path):
     rows = (failed, again, stopped)
     assert [row["reason"] for row in rows] == ["no memory", None, "preempted"]
     assert [row["attempts"] for row in rows] == [1, 2, 2]
+    assert again["created_at"] == failed["created_at"] <= failed["started_at"]
     assert again["ended_at"] is None
     assert failed["ended_at"] < stopped["ended_at"]
 
@@ -360,6 +362,17 @@ def test_links_of_levels_that_were_renamed_follow_them_though_few_are_run(order,
     assert links == expected
 
 
+def test_links_of_renamed_levels_follow_them_though_a_trials_folder_was_deleted(tmp_path):
+    levels = {"slow": {"learner.actor_lr": 0.1}, "fast": {"learner.actor_lr": 1.0}}
+    leave_results(make_sweep("rate", levels, within=["rate"]), tmp_path)
+    sweep = make_sweep("rate", {"low": levels["slow"], "high": levels["fast"]}, within=["rate"])
+    deleted, *others = make_plan(sweep, tmp_path).trials
+    shutil.rmtree(registry.trial_folder(tmp_path, deleted.config.fingerprint))
+    few = plan.make(sweep, "tiny", [trial.config for trial in others][-1:], tmp_path)
+    folder = tables.open_sweep(few, "python few.py")
+    assert {trial.name for trial in others} <= {path.name for path in (folder / "trials").iterdir()}
+
+
 def test_levels_of_widths_are_not_taken_for_renamed_ones(tmp_path, monkeypatch):
     levels = {"thin": {"policy.units": (8,)}, "wide": {"policy.units": (16, 8)}}
     sweep = make_sweep("width", levels, within=["width"])
@@ -378,8 +391,10 @@ def test_links_by_the_names_of_an_earlier_version_are_replaced(tmp_path):
     links = tmp_path / "few" / "trials"
     links.mkdir(parents=True)
     (links / config.label).symlink_to(f"../../trials/{config.fingerprint}")
+    (links / ".DS_Store").touch()  # what is no link is nobody's name
     tables.open_sweep(planned, "python few.py")
-    assert sorted(path.name for path in links.iterdir()) == sorted(t.name for t in planned.trials)
+    there = {path.name for path in links.iterdir()}
+    assert there == {".DS_Store", *(trial.name for trial in planned.trials)}
 
 
 def test_links_lead_to_the_trials_from_a_sweep_moved_to_another_disk(tmp_path):

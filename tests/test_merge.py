@@ -353,6 +353,20 @@ def test_a_baseline_to_which_a_factor_does_not_apply_stands_beside_each_of_its_l
     assert (row.baseline_name, row.level_name, row.differences) == ("2", "4", ())
 
 
+@pytest.mark.parametrize(("order", "names"), [(1, ("mlp", "flow")), (-1, ("flow", "mlp"))])
+def test_an_average_is_compared_with_a_level_to_which_its_factor_does_not_apply(
+    tmp_path, order, names
+):
+    sweep = load_sweep(write_kinds(tmp_path / "s"))
+    sweep = sweep._replace(trials=sweep.trials[::order])
+    (row,) = summarize_sweep(sweep, FLOW_OR_MLP, within=["task"]).comparisons[0].rows
+    assert (row.baseline_name, row.level_name, row.differences) == (*names, ())
+    for trial in sweep.trials:
+        trial.record["git_commit"] = trial.record["world_model"]
+    (row,) = summarize_sweep(sweep, FLOW_OR_MLP, within=["task"]).comparisons[0].rows
+    assert [str(d) for d in row.differences] == ["git_commit: {} against {}".format(*names)]
+
+
 def test_a_square_whose_flow_settings_are_varied_apart_is_one_of_averages(tmp_path):
     settings = {
         "baseline": [(None, None)],

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import pytest
 from analysis.drawing.colours import VARIANT_COLOURS
 from analysis.formats.grid import format_time
 from analysis.formats.page import anchor
+from analysis.load import load_sweep
+from analysis.provenance import list_provenance
+from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
@@ -152,6 +156,14 @@ def test_every_row_has_a_cell_for_each_header_and_headers_are_buttons(page):
 def test_failures_and_provenance_are_told(epochs):
     assert "out of memory" in epochs.text
     assert re.search(r"<td>commit</td><td>c1 \(35\)</td>", epochs.text)
+
+
+def test_provenance_tells_from_when_to_when_trials_ended(tmp_path):
+    def end(row):
+        return {"ended_at": datetime(2026, 3, 1, 9, 30, tzinfo=UTC) + timedelta(days=row["seed"])}
+
+    shown = list_provenance(summarize_sweep(load_sweep(make_sweep(tmp_path / "s", end)))).rows
+    assert ("trials ended", "2026-04-12 09:30 to 2027-05-31 09:30") in shown
 
 
 def test_a_sweep_without_failures_says_none(square):

@@ -54,6 +54,8 @@ def test_examples_are_valid_and_serve_the_gpus_of_phase_6():
         (LINES + 'sbatch = "--x"', r"\[h\]: key 'sbatch' is '--x'; it must be of type list"),
         (LINES + "gpus = -1", r"\[h\]: gpus is -1"),
         (LINES + 'gpu_type = "H100"', r"\[h\]: gpu_type is 'H100', but gpus is 0"),
+        (LINES + "trials_per_gpu = 2", r"\[h\]: trials_per_gpu is 2, but gpus is 0"),
+        (f'{LINES}["a b"]\n{LINES}', r"\[a b\]: a profile's name consists of letters, digits"),
         (LINES + 'sbatch = ["--array=1-4%2"]', "sbatch has '--array=1-4%2', .*: .*--jobs N"),
         (LINES + 'sbatch = ["-o x.log"]', "sbatch has '-o x.log', which a profile may not set"),
         (LINES + 'sbatch = ["-a1-3"]', "sbatch has '-a1-3', which a profile may not set"),
@@ -153,6 +155,25 @@ def test_partition_that_is_not_named_is_the_default_one():
     found = slurm.read_partitions(PARTITIONS, SINFO)
     assert [name for name in found if found[name].is_default] == ["main"]
     preflight.check_profile(H100, dict(reversed(found.items())), None)
+
+
+def test_cluster_without_a_default_partition_asks_for_one_by_name():
+    found = slurm.read_partitions(PARTITIONS.replace("Default=YES", "Default=NO"), SINFO)
+    with pytest.raises(ValueError, match="has no default: main, gpu-h200"):
+        preflight.check_profile(H100, found, None)
+
+
+def test_partition_without_a_gpu_and_account_that_it_denies_are_named():
+    cpus = slurm.read_partitions(PARTITIONS, "main|up|infinite|8|4000|1|(null)\n")
+    with pytest.raises(ValueError, match="gpus is 2, but no node of partition main has one"):
+        preflight.check_profile(H100, cpus, None)
+    denied = PARTITIONS.replace("AllowAccounts=ALL", "AllowAccounts=ALL DenyAccounts=chemistry")
+    with pytest.raises(ValueError, match=r"account 'chemistry' may not use partition main$"):
+        preflight.check_profile(
+            dataclasses.replace(H100, account="Chemistry"),
+            slurm.read_partitions(denied, SINFO),
+            None,
+        )
 
 
 def test_partition_that_takes_no_jobs_is_refused():

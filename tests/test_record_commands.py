@@ -147,6 +147,15 @@ def test_driver_names_what_its_tables_lack_though_all_is_done(tmp_path, capsys):
     assert capsys.readouterr().out.count(said) == 1
 
 
+def test_trial_whose_record_lacks_its_config_is_left_out_of_the_tables_by_name(tmp_path):
+    registry.record(folder_of(tmp_path, 0), Status.PENDING)
+    made = planning.make(sweep, "tiny", TRIALS[:1], tmp_path)
+    of_sweep = tables.Tables(tables.open_sweep(made, "python tiny.py"))
+    of_sweep.write()
+    said = f"left out of the tables: {folder_of(tmp_path, 0)}: its events.jsonl has no config"
+    assert of_sweep.newly_left_out() == [said]
+
+
 def test_note_that_is_no_text_is_refused_and_an_earlier_one_spoils_nothing(made, tmp_path, capsys):
     code, _, err = run(capsys, made, "note", NAMES[0], "a\udcffb")
     assert (code, err) == (2, "error: the note 'a\\udcffb' is not valid UTF-8\n")

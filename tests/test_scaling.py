@@ -220,7 +220,7 @@ def test_cost_is_of_all_seeds_and_the_gain_is_above_the_floor(tmp_path):
 def test_an_arm_that_returns_nothing_has_lost_what_the_floor_gives(tmp_path):
     folder = write_budgets(tmp_path / "s", {100: [0.0, 0.0]}, train_seconds=50.0)
     cost = measure_costs(build_arms(load_sweep(folder)))[0]
-    assert cost.return_per_hour == 0.0
+    assert (cost.seconds, cost.return_per_hour) == (100.0, 0.0)
     assert cost.gain_per_hour == pytest.approx(-45.1 * 72)
 
 

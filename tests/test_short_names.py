@@ -114,7 +114,16 @@ def test_a_long_name_is_broken_behind_its_separators(label, folded):
     assert fold(label, 11) == folded
 
 
+def test_more_long_levels_than_letters_keep_their_names():
+    levels = [f"a_name_that_is_far_too_long_{number}" for number in range(27)]
+    assert shorten("tuning", *levels).label("tuning", levels[26]) == levels[26]
+
+
 def test_tasks_variants_and_short_levels_stay_as_they_are():
+    assert (
+        shorten("policy[flow].integrator", "rk4", None).label("policy[flow].integrator", None)
+        == "-"
+    )
     assert shorten("task", "cartpole-balance-sparse").legend == {}
     assert shorten("learner.horizon", 4, 16, None).legend == {}
     assert shorten("epochs", 15_000).label("epochs", 15_000) == "15,000"

@@ -9,6 +9,7 @@ from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
 from pwmray import registry
+from pwmray.commands import TRIALS_FAILED
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import read_sweep
 from pwmray.search import search_parser
@@ -236,6 +237,11 @@ def test_nodes_are_those_of_the_profile_before_them(place):
     assert (code, "--nodes must follow the --profile that it is for" in err) == (2, True)
 
 
+def test_submission_without_a_profile_is_refused(place):
+    code, _, err = place.submit()
+    assert (code, err.startswith("error: --profile is missing: ")) == (2, True)
+
+
 def test_profile_that_is_given_twice_is_refused(place):
     code, _, err = place.submit("--profile", "any", "--profile", "any")
     assert (code, err) == (2, "error: --profile names one twice; --jobs N submits N of it\n")
@@ -263,6 +269,22 @@ def test_job_of_another_profile_is_no_second_one(place):
     code, _, err = place.submit("--profile", "h100", "--profile", "h200")
     assert (code, "job 41 of this sweep with profile h100" in err) == (2, True)
     assert [job.profile for job in submissions.read(place.sweep_folder)] == ["any", "h100", "h200"]
+
+
+def test_sweep_that_is_done_is_not_submitted_again(place):
+    assert place.submit("--profile", "any")[0] == 0
+    names = read_sweep(place.sweep_folder)["trials"]
+    folders = [registry.trial_folder(place.folder / "results", name) for name in names]
+    for folder in folders:
+        for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+            registry.record(folder, status)
+    code, out, _ = place.submit("--profile", "any")
+    assert (code, out.splitlines()[-1]) == (0, "nothing to run: all trials are done, or running")
+    (folders[0] / registry.EVENTS_FILE).write_text("{broken\n")
+    code, out, _ = place.submit("--profile", "any")
+    said = "nothing to run: all others are done, or running"
+    assert (code, out.splitlines()[-1]) == (TRIALS_FAILED, said)
+    assert len(submissions.read(place.sweep_folder)) == 1
 
 
 def test_each_job_has_a_script_of_its_own(place):
@@ -402,6 +424,17 @@ def test_trials_of_a_search_share_a_gpu_as_the_profile_says(place):
     assert plan.config("pendulum-spin", {}).runtime.gpu_fraction == 0.25
 
 
+def test_data_of_a_search_is_looked_for_before_its_job_waits(place):
+    of_mt30 = """
+import dataclasses
+search = dataclasses.replace(search, hold={**search.hold, "data.source": "mt30"})
+if __name__"""
+    (place.folder / "search.py").write_text(SEARCH.replace("\nif __name__", of_mt30))
+    code, _, err = place.submit("--profile", "any", file="search.py")
+    assert (code, place.has_submitted) == (2, False)
+    assert err.startswith(f"error: mt30 is not in {place.folder / 'data'}; import it with: ")
+
+
 def test_data_of_a_pretraining_is_looked_for_before_its_job_waits(place, monkeypatch):
     (place.folder / "sweep.py").write_text(PRETRAINED)
     asked = []
@@ -415,6 +448,13 @@ def test_data_of_a_pretraining_is_looked_for_before_its_job_waits(place, monkeyp
     code, _, err = place.submit("--profile", "any", "--pretrain")
     assert (code, err) == (2, "error: mt30 has no reacher-easy\n")
     assert asked == ["pendulum-spin", "reacher-easy"]  # its trials' task, then what it sees too
+    assert not place.has_submitted
+
+
+def test_pretraining_is_for_one_job(place):
+    (place.folder / "sweep.py").write_text(PRETRAINED)
+    code, _, err = place.submit("--profile", "any", "--pretrain", "--jobs", "2")
+    assert (code, err) == (2, "error: --pretrain is for one job: the others would wait for it\n")
     assert not place.has_submitted
 
 

@@ -36,6 +36,13 @@ def test_column_of_words_stands_left_and_of_numbers_right():
     assert list(draw_grid(grid)) == ["task     n", "----------", "walker   3", "cup     12"]
 
 
+def test_keys_too_long_for_their_columns_stand_once_above_the_table():
+    keys = ("learner.world_model_lr", "learner.policy_lr")
+    *legend, headers, _, _ = draw_grid(Grid("", ("task", *keys), [("cup", "0.1", "0.2")], ()), 20)
+    assert "".join(legend) == "[1]=learner.world_model_lr, [2]=learner.policy_lr"
+    assert headers.split() == ["task", "[1]", "[2]"]
+
+
 def test_long_cell_goes_on_below_its_own_column():
     grid = Grid("", ("task", "verdict"), [("w" * 60, "wins here and there " * 3), ("v", "tie")], ())
     lines = [line.rstrip() for line in draw_grid(grid)]

@@ -571,7 +571,8 @@ def test_trial_whose_curve_was_deleted_is_named_once_and_keeps_its_return(tmp_pa
     ]
     tables.write()
     assert tables.newly_left_out() == []
-    assert tables.join()["trials"]["return_mean"].to_pylist() == [1.0]
+    (row,) = tables.join()["trials"].to_pylist()
+    assert (row["return_mean"], row["return_sd"]) == (1.0, None)  # of one episode
 
 
 def test_who_reads_while_the_tables_are_written_finds_the_episodes_of_every_trial(

@@ -307,6 +307,61 @@ def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, mon
     assert (code, err.splitlines()[0][:29]) == (2, "error: Slurm does not answer:")
 
 
+def test_scancel_that_fails_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    refusal = "scancel: error: Kill job error on job id 41: Access/permission denied"
+    put_command(tmp_path, monkeypatch, "scancel", f"echo '{refusal}' >&2; exit 1")
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    said = "error: scancel: Kill job error on job id 41: Access/permission denied\n"
+    assert (code, err) == (2, said)
+
+
+def test_jobs_that_do_not_end_are_told_in_a_line(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", slurm_jobs.user()))
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: None)
+    monkeypatch.setattr(cancel, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(cancel, "_POLL_SECONDS", 0.001)
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, err) == (2, "error: its jobs have not ended 0 s after scancel; see squeue\n")
+
+
+def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, told, monkeypatch):
+    queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", "somebody"))
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: pytest.fail("it cancels"))
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert (code, err) == (2, "error: job 41 belongs to somebody, who alone may cancel it\n")
+
+
+def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, told, monkeypatch):
+    submissions.append(queue(tmp_path, submission(41)), submission(45))
+    running = RUNS.replace("root", slurm_jobs.user())
+    told += [running, running.replace("41|41", "45|45")]
+    asked = []
+    monkeypatch.setattr(cancel, "_scancel", lambda jobs: asked.append(jobs) or told.pop())
+    assert run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "45")[0] == 0
+    assert asked == [["45"]]
+    code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "46")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: unknown job '46'; ")
+
+
+def test_trials_that_a_process_still_holds_are_told_after_their_job_is_gone(
+    tmp_path, capsys, told, monkeypatch
+):
+    queue(tmp_path, submission(44))
+    told.append(ENDED)
+    monkeypatch.setattr(cancel, "LEASE_SECONDS", 0.0)
+    with claim.acquire(begin(tmp_path, 0, 44) / CLAIM_FILE):
+        code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    assert code == 0
+    assert "waiting until the processes of 1 trial let go\n" in out
+    watching = f"`pwmray watch tiny --results {tmp_path}`"
+    assert out.endswith(f"\nstill held: 1 trial; {watching} records them later\n")
+
+
 def test_sweep_that_no_slurm_has_seen_is_watched_without_one(tmp_path, told, monkeypatch):
     """Its commands may lie on a machine that has no cluster."""
     queue(tmp_path, submission(41))
