@@ -109,6 +109,14 @@ def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
     assert (tmp_path / "ended").exists()
 
 
+def test_work_that_is_told_before_its_terminal_is_closed_prints_nothing_more_there(tmp_path):
+    with Terminal(tmp_path, "-c", WORKING) as terminal:
+        terminal.wait_for("working")
+        terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.wait() == 129
+    assert "ending" not in terminal.text
+
+
 @pytest.mark.slow
 def test_sweep_whose_terminal_is_closed_leaves_its_trials_stopped(tmp_path):
     with Terminal(tmp_path, TINY, "--scale", "longer", "--limit", "2") as terminal:

@@ -221,11 +221,17 @@ class Interruption:
 
 
 def _leave_terminal() -> None:
-    """Send what is still printed nowhere if it would go to a closed terminal, which is an error."""
+    """Send what is still printed nowhere if it would go to a closed terminal, which is an error.
+
+    One that is open yet may close any moment: a shell and `tmux` tell of that before they do it.
+    """
     for stream in (1, 2):
         try:
             os.write(stream, b"")
+            is_to_leave = os.isatty(stream)
         except OSError:
+            is_to_leave = True
+        if is_to_leave:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
