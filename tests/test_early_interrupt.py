@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LONG = ("numpy", "pyarrow", "scipy", "matplotlib", "ray", "torch", "rich")  # to import
 INTERRUPT = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+ONCE = f"import sys\nif not hasattr(sys, 'was_here'):\n    sys.was_here = True; {INTERRUPT}\n"
 # In a sitecustomize.py, which Python runs first: Ctrl-C comes while a package is looked for.
 LOOKED_FOR = f"""
 import sys
@@ -26,10 +27,11 @@ sys.meta_path.insert(0, Interrupting())
 CASES = {
     "while a package is looked for": {"sitecustomize": LOOKED_FOR},
     "in a package's own code": dict.fromkeys(LONG, INTERRUPT),
+    "in numpy's, which C code imports, too": {"numpy": ONCE},
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
 def early(tmp_path, request):
     """An environment in which Ctrl-C comes early."""
     for name, code in request.param.items():
