@@ -237,7 +237,7 @@ def _are_all_done(states: Mapping[str, str], submitted: Sequence[Submission]) ->
 
 def _is_outside(trial: Summary) -> bool:
     """Tell whether a driver outside Slurm has this waiting trial on its list."""
-    return trial.status == Status.QUEUED and not trial.jobs
+    return trial.status in (Status.QUEUED, Status.CANCELLED) and not trial.jobs
 
 
 if __name__ == "__main__":

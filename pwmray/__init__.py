@@ -21,7 +21,10 @@ def _say_interrupted(
     is_importing = False  # without the module traceback: to import it here changes the exit code
     here = trace
     while here is not None:
-        is_importing |= here.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+        code, module = here.tb_frame.f_code, here.tb_frame.f_globals.get("__name__")
+        is_importing |= code.co_filename.startswith("<frozen importlib")
+        # Python leaves these out where the code of a module was interrupted.
+        is_importing |= code.co_name == "<module>" and module != "__main__"
         here = here.tb_next
     if kind is KeyboardInterrupt and is_importing:
         print("interrupted", file=sys.stderr)

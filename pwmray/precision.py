@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np  # noqa: F401  # torch would do it in C code, which drops a Ctrl-C
 import torch
 from torch import Tensor
 

@@ -1,6 +1,8 @@
 """What is drawn over and over on a terminal, and what others write there meanwhile."""
 
 import io
+import os
+import signal
 
 from pwmray.commands import say_in_handler
 from pwmray.commands.display import Display
@@ -60,6 +62,18 @@ def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
     assert UP not in screen.take()
     display.refresh()
     assert screen.take().count(UP) == 1
+
+
+def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(monkeypatch):
+    screen = _Screen()
+    display = display_of(screen, monkeypatch, ["a\nb"])
+    os.kill(os.getpid(), signal.SIGCONT)
+    display.refresh()
+    assert UP not in screen.take()
+    display.refresh()
+    assert screen.take().count(UP) == 1
+    display.stop()
+    assert signal.getsignal(signal.SIGCONT) is signal.SIG_DFL
 
 
 def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(monkeypatch):

@@ -9,25 +9,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# In a sitecustomize.py, which Python runs first: Ctrl-C comes with the first import of a package
-# that takes long.
-EARLY = """
-import os, signal, sys
+LONG = ("numpy", "pyarrow", "scipy", "matplotlib", "ray", "torch", "rich")  # to import
+INTERRUPT = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+ONCE = f"import sys\nif not hasattr(sys, 'was_here'):\n    sys.was_here = True; {INTERRUPT}\n"
+# In a sitecustomize.py, which Python runs first: Ctrl-C comes while a package is looked for.
+LOOKED_FOR = f"""
+import sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name in ("numpy", "pyarrow", "scipy", "matplotlib", "ray", "torch", "rich"):
+        if name in {LONG}:
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+            {INTERRUPT}
 
 sys.meta_path.insert(0, Interrupting())
 """
+CASES = {
+    "while a package is looked for": {"sitecustomize": LOOKED_FOR},
+    "in a package's own code": dict.fromkeys(LONG, INTERRUPT),
+    "in numpy's, which C code imports, too": {"numpy": ONCE},
+}
 
 
-@pytest.fixture
-def early(tmp_path):
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
+def early(tmp_path, request):
     """An environment in which Ctrl-C comes early."""
-    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    for name, code in request.param.items():
+        (tmp_path / f"{name}.py").write_text(code)
     return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
 

@@ -98,6 +98,26 @@ def test_waiting_trial_whose_drivers_here_are_gone_is_stopped(tmp_path, capsys):
     assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "1", "0", "0", "0"]
 
 
+def test_cancelled_trial_waits_while_another_driver_here_lives_that_has_it_on_its_list(
+    tmp_path, capsys
+):
+    gone = {**processes.this_process(), "started": "before"}  # by another process of this number
+    elsewhere = {**processes.this_process(), "machine": "another", "pid": 1}
+    for index, first in enumerate([processes.this_process(), gone, elsewhere, gone]):
+        stand_at(tmp_path, index, Status.QUEUED)
+        for driver in (first, gone):
+            registry.record(folder_of(tmp_path, index), Status.QUEUED, driver=driver)
+        registry.record(folder_of(tmp_path, index), Status.RUNNING)
+        registry.record(folder_of(tmp_path, index), Status.CANCELLED)
+    registry.queue(folder_of(tmp_path, 3), {})
+    registry.record(folder_of(tmp_path, 3), Status.FAILED)  # so that driver has no use for it
+    registry.record(folder_of(tmp_path, 3), Status.CANCELLED)
+    folder = tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:4], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "1", "0", "0", "3", "0"]
+    assert not Watcher(tmp_path, [folder]).look().is_over
+
+
 @pytest.mark.parametrize(
     "recorded",
     [
@@ -207,7 +227,7 @@ def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-4"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-5"
 
 
 def test_one_is_counted_in_the_singular():

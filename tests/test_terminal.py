@@ -30,6 +30,19 @@ def work():
             open("ended", "w")
 sys.exit(run_command(work))
 """
+# Goes on when its terminal is closed, as in the background of one, until it prints elsewhere.
+STAYING = """
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from pwmray.driver.interruption import Interruption
+nowhere = os.open(os.devnull, os.O_RDONLY)
+with Interruption() as interruption:
+    print("working", flush=True)
+    while not os.path.sameopenfile(1, nowhere):
+        time.sleep(0.05)
+        getattr(interruption, sys.argv[1])()
+    print("done", flush=True)
+"""
 SHOWING = """
 import time
 from pwmray.commands import show_progress
@@ -103,10 +116,26 @@ def test_output_into_a_file_stays_there_while_a_terminal_shows_progress(tmp_path
 def test_work_whose_terminal_is_closed_ends_in_good_order(tmp_path):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under `nohup`
     with Terminal(tmp_path, "-c", WORKING) as terminal:
-        terminal.wait_for("working")
+        terminal.wait_for("working\n")
         terminal.close()
         assert terminal.process.wait(200) == 129
     assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("looks", ["listen", "may_go_on"])
+def test_work_in_the_background_of_a_terminal_that_is_closed_goes_on(tmp_path, looks):
+    with Terminal(tmp_path, "-c", STAYING, looks) as terminal:
+        terminal.wait_for("working\n")
+        terminal.close()
+        assert terminal.process.wait(60) == 0
+
+
+def test_work_that_is_told_before_its_terminal_is_closed_prints_nothing_more_there(tmp_path):
+    with Terminal(tmp_path, "-c", WORKING) as terminal:
+        terminal.wait_for("working\n")
+        terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.wait() == 129
+    assert "ending" not in terminal.text
 
 
 @pytest.mark.slow

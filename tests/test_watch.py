@@ -422,14 +422,16 @@ def test_screen_shows_the_sweep_until_it_is_over(tmp_path, told, monkeypatch):
     assert (len(looks), view.is_over, view.is_done) == (3, True, False)
 
 
-@pytest.mark.parametrize("was_cancelled", [True, False])
-def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, was_cancelled):
+@pytest.mark.parametrize("cancelled", ["never", "before", "since"])
+def test_sweep_that_a_driver_outside_slurm_took_up_is_not_over(tmp_path, told, cancelled):
     folder = queue(tmp_path, submission(41))
     told.append(RUNS.replace("RUNNING", "COMPLETED"))
     for index, trial in enumerate(TRIALS):
-        if was_cancelled:
+        if cancelled == "before":
             registry.record(folder_of(tmp_path, index), Status.CANCELLED)
         registry.queue(folder_of(tmp_path, index), trial.to_dict())
+        if cancelled == "since":  # by another driver, while this process lives
+            registry.record(folder_of(tmp_path, index), Status.CANCELLED)
     assert not watch.Watcher(tmp_path, [folder]).look().is_over
 
 

@@ -113,11 +113,12 @@ class Interruption:
         return GO_ON, NODE_ENDED
 
     def listen(self) -> None:
-        """Take the signals.
+        """Take the signals, and leave a terminal that was closed without one: in its background.
 
         Ctrl-C is taken once, unless it is ignored, as in what a script started with `&`; so is
         SIGHUP, which `nohup` ignores.
         """
+        _leave_terminal()
         signal.signal(signal.SIGUSR1, self._ask)
         if not self.is_terminated:
             signal.signal(signal.SIGTERM, self._terminate)
@@ -134,6 +135,7 @@ class Interruption:
 
     def may_go_on(self) -> bool:
         """Tell whether it was not asked to stop; for what waits. Raises as `raise_lost`."""
+        _leave_terminal()  # as `listen`
         self.raise_lost()
         return self.reason is None
 
@@ -215,17 +217,23 @@ class Interruption:
         for each in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
         if number == signal.SIGHUP:
-            _leave_terminal()
+            _leave_terminal(is_closing=True)
         self.reason = CLOSED if number == signal.SIGHUP else CANCELLED
         raise TerminatedError(self.reason)
 
 
-def _leave_terminal() -> None:
-    """Send what is still printed nowhere if it would go to a closed terminal, which is an error."""
+def _leave_terminal(is_closing: bool = False) -> None:
+    """Send what is still printed nowhere if it would go to a closed terminal, which is an error.
+
+    One that `is_closing` may be open yet: a shell and `tmux` tell of that before they do it.
+    """
     for stream in (1, 2):
         try:
             os.write(stream, b"")
+            is_to_leave = is_closing and os.isatty(stream)
         except OSError:
+            is_to_leave = True
+        if is_to_leave:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 

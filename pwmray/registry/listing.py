@@ -19,7 +19,7 @@ from pwmray.registry import EVENTS_FILE, Record, Status
 from pwmray.wording import one_line
 
 CACHE_FILE = ".listing.json"
-_FORMAT = "pwmray-listing-4"
+_FORMAT = "pwmray-listing-5"
 _Driver = list  # machine, process and when that started
 
 
@@ -129,8 +129,14 @@ def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
 
 
 def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
-    """Return the drivers that have a waiting trial on their lists."""
+    """Return the drivers that had a trial on their lists when it was last queued.
+
+    Of a cancelled one, all that had it since it last ended: whoever cancelled it is gone by now.
+    """
     asked = _last_queued(moves)
+    if moves and moves[-1]["status"] == Status.CANCELLED:
+        since = itertools.takewhile(lambda e: e["status"] not in registry.ENDS, reversed(moves))
+        asked = [event for event in since if "driver" in event]
     found = [event["driver"] for event in asked if isinstance(event.get("driver"), dict)]
     if len(found) < len(asked):
         return []

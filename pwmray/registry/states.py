@@ -40,12 +40,17 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
     """Return one of STATES.
 
     A trial is "stopped" if its process is gone, or every driver that had it on its list, and
-    "early" if a search stopped it as worse than others.
+    "early" if a search stopped it as worse than others. One that a driver cancelled is "waiting"
+    while another driver here lives that has it on its list, too.
     """
     if not trial.may_run:
         if trial.is_early:
             return "early"
-        if trial.drivers and all(_is_gone(*driver, _second()) for driver in trial.drivers):
+        living = [driver for driver in trial.drivers if not _is_gone(*driver, _second())]
+        if trial.status == Status.CANCELLED:
+            here = processes.machine()
+            return "waiting" if any(machine == here for machine, *_ in living) else "cancelled"
+        if trial.drivers and not living:
             return "stopped"
         return _OF_STATUS[Status(trial.status)] if trial.status else NEW
     is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
