@@ -73,9 +73,32 @@ def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     record = registry.read(folder_of(tmp_path, planned[0]))
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
-    assert not retries.can_retry(record, runtime, 10**18, tmp_path, machine)
+    wait = retries.WaitForRoom(tmp_path)
+    assert not retries.can_retry(record, runtime, 10**18, wait, machine)
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
-    assert retries.can_retry(record, runtime, planned[0].disk_bytes, tmp_path, machine)
+    assert retries.can_retry(record, runtime, planned[0].disk_bytes, wait, machine)
+
+
+def test_room_is_waited_for_once_for_all_trials_until_there_was_some(tmp_path, monkeypatch, capsys):
+    now, free = [0.0], [0]
+    is_asked_to_stop = False
+    fake = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s))
+    monkeypatch.setattr(retries, "time", fake)
+    monkeypatch.setattr(retries, "takes", lambda folder, num_bytes: num_bytes <= free[0])
+    wait = retries.WaitForRoom(tmp_path, lambda: not is_asked_to_stop)
+    found = [wait.ends_well(10, 1800.0) for _ in range(70)]
+    assert (any(found), now) == (False, [1800.0])
+    assert capsys.readouterr().out.count("waiting up to 1800 s") == 1
+    free[0] = 10
+    assert wait.ends_well(10, 1800.0)
+    free[0] = 0
+    assert not wait.ends_well(10, 1800.0)
+    assert now == [3600.0]
+    free[0] = 10
+    assert wait.ends_well(10, 1800.0)
+    free[0], is_asked_to_stop = 0, True
+    assert not wait.ends_well(10, 1800.0)
+    assert now == [3600.0]
 
 
 @pytest.mark.parametrize("lacks", ["bytes", "files"])
@@ -101,7 +124,7 @@ def test_retry_is_not_spent_while_a_quota_lets_nothing_be_written(
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     record = registry.read(folder_of(tmp_path, planned[0]))
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
-    asked = (record, runtime, 1 << 16, tmp_path, machine)
+    asked = (record, runtime, 1 << 16, retries.WaitForRoom(tmp_path), machine)
 
     def exceed(file):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))

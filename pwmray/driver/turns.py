@@ -47,6 +47,7 @@ class Turns:
         self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
+        self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
@@ -153,7 +154,7 @@ class Turns:
             self._bury(fingerprint)
         record = registry.read(folder)
         failure = None if self._is_first else failure_of(record)
-        asked = (trial.config.runtime, trial.disk_bytes, self._results, machine)
+        asked = (trial.config.runtime, trial.disk_bytes, self._room, machine)
         is_given_up = failure is not None and not retries.can_retry(record, *asked)
         if record.status is Status.EVALUATED or is_given_up:
             del self._open[fingerprint]
