@@ -1,12 +1,15 @@
 """What Linux and macOS tell or offer each in its own way."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")  # Linux has it
+_GROUPS = Path("/sys/fs/cgroup")
 _ANSWER_SECONDS = 10.0
 
 # What MUJOCO_GL is to name where pictures are wanted, and what that takes: macOS has no EGL.
@@ -25,9 +28,29 @@ class ProcessState(NamedTuple):
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use; the machine's where none are set apart for it."""
+    """Return how many cores this process may use; the machine's where none are set apart for it.
+
+    Control groups may leave it all cores, and the time of a few.
+    """
     cores_of = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(cores_of(0)) if cores_of else os.cpu_count() or 1
+    cores = len(cores_of(0)) if cores_of else os.cpu_count() or 1
+    return max(1, int(min([cores, *_times_of_cores()])))
+
+
+def _times_of_cores() -> Iterator[float]:
+    """Yield of how many cores it has the time, for each control group (version 2) that limits it.
+
+    A container's limit is its outermost group's; systemd limits a user, or a service, deeper down.
+    """
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for path in [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]:
+        for group in (_GROUPS / path, *(_GROUPS / path).parents):
+            with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+                quota, period = (group / "cpu.max").read_text().split()
+                yield int(quota) / int(period)
 
 
 def name_boot() -> str | None:
