@@ -103,6 +103,27 @@ def test_cores_are_no_more_than_those_whose_time_control_groups_leave(
     assert system.num_cores() == cores
 
 
+@pytest.mark.parametrize(
+    ("groups", "counter"),
+    [
+        ("9:name=systemd:/\n4:memory:/slurm_c2/uid_1/job_7/step_0/task_0\n0::/\n",
+         "memory/slurm_c2/uid_1/job_7/step_0/task_0/memory.oom_control"),
+        ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+         "system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events"),
+        ("9:name=systemd:/\n", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_kernels_count_of_what_it_killed_is_that_of_the_own_group(
+    groups, counter, no_groups, monkeypatch
+):
+    monkeypatch.setattr(system, "_PROC", no_groups)
+    (no_groups / "self").mkdir()
+    (no_groups / "self/cgroup").write_text(groups)
+    found = system.find_kill_counter()
+    assert found == (None if counter is None else no_groups / "groups" / counter)
+
+
 @pytest.mark.parametrize(("says", "name"), [("echo 9C5B-77", "9C5B-77"), ("exit 1", None)])
 def test_boot_without_proc_is_named_by_sysctl(says, name, no_proc, tmp_path, monkeypatch):
     program = tmp_path / "sysctl"
