@@ -168,6 +168,9 @@ def full_disk(tmp_path):
     disk = tmp_path / "disk"
     small_disk.mount(disk, 32_000_000)
     results = make_results(disk / "results")
+    for folder in (folder_of(results, index) for index in (1, 2, 4)):
+        (folder / BEST_FILE).unlink()
+        os.link(folder / CHECKPOINT_FILE, folder / BEST_FILE)  # of which one name frees nothing
     for index in (0, 5):  # one of them failed: only a claim on it lets prune free anything
         (folder_of(results, index) / ".checkpoint.pt.0123abcd.tmp").write_bytes(bytes(500_000))
     small_disk.fill(disk)
@@ -180,12 +183,13 @@ def test_prune_frees_room_on_a_disk_that_takes_not_even_a_claim(full_disk, capsy
         claim.acquire(folder_of(full_disk, 0) / CLAIM_FILE)
     code, out, err = run(capsys, full_disk, "prune", "--keep", "best", "--yes")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "9.0 MB freed"
+    assert out.splitlines()[-1] == "3.0 MB freed"
     record = registry.read(folder_of(full_disk, 0))
     assert record.last("pruned") == [CHECKPOINT_FILE, ".checkpoint.pt.0123abcd.tmp"]
     assert sorted(path.name for path in folder_of(full_disk, 0).glob("*.pt")) == [BEST_FILE]
     assert not list(full_disk.rglob("*.tmp"))
     assert not list(full_disk.rglob(CLAIM_FILE))
+    assert registry.read(folder_of(full_disk, 1)).last("pruned") == [CHECKPOINT_FILE]
 
 
 def test_prune_that_finds_no_room_for_a_claim_names_the_place(full_disk, capsys):

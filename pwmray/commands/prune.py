@@ -36,7 +36,7 @@ class Freed(NamedTuple):
     fingerprint: str
     files: list[Path]
     num_bytes: int
-    is_done: bool  # no process will run the trial again
+    makes_room: bool  # on a full disk, too, for no process will run the trial again
 
 
 def add_prune_command(commands: Subcommands) -> None:
@@ -74,7 +74,7 @@ def _prune(chosen: argparse.Namespace) -> int:
     if chosen.yes:
         folders = [registry.trial_folder(results, freed.fingerprint) for freed in freeable]
         claim.watch_dead((folder / CLAIM_FILE for folder in folders), say)
-        freeable.sort(key=lambda freed: not freed.is_done)  # on a full disk they make room
+        freeable.sort(key=lambda freed: not freed.makes_room)
     for freed in freeable:
         if chosen.yes:
             try:
@@ -172,11 +172,11 @@ def free(
     events = folder / EVENTS_FILE  # written last: only then has a full disk room for a line
     if not os.access(events, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
-    held = _claim(folder, seen.files if seen.is_done else [])
+    held = _claim(folder, seen.files if seen.makes_room else [])
     if held is None:
         return None
     with held:
-        freed = seen if seen.is_done else _freeable(folder, keep, before, is_ours=True)
+        freed = seen if seen.makes_room else _freeable(folder, keep, before, is_ours=True)
         if freed is None:
             return None
         for path in freed.files:
@@ -217,7 +217,8 @@ def _freeable(
     files = [folder / name for name in _FILES.values() if name not in kept]
     # The trial is not running, so the process that wrote a draft was killed.
     files = [path for path in files if path.exists()] + claim.find_drafts(folder)
-    return Freed(folder.name, files, _bytes_of(files), is_done) if files else None
+    num_bytes = _bytes_of(files)
+    return Freed(folder.name, files, num_bytes, is_done and num_bytes > 0) if files else None
 
 
 def _bytes_of(files: Sequence[Path]) -> int:
