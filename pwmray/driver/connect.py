@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pwmray import deaths, placement, system
-from pwmray.commands import ENDS_AT_ONCE
+from pwmray.commands import ENDS_AT_ONCE, say
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
 from pwmray.kernels import build
@@ -81,7 +81,7 @@ def connect_for(configs: "Sequence[TrialConfig]", address: str | None) -> None:
     if address is None and any(runtime.compile for runtime in runtimes):
         lines.append(describe_missing_compiler(offered))
     for line in filter(None, [*lines, dashboard]):
-        print(line)
+        say(line)
 
 
 def connect(address: str | None) -> str | None:

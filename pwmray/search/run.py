@@ -81,13 +81,13 @@ def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: noti
     studies = plan.studies()
     write_tables(plan, studies, command)  # a run that was killed may not have written them
     for task, found in studies.items():
-        print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
+        say("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     for line in caution_lines(plan, studies):
-        print(line)
+        say(line)
     ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
     left = sum(plan.count_left(studies).values())
     if code or left:
-        print(f"go on with: {as_typed(command)}")
+        say(f"go on with: {as_typed(command)}")
     if code in (0, TRIALS_FAILED):
         num_failed = ends.count(TrialState.FAIL)
         notices.end(len(ends) - num_failed, num_failed, left - num_failed)
@@ -116,7 +116,7 @@ def _run_tasks(
             held.enter_context(_acquire(plan, patience_seconds, interruption))
             code, why = _work(plan, begin, data_dir, engine, opened, interruption)
         except AskedToStopError as stopped:
-            print(stopped)
+            say(str(stopped))
             code = GO_ON
         except KeyboardInterrupt as stopped:
             code = interruption.exit_code(stopped)
@@ -132,7 +132,7 @@ def _run_tasks(
                 for trials in opened:  # now that no worker writes any more
                     trials.settle(why, status)
     if code in (GO_ON, TERMINATED, HUNG_UP) and why != STOPPED:
-        print(f"stopped: {why}")
+        say(f"stopped: {why}")
     return code
 
 
@@ -148,7 +148,7 @@ def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interrupti
     held, holder = _try_to_acquire(path)
     who = f"another process runs {plan.search.name} in {plan.folder}: pid "
     if held is None and patience_seconds:
-        print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
+        say(f"{who}{holder}; waiting up to {patience_seconds:.0f} s")
     while held is None and interruption.may_go_on() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
         held, holder = _try_to_acquire(path)
@@ -192,7 +192,7 @@ def _work(
     journal = plan.read_journal()
     left = {task: number for task, number in plan.count_left(journal.by_task).items() if number}
     for line in [*other_lines(plan, journal), *_set_right(plan, journal.by_task)]:
-        print(line)
+        say(line)
     configs = {task: plan.config(task, {}) for task in left}
     with show_progress("data") as progress:
         wanted = [(task, config.data) for task, config in configs.items()]
@@ -207,7 +207,7 @@ def _work(
         if trials.blind is not None:
             raise ValueError(trials.blind)
         if trials.bug is not None:
-            print(f"stopped: the first trials all died of {trials.bug}")
+            say(f"stopped: the first trials all died of {trials.bug}")
             return TRIALS_FAILED, STOPPED
     return 0, STOPPED
 
