@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopEr
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
+from pwmray.failures import is_disk_full
 from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
@@ -79,7 +80,8 @@ def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: noti
     `code` is the exit code of the run, None if nothing was left to run.
     """
     studies = plan.studies()
-    write_tables(plan, studies, command)  # a run that was killed may not have written them
+    with _next_run_writes(plan):
+        write_tables(plan, studies, command)  # a run that was killed may not have written them
     for task, found in studies.items():
         say("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     for line in caution_lines(plan, studies):
@@ -129,11 +131,23 @@ def _run_tasks(
                 engine.close()
             finally:  # SIGTERM may cut it off
                 status = Interruption.left_at(code, why)
-                for trials in opened:  # now that no worker writes any more
-                    trials.settle(why, status)
+                with _next_run_writes(plan):
+                    for trials in opened:  # now that no worker writes any more
+                        trials.settle(why, status)
     if code in (GO_ON, TERMINATED, HUNG_UP) and why != STOPPED:
         say(f"stopped: {why}")
     return code
+
+
+@contextlib.contextmanager
+def _next_run_writes(plan: SearchPlan) -> Iterator[None]:
+    """Keep a full disk from deciding how a run ends: what it does not take the next run writes."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        say(f"disk full: the tables in {plan.folder} are behind; the next run writes them")
 
 
 def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interruption) -> claim.Claim:
