@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -33,7 +32,7 @@ from typing import Any
 
 from cluster import addresses, slurm
 from cluster.slurm import SlurmError
-from pwmray import slurm_jobs
+from pwmray import slurm_jobs, system
 from pwmray.commands import run_command
 from pwmray.deaths import OF_MEMORY
 from pwmray.registry import CLAIM_FILE, claim, processes, trial_folder
@@ -46,7 +45,6 @@ _LOOK_SECONDS = 5.0
 _DYING_SECONDS = 2.0  # by which a trial's process may outlive its Ray
 _LISTEN_SECONDS = 5.0  # for a head to accept a connection
 _KILL_LOOK_SECONDS = 0.25  # sooner than the driver asks why a trial died
-_CGROUPS = "/sys/fs/cgroup"
 # The range of ports that the system gives to a process that asks for any port, IPv6 too.
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST_PORT = 20_000  # services and the workers of another Ray have their ports below
@@ -161,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
         ray = subprocess.Popen(command(role, ip, port, node, f"{private}/t"))
         if signals:  # which came before there was a Ray to end
             ray.terminate()
-        if counter := find_kill_counter():
+        if counter := system.find_kill_counter():
             threading.Thread(target=tell_of_kills, args=(counter, killed), daemon=True).start()
         code = ray.wait()
         with contextlib.suppress(OSError, ValueError):  # then their claims expire later
@@ -224,33 +222,13 @@ def tell_of_kills(counter: Path, word: Path) -> None:
     This never returns. The trials share the step's control group, whose limit Slurm sets
     (ConstrainRAMSpace).
     """
-    num_kills = _count_kills(counter)
+    num_kills = system.count_kills(counter)
     while True:
         time.sleep(_KILL_LOOK_SECONDS)
-        if (now := _count_kills(counter)) > num_kills:
+        if (now := system.count_kills(counter)) > num_kills:
             num_kills = now
             with contextlib.suppress(OSError):  # a full disk
                 word.write_text(str(time.time_ns()))
-
-
-def find_kill_counter(groups: Path = Path("/proc/self/cgroup")) -> Path | None:
-    """Return the file in which the kernel counts kills in this process's control group, if any.
-
-    In version 1 of control groups, memory has a tree of its own.
-    """
-    fields = [line.split(":", 2) for line in _read(groups).splitlines()]
-    for _, controllers, path in fields:
-        if "memory" in controllers.split(","):
-            return Path(f"{_CGROUPS}/memory{path}/memory.oom_control")
-    for _, controllers, path in fields:
-        if not controllers:
-            return Path(f"{_CGROUPS}{path}/memory.events")
-    return None
-
-
-def _count_kills(counter: Path) -> int:
-    found = re.search(r"^oom_kill (\d+)$", _read(counter), re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def _read(path: Path) -> str:

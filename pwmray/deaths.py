@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pwmray import failures, registry
+from pwmray import failures, registry, system
 from pwmray.failures import KILLED_FOR_MEMORY, Failure
 from pwmray.files import ask_anew
 from pwmray.registry import Record, Status
@@ -34,6 +34,36 @@ def wait_for_death(folders: Sequence[Path]) -> None:
     deadline = time.monotonic() + _DYING_SECONDS
     while any(map(registry.running_elsewhere, folders)) and time.monotonic() < deadline:
         time.sleep(_DYING_SECONDS / 100)
+
+
+class _Kills:
+    """The kernel's kills for want of memory in this process's control group, once it heeds them."""
+
+    def __init__(self) -> None:
+        self._counter: Path | None = None
+        self._num, self._told_at = 0, -math.inf
+
+    def heed(self) -> None:
+        if counter := system.find_kill_counter():
+            self._counter, self._num = counter, system.count_kills(counter)
+
+    def is_near(self, told_at: float) -> bool:
+        """Tell whether there was one since the last look, or at a look about this time."""
+        if self._counter and (now := system.count_kills(self._counter)) > self._num:
+            self._num, self._told_at = now, told_at
+        return abs(told_at - self._told_at) < _KILL_SECONDS
+
+
+_kills = _Kills()
+
+
+def heed_kills() -> None:
+    """From now on know when the kernel kills for want of memory among this process's own.
+
+    Those of a Ray that it starts are among them, outside of a job's too: in the limits of a
+    container or of a user's session, or on a machine whose memory is used up.
+    """
+    _kills.heed()
 
 
 class Told(NamedTuple):
@@ -96,7 +126,7 @@ def _is_of_a_kill(failure: Failure, told: Told | None, node: str | None) -> bool
         with contextlib.suppress(OSError, ValueError):  # half written
             if abs(told.time - int(word.read_text()) / 1e9) < _KILL_SECONDS:
                 return True
-    return False
+    return _kills.is_near(told.time)
 
 
 def _words_of(node: str | None, kind: str) -> list[Path]:

@@ -173,12 +173,15 @@ def _read_records(
     return readable, records, unreadable
 
 
-def check_disk(plan: Plan) -> None:
-    """Raise ValueError unless the tables and trials can be written, and fit on the disk."""
-    check_trials(plan.results / plan.sweep.name, len(plan.to_run), plan.disk_bytes)
+def check_disk(plan: Plan, is_tried: bool = True) -> None:
+    """Raise ValueError unless the tables and trials can be written, and fit on the disk.
+
+    A quota is seen only if it `is_tried`, by a file that is written and deleted.
+    """
+    check_trials(plan.results / plan.sweep.name, len(plan.to_run), plan.disk_bytes, is_tried)
 
 
-def check_trials(folder: Path, num_trials: int, num_bytes: int) -> None:
+def check_trials(folder: Path, num_trials: int, num_bytes: int, is_tried: bool = True) -> None:
     """Raise ValueError unless the folder of a sweep or search and its trials can be written.
 
     Of a results folder that several people share, one part may be another's.
@@ -186,7 +189,8 @@ def check_trials(folder: Path, num_trials: int, num_bytes: int) -> None:
     check_writable(folder)
     if num_trials:
         check_writable(folder.parent / TRIALS)
-    check_room(f"the results of {number_of(num_trials, 'trial')}", num_bytes, folder.parent)
+    what = f"the results of {number_of(num_trials, 'trial')}"
+    check_room(what, num_bytes, folder.parent, is_tried)
 
 
 def _compare_data(plan: Plan, records: Sequence[registry.Record], data_dir: Path) -> Plan:

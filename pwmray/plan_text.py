@@ -106,7 +106,7 @@ def _sums(plan: Plan, num_devices: int | None) -> list[str]:
 def _obstacle(plan: Plan) -> str | None:
     """Return why the trials to run could not be written, as a run would say it."""
     try:
-        check_disk(plan)
+        check_disk(plan, is_tried=False)
     except ValueError as error:
         return str(error)
     return None

@@ -19,7 +19,7 @@ from typing import Any
 from pwmray import grid
 from pwmray.build import build_shapes, num_parameters
 from pwmray.checks import check_folder_name, check_list, check_mapping, complaints_of
-from pwmray.commands import CommandParser, run_command, say_in_handler, show_progress
+from pwmray.commands import CommandParser, run_command, say, say_in_handler, show_progress
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
 from pwmray.driver.interruption import GO_ON
@@ -163,14 +163,14 @@ def run_pretrainings(
                 for config in list(left):
                     if not _finish(config, config.folder(results_dir), data_dir, phase):
                         continue
-                    print(f"{config.label}: {config.folder(results_dir) / BEST_FILE}")
+                    say(f"{config.label}: {config.folder(results_dir) / BEST_FILE}")
                     left.remove(config)
                 _wait(left, results_dir)
         except FloatingPointError as error:
-            print(f"failed: {error}", file=sys.stderr)
+            say(f"failed: {error}", sys.stderr)
             return DIVERGED
         except KeyboardInterrupt:
-            print(f"go on with: {as_typed(command)}", file=sys.stderr)
+            say(f"go on with: {as_typed(command)}", sys.stderr)
             raise
     return 0
 

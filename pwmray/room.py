@@ -62,14 +62,17 @@ def takes(folder: Path, num_bytes: int) -> bool:
     return True
 
 
-def check_room(what: str, num_bytes: int, folder: Path) -> None:
-    """Raise ValueError unless so many bytes of `what` fit where `folder` is, or will be."""
-    free = free_bytes(folder)
+def check_room(what: str, num_bytes: int, folder: Path, is_tried: bool = True) -> None:
+    """Raise ValueError unless so many bytes of `what` fit where `folder` is, or will be.
+
+    What `takes` finds out is found out only if it `is_tried`.
+    """
+    free, existing = free_bytes(folder), existing_part(folder)
+    need = f"no room for {what}: {size_text(num_bytes)} needed, {existing}"
     if num_bytes > free:
-        raise ValueError(
-            f"no room for {what}: {size_text(num_bytes)} needed, {existing_part(folder)} has "
-            f"{size_text(free)} free"
-        )
+        raise ValueError(f"{need} has {size_text(free)} free")
+    if is_tried and num_bytes and not takes(existing, num_bytes):
+        raise ValueError(f"{need} takes less: a quota, or its number of files, is used up")
 
 
 def size_text(num_bytes: float) -> str:

@@ -1,12 +1,16 @@
 """What Linux and macOS tell or offer each in its own way."""
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")  # Linux has it
+_GROUPS = Path("/sys/fs/cgroup")
 _ANSWER_SECONDS = 10.0
 
 # What MUJOCO_GL is to name where pictures are wanted, and what that takes: macOS has no EGL.
@@ -25,9 +29,62 @@ class ProcessState(NamedTuple):
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use; the machine's where none are set apart for it."""
+    """Return how many cores this process may use; the machine's where none are set apart for it.
+
+    Control groups may leave it all cores, and the time of a few.
+    """
     cores_of = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(cores_of(0)) if cores_of else os.cpu_count() or 1
+    cores = len(cores_of(0)) if cores_of else os.cpu_count() or 1
+    return max(1, int(min([cores, *_times_of_cores()])))
+
+
+def _times_of_cores() -> Iterator[float]:
+    """Yield of how many cores it has the time, for each control group (version 2) that limits it.
+
+    A container's limit is its outermost group's; systemd limits a user, or a service, deeper down.
+    """
+    for path in [path for controllers, path in _control_groups() if not controllers]:
+        for group in (_GROUPS / path, *(_GROUPS / path).parents):
+            with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+                quota, period = (group / "cpu.max").read_text().split()
+                yield int(quota) / int(period)
+
+
+def find_kill_counter() -> Path | None:
+    """Return the file in which the kernel counts kills in this process's control group, if any.
+
+    In version 1 of control groups, memory has a tree of its own.
+    """
+    groups = _control_groups()
+    for controllers, path in groups:
+        if "memory" in controllers:
+            return _GROUPS / "memory" / path / "memory.oom_control"
+    for controllers, path in groups:
+        if not controllers:
+            return _GROUPS / path / "memory.events"
+    return None
+
+
+def count_kills(counter: Path) -> int:
+    """Return how many processes the kernel killed for want of memory, by its `counter`."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", counter.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _control_groups() -> list[tuple[list[str], str]]:
+    """Return the control groups of this process: whose they are, of none in version 2, and where.
+
+    None where there are no such groups.
+    """
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+    fields = [line.split(":", 2) for line in lines]
+    return [([*filter(None, of.split(","))], path.lstrip("/")) for _, of, path in fields]
 
 
 def name_boot() -> str | None:

@@ -178,6 +178,30 @@ def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
         run_command(lambda: 1 // 0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk's stand-in")
+@pytest.mark.parametrize("is_buffered", [True, False])
+@pytest.mark.parametrize(
+    ("work", "code", "told"),
+    [
+        ("say('1 of 2 trials done') or 75", 75, ""),  # work that is done, but for its lines
+        ("say('2 of 2 trials done')", 0, ""),
+        ("print('a table')", 2, "error: No space left on device\n"),  # which is the work
+        ("int('x')", 2, "error: invalid literal for int() with base 10: 'x'\n"),
+    ],
+)
+def test_exit_code_tells_of_the_work_where_a_full_disk_takes_no_line(work, code, told, is_buffered):
+    program = (
+        "import sys; from pwmray.commands import run_command, say\n"
+        f"sys.exit(run_command(lambda: {work}))"
+    )
+    run = [sys.executable, "-c", program]
+    there = {**os.environ, "PYTHONUNBUFFERED": "" if is_buffered else "1"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, env=there)
+        assert (done.returncode, done.stderr) == (code, told)
+        assert subprocess.run(run, stdout=full, stderr=full, env=there).returncode == code
+
+
 def test_imports_are_frozen_once_however_many_commands_a_process_runs(monkeypatch):
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append("imports"))

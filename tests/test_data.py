@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pwmray import room
 from pwmray.data.angles import wrap_observations
 from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import collect
@@ -21,6 +22,7 @@ from pwmray.data.store import (
 )
 from pwmray.registry import claim
 from pwmray.tasks import find_task
+from tests import small_disk
 from tests.stores import write_rows
 
 SMALL = CollectionRecipe(num_episodes=2)
@@ -485,6 +487,27 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=f"cannot write data to {tmp_path}/file/collected: Not a"):
         ensure_data("pendulum-spin", SMALL, tmp_path / "file", CountingEnvs)
+
+
+def test_what_was_collected_is_kept_until_there_is_room_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_POLL_SECONDS", 0.0)
+    folder = tmp_path / "disk"
+    small_disk.mount(folder, 1 << 20)
+    said = []
+    try:
+        filler = small_disk.fill(folder, spare=1 << 14)  # enough for a claim
+
+        def hear(what, done, total):
+            said.append(what)
+            if said.count("waiting for room") == 3:
+                filler.unlink()
+
+        path = ensure_data("pendulum-spin", SMALL, folder, CountingEnvs, hear)
+        assert said.count("waiting for room") == 3
+        assert open_store(path).num_episodes == SMALL.total_episodes
+        assert list(folder.glob("*/.*")) == []
+    finally:
+        small_disk.unmount(folder)
 
 
 def test_two_processes_that_want_the_same_data_make_it_once(tmp_path):

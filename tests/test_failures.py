@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pwmray import deaths, registry
+from pwmray import deaths, registry, system
 from pwmray.deaths import Told
 from pwmray.driver.retries import FirstDeaths
 from pwmray.failures import (
@@ -423,6 +423,26 @@ def test_process_that_the_kernel_ended_for_want_of_memory_ran_out_of_memory(tmp_
         assert die("n1", died_at) == failure  # recorded long after
     word.write_text("")  # half written
     assert die("n1") == Failure.PROCESS_DIED
+
+
+def test_process_that_the_kernel_ended_on_a_laptop_ran_out_of_memory(tmp_path, monkeypatch):
+    counter = tmp_path / "memory.events"
+    monkeypatch.setattr(system, "find_kill_counter", lambda: counter)
+    monkeypatch.setattr(deaths, "_kills", deaths._Kills())
+
+    def die(num_kills, died_at):
+        counter.write_text(f"low 0\noom 1\noom_kill {num_kills}\noom_group_kill 0\n")
+        registry.queue(tmp_path / "a1", {})
+        registry.record(tmp_path / "a1", Status.RUNNING)
+        deaths.record_death(tmp_path / "a1", Told("The actor died unexpectedly", died_at))
+        return registry.read(tmp_path / "a1").last("reason")
+
+    assert die(1, 1000.0) == "its process died"  # nobody heeds it
+    deaths.heed_kills()
+    assert die(1, 1000.0) == "its process died"  # it was another's, before
+    assert die(3, 1000.0) == KILLED_FOR_MEMORY
+    assert die(3, 1010.0) == KILLED_FOR_MEMORY  # the kernel took two at once
+    assert die(3, 1100.0) == "its process died"
 
 
 def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeypatch):

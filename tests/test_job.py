@@ -673,26 +673,6 @@ def test_node_that_is_told_to_end_as_its_ray_starts_leaves_nothing(
     assert not Path("/proc", (tmp_path / "ray.pid").read_text()).exists()
 
 
-@pytest.mark.parametrize(
-    ("groups", "counter"),
-    [
-        ("9:name=systemd:/\n4:memory:/slurm_c2/uid_1/job_7/step_0/task_0\n0::/\n",
-         "memory/slurm_c2/uid_1/job_7/step_0/task_0/memory.oom_control"),
-        ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
-         "system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events"),
-        ("9:name=systemd:/\n", None),
-        ("", None),
-    ],
-)  # fmt: skip
-def test_kernels_count_of_what_it_killed_is_that_of_the_steps_own_group(
-    groups, counter, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(raynode, "_CGROUPS", str(tmp_path))
-    (tmp_path / "groups").write_text(groups)
-    found = raynode.find_kill_counter(tmp_path / "groups")
-    assert found == (None if counter is None else tmp_path / counter)
-
-
 def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
     counter, word = tmp_path / "memory.oom_control", tmp_path / "ended.n1.memory"
     counts, words = iter([1, 1, 2, 2, 3]), []  # one was killed before this began

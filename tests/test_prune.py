@@ -17,6 +17,7 @@ from pwmray.registry import (
     claim,
     sweep_folders,
 )
+from tests import small_disk
 from tests.claims import do_not_watch, leave_claim
 from tests.records import NAMES, TRIALS, folder_of, make_results, run
 from tests.tiny import sweep
@@ -160,6 +161,49 @@ def test_prune_that_was_let_free_nothing_of_what_it_should_has_failed(made, caps
     dry, *_ = run(capsys, made, "prune", "tiny", "--keep", "none")
     code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
     assert (dry, code, out.endswith("0.0 MB freed\n")) == (0, 2, True)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 32_000_000)
+    results = make_results(disk / "results")
+    for folder in (folder_of(results, index) for index in (1, 2, 4)):
+        (folder / BEST_FILE).unlink()
+        os.link(folder / CHECKPOINT_FILE, folder / BEST_FILE)  # of which one name frees nothing
+    for index in (0, 5):  # one of them failed: only a claim on it lets prune free anything
+        (folder_of(results, index) / ".checkpoint.pt.0123abcd.tmp").write_bytes(bytes(500_000))
+    small_disk.fill(disk)
+    yield results
+    small_disk.unmount(disk)
+
+
+def test_prune_frees_room_on_a_disk_that_takes_not_even_a_claim(full_disk, capsys):
+    with pytest.raises(OSError, match="No space left"):
+        claim.acquire(folder_of(full_disk, 0) / CLAIM_FILE)
+    code, out, err = run(capsys, full_disk, "prune", "--keep", "best", "--yes")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "3.0 MB freed"
+    record = registry.read(folder_of(full_disk, 0))
+    assert record.last("pruned") == [CHECKPOINT_FILE, ".checkpoint.pt.0123abcd.tmp"]
+    assert sorted(path.name for path in folder_of(full_disk, 0).glob("*.pt")) == [BEST_FILE]
+    assert not list(full_disk.rglob("*.tmp"))
+    assert not list(full_disk.rglob(CLAIM_FILE))
+    assert registry.read(folder_of(full_disk, 1)).last("pruned") == [CHECKPOINT_FILE]
+
+
+def test_prune_that_finds_no_room_for_a_claim_names_the_place(full_disk, capsys):
+    (folder_of(full_disk, 0) / ".checkpoint.pt.0123abcd.tmp").unlink()
+    small_disk.fill(full_disk)
+    code, out, err = run(capsys, full_disk, "prune", "--yes")
+    assert (code, err) == (2, "")
+    failed = folder_of(full_disk, 5)
+    assert out == f"left out: No space left on device: {failed}/{CLAIM_FILE}\n0.0 MB freed\n"
+
+
+def test_prune_whose_rule_frees_nothing_says_what_another_would(made, capsys):
+    out = run(capsys, made, "prune")[1]
+    assert out == "0.0 MB would be freed; --keep none would free 15.0 MB\n"
 
 
 def test_pruned_trial_is_still_done(made, capsys):

@@ -73,9 +73,32 @@ def test_trial_that_found_a_full_disk_runs_again_once_there_is_room(planned, tmp
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     record = registry.read(folder_of(tmp_path, planned[0]))
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
-    assert not retries.can_retry(record, runtime, 10**18, tmp_path, machine)
+    wait = retries.WaitForRoom(tmp_path)
+    assert not retries.can_retry(record, runtime, 10**18, wait, machine)
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
-    assert retries.can_retry(record, runtime, planned[0].disk_bytes, tmp_path, machine)
+    assert retries.can_retry(record, runtime, planned[0].disk_bytes, wait, machine)
+
+
+def test_room_is_waited_for_once_for_all_trials_until_there_was_some(tmp_path, monkeypatch, capsys):
+    now, free = [0.0], [0]
+    is_asked_to_stop = False
+    fake = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s))
+    monkeypatch.setattr(retries, "time", fake)
+    monkeypatch.setattr(retries, "takes", lambda folder, num_bytes: num_bytes <= free[0])
+    wait = retries.WaitForRoom(tmp_path, lambda: not is_asked_to_stop)
+    found = [wait.ends_well(10, 1800.0) for _ in range(70)]
+    assert (any(found), now) == (False, [1800.0])
+    assert capsys.readouterr().out.count("waiting up to 1800 s") == 1
+    free[0] = 10
+    assert wait.ends_well(10, 1800.0)
+    free[0] = 0
+    assert not wait.ends_well(10, 1800.0)
+    assert now == [3600.0]
+    free[0] = 10
+    assert wait.ends_well(10, 1800.0)
+    free[0], is_asked_to_stop = 0, True
+    assert not wait.ends_well(10, 1800.0)
+    assert now == [3600.0]
 
 
 @pytest.mark.parametrize("lacks", ["bytes", "files"])
@@ -101,7 +124,7 @@ def test_retry_is_not_spent_while_a_quota_lets_nothing_be_written(
     registry.record(folder_of(tmp_path, planned[0]), Status.FAILED, failure="disk full")
     record = registry.read(folder_of(tmp_path, planned[0]))
     runtime = dataclasses.replace(planned[0].config.runtime, disk_wait_seconds=0.0)
-    asked = (record, runtime, 1 << 16, tmp_path, machine)
+    asked = (record, runtime, 1 << 16, retries.WaitForRoom(tmp_path), machine)
 
     def exceed(file):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
@@ -112,28 +135,51 @@ def test_retry_is_not_spent_while_a_quota_lets_nothing_be_written(
     assert "disk full: waiting up to 0 s for room" in capsys.readouterr().out
 
 
-def test_driver_survives_a_disk_too_full_for_its_own_events(tmp_path, capsys):
+@pytest.fixture
+def full_disk(tmp_path):
+    """Turns of two trials that ended on a disk which takes not a byte more, and what fills it."""
     disk = tmp_path / "disk"
     small_disk.mount(disk, 1 << 20)
-    try:
-        turns, trials = driver(disk, 2)
-        turns.next(machine)
-        registry.record(folder_of(disk, trials[0]), Status.RUNNING, traceback="x" * 3000)
-        failed = {"failure": "process died", "traceback": "x" * 3000}
-        registry.record(folder_of(disk, trials[1]), Status.FAILED, **failed)
-        for trial in trials:  # whole pages, so that not a byte more fits
-            path = folder_of(disk, trial) / registry.EVENTS_FILE
-            size = path.stat().st_size
-            registry.remark(path.parent, pad="x" * (-size % 4096 - len(REMARK)))
-            assert path.stat().st_size % 4096 == 0
-        small_disk.fill(disk)
-        turns.bury(trials[0].config.fingerprint, "The actor died unexpectedly")
-        assert turns.next(machine) == []
-        found = [registry.read(folder_of(disk, trial)).status for trial in trials]
-        assert found == [Status.RUNNING, Status.FAILED]
-        assert "could not be recorded" in capsys.readouterr().out
-    finally:
-        small_disk.unmount(disk)
+    turns, trials = driver(disk, 2)
+    turns.next(machine)
+    registry.record(folder_of(disk, trials[0]), Status.RUNNING, traceback="x" * 3000)
+    failed = {"failure": "process died", "traceback": "x" * 3000}
+    registry.record(folder_of(disk, trials[1]), Status.FAILED, **failed)
+    for trial in trials:  # whole pages, so that not a byte more fits
+        path = folder_of(disk, trial) / registry.EVENTS_FILE
+        size = path.stat().st_size
+        registry.remark(path.parent, pad="x" * (-size % 4096 - len(REMARK)))
+        assert path.stat().st_size % 4096 == 0
+    yield turns, trials, small_disk.fill(disk)
+    small_disk.unmount(disk)
+
+
+def test_driver_survives_a_disk_too_full_for_its_own_events(full_disk, monkeypatch, capsys):
+    turns, trials, filler = full_disk
+    monkeypatch.setattr(turns._room, "ends_well", lambda num_bytes, limit: False)
+    turns.bury(trials[0].config.fingerprint, "The actor died unexpectedly")
+    assert turns.next(machine) == []
+    found = [registry.read(folder_of(filler.parent, trial)).status for trial in trials]
+    assert found == [Status.RUNNING, Status.FAILED]
+    assert "could not be recorded" in capsys.readouterr().out
+
+
+def test_driver_waits_for_room_where_not_even_a_failure_could_be_recorded(full_disk, monkeypatch):
+    turns, trials, filler = full_disk
+    waits = []
+
+    def make_room(*asked):
+        waits.append(asked)
+        filler.unlink(missing_ok=True)
+        return True
+
+    monkeypatch.setattr(turns._room, "ends_well", make_room)
+    turns.bury(trials[0].config.fingerprint, "OSError: [Errno 28] No space left on device")
+    assert turns.next(machine) == [trials[1]]
+    assert trials[0] in turns.next(machine)
+    record = registry.read(folder_of(filler.parent, trials[0]))
+    assert (record.status, record.last("failure")) == (Status.QUEUED, "disk full")
+    assert waits[0] == (trials[0].disk_bytes, trials[0].config.runtime.disk_wait_seconds)
 
 
 def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path):

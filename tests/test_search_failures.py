@@ -100,6 +100,25 @@ def test_full_disk_ends_a_search_in_one_line(capsys):
         raise TuneError("its own")
 
 
+def test_search_that_is_to_go_on_says_so_where_the_disk_is_full(tmp_path, monkeypatch, capsys):
+    def find_no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def work(plan, begin, data_dir, engine, opened, asked):
+        opened.append(SimpleNamespace(settle=find_no_room))
+        return interruption.GO_ON, interruption.PREEMPTED
+
+    monkeypatch.setattr(search_run, "_work", work)
+    monkeypatch.setattr(search_run, "write_tables", find_no_room)
+    plan, asked = make_plan(tmp_path), interruption.Interruption()
+    plan.folder.mkdir()
+    code = search_run._run_tasks(plan, None, tmp_path, None, 0.0, asked)
+    assert search_run._say_the_end(plan, code, "python search.py", Notices("tiny", None)) == 75
+    out = capsys.readouterr().out
+    assert out.count(f"disk full: the tables in {plan.folder} are behind") == 2
+    assert out.endswith("go on with: python search.py\n")
+
+
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_file_that_went_with_ray_is_no_error_of_the_persons(is_gone, tmp_path, monkeypatch):
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")

@@ -1,6 +1,7 @@
 """The grid, the plan and the command line of a sweep; nothing here starts Ray."""
 
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -529,6 +530,20 @@ def test_plan_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"1 trial: 1000000000\.0 GB needed, {tmp_path} has"):
         plan.check_disk(dataclasses.replace(made, trials=[huge]))
     plan.check_disk(made)
+
+
+def test_plan_that_a_quota_leaves_no_room_is_refused_before_it_runs(tmp_path, monkeypatch):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path / "not" / "yet")
+
+    def exceed(file):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", exceed)
+    with pytest.raises(ValueError, match=rf"MB needed, {tmp_path} takes less: a quota, or its"):
+        plan.check_disk(made)
+    plan.check_disk(made, is_tried=False)  # as for --plan, which writes nothing
+    plan.check_disk(dataclasses.replace(made, trials=[]))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["tiny", "trials"])

@@ -38,6 +38,13 @@ def no_proc(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "_PROC", tmp_path / "absent")
 
 
+@pytest.fixture
+def no_groups(tmp_path, monkeypatch):
+    """A system whose control groups limit nothing."""
+    monkeypatch.setattr(system, "_GROUPS", tmp_path / "groups")
+    return tmp_path
+
+
 def test_nothing_but_system_uses_what_linux_alone_has():
     known = {name for names in ON_LINUX_ALONE.values() for name in names}
     used = {
@@ -62,13 +69,59 @@ def test_commands_start_where_there_is_nothing_that_linux_alone_has():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs cores set apart")
-def test_cores_are_those_set_apart():
+def test_cores_are_those_set_apart(no_groups):
     assert system.num_cores() == len(os.sched_getaffinity(0))
 
 
-def test_cores_that_nothing_sets_apart_are_all_of_them(monkeypatch):
+def test_cores_that_nothing_sets_apart_are_all_of_them(no_groups, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert system.num_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "cores"),
+    [
+        ("/", {"": "250000 100000"}, 2),  # a container sees its own group as the outermost
+        ("/user.slice/s.scope", {"": "max 100000", "user.slice": "300000 100000"}, 3),
+        ("/user.slice/s.scope", {"user.slice": "300000 100000", "user.slice/s.scope": "5 10"}, 1),
+        ("/user.slice", {"user.slice": "6400000 100000"}, 8),  # more than there are
+        ("/user.slice", {"user.slice": "max 100000"}, 8),
+        ("/../other", {}, 8),
+    ],
+)
+def test_cores_are_no_more_than_those_whose_time_control_groups_leave(
+    own, limits, cores, no_groups, monkeypatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(system, "_PROC", no_groups)
+    (no_groups / "self").mkdir(parents=True)
+    (no_groups / "self/cgroup").write_text(f"4:memory:/elsewhere\n0::{own}\n")
+    for group, limit in limits.items():
+        folder = no_groups / "groups" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.max").write_text(f"{limit}\n")
+    assert system.num_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("groups", "counter"),
+    [
+        ("9:name=systemd:/\n4:memory:/slurm_c2/uid_1/job_7/step_0/task_0\n0::/\n",
+         "memory/slurm_c2/uid_1/job_7/step_0/task_0/memory.oom_control"),
+        ("0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+         "system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events"),
+        ("9:name=systemd:/\n", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_kernels_count_of_what_it_killed_is_that_of_the_own_group(
+    groups, counter, no_groups, monkeypatch
+):
+    monkeypatch.setattr(system, "_PROC", no_groups)
+    (no_groups / "self").mkdir()
+    (no_groups / "self/cgroup").write_text(groups)
+    found = system.find_kill_counter()
+    assert found == (None if counter is None else no_groups / "groups" / counter)
 
 
 @pytest.mark.parametrize(("says", "name"), [("echo 9C5B-77", "9C5B-77"), ("exit 1", None)])

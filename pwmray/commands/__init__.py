@@ -21,6 +21,7 @@ TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a who
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
+_UNSAID = threading.Event()  # set where a full disk did not take a line of `say`
 SAID_IN_HANDLERS: list[str] = []  # lines that came between what a display draws
 _RESULTS = Path("results")
 _PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
@@ -47,13 +48,15 @@ def run_command(function: Callable[[], int | None]) -> int:
 
 def _run(function: Callable[[], int | None]) -> int:
     """Return the exit code of `run_command`."""
+    _UNSAID.clear()
     _open_closed_streams()
     _write_any_name()
     _have_a_home()
     _freeze_imports()
     try:
         code = function() or 0
-        sys.stdout.flush()
+        if not _UNSAID.is_set():  # else its work is done, and counts
+            sys.stdout.flush()
         return code
     except (BrokenPipeError, _NobodyReadsError):
         # Python flushes stdout once more on its way out and would complain there.
@@ -62,11 +65,22 @@ def _run(function: Callable[[], int | None]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("PWMRAY_TRACEBACK") == "1":
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        say(f"error: {one_line(error)}", sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        say(str(stop) or "interrupted", sys.stderr)
         return getattr(stop, "exit_code", INTERRUPTED)
+    finally:
+        _drop_unwritten()
+
+
+def _drop_unwritten() -> None:
+    """Drop what a full disk did not take of the output: Python would try again, and fail so."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @functools.cache  # gc.get_freeze_count() would tell, too, but walks all frozen objects
@@ -115,7 +129,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     except BrokenPipeError as error:
         raise _NobodyReadsError from error
     except OSError:
-        pass  # there is no other place to say so
+        _UNSAID.set()  # there is no other place to say so
 
 
 def say_in_handler(text: str) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pwmray import registry
 from pwmray.commands import FAILED, Subcommands, add_results_option, names, say
+from pwmray.failures import is_disk_full
 from pwmray.pretraining.folder import CLAIM_FILE as PRETRAINING_CLAIM_FILE
 from pwmray.pretraining.folder import PRETRAINED_FOLDER, clear_leftovers, find_leftovers, holder_of
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, CLAIM_FILE, EVENTS_FILE, Status, claim
@@ -35,6 +36,7 @@ class Freed(NamedTuple):
     fingerprint: str
     files: list[Path]
     num_bytes: int
+    makes_room: bool  # on a full disk, too, for no process will run the trial again
 
 
 def add_prune_command(commands: Subcommands) -> None:
@@ -66,17 +68,18 @@ def _prune(chosen: argparse.Namespace) -> int:
         fingerprints = read_sweep(find_sweep(results, chosen.sweep)).get("trials", [])
     before = datetime.datetime.now(datetime.UTC) - chosen.older_than
     left_out: list[str] = []
-    total = 0 if chosen.sweep else _free_pretrained(results, before, chosen.yes, left_out)
     freeable = find_freeable(results, fingerprints, chosen.keep, before, left_out)
+    total = 0
     known = names_of_all(results) if freeable else {}
     if chosen.yes:
         folders = [registry.trial_folder(results, freed.fingerprint) for freed in freeable]
         claim.watch_dead((folder / CLAIM_FILE for folder in folders), say)
+        freeable.sort(key=lambda freed: not freed.makes_room)
     for freed in freeable:
         if chosen.yes:
             try:
                 freed = free(results, freed.fingerprint, chosen.keep, before)
-            except (PermissionError, ValueError) as error:  # the others are freed all the same
+            except (OSError, ValueError) as error:  # the others are freed all the same
                 left_out.append(one_line(error))
                 continue
         if freed is not None:
@@ -84,13 +87,21 @@ def _prune(chosen: argparse.Namespace) -> int:
             names = ", ".join(path.name for path in freed.files)
             name = known.get(freed.fingerprint, freed.fingerprint)
             print(f"{name}: {names}, {freed.num_bytes / 1e6:.1f} MB")
+    if chosen.sweep is None:
+        total += _free_pretrained(results, before, chosen.yes, left_out)
     for line in left_out:
         print(f"left out: {line}")
     if chosen.yes:
         print(f"{total / 1e6:.1f} MB freed")
     else:
-        print(f"{total / 1e6:.1f} MB would be freed; --yes does it")
+        kept = 0 if total else _sum(find_freeable(results, fingerprints, [], before, []))
+        how = f"--keep none would free {kept / 1e6:.1f} MB" if kept else "--yes does it"
+        print(f"{total / 1e6:.1f} MB would be freed; {how}")
     return FAILED if chosen.yes and left_out and not total else 0
+
+
+def _sum(found: Iterable[Freed]) -> int:
+    return sum(freed.num_bytes for freed in found)
 
 
 def _free_pretrained(
@@ -114,7 +125,7 @@ def _free_pretrained(
         try:
             if does_it and not clear_leftovers(folder):
                 continue
-        except PermissionError as error:  # another user's; ours are freed all the same
+        except OSError as error:  # another user's, say; ours are freed all the same
             left_out.append(one_line(error))
             continue
         total += num_bytes
@@ -155,22 +166,37 @@ def free(
     deletes nothing, if the deletion could not be recorded.
     """
     folder = registry.trial_folder(results, fingerprint)
-    held = claim.acquire(folder / CLAIM_FILE)
+    seen = _freeable(folder, keep, before)
+    if seen is None:
+        return None
+    events = folder / EVENTS_FILE  # written last: only then has a full disk room for a line
+    if not os.access(events, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
+    held = _claim(folder, seen.files if seen.makes_room else [])
     if held is None:
         return None
     with held:
-        freed = _freeable(folder, keep, before, is_ours=True)
+        freed = seen if seen.makes_room else _freeable(folder, keep, before, is_ours=True)
         if freed is None:
             return None
-        events = folder / EVENTS_FILE  # written last: only then has a full disk room for a line
-        if not os.access(events, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(events))
         for path in freed.files:
             path.unlink(missing_ok=True)
         registry.remark(
             folder, pruned=[path.name for path in freed.files], freed_bytes=freed.num_bytes
         )
         return freed
+
+
+def _claim(folder: Path, files: Sequence[Path]) -> claim.Claim | None:
+    """Claim a trial; where a full disk has no room for that, delete of its `files` until it has."""
+    for path in files:
+        try:
+            return claim.acquire(folder / CLAIM_FILE)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+        path.unlink(missing_ok=True)
+    return claim.acquire(folder / CLAIM_FILE)
 
 
 def _freeable(
@@ -182,15 +208,17 @@ def _freeable(
     moved = record.time_of(*Status)
     if moved is None or moved > before:
         return None
+    is_done = record.status is Status.EVALUATED
     kept = {_FILES[name] for name in keep}
-    if record.status is not Status.EVALUATED and not record.is_stopped_early:
+    if not is_done and not record.is_stopped_early:
         kept.add(CHECKPOINT_FILE)
     if not (folder / BEST_FILE).exists() and "best" in keep:
         kept.add(CHECKPOINT_FILE)  # of a trial of an earlier version, which kept no best one
     files = [folder / name for name in _FILES.values() if name not in kept]
     # The trial is not running, so the process that wrote a draft was killed.
     files = [path for path in files if path.exists()] + claim.find_drafts(folder)
-    return Freed(folder.name, files, _bytes_of(files)) if files else None
+    num_bytes = _bytes_of(files)
+    return Freed(folder.name, files, num_bytes, is_done and num_bytes > 0) if files else None
 
 
 def _bytes_of(files: Sequence[Path]) -> int:

@@ -1,5 +1,6 @@
 """The collected datasets of a folder; whichever process needs one first collects it, once."""
 
+import itertools
 import logging
 import os
 import shlex
@@ -15,10 +16,12 @@ from pwmray.data.recipe import CollectionRecipe, collection_fingerprint
 from pwmray.data.store import BrokenDataError, Store, open_store, write_store
 from pwmray.files import remove_drafts
 from pwmray.registry import claim
+from pwmray.room import with_room
 from pwmray.tasks import find_task
-from pwmray.wording import as_typed
+from pwmray.wording import as_typed, one_line
 
 _POLL_SECONDS = 0.2
+_DISK_WAIT_SECONDS = 1800.0  # as trials wait; what was collected in rounds took hours
 Collect = Callable[[str, CollectionRecipe, MakeVector, Progress | None], Episodes]
 _log = logging.getLogger(__name__)
 
@@ -97,10 +100,18 @@ def _make(
     collect: Collect,
 ) -> None:
     episodes = collect(task, recipe, make_vector, progress)
-    try:
+
+    tries = itertools.count()
+
+    def write() -> None:
+        if next(tries):
+            progress("waiting for room", 0, 0)  # raises where it is asked to stop
         _write(path, task, recipe, episodes)
+
+    try:
+        with_room(write, path.parent, _DISK_WAIT_SECONDS)
     except OSError as error:  # Arrow's own do not name the file
-        raise ValueError(f"cannot write data to {path.parent}: {error}") from error
+        raise ValueError(f"cannot write data to {path.parent}: {one_line(error)}") from error
 
 
 def _write(path: Path, task: str, recipe: CollectionRecipe, episodes: Episodes) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pwmray import placement, system
+from pwmray import deaths, placement, system
 from pwmray.commands import ENDS_AT_ONCE, say
 from pwmray.devices import check_gpu
 from pwmray.driver import dashboard
@@ -102,6 +102,8 @@ def connect(address: str | None) -> str | None:
     # the machine's addresses.
     ray_constants.ENABLE_RAY_CLUSTER = address is not None
     token = None if address else dashboard.close_to_others()
+    if address is None:
+        deaths.heed_kills()
     has_dashboard = importlib.util.find_spec("aiohttp_cors") is not None
     try:
         with _sigterm_left_alone():

@@ -96,14 +96,14 @@ def _run(plan: Plan, asked: _Asked, notices: Notices, interruption: Interruption
     # Of trials whose Slurm job is gone, record how they ended: it decides what helps.
     righted = lost.set_right(plan.results, [t.config.fingerprint for t in plan.to_run])
     for line in [*righted, *describe_notes(plan)]:
-        print(line)
+        say(line)
     planning.check_disk(plan)
     address = None if asked.address is None else connect.answering(asked.address)
     try:
         data_paths, data_seconds = _make_data(plan, asked.data_dir, interruption)
     except (AskedToStopError, KeyboardInterrupt) as stopped:
         go_on = f"go on with: {as_typed(asked.command)}"
-        print("\n".join([*filter(None, [str(stopped)]), go_on]))
+        say("\n".join([*filter(None, [str(stopped)]), go_on]))
         return interruption.exit_code(stopped)
     folder = tables.open_sweep(plan, asked.command)
     progress = SweepProgress(plan, notices)
@@ -144,7 +144,7 @@ def _make_data(
     configs = [trial.config for trial in plan.unfinished]
     started = time.perf_counter()
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
-        print(f"data: {source}")
+        say(f"data: {source}")
     with show_progress("data") as progress:
         wanted = [(c.task, c.data) for c in configs]
         paths = make_data(wanted, data_dir, interruption.heeded(progress))
@@ -272,23 +272,23 @@ def _say_the_end(plan: Plan, folder: Path, end: _End, command: str, notices: Not
     open_ones = [t for t, r in records if r.status not in registry.ENDS]
     left = [t for t in open_ones if not registry.running_elsewhere(_folder(plan, t))]
     num_all, num_open = len(plan.trials) + len(plan.unreadable), len(left) + len(plan.unreadable)
-    print(f"{num_done} of {num_all} trials done; tables in {_shown(folder)}")
+    say(f"{num_done} of {num_all} trials done; tables in {_shown(folder)}")
     for trial, record in failed:
-        print(f"failed: {trial.name}: {record.last('reason')}")
-        print(f"        its record is {_shown(_folder(plan, trial))}")
+        say(f"failed: {trial.name}: {record.last('reason')}")
+        say(f"        its record is {_shown(_folder(plan, trial))}")
     which = shlex.join([plan.sweep.name, *give_results(_shown(plan.results))])
     if failed:
-        print(f"see why: {as_typed(f'pwmray failures {which}')}")
+        say(f"see why: {as_typed(f'pwmray failures {which}')}")
     if len(left) < len(open_ones):
-        print(f"still running in other processes: {number_of(len(open_ones) - len(left), 'trial')}")
+        say(f"still running in other processes: {number_of(len(open_ones) - len(left), 'trial')}")
     if end.code in (GO_ON, TERMINATED, HUNG_UP):
-        print(f"stopped: {end.why}")
+        say(f"stopped: {end.why}")
     if end.bug is not None:
-        print(f"stopped: the first trials all died of {end.bug}; not done: {len(left)} more")
+        say(f"stopped: the first trials all died of {end.bug}; not done: {len(left)} more")
     if num_done:
-        print(f"see who wins: {as_typed(f'python analysis/summarize.py {which} --plot')}")
+        say(f"see who wins: {as_typed(f'python analysis/summarize.py {which} --plot')}")
     if end.code or num_done + len(failed) < num_all:
-        print(f"go on with: {as_typed(command)}")
+        say(f"go on with: {as_typed(command)}")
     # Otherwise the sweep is to go on, or the driver that ends last sends the notice.
     if plan.to_run and end.code in (0, TRIALS_FAILED) and len(left) == len(open_ones):
         notices.end(num_done, len(failed), num_open)

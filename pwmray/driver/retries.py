@@ -97,11 +97,38 @@ class FirstDeaths:
             self.bug = self._reasons[0]
 
 
+class WaitForRoom:
+    """Waiting for room on the disk of a results folder: once for all trials that lack it.
+
+    A wait that ran out is over for the next trial, too, until room was found again: each in turn
+    would hold a job's GPUs, of dozens of trials for days.
+    """
+
+    def __init__(self, results: Path, may_go_on: Callable[[], bool] = lambda: True):
+        self._results, self._may_go_on = results, may_go_on
+        self._deadline: float | None = None  # of the wait that is not over, or was in vain
+
+    def ends_well(self, num_bytes: int, limit: float) -> bool:
+        """Return whether there came to be room for so many bytes within `limit` seconds."""
+        while not takes(self._results, num_bytes):
+            if self._deadline is None:
+                self._deadline = time.monotonic() + limit
+                say(
+                    f"disk full: waiting up to {limit:.0f} s for room in {self._results}; "
+                    "`pwmray prune` frees room"
+                )
+            if time.monotonic() >= self._deadline or not self._may_go_on():
+                return False
+            time.sleep(_POLL_SECONDS)
+        self._deadline = None
+        return True
+
+
 def can_retry(
     record: Record,
     runtime: RuntimeConfig,
     num_bytes: int,
-    results: Path,
+    room: WaitForRoom,
     machine: Callable[[], Mapping[str, float]],
 ) -> bool:
     """Tell whether a failed trial has a retry left that can help; `machine` is the largest one.
@@ -118,19 +145,5 @@ def can_retry(
         # Where it was not its own memory alone, another time may do.
         return is_more or record.last("reason") == KILLED_FOR_MEMORY
     if remedy is Remedy.WAIT_FOR_ROOM:
-        return _wait_for_room(results, num_bytes, runtime.disk_wait_seconds)
+        return room.ends_well(num_bytes, runtime.disk_wait_seconds)
     return remedy is Remedy.RESUME
-
-
-def _wait_for_room(results: Path, num_bytes: int, limit: float) -> bool:
-    """Return whether there came to be room for so many bytes within `limit` seconds."""
-    deadline = time.monotonic() + limit
-    is_said = False
-    while not takes(results, num_bytes):
-        if not is_said:
-            say(f"disk full: waiting up to {limit:.0f} s for room in {results}")
-            is_said = True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True

@@ -47,6 +47,8 @@ class Turns:
         self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
+        self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
+        self._waited_for: set[str] = set()  # trials whose record the disk had no room for
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
@@ -153,7 +155,7 @@ class Turns:
             self._bury(fingerprint)
         record = registry.read(folder)
         failure = None if self._is_first else failure_of(record)
-        asked = (trial.config.runtime, trial.disk_bytes, self._results, machine)
+        asked = (trial.config.runtime, trial.disk_bytes, self._room, machine)
         is_given_up = failure is not None and not retries.can_retry(record, *asked)
         if record.status is Status.EVALUATED or is_given_up:
             del self._open[fingerprint]
@@ -179,6 +181,8 @@ class Turns:
                 self._progress.say(f"left out: {trial.name}, {why}")
             elif self._is_first:
                 raise
+            elif is_disk_full(error) and self._finds_room(trial):
+                return False  # it is looked at again, and its failure recorded before
             else:
                 self._say_unwritten(fingerprint, error)
             del self._open[fingerprint]  # the others go on
@@ -188,6 +192,13 @@ class Turns:
             raise
         self._ours.add(fingerprint)
         return True
+
+    def _finds_room(self, trial: PlannedTrial) -> bool:
+        """Wait for room, once for a trial, whose folder may lie on a disk of its own."""
+        if trial.config.fingerprint in self._waited_for:
+            return False
+        self._waited_for.add(trial.config.fingerprint)
+        return self._room.ends_well(trial.disk_bytes, trial.config.runtime.disk_wait_seconds)
 
     def _bury(self, fingerprint: str) -> None:
         """Record the death of a trial that is not evaluated, once no process holds it."""

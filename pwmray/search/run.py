@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopEr
 from pwmray.driver.progress import Lacks
 from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import Listening, StopEarly, fit, told_of
+from pwmray.failures import is_disk_full
 from pwmray.registry import CLAIM_FILE, Status, claim, trial_folder
 from pwmray.runtime import RuntimeConfig
 from pwmray.search import study
@@ -80,15 +81,16 @@ def _say_the_end(plan: SearchPlan, code: int | None, command: str, notices: noti
     `code` is the exit code of the run, None if nothing was left to run.
     """
     studies = plan.studies()
-    write_tables(plan, studies, command)  # a run that was killed may not have written them
+    with _next_run_writes(plan):
+        write_tables(plan, studies, command)  # a run that was killed may not have written them
     for task, found in studies.items():
-        print("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
+        say("\n".join([f"{task}: {plan.search.name}, the best first", *best_lines(found)]))
     for line in caution_lines(plan, studies):
-        print(line)
+        say(line)
     ends = [end.state for found in studies.values() for end in study.outcomes(found).values()]
     left = sum(plan.count_left(studies).values())
     if code or left:
-        print(f"go on with: {as_typed(command)}")
+        say(f"go on with: {as_typed(command)}")
     if code in (0, TRIALS_FAILED):
         num_failed = ends.count(TrialState.FAIL)
         notices.end(len(ends) - num_failed, num_failed, left - num_failed)
@@ -117,7 +119,7 @@ def _run_tasks(
             held.enter_context(_acquire(plan, patience_seconds, interruption))
             code, why = _work(plan, begin, data_dir, engine, opened, interruption)
         except AskedToStopError as stopped:
-            print(stopped)
+            say(str(stopped))
             code = GO_ON
         except KeyboardInterrupt as stopped:
             code = interruption.exit_code(stopped)
@@ -130,11 +132,23 @@ def _run_tasks(
                 engine.close()
             finally:  # SIGTERM may cut it off
                 status = Interruption.left_at(code, why)
-                for trials in opened:  # now that no worker writes any more
-                    trials.settle(why, status)
+                with _next_run_writes(plan):
+                    for trials in opened:  # now that no worker writes any more
+                        trials.settle(why, status)
     if code in (GO_ON, TERMINATED, HUNG_UP) and why != STOPPED:
-        print(f"stopped: {why}")
+        say(f"stopped: {why}")
     return code
+
+
+@contextlib.contextmanager
+def _next_run_writes(plan: SearchPlan) -> Iterator[None]:
+    """Keep a full disk from deciding how a run ends: what it does not take the next run writes."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        say(f"disk full: the tables in {plan.folder} are behind; the next run writes them")
 
 
 def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interruption) -> claim.Claim:
@@ -149,7 +163,7 @@ def _acquire(plan: SearchPlan, patience_seconds: float, interruption: Interrupti
     held, holder = _try_to_acquire(path)
     who = f"another process runs {plan.search.name} in {plan.folder}: pid "
     if held is None and patience_seconds:
-        print(f"{who}{holder}; waiting up to {patience_seconds:.0f} s", flush=True)
+        say(f"{who}{holder}; waiting up to {patience_seconds:.0f} s")
     while held is None and interruption.may_go_on() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
         held, holder = _try_to_acquire(path)
@@ -193,7 +207,7 @@ def _work(
     journal = plan.read_journal()
     left = {task: number for task, number in plan.count_left(journal.by_task).items() if number}
     for line in [*other_lines(plan, journal), *_set_right(plan, journal.by_task)]:
-        print(line)
+        say(line)
     configs = {task: plan.config(task, {}) for task in left}
     with show_progress("data") as progress:
         wanted = [(task, config.data) for task, config in configs.items()]
@@ -208,7 +222,7 @@ def _work(
         if trials.blind is not None:
             raise ValueError(trials.blind)
         if trials.bug is not None:
-            print(f"stopped: the first trials all died of {trials.bug}")
+            say(f"stopped: the first trials all died of {trials.bug}")
             return TRIALS_FAILED, STOPPED
     return 0, STOPPED
 

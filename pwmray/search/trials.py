@@ -68,6 +68,7 @@ class SearchTrials:
                 self._stop_early(trial, folder, epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
+        self._room = retries.WaitForRoom(plan.results)
         self.blind: str | None = None  # which machine of Ray does not see the results
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
@@ -256,7 +257,7 @@ class SearchTrials:
                 return "its process died and still holds it: that is looked at again at the end"
             return UNRECORDED
         reason = record.last("reason")
-        asked = (config.runtime, self._plan.trial_bytes, self._plan.results)
+        asked = (config.runtime, self._plan.trial_bytes, self._room)
         if retries.can_retry(record, *asked, connect.largest_machine):
             self._deaths.leave(config.fingerprint)
             self._proposals.put_back(trial)
