@@ -71,7 +71,7 @@ def check_room(what: str, num_bytes: int, folder: Path, is_tried: bool = True) -
     need = f"no room for {what}: {size_text(num_bytes)} needed, {existing}"
     if num_bytes > free:
         raise ValueError(f"{need} has {size_text(free)} free")
-    if is_tried and num_bytes and not takes(existing, num_bytes):
+    if is_tried and num_bytes > 0 and not takes(existing, num_bytes):
         raise ValueError(f"{need} takes less: a quota, or its number of files, is used up")
 
 

@@ -445,7 +445,8 @@ def test_forked_process_does_not_give_back_what_its_parent_holds(tmp_path):
     held.release()
 
 
-def test_claim_that_is_a_link_to_nowhere_is_stale_like_any(tmp_path):
+def test_claim_that_is_a_link_to_nowhere_is_stale_like_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "LEASE_SECONDS", 0.3)
     path = tmp_path / "claim.json"
     path.symlink_to(tmp_path / "nowhere")
     os.utime(path, (0, 0), follow_symlinks=False)
