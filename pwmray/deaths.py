@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ _DYING_SECONDS = 2.0  # that a process may take to be gone after Ray has said so
 _OF_NODES = (Failure.PROCESS_DIED, Failure.NODE_LOST)
 _WORD_SECONDS = 1.0  # that word of a node's end may come later than its trials' deaths
 _BURST_SECONDS = 10.0  # in which those of one node die
+_LOOK_SECONDS = 5.0
 _KILL_SECONDS = 60.0  # between a kill and what is told of it, by the clocks of two machines
 _TOLD_CHARACTERS = 4000  # of what Ray says of a dead process
 # A node's name after what this says is a file that is there when Slurm told the node to end.
@@ -36,34 +38,46 @@ def wait_for_death(folders: Sequence[Path]) -> None:
         time.sleep(_DYING_SECONDS / 100)
 
 
-class _Kills:
-    """The kernel's kills for want of memory in this process's control group, once it heeds them."""
+class Kills:
+    """When the kernel last killed for want of memory in this process's control group.
 
-    def __init__(self) -> None:
-        self._counter: Path | None = None
-        self._num, self._told_at = 0, -math.inf
+    A Ray that it starts is in that group: in the limits of a container or of a user's session, or
+    on a machine whose memory is used up. `counter` is what `system.find_kill_counter` found.
+    """
 
-    def heed(self) -> None:
-        if counter := system.find_kill_counter():
-            self._counter, self._num = counter, system.count_kills(counter)
+    def __init__(self, counter: Path):
+        self._counter, self._num = counter, system.count_kills(counter)
+        self._seen_at = -math.inf
+
+    def watch(self) -> None:
+        """Look from now on, in a thread: a death may be told long after another's kill."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def look(self) -> None:
+        """Take note of the time if there was one since the last look."""
+        if (now := system.count_kills(self._counter)) > self._num:
+            self._num, self._seen_at = now, time.time()
 
     def is_near(self, told_at: float) -> bool:
-        """Tell whether there was one since the last look, or at a look about this time."""
-        if self._counter and (now := system.count_kills(self._counter)) > self._num:
-            self._num, self._told_at = now, told_at
-        return abs(told_at - self._told_at) < _KILL_SECONDS
+        """Tell whether one was seen about a time, in seconds since 1970."""
+        self.look()
+        return abs(told_at - self._seen_at) < _KILL_SECONDS
+
+    def _watch(self) -> None:
+        never = threading.Event()
+        while not never.wait(_LOOK_SECONDS):
+            self.look()
 
 
-_kills = _Kills()
+_kills: Kills | None = None  # of this process's group, once it heeds them
 
 
 def heed_kills() -> None:
-    """From now on know when the kernel kills for want of memory among this process's own.
-
-    Those of a Ray that it starts are among them, outside of a job's too: in the limits of a
-    container or of a user's session, or on a machine whose memory is used up.
-    """
-    _kills.heed()
+    """From now on know when the kernel kills for want of memory among this process's own."""
+    global _kills
+    if _kills is None and (counter := system.find_kill_counter()):
+        _kills = Kills(counter)
+        _kills.watch()
 
 
 class Told(NamedTuple):
@@ -126,7 +140,7 @@ def _is_of_a_kill(failure: Failure, told: Told | None, node: str | None) -> bool
         with contextlib.suppress(OSError, ValueError):  # half written
             if abs(told.time - int(word.read_text()) / 1e9) < _KILL_SECONDS:
                 return True
-    return _kills.is_near(told.time)
+    return _kills is not None and _kills.is_near(told.time)
 
 
 def _words_of(node: str | None, kind: str) -> list[Path]:

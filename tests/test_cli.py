@@ -186,6 +186,11 @@ def test_failures_written_for_people_are_shown_and_bugs_are_not_hidden(capsys):
         ("say('1 of 2 trials done') or 75", 75, ""),  # work that is done, but for its lines
         ("say('2 of 2 trials done')", 0, ""),
         ("print('a table')", 2, "error: No space left on device\n"),  # which is the work
+        (
+            "say('half', sys.stderr) or print('a table')",
+            2,
+            "half\nerror: No space left on device\n",
+        ),
         ("int('x')", 2, "error: invalid literal for int() with base 10: 'x'\n"),
     ],
 )

@@ -17,8 +17,8 @@ import pytest
 import ray
 from ray._private import utils
 
+from pwmray import deaths, system
 from pwmray import plan as planning
-from pwmray import system
 from pwmray.driver import connect, dashboard, launch, retries, tune_callbacks
 from pwmray.driver.engine import LOST, Engine
 from pwmray.driver.interruption import CANCELLED, Interruption, TerminatedError
@@ -221,11 +221,13 @@ def test_ray_is_started_closed_to_others_and_a_cluster_is_joined_as_it_is(monkey
     monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.setattr(sys, "executable", "/a b/python")
     monkeypatch.setattr(dashboard, "close_to_others", lambda: TOKEN)
+    monkeypatch.setattr(deaths, "heed_kills", lambda: started.append("its kills are heeded"))
     monkeypatch.delenv("PWMRAY_COMING_GPUS", raising=False)
     assert connect.connect(None) == dashboard.describe(URL, TOKEN, is_terminal=False)
     assert connect.connect("10.0.0.1:6379") == dashboard.describe(URL, None, is_terminal=False)
     quoted = {"py_executable": "'/a b/python'"}
-    assert started == [["local", True, quoted], ["10.0.0.1:6379", None, None]]
+    here, there = ["local", True, quoted], ["10.0.0.1:6379", None, None]
+    assert started == ["its kills are heeded", here, there]
 
 
 def test_place_of_rays_files_is_told_where_it_cannot_be_written(tmp_path, monkeypatch):

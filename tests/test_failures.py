@@ -3,6 +3,7 @@
 import errno
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from pwmray.failures import (
 from pwmray.placement import request
 from pwmray.registry import Record, Status
 from pwmray.runtime import RuntimeConfig
+from tests.waiting import wait_for
 
 RAY_DIED = (
     "Failure # 1 (occurred at 2026-11-26_00-58-17)\nThe actor died unexpectedly before finishing "
@@ -428,7 +430,8 @@ def test_process_that_the_kernel_ended_for_want_of_memory_ran_out_of_memory(tmp_
 def test_process_that_the_kernel_ended_on_a_laptop_ran_out_of_memory(tmp_path, monkeypatch):
     counter = tmp_path / "memory.events"
     monkeypatch.setattr(system, "find_kill_counter", lambda: counter)
-    monkeypatch.setattr(deaths, "_kills", deaths._Kills())
+    monkeypatch.setattr(deaths, "_kills", None)
+    now = time.time()
 
     def die(num_kills, died_at):
         counter.write_text(f"low 0\noom 1\noom_kill {num_kills}\noom_group_kill 0\n")
@@ -437,12 +440,20 @@ def test_process_that_the_kernel_ended_on_a_laptop_ran_out_of_memory(tmp_path, m
         deaths.record_death(tmp_path / "a1", Told("The actor died unexpectedly", died_at))
         return registry.read(tmp_path / "a1").last("reason")
 
-    assert die(1, 1000.0) == "its process died"  # nobody heeds it
+    assert die(1, now) == "its process died"  # nobody heeds it
     deaths.heed_kills()
-    assert die(1, 1000.0) == "its process died"  # it was another's, before
-    assert die(3, 1000.0) == KILLED_FOR_MEMORY
-    assert die(3, 1010.0) == KILLED_FOR_MEMORY  # the kernel took two at once
-    assert die(3, 1100.0) == "its process died"
+    assert die(1, now) == "its process died"  # it was another's, before
+    assert die(3, now) == KILLED_FOR_MEMORY
+    assert die(3, now + 10) == KILLED_FOR_MEMORY  # the kernel took two at once
+    assert die(3, now + 600) == "its process died"
+
+
+def test_kills_are_seen_when_they_come_and_not_at_a_later_death(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(system, "count_kills", lambda _: looks.append(threading.get_ident()) or 0)
+    monkeypatch.setattr(deaths, "_LOOK_SECONDS", 0.01)
+    deaths.Kills(tmp_path).watch()
+    wait_for(lambda: set(looks) > {threading.get_ident()})
 
 
 def test_word_that_slurm_ended_a_node_may_come_after_the_death(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`pwmray prune`: what it frees, and what it leaves alone."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -199,6 +200,22 @@ def test_prune_that_finds_no_room_for_a_claim_names_the_place(full_disk, capsys)
     assert (code, err) == (2, "")
     failed = folder_of(full_disk, 5)
     assert out == f"left out: No space left on device: {failed}/{CLAIM_FILE}\n0.0 MB freed\n"
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.EDQUOT, "12.0"), (errno.EIO, "0.0")])
+def test_prune_deletes_without_a_claim_on_a_full_disk_alone_and_counts_that(
+    number, says, made, capsys, monkeypatch
+):
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    before = sorted(made.rglob("*.pt"))
+    monkeypatch.setattr(claim, "acquire", refuse)
+    code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
+    assert out.splitlines()[-1] == f"{says} MB freed"
+    assert out.count(os.strerror(number)) == 7
+    is_freed = sorted(made.rglob("*.pt")) != before
+    assert (code == 0, is_freed) == (number == errno.EDQUOT, number == errno.EDQUOT)
 
 
 def test_prune_whose_rule_frees_nothing_says_what_another_would(made, capsys):

@@ -9,6 +9,7 @@ import pytest
 
 from pwmray import placement, plan, registry, room, tables
 from pwmray.driver import retries
+from pwmray.driver import turns as driver_turns
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
@@ -140,7 +141,7 @@ def full_disk(tmp_path):
     """Turns of two trials that ended on a disk which takes not a byte more, and what fills it."""
     disk = tmp_path / "disk"
     small_disk.mount(disk, 1 << 20)
-    turns, trials = driver(disk, 2)
+    turns, trials = driver(disk, 2, patience_seconds=60.0)
     turns.next(machine)
     registry.record(folder_of(disk, trials[0]), Status.RUNNING, traceback="x" * 3000)
     failed = {"failure": "process died", "traceback": "x" * 3000}
@@ -154,9 +155,12 @@ def full_disk(tmp_path):
     small_disk.unmount(disk)
 
 
-def test_driver_survives_a_disk_too_full_for_its_own_events(full_disk, monkeypatch, capsys):
+@pytest.mark.parametrize("is_room", [False, True])  # but for the trials on a disk of their own
+def test_driver_survives_a_disk_too_full_for_its_own_events(
+    is_room, full_disk, monkeypatch, capsys
+):
     turns, trials, filler = full_disk
-    monkeypatch.setattr(turns._room, "ends_well", lambda num_bytes, limit: False)
+    monkeypatch.setattr(turns._room, "ends_well", lambda num_bytes, limit: is_room)
     turns.bury(trials[0].config.fingerprint, "The actor died unexpectedly")
     assert turns.next(machine) == []
     found = [registry.read(folder_of(filler.parent, trial)).status for trial in trials]
@@ -180,6 +184,31 @@ def test_driver_waits_for_room_where_not_even_a_failure_could_be_recorded(full_d
     record = registry.read(folder_of(filler.parent, trials[0]))
     assert (record.status, record.last("failure")) == (Status.QUEUED, "disk full")
     assert waits[0] == (trials[0].disk_bytes, trials[0].config.runtime.disk_wait_seconds)
+
+
+def test_driver_that_waited_for_room_for_long_runs_the_trial_then(full_disk, monkeypatch):
+    turns, (trial, other), filler = full_disk
+    now = [0.0]
+
+    def make_room(_, limit):
+        filler.unlink(missing_ok=True)
+        now[0] += limit
+        return True
+
+    del turns._open[other.config.fingerprint]
+    turns.bury(trial.config.fingerprint, "OSError: [Errno 28] No space left on device")
+    fake = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None)
+    monkeypatch.setattr(driver_turns, "time", fake)
+    monkeypatch.setattr(turns._room, "ends_well", make_room)
+    assert turns.next(machine) == [trial]
+
+
+def test_driver_that_is_asked_to_stop_waits_for_no_room(tmp_path, monkeypatch):
+    asked = Interruption()
+    turns, _ = driver(tmp_path, 1, asked)
+    asked.reason = "preempted"
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
+    assert not turns._room.ends_well(10**18, 60.0)
 
 
 def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path):

@@ -14,7 +14,7 @@ from ray.tune.error import TuneError
 
 from pwmray import deaths, registry
 from pwmray.commands import run_command
-from pwmray.driver import connect, interruption
+from pwmray.driver import connect, interruption, retries
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
@@ -23,6 +23,7 @@ from pwmray.search import study
 from pwmray.search import trials as search_trials
 from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
+from pwmray.tracking.recording import Mode
 from pwmray.trainable import NOT_SEEN_ON
 from tests.claims import do_not_watch, leave_claim, set_age
 from tests.studies import (
@@ -117,6 +118,27 @@ def test_search_that_is_to_go_on_says_so_where_the_disk_is_full(tmp_path, monkey
     out = capsys.readouterr().out
     assert out.count(f"disk full: the tables in {plan.folder} are behind") == 2
     assert out.endswith("go on with: python search.py\n")
+
+
+def test_search_that_is_asked_to_stop_waits_for_no_room(data, tmp_path, monkeypatch):
+    def run_tasks(plan, begin, data_dir, address, patience_seconds, asked):
+        asked.reason = interruption.PREEMPTED
+        found.append(begin(TASK, data, {"CPU": 1.0})._room.ends_well(10**18, 60.0))
+
+    found = []
+    monkeypatch.setattr(search_run, "_run_tasks", run_tasks)
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
+    search_run.run(make_plan(tmp_path), tmp_path, None, "python search.py", Mode.OFF)
+    assert found == [False]
+
+
+def test_search_whose_tables_cannot_be_written_for_another_reason_says_that(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(search_run, "write_tables", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        search_run._say_the_end(make_plan(tmp_path), 0, "python search.py", Notices("tiny", None))
 
 
 @pytest.mark.parametrize("is_gone", [True, False])

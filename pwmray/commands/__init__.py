@@ -21,7 +21,7 @@ TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a who
 FAILED = 2  # exit code for an error that the user can put right
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 ENDS_AT_ONCE = threading.Event()  # set where Python's own end would wait for what does not end
-_UNSAID = threading.Event()  # set where a full disk did not take a line of `say`
+_UNSAID = threading.Event()  # set where a full disk did not take a line on stdout of `say`
 SAID_IN_HANDLERS: list[str] = []  # lines that came between what a display draws
 _RESULTS = Path("results")
 _PIPE_CLOSED = 141  # as a shell reports that the reader of a pipe has left
@@ -128,8 +128,9 @@ def say(text: str, stream: TextIO | None = None) -> None:
         print(text, file=stream, flush=True)
     except BrokenPipeError as error:
         raise _NobodyReadsError from error
-    except OSError:
-        _UNSAID.set()  # there is no other place to say so
+    except OSError:  # there is no other place to say so
+        if stream is None:
+            _UNSAID.set()
 
 
 def say_in_handler(text: str) -> None:

@@ -81,6 +81,7 @@ def _prune(chosen: argparse.Namespace) -> int:
                 freed = free(results, freed.fingerprint, chosen.keep, before)
             except (OSError, ValueError) as error:  # the others are freed all the same
                 left_out.append(one_line(error))
+                total += freed.num_bytes - _bytes_of(freed.files)  # deleted, and yet no room
                 continue
         if freed is not None:
             total += freed.num_bytes

@@ -8,6 +8,7 @@ code whoever started this process then knows that the sweep is to go on.
 """
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -231,8 +232,8 @@ def _leave_terminal(is_closing: bool = False) -> None:
         try:
             os.write(stream, b"")
             is_to_leave = is_closing and os.isatty(stream)
-        except OSError:
-            is_to_leave = True
+        except OSError as error:
+            is_to_leave = error.errno != errno.EPIPE  # as of a pipe, the next line tells
         if is_to_leave:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 

@@ -85,10 +85,11 @@ class Turns:
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.may_go_on():
+            is_last = time.monotonic() > deadline  # told here: a wait for room does not count
             claim.clear_dead(self._folder(name) / CLAIM_FILE for name in self._open)
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
             self._is_first = False
-            if taken or self.is_over or time.monotonic() > deadline:
+            if taken or self.is_over or is_last:
                 self._given = {trial.config.fingerprint for trial in taken}
                 return taken
             self._progress.wait(self._others())

@@ -68,8 +68,13 @@ def run(
         code = None
         with recording(mode, Job(str(plan.results), plan.search.name), is_working=left > 0):
             if left:
-                tell = notices.failure
-                begin = functools.partial(SearchTrials, plan, command=command, tell_failure=tell)
+                begin = functools.partial(
+                    SearchTrials,
+                    plan,
+                    command=command,
+                    tell_failure=notices.failure,
+                    may_go_on=interruption.may_go_on,
+                )
                 asked = (data_dir, address, patience_seconds, interruption)
                 code = _run_tasks(plan, begin, *asked)
         return _say_the_end(plan, code, command, notices)

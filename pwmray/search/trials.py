@@ -49,6 +49,7 @@ class SearchTrials:
         command: str,
         num_later: int = 0,  # trials of the tasks after this one
         tell_failure: Callable[[str, str], None] = lambda reason, line: None,
+        may_go_on: Callable[[], bool] = lambda: True,
     ):
         self._plan, self._task, self._command = plan, task, command
         self._data_path, self._offered = data_path, offered
@@ -68,7 +69,7 @@ class SearchTrials:
                 self._stop_early(trial, folder, epoch)
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
-        self._room = retries.WaitForRoom(plan.results)
+        self._room = retries.WaitForRoom(plan.results, may_go_on)
         self.blind: str | None = None  # which machine of Ray does not see the results
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
