@@ -218,7 +218,7 @@ def _recorded(
 ) -> replay.Work:
     if device.type != "cuda":
         return work
-    return replay.replayed(work, optimizers, tensors, generators, replay.record_graph).run
+    return replay.replayed(work, optimizers, tensors, generators, [replay.record_graph]).run
 
 
 def _report(options: argparse.Namespace) -> int:

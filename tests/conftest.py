@@ -62,7 +62,7 @@ def numbers():
 @pytest.fixture(autouse=True)
 def signals():
     """Fail a test that leaves a signal handler behind, and restore the handlers."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCONT)
     before = [signal.getsignal(number) for number in numbers]
     hang_up = signal.getsignal(signal.SIGHUP)
     yield

@@ -103,6 +103,20 @@ def test_wrong_step_is_found(name, monkeypatch):
         check(make_learner("baseline"))
 
 
+def test_wrong_copy_of_a_weight_is_found(monkeypatch):
+    right = adam.step
+
+    def step(optimizer, clip, copies):
+        norm = right(optimizer, clip, copies)
+        for copy in copies.values():
+            copy.mul_(1.1)
+        return norm
+
+    monkeypatch.setattr(adam, "step", step)
+    with pytest.raises(RuntimeError, match=r"Adam of .*: copy of a parameter 0 by kernels is off"):
+        check(make_learner("baseline"))
+
+
 @pytest.fixture
 def compile_with(monkeypatch):
     """Compile a learner as on a device where the kernels of some parts fail."""

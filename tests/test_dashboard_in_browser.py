@@ -136,7 +136,7 @@ def test_running_trials_are_scraped_under_their_names_with_all_tags(sweep):
 
 
 def test_the_dashboard_for_grafana_asks_for_what_is_scraped(sweep):
-    found = wait_for(sweep.scrape, SECONDS)
+    found = wait_for(sweep.scrape, SECONDS, pause=1.0)
     names, labels = {name for name, _, _ in found}, set(found[0][1])
     asked = set().union(*(names_in(expression) for expression in list_expressions()))
     assert asked - names == {f"ray_{GPU_MEMORY}"}  # the tests run without a GPU

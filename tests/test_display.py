@@ -1,8 +1,11 @@
 """What is drawn over and over on a terminal, and what others write there meanwhile."""
 
+import contextlib
 import io
 import os
 import signal
+
+import pytest
 
 from pwmray.commands import say_in_handler
 from pwmray.commands.display import Display
@@ -38,25 +41,32 @@ class _Screen(io.StringIO):
         return text
 
 
-def display_of(screen, monkeypatch, shown):
-    """Return a display of 80 columns that draws the last of `shown`, after its first drawing."""
+@pytest.fixture
+def display_of(monkeypatch):
+    """Start a display of 80 columns that draws the last of `shown`, after its first drawing."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    display = Display(screen, lambda: shown[-1], auto_refresh=False)
-    display.start(refresh=True)
-    screen.take()
-    return display
+    with contextlib.ExitStack() as started:
+
+        def display_of(screen, shown):
+            display = Display(screen, lambda: shown[-1], auto_refresh=False)
+            display.start(refresh=True)
+            started.callback(display.stop)
+            screen.take()
+            return display
+
+        yield display_of
 
 
-def test_drawing_covers_the_one_before(monkeypatch):
+def test_drawing_covers_the_one_before(display_of):
     screen = _Screen()
-    display_of(screen, monkeypatch, ["a\nb\nc"]).refresh()
+    display_of(screen, ["a\nb\nc"]).refresh()
     assert screen.take().count(UP) == 2
 
 
-def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
+def test_drawing_begins_below_what_a_signal_handler_said(display_of):
     screen = _Screen()
-    display = display_of(screen, monkeypatch, ["a\nb"])
+    display = display_of(screen, ["a\nb"])
     say_in_handler("interrupted")
     display.refresh()
     assert UP not in screen.take()
@@ -64,9 +74,9 @@ def test_drawing_begins_below_what_a_signal_handler_said(monkeypatch):
     assert screen.take().count(UP) == 1
 
 
-def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(monkeypatch):
+def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(display_of):
     screen = _Screen()
-    display = display_of(screen, monkeypatch, ["a\nb"])
+    display = display_of(screen, ["a\nb"])
     os.kill(os.getpid(), signal.SIGCONT)
     display.refresh()
     assert UP not in screen.take()
@@ -76,10 +86,10 @@ def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(mon
     assert signal.getsignal(signal.SIGCONT) is signal.SIG_DFL
 
 
-def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(monkeypatch):
+def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(display_of):
     screen = _Screen()
     shown = [f"{'a' * 70}\nb\n{'c' * 41}"]
-    display = display_of(screen, monkeypatch, shown)
+    display = display_of(screen, shown)
     display.console.width = 40
     shown.append("one line")
     display.refresh()

@@ -149,14 +149,19 @@ def test_epochs_recorded_in_turn_are_those_recorded_in_branches(monkeypatch):
     other, before = copy.deepcopy(learner), copy.deepcopy(learner)
     runs = [make_epoch(learner, Windows(2), torch.Generator(GPU).manual_seed(1))]
 
-    def only_in_turn(*given):
-        if replay._branches:
-            raise RuntimeError("no branches")
-        return record(*given)
+    def only_in_turn(work, generators):
+        def fail():
+            metrics = work()
+            if replay._branches and torch.cuda.is_current_stream_capturing():
+                float(metrics["actor_loss"])  # which a stream refuses while it is recorded
+            return metrics
+
+        return record(fail, generators)
 
     monkeypatch.setattr(replay, "record_graph", only_in_turn)
     runs.append(make_epoch(other, Windows(2), torch.Generator(GPU).manual_seed(1)))
-    assert [run.cuda_graph for run in runs] == ["on", "partly off: no branches"]
+    assert runs[0].cuda_graph == "on"
+    assert runs[1].cuda_graph.startswith("partly off: ")
     for epoch in range(EPOCHS):
         for run in runs:
             run(epoch / EPOCHS)
@@ -199,7 +204,7 @@ def test_recording_that_fails_leaves_training_as_it_was(caplog):
 
         generators = [noise, windows.generator]
         tensors, adams = [*one.parameters(), *one.buffers()], list(one.optimizers.values())
-        given = (work, adams, tensors, generators, replay.record_graph)
+        given = (work, adams, tensors, generators, [replay.record_graph])
         run = replay.replayed(*given).run if waits else work
         for _ in range(3):
             one.set_schedules(0.0)

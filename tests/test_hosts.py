@@ -11,15 +11,15 @@ import pytest
 
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import hosts
-from tests.waiting import wait_for
-from tests.workplace import (
+from tests.slurm_folder import (
     PROFILES,
     ROOT,
     SECONDS,
     STOPPING,
-    Workplace,
+    SlurmFolder,
     assert_each_ran_whole,
 )
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -45,11 +45,11 @@ def slurm():
 def place(slurm):
     with tempfile.TemporaryDirectory(prefix="pw", dir=slurm.folder) as folder:
         (Path(folder) / "profiles.toml").write_text(PROFILES.replace("dashboard = false", ""))
-        yield Workplace(slurm, Path(folder), Path(folder) / "data")
+        yield SlurmFolder(slurm, Path(folder), Path(folder) / "data")
         slurm.clear()
 
 
-def on(host: str, place: Workplace, *command: str) -> str:
+def on(host: str, place: SlurmFolder, *command: str) -> str:
     """Return what a command prints on a host, in the folder that all of them see."""
     done = subprocess.run(
         [*place.slurm.enter(host), "env", f"--chdir={place.folder}", *command],
@@ -60,7 +60,7 @@ def on(host: str, place: Workplace, *command: str) -> str:
     return done.stdout
 
 
-def claims_on_two_hosts(place: Workplace) -> list[Path]:
+def claims_on_two_hosts(place: SlurmFolder) -> list[Path]:
     """Wait until trials run on two hosts, whose claims are among those that are returned."""
     claims = [folder / CLAIM_FILE for folder in place.trial_folders()]
 

@@ -68,7 +68,8 @@ class Setup:
     def replayed(self, record, **more):
         tensors = [*self.learner.parameters(), *self.learner.buffers()]
         generators = [self.draws, self.windows]
-        self.made = replay.replayed(self.work, self.optimizers, tensors, generators, record, **more)
+        given = (self.work, self.optimizers, tensors, generators)
+        self.made = replay.replayed(*given, [record], **more)
         return self.made.run
 
     def train(self, run):
@@ -157,9 +158,10 @@ def test_epoch_whose_branches_cannot_be_recorded_is_recorded_in_turn(
     setup = Setup()
     tensors = [*setup.learner.parameters(), *setup.learner.buffers()]
     given = (setup.work, setup.optimizers, tensors, [setup.draws, setup.windows])
-    made = replay._replayed_somehow(*given, setup.learner.set_schedules)
+    records = (replay.record_graph, replay.record_in_turn)
+    made = replay.replayed(*given, records, setup.learner.set_schedules)
     assert made == (setup.work, said)
-    assert "cuda_graph=off: no branches" in caplog.text
+    assert [r.getMessage() for r in caplog.records] == [f"cuda_graph={said}"]
     with pytest.raises(RuntimeError, match="no branches"):
         replay.Beside(torch.device("cuda"))  # as before
 

@@ -14,9 +14,16 @@ from cluster import submissions
 from pwmray import registry
 from pwmray.registry import Record, Status
 from pwmray.results import read_table
+from tests.slurm_folder import (
+    PROFILES,
+    SECONDS,
+    STOPPING,
+    SlurmFolder,
+    assert_each_ran_whole,
+    num_rows,
+)
 from tests.tiny_gpus import NUM_ROWS
 from tests.waiting import wait_for
-from tests.workplace import PROFILES, SECONDS, STOPPING, Workplace, assert_each_ran_whole, num_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -51,7 +58,7 @@ def place(slurm, data):
     with tempfile.TemporaryDirectory(prefix="pw") as folder:
         (Path(folder) / "profiles.toml").write_text(PROFILES)
         (Path(folder) / "an environment").symlink_to(Path(sys.executable).parent.parent)
-        yield Workplace(slurm, Path(folder), data)
+        yield SlurmFolder(slurm, Path(folder), data)
         slurm.clear()
 
 

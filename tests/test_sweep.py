@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pwmray import config, learner_code, plan, plan_text, registry, results, tables
+from pwmray import (
+    config,
+    learner_code,
+    plan,
+    plan_text,
+    pretrain_command,
+    registry,
+    results,
+    room,
+    tables,
+)
 from pwmray.build import count_parameters
 from pwmray.config import TrialConfig
 from pwmray.data.collected import collected_path
@@ -22,6 +32,7 @@ from pwmray.outdated import describe_other_code
 from pwmray.registry import Status, claim
 from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.sweep import Sweep
+from tests import tiny_pretrained
 from tests.planned_sweeps import PHASE6, cell, folder_of, run, stand_at
 from tests.tiny import SCALES, sweep
 
@@ -541,9 +552,20 @@ def test_plan_that_a_quota_leaves_no_room_is_refused_before_it_runs(tmp_path, mo
     monkeypatch.setattr(os, "fsync", exceed)
     with pytest.raises(ValueError, match=rf"MB needed, {tmp_path} takes less: a quota, or its"):
         plan.check_disk(made)
-    plan.check_disk(made, is_tried=False)  # as for --plan, which writes nothing
+    assert "cannot run" not in plan_text.as_table(made)  # --plan writes nothing, so cannot know
     plan.check_disk(dataclasses.replace(made, trials=[]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_room_for_a_sweep_is_looked_for_before_its_world_models_are_made(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(room, "takes", lambda *_: False)
+    monkeypatch.setattr(pretrain_command, "run_pretrainings", pytest.fail)
+    options = ["--scale", "tiny", "--pretrain", "--results", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        tiny_pretrained.sweep.main(options)
+    assert f"{tmp_path} takes less: a quota" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tiny", "trials"])

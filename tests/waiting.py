@@ -7,7 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(find: Callable[[], T], seconds: float = 60.0, why: Callable[[], object] = str) -> T:
+def wait_for(
+    find: Callable[[], T],
+    seconds: float = 60.0,
+    why: Callable[[], object] = str,
+    pause: float = 0.05,  # seconds between two looks
+) -> T:
     """Return what `find` finds as soon as that is something.
 
     Raises TimeoutError after some seconds, with what `why` then tells.
@@ -16,5 +21,5 @@ def wait_for(find: Callable[[], T], seconds: float = 60.0, why: Callable[[], obj
     while not (found := find()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s: {why()}")
-        time.sleep(0.05)
+        time.sleep(pause)
     return found

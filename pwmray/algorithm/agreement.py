@@ -93,7 +93,7 @@ def _step(
     # As large as the weights, beside which a wrong step is to be seen.
     rate = torch.ones((), device=parameters[0].device)
     again = type(optimizer)(parameters, lr=rate, betas=group["betas"])  # type: ignore
-    matrices = [p for p in parameters if p.ndim > 1]
+    matrices = [p for p in parameters if p.ndim > 2]  # the critics': of others there are none
     copies: dict[Tensor, Tensor] = {p: p.detach().to(torch.bfloat16) for p in matrices}
     for is_first in (True, False):
         for p in parameters:

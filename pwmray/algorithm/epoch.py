@@ -15,7 +15,7 @@ class Epoch(NamedTuple):
     """Runs one epoch when called with the share of the trial's epochs done, and says how.
 
     `kernels` and `cuda_graph` are "on", "off", or "off: " and why it is not on, as was asked;
-    `kernels` may be "partly off: ", too.
+    either may be "partly off: ", too.
     """
 
     run: Callable[[float], Metrics]

@@ -97,23 +97,10 @@ def replayed_on_gpu(
     if tensors[0].device.type != "cuda":
         return Replay(work, "off")
     if is_mapped:
-        return Replay(work, _off("the rows are read from files"))
-    return _replayed_somehow(work, optimizers, tensors, generators, schedule)
-
-
-def _replayed_somehow(
-    work: Work,
-    optimizers: Sequence[torch.optim.Optimizer],
-    tensors: Sequence[Tensor],
-    generators: Sequence[torch.Generator],
-    schedule: Schedule,
-) -> Replay:
-    """As `replayed`, if need be without branches: what remains is many times as fast as `work`."""
-    made = replayed(work, optimizers, tensors, generators, record_graph, schedule)
-    if made.cuda_graph == "on":
-        return made
-    again = replayed(work, optimizers, tensors, generators, record_in_turn, schedule)
-    return Replay(again.run, f"partly {made.cuda_graph}") if again.cuda_graph == "on" else made
+        return _off(work, "the rows are read from files")
+    # Without branches the epoch is still many times as fast as `work`.
+    records = (record_graph, record_in_turn)
+    return replayed(work, optimizers, tensors, generators, records, schedule)
 
 
 def replayed(
@@ -121,62 +108,94 @@ def replayed(
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: Sequence[Tensor],
     generators: Sequence[torch.Generator],
-    record: Record,
+    records: Iterable[Record],
     schedule: Schedule = lambda _: None,
 ) -> Replay:
     """Return `work` as a recording, or, with the reason in the log, itself where that fails.
 
     `work` may change only `tensors` (parameters and buffers), the optimizers and the generators,
-    all on the device; they are left as they were, except for what `schedule` sets. `record` makes
-    the recording at the start of the schedule. It is compared in the schedule's middle, where a
-    number that is not a tensor would still be that of the start.
+    all on the device; they are left as they were, except for what `schedule` sets. The first of
+    the `records` that can makes the recording, at the start of the schedule. It is compared in the
+    schedule's middle, where a number that is not a tensor would still be that of the start.
     """
-    device = tensors[0].device
-    # Detached: a clone with a history would keep autograd's nodes alive, and their stream.
-    before = [tensor.detach().clone() for tensor in tensors]
-    begun = [generator.get_state() for generator in generators]
-    moments = [tensor.clone() for tensor in optimizer_tensors(optimizers)]
-    prepare_rates(optimizers, device)
-
-    def start_again() -> None:
-        for tensor, value in zip(tensors, before, strict=True):
-            tensor.detach().copy_(value)
-        for generator, state in zip(generators, begun, strict=True):
-            generator.set_state(state)
-        found = optimizer_tensors(optimizers)
-        # Before the first step there were none: zeros are what the first step starts from.
-        for tensor, value in zip(found, moments or [None] * len(found), strict=True):
-            tensor.zero_() if value is None else tensor.copy_(value)
-
-    def outcome(run: Work) -> list[Tensor]:
-        start_again()
-        schedule(0.5)
-        metrics = run()
-        return [t.detach().clone() for t in (*metrics.values(), *tensors)]
-
-    try:
-        for _ in range(_WARM_UPS):
-            ordinary = outcome(work)
-        start_again()
-        schedule(0.0)
-        recorded = record(work, generators)
-        difference = _largest_difference(outcome(recorded), ordinary)
-        if not difference <= _TOLERANCE:  # nor is NaN
-            raise RuntimeError(f"a replay differs from an ordinary epoch by {difference:.1e}")
-    except RuntimeError as error:
-        made = Replay(work, _off(shorten(error)))
-        release_rates(optimizers)
-        _leave_recording(generators)
+    start, reasons = _Start(optimizers, tensors, generators), []
+    prepare_rates(optimizers, tensors[0].device)
+    for record in records:
+        try:
+            recorded = _record(record, work, generators, schedule, start)
+        except RuntimeError as error:
+            reasons.append(shorten(error))
+            _leave_recording(generators)
+        else:
+            made = Replay(recorded, f"partly off: {reasons[0]}" if reasons else "on")
+            if reasons:
+                log.warning("cuda_graph=%s", made.cuda_graph)
+            break
     else:
-        made = Replay(recorded, "on")
-        log.info("cuda_graph=on difference=%.1e", difference)
-    start_again()
+        made = _off(work, reasons[0])
+        release_rates(optimizers)
+    start.again()
     return made
 
 
-def _off(reason: str) -> str:
+def _record(
+    record: Record,
+    work: Work,
+    generators: Sequence[torch.Generator],
+    schedule: Schedule,
+    start: "_Start",
+) -> Work:
+    """Return the recording of `work`; raise RuntimeError if it is no faithful one."""
+
+    def outcome(run: Work) -> list[Tensor]:
+        start.again()
+        schedule(0.5)
+        metrics = run()
+        return [t.detach().clone() for t in (*metrics.values(), *start.tensors)]
+
+    for _ in range(_WARM_UPS):
+        ordinary = outcome(work)
+    start.again()
+    schedule(0.0)
+    recorded = record(work, generators)
+    difference = _largest_difference(outcome(recorded), ordinary)
+    if not difference <= _TOLERANCE:  # nor is NaN
+        raise RuntimeError(f"a replay differs from an ordinary epoch by {difference:.1e}")
+    log.info("cuda_graph=on difference=%.1e", difference)
+    return recorded
+
+
+class _Start:
+    """Where training stands before an epoch is recorded, for which it is run several times."""
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        tensors: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+    ):
+        self.tensors = tensors
+        self._optimizers, self._generators = optimizers, generators
+        # Detached: a clone with a history would keep autograd's nodes alive, and their stream.
+        self._values = [tensor.detach().clone() for tensor in tensors]
+        self._states = [generator.get_state() for generator in generators]
+        self._moments = [tensor.clone() for tensor in optimizer_tensors(optimizers)]
+
+    def again(self) -> None:
+        """Go back to it."""
+        for tensor, value in zip(self.tensors, self._values, strict=True):
+            tensor.detach().copy_(value)
+        for generator, state in zip(self._generators, self._states, strict=True):
+            generator.set_state(state)
+        found = optimizer_tensors(self._optimizers)
+        # Before the first step there were none: zeros are what the first step starts from.
+        for tensor, value in zip(found, self._moments or [None] * len(found), strict=True):
+            tensor.zero_() if value is None else tensor.copy_(value)
+
+
+def _off(work: Work, reason: str) -> Replay:
     log.warning("cuda_graph=off: %s", reason)
-    return f"off: {reason}"
+    return Replay(work, f"off: {reason}")
 
 
 class Beside:
@@ -223,7 +242,8 @@ def record_graph(work: Work, generators: Sequence[torch.Generator]) -> Work:
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph, stream=stream):
+    # A recording that fails would leave its own stream the current one.
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, stream=stream):
         metrics = work()
 
     return _Recording(graph, metrics, work, generators)

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import io
 import os
+import shlex
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, TextIO, TypeAlias
 
 from pwmray.durations import format_duration
-from pwmray.wording import one_line
+from pwmray.wording import as_typed, one_line
 
 TRIALS_FAILED = 1  # exit code: some trials failed, or none got further in a whole job
 FAILED = 2  # exit code for an error that the user can put right
@@ -173,6 +174,12 @@ def add_results_option(parser: argparse.ArgumentParser) -> None:
 def give_results(results: Path) -> list[str]:
     """Return `--results` as a command to type needs it: nothing for the default folder."""
     return [] if results.resolve() == _RESULTS.resolve() else ["--results", str(results)]
+
+
+def how_to_make_room(results: Path) -> str:
+    """Return what a person whom a full disk holds up can do about it."""
+    command = as_typed(shlex.join(["pwmray", "prune", "--keep", "none", *give_results(results)]))
+    return f"`{command}` says what may be freed"
 
 
 def names(text: str) -> list[str]:

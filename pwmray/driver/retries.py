@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pwmray import slurm_jobs
-from pwmray.commands import say
+from pwmray.commands import how_to_make_room, say
 from pwmray.failures import (
     KILLED_FOR_MEMORY,
     POLICIES,
@@ -115,7 +115,7 @@ class WaitForRoom:
                 self._deadline = time.monotonic() + limit
                 say(
                     f"disk full: waiting up to {limit:.0f} s for room in {self._results}; "
-                    "`pwmray prune` frees room"
+                    f"{how_to_make_room(self._results)}"
                 )
             if time.monotonic() >= self._deadline or not self._may_go_on():
                 return False

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from pwmray import deaths, placement
+from pwmray.commands import how_to_make_room
 from pwmray.driver import connect
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress
@@ -90,7 +91,7 @@ class TuneWatch(tune.Callback):
                 for line in self._tables.newly_left_out():
                     self._progress.say(line)
             except OSError as error:  # the trials are what counts; at the end they are joined again
-                remedy = "; `pwmray prune` frees room" if is_disk_full(error) else ""
+                remedy = f"; {how_to_make_room(self._plan.results)}" if is_disk_full(error) else ""
                 why = describe_unwritten(error)
                 self._progress.say(f"{why}: the sweep's tables are behind{remedy}")
 
@@ -103,7 +104,7 @@ class TuneWatch(tune.Callback):
         if free < needed:
             self._progress.say(
                 f"disk: {free / 1e6:.0f} MB free in {self._plan.results}, but the trials to come "
-                f"write up to {needed / 1e6:.0f} MB; `pwmray prune` frees room"
+                f"write up to {needed / 1e6:.0f} MB; {how_to_make_room(self._plan.results)}"
             )
 
 

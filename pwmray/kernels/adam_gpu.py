@@ -74,7 +74,7 @@ def _sum_squares(
 def _adam(
     parameters, gradients, means, squares, steps, copies, COPIED: tl.constexpr,
     parts_at, num_parts, PARTS: tl.constexpr, norm_at, rate_at,
-    CLIP: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
+    clip, BETA1: tl.constexpr, BETA2: tl.constexpr,
     LOG1: tl.constexpr, LOG2: tl.constexpr, EPSILON: tl.constexpr,
     FIRSTS: tl.constexpr, SIZES: tl.constexpr, NUM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -83,7 +83,7 @@ def _adam(
     norm = tl.sqrt(tl.sum(tl.load(parts_at + part, part < num_parts, 0.0), axis=0))
     if program == 0:
         tl.store(norm_at, norm)
-    share = CLIP / (norm + 1e-6)
+    share = clip / (norm + 1e-6)
     share = tl.where(share > 1.0, 1.0, share)  # not of NaN
     rate = tl.load(rate_at)
     for i in tl.static_range(NUM):

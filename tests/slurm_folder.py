@@ -89,7 +89,7 @@ SECONDS = 300.0  # 80 until there are rows, on a machine with ten times as much 
 STOPPING = "preempted: trials stop at their next rows"
 
 
-class Workplace(NamedTuple):
+class SlurmFolder(NamedTuple):
     """A folder from which sweeps are submitted, on a Slurm with nothing in it."""
 
     slurm: MiniSlurm
@@ -182,7 +182,7 @@ def epochs_of(folder: Path) -> list[int]:
     return table["epoch"].to_pylist()
 
 
-def assert_each_ran_whole(place: Workplace, gpu_type: str | None = None) -> None:
+def assert_each_ran_whole(place: SlurmFolder, gpu_type: str | None = None) -> None:
     for folder, record in zip(place.trial_folders(gpu_type), place.records(gpu_type), strict=True):
         assert record.status is Status.EVALUATED, place.logs()
         assert record.count(Status.EVALUATED) == 1
