@@ -65,7 +65,7 @@ class Sweep:
 
     def wait_for_orphans(self) -> None:
         """Wait until all is gone that any of the commands started."""
-        wait_for(lambda: not self.alive(), ORPHAN_SECONDS, self.alive)
+        wait_for(lambda: not self.alive(), ORPHAN_SECONDS, self.alive, pause=0.3)
         self._started = {}
 
     def kill(self, kind: str) -> bool:

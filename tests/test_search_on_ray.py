@@ -23,7 +23,7 @@ from pwmray.search.plan import SearchPlan
 from pwmray.search.study import FINGERPRINT
 from pwmray.search.trials import SearchTrials
 from pwmray.tracking.wandb_state import read_state
-from tests.fault_rounds import all_processes, below
+from tests.fault_rounds import END_SECONDS, all_processes, below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
 from tests.studies import TASK, make_data, make_plan, open_trials
 from tests.tiny_search import search
@@ -62,7 +62,11 @@ def stop_search(folder, stop, code):
     out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in out + err
-    wait_for(lambda: not [p for p, name, _ in all_processes() if started.get(p) == name])
+
+    def left():
+        return [(p, name) for p, name, _ in all_processes() if started.get(p) == name]
+
+    wait_for(lambda: not left(), END_SECONDS, left, pause=0.3)
     return out
 
 
