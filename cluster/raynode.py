@@ -34,7 +34,7 @@ from cluster import addresses, slurm
 from cluster.slurm import SlurmError
 from pwmray import slurm_jobs, system
 from pwmray.commands import run_command
-from pwmray.deaths import OF_MEMORY
+from pwmray.deaths import OF_MEMORY, Kills
 from pwmray.registry import CLAIM_FILE, claim, processes, trial_folder
 from pwmray.registry.sweep_folders import read_sweep
 
@@ -222,11 +222,10 @@ def tell_of_kills(counter: Path, word: Path) -> None:
     This never returns. The trials share the step's control group, whose limit Slurm sets
     (ConstrainRAMSpace).
     """
-    num_kills = system.count_kills(counter)
+    kills = Kills(counter)
     while True:
         time.sleep(_KILL_LOOK_SECONDS)
-        if (now := system.count_kills(counter)) > num_kills:
-            num_kills = now
+        if kills.look():
             with contextlib.suppress(OSError):  # a full disk
                 word.write_text(str(time.time_ns()))
 

@@ -53,10 +53,12 @@ class Kills:
         """Look from now on, in a thread: a death may be told long after another's kill."""
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def look(self) -> None:
-        """Take note of the time if there was one since the last look."""
-        if (now := system.count_kills(self._counter)) > self._num:
+    def look(self) -> bool:
+        """Return whether there was one since the last look, and take note of the time."""
+        now = system.count_kills(self._counter)
+        if is_new := now > self._num:
             self._num, self._seen_at = now, time.time()
+        return is_new
 
     def is_near(self, told_at: float) -> bool:
         """Tell whether one was seen about a time, in seconds since 1970."""

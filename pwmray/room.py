@@ -19,10 +19,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
-    """Return what `write` returns; where the disk is full, wait and call it again.
+def with_room(
+    write: Callable[[], T],
+    folder: Path,
+    limit_seconds: float,
+    tell: Callable[[], None] = lambda: None,
+) -> T:
+    """Return what `write` returns; where the disk is full, `tell`, wait and call it again.
 
-    `write` writes whole or not at all. Raises its OSError after `limit_seconds` without room.
+    `write` writes whole or not at all. Raises its OSError after `limit_seconds` without room, and
+    what `tell` raises.
     """
     deadline = time.monotonic() + limit_seconds
     is_said = False
@@ -36,6 +42,7 @@ def with_room(write: Callable[[], T], folder: Path, limit_seconds: float) -> T:
         if not is_said:
             log.warning("disk full: waiting up to %.0f s for room in %s", left, folder)
             is_said = True
+        tell()
         time.sleep(min(_POLL_SECONDS, left))
 
 

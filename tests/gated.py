@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.held import start_script
+from tests.waiting import wait_for
 
 WHERE = "GATED_AT"  # environment variable: FIRST_ROW, THIRD_ROW or FIRST_END of a trial
 FIRST_ROW, THIRD_ROW, FIRST_END = "row 1", "row 3", "end"
@@ -30,11 +31,13 @@ def wait_for_gate(folder, process):
     The driver goes on when the gate is opened. At a row, the trial's process is idle and holds its
     claim; after an end, everything about the trial is recorded. Other trials may go on meanwhile.
     """
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while not (folder / MARKER).exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+
+    def is_there():
+        is_marked = (folder / MARKER).exists()
+        assert is_marked or process.poll() is None, process.communicate()
+        return is_marked
+
+    wait_for(is_there, _WAIT_SECONDS)
     return Path((folder / MARKER).read_text())
 
 

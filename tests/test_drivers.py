@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from pwmray import registry
 from pwmray.registry import Status
 from tests.held import start_held
 from tests.started_sweeps import curves, run, trial_statuses, wait_for_event
+from tests.waiting import wait_for
 
 ALONE, TWO = ("--scale", "alone"), ("--scale", "tiny", "--limit", "2")
 
@@ -29,11 +29,14 @@ def life_of(folder):
 
 def test_drivers_that_start_at_once_share_the_trials(tmp_path, hold):
     drivers = [start_held(tmp_path, *ALONE, RAY_USE_MULTIPROCESSING_CPU_COUNT="1") for _ in "12"]
-    deadline = time.monotonic() + 400
-    while len(pids_of(tmp_path)) < len(drivers):  # each has one process at work
-        ended = [driver.communicate() for driver in drivers if driver.poll() is not None]
-        assert not ended and time.monotonic() < deadline, ended
-        time.sleep(0.1)
+
+    def is_each_at_work():  # with one process
+        is_so = len(pids_of(tmp_path)) >= len(drivers)
+        ended = [] if is_so else [d.communicate() for d in drivers if d.poll() is not None]
+        assert not ended, ended
+        return is_so
+
+    wait_for(is_each_at_work, 400)
     hold.unlink()
     ends = [driver.communicate(timeout=400) for driver in drivers]
 

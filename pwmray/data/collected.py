@@ -1,6 +1,5 @@
 """The collected datasets of a folder; whichever process needs one first collects it, once."""
 
-import itertools
 import logging
 import os
 import shlex
@@ -101,15 +100,14 @@ def _make(
 ) -> None:
     episodes = collect(task, recipe, make_vector, progress)
 
-    tries = itertools.count()
-
     def write() -> None:
-        if next(tries):
-            progress("waiting for room", 0, 0)  # raises where it is asked to stop
         _write(path, task, recipe, episodes)
 
+    def tell() -> None:
+        progress("waiting for room", 0, 0)  # raises where it is asked to stop
+
     try:
-        with_room(write, path.parent, _DISK_WAIT_SECONDS)
+        with_room(write, path.parent, _DISK_WAIT_SECONDS, tell)
     except OSError as error:  # Arrow's own do not name the file
         raise ValueError(f"cannot write data to {path.parent}: {one_line(error)}") from error
 

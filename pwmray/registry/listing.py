@@ -133,10 +133,11 @@ def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
 
     Of a cancelled one, all that had it since it last ended: whoever cancelled it is gone by now.
     """
-    asked = _last_queued(moves)
     if moves and moves[-1]["status"] == Status.CANCELLED:
         since = itertools.takewhile(lambda e: e["status"] not in registry.ENDS, reversed(moves))
         asked = [event for event in since if "driver" in event]
+    else:
+        asked = _last_queued(moves)
     found = [event["driver"] for event in asked if isinstance(event.get("driver"), dict)]
     if len(found) < len(asked):
         return []
