@@ -422,18 +422,6 @@ def test_manifest_of_an_earlier_version_without_digests_is_added_to(source, tmp_
         run_import(source, tmp_path)
 
 
-def test_unfinished_import_of_an_earlier_version_is_named_as_one(source, tmp_path):
-    import_and_die(source, tmp_path, num_calls=8)
-    path = tmp_path / "mt30" / "importing" / "journal.json"
-    journal = json.loads(path.read_text())
-    journal["defining"]["chunks"] = {p.name: p.stat().st_size for p in source.glob("*.pt")}
-    del journal["defining"]["episodes"]
-    path.write_text(json.dumps(journal))
-    with pytest.raises(ValueError, match=r"of an earlier version; start again with --rebuild"):
-        run_import(source, tmp_path)
-    assert len(run_import(source, tmp_path, rebuild=True).tasks) == 2
-
-
 def test_chunk_without_checksums_is_another_one_when_it_was_written_again(source, tmp_path):
     serialization.set_crc32_options(False)
     try:

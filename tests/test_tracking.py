@@ -486,23 +486,6 @@ def test_other_server_or_team_lacks_what_the_first_has(place, tmp_path):
     assert writer.sent == [folder.name] * 2
 
 
-def test_what_an_earlier_version_sent_is_not_sent_again(tmp_path):
-    folder, writer = leave_trial(tmp_path), FakeWriter()
-    look(tmp_path, writer)
-    state = wandb_state.read_state(folder)
-    write_state(folder, {**state, "sent": state["sent"][:3]})  # it did not put down the server
-    look(tmp_path, writer)
-    assert writer.sent == [folder.name]
-
-
-def test_rows_that_an_earlier_version_put_down_are_known(tmp_path):
-    folder = leave_trial(tmp_path)
-    write_state(folder, {"rows": "2:abcdef 4:012345", "rows_at": [None, None]})
-    assert wandb_state.read_rows(folder, [None, None, None]) == {2: "abcdef", 4: "012345"}
-    look(tmp_path, FakeWriter())  # whose server says that it has none
-    assert not {"rows", "rows_at"} & wandb_state.read_state(folder).keys()
-
-
 def test_what_another_recorder_writes_is_counted_and_is_not_all_there_is(tmp_path, capsys):
     folder, _ = sorted(leave_sweep(tmp_path))
     with claim.acquire(folder / "wandb" / "claim.json"):

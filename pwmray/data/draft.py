@@ -33,7 +33,7 @@ class Draft:
     def open(cls, folder: Path, survey: Survey, tasks: list[Task]) -> "Draft":
         """Open the draft in `folder` to continue it, or begin one.
 
-        Raises ValueError for a draft of other chunks or tasks, of an earlier version, or damaged.
+        Raises ValueError for a draft of other chunks or tasks, or a damaged one.
         """
         draft = cls(folder, survey, tasks)
         path = folder / _JOURNAL
@@ -41,16 +41,10 @@ class Draft:
             journal = json.loads(path.read_text())
             defining, draft.num_chunks = journal["defining"], int(journal["num_chunks"])
             draft.sealed = {name: TaskFile(**file) for name, file in journal["sealed"].items()}
-            is_earlier = "episodes" not in defining
         except FileNotFoundError:
             return draft
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, error) from error
-        if is_earlier:
-            raise ValueError(
-                f"{folder} is an unfinished import of an earlier version; start again with "
-                "--rebuild"
-            )
         if defining != draft._defining:
             raise ValueError(
                 f"{folder} is an unfinished import of other chunks or tasks; finish that one, or "

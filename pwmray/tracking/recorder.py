@@ -103,7 +103,7 @@ class Recorder:
         state = read_state(folder)
         if not state:
             return False
-        if wandb_state.sent_to(state) != [state.get("digest"), *self._server_place()]:
+        if state.get("sent") != [state.get("digest"), *self._server_place()]:
             return True  # the server lacks the run as it was last written
         if "other_rows_from" in state:
             self._lasting[folder] = _other_rows(state["other_rows_from"])
@@ -178,7 +178,7 @@ class Recorder:
     ) -> None:
         """Send all of a run, unless that was done before, and note in `state` what was sent."""
         sent = [run.digest, *self._server_place()]
-        if wandb_state.sent_to(state) == sent and folder not in self._sending:
+        if state.get("sent") == sent and folder not in self._sending:
             return
         sending = self._open(folder, run, ours)
         if sending is None:
@@ -194,8 +194,7 @@ class Recorder:
         self._late_in_a_row.clear()
         wandb_state.write_rows(folder, sending.rows, self._server_place())
         state |= {"url": sending.stream.url, "sent": sent}
-        for name in ("other_rows_from", "rows", "rows_at"):  # rows: of an earlier version
-            state.pop(name, None)
+        state.pop("other_rows_from", None)
         wanted = run.row_digests
         other = [s for s in wanted | sending.rows if wanted.get(s) != sending.rows.get(s)]
         if other:  # W&B never replaces a row

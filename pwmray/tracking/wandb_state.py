@@ -27,8 +27,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Return what is known of a run, empty if it was never written or the file is unreadable.
 
     The keys are `group` and `name`; `offline` (its folder), `digest` and `stamps` (of the files
-    that it was made from), if it was written offline; `url` and `sent` (digest and place), if it
-    was sent; and `other_rows_from`, if the server has other rows than the curve.
+    that it was made from), if it was written offline; `url` and `sent` (digest, project, entity and
+    server), if it was sent; and `other_rows_from`, if the server has other rows than the curve.
     """
     return _read(folder / FOLDER / _STATE_FILE)
 
@@ -47,21 +47,10 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
             kept.with_name(kept.name + ".synced").touch()
 
 
-def sent_to(state: Mapping[str, Any]) -> list[str | None]:
-    """Return the digest of the run as it was last sent, then project, entity and server.
-
-    Empty if it was never sent.
-    """
-    digest, *place = state.get("sent") or [None]
-    return [digest, *_with_server(place)] if digest else []
-
-
 def read_rows(folder: Path, place: list[str | None]) -> dict[int, str]:
     """Return the digests (see `row_digests`) of the rows that the server has at a place."""
-    # An earlier version kept them in the state.
-    found = _read(folder / FOLDER / _ROWS_FILE) or read_state(folder)
-    is_there = "rows" in found and _with_server(found["rows_at"]) == place
-    return _unpack_rows(found["rows"]) if is_there else {}
+    found = _read(folder / FOLDER / _ROWS_FILE)
+    return _unpack_rows(found["rows"]) if found.get("rows_at") == place else {}
 
 
 def write_rows(folder: Path, rows: Mapping[int, str], place: list[str | None]) -> None:
@@ -118,11 +107,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _with_server(place: list[str | None]) -> list[str | None]:
-    """Return a place with its server, which earlier versions did not record."""
-    return [*place, None][:3]
 
 
 def _pack_rows(digests: Mapping[int, str]) -> str:
