@@ -374,11 +374,6 @@ def test_data_is_made_once_and_then_reused(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_collection_that_nobody_shows_is_in_the_log_once_an_activity(tmp_path, caplog):
-    ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
-    assert caplog.messages == ["collection='collecting'"]
-
-
 def test_task_that_there_is_not_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="unknown task 'pendulum-spn'; did you mean"):
         ensure_data("pendulum-spn", SMALL, tmp_path, no_environments)

@@ -1,6 +1,5 @@
 """The collected datasets of a folder; whichever process needs one first collects it, once."""
 
-import logging
 import os
 import shlex
 import time
@@ -22,7 +21,6 @@ from pwmray.wording import as_typed, one_line
 _POLL_SECONDS = 0.2
 _DISK_WAIT_SECONDS = 1800.0  # as trials wait; what was collected in rounds took hours
 Collect = Callable[[str, CollectionRecipe, MakeVector, Progress | None], Episodes]
-_log = logging.getLogger(__name__)
 
 
 def collected_path(task: str, recipe: CollectionRecipe, data_dir: Path) -> Path:
@@ -51,13 +49,13 @@ def ensure_data(
     replaces a file that is there, broken or not.
 
     If several processes want the same data, one collects it. The others wait, and say so through
-    `progress` or in the log; if the first one dies, another takes over.
+    `progress`; if the first one dies, another takes over.
 
     Raises ValueError for an unknown task, a broken file or a folder that cannot be written.
     """
     find_task(task)
     path = collected_path(task, recipe, data_dir)
-    report = progress or _Quiet()
+    report = progress or (lambda *_: None)
     while rebuild or not path.exists():
         held = _claim(path)
         if held is None:
@@ -148,15 +146,3 @@ def _wait(path: Path, progress: Progress) -> None:
         maker = claim.describe(holder)
         progress(f"waiting for process {maker}, which collects {path.name}", 0, 0)
         time.sleep(_POLL_SECONDS)
-
-
-class _Quiet:
-    """Progress for a caller without a progress bar: one log line for each activity."""
-
-    def __init__(self) -> None:
-        self._said = ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._said:
-            _log.warning("collection=%r", what)  # shown by default: a trial stands still
-        self._said = what

@@ -19,7 +19,7 @@ from pwmray.registry import EVENTS_FILE, Record, Status
 from pwmray.wording import one_line
 
 CACHE_FILE = ".listing.json"
-_FORMAT = "pwmray-listing-5"
+_FORMAT = "pwmray-listing-6"
 _Driver = list  # machine, process and when that started
 
 
@@ -27,20 +27,13 @@ class Summary(NamedTuple):
     """What a list says of a trial."""
 
     status: str | None
-    since: str | None  # when it came to that status, ISO 8601
     epochs: int  # asked for; 0 if the record does not say
     started: str | None  # when its last process began
     started_at: int  # the epoch from which that process went on
-    return_mean: float | None  # of the final evaluation
     jobs: list[str]  # Slurm jobs that may run it; empty if a driver outside Slurm may
     cluster: str | None  # of these jobs
     drivers: list[_Driver]  # outside Slurm that may run it; empty if any of them is unknown
     is_early: bool  # whether a search stopped it early
-
-    @property
-    def may_run(self) -> bool:
-        """Whether a process was running it when it last wrote an event; it may be gone by now."""
-        return self.status in (Status.RUNNING, Status.COMPLETED)
 
 
 def list_trials(
@@ -100,14 +93,11 @@ def summarize(record: Record) -> Summary:
     """Return the summary of a trial's events."""
     moves = [event for event in record.events if "status" in event]
     starts = [event for event in moves if event["status"] == Status.RUNNING]
-    is_done = record.status is Status.EVALUATED
     return Summary(
         status=record.status,
-        since=moves[-1]["time"] if moves else None,
         epochs=(record.last("config") or {}).get("epochs", 0),
         started=starts[-1]["time"] if starts else None,
         started_at=starts[-1].get("epoch", 0) if starts else 0,
-        return_mean=record.last("return_mean") if is_done else None,
         jobs=_jobs_of(moves),
         cluster=record.last("slurm_cluster"),
         drivers=_drivers_of(moves),

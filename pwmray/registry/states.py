@@ -43,18 +43,19 @@ def state_of(results: Path, fingerprint: str, trial: Summary) -> str:
     "early" if a search stopped it as worse than others. One that a driver cancelled is "waiting"
     while another driver here lives that has it on its list, too.
     """
-    if not trial.may_run:
-        if trial.is_early:
-            return "early"
-        living = [driver for driver in trial.drivers if not _is_gone(*driver, _second())]
-        if trial.status == Status.CANCELLED:
-            here = processes.machine()
-            return "waiting" if any(machine == here for machine, *_ in living) else "cancelled"
-        if trial.drivers and not living:
-            return "stopped"
-        return _OF_STATUS[Status(trial.status)] if trial.status else NEW
-    is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
-    return "running" if is_alive else "stopped"
+    if trial.status in (Status.RUNNING, Status.COMPLETED):  # when it last wrote an event
+        is_alive = registry.running_elsewhere(registry.trial_folder(results, fingerprint))
+        return "running" if is_alive else "stopped"
+    if trial.is_early:
+        return "early"
+    second = int(time.monotonic())
+    living = [driver for driver in trial.drivers if not _is_gone(*driver, second)]
+    if trial.status == Status.CANCELLED:
+        here = processes.machine()
+        return "waiting" if any(machine == here for machine, *_ in living) else "cancelled"
+    if trial.drivers and not living:
+        return "stopped"
+    return _OF_STATUS[Status(trial.status)] if trial.status else NEW
 
 
 def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
@@ -71,10 +72,6 @@ def states_of(results: Path, trials: dict[str, Summary]) -> dict[str, str]:
 def _is_gone(machine: str, pid: int, started: str | None, second: int) -> bool:
     """Ask once a second for each driver, which may have thousands of trials on its list."""
     return processes.is_gone(machine, pid, started)
-
-
-def _second() -> int:
-    return int(time.monotonic())
 
 
 def read_asked(folders: Iterable[Path]) -> tuple[dict[str, list[str]], dict[str, str]]:
