@@ -5,7 +5,7 @@ A difference blocks the verdict. Oddities that are only mentioned beside a table
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analysis.checked import read_config
@@ -132,12 +132,7 @@ def _compare_settings(
     if not found:
         return []
     ours, theirs = settings_of(baseline), settings_of(level)
-    return [
-        Difference(
-            key, join_values(list(ours.get(key, ["-"]))), join_values(list(theirs.get(key, ["-"])))
-        )
-        for key in found
-    ]
+    return [_differ(key, ours.get(key, ["-"]), theirs.get(key, ["-"])) for key in found]
 
 
 def _is_by_seed(setting: str, trials: Sequence[Trial]) -> bool:
@@ -191,9 +186,7 @@ def _compare_control(
     is_one = len(known) <= len({kind for kind, _ in known})
     if is_one and not (part and any(is_mixed(value) for _, value in known)):
         return None
-    return Difference(
-        field, join_values(_values(field, baseline)), join_values(_values(field, level))
-    )
+    return _differ(field, _values(field, baseline), _values(field, level))
 
 
 def _compare_by_seed(
@@ -212,13 +205,8 @@ def _compare_by_seed(
     differing = sorted(seed for seed in set(ours) & set(theirs) if ours[seed] != theirs[seed])
     if may_lack:
         differing = [seed for seed in differing if SCRATCH not in (ours[seed], theirs[seed])]
-    if not differing:
-        return None
-    return Difference(
-        field,
-        join_values([ours[s] for s in differing]),
-        join_values([theirs[s] for s in differing]),
-    )
+    values = [ours[s] for s in differing], [theirs[s] for s in differing]
+    return _differ(field, *values) if differing else None
 
 
 def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Difference | None:
@@ -236,13 +224,7 @@ def _compare_training(baseline: Sequence[Trial], level: Sequence[Trial]) -> Diff
         if one and other and (not _is_alike(one, other) or UNKNOWN in one.split())
     ]
     differing = differing or _find_mixed(trainings)
-    if not differing:
-        return None
-    return Difference(
-        TRAINING,
-        join_values([one for one, _ in differing]),
-        join_values([two for _, two in differing]),
-    )
+    return _differ(TRAINING, *zip(*differing, strict=True)) if differing else None
 
 
 def _find_mixed(trainings: Sequence[tuple[str | None, str | None]]) -> list[tuple[str, str]]:
@@ -289,7 +271,7 @@ def _compare_epochs(
     is_any_short = any(is_short(trial) for trial in (*baseline, *level))
     if not is_any_short and (may_differ or len(set(ours) | set(theirs)) == 1):
         return None
-    sides = [(ours, _values("epochs", baseline)), (theirs, _values("epochs", level))]
+    sides = (ours, _values("epochs", baseline)), (theirs, _values("epochs", level))
     said = [f"{join_values(reached)} of {join_values(asked)}" for reached, asked in sides]
     return Difference("epochs_reached", *said)
 
@@ -339,7 +321,11 @@ def _values(field: str, trials: Sequence[Trial]) -> list[Any]:
     return list(dict.fromkeys([trial.record[field] for trial in trials]))
 
 
-def join_values(values: Sequence[Any]) -> str:
+def _differ(field: str, ours: Iterable[Any], theirs: Iterable[Any]) -> Difference:
+    return Difference(field, join_values(ours), join_values(theirs))
+
+
+def join_values(values: Iterable[Any]) -> str:
     """Return values as printed, each once."""
     return " and ".join(format_value(value) for value in dict.fromkeys(values))
 

@@ -51,15 +51,12 @@ class Manifest:
         return sum(file.num_episodes for file in self.tasks.values())
 
     @property
-    def lost_share(self) -> float:
-        """Return the share of the dataset's chunks that was missing, in [0, 1)."""
-        return len(self.missing) / (len(self.missing) + len(self.chunks))
-
-    @property
     def loss(self) -> str:
         """Return a text that names the missing chunks, empty if none was."""
-        share = f"about {100 * self.lost_share:.0f} % of the data"
-        return f"{', '.join(self.missing)}, {share}" if self.missing else ""
+        if not self.missing:
+            return ""
+        share = len(self.missing) / (len(self.missing) + len(self.chunks))
+        return f"{', '.join(self.missing)}, about {100 * share:.0f} % of the data"
 
     def is_of(self, chunks: dict[str, int], digests: dict[str, str]) -> bool:
         """Tell whether these chunks were imported, by size alone if there are no digests."""
