@@ -142,7 +142,8 @@ class Watcher:
         waiting = [trials[n] for n, state in states.items() if state == "waiting" and n in trials]
         # If Slurm says that no job is left, only a driver outside it can begin waiting trials.
         is_slurms = submitted and not remark
-        may_begin = any(map(_is_outside, waiting)) if is_slurms else bool(waiting)
+        outside = [trial for trial in waiting if not trial.jobs and trial.status != Status.PENDING]
+        may_begin = bool(outside if is_slurms else waiting)
         running = {name: trials[name] for name, state in states.items() if state == "running"}
         counts = count_states(asked, states, unreadable)
         may_begin |= any(begins(folder, counts[folder.name]) for folder in self._folders)
@@ -233,11 +234,6 @@ def _are_all_done(states: Mapping[str, str], submitted: Sequence[Submission]) ->
     """Tell whether every trial is done, and a search has no more to propose."""
     num_expected = max((submission.trials for submission in submitted), default=0)
     return set(states.values()) == {"done"} and len(states) >= num_expected
-
-
-def _is_outside(trial: Summary) -> bool:
-    """Tell whether a driver outside Slurm has this waiting trial on its list."""
-    return trial.status in (Status.QUEUED, Status.CANCELLED) and not trial.jobs
 
 
 if __name__ == "__main__":

@@ -74,12 +74,14 @@ def read_parts(folder: Path) -> TrialParts | None:
         return None
     if record.status is Status.EVALUATED:
         ask_anew(folder)  # where there was no curve a moment ago
-    curve = _optional(folder / CURVE_FILE, results.CURVE)
+    path, curve = folder / CURVE_FILE, results.empty(results.CURVE)
+    if path.exists():
+        curve = results.read_table(path, results.CURVE)
     evaluations = results.empty(results.EVALUATIONS)
     curveless = ""
     if record.status is Status.EVALUATED:
         evaluations = _evaluations(folder / EVALUATIONS_FILE)
-        if record.last("train_seconds") and not (folder / CURVE_FILE).exists():
+        if record.last("train_seconds") and not path.exists():
             curveless = f"{folder}: EVALUATED without {CURVE_FILE}; {_AGAIN}"
     row = _trial_row(folder.name, record, curve, evaluations)
     curve, evaluations = curve.replace_schema_metadata(), evaluations.replace_schema_metadata()
@@ -145,10 +147,6 @@ def _returns(evaluations: pa.Table, actor: str) -> np.ndarray:
     # Not by to_numpy, which imports pandas.
     pairs = zip(evaluations["actor"].to_pylist(), evaluations["return"].to_pylist(), strict=True)
     return np.array([value for name, value in pairs if (name or results.POLICY) == actor])
-
-
-def _optional(path: Path, schema: pa.Schema) -> pa.Table:
-    return results.read_table(path, schema) if path.exists() else results.empty(schema)
 
 
 def _evaluations(path: Path) -> pa.Table:

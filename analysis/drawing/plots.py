@@ -176,7 +176,8 @@ def _list_curves(trials: Sequence[Trial], curves: Curves) -> tuple[list[Trial], 
 
 
 def _describe_points(drawn: Sequence[Trial]) -> str:
-    episodes = sorted({_training_episodes(trial) for trial in drawn})
+    found = {find_level(trial, "evaluation.num_episodes") or "unrecorded" for trial in drawn}
+    episodes = sorted(map(str, found))
     return f"Each point: {' or '.join(episodes)} evaluation episodes. Dotted: the task's floor."
 
 
@@ -219,10 +220,6 @@ def _largest_budgets(sweep: Sweep) -> list[Trial]:
         largest[arm] = max(epochs, largest.get(arm, 0))
         placed.append((trial, arm, epochs))
     return [trial for trial, arm, epochs in placed if epochs == largest[arm]]
-
-
-def _training_episodes(trial: Trial) -> str:
-    return str(find_level(trial, "evaluation.num_episodes") or "unrecorded")
 
 
 def _describe_returns(arms: Sequence[Arm], layout: Layout) -> str:

@@ -183,17 +183,14 @@ def _finite(value: float | None) -> float | None:
 def _arm_values(summary: Summary, arm: Arm) -> dict[str, Any]:
     values = _plain_arm(arm)
     for table in summary.comparisons:
-        rows = [r for r in table.rows if _has_part(r.level, arm)]
+        # Those whose level is the arm, or an average that includes it.
+        parts = [(row, part) for row in table.rows for part in row.level.parts or (row.level,)]
+        rows = [row for row, part in parts if part.factors == arm.factors]
         plain = _plain_comparison(rows[0]) if rows else {}
         # If not empty, the verdict is about means over these, not about the arm's own return.
         plain["averaged_over"] = ", ".join(table.averaged) if rows else None
         values |= {f"{table.factor}_{name}": plain.get(name) for name in COMPARED}
     return values | (export_row(summary.reference, arm) if summary.reference else {})
-
-
-def _has_part(level: Arm, arm: Arm) -> bool:
-    """Tell whether `level` is `arm`, or an average that includes it."""
-    return any(part.factors == arm.factors for part in level.parts or (level,))
 
 
 def _list_seeds(summary: Summary) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def _entry_lines(entry: Entry) -> list[str]:
         f"**Method**: {'; '.join(_METHODS.get(str(m), str(m)) for m in methods)}  ",
         f"**World model from**: {', '.join(_cell(s) for s in sources)}  ",
         f"**Status**: {statuses}  ",
-        f"**Last event**: {_minute(entry.newest)}  ",
+        f"**Last event**: {f'{_minute(entry.newest)} UTC' if entry.newest else 'not recorded'}  ",
         *(f"**Left out**: {_cell(line)}  " for line in entry.left_out),
         "",
         *_aggregate_lines(entry),
@@ -275,13 +275,13 @@ def _rest_lines(results_dir: Path, fingerprints: Sequence[str]) -> list[str]:
     for trial, record in sorted(records, key=lambda r: r[1].events[-1]["time"], reverse=True):
         config = record.last("config") or {}
         status = f"{ICONS[record.status]} {record.status}" if record.status else None
-        time = record.events[-1]["time"][:16].replace("T", " ")
+        time = _minute(record.events[-1]["time"])
         lines.append(_row([trial, config.get("task"), config.get("seed"), status, time]))
     return [*lines, "", *(f"**Left out**: {_cell(line)}  " for line in unreadable.values())]
 
 
 def _minute(time: str) -> str:
-    return f"{time[:16].replace('T', ' ')} UTC" if time else "not recorded"
+    return time[:16].replace("T", " ")
 
 
 def _number(value: float | None) -> str | None:

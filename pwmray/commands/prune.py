@@ -95,14 +95,11 @@ def _prune(chosen: argparse.Namespace) -> int:
     if chosen.yes:
         print(f"{total / 1e6:.1f} MB freed")
     else:
-        kept = 0 if total else _sum(find_freeable(results, fingerprints, [], before, []))
+        more = [] if total else find_freeable(results, fingerprints, [], before, [])
+        kept = sum(freed.num_bytes for freed in more)
         how = f"--keep none would free {kept / 1e6:.1f} MB" if kept else "--yes does it"
         print(f"{total / 1e6:.1f} MB would be freed; {how}")
     return FAILED if chosen.yes and left_out and not total else 0
-
-
-def _sum(found: Iterable[Freed]) -> int:
-    return sum(freed.num_bytes for freed in found)
 
 
 def _free_pretrained(

@@ -93,7 +93,7 @@ class Proposals:
             if set(trial.params) != set(self._space):
                 self.study.tell(trial, state=TrialState.FAIL)
                 continue
-            config, epoch = self._config(trial), study.stopped_at(trial)
+            config, epoch = self._config(trial), trial.user_attrs.get(study.STOPPED_AT)
             if config is None:
                 continue
             if config.fingerprint in ended:  # its twin

@@ -22,7 +22,7 @@ from pwmray.search.space import Space, quieten_optuna
 
 JOURNAL_FILE = "study.journal"
 FINGERPRINT = "fingerprint"  # attribute of a study's trial: the fingerprint of ours
-_STOPPED_AT = "stopped_at"  # another one: the epoch at which ASHA stopped it
+STOPPED_AT = "stopped_at"  # another one: the epoch at which ASHA stopped it
 _REDUCTION = 3  # ASHA lets the best third of the trials at a rung go on
 _RECORD = b'{"op_code":'  # how every line of a journal begins
 # What Optuna raises for a journal of JSON objects that are not its own.
@@ -112,13 +112,8 @@ def report(trial: optuna.Trial, epoch: int, value: float) -> bool:
         trial.report(value, epoch)
     is_stopped = trial.should_prune()
     if is_stopped:
-        trial.set_user_attr(_STOPPED_AT, epoch)
+        trial.set_user_attr(STOPPED_AT, epoch)
     return is_stopped
-
-
-def stopped_at(trial: optuna.Trial) -> int | None:
-    """Return the epoch at which ASHA stopped a trial, None where it did not."""
-    return trial.user_attrs.get(_STOPPED_AT)
 
 
 def outcomes(study: optuna.Study) -> dict[str, FrozenTrial]:
