@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pwmray.build import count_parameters
-from pwmray.config import TrialConfig
 from pwmray.pairing import find_bound, find_pairs, others
-from pwmray.plan import Plan, PlannedTrial
+from pwmray.plan import Plan, PlannedTrial, count_all_parameters
 from pwmray.variants import PARAMETER_TOLERANCE, SETS_VARIANT
 
 
@@ -44,20 +42,11 @@ def _is_apart(one: int, other: int) -> bool:
 
 
 def _find_arms(trials: Sequence[PlannedTrial]) -> list[_Arm]:
-    counted: dict[tuple, tuple[int, int]] = {}  # by shapes: a sweep of thousands of trials has few
     found: dict[tuple, _Arm] = {}
-    for trial in trials:
+    all_counts = count_all_parameters(trial.config for trial in trials)
+    for trial, counts in zip(trials, all_counts, strict=True):
         config = trial.config
-        shapes = (config.world_model, config.policy, config.critic, config.fidelity)
-        shapes = (*shapes, config.trains_world_model)
-        if shapes not in counted:
-            counted[shapes] = _count(config)
+        frozen = 0 if config.trains_world_model else counts["world_model"]
         factors = {"variant": config.variant, "epochs": config.epochs, **trial.levels}
-        found[tuple(factors.items())] = _Arm(factors, counted[shapes])
+        found[tuple(factors.items())] = _Arm(factors, (sum(counts.values()) - frozen, frozen))
     return list(found.values())
-
-
-def _count(config: TrialConfig) -> tuple[int, int]:
-    counts = count_parameters(config)
-    frozen = 0 if config.trains_world_model else counts["world_model"]
-    return sum(counts.values()) - frozen, frozen

@@ -1,7 +1,7 @@
 """What a sweep would run: which trials are new or done, what they wait for, what the rest costs."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -275,13 +275,19 @@ def _stored_bytes(folder: Path) -> int:
 
 def count_disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
     """Return the bytes of each trial's checkpoints, and of its curve and evaluations."""
-    counted: dict[tuple, int] = {}  # by shapes: a sweep of thousands of trials has a few
     found = []
+    for config, counts in zip(configs, count_all_parameters(configs), strict=True):
+        rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
+        checkpoints = _NUM_CHECKPOINTS * sum(counts.values()) * BYTES_PER_PARAMETER
+        found.append((checkpoints, rows * _CURVE_ROW_BYTES))
+    return found
+
+
+def count_all_parameters(configs: Iterable[TrialConfig]) -> Iterator[dict[str, int]]:
+    """Yield each trial's parameters by part, counted once for all of one shape."""
+    counted: dict[tuple, dict[str, int]] = {}  # a sweep of thousands of trials has a few
     for config in configs:
         shapes = (config.world_model, config.policy, config.critic, config.fidelity)
         if shapes not in counted:
-            counted[shapes] = sum(count_parameters(config).values())
-        rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
-        checkpoints = _NUM_CHECKPOINTS * counted[shapes] * BYTES_PER_PARAMETER
-        found.append((checkpoints, rows * _CURVE_ROW_BYTES))
-    return found
+            counted[shapes] = count_parameters(config)
+        yield counted[shapes]

@@ -278,10 +278,8 @@ def read_table(
             table = _read(source, columns)
         table.validate(full=True)  # a changed byte must not become a wild pointer
         table.schema.names  # noqa: B018 - decoded here, where a changed byte is told of
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a complete Arrow file ({first_line(error)})") from error
-    except OSError as error:
-        if error.errno is not None:  # no such file, no permission: of the system, and says so
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the system: no such file, no permission
             raise
         raise ValueError(f"{path} is not a complete Arrow file ({first_line(error)})") from error
     found = (table.schema.metadata or {}).get(b"format", b"none").decode(errors="replace")
