@@ -136,10 +136,7 @@ def _find_squares(
 
 
 def _judge_cells(
-    group: dict[str, Any],
-    kinds: tuple[str, str],
-    cells: tuple[Arm, ...],
-    despite_differences: bool,
+    group: dict[str, Any], kinds: tuple[str, str], cells: tuple[Arm, ...], despite_differences: bool
 ) -> TaskEffects:
     pairs = [(cells[0], cell) for cell in cells[1:]]
     # Of one world model, and of one policy, which the first has not.

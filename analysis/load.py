@@ -15,13 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.checked import (
-    check_once,
-    check_records,
-    read_config,
-    read_description,
-    read_settings,
-)
+from analysis.checked import check_once, check_records, read_config, read_description, read_settings
 from pwmray.pairing import ARM_FACTORS, find_bound
 from pwmray.registry.sweep_folders import names_in
 from pwmray.results import EVALUATIONS, PLANNER, POLICY, TRIALS, read_table

@@ -21,14 +21,7 @@ from torch import Tensor
 
 from pwmray.build import build_parts, build_shapes
 from pwmray.config import TrialConfig
-from pwmray.models import (
-    POLICIES,
-    WORLD_MODELS,
-    Policy,
-    PolicyConfig,
-    WorldModel,
-    WorldModelConfig,
-)
+from pwmray.models import POLICIES, WORLD_MODELS, Policy, PolicyConfig, WorldModel, WorldModelConfig
 from pwmray.models.layers import groups
 from pwmray.models.policy_flow import FlowPolicy
 from pwmray.models.policy_gaussian import GaussianPolicy

@@ -196,8 +196,7 @@ def has_retry(record: Record) -> bool:
 def share_of(record: Record) -> int:
     """Return how many times its usual share of the machine a trial is given: 1, 2 or 4."""
     return 2 ** min(
-        record.all("failure").count(Failure.OUT_OF_MEMORY),
-        POLICIES[Failure.OUT_OF_MEMORY].retries,
+        record.all("failure").count(Failure.OUT_OF_MEMORY), POLICIES[Failure.OUT_OF_MEMORY].retries
     )
 
 

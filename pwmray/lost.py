@@ -37,10 +37,7 @@ def set_right(results: Path, fingerprints: Iterable[str], seconds: float = 10.0)
 
 
 def settle_all(
-    results: Path,
-    trials: Mapping[str, Summary],
-    seconds: float,
-    unwritten: set[str] | None = None,
+    results: Path, trials: Mapping[str, Summary], seconds: float, unwritten: set[str] | None = None
 ) -> dict[str, Lost]:
     """Ask Slurm about the trials in its jobs' hands and set right which are lost.
 

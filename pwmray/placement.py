@@ -43,10 +43,7 @@ def request(runtime: RuntimeConfig, share: int, machine: Mapping[str, float]) ->
 
 
 def bundle(
-    runtime: RuntimeConfig,
-    share: int,
-    machine: Mapping[str, float],
-    offered: Mapping[str, float],
+    runtime: RuntimeConfig, share: int, machine: Mapping[str, float], offered: Mapping[str, float]
 ) -> dict[str, float]:
     """Return what a trial asks of Ray: `request`, on a GPU of its type where Ray offers that.
 

@@ -47,9 +47,7 @@ class Price(NamedTuple):
 
 
 def price(
-    configs: Sequence[TrialConfig],
-    measured: Measured,
-    scale: Mapping[str, Any],
+    configs: Sequence[TrialConfig], measured: Measured, scale: Mapping[str, Any]
 ) -> list[Price]:
     """Return each trial's price; a scale whose `device` is GPU runs on one, others on what is here.
 

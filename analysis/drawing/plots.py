@@ -182,10 +182,7 @@ def _describe_points(drawn: Sequence[Trial]) -> str:
 
 
 def _fill_panels(
-    layout: Layout,
-    entries: Entries,
-    others: Sequence[str],
-    columns: Sequence[Tick] = (),
+    layout: Layout, entries: Entries, others: Sequence[str], columns: Sequence[Tick] = ()
 ) -> tuple[Panel, ...]:
     """Return a panel per task, or per task and column; `others` distinguish the series."""
     drawn = {factors["task"] for factors, _ in entries}

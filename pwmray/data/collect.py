@@ -104,11 +104,7 @@ def _plan_episodes(task: Task, recipe: CollectionRecipe, group: range) -> Episod
 
 
 def _roll(
-    envs: Any,
-    seeds: list[int],
-    policy: Policy | None,
-    is_led: np.ndarray,
-    episodes: Episodes,
+    envs: Any, seeds: list[int], policy: Policy | None, is_led: np.ndarray, episodes: Episodes
 ) -> Iterator[int]:
     """Roll the episodes and fill in their rows; yield the steps done.
 

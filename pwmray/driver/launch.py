@@ -17,13 +17,7 @@ from pwmray import plan as planning
 from pwmray.commands import INTERRUPTED, TRIALS_FAILED, give_results, say, show_progress
 from pwmray.driver import connect, notify, retries
 from pwmray.driver.engine import Engine
-from pwmray.driver.interruption import (
-    GO_ON,
-    HUNG_UP,
-    TERMINATED,
-    AskedToStopError,
-    Interruption,
-)
+from pwmray.driver.interruption import GO_ON, HUNG_UP, TERMINATED, AskedToStopError, Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.turns import Turns

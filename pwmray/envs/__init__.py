@@ -27,7 +27,5 @@ def env_id(task: str) -> str:
 
 for _task in TASKS:
     gymnasium.register(
-        env_id(_task),
-        entry_point="pwmray.envs.environment:TaskEnv",
-        kwargs={"task": _task},
+        env_id(_task), entry_point="pwmray.envs.environment:TaskEnv", kwargs={"task": _task}
     )

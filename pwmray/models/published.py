@@ -46,10 +46,7 @@ _OTHER_PARTS = (  # of TD-MPC2's agent, in one version or another
 # How a kind's first layers order their columns in the file. The fork put the action before the
 # task in its flow models alone; ours take the order of the baseline, the time last.
 _INPUT_ORDERS = {
-    "mlp": {
-        "dynamics": ("z", "task", "action"),
-        "reward_head": ("z", "task", "action"),
-    },
+    "mlp": {"dynamics": ("z", "task", "action"), "reward_head": ("z", "task", "action")},
     "flow": {
         "published_velocity": ("z", "action", "tau", "task"),
         "reward_head": ("z", "action", "task"),
@@ -213,12 +210,7 @@ def _task_set(found: _Found, asked: str, num_tasks: int) -> str:
 
 def _reorder_inputs(state: dict[str, Tensor], sizes: Sizes) -> None:
     """Put the columns of the first layers into our order, in place."""
-    blocks = {
-        "z": sizes.encoder[-1],
-        "task": sizes.task_dim,
-        "action": sizes.action_dim,
-        "tau": 1,
-    }
+    blocks = {"z": sizes.encoder[-1], "task": sizes.task_dim, "action": sizes.action_dim, "tau": 1}
     for part, order in _INPUT_ORDERS[sizes.kind].items():
         weight = state[f"{part}.0.weight"]
         columns = dict(zip(order, weight.split([blocks[name] for name in order], 1), strict=True))

@@ -63,11 +63,7 @@ SIZES: dict[str, Settings] = {
     "19": _size(512, (1024, 1024), (1024, 1024), flow_first_unit=396),
     # The kinds' own defaults, also a new kind's; a flow's widths are the earlier multitask runs'.
     DEFAULT_SIZE: _size(
-        768,
-        (1792, 1792, 1792),
-        (1792, 1792),
-        flow_first_unit=400,
-        flow_units=(1788, 1788),
+        768, (1792, 1792, 1792), (1792, 1792), flow_first_unit=400, flow_units=(1788, 1788)
     ),
     "317": _size(1376, (4096,) * 4, (4096, 4096), flow_first_unit=398),
 }

@@ -16,12 +16,7 @@ from pwmray.fidelity import Fidelity
 from pwmray.files import named_path
 from pwmray.levels import setting_of
 from pwmray.models import WORLD_MODELS, WorldModel, WorldModelConfig
-from pwmray.models.checkpoints import (
-    WorldModelCheckpoint,
-    digest,
-    fitting_state,
-    load_world_model,
-)
+from pwmray.models.checkpoints import WorldModelCheckpoint, digest, fitting_state, load_world_model
 from pwmray.pretraining.config import FREE, PretrainingConfig
 from pwmray.pretraining.folder import BEST_FILE, LAST_FILE, is_done, read_about
 from pwmray.results import TRAINED_AS, TRAINED_BY, TRAINED_WITH, UNKNOWN
