@@ -31,6 +31,16 @@ def open_trial(config, folder, data):
     return Trial(config, folder, data, make_environments, CPU)
 
 
+def leave_after_a_row(folder, data, *kind, **settings):
+    """Leave a trial whose process went after its first row; return its config."""
+    config = make_config(*kind, **settings)
+    ask_for(config, folder)
+    trial = open_trial(config, folder, data)
+    trial.advance()
+    trial.close()
+    return config
+
+
 def run_to_the_end(trial):
     while not trial.is_finished:
         trial.advance()

@@ -16,6 +16,7 @@ from tests.made_trials import (
     CPU,
     ask_for,
     curve_of,
+    leave_after_a_row,
     make_config,
     open_trial,
     run_to_the_end,
@@ -135,11 +136,7 @@ def test_best_checkpoint_is_that_of_the_highest_return(tmp_path, data):
 
 
 def test_best_checkpoint_is_known_again_after_a_kill(tmp_path, data):
-    config = make_config()
-    ask_for(config, tmp_path)
-    trial = open_trial(config, tmp_path, data)
-    trial.advance()
-    trial.close()
+    config = leave_after_a_row(tmp_path, data)
     (tmp_path / BEST_FILE).unlink()  # killed between the checkpoint and its second name
     open_trial(config, tmp_path, data).close()
     assert (tmp_path / BEST_FILE).read_bytes() == (tmp_path / CHECKPOINT_FILE).read_bytes()

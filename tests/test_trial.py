@@ -26,6 +26,7 @@ from tests.made_trials import (
     CPU,
     ask_for,
     curve_of,
+    leave_after_a_row,
     make_config,
     make_environments,
     open_trial,
@@ -191,11 +192,7 @@ def test_trial_killed_between_checkpoints_reports_the_same_curve(tmp_path, data)
 
 
 def test_damaged_checkpoint_starts_the_trial_again(tmp_path, data):
-    config = make_config()
-    ask_for(config, tmp_path)
-    trial = open_trial(config, tmp_path, data)
-    trial.advance()
-    trial.close()
+    config = leave_after_a_row(tmp_path, data)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
 
@@ -231,11 +228,7 @@ def write_newer(path):
 def test_checkpoint_of_other_code_fails_the_trial_and_is_kept(
     kind_now, change_file, said, tmp_path, data, monkeypatch
 ):
-    config = make_config("baseline")
-    ask_for(config, tmp_path)
-    trial = open_trial(config, tmp_path, data)
-    trial.advance()
-    trial.close()
+    config = leave_after_a_row(tmp_path, data, "baseline")
     path = tmp_path / "checkpoint.pt"
     change_file(path)
     before = path.read_bytes()
@@ -250,11 +243,7 @@ def test_checkpoint_of_other_code_fails_the_trial_and_is_kept(
 
 
 def test_curve_of_a_newer_version_fails_the_trial_and_is_kept(tmp_path, data):
-    config = make_config()
-    ask_for(config, tmp_path)
-    trial = open_trial(config, tmp_path, data)
-    trial.advance()
-    trial.close()
+    config = leave_after_a_row(tmp_path, data)
     path = tmp_path / "curve.arrow"
     newer = path.read_bytes().replace(b"pwmray-results-1", b"pwmray-results-9")
     path.write_bytes(newer)
@@ -285,11 +274,7 @@ def test_curve_older_than_its_checkpoint_starts_the_trial_again(tmp_path, data, 
 
 
 def test_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, data, monkeypatch):
-    config = make_config()
-    ask_for(config, tmp_path)
-    trial = open_trial(config, tmp_path, data)
-    trial.advance()
-    trial.close()
+    config = leave_after_a_row(tmp_path, data)
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
     def fail(*_):
