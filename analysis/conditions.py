@@ -8,16 +8,19 @@ from analysis.load import Sweep, Trial, format_value
 from pwmray.registry import flat_settings
 from pwmray.variants import SCRATCH
 
-CODE = {
+VERSIONS = {  # columns of trials, and what they are called
     "git_commit": "commit",
     "code_fingerprint": "learner code",
     "world_model_code": "world model code",
     "policy_code": "policy code",
     "code_version": "package",
+    "python_version": "Python",
     "torch_version": "torch",
     "mujoco_version": "MuJoCo",
     "dm_control_version": "DMControl",
+    "ray_version": "Ray",
 }
+CODE = {c: name for c, name in VERSIONS.items() if c not in ("python_version", "ray_version")}
 CHANGED = "+changes"  # in a commit's name: files differed from it
 
 

@@ -37,13 +37,11 @@ def load_curves(sweep: Sweep) -> Curves:
     """
     curves = {}
     for folder in (sweep.folder, *sweep.other_folders):
-        curves |= read_curves(folder)
+        curves |= _read_curves(folder / "curves.arrow")
     return curves
 
 
-def read_curves(folder: Path) -> Curves:
-    """Return the curves in one sweep's folder."""
-    path = folder / "curves.arrow"
+def _read_curves(path: Path) -> Curves:
     if not path.is_file():
         return {}
     table = read_table(path, CURVE, WANTED)

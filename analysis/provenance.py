@@ -4,22 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.conditions import VERSIONS
 from analysis.formats.grid import Grid
 from analysis.load import Trial
 from analysis.report import Summary
 from analysis.short_names import shorten_levels
 
 COLUMNS = {
-    "git_commit": "commit",
-    "code_fingerprint": "learner code",
-    "world_model_code": "world model code",
-    "policy_code": "policy code",
-    "code_version": "package",
-    "python_version": "Python",
-    "torch_version": "torch",
-    "mujoco_version": "MuJoCo",
-    "dm_control_version": "DMControl",
-    "ray_version": "Ray",
+    **VERSIONS,
     "device": "device",
     "host": "host",
     "methodology": "methodology",

@@ -13,7 +13,6 @@ from analysis.conditions import describe_machines, describe_pretraining
 from analysis.drawing.colours import MARKERS, Style, choose_fills, choose_styles
 from analysis.drawing.layout import Factors, choose_coloured, list_varied
 from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet, name_y, show_returns
-from analysis.load import Sweep
 from analysis.report import Summary
 from analysis.scaling import SHAPES, SHARE, Scaling
 from analysis.scattered import is_scattered
@@ -85,6 +84,8 @@ def draw_costs(summary: Summary) -> Figure | None:
         axes.tick_params(labelbottom=True)  # there may be no panel below to have the labels
     sheet.panels[0].set_xlim(left=0.0)  # last, since the shared axis grows no more after it
     devices = sorted({name for cost in summary.costs for name in cost.devices})
+    counting = leave_out_replaced(summary.sweep)
+    told = describe_machines(counting), describe_pretraining(counting)
     marks = "Small marks: training seeds; large: means of arms"
     if all(len(arm.counted) == 1 for arm in costly):
         marks = "Marks: trials"
@@ -92,16 +93,11 @@ def draw_costs(summary: Summary) -> Figure | None:
         sheet,
         f"{summary.sweep.name}: return and what it cost",
         f"{marks}. Device: {', '.join(devices)}. Dotted: the task's floor. "
-        + "".join(f"{said} " for said in _describe_times(summary.sweep) if said)
+        + "".join(f"{said} " for said in told if said)
         + describe_sample(costly, "no interval")
         + looks.explain(),
         looks.list_keys(),
     )
-
-
-def _describe_times(sweep: Sweep) -> tuple[str, str]:
-    counting = leave_out_replaced(sweep)
-    return describe_machines(counting), describe_pretraining(counting)
 
 
 def draw_scalings(summary: Summary) -> Figure | None:

@@ -140,10 +140,6 @@ def _finish_panel(axes: Axes, task: str, setting: str, scale: Scale) -> None:
     show_returns(axes, task)
     axes.set_xlabel(setting, fontsize=8)
     name_y(axes, f"{task}\nreturn")
-    _finish_axis(axes, scale)
-
-
-def _finish_axis(axes: Axes, scale: Scale) -> None:
     axes.tick_params(axis="x", labelsize=8)
     if scale.names:
         is_long = sum(map(len, scale.names)) > _LINE_CHARACTERS

@@ -1,7 +1,7 @@
 """Draw who wins: the map of winners, pairs of seeds, the 2x2's effects, performance profiles."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -89,7 +89,9 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
-    shapes = _name_shapes(markers) if has_shapes else []
+    named = markers.items() if has_shapes else ()
+    look = {"color": "0.3", "linestyle": ""}
+    shapes = [Line2D([], [], label=task, marker=marker, **look) for task, marker in named]
     mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -108,14 +110,6 @@ def _draw_diagonal(axes: Axes) -> None:
     axes.plot([0, RETURN_MAX], [0, RETURN_MAX], color="0.3", linewidth=0.9, zorder=1)
     axes.set(xlim=(0, RETURN_MAX), ylim=(0, RETURN_MAX), box_aspect=1)
     axes.grid(color="0.94", linewidth=0.8)
-
-
-def _name_shapes(markers: Mapping[str, str]) -> list[Line2D]:
-    """Return the legend's entries: which task a mark's shape is of."""
-    return [
-        Line2D([], [], color="0.3", linestyle="", label=task, marker=marker)
-        for task, marker in markers.items()
-    ]
 
 
 def _draw_pairs(axes: Axes, row: Comparison, marker: str, colour: str) -> None:
