@@ -89,9 +89,8 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(f"return, {names.named(table.factor, against)}")
         axes.set_ylabel(f"return, {names.named(table.factor, level)}")
-    named = markers.items() if has_shapes else ()
-    look = {"color": "0.3", "linestyle": ""}
-    shapes = [Line2D([], [], label=task, marker=marker, **look) for task, marker in named]
+    look: Style = {"color": "0.3", "linestyle": ""}
+    keys = [Line2D([], [], label=task, marker=mark, **look) for task, mark in markers.items()]
     mark = "one task and seed" if has_shapes else f"one seed of one of {len(tasks)} tasks"
     arms = [arm for row in decided for arm in (row.baseline, row.level)]
     return finish_sheet(
@@ -102,7 +101,7 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         f"A mark: {mark}. Above the line the level returns more. "
         + describe_sample(arms, "no interval")
         + names.explain(table.factor, *decided[0].shared),
-        shapes,
+        keys if has_shapes else [],
     )
 
 

@@ -69,8 +69,7 @@ def _prune(chosen: argparse.Namespace) -> int:
     before = datetime.datetime.now(datetime.UTC) - chosen.older_than
     left_out: list[str] = []
     freeable = find_freeable(results, fingerprints, chosen.keep, before, left_out)
-    total = 0
-    known = names_of_all(results) if freeable else {}
+    total, known = 0, names_of_all(results) if freeable else {}
     if chosen.yes:
         folders = [registry.trial_folder(results, freed.fingerprint) for freed in freeable]
         claim.watch_dead((folder / CLAIM_FILE for folder in folders), say)
