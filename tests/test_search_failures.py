@@ -25,6 +25,7 @@ from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
 from pwmray.trainable import NOT_SEEN_ON
+from tests import small_disk
 from tests.claims import do_not_watch, leave_claim, set_age
 from tests.studies import (
     TASK,
@@ -393,6 +394,21 @@ def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
     assert trials.blind is None
     assert trials.next("b") is not None
+
+
+def test_search_whose_disk_is_unmounted_begins_nothing_anew_in_its_place(tmp_path, data):
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 1 << 20)
+    try:
+        trials = open_trials(disk, data)
+        trials.next("a")
+    finally:
+        small_disk.unmount(disk)
+    trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
+    for go_on in (lambda: trials.next("b"), trials.settle):
+        with pytest.raises(ValueError, match=f"{disk}/tiny_search is gone: its disk was unmounted"):
+            go_on()
+    assert list(disk.iterdir()) == []
 
 
 def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):

@@ -25,6 +25,8 @@ from pwmray.failures import (
 )
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
+from pwmray.registry.sweep_folders import SWEEP_FILE
+from pwmray.room import Mount
 from pwmray.watchdog import has_hung
 from pwmray.wording import one_line
 
@@ -47,6 +49,7 @@ class Turns:
         self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
+        self._mount = Mount(plan.results / plan.sweep.name / SWEEP_FILE)
         self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
         self._waited_for: set[str] = set()  # trials whose record the disk had no room for
         self._progress = progress
@@ -75,7 +78,8 @@ class Turns:
         While only trials of other processes are left, it waits and says for whom, until it runs out
         of patience or is asked to stop. Trials that failed before the first call are tried again
         whatever the cause, except in a job that Slurm requeued. Raises ValueError when, several
-        times in a row, all trials that it gave came to machines that do not see their folders.
+        times in a row, all trials that it gave came to machines that do not see their folders, and
+        when the results' disk was unmounted, as `settle` does.
         """
         is_in_vain = self._not_seen and self._not_seen == self._given
         self._num_in_vain = self._num_in_vain + 1 if is_in_vain else 0
@@ -85,6 +89,7 @@ class Turns:
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.may_go_on():
+            self._mount.check()
             is_last = time.monotonic() > deadline  # told here: a wait for room does not count
             claim.clear_dead(self._folder(name) / CLAIM_FILE for name in self._open)
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
@@ -132,6 +137,7 @@ class Turns:
         `status` is where they stand then, CANCELLED or QUEUED. Trials that wait for their retry
         are among them: what takes a job away may end its nodes before it tells the driver.
         """
+        self._mount.check()
         fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
         deaths.wait_for_death([self._folder(fingerprint) for fingerprint in left])

@@ -17,7 +17,7 @@ from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
 from pwmray.registry import CLAIM_FILE, STOPPED_EARLY, Record, Status, claim
-from pwmray.room import with_room
+from pwmray.room import Mount, with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.proposals import Proposals
@@ -59,6 +59,7 @@ class SearchTrials:
         self.default = plan.config(task, {})  # the trial with the default settings
         self._proposals = Proposals(plan, task)
         self.study = self._proposals.study
+        self._mount = Mount(plan.folder / study.JOURNAL_FILE)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
@@ -96,7 +97,11 @@ class SearchTrials:
         return not self._live
 
     def next(self, name: str) -> dict[str, Any] | None:
-        """Return the next trial to run as a trainable's config, None where there is none now."""
+        """Return the next trial to run as a trainable's config, None where there is none now.
+
+        Raises ValueError, as `settle` does, when the results' disk was unmounted.
+        """
+        self._mount.check()
         running = {config.fingerprint for _, config in self._live.values()}
         running |= {config.fingerprint for _, config, _ in self._held}
         is_over = self.bug is not None or self.blind is not None
@@ -130,6 +135,9 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live[name]
+        if self._mount.is_gone:
+            del self._live[name]  # `next` tells of it
+            return
         folder = self._folder(config)
         of_ray = self._told.pop(name, None)
         if is_error:
@@ -223,6 +231,7 @@ class SearchTrials:
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
         """Record the trials that did not end as CANCELLED or QUEUED: the next run resumes them."""
+        self._mount.check()
         fields = provenance.job() if status is Status.QUEUED else {}
         configs = [*(config for _, config in self._live.values()), *self._unseen]
         folders = [self._folder(config) for config in configs]
