@@ -12,11 +12,12 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
-from pwmray import deaths, registry
+from pwmray import deaths, registry, room
 from pwmray.commands import run_command
 from pwmray.driver import connect, interruption, retries
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
+from pwmray.files import append_lines
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
@@ -131,6 +132,30 @@ def test_search_that_is_asked_to_stop_waits_for_no_room(data, tmp_path, monkeypa
     monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
     search_run.run(make_plan(tmp_path), tmp_path, None, "python search.py", Mode.OFF)
     assert found == [False]
+
+
+@pytest.mark.parametrize("file", [EVENTS_FILE, study.JOURNAL_FILE])
+def test_search_that_is_asked_to_stop_waits_with_no_write_of_its_own(
+    file, data, tmp_path, monkeypatch
+):
+    asked = interruption.Interruption()
+    trials = open_trials(tmp_path, data, may_go_on=asked.may_go_on)
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
+
+    def find_no_room(path, lines):
+        if path.name == file:
+            asked.reason = interruption.PREEMPTED
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_lines(path, lines)
+
+    for writer in (registry, study):
+        monkeypatch.setattr(writer, "append_lines", find_no_room)
+    raised = pytest.raises(interruption.AskedToStopError, match="asked to stop while the disk was")
+    with raised, unwrapped(StopEarly()):
+        try:
+            trials.next("a")
+        except interruption.AskedToStopError:
+            raise TuneError("a traceback")  # noqa: B904
 
 
 def test_search_whose_tables_cannot_be_written_for_another_reason_says_that(tmp_path, monkeypatch):

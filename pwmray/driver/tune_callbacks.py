@@ -15,7 +15,7 @@ from ray.tune.error import TuneError
 from pwmray import deaths, placement
 from pwmray.commands import how_to_make_room
 from pwmray.driver import connect
-from pwmray.driver.interruption import Interruption
+from pwmray.driver.interruption import AskedToStopError, Interruption
 from pwmray.driver.progress import SweepProgress
 from pwmray.driver.retries import FirstDeaths
 from pwmray.driver.turns import Turns
@@ -188,7 +188,7 @@ def unwrapped(stopper: StopEarly) -> Iterator[None]:
         if isinstance(cause, FileNotFoundError) and _is_ray_gone():
             stopper.is_ray_lost = True
             return
-        if isinstance(cause, OSError | ValueError):
+        if isinstance(cause, OSError | ValueError | AskedToStopError):
             raise cause from None
         raise
 

@@ -13,6 +13,7 @@ from pwmray import deaths, provenance, registry, tables
 from pwmray.commands import say
 from pwmray.config import TrialConfig
 from pwmray.driver import connect, retries
+from pwmray.driver.interruption import AskedToStopError
 from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
@@ -57,7 +58,8 @@ class SearchTrials:
         self._retried: dict[str, Failure | None] = {}  # why they failed, by fingerprint
         self._told: dict[str, deaths.Told] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # the trial with the default settings
-        self._proposals = Proposals(plan, task)
+        self._may_go_on = may_go_on
+        self._proposals = Proposals(plan, task, self._heed)
         self.study = self._proposals.study
         self._mount = Mount(plan.folder / study.JOURNAL_FILE)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
@@ -325,7 +327,12 @@ class SearchTrials:
 
     def _when_room(self, write: Callable[[], T]) -> T:
         seconds = self.default.runtime.disk_wait_seconds
-        return with_room(write, self._plan.results, seconds)
+        return with_room(write, self._plan.results, seconds, self._heed)
+
+    def _heed(self) -> None:
+        """Raise AskedToStopError where the search is to stop while it waits for room."""
+        if not self._may_go_on():
+            raise AskedToStopError("asked to stop while the disk was full")
 
     def _open_tables(self) -> None:
         """List all trials so far in the search's folder."""
