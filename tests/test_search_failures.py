@@ -333,9 +333,9 @@ def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
     with claim.acquire(folder / CLAIM_FILE):
         trials.die("a", "The node has died")
         trials.end("a", None, is_error=True)
+        assert trials.next("b") is None
     assert "1 of 1: its process died and still holds it" in capsys.readouterr().out
     assert trials.study.get_trials()[0].state is TrialState.RUNNING
-    assert trials.next("b") is None
     assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
 
 
@@ -362,6 +362,24 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     assert trials.next("c")["grid"]["folder"] == str(folder)
     record = registry.read(folder)
     assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+    assert not trials.wait_for_held(lambda: True)
+
+
+def test_trial_of_a_lost_machine_runs_before_new_proposals(tmp_path, data, monkeypatch, capsys):
+    do_not_watch(monkeypatch)
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(search_trials, "_HELD_LOOK_SECONDS", 0.0)
+    trials = open_trials(tmp_path, data, number=4)
+    lost = Path(trials.next("a")["grid"]["folder"])
+    registry.record(lost, Status.RUNNING)
+    leave_claim(lost / CLAIM_FILE, 4711, host="n9")
+    trials.die("a", "The node has died")
+    trials.end("a", None, is_error=True)
+    assert trials.next("b")["grid"]["folder"] != str(lost)
+    set_age(lost / CLAIM_FILE, 600)
+    assert trials.next("c")["grid"]["folder"] != str(lost)  # from now on its claim is watched
+    assert trials.next("d")["grid"]["folder"] == str(lost)
+    assert "1 of 4: failed: its process died: node lost; it runs again" in capsys.readouterr().out
     assert not trials.wait_for_held(lambda: True)
 
 

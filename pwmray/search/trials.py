@@ -29,6 +29,7 @@ from pwmray.wording import number_of
 STOPPED = "the search stopped before it was done"
 UNRECORDED = "its end is not recorded: the next run takes it up"
 _POLL_SECONDS = 1.0
+_HELD_LOOK_SECONDS = 5.0
 _HELD_SECONDS = 1.5 * claim.LEASE_SECONDS  # who takes a claim over watches it first
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class SearchTrials:
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
+        self._look_at_held = 0.0  # not before that, while others run
         self._unseen: list[TrialConfig] = []  # those that Ray started on the machine of `blind`
         for trial, config, epoch in self._proposals.stopped:
             folder = self._folder(config)
@@ -104,6 +106,8 @@ class SearchTrials:
         Raises ValueError, as `settle` does, when the results' disk was unmounted.
         """
         self._mount.check()
+        if self._held and time.monotonic() >= self._look_at_held:
+            self._free_held()
         running = {config.fingerprint for _, config in self._live.values()}
         running |= {config.fingerprint for _, config, _ in self._held}
         is_over = self.bug is not None or self.blind is not None
@@ -177,13 +181,18 @@ class SearchTrials:
         deadline = time.monotonic() + _HELD_SECONDS
         while self._held and may_wait() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
-            for held in list(self._held):
-                self._look_at(*held)
+            self._free_held()
         if self._held:
             number = number_of(len(self._held), "trial")
             say(f"the next run takes up {number}, which processes may still run")
         return bool(self._retried)
+
+    def _free_held(self) -> None:
+        """Look at the trials that processes on lost machines hold: those that are free end here."""
+        claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
+        for held in list(self._held):
+            self._look_at(*held)
+        self._look_at_held = time.monotonic() + _HELD_LOOK_SECONDS
 
     def _look_at(
         self, trial: optuna.Trial, config: TrialConfig, of_ray: deaths.Told | None
@@ -260,13 +269,13 @@ class SearchTrials:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
 
         The failure may not be recorded yet. The claim of a process on a lost machine outlives it
-        for a while, so that `wait_for_held` records it; where the trial's folder cannot be written,
+        for a while, until a look at it records it; where the trial's folder cannot be written,
         the next run takes the trial up.
         """
         if record.status is not Status.FAILED:
             self._deaths.leave(config.fingerprint)
             if (self._folder(config) / CLAIM_FILE).exists():
-                return "its process died and still holds it: that is looked at again at the end"
+                return "its process died and still holds it: that is looked at again"
             return UNRECORDED
         reason = record.last("reason")
         asked = (config.runtime, self._plan.trial_bytes, self._room)
