@@ -420,9 +420,8 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     for name in "ab":
         assert trials.next(name) is not None
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    assert (
-        trials.blind == f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
-    )
+    why = f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
+    assert trials.obstacle == why
     assert trials.next("c") is None
     assert not trials.is_over  # one runs
     assert len(study.unfinished(trials.study)) == 2  # and are taken up by the next run
@@ -431,11 +430,25 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     assert [registry.read(folder).status for folder in folders] == [Status.CANCELLED] * 2
 
 
+def test_search_whose_disk_stays_full_proposes_nothing_more_and_goes_on_later(
+    tmp_path, data, monkeypatch
+):
+    trials = open_trials(tmp_path, data)
+    monkeypatch.setattr(trials._room, "ends_well", lambda num_bytes, limit: False)
+    grid = fail(trials, "a", failure="disk full", reason="No space left on device")
+    assert trials.next("b") is None
+    assert trials.is_over
+    assert trials.obstacle.startswith("no trial can run, for the disk stays full: `pwmray prune")
+    assert trials.study.get_trials()[0].state is TrialState.RUNNING
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # who requeues tries nothing again that failed
+    assert open_trials(tmp_path, data).next("c")["grid"]["folder"] == grid["folder"]
+
+
 def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
     trials = open_trials(tmp_path, data)
     shutil.rmtree(trials.next("a")["grid"]["folder"])
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    assert trials.blind is None
+    assert trials.obstacle is None
     assert trials.next("b") is not None
 
 

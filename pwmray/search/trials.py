@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from pwmray import deaths, provenance, registry, tables
-from pwmray.commands import say
+from pwmray.commands import how_to_make_room, say
 from pwmray.config import TrialConfig
 from pwmray.driver import connect, retries
 from pwmray.driver.interruption import AskedToStopError
@@ -39,7 +39,7 @@ class SearchTrials:
     """The trials of a task's study: Tune runs them, and this keeps study, registry and tables.
 
     Failed trials run again where that can help. There are no more trials once all of the first ones
-    died of one `bug`, or once `blind` says that a machine of Ray does not see the results.
+    died of one `bug`, or once an `obstacle` says why none can run.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SearchTrials:
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
         self._look_at_held = 0.0  # not before that, while others run
-        self._unseen: list[TrialConfig] = []  # those that Ray started on the machine of `blind`
+        self._unseen: list[TrialConfig] = []  # those that Ray started where they are not seen
         for trial, config, epoch in self._proposals.stopped:
             folder = self._folder(config)
             if not registry.running_elsewhere(folder):  # else the next run records it
@@ -75,7 +75,7 @@ class SearchTrials:
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
         self._room = retries.WaitForRoom(plan.results, may_go_on)
-        self.blind: str | None = None  # which machine of Ray does not see the results
+        self.obstacle: str | None = None  # a machine that does not see the results, a full disk
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._pace = tables.Pace()
@@ -110,7 +110,7 @@ class SearchTrials:
             self._free_held()
         running = {config.fingerprint for _, config in self._live.values()}
         running |= {config.fingerprint for _, config, _ in self._held}
-        is_over = self.bug is not None or self.blind is not None
+        is_over = self.bug is not None or self.obstacle is not None
         while not is_over and (proposed := self._proposals.next(running)):
             _, config = proposed
             try:
@@ -155,11 +155,10 @@ class SearchTrials:
             said = self._finish(trial, record)
         elif result is not None and "elsewhere" in result:
             self._deaths.leave(config.fingerprint)
-            machine = result.get(NOT_SEEN_ON)
+            machine, said = result.get(NOT_SEEN_ON), result["elsewhere"]  # the next run takes it up
             if machine is not None and record.status is not None:  # else it was deleted
-                self.blind = describe_blind(self._plan.results, [machine])
+                said = self.obstacle = describe_blind(self._plan.results, [machine])
                 self._unseen.append(config)
-            said = self.blind or result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
             if record.status in registry.IN_HANDS and (folder / CLAIM_FILE).exists():
@@ -175,7 +174,7 @@ class SearchTrials:
         It waits until their claims have expired, or `may_wait` returns False; what is held then is
         left to the next run.
         """
-        if not self._held or self.bug is not None or self.blind is not None:
+        if not self._held or self.bug is not None or self.obstacle is not None:
             return False
         say(f"waiting until it is sure that no process runs {number_of(len(self._held), 'trial')}")
         deadline = time.monotonic() + _HELD_SECONDS
@@ -284,6 +283,11 @@ class SearchTrials:
             self._proposals.put_back(trial)
             self._retried[config.fingerprint] = failure_of(record)
             return f"failed: {reason}; it runs again"
+        if failure_of(record) is Failure.DISK_FULL:  # each proposal would wait as long in vain
+            self._deaths.leave(config.fingerprint)
+            how = how_to_make_room(self._plan.results)
+            self.obstacle = f"no trial can run, for the disk stays full: {how}"
+            return f"failed: {reason}"
         self._deaths.die(config.fingerprint, record)
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
