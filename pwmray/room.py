@@ -1,4 +1,7 @@
-"""Wait for room on a disk that is full, in place of losing what was to be written."""
+"""Wait for room on a disk that is full, in place of losing what was to be written.
+
+Also what a disk can take, and whether it is there at all.
+"""
 
 import logging
 import os
@@ -101,6 +104,29 @@ def check_writable(folder: Path) -> None:
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"
         raise ValueError(f"cannot write results to {folder}: {existing} {why}")
+
+
+class Mount:
+    """The disk on which a file is, to be told from the empty folder that it leaves if unmounted."""
+
+    def __init__(self, file: Path):
+        self._file, self._device = file, _device_of(file)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was unmounted. Who deletes a file wants it so; mounted anew it is there."""
+        return not self._file.exists() and _device_of(self._file) != self._device
+
+    def check(self) -> None:
+        """Raise ValueError if it was unmounted: what begins anew in its place is hidden later."""
+        if self.is_gone:
+            raise ValueError(
+                f"{self._file.parent} is gone: its disk was unmounted; mount it and run this again"
+            )
+
+
+def _device_of(path: Path) -> int:
+    return existing_part(path).stat().st_dev
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
-from pwmray import deaths, registry
+from pwmray import deaths, registry, room
 from pwmray.commands import run_command
 from pwmray.driver import connect, interruption, retries
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
+from pwmray.files import append_lines
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
@@ -25,6 +26,7 @@ from pwmray.search.plan_text import as_table
 from pwmray.search.study import FINGERPRINT
 from pwmray.tracking.recording import Mode
 from pwmray.trainable import NOT_SEEN_ON
+from tests import small_disk
 from tests.claims import do_not_watch, leave_claim, set_age
 from tests.studies import (
     TASK,
@@ -130,6 +132,30 @@ def test_search_that_is_asked_to_stop_waits_for_no_room(data, tmp_path, monkeypa
     monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
     search_run.run(make_plan(tmp_path), tmp_path, None, "python search.py", Mode.OFF)
     assert found == [False]
+
+
+@pytest.mark.parametrize("file", [EVENTS_FILE, study.JOURNAL_FILE])
+def test_search_that_is_asked_to_stop_waits_with_no_write_of_its_own(
+    file, data, tmp_path, monkeypatch
+):
+    asked = interruption.Interruption()
+    trials = open_trials(tmp_path, data, may_go_on=asked.may_go_on)
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
+
+    def find_no_room(path, lines):
+        if path.name == file:
+            asked.reason = interruption.PREEMPTED
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_lines(path, lines)
+
+    for writer in (registry, study):
+        monkeypatch.setattr(writer, "append_lines", find_no_room)
+    raised = pytest.raises(interruption.AskedToStopError, match="asked to stop while the disk was")
+    with raised, unwrapped(StopEarly()):
+        try:
+            trials.next("a")
+        except interruption.AskedToStopError:
+            raise TuneError("a traceback")  # noqa: B904
 
 
 def test_search_whose_tables_cannot_be_written_for_another_reason_says_that(tmp_path, monkeypatch):
@@ -307,9 +333,9 @@ def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
     with claim.acquire(folder / CLAIM_FILE):
         trials.die("a", "The node has died")
         trials.end("a", None, is_error=True)
+        assert trials.next("b") is None
     assert "1 of 1: its process died and still holds it" in capsys.readouterr().out
     assert trials.study.get_trials()[0].state is TrialState.RUNNING
-    assert trials.next("b") is None
     assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
 
 
@@ -336,6 +362,24 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     assert trials.next("c")["grid"]["folder"] == str(folder)
     record = registry.read(folder)
     assert (record.last("failure"), record.last("retry")) == ("node lost", "node lost")
+    assert not trials.wait_for_held(lambda: True)
+
+
+def test_trial_of_a_lost_machine_runs_before_new_proposals(tmp_path, data, monkeypatch, capsys):
+    do_not_watch(monkeypatch)
+    monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(search_trials, "_HELD_LOOK_SECONDS", 0.0)
+    trials = open_trials(tmp_path, data, number=4)
+    lost = Path(trials.next("a")["grid"]["folder"])
+    registry.record(lost, Status.RUNNING)
+    leave_claim(lost / CLAIM_FILE, 4711, host="n9")
+    trials.die("a", "The node has died")
+    trials.end("a", None, is_error=True)
+    assert trials.next("b")["grid"]["folder"] != str(lost)
+    set_age(lost / CLAIM_FILE, 600)
+    assert trials.next("c")["grid"]["folder"] != str(lost)  # from now on its claim is watched
+    assert trials.next("d")["grid"]["folder"] == str(lost)
+    assert "1 of 4: failed: its process died: node lost; it runs again" in capsys.readouterr().out
     assert not trials.wait_for_held(lambda: True)
 
 
@@ -376,9 +420,8 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     for name in "ab":
         assert trials.next(name) is not None
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    assert (
-        trials.blind == f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
-    )
+    why = f"{tmp_path} is not visible on n2, as it must be on all of Ray's machines"
+    assert trials.obstacle == why
     assert trials.next("c") is None
     assert not trials.is_over  # one runs
     assert len(study.unfinished(trials.study)) == 2  # and are taken up by the next run
@@ -387,12 +430,41 @@ def test_search_ends_at_a_machine_that_does_not_see_the_results(tmp_path, data):
     assert [registry.read(folder).status for folder in folders] == [Status.CANCELLED] * 2
 
 
+def test_search_whose_disk_stays_full_proposes_nothing_more_and_goes_on_later(
+    tmp_path, data, monkeypatch
+):
+    trials = open_trials(tmp_path, data)
+    monkeypatch.setattr(trials._room, "ends_well", lambda num_bytes, limit: False)
+    grid = fail(trials, "a", failure="disk full", reason="No space left on device")
+    assert trials.next("b") is None
+    assert trials.is_over
+    assert trials.obstacle.startswith("no trial can run, for the disk stays full: `pwmray prune")
+    assert trials.study.get_trials()[0].state is TrialState.RUNNING
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # who requeues tries nothing again that failed
+    assert open_trials(tmp_path, data).next("c")["grid"]["folder"] == grid["folder"]
+
+
 def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
     trials = open_trials(tmp_path, data)
     shutil.rmtree(trials.next("a")["grid"]["folder"])
     trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    assert trials.blind is None
+    assert trials.obstacle is None
     assert trials.next("b") is not None
+
+
+def test_search_whose_disk_is_unmounted_begins_nothing_anew_in_its_place(tmp_path, data):
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 1 << 20)
+    try:
+        trials = open_trials(disk, data)
+        trials.next("a")
+    finally:
+        small_disk.unmount(disk)
+    trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
+    for go_on in (lambda: trials.next("b"), trials.settle):
+        with pytest.raises(ValueError, match=f"{disk}/tiny_search is gone: its disk was unmounted"):
+            go_on()
+    assert list(disk.iterdir()) == []
 
 
 def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):

@@ -16,6 +16,7 @@ from pwmray.driver import turns
 from pwmray.driver.interruption import Interruption, TerminatedError
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
+from tests import small_disk
 from tests.claims import do_not_watch, leave_claim
 from tests.made_turns import driver, folder_of, no_machine, stand_at
 
@@ -267,6 +268,21 @@ def test_trial_whose_folder_is_deleted_under_its_driver_is_queued_anew(tmp_path)
     shutil.rmtree(folder_of(tmp_path, trial))
     ours.settle("the sweep stopped before it was done")
     assert registry.read(folder_of(tmp_path, trial)).events == []
+
+
+def test_sweep_whose_disk_is_unmounted_begins_nothing_anew_in_its_place(tmp_path):
+    disk = tmp_path / "disk"
+    small_disk.mount(disk, 1 << 20)
+    try:
+        ours, (trial,) = driver(disk, 1)
+        assert ours.next(no_machine) == [trial]
+    finally:
+        small_disk.unmount(disk)
+    ours.skip(trial.config.fingerprint, "n2")
+    for go_on in (lambda: ours.next(no_machine), lambda: ours.settle("it stopped")):
+        with pytest.raises(ValueError, match=f"{disk}/tiny is gone: its disk was unmounted; mount"):
+            go_on()
+    assert list(disk.iterdir()) == []
 
 
 def test_trial_whose_record_is_cut_under_its_driver_is_queued_anew(tmp_path):

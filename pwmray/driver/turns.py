@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import deaths, provenance, registry
+from pwmray.commands import how_to_make_room
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
@@ -25,6 +26,8 @@ from pwmray.failures import (
 )
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
+from pwmray.registry.sweep_folders import SWEEP_FILE
+from pwmray.room import Mount
 from pwmray.watchdog import has_hung
 from pwmray.wording import one_line
 
@@ -47,11 +50,13 @@ class Turns:
         self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
+        self._mount = Mount(plan.results / plan.sweep.name / SWEEP_FILE)
         self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
         self._waited_for: set[str] = set()  # trials whose record the disk had no room for
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
+        self._roomless: set[str] = set()  # trials that found the disk too full to begin
         self._not_seen: set[str] = set()  # of those that `next` gave last
         self._num_in_vain = 0  # in a row, that none of those was seen
         self._blind: set[str] = set()  # machines that do not see the results
@@ -75,7 +80,8 @@ class Turns:
         While only trials of other processes are left, it waits and says for whom, until it runs out
         of patience or is asked to stop. Trials that failed before the first call are tried again
         whatever the cause, except in a job that Slurm requeued. Raises ValueError when, several
-        times in a row, all trials that it gave came to machines that do not see their folders.
+        times in a row, all trials that it gave came to machines that do not see their folders, and
+        when the results' disk was unmounted, as `settle` does.
         """
         is_in_vain = self._not_seen and self._not_seen == self._given
         self._num_in_vain = self._num_in_vain + 1 if is_in_vain else 0
@@ -85,6 +91,7 @@ class Turns:
         self._not_seen.clear()
         deadline = time.monotonic() + self._patience_seconds
         while self._interruption.may_go_on():
+            self._mount.check()
             is_last = time.monotonic() > deadline  # told here: a wait for room does not count
             claim.clear_dead(self._folder(name) / CLAIM_FILE for name in self._open)
             taken = [trial for trial in list(self._open.values()) if self._take(trial, machine)]
@@ -109,6 +116,21 @@ class Turns:
             self._blind.add(not_seen_on)
             self._progress.say(describe_blind(self._results, self._blind))
 
+    def hand_back(self, fingerprint: str) -> None:
+        """Take back a trial that found the disk too full to begin: `next` waits for room."""
+        if not self._roomless:
+            how = how_to_make_room(self._results)
+            self._progress.say(f"disk full: no trial begins before there is room; {how}")
+        self._ours.discard(fingerprint)
+        self._roomless.add(fingerprint)
+
+    def bytes_to_begin(self, trial: PlannedTrial) -> int:
+        """Return for how many bytes there is to be room where a trial begins.
+
+        It is 0 for one that was handed back: it may lie on a disk of its own, always too full.
+        """
+        return 0 if trial.config.fingerprint in self._roomless else trial.disk_bytes
+
     def release(self) -> None:
         """Take back the trials queued but not begun: to lose Ray is no failure of theirs."""
         for fingerprint in list(self._ours):
@@ -132,6 +154,7 @@ class Turns:
         `status` is where they stand then, CANCELLED or QUEUED. Trials that wait for their retry
         are among them: what takes a job away may end its nodes before it tells the driver.
         """
+        self._mount.check()
         fields = provenance.job() if status is Status.QUEUED else {}
         left = sorted(self._ours & self._open.keys())
         deaths.wait_for_death([self._folder(fingerprint) for fingerprint in left])
@@ -161,6 +184,10 @@ class Turns:
         if record.status is Status.EVALUATED or is_given_up:
             del self._open[fingerprint]
             self._progress.settle(fingerprint, record)
+            return False
+        limit = trial.config.runtime.disk_wait_seconds
+        if fingerprint in self._roomless and not self._room.ends_well(trial.disk_bytes, limit):
+            del self._open[fingerprint]  # it did not begin, and is left as it was
             return False
         if self._queue(trial, record.status, {"retry": failure} if failure else {}):
             self._progress.queue(fingerprint, failure)

@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,18 @@ class SearchPlan:
         drawn = [{k: rng.choice(v) for k, v in choices.items()} for _ in range(_NUM_DRAWS)]
         return distinct(drawn, functools.partial(self.config, self.tasks[0]))
 
-    def open_study(self, task: str) -> optuna.Study:
-        """Open or create a task's study to go on with it. The caller holds the search's claim."""
+    def open_study(self, task: str, tell: Callable[[], None] = lambda: None) -> optuna.Study:
+        """Open or create a task's study to go on with it. The caller holds the search's claim.
+
+        Where the disk is full it is waited for, of which it may `tell`, as `with_room`.
+        """
         base = self.config(task, {})
         # A multiple of the curve's rows, where returns are known.
         every = base.evaluation.every_epochs
         first_rung = max(1, base.epochs // _FIRST_LOOK // every) * every
         seconds = base.runtime.disk_wait_seconds
-        return study.open_study(self.folder, task, self._defining(base), first_rung, seconds)
+        defining = self._defining(base)
+        return study.open_study(self.folder, task, defining, first_rung, seconds, tell)
 
     def read_journal(self) -> study.Studies:
         """Return the studies that there are, to look at; writes nothing.

@@ -1,7 +1,7 @@
 """Which trial a search runs next: one that an earlier run left, else a new proposal."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -27,11 +27,12 @@ class Proposals:
 
     A trial whose outcome is known already does not run: the study is told the outcome at once. A
     twin, which has the settings of a trial that runs now, is told its outcome when that one ends.
+    While the study waits for room on a full disk, it may `tell`.
     """
 
-    def __init__(self, plan: SearchPlan, task: str):
+    def __init__(self, plan: SearchPlan, task: str, tell: Callable[[], None] = lambda: None):
         self._plan, self._task = plan, task
-        self.study = plan.open_study(task)
+        self.study = plan.open_study(task, tell)
         self._space = plan.space
         self.asked = asked(plan, task, self.study)  # by fingerprint, in the order of proposal
         # Trials that ASHA stopped, with the epoch, before a kill kept the study from being told.

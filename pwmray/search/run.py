@@ -224,8 +224,8 @@ def _work(
         trials = _search_task(begin_task, config, engine, opened, interruption)
         if interruption.reason is not None:
             return interruption.outcome()
-        if trials.blind is not None:
-            raise ValueError(trials.blind)
+        if trials.obstacle is not None:
+            raise ValueError(trials.obstacle)
         if trials.bug is not None:
             say(f"stopped: the first trials all died of {trials.bug}")
             return TRIALS_FAILED, STOPPED

@@ -8,7 +8,7 @@ Both read nothing but the journal, so a search that was stopped goes on as if it
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,17 +42,18 @@ def open_study(
     settings: Mapping[str, Any],
     first_rung: int,
     disk_wait_seconds: float = 0.0,
+    tell: Callable[[], None] = lambda: None,
 ) -> optuna.Study:
     """Open or create the study of a task in a search's folder, to go on with it.
 
     `settings` is all that defines it: another space or another scale is another study.
     `first_rung` is the epoch at which ASHA first compares a trial. There may be one writer at a
-    time; it waits up to `disk_wait_seconds` for room on a full disk. Raises ValueError for a
-    journal that cannot be read, which is left as it is.
+    time; it waits up to `disk_wait_seconds` for room on a full disk, which it may `tell`, as
+    `with_room`. Raises ValueError for a journal that cannot be read, which is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     see_afresh(folder / JOURNAL_FILE)
-    storage = _open_journal(folder / JOURNAL_FILE, disk_wait_seconds)
+    storage = _open_journal(folder / JOURNAL_FILE, disk_wait_seconds, tell)
     study = optuna.create_study(
         storage=storage,
         study_name=_study_name(task, settings),
@@ -152,25 +153,26 @@ class _Journal(JournalFileBackend):
     is dropped, or the next one would be glued to it.
     """
 
-    def __init__(self, path: Path, disk_wait_seconds: float):
+    def __init__(self, path: Path, disk_wait_seconds: float, tell: Callable[[], None]):
         super().__init__(str(path))
-        self._path, self._disk_wait_seconds = path, disk_wait_seconds
+        self._path, self._disk_wait_seconds, self._tell = path, disk_wait_seconds, tell
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append a line for each log; raise OSError where the disk got no room in time."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with_room(
-            lambda: append_lines(self._path, lines), self._path.parent, self._disk_wait_seconds
-        )
+        asked = (self._path.parent, self._disk_wait_seconds, self._tell)
+        with_room(lambda: append_lines(self._path, lines), *asked)
 
 
-def _open_journal(path: Path, disk_wait_seconds: float = 0.0) -> JournalStorage:
+def _open_journal(
+    path: Path, disk_wait_seconds: float = 0.0, tell: Callable[[], None] = lambda: None
+) -> JournalStorage:
     """Open a journal, or create it; raise ValueError for a file that is no journal."""
     quieten_optuna()
     try:
         if path.exists():
             _check_lines(path.read_bytes())
-        return JournalStorage(_Journal(path, disk_wait_seconds))
+        return JournalStorage(_Journal(path, disk_wait_seconds, tell))
     except _UNREADABLE as error:
         what = str(error) or repr(error)
         raise ValueError(

@@ -10,14 +10,15 @@ import optuna
 from optuna.trial import TrialState
 
 from pwmray import deaths, provenance, registry, tables
-from pwmray.commands import say
+from pwmray.commands import how_to_make_room, say
 from pwmray.config import TrialConfig
 from pwmray.driver import connect, retries
+from pwmray.driver.interruption import AskedToStopError
 from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
 from pwmray.registry import CLAIM_FILE, STOPPED_EARLY, Record, Status, claim
-from pwmray.room import with_room
+from pwmray.room import Mount, with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.proposals import Proposals
@@ -28,6 +29,7 @@ from pwmray.wording import number_of
 STOPPED = "the search stopped before it was done"
 UNRECORDED = "its end is not recorded: the next run takes it up"
 _POLL_SECONDS = 1.0
+_HELD_LOOK_SECONDS = 5.0
 _HELD_SECONDS = 1.5 * claim.LEASE_SECONDS  # who takes a claim over watches it first
 
 T = TypeVar("T")
@@ -37,7 +39,7 @@ class SearchTrials:
     """The trials of a task's study: Tune runs them, and this keeps study, registry and tables.
 
     Failed trials run again where that can help. There are no more trials once all of the first ones
-    died of one `bug`, or once `blind` says that a machine of Ray does not see the results.
+    died of one `bug`, or once an `obstacle` says why none can run.
     """
 
     def __init__(
@@ -57,12 +59,15 @@ class SearchTrials:
         self._retried: dict[str, Failure | None] = {}  # why they failed, by fingerprint
         self._told: dict[str, deaths.Told] = {}  # what Ray says of those that died, by Tune's names
         self.default = plan.config(task, {})  # the trial with the default settings
-        self._proposals = Proposals(plan, task)
+        self._may_go_on = may_go_on
+        self._proposals = Proposals(plan, task, self._heed)
         self.study = self._proposals.study
+        self._mount = Mount(plan.folder / study.JOURNAL_FILE)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
-        self._unseen: list[TrialConfig] = []  # those that Ray started on the machine of `blind`
+        self._look_at_held = 0.0  # not before that, while others run
+        self._unseen: list[TrialConfig] = []  # those that Ray started where they are not seen
         for trial, config, epoch in self._proposals.stopped:
             folder = self._folder(config)
             if not registry.running_elsewhere(folder):  # else the next run records it
@@ -70,7 +75,7 @@ class SearchTrials:
         ended = {trial.state for trial in study.outcomes(self.study).values()} - {TrialState.FAIL}
         self._deaths = retries.FirstDeaths(is_over=bool(ended))
         self._room = retries.WaitForRoom(plan.results, may_go_on)
-        self.blind: str | None = None  # which machine of Ray does not see the results
+        self.obstacle: str | None = None  # a machine that does not see the results, a full disk
         self._started, self._num_ended, self._num_later = time.monotonic(), 0, num_later
         self._tables = tables.Tables(plan.folder)
         self._pace = tables.Pace()
@@ -96,10 +101,16 @@ class SearchTrials:
         return not self._live
 
     def next(self, name: str) -> dict[str, Any] | None:
-        """Return the next trial to run as a trainable's config, None where there is none now."""
+        """Return the next trial to run as a trainable's config, None where there is none now.
+
+        Raises ValueError, as `settle` does, when the results' disk was unmounted.
+        """
+        self._mount.check()
+        if self._held and time.monotonic() >= self._look_at_held:
+            self._free_held()
         running = {config.fingerprint for _, config in self._live.values()}
         running |= {config.fingerprint for _, config, _ in self._held}
-        is_over = self.bug is not None or self.blind is not None
+        is_over = self.bug is not None or self.obstacle is not None
         while not is_over and (proposed := self._proposals.next(running)):
             _, config = proposed
             try:
@@ -130,6 +141,9 @@ class SearchTrials:
     def end(self, name: str, result: dict[str, Any] | None, is_error: bool) -> None:
         """Tell the study and the registry what became of a trial."""
         trial, config = self._live[name]
+        if self._mount.is_gone:
+            del self._live[name]  # `next` tells of it
+            return
         folder = self._folder(config)
         of_ray = self._told.pop(name, None)
         if is_error:
@@ -141,11 +155,10 @@ class SearchTrials:
             said = self._finish(trial, record)
         elif result is not None and "elsewhere" in result:
             self._deaths.leave(config.fingerprint)
-            machine = result.get(NOT_SEEN_ON)
+            machine, said = result.get(NOT_SEEN_ON), result["elsewhere"]  # the next run takes it up
             if machine is not None and record.status is not None:  # else it was deleted
-                self.blind = describe_blind(self._plan.results, [machine])
+                said = self.obstacle = describe_blind(self._plan.results, [machine])
                 self._unseen.append(config)
-            said = self.blind or result["elsewhere"]  # the next run takes it up
         elif is_error:
             said = self._fail(trial, config, record)
             if record.status in registry.IN_HANDS and (folder / CLAIM_FILE).exists():
@@ -161,19 +174,24 @@ class SearchTrials:
         It waits until their claims have expired, or `may_wait` returns False; what is held then is
         left to the next run.
         """
-        if not self._held or self.bug is not None or self.blind is not None:
+        if not self._held or self.bug is not None or self.obstacle is not None:
             return False
         say(f"waiting until it is sure that no process runs {number_of(len(self._held), 'trial')}")
         deadline = time.monotonic() + _HELD_SECONDS
         while self._held and may_wait() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
-            for held in list(self._held):
-                self._look_at(*held)
+            self._free_held()
         if self._held:
             number = number_of(len(self._held), "trial")
             say(f"the next run takes up {number}, which processes may still run")
         return bool(self._retried)
+
+    def _free_held(self) -> None:
+        """Look at the trials that processes on lost machines hold: those that are free end here."""
+        claim.clear_dead(self._folder(config) / CLAIM_FILE for _, config, _ in self._held)
+        for held in list(self._held):
+            self._look_at(*held)
+        self._look_at_held = time.monotonic() + _HELD_LOOK_SECONDS
 
     def _look_at(
         self, trial: optuna.Trial, config: TrialConfig, of_ray: deaths.Told | None
@@ -223,6 +241,7 @@ class SearchTrials:
 
     def settle(self, why: str = STOPPED, status: Status = Status.CANCELLED) -> None:
         """Record the trials that did not end as CANCELLED or QUEUED: the next run resumes them."""
+        self._mount.check()
         fields = provenance.job() if status is Status.QUEUED else {}
         configs = [*(config for _, config in self._live.values()), *self._unseen]
         folders = [self._folder(config) for config in configs]
@@ -249,13 +268,13 @@ class SearchTrials:
         """Have a failed trial run again, or tell the study that it failed; return what to say.
 
         The failure may not be recorded yet. The claim of a process on a lost machine outlives it
-        for a while, so that `wait_for_held` records it; where the trial's folder cannot be written,
+        for a while, until a look at it records it; where the trial's folder cannot be written,
         the next run takes the trial up.
         """
         if record.status is not Status.FAILED:
             self._deaths.leave(config.fingerprint)
             if (self._folder(config) / CLAIM_FILE).exists():
-                return "its process died and still holds it: that is looked at again at the end"
+                return "its process died and still holds it: that is looked at again"
             return UNRECORDED
         reason = record.last("reason")
         asked = (config.runtime, self._plan.trial_bytes, self._room)
@@ -264,6 +283,11 @@ class SearchTrials:
             self._proposals.put_back(trial)
             self._retried[config.fingerprint] = failure_of(record)
             return f"failed: {reason}; it runs again"
+        if failure_of(record) is Failure.DISK_FULL:  # each proposal would wait as long in vain
+            self._deaths.leave(config.fingerprint)
+            how = how_to_make_room(self._plan.results)
+            self.obstacle = f"no trial can run, for the disk stays full: {how}"
+            return f"failed: {reason}"
         self._deaths.die(config.fingerprint, record)
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
@@ -316,7 +340,12 @@ class SearchTrials:
 
     def _when_room(self, write: Callable[[], T]) -> T:
         seconds = self.default.runtime.disk_wait_seconds
-        return with_room(write, self._plan.results, seconds)
+        return with_room(write, self._plan.results, seconds, self._heed)
+
+    def _heed(self) -> None:
+        """Raise AskedToStopError where the search is to stop while it waits for room."""
+        if not self._may_go_on():
+            raise AskedToStopError("asked to stop while the disk was full")
 
     def _open_tables(self) -> None:
         """List all trials so far in the search's folder."""
