@@ -133,6 +133,13 @@ def test_return_scale_is_that_of_all_batches_together():
     assert scale.std.item() == pytest.approx(np.sqrt(returns.var() + 1e-5), rel=1e-4)
 
 
+def test_return_scale_of_equal_returns_is_the_root_of_a_hundred_thousandth():
+    scale = ReturnScale()
+    for _ in range(3):
+        scale.update(torch.zeros(1000, 1))
+    assert scale.std.item() == pytest.approx(1e-5**0.5, rel=0.01)
+
+
 def test_return_scale_is_one_before_the_first_batch():
     assert ReturnScale().std.item() == pytest.approx(1.0, rel=1e-4)
 
