@@ -425,6 +425,29 @@ def test_epoch_takes_the_configured_batches():
     assert sizes == [5, 5, 5, 7]
 
 
+@pytest.mark.parametrize("part", ["model", "actor", "critic"])
+def test_gradients_of_a_part_are_clipped_by_its_own_setting(part):
+    learner = make_learner("baseline", **{f"{part}_clip": 1e-12})  # far below Adam's epsilon
+    before = copy.deepcopy(learner)
+
+    learner.update(RandomWindows(stream(3)), stream(4), 0.0)
+
+    modules = {"model": "world_model", "actor": "policy", "critic": "critics"}
+    moved = {
+        name: max(
+            (p - q).abs().max().item()
+            for p, q in zip(
+                getattr(learner, module).parameters(),
+                getattr(before, module).parameters(),
+                strict=True,
+            )
+        )
+        for name, module in modules.items()
+    }
+    assert [name for name in moved if moved[name] < 1e-6] == [part]
+    assert sorted(moved.values())[1] > 1e-4
+
+
 @pytest.mark.parametrize(
     ("progress", "rates"),
     [
