@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.curves import read_curves
 from analysis.diagnose import diagnose
 from analysis.load import load_sweep
-from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
 from tests.squares import write_square
@@ -161,7 +161,11 @@ def test_a_cut_file_of_curves_is_named(tmp_path, capsys):
 
 
 def test_curves_are_put_in_order_of_epoch(tmp_path):
-    folder = write_curves(tmp_path / "s", STEADY)
+    folder = write_curves(tmp_path / "s", STEADY, STEADY[::-1])
     rows = read_table(folder / "curves.arrow").to_pylist()
-    write_rows(folder / "curves.arrow", rows[::-1], CURVE)
-    assert summarize_sweep(load_sweep(folder), "variant").signs[FIRST] == []
+    for order in (rows[::-1], rows[::2] + rows[1::2]):
+        write_rows(folder / "curves.arrow", order, CURVE)
+        curves = read_curves(folder)
+        assert list(curves[FIRST].epochs) == list(range(0, 120, 10))
+        assert list(curves[FIRST].returns) == STEADY
+        assert list(curves[SECOND].returns) == STEADY[::-1]
