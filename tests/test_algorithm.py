@@ -20,6 +20,7 @@ from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
+from pwmray.seeding import derive_seed
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from pwmray.variants import VARIANTS
 from tests.model_inputs import update_critics, update_policy
@@ -416,6 +417,20 @@ def test_initial_weights_follow_from_the_seed():
     assert not torch.equal(
         make_learner(seed=0).critics.weights[0], make_learner(seed=1).critics.weights[0]
     )
+
+
+def test_seed_gives_the_streams_and_the_initial_weights_that_it_always_gave():
+    learner = make_learner("fullflow", seed=42)
+    model, policy, critics = learner.world_model, learner.policy, learner.critics
+    weights = {
+        model.encoder[0].weight[2, 5]: 0.0078672,
+        model.velocity_trunk[0].weight[1, 2]: 0.0066461,
+        model.task_embedding.weight[3, 1]: -0.0093154,
+        policy.velocity[0].weight[1, 2]: 0.0095961,
+        critics.weights[0][1, 4, 3]: 0.1986421,
+    }
+    assert [w.item() for w in weights] == pytest.approx(list(weights.values()), abs=1e-6)
+    assert derive_seed(42, "windows") == 3098668062500571034  # half of SHA-256's first 8 bytes
 
 
 def test_epoch_takes_the_configured_batches():
