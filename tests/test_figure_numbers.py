@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.lines import AxLine, Line2D
 
 from analysis.figures import list_figures
 from analysis.load import load_sweep
@@ -99,8 +99,13 @@ def test_the_band_of_curves_is_the_t_interval_of_their_mean(figures):
 
 
 def test_what_is_imagined_stands_above_the_line_where_it_is_more_than_comes(figures):
-    first, *_ = marks(figures["imagined_against_real"].axes[0])
-    assert first == [[11.0, 30.0]]
+    axes = figures["imagined_against_real"].axes[0]
+    assert marks(axes)[0] == [[11.0, 30.0]]
+    (line,) = (line for line in axes.lines if isinstance(line, AxLine))
+    assert (line.get_xy1(), line.get_slope()) == ((0.0, 0.0), 1.0)
+    low, high = axes.get_xlim()
+    assert axes.get_ylim() == (low, high)
+    assert low < 11.0 < 30.0 < high
 
 
 def test_a_pair_of_seeds_stands_above_the_line_where_the_level_returns_more(figures):
