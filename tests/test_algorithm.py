@@ -20,6 +20,7 @@ from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.data.sampler import Batch
+from pwmray.seeding import derive_seed
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from pwmray.variants import VARIANTS
 from tests.model_inputs import update_critics, update_policy
@@ -131,6 +132,13 @@ def test_return_scale_is_that_of_all_batches_together():
     assert scale.mean.item() == pytest.approx(returns.mean(), rel=1e-5)
     assert scale.var.item() == pytest.approx(returns.var(), rel=1e-4)
     assert scale.std.item() == pytest.approx(np.sqrt(returns.var() + 1e-5), rel=1e-4)
+
+
+def test_return_scale_of_equal_returns_is_the_root_of_a_hundred_thousandth():
+    scale = ReturnScale()
+    for _ in range(3):
+        scale.update(torch.zeros(1000, 1))
+    assert scale.std.item() == pytest.approx(1e-5**0.5, rel=0.01)
 
 
 def test_return_scale_is_one_before_the_first_batch():
@@ -411,11 +419,48 @@ def test_initial_weights_follow_from_the_seed():
     )
 
 
+def test_seed_gives_the_streams_and_the_initial_weights_that_it_always_gave():
+    learner = make_learner("fullflow", seed=42)
+    model, policy, critics = learner.world_model, learner.policy, learner.critics
+    weights = {
+        model.encoder[0].weight[2, 5]: 0.0078672,
+        model.velocity_trunk[0].weight[1, 2]: 0.0066461,
+        model.task_embedding.weight[3, 1]: -0.0093154,
+        policy.velocity[0].weight[1, 2]: 0.0095961,
+        critics.weights[0][1, 4, 3]: 0.1986421,
+    }
+    assert [w.item() for w in weights] == pytest.approx(list(weights.values()), abs=1e-6)
+    assert derive_seed(42, "windows") == 3098668062500571034  # half of SHA-256's first 8 bytes
+
+
 def test_epoch_takes_the_configured_batches():
     sizes, windows = [], RandomWindows(stream(3))
     learner = make_learner(wm_iterations=3, wm_batch_size=5, policy_batch_size=7)
     learner.update(lambda n: sizes.append(n) or windows(n), stream(4), 0.0)
     assert sizes == [5, 5, 5, 7]
+
+
+@pytest.mark.parametrize("part", ["model", "actor", "critic"])
+def test_gradients_of_a_part_are_clipped_by_its_own_setting(part):
+    learner = make_learner("baseline", **{f"{part}_clip": 1e-12})  # far below Adam's epsilon
+    before = copy.deepcopy(learner)
+
+    learner.update(RandomWindows(stream(3)), stream(4), 0.0)
+
+    modules = {"model": "world_model", "actor": "policy", "critic": "critics"}
+    moved = {
+        name: max(
+            (p - q).abs().max().item()
+            for p, q in zip(
+                getattr(learner, module).parameters(),
+                getattr(before, module).parameters(),
+                strict=True,
+            )
+        )
+        for name, module in modules.items()
+    }
+    assert [name for name in moved if moved[name] < 1e-6] == [part]
+    assert sorted(moved.values())[1] > 1e-4
 
 
 @pytest.mark.parametrize(

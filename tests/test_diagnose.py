@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.curves import read_curves
 from analysis.diagnose import diagnose
 from analysis.load import load_sweep
-from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
 from tests.squares import write_square
@@ -51,6 +51,9 @@ def names_of(folder: Path, trial: str = FIRST) -> list[str]:
         ([20, 40, 60, 90, 120, 160, 200, 250, 300, 360, 420, 480], ["undertrained"]),
         ([100, 300, 600, 700, 710, 700, 705, 690, 200, 150, 160, 140], ["collapsed"]),
         ([100, 300, 600, 700, 100, 700, 705, 690, 700, 695, 690, 150], []),  # one bad evaluation
+        ([200] * 9 + [98] * 3, ["collapsed"]),  # by 102, more than half of 200 - 45.1
+        ([200] * 9 + [102] * 3, []),  # by 98
+        ([400] * 9 + [230] * 3, []),  # by 170, less than half of 400 - 45.1
         ([30, 35, 30, 32, 30, 38, 36, 35, 30, 32, 34, 35], ["at floor"]),
         ([100, 300, 500, 700], []),  # too short to judge
     ],
@@ -68,7 +71,7 @@ def test_a_noisy_curve_that_ends_higher_by_chance_is_not_undertrained(tmp_path):
     ("changes", "name"),
     [
         ({"epochs_reached": 99}, "stopped early"),
-        ({"imagined_start_value": 31.6, "real_start_value": 11.1}, "exploited"),
+        ({"imagined_start_value": 11.2, "real_start_value": 5.5}, "exploited"),
         ({"status": "FAILED", "reason": "diverged: critic_loss is nan at epoch 3"}, "diverged"),
     ],
 )
@@ -76,9 +79,9 @@ def test_the_record_of_a_trial_is_named(tmp_path, changes, name):
     assert names_of(write_curves(tmp_path / "s", STEADY, **changes)) == [name]
 
 
-@pytest.mark.parametrize(("imagined", "real"), [(21.0, 11.0), (4.0, 0.5)])
+@pytest.mark.parametrize(("imagined", "real"), [(21.0, 11.0), (5.3, 0.5)])
 def test_a_trial_that_imagines_little_more_than_it_gets_is_not_exploited(tmp_path, imagined, real):
-    values = {"imagined_start_value": imagined, "real_start_value": real}  # less than twice; by 3.5
+    values = {"imagined_start_value": imagined, "real_start_value": real}  # less than twice; by 4.8
     assert names_of(write_curves(tmp_path / "s", STEADY, **values)) == []
 
 
@@ -158,7 +161,11 @@ def test_a_cut_file_of_curves_is_named(tmp_path, capsys):
 
 
 def test_curves_are_put_in_order_of_epoch(tmp_path):
-    folder = write_curves(tmp_path / "s", STEADY)
+    folder = write_curves(tmp_path / "s", STEADY, STEADY[::-1])
     rows = read_table(folder / "curves.arrow").to_pylist()
-    write_rows(folder / "curves.arrow", rows[::-1], CURVE)
-    assert summarize_sweep(load_sweep(folder), "variant").signs[FIRST] == []
+    for order in (rows[::-1], rows[::2] + rows[1::2]):
+        write_rows(folder / "curves.arrow", order, CURVE)
+        curves = read_curves(folder)
+        assert list(curves[FIRST].epochs) == list(range(0, 120, 10))
+        assert list(curves[FIRST].returns) == STEADY
+        assert list(curves[SECOND].returns) == STEADY[::-1]

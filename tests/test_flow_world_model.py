@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.models import WORLD_MODELS
-from pwmray.models.layers import groups
+from pwmray.models.layers import Linear, groups
 from pwmray.models.world_model_flow import FlowWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from tests.model_inputs import (
@@ -116,7 +116,20 @@ class BoundedWorldModel(FlowWorldModel):
         self.velocity_trunk = torch.nn.Sequential(self.velocity_trunk, torch.nn.Tanh())
 
 
-@pytest.mark.parametrize("kind", [SlowWorldModel, BoundedWorldModel])
+class HalvingLinear(Linear):
+    def forward(self, input):
+        return super().forward(input) / 2
+
+
+class HalvingWorldModel(FlowWorldModel):
+    """Its head is no layer that kernels know."""
+
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.velocity_head = HalvingLinear(self.config.units[-1], self.latent_dim)
+
+
+@pytest.mark.parametrize("kind", [SlowWorldModel, BoundedWorldModel, HalvingWorldModel])
 def test_velocity_of_a_subclass_moves_latents_by_kernels_too(kind, monkeypatch):
     monkeypatch.setitem(WORLD_MODELS, "mine", kind)
     plain = trained(fresh_world_model("mine", {}))

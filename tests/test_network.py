@@ -229,6 +229,10 @@ CHANGES = {
         "linear",
         lambda net: net[1].register_full_backward_pre_hook(lambda _, given: (2 * given[0],)),
     ),
+    "a hook of both gradients": (
+        "linear",
+        lambda net: net[1].register_full_backward_hook(lambda _, given, above: (2 * given[0],)),
+    ),
     "a hook of the activation": (
         "linear",
         lambda net: net[0].activation.register_forward_hook(lambda *call: 2 * call[2]),

@@ -120,6 +120,19 @@ def test_planner_takes_none_or_all_of_its_samples_from_the_policy(variant, num):
     assert planner(observations()).isfinite().all()
 
 
+@pytest.mark.parametrize(("max_rows", "expected"), [(1, 32), (2 * 3 * 32, 64), (MAX_ROWS, 160)])
+def test_no_more_rows_are_held_at_once_than_asked_for_but_those_of_one_episode(
+    max_rows, expected, monkeypatch
+):
+    learner, seen = make_learner(), []
+    minimum = learner.critics.minimum
+    monkeypatch.setattr(
+        learner.critics, "minimum", lambda z: seen.append(z.shape[:-1].numel()) or minimum(z)
+    )
+    make_planner(learner, max_rows=max_rows)(observations())
+    assert max(seen) == expected  # after each of 3 steps
+
+
 # A toy whose optimum is known: a point on a line, pushed by the action.
 
 
@@ -181,6 +194,19 @@ def test_value_of_a_plan_is_the_hand_worked_one():
     value_NS = planner._value(at(2.0)[:, :1], a_HNSA)
     rewards = 0.5 + 0.25 / 2 - 1.0 / 4
     assert value_NS.tolist() == [[rewards - (1.75 - 1.5) ** 2 / 8, -(0.5**2) / 8]]
+
+
+def test_search_goes_on_from_the_weighted_mean_and_sd_of_the_elites():
+    planner = make_planner(make_line_learner(lambda a: a, Goal()), min_std=0.05)
+    a_HNEA = torch.zeros(2, 1, 2, MAX_ACTION_DIM)
+    a_HNEA[0, 0, :, 0], a_HNEA[1, 0, :, 0] = torch.tensor([0.0, 1.0]), 0.3
+
+    mean_HNA, std_HNA = planner._fit(a_HNEA, torch.tensor([[0.25, 0.75]]))
+
+    # sqrt(.25 (0 - .75)^2 + .75 (1 - .75)^2) = sqrt(3) / 4; where they agree, the least sd.
+    assert mean_HNA[:, 0, 0].tolist() == pytest.approx([0.75, 0.3])
+    assert std_HNA[:, 0, 0].tolist() == pytest.approx([3**0.5 / 4, 0.05])
+    assert std_HNA[..., 1:].abs().max() == 0
 
 
 def test_planner_finds_the_hand_worked_optimum():

@@ -196,15 +196,38 @@ def test_run_keeps_the_last_and_the_best_model_and_the_loss_by_part(stores, tmp_
     assert not (folder / "resume.ckpt").exists()
 
 
+def make_pretrainer(config, stores):
+    trial = config.trial
+    model = WORLD_MODELS["mlp"](trial.world_model, stream())
+    return Pretrainer(model, stores, config.settings, trial.learner, 0, CPU)
+
+
 def test_held_out_loss_is_that_of_the_same_windows_and_falls(stores):
     config = make_config({"learner.model_lr": 1e-2, "learner.reward_weight": 1.0}, iterations=60)
-    trial = config.trial
-    model = pretraining.WORLD_MODELS["mlp"](trial.world_model, stream())
-    pretrainer = pretraining.Pretrainer(model, stores, config.settings, trial.learner, 0, CPU)
+    pretrainer = make_pretrainer(config, stores)
     before = pretrainer.held_out_losses()
     assert pretrainer.held_out_losses() == before
     pretrainer.train(60)
     assert pretrainer.held_out_losses()["world_model_loss"] < before["world_model_loss"] / 2
+
+
+def test_pretraining_takes_clipped_steps_of_plain_adam_at_one_rate(stores):
+    config = make_config({"learner.model_clip": 0.01, "learner.model_lr": 2e-3}, iterations=4)
+    ours, plain = (make_pretrainer(config, stores) for _ in range(2))
+    weights = list(plain.model.parameters())
+    adam = torch.optim.Adam(weights, lr=2e-3, betas=(0.9, 0.999), foreach=False)
+
+    losses, seen = ours.train(4), []
+    for _ in range(4):
+        loss, _ = plain._loss(plain._sampler, plain._generators["pretrain-times"])
+        adam.zero_grad()
+        loss.backward()
+        assert torch.nn.utils.clip_grad_norm_(weights, 0.01) > 0.02
+        adam.step()
+        seen.append(loss.item())
+
+    assert losses["world_model_loss"] == pytest.approx(np.mean(seen), rel=1e-5)
+    torch.testing.assert_close(ours.model.state_dict(), plain.model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["mlp", "flow"])
@@ -300,11 +323,8 @@ def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_good(stores, tm
 
 
 def test_loss_on_the_episodes_held_out_must_be_finite_too(stores):
-    config = make_config()
-    trial = config.trial
-    model = pretraining.WORLD_MODELS["mlp"](trial.world_model, stream())
-    pretrainer = pretraining.Pretrainer(model, stores, config.settings, trial.learner, 0, CPU)
-    torch.nn.init.constant_(model.reward_head[-1].weight, float("nan"))
+    pretrainer = make_pretrainer(make_config(), stores)
+    torch.nn.init.constant_(pretrainer.model.reward_head[-1].weight, float("nan"))
     with pytest.raises(FloatingPointError, match="diverged: reward_loss is nan by iteration 0"):
         pretrainer.held_out_losses()
 

@@ -79,6 +79,25 @@ def test_a_grid_with_one_seed_that_has_hardly_begun_is_no_search(tmp_path):
     assert not is_scattered(begun)
 
 
+@pytest.mark.parametrize(
+    ("number", "change", "expected"),
+    [
+        (4, {}, False),  # of a grid of 4 x 4 levels a quarter
+        (5, {}, True),  # of 5 x 5 a fifth
+        (5, {"seed": 8}, False),
+        (5, {"origin": "wandb"}, False),  # of what was imported there may be gaps
+    ],
+)
+def test_trials_of_one_seed_that_fill_under_a_quarter_of_a_grid_are_a_search(
+    number, change, expected, tmp_path
+):
+    varies = ["learner.rate0", "learner.rate1", "task", "seed"]
+    write_trials(tmp_path / "s", draw_space(number, tasks=TASKS[:1]), varies, "learner.rate0")
+    sweep = load_sweep(tmp_path / "s")
+    sweep.trials[0].record.update(change)
+    assert is_scattered(sweep) is expected
+
+
 def test_a_search_beside_the_sweep_that_confirms_it_is_still_one(tmp_path):
     search = load_search(tmp_path / "search", draw_space(12))
     sweep = load_sweep(write_square(tmp_path / "sweep", {TASKS[0]: {"fullflow": (1.0, 2.0)}}))
