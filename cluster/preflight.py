@@ -107,13 +107,26 @@ def _check_account(
         mine = {a.account for a in associations if a.partition in ("", partition.name)}
         if account not in mine:
             raise ValueError(unknown("account", profile.account, sorted(mine)))
-    if partition.accounts != (ALL,) and account not in map(str.lower, partition.accounts):
-        raise ValueError(
-            f"account {account!r} may not use partition {partition.name}; "
-            f"valid: {', '.join(partition.accounts)}"
-        )
-    if account in map(str.lower, partition.denied_accounts):
+    if partition.accounts != (ALL,):
+        if not _is_admitted(account, partition, associations is not None):
+            raise ValueError(
+                f"account {account!r} may not use partition {partition.name}; "
+                f"valid: {', '.join(partition.accounts)}"
+            )
+    elif account in map(str.lower, partition.denied_accounts):
         raise ValueError(f"account {account!r} may not use partition {partition.name}")
+
+
+def _is_admitted(account: str, partition: Partition, has_database: bool) -> bool:
+    """Tell whether a partition admits an account, or may: Slurm decides where nobody else can.
+
+    From Slurm 23.02 on an account in the partition's list stands for all that are part of it.
+    """
+    admitted = {name.lower() for name in partition.accounts}
+    if account in admitted or not has_database:
+        return account in admitted
+    above = slurm.accounts_above(account, slurm.cluster_name())
+    return slurm.ROOT not in above or not admitted.isdisjoint(above)
 
 
 def _check_qos(

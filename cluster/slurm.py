@@ -17,6 +17,7 @@ ASK_SECONDS = 20.0  # for a busy controller to answer
 PATIENCE_SECONDS = 60.0  # for which a job repeats a question that a busy controller refuses
 _AGAIN_SECONDS = 2.0
 ALL = "ALL"  # in Slurm's lists of who may use a partition
+ROOT = "root"  # the account of which all others are part
 _SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it may have any length
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 # What sbatch says of a script that no node can run; --test-only counts only nodes that are up.
@@ -228,6 +229,26 @@ def associations(user: str) -> list[Association] | None:
         return read_associations(ask("sacctmgr", "--noheader", "--parsable2", *wanted)) or None
     except SlurmError:
         return None
+
+
+def accounts_above(account: str, cluster: str) -> list[str]:
+    """Ask which accounts an account is part of: its parent first, ROOT last.
+
+    Fewer where the site does not show its users other accounts than their own.
+    """
+    above: list[str] = []
+    while account != ROOT:
+        wanted = (f"cluster={cluster}", f"account={account}", "format=parentname")
+        try:
+            told = ask("sacctmgr", "--noheader", "--parsable2", "show", "associations", *wanted)
+        except SlurmError:
+            return above
+        parents = told.split()  # the lines of its users are empty
+        if not parents:
+            return above
+        account = parents[0]
+        above.append(account)
+    return above
 
 
 def live_jobs(user: str) -> set[str]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -118,6 +119,18 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
     monkeypatch.setenv("PWMRAY_COMING_GPUS", "H100 H200")
     connect.connect("10.0.0.1:6379")
     assert len(looks) == num_looks
+
+
+@pytest.mark.parametrize(("most", "is_told"), [(150, True), (96365, False), (-1, False)])
+def test_ray_that_does_not_start_names_a_limit_of_processes(most, is_told, monkeypatch):
+    def fail(**_):
+        raise Exception("unexpected EOF")
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
+    with pytest.raises(ValueError, match="unexpected EOF") as raised:
+        connect.connect(None)
+    assert (f"{most} processes and threads here (ulimit -u)" in str(raised.value)) == is_told
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import Association
 from pwmray import plan
+from tests.commands_here import put_command
 from tests.recorded_slurm import PARTITIONS, SINFO
 from tests.tiny_gpus import sweep
 
@@ -195,6 +196,36 @@ def test_account_and_qos_are_held_against_the_database_where_there_is_one(change
     with pytest.raises(ValueError, match=told):
         elsewhere = Association("chemistry", "gpu-h200", ("high",))
         check(profile, [Association("robotics", "", ("normal",)), elsewhere])
+
+
+@pytest.fixture
+def account_below_another(tmp_path, monkeypatch):
+    """Have the database tell that lab1 is part of chemistry, lab2 of physics; it hides lab3."""
+    put_command(tmp_path, monkeypatch, "scontrol", "echo 'ClusterName = mini'")
+    parents = "*lab1*) echo chemistry;; *lab2*) echo physics;; *lab3*) ;; *) echo root;;"
+    script = f'case $* in *cluster=mini*) ;; *) exit 1;; esac; echo; case "$*" in {parents} esac'
+    put_command(tmp_path, monkeypatch, "sacctmgr", script)
+
+
+def check_account(name):
+    h200 = dataclasses.replace(H200, partition="gpu-h200", account=name)
+    check(h200, [Association(name, "", ())])
+
+
+@pytest.mark.parametrize("name", ["chemistry", "lab1", "lab3"])
+def test_account_within_one_that_a_partition_admits_is_admitted(account_below_another, name):
+    check_account(name)
+
+
+def test_account_within_none_that_a_partition_admits_is_refused(account_below_another):
+    with pytest.raises(ValueError, match="account 'lab2' may not use partition gpu-h200; valid: c"):
+        check_account("lab2")
+
+
+def test_list_of_denied_accounts_is_void_beside_one_of_admitted():
+    both = PARTITIONS.replace("DenyQos=test", "DenyAccounts=chemistry").replace("DRAIN", "UP")
+    h200 = dataclasses.replace(H200, partition="gpu-h200", account="chemistry")
+    preflight.check_profile(h200, slurm.read_partitions(both, SINFO), None)
 
 
 def test_capitals_of_an_account_or_a_qos_mean_nothing_to_slurm():

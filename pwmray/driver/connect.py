@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import resource
 import shlex
 import shutil
 import socket
@@ -46,6 +47,7 @@ _REASON_START = 60  # of a longer one, in whose end the cause is: it may be a lo
 # Where Ray keeps its files, the first that is set: no other where it may not write there, and the
 # working directory where that is empty.
 _PLACES = ("RAY_TMPDIR", "TMPDIR")
+_NUM_THREADS = 450  # that two trials had with their driver and Ray, on two cores
 _TEMPORARY_LENGTH = 39  # of the folder below which Ray's sockets lie: their paths end at 107 bytes
 
 # What a sweep needs of Ray, unless the user's environment says otherwise.
@@ -136,10 +138,15 @@ def _describe_failure(error: Exception, address: str | None) -> str:
         return f"cannot join Ray at {address}: {said}"
     by = next(filter(os.environ.get, _PLACES), "TMPDIR")
     folder = os.environ.get(by) or tempfile.gettempdir()
-    late = "; else this machine is too busy: try again later" if _TOO_LATE in str(error) else ""
+    or_else = "; else this machine is too busy: try again later" if _TOO_LATE in str(error) else ""
+    most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if 0 <= most < _NUM_THREADS:
+        or_else += (
+            f"; and you may have {most} processes and threads here (ulimit -u), which is too few"
+        )
     return (
         f"Ray does not start. Its files are in {folder} ({by}), which needs room and a path of at "
-        f"most {_TEMPORARY_LENGTH} characters, ASCII and without quotes{late}: {said}"
+        f"most {_TEMPORARY_LENGTH} characters, ASCII and without quotes{or_else}: {said}"
     )
 
 
