@@ -29,6 +29,11 @@ ESCAPES = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
+PAGE_ROWS = 30  # that surely fit one page
+# A table's environment, where it stands, and what ends its head. LaTeX takes no longtable in two
+# columns, as most papers have: one of a page is to be copied there as it is.
+LONG = ("longtable", "[l]", "\n\\endhead")
+SHORT = ("tabular", "", "")
 SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$", "-": "$-$"}
 # Of hyphens those that are a number's sign, as in "[-4, 2]": a hyphen is half as long as a minus.
 _SPECIAL = re.compile(rf"\+-|->|(?<![^\s\[(])-(?=\d)|[{re.escape(''.join(ESCAPES))}]")
@@ -58,14 +63,15 @@ def escape(text: str) -> str:
 
 
 def _draw_grid(grid: Grid) -> str:
-    """Return a table that may break over pages, its notes below."""
+    """Return a table, its notes below; one that may need several pages may break over them."""
     lines = [f"\\subsection*{{{escape(grid.title)}}}"]
     if grid.rows:
-        sides = "".join("l" if is_text(name) else "r" for name in grid.headers)
+        name, place, repeated = LONG if len(grid.rows) > PAGE_ROWS else SHORT
+        sides = "".join("l" if is_text(header) else "r" for header in grid.headers)
         rows = "\n".join(_join_cells(map(escape, row)) for row in grid.rows)
-        head = _join_cells(_stack_key(name) for name in grid.headers)
-        lines += [f"\\begin{{longtable}}[l]{{@{{}}{sides}@{{}}}}", r"\toprule", head]
-        lines += [r"\midrule", r"\endhead", rows, r"\bottomrule", r"\end{longtable}"]
+        head = _join_cells(_stack_key(header) for header in grid.headers)
+        lines += [f"\\begin{{{name}}}{place}{{@{{}}{sides}@{{}}}}", r"\toprule", head]
+        lines += [r"\midrule" + repeated, rows, r"\bottomrule", f"\\end{{{name}}}"]
     return "\n".join([*lines, _list_notes(grid.notes)])
 
 
