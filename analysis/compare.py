@@ -14,6 +14,7 @@ from analysis.verdict import CONFIDENCE, Verdict, correct, grade_evidence, judge
 from pwmray.pairing import find_pairs, others
 
 UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
+QUANTIFIERS = ("none", "all")  # levels with which a verdict would read as one on nobody
 DESPITE = "[despite differences]"  # marks what rests on arms that the guard rejects
 
 
@@ -204,16 +205,17 @@ def _judge_pair(
 
 def _name_level(arm: Arm, factor: str) -> str:
     value = arm.factors[factor]
-    return value if isinstance(value, str) else f"{factor} {format_value(value)}"
+    if isinstance(value, str) and value not in QUANTIFIERS:
+        return value
+    return f"{factor} {format_value(value)}"
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
     """Pool comparisons over tasks, where there are two tasks or more that `is_pooled` takes."""
     pools: dict[tuple, list[Comparison]] = {}
-    for row in rows:
-        if is_pooled(row):
-            key = (*row.shared.items(), row.level_name, row.baseline_name)
-            pools.setdefault(key, []).append(row)
+    for row in rows:  # in whose order pools stay, also where the first task is in none
+        pool = pools.setdefault((*row.shared.items(), row.level_name, row.baseline_name), [])
+        pool += [row] if is_pooled(row) else []
     return [_aggregate_pool(pool) for pool in pools.values() if len(pool) > 1]
 
 

@@ -7,7 +7,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, is_numeric
-from analysis.load import format_value
+from analysis.load import Trial, format_value
 
 # Whatever prints one of these must explain it (see ShortNames.legend).
 SHORT_NAMES = {
@@ -27,6 +27,8 @@ class ShortNames(NamedTuple):
 
     labels: Mapping[tuple[str, Any], str]  # by factor and level
     legend: Mapping[str, str]  # a line for each factor that has a shortened level
+    varied: frozenset[str]  # factors with several levels: one level needs no word
+    called: Mapping[str, str]  # a factor's name beside a number
 
     def label(self, factor: str, level: Any) -> str:
         """Return the level as a table prints it."""
@@ -35,7 +37,19 @@ class ShortNames(NamedTuple):
     def named(self, factor: str, level: Any) -> str:
         """Return the level as it can stand alone: a number gets the name of its factor."""
         label = self.label(factor, level)
-        return f"{factor.rpartition('.')[2]} {label}" if is_numeric([level]) else label
+        return f"{self.called.get(factor, factor)} {label}" if is_numeric([level]) else label
+
+    def list_apart(self, factors: Mapping[str, Any]) -> list[str]:
+        """Return what tells a group of trials apart in a sentence: its task and what varies."""
+        return [
+            self.named(name, level)
+            for name, level in factors.items()
+            if name == "task" or name in self.varied
+        ]
+
+    def name_trial(self, trial: Trial) -> str:
+        """Return a trial as notes name it, e.g. "reacher-easy baseline epochs 100 seed 42"."""
+        return f"{' '.join(self.list_apart(trial.factors))} seed {trial.seed}"
 
     def explain(self, *factors: str) -> str:
         """Say what the short labels of some factors stand for; empty where they have none."""
@@ -50,13 +64,15 @@ class ShortNames(NamedTuple):
 
 def shorten_levels(arms: Sequence[Arm]) -> ShortNames:
     """Return short labels that distinguish a factor's levels, with their legend."""
-    labels, legend = {}, {}
+    labels, legend, varied = {}, {}, []
     for factor in arms[0].factors if arms else ():
         levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
         chosen = dict(zip(levels, _choose_labels(factor, levels), strict=True))
         labels |= {(factor, level): label for level, label in chosen.items()}
         legend[factor] = _explain(factor, chosen)
-    return ShortNames(labels, {factor: line for factor, line in legend.items() if line})
+        varied += [factor] if len(levels) > 1 else []
+    explained = {factor: line for factor, line in legend.items() if line}
+    return ShortNames(labels, explained, frozenset(varied), _call_factors(tuple(legend)))
 
 
 def shorten_level(level: Any) -> str:
@@ -85,6 +101,18 @@ def fold(label: str, longest: int) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _call_factors(factors: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each config key, or all of it where another one ends alike.
+
+    A "seed" is the training seed, whatever else has one.
+    """
+    lasts = [factor.rpartition(".")[2] for factor in factors]
+    return {
+        factor: factor if [*lasts, "seed"].count(last) > 1 else last
+        for factor, last in zip(factors, lasts, strict=True)
+    }
 
 
 def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:

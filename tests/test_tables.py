@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.formats.grid import Grid, format_p
+from analysis.formats.grid import Grid, format_p, format_rate
 from analysis.formats.tables import WIDTH, draw_grid
 
 WORDS = ("12", "+-", "3.5", "a-long-word", "fullflow", "joint_from_scratch", "[-1, 2]", "-")
@@ -51,6 +51,24 @@ def test_long_cell_goes_on_below_its_own_column():
         f"{'':60}  there wins here and there",
         f"v{'':59}  tie",
     ]
+
+
+def test_gaps_become_narrow_before_a_cell_is_broken():
+    verdict = "Inconclusive (9 seeds)"
+    grid = Grid("", ("task", "n", "verdict"), [("cup", "3", verdict)], ())
+    assert list(draw_grid(grid, 30))[2:] == [f"cup  3 {verdict}"]
+    assert [line.split() for line in draw_grid(grid, 28)][2:] == [
+        ["cup", "3", "Inconclusive"],
+        ["(9", "seeds)"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "shown"),
+    [(None, "-"), (1_147_927.3, "1,150,000"), (-92_537.0, "-92,500"), (-0.2, "0"), (12.0, "12")],
+)
+def test_rates_have_the_digits_that_a_few_seeds_support(per_hour, shown):
+    assert format_rate(per_hour) == shown
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,11 @@ def format_return(mean: float | None, sd: float | None) -> str:
     return f"{mean:z.1f}" if sd is None else f"{mean:z.1f} +- {sd:.1f}"
 
 
+def format_rate(per_hour: float | None) -> str:
+    """Return points per hour in the three digits that a few seeds support."""
+    return "-" if per_hour is None else f"{float(f'{per_hour:.3g}'):z,.0f}"
+
+
 def format_time(seconds: float | None) -> str:
     """Return a time as a cell sorted by its seconds, since units differ from row to row."""
     return "-" if seconds is None else SortedCell(format_duration(seconds), seconds)

@@ -13,6 +13,7 @@ from analysis.formats.grid import (
     format_number,
     format_p,
     format_range,
+    format_rate,
     format_return,
     format_time,
     name_levels,
@@ -78,7 +79,12 @@ def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
 
 
 def _leave_out(grid: Grid, held: Mapping[str, Any]) -> Grid:
-    kept = [place for place, name in enumerate(grid.headers) if name not in held]
+    """Return the grid without columns of what is held, and without empty ones (no evidence)."""
+    kept = [
+        place
+        for place, name in enumerate(grid.headers)
+        if name not in held and any(row[place] for row in grid.rows)
+    ]
     rows = [tuple(row[place] for place in kept) for row in grid.rows]
     return grid._replace(headers=tuple(grid.headers[place] for place in kept), rows=rows)
 
@@ -92,7 +98,7 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
             format_time(arm.train_seconds),
-            format_number(arm.return_per_hour, ",.0f"),
+            format_rate(arm.return_per_hour),
         )
         for arm in arms
     ]
@@ -225,7 +231,7 @@ def _aggregate_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     told = ("against",) if is_told else ()
     headers = (*table.aggregates[0].group, table.factor, *told, *numbers)
     title = mark_despite(f"Over tasks, along {_name_factor(table, names)}", table.is_despite)
-    return Grid(title, headers, rows, (describe_aggregates(table),))
+    return Grid(title, headers, rows, (describe_aggregates(table, names),))
 
 
 def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortNames) -> Grid:

@@ -22,8 +22,8 @@ LAYOUTS = (
     (" ", 4, 2),
 )
 _NUMBER = re.compile(r"[-+\d.,e]*")
-# Where a cell is not broken between words: within "a +- b", "[a, b]" and "13 s".
-_JOINTS = re.compile(r" (?=\+- )|(?<=\+-) |(?<=,) (?=[\d.-]+\])| (?=(?:s|min|h)$)")
+# Where a cell is not broken between words: within "a +- b", "[a, b]", "13 s" and "(9 seeds)".
+_JOINTS = re.compile(r" (?=\+- )|(?<=\+-) |(?<=,) (?=[\d.-]+\])| (?=(?:s|min|h)$)| (?=seeds\)$)")
 _JOINED = "\0"
 # What Markdown would interpret; it leaves an underscore within a word alone.
 _SIGNS = re.compile(
@@ -82,7 +82,7 @@ def _fit(
 ) -> tuple[list[int], str]:
     """Return the columns' widths and the gap between them, so that nothing is cut off.
 
-    To make room, the widest cells are broken between words first; then gaps become narrow; then
+    To make room, gaps become narrow first; then the widest cells are broken between words; then
     long words are broken, and finally short ones.
     """
     words = [_longest(word for cell in {*some} for word in cell.split()) for some in columns]
@@ -91,6 +91,9 @@ def _fit(
         max(_longest(head.splitlines()), _longest(some))
         for head, some in zip(headers, columns, strict=True)
     ]
+    for gap in ("  ", " "):
+        if _span(cells, gap) <= width:
+            return cells, gap
     are_numbers = [all(map(_NUMBER.fullmatch, some)) for some in columns]
     for place, (gap, longest_word, longest_head) in enumerate([*LAYOUTS, LAYOUTS[-1]]):
         kept = [number and place < len(LAYOUTS) for number in are_numbers]
