@@ -15,6 +15,8 @@ SHORT_NAMES = {
     "policy_and_wm_finetuning": "fine-tuned",
     "joint_from_scratch": "scratch",
 }
+SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
+MOST_NAMED = 5  # factors by which a note names a trial
 LONGEST = 24  # characters of a label; what is longer even when shortened becomes a letter
 LONGEST_NUMBER = 8  # of a number that is not a whole one
 UNSHORTENED = ("task", "variant", "sweep")  # names that readers know
@@ -48,7 +50,12 @@ class ShortNames(NamedTuple):
         ]
 
     def name_trial(self, trial: Trial) -> str:
-        """Return a trial as notes name it, e.g. "reacher-easy baseline epochs 100 seed 42"."""
+        """Return a trial as notes name it, e.g. "reacher-easy baseline epochs 100 seed 42".
+
+        Of many settings by its fingerprint: they would take lines.
+        """
+        if len(self.varied) > MOST_NAMED:
+            return f"{trial.factors['task']} {trial.record['trial'][:SHOWN_DIGITS]}"
         return f"{' '.join(self.list_apart(trial.factors))} seed {trial.seed}"
 
     def explain(self, *factors: str) -> str:

@@ -21,7 +21,7 @@ FONTS = "DejaVu Sans, Verdana, sans-serif"
 # The tables that come first, in this order: a glance over all tasks, then each.
 FIRST = (
     *("Over tasks", "The 2x2: effects over tasks", "Verdicts along", "The 2x2: effects by task"),
-    "How many epochs",
+    *("How many epochs", "Final returns on "),
 )
 # A larger figure (thousands of curves) becomes an image inside its axes, which browsers can open.
 _MAX_SHAPES_BYTES = 1_000_000
