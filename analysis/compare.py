@@ -9,12 +9,12 @@ from analysis.arms import Arm, is_numeric
 from analysis.guard import Difference
 from analysis.load import Sweep, format_value
 from analysis.pool import compare_controls, find_left_out, pool_arms
+from analysis.short_names import needs_factor
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
 from analysis.verdict import CONFIDENCE, Verdict, correct, grade_evidence, judge
 from pwmray.pairing import find_pairs, others
 
 UNCOMPARED = ("seed", "task")  # varied, but never what a verdict is about
-QUANTIFIERS = ("none", "all")  # levels with which a verdict would read as one on nobody
 DESPITE = "[despite differences]"  # marks what rests on arms that the guard rejects
 
 
@@ -205,7 +205,7 @@ def _judge_pair(
 
 def _name_level(arm: Arm, factor: str) -> str:
     value = arm.factors[factor]
-    if isinstance(value, str) and value not in QUANTIFIERS:
+    if isinstance(value, str) and not needs_factor(value):
         return value
     return f"{factor} {format_value(value)}"
 

@@ -17,6 +17,7 @@ SHORT_NAMES = {
 }
 SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
 MOST_NAMED = 5  # factors by which a note names a trial
+QUANTIFIERS = ("none", "all")
 LONGEST = 24  # characters of a label; what is longer even when shortened becomes a letter
 LONGEST_NUMBER = 8  # of a number that is not a whole one
 UNSHORTENED = ("task", "variant", "sweep")  # names that readers know
@@ -37,9 +38,9 @@ class ShortNames(NamedTuple):
         return self.labels.get((factor, level), format_value(level))
 
     def named(self, factor: str, level: Any) -> str:
-        """Return the level as it can stand alone: a number gets the name of its factor."""
+        """Return the level as it can stand alone: with the name of its factor if it needs that."""
         label = self.label(factor, level)
-        return f"{self.called.get(factor, factor)} {label}" if is_numeric([level]) else label
+        return f"{self.called.get(factor, factor)} {label}" if needs_factor(level) else label
 
     def list_apart(self, factors: Mapping[str, Any]) -> list[str]:
         """Return what tells a group of trials apart in a sentence: its task and what varies."""
@@ -67,6 +68,11 @@ class ShortNames(NamedTuple):
         if is_numeric([level]) and math.isfinite(level) and not _is_long(level):
             return shorten_number(level)
         return self.label(factor, level)
+
+
+def needs_factor(level: Any) -> bool:
+    """Tell whether a level says too little without its factor: "none wins" reads as nobody."""
+    return is_numeric([level]) or level in QUANTIFIERS
 
 
 def shorten_levels(arms: Sequence[Arm]) -> ShortNames:

@@ -344,3 +344,5 @@ def test_a_level_called_none_does_not_win_as_nobody_does(tmp_path, capsys):
     named = [row | {"error": row["trial"].partition("-")[0]} for row in rows]
     write_rows(tmp_path / "s" / "trials.arrow", named, columns)
     assert "Error none wins" in summarize(tmp_path / "s", capsys)
+    figure = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))["winners_by_error"]
+    assert "orange: error none wins" in footnote(figure)

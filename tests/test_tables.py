@@ -36,6 +36,12 @@ def test_column_of_words_stands_left_and_of_numbers_right():
     assert list(draw_grid(grid)) == ["task     n", "----------", "walker   3", "cup     12"]
 
 
+def test_levels_that_are_words_stand_left_whatever_their_column_is_called():
+    assert Grid("", ("tuning", "lr"), [("euler", "1e-4"), ("2/heun", "3")], ()).are_words == [
+        True, False,
+    ]  # fmt: skip
+
+
 def test_keys_too_long_for_their_columns_stand_once_above_the_table():
     keys = ("learner.world_model_lr", "learner.policy_lr")
     *legend, headers, _, _ = draw_grid(Grid("", ("task", *keys), [("cup", "0.1", "0.2")], ()), 20)

@@ -129,7 +129,7 @@ def test_letters_that_are_not_ascii_are_declared_and_control_characters_are_none
 
 def test_config_keys_are_stacked_over_their_columns(tmp_path):
     write_odd(tmp_path)
-    head = r"{}\shortstack[r]{policy. \\ integrator} &"
+    head = r"{}\shortstack[l]{policy. \\ integrator} &"
     assert head in render(tmp_path / "s")
 
 

@@ -75,8 +75,10 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         return None
     names = shorten_levels(summary.arms)
     panels: dict[tuple[str, str], list[Comparison]] = {}
-    for row in decided:
-        panels.setdefault((_name_column(row, names), row.baseline_name), []).append(row)
+    for row in table.rows:  # in whose order panels stay, also where the first task is in none
+        panel = panels.setdefault((_name_column(row, names), row.baseline_name), [])
+        panel += [row] if row.verdict.has_decision else []
+    panels = {title: rows for title, rows in panels.items() if rows}
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from analysis.formats.grid import Grid, break_key, is_text
+from analysis.formats.grid import Grid, break_key
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -49,7 +49,7 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
     for grid in list_grids(summary, per_seed):
         lines += ["", f"## {_keep_signs(grid.title)}", ""]
         if grid.rows:
-            rule = ["---" if is_text(name) else "---:" for name in grid.headers]
+            rule = ["---" if is_word else "---:" for is_word in grid.are_words]
             lines += [_join_cells(row) for row in (grid.headers, rule, *grid.rows)]
             lines.append("")
         lines += [f"* {_keep_signs(note)}" for note in grid.notes]
@@ -70,7 +70,7 @@ def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
         headers = [f"[{keys.index(n) + 1}]" if n in keys else n for n in grid.headers]
         widths, gap = _fit(headers, columns, width)
         yield from _wrap(", ".join(f"[{n}]={key}" for n, key in enumerate(keys, 1)), width)
-    sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
+    sides = [str.ljust if is_word else str.rjust for is_word in grid.are_words]
     yield from _draw_row(headers, widths, sides, gap)
     yield "-" * _span(widths, gap)
     for row in rows:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from analysis.formats.grid import Grid, break_key, is_text
+from analysis.formats.grid import Grid, break_key
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -67,20 +67,19 @@ def _draw_grid(grid: Grid) -> str:
     lines = [f"\\subsection*{{{escape(grid.title)}}}"]
     if grid.rows:
         name, place, repeated = LONG if len(grid.rows) > PAGE_ROWS else SHORT
-        sides = "".join("l" if is_text(header) else "r" for header in grid.headers)
+        sides = "".join("l" if is_word else "r" for is_word in grid.are_words)
         rows = "\n".join(_join_cells(map(escape, row)) for row in grid.rows)
-        head = _join_cells(_stack_key(header) for header in grid.headers)
+        head = _join_cells(map(_stack_key, grid.headers, sides))
         lines += [f"\\begin{{{name}}}{place}{{@{{}}{sides}@{{}}}}", r"\toprule", head]
         lines += [r"\midrule" + repeated, rows, r"\bottomrule", f"\\end{{{name}}}"]
     return "\n".join([*lines, _list_notes(grid.notes)])
 
 
-def _stack_key(name: str) -> str:
+def _stack_key(name: str, side: str) -> str:
     """Return a column's header, with a long config key stacked over several lines."""
     parts = [escape(part) for part in break_key(name).split("\n")]
     if len(parts) == 1:
         return parts[0]
-    side = "l" if is_text(name) else "r"
     return f"\\shortstack[{side}]{{" + r" \\ ".join(parts) + "}"
 
 
