@@ -42,6 +42,22 @@ def test_levels_that_are_words_stand_left_whatever_their_column_is_called():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("width", "first", "second"),
+    [
+        (30, "cartpole-swingup 234.9 +- 12.2", ""),
+        (25, "cartpole-   234.9 +- 12.2", "swingup"),
+        (19, "cartpole-  234.9 +-", "swingup        12.2"),
+    ],
+)
+def test_a_name_is_broken_at_its_hyphen_and_a_mean_before_its_sd_never_a_number(
+    width, first, second
+):
+    grid = Grid("", ("task", "return"), [("cartpole-swingup", "234.9 +- 12.2")], ())
+    _, _, *lines = draw_grid(grid, width)
+    assert [line.rstrip() for line in lines] == [line for line in (first, second) if line]
+
+
 def test_keys_too_long_for_their_columns_stand_once_above_the_table():
     keys = ("learner.world_model_lr", "learner.policy_lr")
     *legend, headers, _, _ = draw_grid(Grid("", ("task", *keys), [("cup", "0.1", "0.2")], ()), 20)
