@@ -203,7 +203,7 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
 def _tell_once(grid: Grid, names: Sequence[str]) -> Grid:
     """Return the grid with a note in place of those of these columns whose cells are all equal."""
     cells = {name: {row[grid.headers.index(name)] for row in grid.rows} for name in names}
-    same = {name: some.pop() for name, some in cells.items() if len(some) == 1}
+    same = {name: some.pop() for name, some in cells.items() if len(some) == 1 and some != {"-"}}
     if not same:
         return grid
     told = ", ".join(f"{name} {cell}" for name, cell in same.items())
