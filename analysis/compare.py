@@ -9,6 +9,7 @@ from analysis.arms import Arm, is_numeric
 from analysis.guard import Difference
 from analysis.load import Sweep, format_value
 from analysis.pool import compare_controls, find_left_out, pool_arms
+from analysis.short_names import needs_factor
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
 from analysis.verdict import CONFIDENCE, Verdict, correct, grade_evidence, judge
 from pwmray.pairing import find_pairs, others
@@ -204,16 +205,17 @@ def _judge_pair(
 
 def _name_level(arm: Arm, factor: str) -> str:
     value = arm.factors[factor]
-    return value if isinstance(value, str) else f"{factor} {format_value(value)}"
+    if isinstance(value, str) and not needs_factor(value):
+        return value
+    return f"{factor} {format_value(value)}"
 
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
     """Pool comparisons over tasks, where there are two tasks or more that `is_pooled` takes."""
     pools: dict[tuple, list[Comparison]] = {}
-    for row in rows:
-        if is_pooled(row):
-            key = (*row.shared.items(), row.level_name, row.baseline_name)
-            pools.setdefault(key, []).append(row)
+    for row in rows:  # in whose order pools stay, also where the first task is in none
+        pool = pools.setdefault((*row.shared.items(), row.level_name, row.baseline_name), [])
+        pool += [row] if is_pooled(row) else []
     return [_aggregate_pool(pool) for pool in pools.values() if len(pool) > 1]
 
 

@@ -68,7 +68,7 @@ def describe_signs(sweep: Sweep, signs: Signs, names: ShortNames) -> list[str]:
     lines = []
     for sign, meaning in MEANINGS.items():
         found = [
-            f"{' '.join(names.label(*level) for level in trial.factors.items())} seed {trial.seed}"
+            names.name_trial(trial)
             for trial in sweep.trials
             if sign in signs[trial.record["trial"]]
         ]

@@ -173,10 +173,10 @@ def is_pooled(row: TaskEffects) -> bool:
 def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
     """Return the effects over tasks of every group with two tasks or more."""
     pools: dict[tuple, list[TaskEffects]] = {}
-    for row in tasks:
-        if is_pooled(row):
-            group = tuple(item for item in row.group.items() if item[0] != "task")
-            pools.setdefault((group, row.kinds), []).append(row)
+    for row in tasks:  # in whose order pools stay, also where the first task is in none
+        group = tuple(item for item in row.group.items() if item[0] != "task")
+        pool = pools.setdefault((group, row.kinds), [])
+        pool += [row] if is_pooled(row) else []
     effects = [
         _pool_effect(dict(group), kinds, rows, name)
         for (group, kinds), rows in pools.items()

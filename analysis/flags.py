@@ -16,13 +16,14 @@ from analysis.guard import (
     spread,
 )
 from analysis.load import EVALUATED, Sweep, Trial, format_value
+from analysis.short_names import ShortNames
 from pwmray.wording import number_of
 
 FULL_EPISODES = 50  # evaluation episodes that a final return should rest on
 SAME_RETURN = 0.01  # recorded and recomputed final returns closer than this agree
 
 
-def find_flags(sweep: Sweep) -> list[str]:
+def find_flags(sweep: Sweep, names: ShortNames) -> list[str]:
     """Return what a reader should know about the trials that count, one line each."""
     counting = leave_out_replaced(sweep)
     usable = counting.usable
@@ -31,12 +32,14 @@ def find_flags(sweep: Sweep) -> list[str]:
     mixed = [t for t in usable if _is_mixed(t)]
     unusable = [t for t in counting.trials if t.record["status"] == EVALUATED and not t.is_usable]
     flags = [
-        _list_trials("whose recorded final return is not the mean of its episodes", misrecorded),
-        _list_trials("trained by more than one version of the code", mixed),
-        _list_trials("whose number of episodes is not the recorded one", miscounted),
-        _find_repeated(sweep.usable),
-        _list_trials("evaluated without usable episodes", unusable),
-        _find_several_data(usable),
+        _list_trials(
+            misrecorded, "whose recorded final return is not the mean of its episodes", names
+        ),
+        _list_trials(mixed, "trained by more than one version of the code", names),
+        _list_trials(miscounted, "whose number of episodes is not the recorded one", names),
+        _find_repeated(sweep.usable, names),
+        _list_trials(unusable, "evaluated without usable episodes", names),
+        _find_several_data(usable, names),
         _find_few_episodes(usable),
         *(_find_unmatched(field, usable) for field in PARAMETERS),
     ]
@@ -65,28 +68,28 @@ def _is_misrecorded(trial: Trial) -> bool:
     )
 
 
-def _find_repeated(trials: Sequence[Trial]) -> str:
+def _find_repeated(trials: Sequence[Trial], names: ShortNames) -> str:
     """Name what was trained more than once, as the sweep's held settings changed."""
-    counts = Counter(str(trial) for trial in trials)
-    names = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
+    counts = Counter(map(names.name_trial, trials))
+    repeated = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
     said = "several trials of one seed of an arm, of which the latest counts"
-    return f"{said}: {list_first(names)}" if names else ""
+    return f"{said}: {list_first(repeated)}" if repeated else ""
 
 
-def _find_several_data(trials: Sequence[Trial]) -> str:
+def _find_several_data(trials: Sequence[Trial], names: ShortNames) -> str:
     """Name the arms whose trials had the same settings of data, but not the same data."""
-    arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
+    arms: dict[str, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
     for trial in trials:
-        arm = tuple(map(format_value, trial.factors.values()))
+        arm = " ".join(names.list_apart(trial.factors))
         arms[arm].setdefault(trial.record["data_fingerprint"], trial)
-    names = []
+    several = []
     for arm, firsts in arms.items():
         found = {name: trial for name, trial in firsts.items() if name is not None}
         settings = {str(trial.settings.get("data")) for trial in found.values()}
         if len(settings) < len(found):
-            names.append(f"{' '.join(arm)} ({join_values(list(found))})")
-    said = f"{number_of(len(names), 'arm')} trained on several datasets"
-    return f"{said}: {list_first(names)}" if names else ""
+            several.append(f"{arm} ({join_values(list(found))})")
+    said = f"{number_of(len(several), 'arm')} trained on several datasets"
+    return f"{said}: {list_first(several)}" if several else ""
 
 
 def _find_few_episodes(trials: Sequence[Trial]) -> str:
@@ -110,5 +113,5 @@ def list_first(names: Sequence[str], shown: int = 3) -> str:
     return "; ".join(names[:shown]) + more
 
 
-def _list_trials(text: str, trials: Sequence[Trial]) -> str:
-    return describe_trials([str(trial) for trial in trials], text) if trials else ""
+def _list_trials(trials: Sequence[Trial], text: str, names: ShortNames) -> str:
+    return describe_trials([*map(names.name_trial, trials)], text) if trials else ""

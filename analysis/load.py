@@ -97,11 +97,6 @@ class Trial:
             and bool(np.isfinite(self.returns).all())
         )
 
-    def __str__(self) -> str:
-        """Return a short name for messages."""
-        named = [format_value(value) for value in self.factors.values()]
-        return " ".join([*named, f"seed {self.seed}"])
-
 
 class Sweep(NamedTuple):
     """A sweep as its folder describes it; `trials` in grid order."""

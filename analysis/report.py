@@ -19,14 +19,14 @@ from analysis.cost import Cost, measure_costs
 from analysis.diagnose import Signs, describe_signs, diagnose
 from analysis.factorial import Factorial, find_effects
 from analysis.flags import describe_trials, find_flags, list_first
-from analysis.load import Sweep, describe_progress, format_value
+from analysis.load import Sweep, describe_progress
 from analysis.merge import SWEEP
 from analysis.pool import describe_averaging, find_left_out
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
 from analysis.scattered import is_scattered
 from analysis.shared import describe_shared
-from analysis.short_names import shorten_levels
+from analysis.short_names import ShortNames, shorten_levels
 from analysis.stats import FALSE_WINNER_RATES, expected_false_winners, smallest_exact_p
 from analysis.suite import Suite, build_suites
 from analysis.verdict import (
@@ -83,9 +83,12 @@ def summarize_sweep(
     arms = tuple(build_arms(sweep))
     factors = list_factors(sweep, compare)
     compared = [compare_arms(sweep, arms, f, despite_differences, within) for f in factors]
+    # That a factor nobody asked for has one level is not worth a heading.
+    compared = [*compared[:1], *(table for table in compared[1:] if table.rows or table.apart)]
     counting = leave_out_replaced(sweep)
     signs = diagnose(counting)
-    notes = describe_sweep(sweep, counting, arms)
+    names = shorten_levels(arms)
+    notes = describe_sweep(sweep, counting, arms, names)
     if within is None and compare in (None, sweep.compare):
         notes += _describe_within(sweep, arms)
     return Summary(
@@ -93,19 +96,22 @@ def summarize_sweep(
         progress=progress,
         arms=arms,
         comparisons=tuple(
-            t._replace(notes=tuple(describe_comparisons(t, sweep, arms[0]))) for t in compared
+            t._replace(notes=tuple(describe_comparisons(t, sweep, arms[0], names)))
+            for t in compared
         ),
         factorial=find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         signs=signs,
-        notes=tuple(notes + describe_signs(counting, signs, shorten_levels(arms))),
+        notes=tuple(notes + describe_signs(counting, signs, names)),
         reference=None if reference is None else list_beside(reference, arms),
     )
 
 
-def describe_comparisons(table: ComparisonTable, sweep: Sweep, arm: Arm) -> list[str]:
+def describe_comparisons(
+    table: ComparisonTable, sweep: Sweep, arm: Arm, names: ShortNames
+) -> list[str]:
     """Return the notes beside one table of verdicts; `arm` is any of the sweep's."""
     if not table.rows:
         if table.apart:
@@ -113,17 +119,17 @@ def describe_comparisons(table: ComparisonTable, sweep: Sweep, arm: Arm) -> list
             return [f"Nothing to compare: {said}{_describe_other_way(table, sweep, arm)}."]
         return [f"Nothing to compare: {table.factor} has one level here."]
     notes = describe_averaging(table.averaged, table.rows[0].level)
-    notes += [_describe_differences(row) for row in table.rows if row.differences]
+    notes += [_describe_differences(row, names) for row in table.rows if row.differences]
     decided = [row for row in table.rows if row.verdict.has_decision]
     if decided:
-        notes += _describe_limits(decided)
+        notes += _describe_limits(decided, names)
         notes += describe_shared((row.baseline, row.level) for row in decided)
     return notes
 
 
-def describe_aggregates(table: ComparisonTable) -> str:
+def describe_aggregates(table: ComparisonTable, names: ShortNames) -> str:
     """Return the note beside the means over tasks of one table of verdicts."""
-    left_out = say_left_out([_name_row(row) for row in table.rows if not is_pooled(row)])
+    left_out = say_left_out([_name_row(row, names) for row in table.rows if not is_pooled(row)])
     return (
         "Wins, losses, ties: of the row on these tasks, ties also where both are low; open: "
         "inconclusive. Mean difference: paired by seed within each task, "
@@ -132,7 +138,9 @@ def describe_aggregates(table: ComparisonTable) -> str:
     )
 
 
-def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[str]:
+def describe_sweep(
+    sweep: Sweep, counting: Sweep, arms: Sequence[Arm], names: ShortNames
+) -> list[str]:
     """Return the notes on the sweep as a whole; `counting` is the sweep without replaced trials."""
     notes = [
         "Returns are mean +- sample sd over training seeds; a trial's final return is the mean of "
@@ -141,12 +149,12 @@ def describe_sweep(sweep: Sweep, counting: Sweep, arms: Sequence[Arm]) -> list[s
         _describe_hidden(sweep),
         _describe_planning(counting),
         _describe_missing(sweep, arms),
-        _describe_diverged(counting),
+        _describe_diverged(counting, names),
         SEARCH_NOTE if is_scattered(sweep) else "",
         _describe_calls(counting),
         describe_machines(counting),
         describe_code(counting),
-        *find_flags(sweep),
+        *find_flags(sweep, names),
     ]
     return [note for note in notes if note]
 
@@ -158,39 +166,34 @@ def say_left_out(names: Sequence[str]) -> str:
     return f" Not in this table, for lack of a verdict or of seeds: {list_first(names)}."
 
 
-def _name_row(row: Comparison) -> str:
-    return f"{name_group(row.group)}, {row.level_name}"
+def _name_row(row: Comparison, names: ShortNames) -> str:
+    return f"{name_group(row.group, names)}, {_name_level(row, row.level, names)}"
 
 
-def name_group(group: dict[str, Any]) -> str:
-    """Return a group's factors as printed, e.g. "reacher-easy, baseline, 15,000 epochs"."""
-    return ", ".join(
-        f"{name} {format_value(value)}" if isinstance(value, int | float) else format_value(value)
-        for name, value in group.items()
-    )
+def _name_level(row: Comparison, arm: Arm, names: ShortNames) -> str:
+    return names.named(row.factor, arm.factors[row.factor])
 
 
-def _describe_differences(row: Comparison) -> str:
+def name_group(group: dict[str, Any], names: ShortNames) -> str:
+    """Return a group's factors as printed, e.g. "reacher-easy, baseline, epochs 15,000"."""
+    return ", ".join(names.list_apart(group))
+
+
+def _describe_differences(row: Comparison, names: ShortNames) -> str:
+    baseline, level = (_name_level(row, arm, names) for arm in (row.baseline, row.level))
     listed = "; ".join(str(difference) for difference in row.differences)
     said = "Compared despite differences" if row.verdict.has_decision else "Not comparable"
-    return (
-        f"{said}, {name_group(row.group)}, {row.baseline_name} against {row.level_name}: {listed}."
-    )
+    return f"{said}, {name_group(row.group, names)}, {baseline} against {level}: {listed}."
 
 
-def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
+def _describe_limits(decided: Sequence[Comparison], names: ShortNames) -> list[str]:
     counts = [row.verdict.num_seeds for row in decided]
-    tests = sum(
-        row.verdict.welch is not None and row.verdict.welch.p is not None for row in decided
-    )
     notes = [
         _describe_false_winners(counts),
         _describe_exact_tests(min(counts)),
         _describe_power(decided),
-        _describe_both_low(decided),
-        f"Intervals: {CONFIDENCE:.0%} Welch t over seeds. Evidence of a win: suggestive (the rule "
-        "only), supported (Welch p < .05), confirmed (also after Holm over the "
-        f"{number_of(tests, 'test')} of this table, and {CONFIRM_SEEDS} seeds or more).",
+        _describe_both_low(decided, names),
+        f"Intervals: {CONFIDENCE:.0%} Welch t over seeds.{_describe_evidence(decided)}",
     ]
     if any(row.verdict.is_open for row in decided):
         notes.append(
@@ -198,6 +201,19 @@ def _describe_limits(decided: Sequence[Comparison]) -> list[str]:
             "are. Fix the number beforehand: adding seeds until somebody wins finds a winner."
         )
     return [note for note in notes if note]
+
+
+def _describe_evidence(decided: Sequence[Comparison]) -> str:
+    if not any(row.evidence for row in decided):
+        return ""
+    tests = sum(
+        row.verdict.welch is not None and row.verdict.welch.p is not None for row in decided
+    )
+    return (
+        " Evidence of a win: suggestive (the rule only), supported (Welch p < .05), confirmed "
+        f"(also after Holm over the {number_of(tests, 'test')} of this table, and {CONFIRM_SEEDS} "
+        "seeds or more)."
+    )
 
 
 def _describe_false_winners(counts: Sequence[int]) -> str:
@@ -246,19 +262,19 @@ def _describe_widest(decided: Sequence[Comparison], usual: float) -> str:
     return f" Where two arms spread most, it takes {wins:.0f} points."
 
 
-def _describe_both_low(decided: Sequence[Comparison]) -> str:
+def _describe_both_low(decided: Sequence[Comparison], names: ShortNames) -> str:
     """Name what the order of the rule hides: on some tasks even the best agents return little."""
     apart = [row for row in decided if is_low_but_apart(row.verdict)]
-    names = [
-        f"{_name_row(row)} {row.verdict.welch.difference:+z.0f}"
+    told = [
+        f"{_name_row(row, names)} {row.verdict.welch.difference:+z.0f}"
         for row in apart
         if row.verdict.welch is not None
     ]
-    if not names:
+    if not told:
         return ""
     return (
         "Tie (Both Low): neither arm has learned the task by that measure, not that both are "
-        f"alike. By their difference one would win in {len(names)} of these: {list_first(names)}."
+        f"alike. By their difference one would win in {len(told)} of these: {list_first(told)}."
     )
 
 
@@ -301,11 +317,11 @@ def _describe_missing(sweep: Sweep, arms: Sequence[Arm]) -> str:
     return " ".join(said)
 
 
-def _describe_diverged(sweep: Sweep) -> str:
+def _describe_diverged(sweep: Sweep, names: ShortNames) -> str:
     """Say whom missing seeds flatter: that a trial diverged is a result, and no mean has it."""
     averaged = {tuple(trial.factors.items()) for trial in sweep.usable}
     lost = [
-        str(trial)
+        names.name_trial(trial)
         for trial in sweep.trials
         if not trial.is_usable and trial.has_diverged and tuple(trial.factors.items()) in averaged
     ]

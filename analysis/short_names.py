@@ -7,7 +7,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from analysis.arms import Arm, is_numeric
-from analysis.load import format_value
+from analysis.load import Trial, format_value
 
 # Whatever prints one of these must explain it (see ShortNames.legend).
 SHORT_NAMES = {
@@ -15,6 +15,9 @@ SHORT_NAMES = {
     "policy_and_wm_finetuning": "fine-tuned",
     "joint_from_scratch": "scratch",
 }
+SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
+MOST_NAMED = 5  # factors by which a note names a trial
+QUANTIFIERS = ("none", "all")
 LONGEST = 24  # characters of a label; what is longer even when shortened becomes a letter
 LONGEST_NUMBER = 8  # of a number that is not a whole one
 UNSHORTENED = ("task", "variant", "sweep")  # names that readers know
@@ -27,15 +30,34 @@ class ShortNames(NamedTuple):
 
     labels: Mapping[tuple[str, Any], str]  # by factor and level
     legend: Mapping[str, str]  # a line for each factor that has a shortened level
+    varied: frozenset[str]  # factors with several levels: one level needs no word
+    called: Mapping[str, str]  # a factor's name beside a number
 
     def label(self, factor: str, level: Any) -> str:
         """Return the level as a table prints it."""
         return self.labels.get((factor, level), format_value(level))
 
     def named(self, factor: str, level: Any) -> str:
-        """Return the level as it can stand alone: a number gets the name of its factor."""
+        """Return the level as it can stand alone: with the name of its factor if it needs that."""
         label = self.label(factor, level)
-        return f"{factor.rpartition('.')[2]} {label}" if is_numeric([level]) else label
+        return f"{self.called.get(factor, factor)} {label}" if needs_factor(level) else label
+
+    def list_apart(self, factors: Mapping[str, Any]) -> list[str]:
+        """Return what tells a group of trials apart in a sentence: its task and what varies."""
+        return [
+            self.named(name, level)
+            for name, level in factors.items()
+            if name == "task" or name in self.varied
+        ]
+
+    def name_trial(self, trial: Trial) -> str:
+        """Return a trial as notes name it, e.g. "reacher-easy baseline epochs 100 seed 42".
+
+        Of many settings by its fingerprint: they would take lines.
+        """
+        if len(self.varied) > MOST_NAMED:
+            return f"{trial.factors['task']} {trial.record['trial'][:SHOWN_DIGITS]}"
+        return f"{' '.join(self.list_apart(trial.factors))} seed {trial.seed}"
 
     def explain(self, *factors: str) -> str:
         """Say what the short labels of some factors stand for; empty where they have none."""
@@ -48,15 +70,22 @@ class ShortNames(NamedTuple):
         return self.label(factor, level)
 
 
+def needs_factor(level: Any) -> bool:
+    """Tell whether a level says too little without its factor: "none wins" reads as nobody."""
+    return is_numeric([level]) or level in QUANTIFIERS
+
+
 def shorten_levels(arms: Sequence[Arm]) -> ShortNames:
     """Return short labels that distinguish a factor's levels, with their legend."""
-    labels, legend = {}, {}
+    labels, legend, varied = {}, {}, []
     for factor in arms[0].factors if arms else ():
         levels = list(dict.fromkeys(arm.factors[factor] for arm in arms))
         chosen = dict(zip(levels, _choose_labels(factor, levels), strict=True))
         labels |= {(factor, level): label for level, label in chosen.items()}
         legend[factor] = _explain(factor, chosen)
-    return ShortNames(labels, {factor: line for factor, line in legend.items() if line})
+        varied += [factor] if len(levels) > 1 else []
+    explained = {factor: line for factor, line in legend.items() if line}
+    return ShortNames(labels, explained, frozenset(varied), _call_factors(tuple(legend)))
 
 
 def shorten_level(level: Any) -> str:
@@ -85,6 +114,18 @@ def fold(label: str, longest: int) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _call_factors(factors: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each config key, or all of it where another one ends alike.
+
+    A "seed" is the training seed, whatever else has one.
+    """
+    lasts = [factor.rpartition(".")[2] for factor in factors]
+    return {
+        factor: factor if [*lasts, "seed"].count(last) > 1 else last
+        for factor, last in zip(factors, lasts, strict=True)
+    }
 
 
 def _choose_labels(factor: str, levels: Sequence[Any]) -> list[str]:

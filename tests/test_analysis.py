@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from analysis.arms import build_arms
 from analysis.flags import find_flags
 from analysis.load import Trial, encode, find_factor, find_sweep, load_sweep
 from analysis.merge import keep_tasks
 from analysis.report import summarize_sweep
+from analysis.short_names import shorten_levels
 from analysis.summarize import main
 from pwmray.results import EVALUATIONS, TRIALS, read_table, write_rows, write_table
 from tests.made_sweeps import (
@@ -86,12 +88,12 @@ def add_plans(folder: Path) -> None:
 
 def test_plan_returns_change_no_return_and_no_verdict(results):
     folder = results / "phase6_epochs"
-    before = summarize_sweep(load_sweep(folder))
+    before, flags = summarize_sweep(load_sweep(folder)), flags_of(folder)
     add_plans(folder)
     after = summarize_sweep(load_sweep(folder))
     assert after.comparisons[0].rows[0].verdict == before.comparisons[0].rows[0].verdict
     assert [arm.returns for arm in after.arms] == [arm.returns for arm in before.arms]
-    assert find_flags(after.sweep) == find_flags(before.sweep)
+    assert flags_of(folder) == flags
 
 
 def test_plan_return_stands_beside_the_return_where_there_is_any(results, capsys):
@@ -158,8 +160,13 @@ def test_return_where_planned_is_of_the_first_episodes_and_of_all_that_were_plan
 # Flags.
 
 
+def flags_of(folder: Path) -> list[str]:
+    sweep = load_sweep(folder)
+    return find_flags(sweep, shorten_levels(build_arms(sweep)))
+
+
 def test_clean_trials_raise_only_the_flag_for_few_episodes(results):
-    flags = find_flags(load_sweep(results / "phase6_epochs"))
+    flags = flags_of(results / "phase6_epochs")
     assert flags == ["a final return rests on only 3 evaluation episodes, fewer than 50"]
 
 
@@ -167,7 +174,7 @@ def test_the_trial_with_the_fewest_episodes_is_the_one_that_is_flagged(results):
     path = results / "phase6_epochs" / "evaluations.arrow"
     rows = read_table(path).to_pylist()
     write_rows(path, [*rows, *rows[:3] * 16], EVALUATIONS)  # 51 of the first trial
-    flags = " | ".join(find_flags(load_sweep(results / "phase6_epochs")))
+    flags = " | ".join(flags_of(results / "phase6_epochs"))
     assert "a final return rests on only 3 evaluation episodes" in flags
 
 
@@ -179,7 +186,7 @@ def test_arms_whose_settings_ask_for_several_data_are_not_flagged(tmp_path):
     def change(row):
         return change_data_of_seed_42(row) | {"config": json.dumps({"data": {"seed": row["seed"]}})}
 
-    flags = find_flags(load_sweep(make_sweep(tmp_path / "s", change)))
+    flags = flags_of(make_sweep(tmp_path / "s", change))
     assert not [flag for flag in flags if "several datasets" in flag]
 
 
@@ -193,7 +200,7 @@ def test_arms_whose_settings_ask_for_several_data_are_not_flagged(tmp_path):
     ],
 )
 def test_an_odd_trial_is_flagged(tmp_path, change, said):
-    flags = " | ".join(find_flags(load_sweep(make_sweep(tmp_path / "s", change))))
+    flags = " | ".join(flags_of(make_sweep(tmp_path / "s", change)))
     assert said in flags
 
 
@@ -205,7 +212,7 @@ def test_trials_without_episodes_are_flagged(tmp_path):
         [{"trial": t, "return": 500.0} for t in trials[:2]],
         EVALUATIONS,
     )
-    flags = " | ".join(find_flags(load_sweep(folder)))
+    flags = " | ".join(flags_of(folder))
     assert "34 trials evaluated without usable episodes" in flags
 
 

@@ -143,8 +143,8 @@ def test_names_stand_in_the_notes_and_beside_every_trial(tmp_path, capsys):
     assert main(["s", "--results", str(tmp_path), "--per-seed", "--compare", "variant"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Undertrained (rises by 50 points or more from the third" in printed
-    assert "1 trial: reacher-easy baseline 100 seed 1" in printed
-    assert "undertrained EVALUATED" in printed
+    assert "1 trial: reacher-easy seed 1" in printed
+    assert "undertrained" in printed
 
 
 def test_a_sweep_without_curves_has_the_names_of_its_records(tmp_path):

@@ -137,7 +137,7 @@ def test_effects_are_named_by_short_names_that_are_explained(tmp_path):
     assert list_effects(figure) == [
         "reacher-easy, fine-tuned", "reacher-easy, scratch",
         "walker-stand, fine-tuned", "walker-stand, scratch",
-        "all tasks, fine-tuned", "all tasks, scratch",
+        "2 tasks, fine-tuned", "2 tasks, scratch",
     ]  # fmt: skip
     said = " ".join(figure.get_supxlabel().split())
     assert "fine-tuned = policy_and_wm_finetuning" in said
@@ -148,7 +148,7 @@ def test_effects_of_several_kinds_are_told_apart(tmp_path):
     folder = write_squares(tmp_path / "s", [*SQUARE, *third], METHODOLOGIES[:1])
     assert list_effects(draw_effects(folder)) == [
         f"{place}, {kinds}"
-        for place in ("reacher-easy", "walker-stand", "all tasks")
+        for place in ("reacher-easy", "walker-stand", "2 tasks")
         for kinds in ("flow + flow", "ssm + flow")
     ]
 

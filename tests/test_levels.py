@@ -275,7 +275,7 @@ def test_table_cuts_nothing_off_however_many_axes_there_are(options, tmp_path, c
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 100
     _, _, table = printed.partition("Verdicts along learner.policy_batch_size")
-    assert {"interval", "verdict", "evidence", "fullflow", "(Both"} <= set(table.split())
+    assert {"interval", "verdict", "euler/euler", "(Both"} <= set(table.split())
 
 
 # The tables.

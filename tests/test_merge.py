@@ -505,7 +505,7 @@ def test_latex_is_balanced_and_every_row_has_its_cells(tmp_path, capsys):
     assert bare.count("{") == bare.count("}")
     opened, closed = (sorted(re.findall(rf"\\{word}{{(\w+)}}", text)) for word in ("begin", "end"))
     assert opened == closed != []
-    for sides, body in re.findall(r"\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{longtable\}", text, re.S):
+    for sides, body in re.findall(r"\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{tabular\}", text, re.S):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len(rows) > 1
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(sides)}

@@ -57,7 +57,7 @@ def test_every_tag_is_closed_and_every_id_is_one_elements(page):
 def test_every_link_and_reference_is_to_something_on_the_page(page):
     ids = {attributes.get("id") for _, attributes in page.elements}
     targets = [a["href"] for _, a in page.elements if "href" in a]
-    assert "#verdicts" in targets
+    assert "#results" in targets
     assert {target for target in targets if not target.startswith("#")} == {"data:,"}
     assert {target[1:] for target in targets if target.startswith("#")} <= ids
     assert set(re.findall(r"url\(#([^)]+)\)", page.text)) <= ids

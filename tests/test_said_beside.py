@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from analysis.drawing.cost_figures import draw_costs
+from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from tests.made_sweeps import CONTROLS
+from pwmray.results import TRIALS, write_rows
+from tests.made_sweeps import CONTROLS, make_row, make_sweep
+from tests.seen_figures import footnote
 from tests.squares import KINDS, write_square, write_trials
 
 SAME = dict.fromkeys(KINDS, (500.0, 510.0, 520.0))
@@ -90,14 +94,14 @@ def test_direction_of_a_trend_stands_beside_how_often_chance_gives_one(
 def test_a_diverged_trial_is_said_to_flatter_the_mean_of_its_arm(tmp_path, capsys):
     write_changed(tmp_path / "s", diverge)
     printed = summarize(tmp_path / "s", capsys)
-    said = "1 trial that diverged, without a return: walker-stand fullflow 100 seed 3. The mean"
+    said = "1 trial that diverged, without a return: walker-stand fullflow seed 3. The mean"
     assert said in printed
 
 
 def test_tasks_without_a_verdict_are_named_beside_the_means_over_tasks(tmp_path, capsys):
     write_changed(tmp_path / "s", diverge)
     printed = summarize(tmp_path / "s", capsys)
-    said = "Not in this table, for lack of a verdict or of seeds: walker-stand, epochs 100"
+    said = "Not in this table, for lack of a verdict or of seeds: walker-stand"
     assert f"{said}, fullflow." in printed
     assert f"{said}." in printed  # of the 2x2
 
@@ -225,7 +229,9 @@ def test_trials_that_two_versions_of_the_code_trained_are_counted(
         return recorded if is_one and row["epochs"] == 100 else {}
 
     write_changed(tmp_path / "s", change)
-    said = f"{mixed} trials trained by more than one version of the code: reacher-easy baseline 100"
+    said = (
+        f"{mixed} trials trained by more than one version of the code: reacher-easy baseline seed 1"
+    )
     assert (said in summarize(tmp_path / "s", capsys)) == (mixed > 0)
 
 
@@ -243,3 +249,100 @@ def test_tasks_that_the_reader_does_not_see_are_counted(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "Shown: 1 of the sweep's 3 tasks. Corrections, and means over tasks, are" in printed
     assert "of the sweep's" not in summarize(tmp_path / "s", capsys)
+
+
+METHODOLOGIES = ("policy_finetuning", "policy_and_wm_finetuning")
+
+
+def write_frozen(folder: Path, change=lambda row: {}) -> None:
+    """Write the 2x2 on two tasks, on a frozen and on a fine-tuned world model."""
+    rows = [
+        CONTROLS
+        | {"trial": f"{task}-{variant}-{methodology}-{seed}", "task": task, "variant": variant}
+        | {"world_model": world_model, "policy": policy, "epochs": 100, "epochs_reached": 100}
+        | {"methodology": methodology, "return_mean": 500.0 + seed, "seed": seed}
+        for task in TASKS
+        for variant, (world_model, policy) in KINDS.items()
+        for methodology in METHODOLOGIES
+        for seed in (1, 2, 3)
+    ]
+    varies = ["variant", "methodology", "task", "seed"]
+    write_trials(folder, [row | change(row) for row in rows], varies, "variant")
+
+
+def lose_one(row: dict) -> dict:
+    reason = "FloatingPointError: diverged: critic_loss is nan at epoch 7"
+    is_chosen = row["trial"] == "reacher-easy-flowpolicy-policy_finetuning-2"
+    return {"status": "FAILED", "reason": reason} if is_chosen else {}
+
+
+def test_notes_name_trials_and_arms_as_the_tables_do(tmp_path, capsys):
+    write_frozen(tmp_path / "s", lose_one)
+    printed = summarize(tmp_path / "s", capsys)
+    assert printed.count("policy_finetuning") == 1  # what "frozen" stands for
+    assert printed.count("reacher-easy flowpolicy frozen seed 2") == 2
+    assert "for lack of a verdict or of seeds: reacher-easy, frozen, flowpolicy." in printed
+    assert main([str(tmp_path / "s"), "--format", "json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert notes[0].startswith("methodology: frozen = policy_finetuning; ")
+
+
+def test_means_over_tasks_stand_in_one_order_though_the_first_task_is_in_none(tmp_path):
+    write_frozen(tmp_path / "s", lose_one)
+    summary = summarize_sweep(load_sweep(tmp_path / "s"))
+    found = [(row.group["methodology"], row.level) for row in summary.comparisons[0].aggregates]
+    assert found == [(m, v) for m in METHODOLOGIES for v in ("flowpolicy", "flowwm", "fullflow")]
+    assert [row.group["methodology"] for row in summary.factorial.suite[::3]] == [*METHODOLOGIES]
+
+
+def test_means_of_some_tasks_are_not_called_those_of_all(tmp_path):
+    write_frozen(tmp_path / "s", lose_one)
+    figures = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))
+    effects = figures["effects_of_the_2x2"].axes[0]
+    assert [label.get_text() for label in effects.get_yticklabels()][-2:] == [
+        "2 tasks, frozen", "3 tasks, fine-tuned",
+    ]  # fmt: skip
+    said = footnote(figures["performance_profile_by_variant"])
+    assert said.startswith("2 to 3 tasks, each weighing the same.")
+
+
+def test_evidence_has_a_column_and_a_note_where_there_is_any(tmp_path, capsys):
+    write_square(tmp_path / "ties", dict.fromkeys(TASKS, SAME))
+    assert "vidence" not in summarize(tmp_path / "ties", capsys)
+    cells = SAME | {"fullflow": (800.0, 810.0, 820.0)}
+    write_square(tmp_path / "wins", {**dict.fromkeys(TASKS, SAME), "cup-spin": cells})
+    printed = summarize(tmp_path / "wins", capsys)
+    assert " verdict evidence " in printed
+    assert "Evidence of a win: " in printed
+
+
+def test_profiles_of_the_same_runs_are_printed_once(tmp_path, capsys):
+    make_sweep(tmp_path / "s")
+    printed = summarize(tmp_path / "s", capsys)
+    assert printed.count("Over the suite, by ") == 2
+    assert printed.count("Performance profile: ") == 1
+
+
+def test_a_variant_that_nobody_varied_has_no_heading(tmp_path, capsys):
+    rows = [make_row("cup-spin", "baseline", n, seed) for n in (100, 200) for seed in (1, 2)]
+    write_trials(tmp_path / "s", rows, ["variant", "epochs", "task", "seed"], "epochs")
+    printed = summarize(tmp_path / "s", capsys)
+    assert "Verdicts along epochs" in printed
+    assert "Verdicts along variant" not in printed
+
+
+def test_a_level_called_none_does_not_win_as_nobody_does(tmp_path, capsys):
+    returns = {"none": 600.0, "all": 500.0}
+    rows = [
+        make_row("cup-spin", "fullflow", 100, seed)
+        | {"trial": f"{error}-{seed}", "return_mean": returns[error]}
+        for error in returns
+        for seed in (1, 2, 3)
+    ]
+    write_trials(tmp_path / "s", rows, ["error", "task", "seed"], "error")
+    columns = TRIALS.append(pa.field("error", pa.string()))
+    named = [row | {"error": row["trial"].partition("-")[0]} for row in rows]
+    write_rows(tmp_path / "s" / "trials.arrow", named, columns)
+    assert "Error none wins" in summarize(tmp_path / "s", capsys)
+    figure = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))["winners_by_error"]
+    assert "orange: error none wins" in footnote(figure)

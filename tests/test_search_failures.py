@@ -255,6 +255,13 @@ def test_failed_trial_is_told_with_its_reason(tmp_path, data, capsys):
     assert trials.is_over
 
 
+def test_outcomes_are_counted_in_one_order_whatever_came_first(tmp_path, data):
+    trials = open_trials(tmp_path, data, number=2)
+    fail(trials, "a", reason="TypeError", failure="code")
+    advance(trials, "b", data)
+    assert "pendulum-spin: 1 done, 1 failed\n" in as_table(make_plan(tmp_path, 2))
+
+
 def test_what_failed_is_tried_again_when_a_person_starts_the_search(tmp_path, data, monkeypatch):
     grid = fail(open_trials(tmp_path, data, number=1), "a", reason="TypeError", failure="code")
     plan = make_plan(tmp_path, 1)

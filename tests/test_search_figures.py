@@ -174,9 +174,17 @@ def test_figures_of_many_settings_are_written_under_names_that_files_may_have(tm
 def test_a_searchs_table_numbers_the_keys_that_have_no_room_in_its_header(tmp_path):
     summary = summarize_sweep(load_search(tmp_path / "s", draw_space(12, 5), 5))
     lines = render_table(summary, per_seed=False).splitlines()
-    (legend,) = (place for place, line in enumerate(lines) if line == "Final returns")
+    legend, *_ = (place for place, line in enumerate(lines) if line.startswith("Final returns on "))
     assert lines[legend + 1].startswith(f"[1]={FLOWS[0]}, [2]={FLOWS[1]}, ")
     assert max(map(len, lines)) <= WIDTH
+
+
+def test_a_search_lists_what_it_finished_by_task_and_the_best_first(tmp_path):
+    grids = list_grids(summarize_sweep(load_search(tmp_path / "s", draw_space(5))), False)
+    assert [grid.title.partition(" on ")[2].partition(",")[0] for grid in grids] == [*TASKS]
+    returns = [[float(row[0]) for row in grid.rows] for grid in grids]
+    assert returns == [[303.0, 302.0, 301.0, 300.0]] * 2  # the last was cut short
+    assert grids[0].headers[-1] == "trial"  # by which `pwmray show` finds it
 
 
 def test_a_search_is_said_neither_to_lack_seeds_nor_to_have_an_interval(summary):

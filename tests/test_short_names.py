@@ -54,6 +54,14 @@ def test_methodologies_have_words_of_their_own():
     )
 
 
+def test_a_number_has_so_much_of_its_key_that_no_other_is_called_so():
+    keys = ("data.seed", "learner.horizon", "world_model.num_substeps", "policy.num_substeps")
+    names = shorten_levels([Arm(dict.fromkeys(keys, 2), (), frozenset())])
+    assert [names.named(key, 2) for key in keys] == [
+        "data.seed 2", "horizon 2", "world_model.num_substeps 2", "policy.num_substeps 2",
+    ]  # fmt: skip
+
+
 def test_files_of_one_name_in_two_folders_are_told_apart_by_letters():
     names = shorten("world_model_from", "a/model.pt", "b/model.pt")
     assert names.label("world_model_from", "b/model.pt") == "B"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.formats.tex import escape
+from analysis.formats.tex import PAGE_ROWS, escape
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
 from tests.made_sweeps import fail_one, make_sweep
@@ -41,9 +41,8 @@ def render(folder: Path) -> str:
 
 def list_tables(document: str) -> list[tuple[str, str]]:
     """Return every table's column letters and its body."""
-    return re.findall(
-        r"\\begin\{longtable\}\[l\]\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{longtable\}", document, re.S
-    )
+    begin = r"\\begin\{(?:longtable\}\[l\]|tabular\})"
+    return re.findall(begin + r"\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{\w+\}", document, re.S)
 
 
 def test_environments_are_closed_in_the_order_opened(document):
@@ -87,8 +86,17 @@ def test_every_row_has_a_cell_for_each_column(document):
 def test_tables_have_the_rules_of_booktabs_in_order(document):
     assert r"\usepackage{booktabs, longtable}" in document
     for _, body in list_tables(document):
-        rules = re.findall(r"\\(toprule|midrule|endhead|bottomrule)", body)
-        assert rules == ["toprule", "midrule", "endhead", "bottomrule"]
+        rules = re.findall(r"\\(toprule|midrule|bottomrule)", body)
+        assert rules == ["toprule", "midrule", "bottomrule"]
+
+
+def test_only_tables_longer_than_a_page_are_of_the_kind_that_two_columns_refuse(document):
+    long = re.findall(r"\\begin\{longtable\}(.*?)\\end\{longtable\}", document, re.S)
+    short = re.findall(r"\\begin\{tabular\}(.*?)\\end\{tabular\}", document, re.S)
+    assert [table.count(r" \\") > PAGE_ROWS for table in long] == [True]  # every trial
+    assert all(r"\endhead" in table for table in long)
+    assert len(short) > 5
+    assert not any(r"\endhead" in table for table in short)
 
 
 def test_only_commands_of_the_packages_used_appear(document):
@@ -121,7 +129,7 @@ def test_letters_that_are_not_ascii_are_declared_and_control_characters_are_none
 
 def test_config_keys_are_stacked_over_their_columns(tmp_path):
     write_odd(tmp_path)
-    head = r"{}\shortstack[r]{policy. \\ integrator} &"
+    head = r"{}\shortstack[l]{policy. \\ integrator} &"
     assert head in render(tmp_path / "s")
 
 
@@ -136,7 +144,7 @@ def write_odd(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FOUND, reason="neither pdflatex nor tectonic here")
-@pytest.mark.parametrize("kind", ["epochs", "square", "odd"])
+@pytest.mark.parametrize("kind", ["epochs", "square", "odd", "paper"])
 def test_document_compiles(document, tmp_path, kind):
     if kind == "odd":
         write_odd(tmp_path)
@@ -144,6 +152,9 @@ def test_document_compiles(document, tmp_path, kind):
     if kind == "square":
         cells = {name: (300.0, 310.0) for name in ("baseline", "flowpolicy", "flowwm", "fullflow")}
         document = render(write_square(tmp_path / "s", {"cup-spin": cells, "cup-catch": cells}))
+    if kind == "paper":
+        document = re.sub(r"\\begin\{longtable\}.*?\\end\{longtable\}", "", document, flags=re.S)
+        document = document.replace(r"\documentclass{", r"\documentclass[twocolumn]{")
     (tmp_path / "summary.tex").write_text(document)
     done = subprocess.run([*FOUND[0], "summary.tex"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -126,8 +126,8 @@ def draw_scalings(summary: Summary) -> Figure | None:
     return finish_sheet(
         sheet,
         f"{summary.sweep.name}: return against epochs, with saturating fits",
-        "Marks: training seeds, and at the ends of lines whose they are. Lines: the shape that "
-        "fits best, and dashed the other where it fits as well. "
+        "Marks: training seeds, and at the ends of lines and on bars whose they are. Lines: the "
+        "shape that fits best, and dashed the other where it fits as well. "
         f"{describe_sample(arms, f'bars: {interval}')} {told}.{looks.explain()}",
         looks.list_keys(),
     )

@@ -104,9 +104,10 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
         shown = [trial.factors for trial in drawn]
         columns = order_ticks(layout.ranks, layout.categories, layout.names, shown, is_title=True)
         panels = _fill_panels(layout, entries, (), columns)
+    has_budgets = len({trial.factors["epochs"] for trial in sweep.usable}) > 1
     return Plot(
         "curves",
-        f"{sweep.name}: return during training, largest budget",
+        f"{sweep.name}: return during training{', largest budget' if has_budgets else ''}",
         layout,
         panels,
         f"Thin lines: one a training seed, {format_span(sizes)} an arm; {_describe_band(sizes)}. "

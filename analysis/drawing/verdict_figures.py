@@ -14,6 +14,7 @@ from analysis.drawing.colours import MARKERS, Style, choose_colours, choose_styl
 from analysis.drawing.plots import INTERVAL_SEEDS
 from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet, name_y
 from analysis.factorial import SuiteEffect, TaskEffects
+from analysis.load import format_span
 from analysis.report import Summary
 from analysis.short_names import ShortNames, fold, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
@@ -74,8 +75,10 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
         return None
     names = shorten_levels(summary.arms)
     panels: dict[tuple[str, str], list[Comparison]] = {}
-    for row in decided:
-        panels.setdefault((_name_column(row, names), row.baseline_name), []).append(row)
+    for row in table.rows:  # in whose order panels stay, also where the first task is in none
+        panel = panels.setdefault((_name_column(row, names), row.baseline_name), [])
+        panel += [row] if row.verdict.has_decision else []
+    panels = {title: rows for title, rows in panels.items() if rows}
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)
@@ -165,7 +168,8 @@ def _name_squares(
     """Name each 2x2 by its task and by what else varies among them, kinds among that."""
     varied = [n for n in given[0].group if n != "task" and len({row.group[n] for row in given}) > 1]
     has_kinds = len({row.kinds for row in given}) > 1
-    rows = [*((row.group["task"], row) for row in given), *(("all tasks", row) for row in pooled)]
+    rows: list[tuple[str, Any]] = [(row.group["task"], row) for row in given]
+    rows += [(f"{row.num_tasks} tasks", row) for row in pooled]
     return [
         ", ".join(
             [task, *(names.named(name, row.group[name]) for name in varied)]
@@ -205,7 +209,8 @@ def draw_profiles(summary: Summary, factor: str) -> Figure | None:
             f"{summary.sweep.name}: performance profile by {factor}",
             any(suite.despite_differences for suite in suites),
         ),
-        f"{max(tasks)} tasks, each weighing the same. {describe_sample(arms, kind)}"
+        f"{format_span((min(tasks), max(tasks)))} tasks, each weighing the same. "
+        + describe_sample(arms, kind)
         + names.explain(factor, *varied),
         handles,
     )
@@ -230,13 +235,9 @@ def _draw_profile(axes: Any, suite: Suite, lines: dict[Any, Style]) -> None:
 def _name_column(row: Comparison, names: ShortNames) -> str:
     """Name a column: the level, and below it the levels of what varies besides the task."""
     others = [
-        names.named(name, level) for name, level in row.shared.items() if _is_varied(name, names)
+        names.named(name, level) for name, level in row.shared.items() if name in names.varied
     ]
     return "\n".join([names.named(row.factor, row.level.factors[row.factor]), *others])
-
-
-def _is_varied(factor: str, names: ShortNames) -> bool:
-    return sum(name == factor for name, _ in names.labels) > 1
 
 
 def _finish_map(axes: Axes, tasks: Sequence[str], names: Sequence[str], room: int) -> None:

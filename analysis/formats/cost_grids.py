@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.conditions import describe_pretraining
-from analysis.formats.grid import Grid, format_number, format_return, format_time, name_levels
+from analysis.formats.grid import Grid, format_number, format_rate, format_time, name_levels
 from analysis.report import Summary
 from analysis.scaling import SHARE, Scaling
 from analysis.short_names import ShortNames
@@ -11,8 +11,8 @@ from analysis.verdict import CONFIDENCE
 
 COST_NOTE = (
     "time: of training and evaluation on the device, all seeds together; calls: network calls of "
-    "one model step plus one action; return/h, gain/h: mean return, and what of it is above the "
-    "floor, over the mean hours of training."
+    "one model step plus one action; gain/h: the mean return above the floor, over the mean hours "
+    "of training."
 )
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "
@@ -36,13 +36,11 @@ def _cost_grid(summary: Summary, names: ShortNames) -> Grid:
             format_time(cost.seconds),
             format_number(cost.epochs_per_second, "z,.1f"),
             " or ".join(str(calls) for calls in cost.velocity_calls) or "-",
-            format_return(cost.arm.mean, None),
-            format_number(cost.return_per_hour, "z,.0f"),
-            format_number(cost.gain_per_hour, "z,.0f"),
+            format_rate(cost.gain_per_hour),
         )
         for cost in costs
     ]
-    columns = ("device", "time", "epochs/s", "calls", "return", "return/h", "gain/h")
+    columns = ("device", "time", "epochs/s", "calls", "gain/h")
     notes = tuple(note for note in (COST_NOTE, describe_pretraining(summary.sweep)) if note)
     return Grid("Cost", (*costs[0].arm.factors, *columns), rows, notes)
 

@@ -14,6 +14,7 @@ from analysis.formats.reference_grid import export_reference, export_row, export
 from analysis.load import count_statuses
 from analysis.report import Summary, describe_aggregates
 from analysis.scaling import Scaling
+from analysis.short_names import ShortNames, shorten_levels
 from analysis.stats import mean_and_sd
 from analysis.suite import THRESHOLDS, Suite
 
@@ -47,19 +48,19 @@ def render_csv(summary: Summary, per_seed: bool) -> str:
 
 def render_json(summary: Summary, per_seed: bool) -> str:
     """Return one object: sweep, scale, progress, counts, arms, comparisons, notes (and seeds)."""
-    sweep = summary.sweep
+    sweep, names = summary.sweep, shorten_levels(summary.arms)
     shown = {
         "sweep": sweep.name,
         "scale": sweep.scale,
         "progress": summary.progress,
         "counts": {"planned": sweep.num_planned, **count_statuses(sweep.trials)},
         "arms": [_plain_arm(arm) for arm in summary.arms],
-        "comparisons": [_plain_comparisons(table) for table in summary.comparisons],
+        "comparisons": [_plain_comparisons(table, names) for table in summary.comparisons],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
         "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
-        "notes": list(summary.notes),
+        "notes": [*names.legend.values(), *summary.notes],
     }
     if summary.reference is not None:
         shown["reference"] = export_reference(summary.reference)
@@ -109,7 +110,7 @@ def _plain_comparison(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain_comparisons(table: ComparisonTable) -> dict[str, Any]:
+def _plain_comparisons(table: ComparisonTable, names: ShortNames) -> dict[str, Any]:
     return {
         "compare": table.factor,
         "averaged_over": list(table.averaged),
@@ -119,7 +120,7 @@ def _plain_comparisons(table: ComparisonTable) -> dict[str, Any]:
             for aggregate in table.aggregates
         ],
         "trends": [trend._asdict() for trend in table.trends],
-        "notes": [*table.notes, *([describe_aggregates(table)] if table.aggregates else [])],
+        "notes": [*table.notes, *([describe_aggregates(table, names)] if table.aggregates else [])],
     }
 
 

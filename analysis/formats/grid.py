@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from analysis.short_names import ShortNames
 from pwmray.durations import format_duration
 
+# Columns of words, though a cell may begin with a digit, or none with a letter; of levels that are
+# no numbers the cells tell.
 TEXT_COLUMNS = (
     "task",
     "variant",
@@ -43,6 +45,15 @@ class Grid(NamedTuple):
     rows: list[tuple[str, ...]]
     notes: tuple[str, ...]
 
+    @property
+    def are_words(self) -> list[bool]:
+        """Tell of each column whether it holds words, which stand left, rather than numbers."""
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.headers)
+        return [
+            header in TEXT_COLUMNS or any(cell[:1].isalpha() for cell in cells)
+            for header, cells in zip(self.headers, columns, strict=True)
+        ]
+
 
 class SortedCell(str):
     """A cell that a page sorts by a given number instead of the one it begins with."""
@@ -54,11 +65,6 @@ class SortedCell(str):
         cell = super().__new__(cls, text)
         cell.number = number
         return cell
-
-
-def is_text(header: str) -> bool:
-    """Tell whether a column holds words, which are aligned left, rather than numbers."""
-    return header in TEXT_COLUMNS
 
 
 def break_key(name: str) -> str:
@@ -97,6 +103,11 @@ def format_return(mean: float | None, sd: float | None) -> str:
     if mean is None:
         return "-"
     return f"{mean:z.1f}" if sd is None else f"{mean:z.1f} +- {sd:.1f}"
+
+
+def format_rate(per_hour: float | None) -> str:
+    """Return points per hour in the three digits that a few seeds support."""
+    return "-" if per_hour is None else f"{float(f'{per_hour:.3g}'):z,.0f}"
 
 
 def format_time(seconds: float | None) -> str:

@@ -13,6 +13,7 @@ from analysis.formats.grid import (
     format_number,
     format_p,
     format_range,
+    format_rate,
     format_return,
     format_time,
     name_levels,
@@ -22,11 +23,11 @@ from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
 from analysis.report import Summary, describe_aggregates
 from analysis.scattered import is_scattered
-from analysis.short_names import ShortNames, shorten_levels
+from analysis.short_names import SHOWN_DIGITS, ShortNames, shorten_levels
 from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
+from pwmray.tasks import Task
 
-SHOWN_DIGITS = 8  # of a fingerprint: its beginning names a trial to every command
 VALUE_NOTE = (
     "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
     "imagines them and as they came"
@@ -52,6 +53,10 @@ def headline(summary: Summary) -> str:
 def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     """Return the summary's tables in the order printed."""
     names = shorten_levels(summary.arms)
+    if is_search(summary):
+        grids = _list_found(summary.arms, names)
+        grids += [_seed_grid(summary, names)] if per_seed else []
+        return [_leave_out(grid, find_held(summary.arms)) for grid in grids]
     grids = [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
@@ -68,6 +73,11 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     return [_leave_out(grid, held) for grid in grids]
 
 
+def is_search(summary: Summary) -> bool:
+    """Tell whether every arm is one draw of a search: there is no n, no spread and no verdict."""
+    return is_scattered(summary.sweep) and all(len(arm.counted) < 2 for arm in summary.arms)
+
+
 def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
     """Return the factors besides the task that have one level in all arms, with that level.
 
@@ -78,7 +88,12 @@ def find_held(arms: Sequence[Arm]) -> dict[str, Any]:
 
 
 def _leave_out(grid: Grid, held: Mapping[str, Any]) -> Grid:
-    kept = [place for place, name in enumerate(grid.headers) if name not in held]
+    """Return the grid without columns of what is held, and without empty ones (no evidence)."""
+    kept = [
+        place
+        for place, name in enumerate(grid.headers)
+        if name not in held and any(row[place] for row in grid.rows)
+    ]
     rows = [tuple(row[place] for place in kept) for row in grid.rows]
     return grid._replace(headers=tuple(grid.headers[place] for place in kept), rows=rows)
 
@@ -92,12 +107,39 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             _count_seeds(arm),
             format_return(arm.mean, arm.sd),
             format_time(arm.train_seconds),
-            format_number(arm.return_per_hour, ",.0f"),
+            format_rate(arm.return_per_hour),
         )
         for arm in arms
     ]
     headers = (*factors, "floor", "n", "return", "train", "return/h")
     return Grid("Final returns", headers, rows, tuple(names.legend.values()))
+
+
+def _list_found(arms: Sequence[Arm], names: ShortNames) -> list[Grid]:
+    """Return what a search found, a table for each task, the best first."""
+    done = [arm for arm in arms if arm.counted]
+    return [_found_grid([arm for arm in done if arm.task == task], names) for task in _tasks(done)]
+
+
+def _tasks(arms: Sequence[Arm]) -> list[Task]:
+    return list(dict.fromkeys(arm.task for arm in arms))
+
+
+def _found_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
+    factors = [name for name in arms[0].factors if name != "task"]
+    rows = [
+        (
+            format_return(arm.mean, None),
+            *(names.label(name, arm.factors[name]) for name in factors),
+            format_time(arm.train_seconds),
+            arm.counted[0].record["trial"][:SHOWN_DIGITS],
+        )
+        for arm in sorted(arms, key=lambda arm: -(arm.mean or 0.0))
+    ]
+    task, kind = arms[0].task, arms[0].floor_kind
+    title = f"Final returns on {task.name}, best first (floor {task.floor:.1f}, {kind})"
+    headers = ("return", *factors, "train", "trial")
+    return Grid(title, headers, rows, tuple(names.legend.values()))
 
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:
@@ -154,7 +196,18 @@ def _seed_grid(summary: Summary, names: ShortNames) -> Grid:
         for trial in trials
     ]
     columns = ("seed", "return", "episodes", "imagined", "real", "signs", "status", source)
-    return Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
+    grid = Grid("Every trial", (*trials[0].factors, *columns), rows, (VALUE_NOTE,))
+    return _tell_once(grid, ("episodes", "status"))
+
+
+def _tell_once(grid: Grid, names: Sequence[str]) -> Grid:
+    """Return the grid with a note in place of those of these columns whose cells are all equal."""
+    cells = {name: {row[grid.headers.index(name)] for row in grid.rows} for name in names}
+    same = {name: some.pop() for name, some in cells.items() if len(some) == 1 and some != {"-"}}
+    if not same:
+        return grid
+    told = ", ".join(f"{name} {cell}" for name, cell in same.items())
+    return _leave_out(grid, same)._replace(notes=(*grid.notes, f"Every trial: {told}."))
 
 
 def _comparison_grids(table: ComparisonTable, names: ShortNames) -> list[Grid]:
@@ -225,7 +278,7 @@ def _aggregate_grid(table: ComparisonTable, names: ShortNames) -> Grid:
     told = ("against",) if is_told else ()
     headers = (*table.aggregates[0].group, table.factor, *told, *numbers)
     title = mark_despite(f"Over tasks, along {_name_factor(table, names)}", table.is_despite)
-    return Grid(title, headers, rows, (describe_aggregates(table),))
+    return Grid(title, headers, rows, (describe_aggregates(table, names),))
 
 
 def _trend_grid(table: ComparisonTable, levels: tuple[float, ...], names: ShortNames) -> Grid:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from analysis.formats.grid import SortedCell, is_text
+from analysis.formats.grid import SortedCell, break_key
 from analysis.formats.grids import headline, list_grids
 from analysis.provenance import list_failures, list_provenance
 from analysis.report import Summary
@@ -21,7 +21,7 @@ FONTS = "DejaVu Sans, Verdana, sans-serif"
 # The tables that come first, in this order: a glance over all tasks, then each.
 FIRST = (
     *("Over tasks", "The 2x2: effects over tasks", "Verdicts along", "The 2x2: effects by task"),
-    "How many epochs",
+    *("How many epochs", "Final returns on "),
 )
 # A larger figure (thousands of curves) becomes an image inside its axes, which browsers can open.
 _MAX_SHAPES_BYTES = 1_000_000
@@ -48,7 +48,7 @@ def render_html(summary: Summary, per_seed: bool) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["text_column"] = is_text
+    environment.filters["break_key"] = break_key
     environment.tests["sorted_cell"] = lambda cell: isinstance(cell, SortedCell)
     return environment.get_template(TEMPLATE).render(
         name=summary.sweep.name,

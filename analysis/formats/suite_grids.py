@@ -1,6 +1,7 @@
 """The tables of the 2x2 and of the view over the suite, as text; nothing is computed here."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from analysis.compare import mark_despite
 from analysis.factorial import EFFECTS_NOTE, Factorial, TaskEffects, is_pooled
@@ -34,9 +35,13 @@ def list_suite_grids(summary: Summary, names: ShortNames) -> list[Grid]:
         grids.append(_effect_grid(summary.factorial, names))
     if summary.factorial.suite:
         grids.append(_suite_effect_grid(summary.factorial, names))
+    profiles: list[Any] = []  # shown: along another factor the same runs have the same
     for factor in dict.fromkeys(suite.factor for suite in summary.suites):
         suites = [suite for suite in summary.suites if suite.factor == factor]
-        grids += [_level_grid(suites, names), _profile_grid(suites, names)]
+        grids.append(_level_grid(suites, names))
+        if (found := _list_profiles(suites)) not in profiles:
+            grids.append(_profile_grid(suites, names))
+            profiles.append(found)
     return grids
 
 
@@ -61,15 +66,15 @@ def _effect_grid(found: Factorial, names: ShortNames) -> Grid:
     numbers = ("n", "points", f"{CONFIDENCE:.0%} interval", "p", "p Holm")
     headers = (*tasks[0].group, "with", "effect", *numbers)
     corrected = _describe_holm([effect.p for task in tasks for effect in task.effects])
-    notes = (*_describe_effects(tasks), *corrected, *found.notes)
+    notes = (*_describe_effects(tasks, names), *corrected, *found.notes)
     return Grid("The 2x2: effects by task", headers, rows, notes)
 
 
-def _describe_effects(tasks: Sequence[TaskEffects]) -> tuple[str, ...]:
+def _describe_effects(tasks: Sequence[TaskEffects], names: ShortNames) -> tuple[str, ...]:
     notes = [EFFECTS_NOTE]
     notes += [
         f"{'Not comparable' if task.problem else 'Given despite differences'}, "
-        f"{name_group(task.group)}: {'; '.join(map(str, task.differences))}."
+        f"{name_group(task.group, names)}: {'; '.join(map(str, task.differences))}."
         for task in tasks
         if task.differences
     ]
@@ -111,7 +116,9 @@ def _suite_effect_grid(found: Factorial, names: ShortNames) -> Grid:
         "seeds. t and p treat all task x seed blocks as independent, so that differences between "
         "tasks widen the interval. Both are about these tasks: conclusions about others take more "
         "tasks, not more seeds."
-        + say_left_out([name_group(task.group) for task in found.tasks if not is_pooled(task)])
+        + say_left_out(
+            [name_group(task.group, names) for task in found.tasks if not is_pooled(task)]
+        )
     )
     title = mark_despite("The 2x2: effects over tasks", any(e.despite_differences for e in effects))
     corrected = _describe_holm([effect.over_blocks.p for effect in effects])
@@ -166,6 +173,15 @@ def _profile_grid(suites: Sequence[Suite], names: ShortNames) -> Grid:
     headers = (*suites[0].group, suites[0].factor, *(f"> {at}" for at in SHOWN_THRESHOLDS))
     title = _mark_title("Performance profile: share of runs above a return", suites)
     return Grid(title, headers, rows, ())
+
+
+def _list_profiles(suites: Sequence[Suite]) -> set[Any]:
+    """Return every level's tasks and profile, whatever the order of the factors."""
+    return {
+        (frozenset({**suite.group, suite.factor: level.level}.items()), suite.tasks, level.profile)
+        for suite in suites
+        for level in suite.levels
+    }
 
 
 def _mark_title(title: str, suites: Sequence[Suite]) -> str:

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from analysis.formats.grid import Grid, break_key, is_text
+from analysis.formats.grid import Grid, break_key
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -22,9 +22,12 @@ LAYOUTS = (
     (" ", 4, 2),
 )
 _NUMBER = re.compile(r"[-+\d.,e]*")
-# Where a cell is not broken between words: within "a +- b", "[a, b]" and "13 s".
-_JOINTS = re.compile(r" (?=\+- )|(?<=\+-) |(?<=,) (?=[\d.-]+\])| (?=(?:s|min|h)$)")
+# Where a cell is not broken between words: within "a +- b", "[a, b]", "13 s" and "(9 seeds)".
+_JOINTS = re.compile(r" (?=\+- )|(?<=\+-) |(?<=,) (?=[\d.-]+\])| (?=(?:s|min|h)$)| (?=seeds\)$)")
 _JOINED = "\0"
+# Without room for that a name is broken here; then "a +- b" is, before a number would be.
+_SOFT = re.compile(r"(?<=[a-z][-_])(?=[a-z])")
+_BREAK = "\v"  # that textwrap takes for a space
 # What Markdown would interpret; it leaves an underscore within a word alone.
 _SIGNS = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])|`|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=\S)|(?<=\S)~|\](?=\()"
@@ -49,7 +52,7 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
     for grid in list_grids(summary, per_seed):
         lines += ["", f"## {_keep_signs(grid.title)}", ""]
         if grid.rows:
-            rule = ["---" if is_text(name) else "---:" for name in grid.headers]
+            rule = ["---" if is_word else "---:" for is_word in grid.are_words]
             lines += [_join_cells(row) for row in (grid.headers, rule, *grid.rows)]
             lines.append("")
         lines += [f"* {_keep_signs(note)}" for note in grid.notes]
@@ -60,17 +63,15 @@ def render_markdown(summary: Summary, per_seed: bool) -> str:
 def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
     """Yield a table's lines: headers, a rule, rows; long cells are wrapped."""
     headers = [break_key(name) for name in grid.headers]
-    rows = [[_JOINTS.sub(_JOINED, cell) for cell in row] for row in grid.rows]
-    columns = list(zip(*rows, strict=True))
-    widths, gap = _fit(headers, columns, width)
+    widths, gap, rows = _fit(headers, grid.rows, width)
     keys = [name for name in grid.headers if "." in name]
     if keys and any(
         _longest(head.split()) > room for head, room in zip(headers, widths, strict=True)
     ):
         headers = [f"[{keys.index(n) + 1}]" if n in keys else n for n in grid.headers]
-        widths, gap = _fit(headers, columns, width)
+        widths, gap, rows = _fit(headers, grid.rows, width)
         yield from _wrap(", ".join(f"[{n}]={key}" for n, key in enumerate(keys, 1)), width)
-    sides = [str.ljust if is_text(name) else str.rjust for name in grid.headers]
+    sides = [str.ljust if is_word else str.rjust for is_word in grid.are_words]
     yield from _draw_row(headers, widths, sides, gap)
     yield "-" * _span(widths, gap)
     for row in rows:
@@ -78,30 +79,58 @@ def draw_grid(grid: Grid, width: int = WIDTH) -> Iterator[str]:
 
 
 def _fit(
-    headers: Sequence[str], columns: Sequence[Sequence[str]], width: int
-) -> tuple[list[int], str]:
-    """Return the columns' widths and the gap between them, so that nothing is cut off.
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], str, list[list[str]]]:
+    """Return the columns' widths, the gap between them and the cells, so that nothing is cut off.
 
-    To make room, the widest cells are broken between words first; then gaps become narrow; then
-    long words are broken, and finally short ones.
+    To make room, gaps become narrow first; then the widest cells are broken between words; then
+    names are broken at hyphens, long words anywhere, and finally short ones.
     """
-    words = [_longest(word for cell in {*some} for word in cell.split()) for some in columns]
-    heads = [_longest(head.split()) for head in headers]
-    cells = [
-        max(_longest(head.splitlines()), _longest(some))
-        for head, some in zip(headers, columns, strict=True)
-    ]
-    are_numbers = [all(map(_NUMBER.fullmatch, some)) for some in columns]
-    for place, (gap, longest_word, longest_head) in enumerate([*LAYOUTS, LAYOUTS[-1]]):
-        kept = [number and place < len(LAYOUTS) for number in are_numbers]
-        least = [
-            max(word if is_kept else min(word, longest_word), min(head, longest_head))
-            for word, head, is_kept in zip(words, heads, kept, strict=True)
-        ]
-        widths = _shrink(cells, least, gap, width)
+    firm = [[_JOINTS.sub(_JOINED, cell) for cell in row] for row in rows]
+    widths = _measure(headers, firm)
+    for gap in ("  ", " "):
+        if _span(widths, gap) <= width:
+            return widths, gap, firm
+    named = [[_SOFT.sub(_BREAK, cell) for cell in row] for row in firm]
+    soft = [[_SOFT.sub(_BREAK, cell) for cell in row] for row in rows]
+    tries = [(firm, layout, True) for layout in LAYOUTS[:2]] + [(named, LAYOUTS[1], True)]
+    tries += [(soft, layout, True) for layout in LAYOUTS[1:]]
+    gap, cells = "", soft
+    for cells, (gap, *longest), keeps_numbers in [*tries, (soft, LAYOUTS[-1], False)]:
+        least = _find_least(headers, cells, longest, keeps_numbers)
+        widths = _shrink(_measure(headers, cells), least, gap, width)
         if _span(widths, gap) <= width:
             break
-    return widths, gap
+    return widths, gap, cells
+
+
+def _measure(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the columns' widths where no cell is broken."""
+    return [
+        max(_longest(head.splitlines()), _longest(cells))
+        for head, cells in zip(headers, zip(*rows, strict=True), strict=True)
+    ]
+
+
+def _find_least(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    longest: Sequence[int],
+    keeps_numbers: bool,
+) -> list[int]:
+    """Return the columns' least widths, if words and heads are broken beyond `longest`."""
+    longest_word, longest_head = longest
+    least = []
+    for head, cells in zip(headers, zip(*rows, strict=True), strict=True):
+        word = _longest(word for cell in {*cells} for word in cell.split())
+        is_kept = keeps_numbers and all(map(_NUMBER.fullmatch, cells))
+        least.append(
+            max(
+                word if is_kept else min(word, longest_word),
+                min(_longest(head.split()), longest_head),
+            )
+        )
+    return least
 
 
 def _shrink(widths: Sequence[int], least: Sequence[int], gap: str, width: int) -> list[int]:
@@ -124,7 +153,8 @@ def _draw_row(
     parts = [_wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
     for line in itertools.zip_longest(*parts, fillvalue=""):
         yield gap.join(
-            side(text, width) for side, text, width in zip(sides, line, widths, strict=True)
+            side(text.replace(_BREAK, ""), width)
+            for side, text, width in zip(sides, line, widths, strict=True)
         )
 
 
@@ -135,7 +165,8 @@ def _wrap(text: str, width: int) -> list[str]:
     return [
         line
         for part in text.split("\n")
-        for line in textwrap.wrap(part, width, break_on_hyphens=False) or [""]
+        for line in textwrap.wrap(part, width, break_on_hyphens=False, replace_whitespace=False)
+        or [""]
     ]
 
 

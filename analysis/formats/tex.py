@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from analysis.formats.grid import Grid, break_key, is_text
+from analysis.formats.grid import Grid, break_key
 from analysis.formats.grids import headline, list_grids
 from analysis.report import Summary
 
@@ -29,6 +29,11 @@ ESCAPES = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
+PAGE_ROWS = 30  # that surely fit one page
+# A table's environment, where it stands, and what ends its head. LaTeX takes no longtable in two
+# columns, as most papers have: one of a page is to be copied there as it is.
+LONG = ("longtable", "[l]", "\n\\endhead")
+SHORT = ("tabular", "", "")
 SIGNS = {"+-": r"$\pm$", "->": r"$\rightarrow$", "-": "$-$"}
 # Of hyphens those that are a number's sign, as in "[-4, 2]": a hyphen is half as long as a minus.
 _SPECIAL = re.compile(rf"\+-|->|(?<![^\s\[(])-(?=\d)|[{re.escape(''.join(ESCAPES))}]")
@@ -58,23 +63,23 @@ def escape(text: str) -> str:
 
 
 def _draw_grid(grid: Grid) -> str:
-    """Return a table that may break over pages, its notes below."""
+    """Return a table, its notes below; one that may need several pages may break over them."""
     lines = [f"\\subsection*{{{escape(grid.title)}}}"]
     if grid.rows:
-        sides = "".join("l" if is_text(name) else "r" for name in grid.headers)
+        name, place, repeated = LONG if len(grid.rows) > PAGE_ROWS else SHORT
+        sides = "".join("l" if is_word else "r" for is_word in grid.are_words)
         rows = "\n".join(_join_cells(map(escape, row)) for row in grid.rows)
-        head = _join_cells(_stack_key(name) for name in grid.headers)
-        lines += [f"\\begin{{longtable}}[l]{{@{{}}{sides}@{{}}}}", r"\toprule", head]
-        lines += [r"\midrule", r"\endhead", rows, r"\bottomrule", r"\end{longtable}"]
+        head = _join_cells(map(_stack_key, grid.headers, sides))
+        lines += [f"\\begin{{{name}}}{place}{{@{{}}{sides}@{{}}}}", r"\toprule", head]
+        lines += [r"\midrule" + repeated, rows, r"\bottomrule", f"\\end{{{name}}}"]
     return "\n".join([*lines, _list_notes(grid.notes)])
 
 
-def _stack_key(name: str) -> str:
+def _stack_key(name: str, side: str) -> str:
     """Return a column's header, with a long config key stacked over several lines."""
     parts = [escape(part) for part in break_key(name).split("\n")]
     if len(parts) == 1:
         return parts[0]
-    side = "l" if is_text(name) else "r"
     return f"\\shortstack[{side}]{{" + r" \\ ".join(parts) + "}"
 
 

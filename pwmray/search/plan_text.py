@@ -1,7 +1,6 @@
 """A search's plan as a table for people and as JSON for machines."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,7 +143,8 @@ def _counts(found: optuna.Study | None) -> dict[str, int]:
     ends = study.outcomes(found)
     states = [words[trial.state.name] for trial in ends.values()]
     begun = {trial.user_attrs.get(FINGERPRINT) for trial in study.unfinished(found)}
-    return dict(Counter([*states, *("begun" for name in begun if name and name not in ends)]))
+    states += ["begun" for name in begun if name and name not in ends]
+    return {word: states.count(word) for word in (*words.values(), "begun") if word in states}
 
 
 def _shown(values: Any) -> str:
