@@ -97,7 +97,8 @@ class Reference:
         noise = torch.randn(shape, generator=generator, device=obs.device)
         zs, rewards, values, total, squares = [], [], [], 0.0, 0.0
         for t in range(config.horizon):
-            std = self.policy.log_std.clamp(min=self.policy.min_log_std).exp()
+            floor, log_std = self.policy.min_log_std, self.policy.log_std
+            std = torch.where(log_std < floor, floor, log_std).exp()
             u = self.policy.pre_squash(z.detach(), std * noise[t] * self.mask_A, self.mask_A)
             u = u * self.mask_A
             a = u.tanh()

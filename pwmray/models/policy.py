@@ -100,7 +100,10 @@ class Policy(nn.Module):
 
     def sample(self, z_BL: Tensor, noise_BA: Tensor, mask_A: Tensor) -> tuple[Tensor, Tensor]:
         """Return actions and what they were before tanh, both [B, A] and 0 where `mask_A` is."""
-        std_A = self.log_std.clamp(min=self.min_log_std).exp() * mask_A
+        # No clamp: at its bound, where keep_exploring puts the noise, torch's has a gradient of 1
+        # up to 2.13 and of 0 from 2.14 on.
+        is_low_A = self.log_std < self.min_log_std
+        std_A = torch.where(is_low_A, self.min_log_std, self.log_std).exp() * mask_A
         u_BA = self.pre_squash(z_BL, std_A * noise_BA, mask_A) * mask_A
         return torch.tanh(u_BA), u_BA
 
