@@ -291,7 +291,7 @@ def test_job_reads_what_its_script_tells_it(is_set):
     )  # fmt: skip
     text = fill(profile)
     words = shlex.split(text.splitlines()[-1])
-    read = vars(job._parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
+    read = vars(job.parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
     assert read == {
         "jobs": Path("/r/jobs"), "cpus": 3, "gres": profile.gres, "gpu_type": profile.gpu_type,
         "scratch": "/s", "signal_seconds": 300, "max_requeues": 5, "dashboard": is_set,
