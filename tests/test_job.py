@@ -176,35 +176,6 @@ sys.exit({GO_ON})
     assert done.returncode == code
 
 
-TELL_AS_THE_DRIVER_STARTS = """
-import os, signal, subprocess, time
-class Popen(subprocess.Popen):
-    def __init__(self, command, **options):
-        super().__init__(command, **options)
-        if "driver.py" in command:
-            while not os.path.exists("listens"):
-                time.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGUSR1)
-subprocess.Popen = Popen
-"""
-
-
-def test_signal_that_comes_as_the_driver_starts_reaches_it_once(place):
-    driver = f"""
-import pathlib, signal, sys, time
-told = []
-signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
-pathlib.Path("listens").touch()
-while not told:
-    time.sleep(0.05)
-time.sleep(0.5)
-print("told", told)
-sys.exit({GO_ON})
-"""
-    done = place.run(driver, TELL_AS_THE_DRIVER_STARTS)
-    assert f"told [{int(signal.SIGUSR1)}]\n" in done.stdout
-
-
 SIGNAL_WITHIN_A_PRINT = """
 import io, os, signal
 class Raw(io.FileIO):
@@ -266,26 +237,29 @@ def test_head_that_ends_at_once_is_tried_again_and_named(place, ray, monkeypatch
 
 
 @pytest.mark.parametrize("failing", ["head", "silent"])
-def test_job_that_is_told_to_end_waits_for_no_head(place, ray, told, failing):
+def test_job_that_is_told_to_end_waits_for_no_head(place, ray, told, monkeypatch, failing):
+    monkeypatch.setattr(job_ray, "RESTART_SECONDS", job_ray.HEAD_SECONDS)
     (place.folder / "failing").write_text(failing)
     told.signal = lambda: signal.SIGTERM if Path("steps").exists() else None
     begun = time.monotonic()
     with pytest.raises(SlurmError, match="did not start"):
         ray.start()
-    assert time.monotonic() - begun < job_ray.RESTART_SECONDS
+    assert time.monotonic() - begun < job_ray.HEAD_SECONDS
     assert len(place.lines("steps")) == 1
 
 
 def test_head_that_lives_and_does_not_listen_is_given_up(place, ray, monkeypatch):
     (place.folder / "failing").write_text("silent")
-    ready, tries = place.folder / "ready", []
+    ready, tries, now = place.folder / "ready", set(), [0.0]
 
-    def listens(*_, **__):
-        tries.append(1)
+    def listens(ip, port, seconds):
+        tries.add(port)
+        now[0] += job_ray.HEAD_SECONDS / 2
         return wait_for(lambda: ready.exists() and len(ready.read_text()) >= len(tries)) and False
 
     monkeypatch.setattr(raynode, "listens", listens)
-    monkeypatch.setattr(job_ray, "HEAD_SECONDS", 0.01)
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+    monkeypatch.setattr(job_ray, "time", clock)
     monkeypatch.setattr(job_ray, "RESTART_SECONDS", 0.0)
     with pytest.raises(SlurmError, match="Ray's head did not start on n1"):
         ray.start()
