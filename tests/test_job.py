@@ -65,14 +65,12 @@ class Place(NamedTuple):
     def jobs(self) -> Path:
         return self.folder / "tiny" / "jobs"
 
-    def run(
-        self, driver: str, changes: str = "", gres: str = "", **variables: str
-    ) -> subprocess.CompletedProcess:
+    def run(self, driver: str, changes: str = "", **variables: str) -> subprocess.CompletedProcess:
         """Run a job with this driver in a process of its own, after the `changes`."""
         (self.folder / "driver.py").write_text(driver)
         here = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}
         lines = ["import sys", "from cluster import job", changes, "sys.exit(job.main())"]
-        options = ["--jobs", str(self.jobs), "--cpus=1", f"--gres={gres}", "--", "driver.py"]
+        options = ["--jobs", str(self.jobs), "--cpus=1", "--", "driver.py"]
         return subprocess.run(
             [sys.executable, "-c", "\n".join(lines), *options],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
@@ -103,7 +101,8 @@ def told():
 def ray(place, told, monkeypatch):
     """A Ray of two nodes, not started yet."""
     monkeypatch.chdir(place.folder)
-    nodes = {name: {"ip": "127.0.0.1", "gres": ""} for name in ("n1", "n2")}
+    gpus = {"n1": "gpu:2", "n2": ""}
+    nodes = {name: {"ip": "127.0.0.1", "gres": gres} for name, gres in gpus.items()}
     ray = JobRay(nodes, 1, place.jobs / "41.ray.log", os.environ, lambda: told.signal())
     yield ray
     ray.end()
@@ -445,6 +444,12 @@ def ended(place, ray, capsys):
     return ray
 
 
+def test_step_has_the_jobs_environment_and_the_gpus_of_its_node(ended, place):
+    head, worker = place.lines("started")  # the job may have inherited nothing, not even a token
+    assert head.startswith("--export=ALL ") and worker.startswith("--export=ALL ")
+    assert " --gres=gpu:2 " in head and "--gres" not in worker
+
+
 def test_node_that_ended_is_started_again_a_while_later(ended, monkeypatch, capsys):
     now, said = [0.0], []
     clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
@@ -480,31 +485,3 @@ def test_driver_knows_what_gpus_are_coming(place):
     driver = "import os; print(sorted(os.environ['PWMRAY_COMING_GPUS'].split()))"
     done = place.run(driver, GPUS=" ".join(gpus), SLURM_JOB_NODELIST="n1,n2")
     assert "['H100', 'H200', 'accelerator_type:H100', 'accelerator_type:H200']" in done.stdout
-
-
-def test_ray_has_the_token_where_the_job_inherits_nothing(place):
-    place.run("")
-    (step,) = place.lines("started")
-    assert step.startswith("--export=ALL ")
-
-
-@pytest.mark.parametrize(
-    ("asked", "given", "of_step"),
-    [
-        ("gpu:h100:1", "gpu:h100:1(IDX:0)", "gpu:h100:1"),
-        ("gpu:h100:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
-        ("gpu:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
-        ("", "gpu:h100:2(IDX:0-1)", "gpu:2"),
-        ("gpu:h100:1", "", "gpu:h100:1"),
-    ],
-)
-def test_ray_has_all_the_gpus_of_an_exclusive_job(place, asked, given, of_step):
-    place.run("", gres=asked, GPUS=f" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES={given}")
-    (step,) = place.lines("started")
-    assert f" --gres={of_step} " in step
-
-
-def test_step_of_a_job_without_gpus_asks_for_none(place):
-    place.run("", GPUS=" Nodes=n1 CPU_IDs=0-7 Mem=0 GRES=")
-    (step,) = place.lines("started")
-    assert "--gres" not in step
