@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
 from pwmray import deaths, registry
-from pwmray.commands import run_command
+from pwmray.commands import TRIALS_FAILED, run_command
 from pwmray.driver import connect, interruption, retries
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
+from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.search import run as search_run
 from pwmray.search import study
@@ -130,6 +131,28 @@ def test_search_that_is_asked_to_stop_waits_for_no_room(data, tmp_path, monkeypa
     monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
     search_run.run(make_plan(tmp_path), tmp_path, None, "python search.py", Mode.OFF)
     assert found == [False]
+
+
+@pytest.mark.parametrize(("num_done", "code"), [(1, 0), (0, TRIALS_FAILED)])
+def test_end_of_a_search_tells_what_came_of_it(num_done, code, data, tmp_path, monkeypatch, capsys):
+    def search_task(begin, config, engine, opened, asked):
+        opened.append(begin(offered={"CPU": 1.0}))
+        for name in "ab"[:num_done]:
+            evaluate(Path(opened[0].next(name)["grid"]["folder"]))
+            opened[0].end(name, None, is_error=False)
+        for name in "ab"[num_done:]:
+            fail(opened[0], name, reason="it diverged", failure=Failure.NON_FINITE)
+        return opened[0]
+
+    told = []
+    monkeypatch.setattr(Notices, "_send", lambda self, fields: told.append(fields))
+    monkeypatch.setattr(search_run, "make_data", lambda wanted, *_: dict.fromkeys(wanted, data))
+    monkeypatch.setattr(search_run, "_search_task", search_task)
+    plan = make_plan(tmp_path, number=2)
+    assert search_run.run(plan, tmp_path, None, "python search.py", Mode.OFF) == code
+    counts = {"done": num_done, "failed": 2 - num_done, "left": 0}
+    assert [{key: fields[key] for key in counts} for fields in told] == [counts]
+    assert f"{TASK}: tiny_search, the best first\n" in capsys.readouterr().out
 
 
 def test_search_whose_tables_cannot_be_written_for_another_reason_says_that(tmp_path, monkeypatch):
