@@ -272,6 +272,10 @@ def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
     now[0] += 10
     fail(trials, "b")
     assert "it runs again; 103 min left\n" in capsys.readouterr().out
+    trials.next("b")
+    now[0] += 20
+    fail(trials, "c", reason="the loss is nan", failure="non-finite")
+    assert "the loss is nan; 48 min left\n" in capsys.readouterr().out  # one is half done
 
 
 def test_tables_of_a_search_are_a_sweeps(tmp_path, data):

@@ -73,6 +73,7 @@ def test_trial_whose_folder_cannot_be_written_any_more_ends_no_search(
     trials.die("a", "The actor died unexpectedly")
     trials.end("a", None, is_error=True)
     assert trials.next("c") is not None
+    assert not trials.wait_for_held(pytest.fail)  # for what nobody can record
     trials.settle("it is looked at before it is dropped")
     monkeypatch.undo()
     out = capsys.readouterr().out
