@@ -53,7 +53,7 @@ class Job:
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # a prefix of node names
         self._ended_here = Path(self._ended_nodes + addresses.here())
         self.signal: int | None = None  # the last one received; SIGTERM stays
-        self._was_in_vain = False  # the job's life before this one had no row
+        self._was_in_vain = self.in_vain_word.exists()  # so was the job's life before this one
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
         self.is_superseded = False  # Slurm seems to have lost this node, and runs the job elsewhere
 
@@ -62,7 +62,6 @@ class Job:
         signal.signal(signal.SIGUSR1, self._hear)
         signal.signal(signal.SIGTERM, self._hear)
         self._goes_on.unlink(missing_ok=True)  # of an earlier life that was cut off
-        self._was_in_vain = self.in_vain_word.exists()
         self.in_vain_word.unlink(missing_ok=True)
         details = slurm.ask_again("scontrol", "--details", "--oneliner", "show", "job", self._name)
         nodes = offered_by_nodes(details, self._chosen)

@@ -276,6 +276,10 @@ def test_ray_has_all_the_gpus_of_an_exclusive_job(asked, given, of_step, monkeyp
     details = f"JobId=41 Nodes=n1 CPU_IDs=0-7 Mem=0 GRES={given}"
     (node,) = offered_by_nodes(details, job.parser().parse_args(options)).values()
     assert node["gres"] == of_step
+    chosen = job.parser().parse_args(["--simulated-gpus", "--gpu-type=H100", *options])
+    (simulated,) = offered_by_nodes(details, chosen).values()
+    assert simulated["gpus"] == 0  # which Ray would look for, and sweeps want their types alone
+    assert ("H100" in simulated["resources"]) == bool(given)
 
 
 def fill(profile, **changes):

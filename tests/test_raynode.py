@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,12 +121,13 @@ def test_address_of_another_machine_has_no_ports_here():
         raynode.free_ports("192.0.2.77", 1)
 
 
-def test_rays_ports_are_not_those_that_the_head_is_to_have(monkeypatch):
+@pytest.mark.parametrize(("reserved", "client"), [(None, 10), (20_123, 20_123)])
+def test_rays_ports_are_not_those_that_the_head_is_to_have(reserved, client, monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8, 9, 10][:number])
-    monkeypatch.setattr(raynode, "_reserved_port", lambda: None)
+    monkeypatch.setattr(raynode, "_reserved_port", lambda: reserved)
     node = {"cpus": 1, "gpus": 0, "resources": {}, "has_dashboard": True, "dashboard": 8}
     head = raynode.command("head", "10.0.0.1", "7", node, "/tmp/r1/t")
-    assert {"--dashboard-agent-listen-port=9", "--ray-client-server-port=10"} <= set(head)
+    assert {"--dashboard-agent-listen-port=9", f"--ray-client-server-port={client}"} <= set(head)
 
 
 def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
@@ -249,6 +252,23 @@ def test_node_gives_back_the_trials_of_dead_processes_of_its_machine_alone(tmp_p
     raynode.give_back(tmp_path / "tiny")
     assert [name for name, path in paths.items() if not path.exists()] == ["dead"]
     assert not trial_folder(tmp_path, "free").exists()
+
+
+def test_node_waits_a_moment_for_a_process_that_ray_is_ending(tmp_path, monkeypatch):
+    def end(_):
+        process.kill()
+        process.wait()
+
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "sweep.json").write_text('{"trials": ["a"]}')
+    path = trial_folder(tmp_path, "a") / CLAIM_FILE
+    path.parent.mkdir(parents=True)
+    process = subprocess.Popen(["sleep", "600"])
+    leave_claim(path, process.pid)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=end)
+    monkeypatch.setattr(raynode, "time", clock)
+    raynode.give_back(tmp_path / "tiny")
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])
