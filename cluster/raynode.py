@@ -266,7 +266,12 @@ def _has_lost_head(name: str, node: Mapping[str, Any], port: str) -> bool | None
 def _log(text: str) -> None:
     """Write into the job's log: the process that forwards the output of steps may be lost."""
     with open(os.environ["PWMRAY_LOG"], "a") as log:
-        log.write(f"{time.strftime('%F %T')} {text}\n")
+        log.write(f"{stamped(text)}\n")
+
+
+def stamped(text: str) -> str:
+    """Return a line of the job's log: the time and what is to be said."""
+    return f"{time.strftime('%F %T')} {text}"
 
 
 def listens(ip: str, port: int, seconds: float) -> bool:

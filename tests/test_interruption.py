@@ -1,5 +1,7 @@
 """What a driver does when a scheduler asks it to stop: at the next rows, or at once."""
 
+import contextlib
+import errno
 import os
 import pkgutil
 import signal
@@ -10,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pwmray import deaths, plan, registry, slurm_jobs
+from pwmray import deaths, plan, registry, slurm_jobs, tables
 from pwmray.commands import run_command
 from pwmray.driver import data_making, interruption, launch
 from pwmray.driver.interruption import AskedToStopError, Interruption, TerminatedError
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import Listening
+from pwmray.failures import Failure
 from pwmray.registry import Status
 from pwmray.results import read_table
 from pwmray.tracking.recording import Mode
@@ -432,3 +435,50 @@ def test_driver_that_is_terminated_cancels_what_it_has_not_ended(tmp_path, hold)
         registry.read(path).last("reason") for path in (tmp_path / "results" / "trials").glob("*")
     }
     assert interruption.CANCELLED in reasons
+
+
+def test_sweep_whose_trials_run_at_ctrl_c_says_how_to_go_on(
+    dying, listening, tmp_path, capsys, monkeypatch
+):
+    made, told = dying
+    monkeypatch.setattr(_DyingEngine, "run", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == 130
+    assert capsys.readouterr().out.endswith("go on with: python x.py\n")
+    record = registry.read(registry.trial_folder(made.results, made.trials[0].config.fingerprint))
+    assert (record.status, told) == (Status.CANCELLED, [])
+
+
+@pytest.mark.parametrize(("number", "is_error"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_tables_that_find_no_room_at_the_end_are_left_to_the_next_run(
+    number, is_error, dying, listening, tmp_path, capsys, monkeypatch
+):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    made, _ = dying
+    monkeypatch.setattr(_DyingEngine, "run", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(tables.Tables, "write", fail)
+    with pytest.raises(OSError) if is_error else contextlib.nullcontext():
+        assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == 130
+    told = f"disk full: the tables in {made.results}/tiny are behind; the next run writes them\n"
+    assert (told in capsys.readouterr().out) != is_error
+
+
+def test_end_of_a_sweep_says_which_trials_failed_of_what(dying, tmp_path, capsys, monkeypatch):
+    made, told = dying
+    (trial,) = made.trials
+    folder = registry.trial_folder(made.results, trial.config.fingerprint)
+
+    def run(*_):
+        registry.record(folder, Status.FAILED, reason="it diverged", failure=Failure.NON_FINITE)
+
+    monkeypatch.setattr(_DyingEngine, "run", run)
+    assert launch.run(made, tmp_path / "data", None, "python x.py", Mode.OFF) == 1
+    said = capsys.readouterr().out
+    assert said.endswith(
+        f"0 of 1 trials done; tables in {made.results}/tiny\n"
+        f"failed: {trial.name}: it diverged\n"
+        f"        its record is {folder}\n"
+        f"see why: pwmray failures tiny --results {made.results}\n"
+    )
+    assert [fields["failed"] for fields in told] == [1]

@@ -203,6 +203,7 @@ def test_slow_server_holds_nobody_up(server, monkeypatch):
         "https://user:sesame@example.org/",
         "https://example.org:99999/sesame",
         "https://example.org/sesame \n",
+        "https://example.org/open sesame",
         "https://[::1/sesame",
     ],
 )

@@ -622,9 +622,16 @@ def test_second_run_trains_nothing(capsys, tmp_path):
     assert len(before) == 4
 
 
-def test_one_that_another_process_makes_comes_last_and_is_taken_over(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("looks_too_early", [[], [None]])
+def test_one_that_another_process_makes_comes_last_and_is_taken_over(
+    looks_too_early, capsys, tmp_path, monkeypatch
+):
     mlp, flow = (config.folder(tmp_path / "r") for config in pair.configs("tiny"))
-    held = claim.acquire(mlp / "claim")
+    held, look = claim.acquire(mlp / "claim"), pretrain_command.holder_of
+    looks = [*looks_too_early]
+    monkeypatch.setattr(
+        pretrain_command, "holder_of", lambda folder: looks.pop() if looks else look(folder)
+    )
 
     def wait(_):
         assert is_done(flow)

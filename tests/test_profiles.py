@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import job, preflight, profiles, script, slurm
-from cluster.job_nodes import resources
+from cluster.job_nodes import offered_by_nodes, resources
 from cluster.profiles import Profile
 from cluster.script import Task
 from cluster.slurm import Association
@@ -288,6 +288,31 @@ def test_node_offers_its_gpus_by_the_name_that_sweeps_have(gpus, gres, gpu_type,
     assert resources(gpus, gres, gpu_type) == offered
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "of_step"),
+    [
+        ("gpu:h100:1", "gpu:h100:1(IDX:0)", "gpu:h100:1"),
+        ("gpu:h100:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:1", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("", "gpu:h100:2(IDX:0-1)", "gpu:2"),
+        ("gpu:h100:1", "", "gpu:h100:1"),
+        ("", "", ""),
+    ],
+)
+def test_ray_has_all_the_gpus_of_an_exclusive_job(asked, given, of_step, monkeypatch):
+    monkeypatch.setattr(slurm, "hostnames", lambda names: names)
+    for name in ("SLURMD_NODENAME", "SLURM_JOB_NODELIST"):
+        monkeypatch.setenv(name, "n1")
+    options = ["--jobs=/r", "--cpus=1", "--interface=lo", f"--gres={asked}", "sweep.py"]
+    details = f"JobId=41 Nodes=n1 CPU_IDs=0-7 Mem=0 GRES={given}"
+    (node,) = offered_by_nodes(details, job.parser().parse_args(options)).values()
+    assert node["gres"] == of_step
+    chosen = job.parser().parse_args(["--simulated-gpus", "--gpu-type=H100", *options])
+    (simulated,) = offered_by_nodes(details, chosen).values()
+    assert simulated["gpus"] == 0  # which Ray would look for, and sweeps want their types alone
+    assert ("H100" in simulated["resources"]) == bool(given)
+
+
 def fill(profile, **changes):
     task = Task(
         "tiny", ["sweeps/a b.py", "--scale", "paper"], "python x.py", Path("/r/jobs"), Path("/w")
@@ -322,7 +347,7 @@ def test_job_reads_what_its_script_tells_it(is_set):
     )  # fmt: skip
     text = fill(profile)
     words = shlex.split(text.splitlines()[-1])
-    read = vars(job._parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
+    read = vars(job.parser().parse_args(words[words.index("--jobs=/r/jobs") :]))
     assert read == {
         "jobs": Path("/r/jobs"), "cpus": 3, "gres": profile.gres, "gpu_type": profile.gpu_type,
         "scratch": "/s", "signal_seconds": 300, "max_requeues": 5, "dashboard": is_set,

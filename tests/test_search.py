@@ -272,12 +272,21 @@ def test_time_left_is_of_all_tasks_to_come(tmp_path, data, capsys, monkeypatch):
     now[0] += 10
     fail(trials, "b")
     assert "it runs again; 103 min left\n" in capsys.readouterr().out
+    trials.next("b")
+    now[0] += 20
+    fail(trials, "c", reason="the loss is nan", failure="non-finite")
+    assert "the loss is nan; 48 min left\n" in capsys.readouterr().out  # one is half done
 
 
 def test_tables_of_a_search_are_a_sweeps(tmp_path, data):
     trials = open_trials(tmp_path, data, number=1)
     fingerprint = advance(trials, "0", data)
     trials.settle()
+    for path in (tmp_path / "tiny_search").glob("*.arrow"):  # as if the run had been killed before
+        path.unlink()
+    (tmp_path / "tiny_search" / "sweep.json").unlink()
+    again = make_plan(tmp_path, number=1)
+    assert search_run.run(again, tmp_path, None, "python x.py", Mode.OFF) == 0
     row = read_table(tmp_path / "tiny_search" / "trials.arrow").to_pylist()[0]
     assert (row["trial"], row["status"]) == (fingerprint, "EVALUATED")
     assert trials.study.best_value == row["return_mean"]

@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from ray.tune.error import TuneError
 
 from pwmray import deaths, registry, room
-from pwmray.commands import run_command
+from pwmray.commands import TRIALS_FAILED, run_command
 from pwmray.driver import connect, interruption, retries
 from pwmray.driver.notify import Notices
 from pwmray.driver.tune_callbacks import StopEarly, unwrapped
+from pwmray.failures import Failure
 from pwmray.files import append_lines
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Status, claim
 from pwmray.search import run as search_run
@@ -74,6 +75,7 @@ def test_trial_whose_folder_cannot_be_written_any_more_ends_no_search(
     trials.die("a", "The actor died unexpectedly")
     trials.end("a", None, is_error=True)
     assert trials.next("c") is not None
+    assert not trials.wait_for_held(pytest.fail)  # for what nobody can record
     trials.settle("it is looked at before it is dropped")
     monkeypatch.undo()
     out = capsys.readouterr().out
@@ -156,6 +158,28 @@ def test_search_that_is_asked_to_stop_waits_with_no_write_of_its_own(
             trials.next("a")
         except interruption.AskedToStopError:
             raise TuneError("a traceback")  # noqa: B904
+
+
+@pytest.mark.parametrize(("num_done", "code"), [(1, 0), (0, TRIALS_FAILED)])
+def test_end_of_a_search_tells_what_came_of_it(num_done, code, data, tmp_path, monkeypatch, capsys):
+    def search_task(begin, config, engine, opened, asked):
+        opened.append(begin(offered={"CPU": 1.0}))
+        for name in "ab"[:num_done]:
+            evaluate(Path(opened[0].next(name)["grid"]["folder"]))
+            opened[0].end(name, None, is_error=False)
+        for name in "ab"[num_done:]:
+            fail(opened[0], name, reason="it diverged", failure=Failure.NON_FINITE)
+        return opened[0]
+
+    told = []
+    monkeypatch.setattr(Notices, "_send", lambda self, fields: told.append(fields))
+    monkeypatch.setattr(search_run, "make_data", lambda wanted, *_: dict.fromkeys(wanted, data))
+    monkeypatch.setattr(search_run, "_search_task", search_task)
+    plan = make_plan(tmp_path, number=2)
+    assert search_run.run(plan, tmp_path, None, "python search.py", Mode.OFF) == code
+    counts = {"done": num_done, "failed": 2 - num_done, "left": 0}
+    assert [{key: fields[key] for key in counts} for fields in told] == [counts]
+    assert f"{TASK}: tiny_search, the best first\n" in capsys.readouterr().out
 
 
 def test_search_whose_tables_cannot_be_written_for_another_reason_says_that(tmp_path, monkeypatch):

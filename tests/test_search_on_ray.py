@@ -1,5 +1,6 @@
 """A search on Ray: stopped, killed, and gone on with."""
 
+import functools
 import os
 import shutil
 import signal
@@ -190,3 +191,21 @@ def test_trials_that_tune_stops_without_a_ray_are_not_stopped_early(tmp_path, da
     stopper.is_ray_lost = True
     searcher.on_trial_complete("a", {"epoch": 2, "return_mean": 1.0})
     assert [trial.state for trial in trials.study.get_trials()] == [TrialState.RUNNING]
+    stopper.is_ray_lost = False
+    searcher.on_trial_complete("a", {"epoch": 2, "return_mean": 1.0})
+    assert [trial.state for trial in trials.study.get_trials()] == [TrialState.PRUNED]
+
+
+def test_search_whose_ray_dies_as_it_is_to_stop_starts_no_other(tmp_path, data, monkeypatch):
+    def search_until_ray_dies(trials, place, stop):
+        stop.reason = "preempted"
+        return True
+
+    monkeypatch.setattr(search_run, "_search", search_until_ray_dies)
+    monkeypatch.setattr(search_run, "ray", SimpleNamespace(cluster_resources=dict))
+    places = SimpleNamespace(start=lambda _: None, make_place=lambda: tmp_path)  # no leave_lost
+    opened, plan = [], make_plan(tmp_path)
+    begin = functools.partial(SearchTrials, plan, TASK, data, command="python search.py")
+    asked = (plan.config(TASK, {}), places, opened, interruption.Interruption())
+    trials = search_run._search_task(begin, *asked)
+    assert opened == [trials]

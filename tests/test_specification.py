@@ -50,6 +50,7 @@ def at_tiny(**here):
         ({"gpus": {"epochs": "H100"}}, "gpus: 'epochs' is 'H100'; it must be a mapping of the"),
         ({"gpus": {"arm": {"a": "H100"}}}, "gpus: unknown axis 'arm'"),
         ({"scales": {}}, "scales is empty"),
+        ({"scales": None}, "sweep tiny: scales is None; it must be a mapping of names"),
         ({"scales": {"tiny": {}}}, "scale 'tiny' lacks 'instead'"),
         ({"scales": {"tiny": {"instead": {}}}}, "scale 'tiny' lacks 'set'"),
         ({"scales": {"tiny": {**TINY, "instead": {"epochs": 4}}}}, "'instead' of 'epochs' is 4"),
@@ -125,6 +126,7 @@ def test_sweep_that_cannot_be_meant_is_one_line(changes, said, capsys):
         ),
         (at_tiny(num_trials=0), "num_trials is 0"),
         ({"scales": {}}, "scales is empty"),
+        ({"scales": None}, "scales is None; it must be a mapping of names"),
     ],
 )
 def test_search_that_cannot_be_meant_is_one_line(changes, said, capsys):
@@ -144,6 +146,7 @@ def test_search_that_cannot_be_meant_is_one_line(changes, said, capsys):
         ({"hold": ["seed"]}, "pretraining pair: hold is ['seed']; it must be a mapping"),
         ({"hold": {"world_model.kind": "mlp"}}, "'world_model.kind' is held, but axis"),
         ({"scales": {}}, "pretraining pair: scales is empty"),
+        ({"scales": None}, "pretraining pair: scales is None; it must be a mapping of names"),
         ({"scales": {"tiny": {"set": {}}}}, "scale 'tiny' lacks 'instead'"),
     ],
 )

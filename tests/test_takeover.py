@@ -1,19 +1,23 @@
 """A process that stood still and lost its trial to another leaves that one's work alone."""
 
+import contextlib
 import dataclasses
 import errno
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from pwmray import registry
+from pwmray import registry, watchdog
 from pwmray import trial as trials
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
-from pwmray.hold import Hold, RunningElsewhereError
+from pwmray.hold import Hold, RunningElsewhereError, clear_leftovers
 from pwmray.registry import Status
 from pwmray.trial import Trial
 from pwmray.watchdog import STACKS_FILE, Watchdog, has_hung
+from tests.claims import leave_claim
 from tests.made_trials import CPU, ask_for, make_config, make_environments, open_trial
 
 
@@ -134,11 +138,11 @@ def test_trial_taken_over_while_it_waits_for_room_does_not_write(tmp_path, monke
 def test_watchdog_of_who_lost_the_trial_writes_not_into_that_of_who_has_it(tmp_path):
     path = tmp_path / STACKS_FILE
     with open(path, "w") as of_who_lost_it:
-        watchdog = Watchdog(path, 60.0)
+        lost = Watchdog(path, 60.0)
         of_who_lost_it.write("Timeout (0:00:30)!")
         of_who_lost_it.flush()
         assert not has_hung(tmp_path)
-        watchdog.close()
+        lost.close()
 
 
 def test_trial_whose_folder_was_deleted_is_none_to_run(tmp_path, data):
@@ -162,3 +166,54 @@ def test_trial_whose_record_was_cut_to_before_it_was_queued_is_none_to_run(tmp_p
     with pytest.raises(RunningElsewhereError, match="its record was cut"):
         open_trial(config, folder, data)
     assert [event["status"] for event in registry.read(folder).events] == ["PENDING"]
+
+
+def test_trial_that_is_none_to_run_is_given_back_at_once(tmp_path):
+    config = make_config()
+    for status in (Status.PENDING, Status.QUEUED, Status.RUNNING, Status.COMPLETED):
+        registry.record(tmp_path, status, config=config.to_dict())
+    registry.record(tmp_path, Status.EVALUATED)
+    with pytest.raises(RunningElsewhereError, match="EVALUATED in another process"):
+        Hold(tmp_path, config.runtime)
+    assert registry.running_elsewhere(tmp_path) is None
+
+
+def test_trial_whose_taker_is_gone_too_is_said_to_be_a_gone_processs(tmp_path):
+    config = make_config()
+    ask_for(config, tmp_path)
+    hold = Hold(tmp_path, config.runtime)
+    (tmp_path / registry.CLAIM_FILE).unlink()
+    with pytest.raises(RunningElsewhereError, match=r"^taken over by a process that is gone$"):
+        hold.check()
+    hold.close()
+
+
+def test_trial_hangs_after_the_minutes_that_its_config_says(tmp_path, monkeypatch):
+    config, limits = make_config(**{"runtime.hang_minutes": 2.0}), []
+    ask_for(config, tmp_path)
+    python = SimpleNamespace(
+        dump_traceback_later=lambda limit, **_: limits.append(limit),
+        cancel_dump_traceback_later=lambda: None,
+    )
+    monkeypatch.setattr(watchdog, "faulthandler", python)
+    with contextlib.closing(Hold(tmp_path, config.runtime)) as hold, hold.watchdog:
+        assert limits == [120.0]
+
+
+@pytest.mark.parametrize(
+    ("is_evaluated", "is_held", "left"),
+    [(True, False, False), (False, False, True), (True, True, True)],
+)
+def test_drafts_of_a_process_killed_at_the_end_of_its_trial_are_deleted(
+    is_evaluated, is_held, left, tmp_path
+):
+    draft = tmp_path / ".curve.arrow.1.tmp"
+    ask_for(make_config(), tmp_path)
+    if is_evaluated:
+        for status in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+            registry.record(tmp_path, status)
+    draft.touch()
+    if is_held:
+        leave_claim(tmp_path / registry.CLAIM_FILE, os.getppid())
+    clear_leftovers(tmp_path)
+    assert draft.exists() == left
