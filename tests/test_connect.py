@@ -353,7 +353,7 @@ def test_ray_that_dies_once_its_driver_is_asked_to_stop_is_the_last(
     plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
     (trial,) = plan.trials
     engine = launch._Engine(plan, {trial.config.fingerprint: tmp_path}, None, interruption, None)
-    turns = SimpleNamespace(release=lambda: released.append(1))
+    turns = SimpleNamespace(release=lambda: released.append(1), bytes_to_begin=lambda trial: 0)
     progress, bug = SimpleNamespace(say=print), retries.FirstDeaths()
     with contextlib.closing(engine):
         engine.run([trial], launch._Following(turns, progress, None, bug, interruption))

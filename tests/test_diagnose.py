@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.curves import read_curves
+from analysis.curves import load_curves
 from analysis.diagnose import diagnose
 from analysis.load import load_sweep
 from analysis.summarize import main
@@ -165,7 +165,7 @@ def test_curves_are_put_in_order_of_epoch(tmp_path):
     rows = read_table(folder / "curves.arrow").to_pylist()
     for order in (rows[::-1], rows[::2] + rows[1::2]):
         write_rows(folder / "curves.arrow", order, CURVE)
-        curves = read_curves(folder)
+        curves = load_curves(load_sweep(folder))
         assert list(curves[FIRST].epochs) == list(range(0, 120, 10))
         assert list(curves[FIRST].returns) == STEADY
         assert list(curves[SECOND].returns) == STEADY[::-1]
