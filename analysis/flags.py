@@ -1,7 +1,7 @@
 """Find what looks odd about a sweep's trials: it is noted, but blocks no verdict."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,24 +70,30 @@ def _is_misrecorded(trial: Trial) -> bool:
 
 def _find_repeated(trials: Sequence[Trial], names: ShortNames) -> str:
     """Name what was trained more than once, as the sweep's held settings changed."""
-    counts = Counter(map(names.name_trial, trials))
-    repeated = [f"{name} ({count} trials)" for name, count in counts.items() if count > 1]
+    found: dict[tuple, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        found[(*trial.factors.items(), trial.seed)].append(trial)
+    repeated = [
+        f"{names.name_trial(some[0])} ({len(some)} trials)"
+        for some in found.values()
+        if len(some) > 1
+    ]
     said = "several trials of one seed of an arm, of which the latest counts"
     return f"{said}: {list_first(repeated)}" if repeated else ""
 
 
 def _find_several_data(trials: Sequence[Trial], names: ShortNames) -> str:
     """Name the arms whose trials had the same settings of data, but not the same data."""
-    arms: dict[str, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
+    arms: dict[tuple, dict[Any, Trial]] = defaultdict(dict)  # the first trial of each data
     for trial in trials:
-        arm = " ".join(names.list_apart(trial.factors))
+        arm = tuple(trial.factors.items())
         arms[arm].setdefault(trial.record["data_fingerprint"], trial)
     several = []
     for arm, firsts in arms.items():
         found = {name: trial for name, trial in firsts.items() if name is not None}
         settings = {str(trial.settings.get("data")) for trial in found.values()}
         if len(settings) < len(found):
-            several.append(f"{arm} ({join_values(list(found))})")
+            several.append(f"{' '.join(names.list_apart(dict(arm)))} ({join_values(list(found))})")
     said = f"{number_of(len(several), 'arm')} trained on several datasets"
     return f"{said}: {list_first(several)}" if several else ""
 

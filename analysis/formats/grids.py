@@ -53,24 +53,22 @@ def headline(summary: Summary) -> str:
 def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     """Return the summary's tables in the order printed."""
     names = shorten_levels(summary.arms)
-    if is_search(summary):
-        grids = _list_found(summary.arms, names)
-        grids += [_seed_grid(summary, names)] if per_seed else []
-        return [_leave_out(grid, find_held(summary.arms)) for grid in grids]
-    grids = [_arm_grid(summary.arms, names)]
+    is_found = is_search(summary)
+    grids = _list_found(summary.arms, names) if is_found else [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
     if summary.reference is not None:
         grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
-    grids += [grid for table in summary.comparisons for grid in _comparison_grids(table, names)]
+    tables = [table for table in summary.comparisons if table.rows or not is_found]
+    grids += [grid for table in tables for grid in _comparison_grids(table, names)]
     has_rows = any(table.rows for table in summary.comparisons)
     if not has_rows and not is_scattered(summary.sweep):  # which has one seed: no interval, no p
         grids.append(_floor_grid(summary.arms, names))
-    held = find_held(summary.arms)
-    grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
-    return [_leave_out(grid, held) for grid in grids]
+    if not is_found:
+        grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
+    return [_leave_out(grid, find_held(summary.arms)) for grid in grids]
 
 
 def is_search(summary: Summary) -> bool:
