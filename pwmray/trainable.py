@@ -20,13 +20,11 @@ from pwmray.failures import share_of
 from pwmray.gauges import TrialGauges, tags_of
 from pwmray.hold import FolderGoneError, RunningElsewhereError
 from pwmray.placement import bundle
-from pwmray.room import takes
 
 if TYPE_CHECKING:
     from pwmray.config import TrialConfig
     from pwmray.trial import Trial
 
-NO_ROOM = "no_room"  # the disk was too full for the trial to begin
 NOT_SEEN_ON = "not_seen_on"  # the machine that found no folder of the trial
 PIECE_SECONDS = "piece_seconds"  # of a row that is reported: how long the trial took for it
 _KINDS_OF_EPISODES = 3  # of a trial: those during training, the final ones and the planner's
@@ -64,15 +62,9 @@ class TrialTrainable(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """Do the trial's next piece; the first call claims it and builds or resumes it.
-
-        A trial that its disk has no room for does not begin: it would hold its GPU, and wait.
-        """
+        """Do the trial's next piece; the first call claims it and builds or resumes it."""
         try:
             if self._trial is None:
-                num_bytes = self._grid["num_bytes"]
-                if num_bytes and not takes(Path(self._grid["folder"]), num_bytes):
-                    return {"done": True, NO_ROOM: True}
                 self._trial = self.open(self._grid)
                 grid, begun = self._grid, (self._trial.epoch, self._trial.train_seconds)
                 self._gauges = TrialGauges(grid["tags"], grid["epochs"], grid["use_gpu"], begun)
@@ -107,14 +99,12 @@ def grid_of(
     title: str,
     machine: Mapping[str, float],
     offered: Mapping[str, float],
-    num_bytes: int = 0,
 ) -> dict[str, Any]:
     """Return what a TrialTrainable has to know of its trial, and the resources to ask Ray for.
 
     The config is passed as JSON, since Tune walks through every value that it is given. `title` and
     the tags are for dashboards; `machine` has the resources of Ray's largest machine, `offered`
-    those of all machines together. It begins only where the disk takes `num_bytes`; with 0 it waits
-    for room itself.
+    those of all machines together.
     """
     return {
         "trial": json.dumps(config.to_dict()),
@@ -124,7 +114,6 @@ def grid_of(
         "tags": tags_of(title, sweep, config),
         "folder": str(folder),
         "data": str(data_path),
-        "num_bytes": num_bytes,
         "use_gpu": offered.get("GPU", 0) > 0,
         "bundle": bundle(config.runtime, share_of(registry.read(folder)), machine, offered),
     }

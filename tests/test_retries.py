@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwmray import placement, plan, registry, room, tables, trainable
+from pwmray import placement, plan, registry, room, tables
 from pwmray.driver import retries
 from pwmray.driver import turns as driver_turns
 from pwmray.driver.interruption import Interruption
@@ -209,49 +209,6 @@ def test_driver_that_is_asked_to_stop_waits_for_no_room(tmp_path, monkeypatch):
     asked.reason = "preempted"
     monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
     assert not turns._room.ends_well(10**18, 60.0)
-
-
-@pytest.mark.parametrize("num_bytes", [10**18, 0])
-def test_trial_begins_only_where_its_disk_takes_what_it_writes(num_bytes, tmp_path):
-    class Opened(trainable.TrialTrainable):
-        def open(self, grid):
-            raise trainable.RunningElsewhereError("it begins")
-
-    process = Opened.__new__(Opened)
-    process.setup({"grid": {"folder": str(tmp_path), "num_bytes": num_bytes}})
-    result = process.step()
-    assert result["done"]
-    assert (trainable.NO_ROOM in result, "elsewhere" in result) == (num_bytes > 0, num_bytes == 0)
-
-
-@pytest.mark.parametrize("is_room", [True, False])
-def test_trials_that_found_no_room_to_begin_wait_for_it_together(
-    is_room, tmp_path, monkeypatch, capsys
-):
-    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:3], tmp_path)
-    progress = SweepProgress(made, Notices("tiny", None))
-    turns = Turns(made, progress, Interruption(), float("inf"))
-    assert turns.next(machine) == made.trials
-    assert [turns.bytes_to_begin(t) for t in made.trials] == [t.disk_bytes for t in made.trials]
-    joined = tables.Tables(tables.open_sweep(made, "python tiny.py"))
-    watch = TuneWatch(made, turns, progress, joined, retries.FirstDeaths(), Interruption())
-    for trial in made.trials:
-        grid = {"fingerprint": trial.config.fingerprint}
-        handed = SimpleNamespace(config={"grid": grid}, last_result={trainable.NO_ROOM: True})
-        watch.on_trial_start(0, [], handed)
-        watch.on_trial_complete(0, [], handed)
-    now = [0.0]
-    fake = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s))
-    monkeypatch.setattr(retries, "time", fake)
-    monkeypatch.setattr(retries, "takes", lambda *_: is_room and now[0] > 60)
-    assert turns.next(machine) == (made.trials if is_room else [])
-    assert turns.is_over is not is_room
-    assert now == ([65.0] if is_room else [1800.0])
-    assert [turns.bytes_to_begin(trial) for trial in made.trials] == [0, 0, 0]
-    assert registry.read(folder_of(tmp_path, made.trials[2])).status is Status.QUEUED
-    out = capsys.readouterr().out
-    assert out.count("no trial begins before there is room") == 1
-    assert "3 waiting of 3" in progress.line()
 
 
 def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path):

@@ -214,8 +214,7 @@ class _Engine(Engine):
             config, folder = trial.config, _folder(self._plan, trial)
             title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
             data_path = self._data_paths[config.fingerprint]
-            asked = (sweep.name, title, machine, offered, following.turns.bytes_to_begin(trial))
-            spaces.append(grid_of(config, folder, data_path, *asked))
+            spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
         stopper, waiting = StopEarly(following.deaths), spaces[::-1]
         # Handed out one by one: of a grid search Tune would copy all values for each trial.
         space = {"grid": tune.sample_from(lambda _: waiting.pop())}

@@ -203,11 +203,6 @@ class SweepProgress:
         final = f", final return {result['return_mean']:.1f}" if trial.status == "done" else ""
         self._tell(f"{trial.status} {trial.label}{final}")
 
-    def hand_back(self, fingerprint: str) -> None:
-        """A trial did not begin: the disk is too full."""
-        with self._sums.changing(self._trials[fingerprint]) as trial:
-            trial.status = "waiting"
-
     def fail(self, fingerprint: str, record: Record) -> None:
         """A trial failed, as its record says."""
         with self._sums.changing(self._trials[fingerprint]) as trial:

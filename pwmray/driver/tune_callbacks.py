@@ -24,7 +24,7 @@ from pwmray.plan import Plan
 from pwmray.room import free_bytes
 from pwmray.tables import Pace, Tables
 from pwmray.tracking.recording import without_wandb
-from pwmray.trainable import NO_ROOM, NOT_SEEN_ON, PIECE_SECONDS
+from pwmray.trainable import NOT_SEEN_ON, PIECE_SECONDS
 
 _RAY_SECONDS = 5.0  # between two looks at whether Ray is there
 _DISK_SECONDS = 60.0  # between two looks at the disk's room
@@ -67,11 +67,6 @@ class TuneWatch(tune.Callback):
         self._look_at_disk()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        if NO_ROOM in trial.last_result:
-            self._deaths.leave(_fingerprint(trial))
-            self._turns.hand_back(_fingerprint(trial))
-            self._progress.hand_back(_fingerprint(trial))
-            return
         self._to_write.pop(_fingerprint(trial), None)
         if self._deaths.bug is not None or self._interruption.reason is not None:
             return  # it was stopped, not completed

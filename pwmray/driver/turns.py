@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pwmray import deaths, provenance, registry
-from pwmray.commands import how_to_make_room
 from pwmray.driver import retries
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
@@ -56,7 +55,6 @@ class Turns:
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
         self._ours: set[str] = set()  # queued here, and not skipped
-        self._roomless: set[str] = set()  # trials that found the disk too full to begin
         self._not_seen: set[str] = set()  # of those that `next` gave last
         self._num_in_vain = 0  # in a row, that none of those was seen
         self._blind: set[str] = set()  # machines that do not see the results
@@ -116,21 +114,6 @@ class Turns:
             self._blind.add(not_seen_on)
             self._progress.say(describe_blind(self._results, self._blind))
 
-    def hand_back(self, fingerprint: str) -> None:
-        """Take back a trial that found the disk too full to begin: `next` waits for room."""
-        if not self._roomless:
-            how = how_to_make_room(self._results)
-            self._progress.say(f"disk full: no trial begins before there is room; {how}")
-        self._ours.discard(fingerprint)
-        self._roomless.add(fingerprint)
-
-    def bytes_to_begin(self, trial: PlannedTrial) -> int:
-        """Return for how many bytes there is to be room where a trial begins.
-
-        It is 0 for one that was handed back: it may lie on a disk of its own, always too full.
-        """
-        return 0 if trial.config.fingerprint in self._roomless else trial.disk_bytes
-
     def release(self) -> None:
         """Take back the trials queued but not begun: to lose Ray is no failure of theirs."""
         for fingerprint in list(self._ours):
@@ -184,10 +167,6 @@ class Turns:
         if record.status is Status.EVALUATED or is_given_up:
             del self._open[fingerprint]
             self._progress.settle(fingerprint, record)
-            return False
-        limit = trial.config.runtime.disk_wait_seconds
-        if fingerprint in self._roomless and not self._room.ends_well(trial.disk_bytes, limit):
-            del self._open[fingerprint]  # it did not begin, and is left as it was
             return False
         if self._queue(trial, record.status, {"retry": failure} if failure else {}):
             self._progress.queue(fingerprint, failure)
