@@ -107,26 +107,26 @@ def check_writable(folder: Path) -> None:
 
 
 class Mount:
-    """The disk on which a file is, to be told from the empty folder that it leaves if unmounted."""
+    """The disk on which a folder is, to be told from the empty one that is there when unmounted."""
 
-    def __init__(self, file: Path):
-        self._file, self._device = file, _device_of(file)
+    def __init__(self, folder: Path):
+        self._folder, self._was = folder, existing_part(folder).stat()
 
     @property
     def is_gone(self) -> bool:
-        """Whether it was unmounted. Who deletes a file wants it so; mounted anew it is there."""
-        return not self._file.exists() and _device_of(self._file) != self._device
+        """Whether it was unmounted: not when somebody deletes the folder, or mounts it anew."""
+        try:
+            now = existing_part(self._folder).stat()
+        except OSError:  # whoever reads or writes there tells what ails it
+            return False
+        return now.st_dev != self._was.st_dev and now.st_ino != self._was.st_ino
 
     def check(self) -> None:
         """Raise ValueError if it was unmounted: what begins anew in its place is hidden later."""
         if self.is_gone:
             raise ValueError(
-                f"{self._file.parent} is gone: its disk was unmounted; mount it and run this again"
+                f"{self._folder} is gone: its disk was unmounted; mount it and run this again"
             )
-
-
-def _device_of(path: Path) -> int:
-    return existing_part(path).stat().st_dev
 
 
 def link_or_copy(source: Path, target: Path) -> None:

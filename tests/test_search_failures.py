@@ -483,19 +483,30 @@ def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
     assert trials.next("b") is not None
 
 
+def test_search_goes_on_after_a_trial_whose_disk_was_full_too_often(tmp_path, data):
+    trials = open_trials(tmp_path, data)
+    for number in range(6):
+        fail(trials, f"{number}", failure="disk full", reason="No space left on device")
+    assert trials.obstacle is None
+    assert trials.study.get_trials()[0].state is TrialState.FAIL
+    assert trials.next("b") is not None
+
+
 def test_search_whose_disk_is_unmounted_begins_nothing_anew_in_its_place(tmp_path, data):
     disk = tmp_path / "disk"
     small_disk.mount(disk, 1 << 20)
     try:
         trials = open_trials(disk, data)
         trials.next("a")
+        trials.next("b")
     finally:
         small_disk.unmount(disk)
-    trials.end("a", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
-    for go_on in (lambda: trials.next("b"), trials.settle):
+    trials.is_stopped("a", {"epoch": 2, "return_mean": 1.0})  # writes into the study
+    trials.end("b", {"elsewhere": "its folder was deleted", NOT_SEEN_ON: "n2"}, is_error=False)
+    for go_on in (lambda: trials.next("c"), trials.settle):
         with pytest.raises(ValueError, match=f"{disk}/tiny_search is gone: its disk was unmounted"):
             go_on()
-    assert list(disk.iterdir()) == []
+    assert {path.name for path in disk.rglob("*")} == {"tiny_search", study.JOURNAL_FILE}
 
 
 def test_search_ends_when_its_first_trials_die_of_one_bug(tmp_path, data):

@@ -25,7 +25,6 @@ from pwmray.failures import (
 )
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
-from pwmray.registry.sweep_folders import SWEEP_FILE
 from pwmray.room import Mount
 from pwmray.watchdog import has_hung
 from pwmray.wording import one_line
@@ -49,7 +48,7 @@ class Turns:
         self._interruption = interruption
         self._patience_seconds = patience_seconds
         self._results = plan.results
-        self._mount = Mount(plan.results / plan.sweep.name / SWEEP_FILE)
+        self._mount = Mount(plan.results / plan.sweep.name)
         self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
         self._waited_for: set[str] = set()  # trials whose record the disk had no room for
         self._progress = progress

@@ -16,7 +16,7 @@ from pwmray.driver import connect, retries
 from pwmray.driver.interruption import AskedToStopError
 from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
-from pwmray.failures import Failure, describe_unwritten, failure_of, is_disk_full
+from pwmray.failures import Failure, describe_unwritten, failure_of, has_retry, is_disk_full
 from pwmray.registry import CLAIM_FILE, STOPPED_EARLY, Record, Status, claim
 from pwmray.room import Mount, with_room
 from pwmray.search import study
@@ -62,7 +62,7 @@ class SearchTrials:
         self._may_go_on = may_go_on
         self._proposals = Proposals(plan, task, self._heed)
         self.study = self._proposals.study
-        self._mount = Mount(plan.folder / study.JOURNAL_FILE)
+        self._mount = Mount(plan.folder)
         self._live: dict[str, tuple[optuna.Trial, TrialConfig]] = {}  # by Tune's names
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
@@ -283,7 +283,8 @@ class SearchTrials:
             self._proposals.put_back(trial)
             self._retried[config.fingerprint] = failure_of(record)
             return f"failed: {reason}; it runs again"
-        if failure_of(record) is Failure.DISK_FULL:  # each proposal would wait as long in vain
+        if failure_of(record) is Failure.DISK_FULL and has_retry(record):
+            # It got no room in time, and each proposal would wait as long in vain.
             self._deaths.leave(config.fingerprint)
             how = how_to_make_room(self._plan.results)
             self.obstacle = f"no trial can run, for the disk stays full: {how}"
