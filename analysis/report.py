@@ -83,8 +83,6 @@ def summarize_sweep(
     arms = tuple(build_arms(sweep))
     factors = list_factors(sweep, compare)
     compared = [compare_arms(sweep, arms, f, despite_differences, within) for f in factors]
-    # That a factor nobody asked for has one level is not worth a heading.
-    compared = [*compared[:1], *(table for table in compared[1:] if table.rows or table.apart)]
     counting = leave_out_replaced(sweep)
     signs = diagnose(counting)
     names = shorten_levels(arms)

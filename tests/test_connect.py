@@ -121,13 +121,17 @@ def test_gpus_that_are_coming_are_waited_for_but_not_for_ever(comes, num_looks, 
     assert len(looks) == num_looks
 
 
-@pytest.mark.parametrize(("most", "is_told"), [(150, True), (96365, False), (-1, False)])
-def test_ray_that_does_not_start_names_a_limit_of_processes(most, is_told, monkeypatch):
+@pytest.mark.parametrize(
+    ("user", "most", "is_told"),
+    [(1000, 150, True), (1000, 96365, False), (1000, -1, False), (0, 150, False)],
+)
+def test_ray_that_does_not_start_names_a_limit_of_processes(user, most, is_told, monkeypatch):
     def fail(**_):
         raise Exception("unexpected EOF")
 
     monkeypatch.setattr(ray, "init", fail)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(ValueError, match="unexpected EOF") as raised:
         connect.connect(None)
     assert (f"{most} processes and threads here (ulimit -u)" in str(raised.value)) == is_told
@@ -353,7 +357,7 @@ def test_ray_that_dies_once_its_driver_is_asked_to_stop_is_the_last(
     plan = planning.make(sweep, "tiny", sweep.cells("tiny")[:1], tmp_path)
     (trial,) = plan.trials
     engine = launch._Engine(plan, {trial.config.fingerprint: tmp_path}, None, interruption, None)
-    turns = SimpleNamespace(release=lambda: released.append(1), bytes_to_begin=lambda trial: 0)
+    turns = SimpleNamespace(release=lambda: released.append(1))
     progress, bug = SimpleNamespace(say=print), retries.FirstDeaths()
     with contextlib.closing(engine):
         engine.run([trial], launch._Following(turns, progress, None, bug, interruption))

@@ -12,7 +12,7 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import TRIALS, write_rows
-from tests.made_sweeps import CONTROLS, make_row, make_sweep
+from tests.made_sweeps import CONTROLS, make_row, make_sweep, read_csv
 from tests.seen_figures import footnote
 from tests.squares import KINDS, write_square, write_trials
 
@@ -329,6 +329,48 @@ def test_a_variant_that_nobody_varied_has_no_heading(tmp_path, capsys):
     printed = summarize(tmp_path / "s", capsys)
     assert "Verdicts along epochs" in printed
     assert "Verdicts along variant" not in printed
+    assert main([str(tmp_path / "s"), "--format", "csv"]) == 0
+    assert "variant_verdict" in read_csv(capsys.readouterr().out)[0]  # programs find their columns
+
+
+def test_arms_that_differ_in_both_factors_are_told_so_of_both(tmp_path, capsys):
+    cells = (("baseline", 100), ("fullflow", 200))
+    rows = [make_row("cup-spin", *cell, seed) for cell in cells for seed in (1, 2)]
+    write_trials(tmp_path / "s", rows, ["variant", "epochs", "task", "seed"], "epochs")
+    printed = summarize(tmp_path / "s", capsys)
+    assert "the levels of epochs differ in variant too" in printed
+    assert "the levels of variant differ in epochs too" in printed
+
+
+def test_trials_of_many_settings_are_named_by_fingerprint_and_told_apart_by_all(tmp_path):
+    keys = [f"k{number}" for number in range(6)]
+    rows = [
+        make_row("cup-spin", "baseline", 100, seed)
+        | {"trial": f"{level}{seed}-a-fingerprint"}
+        | {"config": json.dumps({"learner": dict.fromkeys(keys, level)})}
+        for level in (1, 2)
+        for seed in (1, 2)
+    ]
+    held = json.loads(rows[0]["config"]) | {"lr": 1}
+    rows += [rows[0] | {"trial": "99-a-fingerprint", "config": json.dumps(held)}]
+    varies = [*(f"learner.{key}" for key in keys), "task", "seed"]
+    write_trials(tmp_path / "s", rows, varies, varies[0])
+    said = "several trials of one seed of an arm, of which the latest counts"
+    notes = summarize_sweep(load_sweep(tmp_path / "s")).notes
+    assert f"{said}: cup-spin 11-a-fin (2 trials)" in notes
+
+
+def test_levels_with_one_label_are_several_all_the_same(tmp_path):
+    rows = [
+        make_row("cup-spin", "fullflow", 100, seed)
+        | {"trial": f"{number}-{seed}", "world_model_from": f"run{number}/model.pt"}
+        | {"data_fingerprint": f"{number}"}
+        for number in range(28)  # more than there are letters
+        for seed in (1, 2)
+    ]
+    write_trials(tmp_path / "s", rows, ["world_model_from", "task", "seed"], "world_model_from")
+    notes = summarize_sweep(load_sweep(tmp_path / "s")).notes
+    assert not [note for note in notes if "several" in note]
 
 
 def test_a_level_called_none_does_not_win_as_nobody_does(tmp_path, capsys):

@@ -187,6 +187,22 @@ def test_a_search_lists_what_it_finished_by_task_and_the_best_first(tmp_path):
     assert grids[0].headers[-1] == "trial"  # by which `pwmray show` finds it
 
 
+def test_a_search_names_a_task_of_which_nothing_is_done(tmp_path):
+    rows = draw_space(5)
+    gone = [row | {"status": "FAILED"} if row["task"] == TASKS[1] else row for row in rows]
+    grids = list_grids(summarize_sweep(load_search(tmp_path / "s", gone)), False)
+    assert [len(grid.rows) for grid in grids] == [4, 0]
+    assert (TASKS[1] in grids[1].title, grids[1].notes) == (True, ("None is done.",))
+
+
+def test_a_search_has_the_tables_that_somebody_asks_for(tmp_path):
+    sweep = load_search(tmp_path / "s", draw_space(12))
+    summary = summarize_sweep(sweep, FLOWS[0], True, (FLOWS[0],), "pwm")
+    titles = [grid.title for grid in list_grids(summary, True)]
+    assert titles[2:4] == ["Beside PWM (48M)", "Every trial"]
+    assert titles[4].startswith(f"Verdicts along {FLOWS[0]}, each against ")
+
+
 def test_a_search_is_said_neither_to_lack_seeds_nor_to_have_an_interval(summary):
     assert not any("Short of seeds" in note for note in summary.notes)
     assert "Returns over the floor" not in [grid.title for grid in list_grids(summary, False)]

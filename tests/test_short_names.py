@@ -62,6 +62,10 @@ def test_a_number_has_so_much_of_its_key_that_no_other_is_called_so():
     ]  # fmt: skip
 
 
+def test_what_is_on_or_off_is_named():
+    assert shorten("learner.use_x", True, False).named("learner.use_x", False) == "use_x False"
+
+
 def test_files_of_one_name_in_two_folders_are_told_apart_by_letters():
     names = shorten("world_model_from", "a/model.pt", "b/model.pt")
     assert names.label("world_model_from", "b/model.pt") == "B"

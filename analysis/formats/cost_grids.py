@@ -11,8 +11,8 @@ from analysis.verdict import CONFIDENCE
 
 COST_NOTE = (
     "time: of training and evaluation on the device, all seeds together; calls: network calls of "
-    "one model step plus one action; gain/h: the mean return above the floor, over the mean hours "
-    "of training."
+    "one model step plus one action; return/h (in the first table): the mean return over the mean "
+    "hours of training; gain/h: what of it is above the floor."
 )
 SCALING_NOTE = (
     f"Epochs to {SHARE:.0%} of the way from floor to plateau. Two saturating shapes, exponential "

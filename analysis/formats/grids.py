@@ -26,7 +26,6 @@ from analysis.scattered import is_scattered
 from analysis.short_names import SHOWN_DIGITS, ShortNames, shorten_levels
 from analysis.stats import Contrast, mean_and_sd
 from analysis.verdict import CONFIDENCE
-from pwmray.tasks import Task
 
 VALUE_NOTE = (
     "imagined, real: discounted symlog rewards from the evaluation's starts, as the learner "
@@ -61,8 +60,10 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
         grids.append(draw_reference(summary.reference, names))
     if per_seed:
         grids.append(_seed_grid(summary, names))
-    tables = [table for table in summary.comparisons if table.rows or not is_found]
-    grids += [grid for table in tables for grid in _comparison_grids(table, names)]
+    for place, table in enumerate(summary.comparisons):
+        is_told = not is_found and (place == 0 or table.apart)  # that one nobody asked for is alone
+        if table.rows or is_told:
+            grids += _comparison_grids(table, names)
     has_rows = any(table.rows for table in summary.comparisons)
     if not has_rows and not is_scattered(summary.sweep):  # which has one seed: no interval, no p
         grids.append(_floor_grid(summary.arms, names))
@@ -115,16 +116,13 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
 
 def _list_found(arms: Sequence[Arm], names: ShortNames) -> list[Grid]:
     """Return what a search found, a table for each task, the best first."""
-    done = [arm for arm in arms if arm.counted]
-    return [_found_grid([arm for arm in done if arm.task == task], names) for task in _tasks(done)]
-
-
-def _tasks(arms: Sequence[Arm]) -> list[Task]:
-    return list(dict.fromkeys(arm.task for arm in arms))
+    tasks = dict.fromkeys(arm.task for arm in arms)
+    return [_found_grid([arm for arm in arms if arm.task == task], names) for task in tasks]
 
 
 def _found_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     factors = [name for name in arms[0].factors if name != "task"]
+    done = [arm for arm in arms if arm.counted]
     rows = [
         (
             format_return(arm.mean, None),
@@ -132,12 +130,12 @@ def _found_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
             format_time(arm.train_seconds),
             arm.counted[0].record["trial"][:SHOWN_DIGITS],
         )
-        for arm in sorted(arms, key=lambda arm: -(arm.mean or 0.0))
+        for arm in sorted(done, key=lambda arm: -(arm.mean or 0.0))
     ]
     task, kind = arms[0].task, arms[0].floor_kind
     title = f"Final returns on {task.name}, best first (floor {task.floor:.1f}, {kind})"
     headers = ("return", *factors, "train", "trial")
-    return Grid(title, headers, rows, tuple(names.legend.values()))
+    return Grid(title, headers, rows, tuple(names.legend.values()) if done else ("None is done.",))
 
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:

@@ -140,7 +140,7 @@ def _describe_failure(error: Exception, address: str | None) -> str:
     folder = os.environ.get(by) or tempfile.gettempdir()
     or_else = "; else this machine is too busy: try again later" if _TOO_LATE in str(error) else ""
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if 0 <= most < _NUM_THREADS:
+    if os.geteuid() and 0 <= most < _NUM_THREADS:  # root has no such limit
         or_else += (
             f"; and you may have {most} processes and threads here (ulimit -u), which is too few"
         )
