@@ -61,8 +61,8 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     if per_seed:
         grids.append(_seed_grid(summary, names))
     for place, table in enumerate(summary.comparisons):
-        is_told = not is_found and (place == 0 or table.apart)  # that one nobody asked for is alone
-        if table.rows or is_told:
+        # That a second factor has one level, or a search no rows, is not worth a heading.
+        if table.rows or (not is_found and (place == 0 or table.apart)):
             grids += _comparison_grids(table, names)
     has_rows = any(table.rows for table in summary.comparisons)
     if not has_rows and not is_scattered(summary.sweep):  # which has one seed: no interval, no p
