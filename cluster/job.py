@@ -53,6 +53,8 @@ class Job:
         self._ended_nodes = str(chosen.jobs / f".{job_id}.ended.")  # a prefix of node names
         self._ended_here = Path(self._ended_nodes + addresses.here())
         self.signal: int | None = None  # the last one received; SIGTERM stays
+        self._told: int | None = None  # the last one that the driver was sent
+        self._driver: subprocess.Popen | None = None
         self._was_in_vain = self.in_vain_word.exists()  # so was the job's life before this one
         self.is_in_vain = False  # Ray's head was lost before any row, twice in a row
         self.is_superseded = False  # Slurm seems to have lost this node, and runs the job elsewhere
@@ -82,7 +84,9 @@ class Job:
         try:
             ray.start()
             self._write_address(ray)
-            return self._supervise(ray, self._start_driver(ray.address, environment))
+            self._driver = self._start_driver(ray.address, environment)
+            self._tell(self._driver)  # of a signal that came before
+            return self._supervise(ray, self._driver)
         finally:
             ray.end()
             self.is_superseded = self._was_restarted_elsewhere()
@@ -110,11 +114,7 @@ class Job:
         return subprocess.Popen(command, env=environment)
 
     def _supervise(self, ray: JobRay, driver: subprocess.Popen) -> int:
-        told = None
         while driver.poll() is None:
-            if (number := self.signal) is not None and number != told:
-                driver.send_signal(number)
-                told = number
             time.sleep(LOOK_SECONDS)
             # Also after SIGUSR1, when the driver would wait for rows of trials that are gone.
             if self.signal != signal.SIGTERM and ray.has_ended:
@@ -170,12 +170,22 @@ class Job:
             return True  # nobody knows
 
     def _hear(self, number: int, _: Any) -> None:
-        """Keep a signal for the driver, which Slurm may have sent it, too: it is passed on once."""
+        """Pass a signal on to the driver, but only once: Slurm may have sent it there, too.
+
+        At once, since Slurm ends Ray at the same time, which would end a driver that does not know.
+        """
         if self.signal in (number, signal.SIGTERM):
             return
         self.signal = number
         with contextlib.suppress(OSError):  # not print, which the signal may have interrupted
             os.write(1, f"{raynode.stamped(f'got {signal.Signals(number).name}')}\n".encode())
+        if self._driver is not None:
+            self._tell(self._driver)
+
+    def _tell(self, driver: subprocess.Popen) -> None:
+        if (number := self.signal) not in (None, self._told):
+            self._told = number
+            driver.send_signal(number)
 
 
 def main() -> int:

@@ -141,9 +141,11 @@ def test_run_kept_offline_is_the_whole_run_in_one_file(alone, tmp_path):
     registry.record(folder, Status.RUNNING, epoch=2)
     rows = [{"trial": folder.name, **row} for row in ROWS]
     results.write_rows(folder / "curve.arrow", rows, results.CURVE)
+    path.with_name(f".{path.name}.0123abcd.tmp").write_text("half")  # by a process that was killed
     sync(tmp_path)
     second = run_of(folder)
     assert files_of(folder) == [path]
+    assert list(path.parent.iterdir()) == [path]
     assert epochs_of(second) == [2, 4]
     assert (second.id, second.project) == (folder.name, PROJECT)
     assert second.metrics == {"epoch": "", "*": "epoch"}

@@ -23,7 +23,7 @@ from typing import Any
 import wandb
 import wandb.errors
 
-from pwmray.files import replacing
+from pwmray.files import remove_drafts, replacing
 from pwmray.tracking.runs import Run
 from pwmray.tracking.wandb_file import is_complete
 from pwmray.tracking.wandb_state import ServiceDied
@@ -87,8 +87,8 @@ class Writer:
     def write_offline(self, run: Run, folder: Path) -> Path:
         """Write the run as one of W&B's offline folders inside `folder`; return its path.
 
-        Raises OSError, also if W&B did not write all of the run, and ServiceDied if wandb's service
-        died.
+        The caller holds the claim there. Raises OSError, also if W&B did not write all of the run,
+        and ServiceDied if wandb's service died.
         """
         began = _time_in_names(run.begun)
         target = folder / f"offline-run-{began}-{run.id}"
@@ -101,6 +101,7 @@ class Writer:
                 opened.finish(exit_code=run.exit_code)
             (made,) = scratch.glob("wandb/offline-run-*/*.wandb")
             _check_written(made, len(run.rows))
+            remove_drafts(target / made.name)
             with replacing(target / made.name) as draft:
                 shutil.copyfile(made, draft)
         return target
