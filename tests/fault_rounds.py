@@ -1,6 +1,6 @@
 """Kill parts of a sweep at random moments, round after round, and look at what it ends with.
 
-    python tests/fault_rounds.py [--rounds 20] [--seed N] [--folder DIR]
+    python -m tests.fault_rounds [--rounds 20] [--seed N] [--folder DIR]
 
 Each round kills a trial's process, Ray's raylet, the driver, or everything at once. The same
 command is run again until the sweep is done. It must then be as if nothing had happened.
