@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from analysis.arms import Arm, is_numeric
 from analysis.guard import Difference
 from analysis.load import Sweep, format_value
-from analysis.pool import compare_controls, find_left_out, pool_arms
+from analysis.pool import compare_controls, find_left_out, group_rows, pool_arms
 from analysis.short_names import needs_factor
 from analysis.stats import Interval, bootstrap_blocks, mean, seed_correlation
 from analysis.verdict import CONFIDENCE, Verdict, correct, grade_evidence, judge
@@ -212,10 +212,11 @@ def _name_level(arm: Arm, factor: str) -> str:
 
 def _aggregate(rows: Sequence[Comparison]) -> list[Aggregate]:
     """Pool comparisons over tasks, where there are two tasks or more that `is_pooled` takes."""
-    pools: dict[tuple, list[Comparison]] = {}
-    for row in rows:  # in whose order pools stay, also where the first task is in none
-        pool = pools.setdefault((*row.shared.items(), row.level_name, row.baseline_name), [])
-        pool += [row] if is_pooled(row) else []
+
+    def key_of(row: Comparison) -> tuple:
+        return (*row.shared.items(), row.level_name, row.baseline_name)
+
+    pools = group_rows(rows, key_of, is_pooled)
     return [_aggregate_pool(pool) for pool in pools.values() if len(pool) > 1]
 
 

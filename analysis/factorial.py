@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from analysis.arms import Arm
 from analysis.guard import Difference
-from analysis.pool import compare_controls, describe_averaging, find_left_out, pool_arms
+from analysis.pool import (
+    compare_controls,
+    describe_averaging,
+    find_left_out,
+    group_rows,
+    pool_arms,
+)
 from analysis.shared import describe_shared
 from analysis.stats import Interval, bootstrap_blocks, contrast_means, holm, sample_sd, t_interval
 from analysis.verdict import CONFIDENCE, name_missing
@@ -172,11 +178,11 @@ def is_pooled(row: TaskEffects) -> bool:
 
 def _pool(tasks: Sequence[TaskEffects]) -> list[SuiteEffect]:
     """Return the effects over tasks of every group with two tasks or more."""
-    pools: dict[tuple, list[TaskEffects]] = {}
-    for row in tasks:  # in whose order pools stay, also where the first task is in none
-        group = tuple(item for item in row.group.items() if item[0] != "task")
-        pool = pools.setdefault((group, row.kinds), [])
-        pool += [row] if is_pooled(row) else []
+
+    def key_of(row: TaskEffects) -> tuple:
+        return tuple(item for item in row.group.items() if item[0] != "task"), row.kinds
+
+    pools = group_rows(tasks, key_of, is_pooled)
     effects = [
         _pool_effect(dict(group), kinds, rows, name)
         for (group, kinds), rows in pools.items()

@@ -6,11 +6,15 @@ factors left out, so that three collections of data do not turn three seeds into
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from analysis.arms import Arm, order_arms
 from analysis.guard import Difference, find_differences
 from analysis.load import format_value
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
 def pool_arms(
@@ -51,6 +55,18 @@ def find_left_out(
         for name in arms[0].factors
         if name not in kept and len({arm.factors[name] for arm in arms}) > 1
     ]
+
+
+def group_rows(
+    rows: Iterable[T], key_of: Callable[[T], K], is_in: Callable[[T], bool]
+) -> dict[K, list[T]]:
+    """Return the rows that are in, by key, in the order of all: the first of a key may be out."""
+    groups: dict[K, list[T]] = {}
+    for row in rows:
+        group = groups.setdefault(key_of(row), [])
+        if is_in(row):
+            group.append(row)
+    return {key: group for key, group in groups.items() if group}
 
 
 def describe_averaging(averaged: Sequence[str], pooled: Arm) -> list[str]:

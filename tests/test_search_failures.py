@@ -370,6 +370,16 @@ def test_trial_whose_dead_process_still_holds_it_is_left_to_the_next_run(
     assert open_trials(tmp_path, data, number=1).next("c")["grid"]["folder"] == str(folder)
 
 
+def lose(trials, name):
+    """Begin the next trial on a machine that is lost, its claim with it; return its folder."""
+    folder = Path(trials.next(name)["grid"]["folder"])
+    registry.record(folder, Status.RUNNING)
+    leave_claim(folder / CLAIM_FILE, 4711, host="n9")
+    trials.die(name, "The node has died")
+    trials.end(name, None, is_error=True)
+    return folder
+
+
 def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     tmp_path, data, monkeypatch, capsys
 ):
@@ -377,11 +387,7 @@ def test_trial_of_a_lost_machine_runs_again_when_its_claim_is_free(
     monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
     monkeypatch.setattr(search_trials, "_POLL_SECONDS", 0.01)
     trials = open_trials(tmp_path, data, number=1)
-    folder = Path(trials.next("a")["grid"]["folder"])
-    registry.record(folder, Status.RUNNING)
-    leave_claim(folder / CLAIM_FILE, 4711, host="n9")
-    trials.die("a", "The node has died")
-    trials.end("a", None, is_error=True)
+    folder = lose(trials, "a")
     assert trials.next("b") is None
     assert not trials.wait_for_held(lambda: False)
     assert "the next run takes up 1 trial, which" in capsys.readouterr().out
@@ -401,11 +407,7 @@ def test_trial_of_a_lost_machine_runs_before_new_proposals(tmp_path, data, monke
     monkeypatch.setattr(deaths, "_DYING_SECONDS", 0.1)
     monkeypatch.setattr(search_trials, "_HELD_LOOK_SECONDS", 0.0)
     trials = open_trials(tmp_path, data, number=4)
-    lost = Path(trials.next("a")["grid"]["folder"])
-    registry.record(lost, Status.RUNNING)
-    leave_claim(lost / CLAIM_FILE, 4711, host="n9")
-    trials.die("a", "The node has died")
-    trials.end("a", None, is_error=True)
+    lost = lose(trials, "a")
     assert trials.next("b")["grid"]["folder"] != str(lost)
     set_age(lost / CLAIM_FILE, 600)
     assert trials.next("c")["grid"]["folder"] != str(lost)  # from now on its claim is watched

@@ -15,6 +15,7 @@ from analysis.drawing.plots import INTERVAL_SEEDS
 from analysis.drawing.sheet import describe_sample, finish_sheet, make_sheet, name_y
 from analysis.factorial import SuiteEffect, TaskEffects
 from analysis.load import format_span
+from analysis.pool import group_rows
 from analysis.report import Summary
 from analysis.short_names import ShortNames, fold, shorten_levels
 from analysis.suite import THRESHOLDS, Suite
@@ -74,11 +75,11 @@ def draw_pairs(summary: Summary, table: ComparisonTable) -> Figure | None:
     if not decided:
         return None
     names = shorten_levels(summary.arms)
-    panels: dict[tuple[str, str], list[Comparison]] = {}
-    for row in table.rows:  # in whose order panels stay, also where the first task is in none
-        panel = panels.setdefault((_name_column(row, names), row.baseline_name), [])
-        panel += [row] if row.verdict.has_decision else []
-    panels = {title: rows for title, rows in panels.items() if rows}
+    panels = group_rows(
+        table.rows,
+        lambda row: (_name_column(row, names), row.baseline_name),
+        lambda row: row.verdict.has_decision,
+    )
     tasks = list(dict.fromkeys(row.level.factors["task"] for row in decided))
     colours = choose_colours(table.factor, [a.factors[table.factor] for a in summary.arms])
     has_shapes = len(tasks) <= len(MARKERS)

@@ -52,7 +52,7 @@ def headline(summary: Summary) -> str:
 def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     """Return the summary's tables in the order printed."""
     names = shorten_levels(summary.arms)
-    is_found = is_search(summary)
+    is_found = _is_search(summary)
     grids = _list_found(summary.arms, names) if is_found else [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
@@ -69,10 +69,11 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
         grids.append(_floor_grid(summary.arms, names))
     if not is_found:
         grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
-    return [_leave_out(grid, find_held(summary.arms)) for grid in grids]
+    held = find_held(summary.arms)
+    return [_leave_out(grid, held) for grid in grids]
 
 
-def is_search(summary: Summary) -> bool:
+def _is_search(summary: Summary) -> bool:
     """Tell whether every arm is one draw of a search: there is no n, no spread and no verdict."""
     return is_scattered(summary.sweep) and all(len(arm.counted) < 2 for arm in summary.arms)
 
