@@ -1,6 +1,7 @@
 """A trained agent from a trial's checkpoint: what acts, and for which task."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +10,22 @@ import torch
 from pwmray import checkpoint_file
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.compiling import compile_networks
-from pwmray.algorithm.evaluate import COLLECTION_GROUP, Actor, GroupedAct, policy_actor
+from pwmray.algorithm.evaluate import (
+    COLLECTION_GROUP,
+    Actor,
+    Episodes,
+    GroupedAct,
+    LockstepEnvironments,
+    evaluate,
+    policy_actor,
+)
 from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
+from pwmray.devices import set_up_torch
+from pwmray.envs.vector import failures_in_one_line
 from pwmray.models import checkpoints
+from pwmray.precision import FLOAT32
 from pwmray.registry import CHECKPOINT_FILE
 from pwmray.tasks import find_task
 
@@ -69,6 +81,26 @@ def load_agent(path: Path, device: torch.device, task: str = "") -> Agent:
         trained_on=trained.task,
         epochs_reached=progress["epochs_reached"],
     )
+
+
+def run(
+    agent: Agent,
+    seeds: Sequence[int],
+    actor: Actor,
+    environments: LockstepEnvironments,
+    on_step: Callable[[int], None],
+) -> Episodes:
+    """Run an actor of the agent for one episode of each seed, with products as in its trial.
+
+    Raises ValueError if a simulation diverges.
+    """
+    action_dim = find_task(agent.config.task).action_dim
+    device = agent.learner.mask_A.device
+    # As in the trial, because it decides how numbers round; an agent from a GPU may act on a CPU.
+    matmul = agent.config.learner.matmul if device.type == "cuda" else FLOAT32
+    set_up_torch(device, agent.config.runtime.num_cpus, matmul)
+    with failures_in_one_line(f"the actions of {agent.path}"):
+        return evaluate(actor, environments, seeds, action_dim, device, on_step=on_step)
 
 
 def _check_is_trial(path: Path) -> None:

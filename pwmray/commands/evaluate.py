@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pwmray import system
 from pwmray.checks import MAX_EPISODE_SEED
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     import numpy as np
 
     from pwmray.agent import Agent
-    from pwmray.algorithm.evaluate import Actor, Episodes, LockstepEnvironments
+    from pwmray.algorithm.evaluate import Actor, Episodes
 
 
 def add_evaluate_command(commands: Subcommands) -> None:
@@ -56,7 +56,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     os.environ.setdefault("MUJOCO_GL", system.RENDERER if chosen.video else "disable")
     logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # and one beside each error
-    from pwmray.agent import load_agent
+    from pwmray.agent import load_agent, run
     from pwmray.devices import choose_device
 
     if chosen.video:
@@ -84,7 +84,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
             video.recording(chosen.video, environment) as recorder,
             show_progress("evaluate") as progress,
         ):
-            _run(agent, seeds[:1], agent.policy, recorder, _count_steps(progress, "video", 1, 1))
+            run(agent, seeds[:1], agent.policy, recorder, _count_steps(progress, "video", 1, 1))
         print(f"video        {chosen.video}, the episode of seed {seeds[0]}")
 
 
@@ -96,6 +96,7 @@ def run_episodes(
     On the same kind of device the returns are those of the trial's own evaluation. Raises
     ValueError if a simulation diverges.
     """
+    from pwmray.agent import run
     from pwmray.envs.vector import make_vector
 
     num_cores, parts = system.num_cores(), []
@@ -105,7 +106,7 @@ def run_episodes(
             on_step = _count_steps(progress, what, len(here), len(seeds), first)
             environments = make_vector(agent.config.task, len(here), num_cores)
             try:
-                parts.append(_run(agent, here, _skip(actor, first), environments, on_step))
+                parts.append(run(agent, here, _skip(actor, first), environments, on_step))
             finally:
                 environments.close()
     return _join(parts)
@@ -140,27 +141,6 @@ def _join(parts: Sequence["Episodes"]) -> "Episodes":
         first_obs=torch.cat(first_obs),
         discounted=np.concatenate(discounted),
     )
-
-
-def _run(
-    agent: "Agent",
-    seeds: Sequence[int],
-    actor: "Actor",
-    environments: "LockstepEnvironments | Any",
-    on_step: Callable[[int], None],
-) -> "Episodes":
-    from pwmray.algorithm.evaluate import evaluate
-    from pwmray.devices import set_up_torch
-    from pwmray.envs.vector import failures_in_one_line
-    from pwmray.precision import FLOAT32
-
-    action_dim = find_task(agent.config.task).action_dim
-    device = agent.learner.mask_A.device
-    # As in the trial, because it decides how numbers round; an agent from a GPU may act on a CPU.
-    matmul = agent.config.learner.matmul if device.type == "cuda" else FLOAT32
-    set_up_torch(device, agent.config.runtime.num_cpus, matmul)
-    with failures_in_one_line(f"the actions of {agent.path}"):
-        return evaluate(actor, environments, seeds, action_dim, device, on_step=on_step)
 
 
 def _seeds(agent: "Agent", chosen: argparse.Namespace) -> range:
