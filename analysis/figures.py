@@ -25,6 +25,7 @@ from analysis.drawing.plots import (
     Plot,
     plan_all_curves,
     plan_curves,
+    plan_predictions,
     plan_returns,
     plan_starts,
 )
@@ -34,6 +35,7 @@ from analysis.drawing.sheet import (
     PAGE_INCHES,
     finish_sheet,
     floor_key,
+    mean_key,
     name_y,
     place_panels,
 )
@@ -46,12 +48,14 @@ from pwmray.files import replacing
 AXIS_NAMES = {
     "returns": ("", "return"),
     "curves": ("epoch", "return"),
+    "predictions": ("steps ahead", "error / sd of rewards"),
     "starts": ("real start value", "imagined start value"),
 }
 TICK_INCHES = 0.85  # room for a category's name
 NUMBER_INCHES = 0.08  # for a character of a number's
 COLUMN_CHARACTERS = 20  # in a line of the name of a column of panels
 TITLE_INCHES = 1.3  # for title, legend and footnote together, of few lines
+_NEAR_MEAN = 0.95  # from such an error on, a figure reaches as high as that of a mean
 FILE_CHARACTERS = 100  # of factors in a file's name, which may have 255 bytes with all
 # What a file calls the date of its making, which is left out: the same figure is the same file.
 DATES = {".png": "", ".svg": "Date", ".pdf": "CreationDate"}
@@ -102,6 +106,7 @@ def _draw_trials(summary: Summary) -> dict[str, Figure | None]:
         found, returns = {}, plan_returns(sweep)
         plots = {f"returns_by_{_file_name(returns.layout.by)}": returns}
         plots["learning_curves"] = plan_curves(sweep, curves)
+        plots["predicted_rewards"] = plan_predictions(sweep, summary.predictions)
     plots["imagined_against_real"] = plan_starts(sweep)
     return found | {name: draw_plot(plot) for name, plot in plots.items() if plot.panels}
 
@@ -200,7 +205,7 @@ def style_series(plot: Plot) -> dict[str, Style]:
             found[label] = {**styles[level], "linestyle": LINE_STYLES[dash], "marker": marker}
     else:
         found = {label: styles[level] for label, level in levels.items()}
-    return _spare_markers(found) if plot.kind == "curves" else found
+    return _spare_markers(found) if plot.kind in ("curves", "predictions") else found
 
 
 def _spare_markers(styles: dict[str, Style]) -> dict[str, Style]:
@@ -219,7 +224,10 @@ def _list_handles(plot: Plot, styles: dict[str, Style]) -> list[Line2D]:
     if plot.kind != "starts":
         shown = {"linewidth": 1.6, "markersize": 4}
         handles = [Line2D([], [], label=label, **shown, **styles[label]) for label in styles]
-        return [*handles, floor_key()]
+        if plot.kind != "predictions":
+            return [*handles, floor_key()]
+        worst = max(e for p in plot.panels for s in p.series for mark in s.marks for _, e in mark)
+        return [*handles, *([mean_key()] if worst > _NEAR_MEAN else [])]
     mark: Style = {"linestyle": "", "markersize": 6}
     first = {label: marks[0] for label, marks in choose_marks(plot, styles).items()}
     handles = [Line2D([], [], label=label, **mark, **first[label]) for label in styles]

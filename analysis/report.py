@@ -22,6 +22,7 @@ from analysis.flags import describe_trials, find_flags, list_first
 from analysis.load import Sweep, describe_progress
 from analysis.merge import SWEEP
 from analysis.pool import describe_averaging, find_left_out
+from analysis.predictions import Predictions, measure_predictions
 from analysis.reference import ReferenceTable, list_beside
 from analysis.scaling import Scaling, scale_epochs
 from analysis.scattered import is_scattered
@@ -59,6 +60,7 @@ class Summary(NamedTuple):
     suites: tuple[Suite, ...]
     costs: tuple[Cost, ...]
     scalings: tuple[Scaling, ...]
+    predictions: tuple[Predictions, ...]
     signs: Signs
     notes: tuple[str, ...]
     reference: ReferenceTable | None = None
@@ -100,6 +102,7 @@ def summarize_sweep(
         factorial=find_effects(arms, despite_differences, within, sweep.find_names_of("variant")),
         costs=tuple(measure_costs(arms)),
         scalings=tuple(scale_epochs(arms, sweep.find_names_of("epochs"), despite_differences)),
+        predictions=tuple(measure_predictions(sweep, arms)),
         suites=tuple(suite for table in compared for suite in build_suites(table)),
         signs=signs,
         notes=tuple(notes + describe_signs(counting, signs, names)),

@@ -11,6 +11,7 @@ from pwmray.commands.checkpoint import add_checkpoint_commands
 from pwmray.commands.data import add_data_commands
 from pwmray.commands.evaluate import add_evaluate_command
 from pwmray.commands.log import add_log_command
+from pwmray.commands.predict import add_predict_command
 from pwmray.commands.prune import add_prune_command
 from pwmray.commands.status import add_status_command
 from pwmray.commands.trials import add_trial_commands
@@ -52,6 +53,7 @@ def _add_commands(commands: Subcommands) -> None:
     models.set_defaults(run=_show_models)
     add_data_commands(commands)
     add_evaluate_command(commands)
+    add_predict_command(commands)
     add_checkpoint_commands(commands)
     add_status_command(commands)
     add_watch_command(commands)

@@ -150,6 +150,20 @@ PRETRAINING = pa.schema(
     ]
 )
 
+PREDICTIONS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("world_model", pa.string()),  # hash of its weights: trials may share a frozen one
+        ("step", pa.int64()),  # how far ahead, 1 for the reward of the first action
+        ("error", pa.float64()),  # root mean squared, of the symlog reward
+        ("reward_sd", pa.float64()),  # of the real symlog rewards there: the error of their mean
+        ("windows", pa.int64()),  # that the errors are over, the same for all models of a task
+        ("agents", pa.int64()),  # that acted in them, each equally often
+        ("measured_at", pa.timestamp("ms", "UTC")),
+    ]
+)
+PREDICTIONS_FOLDER = "predictions"  # in a sweep's: a file for each task
+
 SCHEMAS = {"trials": TRIALS, "curves": CURVE, "evaluations": EVALUATIONS}
 NUMBERS = {pa.int64(), pa.float64(), pa.null()}  # that join as numbers; the null is of no value
 NULL = {pa.null()}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pwmray import results
-from pwmray.results import SCHEMAS, TRIALS, read_table, write_table
+from pwmray.results import PREDICTIONS, SCHEMAS, TRIALS, read_table, write_table
 from tests.documents import ROOT, run_blocks
 from tests.squares import write_square
 
@@ -157,9 +157,9 @@ def documented_schema(name: str) -> list[tuple[str, str]]:
     return [(column, kind) for column, kind, _ in rows]
 
 
-@pytest.mark.parametrize("name", list(SCHEMAS))
-def test_document_has_every_column_with_its_type(name):
-    assert documented_schema(name) == [(f.name, str(f.type)) for f in SCHEMAS[name]]
+@pytest.mark.parametrize(("name", "schema"), [*SCHEMAS.items(), ("predictions", PREDICTIONS)])
+def test_document_has_every_column_with_its_type(name, schema):
+    assert documented_schema(name) == [(f.name, str(f.type)) for f in schema]
 
 
 def test_metric_that_no_column_takes_is_named(tmp_path):

@@ -15,6 +15,7 @@ from analysis.load import Sweep, load_sweep
 from analysis.merge import merge_sweeps
 from analysis.report import Summary, summarize_sweep
 from analysis.scattered import is_scattered
+from pwmray.results import PREDICTIONS, write_rows
 from tests.corrections import make_corrections, write_corrections
 from tests.made_sweeps import TASKS, Rows, make_flows, make_row, make_sweep
 from tests.seen_figures import check_legend, footnote
@@ -185,6 +186,18 @@ def test_a_search_lists_what_it_finished_by_task_and_the_best_first(tmp_path):
     returns = [[float(row[0]) for row in grid.rows] for grid in grids]
     assert returns == [[303.0, 302.0, 301.0, 300.0]] * 2  # the last was cut short
     assert grids[0].headers[-1] == "trial"  # by which `pwmray show` finds it
+
+
+def test_a_search_tells_the_error_of_the_models_that_were_measured(tmp_path):
+    sweep = load_search(tmp_path / "s", draw_space(5))
+    known = {"trial": f"{TASKS[0]}-3", "world_model": "w", "windows": 9, "agents": 1}
+    rows = [{**known, "step": step, "error": 0.1 * step, "reward_sd": 0.4} for step in (1, 2, 3)]
+    (sweep.folder / "predictions").mkdir()
+    write_rows(sweep.folder / "predictions" / f"{TASKS[0]}.arrow", rows, PREDICTIONS)
+    first, second = list_grids(summarize_sweep(sweep), False)
+    assert [row[first.headers.index("error")] for row in first.rows] == ["0.75", "", "", ""]
+    assert "as many steps ahead as were measured" in first.notes[-1]
+    assert "error" not in second.headers
 
 
 def test_a_search_names_a_task_of_which_nothing_is_done(tmp_path):

@@ -1,4 +1,4 @@
-"""Draw one panel of a figure: final returns, learning curves, or imagined against real."""
+"""Draw one panel of a figure: returns, learning curves, predictions, imagined against real."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from analysis.drawing.colours import MARKERS, Style, choose_fills
 from analysis.drawing.layout import Tick
 from analysis.drawing.plots import INTERVAL_SEEDS, Panel, Plot, Point, Series
-from analysis.drawing.sheet import show_returns
+from analysis.drawing.sheet import show_errors, show_returns
 from analysis.short_names import fold, shorten_number
 from analysis.stats import mean, sample_sd, t_quantile
 from analysis.verdict import CONFIDENCE
@@ -29,10 +29,13 @@ def draw_panel(axes: Axes, panel: Panel, plot: Plot, styles: dict[str, Style]) -
     painters: dict[str, Callable[..., None]] = {
         "returns": _draw_returns,
         "curves": _draw_curves,
+        "predictions": _draw_curves,
         "starts": _draw_starts,
     }
     painters[plot.kind](axes, panel.series, plot, styles)
-    if plot.kind != "starts":
+    if plot.kind == "predictions":
+        show_errors(axes)
+    elif plot.kind != "starts":
         show_returns(axes, panel.task)
 
 

@@ -17,6 +17,7 @@ from analysis.drawing.layout import (
     order_ticks,
 )
 from analysis.load import Sweep, Trial, describe_episodes, find_level, format_span
+from analysis.predictions import Predictions
 from analysis.scattered import is_scattered, leave_out_settings
 from analysis.verdict import CONFIDENCE
 
@@ -49,7 +50,7 @@ class Series(NamedTuple):
     label: str
     place: tuple[int, ...]  # in the legend
     level: Any  # of the factor that has the colours
-    marks: tuple[Any, ...]  # Points, Starts, or curves: (epoch, return) pairs in order
+    marks: tuple[Any, ...]  # Points, Starts, or curves: pairs (epoch, return) or (step, error)
 
 
 class Panel(NamedTuple):
@@ -63,7 +64,7 @@ class Panel(NamedTuple):
 class Plot(NamedTuple):
     """A figure before it is drawn."""
 
-    kind: Literal["returns", "curves", "starts"]
+    kind: Literal["returns", "curves", "predictions", "starts"]
     title: str
     layout: Layout
     panels: tuple[Panel, ...]  # task by task; with categories, all of them for each task
@@ -90,29 +91,46 @@ def plan_returns(sweep: Sweep) -> Plot:
 
 
 def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
-    """Lay out every seed's learning curve at the largest budget of each arm.
-
-    Each task has one panel, or, where that would be crowded, one for each category.
-    """
+    """Lay out every seed's learning curve at the largest budget of each arm."""
     layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(_largest_budgets(sweep), curves)
-    panels = _fill_panels(layout, entries, layout.categories)
-    sizes = [len(series.marks) for panel in panels for series in panel.series]
-    largest_panel = max((len(panel.series) for panel in panels), default=0)
-    has_colours = len({series.level for panel in panels for series in panel.series}) > 1
-    if layout.categories and largest_panel > (PANEL_SERIES if has_colours else PLAIN_SERIES):
-        shown = [trial.factors for trial in drawn]
-        columns = order_ticks(layout.ranks, layout.categories, layout.names, shown, is_title=True)
-        panels = _fill_panels(layout, entries, (), columns)
-    has_budgets = len({trial.factors["epochs"] for trial in sweep.usable}) > 1
+    panels = _fill_curves(layout, entries)
+    sizes = _count_marks(panels)
     return Plot(
         "curves",
-        f"{sweep.name}: return during training{', largest budget' if has_budgets else ''}",
+        f"{sweep.name}: return during training{_name_budget(sweep)}",
         layout,
         panels,
         f"Thin lines: one a training seed, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
         + _describe_points(drawn)
         + explain_names(layout),
+    )
+
+
+def plan_predictions(sweep: Sweep, found: Sequence[Predictions]) -> Plot:
+    """Lay out each world model's error along the steps ahead, at the largest budget of each arm."""
+    layout = lay_out(build_arms(sweep), sweep.compare)
+    measured = tuple(trial for row in found for trial in row.arm.counted)
+    largest = set(_largest_budgets(sweep._replace(trials=measured)))
+    entries = [
+        (row.arm.factors, tuple(points))
+        for row in found
+        if row.arm.counted[0] in largest
+        for model in row.models
+        if (points := [(step, share) for step, share in enumerate(model, 1) if _is_number(share)])
+    ]
+    panels = _fill_curves(layout, entries)
+    sizes = _count_marks(panels)
+    return Plot(
+        "predictions",
+        f"{sweep.name}: how well the world models predict rewards{_name_budget(sweep)}",
+        layout,
+        panels,
+        f"Thin lines: one a world model, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
+        "Root mean squared error of the symlog reward so many steps ahead, along the real actions "
+        "from a real observation, all models of a task in the same windows: those of "
+        f"the policies of {format_span([row.num_agents for row in found])} trials, equally many "
+        "of each." + explain_names(layout),
     )
 
 
@@ -200,6 +218,28 @@ def _fill_panels(
         Panel(task, tick, tuple(key._replace(marks=tuple(m)) for key, m in panel.items()))
         for (task, tick), panel in panels.items()
     )
+
+
+def _fill_curves(layout: Layout, entries: Entries) -> tuple[Panel, ...]:
+    """Return a panel per task, or, where that would be crowded, one for each category of it."""
+    panels = _fill_panels(layout, entries, layout.categories)
+    largest_panel = max((len(panel.series) for panel in panels), default=0)
+    has_colours = len({series.level for panel in panels for series in panel.series}) > 1
+    if not layout.categories or largest_panel <= (PANEL_SERIES if has_colours else PLAIN_SERIES):
+        return panels
+    shown = [factors for factors, _ in entries]
+    columns = order_ticks(layout.ranks, layout.categories, layout.names, shown, is_title=True)
+    return _fill_panels(layout, entries, (), columns)
+
+
+def _count_marks(panels: Sequence[Panel]) -> list[int]:
+    return [len(series.marks) for panel in panels for series in panel.series]
+
+
+def _name_budget(sweep: Sweep) -> str:
+    """Return what a title says where only the largest budgets are drawn."""
+    has_budgets = len({trial.factors["epochs"] for trial in sweep.usable}) > 1
+    return ", largest budget" if has_budgets else ""
 
 
 def _largest_budgets(sweep: Sweep) -> list[Trial]:

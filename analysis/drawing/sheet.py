@@ -104,6 +104,15 @@ def show_returns(axes: Axes, task: str) -> None:
     axes.grid(axis="y", color="0.92", linewidth=0.8)
 
 
+def show_errors(axes: Axes) -> None:
+    """Set y up for errors by steps ahead, and draw that of whoever knew the rewards' mean."""
+    along = axes.get_yaxis_transform()  # as wide as the panel, and no reason to make it taller
+    axes.plot([0.0, 1.0], [1.0, 1.0], transform=along, scaley=False, zorder=1, **FLOOR_LINE)
+    axes.set_ylim(bottom=0.0)
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(axis="y", color="0.92", linewidth=0.8)
+
+
 def name_y(axes: Axes, label: str) -> None:
     """Name what stands along y, beside the first panel of a row alone."""
     place = axes.get_subplotspec()
@@ -114,6 +123,11 @@ def name_y(axes: Axes, label: str) -> None:
 def floor_key() -> Line2D:
     """Return the legend's entry of the floor."""
     return Line2D([], [], label="floor (doing nothing or at random)", **FLOOR_LINE)
+
+
+def mean_key() -> Line2D:
+    """Return the legend's entry of what knowing the mean of the rewards gives."""
+    return Line2D([], [], label="no better than their mean", **FLOOR_LINE)
 
 
 def count_legend_columns(labels: Sequence[Any], inches: float) -> int:

@@ -12,6 +12,7 @@ from analysis.cost import Cost
 from analysis.factorial import Factorial
 from analysis.formats.reference_grid import export_reference, export_row, export_trial
 from analysis.load import count_statuses
+from analysis.predictions import Predictions
 from analysis.report import Summary, describe_aggregates
 from analysis.scaling import Scaling
 from analysis.short_names import ShortNames, shorten_levels
@@ -60,6 +61,7 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "suites": [_plain_suite(suite) for suite in summary.suites],
         "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
+        "predictions": [_plain_predictions(found) for found in summary.predictions],
         "notes": [*names.legend.values(), *summary.notes],
     }
     if summary.reference is not None:
@@ -161,6 +163,11 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
         for level in suite.levels
     ]
     return {**suite._asdict(), "thresholds": THRESHOLDS, "levels": levels}
+
+
+def _plain_predictions(found: Predictions) -> dict[str, Any]:
+    values = {name: value for name, value in found._asdict().items() if name != "arm"}
+    return {**found.arm.factors, **values}
 
 
 def _plain_cost(cost: Cost) -> dict[str, Any]:

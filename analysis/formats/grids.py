@@ -18,6 +18,7 @@ from analysis.formats.grid import (
     format_time,
     name_levels,
 )
+from analysis.formats.prediction_grid import ERROR_NOTE, draw_predictions, format_last
 from analysis.formats.reference_grid import draw_reference
 from analysis.formats.suite_grids import list_suite_grids
 from analysis.load import format_value
@@ -53,7 +54,7 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     """Return the summary's tables in the order printed."""
     names = shorten_levels(summary.arms)
     is_found = _is_search(summary)
-    grids = _list_found(summary.arms, names) if is_found else [_arm_grid(summary.arms, names)]
+    grids = _list_found(summary, names) if is_found else [_arm_grid(summary.arms, names)]
     if any(arm.plan_returns for arm in summary.arms):
         grids.append(_plan_grid(summary.arms, names, per_seed))
     if summary.reference is not None:
@@ -68,7 +69,10 @@ def list_grids(summary: Summary, per_seed: bool) -> list[Grid]:
     if not has_rows and not is_scattered(summary.sweep):  # which has one seed: no interval, no p
         grids.append(_floor_grid(summary.arms, names))
     if not is_found:
-        grids += list_suite_grids(summary, names) + list_cost_grids(summary, names)
+        grids += list_suite_grids(summary, names)
+        if summary.predictions:
+            grids.append(draw_predictions(summary, names))
+        grids += list_cost_grids(summary, names)
     held = find_held(summary.arms)
     return [_leave_out(grid, held) for grid in grids]
 
@@ -115,19 +119,24 @@ def _arm_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     return Grid("Final returns", headers, rows, tuple(names.legend.values()))
 
 
-def _list_found(arms: Sequence[Arm], names: ShortNames) -> list[Grid]:
+def _list_found(summary: Summary, names: ShortNames) -> list[Grid]:
     """Return what a search found, a table for each task, the best first."""
-    tasks = dict.fromkeys(arm.task for arm in arms)
-    return [_found_grid([arm for arm in arms if arm.task == task], names) for task in tasks]
+    errors = {id(row.arm): format_last(row) for row in summary.predictions}
+    tasks = dict.fromkeys(arm.task for arm in summary.arms)
+    return [
+        _found_grid([arm for arm in summary.arms if arm.task == task], names, errors)
+        for task in tasks
+    ]
 
 
-def _found_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
+def _found_grid(arms: Sequence[Arm], names: ShortNames, errors: Mapping[int, str]) -> Grid:
     factors = [name for name in arms[0].factors if name != "task"]
     done = [arm for arm in arms if arm.counted]
     rows = [
         (
             format_return(arm.mean, None),
             *(names.label(name, arm.factors[name]) for name in factors),
+            errors.get(id(arm), ""),
             format_time(arm.train_seconds),
             arm.counted[0].record["trial"][:SHOWN_DIGITS],
         )
@@ -135,8 +144,9 @@ def _found_grid(arms: Sequence[Arm], names: ShortNames) -> Grid:
     ]
     task, kind = arms[0].task, arms[0].floor_kind
     title = f"Final returns on {task.name}, best first (floor {task.floor:.1f}, {kind})"
-    headers = ("return", *factors, "train", "trial")
-    return Grid(title, headers, rows, tuple(names.legend.values()) if done else ("None is done.",))
+    headers = ("return", *factors, "error", "train", "trial")
+    notes = (*names.legend.values(), *([ERROR_NOTE] if errors else []))
+    return Grid(title, headers, rows, notes if done else ("None is done.",))
 
 
 def _plan_grid(arms: Sequence[Arm], names: ShortNames, per_seed: bool) -> Grid:

@@ -1,0 +1,200 @@
+"""`pwmray predict`: how well a sweep's world models predict rewards, as tables beside its own."""
+
+import argparse
+import datetime
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pwmray import registry
+from pwmray.commands import (
+    Progress,
+    Subcommands,
+    add_results_option,
+    give_results,
+    names,
+    say,
+    show_progress,
+)
+from pwmray.registry import CHECKPOINT_FILE, Status
+from pwmray.registry.sweep_folders import find_sweep, read_sweep
+from pwmray.tasks import EPISODE_STEPS
+from pwmray.wording import as_typed, number_of, one_line, unknown
+
+if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
+    import torch
+
+    from pwmray.agent import Agent
+    from pwmray.predictions import Windows
+
+
+class _Group(NamedTuple):
+    """The evaluated trials of one task that have their checkpoints."""
+
+    task: str
+    trials: list[str]
+    num_episodes: int  # that each of them was finally evaluated in, the smallest number
+    horizon: int  # that their policies imagine, the largest
+
+
+class _Options(NamedTuple):
+    """What a group is measured with."""
+
+    num_episodes: int
+    num_steps: int
+    device: "torch.device"
+
+
+def add_predict_command(commands: Subcommands) -> None:
+    """Add `predict`."""
+    predict = commands.add_parser(
+        "predict", help="measure how well a sweep's world models predict rewards"
+    )
+    predict.add_argument("sweep", metavar="SWEEP")
+    predict.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks")
+    predict.add_argument(
+        "--episodes", type=int, default=5, metavar="N",
+        help="of each agent's own final episodes, the first N; default: 5",
+    )  # fmt: skip
+    predict.add_argument(
+        "--steps", type=int, metavar="H",
+        help="how far ahead, in environment steps; default: the policies' horizon",
+    )  # fmt: skip
+    predict.add_argument("--device", metavar="D", help="cpu or cuda; default: cuda if available")
+    add_results_option(predict)
+    predict.set_defaults(run=_predict)
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    if chosen.episodes < 1:
+        raise ValueError(f"--episodes is {chosen.episodes}; it must be 1 or more")
+    if chosen.steps is not None and not 1 <= chosen.steps <= EPISODE_STEPS:
+        raise ValueError(f"--steps is {chosen.steps}; valid: 1 to {EPISODE_STEPS}")
+    folder = find_sweep(chosen.results, chosen.sweep)
+    groups = _choose(_list_groups(folder), chosen.tasks, folder)
+    os.environ.setdefault("MUJOCO_GL", "disable")  # dm_control looks for a renderer otherwise
+    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    from pwmray.devices import choose_device
+
+    device, are_measured = choose_device(chosen.device), []
+    for group in groups:
+        num_episodes = min(chosen.episodes, group.num_episodes)  # the same number for each agent
+        options = _Options(num_episodes, chosen.steps or group.horizon, device)
+        with show_progress("predict") as progress:
+            are_measured.append(_measure(folder, group, options, progress))
+    if not any(are_measured):
+        raise ValueError(f"no agent of {folder} could be loaded")
+    command = ["python", "analysis/summarize.py", chosen.sweep, *give_results(chosen.results)]
+    print(f"shown by `{as_typed(' '.join(command))}`")
+
+
+def _list_groups(folder: Path) -> list[_Group]:
+    found: dict[str, dict[str, dict]] = {}  # their configs, by task and trial
+    for name in read_sweep(folder)["trials"]:
+        trial = registry.trial_folder(folder.parent, name)
+        record = registry.read(trial)
+        if record.status is Status.EVALUATED and (trial / CHECKPOINT_FILE).exists():
+            config = record.last("config")
+            found.setdefault(config["task"], {})[name] = config
+    if not found:
+        raise ValueError(f"no trial of {folder} is evaluated and has its checkpoint")
+    return [
+        _Group(
+            task,
+            list(configs),
+            min(config["evaluation"]["final_episodes"] for config in configs.values()),
+            max(config["learner"]["horizon"] for config in configs.values()),
+        )
+        for task, configs in found.items()
+    ]
+
+
+def _choose(groups: Sequence[_Group], tasks: Sequence[str] | None, folder: Path) -> list[_Group]:
+    known = [group.task for group in groups]
+    for task in tasks or ():
+        if task not in known:
+            raise ValueError(f"{unknown('task', task, known)} of evaluated trials in {folder}")
+    return [group for group in groups if tasks is None or group.task in tasks]
+
+
+def _measure(folder: Path, group: _Group, options: _Options, progress: Progress) -> bool:
+    """Write the table of one task; return whether any of its agents could be loaded."""
+    from pwmray import predictions, results
+
+    started = datetime.datetime.now(datetime.UTC)
+    recorded = _record(folder, group, options, progress)
+    if not recorded:
+        return False
+    windows = predictions.join(list(recorded.values()))
+    known = {"windows": len(windows.obs_BO), "agents": len(recorded), "measured_at": started}
+    rows = [known | row for row in _predict_all(folder, group, options, windows, progress)]
+    path = folder / results.PREDICTIONS_FOLDER / f"{group.task}.arrow"
+    path.parent.mkdir(exist_ok=True)
+    results.write_rows(path, rows, results.PREDICTIONS)
+    num_models = len({row["world_model"] for row in rows})
+    say(
+        f"{group.task}: {number_of(num_models, 'world model')} of "
+        f"{number_of(len(recorded), 'trial')}, on {number_of(len(windows.obs_BO), 'window')} of "
+        f"{number_of(options.num_steps, 'step')}"
+    )
+    return True
+
+
+def _record(
+    folder: Path, group: _Group, options: _Options, progress: Progress
+) -> dict[str, "Windows"]:
+    """Let every agent act; return their windows by trial."""
+    from pwmray.predictions import record_windows
+
+    recorded = {}
+    for place, name in enumerate(group.trials):
+        agent = _load(folder, name, options)
+        if agent is not None:
+            seeds = agent.config.evaluation.final_seeds[: options.num_episodes]
+            hear = _count(progress, f"{group.task}, acting", place, group)
+            recorded[name] = record_windows(agent, seeds, options.num_steps, hear)
+    return recorded
+
+
+def _predict_all(
+    folder: Path, group: _Group, options: _Options, windows: "Windows", progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of every trial whose agent can be loaded."""
+    from pwmray import predictions
+    from pwmray.devices import set_up_torch
+    from pwmray.system import num_cores
+
+    set_up_torch(options.device, num_cores())  # the same products for all models
+    spreads = predictions.measure_spreads(windows)
+    errors: dict[str, list[float]] = {}  # by world model: many trials may share a frozen one
+    for place, name in enumerate(group.trials, len(group.trials)):
+        _count(progress, f"{group.task}, predicting", place, group)(0)
+        agent = _load(folder, name, options, is_first=False)
+        if agent is None:
+            continue
+        model = predictions.digest(agent.learner.world_model)
+        if model not in errors:
+            errors[model] = predictions.measure_errors(agent.learner, windows)
+        for step, (error, spread) in enumerate(zip(errors[model], spreads, strict=True), 1):
+            found = {"step": step, "error": error, "reward_sd": spread}
+            yield {"trial": name, "world_model": model, **found}
+
+
+def _load(folder: Path, name: str, options: _Options, is_first: bool = True) -> "Agent | None":
+    """Return a trial's agent, or None for a file that cannot be read, which is said once."""
+    from pwmray.agent import load_agent
+
+    try:
+        return load_agent(registry.trial_folder(folder.parent, name), options.device)
+    except (ValueError, OSError) as error:
+        if is_first:
+            say(f"left out: {one_line(error)}")
+        return None
+
+
+def _count(progress: Progress, what: str, place: int, group: _Group) -> Callable[[int], None]:
+    """Return a function that shows how far one trial's turn has come; each has two."""
+    total = 2 * len(group.trials) * EPISODE_STEPS
+    return lambda step: progress(what, place * EPISODE_STEPS + step, total)
