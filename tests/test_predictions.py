@@ -204,6 +204,18 @@ def test_checkpoint_that_cannot_be_read_is_named_and_left_out(sweep, capsys):
     assert {row["trial"] for row in rows_of(sweep)} == {trials_of(sweep)[1]}
 
 
+@pytest.mark.usefixtures("short_episodes")
+def test_trial_of_another_version_is_named_and_left_out(sweep, capsys):
+    folder = registry.trial_folder(sweep.parent, trials_of(sweep)[1])
+    events = (folder / "events.jsonl").read_text()
+    (folder / "events.jsonl").unlink()
+    (folder / "events.jsonl").write_text(events.replace('"wm_horizon"', '"wm_reach"'))
+    assert predict(sweep) == 0
+    said = capsys.readouterr().out
+    assert f"left out: {folder}: unknown" in said and "'learner.wm_reach'" in said
+    assert "1 world model of 1 trial" in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -234,7 +246,7 @@ def test_damaged_checkpoints_alone_are_an_error(sweep, capsys):
         path.write_bytes(b"cut")
     assert predict(sweep) == 2
     assert f"no agent of {sweep} could be loaded" in capsys.readouterr().err
-    assert not (sweep / "predictions").exists()
+    assert not list((sweep / "predictions").iterdir())
 
 
 # What is told of them.

@@ -20,6 +20,7 @@ from pwmray.commands import (
 )
 from pwmray.registry import CHECKPOINT_FILE, Status
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
+from pwmray.results import PREDICTIONS, PREDICTIONS_FOLDER, write_rows
 from pwmray.tasks import EPISODE_STEPS
 from pwmray.wording import as_typed, number_of, one_line, unknown
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     import torch
 
     from pwmray.agent import Agent
+    from pwmray.config import TrialConfig
     from pwmray.predictions import Windows
 
 
@@ -79,6 +81,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     from pwmray.devices import choose_device
 
     device, are_measured = choose_device(chosen.device), []
+    (folder / PREDICTIONS_FOLDER).mkdir(exist_ok=True)  # now, for what follows takes minutes
     for group in groups:
         num_episodes = min(chosen.episodes, group.num_episodes)  # the same number for each agent
         options = _Options(num_episodes, chosen.steps or group.horizon, device)
@@ -91,21 +94,26 @@ def _predict(chosen: argparse.Namespace) -> None:
 
 
 def _list_groups(folder: Path) -> list[_Group]:
-    found: dict[str, dict[str, dict]] = {}  # their configs, by task and trial
+    from pwmray.config import TrialConfig
+
+    found: dict[str, dict[str, TrialConfig]] = {}  # by task and trial
     for name in read_sweep(folder)["trials"]:
         trial = registry.trial_folder(folder.parent, name)
-        record = registry.read(trial)
-        if record.status is Status.EVALUATED and (trial / CHECKPOINT_FILE).exists():
-            config = record.last("config")
-            found.setdefault(config["task"], {})[name] = config
+        try:
+            record = registry.read(trial)
+            if record.status is Status.EVALUATED and (trial / CHECKPOINT_FILE).exists():
+                config = TrialConfig.from_dict(record.last("config"))
+                found.setdefault(config.task, {})[name] = config
+        except (ValueError, OSError) as error:  # it may be of another version
+            say(f"left out: {trial}: {one_line(error)}")
     if not found:
         raise ValueError(f"no trial of {folder} is evaluated and has its checkpoint")
     return [
         _Group(
             task,
             list(configs),
-            min(config["evaluation"]["final_episodes"] for config in configs.values()),
-            max(config["learner"]["horizon"] for config in configs.values()),
+            min(config.evaluation.final_episodes for config in configs.values()),
+            max(config.learner.horizon for config in configs.values()),
         )
         for task, configs in found.items()
     ]
@@ -121,7 +129,7 @@ def _choose(groups: Sequence[_Group], tasks: Sequence[str] | None, folder: Path)
 
 def _measure(folder: Path, group: _Group, options: _Options, progress: Progress) -> bool:
     """Write the table of one task; return whether any of its agents could be loaded."""
-    from pwmray import predictions, results
+    from pwmray import predictions
 
     started = datetime.datetime.now(datetime.UTC)
     recorded = _record(folder, group, options, progress)
@@ -130,9 +138,7 @@ def _measure(folder: Path, group: _Group, options: _Options, progress: Progress)
     windows = predictions.join(list(recorded.values()))
     known = {"windows": len(windows.obs_BO), "agents": len(recorded), "measured_at": started}
     rows = [known | row for row in _predict_all(folder, group, options, windows, progress)]
-    path = folder / results.PREDICTIONS_FOLDER / f"{group.task}.arrow"
-    path.parent.mkdir(exist_ok=True)
-    results.write_rows(path, rows, results.PREDICTIONS)
+    write_rows(folder / PREDICTIONS_FOLDER / f"{group.task}.arrow", rows, PREDICTIONS)
     num_models = len({row["world_model"] for row in rows})
     say(
         f"{group.task}: {number_of(num_models, 'world model')} of "
