@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
     import torch
 
     from pwmray.agent import Agent
-    from pwmray.config import TrialConfig
     from pwmray.predictions import Windows
 
 
