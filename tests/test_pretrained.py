@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pwmray import plan, registry, results
+from pwmray import cli, plan, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
@@ -187,6 +187,22 @@ def test_table_names_methodology_and_content(checkpoint, tmp_path, data):
     assert row["world_model_from"].startswith("mlp-200-")
     assert row["world_model_training"] == "200 iterations on data d1 of 1 task"
     assert row["imagined_start_value"] is not None
+
+
+def test_predictions_know_the_trials_that_share_a_frozen_world_model(checkpoint, tmp_path, data):
+    configs = [make_config(checkpoint, finetune_wm=False, seed=seed) for seed in (1, 2)]
+    configs.append(make_config(checkpoint))
+    for config in configs:
+        folder = registry.trial_folder(tmp_path / "results", config.fingerprint)
+        run_to_the_end(open_trial(config, folder, data))
+    planned = plan.make(make_sweep(), "tiny", configs, tmp_path / "results")
+    folder = open_sweep(planned, "python sweep.py")
+    checkpoint.unlink()  # each trial has its own copy
+    assert cli.main(["predict", "few", "--results", str(tmp_path / "results")]) == 0
+    table = results.read_table(folder / "predictions" / f"{TASK}.arrow", results.PREDICTIONS)
+    models = dict(zip(table["trial"].to_pylist(), table["world_model"].to_pylist(), strict=True))
+    first, second, finetuned = (models[config.fingerprint] for config in configs)
+    assert first == second != finetuned
 
 
 def test_named_level_keeps_its_trials_when_its_world_model_is_moved(checkpoint, tmp_path):
