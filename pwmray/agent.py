@@ -23,7 +23,6 @@ from pwmray.algorithm.pwm import Learner
 from pwmray.build import build_learner, build_planner
 from pwmray.config import TrialConfig
 from pwmray.devices import set_up_torch
-from pwmray.envs.vector import failures_in_one_line
 from pwmray.models import checkpoints
 from pwmray.precision import FLOAT32
 from pwmray.registry import CHECKPOINT_FILE
@@ -94,6 +93,8 @@ def run(
 
     Raises ValueError if a simulation diverges.
     """
+    from pwmray.envs.vector import failures_in_one_line  # gymnasium: a GPU machine may lack it
+
     action_dim = find_task(agent.config.task).action_dim
     device = agent.learner.mask_A.device
     # As in the trial, because it decides how numbers round; an agent from a GPU may act on a CPU.

@@ -20,7 +20,6 @@ from pwmray import agent, system
 from pwmray.agent import Agent
 from pwmray.algorithm.evaluate import LockstepEnvironments
 from pwmray.algorithm.pwm import Learner
-from pwmray.envs.vector import make_vector
 from pwmray.models import WorldModel
 from pwmray.models.two_hot import symlog
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -45,6 +44,8 @@ def record_windows(
     They begin every 25 steps, or where they are longer one after the other. Raises ValueError if a
     simulation diverges.
     """
+    from pwmray.envs.vector import make_vector  # gymnasium: a GPU machine may lack it
+
     environments = make_vector(actor.config.task, len(seeds), system.num_cores())
     recorder = _Recorder(environments)
     try:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pwmray import predictions
 from pwmray.algorithm import agreement, replay
 from pwmray.algorithm.clipped_step import clip_and_step
-from pwmray.algorithm.compiling import reason_against
+from pwmray.algorithm.compiling import compile_networks, reason_against
 from pwmray.algorithm.epoch import make_epoch
 from pwmray.data.sampler import Batch
 from pwmray.devices import set_up_torch
@@ -237,3 +238,16 @@ def test_kernels_agree_with_torch(variant, fidelity):
     learner = make_learner(variant, fidelity=fidelity, **UNEVEN).to(GPU)
     for check in agreement.checks(learner, learner.optimizers.values()).values():
         check()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_errors_of_predictions_are_those_of_a_cpu(variant):
+    learner, draws = make_learner(variant, **UNEVEN), torch.Generator().manual_seed(0)
+    last = learner.world_model.reward_head[-1]
+    torch.nn.init.normal_(last.weight, generator=draws)  # a new one is zero
+    obs_BO = torch.randn(30, MAX_OBS_DIM, generator=draws)
+    a_HBA = torch.randn(4, 30, MAX_ACTION_DIM, generator=draws).tanh()
+    windows = predictions.Windows(obs_BO, a_HBA, torch.rand(4, 30, generator=draws))
+    expected = predictions.measure_errors(learner, windows)
+    compile_networks(learner.to(GPU), [])
+    assert predictions.measure_errors(learner, windows) == pytest.approx(expected, rel=1e-4)
