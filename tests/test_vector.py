@@ -182,6 +182,14 @@ def test_seeded_episodes_do_not_depend_on_what_ran_before(task):
     np.testing.assert_array_equal(rewards, fresh_rewards)
 
 
+def test_spaces_are_those_of_gymnasiums_own_vector():
+    ours, theirs = make_vector("reacher-easy", 3), make_slow("reacher-easy", 3)
+    assert ours.single_observation_space == theirs.single_observation_space
+    assert ours.single_action_space == theirs.single_action_space
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
+
+
 @pytest.mark.parametrize("make", [make_vector, make_slow])
 def test_reset_without_a_seed_continues_each_environments_stream(make):
     from pwmray.envs.environment import load

@@ -40,7 +40,7 @@ class Simulations:
         num_envs: int,
         reads: Sequence[str],
         changes: Sequence[str],
-        num_threads: int = 1,
+        num_threads: int,
     ):
         self._starter = copy_of_compiled(task)
         self._starter.reset()  # makes the changes to the model that all episodes have in common
