@@ -118,6 +118,11 @@ def test_step_after_the_end_or_before_a_reset_is_refused():
     env = envs.make("pendulum-spin").unwrapped
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(1))
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(1))[2:4] for _ in range(EPISODE_STEPS)]
+    assert ends == [(False, False)] * 499 + [(False, True)]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1))
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space")  # unbounded, as it should be
@@ -175,6 +180,8 @@ def test_only_domains_that_change_their_model_have_one_each(domain):
     before = model_bytes(model)
     roll(env, GOLDEN[f"{task}/actions"][:3], seed=0)
     assert (model_bytes(model) != before) == (domain in MODEL_CHANGING_DOMAINS)
+    is_shared = envs.make(task).unwrapped.physics.model.ptr is model
+    assert is_shared == (domain not in MODEL_CHANGING_DOMAINS)
 
 
 def test_closing_one_environment_leaves_the_others_running():
@@ -199,6 +206,11 @@ def test_time_steps_are_those_of_the_task_table(domain):
     assert mujoco.mjtIntegrator(options.integrator).name == f"mjINT_{steps.integrator.upper()}"
     assert env.control_timestep() == pytest.approx(steps.control_step)
     assert options.timestep * steps.num_substeps == pytest.approx(steps.control_step)
+
+
+@pytest.mark.parametrize(("task", "per_second"), [("pendulum-spin", 25), ("cheetah-run", 50)])
+def test_pictures_have_as_many_a_second_as_steps(task, per_second):
+    assert envs.make(task).metadata["render_fps"] == per_second
 
 
 @pytest.mark.parametrize("task", TASKS)
