@@ -79,6 +79,15 @@ def test_observation_and_reward_equal_the_recorded_probes(task):
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("task", [name for name in TASKS if GOLDEN[f"{name}/probe_target"].size])
+def test_target_of_an_episode_is_as_large_as_the_recorded_one(task):
+    env = envs.make(task).unwrapped
+    env.reset(seed=0)
+    model, expected = env.physics.named.model, GOLDEN[f"{task}/probe_target"][0, 3]
+    sizes = model.site_size if task.startswith("finger") else model.geom_size
+    assert sizes["target", 0] == pytest.approx(expected)
+
+
 def test_observation_keeps_insertion_order_where_sorting_would_change_it():
     env = envs.make("walker-stand")
     observation, _ = env.reset(seed=0)
