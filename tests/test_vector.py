@@ -94,15 +94,18 @@ def test_whole_fast_episodes_equal_dm_controls_bit_for_bit(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_formulas_give_the_recorded_observations_and_rewards(task):
+def test_formulas_give_the_recorded_observations_and_rewards_of_all_environments_at_once(task):
     from pwmray.envs.environment import load
 
     env = load(find_task(task))
     env.reset()  # finger-spin changes its damping here
     formulas = find_formulas(find_task(task))(env.physics.model.ptr)
     probes = [read_probe(env.physics, task, index, formulas.reads) for index in range(64)]
-    observations = [np.concatenate(formulas.observe(now), axis=1)[0] for now in probes]
-    rewards = [getattr(formulas, find_task(task).dm_task)(now)[0] for now in probes]
+    now = Readings()
+    for field in ("ctrl", *formulas.reads):
+        setattr(now, field, np.concatenate([getattr(probe, field) for probe in probes]))
+    observations = np.concatenate(formulas.observe(now), axis=1)
+    rewards = getattr(formulas, find_task(task).dm_task)(now)
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
 
