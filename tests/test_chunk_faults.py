@@ -84,6 +84,10 @@ def set_nan(name, place):
             lambda tensors: tensors.update(obs=tensors["obs"][..., :23]),
             "obs is [3, 501, 23] of torch.float32; it must be [3, 501, 24] or wider",
         ),
+        (
+            lambda tensors: tensors.update(reward=tensors["reward"][..., None]),
+            "reward is [3, 501, 1] of torch.float32; it must be [3, 501] or wider",
+        ),
         (lambda tensors: tensors.update(reward=tensors["reward"].double()), "of torch.float64"),
     ],
 )

@@ -182,8 +182,9 @@ def always_up(num_envs):
 
 
 def test_data_of_a_policy_that_is_not_at_hand_is_refused_with_its_command(tmp_path):
-    recipe = CollectionRecipe(num_episodes=1, behaviours=("policy",), policy="0123456789abcdef")
-    expected = r"0123456789ab\.\.\. collects.* --seed 0 --behaviours policy --from CHECKPOINT"
+    behaviours = ("uniform", "policy")  # that one needs no policy does not help
+    recipe = CollectionRecipe(num_episodes=2, behaviours=behaviours, policy="0123456789abcdef")
+    expected = r"0123456789ab\.\.\. collects.* --behaviours uniform,policy --from CHECKPOINT"
     with pytest.raises(ValueError, match=expected):
         ensure_data("pendulum-spin", recipe, tmp_path, CountingEnvs)
     assert list((tmp_path / "collected").iterdir()) == []

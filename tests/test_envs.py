@@ -79,6 +79,15 @@ def test_observation_and_reward_equal_the_recorded_probes(task):
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("task", [name for name in TASKS if GOLDEN[f"{name}/probe_target"].size])
+def test_target_of_an_episode_is_as_large_as_the_recorded_one(task):
+    env = envs.make(task).unwrapped
+    env.reset(seed=0)
+    model, expected = env.physics.named.model, GOLDEN[f"{task}/probe_target"][0, 3]
+    sizes = model.site_size if task.startswith("finger") else model.geom_size
+    assert sizes["target", 0] == pytest.approx(expected)
+
+
 def test_observation_keeps_insertion_order_where_sorting_would_change_it():
     env = envs.make("walker-stand")
     observation, _ = env.reset(seed=0)
@@ -116,6 +125,11 @@ def test_environments_without_a_seed_start_differently():
 
 def test_step_after_the_end_or_before_a_reset_is_refused():
     env = envs.make("pendulum-spin").unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(1))
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(1))[2:4] for _ in range(EPISODE_STEPS)]
+    assert ends == [(False, False)] * 499 + [(False, True)]
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(1))
 
@@ -175,6 +189,8 @@ def test_only_domains_that_change_their_model_have_one_each(domain):
     before = model_bytes(model)
     roll(env, GOLDEN[f"{task}/actions"][:3], seed=0)
     assert (model_bytes(model) != before) == (domain in MODEL_CHANGING_DOMAINS)
+    is_shared = envs.make(task).unwrapped.physics.model.ptr is model
+    assert is_shared == (domain not in MODEL_CHANGING_DOMAINS)
 
 
 def test_closing_one_environment_leaves_the_others_running():
@@ -199,6 +215,11 @@ def test_time_steps_are_those_of_the_task_table(domain):
     assert mujoco.mjtIntegrator(options.integrator).name == f"mjINT_{steps.integrator.upper()}"
     assert env.control_timestep() == pytest.approx(steps.control_step)
     assert options.timestep * steps.num_substeps == pytest.approx(steps.control_step)
+
+
+@pytest.mark.parametrize(("task", "per_second"), [("pendulum-spin", 25), ("cheetah-run", 50)])
+def test_pictures_have_as_many_a_second_as_steps(task, per_second):
+    assert envs.make(task).metadata["render_fps"] == per_second
 
 
 @pytest.mark.parametrize("task", TASKS)

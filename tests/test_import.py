@@ -58,6 +58,8 @@ def test_import_writes_each_tasks_episodes_in_order_and_unpadded(source, tmp_pat
         store.reward.reshape(4, 501), expected["reward"][PENDULUM_EPISODES]
     )
     assert store.task == "pendulum-swingup"
+    # Its fingerprint is over this, too: trials of before would be of other data.
+    assert store.recipe == {"format": "pwmray-import-1", "dataset": "mt30"}
 
 
 def test_imported_file_has_the_fingerprint_of_one_written_at_once(source, tmp_path):

@@ -224,6 +224,17 @@ def test_clipped_step_of_adam_is_that_of_torch():
     assert (ours[0] - 1).abs().max() > 1e-2
 
 
+def test_parameter_without_a_gradient_is_left_where_it_is_and_the_others_step():
+    optimizer, parameters, *_ = make_steppers()
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    clip_and_step(optimizer, 1.0)
+    before, parameters[0].grad = [p.detach().clone() for p in parameters], None
+    clip_and_step(optimizer, 1.0)
+    stayed = [torch.equal(p, q) for p, q in zip(parameters, before, strict=True)]
+    assert stayed == [True] + [False] * (len(SIZES) - 1)
+
+
 class OnGpu(torch.Tensor):
     """A parameter that claims to be on a GPU."""
 

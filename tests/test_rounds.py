@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from pwmray import rounds
 from pwmray.commands.data_info import describe_path
@@ -83,6 +84,22 @@ def test_other_settings_of_the_collector_make_other_data(monkeypatch):
     monkeypatch.setitem(COLLECTOR, "learner.discount", 0.9)
     assert TINY.fingerprint(TASK) != before
     assert CollectionRecipe().fingerprint(TASK) == "3f2323aaeacb"
+
+
+def test_settings_of_the_collector_that_are_defaults_change_with_its_version_alone():
+    """Its data is found by COLLECTOR, in which they are not: raise "version" with them."""
+    found = COLLECTOR["version"], rounds.collector_config(TASK, TINY).fingerprint
+    assert found == (1, "008c4dc7704b3df8")
+
+
+def test_agent_that_collects_computes_alike_in_any_process():
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("medium")
+    rounds.Collector(TASK, TINY)
+    assert torch.get_num_threads() == 1
+    assert (torch.full((1,), 1e-38) * 0.1).item() == 0  # a denormal number
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_progress_of_the_rounds_is_one_activity_with_one_end(made, said):

@@ -94,15 +94,18 @@ def test_whole_fast_episodes_equal_dm_controls_bit_for_bit(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_formulas_give_the_recorded_observations_and_rewards(task):
+def test_formulas_give_the_recorded_observations_and_rewards_of_all_environments_at_once(task):
     from pwmray.envs.environment import load
 
     env = load(find_task(task))
     env.reset()  # finger-spin changes its damping here
     formulas = find_formulas(find_task(task))(env.physics.model.ptr)
     probes = [read_probe(env.physics, task, index, formulas.reads) for index in range(64)]
-    observations = [np.concatenate(formulas.observe(now), axis=1)[0] for now in probes]
-    rewards = [getattr(formulas, find_task(task).dm_task)(now)[0] for now in probes]
+    now = Readings()
+    for field in ("ctrl", *formulas.reads):
+        setattr(now, field, np.concatenate([getattr(probe, field) for probe in probes]))
+    observations = np.concatenate(formulas.observe(now), axis=1)
+    rewards = getattr(formulas, find_task(task).dm_task)(now)
     np.testing.assert_allclose(observations, GOLDEN[f"{task}/probe_obs"], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(rewards, GOLDEN[f"{task}/probe_reward"], rtol=0, atol=1e-9)
 
@@ -180,6 +183,14 @@ def test_seeded_episodes_do_not_depend_on_what_ran_before(task):
     fresh_observations, fresh_rewards, *_ = roll(make_vector(task, 3), actions, [4, 9, 4])
     np.testing.assert_array_equal(observations, fresh_observations)
     np.testing.assert_array_equal(rewards, fresh_rewards)
+
+
+def test_spaces_are_those_of_gymnasiums_own_vector():
+    ours, theirs = make_vector("reacher-easy", 3), make_slow("reacher-easy", 3)
+    assert ours.single_observation_space == theirs.single_observation_space
+    assert ours.single_action_space == theirs.single_action_space
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
 
 
 @pytest.mark.parametrize("make", [make_vector, make_slow])
@@ -296,10 +307,10 @@ def test_threads_do_not_change_a_bit(task, num_threads):
 
 def test_threads_that_change_their_model_have_one_each():
     num_models = {
-        task: len({id(group.model) for group in make_vector(task, 4, 2)._simulations._groups})
+        task: len({id(group.model) for group in make_vector(task, 3, 3)._simulations._groups})
         for task in ("fish-swim", "walker-run")
     }
-    assert num_models == {"fish-swim": 2, "walker-run": 1}
+    assert num_models == {"fish-swim": 3, "walker-run": 1}
 
 
 def test_threads_work_where_physics_dominates_and_end_with_the_environments(monkeypatch):

@@ -25,7 +25,7 @@ class LockstepEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (gymnasium's own)
 
-    def __init__(self, task: str, num_envs: int, num_threads: int = 1):
+    def __init__(self, task: str, num_envs: int, num_threads: int):
         sizes = find_task(task)
         formulas = find_formulas(sizes)
         self.num_envs = num_envs

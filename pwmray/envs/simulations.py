@@ -40,10 +40,9 @@ class Simulations:
         num_envs: int,
         reads: Sequence[str],
         changes: Sequence[str],
-        num_threads: int = 1,
+        num_threads: int,
     ):
         self._starter = copy_of_compiled(task)
-        self._starter.reset()  # makes the changes to the model that all episodes have in common
         self.model = self._starter.physics.model.ptr
         num_substeps = SIMULATIONS[find_task(task).domain].num_substeps
         self._datas = [mujoco.MjData(self.model) for _ in range(num_envs)]

@@ -12,11 +12,11 @@ _TIME_LIMIT = 20.0  # seconds: 1000 control steps
 _CONTROL_TIMESTEP = 0.02  # seconds
 
 
-def spin(random: int | np.random.RandomState | None = None) -> control.Environment:
+def spin() -> control.Environment:
     """Build cup-spin."""
     physics = ball_in_cup.Physics.from_xml_string(*ball_in_cup.get_model_and_assets())
     return control.Environment(
-        physics, Spin(random=random), time_limit=_TIME_LIMIT, control_timestep=_CONTROL_TIMESTEP
+        physics, Spin(), time_limit=_TIME_LIMIT, control_timestep=_CONTROL_TIMESTEP
     )
 
 

@@ -12,27 +12,25 @@ _HEIGHT_MARGIN = 0.6  # m
 _JUMP_DRIFT = 0.5  # m/s that a jump may move sideways
 _TIME_LIMIT = 10.0  # seconds: 1000 control steps
 
-_Random = int | np.random.RandomState | None
 
-
-def run_backwards(random: _Random = None) -> control.Environment:
+def run_backwards() -> control.Environment:
     """Build cheetah-run-backwards."""
-    return _build(RunBackwards(random=random))
+    return _build(RunBackwards())
 
 
-def run_front(random: _Random = None) -> control.Environment:
+def run_front() -> control.Environment:
     """Build cheetah-run-front: on the front feet, with the back foot raised."""
-    return _build(RunOnFeet("bfoot", random))
+    return _build(RunOnFeet("bfoot"))
 
 
-def run_back(random: _Random = None) -> control.Environment:
+def run_back() -> control.Environment:
     """Build cheetah-run-back: on the back feet, with the front foot raised."""
-    return _build(RunOnFeet("ffoot", random))
+    return _build(RunOnFeet("ffoot"))
 
 
-def jump(random: _Random = None) -> control.Environment:
+def jump() -> control.Environment:
     """Build cheetah-jump."""
-    return _build(Jump(random=random))
+    return _build(Jump())
 
 
 class RunBackwards(cheetah.Cheetah):
@@ -46,8 +44,8 @@ class RunBackwards(cheetah.Cheetah):
 class RunOnFeet(cheetah.Cheetah):
     """Run forwards with the torso and one foot in the air."""
 
-    def __init__(self, raised_foot: str, random: _Random = None):
-        super().__init__(random=random)
+    def __init__(self, raised_foot: str):
+        super().__init__()
         self._raised_foot = raised_foot
 
     def get_reward(self, physics: cheetah.Physics) -> float:

@@ -11,12 +11,12 @@ _TIME_LIMIT = 20.0  # seconds: 1000 control steps
 _CONTROL_TIMESTEP = 0.02  # seconds
 
 
-def hop_backwards(random: int | np.random.RandomState | None = None) -> control.Environment:
+def hop_backwards() -> control.Environment:
     """Build hopper-hop-backwards."""
     physics = hopper.Physics.from_xml_string(*hopper.get_model_and_assets())
     return control.Environment(
         physics,
-        HopBackwards(hopping=True, random=random),
+        HopBackwards(hopping=True),
         time_limit=_TIME_LIMIT,
         control_timestep=_CONTROL_TIMESTEP,
     )

@@ -9,10 +9,10 @@ _SPEED = 9.0  # rad/s from which the reward is full
 _TIME_LIMIT = 20.0  # seconds: 1000 control steps
 
 
-def spin(random: int | np.random.RandomState | None = None) -> control.Environment:
+def spin() -> control.Environment:
     """Build pendulum-spin."""
     physics = pendulum.Physics.from_xml_string(*pendulum.get_model_and_assets())
-    return control.Environment(physics, Spin(random=random), time_limit=_TIME_LIMIT)
+    return control.Environment(physics, Spin(), time_limit=_TIME_LIMIT)
 
 
 class Spin(pendulum.SwingUp):

@@ -2,7 +2,6 @@
 
 from xml.etree import ElementTree
 
-import numpy as np
 from dm_control.rl import control
 from dm_control.suite import reacher
 
@@ -37,23 +36,21 @@ _MOTORS = """
 </actuator>
 """
 
-_Random = int | np.random.RandomState | None
 
-
-def three_easy(random: _Random = None) -> control.Environment:
+def three_easy() -> control.Environment:
     """Build reacher-three-easy."""
-    return _build(_LARGE_TARGET, random)
+    return _build(_LARGE_TARGET)
 
 
-def three_hard(random: _Random = None) -> control.Environment:
+def three_hard() -> control.Environment:
     """Build reacher-three-hard."""
-    return _build(_SMALL_TARGET, random)
+    return _build(_SMALL_TARGET)
 
 
-def _build(target_size: float, random: _Random) -> control.Environment:
+def _build(target_size: float) -> control.Environment:
     xml, assets = reacher.get_model_and_assets()
     physics = reacher.Physics.from_xml_string(_with_three_links(xml), assets)
-    task = reacher.Reacher(target_size=target_size, random=random)
+    task = reacher.Reacher(target_size=target_size)
     return control.Environment(physics, task, time_limit=_TIME_LIMIT)
 
 

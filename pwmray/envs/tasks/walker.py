@@ -10,24 +10,22 @@ _RUN_SPEED = 8.0  # m/s
 _TIME_LIMIT = 25.0  # seconds: 1000 control steps
 _CONTROL_TIMESTEP = 0.025  # seconds
 
-_Random = int | np.random.RandomState | None
 
-
-def walk_backwards(random: _Random = None) -> control.Environment:
+def walk_backwards() -> control.Environment:
     """Build walker-walk-backwards."""
-    return _build(MoveBackwards(_WALK_SPEED, random))
+    return _build(MoveBackwards(_WALK_SPEED))
 
 
-def run_backwards(random: _Random = None) -> control.Environment:
+def run_backwards() -> control.Environment:
     """Build walker-run-backwards."""
-    return _build(MoveBackwards(_RUN_SPEED, random))
+    return _build(MoveBackwards(_RUN_SPEED))
 
 
 class MoveBackwards(walker.PlanarWalker):
     """dm_control's walker, rewarded for standing and for moving backwards."""
 
-    def __init__(self, backwards_speed: float, random: _Random = None):
-        super().__init__(move_speed=0, random=random)  # rewards standing alone
+    def __init__(self, backwards_speed: float):
+        super().__init__(move_speed=0)  # rewards standing alone
         self._backwards_speed = backwards_speed
 
     def get_reward(self, physics: walker.Physics) -> float:
