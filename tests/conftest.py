@@ -93,6 +93,17 @@ def one_machine():
         yield
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The data of all tiny trials on pendulum-spin, which no test changes."""
+    from pwmray.data.collected import ensure_data
+    from pwmray.envs.vector import make_vector
+    from tests.made_trials import make_config
+
+    config = make_config()
+    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
+
+
 @pytest.fixture
 def hold(tmp_path):
     """Make the trials of a `start_held` here wait until this file is deleted."""

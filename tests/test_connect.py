@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray._private import utils
+from ray._private import services, utils
 
 from pwmray import deaths, system
 from pwmray import plan as planning
@@ -101,6 +101,19 @@ def test_ray_that_has_ipv6_alone_is_asked_at_its_number(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command[-1]))
     assert connect.answering("[fd00::1]:6379") == "[fd00::1]:6379"
     assert (reached, asked) == ([("fd00::1", 6379)], ["[fd00::1]:6379"])
+
+
+def test_address_auto_is_that_of_the_ray_that_runs_here(monkeypatch):
+    asked = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command[-1]))
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("RAY_ADDRESS", f"localhost:{port}")
+        assert connect.answering("auto").endswith(f":{port}")
+    assert asked[0].endswith(f":{port}")
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda _: None)
+    with pytest.raises(ValueError, match=r"no Ray .* --address auto \(ConnectionError\)"):
+        connect.answering("auto")
 
 
 @pytest.mark.parametrize(("comes", "num_looks"), [(True, 3), (False, 6)])

@@ -7,8 +7,6 @@ import pytest
 
 from pwmray import registry, results, room
 from pwmray.agent import load_agent
-from pwmray.data.collected import ensure_data
-from pwmray.envs.vector import make_vector
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
 from tests import small_disk
 from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
@@ -26,12 +24,6 @@ from tests.waiting import wait_for
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.usefixtures("short_episodes")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = make_config()
-    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
 @pytest.fixture
