@@ -13,7 +13,12 @@ from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
 
 SEEDS = (42, 123, 456)
 EPISODES = (-10.0, 0.0, 10.0)  # around a trial's final return
-MODELS = {"baseline": ("mlp", "gaussian"), "fullflow": ("flow", "flow")}
+KINDS = {
+    "baseline": ("mlp", "gaussian"),
+    "flowpolicy": ("mlp", "flow"),
+    "flowwm": ("flow", "gaussian"),
+    "fullflow": ("flow", "flow"),
+}
 CONTROLS = {
     "status": "EVALUATED",
     "methodology": "joint_from_scratch",
@@ -46,11 +51,14 @@ def no_change(row: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
-    """Return a trial's row; its return grows with the epochs, and the baseline's is the higher."""
-    world_model, policy = MODELS[variant]
+def make_row(task: str, variant: str, epochs: int, seed: int, **values: Any) -> dict[str, Any]:
+    """Return a trial's row; its return grows with the epochs, and the baseline's is the higher.
+
+    `values` replace any of it.
+    """
+    world_model, policy = KINDS[variant]
     final = 300.0 + epochs + 110.0 * (variant == "baseline") + seed / 100.0
-    return CONTROLS | {
+    made = {
         "trial": f"{task}-{variant}-{epochs}-{seed}",
         "task": task,
         "variant": variant,
@@ -61,13 +69,14 @@ def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "return_mean": final,
     }
+    return CONTROLS | made | values
 
 
 def make_sweep(folder: Path, change: Change = no_change, tasks=TASKS):
     """Write a sweep of 2 variants x 3 budgets x tasks x 3 seeds; `change` edits each row."""
     rows = [
         make_row(task, variant, epochs, seed)
-        for variant in MODELS
+        for variant in ("baseline", "fullflow")
         for epochs in (100, 200, 400)
         for task in tasks
         for seed in SEEDS

@@ -12,9 +12,9 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import TRIALS, write_rows
-from tests.made_sweeps import CONTROLS, make_row, make_sweep, read_csv
+from tests.made_sweeps import KINDS, make_row, make_sweep, read_csv
 from tests.seen_figures import footnote
-from tests.squares import KINDS, write_square, write_trials
+from tests.squares import write_square, write_trials
 
 SAME = dict.fromkeys(KINDS, (500.0, 510.0, 520.0))
 TASKS = ("reacher-easy", "walker-stand", "cheetah-run")
@@ -23,12 +23,9 @@ TASKS = ("reacher-easy", "walker-stand", "cheetah-run")
 def write_changed(folder: Path, change) -> None:
     """Write the 2x2 on three tasks with equal returns; `change` edits each row."""
     rows = [
-        CONTROLS
-        | {"trial": f"{task}-{variant}-{seed}", "task": task, "variant": variant, "seed": seed}
-        | {"world_model": world_model, "policy": policy, "epochs": 100, "epochs_reached": 100}
-        | {"return_mean": 500.0 + 10.0 * seed, "device": "cpu", "host": "a"}
+        make_row(task, variant, 100, seed, return_mean=500.0 + 10.0 * seed, device="cpu", host="a")
         for task in TASKS
-        for variant, (world_model, policy) in KINDS.items()
+        for variant in KINDS
         for seed in (1, 2, 3)
     ]
     write_trials(folder, [r | change(r) for r in rows], ["variant", "task", "seed"], "variant")
@@ -41,7 +38,7 @@ def summarize(folder: Path, capsys) -> str:
 
 
 def diverge(row: dict) -> dict:
-    is_chosen = row["trial"] == "walker-stand-fullflow-3"
+    is_chosen = row["trial"] == "walker-stand-fullflow-100-3"
     reason = "FloatingPointError: diverged: critic_loss is nan at epoch 7"
     return {"status": "FAILED", "reason": reason} if is_chosen else {}
 
@@ -79,10 +76,7 @@ def test_direction_of_a_trend_stands_beside_how_often_chance_gives_one(
     budgets, share, tmp_path, capsys
 ):
     rows = [
-        CONTROLS
-        | {"trial": f"{epochs}-{seed}", "task": "reacher-easy", "variant": "baseline"}
-        | {"world_model": "mlp", "policy": "gaussian", "seed": seed, "epochs": epochs}
-        | {"epochs_reached": epochs, "return_mean": 500.0 + seed}
+        make_row("reacher-easy", "baseline", epochs, seed, return_mean=500.0 + seed)
         for epochs in budgets
         for seed in (1, 2)
     ]
@@ -257,12 +251,10 @@ METHODOLOGIES = ("policy_finetuning", "policy_and_wm_finetuning")
 def write_frozen(folder: Path, change=lambda row: {}) -> None:
     """Write the 2x2 on two tasks, on a frozen and on a fine-tuned world model."""
     rows = [
-        CONTROLS
-        | {"trial": f"{task}-{variant}-{methodology}-{seed}", "task": task, "variant": variant}
-        | {"world_model": world_model, "policy": policy, "epochs": 100, "epochs_reached": 100}
-        | {"methodology": methodology, "return_mean": 500.0 + seed, "seed": seed}
+        make_row(task, variant, 100, seed, return_mean=500.0 + seed, methodology=methodology)
+        | {"trial": f"{task}-{variant}-{methodology}-{seed}"}
         for task in TASKS
-        for variant, (world_model, policy) in KINDS.items()
+        for variant in KINDS
         for methodology in METHODOLOGIES
         for seed in (1, 2, 3)
     ]

@@ -13,18 +13,14 @@ from analysis.report import summarize_sweep
 from analysis.scaling import SHAPES, Fit, fit_shape, foretell, lack_of_fit, scale_epochs
 from analysis.summarize import main
 from pwmray.results import read_table
-from tests.made_sweeps import BUDGETS, CONTROLS, FLOOR, NOISE, exponential
+from tests.made_sweeps import BUDGETS, FLOOR, NOISE, exponential, make_row
 from tests.squares import write_trials
 
 
 def write_budgets(folder, curves: dict[int, list[float]], **changes):
     """Write a sweep of one variant on reacher-easy: final returns by budget."""
     rows = [
-        CONTROLS
-        | {"trial": f"{budget}-{seed}", "task": "reacher-easy", "variant": "baseline"}
-        | {"world_model": "mlp", "policy": "gaussian", "seed": seed, "return_mean": float(value)}
-        | {"epochs": budget, "epochs_reached": budget}
-        | changes
+        make_row("reacher-easy", "baseline", budget, seed, return_mean=float(value)) | changes
         for budget, values in curves.items()
         for seed, value in enumerate(values)
     ]
