@@ -11,6 +11,7 @@ from pwmray.config import TrialConfig
 from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status
 from pwmray.results import read_table
 from pwmray.trainable import NOT_SEEN_ON, PIECE_SECONDS, TrialTrainable, grid_of
+from pwmray.trial import Trial
 from tests.claims import leave_claim
 from tests.made_trials import ask_for, make_config
 from tests.tiny import UNPLANNED
@@ -39,7 +40,11 @@ def are_claimed(folders):
     return [(folder / CLAIM_FILE).exists() for folder in folders]
 
 
-def test_process_runs_a_trial_row_by_row_and_then_another(folders, data, short_episodes):
+def test_process_runs_a_trial_row_by_row_and_then_another(
+    folders, data, short_episodes, monkeypatch
+):
+    closed, close = [], Trial.close
+    monkeypatch.setattr(Trial, "close", lambda trial: closed.append(trial) or close(trial))
     first, second = (told_of(folder, data) for folder in folders)
     trainable = TrialTrainable(first)
     assert are_claimed(folders) == [False, False]  # Tune may yet hand it to another process
@@ -51,11 +56,11 @@ def test_process_runs_a_trial_row_by_row_and_then_another(folders, data, short_e
     assert curve == {**curve, **{name: rows[0].get(name) for name in curve}}
     assert all(0 < row[PIECE_SECONDS] <= row["time_this_iter_s"] for row in rows)
     assert trainable.reset(second)
-    assert are_claimed(folders) == [False, False]
+    assert (len(closed), are_claimed(folders)) == (1, [False, False])
     assert trainable.train()["done"] is False
     assert are_claimed(folders) == [False, True]
     trainable.stop()
-    assert are_claimed(folders) == [False, False]
+    assert (len(closed), are_claimed(folders)) == (2, [False, False])
 
 
 def test_trial_that_another_process_has_is_left_to_it(folders, data):
