@@ -1,15 +1,17 @@
 """Sweeps' tables written by hand, for the tests of the analysis."""
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
 
 SEEDS = (42, 123, 456)
 EPISODES = (-10.0, 0.0, 10.0)  # around a trial's final return
@@ -102,6 +104,23 @@ def write_description(folder: Path, trials: list[str]) -> None:
         "trials": trials,
     }
     (folder / "sweep.json").write_text(json.dumps(described))
+
+
+@contextlib.contextmanager
+def changed_description(folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a sweep's description to be changed."""
+    described = json.loads((folder / "sweep.json").read_text())
+    yield described
+    (folder / "sweep.json").write_text(json.dumps(described))
+
+
+@contextlib.contextmanager
+def changed_trials(folder: Path, *columns: str) -> Iterator[Rows]:
+    """Give a sweep's trials to be changed, which may have more columns of text then."""
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    yield rows
+    schema = pa.schema([*TRIALS, *(pa.field(column, pa.string()) for column in columns)])
+    write_rows(folder / "trials.arrow", rows, schema)
 
 
 def episodes(row: dict[str, Any]) -> list[dict[str, Any]]:

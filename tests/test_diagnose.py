@@ -11,7 +11,8 @@ from analysis.curves import load_curves
 from analysis.diagnose import diagnose
 from analysis.load import load_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
+from pwmray.results import CURVE, EVALUATIONS, read_table, write_rows
+from tests.made_sweeps import changed_trials
 from tests.squares import write_square
 
 FIRST, SECOND = "s-reacher-easy-baseline-100-1", "s-reacher-easy-baseline-100-2"
@@ -34,9 +35,8 @@ def write_curves(
         for place, value in enumerate(curve)
     ]
     write_rows(folder / "curves.arrow", rows, CURVE)
-    trials = read_table(folder / "trials.arrow").to_pylist()
-    trials[0] |= changes
-    write_rows(folder / "trials.arrow", trials, TRIALS)
+    with changed_trials(folder) as trials:
+        trials[0] |= changes
     return folder
 
 

@@ -12,8 +12,14 @@ from analysis.load import Sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import TRIALS, read_table, write_rows
-from tests.made_sweeps import CONTROLS, KINDS, make_row, read_csv
+from tests.made_sweeps import (
+    CONTROLS,
+    KINDS,
+    changed_description,
+    changed_trials,
+    make_row,
+    read_csv,
+)
 from tests.squares import write_square, write_trials
 
 CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
@@ -103,9 +109,8 @@ def test_sweeps_kept_apart_by_one_factor_are_compared_by_the_command_that_the_no
     tmp_path, capsys
 ):
     options = write_pair(tmp_path, methodology="policy_finetuning")
-    described = json.loads((tmp_path / "second" / "sweep.json").read_text())
-    described["varies"].append("methodology")
-    (tmp_path / "second" / "sweep.json").write_text(json.dumps(described))
+    with changed_description(tmp_path / "second") as described:
+        described["varies"].append("methodology")
 
     assert main([*options, "--compare", "sweep"]) == 0
     named = re.search(r"\(to compare that: (.*?)\)", " ".join(capsys.readouterr().out.split()))
@@ -174,9 +179,8 @@ def test_a_seed_that_one_sweep_alone_planned_and_lost_is_missing(tmp_path):
     more = {name: (*values, 1.0) for name, values in CELLS.items()}
     write_square(tmp_path / "first", {"reacher-easy": CELLS})
     folder = write_square(tmp_path / "second", {"reacher-easy": more})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows = [row | ({"status": "FAILED"} if row["seed"] == 4 else {}) for row in rows]
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        rows[:] = [row | ({"status": "FAILED"} if row["seed"] == 4 else {}) for row in rows]
     merged = merge_pair(tmp_path)
     for compare, within in (("sweep", None), ("variant", ["task"])):
         rows = summarize_sweep(merged, compare, within=within).comparisons[0].rows
@@ -196,8 +200,8 @@ def test_two_sweeps_of_one_name_are_not_taken_for_one(tmp_path, capsys):
     assert main(folders) == 2
     told = f"error: {folders[0]} and {folders[1]} are both of sweep 's', and sweeps are told apart"
     assert capsys.readouterr().err.startswith(told)
-    described = json.loads((tmp_path / "cluster" / "s" / "sweep.json").read_text())
-    (tmp_path / "cluster" / "s" / "sweep.json").write_text(json.dumps({**described, "name": "t"}))
+    with changed_description(tmp_path / "cluster" / "s") as described:
+        described["name"] = "t"
     assert main([*folders, "--compare", "sweep"]) == 0
 
 
@@ -215,9 +219,8 @@ def test_returns_are_averaged_over_what_is_not_kept_apart(tmp_path):
 
 def test_a_seed_that_lacks_one_of_the_levels_is_missing(tmp_path):
     folder = write_horizons(tmp_path / "s")
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows[-1]["status"] = "FAILED"
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        rows[-1]["status"] = "FAILED"
     assert compare_fidelity(folder).rows[0].verdict.name == "Incomplete (1/2 seeds)"
 
 
@@ -252,8 +255,8 @@ def test_csv_gives_an_averages_verdict_to_all_its_arms(tmp_path, capsys):
 
 def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
     folder = write_horizons(tmp_path / "s")
-    described = json.loads((folder / "sweep.json").read_text()) | {"within": ["task"]}
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_description(folder) as described:
+        described["within"] = ["task"]
     said = "--within task averages over learner.horizon, seed by seed"
     assert main(["s", "--results", str(tmp_path)]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
@@ -300,9 +303,8 @@ def test_an_axis_that_sets_other_keys_in_each_sweep_is_compared_as_all_of_them(t
             for seed in (1, 2)
         ]
         write_trials(tmp_path / name, rows, ["tuning", "task", "seed"], "tuning")
-        described = json.loads((tmp_path / name / "sweep.json").read_text())
-        described["axes"] = {"tuning": [f"learner.{key}"], "task": ["task"], "seed": ["seed"]}
-        (tmp_path / name / "sweep.json").write_text(json.dumps(described))
+        with changed_description(tmp_path / name) as described:
+            described["axes"] = {"tuning": [f"learner.{key}"], "task": ["task"], "seed": ["seed"]}
     for order in (("a", "b"), ("b", "a")):
         merged = merge_sweeps([load_sweep(tmp_path / name) for name in order])
         rows = summarize_sweep(merged, "tuning").comparisons[0].rows

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from analysis.drawing.cost_figures import draw_costs
@@ -11,8 +10,7 @@ from analysis.figures import list_figures
 from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import TRIALS, write_rows
-from tests.made_sweeps import KINDS, make_row, make_sweep, read_csv
+from tests.made_sweeps import KINDS, changed_trials, make_row, make_sweep, read_csv
 from tests.seen_figures import footnote
 from tests.squares import write_square, write_trials
 
@@ -374,9 +372,9 @@ def test_a_level_called_none_does_not_win_as_nobody_does(tmp_path, capsys):
         for seed in (1, 2, 3)
     ]
     write_trials(tmp_path / "s", rows, ["error", "task", "seed"], "error")
-    columns = TRIALS.append(pa.field("error", pa.string()))
-    named = [row | {"error": row["trial"].partition("-")[0]} for row in rows]
-    write_rows(tmp_path / "s" / "trials.arrow", named, columns)
+    with changed_trials(tmp_path / "s", "error") as rows:
+        for row in rows:
+            row["error"] = row["trial"].partition("-")[0]
     assert "Error none wins" in summarize(tmp_path / "s", capsys)
     figure = list_figures(summarize_sweep(load_sweep(tmp_path / "s")))["winners_by_error"]
     assert "orange: error none wins" in footnote(figure)
