@@ -127,8 +127,9 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
+@contextlib.contextmanager
 def start_node(tmp_path, role, ray, changes=None, port=1):
-    """Start a Ray node, whose Ray is a Python line; `changes` are made to the module."""
+    """Give a Ray node, whose Ray is a Python line; `changes` are made to the module."""
     scripts = tmp_path / "ray" / "scripts"
     scripts.mkdir(parents=True)
     for package in (scripts, scripts.parent):  # else Python goes on to the real one
@@ -145,17 +146,20 @@ def start_node(tmp_path, role, ray, changes=None, port=1):
         lines = ["import sys", "from cluster import raynode", changes]
         program = ["-c", "\n".join([*lines, "sys.exit(raynode.main(sys.argv[1:]))"])]
     command = [sys.executable, *program, role, "127.0.0.1", str(port), json.dumps(told)]
-    return subprocess.Popen(command, env={**os.environ, **variables})
+    process = subprocess.Popen(command, env={**os.environ, **variables})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
 def started_node(tmp_path, role, ray):
     """Give a Ray node, see `start_node`, as a process that listens to its signals."""
-    process = start_node(tmp_path, role, ray)
-    wait_for(lambda: catches(process.pid, signal.SIGTERM))
-    yield process
-    process.kill()
-    process.wait()
+    with start_node(tmp_path, role, ray) as process:
+        wait_for(lambda: catches(process.pid, signal.SIGTERM))
+        yield process
 
 
 @pytest.fixture
