@@ -13,7 +13,7 @@ from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Record, Status, claim, listing
 from pwmray.registry.listing import summarize
 from pwmray.slurm_jobs import Job
-from tests.claims import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim, refuse_claims
 
 
 def queued(job="5", **fields):
@@ -235,11 +235,7 @@ def test_trial_that_cannot_be_set_right_hides_no_status(tmp_path, here, monkeypa
     (tmp_path / "some").mkdir()
     described = {"name": "some", "trials": ["0" * 16]}
     (tmp_path / "some" / "sweep.json").write_text(json.dumps(described))
-
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
-
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch, number=errno.EROFS)
     for command in (["status"], ["watch", "--once"]):
         assert main([*command, "--results", str(tmp_path)]) == 0
         told = capsys.readouterr().out

@@ -19,6 +19,7 @@ from pwmray import cli, registry, results, slurm_jobs, tables
 from pwmray import plan as planning
 from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status, claim
 from pwmray.slurm_jobs import read_squeue
+from tests.claims import refuse_claims
 from tests.commands_here import put_command
 from tests.minislurm import MiniSlurm
 from tests.tiny import sweep
@@ -451,12 +452,9 @@ def test_sweep_of_which_a_trial_runs_outside_slurm_is_not_over(tmp_path, told):
 def test_watch_ends_where_trials_whose_job_is_gone_cannot_be_set_right(
     tmp_path, capsys, told, monkeypatch
 ):
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
-
     queue(tmp_path, submission(41))
     begin(tmp_path, 0, 41)
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch, number=errno.EROFS)
     monkeypatch.setattr(watch.time, "sleep", lambda _: pytest.fail("it looks again"))
     code, out, _ = run(capsys, tmp_path, "watch", "tiny")
     assert code == watch.NOT_ALL_DONE
