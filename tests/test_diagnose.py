@@ -86,14 +86,16 @@ def test_a_trial_that_imagines_little_more_than_it_gets_is_not_exploited(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("last", "names"), [(1e6, ["diverged"]), (np.inf, ["diverged"]), (3.0, [])]
+    ("first", "last", "names"),
+    [
+        (1.0, 1e6, ["diverged"]),
+        (1.0, np.inf, ["diverged"]),
+        (1.0, 3.0, []),
+        (1e-6, 1e-2, []),  # a tiny loss may grow
+    ],
 )
-def test_a_loss_that_blows_up_is_named(tmp_path, last, names):
-    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1.0] * 11 + [last])) == names
-
-
-def test_a_tiny_loss_may_grow(tmp_path):
-    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1e-6] * 11 + [1e-2])) == []
+def test_a_loss_that_blows_up_is_named(tmp_path, first, last, names):
+    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[first] * 11 + [last])) == names
 
 
 # One run counted twice.

@@ -145,7 +145,7 @@ def options_of(disk, scale):
 @contextlib.contextmanager
 def filled_after_a_row(folder, disk, scale):
     """Give a sweep whose disk is full from its first row on, and what fills it."""
-    process = start_gated(folder, FIRST_ROW, scale, *options_of(disk, scale))
+    process = start_gated(folder, FIRST_ROW, "tiny", *options_of(disk, scale))
     assert (wait_for_gate(folder, process) / CHECKPOINT_FILE).exists()
     filler = small_disk.fill(disk)
     open_gate(folder)
