@@ -164,9 +164,9 @@ def test_ray_that_does_not_start_is_one_line(address, said, monkeypatch):
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(ValueError) as refused:
         connect.connect(address)
-    told = str(refused.value)
-    assert told.startswith(said.format(folder=tempfile.gettempdir()))
-    assert "\n" not in told and len(told) < 400
+    told, folder = str(refused.value), tempfile.gettempdir()
+    assert told.startswith(said.format(folder=folder))
+    assert "\n" not in told and len(told.replace(folder, "")) < 400
     assert "busy" not in told
     assert told.endswith("no room TypeError: the cause")
 
