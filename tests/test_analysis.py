@@ -531,10 +531,7 @@ def test_an_unknown_option_is_one_line(results, capsys):
 
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("parts", [[["b", "b", None, "a", "b"]], [["b"], ["b", None, "a"], ["b"]]])

@@ -21,7 +21,6 @@ from pwmray.driver.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).parent.parent
 ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3"}
 # Every node is this machine. What is asked is written down.
 SCONTROL = """
@@ -73,7 +72,7 @@ class Place(NamedTuple):
         options = ["--jobs", str(self.jobs), "--cpus=1", "--", "driver.py"]
         return subprocess.run(
             [sys.executable, "-c", "\n".join(lines), *options],
-            cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
+            cwd=self.folder, env={**os.environ, **here, **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 

@@ -26,10 +26,7 @@ ROOT = Path(__file__).parent.parent
 def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     node = '{"scratch": "$NOT_SET"}'
     command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert (
         done.stderr

@@ -41,7 +41,6 @@ def start(folder, *options):
     return subprocess.Popen(
         [sys.executable, str(TINY), "--scale", "tiny", *options],
         cwd=folder, stdout=pipe, stderr=pipe, text=True,
-        env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
     )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -544,11 +543,10 @@ with claim.acquire(folder / registry.CLAIM_FILE):
     registry.record(folder, registry.Status.RUNNING, epoch=0, device="cpu", **provenance.process())
     time.sleep(1000)
 """
-ROOT = Path(__file__).parent.parent
 
 
 def job_script(*folders):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.environ["PYTHONPATH"]
     runs = [f"{sys.executable} -c '{TRIAL}' {folder} &\n" for folder in folders]
     return f"#!/bin/bash\nexport PYTHONPATH={path}\n{''.join(runs)}wait\nexit 3\n"
 
