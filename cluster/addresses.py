@@ -10,9 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.slurm import PATIENCE_SECONDS
+from cluster.slurm import AGAIN_SECONDS, PATIENCE_SECONDS
 
-_AGAIN_SECONDS = 2.0
 _OTHERS_SECONDS = 10.0  # to resolve other nodes' names, which help to choose our own address
 _ASK_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
 _IPV6 = Path("/proc/net/if_inet6")  # a line per address: its hexadecimal digits, ..., interface
@@ -97,7 +96,7 @@ def _resolve_in_time(name: str, deadline: float) -> list[str]:
         except OSError as error:
             if error.errno != socket.EAI_AGAIN or time.monotonic() >= deadline:
                 raise
-        time.sleep(_AGAIN_SECONDS)
+        time.sleep(AGAIN_SECONDS)
 
 
 def _resolve(name: str) -> list[str]:

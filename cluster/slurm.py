@@ -15,7 +15,7 @@ from pwmray.slurm_jobs import environment, read_time
 
 ASK_SECONDS = 20.0  # for a busy controller to answer
 PATIENCE_SECONDS = 60.0  # for which a job repeats a question that a busy controller refuses
-_AGAIN_SECONDS = 2.0
+AGAIN_SECONDS = 2.0
 ALL = "ALL"  # in Slurm's lists of who may use a partition
 ROOT = "root"  # the account of which all others are part
 _SINFO = "%R|%a|%l|%c|%m|%D|%G"  # gres last: it may have any length
@@ -210,7 +210,7 @@ def ask_again(*command: str) -> str:
         except SlurmError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(AGAIN_SECONDS)
 
 
 def partitions() -> dict[str, Partition]:

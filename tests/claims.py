@@ -1,5 +1,6 @@
 """Claims as other processes leave them, for tests."""
 
+import errno
 import json
 import os
 import socket
@@ -31,6 +32,18 @@ def do_not_watch(monkeypatch):
     """Take over stale claims of other machines at the first look, without watching them before."""
     for name in ("_BEATS_PER_LEASE", "_LOOKS_PER_LEASE"):
         monkeypatch.setattr(claim, name, 1e9)
+
+
+def refuse_claims(monkeypatch, folder=None, number=errno.EACCES):
+    """Let no claim be taken in a folder, or in any, as where nothing can be written."""
+    acquire = claim.acquire
+
+    def refuse(path, **options):
+        if folder in (None, path.parent):
+            raise OSError(number, os.strerror(number), str(path))
+        return acquire(path, **options)
+
+    monkeypatch.setattr(claim, "acquire", refuse)
 
 
 def dead_pid():

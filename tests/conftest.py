@@ -11,6 +11,7 @@ os.environ.pop("PWMRAY_RUN", None)
 
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,9 @@ from tests.held import put_hold
 # A shell has what it starts in the background ignore Ctrl-C, which tests send, also to what they
 # start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What tests start is this checkout, wherever they start it and whatever is installed.
+PATHS = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 
 # The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
@@ -91,6 +95,17 @@ def one_machine():
     with pytest.MonkeyPatch.context() as patch:  # of its own: a test may undo its monkeypatch
         patch.setattr("pwmray.driver.connect.machines", lambda: [{"CPU": 1.0}])
         yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The data of all tiny trials on pendulum-spin, which no test changes."""
+    from pwmray.data.collected import ensure_data
+    from pwmray.envs.vector import make_vector
+    from tests.made_trials import make_config
+
+    config = make_config()
+    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ CHANGES = {
     "learner.wm_horizon": 3,
     "critic.units": (16, 12),
 }
+UNEVEN = {  # rows that are no multiple of 16 bytes
+    "world_model.units": (20, 13),
+    "policy.units": (21, 9),
+    "world_model[flow].num_substeps": 2,
+    "policy[flow].num_substeps": 2,
+}
 
 
 def make_learner(variant, **settings):
@@ -25,8 +31,11 @@ def make_learner(variant, **settings):
 
 
 def windows(seed):
+    return windows_of(torch.Generator().manual_seed(seed))
+
+
+def windows_of(draws):
     """A sampler of windows without any meaning, with rewards in [0, 2]."""
-    draws = torch.Generator().manual_seed(seed)
 
     def sample(size):
         a = torch.zeros(3, size, MAX_ACTION_DIM)
@@ -39,3 +48,12 @@ def windows(seed):
 
 def relative_error(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)).item()
+
+
+def step_difference(ours, theirs, before):
+    """How far apart two came, relative to the way from `before`: a norm over all weights."""
+    x, y, start = (
+        torch.cat([p.detach().flatten() for p in one.parameters()])
+        for one in (ours, theirs, before)
+    )
+    return float((x - y).norm() / (y - start).norm())

@@ -1,19 +1,26 @@
 """Sweeps' tables written by hand, for the tests of the analysis."""
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
+from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
 
 SEEDS = (42, 123, 456)
 EPISODES = (-10.0, 0.0, 10.0)  # around a trial's final return
-MODELS = {"baseline": ("mlp", "gaussian"), "fullflow": ("flow", "flow")}
+KINDS = {
+    "baseline": ("mlp", "gaussian"),
+    "flowpolicy": ("mlp", "flow"),
+    "flowwm": ("flow", "gaussian"),
+    "fullflow": ("flow", "flow"),
+}
 CONTROLS = {
     "status": "EVALUATED",
     "methodology": "joint_from_scratch",
@@ -46,11 +53,14 @@ def no_change(row: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
-    """Return a trial's row; its return grows with the epochs, and the baseline's is the higher."""
-    world_model, policy = MODELS[variant]
+def make_row(task: str, variant: str, epochs: int, seed: int, **values: Any) -> dict[str, Any]:
+    """Return a trial's row; its return grows with the epochs, and the baseline's is the higher.
+
+    `values` replace any of it.
+    """
+    world_model, policy = KINDS[variant]
     final = 300.0 + epochs + 110.0 * (variant == "baseline") + seed / 100.0
-    return CONTROLS | {
+    made = {
         "trial": f"{task}-{variant}-{epochs}-{seed}",
         "task": task,
         "variant": variant,
@@ -61,13 +71,14 @@ def make_row(task: str, variant: str, epochs: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "return_mean": final,
     }
+    return CONTROLS | made | values
 
 
 def make_sweep(folder: Path, change: Change = no_change, tasks=TASKS):
     """Write a sweep of 2 variants x 3 budgets x tasks x 3 seeds; `change` edits each row."""
     rows = [
         make_row(task, variant, epochs, seed)
-        for variant in MODELS
+        for variant in ("baseline", "fullflow")
         for epochs in (100, 200, 400)
         for task in tasks
         for seed in SEEDS
@@ -93,6 +104,23 @@ def write_description(folder: Path, trials: list[str]) -> None:
         "trials": trials,
     }
     (folder / "sweep.json").write_text(json.dumps(described))
+
+
+@contextlib.contextmanager
+def changed_description(folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a sweep's description to be changed."""
+    described = json.loads((folder / "sweep.json").read_text())
+    yield described
+    (folder / "sweep.json").write_text(json.dumps(described))
+
+
+@contextlib.contextmanager
+def changed_trials(folder: Path, *columns: str) -> Iterator[Rows]:
+    """Give a sweep's trials to be changed, which may have more columns of text then."""
+    rows = read_table(folder / "trials.arrow").to_pylist()
+    yield rows
+    schema = pa.schema([*TRIALS, *(pa.field(column, pa.string()) for column in columns)])
+    write_rows(folder / "trials.arrow", rows, schema)
 
 
 def episodes(row: dict[str, Any]) -> list[dict[str, Any]]:

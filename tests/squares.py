@@ -6,29 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from pwmray.results import CURVE, EVALUATIONS, TRIALS, write_rows
-from tests.made_sweeps import CONTROLS, SEEDS, make_row
+from tests.made_sweeps import SEEDS, make_row
 
-KINDS = {
-    "baseline": ("mlp", "gaussian"),
-    "flowpolicy": ("mlp", "flow"),
-    "flowwm": ("flow", "gaussian"),
-    "fullflow": ("flow", "flow"),
-}
 Returns = Mapping[str, Mapping[str, Sequence[float]]]  # by task, variant and seed
 
 
 def write_square(folder: Path, returns: Returns, epochs: int = 100, **changes: Any) -> Path:
     """Write a sweep whose trials have exactly these `returns`; seeds count from 1."""
     rows = [
-        CONTROLS
-        | {
-            "trial": f"{folder.name}-{task}-{variant}-{epochs}-{seed}",
-            "task": task,
-            "variant": variant,
-        }
-        | {"world_model": KINDS[variant][0], "policy": KINDS[variant][1], "seed": seed}
-        | {"epochs": epochs, "epochs_reached": epochs, "return_mean": float(value)}
-        | changes
+        make_row(task, variant, epochs, seed, return_mean=float(value))
+        | {"trial": f"{folder.name}-{task}-{variant}-{epochs}-{seed}", **changes}
         for task, variants in returns.items()
         for variant, values in variants.items()
         for seed, value in enumerate(values, start=1)
@@ -64,9 +51,15 @@ def write_trials(
 def write_levels(folder: Path, levels: Sequence[str]) -> None:
     """Write a sweep over `policy.integrator`, of one task and one variant."""
     rows = [
-        make_row("reacher-easy", "fullflow", 100, seed)
-        | {"trial": f"{place}-{seed}", "return_mean": 300.0 * (place + 1) + seed / 100.0}
-        | {"config": json.dumps({"policy": {"integrator": level}})}
+        make_row(
+            "reacher-easy",
+            "fullflow",
+            100,
+            seed,
+            trial=f"{place}-{seed}",
+            return_mean=300.0 * (place + 1) + seed / 100.0,
+            config=json.dumps({"policy": {"integrator": level}}),
+        )
         for place, level in enumerate(levels)
         for seed in SEEDS
     ]

@@ -11,7 +11,6 @@ import torch
 
 from pwmray import registry
 from pwmray.config import TrialConfig
-from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.registry import Status
 from pwmray.search.plan import SearchPlan
@@ -23,12 +22,6 @@ from tests.tiny_search import search
 TASK = "pendulum-spin"
 THREE = dataclasses.replace(search, space={"policy.num_substeps": [1, 2, 3]})
 make_environments = functools.cache(make_vector)
-
-
-def make_data(folder):
-    """Return the data file of the search's trials, made in `folder`."""
-    config = search.config("tiny", TASK, {})
-    return ensure_data(TASK, config.data, folder, make_vector)
 
 
 def make_plan(results, number=5, of=search):

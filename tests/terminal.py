@@ -10,10 +10,8 @@ import subprocess
 import sys
 import termios
 import time
-from pathlib import Path
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours, and where the next letter goes
-_ROOT = Path(__file__).parents[1]
 
 
 class Terminal:
@@ -25,7 +23,7 @@ class Terminal:
     def __init__(self, folder, *command, columns=100, rows=40, **environment):
         self._end, inner = os.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        variables = {**os.environ, "PYTHONPATH": str(_ROOT), "TERM": "xterm", **environment}
+        variables = {**os.environ, "TERM": "xterm", **environment}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, command)],
             cwd=folder, stdin=inner, stdout=inner, stderr=inner, env=variables,

@@ -78,7 +78,7 @@ def test_server_of_names_is_asked_again_where_it_has_a_weak_moment(resolver, mon
         return look_up(name, *arguments, **others)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up_late)
-    monkeypatch.setattr(addresses, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(addresses, "AGAIN_SECONDS", 0.0)
     assert addresses.ip_of("n2", []) == OTHERS_NAME
     assert not failures
     failures += [weak] * 2

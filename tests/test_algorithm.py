@@ -1,10 +1,8 @@
 """The learner's formulas against hand-worked numbers, and one learner that learns."""
 
 import copy
-import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,19 +17,17 @@ from pwmray.algorithm.pwm import Rollout
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
-from pwmray.data.sampler import Batch
 from pwmray.seeding import derive_seed
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from pwmray.variants import VARIANTS
-from tests.model_inputs import update_critics, update_policy
+from tests.learners import windows, windows_of
+from tests.model_inputs import stream, update_critics, update_policy
+from tests.point import NUM_POINTS, POINT_SETTINGS, play_point, point_windows
+from tests.three_episodes import ThreeEpisodes
 from tests.tiny import SETTINGS
 
 CPU = torch.device("cpu")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_learner(variant="fullflow", seed=0, **learner_settings):
@@ -40,25 +36,8 @@ def make_learner(variant="fullflow", seed=0, **learner_settings):
     return build_learner(TrialConfig.from_flat({**SETTINGS, **settings, **trial}))
 
 
-class RandomWindows:
-    """A sampler of windows without any meaning: two action dimensions, as reacher has."""
-
-    def __init__(self, generator, horizon=3):
-        self._generator, self._horizon = generator, horizon
-
-    def __call__(self, batch_size):
-        normal = self._normal
-        a = torch.zeros(self._horizon, batch_size, MAX_ACTION_DIM)
-        a[..., :2] = normal(self._horizon, batch_size, 2).tanh()
-        obs = normal(self._horizon + 1, batch_size, MAX_OBS_DIM)
-        return Batch(obs, a, normal(self._horizon, batch_size, 1).sigmoid())
-
-    def _normal(self, *shape):
-        return torch.randn(shape, generator=self._generator)
-
-
 def random_batch(batch_size=8):
-    return RandomWindows(stream(1))(batch_size)
+    return windows(1)(batch_size)
 
 
 def random_rollout(horizon=3, batch_size=8):
@@ -385,21 +364,20 @@ def test_no_process_that_trains_loads_the_compiler_of_torch():
         "[optimizer.load_state_dict(state) for optimizer, state in states];"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def run_epochs(learner, num_epochs, windows, noise):
-    return [learner.update(windows, noise, i / num_epochs) for i in range(num_epochs)]
+def run_epochs(learner, num_epochs, sample, noise):
+    return [learner.update(sample, noise, i / num_epochs) for i in range(num_epochs)]
 
 
 @every_variant
 def test_epoch_follows_from_its_generators(variant):
     first, same, other = (make_learner(variant) for _ in range(3))
 
-    losses = run_epochs(first, 2, RandomWindows(stream(3)), stream(4))
-    same_losses = run_epochs(same, 2, RandomWindows(stream(3)), stream(4))
-    run_epochs(other, 2, RandomWindows(stream(3)), stream(5))
+    losses = run_epochs(first, 2, windows(3), stream(4))
+    same_losses = run_epochs(same, 2, windows(3), stream(4))
+    run_epochs(other, 2, windows(3), stream(5))
 
     assert_unchanged(same, first.state_dict())
     assert_close(losses, same_losses, rtol=0, atol=0)
@@ -408,7 +386,7 @@ def test_epoch_follows_from_its_generators(variant):
 
 def test_epoch_does_not_touch_the_global_random_state():
     learner, before = make_learner(), torch.get_rng_state()
-    learner.update(RandomWindows(stream(3)), stream(4), 0.0)
+    learner.update(windows(3), stream(4), 0.0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -434,9 +412,9 @@ def test_seed_gives_the_streams_and_the_initial_weights_that_it_always_gave():
 
 
 def test_epoch_takes_the_configured_batches():
-    sizes, windows = [], RandomWindows(stream(3))
+    sizes, sample = [], windows(3)
     learner = make_learner(wm_iterations=3, wm_batch_size=5, policy_batch_size=7)
-    learner.update(lambda n: sizes.append(n) or windows(n), stream(4), 0.0)
+    learner.update(lambda n: sizes.append(n) or sample(n), stream(4), 0.0)
     assert sizes == [5, 5, 5, 7]
 
 
@@ -445,7 +423,7 @@ def test_gradients_of_a_part_are_clipped_by_its_own_setting(part):
     learner = make_learner("baseline", **{f"{part}_clip": 1e-12})  # far below Adam's epsilon
     before = copy.deepcopy(learner)
 
-    learner.update(RandomWindows(stream(3)), stream(4), 0.0)
+    learner.update(windows(3), stream(4), 0.0)
 
     modules = {"model": "world_model", "actor": "policy", "critic": "critics"}
     moved = {
@@ -473,7 +451,7 @@ def test_gradients_of_a_part_are_clipped_by_its_own_setting(part):
 )
 def test_learning_rates_fall_linearly_to_the_final_one(progress, rates):
     learner = make_learner(model_lr=3e-4, actor_lr=5e-4, critic_lr=6e-4, final_lr=1e-4)
-    learner.update(RandomWindows(stream(3)), stream(4), progress)
+    learner.update(windows(3), stream(4), progress)
     found = {name: o.param_groups[0]["lr"] for name, o in learner.optimizers.items()}
     assert found == pytest.approx(rates)
 
@@ -504,15 +482,15 @@ def test_setting_outside_its_range_is_named(setting, value):
 def test_resumed_learner_goes_on_exactly(variant, tmp_path):
     saved, loaded = make_learner(variant), make_learner(variant, seed=1)
     streams = {"windows": stream(3), "noise": stream(4)}
-    run_epochs(saved, 2, RandomWindows(streams["windows"]), streams["noise"])
+    run_epochs(saved, 2, windows_of(streams["windows"]), streams["noise"])
     checkpoint.save(tmp_path / "c.pt", {}, saved, streams, {"epochs_reached": 2, "seconds": 0.5})
 
     fresh = {"windows": stream(8), "noise": stream(9)}
     progress = checkpoint.load(tmp_path / "c.pt", loaded, fresh, CPU)
 
     assert progress == {"epochs_reached": 2, "seconds": 0.5}
-    expected = saved.update(RandomWindows(streams["windows"]), streams["noise"], 0.5)
-    found = loaded.update(RandomWindows(fresh["windows"]), fresh["noise"], 0.5)
+    expected = saved.update(windows_of(streams["windows"]), streams["noise"], 0.5)
+    found = loaded.update(windows_of(fresh["windows"]), fresh["noise"], 0.5)
     assert_close(found, expected, rtol=0, atol=0)
     assert_unchanged(loaded, saved.state_dict())
 
@@ -585,27 +563,6 @@ def test_checkpoint_replaces_the_last_one_whole(tmp_path):
 # Evaluation.
 
 
-class ThreeEpisodes:
-    """Rewards 1, 2 and 3 a step; all end at the limit, but the second terminates on step 3."""
-
-    num_envs = 3
-
-    def __init__(self):
-        self.actions = []
-
-    def reset(self, *, seed):
-        self.seed = seed
-        return np.full((3, 2), 7.0, np.float32), {}
-
-    def step(self, actions):
-        self.actions.append(actions)
-        num_steps = len(self.actions)
-        terminated = np.array([False, num_steps == 3, False])
-        truncated = np.full(3, num_steps == EPISODE_STEPS)
-        obs = np.full((3, 2), num_steps, np.float32)
-        return obs, np.array([1.0, 2.0, 3.0]), terminated, truncated, {}
-
-
 def stand_still(obs):
     return torch.zeros(len(obs), 6)
 
@@ -644,55 +601,6 @@ def test_evaluation_pads_observations_and_cuts_actions():
 
 
 # Learning.
-
-POINT_HORIZON, NUM_POINTS = 4, 41
-POINT_SETTINGS = {
-    "task": "pendulum-spin",  # for its one action dimension
-    "world_model.encoder_units": (32,),
-    "world_model.units": (32,),
-    "policy.units": (32,),
-    "critic.units": (32,),
-    "learner.horizon": POINT_HORIZON,
-    "learner.policy_batch_size": 64,
-    "learner.wm_batch_size": 64,
-    "learner.wm_iterations": 4,
-    "learner.model_lr": 3e-3,
-    "learner.actor_lr": 3e-3,
-    "learner.critic_lr": 3e-3,
-}
-
-
-def move_point(x, a):
-    """Move a point on [-1, 1]; the reward is its closeness to 0."""
-    x = (x + 0.2 * a).clamp(-1, 1)
-    return x, 1 - x.abs()
-
-
-def point_windows(generator):
-    """Return a sampler of windows of the point under uniform random actions."""
-
-    def sample(batch_size):
-        obs = torch.zeros(POINT_HORIZON + 1, batch_size, MAX_OBS_DIM)
-        a = torch.zeros(POINT_HORIZON, batch_size, MAX_ACTION_DIM)
-        r = torch.zeros(POINT_HORIZON, batch_size, 1)
-        obs[0, :, 0] = 2 * torch.rand(batch_size, generator=generator) - 1
-        a[..., 0] = 2 * torch.rand(POINT_HORIZON, batch_size, generator=generator) - 1
-        for t in range(POINT_HORIZON):
-            obs[t + 1, :, 0], r[t, :, 0] = move_point(obs[t, :, 0], a[t, :, 0])
-        return Batch(obs, a, r)
-
-    return sample
-
-
-def play_point(act):
-    """Return the mean return of 25 steps from starts all over [-1, 1]."""
-    x, total = torch.linspace(-1, 1, NUM_POINTS), torch.zeros(NUM_POINTS)
-    for _ in range(25):
-        obs = torch.zeros(NUM_POINTS, MAX_OBS_DIM)
-        obs[:, 0] = x
-        x, r = move_point(x, act(obs)[:, 0])
-        total += r
-    return total.mean().item()
 
 
 @pytest.mark.parametrize("variant", ["baseline", "fullflow"])

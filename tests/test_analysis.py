@@ -21,6 +21,7 @@ from analysis.summarize import main
 from pwmray.results import EVALUATIONS, TRIALS, read_table, write_rows, write_table
 from tests.made_sweeps import (
     change_fullflow,
+    changed_description,
     fail_all,
     fail_one,
     make_row,
@@ -322,9 +323,8 @@ def test_a_seed_that_diverged_is_told_from_one_that_failed_otherwise(tmp_path):
 
 def test_trials_without_a_row_are_counted(tmp_path):
     folder = make_sweep(tmp_path / "s")
-    described = json.loads((folder / "sweep.json").read_text())
-    described["trials"].append("not-started")
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_description(folder) as described:
+        described["trials"].append("not-started")
     assert summarize_sweep(load_sweep(folder)).progress == (
         "36 of 37 trials evaluated, 1 without a row yet"
     )
@@ -531,10 +531,7 @@ def test_an_unknown_option_is_one_line(results, capsys):
 
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("parts", [[["b", "b", None, "a", "b"]], [["b"], ["b", None, "a"], ["b"]]])

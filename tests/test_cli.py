@@ -216,27 +216,22 @@ def test_imports_are_frozen_once_however_many_commands_a_process_runs(monkeypatc
     assert frozen == ["imports"]
 
 
-def test_data_package_needs_no_simulator_and_no_ray():
-    program = (
-        "import sys, pwmray.data.collected, pwmray.data.sampler;"
-        "assert not {'ray', 'wandb', 'gymnasium', 'mujoco', 'dm_control'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_commands_do_not_load_torch_or_ray():
-    program = (
-        "import sys, pwmray.cli; pwmray.cli.main(['tasks']);"
-        "assert not {'ray', 'torch', 'dm_control', 'mujoco'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_sweep_of_which_all_is_done_does_not_load_ray():
-    program = (
-        "import sys, pwmray.driver.launch\n"
-        "assert not {'ray', 'mujoco', 'pandas'} & set(sys.modules)"
-    )
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        (
+            "import pwmray.data.collected, pwmray.data.sampler",
+            {"ray", "wandb", "gymnasium", "mujoco", "dm_control"},
+        ),
+        (
+            "import pwmray.cli; pwmray.cli.main(['tasks'])",
+            {"ray", "torch", "dm_control", "mujoco"},
+        ),
+        ("import pwmray.driver.launch", {"ray", "mujoco", "pandas"}),  # a sweep that is all done
+    ],
+)
+def test_what_needs_no_heavy_package_loads_none(program, absent):
+    program = f"import sys; {program}; assert not {absent} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

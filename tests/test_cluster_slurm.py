@@ -221,7 +221,7 @@ def test_question_that_a_busy_controller_refuses_is_repeated_for_as_long_as_is_s
         return "told"
 
     monkeypatch.setattr(slurm, "ask", ask)
-    monkeypatch.setattr(slurm, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "AGAIN_SECONDS", 0.0)
     assert slurm.ask_again("squeue") == "told"
     refusals += [SlurmError("busy")] * 3
     monkeypatch.setattr(slurm, "PATIENCE_SECONDS", 0.0)

@@ -17,14 +17,10 @@ from pwmray.data.store import open_store, write_store
 from pwmray.fidelity import CORRECTED, FIDELITIES, PUBLISHED, Fidelity
 from pwmray.models.layers import groups
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
-from tests.model_inputs import update_critics, update_policy
+from tests.model_inputs import stream, update_critics, update_policy
 from tests.tiny import SETTINGS
 
 SWITCHES = [field.name for field in dataclasses.fields(Fidelity)]
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_config(settings=(), **switches):

@@ -81,7 +81,7 @@ def sweep(tmp_path_factory):
     """Start the sweep and stop it as a person would."""
     folder = tmp_path_factory.mktemp("sweep")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
-    own = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(WATCHED.parent.parent)}
+    own = {"PYTHONUNBUFFERED": "1"}
     own["RAY_metrics_report_interval_ms"] = "2000"  # a short trial is seen before it ends
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(

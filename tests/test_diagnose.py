@@ -11,7 +11,8 @@ from analysis.curves import load_curves
 from analysis.diagnose import diagnose
 from analysis.load import load_sweep
 from analysis.summarize import main
-from pwmray.results import CURVE, EVALUATIONS, TRIALS, read_table, write_rows
+from pwmray.results import CURVE, EVALUATIONS, read_table, write_rows
+from tests.made_sweeps import changed_trials
 from tests.squares import write_square
 
 FIRST, SECOND = "s-reacher-easy-baseline-100-1", "s-reacher-easy-baseline-100-2"
@@ -34,9 +35,8 @@ def write_curves(
         for place, value in enumerate(curve)
     ]
     write_rows(folder / "curves.arrow", rows, CURVE)
-    trials = read_table(folder / "trials.arrow").to_pylist()
-    trials[0] |= changes
-    write_rows(folder / "trials.arrow", trials, TRIALS)
+    with changed_trials(folder) as trials:
+        trials[0] |= changes
     return folder
 
 
@@ -86,14 +86,16 @@ def test_a_trial_that_imagines_little_more_than_it_gets_is_not_exploited(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("last", "names"), [(1e6, ["diverged"]), (np.inf, ["diverged"]), (3.0, [])]
+    ("first", "last", "names"),
+    [
+        (1.0, 1e6, ["diverged"]),
+        (1.0, np.inf, ["diverged"]),
+        (1.0, 3.0, []),
+        (1e-6, 1e-2, []),  # a tiny loss may grow
+    ],
 )
-def test_a_loss_that_blows_up_is_named(tmp_path, last, names):
-    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1.0] * 11 + [last])) == names
-
-
-def test_a_tiny_loss_may_grow(tmp_path):
-    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[1e-6] * 11 + [1e-2])) == []
+def test_a_loss_that_blows_up_is_named(tmp_path, first, last, names):
+    assert names_of(write_curves(tmp_path / "s", STEADY, losses=[first] * 11 + [last])) == names
 
 
 # One run counted twice.

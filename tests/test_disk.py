@@ -1,5 +1,6 @@
 """A disk that fills up under a trial, and under a whole sweep: on a real small file system."""
 
+import contextlib
 import subprocess
 import threading
 
@@ -7,8 +8,6 @@ import pytest
 
 from pwmray import registry, results, room
 from pwmray.agent import load_agent
-from pwmray.data.collected import ensure_data
-from pwmray.envs.vector import make_vector
 from pwmray.registry import BEST_FILE, CHECKPOINT_FILE, Status
 from tests import small_disk
 from tests.gated import FIRST_ROW, open_gate, start_gated, wait_for_gate
@@ -26,12 +25,6 @@ from tests.waiting import wait_for
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.usefixtures("short_episodes")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = make_config()
-    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
 @pytest.fixture
@@ -75,11 +68,7 @@ def test_table_that_does_not_fit_says_that_the_disk_is_full(disk):
 
 
 def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(
-    disk,
-    tmp_path,
-    data,
-    monkeypatch,
-    caplog,
+    disk, tmp_path, data, monkeypatch, caplog
 ):
     monkeypatch.setattr(room, "_POLL_SECONDS", 0.05)
     config = make_config()
@@ -97,9 +86,8 @@ def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(
     thread.join(timeout=60)
     run_to_the_end(trial)
 
-    assert curve_of(disk / "trial").drop_columns(["trial"]) == undisturbed_curve(
-        tmp_path / "whole", data
-    )
+    whole = undisturbed_curve(tmp_path / "whole", data)
+    assert curve_of(disk / "trial").drop_columns(["trial"]) == whole
     assert temporary_files(disk) == []
 
 
@@ -150,46 +138,41 @@ def test_trial_clears_what_a_kill_left_half_written(tmp_path, data):
     assert temporary_files(tmp_path) == []
 
 
-def start_sweep(folder, disk, scale):
-    return start(folder, *options_of(disk, scale))
-
-
 def options_of(disk, scale):
     return ["--scale", scale, "--results", str(disk), "--limit", "4"]
 
 
+@contextlib.contextmanager
+def filled_after_a_row(folder, disk, scale):
+    """Give a sweep whose disk is full from its first row on, and what fills it."""
+    process = start_gated(folder, FIRST_ROW, "tiny", *options_of(disk, scale))
+    assert (wait_for_gate(folder, process) / CHECKPOINT_FILE).exists()
+    filler = small_disk.fill(disk)
+    open_gate(folder)
+    yield process, filler
+    assert trial_statuses(folder, "disk") == ["EVALUATED"] * 4
+    assert temporary_files(disk) == []
+    start(folder, *options_of(folder / "whole", scale)).communicate(timeout=400)
+    assert curves(folder, "disk") == curves(folder, "whole")
+
+
 @pytest.mark.slow
 def test_sweep_pauses_on_a_full_disk_and_goes_on_when_there_is_room(disk, tmp_path):
-    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "tiny"))
-    assert (wait_for_gate(tmp_path, process) / CHECKPOINT_FILE).exists()
-    filler = small_disk.fill(disk)
-    open_gate(tmp_path)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=20)
-    filler.unlink()
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, out + err
-    assert "Traceback" not in out + err
-    assert temporary_files(disk) == []
-    assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4
-    start_sweep(tmp_path, tmp_path / "whole", "tiny").communicate(timeout=400)
-    assert curves(tmp_path, "disk") == curves(tmp_path, "whole")
+    with filled_after_a_row(tmp_path, disk, "tiny") as (process, filler):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        filler.unlink()
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, out + err
+        assert "Traceback" not in out + err
 
 
 @pytest.mark.slow
 def test_sweep_that_finds_no_room_ends_and_goes_on_later(disk, tmp_path):
-    process = start_gated(tmp_path, FIRST_ROW, "tiny", *options_of(disk, "impatient"))
-    assert (wait_for_gate(tmp_path, process) / CHECKPOINT_FILE).exists()
-    filler = small_disk.fill(disk)
-    open_gate(tmp_path)
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 1, out + err
-    assert "Traceback" not in out + err
-    assert "disk full" in out
-
-    filler.unlink()
-    out, err = start_sweep(tmp_path, disk, "impatient").communicate(timeout=400)
-    assert trial_statuses(tmp_path, "disk") == ["EVALUATED"] * 4, out + err
-    assert temporary_files(disk) == []
-    start_sweep(tmp_path, tmp_path / "whole", "impatient").communicate(timeout=400)
-    assert curves(tmp_path, "disk") == curves(tmp_path, "whole")
+    with filled_after_a_row(tmp_path, disk, "impatient") as (process, filler):
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 1, out + err
+        assert "Traceback" not in out + err
+        assert "disk full" in out
+        filler.unlink()
+        start(tmp_path, *options_of(disk, "impatient")).communicate(timeout=400)

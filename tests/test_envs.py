@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 from ctypes.util import find_library
-from pathlib import Path
 
 import gymnasium
 import mujoco
@@ -16,8 +15,8 @@ from pwmray import envs
 from pwmray.envs.opengl import explained
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, SIMULATIONS, TASKS, find_task
+from tests.golden import GOLDEN, model_bytes, set_probe
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
 EGL = {"MUJOCO_GL": "egl", "PYTHONWARNINGS": "ignore"}
 SEEDED_TASKS = ["reacher-easy", "finger-spin", "fish-swim", "cup-catch", "cheetah-run-backwards"]
 
@@ -37,28 +36,9 @@ def roll(env: gymnasium.Env, actions: np.ndarray, seed: int) -> tuple[np.ndarray
 
 def probe(env, task: str, index: int) -> tuple[np.ndarray, float]:
     """Set one recorded state and return the observation and the reward there."""
-    record = {key: GOLDEN[f"{task}/probe_{key}"][index] for key in ("qpos", "qvel", "ctrl")}
-    physics = env.physics
-    mujoco.mj_resetData(physics.model.ptr, physics.data.ptr)
-    set_target(physics, task, GOLDEN[f"{task}/probe_target"][index])
-    for name, value in record.items():
-        getattr(physics.data, name)[:] = value
-    mujoco.mj_forward(physics.model.ptr, physics.data.ptr)
-    parts = env.task.get_observation(physics).values()
-    return np.concatenate([np.ravel(part) for part in parts]), env.task.get_reward(physics)
-
-
-def set_target(physics, task: str, target: np.ndarray) -> None:
-    kind = "site" if task.startswith("finger") else "geom"
-    if target.size:
-        getattr(physics.named.model, f"{kind}_pos")["target"] = target[:3]
-        getattr(physics.named.model, f"{kind}_size")["target", 0] = target[3]
-
-
-def model_bytes(model: mujoco.MjModel) -> bytes:
-    buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, buffer)
-    return buffer.tobytes()
+    set_probe(env.physics, task, index)
+    parts = env.task.get_observation(env.physics).values()
+    return np.concatenate([np.ravel(part) for part in parts]), env.task.get_reward(env.physics)
 
 
 @pytest.mark.parametrize("task", TASKS)

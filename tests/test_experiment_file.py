@@ -1,17 +1,14 @@
 """Which sweep or search `cluster/submit.py` takes from a file: the one that the file runs."""
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from cluster import submit
 from cluster.experiment_file import check_run, load_experiment
 
-ROOT = Path(__file__).parent.parent
 RENAMED = """
 from dataclasses import replace
 from few_levels import LEVELS
@@ -85,8 +82,7 @@ def test_main_that_another_function_calls_is_one(file):
 
 def test_file_imports_what_lies_beside_it_as_python_lets_it(file):
     file.write_text(RENAMED + 'if __name__ == "__main__":\n    heads.main()\n')
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(file), "--scale", "tiny", "--plan"]
-    run = subprocess.run(command, cwd=file.parent, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "16 trials" in run.stdout

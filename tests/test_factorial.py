@@ -1,9 +1,9 @@
 """The 2x2's effects and the suite's aggregates, against hand-worked numbers."""
 
 import json
+from types import MappingProxyType
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.special import stdtrit
 
@@ -25,6 +25,7 @@ from analysis.report import summarize_sweep
 from analysis.suite import THRESHOLDS
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
+from tests.made_sweeps import changed_description, changed_trials
 from tests.squares import write_square, write_trials
 
 # Means 150, 200, 350, 550; every variance 5,000 over two seeds.
@@ -36,6 +37,7 @@ CELLS = {
 }
 # The same plus 40 for the second seed of the full flow: interaction 150 and 190 by seed.
 OTHER = CELLS | {"fullflow": (500.0, 640.0)}
+TWO_TASKS = {"reacher-easy": CELLS, "walker-stand": OTHER}
 
 
 def one(scores):
@@ -108,11 +110,10 @@ def test_a_seed_that_diverged_in_either_arm_is_said_to_have_in_averages_and_effe
     tmp_path, variant, within
 ):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    for row in rows:
-        if (row["variant"], row["seed"]) == (variant, rows[-1]["seed"]):
-            row.update(status="FAILED", reason="FloatingPointError: diverged: loss is nan")
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        for row in rows:
+            if (row["variant"], row["seed"]) == (variant, rows[-1]["seed"]):
+                row.update(status="FAILED", reason="FloatingPointError: diverged: loss is nan")
     found = summarize_sweep(load_sweep(folder), "variant", within=within)
     verdicts = {row.verdict.name for row in found.comparisons[0].rows if variant in str(row)}
     assert "Diverged (1/2 seeds)" in verdicts
@@ -135,34 +136,31 @@ def test_a_seed_whose_diverged_trial_was_replaced_by_one_that_runs_is_only_missi
 
 def test_a_missing_seed_or_another_control_leaves_no_effect(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": CELLS})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows[-1]["status"] = "FAILED"
-    rows[0]["git_commit"] = "c2"
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        rows[-1]["status"] = "FAILED"
+        rows[0]["git_commit"] = "c2"
     found = effects_of(folder)
     assert [task.problem for task in found.tasks] == ["Not comparable", "Incomplete (1/2 seeds)"]
     assert [task.effects for task in found.tasks] == [(), ()]
     assert found.suite == ()
 
 
-def write_pretrained(folder, models_of_kind):
+def write_pretrained(folder, models_of_kind, returns=MappingProxyType(TWO_TASKS)):
     """Write a square whose seeds take in turn so many pretrained models of each kind."""
-    write_square(folder, {"reacher-easy": CELLS, "walker-stand": OTHER})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    for row in rows:
-        row["world_model_from"] = f"{row['world_model']}-600-{row['seed'] % models_of_kind}"
-        row["methodology"] = "policy_finetuning"
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    write_square(folder, returns)
+    with changed_trials(folder) as rows:
+        for row in rows:
+            row["world_model_from"] = f"{row['world_model']}-600-{row['seed'] % models_of_kind}"
+            row["methodology"] = "policy_finetuning"
     return folder
 
 
 def test_the_cells_of_the_other_world_model_are_compared_with_each_other(tmp_path):
     folder = write_pretrained(tmp_path / "s", 1)
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    for row in rows:
-        if row["variant"] == "fullflow":
-            row["world_model_from"] = "flow-700-0"
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        for row in rows:
+            if row["variant"] == "fullflow":
+                row["world_model_from"] = "flow-700-0"
     found = effects_of(folder).tasks[0]
     assert found.problem == "Not comparable"
     said = [str(difference) for difference in found.differences]
@@ -171,13 +169,12 @@ def test_the_cells_of_the_other_world_model_are_compared_with_each_other(tmp_pat
 
 def test_the_cells_of_the_other_policy_are_compared_with_each_other(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
-    rows = read_table(folder / "trials.arrow").to_pylist()
     flows = {"flowpolicy": {"kind": "flow", "num_substeps": 2}}
     flows["fullflow"] = {"kind": "flow", "num_substeps": 4}
-    for row in rows:
-        parts = {"policy": flows.get(row["variant"], {"kind": "gaussian"})}
-        row["config"] = json.dumps({**parts, "world_model": {"kind": row["world_model"]}})
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        for row in rows:
+            parts = {"policy": flows.get(row["variant"], {"kind": "gaussian"})}
+            row["config"] = json.dumps({**parts, "world_model": {"kind": row["world_model"]}})
     found = effects_of(folder).tasks[0]
     assert found.problem == "Not comparable"
     assert [str(difference) for difference in found.differences] == [
@@ -203,25 +200,17 @@ def test_verdicts_on_a_pretrained_model_a_seed_say_nothing_of_it(tmp_path):
 
 def test_verdicts_on_fewer_pretrained_models_than_seeds_say_what_n_counts(tmp_path):
     more = {name: (*returns, returns[0]) for name, returns in CELLS.items()}
-    write_square(tmp_path / "s", {"reacher-easy": more})
-    rows = read_table(tmp_path / "s" / "trials.arrow").to_pylist()
-    for row in rows:
-        row["world_model_from"] = f"{row['world_model']}-600-{row['seed'] % 2}"
-    write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
-    (note,) = summarize_sweep(load_sweep(tmp_path / "s")).factorial.notes
+    folder = write_pretrained(tmp_path / "s", 2, {"reacher-easy": more})
+    (note,) = summarize_sweep(load_sweep(folder)).factorial.notes
     assert note.startswith(
         "Pretrained world models: 2 for each arm compared, and 3 training seeds."
     )
 
 
 def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings(tmp_path):
-    write_square(
-        tmp_path / "s", {"reacher-easy": {n: CELLS[n] for n in ("baseline", "flowpolicy")}}
-    )
-    rows = read_table(tmp_path / "s" / "trials.arrow").to_pylist()
-    rows = [row | {"world_model_from": "mlp-600-0"} for row in rows]
-    write_rows(tmp_path / "s" / "trials.arrow", rows, TRIALS)
-    summary = summarize_sweep(load_sweep(tmp_path / "s"))
+    policies = {name: CELLS[name] for name in ("baseline", "flowpolicy")}
+    folder = write_pretrained(tmp_path / "s", 1, {"reacher-easy": policies})
+    summary = summarize_sweep(load_sweep(folder))
     assert "Pretrained world models" not in str([table.notes for table in summary.comparisons])
 
 
@@ -230,13 +219,12 @@ def test_policies_on_the_same_pretrained_model_are_no_comparison_of_pretrainings
 
 def test_variants_that_an_axis_of_another_name_sets_are_a_square(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    schema = TRIALS.append(pa.field("arm", pa.string()))
-    rows = [row | {"arm": f"the {row['variant']}"} for row in rows]
-    write_rows(folder / "trials.arrow", rows, schema)
-    described = json.loads((folder / "sweep.json").read_text())
-    described |= {"compare": "arm", "varies": ["arm", "task", "seed"], "axes": {"arm": ["variant"]}}
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_trials(folder, "arm") as rows:
+        for row in rows:
+            row["arm"] = f"the {row['variant']}"
+    with changed_description(folder) as described:
+        described |= {"compare": "arm", "varies": ["arm", "task", "seed"]}
+        described["axes"] = {"arm": ["variant"]}
     sweep = load_sweep(folder)
     for within in (None, ["task"]):
         (task,) = summarize_sweep(sweep, within=within).factorial.tasks
@@ -258,7 +246,7 @@ def test_effects_of_averages_say_over_what(tmp_path):
 
 
 def test_effects_over_tasks_are_paired_by_seed(tmp_path):
-    found = effects_of(write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER}))
+    found = effects_of(write_square(tmp_path / "s", TWO_TASKS))
     world_model, _, interaction = found.suite
     assert (world_model.num_tasks, world_model.num_blocks) == (2, 4)
     # By seed 275, 275 | 275, 295 and 150, 150 | 150, 190.
@@ -344,7 +332,7 @@ def test_interval_of_the_interquartile_mean_covers_what_it_can_draw():
 
 
 def test_suite_compares_every_variant_with_the_baseline(tmp_path):
-    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    folder = write_square(tmp_path / "s", TWO_TASKS)
     suite = summarize_sweep(load_sweep(folder)).suites[0]
     names = [level.name for level in suite.levels]
     assert names == ["baseline", "flowpolicy", "flowwm", "fullflow"]
@@ -358,7 +346,7 @@ def test_suite_compares_every_variant_with_the_baseline(tmp_path):
 
 
 def test_returns_of_the_suite_stand_by_seed_however_the_trials_are_listed(tmp_path):
-    first = write_square(tmp_path / "first", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    first = write_square(tmp_path / "first", TWO_TASKS)
     rows = read_table(first / "trials.arrow").to_pylist()
     rows.sort(key=lambda row: -row["seed"] if row["variant"] == "fullflow" else row["seed"])
     write_trials(tmp_path / "s", rows, ["variant", "task", "seed"], "variant")
@@ -402,11 +390,10 @@ def test_suite_counts_the_fewest_and_the_most_seeds_of_a_task(tmp_path):
 
 
 def test_suite_pairs_arms_by_seed_whatever_the_order_of_their_trials(tmp_path):
-    folder = write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    folder = write_square(tmp_path / "s", TWO_TASKS)
     expected = summarize_sweep(load_sweep(folder)).suites[0].levels[1].improvement
-    described = json.loads((folder / "sweep.json").read_text())
-    described["trials"].sort(key=lambda name: "flowpolicy" in name and name.endswith("-1"))
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_description(folder) as described:
+        described["trials"].sort(key=lambda name: "flowpolicy" in name and name.endswith("-1"))
     levels = {level.name: level for level in summarize_sweep(load_sweep(folder)).suites[0].levels}
     assert levels["flowpolicy"].improvement == expected
 
@@ -451,7 +438,7 @@ def test_levels_compared_with_several_baselines_say_with_which(tmp_path, capsys)
 
 
 def test_tables_print_effects_and_aggregates(tmp_path, capsys):
-    write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    write_square(tmp_path / "s", TWO_TASKS)
     assert main(["s", "--results", str(tmp_path), "--format", "md"]) == 0
     printed = capsys.readouterr().out
     assert (
@@ -470,7 +457,7 @@ def print_square(folder, tasks, capsys):
 
 
 def test_effects_say_how_many_p_values_chance_alone_makes_small(tmp_path, capsys):
-    printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
+    printed = print_square(tmp_path, TWO_TASKS, capsys)
     assert "without any true effect, about 0.3 of 6 would lie below .050" in printed
     assert "without any true effect, about 0.2 of 3 would lie below .050" in printed  # over tasks
 
@@ -483,7 +470,7 @@ def test_p_values_of_effects_are_corrected_over_all_of_their_table(tmp_path):
     assert [effects[place].p_holm for place in (0, 3, 6)] == pytest.approx([9 * 0.005328] * 3, 1e-4)
     # The same three effects over tasks: equal in all blocks, so that there is nothing to test.
     assert [effect.over_blocks.p_holm for effect in found.suite] == [None] * 3
-    found = effects_of(write_square(tmp_path / "t", {"reacher-easy": CELLS, "walker-stand": OTHER}))
+    found = effects_of(write_square(tmp_path / "t", TWO_TASKS))
     # Means 280, 130 and 160 with errors 5, 5 and 10: t = 56, 26 and 16.
     world_model, policy, interaction = (effect.over_blocks for effect in found.suite)
     assert [effect.p_holm for effect in (world_model, policy, interaction)] == pytest.approx(
@@ -492,7 +479,7 @@ def test_p_values_of_effects_are_corrected_over_all_of_their_table(tmp_path):
 
 
 def test_corrected_p_values_stand_in_the_tables_and_in_json(tmp_path, capsys):
-    printed = print_square(tmp_path, {"reacher-easy": CELLS, "walker-stand": OTHER}, capsys)
+    printed = print_square(tmp_path, TWO_TASKS, capsys)
     assert "| world model | 2 | +275.0 | [136, 414] | .005 | .032 |" in printed
     assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -514,7 +501,7 @@ def test_interquartile_mean_of_tasks_of_unlike_numbers_of_seeds_says_that_they_w
 
 
 def test_json_has_effects_and_aggregates(tmp_path, capsys):
-    write_square(tmp_path / "s", {"reacher-easy": CELLS, "walker-stand": OTHER})
+    write_square(tmp_path / "s", TWO_TASKS)
     assert main(["s", "--results", str(tmp_path), "--format", "json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["effects"]["tasks"][0]["effects"][2]["estimate"] == 150.0

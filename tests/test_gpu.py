@@ -24,20 +24,14 @@ from pwmray.models.critic import CriticConfig, CriticEnsemble
 from pwmray.precision import BFLOAT16, FLOAT32, autocast
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
-from tests.learners import make_learner
-from tests.test_kernels import KINDS, ROUNDING, check_norm, draw
+from tests.learners import UNEVEN, make_learner, step_difference
+from tests.plain_norms import KINDS, ROUNDING, check_norm, draw
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 GPU = torch.device("cuda")
 SHAPES = [(3, 5, 24), (2, 700, 40), (3, 2048, 400), (1, 1100, 1792), (1, 9, 4096)]
 EPOCHS = 5
-UNEVEN = {  # rows that are no multiple of 16 bytes
-    "world_model.units": (20, 13),
-    "policy.units": (21, 9),
-    "world_model[flow].num_substeps": 2,
-    "policy[flow].num_substeps": 2,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -179,15 +173,6 @@ def test_what_a_recording_reads_lives_as_long_as_it_does():
     del epoch
     gc.collect()
     assert seen() is None
-
-
-def step_difference(ours, theirs, before):
-    """How far apart two came, relative to the way from `before`: a norm over all weights."""
-    x, y, start = (
-        torch.cat([p.detach().flatten() for p in one.parameters()])
-        for one in (ours, theirs, before)
-    )
-    return float((x - y).norm() / (y - start).norm())
 
 
 def test_recording_that_fails_leaves_training_as_it_was(caplog):

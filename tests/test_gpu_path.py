@@ -31,8 +31,7 @@ from pwmray.models.world_model_mlp import MLPWorldModel
 from pwmray.precision import BFLOAT16, FLOAT32
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
-from tests.learners import make_learner
-from tests.test_gpu import UNEVEN
+from tests.learners import UNEVEN, make_learner
 
 GPU = torch.device("meta")
 IN_TRITON = (

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -353,7 +352,6 @@ def test_request_to_stop_that_comes_before_tunes_first_step_is_heeded(what, tmp_
     process = subprocess.run(
         [sys.executable, "-c", EARLY.format(what=what), "--scale", "tiny", "--limit", "2"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert process.returncode == interruption.GO_ON, process.stderr
     assert "preempted: trials stop at their next rows, within " in process.stdout

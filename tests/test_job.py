@@ -21,7 +21,6 @@ from pwmray.driver.interruption import GO_ON, TERMINATED
 from tests.commands_here import put_command
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).parent.parent
 ARRAY = {"SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3"}
 # Every node is this machine. What is asked is written down.
 SCONTROL = """
@@ -73,7 +72,7 @@ class Place(NamedTuple):
         options = ["--jobs", str(self.jobs), "--cpus=1", "--", "driver.py"]
         return subprocess.run(
             [sys.executable, "-c", "\n".join(lines), *options],
-            cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT), **here, **variables},
+            cwd=self.folder, env={**os.environ, **here, **variables},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
@@ -275,7 +274,7 @@ def test_driver_that_is_killed_is_no_bug_of_its_own(place):
 def test_job_asks_again_where_slurm_has_a_weak_moment(place):
     weak = "test -e weak || { touch weak; echo Unable to contact slurm controller >&2; exit 1; }"
     put_command(place.folder, place.monkeypatch, "scontrol", f"{weak}\n{SCONTROL}")
-    assert place.run("").returncode == 0
+    assert place.run("", "job.slurm.AGAIN_SECONDS = 0.1").returncode == 0
 
 
 def test_question_that_slurm_never_answers_fails_as_it_says(monkeypatch, tmp_path):

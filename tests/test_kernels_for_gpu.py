@@ -21,8 +21,7 @@ import torch
 torch.Tensor.is_cuda = property(lambda self: True)
 torch.Tensor.is_cpu = property(lambda self: False)
 from pwmray.algorithm import agreement, compiling, replay
-from tests.test_gpu import UNEVEN, step_difference
-from tests.learners import make_learner, windows
+from tests.learners import UNEVEN, make_learner, step_difference, windows
 from pwmray.kernels import adam_gpu, norms_gpu
 norms_gpu._NARROW = (1024, 4, 792)  # many rows a program: the interpreter takes one at a time
 steps, step = [], adam_gpu.step
@@ -78,8 +77,7 @@ torch.Tensor.is_cuda = property(lambda self: True)
 torch.Tensor.is_cpu = property(lambda self: False)
 from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
-from tests.test_gpu import UNEVEN
-from tests.learners import make_learner
+from tests.learners import UNEVEN, make_learner
 settings = {**UNEVEN, "world_model[flow].integrator": sys.argv[1]}
 plain = make_learner("fullflow", **settings).world_model
 draws = torch.Generator().manual_seed(0)
@@ -116,8 +114,7 @@ from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.kernels import unroll
 from pwmray.precision import FLOAT32, autocast
-from tests.test_gpu import UNEVEN
-from tests.learners import make_learner
+from tests.learners import UNEVEN, make_learner
 calls, by_kernels = [], unroll.unroll
 unroll.unroll = lambda *given: calls.append(1) or by_kernels(*given)
 plain = make_learner("baseline", **UNEVEN).world_model
@@ -181,8 +178,7 @@ torch.Tensor.is_cpu = property(lambda self: False)
 from torch.testing import assert_close
 from pwmray.algorithm.compiling import compile_networks
 from pwmray.models import ode
-from tests.test_gpu import UNEVEN
-from tests.learners import make_learner
+from tests.learners import UNEVEN, make_learner
 draws = torch.Generator().manual_seed(0)
 integrators = [{"policy[flow].integrator": name} for name in ode.INTEGRATORS]
 for variant, kind in [("baseline", {}), *(("fullflow", kind) for kind in integrators)]:

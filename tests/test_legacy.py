@@ -52,14 +52,19 @@ def contradictions(results: Path, field: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["field"] == field]
 
 
-def write_run(folder: Path, config: str = CONFIG, results: str | None = RESULTS) -> Path:
+def write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def write_run(
+    folder: Path, config: str | bytes = CONFIG, results: str | bytes | None = RESULTS
+) -> Path:
     """Write one run folder as Hydra left them."""
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(config)
-    (folder / ".hydra" / "hydra.yaml").write_text(CHOICES)
+    write(folder / ".hydra" / "config.yaml", config)
+    write(folder / ".hydra" / "hydra.yaml", CHOICES)
     if results is not None:
-        (folder / "logs").mkdir()
-        (folder / "logs" / "walker-stand_results.csv").write_text(results)
+        write(folder / "logs" / "walker-stand_results.csv", results)
     return folder
 
 
@@ -309,8 +314,7 @@ def test_runs_of_one_name_in_two_folders_stay_apart(tmp_path):
 def test_tables_of_one_name_are_sweeps_apart_that_contradict_each_other(tmp_path):
     tables = [tmp_path / name / "t.csv" for name in "ab"]
     for table, final in zip(tables, ("981.20", "181.20"), strict=True):
-        table.parent.mkdir()
-        table.write_text(registry_row(final_reward=final))
+        write(table, registry_row(final_reward=final))
     assert import_all(tmp_path / "r", *tables) == 0
     sweeps = [load_sweep(tmp_path / "r" / f"legacy_{name}_t_phase3") for name in "ab"]
     assert [sweep.trials[0].final_return for sweep in sweeps] == [981.2, 181.2]
@@ -490,8 +494,7 @@ def test_a_source_given_twice_is_refused(tmp_path, capsys):
     ],
 )
 def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text, message):
-    path = tmp_path / "t.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    write(path := tmp_path / "t.csv", text)
     assert main([str(path), "--results", str(tmp_path / "r")]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -525,10 +528,7 @@ def test_a_broken_table_is_one_line_that_names_the_place(tmp_path, capsys, text,
     ],
 )
 def test_a_broken_config_is_named(tmp_path, capsys, config, message):
-    folder = write_run(tmp_path / "outputs" / "run")
-    (folder / ".hydra" / "config.yaml").write_bytes(
-        config if isinstance(config, bytes) else config.encode()
-    )
+    write_run(tmp_path / "outputs" / "run", config)
     check_refused(tmp_path, capsys, message)
 
 
@@ -566,10 +566,7 @@ def test_broken_choices_are_named(tmp_path, capsys, choices, message):
     ],
 )
 def test_broken_results_of_a_run_are_named(tmp_path, capsys, results, message):
-    folder = write_run(tmp_path / "outputs" / "run")
-    (folder / "logs" / "walker-stand_results.csv").write_bytes(
-        results if isinstance(results, bytes) else results.encode()
-    )
+    write_run(tmp_path / "outputs" / "run", results=results)
     check_refused(tmp_path, capsys, message)
 
 

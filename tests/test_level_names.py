@@ -1,7 +1,6 @@
 """Levels with names: a trial is called by the level that it is built from, or the sweep refuses."""
 
 import dataclasses
-import json
 import re
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from pwmray.levels import levels_of
 from pwmray.sweep import Sweep
 from pwmray.tables import Tables
+from tests.made_sweeps import changed_description
 from tests.made_world_models import save
 from tests.planned_sweeps import leave_results
 
@@ -144,6 +144,6 @@ def test_levels_that_no_table_would_tell_apart_are_refused(axis, levels, said):
 def test_sweeps_of_an_earlier_version_name_levels_as_their_file_spells_them(tmp_path):
     levels = {"plain": BASELINE, "published": {**BASELINE, **PUBLISHED}}
     folder = leave_results(make_sweep(levels), tmp_path)
-    described = json.loads((folder / "sweep.json").read_text())
-    (folder / "sweep.json").write_text(json.dumps({**described, "named_levels": {"arm": levels}}))
+    with changed_description(folder) as described:
+        described["named_levels"] = {"arm": levels}
     assert Tables(folder).join()["trials"]["arm"].to_pylist() == ["plain", "published"]

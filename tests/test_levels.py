@@ -20,6 +20,7 @@ from pwmray.levels import level_of, names_of, setting_of
 from pwmray.registry import Status
 from pwmray.sweep import Sweep
 from pwmray.trial_parts import read_parts
+from tests.made_sweeps import changed_description, changed_trials
 from tests.planned_sweeps import leave_results, make_plan
 from tests.tiny import SCALES
 
@@ -251,17 +252,15 @@ def test_every_format_and_the_figures_take_any_axis(form, tmp_path, capsys):
 
 def test_checkpoints_of_the_methodologies_compared_may_differ_where_one_has_none(tmp_path, capsys):
     folder = leave_results(make_sweep("learner.horizon", [3, 5]), tmp_path)
-    table = results.read_table(folder / "trials.arrow").to_pylist()
     sources = {3: ("scratch", "joint_from_scratch"), 5: ("mlp-1-a", "policy_finetuning")}
-    config = table[0]["config"]
-    for row in table:
-        row["config"] = config
-        row["world_model_from"], row["methodology"] = sources[row.pop("learner.horizon")]
-    results.write_rows(folder / "trials.arrow", table, results.TRIALS)
-    described = json.loads((folder / "sweep.json").read_text())
-    described |= {"varies": ["variant", "methodology", "task", "seed"], "compare": "methodology"}
-    described["axes"] = {"methodology": ["world_model_from", "finetune_wm"]}
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_trials(folder) as rows:
+        for row in rows:
+            row["config"] = rows[0]["config"]
+            row["world_model_from"], row["methodology"] = sources[row.pop("learner.horizon")]
+    with changed_description(folder) as described:
+        described |= {"varies": ["variant", "methodology", "task", "seed"]}
+        described |= {"compare": "methodology"}
+        described["axes"] = {"methodology": ["world_model_from", "finetune_wm"]}
     (comparison,) = summarise(capsys, tmp_path)["comparisons"][0]["rows"]
     assert comparison["differences"] == []
 

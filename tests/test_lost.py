@@ -13,7 +13,7 @@ from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Record, Status, claim, listing
 from pwmray.registry.listing import summarize
 from pwmray.slurm_jobs import Job
-from tests.claims import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim, refuse_claims
 
 
 def queued(job="5", **fields):
@@ -202,19 +202,13 @@ def test_what_a_lost_machine_left_is_set_right_in_one_wait(tmp_path, here, monke
     assert len(waits) == 1
 
 
-def test_trial_taken_up_by_another_job_meanwhile_is_left_to_it(tmp_path, here):
+@pytest.mark.parametrize("later", [[], ["6"]], ids=["submitted after Slurm was asked", "runs"])
+def test_trial_that_another_job_has_meanwhile_is_left_to_it(later, tmp_path, here):
     folder = write_trial(tmp_path, queued(), running())
     seen = listing.list_trials(tmp_path, ["a1"])
     registry.record(folder, Status.QUEUED, slurm_job_id="6", slurm_cluster="here")
-    assert lost.settle(tmp_path, seen, [job("TIMEOUT"), job("RUNNING", job_id="6")]) == {}
-    assert registry.read(folder).status is Status.QUEUED
-
-
-def test_trial_that_was_submitted_again_after_slurm_was_asked_is_left_alone(tmp_path, here):
-    folder = write_trial(tmp_path, queued(), running())
-    seen = listing.list_trials(tmp_path, ["a1"])
-    registry.record(folder, Status.QUEUED, slurm_job_id="6", slurm_cluster="here")
-    assert lost.settle(tmp_path, seen, [job("TIMEOUT")]) == {}
+    jobs = [job("TIMEOUT"), *(job("RUNNING", job_id=number) for number in later)]
+    assert lost.settle(tmp_path, seen, jobs) == {}
     assert registry.read(folder).status is Status.QUEUED
 
 
@@ -235,11 +229,7 @@ def test_trial_that_cannot_be_set_right_hides_no_status(tmp_path, here, monkeypa
     (tmp_path / "some").mkdir()
     described = {"name": "some", "trials": ["0" * 16]}
     (tmp_path / "some" / "sweep.json").write_text(json.dumps(described))
-
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
-
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch, number=errno.EROFS)
     for command in (["status"], ["watch", "--once"]):
         assert main([*command, "--results", str(tmp_path)]) == 0
         told = capsys.readouterr().out
@@ -247,16 +237,11 @@ def test_trial_that_cannot_be_set_right_hides_no_status(tmp_path, here, monkeypa
         assert told.splitlines()[1].split()[:2] == ["some", "1"]
 
 
-def test_without_an_answer_of_slurm_nothing_is_lost(tmp_path, here, monkeypatch):
-    write_trial(tmp_path, queued(), running())
-    monkeypatch.setattr(slurm_jobs, "ask", lambda names, seconds: None)
-    assert settle_all(tmp_path, ["a1"]) == {}
-
-
-def test_without_the_name_of_the_cluster_nothing_is_lost(tmp_path, here, monkeypatch):
+@pytest.mark.parametrize("silent", ["ask", "cluster_name"])
+def test_without_an_answer_of_slurm_nothing_is_lost(silent, tmp_path, here, monkeypatch):
     write_trial(tmp_path, queued(), running())
     here.append(job("TIMEOUT"))
-    monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: None)
+    monkeypatch.setattr(slurm_jobs, silent, lambda *_: None)
     assert settle_all(tmp_path, ["a1"]) == {}
 
 

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from analysis.formats.tex import escape
-from analysis.load import load_sweep
+from analysis.load import Sweep, load_sweep
 from analysis.merge import keep_tasks, merge_sweeps
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import TRIALS, read_table, write_rows
-from tests.made_sweeps import CONTROLS, read_csv
-from tests.squares import KINDS, write_square, write_trials
+from tests.made_sweeps import (
+    CONTROLS,
+    KINDS,
+    changed_description,
+    changed_trials,
+    make_row,
+    read_csv,
+)
+from tests.squares import write_square, write_trials
 
 CELLS = {"baseline": (300.0, 310.0, 320.0), "fullflow": (500.0, 510.0, 520.0)}
 LOWER = {"baseline": (200.0, 210.0, 220.0), "fullflow": (400.0, 410.0, 420.0)}
@@ -36,13 +42,15 @@ def write_pair(folder: Path, **changes: Any) -> list[str]:
     return ["first", "second", "--results", str(folder)]
 
 
+def merge_pair(folder: Path) -> Sweep:
+    return merge_sweeps([load_sweep(folder / name) for name in ("first", "second")])
+
+
 def write_horizons(folder: Path, horizons: dict = HORIZONS, **changes: Any) -> Path:
     """Write a sweep over fidelity and horizon; `changes` edits the corrected trials."""
     rows = [
-        CONTROLS
-        | {"trial": f"{fidelity}-{horizon}-{seed}", "task": "reacher-easy", "variant": "baseline"}
-        | {"world_model": "mlp", "policy": "gaussian", "epochs": 100, "epochs_reached": 100}
-        | {"fidelity": fidelity, "seed": seed, "return_mean": value}
+        make_row("reacher-easy", "baseline", 100, seed, fidelity=fidelity, return_mean=value)
+        | {"trial": f"{fidelity}-{horizon}-{seed}"}
         | {"config": json.dumps({"learner": {"horizon": horizon}})}
         | (changes if fidelity == "corrected" else {})
         for fidelity, by_horizon in horizons.items()
@@ -55,12 +63,10 @@ def write_horizons(folder: Path, horizons: dict = HORIZONS, **changes: Any) -> P
 
 def write_kinds(folder: Path) -> Path:
     """Write a sweep over both kinds and the substeps of the flow world model."""
+    variants = {kinds: name for name, kinds in KINDS.items()}
     rows = [
-        CONTROLS
-        | {"trial": f"{world_model}-{substeps}-{policy}-{seed}", "task": "reacher-easy"}
-        | {"variant": {kinds: name for name, kinds in KINDS.items()}[world_model, policy]}
-        | {"world_model": world_model, "policy": policy, "seed": seed, "return_mean": value}
-        | {"epochs": 100, "epochs_reached": 100, "config": json.dumps(config)}
+        make_row("reacher-easy", variants[world_model, policy], 100, seed, return_mean=value)
+        | {"trial": f"{world_model}-{substeps}-{policy}-{seed}", "config": json.dumps(config)}
         for world_model, substeps in (("mlp", None), ("flow", 2), ("flow", 4))
         for policy, returns in (("gaussian", (300.0, 310.0)), ("flow", (500.0, 510.0)))
         for seed, value in enumerate(returns, start=1)
@@ -103,9 +109,8 @@ def test_sweeps_kept_apart_by_one_factor_are_compared_by_the_command_that_the_no
     tmp_path, capsys
 ):
     options = write_pair(tmp_path, methodology="policy_finetuning")
-    described = json.loads((tmp_path / "second" / "sweep.json").read_text())
-    described["varies"].append("methodology")
-    (tmp_path / "second" / "sweep.json").write_text(json.dumps(described))
+    with changed_description(tmp_path / "second") as described:
+        described["varies"].append("methodology")
 
     assert main([*options, "--compare", "sweep"]) == 0
     named = re.search(r"\(to compare that: (.*?)\)", " ".join(capsys.readouterr().out.split()))
@@ -117,7 +122,7 @@ def test_sweeps_kept_apart_by_one_factor_are_compared_by_the_command_that_the_no
 
 def test_arms_of_two_sweeps_are_never_one(tmp_path):
     write_pair(tmp_path)
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     summary = summarize_sweep(merged, "variant")
     assert [len(arm.trials) for arm in summary.arms] == [3, 3, 3, 3]
     assert [row.level.factors["sweep"] for row in summary.comparisons[0].rows] == [
@@ -128,7 +133,7 @@ def test_arms_of_two_sweeps_are_never_one(tmp_path):
 def test_settings_that_two_sweeps_hold_differently_are_named(tmp_path):
     config = json.loads(CONTROLS["config"]) | {"learner": {"horizon": 8}}
     write_pair(tmp_path, config=json.dumps(config))
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
     assert row.verdict.name == "Not comparable"
     assert [str(difference) for difference in row.differences] == ["learner.horizon: - against 8"]
@@ -137,7 +142,7 @@ def test_settings_that_two_sweeps_hold_differently_are_named(tmp_path):
 def test_where_and_how_fast_trials_run_is_no_difference(tmp_path):
     config = json.loads(CONTROLS["config"]) | {"runtime": {"gpu_fraction": 0.5, "gpu_type": "H100"}}
     write_pair(tmp_path, config=json.dumps(config))
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
     assert (row.verdict.name, row.differences) == ("Second wins", ())
 
@@ -154,7 +159,7 @@ def test_seeds_are_planned_task_by_task(tmp_path):
 def test_a_factor_that_one_sweep_holds_stands_at_the_level_held(tmp_path):
     write_horizons(tmp_path / "first")
     write_square(tmp_path / "second", {"reacher-easy": CELLS})
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     assert {trial.factors["learner.horizon"] for trial in merged.trials} == {4, 8, None}
     assert {trial.factors["fidelity"] for trial in merged.trials} == {"published", "corrected"}
 
@@ -163,7 +168,7 @@ def test_each_sweep_is_complete_with_the_seeds_of_its_own(tmp_path):
     more = {name: (*values, 1.0) for name, values in CELLS.items()}
     write_square(tmp_path / "first", {"reacher-easy": CELLS})
     write_square(tmp_path / "second", {"reacher-easy": more})
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     assert [arm.num_planned for arm in summarize_sweep(merged).arms] == [3, 4, 3, 4]
     assert merged.num_planned == len(merged.trials) == 14
     row = summarize_sweep(merged, "sweep").comparisons[0].rows[0]
@@ -174,10 +179,9 @@ def test_a_seed_that_one_sweep_alone_planned_and_lost_is_missing(tmp_path):
     more = {name: (*values, 1.0) for name, values in CELLS.items()}
     write_square(tmp_path / "first", {"reacher-easy": CELLS})
     folder = write_square(tmp_path / "second", {"reacher-easy": more})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows = [row | ({"status": "FAILED"} if row["seed"] == 4 else {}) for row in rows]
-    write_rows(folder / "trials.arrow", rows, TRIALS)
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    with changed_trials(folder) as rows:
+        rows[:] = [row | ({"status": "FAILED"} if row["seed"] == 4 else {}) for row in rows]
+    merged = merge_pair(tmp_path)
     for compare, within in (("sweep", None), ("variant", ["task"])):
         rows = summarize_sweep(merged, compare, within=within).comparisons[0].rows
         assert {row.verdict.name for row in rows} == {"Incomplete (3/4 seeds)"}
@@ -196,8 +200,8 @@ def test_two_sweeps_of_one_name_are_not_taken_for_one(tmp_path, capsys):
     assert main(folders) == 2
     told = f"error: {folders[0]} and {folders[1]} are both of sweep 's', and sweeps are told apart"
     assert capsys.readouterr().err.startswith(told)
-    described = json.loads((tmp_path / "cluster" / "s" / "sweep.json").read_text())
-    (tmp_path / "cluster" / "s" / "sweep.json").write_text(json.dumps({**described, "name": "t"}))
+    with changed_description(tmp_path / "cluster" / "s") as described:
+        described["name"] = "t"
     assert main([*folders, "--compare", "sweep"]) == 0
 
 
@@ -215,9 +219,8 @@ def test_returns_are_averaged_over_what_is_not_kept_apart(tmp_path):
 
 def test_a_seed_that_lacks_one_of_the_levels_is_missing(tmp_path):
     folder = write_horizons(tmp_path / "s")
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows[-1]["status"] = "FAILED"
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        rows[-1]["status"] = "FAILED"
     assert compare_fidelity(folder).rows[0].verdict.name == "Incomplete (1/2 seeds)"
 
 
@@ -252,8 +255,8 @@ def test_csv_gives_an_averages_verdict_to_all_its_arms(tmp_path, capsys):
 
 def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
     folder = write_horizons(tmp_path / "s")
-    described = json.loads((folder / "sweep.json").read_text()) | {"within": ["task"]}
-    (folder / "sweep.json").write_text(json.dumps(described))
+    with changed_description(folder) as described:
+        described["within"] = ["task"]
     said = "--within task averages over learner.horizon, seed by seed"
     assert main(["s", "--results", str(tmp_path)]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
@@ -264,7 +267,7 @@ def test_a_sweep_that_averages_says_how_to_get_that(tmp_path, capsys):
 def test_arms_of_two_sweeps_are_compared_where_the_sweep_is_averaged_over(tmp_path):
     write_square(tmp_path / "first", {"reacher-easy": {"baseline": LOWER["baseline"]}})
     write_square(tmp_path / "second", {"reacher-easy": {"fullflow": CELLS["fullflow"]}})
-    merged = merge_sweeps([load_sweep(tmp_path / name) for name in ("first", "second")])
+    merged = merge_pair(tmp_path)
     (row,) = summarize_sweep(merged, "variant", within=["task"]).comparisons[0].rows
     assert (row.verdict.name, row.baseline_name) == ("Fullflow wins", "baseline")
 
@@ -272,10 +275,7 @@ def test_arms_of_two_sweeps_are_compared_where_the_sweep_is_averaged_over(tmp_pa
 def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path, capsys):
     returns = {"baseline": 100.0, "flowpolicy": 200.0, "flowwm": 400.0, "fullflow": 600.0}
     rows = [
-        CONTROLS
-        | {"trial": f"{name}-{seed}", "task": "reacher-easy", "variant": name, "epochs": 100}
-        | {"world_model": KINDS[name][0], "policy": KINDS[name][1], "epochs_reached": 100}
-        | {"seed": seed, "return_mean": value + seed}
+        make_row("reacher-easy", name, 100, seed, return_mean=value + seed)
         | {"config": json.dumps({k: {"kind": v} for k, v in zip(PARTS, KINDS[name], strict=True)})}
         for name, value in returns.items()
         for seed in (1, 2)
@@ -296,18 +296,15 @@ def test_one_kind_is_compared_over_the_other_in_a_square_of_kinds(tmp_path, caps
 def test_an_axis_that_sets_other_keys_in_each_sweep_is_compared_as_all_of_them(tmp_path):
     for name, key, levels in (("a", "horizon", (4, 8)), ("b", "discount", (0.9, 0.99))):
         rows = [
-            CONTROLS
-            | {"trial": f"{name}-{level}-{seed}", "task": "reacher-easy", "variant": "baseline"}
-            | {"world_model": "mlp", "policy": "gaussian", "epochs": 100, "epochs_reached": 100}
-            | {"seed": seed, "return_mean": 100.0 * place + seed}
+            make_row("reacher-easy", "baseline", 100, seed, return_mean=100.0 * place + seed)
+            | {"trial": f"{name}-{level}-{seed}"}
             | {"config": json.dumps({"learner": {key: level}, "tuning": f"{name}{place}"})}
             for place, level in enumerate(levels, start=2)
             for seed in (1, 2)
         ]
         write_trials(tmp_path / name, rows, ["tuning", "task", "seed"], "tuning")
-        described = json.loads((tmp_path / name / "sweep.json").read_text())
-        described["axes"] = {"tuning": [f"learner.{key}"], "task": ["task"], "seed": ["seed"]}
-        (tmp_path / name / "sweep.json").write_text(json.dumps(described))
+        with changed_description(tmp_path / name) as described:
+            described["axes"] = {"tuning": [f"learner.{key}"], "task": ["task"], "seed": ["seed"]}
     for order in (("a", "b"), ("b", "a")):
         merged = merge_sweeps([load_sweep(tmp_path / name) for name in order])
         rows = summarize_sweep(merged, "tuning").comparisons[0].rows
@@ -319,11 +316,8 @@ def load_substeps(folder, *tasks):
     gaussian = ("baseline", {"kind": "gaussian"})
     flows = [("flowpolicy", {"kind": "flow", SUBSTEPS: steps}) for steps in (2, 4)]
     rows = [
-        CONTROLS
-        | {"trial": f"{task}-{variant}-{place}-{seed}", "task": task, "variant": variant}
-        | {"world_model": "mlp", "policy": policy["kind"], "epochs": 100, "epochs_reached": 100}
-        | {"seed": seed, "return_mean": 200.0 * place + seed}
-        | {"config": json.dumps({"policy": policy})}
+        make_row(task, variant, 100, seed, return_mean=200.0 * place + seed)
+        | {"trial": f"{task}-{variant}-{place}-{seed}", "config": json.dumps({"policy": policy})}
         for task in tasks
         for place, (variant, policy) in enumerate((gaussian, *flows))
         for seed in (1, 2)
@@ -376,10 +370,8 @@ def test_a_square_whose_flow_settings_are_varied_apart_is_one_of_averages(tmp_pa
     }
     returns = {"baseline": 100.0, "flowpolicy": 200.0, "flowwm": 400.0, "fullflow": 600.0}
     rows = [
-        CONTROLS
-        | {"trial": f"{name}-{steps}-{seed}", "task": "reacher-easy", "variant": name}
-        | {"world_model": KINDS[name][0], "policy": KINDS[name][1], "epochs": 100}
-        | {"epochs_reached": 100, "seed": seed, "return_mean": returns[name] + seed}
+        make_row("reacher-easy", name, 100, seed, return_mean=returns[name] + seed)
+        | {"trial": f"{name}-{steps}-{seed}"}
         | {"config": json.dumps(flow_parts(KINDS[name], steps))}
         for name, levels in settings.items()
         for steps in levels

@@ -50,7 +50,8 @@ int close(int descriptor) {
   return -1;
 }
 """
-# Writes a file of a kind that its name tells, and says how that went.
+# Writes files of these kinds, and says how that went.
+KINDS = ["curve.arrow", "data.arrow", "sweep.json"]
 WRITER = """
 import sys
 from pathlib import Path
@@ -59,18 +60,18 @@ from pwmray.wording import one_line
 from pwmray.failures import of_exception
 from pwmray.files import replacing
 from tests.stores import write_rows
-path = Path(sys.argv[1])
-try:
-    if path.name == "curve.arrow":
-        results.write_rows(path, [], results.CURVE)
-    elif path.name == "data.arrow":
-        write_rows(path)
-    else:
-        with replacing(path) as draft:
-            draft.write_text("{}")
-    print("written")
-except OSError as error:
-    print(f"{of_exception(error)}: {one_line(error)}")
+for path in map(Path, sys.argv[1:]):
+    try:
+        if path.name == "curve.arrow":
+            results.write_rows(path, [], results.CURVE)
+        elif path.name == "data.arrow":
+            write_rows(path)
+        else:
+            with replacing(path) as draft:
+                draft.write_text("{}")
+        print("written")
+    except OSError as error:
+        print(f"{of_exception(error)}: {one_line(error)}")
 """
 
 
@@ -376,17 +377,18 @@ def test_draft_that_was_deleted_meanwhile_is_no_success(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-@pytest.mark.parametrize("name", ["curve.arrow", "data.arrow", "sweep.json"])
-def test_quota_that_is_told_when_a_file_is_closed_is_a_full_disk(tmp_path, late_quota, name):
+def test_quota_that_is_told_when_a_file_is_closed_is_a_full_disk(tmp_path, late_quota):
     """NFS takes what is written and looks at the quota when it sends that to the server."""
-    run = [sys.executable, "-c", WRITER, str(tmp_path / name)]
-    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "written\n"
-    before = (tmp_path / name).read_bytes()
+    paths = [tmp_path / name for name in KINDS]
+    run = [sys.executable, "-c", WRITER, *map(str, paths)]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout == "written\n" * len(paths)
+    before = [path.read_bytes() for path in paths]
     environment = {**os.environ, "LD_PRELOAD": str(late_quota)}
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == f"disk full: Disk quota exceeded: {tmp_path / name}\n"
-    assert os.listdir(tmp_path) == [name]
-    assert (tmp_path / name).read_bytes() == before
+    assert done.stdout.splitlines() == [f"disk full: Disk quota exceeded: {p}" for p in paths]
+    assert sorted(os.listdir(tmp_path)) == KINDS
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_line_that_was_synced_is_written_whatever_closing_its_file_says(tmp_path, monkeypatch):

@@ -232,7 +232,7 @@ def test_safe_address_is_taken(monkeypatch, url):
 def test_sweep_tells_of_its_failures_and_its_end(server, tmp_path):
     command = [sys.executable, str(ROOT / "tests" / "tiny.py"), "--scale", "diverging"]
     folders = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: server.url}
+    environment = {**os.environ, VARIABLE: server.url}
     done = subprocess.run(
         [*command, "--limit", "3", *folders], env=environment, capture_output=True, text=True
     )

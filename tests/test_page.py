@@ -20,8 +20,7 @@ from analysis.load import load_sweep
 from analysis.provenance import list_provenance
 from analysis.report import summarize_sweep
 from analysis.summarize import main
-from pwmray.results import TRIALS, read_table, write_rows
-from tests.made_sweeps import fail_one, make_sweep
+from tests.made_sweeps import changed_trials, fail_one, make_sweep
 from tests.pages import CELLS, Page, make_page
 from tests.squares import write_levels, write_square
 
@@ -173,9 +172,8 @@ def test_a_sweep_without_failures_says_none(square):
 
 def test_text_of_the_tables_is_escaped(tmp_path):
     folder = write_square(tmp_path / "s", {"reacher-easy": CELLS})
-    rows = read_table(folder / "trials.arrow").to_pylist()
-    rows[0] |= {"status": "FAILED", "reason": "<script>alert('x')</script> & more"}
-    write_rows(folder / "trials.arrow", rows, TRIALS)
+    with changed_trials(folder) as rows:
+        rows[0] |= {"status": "FAILED", "reason": "<script>alert('x')</script> & more"}
     page = make_page(tmp_path, "s")
     assert "&lt;script&gt;alert" in page.text
     assert len(page.all("script")) == 1

@@ -21,7 +21,7 @@ from pwmray.models.checkpoints import fitting_state
 from pwmray.models.published import read_published
 from pwmray.pickles import load_pickled
 from pwmray.tasks import find_task
-from tests.model_inputs import update_policy
+from tests.model_inputs import stream, update_policy
 
 DATA = Path(__file__).parent / "data" / "published"
 CASES = {"mlp": DATA / "pwm_mlp", "flow": DATA / "fork_flowwm_heun2"}
@@ -49,10 +49,6 @@ def assert_equals(found, kind, name):
     found = found.detach().reshape(wanted.shape)
     error = (found - wanted).abs().max() / wanted.abs().max()
     assert error < TOLERANCE, f"{name}: relative error {error:.1e}"
-
-
-def stream():
-    return torch.Generator().manual_seed(0)
 
 
 def imagine(learner):

@@ -11,15 +11,10 @@ from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.variants import VARIANTS
-from tests.test_algorithm import (
-    CPU,
-    POINT_SETTINGS,
-    ThreeEpisodes,
-    make_learner,
-    play_point,
-    point_windows,
-    stream,
-)
+from tests.learners import make_learner
+from tests.model_inputs import stream
+from tests.point import POINT_SETTINGS, play_point, point_windows
+from tests.three_episodes import ThreeEpisodes
 from tests.tiny import SETTINGS
 
 SMALL = {"num_samples": 32, "num_elites": 8, "num_policy_trajectories": 4, "num_iterations": 2}
@@ -124,7 +119,7 @@ def test_planner_takes_none_or_all_of_its_samples_from_the_policy(variant, num):
 def test_no_more_rows_are_held_at_once_than_asked_for_but_those_of_one_episode(
     max_rows, expected, monkeypatch
 ):
-    learner, seen = make_learner(), []
+    learner, seen = make_learner("fullflow"), []
     minimum = learner.critics.minimum
     monkeypatch.setattr(
         learner.critics, "minimum", lambda z: seen.append(z.shape[:-1].numel()) or minimum(z)
@@ -246,16 +241,16 @@ def test_weights_of_elites_are_those_of_the_temperature():
 
 
 def test_each_evaluation_plans_from_nothing(short_episodes):
-    learner, made = make_learner(), []
+    learner, made = make_learner("fullflow"), []
     least = {"num_iterations": 1, "num_samples": 4, "num_elites": 2, "num_policy_trajectories": 1}
 
     def make_act(group):
         made.append(make_planner(learner, seed=group, **least))
         return made[-1]
 
-    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, torch.device("cpu"))
     first = made[0].mean_HNA
-    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, CPU)
+    evaluate(Actor(make_act, PLANNER_GROUP), ThreeEpisodes(), [5, 6, 7], 2, torch.device("cpu"))
     assert len(made) == 2
     assert first.shape[1] == PLANNER_GROUP
     assert torch.equal(made[1].mean_HNA, first)

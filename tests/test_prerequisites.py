@@ -400,10 +400,11 @@ def test_each_of_several_files_of_a_kind_stands_in_for_the_trials_that_it_fits(t
     published = save(tmp_path / "p.ckpt", "flow", fidelity="published")
     corrected = save(tmp_path / "c.ckpt", "flow")
     given = f"flow={corrected},flow={published}"
-    options = ["--plan", "--format", "json", "--results", tmp_path, "--world-model"]
-    code, out, errors = run(capsys, *options, given, of=FIDELITIES)
-    assert (code, errors) == (0, [])
-    assert [trial["state"] for trial in json.loads(out)["trials"]] == ["new", "new"]
+    options = ["--plan", "--format", "json", "--results", tmp_path, "--world-model", given]
+    for limit, states in (([], ["new", "new"]), (["--limit", "1"], ["new"])):
+        code, out, errors = run(capsys, *options, *limit, of=FIDELITIES)
+        assert (code, errors) == (0, [])  # also where a later trial alone starts from a file
+        assert [trial["state"] for trial in json.loads(out)["trials"]] == states
     files = {"flow": (corrected, published)}
     found = prerequisites.find(FIDELITIES, "tiny", FIDELITIES.cells("tiny"), tmp_path, files)
     assert [c.world_model_from for c in found.configs] == [str(published), str(corrected)]
@@ -477,15 +478,6 @@ def test_files_that_only_later_trials_start_from_are_taken(tmp_path, capsys):
     assert [trial["state"] for trial in content["trials"]] == ["new"]
 
 
-def test_file_of_a_kind_that_only_a_later_trial_starts_from_is_taken(tmp_path, capsys):
-    published = save(tmp_path / "p.ckpt", "flow", fidelity="published")
-    corrected = save(tmp_path / "c.ckpt", "flow")
-    given = f"flow={corrected},flow={published}"
-    options = ["--plan", "--limit", "1", "--results", tmp_path, "--world-model", given]
-    code, _, errors = run(capsys, *options, of=FIDELITIES)
-    assert (code, errors) == (0, [])
-
-
 # Matched.
 
 
@@ -542,29 +534,30 @@ def test_settings_are_part_of_what_the_tables_say_of_a_training(tmp_path):
     assert ours.partition(TRAINED_WITH)[0] == theirs.partition(TRAINED_WITH)[0]
 
 
-def test_pair_of_unlike_code_is_refused_and_told_apart_in_the_tables(tmp_path):
+def pair_of_two_commits(folder, **code):
+    """Return trials on a pair that two commits trained, and what tables say of their code.
+
+    `code` is told beside both files.
+    """
     given = {}
     for kind, commit in (("mlp", "c1"), ("flow", "c2")):
-        (tmp_path / kind).mkdir()
-        given[kind] = (save(tmp_path / kind / "best.ckpt", kind, told=(200, SHARED)),)
-        (tmp_path / kind / "about.json").write_text(json.dumps({"git_commit": commit}))
-    configs = find(tmp_path, given).configs
+        (folder / kind).mkdir()
+        given[kind] = (save(folder / kind / "best.ckpt", kind, told=(200, SHARED)),)
+        (folder / kind / "about.json").write_text(json.dumps({"git_commit": commit, **code}))
+    configs = find(folder, given).configs
+    return configs, [world_model_training(config).partition(", code ")[2] for config in configs]
+
+
+def test_pair_of_unlike_code_is_refused_and_told_apart_in_the_tables(tmp_path):
+    configs, told = pair_of_two_commits(tmp_path)
     with pytest.raises(ValueError, match=r"code is c1 in .*mlp/best.ckpt and c2 in .*flow/best.ck"):
         check_matched(configs)
-    told = [world_model_training(config).partition(", code ")[2] for config in configs]
     assert told == ["c1", "c2"]
 
 
 def test_pair_of_two_commits_with_the_same_learner_is_matched(tmp_path):
-    given = {}
-    for kind, commit in (("mlp", "c1"), ("flow", "c2")):
-        (tmp_path / kind).mkdir()
-        given[kind] = (save(tmp_path / kind / "best.ckpt", kind, told=(200, SHARED)),)
-        about = json.dumps({"git_commit": commit, "code_fingerprint": "f1"})
-        (tmp_path / kind / "about.json").write_text(about)
-    configs = find(tmp_path, given).configs
+    configs, told = pair_of_two_commits(tmp_path, code_fingerprint="f1")
     check_matched(configs)
-    told = [world_model_training(config).partition(", code ")[2] for config in configs]
     assert told == ["f1", "f1"]
 
 
@@ -679,14 +672,7 @@ def test_trial_that_awaits_its_world_model_is_told_from_others():
 
 
 def run_script(command, folder):
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ from pwmray.pretraining.run import pretrain
 from pwmray.registry import claim
 from pwmray.tasks import find_task
 from tests import planned_sweeps
+from tests.model_inputs import stream
 from tests.tiny import SCALES, SETTINGS
 
 CPU = torch.device("cpu")
@@ -53,10 +54,6 @@ SCALE = {
     "held_out_share": 0.3,
 }
 SMALL = {**SETTINGS, "learner.wm_horizon": 2}
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_config(trial=(), **scale):

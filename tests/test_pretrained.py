@@ -11,7 +11,6 @@ from pwmray import cli, plan, registry, results
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.contract import check_promises
-from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
 from pwmray.failures import Failure
@@ -36,12 +35,6 @@ pytestmark = pytest.mark.usefixtures("short_episodes")
 TASK = "pendulum-spin"
 SCALE = {"tasks": (TASK,), "iterations": 2, "batch_size": 8, "check_every": 1}
 FROZEN, FINETUNED, SCRATCH = "frozen", "finetuned", "scratch"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = TrialConfig.from_flat({**SETTINGS, "task": TASK, "seed": 0, "epochs": 1})
-    return ensure_data(TASK, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import torch
 
 from pwmray import plan
 from pwmray.config import TrialConfig
-from pwmray.data.collected import ensure_data
 from pwmray.data.store import open_store
-from pwmray.envs.vector import make_vector
 from pwmray.pretrain_command import Pretraining
 from pwmray.pretraining.config import PretrainingConfig
 from pwmray.pretraining.run import pretrain
@@ -21,12 +19,6 @@ TASK = "pendulum-spin"
 SCALE = {"tasks": (TASK,), "iterations": 2, "batch_size": 8, "check_every": 1}
 SCALES_WITH_PRETRAINING = {"tiny": {**SCALES["tiny"], "pretrain": SCALE}}
 HOLD = {"epochs": 4, "variant": "fullflow", "world_model_from": PRETRAINED, "task": TASK}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = TrialConfig.from_flat({**SETTINGS, "task": TASK, "seed": 0, "epochs": 1})
-    return ensure_data(TASK, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
 def make_sweep(vary, **hold):

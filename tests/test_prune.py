@@ -19,7 +19,7 @@ from pwmray.registry import (
     sweep_folders,
 )
 from tests import small_disk
-from tests.claims import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim, refuse_claims
 from tests.records import NAMES, TRIALS, folder_of, make_results, run
 from tests.tiny import sweep
 
@@ -206,11 +206,8 @@ def test_prune_that_finds_no_room_for_a_claim_names_the_place(full_disk, capsys)
 def test_prune_deletes_without_a_claim_on_a_full_disk_alone_and_counts_that(
     number, says, made, capsys, monkeypatch
 ):
-    def refuse(path):
-        raise OSError(number, os.strerror(number), str(path))
-
     before = sorted(made.rglob("*.pt"))
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch, number=number)
     code, out, _ = run(capsys, made, "prune", "tiny", "--keep", "none", "--yes")
     assert out.splitlines()[-1] == f"{says} MB freed"
     assert out.count(os.strerror(number)) == 7

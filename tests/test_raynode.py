@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,10 +26,7 @@ ROOT = Path(__file__).parent.parent
 def test_scratch_that_is_no_path_on_a_node_is_named(tmp_path):
     node = '{"scratch": "$NOT_SET"}'
     command = [sys.executable, str(ROOT / "cluster" / "raynode.py"), "head", "127.0.0.1", "1", node]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert (
         done.stderr
@@ -57,44 +53,19 @@ def test_ray_starts_from_an_environment_whose_path_has_a_blank(tmp_path, monkeyp
 
 def test_ray_of_a_worker_joins_that_of_the_head(monkeypatch):
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
-    monkeypatch.setattr(raynode, "_reserved_port", lambda: None)
     node = {"cpus": 3, "gpus": 2, "resources": {"H100": 2}, "head": "10.0.0.1"}
     worker = raynode.command("worker", "10.0.0.2", "6379", node, "/tmp/r1/t")
     told = ["--node-ip-address=10.0.0.2", "--num-cpus=3", "--num-gpus=2", "--block"]
     told += ['--resources={"H100": 2}', "--temp-dir=/tmp/r1/t", "--dashboard-agent-listen-port=7"]
     assert {*told, "--address=10.0.0.1:6379"} <= set(worker)
     assert "--head" not in worker
+    of_ipv6 = raynode.command("worker", "fd00::2", "6379", node | {"head": "fd00::1"}, "/tmp/r1/t")
+    assert {"--node-ip-address=fd00::2", "--address=[fd00::1]:6379"} <= set(of_ipv6)
     node |= {"has_dashboard": False, "dashboard": 8265}
     head = raynode.command("head", "10.0.0.1", "6379", node, "/tmp/r1/t")
-    told = ["--head", "--port=6379", "--ray-client-server-port=8", "--include-dashboard=false"]
+    told = ["--head", "--port=6379", "--include-dashboard=false"]
     assert {*told, "--dashboard-host=10.0.0.1", "--dashboard-port=8265"} <= set(head)
     assert not [option for option in head if option.startswith("--address")]
-
-
-def test_ray_of_a_worker_joins_that_of_a_head_that_has_ipv6_alone(monkeypatch):
-    monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8][:number])
-    monkeypatch.delattr(raynode, "_reserved_port")  # which a head alone needs
-    node = {"cpus": 3, "gpus": 2, "resources": {}, "head": "fd00::1"}
-    worker = raynode.command("worker", "fd00::2", "6379", node, "/tmp/r1/t")
-    assert {"--node-ip-address=fd00::2", "--address=[fd00::1]:6379"} <= set(worker)
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_worker_that_does_not_reach_the_head_says_so_in_the_jobs_log(
-    is_there, tmp_path, monkeypatch
-):
-    log = tmp_path / "log"
-    monkeypatch.setenv("PWMRAY_LOG", str(log))
-    monkeypatch.setenv("SLURMD_NODENAME", "n2")
-    node = {"head": "127.0.0.1", "head_node": "n1"}
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        port = head.getsockname()[1]
-        if not is_there:
-            head.close()
-        assert raynode._way_to_head("worker", "10.0.0.2", port, node) == "10.0.0.2"
-    assert log.exists() != is_there
-    if not is_there:
-        assert f"n2 does not reach Ray's head on n1 at 127.0.0.1:{port}: " in log.read_text()
 
 
 def has_ipv6() -> bool:
@@ -121,27 +92,30 @@ def test_address_of_another_machine_has_no_ports_here():
         raynode.free_ports("192.0.2.77", 1)
 
 
-@pytest.mark.parametrize(("reserved", "client"), [(None, 10), (20_123, 20_123)])
-def test_rays_ports_are_not_those_that_the_head_is_to_have(reserved, client, monkeypatch):
+def ports_of_head(monkeypatch):
+    """Return those of Ray's agent and of its client server, beside a head's two."""
     monkeypatch.setattr(raynode, "free_ports", lambda ip, number: [7, 8, 9, 10][:number])
-    monkeypatch.setattr(raynode, "_reserved_port", lambda: reserved)
     node = {"cpus": 1, "gpus": 0, "resources": {}, "has_dashboard": True, "dashboard": 8}
     head = raynode.command("head", "10.0.0.1", "7", node, "/tmp/r1/t")
-    assert {"--dashboard-agent-listen-port=9", f"--ray-client-server-port={client}"} <= set(head)
+    told = dict(option.split("=", 1) for option in head if "=" in option)
+    return int(told["--dashboard-agent-listen-port"]), int(told["--ray-client-server-port"])
+
+
+@pytest.mark.parametrize("given_out", ["", "1024\t65535\n", "20900\t60999\n"])
+def test_rays_ports_are_not_those_that_the_head_is_to_have(given_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(raynode, "_EPHEMERAL", tmp_path / "range")
+    (tmp_path / "range").write_text(given_out)  # too few are left that the system gives to nobody
+    assert ports_of_head(monkeypatch) == (9, 10)
 
 
 def test_port_that_ray_takes_late_is_one_that_the_system_gives_to_nobody(tmp_path, monkeypatch):
-    given_out = tmp_path / "range"
-    monkeypatch.setattr(raynode, "_EPHEMERAL", given_out)
-    for text in ("", "1024\t65535\n", "20900\t60999\n"):
-        given_out.write_text(text)
-        assert raynode._reserved_port() is None
-    given_out.write_text("32768\t60999\n")
-    other = raynode._reserved_port()
-    assert other in range(20_000, 32_768)
-    with socket.create_server(("127.0.0.1", other)):
-        monkeypatch.setattr(raynode.random, "sample", lambda ports, _: [other, *ports[:500]])
-        assert raynode._reserved_port() not in (other, None)
+    monkeypatch.setattr(raynode, "_EPHEMERAL", tmp_path / "range")
+    (tmp_path / "range").write_text("32768\t60999\n")
+    _, client = ports_of_head(monkeypatch)
+    assert client in range(20_000, 32_768)
+    with socket.create_server(("127.0.0.1", client)):
+        monkeypatch.setattr(raynode.random, "sample", lambda ports, _: [client, *ports[:500]])
+        assert ports_of_head(monkeypatch)[1] in range(20_000, 20_500)
 
 
 def catches(pid: int, number: int) -> bool:
@@ -150,8 +124,9 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
 
-def start_node(tmp_path, role, ray, changes=None):
-    """Start a Ray node, whose Ray is a Python line; `changes` are made to the module."""
+@contextlib.contextmanager
+def start_node(tmp_path, role, ray, changes=None, port=1):
+    """Give a Ray node, whose Ray is a Python line; `changes` are made to the module."""
     scripts = tmp_path / "ray" / "scripts"
     scripts.mkdir(parents=True)
     for package in (scripts, scripts.parent):  # else Python goes on to the real one
@@ -167,18 +142,21 @@ def start_node(tmp_path, role, ray, changes=None):
     if changes is not None:
         lines = ["import sys", "from cluster import raynode", changes]
         program = ["-c", "\n".join([*lines, "sys.exit(raynode.main(sys.argv[1:]))"])]
-    command = [sys.executable, *program, role, "127.0.0.1", "1", json.dumps(told)]
-    return subprocess.Popen(command, env={**os.environ, **variables})
+    command = [sys.executable, *program, role, "127.0.0.1", str(port), json.dumps(told)]
+    process = subprocess.Popen(command, env={**os.environ, **variables})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
 def started_node(tmp_path, role, ray):
     """Give a Ray node, see `start_node`, as a process that listens to its signals."""
-    process = start_node(tmp_path, role, ray)
-    wait_for(lambda: catches(process.pid, signal.SIGTERM))
-    yield process
-    process.kill()
-    process.wait()
+    with start_node(tmp_path, role, ray) as process:
+        wait_for(lambda: catches(process.pid, signal.SIGTERM))
+        yield process
 
 
 @pytest.fixture
@@ -240,85 +218,66 @@ def test_node_tells_of_each_kill_for_want_of_memory(tmp_path, monkeypatch):
     assert (words[0], len(told)) == ("", 2)
 
 
-def test_node_gives_back_the_trials_of_dead_processes_of_its_machine_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(raynode, "_DYING_SECONDS", 0.0)
+def test_node_gives_back_only_the_trials_of_its_machine_whose_processes_die(tmp_path, monkeypatch):
+    dying, now = subprocess.Popen(["sleep", "600"]), [0.0]  # which Ray is about to end
+
+    def sleep(_):
+        dying.kill()
+        dying.wait()
+        now[0] += 10.0
+
+    monkeypatch.setattr(raynode, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     (tmp_path / "tiny").mkdir()
-    held = {"dead": dead_pid(), "alive": os.getppid(), "elsewhere": dead_pid()}
+    held = {"dead": dead_pid(), "dying": dying.pid, "alive": os.getppid(), "elsewhere": dead_pid()}
     (tmp_path / "tiny" / "sweep.json").write_text(json.dumps({"trials": [*held, "free"]}))
     paths = {name: trial_folder(tmp_path, name) / CLAIM_FILE for name in [*held, "other"]}
     for name, path in paths.items():
         path.parent.mkdir(parents=True)
         leave_claim(path, held.get(name, held["dead"]), host="n9" if name == "elsewhere" else None)
     raynode.give_back(tmp_path / "tiny")
-    assert [name for name, path in paths.items() if not path.exists()] == ["dead"]
+    assert [name for name, path in paths.items() if not path.exists()] == ["dead", "dying"]
     assert not trial_folder(tmp_path, "free").exists()
 
 
-def test_node_waits_a_moment_for_a_process_that_ray_is_ending(tmp_path, monkeypatch):
-    def end(_):
-        process.kill()
-        process.wait()
-
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "sweep.json").write_text('{"trials": ["a"]}')
-    path = trial_folder(tmp_path, "a") / CLAIM_FILE
-    path.parent.mkdir(parents=True)
-    process = subprocess.Popen(["sleep", "600"])
-    leave_claim(path, process.pid)
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=end)
-    monkeypatch.setattr(raynode, "time", clock)
-    raynode.give_back(tmp_path / "tiny")
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(("number", "is_asked"), [(raynode.END_SIGNAL, False), (None, True)])
-def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch, number, is_asked):
+def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch):
     put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {tmp_path}/asked")
-    monkeypatch.setenv("PWMRAY_LOG", str(tmp_path / "log"))
-    end = tmp_path / "end"
-    ray = f"import os, time\nwhile not os.path.exists({str(end)!r}):\n    time.sleep(0.05)"
-    with started_node(tmp_path, "worker", ray) as worker:
-        if number:
-            worker.send_signal(number)
-        else:
-            end.touch()
+    with started_node(tmp_path, "worker", "signal.pause()") as worker:
+        worker.send_signal(raynode.END_SIGNAL)
         worker.wait(30)
-    assert (tmp_path / "asked").exists() == is_asked
+    assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize(
-    ("state", "nodes", "is_requeued"),
+    ("state", "nodes", "answers", "is_requeued", "changes"),
     [
-        ("RUNNING", "n3", True),
-        ("FAILED", "n3", False),  # Slurm heard of its end first
-        ("RUNNING", "n2,n3", True),  # Slurm takes too long to see it
-        ("COMPLETING", "n2,n3", False),  # it was cancelled
-        ("CANCELLED", "n3", False),
-        ("PENDING", "(null)", False),
+        ("RUNNING", "n3", False, True, None),
+        ("FAILED", "n3", False, False, None),  # Slurm heard of its end first
+        ("PENDING", "(null)", False, False, None),
+        # Slurm takes too long to see it.
+        ("RUNNING", "n2,n3", False, True, "raynode._LOST_SECONDS = 0.0"),
+        ("RUNNING", "n2,n3", True, False, None),
+        ("COMPLETING", "n2,n3", True, False, None),  # it was cancelled
     ],
 )
 def test_job_that_lost_its_first_node_is_requeued_by_another(
-    state, nodes, is_requeued, tmp_path, monkeypatch
+    state, nodes, answers, is_requeued, changes, tmp_path, monkeypatch
 ):
-    asked = tmp_path / "asked"
+    asked, log = tmp_path / "asked", tmp_path / "log"
     answer = f"case $* in *hostnames*) echo '{nodes.replace(',', ' ')}' ;; "
     answer += f"*) echo JobState={state} NodeList='{nodes}' ;; esac"
     put_command(tmp_path, monkeypatch, "scontrol", f"echo $@ >> {asked}; {answer}")
     here = {"ARRAY_JOB_ID": "41", "ARRAY_TASK_ID": "3"}
     for name, value in here.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setenv("PWMRAY_LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(raynode, "_LOST_SECONDS", 0.0)
-    (port,) = raynode.free_ports("127.0.0.1", 1)
-    raynode._requeue_without_head({"head": "127.0.0.1", "head_node": "n2"}, str(port))
-    assert ("requeue 41_3" in asked.read_text().splitlines()) == is_requeued
-    assert (tmp_path / "log").exists() == is_requeued
-
-
-def test_job_whose_first_node_answers_is_left_alone(tmp_path, monkeypatch):
-    state = "case $* in *hostnames*) echo n2 n3 ;; *) echo JobState=RUNNING NodeList=n2,n3 ;; esac"
-    put_command(tmp_path, monkeypatch, "scontrol", state)
     with socket.create_server(("127.0.0.1", 0)) as head:
-        port = str(head.getsockname()[1])
-        lost = raynode._has_lost_head("41", {"head": "127.0.0.1", "head_node": "n2"}, port)
-    assert lost is False
+        port = head.getsockname()[1]
+        if not answers:
+            head.close()
+        with start_node(tmp_path, "worker", "", changes, port) as worker:
+            assert worker.wait(60) == 0
+    said = log.read_text() if log.exists() else ""
+    assert ("requeue 41_3" in asked.read_text().splitlines()) == is_requeued
+    assert ("n2, the job's first node, is lost: it is requeued" in said) == is_requeued
+    does_not = f"n1 does not reach Ray's head on n2 at 127.0.0.1:{port}: if a firewall"
+    assert (does_not in said) != answers
+    assert bool(said) == (is_requeued or not answers)

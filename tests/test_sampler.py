@@ -11,6 +11,7 @@ from pwmray.data.multitask import MultitaskSampler
 from pwmray.data.rows import MappedRows, PackedRows, place_rows
 from pwmray.data.sampler import WindowSampler
 from pwmray.data.store import open_store, write_store
+from tests.model_inputs import stream
 from tests.stores import first_rows, write_rows
 
 CPU = torch.device("cpu")
@@ -27,10 +28,6 @@ def write_noise(path, task, obs_dim, action_dim, lengths):
     reward = rng.standard_normal(num_rows, np.float32)
     write_store(path, task, obs, action, reward, lengths, ["x"] * len(lengths), {})
     return open_store(path)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_sampler(store, seed=0, horizon=3, **settings):

@@ -13,18 +13,14 @@ from analysis.report import summarize_sweep
 from analysis.scaling import SHAPES, Fit, fit_shape, foretell, lack_of_fit, scale_epochs
 from analysis.summarize import main
 from pwmray.results import read_table
-from tests.made_sweeps import BUDGETS, CONTROLS, FLOOR, NOISE, exponential
+from tests.made_sweeps import BUDGETS, FLOOR, NOISE, exponential, make_row
 from tests.squares import write_trials
 
 
 def write_budgets(folder, curves: dict[int, list[float]], **changes):
     """Write a sweep of one variant on reacher-easy: final returns by budget."""
     rows = [
-        CONTROLS
-        | {"trial": f"{budget}-{seed}", "task": "reacher-easy", "variant": "baseline"}
-        | {"world_model": "mlp", "policy": "gaussian", "seed": seed, "return_mean": float(value)}
-        | {"epochs": budget, "epochs_reached": budget}
-        | changes
+        make_row("reacher-easy", "baseline", budget, seed, return_mean=float(value)) | changes
         for budget, values in curves.items()
         for seed, value in enumerate(values)
     ]
@@ -63,26 +59,24 @@ def test_plateau_stays_within_a_thousand():
     assert fit.needed[0] > 400.0
 
 
-def test_interval_of_the_epochs_needed_covers_as_it_says():
+def draw_fits(tau):
+    """Fit curves that saturate by `tau` epochs, 400 times, each with other noise."""
     rng = np.random.default_rng(3)
     epochs = np.repeat(np.array(BUDGETS, float), 3)
-    fits = [
-        fit_shape(SHAPES[0], epochs, exponential(epochs) + rng.normal(0.0, 40.0, 12), FLOOR)
-        for _ in range(400)
-    ]
-    inside = [fit.needed[0] <= 80.0 * np.log(10.0) <= fit.needed[1] for fit in fits]
+    truth = exponential(epochs, tau=tau)
+    noise = (rng.normal(0.0, 40.0, 12) for _ in range(400))
+    return [fit_shape(SHAPES[0], epochs, truth + error, FLOOR) for error in noise]
+
+
+def test_interval_of_the_epochs_needed_covers_as_it_says():
+    needed = [fit.needed for fit in draw_fits(80.0)]
+    inside = [low <= 80.0 * np.log(10.0) <= high for low, high in needed]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
 
 
 @pytest.mark.parametrize("tau", [8.0, 80.0])  # saturated at every budget; still rising at some
 def test_interval_of_the_plateau_covers_as_it_says(tau):
-    rng = np.random.default_rng(3)
-    epochs = np.repeat(np.array(BUDGETS, float), 3)
-    truth = exponential(epochs, tau=tau)
-    fits = [
-        fit_shape(SHAPES[0], epochs, truth + rng.normal(0.0, 40.0, 12), FLOOR) for _ in range(400)
-    ]
-    inside = [fit.plateau[0] <= FLOOR + 600.0 <= fit.plateau[1] for fit in fits]
+    inside = [low <= FLOOR + 600.0 <= high for low, high in (f.plateau for f in draw_fits(tau))]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
 
 

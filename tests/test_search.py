@@ -40,18 +40,12 @@ from tests.studies import (
     decide_to_stop,
     evaluate,
     fail,
-    make_data,
     make_plan,
     open_trials,
 )
 from tests.tiny_search import search
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 # The command.

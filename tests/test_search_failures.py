@@ -35,17 +35,11 @@ from tests.studies import (
     decide_to_stop,
     evaluate,
     fail,
-    make_data,
     make_plan,
     open_trials,
 )
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -26,16 +26,11 @@ from pwmray.search.trials import SearchTrials
 from pwmray.tracking.wandb_state import read_state
 from tests.fault_rounds import END_SECONDS, all_processes, below
 from tests.gated import FIRST_END, FIRST_ROW, open_gate, start_gated, wait_for_gate
-from tests.studies import TASK, make_data, make_plan, open_trials
+from tests.studies import TASK, make_plan, open_trials
 from tests.tiny_search import search
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 TINY = Path(__file__).parent / "tiny_search.py"
@@ -46,7 +41,6 @@ def start(folder, *options):
     return subprocess.Popen(
         [sys.executable, str(TINY), "--scale", "tiny", *options],
         cwd=folder, stdout=pipe, stderr=pipe, text=True,
-        env={**os.environ, "PYTHONPATH": str(TINY.parent.parent)},
     )  # fmt: skip
 
 

@@ -9,15 +9,10 @@ from pwmray import learner_code, registry
 from pwmray.search.plan_text import as_json, as_table
 from pwmray.search.study import FINGERPRINT
 from tests.planned_sweeps import run
-from tests.studies import TASK, THREE, advance, evaluate, fail, make_data, make_plan, open_trials
+from tests.studies import TASK, THREE, advance, evaluate, fail, make_plan, open_trials
 from tests.tiny_search import search
 
 pytestmark = pytest.mark.usefixtures("short_episodes", "one_machine")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from analysis.arms import Arm, build_arms
@@ -13,9 +12,8 @@ from analysis.load import load_sweep
 from analysis.report import summarize_sweep
 from analysis.short_names import fold, shorten_levels
 from analysis.summarize import main
-from pwmray.results import TRIALS, read_table, write_rows
 from search_spaces import ERRORS, FLOW_TUNINGS
-from tests.made_sweeps import SEEDS, make_row, make_sweep
+from tests.made_sweeps import SEEDS, changed_description, changed_trials, make_row, make_sweep
 from tests.squares import write_trials
 
 FIXED = "data.num_episodes=120, data.num_rounds=0"
@@ -29,14 +27,13 @@ def shorten(factor: str, *levels):
 def make_collections(folder: Path) -> Path:
     """Write a sweep whose axis sets two keys at once: the variants take the collections' names."""
     make_sweep(folder)
-    described = json.loads((folder / "sweep.json").read_text())
-    described |= {"varies": ["collection", "epochs", "task", "seed"], "compare": "collection"}
-    described["axes"] = {"collection": ["data.num_episodes", "data.num_rounds"]}
-    (folder / "sweep.json").write_text(json.dumps(described))
-    rows = read_table(folder / "trials.arrow").to_pylist()
+    with changed_description(folder) as described:
+        described |= {"varies": ["collection", "epochs", "task", "seed"], "compare": "collection"}
+        described["axes"] = {"collection": ["data.num_episodes", "data.num_rounds"]}
     levels = {"baseline": FIXED, "fullflow": ROUNDS}
-    rows = [row | {"collection": levels[row["variant"]], "variant": "baseline"} for row in rows]
-    write_rows(folder / "trials.arrow", rows, TRIALS.append(pa.field("collection", pa.string())))
+    with changed_trials(folder, "collection") as rows:
+        for row in rows:
+            row |= {"collection": levels[row["variant"]], "variant": "baseline"}
     return folder
 
 

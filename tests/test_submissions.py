@@ -1,7 +1,6 @@
 """The record of the jobs that a sweep was submitted as."""
 
 import dataclasses
-import errno
 import os
 
 import pytest
@@ -11,6 +10,7 @@ from cluster.submissions import Submission
 from pwmray import registry
 from pwmray.registry import Status, claim
 from tests import small_disk, tiny
+from tests.claims import refuse_claims
 
 JOB = Submission(
     time=submissions.now(),
@@ -109,14 +109,7 @@ def test_trial_that_another_user_began_is_left_to_the_jobs_driver(tmp_path, monk
     theirs, ours = tiny.sweep.trials("tiny")[:2]
     folder = registry.trial_folder(tmp_path, theirs.fingerprint)
     registry.record(folder, Status.PENDING, config=theirs.to_dict())
-    acquire = claim.acquire
-
-    def acquire_ours(path, **options):
-        if path.parent == folder:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return acquire(path, **options)
-
-    monkeypatch.setattr(claim, "acquire", acquire_ours)
+    refuse_claims(monkeypatch, folder)
     with pytest.raises(PermissionError):
         submissions.queue(tmp_path, [theirs, ours], JOB)
     monkeypatch.setattr(os, "geteuid", lambda: -1)

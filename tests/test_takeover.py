@@ -21,12 +21,6 @@ from tests.claims import leave_claim
 from tests.made_trials import CPU, ask_for, make_config, make_environments, open_trial
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = make_config()
-    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
-
-
 def take_over(folder):
     """Give the trial's claim to another process; return what that one finds."""
     (folder / registry.CLAIM_FILE).write_text('{"token": "another", "host": "h", "pid": 1}')

@@ -1,6 +1,5 @@
 """Several drivers on one results folder: whose turn a trial is; on records, without Ray."""
 
-import errno
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pwmray.driver.interruption import Interruption, TerminatedError
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
 from tests import small_disk
-from tests.claims import do_not_watch, leave_claim
+from tests.claims import do_not_watch, leave_claim, refuse_claims
 from tests.made_turns import driver, folder_of, no_machine, stand_at
 
 NUM_DRIVERS = 3
@@ -300,14 +299,7 @@ def test_trial_whose_folder_cannot_be_written_any_more_ends_no_sweep(tmp_path, m
     ours.next(no_machine)
     for trial in (locked, other):
         registry.record(folder_of(tmp_path, trial), Status.RUNNING)
-    acquire = claim.acquire
-
-    def acquire_unlocked(path, **options):
-        if path.parent.name == locked.config.fingerprint:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return acquire(path, **options)
-
-    monkeypatch.setattr(claim, "acquire", acquire_unlocked)
+    refuse_claims(monkeypatch, folder_of(tmp_path, locked))
     ours.bury(locked.config.fingerprint, "The actor is dead")
     ours.settle("it is looked at before it is dropped")
     said = f"claim.json: what became of {locked.config.fingerprint} could not be recorded"
@@ -321,14 +313,7 @@ def test_trial_that_another_user_left_undone_is_left_out_and_the_others_run(
 ):
     ours, (theirs, other) = driver(tmp_path, 2)
     stand_at(tmp_path, theirs, Status.RUNNING)
-    acquire = claim.acquire
-
-    def acquire_ours(path, **options):
-        if path.parent.name == theirs.config.fingerprint:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return acquire(path, **options)
-
-    monkeypatch.setattr(claim, "acquire", acquire_ours)
+    refuse_claims(monkeypatch, folder_of(tmp_path, theirs))
     monkeypatch.setattr(os, "geteuid", lambda: -1)
     assert ours.next(no_machine) == [other]
     claim_file = folder_of(tmp_path, theirs) / CLAIM_FILE
@@ -339,11 +324,7 @@ def test_trial_that_another_user_left_undone_is_left_out_and_the_others_run(
 
 def test_results_in_which_no_trial_can_be_begun_end_the_driver(tmp_path, monkeypatch):
     ours, _ = driver(tmp_path, 2)
-
-    def refuse(path, **options):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch)
     with pytest.raises(PermissionError):
         ours.next(no_machine)
 

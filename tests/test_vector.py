@@ -2,10 +2,8 @@ import os
 import threading
 import time
 import weakref
-from pathlib import Path
 
 import gymnasium
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -20,8 +18,8 @@ from pwmray.envs.fast.formulas import Readings
 from pwmray.envs.simulations import Simulations
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import TASKS, find_task
+from tests.golden import GOLDEN, model_bytes, set_probe
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "golden_mt30.npz")
 SEEDED_TASKS = ["reacher-easy", "finger-turn-hard", "fish-swim", "cup-catch", "cheetah-run"]
 
 
@@ -58,25 +56,11 @@ def assert_equal_episodes(task: str, num_steps: int, num_envs: int) -> None:
 
 def read_probe(physics, task: str, index: int, fields: tuple[str, ...]) -> Readings:
     """Set one recorded state in dm_control's physics and read it as one environment."""
-    kind = "site" if task.startswith("finger") else "geom"
-    target = GOLDEN[f"{task}/probe_target"][index]
-    mujoco.mj_resetData(physics.model.ptr, physics.data.ptr)
-    if target.size:
-        getattr(physics.named.model, f"{kind}_pos")["target"] = target[:3]
-        getattr(physics.named.model, f"{kind}_size")["target", 0] = target[3]
-    for name in ("qpos", "qvel", "ctrl"):
-        getattr(physics.data, name)[:] = GOLDEN[f"{task}/probe_{name}"][index]
-    mujoco.mj_forward(physics.model.ptr, physics.data.ptr)
+    set_probe(physics, task, index)
     now = Readings()
     for field in ("ctrl", *fields):
         setattr(now, field, getattr(physics.data, field)[None].copy())
     return now
-
-
-def model_bytes(model: mujoco.MjModel) -> bytes:
-    buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, buffer)
-    return buffer.tobytes()
 
 
 # Equal to dm_control

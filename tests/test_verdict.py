@@ -2,7 +2,9 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,10 @@ def false_winner_rate(num_seeds: int, repeats: int) -> float:
     return sum(decide_at(list(a), list(b)).winner is not None for a, b in draws) / repeats
 
 
-def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
-    """Return a baseline and a full flow arm; `changed` edits every row of the latter."""
+def make_arms(
+    ours: Mapping[str, Any] = MappingProxyType({}), **theirs: Any
+) -> tuple[list[Trial], list[Trial]]:
+    """Return a baseline and a full flow arm; `ours` and `theirs` edit every row of each."""
     arms = [
         [
             Trial(
@@ -65,7 +69,7 @@ def make_arms(**changed: Any) -> tuple[list[Trial], list[Trial]]:
             )
             for seed in (42, 123, 456)
         ]
-        for kind, edit in ((MLP, {}), (FLOW, changed))
+        for kind, edit in ((MLP, ours), (FLOW, theirs))
     ]
     return arms[0], arms[1]
 
@@ -214,13 +218,10 @@ def test_an_interval_that_passes_the_margin_on_one_side_is_no_tie_for_either_sid
         assert verdict.name == "Inconclusive (4 seeds)"
 
 
-def test_seeds_for_a_tie_come_from_the_interval():
+def test_seeds_for_a_tie_come_from_the_interval_whichever_arm_is_better():
     # sd 20 an arm, difference 20: t(2n - 2) * 20 * sqrt(2 / n) <= 30 first at n = 5 (29.2).
-    assert seeds_to_decide([600.0, 620.0, 640.0], [620.0, 640.0, 660.0]) == 5
-
-
-def test_seeds_to_decide_do_not_depend_on_which_arm_is_better():
-    assert seeds_to_decide([620.0, 640.0, 660.0], [600.0, 620.0, 640.0]) == 5
+    arms = [600.0, 620.0, 640.0], [620.0, 640.0, 660.0]
+    assert seeds_to_decide(*arms) == seeds_to_decide(*arms[::-1]) == 5
 
 
 def test_seeds_for_a_tie_take_the_degrees_of_freedom_of_unequal_spreads():
@@ -269,19 +270,14 @@ def test_arms_without_any_spread_are_no_more_certain_where_their_mean_is_rounded
 # Evidence.
 
 
-def test_three_seeds_are_never_confirmed():
-    verdict = decide_at([300.0, 301.0, 302.0], [900.0, 901.0, 902.0])
-    assert grade_evidence([verdict]) == ["supported"]
-
-
-def test_four_seeds_are_too_few_to_be_confirmed():
-    verdict = decide_at([300.0, 301.0, 302.0, 303.0], [900.0, 901.0, 902.0, 903.0])
-    assert grade_evidence([verdict]) == ["supported"]
-
-
-def test_five_seeds_and_a_small_p_are_confirmed():
-    verdict = decide_at([300.0, 301.0, 302.0, 303.0, 304.0], [900.0, 901.0, 902.0, 903.0, 904.0])
-    assert grade_evidence([verdict]) == ["confirmed"]
+@pytest.mark.parametrize(
+    ("num_seeds", "evidence"), [(3, "supported"), (4, "supported"), (5, "confirmed")]
+)
+def test_fewer_than_five_seeds_are_never_confirmed(num_seeds, evidence):
+    verdict = decide_at(
+        [300.0 + n for n in range(num_seeds)], [900.0 + n for n in range(num_seeds)]
+    )
+    assert grade_evidence([verdict]) == [evidence]
 
 
 def test_holm_over_the_table_can_take_a_confirmation_away():
@@ -409,53 +405,43 @@ def test_trained_parameters_within_two_percent_match():
 
 
 def test_parameters_that_nobody_recorded_are_no_difference():
-    baseline, level = make_arms(critic_parameters=None)
-    for trial in baseline:
-        trial.record["critic_parameters"] = None
-    assert find_differences("variant", baseline, level) == []
+    arms = make_arms({"critic_parameters": None}, critic_parameters=None)
+    assert find_differences("variant", *arms) == []
+
+
+FROZEN = {"methodology": "policy_finetuning"}
 
 
 def test_a_frozen_world_model_does_not_dilute_the_parameters():
-    baseline, level = make_arms(policy_parameters=450_000)
-    for trial in (*baseline, *level):
-        trial.record["methodology"] = "policy_finetuning"
-    found = find_differences("variant", baseline, level)
+    found = find_differences("variant", *make_arms(FROZEN, **FROZEN, policy_parameters=450_000))
     assert str(found[0]) == "trained_parameters: 1,578,000 against 1,618,000 (2.5% apart)"
 
 
 def test_frozen_world_models_must_match_in_size_of_themselves():
-    baseline, level = make_arms(world_model_parameters=48_000_000)
-    for trial in (*baseline, *level):
-        trial.record["methodology"] = "policy_finetuning"
-    (found,) = find_differences("variant", baseline, level)
+    arms = make_arms(FROZEN, **FROZEN, world_model_parameters=48_000_000)
+    (found,) = find_differences("variant", *arms)
     assert str(found) == "world_model_parameters: 18,980,000 against 48,000,000 (152.9% apart)"
-    for trial in level:
-        trial.record["world_model_parameters"] = None  # not recorded
-    assert find_differences("variant", baseline, level) == []
+    unrecorded = make_arms(FROZEN, **FROZEN, world_model_parameters=None)
+    assert find_differences("variant", *unrecorded) == []
 
 
 def test_settings_that_no_kind_brings_with_it_are_controls_of_a_variant():
-    def give(arm, **settings):
-        for trial in arm:
-            trial.record["config"] = json.dumps({"world_model": settings})
+    def config(**settings):
+        return {"config": json.dumps({"world_model": settings})}
 
-    baseline, level = make_arms()
-    give(baseline, kind="mlp", units=[512], standardize=False)
-    give(level, kind="flow", units=[508], standardize=False, num_substeps=4)
-    assert find_differences("variant", baseline, level) == []
-    _, level = make_arms()
-    give(level, kind="flow", units=[508], standardize=True, num_substeps=4)
-    (found,) = find_differences("variant", baseline, level)
+    ours = config(kind="mlp", units=[512], standardize=False)
+    flow = {"kind": "flow", "units": [508], "num_substeps": 4}
+    assert find_differences("variant", *make_arms(ours, **config(**flow, standardize=False))) == []
+    arms = make_arms(ours, **config(**flow, standardize=True))
+    (found,) = find_differences("variant", *arms)
     assert str(found) == "world_model.standardize: False against True"
-    assert find_differences("policy.kind", baseline, level)[0].field == "world_model.kind"
+    assert find_differences("policy.kind", *arms)[0].field == "world_model.kind"
 
 
 def test_setting_that_one_arm_lacks_is_a_difference_where_no_kind_brings_it():
-    arms = make_arms()
     configs = {"learner": {"horizon": 5}}, {"learner": {}, "planner": {"num_samples": 8}}
-    for arm, config in zip(arms, configs, strict=True):
-        for trial in arm:
-            trial.record["config"] = json.dumps(config)
+    ours, theirs = (json.dumps(config) for config in configs)
+    arms = make_arms({"config": ours}, config=theirs)
     found = [str(difference) for difference in find_differences("variant", *arms)]
     assert found == ["learner.horizon: 5 against -", "planner.num_samples: - against 8"]
 
@@ -506,11 +492,11 @@ def test_pretrained_checkpoints_of_one_kind_must_be_the_same():
 
 
 def test_published_and_corrected_learners_need_not_share_a_checkpoint():
-    baseline, level = make_arms(fidelity="published", world_model_from="flow-197000")
-    assert [d.field for d in find_differences("fidelity", baseline, level)] == ["world_model_from"]
-    for trial in baseline:
-        trial.record["world_model_from"] = "flow-196000"
-    assert find_differences("fidelity", baseline, level) == []
+    theirs = {"fidelity": "published", "world_model_from": "flow-197000"}
+    (found,) = find_differences("fidelity", *make_arms(**theirs))
+    assert found.field == "world_model_from"
+    arms = make_arms({"world_model_from": "flow-196000"}, **theirs)
+    assert find_differences("fidelity", *arms) == []
 
 
 def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
@@ -536,28 +522,23 @@ def test_checkpoints_of_two_kinds_must_have_been_trained_alike():
         (f"{long}, settings 1a, code c1", f"{long}, settings 2b", ["world_model_training"]),
         (f"{long}, settings 1a, code c1", long, []),
     ]:
-        arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
-        for trial in arms[0]:
-            trial.record.update(world_model_from="mlp-1", world_model_training=ours)
+        of_mlp = {"world_model_from": "mlp-1", "world_model_training": ours}
+        arms = make_arms(of_mlp, world_model_from="flow-2", world_model_training=theirs)
         assert [found.field for found in find_differences("variant", *arms)] == fields
         assert find_differences("x", *arms, keys=("world_model_from", "variant")) == []
 
 
 def test_one_checkpoint_of_unknown_training_is_the_same_in_both_arms():
     known = {"world_model_from": "mlp-1", "world_model_training": "unknown iterations on data d1"}
-    baseline, level = make_arms(world_model="mlp", **known)
-    for trial in baseline:
-        trial.record.update(known)
-    assert find_differences("variant", baseline, level) == []
+    assert find_differences("variant", *make_arms(known, world_model="mlp", **known)) == []
 
 
 def test_a_methodology_from_scratch_has_no_checkpoint_to_share():
     finetuned = {"methodology": "policy_and_wm_finetuning", "world_model_from": "mlp-1"}
-    baseline, level = make_arms(world_model="mlp", **finetuned)
-    assert find_differences("methodology", baseline, level) == []
-    for trial in baseline:
-        trial.record["world_model_from"] = "mlp-2"
-    (found,) = find_differences("methodology", baseline, level)
+    finetuned["world_model"] = "mlp"
+    assert find_differences("methodology", *make_arms(**finetuned)) == []
+    arms = make_arms({"world_model_from": "mlp-2"}, **finetuned)
+    (found,) = find_differences("methodology", *arms)
     assert str(found) == "world_model_from: mlp-2 against mlp-1"
 
 
@@ -568,9 +549,8 @@ def test_axis_that_sets_a_variant_or_epochs_is_judged_as_these():
     (found,) = find_differences("arm", *arms, keys=("variant", "learner.horizon"))
     assert found.field == "trained_parameters"
     assert find_differences("arm", *arms, keys=("variant", "size")) == []
-    arms = make_arms(world_model="mlp", world_model_from="mlp-133000")
-    for trial in arms[0]:
-        trial.record["world_model_from"] = "mlp-197000"
+    ours = {"world_model_from": "mlp-197000"}
+    arms = make_arms(ours, world_model="mlp", world_model_from="mlp-133000")
     assert find_differences("start", *arms, keys=("world_model_from",)) == []
 
 
@@ -581,9 +561,8 @@ def test_an_arm_without_trials_differs_in_nothing():
 
 
 def test_commits_of_the_same_learner_code_are_comparable():
-    arms = make_arms(git_commit="c2", code_version="0.2.0")
-    for trial in (*arms[0], *arms[1]):
-        trial.record["code_fingerprint"] = "f1"
+    same = {"code_fingerprint": "f1"}
+    arms = make_arms(same, **same, git_commit="c2", code_version="0.2.0")
     assert find_differences("variant", *arms) == []
     arms[1][0].record["code_fingerprint"] = "f1 and f2"
     (found,) = find_differences("variant", *arms)
@@ -591,30 +570,24 @@ def test_commits_of_the_same_learner_code_are_comparable():
 
 
 def test_own_code_of_kinds_is_compared_where_arms_share_a_kind():
-    arms = make_arms(policy="gaussian", world_model_code="flow b2", policy_code="gaussian c3")
-    for trial in arms[0]:
-        trial.record.update(world_model_code="mlp a1", policy_code="gaussian c3")
+    ours = {"world_model_code": "mlp a1", "policy_code": "gaussian c3"}
+    arms = make_arms(ours, **ours | {"world_model_code": "flow b2"}, policy="gaussian")
     assert find_differences("variant", *arms) == []
     arms[1][0].record["policy_code"] = "gaussian d4"
     (found,) = find_differences("variant", *arms)
     assert str(found) == "policy_code: gaussian c3 against gaussian d4 and gaussian c3"
 
 
-def test_own_code_of_a_kind_that_is_not_alike_within_an_arm_is_a_difference():
-    arms = make_arms(world_model_code="flow b2")
-    arms[1][0].record["world_model_code"] = "flow b2 and flow c3"
-    for trial in arms[0]:
-        trial.record["world_model_code"] = "mlp a1"
-    (found,) = find_differences("variant", *arms)
-    assert str(found) == "world_model_code: mlp a1 against flow b2 and flow c3 and flow b2"
-
-
-def test_own_code_that_changed_while_all_trials_of_a_kind_were_trained_is_a_difference():
-    arms = make_arms(world_model_code="flow b2 and flow c3")
-    for trial in arms[0]:
-        trial.record["world_model_code"] = "mlp a1"
-    (found,) = find_differences("variant", *arms)
-    assert str(found) == "world_model_code: mlp a1 against flow b2 and flow c3"
+def test_own_code_of_a_kind_that_changed_while_an_arm_was_trained_is_a_difference():
+    changed = "flow b2 and flow c3"
+    for first, others, said in [
+        (changed, changed, changed),
+        (changed, "flow b2", f"{changed} and flow b2"),
+    ]:
+        arms = make_arms({"world_model_code": "mlp a1"}, world_model_code=others)
+        arms[1][0].record["world_model_code"] = first
+        (found,) = find_differences("variant", *arms)
+        assert str(found) == f"world_model_code: mlp a1 against {said}"
 
 
 @pytest.mark.parametrize("own", [("flow b2", "flow c3"), ("flow b2 and flow c3",) * 2])
@@ -629,10 +602,9 @@ def test_own_code_of_the_checkpoints_of_the_other_kind_is_one(own):
 
 
 def test_trials_of_an_earlier_version_that_told_code_of_all_kinds_as_one_are_not_comparable():
-    arms = make_arms(code_fingerprint="f2", world_model_code="flow b2", policy_code="flow c3")
-    for trial in arms[0]:
-        trial.record.update(code_fingerprint="f1", world_model_code=None, policy_code=None)
-    (found,) = find_differences("variant", *arms)
+    ours = {"code_fingerprint": "f1", "world_model_code": None, "policy_code": None}
+    theirs = {"code_fingerprint": "f2", "world_model_code": "flow b2", "policy_code": "flow c3"}
+    (found,) = find_differences("variant", *make_arms(ours, **theirs))
     assert str(found) == "code_fingerprint: f1 against f2"
 
 
@@ -645,9 +617,8 @@ def test_own_code_of_the_checkpoints_of_one_kind_is_compared():
         (f"{told} mlp a1", f"{told} flow b2".replace("f1", "f2"), ["world_model_training"]),
         (f"{told} mlp a1", told.partition(", world")[0], []),  # told by one alone
     ]:
-        arms = make_arms(world_model_from="flow-2", world_model_training=theirs)
-        for trial in arms[0]:
-            trial.record.update(world_model_from="mlp-1", world_model_training=ours)
+        of_mlp = {"world_model_from": "mlp-1", "world_model_training": ours}
+        arms = make_arms(of_mlp, world_model_from="flow-2", world_model_training=theirs)
         assert [found.field for found in find_differences("variant", *arms)] == fields
 
 
@@ -658,10 +629,7 @@ def test_commits_are_compared_where_an_earlier_version_recorded_no_more_of_the_c
 
 
 def test_version_that_an_earlier_version_did_not_record_is_no_difference():
-    baseline, level = make_arms()
-    for trial in level:
-        trial.record["dm_control_version"] = None
-    assert find_differences("variant", baseline, level) == []
+    assert find_differences("variant", *make_arms(dm_control_version=None)) == []
     (found,) = find_differences("variant", *make_arms(torch_version=None))
     assert found.field == "torch_version"  # which every version records
 

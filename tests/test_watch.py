@@ -2,10 +2,13 @@
 
 import dataclasses
 import errno
+import io
+import itertools
 import json
 import os
 import sys
-from pathlib import Path
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +18,7 @@ from pwmray import cli, registry, results, slurm_jobs, tables
 from pwmray import plan as planning
 from pwmray.registry import CLAIM_FILE, CURVE_FILE, Status, claim
 from pwmray.slurm_jobs import read_squeue
+from tests.claims import refuse_claims
 from tests.commands_here import put_command
 from tests.minislurm import MiniSlurm
 from tests.tiny import sweep
@@ -23,6 +27,7 @@ from tests.waiting import wait_for
 TRIALS = sweep.trials("tiny")[:4]
 NAMES = [trial.label for trial in TRIALS]
 RUNS = "41|41|N/A|RUNNING|None|0|1|2|n[1-2]|gpu|1:04|30:00|2026-11-26T03:40:00|root|/s|pwmray|"
+OURS = RUNS.replace("root", slurm_jobs.user())
 WAITS = "43|40|1-3%1|PENDING|QOSMaxGRESPerUser|0|0|1||gpu|0:00|10:00|N/A|root|/s|pwmray|"
 TASK = "42|40|0|RUNNING|None|0|0|1|n3|gpu|0:03|10:00|2026-11-26T03:40:01|root|/s|pwmray|"
 ENDED = "44|44|N/A|FAILED|NonZeroExitCode|768|0|1|n2|gpu|0:07|1:00:00|N/A|root|/s|pwmray|"
@@ -68,17 +73,37 @@ def run(capsys, results_dir, *arguments):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """Slurm's words: lines of squeue, or None where it does not answer."""
-    said = []
+def told(tmp_path, monkeypatch):
+    """Slurm's words: lines of squeue, or None where it does not answer; its scancel is heard."""
+    said, ended = [], tmp_path / "ended"
+    ended.touch()
+    put_command(tmp_path, monkeypatch, "scancel", f"echo $@ >> {ended}")
+
+    def ask(*_):
+        if None in said:
+            return None
+        jobs, gone = read_squeue("\n".join(said)), ended.read_text().split()
+        return [job._replace(state="CANCELLED") if job.job_id in gone else job for job in jobs]
+
     monkeypatch.setattr(slurm_jobs, "is_here", lambda: True)
     monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "mini")
-    monkeypatch.setattr(
-        slurm_jobs,
-        "ask",
-        lambda names, *_: None if None in said else read_squeue("\n".join(said)),
-    )
+    monkeypatch.setattr(slurm_jobs, "ask", ask)
     return said
+
+
+@pytest.fixture
+def ended(tmp_path, told):
+    """The numbers that scancel was given, of a sweep whose job runs and is this user's."""
+    queue(tmp_path, submission(41))
+    told.append(OURS)
+    return tmp_path / "ended"
+
+
+class Terminal(io.StringIO):
+    """A terminal at which this is typed."""
+
+    def isatty(self):
+        return True
 
 
 # What is seen.
@@ -221,95 +246,75 @@ def test_watch_keeps_what_it_saw_and_goes_on_while_slurm_does_not_answer(
     assert registry.read(folder_of(tmp_path, 0)).status is Status.RUNNING
 
 
-def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
-    told.append(RUNS)
-    ended = []
-    monkeypatch.setattr(cancel, "_scancel", ended.extend)
+def test_nothing_is_cancelled_while_slurm_does_not_answer(tmp_path, capsys, ended, monkeypatch):
     for silent in ("cluster_name", "ask"):
         monkeypatch.setattr(slurm_jobs, silent, lambda *_: None)
         code, out, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
         assert (code, out, len(err.splitlines())) == (2, "", 1)
         assert err.startswith("error: Slurm does not answer") and "try again" in err
         monkeypatch.setattr(slurm_jobs, "cluster_name", lambda *_: "mini")
-    assert ended == []
+    assert ended.read_text() == ""
     assert registry.read(folder_of(tmp_path, 0)).status is Status.QUEUED
 
 
-def test_question_that_ctrl_d_answers_cancels_nothing(tmp_path, capsys, told, monkeypatch):
-    def end_of_input(_):
-        raise EOFError
-
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", end_of_input)
-    code, out, err = run(capsys, tmp_path, "cancel", "tiny")
-    assert (code, err) == (0, "")
-    assert out.endswith("\nnothing was cancelled\n")
-
-
 def test_trials_are_left_alone_where_slurm_falls_silent_after_scancel(
-    tmp_path, capsys, told, monkeypatch
+    tmp_path, capsys, ended, monkeypatch
 ):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: told.clear())
-    monkeypatch.setattr(cancel, "_wait_for_the_end", lambda submitted: told.append(None))
+    answers = iter([read_squeue(OURS), [], None])  # before scancel, after it, of the trials' jobs
+    monkeypatch.setattr(slurm_jobs, "ask", lambda *_: next(answers))
     code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, out.splitlines()[-1]) == (0, "tiny: 4 QUEUED")
 
 
-@pytest.mark.parametrize(("answer", "cancelled"), [("y", [["41"]]), ("Yes ", [["41"]]), ("n", [])])
-def test_jobs_end_where_the_answer_is_yes(tmp_path, capsys, told, monkeypatch, answer, cancelled):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    asked = []
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: answer)
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: asked.append(jobs) or told.clear())
-    assert run(capsys, tmp_path, "cancel", "tiny")[0] == 0
-    assert asked == cancelled
+@pytest.mark.parametrize(
+    ("answer", "cancelled", "last"),
+    [
+        ("y", "41\n", "\ntiny: 4 CANCELLED\n"),
+        ("Yes ", "41\n", "\ntiny: 4 CANCELLED\n"),
+        ("n", "", "[y/N] nothing was cancelled\n"),
+        ("", "", "[y/N] \nnothing was cancelled\n"),  # Ctrl-D
+    ],
+)
+def test_jobs_end_where_the_answer_is_yes(
+    tmp_path, capsys, ended, monkeypatch, answer, cancelled, last
+):
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    code, out, err = run(capsys, tmp_path, "cancel", "tiny")
+    assert (code, err) == (0, "")
+    assert ended.read_text() == cancelled
+    assert out.endswith(last)
 
 
 def test_ctrl_c_while_jobs_end_leaves_told_that_they_were_cancelled(
-    tmp_path, capsys, told, monkeypatch
+    tmp_path, capsys, ended, monkeypatch
 ):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: None)
-    monkeypatch.setattr(cancel, "_wait_for_the_end", interrupt)
+    put_command(tmp_path, monkeypatch, "scancel", "")
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=interrupt)
+    monkeypatch.setattr(cancel, "time", clock)
     code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert code == 130
     assert out.endswith("\nscancel is sent; waiting until all processes are gone\n")
 
 
-def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: "yes")
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: pytest.fail("it cancels"))
+def test_nobody_to_be_asked_cancels_nothing(tmp_path, capsys, ended, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
     code, _, err = run(capsys, tmp_path, "cancel", "tiny")
     assert (code, err) == (2, "error: no terminal to ask on; --yes cancels without asking\n")
+    assert ended.read_text() == ""
 
 
-def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
+def test_scancel_that_does_not_end_is_told_in_a_line(tmp_path, capsys, ended, monkeypatch):
     monkeypatch.setenv("LOGNAME", "somebody-else")
-    told.append(RUNS.replace("root", slurm_jobs.user()))
     put_command(tmp_path, monkeypatch, "scancel", "exec sleep 5")
     monkeypatch.setattr(cancel, "_END_SECONDS", 0.05)
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, err.splitlines()[0][:29]) == (2, "error: Slurm does not answer:")
 
 
-def test_scancel_that_fails_is_told_in_a_line(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
+def test_scancel_that_fails_is_told_in_a_line(tmp_path, capsys, ended, monkeypatch):
     refusal = "scancel: error: Kill job error on job id 41: Access/permission denied"
     put_command(tmp_path, monkeypatch, "scancel", f"echo '{refusal}' >&2; exit 1")
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
@@ -317,32 +322,26 @@ def test_scancel_that_fails_is_told_in_a_line(tmp_path, capsys, told, monkeypatc
     assert (code, err) == (2, said)
 
 
-def test_jobs_that_do_not_end_are_told_in_a_line(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", slurm_jobs.user()))
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: None)
-    monkeypatch.setattr(cancel, "_END_SECONDS", 0.0)
-    monkeypatch.setattr(cancel, "_POLL_SECONDS", 0.001)
+def test_jobs_that_do_not_end_are_told_in_a_line(tmp_path, capsys, ended, monkeypatch):
+    put_command(tmp_path, monkeypatch, "scancel", "")
+    clock = SimpleNamespace(monotonic=itertools.count(0, 100).__next__, sleep=lambda _: None)
+    monkeypatch.setattr(cancel, "time", clock)
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
-    assert (code, err) == (2, "error: its jobs have not ended 0 s after scancel; see squeue\n")
+    assert (code, err) == (2, "error: its jobs have not ended 180 s after scancel; see squeue\n")
 
 
-def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, told, monkeypatch):
-    queue(tmp_path, submission(41))
-    told.append(RUNS.replace("root", "somebody"))
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: pytest.fail("it cancels"))
+def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, ended, told):
+    told[:] = [RUNS.replace("root", "somebody")]
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, err) == (2, "error: job 41 belongs to somebody, who alone may cancel it\n")
+    assert ended.read_text() == ""
 
 
-def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, told, monkeypatch):
-    submissions.append(queue(tmp_path, submission(41)), submission(45))
-    running = RUNS.replace("root", slurm_jobs.user())
-    told += [running, running.replace("41|41", "45|45")]
-    asked = []
-    monkeypatch.setattr(cancel, "_scancel", lambda jobs: asked.append(jobs) or told.pop())
+def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, ended, told):
+    submissions.append(tmp_path / "tiny", submission(45))
+    told.append(OURS.replace("41|41", "45|45"))
     assert run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "45")[0] == 0
-    assert asked == [["45"]]
+    assert ended.read_text() == "45\n"
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes", "--job", "46")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("error: unknown job '46'; ")
@@ -452,12 +451,9 @@ def test_sweep_of_which_a_trial_runs_outside_slurm_is_not_over(tmp_path, told):
 def test_watch_ends_where_trials_whose_job_is_gone_cannot_be_set_right(
     tmp_path, capsys, told, monkeypatch
 ):
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", "a draft's name")
-
     queue(tmp_path, submission(41))
     begin(tmp_path, 0, 41)
-    monkeypatch.setattr(claim, "acquire", refuse)
+    refuse_claims(monkeypatch, number=errno.EROFS)
     monkeypatch.setattr(watch.time, "sleep", lambda _: pytest.fail("it looks again"))
     code, out, _ = run(capsys, tmp_path, "watch", "tiny")
     assert code == watch.NOT_ALL_DONE
@@ -547,11 +543,10 @@ with claim.acquire(folder / registry.CLAIM_FILE):
     registry.record(folder, registry.Status.RUNNING, epoch=0, device="cpu", **provenance.process())
     time.sleep(1000)
 """
-ROOT = Path(__file__).parent.parent
 
 
 def job_script(*folders):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.environ["PYTHONPATH"]
     runs = [f"{sys.executable} -c '{TRIAL}' {folder} &\n" for folder in folders]
     return f"#!/bin/bash\nexport PYTHONPATH={path}\n{''.join(runs)}wait\nexit 3\n"
 
