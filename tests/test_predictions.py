@@ -13,7 +13,6 @@ from analysis.report import summarize_sweep
 from pwmray import cli, predictions, registry, results
 from pwmray.agent import load_agent
 from pwmray.algorithm.evaluate import POLICY_GROUP
-from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.tables import Tables
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
@@ -25,14 +24,13 @@ NUM_WINDOWS = 2 * 3 * 2  # of two trials, in three short episodes each
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, data):
     """Return the folder of a sweep of two seeds that were trained and evaluated."""
     folder = tmp_path_factory.mktemp("results")
     configs = [
         make_config("baseline", seed=seed, epochs=2, **{"evaluation.plan_episodes": 0})
         for seed in SEEDS
     ]
-    data = ensure_data(configs[0].task, configs[0].data, folder / "data", make_vector)
     for config in configs:
         trial = registry.trial_folder(folder, config.fingerprint)
         ask_for(config, trial)

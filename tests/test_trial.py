@@ -36,12 +36,6 @@ from tests.made_trials import (
 pytestmark = pytest.mark.usefixtures("short_episodes")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = make_config()
-    return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
-
-
 @pytest.mark.parametrize(
     ("variant", "num_steps"),
     [("baseline", 50), ("flowpolicy", 50), ("flowwm", 50), ("fullflow", EPISODE_STEPS)],
