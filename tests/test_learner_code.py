@@ -151,6 +151,14 @@ def test_kind_from_outside_the_package_is_told_by_its_file(package, tmp_path, mo
     assert changed_by(package / "models" / "ode.py", MINE) == {"world model mine"}
 
 
+@pytest.mark.parametrize("text", ["from pwmray import models\n", "from pwmray.models import *\n"])
+def test_kind_that_imports_all_models_is_told_by_each_of_them(text, package, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(text)
+    register(monkeypatch, tmp_path / "mine.py")
+    for name in ("ode", "policy_flow", "world_model_flow"):
+        assert changed_by(package / "models" / f"{name}.py", MINE) == {"world model mine"}
+
+
 def test_kind_from_outside_the_package_is_the_same_wherever_it_lies(package, monkeypatch):
     told = set()
     for name in ("a", "z"):  # before the package and behind it

@@ -256,6 +256,7 @@ def test_model_of_other_sizes_is_read_and_no_trial_starts_from_it(parts, kept, s
             {"_reward__1__bias": torch.full((64,), torch.nan)},
             r"'reward_head\.1\.bias' has numbers",
         ),
+        ({"_task_emb__weight": torch.ones(3, 40)}, r"leave \(0, -18\) columns for observation and"),
     ],
 )
 def test_published_file_with_other_tensors_is_named(change, message, tmp_path):
@@ -285,6 +286,13 @@ def test_pretraining_file_that_contradicts_itself_is_named(change, message, tmp_
     path = save_torch(tmp_path / "best.pt", pretraining_content(**change))
     with pytest.raises(ValueError, match=rf"best\.pt.*{message}"):
         read_published(path)
+
+
+def test_tasks_that_the_user_says_are_those_that_the_file_says(tmp_path):
+    path = save_torch(tmp_path / "best.pt", pretraining_content())
+    assert read_published(path, "three").task_set == "three"
+    with pytest.raises(ValueError, match=r"best\.pt .*of the task set 'three', not 'mt30'"):
+        read_published(path, "mt30")
 
 
 def test_pretraining_file_without_its_keys_is_named(tmp_path):

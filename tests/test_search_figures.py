@@ -132,16 +132,29 @@ def test_every_trial_has_a_mark_and_the_best_a_star(summary):
     assert rate.get_xscale() == "log"
 
 
+def draw_rates(folder: Path, lowest: float, highest: float) -> Any:
+    """Return the panel of a setting that is drawn log-uniformly."""
+    rows = draw_space(12, num_rates=1)
+    for row, rate in zip(rows, np.geomspace(lowest, highest, len(rows)), strict=True):
+        row["config"] = json.dumps(json.loads(row["config"]) | {"learner": {"rate0": rate}})
+    figure = list_figures(summarize_sweep(load_search(folder, rows, 1)))["return_against_settings"]
+    (axes, *_) = [axes for axes in figure.axes if axes.get_xlabel() == "learner.rate0"]
+    return axes
+
+
+@pytest.mark.parametrize(("highest", "scale"), [(0.09, "linear"), (0.11, "log")])
+def test_numbers_over_a_decade_have_a_log_axis_and_all_lie_within(tmp_path, highest, scale):
+    axes = draw_rates(tmp_path / "s", 0.01, highest)
+    assert axes.get_xscale() == scale
+    place = np.log if scale == "log" else np.asarray
+    low, first, last, high = place([axes.get_xlim()[0], 0.01, highest, axes.get_xlim()[1]])
+    assert first - low == pytest.approx(high - last)
+    assert 0.01 < (first - low) / (last - first) < 0.1
+
+
 @pytest.mark.parametrize(("decades", "rotation"), [(1.0, 0.0), (3.0, 90.0)])
 def test_many_numbers_of_a_log_axis_stand_upright(tmp_path, decades, rotation):
-    rows = draw_space(12, num_rates=1)
-    for place, row in enumerate(rows):
-        rate = 10.0 ** (-5.0 + decades * place / (len(rows) - 1))
-        row["config"] = json.dumps(json.loads(row["config"]) | {"learner": {"rate0": rate}})
-    figure = list_figures(summarize_sweep(load_search(tmp_path / "s", rows, 1)))[
-        "return_against_settings"
-    ]
-    (axes, *_) = [axes for axes in figure.axes if axes.get_xlabel() == "learner.rate0"]
+    axes = draw_rates(tmp_path / "s", 1e-5, 10.0 ** (decades - 5.0))
     assert axes.get_xscale() == "log"
     assert {label.get_rotation() for label in axes.get_xticklabels()} == {rotation}
 
