@@ -5,19 +5,23 @@ import dataclasses
 import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pwmray import cli
+from pwmray.commands import data_info
 from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
 from pwmray.data.inventory import DataFile, verify_file
+from pwmray.data.manifest import Manifest, TaskFile
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import describe_source, find_data
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from pwmray.registry import claim
+from pwmray.tasks import TASKS
 from tests import tiny
 from tests.chunks import (
     CARTPOLE,
@@ -256,6 +260,31 @@ def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsy
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"collected    {tmp_path / 'collected'}"
     assert [line.split()[0] for line in out[1:]] == [path.name]
+
+
+OTHER_NUMBER = "note         the published mt30 has 690000 episodes"
+HALF = "missing      chunk_1.pt, about 50 % of the data"
+EXPORTED = "origin       chunks with a chunks.json, as `pwmray data export` writes"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "num_tasks", "of_each", "changes", "said"),
+    [
+        ("mt30", 30, 23_000, {}, []),
+        ("mt30", 30, 22_999, {}, [OTHER_NUMBER]),
+        ("mt30", 29, 22_999, {}, []),  # chosen tasks are never all of it
+        ("mt80", 30, 22_999, {}, []),  # whose number is not known
+        ("mt30", 30, 22_999, {"missing": ["chunk_1.pt"]}, [HALF]),
+        ("mt30", 30, 22_999, {"is_export": True}, [EXPORTED]),
+    ],
+)
+def test_info_says_in_what_an_import_is_not_the_published_data(
+    dataset, num_tasks, of_each, changes, said
+):
+    files = dict.fromkeys([*TASKS][:num_tasks], TaskFile(of_each, 501 * of_each, 1, "f" * 16))
+    made = Manifest(dataset, chunks={"chunk_0.pt": 1}, missing=[], tasks=files)
+    lines = data_info.describe_dataset(dataclasses.replace(made, **changes), Path("data"))
+    assert lines[3 : -1 - num_tasks] == said
 
 
 def test_info_and_verify_describe_an_import(source, tmp_path, capsys):
