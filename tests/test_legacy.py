@@ -263,6 +263,22 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
     assert not trial.is_usable
 
 
+def test_a_run_that_ended_before_its_last_epoch_is_a_contradiction_and_no_other(tmp_path):
+    for name, num_lines in (("cut", 4), ("whole", 5)):
+        results = "\n".join(RESULTS.splitlines()[:num_lines])
+        write_run(tmp_path / "outputs" / name, results=results)
+    import_runs(tmp_path)
+    (found,) = contradictions(tmp_path / "results", "epochs reached")
+    assert (found["first"], found["second"]) == ("10,000 asked for (cut)", "201 reached")
+
+
+def test_a_run_that_was_not_planned_with_has_no_return_of_the_planner(tmp_path):
+    (tmp_path / "t.csv").write_text(registry_row(planning_reward=""))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    found = read_table(tmp_path / "legacy_t_phase3" / "evaluations.arrow")
+    assert found["actor"].to_pylist() == ["policy"]
+
+
 @pytest.mark.parametrize("cell", ["", " "])
 def test_a_run_without_a_final_reward_is_failed(tmp_path, cell):
     (tmp_path / "t.csv").write_text(registry_row(final_reward=cell))
