@@ -164,10 +164,16 @@ def test_a_trial_that_was_cut_short_stands_at_its_last_return_during_training(tm
     sweep = load_search(tmp_path / "s", rows)
     first, *others = sweep.trials
     cut = replace(first, record=first.record | {"status": "CANCELLED"}, returns=first.returns[:0])
-    figure = list_figures(summarize_sweep(sweep._replace(trials=(cut, *others))))
-    axes = figure["return_against_settings"].axes[4]
-    hollow = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    figures = [
+        list_figures(summarize_sweep(sweep._replace(trials=(trial, *others))))[
+            "return_against_settings"
+        ]
+        for trial in (cut, first)
+    ]
+    hollow = [line for line in figures[0].axes[4].lines if line.get_fillstyle() == "none"]
     assert [line.get_ydata().tolist() for line in hollow] == [[300.0]]
+    keys = [{key.get_label() for key in figure.legends[0].legend_handles} for figure in figures]
+    assert keys[0] - keys[1] == {"not evaluated: last return during training"}
 
 
 def test_curves_of_a_search_share_a_panel_without_an_interval(summary):
