@@ -170,7 +170,9 @@ def test_sweep_whose_checkpoints_were_freed_is_archived_and_never_deleted(tmp_pa
     assert sections_of(log) == ["Archived (checkpoints freed)"]
     assert "checkpoint.pt freed<br>best.pt freed" in log
     (folder_of(tmp_path, 0) / CHECKPOINT_FILE).touch()  # put back from a copy
-    assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
+    log = run(capsys, tmp_path, "log")[1]
+    assert sections_of(log) == ["Completed Phases"]
+    assert f"| trials/{TRIALS[0].fingerprint}/checkpoint.pt<br>best.pt freed |" in log
 
 
 def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):

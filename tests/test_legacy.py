@@ -272,9 +272,11 @@ def test_a_run_that_ended_before_its_last_epoch_is_a_contradiction_and_no_other(
     assert (found["first"], found["second"]) == ("10,000 asked for (cut)", "201 reached")
 
 
-def test_a_run_that_was_not_planned_with_has_no_return_of_the_planner(tmp_path):
+def test_a_run_that_was_not_planned_with_has_no_return_of_the_planner(tmp_path, capsys):
     (tmp_path / "t.csv").write_text(registry_row(planning_reward=""))
     assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"1 run -> {tmp_path / 'legacy_t_phase3'}", "no contradictions"]
     found = read_table(tmp_path / "legacy_t_phase3" / "evaluations.arrow")
     assert found["actor"].to_pylist() == ["policy"]
 

@@ -351,3 +351,16 @@ def test_package_that_is_missing_is_named_although_trusted(tmp_path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"best\.pt needs a package .*'absent_package'"):
         read_published(path, trust=True)
+
+
+def test_package_of_the_running_statistics_need_not_be_here_although_others_are(
+    tmp_path, monkeypatch
+):
+    package = types.ModuleType("absent_package")
+    monkeypatch.setitem(sys.modules, "absent_package", package)
+    monkeypatch.setattr(RunningMeanStd, "__module__", "absent_package")
+    monkeypatch.setattr(package, "RunningMeanStd", RunningMeanStd, raising=False)
+    content = pretraining_content(cfg=Settings(), rms=RunningMeanStd())
+    path = save_torch(tmp_path / "best.pt", content)
+    monkeypatch.undo()
+    assert read_published(path, trust=True).iterations == 200_000

@@ -109,7 +109,13 @@ def test_table_has_a_line_for_each_row(runs):
     lines = [line.split() for line in printed[3:]]
     cases = [[row["size"], row["variant"], row["methodology"]] for row in found]
     assert [line[:3] for line in lines] == cases
-    assert [float(line[5]) for line in lines] == [round(row["ms"], 1) for row in found]
+    for line, row in zip(lines, found, strict=True):
+        plain = [f"{row['reference_ms']:.1f}", f"{row['ratio']:.2f}"]
+        assert line[3:8] == ["4", str(row["wm_iterations"]), f"{row['ms']:.1f}", *plain]
+        rates = [f"{row['gflop']:.1f}", f"{row['gflop_per_second']:.1f}"]
+        assert line[8:11] == [f"{row['updates_per_second']:.2f}", *rates]
+        share, memory = f"{row['share_of_peak']:.0%}", f"{row['peak_mib']:.0f}"
+        assert line[11:] == [share, memory, f"{row['agreement']:.1e}"]
 
 
 def test_second_run_appends_its_row(runs):
@@ -118,7 +124,9 @@ def test_second_run_appends_its_row(runs):
 
 
 def test_copies_are_counted_together(runs):
-    row = runs[1][1][-1]
+    printed, (*_, row), _ = runs[1]
+    line = printed[-1].split()
+    assert (line[6:8], line[-1]) == (["-", "-"], "-")
     assert (row["num_copies"], row["num_threads"]) == (2, 1)
     assert row["reference_ms"] is row["ratio"] is row["agreement"] is None
     assert 0 < row["updates_per_second"] <= 2 * 1e3 / row["ms"] * (1 + 1e-6)
