@@ -84,6 +84,7 @@ def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(dis
     assert screen.take().count(UP) == 1
     display.stop()
     assert signal.getsignal(signal.SIGCONT) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1  # none is left
 
 
 def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(display_of):
