@@ -180,6 +180,9 @@ def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):
     (made / "trials" / ("0" * 16)).mkdir()  # without a record
     log = run(capsys, made, "log")[1]
     assert sections_of(log) == ["Trials of no sweep here"]
+    last = registry.read(folder_of(made, 0)).last("time")[:16].replace("T", " ")
+    begun = f"| {TRIALS[0].fingerprint} | pendulum-spin | 42 | "
+    assert f"{begun}\u2705 EVALUATED | {last} |" in log.splitlines()
     assert all(trial.fingerprint in log for trial in TRIALS[:7])
     assert "0" * 16 not in log
 

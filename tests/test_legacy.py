@@ -247,6 +247,13 @@ def test_a_seed_that_trained_nothing_is_a_contradiction(tmp_path):
     assert "seed 123 was set, but trained nothing" in found[0]["second"]
 
 
+@pytest.mark.parametrize("line", ["", "seed: 42\n"])
+def test_one_seed_in_a_config_is_no_contradiction(tmp_path, line):
+    write_run(tmp_path / "outputs" / "run", CONFIG.replace("seed: 123\n", line))
+    import_runs(tmp_path)
+    assert contradictions(tmp_path / "results", "seed") == []
+
+
 @pytest.mark.parametrize(
     ("results", "reason"),
     [

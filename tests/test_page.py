@@ -158,6 +158,25 @@ def test_failures_and_provenance_are_told(epochs):
     assert re.search(r"<td>commit</td><td>c1 \(35\)</td>", epochs.text)
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (1, "v0 (18)"),
+        (4, "v0 (9), v1 (3), v2 (3), v3 (3)"),
+        (5, "v0 (6), v1 (3), v2 (3), v3 (3), 1 more"),
+    ],
+)
+def test_provenance_counts_the_trials_of_each_version_the_most_frequent_first(
+    number, shown, tmp_path
+):
+    versions = iter([*range(1, number)] * 3 + [0] * 18)
+    folder = make_sweep(
+        tmp_path / "s", lambda _: {"torch_version": f"v{next(versions)}"}, ("reacher-easy",)
+    )
+    rows = list_provenance(summarize_sweep(load_sweep(folder))).rows
+    assert dict(rows)["torch"] == shown
+
+
 def test_provenance_tells_from_when_to_when_trials_ended(tmp_path):
     def end(row):
         return {"ended_at": datetime(2026, 3, 1, 9, 30, tzinfo=UTC) + timedelta(days=row["seed"])}
