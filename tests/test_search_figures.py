@@ -174,6 +174,7 @@ def test_a_trial_that_was_cut_short_stands_at_its_last_return_during_training(tm
     assert [line.get_ydata().tolist() for line in hollow] == [[300.0]]
     keys = [{key.get_label() for key in figure.legends[0].legend_handles} for figure in figures]
     assert keys[0] - keys[1] == {"not evaluated: last return during training"}
+    assert keys[1] >= {"fullflow", "best of its task"}
 
 
 def test_curves_of_a_search_share_a_panel_without_an_interval(summary):
