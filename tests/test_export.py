@@ -262,6 +262,17 @@ def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsy
     assert [line.split()[0] for line in out[1:]] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["mt30", "collected"])
+def test_info_describes_a_folder_that_is_here_rather_than_that_of_its_name(
+    name, source, tmp_path, capsys, monkeypatch
+):
+    write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    run_import(source, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", "info", name, "--data", str(tmp_path / "other")]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[1] == name
+
+
 OTHER_NUMBER = "note         the published mt30 has 690000 episodes"
 HALF = "missing      chunk_1.pt, about 50 % of the data"
 EXPORTED = "origin       chunks with a chunks.json, as `pwmray data export` writes"

@@ -94,6 +94,17 @@ def test_sync_of_what_is_not_there_starts_no_recorder(options, tmp_path, monkeyp
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_job_is_of_the_trials_of_a_sweep_or_of_pretrainings_or_of_everything(tmp_path):
+    sweep_trials, alone = leave_sweep(tmp_path), leave_trial(tmp_path, sweep.trials("tiny")[2])
+    pretrained = [tmp_path / "pretrained" / name for name in ("a", "b", "c")]
+    for folder in pretrained:
+        folder.mkdir(parents=True)
+    named = Job(str(tmp_path), pretrained=("c", "a"))
+    assert named.folders() == [pretrained[2], pretrained[0]]
+    assert Job(str(tmp_path), "tiny").folders() == sweep_trials
+    assert Job(str(tmp_path)).folders() == [*sorted([*sweep_trials, alone]), *pretrained]
+
+
 # The mode.
 
 
