@@ -308,6 +308,16 @@ class Settings:
     """A class that a file of others might bring along."""
 
 
+class Failing:
+    """A class whose own code fails where it is loaded."""
+
+    def __getstate__(self):
+        return {"some": "state"}
+
+    def __setstate__(self, state):
+        raise RuntimeError("no such state")
+
+
 class RunningMeanStd:
     """Like the published statistics: of another package, with fields alone."""
 
@@ -328,6 +338,13 @@ def test_more_than_tensors_is_refused_until_it_is_trusted(tmp_path):
     with pytest.raises(ValueError, match=r"best\.pt is refused: .*Settings\).*pass --trust"):
         read_published(path)
     assert read_published(path, trust=True).iterations == 200_000
+
+
+def test_trusted_file_whose_own_code_fails_is_named(tmp_path):
+    path = save_torch(tmp_path / "best.pt", pretraining_content(cfg=Failing()))
+    said = r"best\.pt is not a readable file of torch, or is cut short: .*no such state"
+    with pytest.raises(ValueError, match=said):
+        read_published(path, trust=True)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
