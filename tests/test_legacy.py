@@ -181,6 +181,19 @@ def test_a_job_of_two_runs_and_one_result_of_two_are_listed(imported):
     assert "walker-stand: 142.26, planned 128.08" in same
 
 
+@pytest.mark.parametrize(
+    ("number", "rest"), [(3, []), (4, ["  and 1 more in legacy_contradictions.csv"])]
+)
+def test_of_more_than_three_contradictions_the_rest_are_counted(tmp_path, capsys, number, rest):
+    rows = [registry_row(seed=str(n), final_reward=f"{500 + n}") for n in range(number + 1)]
+    lines = [row.splitlines()[1] for row in rows]  # all of one job
+    (tmp_path / "t.csv").write_text("\n".join([rows[0].splitlines()[0], *lines]))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == f"job of two runs: {number} contradictions"
+    assert said[5:] == rest
+
+
 def test_runs_that_end_alike_are_named_in_the_summary(imported):
     signs = summarize_sweep(load_sweep(imported / "legacy_all_experiments_phase5")).signs
     assert sum("identical" in some for some in signs.values()) == 4
