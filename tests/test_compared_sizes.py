@@ -109,6 +109,7 @@ def test_plan_says_nothing_of_kinds_that_are_alike(monkeypatch, tmp_path):
     ("vary", "compare"),
     [
         ({"size": ["laptop", "1"]}, "size"),
+        ({"policy.units": [(256, 128), (64,)]}, "policy.units"),
         ({"world_model.kind": ["mlp", "mine"], "epochs": [2, 4]}, "epochs"),
         ({"world_model.kind": ["mlp", "flow"], "size": ["laptop", "1"]}, "world_model.kind"),
         ({"kind": {"a": {"variant": "baseline"}, "b": {"variant": "fullflow"}}}, "kind"),

@@ -309,6 +309,14 @@ def test_a_run_without_a_final_reward_is_failed(tmp_path, cell):
     assert (record["status"], record["reason"]) == ("FAILED", "no final reward in the registry")
 
 
+def test_a_run_that_failed_with_a_return_is_failed(tmp_path):
+    (tmp_path / "t.csv").write_text(summary_row("500", Status="TIMEOUT"))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    record = load_sweep(tmp_path / "legacy_t").trials[0].record
+    assert (record["status"], record["reason"]) == ("FAILED", "status 'TIMEOUT'")
+    assert (record["epochs"], record["epochs_reached"]) == (None, 501)
+
+
 @pytest.mark.parametrize("iteration", ["", "500"])
 def test_a_failed_run_of_unknown_epochs_keeps_the_others_readable(tmp_path, capsys, iteration):
     lines = SUMMARY.read_text().splitlines()

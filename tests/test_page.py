@@ -17,7 +17,7 @@ from analysis.drawing.colours import VARIANT_COLOURS
 from analysis.formats.grid import format_time
 from analysis.formats.page import anchor
 from analysis.load import load_sweep
-from analysis.provenance import list_provenance
+from analysis.provenance import list_failures, list_provenance
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from pwmray.results import TRIALS, read_table, write_rows
@@ -156,6 +156,19 @@ def test_every_row_has_a_cell_for_each_header_and_headers_are_buttons(page):
 def test_failures_and_provenance_are_told(epochs):
     assert "out of memory" in epochs.text
     assert re.search(r"<td>commit</td><td>c1 \(35\)</td>", epochs.text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(None, "-"), ("out of memory\n  on n1", "out of memory on n1")]
+)
+def test_trial_that_is_not_evaluated_is_listed_with_what_is_known_of_why(reason, shown, tmp_path):
+    def change(row):
+        is_odd = row["trial"] == "reacher-easy-fullflow-400-123"
+        return {"status": "FAILED", "reason": reason} if is_odd else {}
+
+    folder = make_sweep(tmp_path / "s", change, ("reacher-easy",))
+    (row,) = list_failures(summarize_sweep(load_sweep(folder))).rows
+    assert row[-3:] == ("123", "FAILED", shown)
 
 
 @pytest.mark.parametrize(

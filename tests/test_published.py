@@ -177,7 +177,9 @@ def test_file_of_ours_from_before_it_said_how_it_was_trained_is_read(tmp_path):
         load_world_model(path)
 
 
-@pytest.mark.parametrize(("count", "known"), [(300, 300), (3.5, None), (-1, None), (True, None)])
+@pytest.mark.parametrize(
+    ("count", "known"), [(300, 300), (0, 0), (3.5, None), (-1, None), (True, None)]
+)
 def test_number_of_iterations_that_an_agent_says_is_taken_where_it_is_one(tmp_path, count, known):
     content = {"world_model": load(PWM)["world_model"], "actor": {}, "iter_count": count}
     assert read_published(save_torch(tmp_path / "agent.pt", content)).iterations == known
