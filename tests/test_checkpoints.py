@@ -181,6 +181,7 @@ def test_info_of_a_published_file_names_it_and_what_is_ignored(path, units, orde
     assert code == 0
     assert f"units        encoder {units[0]}; dynamics and reward {units[1]}\n" in shown
     assert f"its inputs   {order}\n" in shown
+    assert "data         unknown\ntraining     unknown\n" in shown
     assert hashlib.sha256(path.read_bytes()).hexdigest() in shown
     assert "ignored " in shown
     assert "an unknown set (3 tasks)" in shown

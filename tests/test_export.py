@@ -292,10 +292,19 @@ EXPORTED = "origin       chunks with a chunks.json, as `pwmray data export` writ
 def test_info_says_in_what_an_import_is_not_the_published_data(
     dataset, num_tasks, of_each, changes, said
 ):
-    files = dict.fromkeys([*TASKS][:num_tasks], TaskFile(of_each, 501 * of_each, 1, "f" * 16))
+    files = dict.fromkeys([*TASKS][:num_tasks], TaskFile(of_each, 501 * of_each, 2_500_000, "f"))
     made = Manifest(dataset, chunks={"chunk_0.pt": 1}, missing=[], tasks=files)
     lines = data_info.describe_dataset(dataclasses.replace(made, **changes), Path("data"))
+    episodes = f"{num_tasks} tasks, {num_tasks * of_each} episodes"
+    assert lines[2] == f"content      {episodes}, {2.5 * num_tasks} MB"
     assert lines[3 : -1 - num_tasks] == said
+    assert lines[-num_tasks].split() == [
+        "walker-stand",
+        str(of_each),
+        str(501 * of_each),
+        "2.5",
+        "f",
+    ]
 
 
 def test_info_and_verify_describe_an_import(source, tmp_path, capsys):
