@@ -78,6 +78,12 @@ def test_linear_layer_gives_back_the_dtype_that_it_takes(dtype):
         assert layer(x).dtype == dtype
 
 
+def test_only_a_cpu_may_lack_products_of_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    asked = precision.has_bfloat16.__wrapped__
+    assert [asked(torch.device(kind)) for kind in ("cpu", "cuda")] == [False, True]
+
+
 @pytest.fixture
 def cpu_without_bfloat16(monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)

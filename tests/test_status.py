@@ -147,6 +147,7 @@ def test_status_watches_until_nothing_runs(made):
     held.release()
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert "\x1b" not in "".join([*first, rest])  # only a terminal is cleared
     assert first[1].split()[3] == "1"
     assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
 
