@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pwmray import results
-from pwmray.config import SCRATCH, TrialConfig
+from pwmray.config import TrialConfig
 from pwmray.flops import count_update_flops
 from pwmray.levels import setting_of
 from pwmray.placement import count_places
@@ -98,9 +98,8 @@ def cost_key(config: Mapping[str, Any]) -> str:
 
     `config` is a TrialConfig as nested plain data.
     """
-    trains = config["finetune_wm"] or config["world_model_from"] == SCRATCH
     names = ("world_model", "policy", "critic", "learner", "fidelity", "evaluation", "planner")
-    return json.dumps([trains, *(config.get(name) for name in names)])
+    return json.dumps([config["finetune_wm"], *(config.get(name) for name in names)])
 
 
 def wall_minutes(trials: Iterable[tuple[float, float]], num_devices: int) -> float:

@@ -17,7 +17,7 @@ from pwmray.algorithm.pwm import Rollout
 from pwmray.algorithm.returns import ReturnScale, discounts, td_lambda
 from pwmray.build import build_learner
 from pwmray.config import TrialConfig
-from pwmray.seeding import derive_seed
+from pwmray.seeding import derive_seed, global_draws_from
 from pwmray.tasks import EPISODE_STEPS, MAX_ACTION_DIM, MAX_OBS_DIM, find_task
 from pwmray.variants import VARIANTS
 from tests.learners import windows, windows_of
@@ -409,6 +409,15 @@ def test_seed_gives_the_streams_and_the_initial_weights_that_it_always_gave():
     }
     assert [w.item() for w in weights] == pytest.approx(list(weights.values()), abs=1e-6)
     assert derive_seed(42, "windows") == 3098668062500571034  # half of SHA-256's first 8 bytes
+
+
+def test_layers_of_torch_itself_draw_what_the_seed_and_the_name_say():
+    draws, before = stream(42), torch.get_rng_state()
+    with global_draws_from(draws, "windows"):
+        drawn = torch.rand(3)
+    assert_close(torch.get_rng_state(), before)
+    assert_close(drawn, torch.rand(3, generator=stream(3098668062500571034)))
+    assert_close(draws.get_state(), stream(42).get_state())
 
 
 def test_epoch_takes_the_configured_batches():

@@ -164,10 +164,24 @@ def test_command_imports_and_describes_a_published_file(tmp_path, capsys):
     assert "46485: task_embedding 48, encoder 15616" in shown
 
 
-@pytest.mark.parametrize("path", [PWM, FLOW, TDMPC2])
-def test_info_of_a_published_file_names_it_and_what_is_ignored(path, capsys):
+@pytest.mark.parametrize(
+    ("path", "units", "order"),
+    [
+        (PWM, ("64 64 64", "64 64"), "dynamics z, task, action; reward_head z, task, action"),
+        (
+            FLOW,
+            ("64 64 64", "64 64"),
+            "published_velocity z, action, tau, task; reward_head z, action, task",
+        ),
+        (TDMPC2, ("32 32", "32 32"), "dynamics z, task, action; reward_head z, task, action"),
+    ],
+)
+def test_info_of_a_published_file_names_it_and_what_is_ignored(path, units, order, capsys):
     code, shown, _ = run(capsys, "info", path)
     assert code == 0
+    assert f"units        encoder {units[0]}; dynamics and reward {units[1]}\n" in shown
+    assert f"its inputs   {order}\n" in shown
+    assert "data         unknown\ntraining     unknown\n" in shown
     assert hashlib.sha256(path.read_bytes()).hexdigest() in shown
     assert "ignored " in shown
     assert "an unknown set (3 tasks)" in shown
@@ -185,6 +199,9 @@ def test_info_of_a_trial_tells_its_task_and_epochs(tmp_path, capsys):
     assert "trial: mlp world model, flow policy" in shown
     assert "task         cheetah-run" in shown
     assert "epochs       7" in shown
+    assert "observation 17, action 6, latent 768, task 64, bins 101 over +-10" in shown
+    model = "encoder 1792 1792 1792; dynamics and reward 1792 1792"
+    assert f"units        {model}; policy 8; critic 400 200\n" in shown
     counts = count_parameters(config)
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
     assert f"parameters   {sum(counts.values())}: {parts}" in shown

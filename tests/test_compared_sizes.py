@@ -6,8 +6,11 @@ import json
 import pytest
 
 from pwmray import plan
+from pwmray.build import build_learner
+from pwmray.config import TrialConfig
 from pwmray.grid import axes_of
 from pwmray.models import WORLD_MODELS
+from pwmray.models.checkpoints import describe_world_model, save_world_model
 from pwmray.parity import describe_unequal
 from pwmray.plan_text import as_json, as_table
 from pwmray.sweep import Sweep
@@ -84,6 +87,18 @@ def test_plan_compares_with_the_baseline_wherever_it_stands(
     assert tuple(part.split()[0] for part in shown.split(", ")) == names
 
 
+def test_frozen_world_model_does_not_hide_that_policies_differ(tmp_path):
+    path, task = tmp_path / "a.ckpt", HELD["task"]
+    model = build_learner(TrialConfig.from_flat({**HELD, "seed": 1})).world_model
+    save_world_model(path, describe_world_model(model, "corrected", "few", (task,), 1, "d1"))
+    frozen = {"world_model_from": str(path), "finetune_wm": False}
+    held = {**frozen, "policy[flow].units": (235, 128)}
+    (line,) = describe_unequal(
+        make_plan(tmp_path, {"policy.kind": ["gaussian", "flow"]}, "policy.kind", **held)
+    )
+    assert "than 2%: gaussian 177,235, flow 174,785;" in line  # 3 % of the 85,134 trained
+
+
 def test_plan_says_nothing_of_kinds_that_are_alike(monkeypatch, tmp_path):
     register(monkeypatch, (128, 127))
     made = make_plan(tmp_path, {"world_model.kind": ["mlp", "mine"]}, "world_model.kind")
@@ -94,6 +109,7 @@ def test_plan_says_nothing_of_kinds_that_are_alike(monkeypatch, tmp_path):
     ("vary", "compare"),
     [
         ({"size": ["laptop", "1"]}, "size"),
+        ({"policy.units": [(256, 128), (64,)]}, "policy.units"),
         ({"world_model.kind": ["mlp", "mine"], "epochs": [2, 4]}, "epochs"),
         ({"world_model.kind": ["mlp", "flow"], "size": ["laptop", "1"]}, "world_model.kind"),
         ({"kind": {"a": {"variant": "baseline"}, "b": {"variant": "fullflow"}}}, "kind"),

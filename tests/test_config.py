@@ -394,6 +394,8 @@ def test_value_of_the_wrong_type_is_named(key, value, wanted):
         ("world_model[flow].integrator", "eulr"),
         ("policy.units", ()),
         ("policy.units", (-8,)),
+        ("policy.units", (8, 0)),
+        ("policy.units", (8, True)),
         ("policy[flow].num_substeps", 0),
         ("policy[flow].integrator", "rk5"),
         ("critic.units", ()),

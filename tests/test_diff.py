@@ -68,6 +68,15 @@ def test_sweeps_alike_differ_in_nothing(results, capsys):
     assert out == "nothing differs between before (18 trials) and again (18 trials)\n"
 
 
+@pytest.mark.parametrize(("number", "more"), [(4, ""), (5, " and 1 more")])
+def test_of_more_than_four_values_the_rest_are_counted(number, more, results, capsys):
+    versions = iter([f"v{place % number}" for place in range(18)])
+    make_sweep(results / "mixed", lambda _: {"torch_version": next(versions)}, TASKS)
+    assert run(results, "before", "mixed") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"torch_version  2.13.0  v0, v1, v2, v3{more}"
+
+
 def test_differences_as_json_are_whole(results, capsys):
     run(results, "before", "after", "--format", "json")
     found = {row["field"]: row for row in json.loads(capsys.readouterr().out)}

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from rich.text import Text
 
 from pwmray.commands import say_in_handler
 from pwmray.commands.display import Display
@@ -84,6 +85,7 @@ def test_drawing_begins_below_what_was_written_while_the_process_was_stopped(dis
     assert screen.take().count(UP) == 1
     display.stop()
     assert signal.getsignal(signal.SIGCONT) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1  # none is left
 
 
 def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(display_of):
@@ -97,6 +99,15 @@ def test_drawing_covers_the_one_before_as_a_narrower_window_wraps_it(display_of)
     display.console.width = 80
     display.refresh()
     assert screen.take().count(UP) == 0
+
+
+def test_drawing_covers_lines_that_were_as_wide_as_the_window_was(display_of):
+    screen = _Screen()
+    shown = [Text("a" * 70, no_wrap=True, overflow="crop")]  # as a table is cut at the edge
+    display = display_of(screen, shown)
+    display.console.width = 40
+    display.refresh()
+    assert screen.take().count(UP) == 1
 
 
 def test_display_in_the_background_draws_nothing_until_its_end(tmp_path):

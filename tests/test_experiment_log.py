@@ -170,7 +170,9 @@ def test_sweep_whose_checkpoints_were_freed_is_archived_and_never_deleted(tmp_pa
     assert sections_of(log) == ["Archived (checkpoints freed)"]
     assert "checkpoint.pt freed<br>best.pt freed" in log
     (folder_of(tmp_path, 0) / CHECKPOINT_FILE).touch()  # put back from a copy
-    assert sections_of(run(capsys, tmp_path, "log")[1]) == ["Completed Phases"]
+    log = run(capsys, tmp_path, "log")[1]
+    assert sections_of(log) == ["Completed Phases"]
+    assert f"| trials/{TRIALS[0].fingerprint}/checkpoint.pt<br>best.pt freed |" in log
 
 
 def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):
@@ -178,6 +180,9 @@ def test_trial_whose_sweep_is_gone_stays_in_the_log(made, capsys):
     (made / "trials" / ("0" * 16)).mkdir()  # without a record
     log = run(capsys, made, "log")[1]
     assert sections_of(log) == ["Trials of no sweep here"]
+    last = registry.read(folder_of(made, 0)).last("time")[:16].replace("T", " ")
+    begun = f"| {TRIALS[0].fingerprint} | pendulum-spin | 42 | "
+    assert f"{begun}\u2705 EVALUATED | {last} |" in log.splitlines()
     assert all(trial.fingerprint in log for trial in TRIALS[:7])
     assert "0" * 16 not in log
 

@@ -5,19 +5,23 @@ import dataclasses
 import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pwmray import cli
+from pwmray.commands import data_info
 from pwmray.data.collected import collected_path
 from pwmray.data.exporting import export_stores
 from pwmray.data.inventory import DataFile, verify_file
+from pwmray.data.manifest import Manifest, TaskFile
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import describe_source, find_data
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from pwmray.registry import claim
+from pwmray.tasks import TASKS
 from tests import tiny
 from tests.chunks import (
     CARTPOLE,
@@ -256,6 +260,51 @@ def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsy
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"collected    {tmp_path / 'collected'}"
     assert [line.split()[0] for line in out[1:]] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["mt30", "collected"])
+def test_info_describes_a_folder_that_is_here_rather_than_that_of_its_name(
+    name, source, tmp_path, capsys, monkeypatch
+):
+    write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    run_import(source, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", "info", name, "--data", str(tmp_path / "other")]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[1] == name
+
+
+OTHER_NUMBER = "note         the published mt30 has 690000 episodes"
+HALF = "missing      chunk_1.pt, about 50 % of the data"
+EXPORTED = "origin       chunks with a chunks.json, as `pwmray data export` writes"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "num_tasks", "of_each", "changes", "said"),
+    [
+        ("mt30", 30, 23_000, {}, []),
+        ("mt30", 30, 22_999, {}, [OTHER_NUMBER]),
+        ("mt30", 29, 22_999, {}, []),  # chosen tasks are never all of it
+        ("mt80", 30, 22_999, {}, []),  # whose number is not known
+        ("mt30", 30, 22_999, {"missing": ["chunk_1.pt"]}, [HALF]),
+        ("mt30", 30, 22_999, {"is_export": True}, [EXPORTED]),
+    ],
+)
+def test_info_says_in_what_an_import_is_not_the_published_data(
+    dataset, num_tasks, of_each, changes, said
+):
+    files = dict.fromkeys([*TASKS][:num_tasks], TaskFile(of_each, 501 * of_each, 2_500_000, "f"))
+    made = Manifest(dataset, chunks={"chunk_0.pt": 1}, missing=[], tasks=files)
+    lines = data_info.describe_dataset(dataclasses.replace(made, **changes), Path("data"))
+    episodes = f"{num_tasks} tasks, {num_tasks * of_each} episodes"
+    assert lines[2] == f"content      {episodes}, {2.5 * num_tasks} MB"
+    assert lines[3 : -1 - num_tasks] == said
+    assert lines[-num_tasks].split() == [
+        "walker-stand",
+        str(of_each),
+        str(501 * of_each),
+        "2.5",
+        "f",
+    ]
 
 
 def test_info_and_verify_describe_an_import(source, tmp_path, capsys):

@@ -151,6 +151,23 @@ def test_kind_from_outside_the_package_is_told_by_its_file(package, tmp_path, mo
     assert changed_by(package / "models" / "ode.py", MINE) == {"world model mine"}
 
 
+def test_kind_in_a_folder_of_its_own_is_told_by_every_file_of_it(package, monkeypatch):
+    folder = package / "models" / "mine"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "kind.py").write_text("from pwmray.models.mine import parts\n")
+    register(monkeypatch, folder / "kind.py")
+    for name in ("kind.py", "__init__.py", "parts/widths.py"):
+        assert changed_by(folder / name, MINE, BASELINE) == {"world model mine"}, name
+
+
+@pytest.mark.parametrize("text", ["from pwmray import models\n", "from pwmray.models import *\n"])
+def test_kind_that_imports_all_models_is_told_by_each_of_them(text, package, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(text)
+    register(monkeypatch, tmp_path / "mine.py")
+    for name in ("ode", "policy_flow", "world_model_flow"):
+        assert changed_by(package / "models" / f"{name}.py", MINE) == {"world model mine"}
+
+
 def test_kind_from_outside_the_package_is_the_same_wherever_it_lies(package, monkeypatch):
     told = set()
     for name in ("a", "z"):  # before the package and behind it

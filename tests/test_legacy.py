@@ -186,6 +186,19 @@ def test_a_job_of_two_runs_and_one_result_of_two_are_listed(imported):
     assert "walker-stand: 142.26, planned 128.08" in same
 
 
+@pytest.mark.parametrize(
+    ("number", "rest"), [(3, []), (4, ["  and 1 more in legacy_contradictions.csv"])]
+)
+def test_of_more_than_three_contradictions_the_rest_are_counted(tmp_path, capsys, number, rest):
+    rows = [registry_row(seed=str(n), final_reward=f"{500 + n}") for n in range(number + 1)]
+    lines = [row.splitlines()[1] for row in rows]  # all of one job
+    (tmp_path / "t.csv").write_text("\n".join([rows[0].splitlines()[0], *lines]))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == f"job of two runs: {number} contradictions"
+    assert said[5:] == rest
+
+
 def test_runs_that_end_alike_are_named_in_the_summary(imported):
     signs = summarize_sweep(load_sweep(imported / "legacy_all_experiments_phase5")).signs
     assert sum("identical" in some for some in signs.values()) == 4
@@ -252,6 +265,13 @@ def test_a_seed_that_trained_nothing_is_a_contradiction(tmp_path):
     assert "seed 123 was set, but trained nothing" in found[0]["second"]
 
 
+@pytest.mark.parametrize("line", ["", "seed: 42\n"])
+def test_one_seed_in_a_config_is_no_contradiction(tmp_path, line):
+    write_run(tmp_path / "outputs" / "run", CONFIG.replace("seed: 123\n", line))
+    import_runs(tmp_path)
+    assert contradictions(tmp_path / "results", "seed") == []
+
+
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
@@ -268,12 +288,38 @@ def test_a_run_that_did_not_end_is_failed_and_says_why(tmp_path, results, reason
     assert not trial.is_usable
 
 
+def test_a_run_that_ended_before_its_last_epoch_is_a_contradiction_and_no_other(tmp_path):
+    for name, num_lines in (("cut", 4), ("whole", 5)):
+        results = "\n".join(RESULTS.splitlines()[:num_lines])
+        write_run(tmp_path / "outputs" / name, results=results)
+    import_runs(tmp_path)
+    (found,) = contradictions(tmp_path / "results", "epochs reached")
+    assert (found["first"], found["second"]) == ("10,000 asked for (cut)", "201 reached")
+
+
+def test_a_run_that_was_not_planned_with_has_no_return_of_the_planner(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(registry_row(planning_reward=""))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"1 run -> {tmp_path / 'legacy_t_phase3'}", "no contradictions"]
+    found = read_table(tmp_path / "legacy_t_phase3" / "evaluations.arrow")
+    assert found["actor"].to_pylist() == ["policy"]
+
+
 @pytest.mark.parametrize("cell", ["", " "])
 def test_a_run_without_a_final_reward_is_failed(tmp_path, cell):
     (tmp_path / "t.csv").write_text(registry_row(final_reward=cell))
     assert import_all(tmp_path, tmp_path / "t.csv") == 0
     record = load_sweep(tmp_path / "legacy_t_phase3").trials[0].record
     assert (record["status"], record["reason"]) == ("FAILED", "no final reward in the registry")
+
+
+def test_a_run_that_failed_with_a_return_is_failed(tmp_path):
+    (tmp_path / "t.csv").write_text(summary_row("500", Status="TIMEOUT"))
+    assert import_all(tmp_path, tmp_path / "t.csv") == 0
+    record = load_sweep(tmp_path / "legacy_t").trials[0].record
+    assert (record["status"], record["reason"]) == ("FAILED", "status 'TIMEOUT'")
+    assert (record["epochs"], record["epochs_reached"]) == (None, 501)
 
 
 @pytest.mark.parametrize("iteration", ["", "500"])

@@ -17,7 +17,7 @@ from analysis.drawing.colours import VARIANT_COLOURS
 from analysis.formats.grid import format_time
 from analysis.formats.page import anchor
 from analysis.load import load_sweep
-from analysis.provenance import list_provenance
+from analysis.provenance import list_failures, list_provenance
 from analysis.report import summarize_sweep
 from analysis.summarize import main
 from tests.made_sweeps import changed_trials, fail_one, make_sweep
@@ -155,6 +155,38 @@ def test_every_row_has_a_cell_for_each_header_and_headers_are_buttons(page):
 def test_failures_and_provenance_are_told(epochs):
     assert "out of memory" in epochs.text
     assert re.search(r"<td>commit</td><td>c1 \(35\)</td>", epochs.text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(None, "-"), ("out of memory\n  on n1", "out of memory on n1")]
+)
+def test_trial_that_is_not_evaluated_is_listed_with_what_is_known_of_why(reason, shown, tmp_path):
+    def change(row):
+        is_odd = row["trial"] == "reacher-easy-fullflow-400-123"
+        return {"status": "FAILED", "reason": reason} if is_odd else {}
+
+    folder = make_sweep(tmp_path / "s", change, ("reacher-easy",))
+    (row,) = list_failures(summarize_sweep(load_sweep(folder))).rows
+    assert row[-3:] == ("123", "FAILED", shown)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (1, "v0 (18)"),
+        (4, "v0 (9), v1 (3), v2 (3), v3 (3)"),
+        (5, "v0 (6), v1 (3), v2 (3), v3 (3), 1 more"),
+    ],
+)
+def test_provenance_counts_the_trials_of_each_version_the_most_frequent_first(
+    number, shown, tmp_path
+):
+    versions = iter([*range(1, number)] * 3 + [0] * 18)
+    folder = make_sweep(
+        tmp_path / "s", lambda _: {"torch_version": f"v{next(versions)}"}, ("reacher-easy",)
+    )
+    rows = list_provenance(summarize_sweep(load_sweep(folder))).rows
+    assert dict(rows)["torch"] == shown
 
 
 def test_provenance_tells_from_when_to_when_trials_ended(tmp_path):

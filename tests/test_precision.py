@@ -42,6 +42,20 @@ def test_setting_that_would_lose_digits_is_not_taken(monkeypatch):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_setting_is_judged_by_a_product_that_is_made_under_it():
+    found = []
+
+    class Look(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function._schema.name == "aten::mm" and args[0].dtype == torch.float32:
+                found.append(torch.get_float32_matmul_precision())
+            return function(*args, **(kwargs or {}))
+
+    with Look():
+        precision._fastest_exact_on_cpu()
+    assert found == ["medium"]
+
+
 def test_tf32_on_a_cpu_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"learner.matmul is 'tf32', which a CPU lacks"):
         set_up_torch(CPU, 1, "tf32")
@@ -62,6 +76,12 @@ def test_linear_layer_gives_back_the_dtype_that_it_takes(dtype):
     assert layer(x).dtype == dtype
     with precision.autocast("bfloat16", CPU):
         assert layer(x).dtype == dtype
+
+
+def test_only_a_cpu_may_lack_products_of_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    asked = precision.has_bfloat16.__wrapped__
+    assert [asked(torch.device(kind)) for kind in ("cpu", "cuda")] == [False, True]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pwmray
+from pwmray import provenance
 
 PACKAGE = Path(pwmray.__file__).parent
 ASK = [sys.executable, "-P", "-c", "from pwmray import provenance as p; print(p._git_commit())"]
@@ -35,6 +37,25 @@ def other(tmp_path):
 def commit_by(code: Path, **variables) -> str:
     asked = {**NO_GIT, "PYTHONPATH": str(code), **variables}
     return subprocess.run(ASK, env=asked, check=True, capture_output=True, text=True).stdout
+
+
+def test_job_and_process_are_those_that_slurm_names(monkeypatch):
+    told = {
+        "SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_CLUSTER_NAME": "east", "PWMRAY_PROFILE": "h100", "PWMRAY_LOG": "logs/41.out",
+        "SLURMD_NODENAME": "n1",
+    }  # fmt: skip
+    for name in told:
+        monkeypatch.delenv(name, raising=False)
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    assert provenance.job() == {}
+    assert provenance.process() == {**here, "slurm_job_id": None, "slurm_node": None}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    array = {"slurm_array_job_id": "40", "slurm_array_task_id": "3", "slurm_cluster": "east"}
+    ours = {"profile": "h100", "log": "logs/41.out"}
+    assert provenance.job() == {"slurm_job_id": "41", **array, **ours}
+    assert provenance.process() == {**here, "slurm_job_id": "41", "slurm_node": "n1"}
 
 
 def test_commit_is_that_of_the_code_whatever_repository_git_is_at_work_in(other):

@@ -177,7 +177,9 @@ def test_file_of_ours_from_before_it_said_how_it_was_trained_is_read(tmp_path):
         load_world_model(path)
 
 
-@pytest.mark.parametrize(("count", "known"), [(300, 300), (3.5, None), (-1, None), (True, None)])
+@pytest.mark.parametrize(
+    ("count", "known"), [(300, 300), (0, 0), (3.5, None), (-1, None), (True, None)]
+)
 def test_number_of_iterations_that_an_agent_says_is_taken_where_it_is_one(tmp_path, count, known):
     content = {"world_model": load(PWM)["world_model"], "actor": {}, "iter_count": count}
     assert read_published(save_torch(tmp_path / "agent.pt", content)).iterations == known
@@ -256,6 +258,7 @@ def test_model_of_other_sizes_is_read_and_no_trial_starts_from_it(parts, kept, s
             {"_reward__1__bias": torch.full((64,), torch.nan)},
             r"'reward_head\.1\.bias' has numbers",
         ),
+        ({"_task_emb__weight": torch.ones(3, 40)}, r"leave \(0, -18\) columns for observation and"),
     ],
 )
 def test_published_file_with_other_tensors_is_named(change, message, tmp_path):
@@ -287,6 +290,13 @@ def test_pretraining_file_that_contradicts_itself_is_named(change, message, tmp_
         read_published(path)
 
 
+def test_tasks_that_the_user_says_are_those_that_the_file_says(tmp_path):
+    path = save_torch(tmp_path / "best.pt", pretraining_content())
+    assert read_published(path, "three").task_set == "three"
+    with pytest.raises(ValueError, match=r"best\.pt .*of the task set 'three', not 'mt30'"):
+        read_published(path, "mt30")
+
+
 def test_pretraining_file_without_its_keys_is_named(tmp_path):
     content = {"world_model": pretraining_content()["world_model"], "iter": 3}
     with pytest.raises(ValueError, match=r"p\.pt lacks obs_dim, act_dim, horizon, task_set"):
@@ -298,6 +308,16 @@ def test_pretraining_file_without_its_keys_is_named(tmp_path):
 
 class Settings:
     """A class that a file of others might bring along."""
+
+
+class Failing:
+    """A class whose own code fails where it is loaded."""
+
+    def __getstate__(self):
+        return {"some": "state"}
+
+    def __setstate__(self, state):
+        raise RuntimeError("no such state")
 
 
 class RunningMeanStd:
@@ -322,6 +342,13 @@ def test_more_than_tensors_is_refused_until_it_is_trusted(tmp_path):
     assert read_published(path, trust=True).iterations == 200_000
 
 
+def test_trusted_file_whose_own_code_fails_is_named(tmp_path):
+    path = save_torch(tmp_path / "best.pt", pretraining_content(cfg=Failing()))
+    said = r"best\.pt is not a readable file of torch, or is cut short: .*no such state"
+    with pytest.raises(ValueError, match=said):
+        read_published(path, trust=True)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_damaged_pickle_is_named(share, tmp_path):
     path = tmp_path / "damaged.pt"
@@ -343,3 +370,16 @@ def test_package_that_is_missing_is_named_although_trusted(tmp_path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"best\.pt needs a package .*'absent_package'"):
         read_published(path, trust=True)
+
+
+def test_package_of_the_running_statistics_need_not_be_here_although_others_are(
+    tmp_path, monkeypatch
+):
+    package = types.ModuleType("absent_package")
+    monkeypatch.setitem(sys.modules, "absent_package", package)
+    monkeypatch.setattr(RunningMeanStd, "__module__", "absent_package")
+    monkeypatch.setattr(package, "RunningMeanStd", RunningMeanStd, raising=False)
+    content = pretraining_content(cfg=Settings(), rms=RunningMeanStd())
+    path = save_torch(tmp_path / "best.pt", content)
+    monkeypatch.undo()
+    assert read_published(path, trust=True).iterations == 200_000

@@ -133,16 +133,29 @@ def test_every_trial_has_a_mark_and_the_best_a_star(summary):
     assert rate.get_xscale() == "log"
 
 
+def draw_rates(folder: Path, lowest: float, highest: float) -> Any:
+    """Return the panel of a setting that is drawn log-uniformly."""
+    rows = draw_space(12, num_rates=1)
+    for row, rate in zip(rows, np.geomspace(lowest, highest, len(rows)), strict=True):
+        row["config"] = json.dumps(json.loads(row["config"]) | {"learner": {"rate0": rate}})
+    figure = list_figures(summarize_sweep(load_search(folder, rows, 1)))["return_against_settings"]
+    (axes, *_) = [axes for axes in figure.axes if axes.get_xlabel() == "learner.rate0"]
+    return axes
+
+
+@pytest.mark.parametrize(("highest", "scale"), [(0.09, "linear"), (0.11, "log")])
+def test_numbers_over_a_decade_have_a_log_axis_and_all_lie_within(tmp_path, highest, scale):
+    axes = draw_rates(tmp_path / "s", 0.01, highest)
+    assert axes.get_xscale() == scale
+    place = np.log if scale == "log" else np.asarray
+    low, first, last, high = place([axes.get_xlim()[0], 0.01, highest, axes.get_xlim()[1]])
+    assert first - low == pytest.approx(high - last)
+    assert 0.01 < (first - low) / (last - first) < 0.1
+
+
 @pytest.mark.parametrize(("decades", "rotation"), [(1.0, 0.0), (3.0, 90.0)])
 def test_many_numbers_of_a_log_axis_stand_upright(tmp_path, decades, rotation):
-    rows = draw_space(12, num_rates=1)
-    for place, row in enumerate(rows):
-        rate = 10.0 ** (-5.0 + decades * place / (len(rows) - 1))
-        row["config"] = json.dumps(json.loads(row["config"]) | {"learner": {"rate0": rate}})
-    figure = list_figures(summarize_sweep(load_search(tmp_path / "s", rows, 1)))[
-        "return_against_settings"
-    ]
-    (axes, *_) = [axes for axes in figure.axes if axes.get_xlabel() == "learner.rate0"]
+    axes = draw_rates(tmp_path / "s", 1e-5, 10.0 ** (decades - 5.0))
     assert axes.get_xscale() == "log"
     assert {label.get_rotation() for label in axes.get_xticklabels()} == {rotation}
 
@@ -152,10 +165,17 @@ def test_a_trial_that_was_cut_short_stands_at_its_last_return_during_training(tm
     sweep = load_search(tmp_path / "s", rows)
     first, *others = sweep.trials
     cut = replace(first, record=first.record | {"status": "CANCELLED"}, returns=first.returns[:0])
-    figure = list_figures(summarize_sweep(sweep._replace(trials=(cut, *others))))
-    axes = figure["return_against_settings"].axes[4]
-    hollow = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    figures = [
+        list_figures(summarize_sweep(sweep._replace(trials=(trial, *others))))[
+            "return_against_settings"
+        ]
+        for trial in (cut, first)
+    ]
+    hollow = [line for line in figures[0].axes[4].lines if line.get_fillstyle() == "none"]
     assert [line.get_ydata().tolist() for line in hollow] == [[300.0]]
+    keys = [{key.get_label() for key in figure.legends[0].legend_handles} for figure in figures]
+    assert keys[0] - keys[1] == {"not evaluated: last return during training"}
+    assert keys[1] >= {"fullflow", "best of its task"}
 
 
 def test_curves_of_a_search_share_a_panel_without_an_interval(summary):

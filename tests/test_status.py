@@ -1,5 +1,6 @@
 """`pwmray status` and `watch`, and the listing that they read."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -146,6 +147,7 @@ def test_status_watches_until_nothing_runs(made):
     held.release()
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert "\x1b" not in "".join([*first, rest])  # only a terminal is cleared
     assert first[1].split()[3] == "1"
     assert rest.splitlines()[-2].split() == ["tiny", "7", "4", "0", "0", "1", "2", "0", "0"]
 
@@ -157,6 +159,9 @@ def test_sweep_of_which_nothing_is_queued_yet_is_watched_for_a_while(tmp_path, c
     assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (False, False)
     os.utime(folder / "sweep.json", (0, time.time() - 60))
     assert (_status(tmp_path, "tiny")[1], watcher.look().is_over) == (True, True)
+    other = planning.make(dataclasses.replace(sweep, name="other"), "tiny", TRIALS[2:4], tmp_path)
+    tables.open_sweep(other, "python other.py")
+    assert not _status(tmp_path, None)[1]  # one of the two begins
     shutil.rmtree(folder)
     assert watcher.look().is_over
 

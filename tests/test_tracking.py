@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from pwmray import cli, registry, results, tensorboard_file
-from pwmray.commands import run_command
+from pwmray.commands import run_command, wandb_sync
 from pwmray.pretraining import folder as pretraining_folder
 from pwmray.registry import Status, claim
 from pwmray.tensorboard_file import EVENT_FILES, write_events
@@ -55,6 +55,54 @@ def test_driver_without_work_starts_a_recorder_only_where_runs_are_missing(tmp_p
     assert [num_started(mode, False) for mode in (Mode.OFF, Mode.OFFLINE)] == [0, 1]
     write_state(folder, {"stamps": stamps_of(folder)})
     assert [num_started(Mode.OFFLINE, is_working) for is_working in (False, True)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "said"),
+    [
+        (Report(), 0, "W&B: has all there is"),
+        (Report(written=1), 0, "W&B: 1 run written, 0 sent"),
+        (Report(sent=2), 0, "W&B: 0 runs written, 2 sent"),
+        (Report(running=3), 0, "W&B: 0 runs written, 0 sent; 3 of trials that run now are left"),
+        (Report(elsewhere=4), 0, "W&B: 0 runs written, 0 sent; 4 are being written by another"),
+        (Report(sent=5, problem="no key"), 2, "error: W&B: 0 runs written, 5 sent; no key"),
+    ],
+)
+def test_sync_says_what_was_sent_and_what_is_left(
+    report, code, said, tmp_path, monkeypatch, capsys
+):
+    leave_sweep(tmp_path)
+    asked = []
+
+    def record(job, progress):
+        asked.append(job)
+        return SimpleNamespace(follow=lambda: report)
+
+    monkeypatch.setattr(wandb_sync, "RecorderProcess", record)
+    options = ("--project", "P", "--entity", "E", "--results", str(tmp_path))
+    assert cli.main(["wandb", "sync", "tiny", *options]) == code
+    out, err = capsys.readouterr()
+    assert (out + err).startswith(said)
+    assert asked == [Job(str(tmp_path), "tiny", is_online=True, project="P", entity="E")]
+
+
+@pytest.mark.parametrize("options", [["tyny"], ["--results", "absent"]])
+def test_sync_of_what_is_not_there_starts_no_recorder(options, tmp_path, monkeypatch, capsys):
+    leave_sweep(tmp_path)
+    monkeypatch.setattr(wandb_sync, "RecorderProcess", None)
+    assert cli.main(["wandb", "sync", "--results", str(tmp_path), *options]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_job_is_of_the_trials_of_a_sweep_or_of_pretrainings_or_of_everything(tmp_path):
+    sweep_trials, alone = leave_sweep(tmp_path), leave_trial(tmp_path, sweep.trials("tiny")[2])
+    pretrained = [tmp_path / "pretrained" / name for name in ("a", "b", "c")]
+    for folder in pretrained:
+        folder.mkdir(parents=True)
+    named = Job(str(tmp_path), pretrained=("c", "a"))
+    assert named.folders() == [pretrained[2], pretrained[0]]
+    assert Job(str(tmp_path), "tiny").folders() == sweep_trials
+    assert Job(str(tmp_path)).folders() == [*sorted([*sweep_trials, alone]), *pretrained]
 
 
 # The mode.

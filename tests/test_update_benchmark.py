@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -107,7 +109,13 @@ def test_table_has_a_line_for_each_row(runs):
     lines = [line.split() for line in printed[3:]]
     cases = [[row["size"], row["variant"], row["methodology"]] for row in found]
     assert [line[:3] for line in lines] == cases
-    assert [float(line[5]) for line in lines] == [round(row["ms"], 1) for row in found]
+    for line, row in zip(lines, found, strict=True):
+        plain = [f"{row['reference_ms']:.1f}", f"{row['ratio']:.2f}"]
+        assert line[3:8] == ["4", str(row["wm_iterations"]), f"{row['ms']:.1f}", *plain]
+        rates = [f"{row['gflop']:.1f}", f"{row['gflop_per_second']:.1f}"]
+        assert line[8:11] == [f"{row['updates_per_second']:.2f}", *rates]
+        share, memory = f"{row['share_of_peak']:.0%}", f"{row['peak_mib']:.0f}"
+        assert line[11:] == [share, memory, f"{row['agreement']:.1e}"]
 
 
 def test_second_run_appends_its_row(runs):
@@ -116,7 +124,9 @@ def test_second_run_appends_its_row(runs):
 
 
 def test_copies_are_counted_together(runs):
-    row = runs[1][1][-1]
+    printed, (*_, row), _ = runs[1]
+    line = printed[-1].split()
+    assert (line[6:8], line[-1]) == (["-", "-"], "-")
     assert (row["num_copies"], row["num_threads"]) == (2, 1)
     assert row["reference_ms"] is row["ratio"] is row["agreement"] is None
     assert 0 < row["updates_per_second"] <= 2 * 1e3 / row["ms"] * (1 + 1e-6)
@@ -213,6 +223,73 @@ def failed(error):
     future = Future()
     future.set_exception(error)
     return future
+
+
+class Growing(torch.nn.Module):
+    """Weights that an update makes larger by `step`."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.zeros(3))
+        self.step = step
+
+    @torch.no_grad()
+    def update(self):
+        self.weights += self.step
+
+
+def test_times_are_the_least_of_the_repeats_and_weights_are_compared_after_one(
+    benchmark, monkeypatch
+):
+    machine, timing, workload = map(benchmark, ("machine", "timing", "workload"))
+    seconds = iter([9.0, 8.0, 4.0, 3.0, 6.0, 2.0])  # ours, plain; then plain before ours
+    monkeypatch.setattr(machine, "time_call", lambda call, device: call() or next(seconds))
+    sides = Growing(1.0), Growing(2.0)
+    ours, plain = (workload.Side(side.update, side, "on", "off: no GPU") for side in sides)
+    monkeypatch.setattr(workload, "ours", lambda *_: ours)
+    monkeypatch.setattr(workload, "plain", lambda *_: plain)
+    setup, called = timing.Setup(torch.device("cpu"), 1, True, 2, 1, True), []
+
+    times = timing.time_in_turns(None, setup, lambda: called.append(1), None)
+
+    assert (times.ms, times.updates_per_second, times.reference_ms) == (2000.0, 0.5, 4000.0)
+    assert times.agreement == 0.5  # 1 and 2 after a step of 2
+    assert (times.kernels, times.cuda_graph) == ("on", "off: no GPU")
+    assert len(called) == setup.num_calls == 6
+
+
+def test_updates_of_copies_are_counted_from_the_first_start_to_the_last_end(benchmark, monkeypatch):
+    timing = benchmark("timing")
+    copies = [
+        timing._Copy(10.0, 14.0, 1.0, 100.0, "on", "on"),
+        timing._Copy(11.0, 16.0, 3.0, 50.0, "off: no compiler", "on"),
+    ]
+    futures = [Future() for _ in copies]
+    for future, copy in zip(futures, copies, strict=True):
+        future.set_result(copy)
+    given = iter(futures)
+    pool = SimpleNamespace(submit=lambda *_: next(given))
+    monkeypatch.setattr(timing, "ProcessPoolExecutor", lambda *_: nullcontext(pool))
+    manager = nullcontext(SimpleNamespace(Barrier=lambda num: None))
+    context = SimpleNamespace(Manager=lambda: manager)
+    monkeypatch.setattr(timing, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+
+    times = timing.time_copies(None, timing.Setup(torch.device("cpu"), 1, True, 2, 2, False))
+
+    assert times.ms == 1e3 * (4.0 + 5.0) / 4
+    assert times.updates_per_second == pytest.approx(4 / 6.0)
+    assert (times.first_ms, times.peak_mib) == (3000.0, 150.0)
+    assert (times.kernels, times.cuda_graph) == ("off: no compiler", "on")
+
+
+def test_peaks_are_those_of_the_fastest_product_and_copy(benchmark, monkeypatch):
+    machine, cpu = benchmark("machine"), torch.device("cpu")
+    monkeypatch.setattr(machine, "CPU_PRODUCT", (30, 50, 70))
+    monkeypatch.setattr(machine, "_COPIED_BYTES", 1000)
+    seconds = iter([4.0, 2.0, 3.0, 5.0] * 2)
+    monkeypatch.setattr(machine, "time_call", lambda call, device: next(seconds))
+    assert machine.measure_peak("float32", cpu) == pytest.approx(2 * 30 * 50 * 70 / 2.0 / 1e9)
+    assert machine.measure_bandwidth(cpu) == 2 * 1000 / 2.0  # read and written
 
 
 def test_copy_that_memory_was_short_for_is_told_from_those_that_waited(benchmark):

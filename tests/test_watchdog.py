@@ -67,6 +67,7 @@ def test_limit_grows_with_the_longest_pause_and_ends_with_the_work(tmp_path, ask
     assert asked.limits == pytest.approx([0.2, 1.0, 4.0, 4.0, None])
     assert not has_hung(tmp_path)
     watched.close()
+    assert not has_hung(tmp_path)
     assert take_stacks(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 

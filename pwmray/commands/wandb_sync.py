@@ -46,5 +46,5 @@ def _sync(chosen: argparse.Namespace) -> None:
         said += f"; {report.elsewhere} are being written by another process"
     if report.problem:
         raise ValueError(f"W&B: {said}; {report.problem}")
-    is_all = not (report.written or report.sent or report.elsewhere)
+    is_all = not (report.written or report.sent or report.running or report.elsewhere)
     print("W&B: has all there is" if is_all else f"W&B: {said}")
