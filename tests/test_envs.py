@@ -255,3 +255,13 @@ def test_steps_without_a_display_and_without_a_chosen_renderer():
     hidden = {"MUJOCO_GL", "DISPLAY"}
     clean = {key: value for key, value in os.environ.items() if key not in hidden}
     subprocess.run([sys.executable, "-c", program], check=True, env=clean)
+
+
+def test_environments_do_not_have_others_deprecations_shown():
+    program = """
+import warnings, pwmray.envs.environment
+shown = [f for f in warnings.filters if f[0] != "ignore" and f[2] is DeprecationWarning]
+assert not [f for f in shown if not f[3]], shown  # for all modules
+"""
+    asked = {name: os.environ[name] for name in os.environ if name != "PYTHONWARNINGS"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=asked)

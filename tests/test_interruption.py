@@ -39,13 +39,13 @@ tried.main()
 
 @pytest.fixture
 def listening():
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` may have started the tests
+    started_with = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` may have set it
     asked = Interruption()
     asked.listen()
     yield asked
     asked.leave()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, started_with)
 
 
 @pytest.mark.parametrize(

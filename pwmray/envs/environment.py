@@ -8,6 +8,7 @@ dictionary spaces would sort the keys, which permutes the observation of 12 of t
 import copy
 import functools
 import importlib
+import warnings
 from typing import Any
 
 import gymnasium
@@ -20,7 +21,9 @@ with explained(importing=True):  # loads what MUJOCO_GL names
     from dm_control import suite
 from dm_control.rl import control
 from dm_control.suite.wrappers import action_scale
-from shimmy.dm_control_compatibility import DmControlCompatibilityV0
+
+with warnings.catch_warnings():  # dm_control.composer has all deprecations shown, its own too
+    from shimmy.dm_control_compatibility import DmControlCompatibilityV0
 
 RENDER_SIZE = {"width": 384, "height": 384, "camera_id": 0}
 
