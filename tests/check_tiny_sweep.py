@@ -24,7 +24,9 @@ assert set(evaluations["length"].to_pylist()) == {500}
 assert all(0 <= value <= 1000 for value in evaluations["return"].to_pylist())
 assert set(curves["trial"].to_pylist()) == set(trials["trial"].to_pylist())
 assert summary["sweep"] == "phase6_epochs"
-for name in ("returns_by_variant", "learning_curves", "imagined_against_real"):
+assert [row["num_trials"] for row in summary["predictions"]] == [1, 1]
+drawn = ("returns_by_variant", "learning_curves", "predicted_rewards", "imagined_against_real")
+for name in drawn:
     for suffix in (".png", ".svg", ".pdf"):
         assert (sweep / "figures" / (name + suffix)).stat().st_size > 10_000
 print("the tables of the tiny sweep hold what they should")
