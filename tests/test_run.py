@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from tests.waiting import wait_for
+
 ROOT = Path(__file__).parent.parent
 # A Python that says it is of another version.
 OTHER_PYTHON = """#!/bin/sh
@@ -24,7 +26,8 @@ STAND_IN = """#!/bin/sh
 cd "$PLACE"
 case $2 in
 venv) echo venv >> log; mkdir -p "$4/bin"; ln -sf "$PYTHON" "$4/bin/python"
-    printf 'executable = %s\\ncommand = %s %s\\n' "$PYTHON" "$PYTHON" "$*" > "$4/pyvenv.cfg" ;;
+    echo "${4%/.venv}/pwmray" > "$4/found" ;;
+*pwmray*) cat "${0%/bin/python}/found" ;;
 pip) echo "pip ${PYTHONPATH-} ${PIP_TARGET-} ${PIP_USER-}" >> log
     [ ! -e gate ] || read -r line < gate; exit "${STATUS-0}" ;;
 esac
@@ -33,7 +36,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pwmray").mkdir(parents=True)
     for name in ("run", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / "checkout")
     python = tmp_path / "python"
@@ -121,6 +124,16 @@ def test_run_does_not_run_the_code_of_a_checkout_that_this_one_was_made_from(
     assert err.startswith(f"error: {other.resolve()}/.venv was made in another place")
 
 
+def test_run_does_not_run_the_code_of_a_checkout_whose_environment_is_linked(checkout, tmp_path):
+    assert finish(start(checkout / "run", "true"))[0] == 0
+    other = tmp_path / "other"
+    (other / "pwmray").mkdir(parents=True)
+    for name in ("run", "requirements.lock"):
+        shutil.copy(ROOT / name, other)
+    (other / ".venv").symlink_to(checkout / ".venv")
+    assert finish(start(other / "run", "echo", "ran"))[:2] == (2, "")
+
+
 def test_run_says_in_one_line_that_its_python_is_gone(checkout, tmp_path):
     assert finish(start(checkout / "run", "true"))[0] == 0
     (tmp_path / "python").unlink()
@@ -142,7 +155,7 @@ def test_run_whose_installing_failed_says_so_and_begins_anew(checkout, tmp_path)
     code, out, err = finish(start(checkout / "run", "echo", "ran", STATUS="1"))
     assert (code, out) == (1, "")
     assert err.splitlines()[1:] == [
-        f"error: {checkout.resolve()}/.venv is not complete; the same command makes it anew"
+        f"error: {checkout.resolve()}/.venv is not complete; the same command tries again"
     ]
     assert finish(start(checkout / "run", "echo", "ran"))[:2] == (0, "ran\n")
     assert (tmp_path / "log").read_text().count("venv") == 2
@@ -150,12 +163,16 @@ def test_run_whose_installing_failed_says_so_and_begins_anew(checkout, tmp_path)
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock")
 def test_two_runs_at_once_install_once(checkout, tmp_path):
+    log = tmp_path / "log"
+    log.touch()
     os.mkfifo(tmp_path / "gate")
     runs = [start(checkout / "run", "echo", "ran")]
-    with open(tmp_path / "gate", "w") as gate:  # once the first one's pip waits
+    # Open for both ways, so that nothing waits for ever where no pip comes to read it.
+    with open(os.open(tmp_path / "gate", os.O_RDWR), "w") as gate:
+        wait_for(lambda: "pip" in log.read_text() or runs[0].poll() is not None)
         runs.append(start(checkout / "run", "echo", "ran"))
         assert runs[1].stderr.readline().startswith("installing into ")
         (tmp_path / "gate").unlink()
         gate.write("go on\n")
     assert [finish(run)[:2] for run in runs] == [(0, "ran\n")] * 2
-    assert (tmp_path / "log").read_text().splitlines() == ["venv", "pip   0", "pip   0"]
+    assert log.read_text().splitlines() == ["venv", "pip   0", "pip   0"]

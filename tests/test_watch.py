@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
 from types import SimpleNamespace
@@ -548,7 +549,7 @@ with claim.acquire(folder / registry.CLAIM_FILE):
 def job_script(*folders):
     path = os.environ["PYTHONPATH"]
     runs = [f"{sys.executable} -c '{TRIAL}' {folder} &\n" for folder in folders]
-    return f"#!/bin/bash\nexport PYTHONPATH={path}\n{''.join(runs)}wait\nexit 3\n"
+    return f"#!/bin/bash\nexport PYTHONPATH={shlex.quote(path)}\n{''.join(runs)}wait\nexit 3\n"
 
 
 @pytest.fixture
