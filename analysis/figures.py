@@ -125,7 +125,7 @@ def draw_plot(plot: Plot) -> Figure:
     size, together = _size_panel(plot), _count_together(plot)
     num_columns = _count_columns(plot, size[0])
     sheet = place_panels(
-        len(plot.panels), num_columns, size, together, plot.kind != "starts",
+        len(plot.panels), num_columns, size, together, plot.kind in ("returns", "curves"),
         title_inches=TITLE_INCHES,
     )  # fmt: skip
     styles = style_series(plot)

@@ -1,5 +1,6 @@
 """How well world models predict rewards, as `pwmray predict` measured it."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,9 @@ from analysis.arms import Arm
 from analysis.load import Sweep, Trial
 from pwmray.results import PREDICTIONS, PREDICTIONS_FOLDER, read_table
 
-Shares = tuple[float | None, ...]  # of errors 1, 2, ... steps ahead; None where rewards are equal
+# Of errors 1, 2, ... steps ahead; None where rewards are alike, or the error is no number.
+Shares = tuple[float | None, ...]
+_LEAST_SD = 1e-6  # far from a goal, smooth rewards are as good as 0: a share of that says nothing
 
 
 class Predictions(NamedTuple):
@@ -58,4 +61,5 @@ def _is_known(trial: Trial, rows: dict[str, list[dict[str, Any]]]) -> bool:
 
 def _divide(rows: Sequence[dict[str, Any]]) -> Iterable[float | None]:
     for row in rows:
-        yield row["error"] / row["reward_sd"] if row["reward_sd"] else None
+        is_known = row["reward_sd"] > _LEAST_SD and math.isfinite(row["error"])
+        yield row["error"] / row["reward_sd"] if is_known else None

@@ -97,8 +97,9 @@ def measure_spreads(windows: Windows) -> list[float]:
 
 
 def digest(world_model: WorldModel) -> str:
-    """Return 16 hex digits over a world model's weights: what trials share that never train it."""
-    content = hashlib.sha256()
+    """Return 16 hex digits over what a world model predicts by: its weights and its settings."""
+    settings = repr((world_model.config, world_model.fidelity))  # how a flow is integrated, say
+    content = hashlib.sha256(settings.encode())
     for name, tensor in world_model.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().numpy().tobytes())

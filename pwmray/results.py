@@ -153,7 +153,7 @@ PRETRAINING = pa.schema(
 PREDICTIONS = pa.schema(
     [
         ("trial", pa.string()),
-        ("world_model", pa.string()),  # hash of its weights: trials may share a frozen one
+        ("world_model", pa.string()),  # hash of its weights and settings: trials may share one
         ("step", pa.int64()),  # how far ahead, 1 for the reward of the first action
         ("error", pa.float64()),  # root mean squared, of the symlog reward
         ("reward_sd", pa.float64()),  # of the real symlog rewards there: the error of their mean

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pwmray import cli
-from pwmray.commands import _freeze_imports, run_command
+from pwmray.commands import _freeze_imports, run_command, show_progress
 from pwmray.data.store import open_store
 from pwmray.files import replacing
 from pwmray.registry import claim
@@ -255,3 +255,20 @@ def test_refused_writing_names_the_file_that_was_to_be_written(tmp_path, monkeyp
     assert run_command(write_table) == run_command(lambda: claim.acquire(tmp_path / "a.json")) == 2
     files = [tmp_path / "table.md", tmp_path / "a.json"]
     assert capsys.readouterr().err == "".join(f"error: Permission denied: {f}\n" for f in files)
+
+
+def test_time_left_of_an_activity_is_told_by_its_own_pace(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pwmray.commands.time.monotonic", lambda: now[0])
+    with show_progress("predict") as progress:
+        for seconds, what, done in ((0, "acting", 0), (5, "acting", 100), (10, "predicting", 500)):
+            now[0] = 100.0 + seconds
+            progress(what, done, 1000)
+        now[0] += 10.0
+        progress("predicting", 600, 1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "predict: acting, 0/1000",
+        "predict: acting, 100/1000, 45 s left",
+        "predict: predicting, 500/1000",
+        "predict: predicting, 600/1000, 40 s left",
+    ]

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_table_has_the_first_the_middle_and_the_last_step(tmp_path):
         (TASK, "baseline", "3", "0.26 +- 0.01", "1.26 +- 0.01", "3.26 +- 0.01"),
         (TASK, "fullflow", "3", "0.51 +- 0.01", "1.51 +- 0.01", "3.51 +- 0.01"),
     ]
-    assert "90 windows, in which the policies of 6 trials acted equally often" in grid.notes[1]
+    assert "90 windows, equally many of each policy (6)" in grid.notes[1]
     assert len(grid.notes) == 2
 
 
@@ -85,12 +86,16 @@ def test_trials_that_were_not_measured_are_counted(tmp_path):
     assert grid.notes[-1] == "Not measured since they were evaluated: 5 trials."
 
 
-def test_rewards_that_are_all_alike_have_no_share(tmp_path):
+@pytest.mark.parametrize("values", [{"reward_sd": 0.0}, {"reward_sd": 1e-9}, {"error": math.nan}])
+def test_what_is_no_share_is_told_of_by_a_dash(tmp_path, values):
     rows = make_rows()
-    measured = [m for row in rows for m in measure(row, reward_sd=0.0)]
+    measured = [m for row in rows for m in measure(row, **values)]
     summary = summarize(write(tmp_path / "s", rows, measured))
-    assert {cell for row in find_grid(summary).rows for cell in row[3:]} == {"-"}
+    grid = find_grid(summary)
+    assert {cell for row in grid.rows for cell in row[3:]} == {"-"}
+    assert grid.notes[-1].startswith("-: the rewards there are all alike")
     assert "predicted_rewards" not in list_figures(summary)
+    assert "NaN" not in render_json(summary, False)
 
 
 def test_several_sweeps_are_not_told_of_together(tmp_path):
@@ -124,6 +129,25 @@ def test_json_has_the_shares_of_each_model(tmp_path):
     assert (found["num_windows"], found["num_agents"], found["num_trials"]) == (90, 6, 3)
 
 
+def test_figure_has_the_height_of_each_tasks_own_errors(tmp_path):
+    rows = [row | {"task": task} for task in (TASK, "walker-stand") for row in make_rows()]
+    rows = [row | {"trial": f"{row['task']}-{row['trial']}"} for row in rows]
+    tall = {TASK: 0.2, "walker-stand": 0.02}  # sds of rewards: a tenth is ten times the share
+    measured = [m for row in rows for m in measure(row, 2, reward_sd=tall[row["task"]])]
+    figure = list_figures(summarize(write(tmp_path / "s", rows, measured)))["predicted_rewards"]
+    highest = [max(max(line.get_ydata()) for line in axes.lines) for axes in figure.axes]
+    assert highest == pytest.approx([1.52, 15.2])
+    for axes, height in zip(figure.axes, highest, strict=True):
+        assert height < axes.get_ylim()[1] < 1.2 * height
+
+
+def test_title_names_a_budget_only_where_several_were_measured(tmp_path):
+    rows = make_rows(epochs=(100, 200))
+    measured = [m for row in rows if row["epochs"] == 100 for m in measure(row)]
+    figure = list_figures(summarize(write(tmp_path / "s", rows, measured)))["predicted_rewards"]
+    assert "budget" not in figure.legends[0].get_title().get_text()
+
+
 @pytest.mark.parametrize(("num_steps", "is_near"), [(1, False), (3, True)])
 def test_figure_draws_every_model_of_the_largest_budget(tmp_path, num_steps, is_near):
     rows = make_rows(epochs=(100, 200))
@@ -140,7 +164,7 @@ def test_figure_draws_every_model_of_the_largest_budget(tmp_path, num_steps, is_
     labels = [handle.get_label() for handle in figure.legends[0].legend_handles]
     assert labels == ["baseline", "fullflow", *["no better than their mean"] * is_near]
     assert (axes.get_ylim()[1] > 1.0) == is_near
-    assert "those of the policies of 6 trials" in footnote(figure)
+    assert "equally many of each policy (6)" in footnote(figure)
     title = figure.legends[0].get_title().get_text().split()
     assert title[-2:] == ["largest", "budget"]
     check_legend(figure)

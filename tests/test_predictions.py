@@ -1,5 +1,6 @@
 """`pwmray predict` and its tables: all of a task's world models on the same episodes."""
 
+import dataclasses
 import datetime
 import json
 
@@ -147,11 +148,14 @@ def test_error_of_a_model_that_predicts_nothing_is_the_size_of_the_rewards(
     assert predictions.measure_spreads(windows) == pytest.approx(r_HB.numpy().std(1))
 
 
-def test_world_models_are_one_where_all_their_weights_are(agents):
+def test_world_models_are_one_where_their_weights_and_settings_are(agents):
     first, second = (agent.learner.world_model for agent in agents)
     assert predictions.digest(first) != predictions.digest(second)
     second.load_state_dict(first.state_dict())
     assert predictions.digest(first) == predictions.digest(second)
+    second.config = dataclasses.replace(second.config, wrap_angles=True)
+    assert predictions.digest(first) != predictions.digest(second)
+    second.config = first.config
     second.obs_std[3] += 1.0
     assert predictions.digest(first) != predictions.digest(second)
 
@@ -235,6 +239,33 @@ def test_sweep_without_checkpoints_is_refused(sweep, capsys):
     assert predict(sweep) == 2
     said = capsys.readouterr().err
     assert f"no trial of {sweep} is evaluated and has its checkpoint" in said
+
+
+@pytest.mark.usefixtures("short_episodes")
+def test_trials_whose_checkpoints_are_gone_are_counted(sweep, capsys):
+    (registry.trial_folder(sweep.parent, trials_of(sweep)[0]) / "checkpoint.pt").unlink()
+    assert predict(sweep) == 0
+    said = capsys.readouterr().out
+    assert "left out, because their checkpoints are gone: 1 trial\n" in said
+    assert "1 world model of 1 trial" in said
+
+
+def test_folder_that_is_anothers_is_refused_before_anybody_acts(sweep, monkeypatch, capsys):
+    (sweep / "predictions").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: path != sweep / "predictions")
+    monkeypatch.delattr("pwmray.predictions.record_windows")
+    assert predict(sweep) == 2
+    assert f"{sweep / 'predictions'} is not yours to write to" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("short_episodes")
+def test_printed_command_can_be_typed_where_a_path_has_spaces(sweep, capsys):
+    results_dir = sweep.parent / "my results"
+    results_dir.mkdir()
+    for name in ("tiny", "trials"):
+        (sweep.parent / name).rename(results_dir / name)
+    assert predict(results_dir / "tiny") == 0
+    assert f"summarize.py tiny --results '{results_dir}'`" in capsys.readouterr().out
 
 
 def test_damaged_checkpoints_alone_are_an_error(sweep, capsys):

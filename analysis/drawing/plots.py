@@ -110,8 +110,8 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
 def plan_predictions(sweep: Sweep, found: Sequence[Predictions]) -> Plot:
     """Lay out each world model's error along the steps ahead, at the largest budget of each arm."""
     layout = lay_out(build_arms(sweep), sweep.compare)
-    measured = tuple(trial for row in found for trial in row.arm.counted)
-    largest = set(_largest_budgets(sweep._replace(trials=measured)))
+    measured = sweep._replace(trials=tuple(trial for row in found for trial in row.arm.counted))
+    largest = set(_largest_budgets(measured))
     entries = [
         (row.arm.factors, tuple(points))
         for row in found
@@ -123,14 +123,13 @@ def plan_predictions(sweep: Sweep, found: Sequence[Predictions]) -> Plot:
     sizes = _count_marks(panels)
     return Plot(
         "predictions",
-        f"{sweep.name}: how well the world models predict rewards{_name_budget(sweep)}",
+        f"{sweep.name}: how well the world models predict rewards{_name_budget(measured)}",
         layout,
         panels,
         f"Thin lines: one a world model, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
         "Root mean squared error of the symlog reward so many steps ahead, along the real actions "
-        "from a real observation, all models of a task in the same windows: those of "
-        f"the policies of {format_span([row.num_agents for row in found])} trials, equally many "
-        "of each." + explain_names(layout),
+        "from a real observation, all models of a task in the same windows, equally many of each "
+        f"policy ({format_span([row.num_agents for row in found])})." + explain_names(layout),
     )
 
 

@@ -38,10 +38,11 @@ def draw_predictions(summary: Summary, names: ShortNames) -> Grid:
         "root mean square as a share of the real rewards' sd (symlog rewards); 1 is no better "
         "than knowing their mean. Mean +- sample sd over models.",
         "All models of a task predict the same: "
-        f"{format_span([row.num_windows for row in found])} windows, in which the policies of "
-        f"{format_span([row.num_agents for row in found])} trials acted equally often. No verdict "
-        "rests on it.",
+        f"{format_span([row.num_windows for row in found])} windows, equally many of each policy "
+        f"({format_span([row.num_agents for row in found])}). No verdict rests on it.",
     ]
+    if any("-" in row for row in rows):
+        notes.append("-: the rewards there are all alike, or nobody measured so far ahead.")
     if missing:
         notes.append(f"Not measured since they were evaluated: {number_of(missing, 'trial')}.")
     return Grid("How well the world models predict rewards", headers, rows, tuple(notes))

@@ -262,12 +262,13 @@ class _Lines:
     def __init__(self, title: str):
         self._title = title
         self._what = ""
+        self._first = 0  # steps that were done as the activity began
         self._started = self._said = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what != self._what:
-            self._what, self._started = what, now
+            self._what, self._started, self._first = what, now, done
         elif now - self._said < _SECONDS_PER_LINE:
             return
         self._said = now
@@ -276,5 +277,6 @@ class _Lines:
     def _amount(self, done: int, total: int, now: float) -> str:
         if not total:
             return ""
-        left = (now - self._started) * (total - done) / done if done else 0.0
+        here = done - self._first
+        left = (now - self._started) * (total - done) / here if here else 0.0
         return f", {done}/{total}" + (f", {format_duration(left)} left" if left else "")

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ from pwmray.commands import (
 from pwmray.registry import CHECKPOINT_FILE, Status
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.results import PREDICTIONS, PREDICTIONS_FOLDER, write_rows
+from pwmray.room import check_writable
 from pwmray.tasks import EPISODE_STEPS
 from pwmray.wording import as_typed, number_of, one_line, unknown
 
@@ -38,6 +40,19 @@ class _Group(NamedTuple):
     trials: list[str]
     num_episodes: int  # that each of them was finally evaluated in, the smallest number
     horizon: int  # that their policies imagine, the largest
+
+
+class _Turns(NamedTuple):
+    """How far a command has come: each trial has a turn to act and one to predict."""
+
+    progress: Progress
+    first: int  # turns before the group's
+    total: int  # steps of all turns
+
+    def count(self, what: str, place: int) -> Callable[[int], None]:
+        """Return a function that shows how far the group's turn at `place` has come."""
+        before = (self.first + place) * EPISODE_STEPS
+        return lambda step: self.progress(what, before + step, self.total)
 
 
 class _Options(NamedTuple):
@@ -80,33 +95,45 @@ def _predict(chosen: argparse.Namespace) -> None:
     from pwmray.devices import choose_device
 
     device, are_measured = choose_device(chosen.device), []
-    (folder / PREDICTIONS_FOLDER).mkdir(exist_ok=True)  # now, for what follows takes minutes
-    for group in groups:
-        num_episodes = min(chosen.episodes, group.num_episodes)  # the same number for each agent
-        options = _Options(num_episodes, chosen.steps or group.horizon, device)
-        with show_progress("predict") as progress:
-            are_measured.append(_measure(folder, group, options, progress))
+    check_writable(folder / PREDICTIONS_FOLDER)  # now, for what follows takes minutes
+    (folder / PREDICTIONS_FOLDER).mkdir(exist_ok=True)
+    total, first = 2 * EPISODE_STEPS * sum(len(group.trials) for group in groups), 0
+    with show_progress("predict") as progress:
+        for group in groups:
+            num_episodes = min(chosen.episodes, group.num_episodes)  # the same of each agent
+            num_steps = chosen.steps or min(group.horizon, EPISODE_STEPS)
+            options = _Options(num_episodes, num_steps, device)
+            turns = _Turns(progress, first, total)
+            are_measured.append(_measure(folder, group, options, turns))
+            first += 2 * len(group.trials)
     if not any(are_measured):
         raise ValueError(f"no agent of {folder} could be loaded")
-    command = ["python", "analysis/summarize.py", chosen.sweep, *give_results(chosen.results)]
-    print(f"shown by `{as_typed(' '.join(command))}`")
+    which = shlex.join([chosen.sweep, *give_results(chosen.results)])
+    print(f"shown by `{as_typed(f'python analysis/summarize.py {which}')}`")
 
 
 def _list_groups(folder: Path) -> list[_Group]:
     from pwmray.config import TrialConfig
 
     found: dict[str, dict[str, TrialConfig]] = {}  # by task and trial
+    num_without = 0
     for name in read_sweep(folder)["trials"]:
         trial = registry.trial_folder(folder.parent, name)
         try:
             record = registry.read(trial)
-            if record.status is Status.EVALUATED and (trial / CHECKPOINT_FILE).exists():
-                config = TrialConfig.from_dict(record.last("config"))
-                found.setdefault(config.task, {})[name] = config
+            if record.status is not Status.EVALUATED:
+                continue
+            if not (trial / CHECKPOINT_FILE).exists():
+                num_without += 1
+                continue
+            config = TrialConfig.from_dict(record.last("config"))
+            found.setdefault(config.task, {})[name] = config
         except (ValueError, OSError) as error:  # it may be of another version
             say(f"left out: {trial}: {one_line(error)}")
     if not found:
         raise ValueError(f"no trial of {folder} is evaluated and has its checkpoint")
+    if num_without:
+        say(f"left out, because their checkpoints are gone: {number_of(num_without, 'trial')}")
     return [
         _Group(
             task,
@@ -126,17 +153,17 @@ def _choose(groups: Sequence[_Group], tasks: Sequence[str] | None, folder: Path)
     return [group for group in groups if tasks is None or group.task in tasks]
 
 
-def _measure(folder: Path, group: _Group, options: _Options, progress: Progress) -> bool:
+def _measure(folder: Path, group: _Group, options: _Options, turns: _Turns) -> bool:
     """Write the table of one task; return whether any of its agents could be loaded."""
     from pwmray import predictions
 
     started = datetime.datetime.now(datetime.UTC)
-    recorded = _record(folder, group, options, progress)
+    recorded = _record(folder, group, options, turns)
     if not recorded:
         return False
     windows = predictions.join(list(recorded.values()))
     known = {"windows": len(windows.obs_BO), "agents": len(recorded), "measured_at": started}
-    rows = [known | row for row in _predict_all(folder, group, options, windows, progress)]
+    rows = [known | row for row in _predict_all(folder, group, options, windows, turns)]
     write_rows(folder / PREDICTIONS_FOLDER / f"{group.task}.arrow", rows, PREDICTIONS)
     num_models = len({row["world_model"] for row in rows})
     say(
@@ -147,9 +174,7 @@ def _measure(folder: Path, group: _Group, options: _Options, progress: Progress)
     return True
 
 
-def _record(
-    folder: Path, group: _Group, options: _Options, progress: Progress
-) -> dict[str, "Windows"]:
+def _record(folder: Path, group: _Group, options: _Options, turns: _Turns) -> dict[str, "Windows"]:
     """Let every agent act; return their windows by trial."""
     from pwmray.predictions import record_windows
 
@@ -158,13 +183,13 @@ def _record(
         agent = _load(folder, name, options)
         if agent is not None:
             seeds = agent.config.evaluation.final_seeds[: options.num_episodes]
-            hear = _count(progress, f"{group.task}, acting", place, group)
+            hear = turns.count(f"{group.task}, acting", place)
             recorded[name] = record_windows(agent, seeds, options.num_steps, hear)
     return recorded
 
 
 def _predict_all(
-    folder: Path, group: _Group, options: _Options, windows: "Windows", progress: Progress
+    folder: Path, group: _Group, options: _Options, windows: "Windows", turns: _Turns
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of every trial whose agent can be loaded."""
     from pwmray import predictions
@@ -175,7 +200,7 @@ def _predict_all(
     spreads = predictions.measure_spreads(windows)
     errors: dict[str, list[float]] = {}  # by world model: many trials may share a frozen one
     for place, name in enumerate(group.trials, len(group.trials)):
-        _count(progress, f"{group.task}, predicting", place, group)(0)
+        turns.count(f"{group.task}, predicting", place)(0)
         agent = _load(folder, name, options, is_first=False)
         if agent is None:
             continue
@@ -197,9 +222,3 @@ def _load(folder: Path, name: str, options: _Options, is_first: bool = True) -> 
         if is_first:
             say(f"left out: {one_line(error)}")
         return None
-
-
-def _count(progress: Progress, what: str, place: int, group: _Group) -> Callable[[int], None]:
-    """Return a function that shows how far one trial's turn has come; each has two."""
-    total = 2 * len(group.trials) * EPISODE_STEPS
-    return lambda step: progress(what, place * EPISODE_STEPS + step, total)
