@@ -27,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 PATHS = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ["PYTHONPATH"] = os.pathsep.join(PATHS)
 
+NUM_THREADS = torch.get_num_threads()
 # The longest first: one of them that began last would run alone at the end.
 LONGEST_FILES = (
     "test_launch", "test_fault_rounds", "test_slurm_sweeps", "test_hosts", "test_wandb",
@@ -59,6 +60,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def numbers():
     """Reset torch's settings of numbers, which training changes for the whole process."""
+    torch.set_num_threads(NUM_THREADS)
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
 

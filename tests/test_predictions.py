@@ -15,6 +15,7 @@ from pwmray import cli, predictions, registry, results
 from pwmray.agent import load_agent
 from pwmray.algorithm.evaluate import POLICY_GROUP
 from pwmray.envs.vector import make_vector
+from pwmray.registry import Status
 from pwmray.tables import Tables
 from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from tests.made_trials import CPU, ask_for, make_config, open_trial, run_to_the_end
@@ -65,6 +66,16 @@ def agents(made):
 
 def trials_of(folder):
     return json.loads((folder / "sweep.json").read_text())["trials"]
+
+
+def change_record(folder, place, before, after):
+    """Change what the record of a sweep's trial says; return the trial's folder."""
+    trial = registry.trial_folder(folder.parent, trials_of(folder)[place])
+    events = (trial / "events.jsonl").read_text()
+    assert before in events
+    (trial / "events.jsonl").unlink()
+    (trial / "events.jsonl").write_text(events.replace(before, after))
+    return trial
 
 
 def predict(folder, *options):
@@ -168,7 +179,7 @@ def test_every_model_is_measured_on_what_all_agents_did(sweep, agents, capsys):
     assert predict(sweep) == 0
     said = capsys.readouterr().out
     assert f"2 world models of 2 trials, on {NUM_WINDOWS} windows of 3 steps" in said
-    assert f"shown by `python analysis/summarize.py tiny --results {sweep.parent}`" in said
+    assert f"summarize.py tiny --results {sweep.parent}`" in said
     parts = [
         predictions.record_windows(agent, range(1_000_000, 1_000_003), NUM_STEPS, lambda _: None)
         for agent in agents
@@ -207,11 +218,36 @@ def test_checkpoint_that_cannot_be_read_is_named_and_left_out(sweep, capsys):
 
 
 @pytest.mark.usefixtures("short_episodes")
+def test_agents_act_equally_often_and_are_followed_as_far_as_any_of_them_looks(sweep):
+    change_record(sweep, 0, '"horizon": 3', '"horizon": 4')
+    change_record(sweep, 1, '"final_episodes": 3', '"final_episodes": 2')
+    assert predict(sweep) == 0
+    rows = rows_of(sweep)
+    assert max(row["step"] for row in rows) == 4
+    assert {row["windows"] for row in rows} == {2 * 2 * 2}
+
+
+def test_evaluated_trials_of_the_chosen_tasks_are_measured_and_no_others(tmp_path, capsys):
+    tasks = {"pendulum-spin": Status.EVALUATED, "cup-spin": Status.EVALUATED}
+    folders = {}
+    for task, status in (*tasks.items(), ("pendulum-spin", Status.RUNNING)):
+        config = make_config("baseline", task=task, seed=len(folders))
+        folder = folders[task, status] = registry.trial_folder(tmp_path, config.fingerprint)
+        ask_for(config, folder)
+        for reached in (Status.RUNNING, Status.COMPLETED, Status.EVALUATED):
+            if registry.read(folder).status is not status:
+                registry.record(folder, reached)
+        (folder / "checkpoint.pt").write_bytes(b"cut")  # so that it is named
+    sweep = write_sweep(tmp_path / "tiny", [folder.name for folder in folders.values()])
+    capsys.readouterr()
+    assert predict(sweep, "--tasks", "pendulum-spin") == 2
+    named = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    assert named == [str(folders["pendulum-spin", Status.EVALUATED] / "checkpoint.pt")]
+
+
+@pytest.mark.usefixtures("short_episodes")
 def test_trial_of_another_version_is_named_and_left_out(sweep, capsys):
-    folder = registry.trial_folder(sweep.parent, trials_of(sweep)[1])
-    events = (folder / "events.jsonl").read_text()
-    (folder / "events.jsonl").unlink()
-    (folder / "events.jsonl").write_text(events.replace('"wm_horizon"', '"wm_reach"'))
+    folder = change_record(sweep, 1, '"wm_horizon"', '"wm_reach"')
     assert predict(sweep) == 0
     said = capsys.readouterr().out
     assert f"left out: {folder}: unknown" in said and "'learner.wm_reach'" in said

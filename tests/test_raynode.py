@@ -143,11 +143,12 @@ def start_node(tmp_path, role, ray, changes=None, port=1):
         lines = ["import sys", "from cluster import raynode", changes]
         program = ["-c", "\n".join([*lines, "sys.exit(raynode.main(sys.argv[1:]))"])]
     command = [sys.executable, *program, role, "127.0.0.1", str(port), json.dumps(told)]
-    process = subprocess.Popen(command, env={**os.environ, **variables})
+    process = subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
     try:
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its Ray too
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -256,7 +257,8 @@ def test_worker_that_its_job_ends_asks_nothing(tmp_path, monkeypatch):
         # Slurm takes too long to see it.
         ("RUNNING", "n2,n3", False, True, "raynode._LOST_SECONDS = 0.0"),
         ("RUNNING", "n2,n3", True, False, None),
-        ("COMPLETING", "n2,n3", True, False, None),  # it was cancelled
+        ("COMPLETING", "n2,n3", False, False, "raynode._LOST_SECONDS = 0.0"),  # it was cancelled
+        ("CANCELLED", "n3", False, False, None),
     ],
 )
 def test_job_that_lost_its_first_node_is_requeued_by_another(

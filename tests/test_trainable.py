@@ -21,8 +21,9 @@ SHORT = {**UNPLANNED, "epochs": 2}  # one row
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, monkeypatch):
     """The folders of two trials that wait."""
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "ray"))
     configs = [make_config("baseline", seed=seed, **SHORT) for seed in (42, 123)]
     found = [registry.trial_folder(tmp_path, config.fingerprint) for config in configs]
     for config, folder in zip(configs, found, strict=True):
