@@ -142,7 +142,7 @@ def start_node(tmp_path, role, ray, changes=None, port=1):
     if changes is not None:
         lines = ["import sys", "from cluster import raynode", changes]
         program = ["-c", "\n".join([*lines, "sys.exit(raynode.main(sys.argv[1:]))"])]
-    command = [sys.executable, *program, role, "127.0.0.1", str(port), json.dumps(told)]
+    command = [sys.executable, *program, role, "127.0.0.2", str(port), json.dumps(told)]
     process = subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
     try:
         yield process
@@ -275,8 +275,11 @@ def test_job_that_lost_its_first_node_is_requeued_by_another(
         port = head.getsockname()[1]
         if not answers:
             head.close()
-        with start_node(tmp_path, "worker", "", changes, port) as worker:
+        ray = f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(' '.join(sys.argv))"
+        with start_node(tmp_path, "worker", ray, changes, port) as worker:
             assert worker.wait(60) == 0
+    told = (tmp_path / "told").read_text()
+    assert "--node-ip-address=127.0.0.2 " in told and f"--address=127.0.0.1:{port}" in told
     said = log.read_text() if log.exists() else ""
     assert ("requeue 41_3" in asked.read_text().splitlines()) == is_requeued
     assert ("n2, the job's first node, is lost: it is requeued" in said) == is_requeued
