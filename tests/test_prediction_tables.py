@@ -98,6 +98,27 @@ def test_what_is_no_share_is_told_of_by_a_dash(tmp_path, values):
     assert "NaN" not in render_json(summary, False)
 
 
+def test_level_that_does_not_apply_is_no_error_that_is_missing(tmp_path):
+    key = "policy[flow].num_substeps"
+    rows = [
+        row
+        | {
+            "config": json.dumps(
+                {"policy": {"num_substeps": 2} if "flow" in row["variant"] else {}}
+            )
+        }
+        for row in make_rows()
+    ]
+    folder = tmp_path / "s"
+    write_trials(folder, rows, ["variant", key, "task", "seed"], "variant")
+    (folder / "predictions").mkdir()
+    measured = [m for row in rows for m in measure(row)]
+    write_rows(folder / "predictions" / f"{TASK}.arrow", measured, PREDICTIONS)
+    grid = find_grid(summarize(folder))
+    assert [row[grid.headers.index(key)] for row in grid.rows] == ["-", "2"]
+    assert not any(note.startswith("-:") for note in grid.notes)
+
+
 def test_several_sweeps_are_not_told_of_together(tmp_path):
     rows = make_rows()
     measured = [m for row in rows for m in measure(row)]

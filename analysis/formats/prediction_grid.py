@@ -41,7 +41,7 @@ def draw_predictions(summary: Summary, names: ShortNames) -> Grid:
         f"{format_span([row.num_windows for row in found])} windows, equally many of each policy "
         f"({format_span([row.num_agents for row in found])}). No verdict rests on it.",
     ]
-    if any("-" in row for row in rows):
+    if any("-" in row[-len(steps) :] for row in rows):  # a level may be "-", too
         notes.append("-: the rewards there are all alike, or nobody measured so far ahead.")
     if missing:
         notes.append(f"Not measured since they were evaluated: {number_of(missing, 'trial')}.")
