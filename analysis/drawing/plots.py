@@ -26,6 +26,7 @@ PANEL_SERIES = 8  # with more series, a panel of curves is split by category
 PLAIN_SERIES = 4  # the same for series of one colour: as many as there are dashes
 MOST_MARKS = 32  # distinguishable ones (see panels.choose_markers)
 REAL, IMAGINED = "real_start_value", "imagined_start_value"  # columns of `trials`
+Kind = Literal["returns", "curves", "predictions", "starts"]
 Entries = Sequence[tuple[Factors, Any]]  # an arm's factors, and a mark of it
 
 
@@ -64,7 +65,7 @@ class Panel(NamedTuple):
 class Plot(NamedTuple):
     """A figure before it is drawn."""
 
-    kind: Literal["returns", "curves", "predictions", "starts"]
+    kind: Kind
     title: str
     layout: Layout
     panels: tuple[Panel, ...]  # task by task; with categories, all of them for each task
@@ -94,17 +95,8 @@ def plan_curves(sweep: Sweep, curves: Curves) -> Plot:
     """Lay out every seed's learning curve at the largest budget of each arm."""
     layout = lay_out(build_arms(sweep), sweep.compare)
     drawn, entries = _list_curves(_largest_budgets(sweep), curves)
-    panels = _fill_curves(layout, entries)
-    sizes = _count_marks(panels)
-    return Plot(
-        "curves",
-        f"{sweep.name}: return during training{_name_budget(sweep)}",
-        layout,
-        panels,
-        f"Thin lines: one a training seed, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
-        + _describe_points(drawn)
-        + explain_names(layout),
-    )
+    title = f"{sweep.name}: return during training{_name_budget(sweep)}"
+    return _plan_lines("curves", title, layout, entries, "training seed", _describe_points(drawn))
 
 
 def plan_predictions(sweep: Sweep, found: Sequence[Predictions]) -> Plot:
@@ -119,18 +111,13 @@ def plan_predictions(sweep: Sweep, found: Sequence[Predictions]) -> Plot:
         for model in row.models
         if (points := [(step, share) for step, share in enumerate(model, 1) if _is_number(share)])
     ]
-    panels = _fill_curves(layout, entries)
-    sizes = _count_marks(panels)
-    return Plot(
-        "predictions",
-        f"{sweep.name}: how well the world models predict rewards{_name_budget(measured)}",
-        layout,
-        panels,
-        f"Thin lines: one a world model, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
+    title = f"{sweep.name}: how well the world models predict rewards{_name_budget(measured)}"
+    told = (
         "Root mean squared error of the symlog reward so many steps ahead, along the real actions "
         "from a real observation, all models of a task in the same windows, equally many of each "
-        f"policy ({format_span([row.num_agents for row in found])})." + explain_names(layout),
+        f"policy ({format_span([row.num_agents for row in found])})."
     )
+    return _plan_lines("predictions", title, layout, entries, "world model", told)
 
 
 def plan_all_curves(sweep: Sweep, curves: Curves) -> Plot:
@@ -219,6 +206,16 @@ def _fill_panels(
     )
 
 
+def _plan_lines(
+    kind: Kind, title: str, layout: Layout, entries: Entries, unit: str, told: str
+) -> Plot:
+    """Lay out a line for each `unit`, and their mean where an arm has enough of them."""
+    panels = _fill_curves(layout, entries)
+    sizes = [len(series.marks) for panel in panels for series in panel.series]
+    lines = f"Thin lines: one a {unit}, {format_span(sizes)} an arm; {_describe_band(sizes)}. "
+    return Plot(kind, title, layout, panels, lines + told + explain_names(layout))
+
+
 def _fill_curves(layout: Layout, entries: Entries) -> tuple[Panel, ...]:
     """Return a panel per task, or, where that would be crowded, one for each category of it."""
     panels = _fill_panels(layout, entries, layout.categories)
@@ -229,10 +226,6 @@ def _fill_curves(layout: Layout, entries: Entries) -> tuple[Panel, ...]:
     shown = [factors for factors, _ in entries]
     columns = order_ticks(layout.ranks, layout.categories, layout.names, shown, is_title=True)
     return _fill_panels(layout, entries, (), columns)
-
-
-def _count_marks(panels: Sequence[Panel]) -> list[int]:
-    return [len(series.marks) for panel in panels for series in panel.series]
 
 
 def _name_budget(sweep: Sweep) -> str:

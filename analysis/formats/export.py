@@ -59,9 +59,9 @@ def render_json(summary: Summary, per_seed: bool) -> str:
         "comparisons": [_plain_comparisons(table, names) for table in summary.comparisons],
         "effects": _plain_factorial(summary.factorial),
         "suites": [_plain_suite(suite) for suite in summary.suites],
-        "costs": [{**cost.arm.factors, **_plain_cost(cost)} for cost in summary.costs],
+        "costs": [_plain_of_arm(cost) for cost in summary.costs],
         "scalings": [_plain_scaling(scaling) for scaling in summary.scalings],
-        "predictions": [_plain_predictions(found) for found in summary.predictions],
+        "predictions": [_plain_of_arm(found) for found in summary.predictions],
         "notes": [*names.legend.values(), *summary.notes],
     }
     if summary.reference is not None:
@@ -165,13 +165,9 @@ def _plain_suite(suite: Suite) -> dict[str, Any]:
     return {**suite._asdict(), "thresholds": THRESHOLDS, "levels": levels}
 
 
-def _plain_predictions(found: Predictions) -> dict[str, Any]:
+def _plain_of_arm(found: Cost | Predictions) -> dict[str, Any]:
     values = {name: value for name, value in found._asdict().items() if name != "arm"}
     return {**found.arm.factors, **values}
-
-
-def _plain_cost(cost: Cost) -> dict[str, Any]:
-    return {name: value for name, value in cost._asdict().items() if name != "arm"}
 
 
 def _plain_scaling(scaling: Scaling) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from analysis.short_names import ShortNames
 from analysis.stats import mean_and_sd
 from pwmray.wording import number_of
 
-ERROR_NOTE = (
-    "error: of the reward as many steps ahead as were measured, along the real actions from a "
-    "real observation: root mean square as a share of the real rewards' sd (symlog rewards)."
+_HOW = (
+    "along the real actions from a real observation: root mean square as a share of the real "
+    "rewards' sd (symlog rewards)"
 )
+ERROR_NOTE = f"error: of the reward as many steps ahead as were measured, {_HOW}."
 
 
 def draw_predictions(summary: Summary, names: ShortNames) -> Grid:
@@ -34,9 +35,8 @@ def draw_predictions(summary: Summary, names: ShortNames) -> Grid:
     num_trials = sum(len(arm.counted) for arm in summary.arms)
     missing = num_trials - sum(row.num_trials for row in found)
     notes = [
-        "Error of the reward so many steps ahead, along the real actions from a real observation: "
-        "root mean square as a share of the real rewards' sd (symlog rewards); 1 is no better "
-        "than knowing their mean. Mean +- sample sd over models.",
+        f"Error of the reward so many steps ahead, {_HOW}; 1 is no better than knowing their mean. "
+        "Mean +- sample sd over models.",
         "All models of a task predict the same: "
         f"{format_span([row.num_windows for row in found])} windows, equally many of each policy "
         f"({format_span([row.num_agents for row in found])}). No verdict rests on it.",

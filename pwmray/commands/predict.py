@@ -163,7 +163,8 @@ def _measure(folder: Path, group: _Group, options: _Options, turns: _Turns) -> b
         return False
     windows = predictions.join(list(recorded.values()))
     known = {"windows": len(windows.obs_BO), "agents": len(recorded), "measured_at": started}
-    rows = [known | row for row in _predict_all(folder, group, options, windows, turns)]
+    acted = group._replace(trials=list(recorded))
+    rows = [known | row for row in _predict_all(folder, acted, options, windows, turns)]
     write_rows(folder / PREDICTIONS_FOLDER / f"{group.task}.arrow", rows, PREDICTIONS)
     num_models = len({row["world_model"] for row in rows})
     say(
@@ -201,8 +202,8 @@ def _predict_all(
     errors: dict[str, list[float]] = {}  # by world model: many trials may share a frozen one
     for place, name in enumerate(group.trials, len(group.trials)):
         turns.count(f"{group.task}, predicting", place)(0)
-        agent = _load(folder, name, options, is_first=False)
-        if agent is None:
+        agent = _load(folder, name, options)
+        if agent is None:  # deleted since it acted
             continue
         model = predictions.digest(agent.learner.world_model)
         if model not in errors:
@@ -212,13 +213,12 @@ def _predict_all(
             yield {"trial": name, "world_model": model, **found}
 
 
-def _load(folder: Path, name: str, options: _Options, is_first: bool = True) -> "Agent | None":
-    """Return a trial's agent, or None for a file that cannot be read, which is said once."""
+def _load(folder: Path, name: str, options: _Options) -> "Agent | None":
+    """Return a trial's agent; say why a file cannot be read, and return None."""
     from pwmray.agent import load_agent
 
     try:
         return load_agent(registry.trial_folder(folder.parent, name), options.device)
     except (ValueError, OSError) as error:
-        if is_first:
-            say(f"left out: {one_line(error)}")
+        say(f"left out: {one_line(error)}")
         return None
