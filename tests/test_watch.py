@@ -338,6 +338,16 @@ def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, ended, told):
     assert ended.read_text() == ""
 
 
+def test_job_of_another_user_does_not_keep_ones_own_from_being_cancelled(
+    tmp_path, capsys, ended, told
+):
+    submissions.append(tmp_path / "tiny", submission(45))
+    told[:] = [RUNS.replace("root", "somebody"), OURS.replace("41|41", "45|45")]
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    said = "job 41 belongs to somebody, who alone may cancel it\n45 (h100): RUNNING\n"
+    assert (code, out[: len(said)], ended.read_text()) == (0, said, "45\n")
+
+
 def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, ended, told):
     submissions.append(tmp_path / "tiny", submission(45))
     told.append(OURS.replace("41|41", "45|45"))
