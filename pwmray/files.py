@@ -106,6 +106,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
 
     A device or a pipe is written into: in the place of /dev/null a file would harm the machine.
+    Another user's file stays as open to others as it was, whatever this process's umask.
     Raises IsADirectoryError for a folder, and an OSError that names `path` if it names no file.
     """
     check_no_folder(path)
@@ -120,6 +121,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         with open(draft, "rb") as file:
+            _keep_open(path, draft)
             os.fsync(file.fileno())
             try:
                 os.replace(draft, path)
@@ -133,6 +135,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _keep_open(path: Path, draft: Path) -> None:
+    """Give what replaces another user's file the permissions that the group and others had."""
+    with contextlib.suppress(OSError):  # there is no such file, or the file system has none
+        theirs = path.stat()
+        if theirs.st_uid != os.geteuid():
+            os.chmod(draft, draft.stat().st_mode | theirs.st_mode & 0o066)
 
 
 def append_lines(path: Path, lines: str) -> None:

@@ -44,6 +44,23 @@ def test_file_is_replaced_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("user", "mode"), [(-1, 0o664), (os.geteuid(), 0o600)])
+def test_another_users_file_stays_open_to_its_group_under_any_umask(
+    tmp_path, monkeypatch, user, mode
+):
+    path = tmp_path / "shared"
+    path.touch()
+    path.chmod(0o664)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    before = os.umask(0o077)
+    try:
+        with replacing(path) as draft:
+            draft.touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 def test_what_takes_a_files_place_is_on_the_disk_before(tmp_path, synced):
     write(tmp_path / "table.md", "whole")
     (first, name, text), last = synced
