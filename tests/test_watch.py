@@ -180,7 +180,7 @@ def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
         planned = planning.make(named, "tiny", TRIALS, tmp_path)
         folder = tables.open_sweep(planned, "python tiny.py")
         submissions.append(folder, submission(number))
-        told.append(RUNS.replace("41", str(number)))
+        told.append(OURS.replace("41", str(number)))
         (folder / "jobs").mkdir()
         where = {"dashboard": f"10.0.0.1:{number}", "token": "/home/me/.token"}
         (folder / "jobs" / f"{number}.json").write_text(json.dumps(where))
@@ -188,9 +188,19 @@ def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
     assert "-L 8265:10.0.0.1:45 " in out and "-L 8266:10.0.0.1:41 " in out
 
 
+def test_dashboard_of_another_users_job_is_not_offered_as_its_token_cannot_be_read(
+    tmp_path, capsys, told
+):
+    folder = queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", "somebody"))
+    (folder / "jobs" / "41.json").mkdir(parents=True)  # neither can this, under some umasks
+    code, out, _ = run(capsys, tmp_path, "watch", "--once")
+    assert (code, "dashboard" in out) == (0, False)
+
+
 def test_task_of_an_array_has_one_number_throughout(tmp_path, capsys, told):
     sweep_folder = queue(tmp_path, submission(40, "h200", num_tasks=4))
-    told.append(TASK)
+    told.append(TASK.replace("root", slurm_jobs.user()))
     (sweep_folder / "jobs").mkdir()
     where = {"token": "/home/me/.42.token", "dashboard": "10.0.0.1:8231"}
     (sweep_folder / "jobs" / "42.json").write_text(json.dumps(where))
