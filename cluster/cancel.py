@@ -42,7 +42,10 @@ def _cancel(chosen: argparse.Namespace) -> None:
         raise ValueError("no Slurm on this machine; cancel where the sweep was submitted")
     here = _ask_where()
     submitted = _choose(folder, chosen.job, here)
-    living = _living(submitted)
+    living, others = _living(submitted)
+    if others and not living:
+        raise ValueError("; ".join(others))
+    print("".join(f"{line}\n" for line in others), end="")
     for submission, jobs in living:
         states = ", ".join(sorted({job.state for job in jobs}))
         print(f"{submission.job_id} ({submission.profile}): {states}")
@@ -77,20 +80,24 @@ def _choose(folder: Path, job: str | None, here: str) -> list[Submission]:
     return [known[job]]
 
 
-def _living(submitted: Sequence[Submission]) -> list[tuple[Submission, list[Job]]]:
-    """Return the jobs that have not ended; raise ValueError for another user's."""
+def _living(
+    submitted: Sequence[Submission],
+) -> tuple[list[tuple[Submission, list[Job]]], list[str]]:
+    """Return this user's jobs that have not ended, and a line for each of another user."""
     told = slurm_jobs.ask([s.name for s in submitted], ASK_SECONDS)
     if told is None:
         raise ValueError(_NO_ANSWER)
-    living = []
+    living, others = [], []
     for submission in submitted:
         jobs = [job for job in submission.find(told) if not job.is_over]
-        for job in jobs:
-            if job.user not in ("", slurm_jobs.user()):  # accounting does not say whose it is
-                raise ValueError(f"job {job.job_id} belongs to {job.user}, who alone may cancel it")
-        if jobs:
+        # Accounting does not say whose they are.
+        users = {job.user for job in jobs} - {"", slurm_jobs.user()}
+        if users:
+            whose = ", ".join(sorted(users))
+            others.append(f"job {submission.job_id} belongs to {whose}, who alone may cancel it")
+        elif jobs:
             living.append((submission, jobs))
-    return living
+    return living, others
 
 
 def _agrees(sweep: str, number: int) -> bool:
@@ -119,7 +126,7 @@ def _scancel(jobs: Sequence[str]) -> None:
 
 def _wait_for_the_end(submitted: Sequence[Submission]) -> None:
     deadline = time.monotonic() + _END_SECONDS
-    while _living(submitted):
+    while _living(submitted)[0]:
         if time.monotonic() > deadline:
             raise ValueError(
                 f"its jobs have not ended {_END_SECONDS:.0f} s after scancel; see squeue"

@@ -14,7 +14,7 @@ _PORT = 8265  # on the user's own machine, for the first job; the next ones foll
 
 
 def describe(sweep_folders: Iterable[Path], jobs: Sequence[Job]) -> list[str]:
-    """Return a line for each running job of some sweeps that has a dashboard."""
+    """Return a line for each of this user's running jobs of some sweeps that has a dashboard."""
     found = [each for folder in sweep_folders for each in _read(folder, jobs)]
     login = f"{slurm_jobs.user()}@{_host()}" if found else ""
     return [
@@ -35,7 +35,8 @@ def _host() -> str:
 
 
 def _read(sweep_folder: Path, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[str, str]]]:
-    for job in jobs:
+    ours = (job for job in jobs if job.user == slurm_jobs.user())  # who alone may read the token
+    for job in ours:
         path = sweep_folder / JOBS_FOLDER / f"{job.job_id}.json"
         try:
             where = json.loads(path.read_text()) if job.state == "RUNNING" else {}

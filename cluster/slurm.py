@@ -251,9 +251,10 @@ def accounts_above(account: str, cluster: str) -> list[str]:
     return above
 
 
-def live_jobs(user: str) -> set[str]:
-    """Ask for the ids of the user's jobs that wait or run; of an array, the array's own id."""
-    return set(ask("squeue", "--noheader", f"--user={user}", "--format=%F").split())
+def live_jobs() -> dict[str, str]:
+    """Ask for the users of all jobs that wait or run, by id; of an array, by the array's own id."""
+    told = ask("squeue", "--noheader", "--format=%F %u").splitlines()
+    return dict(line.split(maxsplit=1) for line in told)
 
 
 def cluster_name() -> str:

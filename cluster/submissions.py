@@ -9,14 +9,16 @@ results/<sweep>/
                        which the job writes when it runs and deletes when it ends
 
 Submission records a QUEUED event with `slurm_job_id` (a string, as in RUNNING events),
-`slurm_cluster`, `profile` and `log` (an absolute path). For a job array, `slurm_job_id` and
-`slurm_array_job_id` are both the array's id. Later the driver in one of its tasks queues the trial
-again, with that task's raw id, `slurm_array_job_id` and `slurm_array_task_id`. A driver that stops
-before its job's time limit, or for a preemption, leaves its trials QUEUED with a `reason`.
+`slurm_cluster`, `slurm_uid` (whose job it is), `profile` and `log` (an absolute path). For a job
+array, `slurm_job_id` and `slurm_array_job_id` are both the array's id. Later the driver in one of
+its tasks queues the trial again, with that task's raw id, `slurm_array_job_id` and
+`slurm_array_task_id`. A driver that stops before its job's time limit, or for a preemption, leaves
+its trials QUEUED with a `reason`.
 """
 
 import datetime
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +67,7 @@ class Submission:
     def event(self) -> dict[str, Any]:
         """The fields of the QUEUED events of its trials."""
         job = {"slurm_job_id": self.job_id, "slurm_cluster": self.cluster}
+        job["slurm_uid"] = str(os.geteuid())
         if self.num_tasks > 1:
             job["slurm_array_job_id"] = self.job_id
         return {**job, "profile": self.profile, "log": self.log}

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,21 +112,25 @@ def _check_fit(
         if told := preflight.check_cpus(profile, wanted.to_run):
             print(f"note: {told}")
     if not is_again:
-        _check_not_queued(wanted, asked, slurm.live_jobs(user))
+        _check_not_queued(wanted, asked, slurm.live_jobs(), user)
     return fitting
 
 
-def _check_not_queued(wanted: Work, asked: Sequence[Profile], live: set[str]) -> None:
+def _check_not_queued(
+    wanted: Work, asked: Sequence[Profile], live: Mapping[str, str], user: str
+) -> None:
     """Raise ValueError if a job of this sweep and profile already waits or runs.
 
     Another job would be safe, because a trial has one claim, but it is most often a mistake.
     """
     for before in submissions.read(wanted.results / wanted.name):
         if before.job_id in live and before.profile in {profile.name for profile in asked}:
+            whose = live[before.job_id].strip()
+            by = "" if whose == user else f" by {whose}"
             raise ValueError(
                 f"job {before.job_id} of this sweep with profile {before.profile}, submitted "
-                f"{before.time[:16].replace('T', ' ')}, waits or runs; add --again for one more, "
-                "which shares the trials with it"
+                f"{before.time[:16].replace('T', ' ')}{by}, waits or runs; add --again for one "
+                "more, which shares the trials with it"
             )
 
 

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -106,6 +107,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced and takes its place.
 
     A device or a pipe is written into: in the place of /dev/null a file would harm the machine.
+    A file stays as open to others as it was, whatever this process's umask: it may be shared.
     Raises IsADirectoryError for a folder, and an OSError that names `path` if it names no file.
     """
     check_no_folder(path)
@@ -120,6 +122,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         with open(draft, "rb") as file:
+            _keep_open(path, draft)
             os.fsync(file.fileno())
             try:
                 os.replace(draft, path)
@@ -133,6 +136,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _keep_open(path: Path, draft: Path) -> None:
+    """Give what replaces a file the permissions that the group and others had for it."""
+    with contextlib.suppress(OSError):  # there is no such file, or its file system has none
+        draft.chmod(stat.S_IMODE(draft.stat().st_mode | path.stat().st_mode & 0o066))
 
 
 def append_lines(path: Path, lines: str) -> None:

@@ -64,9 +64,10 @@ def describe(found: Mapping[str, Lost]) -> list[str]:
 
 
 def in_hands(trials: Mapping[str, Summary], here: str) -> dict[str, Summary]:
-    """Return the trials that are in the hands of jobs of the cluster `here`."""
+    """Return the trials that are in the hands of this user's jobs of the cluster `here`."""
     theirs = {name: t for name, t in trials.items() if t.jobs and t.status in registry.IN_HANDS}
-    return {name: t for name, t in theirs.items() if t.cluster in (None, here)}
+    ours = {name: t for name, t in theirs.items() if not t.users or _user() in t.users}
+    return {name: t for name, t in ours.items() if t.cluster in (None, here)}
 
 
 def find_doubtful(results: Path, trials: Mapping[str, Summary], here: str) -> dict[str, Summary]:
@@ -117,8 +118,14 @@ def judge(trial: Summary, known: Iterable[Job]) -> Lost | None:
     found = {name: slurm_jobs.find(known, name) for name in trial.jobs}
     if any(not job.is_over for jobs in found.values() for job in jobs):
         return None
+    if set(trial.users) - {_user()} and not all(found.values()):
+        return None  # Slurm may hide others' jobs
     last = trial.jobs[-1]
     return _explain(trial, last.removesuffix(slurm_jobs.ANY_TASK), found[last])
+
+
+def _user() -> str:
+    return str(os.geteuid())
 
 
 def _explain(trial: Summary, name: str, jobs: list[Job]) -> Lost:
@@ -141,8 +148,8 @@ def _explain(trial: Summary, name: str, jobs: list[Job]) -> Lost:
 
 def _settle(results: Path, fingerprint: str, seen: Summary, known: list[Job]) -> Lost | None:
     folder = registry.trial_folder(results, fingerprint)
-    # Slurm may hide others' jobs, and theirs is the record, too.
-    if os.stat(folder / EVENTS_FILE).st_uid != os.geteuid():
+    # Whose job an earlier version had recorded nobody knows: maybe its who began the record.
+    if not seen.users and os.stat(folder / EVENTS_FILE).st_uid != os.geteuid():
         return None
     with registry.claimed(folder) as record:
         if record is None:

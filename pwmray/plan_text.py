@@ -12,7 +12,7 @@ from pwmray.plan import Plan, PlannedTrial, check_disk
 from pwmray.pretraining import prices as pretraining_prices
 from pwmray.pretraining.prerequisites import Prerequisite
 from pwmray.registry.states import describe_unreadable
-from pwmray.room import size_text
+from pwmray.room import describe_umask, size_text
 from pwmray.runtime import RuntimeConfig
 from pwmray.unread import describe_repeated
 from pwmray.wording import number_of
@@ -140,7 +140,7 @@ def describe_notes(plan: Plan) -> list[str]:
     about_trials = [*describe_unreadable(plan.unreadable), *_describe_other_data(plan)]
     about_code = [*describe_outdated(plan), *describe_other_code(plan)]
     about_grid = [*describe_unequal(plan), *describe_repeated(plan)]
-    return [*about_trials, *about_code, *about_grid]
+    return [*describe_umask(plan.results), *about_trials, *about_code, *about_grid]
 
 
 def _describe_other_data(plan: Plan) -> list[str]:

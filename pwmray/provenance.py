@@ -18,6 +18,7 @@ _JOB = {
     "slurm_array_job_id": "SLURM_ARRAY_JOB_ID",
     "slurm_array_task_id": "SLURM_ARRAY_TASK_ID",
     "slurm_cluster": "SLURM_CLUSTER_NAME",
+    "slurm_uid": "SLURM_JOB_UID",  # whose it is: who began a trial's record may be another user
     "profile": "PWMRAY_PROFILE",  # these two are set by cluster/
     "log": "PWMRAY_LOG",
 }
@@ -47,6 +48,7 @@ def process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "slurm_uid": os.environ.get("SLURM_JOB_UID"),
         "slurm_node": os.environ.get("SLURMD_NODENAME"),
     }
 

@@ -6,6 +6,7 @@ Also what a disk can take, and whether it is there at all.
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -104,6 +105,23 @@ def check_writable(folder: Path) -> None:
         is_locked = os.statvfs(existing).f_flag & os.ST_RDONLY
         why = "lies on a read-only file system" if is_locked else "is not yours to write to"
         raise ValueError(f"cannot write results to {folder}: {existing} {why}")
+
+
+def describe_umask(results: Path) -> list[str]:
+    """Return a line if several people share a results folder and this umask shuts others out."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    try:
+        found = results.stat()
+    except OSError:  # not there yet
+        return []
+    is_shared = found.st_mode & stat.S_ISGID and found.st_mode & stat.S_IWGRP
+    if not (is_shared and umask & stat.S_IRWXG):
+        return []
+    return [
+        f"note: others of its group share {results}, but umask {umask:03o} shuts them out of what "
+        "is made there now; under umask 002 they can go on with it"
+    ]
 
 
 class Mount:

@@ -5,13 +5,14 @@ database: squeue knows an ended job for the site's MinJobAge, five minutes unles
 """
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from pwmray.system import user_name
 
 # Name last: it alone may have the separator in it.
 _FIELDS = (
@@ -83,11 +84,7 @@ def user() -> str:
 
     LOGNAME may be another's, as after `su` without a dash.
     """
-    number = os.geteuid()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:  # in a container
-        return str(number)
+    return user_name(os.geteuid())
 
 
 def is_here() -> bool:

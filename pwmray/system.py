@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -26,6 +27,14 @@ class ProcessState(NamedTuple):
 
     is_zombie: bool
     started: str  # when, to tell it from an earlier or later one of the same number
+
+
+def user_name(number: int) -> str:
+    """Return the name of a user, or the number where this machine does not know one."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # in a container
+        return str(number)
 
 
 def num_cores() -> int:

@@ -1,5 +1,6 @@
 """What people read: errors in a line, names that are not valid, commands to type, numbers."""
 
+import contextlib
 import difflib
 import os
 import shlex
@@ -7,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pwmray.files import named_by_draft
+from pwmray.system import user_name
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,8 +19,20 @@ def one_line(error: Exception) -> str:
         return f"{error.object!a:.200} cannot be written in {error.encoding}; rename it"
     if isinstance(error, OSError) and error.strerror:
         place = f": {named_by_draft(error.filename)}" if error.filename else ""
-        return f"{error.strerror}{place}"
+        return f"{error.strerror}{place}{_whose(error)}"
     return " ".join((str(error) or type(error).__name__).split())
+
+
+def _whose(error: OSError) -> str:
+    """Return whose the file or folder is that is closed to us, if it is another user's."""
+    if not (isinstance(error, PermissionError) and error.filename):
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    for part in (path, *path.parents):
+        with contextlib.suppress(OSError, ValueError):
+            number = part.stat().st_uid
+            return "" if number == os.geteuid() else f", which is {user_name(number)}'s"
+    return ""
 
 
 def first_line(error: Exception | str) -> str:

@@ -519,3 +519,11 @@ def test_claim_that_beats_again_while_it_is_watched_is_left_alone(tmp_path, monk
     assert said[0].endswith(" on another-host")
     claim.watch_dead([path, other], said.append)
     assert len(said) == 1
+
+
+def test_process_of_another_user_is_told_with_whose_it_is(tmp_path):
+    with claim.acquire(tmp_path / "claim.json"):
+        ours = claim.holder(tmp_path / "claim.json")
+    assert claim.describe(ours) == f"{os.getpid()} on {socket.gethostname()}"
+    theirs = {**ours, "user": 1_234_567}
+    assert claim.describe(theirs) == f"{os.getpid()} of 1234567 on {socket.gethostname()}"

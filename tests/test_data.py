@@ -21,8 +21,10 @@ from pwmray.data.store import (
     write_store,
 )
 from pwmray.registry import claim
+from pwmray.system import user_name
 from pwmray.tasks import find_task
 from tests import small_disk
+from tests.claims import refuse_claims
 from tests.stores import write_rows
 
 SMALL = CollectionRecipe(num_episodes=2)
@@ -483,6 +485,15 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=f"cannot write data to {tmp_path}/file/collected: Not a"):
         ensure_data("pendulum-spin", SMALL, tmp_path / "file", CountingEnvs)
+
+
+def test_folder_that_another_user_closed_is_named_with_whose_it_is(tmp_path, monkeypatch):
+    refuse_claims(monkeypatch)
+    whose = user_name(os.geteuid())
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    said = rf"cannot write data to {tmp_path}/collected: Permission denied: .*, which is {whose}'s"
+    with pytest.raises(ValueError, match=said):
+        ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs)
 
 
 def test_what_was_collected_is_kept_until_there_is_room_for_it(tmp_path, monkeypatch):

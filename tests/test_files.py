@@ -44,6 +44,20 @@ def test_file_is_replaced_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o600])
+def test_file_stays_as_open_to_others_as_it_was_under_any_umask(tmp_path, mode):
+    path = tmp_path / "shared"
+    path.touch()
+    path.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        with replacing(path) as draft:
+            draft.touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 def test_what_takes_a_files_place_is_on_the_disk_before(tmp_path, synced):
     write(tmp_path / "table.md", "whole")
     (first, name, text), last = synced

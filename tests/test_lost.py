@@ -224,6 +224,35 @@ def test_trial_of_another_user_is_left_alone(tmp_path, here):
     assert settle_all(tmp_path, ["a1"]) == {}
 
 
+OURS, THEIRS = {"slurm_uid": str(os.geteuid())}, {"slurm_uid": "12345"}
+
+
+@pytest.mark.parametrize("events", [[queued(**THEIRS)], [queued(), running(**THEIRS)]])
+def test_trial_in_the_hands_of_another_users_job_is_left_alone_whoever_began_it(
+    events, tmp_path, here
+):
+    write_trial(tmp_path, *events)
+    assert settle_all(tmp_path, ["a1"]) == {}  # Slurm may hide it
+    here.append(job("FAILED"))
+    assert settle_all(tmp_path, ["a1"]) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_trial_that_another_user_began_is_set_right_where_our_job_had_it(tmp_path, here):
+    folder = write_trial(tmp_path, queued(**THEIRS), running(**THEIRS), queued("6", **OURS))
+    os.chown(folder / "events.jsonl", 12345, -1)
+    here.append(job("TIMEOUT", job_id="6"))
+    assert set(settle_all(tmp_path, ["a1"])) == {"a1"}
+
+
+def test_trial_that_waits_for_our_and_for_anothers_job_needs_word_of_both(tmp_path, here):
+    write_trial(tmp_path, queued(**THEIRS), queued("6", **OURS))
+    here.append(job("CANCELLED", job_id="6"))
+    assert settle_all(tmp_path, ["a1"]) == {}
+    here.append(job("CANCELLED"))
+    assert set(settle_all(tmp_path, ["a1"])) == {"a1"}
+
+
 def test_trial_that_cannot_be_set_right_hides_no_status(tmp_path, here, monkeypatch, capsys):
     write_trial(tmp_path, queued(), running(), name="0" * 16)
     (tmp_path / "some").mkdir()

@@ -43,19 +43,20 @@ def test_job_and_process_are_those_that_slurm_names(monkeypatch):
     told = {
         "SLURM_JOB_ID": "41", "SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3",
         "SLURM_CLUSTER_NAME": "east", "PWMRAY_PROFILE": "h100", "PWMRAY_LOG": "logs/41.out",
-        "SLURMD_NODENAME": "n1",
+        "SLURMD_NODENAME": "n1", "SLURM_JOB_UID": "1000",
     }  # fmt: skip
     for name in told:
         monkeypatch.delenv(name, raising=False)
     here = {"host": socket.gethostname(), "pid": os.getpid()}
+    of_slurm = {"slurm_job_id": "41", "slurm_uid": "1000", "slurm_node": "n1"}
     assert provenance.job() == {}
-    assert provenance.process() == {**here, "slurm_job_id": None, "slurm_node": None}
+    assert provenance.process() == {**here, **dict.fromkeys(of_slurm)}
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     array = {"slurm_array_job_id": "40", "slurm_array_task_id": "3", "slurm_cluster": "east"}
     ours = {"profile": "h100", "log": "logs/41.out"}
-    assert provenance.job() == {"slurm_job_id": "41", **array, **ours}
-    assert provenance.process() == {**here, "slurm_job_id": "41", "slurm_node": "n1"}
+    assert provenance.job() == {"slurm_job_id": "41", "slurm_uid": "1000", **array, **ours}
+    assert provenance.process() == {**here, **of_slurm}
 
 
 def test_commit_is_that_of_the_code_whatever_repository_git_is_at_work_in(other):

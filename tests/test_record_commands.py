@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pwmray import plan as planning
-from pwmray import plan_text, registry, tables
+from pwmray import plan_text, registry, slurm_jobs, tables
 from pwmray.driver import launch
 from pwmray.files import replacing
 from pwmray.registry import Status
@@ -80,12 +81,35 @@ def test_note_is_shown_and_kept_for_good(made, capsys):
 
 
 def test_note_of_a_user_without_a_name_is_kept_under_a_number(made, capsys, monkeypatch):
-    def raise_key_error():
-        raise KeyError("getpwuid(): uid not found: 12345")
-
-    monkeypatch.setattr("getpass.getuser", raise_key_error)
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
     assert run(capsys, made, "note", NAMES[0], "hello")[0] == 0
-    assert registry.read_notes(folder_of(made, 0))[0][0]["user"] == str(os.getuid())
+    assert registry.read_notes(folder_of(made, 0))[0][0]["user"] == "1234567"
+
+
+def test_note_is_of_who_writes_it_not_of_whose_environment_that_was(made, capsys, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert run(capsys, made, "note", NAMES[0], "hello")[0] == 0
+    assert registry.read_notes(folder_of(made, 0))[0][0]["user"] == slurm_jobs.user()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("closed", [".", "tiny"])
+def test_what_another_user_closed_is_named_with_its_owner(made, capsys, monkeypatch, closed):
+    def listdir(path):
+        if Path(path) == closed_to_us:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return list_all(path)
+
+    def is_open(path):
+        return closed_to_us not in Path(path).parents and exists(path)
+
+    closed_to_us, list_all, exists = made / closed, os.listdir, os.path.exists
+    os.chown(closed_to_us, 1_234_567, -1)
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os.path, "exists", is_open)
+    code, _, err = run(capsys, made, "failures", "tiny")
+    said = f"error: Permission denied: {closed_to_us}, which is 1234567's\n"
+    assert (code, err) == (2, said)
 
 
 def test_notes_of_two_at_once_are_both_kept(made):

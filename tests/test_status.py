@@ -232,7 +232,7 @@ def test_status_of_an_empty_folder_is_nothing(tmp_path, capsys):
 
 def test_cache_says_what_it_is(made):
     listing.list_trials(made, [TRIALS[0].fingerprint])
-    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-6"
+    assert json.loads((made / listing.CACHE_FILE).read_text())["format"] == "pwmray-listing-7"
 
 
 def test_one_is_counted_in_the_singular():

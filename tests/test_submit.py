@@ -8,7 +8,7 @@ import pytest
 from cluster import slurm, submissions, submit, work
 from cluster.slurm import SlurmError
 from cluster.submit import load_experiment
-from pwmray import registry
+from pwmray import registry, slurm_jobs
 from pwmray.commands import TRIALS_FAILED
 from pwmray.registry import Status
 from pwmray.registry.sweep_folders import read_sweep
@@ -264,11 +264,19 @@ if __name__"""
 
 def test_job_of_another_profile_is_no_second_one(place):
     assert place.submit("--profile", "any")[0] == 0
-    place.answers["squeue"] = "41\n"
+    place.answers["squeue"] = f"41 {slurm_jobs.user()}\n"
     assert place.submit("--profile", "h100", "--profile", "h200")[0] == 0
     code, _, err = place.submit("--profile", "h100", "--profile", "h200")
     assert (code, "job 41 of this sweep with profile h100" in err) == (2, True)
+    assert " by " not in err
     assert [job.profile for job in submissions.read(place.sweep_folder)] == ["any", "h100", "h200"]
+
+
+def test_job_of_another_user_on_the_same_sweep_is_told_with_whose_it_is(place):
+    assert place.submit("--profile", "any")[0] == 0
+    place.answers["squeue"] = "40 bob\n41 alice\n"
+    code, _, err = place.submit("--profile", "any")
+    assert (code, " by alice, waits or runs; add --again " in err) == (2, True)
 
 
 def test_sweep_that_is_done_is_not_submitted_again(place):

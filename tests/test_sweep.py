@@ -577,6 +577,23 @@ def test_part_of_the_results_that_is_another_users_is_refused(tmp_path, monkeypa
         plan.check_disk(made)
 
 
+@pytest.mark.parametrize(
+    ("mode", "umask", "is_told"),
+    [(0o2775, 0o077, True), (0o2775, 0o002, False), (0o2755, 0o077, False), (0o775, 0o077, False)],
+)
+def test_umask_that_shuts_others_out_of_shared_results_is_told(tmp_path, mode, umask, is_told):
+    made = plan.make(sweep, "tiny", sweep.trials("tiny")[:1], tmp_path)
+    tmp_path.chmod(mode)
+    before = os.umask(umask)
+    try:
+        assert (
+            any(f"umask {umask:03o} " in line for line in plan_text.describe_notes(made)) is is_told
+        )
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
 def test_sweeps_that_ask_for_the_same_trial_share_it(tmp_path):
     trial = sweep.trials("tiny")[0]
     other = dataclasses.replace(sweep, name="other")

@@ -15,6 +15,7 @@ from pwmray.driver import turns
 from pwmray.driver.interruption import Interruption, TerminatedError
 from pwmray.failures import Failure
 from pwmray.registry import CLAIM_FILE, Status, claim
+from pwmray.system import user_name
 from tests import small_disk
 from tests.claims import do_not_watch, leave_claim, refuse_claims
 from tests.made_turns import driver, folder_of, no_machine, stand_at
@@ -317,8 +318,8 @@ def test_trial_that_another_user_left_undone_is_left_out_and_the_others_run(
     monkeypatch.setattr(os, "geteuid", lambda: -1)
     assert ours.next(no_machine) == [other]
     claim_file = folder_of(tmp_path, theirs) / CLAIM_FILE
-    said = f"left out: {theirs.name}, which another user began: Permission denied: {claim_file}\n"
-    assert said in capsys.readouterr().out
+    said = f"left out: {theirs.name}, which another user began: Permission denied: {claim_file}"
+    assert f"{said}, which is {user_name(os.getuid())}'s\n" in capsys.readouterr().out
     assert statuses(tmp_path, theirs)[-1] == "RUNNING"
 
 

@@ -180,7 +180,7 @@ def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
         planned = planning.make(named, "tiny", TRIALS, tmp_path)
         folder = tables.open_sweep(planned, "python tiny.py")
         submissions.append(folder, submission(number))
-        told.append(RUNS.replace("41", str(number)))
+        told.append(OURS.replace("41", str(number)))
         (folder / "jobs").mkdir()
         where = {"dashboard": f"10.0.0.1:{number}", "token": "/home/me/.token"}
         (folder / "jobs" / f"{number}.json").write_text(json.dumps(where))
@@ -188,9 +188,19 @@ def test_dashboards_of_two_sweeps_have_a_port_each(tmp_path, capsys, told):
     assert "-L 8265:10.0.0.1:45 " in out and "-L 8266:10.0.0.1:41 " in out
 
 
+def test_dashboard_of_another_users_job_is_not_offered_as_its_token_cannot_be_read(
+    tmp_path, capsys, told
+):
+    folder = queue(tmp_path, submission(41))
+    told.append(RUNS.replace("root", "somebody"))
+    (folder / "jobs" / "41.json").mkdir(parents=True)  # neither can this, under some umasks
+    code, out, _ = run(capsys, tmp_path, "watch", "--once")
+    assert (code, "dashboard" in out) == (0, False)
+
+
 def test_task_of_an_array_has_one_number_throughout(tmp_path, capsys, told):
     sweep_folder = queue(tmp_path, submission(40, "h200", num_tasks=4))
-    told.append(TASK)
+    told.append(TASK.replace("root", slurm_jobs.user()))
     (sweep_folder / "jobs").mkdir()
     where = {"token": "/home/me/.42.token", "dashboard": "10.0.0.1:8231"}
     (sweep_folder / "jobs" / "42.json").write_text(json.dumps(where))
@@ -336,6 +346,16 @@ def test_job_of_another_user_is_not_cancelled(tmp_path, capsys, ended, told):
     code, _, err = run(capsys, tmp_path, "cancel", "tiny", "--yes")
     assert (code, err) == (2, "error: job 41 belongs to somebody, who alone may cancel it\n")
     assert ended.read_text() == ""
+
+
+def test_job_of_another_user_does_not_keep_ones_own_from_being_cancelled(
+    tmp_path, capsys, ended, told
+):
+    submissions.append(tmp_path / "tiny", submission(45))
+    told[:] = [RUNS.replace("root", "somebody"), OURS.replace("41|41", "45|45")]
+    code, out, _ = run(capsys, tmp_path, "cancel", "tiny", "--yes")
+    said = "job 41 belongs to somebody, who alone may cancel it\n45 (h100): RUNNING\n"
+    assert (code, out[: len(said)], ended.read_text()) == (0, said, "45\n")
 
 
 def test_one_job_of_a_sweep_is_cancelled_by_its_number(tmp_path, capsys, ended, told):

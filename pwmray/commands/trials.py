@@ -1,7 +1,6 @@
 """`pwmray show`, `pwmray note` and `pwmray failures`: single trials, in detail and with notes."""
 
 import argparse
-import getpass
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pwmray.registry import (
 )
 from pwmray.registry.states import as_lines, last_row
 from pwmray.registry.sweep_folders import find_sweep, find_trial, names_in, names_of_all, read_sweep
+from pwmray.system import user_name
 from pwmray.tensorboard_file import EVENT_FILES
 from pwmray.tracking import wandb_state
 from pwmray.wording import number_of, one_line
@@ -54,16 +54,9 @@ def _note(chosen: argparse.Namespace) -> None:
         raise ValueError("the note is empty; notes are never deleted, so an empty one says nothing")
     if any("\ud800" <= letter <= "\udfff" for letter in chosen.text):  # bytes that are no text
         raise ValueError(f"the note {chosen.text!r} is not valid UTF-8")
-    registry.add_note(folder, chosen.text, _user())
+    # LOGNAME may be another's, as after `su` without a dash.
+    registry.add_note(folder, chosen.text, user_name(os.geteuid()))
     print(f"noted on {names_of_all(chosen.results).get(folder.name, folder.name)}")
-
-
-def _user() -> str:
-    """Return the user's name, or number: in some containers a user has no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _show(chosen: argparse.Namespace) -> None:

@@ -131,7 +131,7 @@ def _claim(path: Path) -> claim.Claim | None:
         if held is None or os.access(path.parent, os.W_OK):
             return held
     except OSError as error:
-        raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error
+        raise ValueError(f"cannot write data to {path.parent}: {one_line(error)}") from error
     held.release()
     raise ValueError(f"cannot write data to {path.parent}: permission denied")
 

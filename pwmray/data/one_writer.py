@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pwmray.commands import say
 from pwmray.registry import claim
+from pwmray.wording import one_line
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def claimed(path: Path, work: str) -> Iterator[None]:
         claim.watch_dead([path], say)
         held = claim.acquire(path)
     except OSError as error:
-        raise ValueError(f"cannot write data to {path.parent}: {error.strerror}") from error
+        raise ValueError(f"cannot write data to {path.parent}: {one_line(error)}") from error
     if held is None:
         raise ValueError(f"process {claim.describe(claim.holder(path))} {work}")
     with held:

@@ -21,6 +21,7 @@ from typing import Any
 
 from pwmray.files import DRAFTS, outlasting_stale
 from pwmray.registry import processes
+from pwmray.system import user_name
 
 LEASE_SECONDS = 120.0
 _BEATS_PER_LEASE = 6
@@ -205,8 +206,13 @@ def holder(path: Path) -> dict[str, Any]:
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """Return the owner that `owner` or `holder` found as text for people: 4711 on node1."""
-    return f"{found.get('pid')} on {found.get('host')}"
+    """Return the owner that `owner` or `holder` found as text for people: 4711 on node1.
+
+    Of another user's process it says whose it is: 4711 of bob on node1.
+    """
+    user = found.get("user", os.geteuid())  # earlier versions did not say
+    whose = "" if user == os.geteuid() else f" of {user_name(user)}"
+    return f"{found.get('pid')}{whose} on {found.get('host')}"
 
 
 def _write(draft: Path, owner: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from pwmray.registry import EVENTS_FILE, Record, Status
 from pwmray.wording import one_line
 
 CACHE_FILE = ".listing.json"
-_FORMAT = "pwmray-listing-6"
+_FORMAT = "pwmray-listing-7"
 _Driver = list  # machine, process and when that started
 
 
@@ -32,6 +32,7 @@ class Summary(NamedTuple):
     started_at: int  # the epoch from which that process went on
     jobs: list[str]  # Slurm jobs that may run it; empty if a driver outside Slurm may
     cluster: str | None  # of these jobs
+    users: list[str]  # whose jobs these are, by their numbers; of earlier versions' nobody knows
     drivers: list[_Driver]  # outside Slurm that may run it; empty if any of them is unknown
     is_early: bool  # whether a search stopped it early
 
@@ -93,29 +94,35 @@ def summarize(record: Record) -> Summary:
     """Return the summary of a trial's events."""
     moves = [event for event in record.events if "status" in event]
     starts = [event for event in moves if event["status"] == Status.RUNNING]
+    holders = _holders(moves)
     return Summary(
         status=record.status,
         epochs=(record.last("config") or {}).get("epochs", 0),
         started=starts[-1]["time"] if starts else None,
         started_at=starts[-1].get("epoch", 0) if starts else 0,
-        jobs=_jobs_of(moves),
+        jobs=_jobs_of(holders),
         cluster=record.last("slurm_cluster"),
+        users=sorted({event["slurm_uid"] for event in holders if event.get("slurm_uid")}),
         drivers=_drivers_of(moves),
         is_early=record.is_stopped_early,
     )
 
 
-def _jobs_of(moves: list[dict[str, Any]]) -> list[str]:
-    """Return the Slurm jobs that have the trial on their lists or run it, the newest last."""
+def _holders(moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events by which drivers have the trial on their lists, or a process runs it."""
     if not moves or moves[-1]["status"] not in registry.IN_HANDS:
         return []
     if moves[-1]["status"] == Status.QUEUED:  # several jobs may have it on their lists
-        holders = [_job_of(event) for event in _last_queued(moves)]
-    else:
-        began = (event for event in reversed(moves) if event["status"] == Status.RUNNING)
-        holders = [_job_of(event) for event in itertools.islice(began, 1)]
-    known = [holder for holder in holders if holder is not None]
-    return list(dict.fromkeys(known)) if len(known) == len(holders) else []
+        return _last_queued(moves)
+    began = (event for event in reversed(moves) if event["status"] == Status.RUNNING)
+    return list(itertools.islice(began, 1))
+
+
+def _jobs_of(holders: list[dict[str, Any]]) -> list[str]:
+    """Return their Slurm jobs, the newest last; none where any of them is outside Slurm."""
+    jobs = [_job_of(event) for event in holders]
+    known = [job for job in jobs if job is not None]
+    return list(dict.fromkeys(known)) if len(known) == len(jobs) else []
 
 
 def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:

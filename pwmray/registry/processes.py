@@ -9,7 +9,7 @@ from pwmray import system
 
 
 def this_process() -> dict[str, Any]:
-    """Return what tells this process from every other, as plain data: on which host and since when.
+    """Return what tells this process from every other, as plain data: where, whose, since when.
 
     `machine` names the boot of the machine and the processes that can be seen from here; a process
     elsewhere has another one. `started` tells two processes of one `pid` apart, None where the
@@ -20,6 +20,7 @@ def this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": pid,
+        "user": os.geteuid(),
         "machine": machine(),
         "started": state.started if state else None,
     }

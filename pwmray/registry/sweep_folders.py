@@ -60,17 +60,23 @@ def check_kind(path: Path, key: str, value: Any, kind: type) -> None:
 def list_sweeps(results: Path) -> list[str]:
     """Return the names of the sweeps in a results folder.
 
-    Raises ValueError where there is no such folder.
+    Raises ValueError where there is no such folder, and OSError where it is closed to us.
     """
     if not results.is_dir():
         raise ValueError(f"there is no results folder {results}; give another with --results")
-    return sorted(path.parent.name for path in results.glob(f"*/{SWEEP_FILE}"))
+    names = os.listdir(results)  # a pattern would find nothing in a folder that is closed to us
+    return sorted(name for name in names if os.path.exists(results / name / SWEEP_FILE))
 
 
 def find_sweep(results: Path, name: str) -> Path:
-    """Return the folder of the sweep `name`; raise ValueError for one that is not there."""
+    """Return the folder of the sweep `name`.
+
+    Raises ValueError for one that is not there, and OSError for one that is closed to us.
+    """
     known = list_sweeps(results)
     if name not in known:
+        if name in os.listdir(results):
+            os.listdir(results / name)
         raise ValueError(f"{unknown('sweep', name, known)} in {results}")
     return results / name
 
