@@ -134,7 +134,6 @@ def _make_data(
     from pwmray.data.sources import describe_source
     from pwmray.driver.data_making import make_data
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.unfinished]
     started = time.perf_counter()
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
