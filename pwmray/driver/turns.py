@@ -161,7 +161,7 @@ class Turns:
             try:
                 with registry.claimed(folder) as record:
                     if record is not None and _goes_on(record):
-                        registry.record(folder, status, reason=why, **fields)
+                        registry.leave(folder, status, why, **fields)
             except OSError as error:
                 if is_disk_full(error):  # which will hold for all
                     raise

@@ -251,7 +251,7 @@ class SearchTrials:
         for folder in folders:
             with _spared(folder), registry.claimed(folder) as record:
                 if record is not None and record.status in registry.IN_HANDS:
-                    registry.record(folder, status, reason=why, **fields)
+                    registry.leave(folder, status, why, **fields)
         self._write_tables()
 
     def _stop_early(self, trial: optuna.Trial, folder: Path, epoch: int) -> str:
