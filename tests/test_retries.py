@@ -244,8 +244,10 @@ def test_full_disk_ends_a_sweep_once_and_not_each_of_its_trials_in_turn(filled, 
 def test_trial_whose_own_disk_is_full_stops_no_other(filled):
     turns, trials, free, _ = filled
     free[0] = 10**12  # on the disk of the results
-    turns.bury(trials[0].config.fingerprint, "No space left on device")
-    assert not is_to_stop(retries.FirstDeaths(), turns)
+    for was_stopping in (True, False):
+        turns.lacks_room = was_stopping
+        turns.bury(trials[0].config.fingerprint, "No space left on device")
+        assert is_to_stop(retries.FirstDeaths(), turns) is was_stopping
 
 
 def test_driver_that_is_asked_to_stop_waits_for_no_room(tmp_path, monkeypatch):

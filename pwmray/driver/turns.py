@@ -142,8 +142,9 @@ class Turns:
         deaths.wait_for_death([self._folder(fingerprint)])
         self._bury(fingerprint)
         record = registry.read(self._folder(fingerprint))
-        if Failure.DISK_FULL in (failure_of(record), of_text(told)):
-            self.lacks_room = not takes(self._results, self._open[fingerprint].disk_bytes)
+        is_full = Failure.DISK_FULL in (failure_of(record), of_text(told))
+        if is_full and not takes(self._results, self._open[fingerprint].disk_bytes):
+            self.lacks_room = True  # also if the next one finds some: all are being stopped
         return record
 
     def settle(self, why: str, status: Status = Status.CANCELLED) -> None:
