@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from analysis.arms import Arm
 from analysis.load import Sweep, Trial
-from pwmray.results import PREDICTIONS, PREDICTIONS_FOLDER, read_table
+from pwmray.results import read_predictions
 
 # Of errors 1, 2, ... steps ahead; None where rewards are alike, or the error is no number.
 Shares = tuple[float | None, ...]
@@ -37,9 +37,8 @@ def measure_predictions(sweep: Sweep, arms: Sequence[Arm]) -> list[Predictions]:
 def _read(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each trial, by step."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((sweep.folder / PREDICTIONS_FOLDER).glob("*.arrow")):
-        for row in sorted(read_table(path, PREDICTIONS).to_pylist(), key=lambda row: row["step"]):
-            rows.setdefault(row["trial"], []).append(row)
+    for row in sorted(read_predictions(sweep.folder).to_pylist(), key=lambda row: row["step"]):
+        rows.setdefault(row["trial"], []).append(row)
     return rows
 
 

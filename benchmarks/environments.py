@@ -9,7 +9,6 @@ episodes with a policy of 5M parameters: one after the other through shimmy, and
 """
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 
 from pwmray import provenance
 from pwmray.commands import CommandParser, run_command, show_progress
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import ACTION_REPEAT, EPISODE_STEPS, MAX_OBS_DIM, TASKS, Task, find_task
 
 LIGHT = ("reacher", "pendulum", "cartpole", "finger-turn")  # how the names of light tasks begin
@@ -41,8 +41,7 @@ def main() -> int:
 
 def report(_: argparse.Namespace) -> None:
     """Time everything and print it."""
-    os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quieten_dm_control()
     with show_progress("timing") as progress:
         steps, evaluations = {}, {}
         for task in TASKS:

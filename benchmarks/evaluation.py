@@ -7,8 +7,6 @@ one row of the curve, in the real environment, in lockstep, with the policy acti
 """
 
 import argparse
-import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from pwmray.data.sampler import WindowSampler
 from pwmray.devices import choose_device, set_up_torch
 from pwmray.envs.vector import make_vector
 from pwmray.seeding import generator
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import EPISODE_STEPS, MAX_OBS_DIM, find_task
 from search_spaces import BASELINE, DEV3, SCALES
 
@@ -42,8 +41,7 @@ def report(options: argparse.Namespace) -> None:
     counts = [n for n in ("threads", "epochs", "every") if getattr(options, n) is not None]
     check_least("", options, 1, *counts)
     device = choose_device(options.device)
-    os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quieten_dm_control()
     print(f"{'task':<14}{'epoch ms':>10}{'evaluation s':>14}{'every':>7}{'share':>8}")
     for task in DEV3:
         config = _config(task, device, options)

@@ -32,6 +32,7 @@ from pwmray.driver import launch
 from pwmray.plan import Plan
 from pwmray.registry import Status
 from pwmray.sweep_options import count
+from pwmray.system import quieten_dm_control
 from pwmray.tracking.recording import Mode
 
 _STORE_BYTES = 80_000_000  # of a node's object store, in which nothing is put
@@ -83,8 +84,9 @@ def measure(options: argparse.Namespace) -> None:
     """Start the nodes, run the sweep on them, print what it took."""
     # A short path, for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="mn") as made:
+        quieten_dm_control()
         os.environ |= {"RAY_TMPDIR": made, "RAY_USAGE_STATS_ENABLED": "0"}
-        os.environ |= {"MUJOCO_GL": "disable", SECONDS: str(options.seconds), **_PATIENCE}
+        os.environ |= {SECONDS: str(options.seconds), **_PATIENCE}
         data = Path(made) / "data"
         plan = prepare(options.trials, Path(made) / "results", data)
         started = time.monotonic()

@@ -8,7 +8,6 @@ for each repetition: how long the person waits, then seconds since the job start
 
 import argparse
 import datetime
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pwmray.commands import CommandParser, run_command
 from pwmray.registry import CURVE_FILE, Status
 from pwmray.results import read_table
 from pwmray.sweep_options import count
+from pwmray.system import quieten_dm_control
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PROFILES = """
@@ -110,5 +110,5 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MUJOCO_GL", "disable")
+    quieten_dm_control()
     sys.exit(main())

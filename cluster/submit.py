@@ -8,7 +8,6 @@ to it.
 
 import argparse
 import dataclasses
-import os
 import shlex
 import sys
 from argparse import Namespace
@@ -27,6 +26,7 @@ from pwmray import slurm_jobs
 from pwmray.commands import TRIALS_FAILED, CommandParser, give_results, run_command
 from pwmray.driver import notify
 from pwmray.sweep_options import choose_scale, count
+from pwmray.system import quieten_dm_control
 from pwmray.tracking.recording import choose_mode
 from pwmray.wording import as_typed, number_of
 
@@ -271,5 +271,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MUJOCO_GL", "disable")
+    quieten_dm_control()
     sys.exit(main())

@@ -32,6 +32,7 @@ from pwmray.tasks import MAX_ACTION_DIM, MAX_OBS_DIM
 from pwmray.wording import one_line
 
 _LEADING = (2, 3)
+_TOLERANCE = 1e-3  # between a row computed beside others and beside fewer, in any order of sums
 _TESTED = {MLPWorldModel, FlowWorldModel, GaussianPolicy, FlowPolicy}
 _TORCH = str(Path(torch.__file__).parent)
 # The global streams of random numbers, and where each stands.
@@ -70,35 +71,37 @@ def _check(config: TrialConfig) -> None:
         raise ValueError(f"{kinds} cannot be built{_where(error)}: {_say(error)}") from error
     with torch.no_grad():
         if type(model) not in _TESTED:
-            _keep(_whose(config.world_model, model), _of_world_model(model))
+            parts = [_of_world_model(model, rows) for rows in (_LEADING[0], 1)]
+            _keep(_whose(config.world_model, model), *parts)
             _keep_gradients_of_world_model(_whose(config.world_model, model), model)
         if type(policy) not in _TESTED:
             whose = _whose(config.policy, policy)
-            _keep(whose, _of_policy(policy, model.latent_dim))
+            _keep(whose, *(_of_policy(policy, model.latent_dim, rows) for rows in (_LEADING[0], 1)))
             _keep_gradients_of_policy(whose, policy, model.latent_dim)
 
 
-def _of_world_model(model: WorldModel) -> Promises:
+def _of_world_model(model: WorldModel, rows: int) -> Promises:
+    """Return what a world model promises of the first `rows` of the leading dimension."""
     config = model.config
-    z, e = _latents(config.latent_dim), _numbers(config.task_dim)
-    a, r = _numbers(MAX_ACTION_DIM), _numbers(1)
-    logits, obs = _numbers(config.num_bins), _numbers(MAX_OBS_DIM)
-    latent, one = tuple(z.shape), (*_LEADING, 1)
+    z, e = _latents(config.latent_dim)[:rows], _numbers(config.task_dim)[:rows]
+    a, r = _numbers(MAX_ACTION_DIM)[:rows], _numbers(1)[:rows]
+    logits, obs = _numbers(config.num_bins)[:rows], _numbers(MAX_OBS_DIM)[:rows]
+    latent, one = tuple(z.shape), tuple(r.shape)
     promises: Promises = {
         "encode": (lambda: model.encode(obs, e), latent),
         "next": (lambda: model.next(z, e, a), latent),
         "next_and_given": (lambda: model.next_and_given(z, z, e, a)[1], latent),
         "reward_logits": (lambda: model.reward_logits(z, e, a), tuple(logits.shape)),
         "reward": (lambda: model.reward(z, e, a), one),
-        "reward_loss": (lambda: model.reward_loss(logits, r), _LEADING),
+        "reward_loss": (lambda: model.reward_loss(logits, r), one[:-1]),
     }
     if type(model).matching_loss is not WorldModel.matching_loss:
-        promises["matching_loss"] = (lambda: model.matching_loss(z, e, a, z, r), _LEADING)
+        promises["matching_loss"] = (lambda: model.matching_loss(z, e, a, z, r), one[:-1])
     return promises
 
 
-def _of_policy(policy: Policy, latent_dim: int) -> Promises:
-    z, noise = _latents(latent_dim), _numbers(MAX_ACTION_DIM)
+def _of_policy(policy: Policy, latent_dim: int, rows: int) -> Promises:
+    z, noise = _latents(latent_dim)[:rows], _numbers(MAX_ACTION_DIM)[:rows]
     mask, action = torch.ones(MAX_ACTION_DIM), tuple(noise.shape)
     return {
         "pre_squash": (lambda: policy.pre_squash(z, noise, mask), action),
@@ -107,8 +110,11 @@ def _of_policy(policy: Policy, latent_dim: int) -> Promises:
     }
 
 
-def _keep(whose: str, promises: Promises) -> None:
-    """Call everything that a part promises; raise ValueError for the first promise broken."""
+def _keep(whose: str, promises: Promises, of_one: Promises) -> None:
+    """Call everything that a part promises; raise ValueError for the first promise broken.
+
+    `of_one` is the same of the first row alone, which is to come out as it does beside others.
+    """
     for name, (call, shape) in promises.items():
         before = _streams()
         found = _call(whose, name, call)
@@ -128,6 +134,12 @@ def _keep(whose: str, promises: Promises) -> None:
             )
         if found.dtype != torch.float32:
             raise ValueError(f"{whose}: {name} returns {found.dtype} for inputs of torch.float32")
+        alone = _call(whose, name, of_one[name][0])
+        if not torch.allclose(found[:1], alone, _TOLERANCE, _TOLERANCE, equal_nan=True):
+            raise ValueError(
+                f"{whose}: {name} returns something else for the same inputs beside others (batch "
+                "normalization?); it must compute each by itself"
+            )
 
 
 def _keep_gradients_of_world_model(whose: str, model: WorldModel) -> None:

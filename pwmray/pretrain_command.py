@@ -44,6 +44,7 @@ from pwmray.sweep_options import (
     choose_scale,
     task_names,
 )
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import TASKS
 from pwmray.tracking.protocol import Job
 from pwmray.tracking.recording import Mode, choose_mode, recording
@@ -133,7 +134,7 @@ class Pretraining:
         if chosen.plan:
             return 0
         mode = choose_mode(chosen.wandb)
-        os.environ.setdefault("MUJOCO_GL", "disable")
+        quieten_dm_control()
         num_bytes = pretraining_prices.count_disk_bytes(configs, results_dir)
         check_room("the pretrainings", num_bytes, results_dir)
         return run_pretrainings(configs, **places, command=command, phase=self.name, mode=mode)

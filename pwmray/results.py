@@ -176,11 +176,12 @@ class Frames(NamedTuple):
     trials: "pandas.DataFrame"
     curves: "pandas.DataFrame"
     evaluations: "pandas.DataFrame"
+    predictions: "pandas.DataFrame"
 
 
 @dataclass(frozen=True)
 class Results:
-    """The three tables of a sweep or of several; docs/results.md says what their columns mean.
+    """The tables of a sweep or of several; docs/results.md says what their columns mean.
 
     Each has the column `sweep` (string) first, then
 
@@ -188,7 +189,9 @@ class Results:
       varies and TRIALS does not tell, `learner.horizon` or `size`: numbers or text, null in sweeps
       that do not vary it;
     * `curves`, one row a logged epoch: the columns of CURVE;
-    * `evaluations`, one row an episode of a final evaluation: the columns of EVALUATIONS.
+    * `evaluations`, one row an episode of a final evaluation: the columns of EVALUATIONS;
+    * `predictions`, one row a step that a world model was asked to look ahead: the columns of
+      PREDICTIONS, and no rows before `pwmray predict`.
 
     `sweep` and `trial` join them. Only trials with the status EVALUATED have a final return; a
     trial that two sweeps share stands in both.
@@ -197,10 +200,11 @@ class Results:
     trials: pa.Table
     curves: pa.Table
     evaluations: pa.Table
+    predictions: pa.Table
 
     def to_pandas(self) -> Frames:
         """Return the tables as DataFrames: null becomes NaN or None."""
-        return Frames(*(t.to_pandas() for t in (self.trials, self.curves, self.evaluations)))
+        return Frames(**{name: table.to_pandas() for name, table in vars(self).items()})
 
 
 def load(root: str | Path) -> Results:
@@ -210,8 +214,15 @@ def load(root: str | Path) -> Results:
     folder, and for a file that is broken.
     """
     folders = _list_sweeps(Path(root))
-    joined = (_join([_read_part(folder, name) for folder in folders]) for name in SCHEMAS)
-    return Results(*joined)
+    parts = {name: [_read_part(folder, name) for folder in folders] for name in SCHEMAS}
+    parts[PREDICTIONS_FOLDER] = [_of_sweep(folder, read_predictions(folder)) for folder in folders]
+    return Results(**{name: _join(of_sweeps) for name, of_sweeps in parts.items()})
+
+
+def read_predictions(folder: Path) -> pa.Table:
+    """Return what was measured of a sweep's world models, the tasks in order of their names."""
+    paths = sorted((folder / PREDICTIONS_FOLDER).glob("*.arrow"))
+    return _join([empty(PREDICTIONS), *(read_table(path, PREDICTIONS) for path in paths)])
 
 
 def _list_sweeps(root: Path) -> list[Path]:
@@ -227,7 +238,11 @@ def _list_sweeps(root: Path) -> list[Path]:
 
 def _read_part(folder: Path, name: str) -> pa.Table:
     path, schema = folder / f"{name}.arrow", SCHEMAS[name]
-    table = read_table(path, schema) if path.is_file() else empty(schema)
+    return _of_sweep(folder, read_table(path, schema) if path.is_file() else empty(schema))
+
+
+def _of_sweep(folder: Path, table: pa.Table) -> pa.Table:
+    """Return the table with the sweep's name in the first column."""
     names = pa.repeat(folder.resolve().name, len(table))
     return table.replace_schema_metadata().add_column(0, SWEEP, names)
 

@@ -21,6 +21,7 @@ from pwmray.driver import notify
 from pwmray.grid import Levels
 from pwmray.levels import check_names, check_planner_acts, check_told_apart, spell_out_level
 from pwmray.sweep_options import check_plan_options, check_scales, choose_scale, sweep_parser
+from pwmray.system import quieten_dm_control
 from pwmray.tracking.recording import Mode, choose_mode
 from pwmray.variants import check_kinds
 
@@ -164,8 +165,7 @@ class Sweep:
             print(as_text(planned, chosen.devices))
             return 0
         mode = choose_mode(chosen.wandb)
-        # The renderer is chosen when dm_control is imported; training needs none.
-        os.environ.setdefault("MUJOCO_GL", "disable")
+        quieten_dm_control()
         data = chosen.data.resolve()
         if chosen.pretrain and not planned.is_ready:
             code = _pretrain(planned, data, command, mode, notify.from_environment(self.name))

@@ -1,6 +1,7 @@
 """What Linux and macOS tell or offer each in its own way."""
 
 import contextlib
+import logging
 import os
 import pwd
 import re
@@ -20,6 +21,16 @@ RENDERER, NEEDED_TO_DRAW = (
     if sys.platform == "darwin"
     else ("egl", "Debian: apt install libegl1 libopengl0 libgl1-mesa-dri")
 )
+
+
+def quieten_dm_control(renderer: str = "disable") -> None:
+    """Keep dm_control from looking for a screen, and from a warning for every compiled model.
+
+    Call this before it is imported, which is when it picks the renderer that MUJOCO_GL names. Where
+    the environment names one, that stays.
+    """
+    os.environ.setdefault("MUJOCO_GL", renderer)
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 class ProcessState(NamedTuple):

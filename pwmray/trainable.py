@@ -5,8 +5,6 @@ Tune starts more processes than it uses, so torch is loaded only with the first 
 
 import functools
 import json
-import logging
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from pwmray.failures import share_of
 from pwmray.gauges import TrialGauges, tags_of
 from pwmray.hold import FolderGoneError, RunningElsewhereError
 from pwmray.placement import bundle
+from pwmray.system import quieten_dm_control
 
 if TYPE_CHECKING:
     from pwmray.config import TrialConfig
@@ -39,8 +38,7 @@ class TrialTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Remember the trial; Tune may yet hand it to another process and kill this one."""
-        os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        quieten_dm_control()
         self._grid = config["grid"]
         self._trial: Trial | None = None
 

@@ -138,7 +138,9 @@ def check_place(path: Path, is_forced: bool) -> None:
     """Raise ValueError unless a video may be written to `path`."""
     if path.suffix != ".mp4":
         raise ValueError(f"the video {path} must be called something.mp4")
-    if path.exists() and not (is_forced and path.is_file()):
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot write the video {path}: what is there is no file")
+    if path.exists() and not is_forced:
         raise ValueError(f"{path} exists; pass --force to replace it")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(f"cannot write the video {path}: see the folder {path.parent}")

@@ -61,6 +61,16 @@ class RowsWorldModel(MLPWorldModel):
         return self.cell(torch.cat([e_BT, a_BA], dim=-1), z_BL)
 
 
+class BatchNormWorldModel(MLPWorldModel):
+    def _build_dynamics(self):
+        super()._build_dynamics()
+        self.norm = torch.nn.BatchNorm1d(self.latent_dim)
+
+    def next(self, z_BL, e_BT, a_BA):
+        next_BL = super().next(z_BL, e_BT, a_BA)
+        return self.norm(next_BL.flatten(0, -2)).reshape(next_BL.shape)
+
+
 class PreciseWorldModel(MLPWorldModel):
     def next(self, z_BL, e_BT, a_BA):
         return super().next(z_BL, e_BT, a_BA).double()
@@ -170,6 +180,7 @@ BROKEN_MODELS = {
     NumpyWorldModel: r"next draws random numbers of its own \(from the global stream of numpy\)",
     PythonWorldModel: r"next draws random numbers of its own \(from the global stream of random\)",
     RowsWorldModel: r"next fails at test_contract.py:\d+ for .* \[2, 3\]: ValueError: GRUCell",
+    BatchNormWorldModel: "next returns something else for the same inputs beside others",
     PreciseWorldModel: "next returns torch.float64",
     CutWorldModel: "next passes no gradient back to its action",
     CutRewardWorldModel: "reward passes no gradient back to its latent or action",

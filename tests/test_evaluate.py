@@ -189,6 +189,13 @@ def test_video_that_is_there_is_not_replaced(trial, tmp_path, capsys):
     assert (tmp_path / "out.mp4").read_text() == "precious"
 
 
+def test_folder_in_the_place_of_a_video_is_told_whatever_is_forced(trial, tmp_path, capsys):
+    (tmp_path / "out.mp4").mkdir()
+    for options in ([], ["--force"]):
+        line = refused(capsys, trial, "--video", tmp_path / "out.mp4", *options)
+        assert f"cannot write the video {tmp_path}/out.mp4: what is there is no file" in line
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

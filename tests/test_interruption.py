@@ -179,6 +179,8 @@ class _DyingEngine:
 def dying(monkeypatch, tmp_path):
     """A sweep of one trial whose Ray dies, and what a webhook is told of it."""
     told = []
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # from above, paths are printed shorter
     monkeypatch.setenv("PWMRAY_ENDED_NODES", f"{tmp_path}/ended.")
     monkeypatch.setenv("PWMRAY_GOES_ON", f"{tmp_path}/goes-on")
     monkeypatch.setenv("SLURMD_NODENAME", "n1")

@@ -70,7 +70,8 @@ def plan_as_json(capsys, results, *options):
 # Missing.
 
 
-def test_plan_names_what_is_missing_and_still_prints(tmp_path, capsys):
+def test_plan_names_what_is_missing_and_still_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(HERE.parent)  # from there the file is sweeps/phase8_pretrain.py
     code, out, errors = run(capsys, "--plan", "--results", tmp_path, of=sweep)
     assert (code, errors) == (0, [])
     assert "2 trials (2 waits)" in out
@@ -232,7 +233,8 @@ def test_plan_counts_what_making_them_writes(tmp_path, capsys):
     assert with_them.disk_bytes - planned.disk_bytes > number
 
 
-def test_task_that_the_pretraining_does_not_see_is_refused(tmp_path, capsys):
+def test_task_that_the_pretraining_does_not_see_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(HERE.parent)
     code, _, errors = run(
         capsys, "--plan", "--tasks", "cheetah-run", "--results", tmp_path, of=sweep
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pwmray import results
-from pwmray.results import PREDICTIONS, SCHEMAS, TRIALS, read_table, write_table
+from pwmray.results import PREDICTIONS, SCHEMAS, TRIALS, read_table, write_rows, write_table
 from tests.documents import ROOT, run_blocks
 from tests.squares import write_square
 
@@ -87,6 +87,22 @@ def test_frames_have_the_rows_of_the_tables(root):
         "two": 400.0,
     }
     assert [len(frames.curves), len(frames.evaluations)] == [10, 10]
+
+
+def test_predictions_of_all_tasks_and_sweeps_are_joined(root):
+    names = ["sweep", *PREDICTIONS.names]
+    assert list(results.load(root).to_pandas().predictions.columns) == names
+    for sweep, task in (("two", "walker-stand"), ("one", "walker-stand"), ("one", "cup-catch")):
+        (root / sweep / "predictions").mkdir(exist_ok=True)
+        row = {"trial": task, "step": 1, "error": 0.5}
+        write_rows(root / sweep / "predictions" / f"{task}.arrow", [row], PREDICTIONS)
+    found = results.load(root).predictions
+    assert found.schema.names == names
+    assert found.select(["sweep", "trial"]).to_pylist() == [
+        {"sweep": "one", "trial": "cup-catch"},
+        {"sweep": "one", "trial": "walker-stand"},
+        {"sweep": "two", "trial": "walker-stand"},
+    ]
 
 
 # Bad input.

@@ -13,7 +13,7 @@ from pwmray.driver import turns as driver_turns
 from pwmray.driver.interruption import Interruption
 from pwmray.driver.notify import Notices
 from pwmray.driver.progress import SweepProgress
-from pwmray.driver.tune_callbacks import StopEarly, TuneWatch
+from pwmray.driver.tune_callbacks import StopEarly, TuneWatch, is_to_stop
 from pwmray.driver.turns import Turns
 from pwmray.failures import KILLED_FOR_MEMORY
 from pwmray.registry import Status
@@ -179,8 +179,7 @@ def test_driver_waits_for_room_where_not_even_a_failure_could_be_recorded(full_d
 
     monkeypatch.setattr(turns._room, "ends_well", make_room)
     turns.bury(trials[0].config.fingerprint, "OSError: [Errno 28] No space left on device")
-    assert turns.next(machine) == [trials[1]]
-    assert trials[0] in turns.next(machine)
+    assert turns.next(machine) == trials
     record = registry.read(folder_of(filler.parent, trials[0]))
     assert (record.status, record.last("failure")) == (Status.QUEUED, "disk full")
     assert waits[0] == (trials[0].disk_bytes, trials[0].config.runtime.disk_wait_seconds)
@@ -203,6 +202,54 @@ def test_driver_that_waited_for_room_for_long_runs_the_trial_then(full_disk, mon
     assert turns.next(machine) == [trial]
 
 
+@pytest.fixture
+def filled(tmp_path, monkeypatch):
+    """Turns of three trials, the first of which got no room in time, and what room there is."""
+    now, free = [0.0], [0]
+    fake = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s))
+    monkeypatch.setattr(retries, "time", fake)
+    for module in (retries, driver_turns):
+        monkeypatch.setattr(module, "takes", lambda folder, num_bytes: num_bytes <= free[0])
+    turns, trials = driver(tmp_path, 3)
+    turns.next(machine)
+    registry.record(folder_of(tmp_path, trials[1]), Status.RUNNING)
+    assert not is_to_stop(retries.FirstDeaths(), turns)
+    registry.record(folder_of(tmp_path, trials[0]), Status.FAILED, failure="disk full")
+    turns.bury(trials[0].config.fingerprint, "No space left on device")
+    return turns, trials, free, now
+
+
+def test_trial_that_got_no_room_stops_the_others_which_run_again_once_there_is_some(
+    filled, tmp_path
+):
+    turns, trials, free, now = filled
+    assert is_to_stop(retries.FirstDeaths(), turns)
+    turns.pause()
+    free[0] = 10**12
+    assert turns.next(machine) == trials
+    assert (now, turns.lacks_room) == ([0.0], False)
+    retried = [registry.read(folder_of(tmp_path, trial)).all("retry") for trial in trials]
+    assert retried == [["disk full"], [], []]
+
+
+def test_full_disk_ends_a_sweep_once_and_not_each_of_its_trials_in_turn(filled, tmp_path):
+    turns, trials, _, now = filled
+    turns.pause()
+    assert turns.next(machine) == []
+    assert (now, turns.is_over) == ([1800.0], True)
+    found = [registry.read(folder_of(tmp_path, trial)).status for trial in trials]
+    assert found == [Status.FAILED, Status.QUEUED, Status.QUEUED]
+
+
+def test_trial_whose_own_disk_is_full_stops_no_other(filled):
+    turns, trials, free, _ = filled
+    free[0] = 10**12  # on the disk of the results
+    for was_stopping in (True, False):
+        turns.lacks_room = was_stopping
+        turns.bury(trials[0].config.fingerprint, "No space left on device")
+        assert is_to_stop(retries.FirstDeaths(), turns) is was_stopping
+
+
 def test_driver_that_is_asked_to_stop_waits_for_no_room(tmp_path, monkeypatch):
     asked = Interruption()
     turns, _ = driver(tmp_path, 1, asked)
@@ -223,7 +270,7 @@ def test_sweep_goes_on_while_a_trial_that_began_with_the_dead_ones_runs(tmp_path
         turns = Turns(made, progress, Interruption(), float("inf"))
         turns.next(machine)
         watch = TuneWatch(made, turns, progress, joined, deaths, Interruption())
-        stopper = StopEarly(deaths)
+        stopper = StopEarly(lambda: is_to_stop(deaths, turns))
 
         def die(index):
             folder = folder_of(tmp_path, made.trials[index])

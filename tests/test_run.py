@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,8 +15,9 @@ from packaging.specifiers import SpecifierSet
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
-# A Python that says it is of another version.
+# A Python that says it is of another version, and does nothing else.
 OTHER_PYTHON = """#!/bin/sh
+case $2 in *version_info*) ;; *) exit 1 ;; esac
 exec "{python}" -c 'import sys; sys.version_info = {version}; exec(sys.argv[1])' "$2"
 """
 # What a command begins with that may not write where only root may.
@@ -26,7 +28,7 @@ AS_A_USER = AS_A_USER if shutil.which(AS_A_USER[0]) else []
 STAND_IN = """#!/bin/sh
 cd "$PLACE"
 case $2 in
-venv) echo venv >> log; mkdir -p "$4/bin"; ln -sf "$PYTHON" "$4/bin/python"
+*venv*) echo venv >> log; mkdir -p "$4/bin"; ln -sf "$PYTHON" "$4/bin/python"
     echo "${4%/.venv}/pwmray" > "$4/found" ;;
 *pwmray*) cat "${0%/bin/python}/found" ;;
 pip) echo "pip ${PYTHONPATH-} ${PIP_TARGET-} ${PIP_PREFIX-} ${PIP_USER-}" >> log
@@ -141,6 +143,29 @@ def test_run_says_in_one_line_that_its_python_is_gone(checkout, tmp_path):
     code, out, err = finish(start(checkout / "run", "echo", "ran"))
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "its Python is gone" in err
+
+
+def test_run_says_in_one_line_that_its_environment_is_a_link_to_nothing(checkout, tmp_path):
+    (checkout / ".venv").symlink_to(tmp_path / "absent")
+    code, out, err = finish(start(checkout / "run", "echo", "ran"))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"error: {checkout.resolve()}/.venv is a link to nothing; delete it")
+    (checkout / ".venv").unlink()
+    assert finish(start(checkout / "run", "echo", "ran"))[:2] == (0, "ran\n")
+
+
+def test_ctrl_c_while_an_environment_is_made_shows_no_traceback(checkout):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+    command = [checkout / "run", "true"]
+    # In a group of its own, as a terminal has it: Ctrl-C is for all of its processes.
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    try:
+        wait_for((checkout / ".venv" / "pyvenv.cfg").exists)  # then it takes seconds to bring pip
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code != 0, out, len(err.splitlines())) == (True, "", 1)
 
 
 def test_what_a_shell_says_of_other_pythons_reaches_what_runs_but_not_what_is_installed(

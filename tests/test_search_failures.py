@@ -471,6 +471,24 @@ def test_search_whose_disk_stays_full_proposes_nothing_more_and_goes_on_later(
     assert open_trials(tmp_path, data).next("c")["grid"]["folder"] == grid["folder"]
 
 
+def test_search_whose_disk_has_room_again_while_a_trial_runs_goes_on(
+    tmp_path, data, monkeypatch, capsys
+):
+    trials, room = open_trials(tmp_path, data), [False]
+    monkeypatch.setattr(trials._room, "ends_well", lambda num_bytes, limit: False)
+    monkeypatch.setattr(search_trials, "takes", lambda folder, num_bytes: room[0])
+    assert trials.next("a") is not None
+    grid = fail(trials, "b", failure="disk full", reason="No space left on device")
+    for epoch, has_room in ((2, False), (4, True)):
+        room[0] = has_room
+        assert trials.next("c") is None
+        trials.is_stopped("a", {"epoch": epoch, "return_mean": 1.0})
+    again = trials.next("c")["grid"]
+    assert (again["folder"], trials.obstacle) == (grid["folder"], None)
+    assert registry.read(Path(again["folder"])).all("retry") == ["disk full"]
+    assert capsys.readouterr().out.count("the disk has room again") == 1
+
+
 def test_search_goes_on_after_a_trial_whose_folder_was_deleted(tmp_path, data):
     trials = open_trials(tmp_path, data)
     shutil.rmtree(trials.next("a")["grid"]["folder"])

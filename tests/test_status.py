@@ -14,9 +14,10 @@ import pytest
 
 from cluster.watch import Watcher
 from pwmray import plan as planning
-from pwmray import registry, tables
+from pwmray import registry, system, tables
 from pwmray.commands.status import _status
 from pwmray.registry import CLAIM_FILE, Status, claim, listing, processes, states
+from pwmray.registry.listing import list_trials
 from pwmray.wording import number_of
 from tests.records import NAMES, TRIALS, folder_of, make_results, run, stand_at
 from tests.tiny import sweep
@@ -117,6 +118,30 @@ def test_cancelled_trial_waits_while_another_driver_here_lives_that_has_it_on_it
     out = run(capsys, tmp_path, "status", "tiny")[1]
     assert out.splitlines()[1].split() == ["tiny", "4", "0", "0", "1", "0", "0", "3", "0"]
     assert not Watcher(tmp_path, [folder]).look().is_over
+
+
+def test_trial_that_a_driver_left_is_that_of_no_driver_although_its_process_lives(tmp_path, capsys):
+    """As a notebook's does, whose sweep was interrupted."""
+    folders = [folder_of(tmp_path, index) for index in range(3)]
+    for folder in folders:
+        registry.queue(folder, {"epochs": 4})
+        registry.record(folder, Status.RUNNING)
+        registry.leave(folder, Status.CANCELLED, "interrupted")
+    registry.queue(folders[0], {})  # it goes on
+    other = {**processes.this_process(), "pid": 1, "started": system.look_up(1).started}
+    registry.record(folders[1], Status.QUEUED, driver=other)
+    registry.leave(folders[1], Status.CANCELLED, "interrupted")
+    tables.open_sweep(planning.make(sweep, "tiny", TRIALS[:3], tmp_path), "python tiny.py")
+    out = run(capsys, tmp_path, "status", "tiny")[1]
+    assert out.splitlines()[1].split() == ["tiny", "3", "0", "0", "2", "0", "0", "1", "0"]
+
+
+def test_trial_that_a_driver_leaves_queued_has_no_other_driver(tmp_path):
+    folder = folder_of(tmp_path, 0)
+    registry.queue(folder, {"epochs": 4})
+    registry.leave(folder, Status.QUEUED, "the disk stays full")
+    found = list_trials(tmp_path, [folder.name])[folder.name].drivers
+    assert [driver[1] for driver in found] == [os.getpid()]
 
 
 @pytest.mark.parametrize(

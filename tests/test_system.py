@@ -25,6 +25,13 @@ ON_LINUX_ALONE = {
     "resource": ["prlimit", "RUSAGE_THREAD"],
 }
 
+# Tells how dm_control is kept quiet, in a process of its own: here other tests have done it.
+QUIETENED = """
+import logging, os
+from pwmray import system
+system.quieten_dm_control()
+print(os.environ["MUJOCO_GL"], logging.getLogger("absl").isEnabledFor(logging.WARNING))
+"""
 ASK = "ps -o lstart= -p 1"
 needs_ps = pytest.mark.skipif(
     subprocess.run(ASK, shell=True, capture_output=True, check=False).returncode != 0,
@@ -166,3 +173,17 @@ def test_pictures_are_drawn_by_what_the_system_has(platform, renderer):
     said = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert said.split()[0] == renderer
     assert ("apt install" in said) is (platform == "linux")
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "disable"), ({"MUJOCO_GL": "egl"}, "egl")])
+def test_dm_control_looks_for_no_screen_unless_it_is_told_to_and_does_not_warn(given, kept):
+    told = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"} | given
+    command = [sys.executable, "-c", QUIETENED]
+    run = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [kept, "False"]
+
+
+def test_one_function_alone_keeps_dm_control_quiet():
+    files = [path for top in (*PRODUCT, "benchmarks") for path in (ROOT / top).rglob("*.py")]
+    setting = [path for path in files if 'setdefault("MUJOCO_GL"' in path.read_text()]
+    assert setting == [ROOT / "pwmray/system.py"]

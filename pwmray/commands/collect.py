@@ -2,8 +2,6 @@
 
 import argparse
 import functools
-import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from pwmray.data.behaviours import BEHAVIOURS, POLICY_NOISES
 from pwmray.data.collect import Episodes
 from pwmray.data.collect import collect as collect_round
 from pwmray.data.recipe import CollectionRecipe
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import find_task
 
 if TYPE_CHECKING:  # torch takes seconds to load, and most commands need none
@@ -67,9 +66,7 @@ def _behaviours(text: str) -> tuple[str, ...]:
 
 
 def _collect(chosen: argparse.Namespace) -> None:
-    # dm_control picks a renderer when it is imported; collecting needs none.
-    os.environ.setdefault("MUJOCO_GL", "disable")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    quieten_dm_control()
     from pwmray.data.collected import ensure_data
     from pwmray.envs.vector import failures_in_one_line, make_vector
 

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,10 +51,8 @@ def add_evaluate_command(commands: Subcommands) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    # dm_control picks a renderer when it is imported.
-    os.environ.setdefault("MUJOCO_GL", system.RENDERER if chosen.video else "disable")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
-    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # and one beside each error
+    system.quieten_dm_control(system.RENDERER if chosen.video else "disable")
+    logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns beside each error
     from pwmray.agent import load_agent, run
     from pwmray.devices import choose_device
 

@@ -2,8 +2,6 @@
 
 import argparse
 import datetime
-import logging
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from pwmray.registry import CHECKPOINT_FILE, Status
 from pwmray.registry.sweep_folders import find_sweep, read_sweep
 from pwmray.results import PREDICTIONS, PREDICTIONS_FOLDER, write_rows
 from pwmray.room import check_writable
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import EPISODE_STEPS
 from pwmray.wording import as_typed, number_of, one_line, unknown
 
@@ -90,8 +89,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         raise ValueError(f"--steps is {chosen.steps}; valid: 1 to {EPISODE_STEPS}")
     folder = find_sweep(chosen.results, chosen.sweep)
     groups = _choose(_list_groups(folder), chosen.tasks, folder)
-    os.environ.setdefault("MUJOCO_GL", "disable")  # dm_control looks for a renderer otherwise
-    logging.getLogger("absl").setLevel(logging.ERROR)  # a warning for every compiled model
+    quieten_dm_control()
     from pwmray.devices import choose_device
 
     device, are_measured = choose_device(chosen.device), []

@@ -1,7 +1,6 @@
 """All the data that a sweep needs; what takes a minute a task is made side by side."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -121,8 +120,7 @@ def _start_worker(shared: _Shared) -> None:
     _shared = shared
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.setdefault("MUJOCO_GL", "disable")  # before dm_control is imported
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    system.quieten_dm_control()
 
 
 def _end_with_parent() -> None:

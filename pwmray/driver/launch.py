@@ -134,7 +134,6 @@ def _make_data(
     from pwmray.data.sources import describe_source
     from pwmray.driver.data_making import make_data
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
     configs = [trial.config for trial in plan.unfinished]
     started = time.perf_counter()
     for source in dict.fromkeys(describe_source(config.data, data_dir) for config in configs):
@@ -205,7 +204,7 @@ class _Engine(Engine):
         from ray import tune
 
         from pwmray.driver.scheduling import InOrder
-        from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch, fit
+        from pwmray.driver.tune_callbacks import Listening, StopEarly, TuneWatch, fit, is_to_stop
         from pwmray.trainable import TrialTrainable, grid_of
 
         offered, machine = ray.cluster_resources(), connect.largest_machine()
@@ -215,16 +214,21 @@ class _Engine(Engine):
             title = title_trial(sweep.name, config, sweep.axes, trial.name, trial.levels)
             data_path = self._data_paths[config.fingerprint]
             spaces.append(grid_of(config, folder, data_path, sweep.name, title, machine, offered))
-        stopper, waiting = StopEarly(following.deaths), spaces[::-1]
+        stopper = StopEarly(lambda: is_to_stop(following.deaths, following.turns))
+        waiting = spaces[::-1]
         # Handed out one by one: of a grid search Tune would copy all values for each trial.
         space = {"grid": tune.sample_from(lambda _: waiting.pop())}
         scheduler = InOrder(self._interruption, tell)
         asked = tune.TuneConfig(num_samples=len(spaces), reuse_actors=True, scheduler=scheduler)
         watches = [Listening(self._interruption), TuneWatch(self._plan, *following)]
         fit(self._trainable or TrialTrainable, asked, self.make_place(), watches, stopper, space)
-        if stopper.is_ray_lost and self._interruption.reason is None:
+        if self._interruption.reason is not None:
+            return
+        if stopper.is_ray_lost:
             self.leave_lost(tell)
             following.turns.release()
+        elif following.turns.lacks_room:
+            following.turns.pause()
 
 
 def _write_the_end(

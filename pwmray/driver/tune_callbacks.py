@@ -5,7 +5,7 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class TuneWatch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._to_write.pop(_fingerprint(trial), None)
-        if self._deaths.bug is not None or self._interruption.reason is not None:
+        if is_to_stop(self._deaths, self._turns) or self._interruption.reason is not None:
             return  # it was stopped, not completed
         if "elsewhere" in trial.last_result:
             self._turns.skip(_fingerprint(trial), trial.last_result.get(NOT_SEEN_ON))
@@ -135,13 +135,13 @@ class NamedTasks(tune.Callback):
 
 
 class StopEarly(tune.Stopper):
-    """Stop a run whose Ray is gone, or whose first trials, by its `deaths`, all died of one bug.
+    """Stop a run whose Ray is gone, or that `is_to_stop` for another reason.
 
     Tune would wait forever for room on a node that is gone.
     """
 
-    def __init__(self, deaths: FirstDeaths | None = None):
-        self._deaths = deaths
+    def __init__(self, is_to_stop: Callable[[], bool] = lambda: False):
+        self._is_to_stop = is_to_stop
         self.is_ray_lost = False
         self._looked_at = time.monotonic()
 
@@ -154,9 +154,15 @@ class StopEarly(tune.Stopper):
         if time.monotonic() - self._looked_at > _RAY_SECONDS:
             self._looked_at = time.monotonic()
             self.is_ray_lost = self.is_ray_lost or not connect.is_connected()
-        if self.is_ray_lost:
-            return True
-        return self._deaths is not None and self._deaths.bug is not None
+        return self.is_ray_lost or self._is_to_stop()
+
+
+def is_to_stop(deaths: FirstDeaths, turns: Turns) -> bool:
+    """Whether a sweep's trials are to stop: all first ones died of a bug, or the disk stays full.
+
+    Those that run wait for the same room, or will; those to come would wait for it each in turn.
+    """
+    return deaths.bug is not None or turns.lacks_room
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ whoever gets its claim, and those who come later skip it. Trials of other proces
 again when nothing else is left to do: once those processes are dead, anyone may take them.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,15 +18,17 @@ from pwmray.driver.interruption import Interruption
 from pwmray.driver.progress import SweepProgress, describe_blind
 from pwmray.failures import (
     POLICIES,
+    Failure,
     Remedy,
     describe_unwritten,
     failure_of,
     has_retry,
     is_disk_full,
+    of_text,
 )
 from pwmray.plan import Plan, PlannedTrial
 from pwmray.registry import CLAIM_FILE, EVENTS_FILE, Record, Status, claim
-from pwmray.room import Mount
+from pwmray.room import Mount, takes
 from pwmray.watchdog import has_hung
 from pwmray.wording import one_line
 
@@ -50,6 +53,7 @@ class Turns:
         self._results = plan.results
         self._mount = Mount(plan.results / plan.sweep.name)
         self._room = retries.WaitForRoom(plan.results, interruption.may_go_on)
+        self.lacks_room = False  # a trial got none in time, and there was none since
         self._waited_for: set[str] = set()  # trials whose record the disk had no room for
         self._progress = progress
         self._open = {t.config.fingerprint: t for t in plan.trials if t.state != "done"}
@@ -119,6 +123,15 @@ class Turns:
             if registry.read(self._folder(fingerprint)).status is Status.QUEUED:
                 self._ours.discard(fingerprint)
 
+    def pause(self) -> None:
+        """Take back the trials that were stopped for want of room, which is no failure of theirs.
+
+        Where the disk does not take as much as that, they stay as their processes left them.
+        """
+        with contextlib.suppress(OSError):
+            self.settle("stopped, since the disk stays full", Status.QUEUED)
+        self._ours -= self._open.keys()
+
     def bury(self, fingerprint: str, told: str) -> Record:
         """Record what Ray has `told` of a trial whose process died; return the trial's record.
 
@@ -128,7 +141,11 @@ class Turns:
         self._told[fingerprint] = deaths.Told(told, time.time())
         deaths.wait_for_death([self._folder(fingerprint)])
         self._bury(fingerprint)
-        return registry.read(self._folder(fingerprint))
+        record = registry.read(self._folder(fingerprint))
+        is_full = Failure.DISK_FULL in (failure_of(record), of_text(told))
+        if is_full and not takes(self._results, self._open[fingerprint].disk_bytes):
+            self.lacks_room = True  # also if the next one finds some: all are being stopped
+        return record
 
     def settle(self, why: str, status: Status = Status.CANCELLED) -> None:
         """Record why the trials queued here that no process runs were not brought to an end.
@@ -145,7 +162,7 @@ class Turns:
             try:
                 with registry.claimed(folder) as record:
                     if record is not None and _goes_on(record):
-                        registry.record(folder, status, reason=why, **fields)
+                        registry.leave(folder, status, why, **fields)
             except OSError as error:
                 if is_disk_full(error):  # which will hold for all
                     raise
@@ -156,6 +173,9 @@ class Turns:
         fingerprint = trial.config.fingerprint
         folder = self._folder(fingerprint)
         if registry.running_elsewhere(folder):
+            return False
+        if self.lacks_room and not self._finds_room_again(trial):
+            del self._open[fingerprint]  # the next run takes it up
             return False
         if fingerprint in self._ours or has_hung(folder):
             self._bury(fingerprint)
@@ -205,6 +225,11 @@ class Turns:
             return False
         self._waited_for.add(trial.config.fingerprint)
         return self._room.ends_well(trial.disk_bytes, trial.config.runtime.disk_wait_seconds)
+
+    def _finds_room_again(self, trial: PlannedTrial) -> bool:
+        seconds = trial.config.runtime.disk_wait_seconds
+        self.lacks_room = not self._room.ends_well(trial.disk_bytes, seconds)
+        return not self.lacks_room
 
     def _bury(self, fingerprint: str) -> None:
         """Record the death of a trial that is not evaluated, once no process holds it."""

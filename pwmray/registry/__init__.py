@@ -175,6 +175,17 @@ def queue(folder: Path, config: dict[str, Any], **fields: Any) -> None:
     _append(folder / EVENTS_FILE, *asked, {"status": _S.QUEUED, **fields})
 
 
+def leave(folder: Path, status: Status, why: str, **job: Any) -> None:
+    """Append the event by which a driver leaves a trial: QUEUED, as `queue` does, or CANCELLED.
+
+    A driver that is a notebook's lives on, so a trial that it cancelled says by whom it was.
+    """
+    if status is Status.QUEUED:
+        queue(folder, {}, reason=why, **job)
+    else:
+        record(folder, status, reason=why, left_by=processes.this_process())
+
+
 def remark(folder: Path, **fields: Any) -> None:
     """Append an event that leaves the trial where it stands. The caller holds its claim."""
     _append(folder / EVENTS_FILE, fields)

@@ -128,11 +128,12 @@ def _jobs_of(holders: list[dict[str, Any]]) -> list[str]:
 def _drivers_of(moves: list[dict[str, Any]]) -> list[_Driver]:
     """Return the drivers that had a trial on their lists when it was last queued.
 
-    Of a cancelled one, all that had it since it last ended: whoever cancelled it is gone by now.
+    Of a cancelled one, all that had it since it last ended, but for the one that left it then.
     """
     if moves and moves[-1]["status"] == Status.CANCELLED:
         since = itertools.takewhile(lambda e: e["status"] not in registry.ENDS, reversed(moves))
-        asked = [event for event in since if "driver" in event]
+        left_by = moves[-1].get("left_by")
+        asked = [e for e in since if "driver" in e and e["driver"] != left_by]
     else:
         asked = _last_queued(moves)
     found = [event["driver"] for event in asked if isinstance(event.get("driver"), dict)]

@@ -22,6 +22,7 @@ from pwmray.sweep_options import (
     count,
     task_names,
 )
+from pwmray.system import quieten_dm_control
 from pwmray.tasks import find_task
 from pwmray.tracking.recording import choose_mode
 from pwmray.variants import check_kinds
@@ -137,7 +138,7 @@ class Search:
             print(as_json(plan) if chosen.format == "json" else as_table(plan))
             return 0
         mode = choose_mode(chosen.wandb)
-        os.environ.setdefault("MUJOCO_GL", "disable")
+        quieten_dm_control()
         from pwmray.search import run as search_run
 
         data, patience = chosen.data.resolve(), chosen.patience

@@ -18,7 +18,7 @@ from pwmray.driver.progress import describe_blind
 from pwmray.durations import format_duration
 from pwmray.failures import Failure, describe_unwritten, failure_of, has_retry, is_disk_full
 from pwmray.registry import CLAIM_FILE, STOPPED_EARLY, Record, Status, claim
-from pwmray.room import Mount, with_room
+from pwmray.room import Mount, takes, with_room
 from pwmray.search import study
 from pwmray.search.plan import SearchPlan
 from pwmray.search.proposals import Proposals
@@ -67,6 +67,7 @@ class SearchTrials:
         # Trials whose process died but still holds their claim, with what Ray says of it.
         self._held: list[tuple[optuna.Trial, TrialConfig, deaths.Told | None]] = []
         self._look_at_held = 0.0  # not before that, while others run
+        self._without_room: list[tuple[optuna.Trial, TrialConfig]] = []  # that got none in time
         self._unseen: list[TrialConfig] = []  # those that Ray started where they are not seen
         for trial, config, epoch in self._proposals.stopped:
             folder = self._folder(config)
@@ -130,6 +131,7 @@ class SearchTrials:
         trial, config = self._live[name]
         if "return_mean" in result:
             self._deaths.survive(result["epoch"])
+            self._look_for_room()
         if "return_mean" not in result or result["epoch"] >= config.epochs:
             return False  # it has been trained: its evaluation is all that is left
         return study.report(trial, result["epoch"], result["return_mean"])
@@ -249,7 +251,7 @@ class SearchTrials:
         for folder in folders:
             with _spared(folder), registry.claimed(folder) as record:
                 if record is not None and record.status in registry.IN_HANDS:
-                    registry.record(folder, status, reason=why, **fields)
+                    registry.leave(folder, status, why, **fields)
         self._write_tables()
 
     def _stop_early(self, trial: optuna.Trial, folder: Path, epoch: int) -> str:
@@ -286,12 +288,24 @@ class SearchTrials:
         if failure_of(record) is Failure.DISK_FULL and has_retry(record):
             # It got no room in time, and each proposal would wait as long in vain.
             self._deaths.leave(config.fingerprint)
+            self._without_room.append((trial, config))
             how = how_to_make_room(self._plan.results)
             self.obstacle = f"no trial can run, for the disk stays full: {how}"
             return f"failed: {reason}"
         self._deaths.die(config.fingerprint, record)
         self.study.tell(trial, state=TrialState.FAIL)
         return f"failed: {reason}"
+
+    def _look_for_room(self) -> None:
+        """Where a trial wrote a row there may be room again: then those that got none run again."""
+        if not self._without_room or not takes(self._plan.results, self._plan.trial_bytes):
+            return
+        say("the disk has room again: the search goes on")
+        self.obstacle = None
+        for trial, config in self._without_room:
+            self._proposals.put_back(trial)
+            self._retried[config.fingerprint] = Failure.DISK_FULL
+        self._without_room.clear()
 
     def _progress(self) -> list[str]:
         """Return the best return and the time left at this run's pace.
