@@ -53,12 +53,12 @@ class PlannedTrial:
     @property
     def minutes(self) -> float:
         """Minutes of its share of a device, for the whole trial."""
-        return self.price.minutes_per_epoch * self.config.epochs
+        return self.price.minutes(self.config.epochs)
 
     @property
     def minutes_left(self) -> float:
         """Minutes of its share of a device, from where it stands."""
-        return self.price.minutes_per_epoch * (self.config.epochs - self.epochs_done)
+        return self.price.minutes(self.config.epochs - self.epochs_done)
 
     @property
     def disk_bytes(self) -> int:

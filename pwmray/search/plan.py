@@ -62,7 +62,7 @@ class SearchPlan:
         num_trials = min(num_trials, len(cells) or num_trials)
         measured = prices.measure(results, ())
         (priced,) = prices.price(configs[:1], measured, search.scales[scale])
-        minutes = priced.minutes_per_epoch * configs[0].epochs
+        minutes = priced.minutes(configs[0].epochs)
         (sizes,) = count_disk_bytes(configs[:1])  # of any task: models are as wide for all
         trial_bytes = sum(sizes)
         return cls(search, scale, tasks, num_trials, results, minutes, trial_bytes, cells, data_dir)
