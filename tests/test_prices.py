@@ -7,6 +7,8 @@ import json
 import pytest
 
 from pwmray import plan, plan_text, prices, registry, results, tables
+from pwmray.algorithm import checkpoint
+from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.pretraining import prices as pretraining_prices
@@ -14,6 +16,7 @@ from pwmray.pretraining.config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.room import size_text
 from search_spaces import SCALES as REAL_SCALES
+from tests.model_inputs import stream, windows
 from tests.planned_sweeps import PHASE6, cell, run, stand_at
 from tests.tiny import SCALES, SETTINGS, sweep
 
@@ -312,6 +315,19 @@ def test_plan_as_a_table_splits_the_disk_and_names_the_prices(tmp_path):
     assert "minutes by: 10 minutes for 1,000 epochs (8)" in text
     assert "wall time: about 0.2 minutes on 2 devices; 0.1 minutes for the longest trial" in text
     assert f"checkpoints {checkpoints}, curves and evaluations 0.0 MB" in text
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+@pytest.mark.parametrize("finetune", [True, False])
+def test_checkpoints_take_the_disk_that_the_plan_has_for_them(variant, finetune, tmp_path):
+    batches = {f"learner.{part}_batch_size": 2 for part in ("policy", "wm")}
+    config = make_config(variant=variant, size=1, epochs=1, **batches)
+    config = dataclasses.replace(config, world_model_from="a.ckpt", finetune_wm=finetune)
+    learner, draws = build_learner(config), stream()
+    learner.update(lambda size: windows(learner.window_horizon, size, draws), draws, 0.0)
+    checkpoint.save(tmp_path / "a.pt", {}, learner, {}, {})
+    ((both, _),) = plan.count_disk_bytes([config])
+    assert (tmp_path / "a.pt").stat().st_size == pytest.approx(both / 2, rel=0.02)
 
 
 def test_done_sweep_has_nothing_left_to_price(tmp_path):
