@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,11 +67,7 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     # The job inherits the environment, and would fail at once if these variables were wrong.
     choose_mode(of_command.wandb)
     notify.from_environment(experiment.name)
-    if of_command.scale is None:  # the default depends on GPUs, which a login node lacks
-        preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
-        scales = experiment.scales
-        scale = preferred if preferred in scales else choose_scale(None, scales)
-        of_command.scale, options = scale, [*options, "--scale", scale]
+    options += _follow_profiles(of_command, asked, experiment.scales)
     wanted = work.make_work(experiment, of_command)
     if not wanted.to_run:
         print(wanted.summary)
@@ -95,6 +91,19 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     watch = shlex.join(["pwmray", "watch", wanted.name, *give_results(wanted.results)])
     print(f"watch it: {as_typed(watch)}")
     return 0
+
+
+def _follow_profiles(
+    of_command: Namespace, asked: Sequence[Profile], scales: Mapping[str, Any]
+) -> list[str]:
+    """Choose what depends on the nodes where it is not said; return options to tell the driver."""
+    shared = [profile.trials_per_gpu for profile in asked if profile.gpus]
+    of_command.trials_per_gpu = max(shared, default=None)  # as trials were timed by earlier jobs
+    if of_command.scale is not None:
+        return []
+    preferred = "paper" if shared else "laptop"  # not by the GPUs here, which a login node lacks
+    of_command.scale = preferred if preferred in scales else choose_scale(None, scales)
+    return ["--scale", of_command.scale]
 
 
 def _check_fit(
