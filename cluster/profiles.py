@@ -53,6 +53,12 @@ class Profile:
     simulated_gpus: bool = False  # of a test cluster: trials compute on the CPUs
     sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
 
+    def num_devices(self, scale: Mapping[str, Any]) -> int:
+        """Return how many of the devices that a scale's plan counts a job has: GPUs, else cores."""
+        if scale.get("device") == "GPU" and self.gpus:
+            return self.nodes * self.gpus
+        return self.nodes * self.cpus
+
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""
         check_least("", self, 1, "cpus", "nodes", "trials_per_gpu", "signal_seconds")

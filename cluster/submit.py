@@ -68,6 +68,8 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     choose_mode(of_command.wandb)
     notify.from_environment(experiment.name)
     options += _follow_profiles(of_command, asked, experiment.scales)
+    if len(asked) == 1:  # each profile's trials run on its own nodes
+        of_command.devices = chosen.jobs * asked[0].num_devices(experiment.scales[of_command.scale])
     wanted = work.make_work(experiment, of_command)
     if not wanted.to_run:
         print(wanted.summary)
