@@ -54,10 +54,8 @@ class Profile:
     sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
 
     def num_devices(self, scale: Mapping[str, Any]) -> int:
-        """Return how many of the devices that a scale's plan counts a job has: GPUs, else cores."""
-        if scale.get("device") == "GPU" and self.gpus:
-            return self.nodes * self.gpus
-        return self.nodes * self.cpus
+        """Return how many of the devices that a scale's plan counts a job has: GPUs, or cores."""
+        return self.nodes * (self.gpus if scale.get("device") == "GPU" else self.cpus)
 
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""

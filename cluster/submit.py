@@ -69,7 +69,8 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     notify.from_environment(experiment.name)
     options += _follow_profiles(of_command, asked, experiment.scales)
     if len(asked) == 1:  # each profile's trials run on its own nodes
-        of_command.devices = chosen.jobs * asked[0].num_devices(experiment.scales[of_command.scale])
+        num_here = asked[0].num_devices(experiment.scales[of_command.scale])
+        of_command.devices = chosen.jobs * num_here or None  # None: GPUs are counted, it has none
     wanted = work.make_work(experiment, of_command)
     if not wanted.to_run:
         print(wanted.summary)
