@@ -25,7 +25,8 @@ from pwmray.levels import setting_of
 from pwmray.placement import count_places
 from pwmray.registry import Record, Status
 
-MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"
+MEASURED, GUESSED = "finished trials", "the scale's guess"
+EARLIER = "earlier runs of other code"
 GUESSED_BY_OPERATIONS = f"{GUESSED} by operations"
 AT_PACE = "at the pace of finished trials"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
