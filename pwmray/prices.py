@@ -32,7 +32,6 @@ AT_PACE = "at the pace of finished trials"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
 _UNKNOWN_RATE = 10.0 / 1000
 _COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device", "config")
-_RUNTIME = {"num_cpus": 1, "gpu_fraction": 1.0}  # of a trial whose record does not say
 _CPU = "cpu"  # as a device is recorded; others are GPUs
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -121,7 +120,7 @@ def measure(results_dir: Path, records: Iterable[tuple[TrialConfig, Record]]) ->
 
 
 def _finished(config: TrialConfig, record: Record, device: str) -> _Finished:
-    runtime = (record.last("config") or {}).get("runtime", _RUNTIME)
+    runtime = (record.last("config") or {}).get("runtime", {})
     kind = (cost_key(config.to_dict()), device, _share(runtime, device))
     evaluation = record.last("evaluation_seconds")
     before = [e for e in record.events if e.get("status") == Status.COMPLETED]
@@ -170,8 +169,8 @@ def _price_key(config: TrialConfig) -> str:
 
 
 def _share(runtime: Mapping[str, Any], device: str) -> float:
-    """Return how much of a device a trial asks for, as `config.runtime` says."""
-    return runtime["num_cpus"] if device == _CPU else runtime["gpu_fraction"]
+    """Return how much of a device a trial asks for, all of one if its `runtime` does not say."""
+    return runtime.get("num_cpus" if device == _CPU else "gpu_fraction", 1)
 
 
 def _slowdown(config: TrialConfig, scale: Mapping[str, Any]) -> float:
@@ -333,6 +332,6 @@ def _finished_in_tables(results_dir: Path) -> Iterable[tuple[str, _Finished]]:
             known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
             if row["status"] == Status.EVALUATED and None not in known:
                 config, device = json.loads(row["config"]), row["device"]
-                share = _share(config.get("runtime", _RUNTIME), device)
+                share = _share(config.get("runtime", {}), device)
                 kind = (cost_key(config), device, share)
                 yield row["trial"], _Finished(kind, row["epochs"], sum(known[:2]) / 60, None)
