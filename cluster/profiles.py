@@ -53,6 +53,10 @@ class Profile:
     simulated_gpus: bool = False  # of a test cluster: trials compute on the CPUs
     sbatch: tuple = ()  # further options of sbatch, such as "--constraint=nvlink"
 
+    def num_devices(self, scale: Mapping[str, Any]) -> int:
+        """Return how many of the devices that a scale's plan counts a job has: GPUs, or cores."""
+        return self.nodes * (self.gpus if scale.get("device") == "GPU" else self.cpus)
+
     def check(self) -> None:
         """Raise ValueError for the first invalid value."""
         check_least("", self, 1, "cpus", "nodes", "trials_per_gpu", "signal_seconds")

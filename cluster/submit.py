@@ -67,11 +67,10 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     # The job inherits the environment, and would fail at once if these variables were wrong.
     choose_mode(of_command.wandb)
     notify.from_environment(experiment.name)
-    if of_command.scale is None:  # the default depends on GPUs, which a login node lacks
-        preferred = "paper" if any(profile.gpus for profile in asked) else "laptop"
-        scales = experiment.scales
-        scale = preferred if preferred in scales else choose_scale(None, scales)
-        of_command.scale, options = scale, [*options, "--scale", scale]
+    options += _follow_profiles(of_command, asked, experiment.scales)
+    if len(asked) == 1:  # each profile's trials run on its own nodes
+        num_here = asked[0].num_devices(experiment.scales[of_command.scale])
+        of_command.devices = chosen.jobs * num_here or None  # None: GPUs are counted, it has none
     wanted = work.make_work(experiment, of_command)
     if not wanted.to_run:
         print(wanted.summary)
@@ -95,6 +94,19 @@ def _run(arguments: Sequence[str] | None, command: str) -> int:
     watch = shlex.join(["pwmray", "watch", wanted.name, *give_results(wanted.results)])
     print(f"watch it: {as_typed(watch)}")
     return 0
+
+
+def _follow_profiles(
+    of_command: Namespace, asked: Sequence[Profile], scales: Mapping[str, Any]
+) -> list[str]:
+    """Choose what depends on the nodes where it is not said; return options to tell the driver."""
+    shared = [profile.trials_per_gpu for profile in asked if profile.gpus]
+    of_command.trials_per_gpu = max(shared, default=None)  # as trials were timed by earlier jobs
+    if of_command.scale is not None:
+        return []
+    preferred = "paper" if shared else "laptop"  # not by the GPUs here, which a login node lacks
+    of_command.scale = preferred if preferred in scales else choose_scale(None, scales)
+    return ["--scale", of_command.scale]
 
 
 def _check_fit(

@@ -73,7 +73,8 @@ class _OfSweep(Work):
         self.results = self._plan.results
         self.to_run = [trial.config for trial in self._plan.to_run]
         self.num_unreadable = len(self._plan.unreadable)
-        self.summary, self.table = plan_text.as_summary(self._plan), plan_text.as_table(self._plan)
+        on = (self._plan, self._chosen.devices)
+        self.summary, self.table = plan_text.as_summary(*on), plan_text.as_table(*on)
 
     def check(self, num_jobs: int) -> None:
         wanted = [(trial.task, trial.data) for trial in self.to_run]

@@ -22,7 +22,8 @@ from pwmray.results import read_table
 from pwmray.room import check_room, check_writable
 from pwmray.wording import number_of, one_line
 
-BYTES_PER_PARAMETER = 3 * 4  # float32 weights and Adam's two moments
+_FROZEN_BYTES = 4  # a parameter: float32
+_TRAINED_BYTES = 3 * 4  # a parameter, with Adam's two moments
 _NUM_CHECKPOINTS = 2  # the last and the best
 _CURVE_ROW_BYTES = 200
 
@@ -53,12 +54,12 @@ class PlannedTrial:
     @property
     def minutes(self) -> float:
         """Minutes of its share of a device, for the whole trial."""
-        return self.price.minutes_per_epoch * self.config.epochs
+        return self.price.minutes(self.config.epochs)
 
     @property
     def minutes_left(self) -> float:
         """Minutes of its share of a device, from where it stands."""
-        return self.price.minutes_per_epoch * (self.config.epochs - self.epochs_done)
+        return self.price.minutes(self.config.epochs - self.epochs_done)
 
     @property
     def disk_bytes(self) -> int:
@@ -278,8 +279,10 @@ def count_disk_bytes(configs: Sequence[TrialConfig]) -> list[tuple[int, int]]:
     found = []
     for config, counts in zip(configs, count_all_parameters(configs), strict=True):
         rows = config.epochs // config.evaluation.every_epochs + config.evaluation.final_episodes
-        checkpoints = _NUM_CHECKPOINTS * sum(counts.values()) * BYTES_PER_PARAMETER
-        found.append((checkpoints, rows * _CURVE_ROW_BYTES))
+        trained = sum(counts.values())
+        frozen = 0 if config.trains_world_model else counts["world_model"]
+        checkpoint = (trained - frozen) * _TRAINED_BYTES + frozen * _FROZEN_BYTES
+        found.append((_NUM_CHECKPOINTS * checkpoint, rows * _CURVE_ROW_BYTES))
     return found
 
 

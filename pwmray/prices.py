@@ -5,7 +5,8 @@ of device that the trial asks for, else on another GPU (a CPU's tell nothing of 
 of such settings that the scale names; the scale's guess for the variant, times the operations of an
 update where its settings are not the scale's, and times what finished trials of the plan took
 beside their own guess; these operations beside a trial that is already priced; ten minutes for
-1,000 epochs.
+1,000 epochs. A trial that has a smaller share of a device than those which tell of its time takes
+so many times longer: that several on one device gain anything is not foretold.
 """
 
 import heapq
@@ -24,7 +25,8 @@ from pwmray.levels import setting_of
 from pwmray.placement import count_places
 from pwmray.registry import Record, Status
 
-MEASURED, EARLIER, GUESSED = "finished trials", "earlier runs", "the scale's guess"
+MEASURED, GUESSED = "finished trials", "the scale's guess"
+EARLIER = "earlier runs of other code"
 GUESSED_BY_OPERATIONS = f"{GUESSED} by operations"
 AT_PACE = "at the pace of finished trials"
 OPERATIONS, UNKNOWN = "operations", "10 minutes for 1,000 epochs"
@@ -33,17 +35,44 @@ _COLUMNS = ("status", "epochs", "train_seconds", "evaluation_seconds", "device",
 _CPU = "cpu"  # as a device is recorded; others are GPUs
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
-# Minutes an epoch by cost_key and device.
-Measured = Mapping[str, Mapping[str, float]]
-
 log = logging.getLogger(__name__)
 
 
 class Price(NamedTuple):
-    """What an epoch of a trial takes, evaluations included, and how that is known."""
+    """What a trial takes, and how that is known.
+
+    An epoch includes its part of the evaluations during training. The final evaluation, which takes
+    as long in a short trial as in a long one, is apart where finished trials tell of it.
+    """
 
     minutes_per_epoch: float
     source: str
+    final_minutes: float = 0.0
+
+    def minutes(self, epochs: int) -> float:
+        """Return the minutes of so many epochs and the final evaluation."""
+        return self.minutes_per_epoch * epochs + self.final_minutes
+
+
+class Rate(NamedTuple):
+    """What finished trials took on one kind of device, each with the same share of it."""
+
+    device: str
+    share: float  # of a GPU, or cores
+    minutes_per_epoch: float
+    final_minutes: float = 0.0
+
+
+Measured = Mapping[str, Sequence[Rate]]  # by cost_key
+
+
+class _Finished(NamedTuple):
+    """A finished trial; of those in other sweeps' tables it is not known how they ended."""
+
+    kind: tuple[str, str, float]  # cost_key, device, share
+    epochs: int
+    minutes: float
+    final_minutes: float | None
 
 
 def price(
@@ -56,41 +85,57 @@ def price(
     here = _device_here()
     if here == _CPU and scale.get("device") == "GPU":  # planned here, run elsewhere
         here = None
-    by_key: dict[str, Price | None] = {}
-    examples: dict[str, TrialConfig] = {}
+    groups: dict[str, list[TrialConfig]] = {}
     keys = [_price_key(config) for config in configs]
     for key, config in zip(keys, configs, strict=True):
-        if key not in by_key:
-            by_key[key] = _known_price(config, measured, scale, here)
-            examples[key] = config
-    known = {key: found for key, found in by_key.items() if found is not None}
-    known = _keep_pace(known, examples, scale)
-    by_key |= known
-    for key, config in examples.items():
-        if by_key[key] is None:
-            priced = [(examples[name], found) for name, found in known.items()]
-            by_key[key] = _price_by_operations(config, priced)
-    return [by_key[key] or Price(_UNKNOWN_RATE, UNKNOWN) for key in keys]
+        groups.setdefault(key, []).append(config)
+    found = {key: _known_price(group[0], measured, scale, here) for key, group in groups.items()}
+    known = {key: each for key, each in found.items() if each is not None}
+    known = _keep_pace(known, groups, scale)
+    priced = [(groups[key][0], each) for key, each in known.items()]
+    for key, group in groups.items():
+        if key not in known:
+            known[key] = _price_by_operations(group[0], priced) or Price(
+                _UNKNOWN_RATE * _slowdown(group[0], scale), UNKNOWN
+            )
+    return [known[key] for key in keys]
 
 
 def measure(results_dir: Path, records: Iterable[tuple[TrialConfig, Record]]) -> Measured:
-    """Return the mean minutes an epoch of finished trials.
+    """Return what finished trials took, those of one kind, device and share taken together.
 
     Those of other sweeps are read from the tables in the results folder.
     """
-    rates = dict(_rates_in_tables(results_dir))
+    finished = dict(_finished_in_tables(results_dir))
     for config, record in records:
         if record.status is Status.EVALUATED and (device := record.last("device")):
-            seconds = record.last("train_seconds") + record.last("evaluation_seconds")
-            rate = seconds / 60 / config.epochs
-            rates[config.fingerprint] = (cost_key(config.to_dict()), device, rate)
-    found: dict[str, dict[str, list[float]]] = {}
-    for key, device, rate in rates.values():
-        found.setdefault(key, {}).setdefault(device, []).append(rate)
-    return {
-        key: {device: sum(values) / len(values) for device, values in by_device.items()}
-        for key, by_device in found.items()
-    }
+            finished[config.fingerprint] = _finished(config, record, device)
+    groups: dict[tuple[str, str, float], list[_Finished]] = {}
+    for trial in finished.values():
+        groups.setdefault(trial.kind, []).append(trial)
+    measured: dict[str, list[Rate]] = {}
+    for (key, device, share), trials in groups.items():
+        measured.setdefault(key, []).append(Rate(device, share, *_mean(trials)))
+    return measured
+
+
+def _finished(config: TrialConfig, record: Record, device: str) -> _Finished:
+    runtime = (record.last("config") or {}).get("runtime", {})
+    kind = (cost_key(config.to_dict()), device, _share(runtime, device))
+    evaluation = record.last("evaluation_seconds")
+    before = [e for e in record.events if e.get("status") == Status.COMPLETED]
+    during = before[-1].get("evaluation_seconds") if before else None
+    final = None if during is None else (evaluation - during) / 60
+    return _Finished(kind, config.epochs, (record.last("train_seconds") + evaluation) / 60, final)
+
+
+def _mean(trials: Sequence[_Finished]) -> tuple[float, float]:
+    """Return the minutes an epoch, and those of a final evaluation, 0 where no trial tells."""
+    known = [(t, t.final_minutes) for t in trials if t.final_minutes is not None]
+    known = known or [(trial, 0.0) for trial in trials]
+    minutes = sum(trial.minutes - final for trial, final in known)
+    epochs = sum(trial.epochs for trial, _ in known)
+    return minutes / epochs, sum(final for _, final in known) / len(known)
 
 
 def cost_key(config: Mapping[str, Any]) -> str:
@@ -118,18 +163,33 @@ def wall_minutes(trials: Iterable[tuple[float, float]], num_devices: int) -> flo
 
 
 def _price_key(config: TrialConfig) -> str:
-    return f"{config.runtime.gpu_type} {config.is_pretrained} {cost_key(config.to_dict())}"
+    runtime = config.runtime
+    asked = f"{runtime.gpu_type} {runtime.gpu_fraction} {runtime.num_cpus}"
+    return f"{asked} {config.is_pretrained} {cost_key(config.to_dict())}"
+
+
+def _share(runtime: Mapping[str, Any], device: str) -> float:
+    """Return how much of a device a trial asks for, all of one if its `runtime` does not say."""
+    return runtime.get("num_cpus" if device == _CPU else "gpu_fraction", 1)
+
+
+def _slowdown(config: TrialConfig, scale: Mapping[str, Any]) -> float:
+    """Return how many times longer a trial takes than alone on a device, if sharing gains nothing.
+
+    That is told of a GPU; with more cores than one a trial is not taken to be faster.
+    """
+    return max(1.0, 1 / config.runtime.gpu_fraction) if scale.get("device") == "GPU" else 1.0
 
 
 def _known_price(
     config: TrialConfig, measured: Measured, scale: Mapping[str, Any], here: str | None
 ) -> Price | None:
-    rates = measured.get(cost_key(config.to_dict()), {})
-    if found := _measured_price(config.runtime.gpu_type, rates, here):
+    rates = measured.get(cost_key(config.to_dict()), ())
+    if found := _measured_price(config, rates, here):
         return found
     earlier = _rate_of_earlier_runs(config, scale.get("earlier_runs", ()))
     if earlier is not None:
-        return Price(earlier, EARLIER)
+        return Price(earlier * _slowdown(config, scale), EARLIER)
     return _guessed_price(config, scale)
 
 
@@ -141,28 +201,30 @@ def _guessed_price(config: TrialConfig, scale: Mapping[str, Any]) -> Price | Non
     guess = scale.get("minutes_per_1000_epochs", {}).get(config.variant)
     if guess is None:
         return None
+    rate = guess / 1000 * _slowdown(config, scale)
     own = {key: getattr(config, key) for key in ("variant", "task", "seed", "epochs")}
     try:
         usual = TrialConfig.from_flat({**scale["set"], **own})
     except ValueError:  # the scale's settings may ask for some that the sweep holds
         usual = config
     if cost_key(config.to_dict()) == cost_key(usual.to_dict()):
-        return Price(guess / 1000, GUESSED)
+        return Price(rate, GUESSED)
     ratio = count_update_flops(config).total / count_update_flops(usual).total
-    return Price(guess / 1000 * ratio, GUESSED_BY_OPERATIONS)
+    return Price(rate * ratio, GUESSED_BY_OPERATIONS)
 
 
 def _keep_pace(
-    known: Mapping[str, Price], examples: Mapping[str, TrialConfig], scale: Mapping[str, Any]
+    known: Mapping[str, Price], groups: Mapping[str, Sequence[TrialConfig]], scale: Mapping
 ) -> dict[str, Price]:
     """Return the prices, the guessed ones times what finished trials took beside their guesses.
 
     The guesses are of one machine, and one arm's pace on this one is that of the others.
     """
     ratios = [
-        found.minutes_per_epoch / guess.minutes_per_epoch
+        sum(found.minutes(config.epochs) for config in groups[key])
+        / sum(guess.minutes(config.epochs) for config in groups[key])
         for key, found in known.items()
-        if found.source.startswith(MEASURED) and (guess := _guessed_price(examples[key], scale))
+        if found.source.startswith(MEASURED) and (guess := _guessed_price(groups[key][0], scale))
     ]
     if not ratios:
         return dict(known)
@@ -175,20 +237,34 @@ def _keep_pace(
     }
 
 
-def _measured_price(gpu_type: str, rates: Mapping[str, float], here: str | None) -> Price | None:
+def _measured_price(config: TrialConfig, rates: Sequence[Rate], here: str | None) -> Price | None:
     """Return the price by what `rates` has of each device, where that tells of the one asked for.
 
     `here` is this machine's device, None for a GPU elsewhere. Of several the slowest.
     """
     if here == _CPU:
-        return Price(rates[_CPU], MEASURED) if _CPU in rates else None
-    gpus = [(rate, device) for device, rate in rates.items() if device != _CPU]
-    if alike := [rate for rate, device in gpus if _is_of_type(device, gpu_type or here)]:
-        return Price(max(alike), MEASURED)
+        on_cpu = [rate for rate in rates if rate.device == _CPU]
+        return _slowest(config, on_cpu, MEASURED) if on_cpu else None
+    gpus = [rate for rate in rates if rate.device != _CPU]
+    wanted = config.runtime.gpu_type or here
+    if alike := [rate for rate in gpus if _is_of_type(rate.device, wanted)]:
+        return _slowest(config, alike, MEASURED)
     if not gpus:
         return None
-    rate, device = max(gpus)
-    return Price(rate, f"{MEASURED} on {device}")
+    device = max(gpus, key=lambda rate: rate.minutes_per_epoch * rate.share).device
+    return _slowest(config, [r for r in gpus if r.device == device], f"{MEASURED} on {device}")
+
+
+def _slowest(config: TrialConfig, rates: Sequence[Rate], source: str) -> Price:
+    """Return the highest price by rates of one kind of device, by those of its own share if any."""
+    own = _share(config.to_dict()["runtime"], rates[0].device)
+    alike = [rate for rate in rates if rate.share == own] or rates
+    times = [max(1.0, rate.share / own) for rate in alike]
+    found = zip(times, alike, strict=True)
+    return max(
+        Price(time * rate.minutes_per_epoch, source, time * rate.final_minutes)
+        for time, rate in found
+    )
 
 
 def _is_of_type(device: str, wanted: str | None) -> bool:
@@ -241,10 +317,10 @@ def _price_by_operations(
 
     other, known = max(priced, key=likeness)
     ratio = count_update_flops(config).total / count_update_flops(other).total
-    return Price(known.minutes_per_epoch * ratio, OPERATIONS)
+    return known._replace(minutes_per_epoch=known.minutes_per_epoch * ratio, source=OPERATIONS)
 
 
-def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, str, float]]]:
+def _finished_in_tables(results_dir: Path) -> Iterable[tuple[str, _Finished]]:
     for path in sorted(results_dir.glob("*/trials.arrow")):
         try:
             table = results.read_table(path)
@@ -255,5 +331,7 @@ def _rates_in_tables(results_dir: Path) -> Iterable[tuple[str, tuple[str, str, f
         for row in rows:
             known = (row["train_seconds"], row["evaluation_seconds"], row["device"])
             if row["status"] == Status.EVALUATED and None not in known:
-                key, minutes = cost_key(json.loads(row["config"])), sum(known[:2]) / 60
-                yield row["trial"], (key, row["device"], minutes / row["epochs"])
+                config, device = json.loads(row["config"]), row["device"]
+                share = _share(config.get("runtime", {}), device)
+                kind = (cost_key(config), device, share)
+                yield row["trial"], _Finished(kind, row["epochs"], sum(known[:2]) / 60, None)

@@ -41,6 +41,7 @@ def folder_of(results, trial):
 def stand_at(results, trial, status, **fields):
     for name in REACHED[status].split():
         registry.record(folder_of(results, trial), Status(name), **fields)
+    return folder_of(results, trial)
 
 
 def make_plan(sweep, folder):

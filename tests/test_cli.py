@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import rich.progress
 
 from pwmray import cli
 from pwmray.commands import _freeze_imports, run_command, show_progress
@@ -272,3 +274,33 @@ def test_time_left_of_an_activity_is_told_by_its_own_pace(capsys, monkeypatch):
         "predict: predicting, 500/1000",
         "predict: predicting, 600/1000, 40 s left",
     ]
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """Have progress shown as on a terminal, by a clock; return what holds its bar and the time."""
+    shown, kind = SimpleNamespace(now=100.0), rich.progress.Progress
+
+    def make(*columns, **options):
+        shown.bar = kind(*columns, **options, get_time=lambda: shown.now)
+        return shown.bar
+
+    monkeypatch.setattr("pwmray.commands.is_screen", lambda _: True)
+    monkeypatch.setattr(rich.progress, "Progress", make)
+    return shown
+
+
+def test_bar_tells_the_time_left_of_what_takes_minutes_a_step(bar):
+    with show_progress("pretraining") as progress:
+        for done in (1000, 2000, 3000):  # it went on from 1000
+            progress("flow", done, 10_000)
+            bar.now += 240.0
+        assert bar.bar.tasks[0].time_remaining == pytest.approx(7 * 240)
+
+
+def test_bar_tells_the_time_left_of_an_activity_by_its_own_pace(bar):
+    with show_progress("data") as progress:
+        for what, done in (("one", 0), ("one", 100), ("other", 0), ("other", 10), ("other", 20)):
+            progress(what, done, 100)
+            bar.now += 1.0
+        assert bar.bar.tasks[0].time_remaining == pytest.approx(8)

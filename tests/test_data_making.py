@@ -76,6 +76,18 @@ def test_data_made_side_by_side_is_that_made_alone(tmp_path):
     assert multiprocessing.active_children() == []
 
 
+def test_progress_of_collections_one_after_another_is_that_of_all(tmp_path):
+    said = []
+    plain = CollectionRecipe(num_episodes=4)
+    make_data([("pendulum-spin", plain)], tmp_path, lambda *_: None)
+    wanted = [(task, plain) for task in ("pendulum-spin", "pendulum-swingup", "cartpole-swingup")]
+    make_data(wanted, tmp_path, lambda *step: said.append(step))
+    whats, done, totals = zip(*[step for step in said if step[2]], strict=True)
+    assert set(whats) == {"collecting, 2 tasks"}
+    assert list(done) == sorted(done)
+    assert set(totals) == {2 * 4 * 500}
+
+
 def test_one_that_fails_ends_the_others(tmp_path):
     said = []
     wanted = [("pendulum-spin", ENDLESS), ("pendulum-spin", FAILING)]

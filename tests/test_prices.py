@@ -7,6 +7,8 @@ import json
 import pytest
 
 from pwmray import plan, plan_text, prices, registry, results, tables
+from pwmray.algorithm import checkpoint
+from pwmray.build import build_learner
 from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.pretraining import prices as pretraining_prices
@@ -14,6 +16,7 @@ from pwmray.pretraining.config import PretrainingConfig
 from pwmray.registry import Status
 from pwmray.room import size_text
 from search_spaces import SCALES as REAL_SCALES
+from tests.model_inputs import stream, windows
 from tests.planned_sweeps import PHASE6, cell, run, stand_at
 from tests.tiny import SCALES, SETTINGS, sweep
 
@@ -106,8 +109,47 @@ def test_finished_trials_of_another_sweep_in_the_folder_price_these_too(tmp_path
     assert sources["fullflow", 6][0] == prices.OPERATIONS
 
 
+def test_final_evaluation_does_not_make_longer_trials_as_many_times_dearer(tmp_path):
+    trials = sweep.trials("tiny")
+    known = {"train_seconds": 60.0, "device": "cpu"}
+    folder = stand_at(tmp_path, trials[0], Status.RUNNING)
+    registry.record(folder, Status.COMPLETED, **known, evaluation_seconds=60.0)
+    registry.record(folder, Status.EVALUATED, **known, evaluation_seconds=180.0)
+
+    found = {cell(t.config)[:2]: t for t in make_plan(tmp_path).trials}
+
+    # Of 4 minutes for 4 epochs the final evaluation took 2.
+    assert found["baseline", 4].minutes == pytest.approx(4.0)
+    assert found["baseline", 6].minutes == pytest.approx(2.0 + 6 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("share", "times"), [(0.5, 1.0), (0.25, 2.0), (1.0, 1.0)], ids=["same", "smaller", "larger"]
+)
+def test_trials_with_a_smaller_share_of_a_gpu_are_not_taken_to_be_as_fast(share, times):
+    config = make_config(variant="baseline", **{"runtime.gpu_fraction": share})
+    measured = {prices.cost_key(config.to_dict()): [prices.Rate(H100, 0.5, 2.0, 3.0)]}
+    (found,) = prices.price([config], measured, PAPER)
+    assert found[::2] == (2.0 * times, 3.0 * times)
+
+
+def test_trials_of_the_same_share_of_a_gpu_price_those_of_it():
+    config = make_config(variant="baseline", **{"runtime.gpu_fraction": 0.25})
+    rates = [prices.Rate(H100, 1.0, 2.0), prices.Rate(H100, 0.25, 5.0)]
+    measured = {prices.cost_key(config.to_dict()): rates}
+    assert prices.price([config], measured, PAPER)[0].minutes_per_epoch == 5.0
+
+
+def test_gpu_hours_of_a_plan_are_no_fewer_where_trials_share_a_gpu(tmp_path, capsys):
+    options = ["--plan", "--format", "json", "--results", tmp_path, "--scale", "paper"]
+    alone = json.loads(run(capsys, *options, of=PHASE6)[1])["device_hours"]
+    shared = json.loads(run(capsys, *options, "--trials-per-gpu", "4", of=PHASE6)[1])
+    assert shared["device_hours"] == pytest.approx(alone)
+
+
 A100, H100 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"
-ON_BOTH = {"cpu": 9.0, A100: 3.0, H100: 2.0}
+ON_CPU = prices.Rate("cpu", 1, 9.0)
+ON_BOTH = [ON_CPU, prices.Rate(A100, 1.0, 3.0), prices.Rate(H100, 1.0, 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -117,14 +159,14 @@ ON_BOTH = {"cpu": 9.0, A100: 3.0, H100: 2.0}
         ("A100", ON_BOTH, (3.0, "finished trials")),
         ("A10", ON_BOTH, (3.0, f"finished trials on {A100}")),  # another GPU
         ("", ON_BOTH, (3.0, f"finished trials on {A100}")),  # the slower of those there are
-        ("H200", {"cpu": 9.0, H100: 2.0}, (2.0, f"finished trials on {H100}")),
-        ("H100", {"cpu": 9.0}, (0.01, prices.UNKNOWN)),
+        ("H200", [ON_CPU, ON_BOTH[-1]], (2.0, f"finished trials on {H100}")),
+        ("H100", [ON_CPU], (0.01, prices.UNKNOWN)),
     ],
 )
 def test_finished_trials_price_those_on_the_gpu_that_they_ran_on(gpu_type, rates, expected):
     config = make_config(variant="baseline", size=5, **{"runtime.gpu_type": gpu_type})
     measured = {prices.cost_key(config.to_dict()): rates}
-    assert prices.price([config], measured, PAPER) == [expected]
+    assert prices.price([config], measured, PAPER) == [prices.Price(*expected)]
 
 
 @pytest.mark.parametrize(
@@ -139,12 +181,13 @@ def test_trials_without_a_type_are_priced_on_this_machines_device(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     config = make_config(variant="baseline")
     measured = {prices.cost_key(config.to_dict()): ON_BOTH}
-    assert prices.price([config], measured, SCALES["tiny"]) == [(minutes, prices.MEASURED)]
+    (found,) = prices.price([config], measured, SCALES["tiny"])
+    assert found == prices.Price(minutes, prices.MEASURED)
 
 
 def test_trials_on_a_cpu_are_not_priced_by_those_on_a_gpu():
     config = make_config(variant="baseline", **{"runtime.gpu_type": "H100"})
-    measured = {prices.cost_key(config.to_dict()): {H100: 2.0}}
+    measured = {prices.cost_key(config.to_dict()): ON_BOTH[2:]}
     assert prices.price([config], measured, SCALES["tiny"])[0].source == prices.UNKNOWN
 
 
@@ -188,7 +231,7 @@ def test_settings_without_a_price_are_priced_by_their_operations():
     base, _, found = prices.price([known, tuned, unknown], {}, PAPER)
     ratio = count_update_flops(unknown).total / count_update_flops(known).total
     assert ratio > 2
-    assert found == (pytest.approx(base.minutes_per_epoch * ratio), prices.OPERATIONS)
+    assert found[:2] == (pytest.approx(base.minutes_per_epoch * ratio), prices.OPERATIONS)
 
 
 GUESS = {**REAL_SCALES["laptop"], "minutes_per_1000_epochs": {"fullflow": 3.0}}
@@ -206,7 +249,7 @@ USUAL = {**GUESS["set"], "variant": "fullflow", "task": "cheetah-run", "seed": 1
 def test_scales_guess_prices_other_settings_than_its_own_by_their_operations(settings, least, most):
     usual, other = TrialConfig.from_flat(USUAL), TrialConfig.from_flat({**USUAL, **settings})
     known, found = prices.price([usual, other], {}, GUESS)
-    assert known == (0.003, prices.GUESSED)
+    assert known == prices.Price(0.003, prices.GUESSED)
     assert found.source == prices.GUESSED_BY_OPERATIONS
     assert least < found.minutes_per_epoch / 0.003 < most
 
@@ -214,17 +257,17 @@ def test_scales_guess_prices_other_settings_than_its_own_by_their_operations(set
 def test_guesses_keep_the_pace_of_the_trials_that_are_finished():
     scale = {**GUESS, "minutes_per_1000_epochs": {"baseline": 2.0, "fullflow": 3.0}}
     done = TrialConfig.from_flat({**USUAL, "variant": "baseline"})
-    measured = {prices.cost_key(done.to_dict()): {"cpu": 0.008}}  # four times its guess
+    measured = {prices.cost_key(done.to_dict()): [prices.Rate("cpu", 1, 0.008)]}  # 4 times it
     known, found = prices.price([done, TrialConfig.from_flat(USUAL)], measured, scale)
-    assert known == (0.008, prices.MEASURED)
-    assert found == (pytest.approx(0.012), f"{prices.GUESSED} {prices.AT_PACE}")
+    assert known == prices.Price(0.008, prices.MEASURED)
+    assert found[:2] == (pytest.approx(0.012), f"{prices.GUESSED} {prices.AT_PACE}")
 
 
 def test_scale_that_is_no_trial_without_what_the_sweep_holds_has_its_guess_as_it_stands():
     unplanned = {"evaluation.plan_episodes": 0}
     scale = {**GUESS, "set": {"evaluation.final_episodes": 2}}  # fewer than are planned by default
     held = TrialConfig.from_flat({**USUAL, **scale["set"], **unplanned})
-    assert prices.price([held], {}, scale) == [(0.003, prices.GUESSED)]
+    assert prices.price([held], {}, scale) == [prices.Price(0.003, prices.GUESSED)]
 
 
 def test_model_of_another_size_is_not_priced_by_earlier_runs():
@@ -272,6 +315,19 @@ def test_plan_as_a_table_splits_the_disk_and_names_the_prices(tmp_path):
     assert "minutes by: 10 minutes for 1,000 epochs (8)" in text
     assert "wall time: about 0.2 minutes on 2 devices; 0.1 minutes for the longest trial" in text
     assert f"checkpoints {checkpoints}, curves and evaluations 0.0 MB" in text
+
+
+@pytest.mark.parametrize("variant", ["baseline", "fullflow"])
+@pytest.mark.parametrize("finetune", [True, False])
+def test_checkpoints_take_the_disk_that_the_plan_has_for_them(variant, finetune, tmp_path):
+    batches = {f"learner.{part}_batch_size": 2 for part in ("policy", "wm")}
+    config = make_config(variant=variant, size=1, epochs=1, **batches)
+    config = dataclasses.replace(config, world_model_from="a.ckpt", finetune_wm=finetune)
+    learner, draws = build_learner(config), stream()
+    learner.update(lambda size: windows(learner.window_horizon, size, draws), draws, 0.0)
+    checkpoint.save(tmp_path / "a.pt", {}, learner, {}, {})
+    ((both, _),) = plan.count_disk_bytes([config])
+    assert (tmp_path / "a.pt").stat().st_size == pytest.approx(both / 2, rel=0.02)
 
 
 def test_done_sweep_has_nothing_left_to_price(tmp_path):

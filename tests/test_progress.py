@@ -22,6 +22,7 @@ from pwmray.driver.scheduling import InOrder
 from pwmray.driver.tune_callbacks import TuneWatch
 from pwmray.driver.turns import Turns
 from pwmray.registry import Record, Status
+from tests.planned_sweeps import stand_at
 from tests.tiny import sweep
 
 NUM_TRIALS, EPOCHS, EPOCHS_A_ROW = 4, 40, 2
@@ -122,6 +123,54 @@ def test_final_evaluation_counts(started):
     progress.finish(names[0], {"return_mean": 1.0})
     rows_left = (NUM_TRIALS - 1) * EPOCHS / EPOCHS_A_ROW
     assert seconds_left(progress) == pytest.approx(rows_left / 2 * 2 * SECONDS, abs=0.5)
+
+
+def test_time_left_is_known_before_the_first_row_where_finished_trials_price_it(tmp_path):
+    trials = [t for t in sweep.trials("longer") if t.variant == "baseline" and t.epochs == EPOCHS]
+    done, left = trials[:2]
+    folder = stand_at(tmp_path, done, Status.RUNNING, train_seconds=80.0, device="cpu")
+    registry.record(folder, Status.COMPLETED, evaluation_seconds=0.0)
+    registry.record(folder, Status.EVALUATED, evaluation_seconds=20.0)
+    progress = SweepProgress(plan.make(sweep, "longer", [done, left], tmp_path), Notices("", None))
+    assert progress.line().endswith("time left: not known yet")
+    progress.start(left.fingerprint)
+    assert seconds_left(progress) == 100.0
+    progress.report(left.fingerprint, EPOCHS_A_ROW, 1.0, 2 * 80.0 * EPOCHS_A_ROW / EPOCHS)
+    told = 2 * 80 * (1 - EPOCHS_A_ROW / EPOCHS) + 2 * 20
+    assert seconds_left(progress) == pytest.approx(told, abs=30)  # in whole minutes
+
+
+def test_final_evaluations_are_left_as_often_as_trials_not_as_rows(started):
+    progress, names = started
+    for name in names[:2]:
+        for epoch in range(EPOCHS_A_ROW, EPOCHS + 1, EPOCHS_A_ROW):
+            progress.report(name, epoch, 1.0, SECONDS)
+    rows_left = 2 * EPOCHS / EPOCHS_A_ROW
+    assert seconds_left(progress) == pytest.approx(rows_left / 2 * SECONDS, abs=0.5)
+    progress.report(names[0], EPOCHS, 1.0, 30.0)
+    progress.finish(names[0], {"return_mean": 1.0})
+    assert seconds_left(progress) == pytest.approx((rows_left * SECONDS + 3 * 30.0) / 2, abs=0.5)
+
+
+def test_time_left_is_never_nothing_while_a_final_evaluation_runs(started):
+    progress, names = started
+    for number, name in enumerate(names):
+        for epoch in range(EPOCHS_A_ROW, EPOCHS + 1, EPOCHS_A_ROW):
+            progress.report(name, epoch, 1.0, SECONDS)
+        if number < NUM_TRIALS - 1:
+            progress.fail(name, Record())
+    assert progress.line().endswith("time left: not known yet")
+
+
+def test_last_final_evaluation_is_left_while_it_runs(started):
+    progress, names = started
+    for name in names:
+        for epoch in range(EPOCHS_A_ROW, EPOCHS + 1, EPOCHS_A_ROW):
+            progress.report(name, epoch, 1.0, SECONDS)
+    for name in names[1:]:
+        progress.report(name, EPOCHS, 1.0, 30.0)
+        progress.finish(name, {"return_mean": 1.0})
+    assert seconds_left(progress) == 30.0
 
 
 def test_failed_trial_is_not_left_and_makes_nothing_faster(started, tmp_path):

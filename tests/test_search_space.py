@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pwmray import learner_code, registry
+from pwmray import learner_code, prices, registry, results
 from pwmray.search.plan_text import as_json, as_table
 from pwmray.search.study import FINGERPRINT
 from tests.planned_sweeps import run
@@ -110,10 +110,35 @@ def test_what_makes_returns_incomparable_is_not_searched_over(key):
 
 def test_plan_of_a_short_search_says_minutes_and_of_a_long_one_hours(tmp_path):
     # Ten minutes for 1,000 epochs: six epochs a trial.
-    assert "to run: 5 trials, about 0.3 device minutes with" in as_table(make_plan(tmp_path, 5))
+    assert "to run: 5 trials, about 0.3 device minutes if" in as_table(make_plan(tmp_path, 5))
     longer = dataclasses.replace(search, hold={**search.hold, "epochs": 12_000})
-    said = "to run: 5 trials, about 10.0 device hours with"
+    said = "to run: 5 trials, about 10.0 device hours if"
     assert said in as_table(make_plan(tmp_path, 5, of=longer))
+
+
+SCALE = {**search.scales["tiny"], "minutes_per_1000_epochs": {"flowpolicy": 1000.0}}
+PRICED = dataclasses.replace(search, scales={"tiny": SCALE}, space={"policy.num_substeps": [1, 9]})
+
+
+def test_trial_of_a_search_costs_what_those_of_its_space_cost_on_average(tmp_path):
+    ends = [PRICED.config("tiny", TASK, {"policy.num_substeps": number}) for number in (1, 9)]
+    cheap, dear = (price.minutes(6) for price in prices.price(ends, {}, SCALE))
+    minutes = make_plan(tmp_path, of=PRICED).minutes
+    assert 0.7 * cheap + 0.3 * dear < minutes < 0.3 * cheap + 0.7 * dear
+
+
+def test_search_is_priced_at_the_pace_of_its_finished_trials(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of a GPU they would tell nothing
+    before = make_plan(tmp_path, of=PRICED)
+    done = PRICED.config("tiny", TASK, {"policy.num_substeps": 1})
+    seconds = 4 * 60 * prices.price([done], {}, SCALE)[0].minutes(done.epochs)
+    row = dict.fromkeys(results.TRIALS.names) | {
+        "trial": done.fingerprint, "status": "EVALUATED", "epochs": done.epochs, "device": "cpu",
+        "train_seconds": seconds, "evaluation_seconds": 0.0, "config": json.dumps(done.to_dict()),
+    }  # fmt: skip
+    before.folder.mkdir()
+    results.write_rows(before.folder / "trials.arrow", [row], results.TRIALS)
+    assert make_plan(tmp_path, of=PRICED).minutes == pytest.approx(4 * before.minutes)
 
 
 def test_plan_tells_how_each_trial_ended_that_was_tried(tmp_path, data):

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.watch import Watcher
 from pwmray import plan as planning
-from pwmray import registry, system, tables
+from pwmray import registry, results, system, tables
 from pwmray.commands.status import _status
 from pwmray.registry import CLAIM_FILE, Status, claim, listing, processes, states
 from pwmray.registry.listing import list_trials
@@ -49,6 +49,16 @@ def test_status_shows_how_far_the_running_trials_are(made, capsys, monkeypatch):
         _, out, _ = run(capsys, made, "status", "tiny")
     row = out.splitlines()[-1].split()
     assert row == [NAMES[3], "2/6", "0.50", "7", "s", "7.2"]  # of eight a second has gone by
+
+
+def test_trial_in_its_final_evaluation_is_not_said_to_end_at_once(made, capsys):
+    folder = folder_of(made, 3)
+    row = {"trial": folder.name, "epoch": 6, "return_mean": 7.2}
+    results.write_rows(folder / "curve.arrow", [row], results.CURVE)
+    with claim.acquire(folder / CLAIM_FILE):
+        _, out, _ = run(capsys, made, "status", "tiny")
+    name, epoch, _, *left, value = out.splitlines()[-1].split()
+    assert (name, epoch, left, value) == (NAMES[3], "6/6", ["-"], "7.2")
 
 
 def test_trial_that_goes_on_has_no_rate_before_its_first_row(made, capsys):

@@ -180,6 +180,19 @@ def test_plan_counts_for_each_profile_what_its_job_runs(place):
         assert f"profile {name}, {len(run_by(place, driver))} trials:" in out.splitlines()
 
 
+def test_plan_tells_the_wall_time_on_the_nodes_of_the_jobs(place):
+    _, out, _ = place.submit(
+        "--profile", "any", "--nodes", "3", "--jobs", "2", "--gpu-types", "", "--dry-run"
+    )
+    assert " on 12 devices; " in out  # two cores a node, which is what this scale counts
+
+
+def test_plan_is_of_trials_that_share_a_gpu_as_the_profile_says(place):
+    (place.folder / "profiles.toml").write_text(PROFILES + "trials_per_gpu = 4\n")
+    _, out, _ = place.submit("--profile", "any", "--gpu-types", "", "--dry-run")
+    assert "1 CPU, 0.25 GPU if there is one" in out
+
+
 def test_profile_whose_gpus_nothing_asks_for_is_refused(place):
     main = 'if __name__ == "__main__":\n    sweep.main()\n'
     (place.folder / "sweep.py").write_text(f"from tests.tiny_gpus import sweep\n{main}")

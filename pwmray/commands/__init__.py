@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib.util
 import io
+import math
 import os
 import shlex
 import sys
@@ -244,14 +245,18 @@ def _bar(title: str) -> Iterator[Progress]:
         progress.TaskProgressColumn(),
         progress.TimeRemainingColumn(),
     )
-    bar = progress.Progress(*columns)
+    # By default the pace is that of the last 30 s, in which a step may not have come to its end.
+    bar = progress.Progress(*columns, speed_estimate_period=math.inf)
     row = bar.add_task(title, total=None)
     is_shared = sys.stdout.isatty()  # what is printed into a file stays there
     show_bar = bar.get_renderable
     with Display(sys.stderr, show_bar, transient=True, redirect_stdout=is_shared):
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(row, description=f"{title}: {what}", completed=done, total=total or None)
+            description = f"{title}: {what}"
+            if description != bar.tasks[0].description:  # an activity has a pace of its own
+                bar.reset(row, description=description, completed=done)
+            bar.update(row, completed=done, total=total or None)
 
         yield show
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pwmray import rounds, system
 from pwmray.commands import Progress
 from pwmray.data.collected import is_to_be_made
+from pwmray.data.layouts import COLLECTED
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.sources import find_data
 from pwmray.envs.vector import failures_in_one_line, make_vector
@@ -45,7 +46,25 @@ def make_data(wanted: Iterable[Wanted], data_dir: Path, progress: Progress) -> d
     slow = [(task, r) for task, r in wanted if r.num_rounds and is_to_be_made(task, r, data_dir)]
     if len(slow) > 1:
         _make_side_by_side(slow, data_dir, progress)
-    return {w: _make(*w, data_dir, progress) for w in wanted}
+    made = [(task, recipe) for task, recipe in wanted if recipe.source == COLLECTED]
+    missing = [w for w in made if is_to_be_made(*w, data_dir)]
+    parts = {w: _Part(progress, number, missing) for number, w in enumerate(missing)}
+    return {w: _make(*w, data_dir, parts.get(w, progress)) for w in wanted}
+
+
+class _Part:
+    """Progress of one collection as a part of all: one activity, so that the time left is of all.
+
+    Those that come one after another are of one size, as far as a sweep does not vary it.
+    """
+
+    def __init__(self, progress: Progress, number: int, wanted: list[Wanted]):
+        self._progress, self._number, self._num_all = progress, number, len(wanted)
+        self._counted = f", {_count(wanted)}" if len(wanted) > 1 else ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        counted = self._counted if total else ""
+        self._progress(f"{what}{counted}", self._number * total + done, self._num_all * total)
 
 
 def _make(task: str, recipe: CollectionRecipe, data_dir: Path, progress: Progress) -> Path:

@@ -19,11 +19,13 @@ from pwmray.driver.notify import Notices
 from pwmray.durations import format_duration
 from pwmray.failures import essence
 from pwmray.plan import Plan
+from pwmray.prices import MEASURED
 from pwmray.registry import CURVE_FILE, Record, Status, trial_folder
 from pwmray.registry import read as read_record
 from pwmray.results import read_table
 
 _SECONDS_PER_LINE = 15.0  # of plain status lines between those about single trials
+_UNKNOWN = "time left: not known yet"
 _ELSEWHERE_SECONDS = 15.0  # between two looks at how far the trials of other processes are
 
 
@@ -35,7 +37,7 @@ class _Seen:
     variant: str
     epochs: int
     epochs_a_row: int  # of its curve
-    minutes: float  # expected, of the whole trial
+    minutes: float  # expected, of all its rows
     status: str  # waiting, running, done, failed, elsewhere
     epoch: int = 0
     best_return: float = float("-inf")  # of the rows that this driver saw
@@ -45,8 +47,12 @@ class _Seen:
         return self.best_return > float("-inf")
 
     @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "failed")
+
+    @property
     def share_done(self) -> float:
-        return 1.0 if self.status in ("done", "failed") else self.epoch / self.epochs
+        return 1.0 if self.is_over else self.epoch / self.epochs
 
     def minutes_up_to(self, epoch: int) -> float:
         """Return the expected minutes since the row before an epoch or, if later, the last seen."""
@@ -61,7 +67,7 @@ class _Sums:
         self.counts: Counter[str] = Counter()  # by status
         self.best: dict[str, float] = {}  # return of any curve so far, by variant
         self.minutes = self.minutes_done = 0.0  # expected, of all
-        self.longest = 0.0  # minutes of a trial
+        self.longest = 0.0  # minutes of a trial's rows
         for trial in trials:
             self.minutes += trial.minutes
             self.longest = max(self.longest, trial.minutes)
@@ -139,7 +145,7 @@ class SweepProgress:
                 trial.config.variant,
                 trial.config.epochs,
                 trial.config.evaluation.every_epochs,
-                trial.minutes,
+                trial.price.minutes_per_epoch * trial.config.epochs,
                 {"done": "done", "running": "elsewhere"}.get(trial.state, "waiting"),
                 trial.epochs_done,
             )
@@ -151,6 +157,11 @@ class SweepProgress:
         # and seconds needed. The time since its start would count Ray's own start and the half-done
         # rows of others: at its beginning a sweep would look ten times as long as it is.
         self._expected = self._needed = 0.0
+        # Of final evaluations, which take as long after few rows as after many.
+        self._num_finals, self._final_needed = 0, 0.0
+        prices = [trial.price for trial in plan.to_run]
+        self._final_expected = sum(p.final_minutes for p in prices) / max(len(prices), 1)
+        self._is_measured = all(price.source == MEASURED for price in prices)  # here, if not now
         self._num_places = 0
         self._live: Display | None = None
         self._said_at = 0.0
@@ -189,8 +200,12 @@ class SweepProgress:
         folder = trial_folder(self._results, fingerprint)
         self._lacks.look_into(folder, self._trials[fingerprint].label)
         with self._sums.changing(self._trials[fingerprint]) as trial:
-            self._expected += trial.minutes_up_to(epoch)
-            self._needed += seconds
+            if trial.epoch == trial.epochs:  # all its rows were there
+                self._num_finals += 1
+                self._final_needed += seconds
+            else:
+                self._expected += trial.minutes_up_to(epoch)
+                self._needed += seconds
             trial.epoch = epoch
             trial.best_return = max(trial.best_return, return_mean)
         if self._live is None and time.monotonic() - self._said_at > _SECONDS_PER_LINE:
@@ -289,16 +304,33 @@ class SweepProgress:
         return Group(Text(self.line()), *[table] * bool(table.rows))
 
     def _time_left(self) -> str:
-        if not self._expected:
-            return "time left: not known yet"
-        sums = self._sums
+        pace = self._pace()
+        if pace is None:
+            return _UNKNOWN
+        sums, final = self._sums, self._final_seconds(pace)
+        num_open = len(self._trials) - sums.counts["done"] - sums.counts["failed"]
         here = self._num_places if sums.counts["waiting"] else sums.counts["running"]
         num_places = max(here + sums.counts["elsewhere"], 1)
-        minutes = max(sums.minutes - sums.minutes_done, 0.0) / num_places
-        if minutes < sums.longest:  # towards the end a single trial may decide
-            left = (t.minutes * (1 - t.share_done) for t in self._trials.values())
-            minutes = max([minutes, *left])
-        return f"{format_duration(minutes * self._needed / self._expected)} left"
+        rows = max(sums.minutes - sums.minutes_done, 0.0)
+        seconds = (rows * pace + num_open * final) / num_places
+        if num_open and seconds < sums.longest * pace + final:  # towards the end one may decide
+            left = (t.minutes * (1 - t.share_done) for t in self._trials.values() if not t.is_over)
+            seconds = max(seconds, max(left) * pace + final)
+        if num_open and not seconds:  # no final evaluation has ended yet
+            return _UNKNOWN
+        return f"{format_duration(seconds)} left"
+
+    def _pace(self) -> float | None:
+        """Return the seconds of a minute expected; before a row None, or a minute's if priced."""
+        if self._expected:
+            return self._needed / self._expected
+        return 60.0 if self._is_measured and self._num_places else None
+
+    def _final_seconds(self, pace: float) -> float:
+        """Return how long a final evaluation takes, 0 where nothing tells."""
+        if self._num_finals:
+            return self._final_needed / self._num_finals
+        return self._final_expected * pace
 
 
 def describe_blind(results: Path, machines: Iterable[str]) -> str:

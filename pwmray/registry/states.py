@@ -140,7 +140,7 @@ def _how_far(folder: Path, trial: Summary) -> tuple[str, str, str, str]:
     done = reached - trial.started_at
     rate = done / seconds if done > 0 and seconds > 0 else None
     left = "-"
-    if rate is not None:
+    if rate is not None and reached < trial.epochs:  # then its final evaluation runs
         left = format_duration(max((trial.epochs - reached) / rate - (time.time() - written), 0.0))
     shown = "-" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
     return f"{reached}/{trial.epochs}", "-" if rate is None else f"{rate:.2f}", left, shown

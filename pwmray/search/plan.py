@@ -1,6 +1,7 @@
 """What a search is to run: its settings, what it has tried in a results folder, what is left."""
 
 import functools
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,20 @@ from pwmray.contract import check_promises
 from pwmray.data.sources import current_fingerprint
 from pwmray.plan import check_trials, count_disk_bytes
 from pwmray.registry import Record
+from pwmray.results import read_table
 from pwmray.search import study
-from pwmray.search.space import Settings, all_values, check_space, distinct, find_cells, read_space
+from pwmray.search.space import (
+    Settings,
+    all_values,
+    check_space,
+    distinct,
+    draw_configs,
+    find_cells,
+    read_space,
+)
 
 _NUM_DRAWS = 200  # from a space that is not enumerated, for settings that were not tried
+_NUM_PRICED = 30  # settings drawn from a space: trials of some take several times as long
 _FIRST_LOOK = 9  # ASHA looks first after a ninth of the epochs, then after a third
 
 
@@ -33,7 +44,7 @@ class SearchPlan:
     tasks: list[str]
     num_trials: int  # of each task, with different settings
     results: Path
-    minutes: float  # of a trial with the default settings that runs to its end
+    minutes: float  # of a trial that runs to its end, on average over the space
     trial_bytes: int  # of its files
     cells: Sequence[Settings]  # all of the space if it has few, else none
     data_dir: Path | None = None  # None: nobody asks whether the data has changed
@@ -60,9 +71,11 @@ class SearchPlan:
         check_promises([*configs, *check_space(search.name, space, config_of)])
         cells = find_cells(space, config_of)
         num_trials = min(num_trials, len(cells) or num_trials)
+        drawn = draw_configs(space, config_of, _NUM_PRICED) or configs[:1]
+        finished = _read_finished(results / search.name)  # they tell at what pace trials run here
         measured = prices.measure(results, ())
-        (priced,) = prices.price(configs[:1], measured, search.scales[scale])
-        minutes = priced.minutes_per_epoch * configs[0].epochs
+        priced = prices.price([*drawn, *finished], measured, search.scales[scale])[: len(drawn)]
+        minutes = sum(price.minutes(configs[0].epochs) for price in priced) / len(drawn)
         (sizes,) = count_disk_bytes(configs[:1])  # of any task: models are as wide for all
         trial_bytes = sum(sizes)
         return cls(search, scale, tasks, num_trials, results, minutes, trial_bytes, cells, data_dir)
@@ -164,6 +177,16 @@ class SearchPlan:
         del config["runtime"]
         config["data"] = base.data.definition
         return {"format": FORMAT, "space": dict(self.search.space), "config": config}
+
+
+def _read_finished(folder: Path) -> list[TrialConfig]:
+    """Return the trials that came to their end, none where the table is not there or not ours."""
+    try:
+        rows = read_table(folder / "trials.arrow", columns=("status", "config")).to_pylist()
+        done = [row["config"] for row in rows if row["status"] == registry.Status.EVALUATED]
+        return [TrialConfig.from_dict(json.loads(config)) for config in done]
+    except (ValueError, OSError):
+        return []
 
 
 def _read(folder: Path) -> Record:

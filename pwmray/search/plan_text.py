@@ -122,8 +122,8 @@ def _tail(plan: SearchPlan, studies: Mapping[str, optuna.Study]) -> str:
     device = plan.search.scales[plan.scale].get("device", "device")
     return (
         f"to run: {number_of(left, 'trial')}, about "
-        f"{duration_text(left * plan.minutes / 60, device)} with the default settings "
-        f"if none were stopped early, disk {size_text(left * plan.trial_bytes)}"
+        f"{duration_text(left * plan.minutes / 60, device)} if none were stopped early, "
+        f"disk {size_text(left * plan.trial_bytes)}"
     )
 
 

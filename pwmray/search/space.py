@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import math
+import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -74,6 +75,19 @@ def find_cells(space: Space, config_of: ConfigOf) -> list[Settings]:
         return []
     settings = (dict(zip(space, values, strict=True)) for values in itertools.product(*choices))
     return distinct(settings, config_of)
+
+
+def draw_configs(space: Space, config_of: ConfigOf, number: int) -> list[TrialConfig]:
+    """Return trials of settings drawn at random, always the same ones, without those of no trial.
+
+    Of what has infinitely many values, such as a learning rate, each has the least one.
+    """
+    rng, drawn = random.Random(0), []
+    for _ in range(number):
+        values = ((k, all_values(d) or [d.low]) for k, d in space.items())  # type: ignore[attr-defined]
+        with contextlib.suppress(ValueError):
+            drawn.append(config_of({key: rng.choice(each) for key, each in values}))
+    return drawn
 
 
 def distinct(settings: Iterable[Settings], config_of: ConfigOf) -> list[Settings]:
