@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -237,6 +238,19 @@ def test_too_little_room_is_said_before_anything_is_written(source, tmp_path, mo
     assert content(tmp_path / "data") == {}
 
 
+def test_import_needs_room_for_its_rows_and_where_it_goes_on_for_what_it_has_yet_to_write(
+    source, tmp_path, monkeypatch
+):
+    needed = 4 * 4 * 501 * ((6 + 2 + 1) + (3 + 1 + 1))  # bytes of four episodes of each task
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(ValueError, match="no room for the import"):
+        run_import(source, tmp_path)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed)
+    import_and_die(source, tmp_path, num_calls=13)  # all rows are written
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: 0)
+    assert run_import(source, tmp_path).num_episodes == 8
+
+
 def test_second_import_into_a_folder_at_work_is_refused(source, tmp_path):
     held = claim.acquire(tmp_path / "mt30" / "import.claim")
     with pytest.raises(ValueError, match=f"process {os.getpid()} on .* imports into"):
@@ -394,7 +408,8 @@ def test_chunk_of_other_content_and_the_same_size_is_another_one(source, tmp_pat
     size = (source / "chunk_2.pt").stat().st_size
     write_other_values(source)
     assert (source / "chunk_2.pt").stat().st_size == size
-    with pytest.raises(ValueError, match="was imported from other chunks"):
+    said = f"{tmp_path / 'mt30'} was imported from other chunks (chunk_0.pt, chunk_1.pt, "
+    with pytest.raises(ValueError, match=re.escape(said)):
         run_import(source, tmp_path)
 
 
