@@ -92,6 +92,24 @@ def write_collected(data_dir, task, index, num_episodes):
     return path
 
 
+@pytest.mark.parametrize(
+    ("seeds", "recipe"), [((1, 1), {"seed": 1}), ((1, 2), {"parts": [{"seed": 1}, {"seed": 2}]})]
+)
+def test_export_of_several_files_of_a_task_tells_each_recipe_once(tmp_path, seeds, recipe):
+    stores, rows = [], np.zeros((501, 6), np.float32)
+    for place, seed in enumerate(seeds):
+        path = tmp_path / f"{place}.arrow"
+        columns = rows, rows[:, :2].copy(), np.full(501, place, np.float32)
+        write_store(path, "reacher-easy", *columns, [501], [f"actor-{place}"], {"seed": seed})
+        stores.append(open_store(path))
+    export_stores(stores, tmp_path / "out", no_progress)
+    run_import(tmp_path / "out", tmp_path)
+    again = open_store(tmp_path / "mt30" / "reacher-easy.arrow")
+    assert again.recipe == recipe
+    assert tuple(again.behaviours) == ("actor-0", "actor-1")
+    assert again.reward[[500, 1001]].tolist() == [0.0, 1.0]
+
+
 def export_collected(tmp_path):
     path = write_collected(tmp_path, "reacher-easy", REACHER, 4)
     export_stores([open_store(path)], tmp_path / "out", no_progress)
