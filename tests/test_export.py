@@ -510,7 +510,8 @@ def test_dataset_or_task_that_is_not_imported_is_said_with_the_command(source, t
     run_import(source, tmp_path / "data", tasks=["pendulum-swingup"])
     recipe = CollectionRecipe(source="mt30")
     command = f"pwmray data import DIR --data {tmp_path / 'data'}"
-    with pytest.raises(ValueError, match=rf"has no {task}; import it with: {command} \(DIR"):
+    said = rf"mt30 in {tmp_path / 'data'} has no {task}; import it with: {command} \(DIR"
+    with pytest.raises(ValueError, match=f"^{said}"):
         find_data(task, recipe, tmp_path / "data", no_environments)
     with pytest.raises(ValueError, match=r"mt30 is not in .*; import it with: pwmray data import"):
         find_data(task, recipe, tmp_path / "elsewhere", no_environments)
