@@ -17,7 +17,7 @@ from pwmray.data.exporting import export_stores
 from pwmray.data.inventory import DataFile, verify_file
 from pwmray.data.manifest import Manifest, TaskFile
 from pwmray.data.recipe import CollectionRecipe
-from pwmray.data.sources import describe_source, find_data
+from pwmray.data.sources import current_fingerprint, describe_source, find_data
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from pwmray.registry import claim
@@ -531,6 +531,12 @@ def test_source_that_is_collected_is_described_with_its_rounds(tmp_path):
     recipe = CollectionRecipe(num_episodes=4, num_rounds=2, episodes_per_round=3)
     said = f"10 collected episodes a task in 2 rounds, in {tmp_path}"
     assert describe_source(recipe, tmp_path) == said
+
+
+def test_data_that_cannot_be_read_has_no_fingerprint(tmp_path):
+    (tmp_path / "mt30" / "manifest.json").mkdir(parents=True)
+    recipe = CollectionRecipe(source="mt30")
+    assert current_fingerprint("reacher-easy", recipe, tmp_path) is None
 
 
 def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):
