@@ -280,6 +280,29 @@ def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsy
     assert [line.split()[0] for line in out[1:]] == [path.name]
 
 
+@pytest.mark.parametrize("named", [[], ["DIR"]])
+def test_info_describes_all_data_of_a_folder_what_was_imported_first(
+    source, tmp_path, capsys, named
+):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    run_import(source, tmp_path)
+    places = [str(tmp_path) for _ in named] + ["--data", str(tmp_path)]
+    assert cli.main(["data", "info", *places]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"dataset      {tmp_path / 'mt30'}"
+    assert lines[-2] == f"collected    {tmp_path / 'collected'}"
+    assert lines[-1].split() == [path.name, f"{path.stat().st_size / 1e6:.1f}", "MB"]
+
+
+def test_info_on_a_task_without_data_says_what_makes_it(tmp_path, capsys):
+    folder = tmp_path / "my data"
+    assert cli.main(["data", "info", "reacher-easy", "--data", str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: no data of 'reacher-easy' in {folder}; make it with: "
+        f"pwmray data collect reacher-easy --data '{folder}'\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["mt30", "collected"])
 def test_info_describes_a_folder_that_is_here_rather_than_that_of_its_name(
     name, source, tmp_path, capsys, monkeypatch

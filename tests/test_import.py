@@ -133,6 +133,14 @@ def test_chosen_tasks_come_first_and_others_are_added_later(source, tmp_path):
     assert set(both.tasks) == {"reacher-easy", "pendulum-swingup"}
 
 
+def test_fingerprint_of_a_dataset_does_not_depend_on_the_order_of_its_imports(source, tmp_path):
+    whole = run_import(source, tmp_path / "whole")
+    run_import(source, tmp_path, tasks=["pendulum-swingup"])
+    both = run_import(source, tmp_path)
+    assert list(both.tasks) == [*whole.tasks][::-1]
+    assert both.fingerprint == whole.fingerprint
+
+
 def test_finished_import_is_not_done_again(source, tmp_path):
     run_import(source, tmp_path)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mt30").iterdir()}
