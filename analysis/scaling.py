@@ -131,7 +131,7 @@ def fit_curve(epochs: np.ndarray, returns: np.ndarray, floor: float) -> list[Fit
     fits = [fit_shape(shape, epochs, returns, floor) for shape in SHAPES]
     fits.sort(key=lambda fit: fit.residual)
     limit = fits[0].residual * float(np.exp(SAME_FIT / len(returns)))
-    return [fit for fit in fits if fit.residual <= limit + 1e-9]
+    return [fit for fit in fits if fit.residual <= limit]
 
 
 def foretell(

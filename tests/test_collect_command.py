@@ -36,6 +36,19 @@ def test_policy_of_a_checkpoint_acts_beside_the_fixed_behaviours(checkpoint, tmp
     np.testing.assert_allclose(store.action[rows][1:], expected, atol=1e-5)
 
 
+def test_policy_of_a_checkpoint_computes_alike_in_any_process(checkpoint, tmp_path):
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("medium")
+    options = ["--from", checkpoint, "--behaviours", "policy", "--episodes", 1, "--seed", 3]
+    assert collect(tmp_path / "data", "pendulum-spin", *options) == 0
+    assert torch.get_num_threads() == 1
+    assert (torch.full((1,), 1e-38) * 0.1).item() == 0  # a denormal number
+    assert torch.get_float32_matmul_precision() == "highest"
+    (path,) = (tmp_path / "data" / "collected").iterdir()
+    assert open_store(path).recipe["seed"] == 3
+
+
 def test_policy_collects_ten_episodes_a_pass_whatever_evaluations_do(checkpoint, monkeypatch):
     """How many they are decides how the data rounds, which is to be the same tomorrow."""
     agent, passes = load_agent(checkpoint, torch.device("cpu")), []

@@ -11,8 +11,10 @@ from pwmray.contract import check_promises
 from pwmray.models import POLICIES, WORLD_MODELS
 from pwmray.models.policy_gaussian import GaussianPolicy
 from pwmray.models.world_model_mlp import MLPWorldModel
+from pwmray.pretrain_command import Pretraining
 from pwmray.sweep import Sweep
 from tests.model_inputs import tiny_trial
+from tests.planned_sweeps import run
 from tests.studies import make_plan
 from tests.tiny_search import search
 
@@ -276,6 +278,15 @@ def test_plan_refuses_a_kind_that_breaks_a_promise(monkeypatch, tmp_path, capsys
         sweep.main(["--scale", "tiny", "--plan", *places])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
+    assert "next returns [2, 3, 1]" in line
+
+
+def test_pretraining_refuses_a_kind_that_breaks_a_promise(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(WORLD_MODELS, "mine", ScalarWorldModel)
+    scale = {"instead": {}, "set": {"size": "laptop"}, "pretrain": {"tasks": ("cup-spin",)}}
+    pretraining = Pretraining("mine", vary={"world_model.kind": ["mine"]}, scales={"tiny": scale})
+    code, _, (line,) = run(capsys, "--plan", "--results", tmp_path, of=pretraining)
+    assert code == 2
     assert "next returns [2, 3, 1]" in line
 
 

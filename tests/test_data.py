@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -463,6 +464,20 @@ def test_second_process_says_that_it_waits_and_then_goes_on(tmp_path):
     ensure_data("pendulum-spin", SMALL, tmp_path, CountingEnvs, hear)
     assert f"waiting for process {os.getpid()} on {socket.gethostname()}" in said[0]
     assert said[-1] == "collecting"
+
+
+def test_data_that_another_process_made_just_before_is_not_made_again(tmp_path, monkeypatch):
+    made = ensure_data("pendulum-spin", SMALL, tmp_path / "other", CountingEnvs)
+    path, acquire = collected_path("pendulum-spin", SMALL, tmp_path), claim.acquire
+
+    def acquire_too_late(claim_path):
+        path.parent.mkdir()
+        shutil.copyfile(made, path)
+        return acquire(claim_path)
+
+    monkeypatch.setattr(claim, "acquire", acquire_too_late)
+    assert ensure_data("pendulum-spin", SMALL, tmp_path, no_environments) == path
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_claim_of_a_dead_process_does_not_stop_collection(tmp_path):

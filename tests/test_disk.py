@@ -1,8 +1,10 @@
 """A disk that fills up under a trial, and under a whole sweep: on a real small file system."""
 
 import contextlib
+import errno
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +67,42 @@ def test_table_that_does_not_fit_says_that_the_disk_is_full(disk):
         results.write_rows(disk / "curve.arrow", rows, results.CURVE)
     assert room.is_disk_full(caught.value)
     assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+def test_wait_for_room_tells_of_itself_every_five_seconds_and_ends_at_its_limit(
+    tmp_path, monkeypatch, caplog
+):
+    now, told = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s))
+    monkeypatch.setattr(room, "time", clock)
+
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        room.with_room(write, tmp_path, 12.0, lambda: told.append(now[0]))
+    assert (told, now) == ([0.0, 5.0, 10.0], [12.0])
+    assert caplog.messages == [f"disk full: waiting up to 12 s for room in {tmp_path}"]
+
+
+def test_deleted_folder_is_no_unmounted_disk(tmp_path):
+    (tmp_path / "folder").mkdir()
+    mount = room.Mount(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    assert not mount.is_gone
+
+
+def test_disk_that_is_mounted_anew_is_not_gone(disk, tmp_path):
+    mount = room.Mount(disk)
+    small_disk.unmount(disk)
+    assert mount.is_gone
+    disk.rmdir()
+    small_disk.mount(tmp_path / "other", MEGABYTE)  # which may get the number that was its own
+    try:
+        small_disk.mount(disk, MEGABYTE)
+        assert not mount.is_gone
+    finally:
+        small_disk.unmount(tmp_path / "other")
 
 
 def test_training_pauses_on_a_full_disk_and_goes_on_when_there_is_room(

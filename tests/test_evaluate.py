@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -15,7 +16,7 @@ from pwmray.agent import load_agent
 from pwmray.algorithm import checkpoint
 from pwmray.algorithm.evaluate import PLANNER_GROUP, POLICY_GROUP
 from pwmray.build import build_learner
-from pwmray.commands.evaluate import _SIDE_BY_SIDE, run_episodes
+from pwmray.commands.evaluate import _SIDE_BY_SIDE, _plan_seeds, run_episodes
 from pwmray.data.collected import ensure_data
 from pwmray.envs.vector import make_vector
 from pwmray.tasks import EPISODE_STEPS
@@ -138,6 +139,23 @@ def test_seeds_and_episodes_are_those_asked_for(trial, agent, capsys):
     assert cli.main(arguments) == 0
     expected = run_episodes(agent, [7], agent.policy).returns[0]
     assert f"{expected:.2f}, sd unknown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("planned", "episodes", "first_seed", "expected"),
+    [
+        (2, None, None, range(1_000_000, 1_000_002)),
+        (0, None, None, range(7, 10)),
+        (2, 3, None, range(7, 10)),
+        (2, None, 7, range(7, 10)),
+    ],
+)
+def test_planner_acts_in_the_trials_own_planned_episodes_unless_others_are_asked_for(
+    planned, episodes, first_seed, expected
+):
+    config = make_config(**{"evaluation.plan_episodes": planned})
+    chosen = SimpleNamespace(episodes=episodes, first_seed=first_seed)
+    assert _plan_seeds(SimpleNamespace(config=config), range(7, 10), chosen) == expected
 
 
 def test_agent_acts_in_another_task_that_its_world_model_knows(tmp_path, capsys):

@@ -17,7 +17,7 @@ from pwmray.data.exporting import export_stores
 from pwmray.data.inventory import DataFile, verify_file
 from pwmray.data.manifest import Manifest, TaskFile
 from pwmray.data.recipe import CollectionRecipe
-from pwmray.data.sources import describe_source, find_data
+from pwmray.data.sources import current_fingerprint, describe_source, find_data
 from pwmray.data.store import BrokenDataError, StoreDraft, open_store, write_store
 from pwmray.pickles import load_pickled
 from pwmray.registry import claim
@@ -90,6 +90,24 @@ def write_collected(data_dir, task, index, num_episodes):
     lengths, behaviours = [501] * num_episodes, ["uniform"] * num_episodes
     write_store(path, task, obs, action, reward, lengths, behaviours, {})
     return path
+
+
+@pytest.mark.parametrize(
+    ("seeds", "recipe"), [((1, 1), {"seed": 1}), ((1, 2), {"parts": [{"seed": 1}, {"seed": 2}]})]
+)
+def test_export_of_several_files_of_a_task_tells_each_recipe_once(tmp_path, seeds, recipe):
+    stores, rows = [], np.zeros((501, 6), np.float32)
+    for place, seed in enumerate(seeds):
+        path = tmp_path / f"{place}.arrow"
+        columns = rows, rows[:, :2].copy(), np.full(501, place, np.float32)
+        write_store(path, "reacher-easy", *columns, [501], [f"actor-{place}"], {"seed": seed})
+        stores.append(open_store(path))
+    export_stores(stores, tmp_path / "out", no_progress)
+    run_import(tmp_path / "out", tmp_path)
+    again = open_store(tmp_path / "mt30" / "reacher-easy.arrow")
+    assert again.recipe == recipe
+    assert tuple(again.behaviours) == ("actor-0", "actor-1")
+    assert again.reward[[500, 1001]].tolist() == [0.0, 1.0]
 
 
 def export_collected(tmp_path):
@@ -260,6 +278,29 @@ def test_info_describes_what_was_collected_by_its_folder(source, tmp_path, capsy
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"collected    {tmp_path / 'collected'}"
     assert [line.split()[0] for line in out[1:]] == [path.name]
+
+
+@pytest.mark.parametrize("named", [[], ["DIR"]])
+def test_info_describes_all_data_of_a_folder_what_was_imported_first(
+    source, tmp_path, capsys, named
+):
+    path = write_collected(tmp_path, "reacher-easy", REACHER, 2)
+    run_import(source, tmp_path)
+    places = [str(tmp_path) for _ in named] + ["--data", str(tmp_path)]
+    assert cli.main(["data", "info", *places]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"dataset      {tmp_path / 'mt30'}"
+    assert lines[-2] == f"collected    {tmp_path / 'collected'}"
+    assert lines[-1].split() == [path.name, f"{path.stat().st_size / 1e6:.1f}", "MB"]
+
+
+def test_info_on_a_task_without_data_says_what_makes_it(tmp_path, capsys):
+    folder = tmp_path / "my data"
+    assert cli.main(["data", "info", "reacher-easy", "--data", str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: no data of 'reacher-easy' in {folder}; make it with: "
+        f"pwmray data collect reacher-easy --data '{folder}'\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["mt30", "collected"])
@@ -492,7 +533,8 @@ def test_dataset_or_task_that_is_not_imported_is_said_with_the_command(source, t
     run_import(source, tmp_path / "data", tasks=["pendulum-swingup"])
     recipe = CollectionRecipe(source="mt30")
     command = f"pwmray data import DIR --data {tmp_path / 'data'}"
-    with pytest.raises(ValueError, match=rf"has no {task}; import it with: {command} \(DIR"):
+    said = rf"mt30 in {tmp_path / 'data'} has no {task}; import it with: {command} \(DIR"
+    with pytest.raises(ValueError, match=f"^{said}"):
         find_data(task, recipe, tmp_path / "data", no_environments)
     with pytest.raises(ValueError, match=r"mt30 is not in .*; import it with: pwmray data import"):
         find_data(task, recipe, tmp_path / "elsewhere", no_environments)
@@ -512,6 +554,12 @@ def test_source_that_is_collected_is_described_with_its_rounds(tmp_path):
     recipe = CollectionRecipe(num_episodes=4, num_rounds=2, episodes_per_round=3)
     said = f"10 collected episodes a task in 2 rounds, in {tmp_path}"
     assert describe_source(recipe, tmp_path) == said
+
+
+def test_data_that_cannot_be_read_has_no_fingerprint(tmp_path):
+    (tmp_path / "mt30" / "manifest.json").mkdir(parents=True)
+    recipe = CollectionRecipe(source="mt30")
+    assert current_fingerprint("reacher-easy", recipe, tmp_path) is None
 
 
 def test_unfinished_import_is_not_taken_for_a_store(source, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -132,6 +133,14 @@ def test_chosen_tasks_come_first_and_others_are_added_later(source, tmp_path):
     assert set(both.tasks) == {"reacher-easy", "pendulum-swingup"}
 
 
+def test_fingerprint_of_a_dataset_does_not_depend_on_the_order_of_its_imports(source, tmp_path):
+    whole = run_import(source, tmp_path / "whole")
+    run_import(source, tmp_path, tasks=["pendulum-swingup"])
+    both = run_import(source, tmp_path)
+    assert list(both.tasks) == [*whole.tasks][::-1]
+    assert both.fingerprint == whole.fingerprint
+
+
 def test_finished_import_is_not_done_again(source, tmp_path):
     run_import(source, tmp_path)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mt30").iterdir()}
@@ -235,6 +244,19 @@ def test_too_little_room_is_said_before_anything_is_written(source, tmp_path, mo
     with pytest.raises(ValueError, match=r"no room for the import: 0\.1 MB needed, .*mt30 has"):
         run_import(source, tmp_path / "data")
     assert content(tmp_path / "data") == {}
+
+
+def test_import_needs_room_for_its_rows_and_where_it_goes_on_for_what_it_has_yet_to_write(
+    source, tmp_path, monkeypatch
+):
+    needed = 4 * 4 * 501 * ((6 + 2 + 1) + (3 + 1 + 1))  # bytes of four episodes of each task
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(ValueError, match="no room for the import"):
+        run_import(source, tmp_path)
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: needed)
+    import_and_die(source, tmp_path, num_calls=13)  # all rows are written
+    monkeypatch.setattr("pwmray.room.free_bytes", lambda folder: 0)
+    assert run_import(source, tmp_path).num_episodes == 8
 
 
 def test_second_import_into_a_folder_at_work_is_refused(source, tmp_path):
@@ -394,7 +416,8 @@ def test_chunk_of_other_content_and_the_same_size_is_another_one(source, tmp_pat
     size = (source / "chunk_2.pt").stat().st_size
     write_other_values(source)
     assert (source / "chunk_2.pt").stat().st_size == size
-    with pytest.raises(ValueError, match="was imported from other chunks"):
+    said = f"{tmp_path / 'mt30'} was imported from other chunks (chunk_0.pt, chunk_1.pt, "
+    with pytest.raises(ValueError, match=re.escape(said)):
         run_import(source, tmp_path)
 
 

@@ -1,6 +1,7 @@
 """The kernels against what torch computes in float64, and what is said where there are none."""
 
 import copy
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -318,6 +319,23 @@ def test_kernels_are_compiled_once_for_all_processes(compiler, built_anew, monke
     check_loading()
     assert compiler.read_text() == "\n\n"
     assert len(list(built_anew.iterdir())) == 2
+
+
+def test_kernels_of_another_cpu_or_compiler_are_not_taken(compiler, built_anew, monkeypatch):
+    """A home may be that of several machines, and foreign instructions would end a trial."""
+    cores, program = built_anew.parent / "cpuinfo", Path(os.environ["CXX"])
+    cores.parent.mkdir()
+    monkeypatch.setattr(build, "_CPU", cores)
+
+    def load_on(flags, speed):
+        cores.write_text(f"cpu MHz\t: {speed}\nflags\t\t: {flags}\n\nflags\t\t: none\n")
+        check_loading()
+        return compiler.read_text().count("\n")
+
+    assert [load_on("avx2", 2000), load_on("avx2", 3500)] == [1, 1]
+    assert load_on("avx2 avx512f", 3500) == 2
+    program.write_text(program.read_text().replace("#!/bin/sh\n", "#!/bin/sh\necho another\n"))
+    assert [load_on("avx2 avx512f", 3500), load_on("avx2", 3500)] == [3, 4]
 
 
 DAMAGES = {

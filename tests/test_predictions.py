@@ -1,5 +1,6 @@
 """`pwmray predict` and its tables: all of a task's world models on the same episodes."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -14,6 +15,7 @@ from analysis.report import summarize_sweep
 from pwmray import cli, predictions, registry, results
 from pwmray.agent import load_agent
 from pwmray.algorithm.evaluate import POLICY_GROUP
+from pwmray.commands import predict as predict_command
 from pwmray.envs.vector import make_vector
 from pwmray.registry import Status
 from pwmray.tables import Tables
@@ -203,6 +205,20 @@ def test_episodes_and_steps_are_chosen(sweep):
     rows = rows_of(sweep)
     assert max(row["step"] for row in rows) == 25
     assert {row["windows"] for row in rows} == {4}
+
+
+@pytest.mark.usefixtures("short_episodes")
+def test_progress_gives_each_trial_a_turn_to_act_and_one_to_predict(sweep, monkeypatch):
+    told = []
+    progress = contextlib.nullcontext(lambda *step: told.append(step))
+    monkeypatch.setattr(predict_command, "show_progress", lambda _: progress)
+    assert predict(sweep) == 0
+    acting = [done for what, done, _ in told if what == "pendulum-spin, acting"]
+    assert [min(acting), max(acting)] == [1, 500 + 50]  # the second one's last of 50 steps
+    assert told[-2:] == [("pendulum-spin, predicting", done, 4 * 500) for done in (1000, 1500)]
+    later = predict_command._Turns(lambda *step: told.append(step), first=4, total=4000)
+    later.count("another task, acting", 1)(7)
+    assert told[-1] == ("another task, acting", 5 * 500 + 7, 4000)
 
 
 @pytest.mark.usefixtures("short_episodes")

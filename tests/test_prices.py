@@ -8,7 +8,7 @@ import pytest
 
 from pwmray import plan, plan_text, prices, registry, results, tables
 from pwmray.algorithm import checkpoint
-from pwmray.build import build_learner
+from pwmray.build import build_learner, build_shapes, num_parameters
 from pwmray.config import TrialConfig
 from pwmray.flops import count_pretraining_flops, count_update_flops
 from pwmray.pretraining import prices as pretraining_prices
@@ -205,6 +205,9 @@ def test_broken_table_of_another_sweep_stops_no_plan(tmp_path, caplog):
     assert "other/trials.arrow is not a complete Arrow file" in caplog.text
 
 
+EULER_MODEL, FOUR_SUBSTEPS = {"world_model.integrator": "euler"}, {"policy.num_substeps": 4}
+
+
 @pytest.mark.parametrize(
     ("settings", "minutes"),
     [
@@ -214,6 +217,11 @@ def test_broken_table_of_another_sweep_stops_no_plan(tmp_path, caplog):
         ({"variant": "fullflow", "world_model.num_substeps": 8}, 176.3),
         ({"variant": "baseline", "world_model_from": "pretrained", "finetune_wm": False}, 15.0),
         ({"variant": "flowpolicy", "world_model_from": "pretrained"}, 51.4),
+        ({"variant": "fullflow", "policy.num_substeps": 4}, 128.3),
+        ({"variant": "fullflow", "policy.integrator": "euler", **EULER_MODEL}, 79.3),
+        ({"variant": "baseline", "world_model_from": "pretrained"}, 43.8),
+        ({"variant": "flowpolicy", "world_model_from": "pretrained", "finetune_wm": False}, 15.0),
+        ({"variant": "flowpolicy", "world_model_from": "pretrained", **FOUR_SUBSTEPS}, 62.6),
     ],
 )
 def test_earlier_runs_price_trials_of_their_settings(settings, minutes):
@@ -369,6 +377,26 @@ def test_half_done_pretraining_is_priced_by_its_own_pace(tmp_path):
     found = pretraining_prices.price(config, {"pretraining_minutes": {"mlp": 4.0}}, tmp_path)
 
     assert found == (pytest.approx(7.5), "its own pace")
+
+
+def test_pretrainings_one_after_another_need_the_disk_of_all_and_once_of_what_resumes(tmp_path):
+    mlp, flow = make_pretraining("baseline"), make_pretraining("flowwm")
+    sizes = [4 * num_parameters(build_shapes(one.trial).world_model) for one in (mlp, flow)]
+    least, most = sorted(sizes)
+
+    def count(*configs):
+        return pretraining_prices.count_disk_bytes(configs, tmp_path)
+
+    # Two checkpoints stay; while the larger runs: its best, and twice its weights and two moments.
+    assert count(mlp, flow) == 2 * least + 7 * most
+    folder = mlp.folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "best.ckpt").write_bytes(bytes(sizes[0]))
+    (folder / "resume.ckpt").write_bytes(bytes(3 * sizes[0]))
+    assert count(mlp) == 3 * sizes[0]  # the next resume.ckpt beside this one
+    (folder / "last.ckpt").write_bytes(bytes(sizes[0]))
+    assert count(mlp) == 0
+    assert count(mlp, flow) == 7 * sizes[1]
 
 
 def test_table_that_is_not_ours_to_read_stops_no_plan(tmp_path, monkeypatch, caplog):

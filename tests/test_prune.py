@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,34 @@ def test_prune_clears_what_killed_pretrainings_left(made, capsys):
     draft.write_bytes(bytes(500_000))
     said = f"pretrained/{folder.name}: {draft.name}, 0.5 MB"
     with claim.acquire(folder / "claim"):
+        assert said not in run(capsys, made, "prune")[1]
         assert said not in run(capsys, made, "prune", "--yes")[1]
     assert said in run(capsys, made, "prune")[1]
     assert draft.exists()
     assert said not in run(capsys, made, "prune", "tiny", "--yes")[1]
     assert said in run(capsys, made, "prune", "--yes")[1]
     assert not draft.exists()
+
+
+def test_prune_leaves_what_a_killed_pretraining_left_until_it_is_old_enough(made, capsys):
+    folder = made / "pretrained" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    draft = folder / ".resume.ckpt.0123abcd.tmp"
+    draft.write_bytes(bytes(500_000))
+    two_hours_ago = time.time() - 2 * 3600
+    os.utime(draft, (two_hours_ago, two_hours_ago))
+    assert folder.name not in run(capsys, made, "prune", "--older-than", "3h", "--yes")[1]
+    assert draft.exists()
+    assert folder.name in run(capsys, made, "prune", "--older-than", "1h", "--yes")[1]
+    assert not draft.exists()
+
+
+def test_prune_does_not_name_a_pretraining_that_left_nothing(made, capsys):
+    folder = made / "pretrained" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).write_bytes(bytes(1000))
+    assert folder.name not in run(capsys, made, "prune")[1]
 
 
 def test_prune_leaves_a_running_trial_alone(made, capsys):

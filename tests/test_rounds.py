@@ -10,12 +10,13 @@ import torch
 
 from pwmray import rounds
 from pwmray.commands.data_info import describe_path
-from pwmray.data.collect import collect
+from pwmray.data.collect import Episodes, collect
 from pwmray.data.collected import ensure_data
 from pwmray.data.collector import COLLECTOR
 from pwmray.data.recipe import CollectionRecipe
 from pwmray.data.store import open_store
 from pwmray.envs.vector import make_vector
+from pwmray.tasks import find_task
 
 TASK = "pendulum-spin"
 TINY = CollectionRecipe(num_episodes=2, num_rounds=2, episodes_per_round=2, epochs_per_round=2)
@@ -100,6 +101,34 @@ def test_agent_that_collects_computes_alike_in_any_process():
     assert torch.get_num_threads() == 1
     assert (torch.full((1,), 1e-38) * 0.1).item() == 0  # a denormal number
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_agent_that_collects_sees_all_episodes_at_their_scale_and_learns_at_full_rates(monkeypatch):
+    task, rng = find_task("reacher-three-easy"), np.random.default_rng(0)
+    (angle, *_), seen = task.winding_angles, []
+    obs = rng.normal(1.0, 0.5, (3, 501, task.obs_dim)).astype(np.float32)
+    once = obs[..., angle] = rng.uniform(-3.0, 3.0, (3, 501))
+    obs[1:, :, angle] += 2 * np.pi * 8  # the same, after eight turns
+    reward = np.repeat(np.arange(3, dtype=np.float32)[:, None], 501, axis=1)
+    actions = np.zeros((3, 501, task.action_dim), np.float32)
+    collector = rounds.Collector(task.name, TINY)
+
+    def see(sample, noise, progress):
+        seen.append((sample(256), progress))
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(collector._learner, "update", see)
+    episodes = Episodes(obs, actions, reward, ("uniform",) * 3)
+    collector.train(episodes, rounds._Report(TINY, 1, None))
+    model = collector._learner.world_model
+    plain = obs.reshape(-1, task.obs_dim).copy()
+    plain[:, angle] = once.reshape(-1)
+    np.testing.assert_allclose(model.obs_mean[: task.obs_dim], plain.mean(0), atol=1e-3)
+    np.testing.assert_allclose(model.obs_std[: task.obs_dim], plain.std(0), atol=1e-3)
+    assert [progress for _, progress in seen] == [0.0] * TINY.epochs_per_round
+    for batch, _ in seen:
+        assert batch.obs_HBO[..., angle].abs().max() <= 3.001
+        assert set(batch.r_HB1.unique().tolist()) == {0.0, 1.0, 2.0}
 
 
 def test_progress_of_the_rounds_is_one_activity_with_one_end(made, said):

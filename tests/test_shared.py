@@ -42,6 +42,7 @@ def pair(num_seeds, num_models):
         ([pair(5, 2)], TWO_MODELS.format("each arm", "5")),
         ([pair(5, 2), pair(2, 2)], TWO_MODELS.format("each arm", "up to 5")),
         ([[pair(5, 2)[0], pair(2, 2)[1]]], TWO_MODELS.format("each arm", "up to 5")),
+        ([pair(3, 2), pair(5, 2)], TWO_MODELS.format("each arm", "up to 5")),
         ([[pair(5, 5)[0], pair(5, 2)[1]]], TWO_MODELS.format("some of the arms", "5")),
         ([[pair(3, 1)[0], pair(3, 3)[1]]], ONE_MODEL.format("some of the arms")),
         ([[pair(3, 1)[0], arm(3)]], ONE_MODEL.format("some of the arms")),
@@ -63,6 +64,10 @@ def test_a_model_and_a_collection_for_each_seed_are_not_told():
 
 def test_arms_on_the_same_data_are_told_nothing_of_it():
     assert describe_shared([[arm(3, data=["one"]), arm(3, data=["one"])]]) == []
+
+
+def test_data_that_nobody_recorded_counts_for_nothing():
+    assert describe_shared([[arm(3, data=[None]), arm(3, data=list("abc"))]]) == []
 
 
 def test_arms_on_a_collection_each_are_told_that_n_does_not_count_them():

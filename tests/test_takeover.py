@@ -194,6 +194,36 @@ def test_trial_hangs_after_the_minutes_that_its_config_says(tmp_path, monkeypatc
         assert limits == [120.0]
 
 
+def test_failure_with_a_very_long_message_is_told_by_its_beginning_and_its_tracebacks_end(tmp_path):
+    config = make_config()
+    ask_for(config, tmp_path)
+    with contextlib.closing(Hold(tmp_path, config.runtime)) as hold:
+        assert hold.record_failure(ValueError("first " + "long " * 2000 + "last"), 7)
+    record = registry.read(tmp_path)
+    reason, told = record.last("reason"), record.last("traceback")
+    assert (record.status, record.last("epochs_reached")) == (Status.FAILED, 7)
+    assert reason.startswith("ValueError: first long ") and len(reason) == 2000
+    assert told.endswith("long last\n") and len(told) == 4000
+
+
+def test_failure_is_told_without_its_traceback_where_a_full_disk_takes_no_more(
+    tmp_path, monkeypatch
+):
+    config, record = make_config(), registry.record
+    ask_for(config, tmp_path)
+
+    def record_short_lines(folder, status, **fields):
+        if "traceback" in fields:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        record(folder, status, **fields)
+
+    monkeypatch.setattr(registry, "record", record_short_lines)
+    with contextlib.closing(Hold(tmp_path, config.runtime)) as hold:
+        assert hold.record_failure(ValueError("too long"), 7)
+    found = registry.read(tmp_path)
+    assert (found.status, found.last("reason")) == (Status.FAILED, "ValueError: too long")
+
+
 @pytest.mark.parametrize(
     ("is_evaluated", "is_held", "left"),
     [(True, False, False), (False, False, True), (True, True, True)],

@@ -1,5 +1,6 @@
 """W&B's runs, written and sent by wandb itself: to files that are read back, to a server here."""
 
+import datetime
 import json
 import os
 import signal
@@ -150,6 +151,20 @@ def test_run_kept_offline_is_the_whole_run_in_one_file(alone, tmp_path):
     assert (second.id, second.project) == (folder.name, PROJECT)
     assert second.metrics == {"epoch": "", "*": "epoch"}
     assert not second.is_resume  # for it stands for the whole run
+
+
+def test_run_is_of_the_time_at_which_its_trial_ran_wherever_it_is_written(
+    alone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    folder = leave_trial(tmp_path)
+    sync(tmp_path)
+    begun = next(e for e in registry.read(folder).events if e["status"] == "RUNNING")["time"]
+    time = datetime.datetime.fromisoformat(begun)
+    (path,) = files_of(folder)
+    assert path.parent.name == f"offline-run-{time:%Y%m%d_%H%M%S}-{folder.name}"
+    made = [row["_timestamp"] - time.timestamp() for row in run_of(folder).history]
+    assert made == pytest.approx([row["seconds"] for row in ROWS], abs=0.01)
 
 
 def test_nothing_is_left_but_runs(alone, tmp_path):

@@ -1,6 +1,5 @@
 """The collected datasets of a folder; whichever process needs one first collects it, once."""
 
-import os
 import shlex
 import time
 from collections.abc import Callable
@@ -127,13 +126,9 @@ def _write(path: Path, task: str, recipe: CollectionRecipe, episodes: Episodes) 
 
 def _claim(path: Path) -> claim.Claim | None:
     try:
-        held = claim.acquire(_claim_path(path))
-        if held is None or os.access(path.parent, os.W_OK):
-            return held
+        return claim.acquire(_claim_path(path))
     except OSError as error:
         raise ValueError(f"cannot write data to {path.parent}: {one_line(error)}") from error
-    held.release()
-    raise ValueError(f"cannot write data to {path.parent}: permission denied")
 
 
 def _claim_path(path: Path) -> Path:

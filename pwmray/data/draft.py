@@ -157,7 +157,6 @@ def unfinished_tasks(folder: Path, finished: Container[str]) -> list[str]:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = str(error) or type(error).__name__
     return ValueError(
-        f"{path} of an unfinished import is damaged ({reason}); start again with --rebuild"
+        f"{path} of an unfinished import is damaged ({error}); start again with --rebuild"
     )
