@@ -110,6 +110,17 @@ def data(tmp_path_factory):
     return ensure_data(config.task, config.data, tmp_path_factory.mktemp("data"), make_vector)
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The curves of the tiny sweep's first four trials, in whose way nothing came."""
+    from tests.started_sweeps import curves, run
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = run(folder, "--scale", "tiny", "--limit", "4")
+    assert code == 0, err
+    return curves(folder)
+
+
 @pytest.fixture
 def hold(tmp_path):
     """Make the trials of a `start_held` here wait until this file is deleted."""
