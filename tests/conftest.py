@@ -18,7 +18,7 @@ import torch
 
 from pwmray import commands
 from pwmray.kernels import build
-from tests.held import put_hold
+from tests.held import STARTED, put_hold
 
 # A shell has what it starts in the background ignore Ctrl-C, which tests send, also to what they
 # start.
@@ -89,6 +89,15 @@ def python_ends_as_usual():
     was_set = commands.ENDS_AT_ONCE.is_set()
     commands.ENDS_AT_ONCE.clear()
     assert not was_set
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """End the sweeps that a test left as it failed: they would slow down those after it."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
 
 
 @pytest.fixture
